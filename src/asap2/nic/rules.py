@@ -214,9 +214,7 @@ class Decap:
     """Take the packet out of its tunnel."""
 
 
-Action = (
-    Output | PushVlan | PopVlan | ModifyVlan | Drop | Goto | Upcall | Pass | Truncate | SetField | Encap | Decap
-)
+Action = Output | PushVlan | PopVlan | ModifyVlan | Drop | Goto | Upcall | Pass | Truncate | SetField | Encap | Decap
 
 
 @dataclass(frozen=True, slots=True)

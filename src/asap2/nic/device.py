@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's state machine: PCI functions, SR-IOV, the eSwitch's mode, representors and VF attributes.
+
+It does what mlx5_core and the PCI core do, and no input or output of its own: what must happen to netdevs and to the
+silicon goes through :class:`Hands`, errors are the kernel's errno values as :class:`OSError` (sysfs, rtnetlink) or
+:class:`DriverError` (with the extended acknowledgement's text).
+
+Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/net/ethernet/mellanox/mlx5/core/{sriov,eswitch,
+eswitch_offloads}.c of Linux 6.x.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from asap2.nic.model import Model, model
+
+ZERO_MAC = bytes(6)
+
+
+class EswitchMode(enum.Enum):
+    """DEVLINK_ATTR_ESWITCH_MODE (include/uapi/linux/devlink.h)."""
+
+    LEGACY = 0
+    SWITCHDEV = 1
+
+
+class LinkState(enum.IntEnum):
+    """IFLA_VF_LINK_STATE_* (include/uapi/linux/if_link.h)."""
+
+    AUTO = 0
+    ENABLE = 1
+    DISABLE = 2
+
+
+class DriverError(OSError):
+    """A refusal with the text that the driver puts into the extended acknowledgement."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(number, text)
+        self.text = text
+
+
+def factory_mac(place: str) -> bytes:
+    """The MAC that a NIC at *place* has from its factory: Mellanox's prefix, and the same at each start."""
+    return b"\xec\x0d\x9a" + hashlib.sha256(place.encode()).digest()[:2] + b"\x00"
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+@dataclass(slots=True)
+class Vf:
+    """A virtual function: its place, its binding, and the attributes that ``ip link set PF vf N`` sets.
+
+    ``mac`` is the administrator's (all zero: none given); ``vlan`` 0-4095, ``qos`` 0-7, ``vlan_proto`` an ethertype,
+    rates in Mbit/s, 0 for no limit.
+    """
+
+    index: int
+    bdf: str
+    bound: bool = False
+    mac: bytes = ZERO_MAC
+    vlan: int = 0
+    qos: int = 0
+    vlan_proto: int = 0x8100
+    spoofchk: bool = False
+    trust: bool = False
+    link_state: LinkState = LinkState.AUTO
+    min_tx_rate: int = 0
+    max_tx_rate: int = 0
+    driver_override: str = ""
+
+
+@dataclass(slots=True)
+class Pf:
+    """A physical function and its eSwitch."""
+
+    index: int
+    bdf: str
+    netdev: str
+    mac: bytes
+    bound: bool = False
+    mode: EswitchMode = EswitchMode.LEGACY
+    inline_mode: int = 0
+    encap: bool = True
+    autoprobe: bool = True
+    driver_override: str = ""
+    vfs: list[Vf] = field(default_factory=list)
+    hw_tc_offload: dict[str, bool] = field(default_factory=dict)
+    """The feature by role: "uplink", "rep0"…"""
+
+
+class Hands(Protocol):
+    """What the driver does to the world. Every call is complete when it returns; OSError where it could not."""
+
+    def create_pf(self, nic: Nic, pf: Pf) -> None:
+        """Make the PF's netdev and connect it."""
+
+    def destroy_pf(self, nic: Nic, pf: Pf) -> None:
+        """Remove the PF's netdev."""
+
+    def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+        """Make the VF's netdev in the node."""
+
+    def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+        """Remove the VF's netdev wherever it is."""
+
+    def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+        """Make the VF's representor in the node."""
+
+    def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+        """Remove the VF's representor."""
+
+    def set_mode(self, nic: Nic, pf: Pf) -> None:
+        """Program the silicon's default forwarding for ``pf.mode`` and the functions that now are."""
+
+    def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
+        """How many TC rules of this eSwitch are in hardware."""
+
+
+@dataclass(slots=True)
+class Nic:
+    """An adapter: one to two physical functions of one model at a PCI address."""
+
+    name: str
+    model: Model
+    pci: str
+    total_vfs: int
+    netns: str
+    pfs: list[Pf] = field(default_factory=list)
+
+    @classmethod
+    def configured(cls, config: dict[str, Any]) -> Nic:
+        """From an entry of the daemon's configuration; ValueError says what is wrong with it."""
+        nic = cls(config["name"], model(config["model"]), config["pci"], config["total_vfs"], config["netns"])
+        domain_bus, _, slot = nic.pci.rpartition(":")
+        device, _, function = slot.partition(".")
+        if function != "0" or len(domain_bus) != 7:
+            raise ValueError(f"pci {nic.pci!r} is not the address of a function 0, as 0000:03:00.0")
+        bus = int(domain_bus[5:], 16)
+        slot_number = int(device, 16)
+        if not 1 <= config["ports"] <= 2:
+            raise ValueError(f"a NIC has 1 or 2 ports, not {config['ports']}")
+        for index in range(config["ports"]):
+            name = f"enp{bus}s{slot_number}f{index}"
+            mac = bytes.fromhex(config["mac"].replace(":", "")) if "mac" in config else factory_mac(nic.netns)
+            mac = mac[:5] + bytes([(mac[5] + index) & 0xFF])
+            nic.pfs.append(Pf(index, f"{domain_bus}:{device}.{index}", name, mac))
+        return nic
+
+    def vf_bdf(self, pf: Pf, index: int) -> str:
+        """The PCI address of VF *index*: routing id = PF + offset + index × stride (PCIe SR-IOV, stride 1)."""
+        domain_bus, _, slot = self.pci.rpartition(":")
+        devfn = (int(slot[:2], 16) << 3) + 2 + pf.index * self.total_vfs + index
+        bus = int(domain_bus[5:], 16) + (devfn >> 8)
+        return f"{domain_bus[:5]}{bus:02x}:{(devfn >> 3) & 0x1F:02x}.{devfn & 7}"
+
+    def vf_offset(self, pf: Pf) -> int:
+        """First VF's routing id less the PF's (PCI_SRIOV_VF_OFFSET)."""
+        return 2 + pf.index * self.total_vfs - pf.index
+
+    def switch_id(self, pf: Pf) -> str:
+        """phys_switch_id: mlx5 uses the port's system image GUID made from its MAC, hexadecimal."""
+        mac = self.pfs[0].mac
+        guid = mac[:3] + b"\x03\x00" + mac[3:]
+        return guid[::-1].hex() if pf.index == 0 else guid[::-1][:-1].hex() + f"{guid[0] ^ pf.index:02x}"
+
+
+class Driver:
+    """Every NIC of one node and what has been done to it."""
+
+    def __init__(self, nics: list[Nic], hands: Hands) -> None:
+        self.nics = nics
+        self.hands = hands
+        self.generation = 0
+        """Changes whenever a function, a binding or an attribute does; faces drop what they cached."""
+
+    # ---- finding
+
+    def functions(self) -> Iterator[tuple[Nic, Pf, Vf | None]]:
+        """Every PCI function in bus order: a PF, then its VFs."""
+        for nic in self.nics:
+            for pf in nic.pfs:
+                yield nic, pf, None
+            for pf in nic.pfs:
+                for vf in pf.vfs:
+                    yield nic, pf, vf
+
+    def find(self, bdf: str) -> tuple[Nic, Pf, Vf | None]:
+        """The function at *bdf*; ENODEV when there is none."""
+        for found in self.functions():
+            if (found[2] or found[1]).bdf == bdf:
+                return found
+        raise _error(errno.ENODEV)
+
+    # ---- binding (drivers/base/bus.c, bind_store and unbind_store)
+
+    def bind(self, bdf: str) -> None:
+        """Bind the function to mlx5_core. ENODEV: no such function; EBUSY: bound already."""
+        nic, pf, vf = self.find(bdf)
+        function = vf or pf
+        if function.driver_override not in ("", "mlx5_core"):
+            raise _error(errno.ENODEV)
+        if function.bound:
+            raise _error(errno.EBUSY)
+        self._probe(nic, pf, vf)
+        self.generation += 1
+
+    def unbind(self, bdf: str) -> None:
+        """Unbind the function. ENODEV: no such function, or not bound."""
+        nic, pf, vf = self.find(bdf)
+        if not (vf or pf).bound:
+            raise _error(errno.ENODEV)
+        if vf is not None:
+            self.hands.destroy_vf(nic, pf, vf)
+            vf.bound = False
+        else:
+            self._disable_sriov(nic, pf)
+            if pf.mode is EswitchMode.SWITCHDEV:
+                pf.mode = EswitchMode.LEGACY
+                self.hands.set_mode(nic, pf)
+            self.hands.destroy_pf(nic, pf)
+            pf.bound = False
+        self.generation += 1
+
+    def probe_all(self) -> None:
+        """Bind every PF, as the machine does when it boots."""
+        for nic in self.nics:
+            for pf in nic.pfs:
+                if not pf.bound:
+                    self._probe(nic, pf, None)
+        self.generation += 1
+
+    def _probe(self, nic: Nic, pf: Pf, vf: Vf | None) -> None:
+        if vf is None:
+            self.hands.create_pf(nic, pf)
+            pf.bound = True
+            self.hands.set_mode(nic, pf)
+            return
+        self.hands.create_vf(nic, pf, vf)
+        vf.bound = True
+        self.hands.set_mode(nic, pf)
+
+    # ---- SR-IOV (drivers/pci/iov.c, sriov_numvfs_store)
+
+    def set_numvfs(self, bdf: str, count: int) -> None:
+        """Enable *count* VFs or, with 0, none.
+
+        ERANGE above the total; EBUSY when some are enabled and another number but 0 is asked for; ENOENT when the
+        PF has no driver. Asking for the present number changes nothing.
+        """
+        nic, pf, _ = self.find(bdf)
+        if not 0 <= count <= nic.total_vfs:
+            raise _error(errno.ERANGE)
+        if count == len(pf.vfs):
+            return
+        if not pf.bound:
+            raise _error(errno.ENOENT)
+        if count == 0:
+            self._disable_sriov(nic, pf)
+        elif pf.vfs:
+            raise _error(errno.EBUSY)
+        else:
+            self._enable_sriov(nic, pf, count)
+        self.generation += 1
+
+    def _enable_sriov(self, nic: Nic, pf: Pf, count: int) -> None:
+        pf.vfs = [Vf(i, nic.vf_bdf(pf, i)) for i in range(count)]
+        if pf.mode is EswitchMode.SWITCHDEV:
+            self._create_representors(nic, pf)
+        if pf.autoprobe:
+            for vf in pf.vfs:
+                self.hands.create_vf(nic, pf, vf)
+                vf.bound = True
+        self.hands.set_mode(nic, pf)
+
+    def _disable_sriov(self, nic: Nic, pf: Pf) -> None:
+        for vf in pf.vfs:
+            if vf.bound:
+                self.hands.destroy_vf(nic, pf, vf)
+                vf.bound = False
+            if pf.mode is EswitchMode.SWITCHDEV:
+                self.hands.destroy_representor(nic, pf, vf)
+        pf.vfs = []
+        pf.hw_tc_offload = {k: v for k, v in pf.hw_tc_offload.items() if k == "uplink"}
+        self.hands.set_mode(nic, pf)
+
+    # ---- eSwitch mode (mlx5_devlink_eswitch_mode_set)
+
+    def set_mode(self, bdf: str, mode: EswitchMode) -> None:
+        """Set the eSwitch's mode; the present one is no change.
+
+        EOPNOTSUPP on a function that has no eSwitch (a VF, or a NIC without SR-IOV); EBUSY while TC rules are
+        offloaded; ENODEV without a driver.
+        """
+        nic, pf = self.eswitch(bdf)
+        if pf.mode is mode:
+            return
+        if self.hands.offloaded_rules(nic, pf):
+            raise DriverError(errno.EBUSY, "mlx5_core: Can't change mode, E-Switch is busy")
+        pf.mode = mode
+        if mode is EswitchMode.SWITCHDEV:
+            self._create_representors(nic, pf)
+        else:
+            for vf in pf.vfs:
+                self.hands.destroy_representor(nic, pf, vf)
+                vf.link_state = LinkState.AUTO
+            pf.hw_tc_offload = {k: v for k, v in pf.hw_tc_offload.items() if k == "uplink"}
+        self.hands.set_mode(nic, pf)
+        self.generation += 1
+
+    def eswitch(self, bdf: str) -> tuple[Nic, Pf]:
+        """The PF that manages an eSwitch at *bdf*: ENODEV when unknown or unbound, EOPNOTSUPP when it has none."""
+        nic, pf, vf = self.find(bdf)
+        if not (vf or pf).bound:
+            raise _error(errno.ENODEV)
+        if vf is not None or nic.total_vfs == 0:
+            raise _error(errno.EOPNOTSUPP)
+        return nic, pf
+
+    def _create_representors(self, nic: Nic, pf: Pf) -> None:
+        for vf in pf.vfs:
+            vf.link_state = LinkState.DISABLE
+            self.hands.create_representor(nic, pf, vf)
+
+    # ---- VF attributes (rtnetlink do_setvfinfo → mlx5e_set_vf_*)
+
+    def vf(self, pf: Pf, index: int) -> Vf:
+        """VF *index* of *pf*; EINVAL when there is none (mlx5_eswitch_get_vport)."""
+        if not 0 <= index < len(pf.vfs):
+            raise _error(errno.EINVAL)
+        return pf.vfs[index]
+
+    def set_vf_mac(self, nic: Nic, pf: Pf, index: int, mac: bytes) -> None:
+        """Set the administrator's MAC; EINVAL for a multicast address. A VF takes it when it is next bound."""
+        vf = self.vf(pf, index)
+        if len(mac) != 6 or mac[0] & 1:
+            raise _error(errno.EINVAL)
+        vf.mac = bytes(mac)
+        self.hands.set_mode(nic, pf)
+        self.generation += 1
+
+    def set_vf_vlan(self, nic: Nic, pf: Pf, index: int, vlan: int, qos: int, proto: int) -> None:
+        """Set VST: EINVAL for a vlan above 4095 or qos above 7; EPROTONOSUPPORT for another tag than 802.1Q;
+        in switchdev mode EOPNOTSUPP (the representor's rules do it), clearing apart, which libvirt does."""
+        vf = self.vf(pf, index)
+        if vlan > 4095 or qos > 7:
+            raise _error(errno.EINVAL)
+        if proto != 0x8100:
+            raise _error(errno.EPROTONOSUPPORT)
+        if pf.mode is EswitchMode.SWITCHDEV:
+            if vlan == 0:
+                return
+            raise _error(errno.EOPNOTSUPP)
+        vf.vlan, vf.qos, vf.vlan_proto = vlan, qos, proto
+        self.hands.set_mode(nic, pf)
+        self.generation += 1
+
+    def set_vf_flag(self, nic: Nic, pf: Pf, index: int, name: str, on: bool) -> None:
+        """Set "spoofchk" or "trust"."""
+        setattr(self.vf(pf, index), name, on)
+        self.hands.set_mode(nic, pf)
+        self.generation += 1
+
+    def set_vf_link_state(self, nic: Nic, pf: Pf, index: int, state: int) -> None:
+        """Set the link state; EINVAL for an unknown one."""
+        vf = self.vf(pf, index)
+        try:
+            vf.link_state = LinkState(state)
+        except ValueError:
+            raise _error(errno.EINVAL) from None
+        self.hands.set_mode(nic, pf)
+        self.generation += 1
+
+    def set_vf_rate(self, pf: Pf, index: int, min_tx: int, max_tx: int) -> None:
+        """Set rate limits in Mbit/s; EINVAL when the minimum is above the maximum."""
+        vf = self.vf(pf, index)
+        if max_tx and min_tx > max_tx:
+            raise _error(errno.EINVAL)
+        vf.min_tx_rate, vf.max_tx_rate = min_tx, max_tx
+        self.generation += 1
+
+    def set_vf_guid(self, pf: Pf, index: int) -> None:
+        """InfiniBand's node and port GUIDs are not for an Ethernet port."""
+        self.vf(pf, index)
+        raise _error(errno.EOPNOTSUPP)
+
+    # ---- keeping
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as JSON-able data; :meth:`restore` takes it back."""
+        return {nic.name: [_plain(asdict(pf)) for pf in nic.pfs] for nic in self.nics}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state of an earlier run without touching a device."""
+        for nic in self.nics:
+            for pf, saved in zip(nic.pfs, state.get(nic.name, []), strict=False):
+                for name in ("bound", "inline_mode", "encap", "autoprobe", "driver_override", "hw_tc_offload"):
+                    setattr(pf, name, saved[name])
+                pf.mode = EswitchMode(saved["mode"])
+                pf.vfs = [
+                    Vf(**{**v, "mac": bytes.fromhex(v["mac"]), "link_state": LinkState(v["link_state"])})
+                    for v in saved["vfs"]
+                ]
+        self.generation += 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The netdevs of the node: which network device is what of which NIC."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from asap2.nic.device import Nic, Pf, Vf
+
+
+class Role(enum.Enum):
+    """What a network device of the node is to the NIC or to Open vSwitch's datapath."""
+
+    PF = "pf"
+    """The physical function's own netdev: in switchdev mode the uplink representor."""
+    VF = "vf"
+    REPRESENTOR = "representor"
+    INTERNAL = "internal"
+    """An internal port of the Open vSwitch datapath."""
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class NetDev:
+    """A network device in the node's (or, for a VF, another) network namespace. ``name`` and ``ifindex`` are those
+    of now; ``vf`` is None for PFs; ``nic`` and ``pf`` are None for INTERNAL and OTHER."""
+
+    ifindex: int
+    name: str
+    role: Role
+    nic: Nic | None = None
+    pf: Pf | None = None
+    vf: Vf | None = None
+
+    @property
+    def phys_port_name(self) -> str | None:
+        """As mlx5 gives it: ``p0`` for an uplink in switchdev mode, ``pf0vf3`` for a representor, else None."""
+        if self.pf is None:
+            return None
+        if self.role is Role.REPRESENTOR and self.vf is not None:
+            return f"pf{self.pf.index}vf{self.vf.index}"
+        return f"p{self.pf.index}" if self.role is Role.PF else None
+
+    @property
+    def offload_key(self) -> str:
+        """The key of :attr:`asap2.nic.device.Pf.hw_tc_offload` for this device."""
+        return "uplink" if self.role is Role.PF else f"rep{self.vf.index if self.vf else ''}"
+
+
+class NetDevs(Protocol):
+    """What the faces ask of the node's network devices; always the present, renames included."""
+
+    def all(self) -> list[NetDev]:
+        """The devices of NICs and of the datapath that are in the node's network namespace now."""
+
+    def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
+        """The device with *ifindex* in the node's namespace (None) or that with *netns_cookie*."""
+
+    def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
+        """The device called *name* there."""
