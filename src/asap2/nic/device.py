@@ -231,6 +231,24 @@ class Driver:
             pf.bound = False
         self.generation += 1
 
+    def probe(self, bdf: str) -> None:
+        """Bind the function if a driver wants it (drivers_probe): ENODEV when there is none, else no error at all."""
+        _, pf, vf = self.find(bdf)
+        function = vf or pf
+        if not function.bound and function.driver_override in ("", "mlx5_core"):
+            self.bind(bdf)
+
+    def set_driver_override(self, bdf: str, name: str) -> None:
+        """The only driver that may bind the function; "" for any that knows it."""
+        _, pf, vf = self.find(bdf)
+        (vf or pf).driver_override = name
+        self.generation += 1
+
+    def set_autoprobe(self, bdf: str, on: bool) -> None:
+        """Whether new VFs are bound at once (sriov_drivers_autoprobe)."""
+        self.find(bdf)[1].autoprobe = on
+        self.generation += 1
+
     def probe_all(self) -> None:
         """Bind every PF, as the machine does when it boots."""
         for nic in self.nics:

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/sys of a node: a FUSE file system that lays the software NICs over the node's real sysfs.
+
+The file system is mounted aside; the node's mount namespace takes bus/pci, class/net, devices and module from it, over
+a real sysfs. One thread of the process that made it serves it, as kernfs does: a file's content is made anew by a read
+at its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
+caches nothing, so a change is seen at once.
+
+Files of network devices in the real sysfs can be written; the rest of it belongs to the host and cannot (EROFS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from asap2.nic.device import Driver
+from asap2.nic.kernel import sysfs_tree
+from asap2.nic.kernel.sysfs_tree import Attribute, Directory, Link, Real, Tree
+from asap2.nic.netdevs import NetDev, NetDevs
+
+MNT_DETACH = 2
+"""umount2(2): detach now, clean up when no longer busy."""
+
+_PAGE = 4096
+_NETDEV_FILE = re.compile(r"(?:^|/)net/")
+_STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
+_TIMES = ("st_atime", "st_mtime", "st_ctime")
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class SysFs:
+    """The file system. :meth:`start` mounts it at *mountpoint*; *real* is a sysfs of the node's network namespace.
+
+    *lock* guards *driver* and *netdevs*; it is held while their state is read or changed, never while a real file is
+    used. libfuse changes the process's working directory to / and, for a signal that has no handler yet, sets one:
+    a program with handlers of its own installs them before.
+    """
+
+    def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, mountpoint: Path, lock: threading.RLock) -> None:
+        self.mountpoint = mountpoint
+        self._operations = _Operations(driver, netdevs, real, lock)
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+
+    def start(self) -> None:
+        """Mount, and return when the file system answers. OSError says why it cannot be."""
+        if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+            raise OSError(errno.ENOENT, "/dev/fuse is missing or cannot be used", "/dev/fuse")
+        self._thread = threading.Thread(target=self._serve, name="sysfs", daemon=True)
+        self._thread.start()
+        self._operations.ready.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise OSError(errno.EIO, f"the sysfs file system was not mounted at {self.mountpoint}: {self._failure}")
+
+    def stop(self) -> None:
+        """Unmount and end the thread; a file that is still open somewhere gives ENOTCONN from now on."""
+        if self._thread is None:
+            return
+        self._operations.stopping = True
+        with contextlib.suppress(OSError):
+            os.stat(self.mountpoint)  # a request, so that libfuse's loop sees that it is to end
+        self._thread.join(1)
+        if self._thread.is_alive():
+            ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(self.mountpoint), MNT_DETACH)
+            self._thread.join(1)
+        self._thread = None
+
+    def _serve(self) -> None:
+        # mfusepy takes libfuse 2 where it is there too, and then loses direct_io and the timeouts without a word.
+        os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+        try:
+            import mfusepy
+
+            self._operations.end = mfusepy.fuse_exit
+            mfusepy.FUSE(
+                self._operations,
+                str(self.mountpoint),
+                foreground=True,
+                nothreads=True,
+                allow_other=True,
+                default_permissions=True,
+                fsname="sysfs",
+                subtype="asap2",
+            )
+        except (OSError, RuntimeError, AttributeError) as error:
+            self._failure = str(error)
+        finally:
+            self._operations.ready.set()
+
+
+class _Open:
+    """An open attribute: its content is made at the first read, and again at each read from the start."""
+
+    __slots__ = ("attribute", "content")
+
+    def __init__(self, attribute: Attribute) -> None:
+        self.attribute = attribute
+        self.content: bytes | None = None
+
+
+class _Operations:
+    """What libfuse calls. Paths begin with a slash; an OSError becomes the call's result."""
+
+    use_ns = True
+
+    def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, lock: threading.RLock) -> None:
+        self.driver = driver
+        self.netdevs = netdevs
+        self.real = real
+        self.lock = lock
+        self.ready = threading.Event()
+        self.stopping = False
+        self.end: Any = None
+        self._tree: Tree | None = None
+        self._made_of: tuple[int, list[NetDev]] | None = None
+        self._handles: dict[int, _Open | int] = {}
+        self._next = 0
+        self._uid, self._gid = os.geteuid(), os.getegid()
+
+    def init_with_config(self, _connection: Any, config: Any) -> None:
+        """Nothing is to be cached, and reads and writes come as they are."""
+        config.direct_io = 1
+        config.use_ino = 0
+        config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
+        self.ready.set()
+
+    def tree(self) -> Tree:
+        """The tree of now; made anew only when the driver or a network device has changed."""
+        made_of = (self.driver.generation, self.netdevs.all())
+        if self._tree is None or made_of != self._made_of:
+            self._tree = sysfs_tree.build(self.driver, made_of[1], self.real)
+            self._made_of = made_of
+        return self._tree
+
+    def find(self, path: str) -> sysfs_tree.Node:
+        """The node at *path*."""
+        with self.lock:
+            return sysfs_tree.resolve(self.tree(), path)
+
+    def _real(self, path: str) -> str:
+        return os.path.join(self.real, path)
+
+    # ---- looking
+
+    def getattr(self, path: str, _handle: int | None = None) -> dict[str, Any]:
+        if self.stopping:
+            self.end()
+        node = self.find(path)
+        if isinstance(node, Real):
+            result = os.lstat(self._real(node.path))
+            found: dict[str, Any] = {name: getattr(result, name) for name in _STAT}
+            found.update((name, getattr(result, f"{name}_ns")) for name in _TIMES)
+            return found
+        kind, links, size = {
+            Directory: (stat.S_IFDIR | 0o755, 2, 0),
+            Link: (stat.S_IFLNK | 0o777, 1, 0),
+        }.get(type(node)) or (stat.S_IFREG | node.mode, 1, node.size)  # type: ignore[union-attr]
+        return {
+            "st_mode": kind,
+            "st_nlink": links,
+            "st_uid": self._uid,
+            "st_gid": self._gid,
+            "st_size": size,
+            "st_atime": 0,
+            "st_mtime": 0,
+            "st_ctime": 0,
+        }
+
+    def readlink(self, path: str) -> str:
+        with self.lock:
+            tree = self.tree()
+            node = sysfs_tree.resolve(tree, path)
+        if isinstance(node, Link):
+            return node.target
+        if not isinstance(node, Real):
+            raise _error(errno.EINVAL)
+        return sysfs_tree.relocate(tree, path.strip("/"), node.path, os.readlink(self._real(node.path)))
+
+    def readdir(self, path: str, _handle: int) -> Iterable[str]:
+        node = self.find(path)
+        if isinstance(node, Real):
+            return [".", "..", *os.listdir(self._real(node.path))]
+        if not isinstance(node, Directory):
+            raise _error(errno.ENOTDIR)
+        names = set(node.entries)
+        if node.real is not None:
+            with contextlib.suppress(FileNotFoundError):
+                names |= set(os.listdir(self._real(node.real))) - node.hidden
+        return [".", "..", *sorted(names)]
+
+    # ---- reading and writing
+
+    def open(self, path: str, flags: int) -> int:
+        node = self.find(path)
+        access = flags & os.O_ACCMODE
+        opened: _Open | int
+        if isinstance(node, Real):
+            if access != os.O_RDONLY and not _NETDEV_FILE.search(node.path):
+                raise _error(errno.EROFS)
+            opened = os.open(self._real(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
+        elif isinstance(node, Attribute):
+            if (access != os.O_WRONLY and not node.show) or (access != os.O_RDONLY and not node.store):
+                raise _error(errno.EACCES)
+            opened = _Open(node)
+        else:
+            raise _error(errno.EISDIR)
+        self._next += 1
+        self._handles[self._next] = opened
+        return self._next
+
+    def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:
+        opened = self._handles[handle]
+        if isinstance(opened, int):
+            return os.pread(opened, size, offset)
+        if offset == 0 or opened.content is None:
+            assert opened.attribute.show is not None
+            with self.lock:
+                content = opened.attribute.show()
+            opened.content = content.encode() if isinstance(content, str) else content
+        return opened.content[offset : offset + size]
+
+    def write(self, _path: str, data: bytes, offset: int, handle: int) -> int:
+        opened = self._handles[handle]
+        data = data[:_PAGE]
+        if isinstance(opened, int):
+            return os.pwrite(opened, data, offset)
+        assert opened.attribute.store is not None
+        with self.lock:
+            opened.attribute.store(data)
+        return len(data)
+
+    def release(self, _path: str, handle: int) -> int:
+        opened = self._handles.pop(handle)
+        if isinstance(opened, int):
+            os.close(opened)
+        return 0
+
+    def truncate(self, _path: str, _length: int, _handle: int | None = None) -> int:
+        return 0
+
+    def utimens(self, _path: str, _times: Any = None) -> int:
+        return 0
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        return {"f_bsize": _PAGE, "f_frsize": _PAGE, "f_namemax": 255}
+
+    # ---- what sysfs refuses
+
+    def _refuse(self, *_arguments: Any) -> int:
+        raise _error(errno.EPERM)
+
+    chmod = chown = mknod = mkdir = unlink = rmdir = rename = symlink = link = _refuse
+
+    def create(self, _path: str, _mode: int, _flags: Any = None) -> int:
+        raise _error(errno.EACCES)
