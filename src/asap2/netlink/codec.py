@@ -35,15 +35,16 @@ class Attrs(dict[Name, Any]):
     """Decoded attributes of one nest, name to value, in order.
 
     *bits* holds the NLA_F_ bits of those attributes whose bits differ from the table's default; *tail* the bytes after
-    the last whole attribute, which the kernel ignores too.
+    the last whole attribute, which the kernel ignores too; *bare* is set if the last attribute came without padding.
     """
 
-    __slots__ = ("bits", "tail")
+    __slots__ = ("bare", "bits", "tail")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bits: dict[Name, int] | None = None
         self.tail: bytes = b""
+        self.bare = False
 
 
 class RawString(str):
@@ -227,8 +228,11 @@ class Table:
             else:
                 self._unusual(attrs, data, start + 4, stop, type_)
             start += (length + 3) & ~3
-        if start < end:
-            attrs.tail = data[start:end]
+        if start != end:
+            if start < end:
+                attrs.tail = data[start:end]
+            else:
+                attrs.bare = True
         for field, selector, tables in self._variants:
             span = attrs.get(field)
             if span is not None:
@@ -266,9 +270,9 @@ class Table:
         parts: list[bytes] = []
         append = parts.append
         bits: Mapping[Name, int] | None = None
-        tail = b""
+        tail, bare = b"", False
         if type(attrs) is Attrs:
-            bits, tail = attrs.bits, attrs.tail
+            bits, tail, bare = attrs.bits, attrs.tail, attrs.bare
         for name, value in attrs.items():
             if value is None:
                 continue
@@ -300,6 +304,8 @@ class Table:
             append(value)
             if length & 3:
                 append(_PAD[length & 3])
+        if bare and parts and parts[-1] in _PAD:
+            parts.pop()
         append(tail)
         return b"".join(parts)
 
@@ -433,10 +439,15 @@ H = TypeVar("H")
 
 
 class Body(Generic[H]):
-    """A message's payload: a fixed header (NamedTuple *header*, :mod:`struct` *format*), then attributes of *table*."""
+    """A message's payload: a fixed header (NamedTuple *header*, :mod:`struct` *format*), then attributes of *table*.
 
-    def __init__(self, header: Callable[..., H], format: str, table: Table) -> None:
+    With *short*, a payload shorter than the header begins with struct rtgenmsg, as the kernel takes it in link dumps:
+    one byte, the rest of the header is zero, and attributes come from byte 4 on.
+    """
+
+    def __init__(self, header: Callable[..., H], format: str, table: Table, *, short: bool = False) -> None:
         self.header = header
+        self.short = short
         self.table = table
         self._struct = _struct.Struct(format)
         self.size = self._struct.size
@@ -447,7 +458,11 @@ class Body(Generic[H]):
         Raises:
             NetlinkError: EINVAL, the payload is shorter than the header; or as :meth:`Table.decode`.
         """
-        if len(payload) - start < self.size:
+        have = len(payload) - start
+        if have < self.size:
+            if self.short and have > 0:
+                header = self._struct.unpack(payload[start : start + 1].ljust(self.size, b"\0"))
+                return self.header(*header), self.table._decode(payload, start + 4, len(payload))
             raise NetlinkError(errno.EINVAL, at_start=True)
         return (
             self.header(*self._struct.unpack_from(payload, start)),

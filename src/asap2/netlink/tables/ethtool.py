@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ethtool's generic netlink family: ETHTOOL_MSG_* and ETHTOOL_A_* (include/uapi/linux/ethtool_netlink.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asap2.netlink.codec import Body, Table, binary, flag, nested, repeated, string, u8, u32
+from asap2.netlink.tables.genl import GenlHdr
+
+ETHTOOL_MSG_STRSET_GET = 1
+ETHTOOL_MSG_LINKINFO_GET = 2
+ETHTOOL_MSG_LINKMODES_GET = 4
+ETHTOOL_MSG_LINKSTATE_GET = 6
+ETHTOOL_MSG_FEATURES_GET = 11
+ETHTOOL_MSG_FEATURES_SET = 12
+ETHTOOL_MSG_PRIVFLAGS_GET = 13
+ETHTOOL_MSG_PRIVFLAGS_SET = 14
+ETHTOOL_MSG_RINGS_GET = 15
+ETHTOOL_MSG_CHANNELS_GET = 17
+
+ETHTOOL_MSG_STRSET_GET_REPLY = 1
+ETHTOOL_MSG_LINKINFO_GET_REPLY = 2
+ETHTOOL_MSG_LINKMODES_GET_REPLY = 4
+ETHTOOL_MSG_LINKSTATE_GET_REPLY = 6
+ETHTOOL_MSG_FEATURES_GET_REPLY = 11
+ETHTOOL_MSG_FEATURES_SET_REPLY = 12
+ETHTOOL_MSG_FEATURES_NTF = 13
+ETHTOOL_MSG_PRIVFLAGS_GET_REPLY = 14
+
+ETHTOOL_FLAG_COMPACT_BITSETS = 1
+ETHTOOL_FLAG_OMIT_REPLY = 2
+ETHTOOL_FLAG_STATS = 4
+
+ETH_SS_PRIV_FLAGS = 2
+ETH_SS_FEATURES = 4
+
+ETHTOOL_GDRVINFO = 0x3
+"""Command of ioctl(SIOCETHTOOL): driver information."""
+
+HEADER = Table(
+    "ethtool_header", {1: ("dev_index", u32), 2: ("dev_name", string), 3: ("flags", u32), 4: ("phy_index", u32)}
+)
+BITSET_BIT = Table("bitset_bit", {1: ("index", u32), 2: ("name", string), 3: ("value", flag)})
+BITSET_BITS = Table("bitset_bits", {1: ("bit", repeated(nested(BITSET_BIT, flagged=True)))})
+BITSET = Table(
+    "bitset",
+    {
+        1: ("nomask", flag),
+        2: ("size", u32),
+        3: ("bits", nested(BITSET_BITS, flagged=True)),
+        4: ("value", binary),
+        5: ("mask", binary),
+    },
+)
+"""A set of bits, compact (value and mask: 32-bit words in host order) or as a list of names."""
+STRING = Table("ethtool_string", {1: ("index", u32), 2: ("value", string)})
+STRINGS = Table("ethtool_strings", {1: ("string", repeated(nested(STRING, flagged=True)))})
+STRINGSET = Table("stringset", {1: ("id", u32), 2: ("count", u32), 3: ("strings", nested(STRINGS, flagged=True))})
+STRINGSETS = Table("stringsets", {1: ("stringset", repeated(nested(STRINGSET, flagged=True)))})
+
+_header = nested(HEADER, flagged=True)
+_bitset = nested(BITSET, flagged=True)
+STRSET_ATTRS = Table(
+    "strset", {1: ("header", _header), 2: ("stringsets", nested(STRINGSETS, flagged=True)), 3: ("counts_only", flag)}
+)
+LINKINFO_ATTRS = Table(
+    "linkinfo",
+    {
+        1: ("header", _header),
+        2: ("port", u8),
+        3: ("phyaddr", u8),
+        4: ("tp_mdix", u8),
+        5: ("tp_mdix_ctrl", u8),
+        6: ("transceiver", u8),
+    },
+)
+LINKMODES_ATTRS = Table(
+    "linkmodes",
+    {
+        1: ("header", _header),
+        2: ("autoneg", u8),
+        3: ("ours", _bitset),
+        4: ("peer", _bitset),
+        5: ("speed", u32),
+        6: ("duplex", u8),
+        7: ("master_slave_cfg", u8),
+        8: ("master_slave_state", u8),
+        9: ("lanes", u32),
+        10: ("rate_matching", u8),
+    },
+)
+LINKSTATE_ATTRS = Table(
+    "linkstate",
+    {
+        1: ("header", _header),
+        2: ("link", u8),
+        3: ("sqi", u32),
+        4: ("sqi_max", u32),
+        5: ("ext_state", u8),
+        6: ("ext_substate", u8),
+        7: ("ext_down_cnt", u32),
+    },
+)
+FEATURES_ATTRS = Table(
+    "features",
+    {
+        1: ("header", _header),
+        2: ("hw", _bitset),
+        3: ("wanted", _bitset),
+        4: ("active", _bitset),
+        5: ("nochange", _bitset),
+    },
+)
+PRIVFLAGS_ATTRS = Table("privflags", {1: ("header", _header), 2: ("flags", _bitset)})
+HEADER_ONLY_ATTRS = Table("ethtool_any", {1: ("header", _header)})
+
+STRSET: Body[GenlHdr] = Body(GenlHdr, "=BBH", STRSET_ATTRS)
+LINKINFO: Body[GenlHdr] = Body(GenlHdr, "=BBH", LINKINFO_ATTRS)
+LINKMODES: Body[GenlHdr] = Body(GenlHdr, "=BBH", LINKMODES_ATTRS)
+LINKSTATE: Body[GenlHdr] = Body(GenlHdr, "=BBH", LINKSTATE_ATTRS)
+FEATURES: Body[GenlHdr] = Body(GenlHdr, "=BBH", FEATURES_ATTRS)
+PRIVFLAGS: Body[GenlHdr] = Body(GenlHdr, "=BBH", PRIVFLAGS_ATTRS)
+ANY: Body[GenlHdr] = Body(GenlHdr, "=BBH", HEADER_ONLY_ATTRS)
+"""Any request of the family: which device, and the flags; all else as bytes."""
+
+
+def set_bits(bitset: Mapping[Any, Any], names: Iterable[str]) -> dict[str, bool]:
+    """What a decoded bitset says of each of *names*, which are in the order of their bits.
+
+    Those that it says nothing of are left out. With a mask (or a list of bits) only the bits named there count;
+    without (``nomask``), all.
+    """
+    known = list(names)
+    if "bits" in bitset:
+        said = {}
+        for bit in bitset["bits"].get("bit", []):
+            name = bit["name"] if "name" in bit else known[bit["index"]] if bit.get("index", -1) < len(known) else None
+            if name is not None:
+                said[name] = bool(bit.get("value", False) or bitset.get("nomask", False))
+        return {**dict.fromkeys(known, False), **said} if bitset.get("nomask") else said
+    value = int.from_bytes(bitset.get("value", b""), "little")
+    mask = int.from_bytes(bitset["mask"], "little") if "mask" in bitset else -1
+    return {name: bool(value >> i & 1) for i, name in enumerate(known) if mask >> i & 1}
+
+
+def compact_bitset(size: int, value: int, mask: int | None = None) -> dict[str, Any]:
+    """A compact bitset of *size* bits to encode; without *mask* it says all bits (``nomask``)."""
+    length = (size + 31) // 32 * 4
+    bitset: dict[str, Any] = {} if mask is not None else {"nomask": True}
+    bitset["size"] = size
+    bitset["value"] = value.to_bytes(length, "little")
+    if mask is not None:
+        bitset["mask"] = mask.to_bytes(length, "little")
+    return bitset
+
+
+def verbose_bitset(size: int, bits: Iterable[tuple[int, str, bool]], *, nomask: bool = False) -> dict[str, Any]:
+    """A bitset as a list of (index, name, value) to encode; with *nomask*, those listed are those set."""
+    listed = [
+        {"index": index, "name": name, **({"value": True} if value and not nomask else {})}
+        for index, name, value in bits
+    ]
+    return {**({"nomask": True} if nomask else {}), "size": size, "bits": {"bit": listed}}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flower classifier's options: TCA_FLOWER_* (include/uapi/linux/pkt_cls.h).
+
+Addresses are bytes in network order; big-endian numbers are host integers once decoded. ``key_ct_*`` are in host order.
+"""
+
+from __future__ import annotations
+
+from asap2.netlink.codec import Table, be16, be32, binary, exactly, ipv4, ipv6, mac, nested, repeated, string, u8, u16
+from asap2.netlink.codec import u32 as u32
+from asap2.netlink.tables.actions import ENC_OPTS, actions
+
+TCA_CLS_FLAGS_SKIP_HW = 1
+TCA_CLS_FLAGS_SKIP_SW = 2
+TCA_CLS_FLAGS_IN_HW = 4
+TCA_CLS_FLAGS_NOT_IN_HW = 8
+TCA_CLS_FLAGS_VERBOSE = 16
+
+TCA_FLOWER_KEY_FLAGS_IS_FRAGMENT = 1
+TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST = 2
+
+MPLS_LSE = Table("mpls_lse", {1: ("depth", u8), 2: ("ttl", u8), 3: ("bos", u8), 4: ("tc", u8), 5: ("label", u32)})
+MPLS_OPTS = Table("mpls_opts", {1: ("lse", repeated(nested(MPLS_LSE, flagged=True)))})
+
+FLOWER = Table(
+    "flower",
+    {
+        1: ("classid", u32),
+        2: ("indev", string),
+        3: ("act", actions),
+        4: ("key_eth_dst", mac),
+        5: ("key_eth_dst_mask", mac),
+        6: ("key_eth_src", mac),
+        7: ("key_eth_src_mask", mac),
+        8: ("key_eth_type", be16),
+        9: ("key_ip_proto", u8),
+        10: ("key_ipv4_src", ipv4),
+        11: ("key_ipv4_src_mask", ipv4),
+        12: ("key_ipv4_dst", ipv4),
+        13: ("key_ipv4_dst_mask", ipv4),
+        14: ("key_ipv6_src", ipv6),
+        15: ("key_ipv6_src_mask", ipv6),
+        16: ("key_ipv6_dst", ipv6),
+        17: ("key_ipv6_dst_mask", ipv6),
+        18: ("key_tcp_src", be16),
+        19: ("key_tcp_dst", be16),
+        20: ("key_udp_src", be16),
+        21: ("key_udp_dst", be16),
+        22: ("flags", u32),
+        23: ("key_vlan_id", u16),
+        24: ("key_vlan_prio", u8),
+        25: ("key_vlan_eth_type", be16),
+        26: ("key_enc_key_id", be32),
+        27: ("key_enc_ipv4_src", ipv4),
+        28: ("key_enc_ipv4_src_mask", ipv4),
+        29: ("key_enc_ipv4_dst", ipv4),
+        30: ("key_enc_ipv4_dst_mask", ipv4),
+        31: ("key_enc_ipv6_src", ipv6),
+        32: ("key_enc_ipv6_src_mask", ipv6),
+        33: ("key_enc_ipv6_dst", ipv6),
+        34: ("key_enc_ipv6_dst_mask", ipv6),
+        35: ("key_tcp_src_mask", be16),
+        36: ("key_tcp_dst_mask", be16),
+        37: ("key_udp_src_mask", be16),
+        38: ("key_udp_dst_mask", be16),
+        39: ("key_sctp_src_mask", be16),
+        40: ("key_sctp_dst_mask", be16),
+        41: ("key_sctp_src", be16),
+        42: ("key_sctp_dst", be16),
+        43: ("key_enc_udp_src_port", be16),
+        44: ("key_enc_udp_src_port_mask", be16),
+        45: ("key_enc_udp_dst_port", be16),
+        46: ("key_enc_udp_dst_port_mask", be16),
+        47: ("key_flags", be32),
+        48: ("key_flags_mask", be32),
+        49: ("key_icmpv4_code", u8),
+        50: ("key_icmpv4_code_mask", u8),
+        51: ("key_icmpv4_type", u8),
+        52: ("key_icmpv4_type_mask", u8),
+        53: ("key_icmpv6_code", u8),
+        54: ("key_icmpv6_code_mask", u8),
+        55: ("key_icmpv6_type", u8),
+        56: ("key_icmpv6_type_mask", u8),
+        57: ("key_arp_sip", ipv4),
+        58: ("key_arp_sip_mask", ipv4),
+        59: ("key_arp_tip", ipv4),
+        60: ("key_arp_tip_mask", ipv4),
+        61: ("key_arp_op", u8),
+        62: ("key_arp_op_mask", u8),
+        63: ("key_arp_sha", mac),
+        64: ("key_arp_sha_mask", mac),
+        65: ("key_arp_tha", mac),
+        66: ("key_arp_tha_mask", mac),
+        67: ("key_mpls_ttl", u8),
+        68: ("key_mpls_bos", u8),
+        69: ("key_mpls_tc", u8),
+        70: ("key_mpls_label", u32),
+        71: ("key_tcp_flags", be16),
+        72: ("key_tcp_flags_mask", be16),
+        73: ("key_ip_tos", u8),
+        74: ("key_ip_tos_mask", u8),
+        75: ("key_ip_ttl", u8),
+        76: ("key_ip_ttl_mask", u8),
+        77: ("key_cvlan_id", u16),
+        78: ("key_cvlan_prio", u8),
+        79: ("key_cvlan_eth_type", be16),
+        80: ("key_enc_ip_tos", u8),
+        81: ("key_enc_ip_tos_mask", u8),
+        82: ("key_enc_ip_ttl", u8),
+        83: ("key_enc_ip_ttl_mask", u8),
+        84: ("key_enc_opts", nested(ENC_OPTS)),
+        85: ("key_enc_opts_mask", nested(ENC_OPTS)),
+        86: ("in_hw_count", u32),
+        87: ("key_port_src_min", be16),
+        88: ("key_port_src_max", be16),
+        89: ("key_port_dst_min", be16),
+        90: ("key_port_dst_max", be16),
+        91: ("key_ct_state", u16),
+        92: ("key_ct_state_mask", u16),
+        93: ("key_ct_zone", u16),
+        94: ("key_ct_zone_mask", u16),
+        95: ("key_ct_mark", u32),
+        96: ("key_ct_mark_mask", u32),
+        97: ("key_ct_labels", exactly(16)),
+        98: ("key_ct_labels_mask", exactly(16)),
+        99: ("key_mpls_opts", nested(MPLS_OPTS, flagged=True)),
+        100: ("key_hash", u32),
+        101: ("key_hash_mask", u32),
+        102: ("key_num_of_vlans", u8),
+        103: ("key_pppoe_sid", be16),
+        104: ("key_ppp_proto", be16),
+        105: ("key_l2tpv3_sid", be32),
+        106: ("l2_miss", u8),
+        107: ("key_cfm", binary),
+        108: ("key_spi", be32),
+        109: ("key_spi_mask", be32),
+        110: ("key_enc_flags", be32),
+        111: ("key_enc_flags_mask", be32),
+    },
+)

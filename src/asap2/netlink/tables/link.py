@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links: struct ifinfomsg with IFLA_*, virtual functions among them (include/uapi/linux/if_link.h)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from asap2.netlink.codec import (
+    Body,
+    Table,
+    be16,
+    binary,
+    ipv4,
+    ipv6,
+    nested,
+    nested_by,
+    numbers,
+    repeated,
+    s32,
+    string,
+    struct,
+    u8,
+    u32,
+    u64,
+)
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTNLGRP_LINK = 1
+
+RTEXT_FILTER_VF = 1
+"""Bit of IFLA_EXT_MASK: the request wants IFLA_VFINFO_LIST."""
+RTEXT_FILTER_SKIP_STATS = 8
+
+IFLA_VF_LINK_STATE_AUTO = 0
+IFLA_VF_LINK_STATE_ENABLE = 1
+IFLA_VF_LINK_STATE_DISABLE = 2
+
+
+class Ifinfomsg(NamedTuple):
+    """struct ifinfomsg; *index* is signed."""
+
+    family: int = 0
+    type: int = 0
+    index: int = 0  # type: ignore[assignment]
+    flags: int = 0
+    change: int = 0
+
+
+class VfMac(NamedTuple):
+    """struct ifla_vf_mac; *mac* is 32 bytes, the address first."""
+
+    vf: int
+    mac: bytes
+
+
+class VfBroadcast(NamedTuple):
+    """struct ifla_vf_broadcast; 32 bytes, the address first."""
+
+    broadcast: bytes
+
+
+class VfVlan(NamedTuple):
+    """struct ifla_vf_vlan; *vlan* 0 is none."""
+
+    vf: int
+    vlan: int
+    qos: int
+
+
+class VfVlanInfo(NamedTuple):
+    """struct ifla_vf_vlan_info; *proto* is 16 bits as they lie on the wire: use :func:`socket.ntohs`."""
+
+    vf: int
+    vlan: int
+    qos: int
+    proto: int
+
+
+class VfTxRate(NamedTuple):
+    """struct ifla_vf_tx_rate, in Mbit/s; 0 is no limit."""
+
+    vf: int
+    rate: int
+
+
+class VfRate(NamedTuple):
+    """struct ifla_vf_rate, in Mbit/s; 0 is no limit."""
+
+    vf: int
+    min_tx_rate: int
+    max_tx_rate: int
+
+
+class VfSetting(NamedTuple):
+    """struct ifla_vf_spoofchk, _trust, _rss_query_en, _link_state: a VF and its setting."""
+
+    vf: int
+    setting: int
+
+
+class VfGuid(NamedTuple):
+    """struct ifla_vf_guid."""
+
+    vf: int
+    guid: int
+
+
+class Ifmap(NamedTuple):
+    """struct rtnl_link_ifmap."""
+
+    mem_start: int
+    mem_end: int
+    base_addr: int
+    irq: int
+    dma: int
+    port: int
+
+
+VF_STATS = Table(
+    "vf_stats",
+    {
+        0: ("rx_packets", u64),
+        1: ("tx_packets", u64),
+        2: ("rx_bytes", u64),
+        3: ("tx_bytes", u64),
+        4: ("broadcast", u64),
+        5: ("multicast", u64),
+        6: ("pad", binary),
+        7: ("rx_dropped", u64),
+        8: ("tx_dropped", u64),
+    },
+)
+VF_VLAN_LIST = Table("vf_vlan_list", {1: ("info", repeated(struct(VfVlanInfo, "=IIIHxx")))})
+VF_INFO = Table(
+    "vf_info",
+    {
+        1: ("mac", struct(VfMac, "=I32s")),
+        2: ("vlan", struct(VfVlan, "=III")),
+        3: ("tx_rate", struct(VfTxRate, "=II")),
+        4: ("spoofchk", struct(VfSetting, "=II")),
+        5: ("link_state", struct(VfSetting, "=II")),
+        6: ("rate", struct(VfRate, "=III")),
+        7: ("rss_query_en", struct(VfSetting, "=II")),
+        8: ("stats", nested(VF_STATS)),
+        9: ("trust", struct(VfSetting, "=II")),
+        10: ("ib_node_guid", struct(VfGuid, "=I4xQ")),
+        11: ("ib_port_guid", struct(VfGuid, "=I4xQ")),
+        12: ("vlan_list", nested(VF_VLAN_LIST)),
+        13: ("broadcast", struct(VfBroadcast, "=32s")),
+    },
+)
+"""IFLA_VF_*: one virtual function."""
+VFINFO_LIST = Table("vfinfo_list", {1: ("vf_info", repeated(nested(VF_INFO)))})
+
+VXLAN = Table(
+    "vxlan",
+    {
+        1: ("id", u32),
+        2: ("group", ipv4),
+        3: ("link", u32),
+        4: ("local", ipv4),
+        5: ("ttl", u8),
+        6: ("tos", u8),
+        7: ("learning", u8),
+        8: ("ageing", u32),
+        9: ("limit", u32),
+        10: ("port_range", numbers(">H")),
+        11: ("proxy", u8),
+        12: ("rsc", u8),
+        13: ("l2miss", u8),
+        14: ("l3miss", u8),
+        15: ("port", be16),
+        16: ("group6", ipv6),
+        17: ("local6", ipv6),
+        18: ("udp_csum", u8),
+        19: ("udp_zero_csum6_tx", u8),
+        20: ("udp_zero_csum6_rx", u8),
+        21: ("remcsum_tx", u8),
+        22: ("remcsum_rx", u8),
+        23: ("gbp", binary),
+        24: ("remcsum_nopartial", binary),
+        25: ("collect_metadata", u8),
+        26: ("label", u32),
+        27: ("gpe", binary),
+        28: ("ttl_inherit", u8),
+        29: ("df", u8),
+        30: ("vnifilter", u8),
+    },
+)
+LINKINFO = Table(
+    "linkinfo",
+    {
+        1: ("kind", string),
+        2: ("data", nested_by("kind", {"vxlan": VXLAN})),
+        3: ("xstats", binary),
+        4: ("slave_kind", string),
+        5: ("slave_data", binary),
+    },
+)
+PROP_LIST = Table("prop_list", {53: ("alt_ifname", repeated(string))})
+LINK_ATTRS = Table(
+    "link",
+    {
+        1: ("address", binary),
+        2: ("broadcast", binary),
+        3: ("ifname", string),
+        4: ("mtu", u32),
+        5: ("link", u32),
+        6: ("qdisc", string),
+        7: ("stats", numbers("=I")),
+        8: ("cost", binary),
+        9: ("priority", binary),
+        10: ("master", u32),
+        11: ("wireless", binary),
+        12: ("protinfo", binary),
+        13: ("txqlen", u32),
+        14: ("map", struct(Ifmap, "=QQQHBB4x")),
+        15: ("weight", u32),
+        16: ("operstate", u8),
+        17: ("linkmode", u8),
+        18: ("linkinfo", nested(LINKINFO)),
+        19: ("net_ns_pid", u32),
+        20: ("ifalias", string),
+        21: ("num_vf", u32),
+        22: ("vfinfo_list", nested(VFINFO_LIST)),
+        23: ("stats64", numbers("=Q")),
+        24: ("vf_ports", binary),
+        25: ("port_self", binary),
+        26: ("af_spec", binary),
+        27: ("group", u32),
+        28: ("net_ns_fd", u32),
+        29: ("ext_mask", u32),
+        30: ("promiscuity", u32),
+        31: ("num_tx_queues", u32),
+        32: ("num_rx_queues", u32),
+        33: ("carrier", u8),
+        34: ("phys_port_id", binary),
+        35: ("carrier_changes", u32),
+        36: ("phys_switch_id", binary),
+        37: ("link_netnsid", s32),
+        38: ("phys_port_name", string),
+        39: ("proto_down", u8),
+        40: ("gso_max_segs", u32),
+        41: ("gso_max_size", u32),
+        42: ("pad", binary),
+        43: ("xdp", binary),
+        44: ("event", u32),
+        45: ("new_netnsid", s32),
+        46: ("target_netnsid", s32),
+        47: ("carrier_up_count", u32),
+        48: ("carrier_down_count", u32),
+        49: ("new_ifindex", s32),
+        50: ("min_mtu", u32),
+        51: ("max_mtu", u32),
+        52: ("prop_list", nested(PROP_LIST, flagged=True)),
+        53: ("alt_ifname", string),
+        54: ("perm_address", binary),
+        55: ("proto_down_reason", binary),
+        56: ("parent_dev_name", string),
+        57: ("parent_dev_bus_name", string),
+        58: ("gro_max_size", u32),
+        59: ("tso_max_size", u32),
+        60: ("tso_max_segs", u32),
+        61: ("allmulti", u32),
+    },
+)
+LINK: Body[Ifinfomsg] = Body(Ifinfomsg, "=BxHiII", LINK_ATTRS, short=True)
+"""The payload of RTM_{NEW,DEL,GET,SET}LINK; some programs dump with struct rtgenmsg, 4 bytes, for a header."""
