@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's state machine: what each operation does, in which order, and which errors it gives."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from asap2.nic.device import Driver, DriverError, EswitchMode, LinkState, Nic, factory_mac
+from tests.unit.nic.hands import RecordingHands, booted, nic, refused
+
+PF = "0000:03:00.0"
+VFS = ["0000:03:00.2", "0000:03:00.3", "0000:03:00.4", "0000:03:00.5"]
+
+
+@pytest.fixture
+def made() -> tuple[Driver, RecordingHands]:
+    return booted()
+
+
+# ---- configuration
+
+
+def test_one_port_is_named_by_its_place_and_has_a_steady_mac() -> None:
+    first, second = nic(), nic()
+    assert [(pf.bdf, pf.netdev) for pf in first.pfs] == [(PF, "enp3s0f0")]
+    assert first.pfs[0].mac == second.pfs[0].mac == factory_mac("/nics/0")
+    assert first.pfs[0].mac[:3] == bytes.fromhex("ec0d9a")
+
+
+def test_two_ports_have_their_own_functions_macs_and_vf_addresses() -> None:
+    card = nic(ports=2, total_vfs=4)
+    assert [pf.netdev for pf in card.pfs] == ["enp3s0f0", "enp3s0f1"]
+    assert card.pfs[1].mac[5] == card.pfs[0].mac[5] + 1
+    assert [card.vf_bdf(card.pfs[0], i) for i in (0, 3)] == ["0000:03:00.2", "0000:03:00.5"]
+    assert [card.vf_bdf(card.pfs[1], i) for i in (0, 3)] == ["0000:03:00.6", "0000:03:01.1"]
+    assert [card.vf_offset(pf) for pf in card.pfs] == [2, 5]
+    assert card.switch_id(card.pfs[0]) != card.switch_id(card.pfs[1])
+
+
+def test_vfs_beyond_function_255_are_on_the_next_bus() -> None:
+    card = nic(total_vfs=300)
+    assert card.vf_bdf(card.pfs[0], 253) == "0000:03:1f.7"
+    assert card.vf_bdf(card.pfs[0], 254) == "0000:04:00.0"
+
+
+def test_the_bus_number_in_a_name_is_decimal() -> None:
+    assert nic(pci="0000:81:00.0").pfs[0].netdev == "enp129s0f0"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "ConnectX-3"}, "no NIC model 'ConnectX-3'"),
+        ({"pci": "0000:03:00.1"}, "not the address of a function 0"),
+        ({"pci": "3:00.0"}, "not the address of a function 0"),
+        ({"ports": 3}, "1 or 2 ports"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    config = {"name": "n", "model": "ConnectX-5", "pci": PF, "ports": 1, "total_vfs": 8, "netns": "x"}
+    with pytest.raises(ValueError, match=sentence):
+        Nic.configured({**config, **change})
+
+
+# ---- numvfs
+
+
+def test_enabling_vfs_makes_and_binds_them(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, 4)
+    assert hands.take() == [*(f"create enp3s0f0v{i}" for i in range(4)), "program enp3s0f0 legacy 4"]
+    assert [vf.bdf for vf in driver.nics[0].pfs[0].vfs] == VFS
+    assert all(vf.bound for vf in driver.nics[0].pfs[0].vfs)
+
+
+def test_without_autoprobe_new_vfs_stay_unbound(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_autoprobe(PF, False)
+    driver.set_numvfs(PF, 2)
+    assert hands.take() == ["program enp3s0f0 legacy 2"]
+    assert not any(vf.bound for vf in driver.nics[0].pfs[0].vfs)
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "number"),
+    [(4, 2, errno.EBUSY), (4, 8, errno.EBUSY), (0, 9, errno.ERANGE), (0, -1, errno.ERANGE), (4, 9, errno.ERANGE)],
+)
+def test_a_number_of_vfs_that_cannot_be_is_refused_and_nothing_changes(
+    made: tuple[Driver, RecordingHands], present: int, asked: int, number: int
+) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, present)
+    hands.take()
+    generation = driver.generation
+    with refused(number):
+        driver.set_numvfs(PF, asked)
+    assert (len(driver.nics[0].pfs[0].vfs), hands.take(), driver.generation) == (present, [], generation)
+
+
+def test_the_present_number_of_vfs_changes_nothing(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, 2)
+    hands.take()
+    driver.set_numvfs(PF, 2)
+    assert hands.take() == []
+
+
+def test_vfs_go_with_their_attributes(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 2)
+    driver.set_vf_mac(card, pf, 1, bytes.fromhex("020000000001"))
+    hands.take()
+    driver.set_numvfs(PF, 0)
+    assert hands.take() == ["destroy enp3s0f0v0", "destroy enp3s0f0v1", "program enp3s0f0 legacy 0"]
+    driver.set_numvfs(PF, 2)
+    assert pf.vfs[1].mac == bytes(6)
+
+
+def test_an_unbound_pf_takes_no_vfs(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    driver.unbind(PF)
+    with refused(errno.ENOENT):
+        driver.set_numvfs(PF, 1)
+    driver.set_numvfs(PF, 0)
+
+
+# ---- binding
+
+
+def test_binding_and_unbinding_errors_are_those_of_the_bus(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    driver.set_numvfs(PF, 1)
+    for bdf in ("0000:03:00.7", "", "nonsense"):
+        with refused(errno.ENODEV):
+            driver.bind(bdf)
+        with refused(errno.ENODEV):
+            driver.unbind(bdf)
+    with refused(errno.EBUSY):
+        driver.bind(VFS[0])
+    driver.unbind(VFS[0])
+    with refused(errno.ENODEV):
+        driver.unbind(VFS[0])
+
+
+def test_another_drivers_override_keeps_a_function_from_this_one(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, 1)
+    driver.unbind(VFS[0])
+    driver.set_driver_override(VFS[0], "vfio-pci")
+    hands.take()
+    with refused(errno.ENODEV):
+        driver.bind(VFS[0])
+    driver.probe(VFS[0])
+    assert hands.take() == []
+    driver.set_driver_override(VFS[0], "")
+    driver.probe(VFS[0])
+    assert hands.take()[0] == "create enp3s0f0v0"
+    driver.probe(VFS[0])
+    assert hands.take() == []
+    with refused(errno.ENODEV):
+        driver.probe("0000:07:00.0")
+
+
+def test_the_order_of_the_getting_started_page(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, 4)
+    hands.take()
+    for bdf in VFS:
+        driver.unbind(bdf)
+    assert hands.take() == [f"destroy enp3s0f0v{i}" for i in range(4)]
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert hands.take() == [*(f"create rep pf0vf{i}" for i in range(4)), "program enp3s0f0 switchdev 4"]
+    for place, bdf in enumerate(VFS):
+        driver.bind(bdf)
+        assert hands.take() == [f"create enp3s0f0v{place}", "program enp3s0f0 switchdev 4"]
+
+
+def test_unbinding_the_pf_ends_sriov_and_switchdev(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_numvfs(PF, 1)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.take()
+    driver.unbind(PF)
+    assert hands.take() == [
+        "destroy enp3s0f0v0",
+        "destroy rep pf0vf0",
+        "program enp3s0f0 switchdev 0",
+        "program enp3s0f0 legacy 0",
+        "destroy enp3s0f0",
+    ]
+    assert [found[1].bdf for found in driver.functions()] == [PF]
+    with refused(errno.ENODEV):
+        driver.eswitch(PF)
+    driver.bind(PF)
+    assert hands.take() == ["create enp3s0f0", "program enp3s0f0 legacy 0"]
+
+
+# ---- eSwitch mode
+
+
+def test_switchdev_first_and_vfs_later_works_too(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert hands.take() == ["program enp3s0f0 switchdev 0"]
+    driver.set_numvfs(PF, 1)
+    assert hands.take() == ["create rep pf0vf0", "create enp3s0f0v0", "program enp3s0f0 switchdev 1"]
+
+
+def test_the_present_mode_changes_nothing(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_mode(PF, EswitchMode.LEGACY)
+    assert hands.take() == []
+
+
+def test_back_to_legacy_removes_representors_and_what_was_theirs(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    pf = driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert [vf.link_state for vf in pf.vfs] == [LinkState.DISABLE]
+    pf.hw_tc_offload.update(uplink=True, rep0=True)
+    hands.take()
+    driver.set_mode(PF, EswitchMode.LEGACY)
+    assert hands.take() == ["destroy rep pf0vf0", "program enp3s0f0 legacy 1"]
+    assert [vf.link_state for vf in pf.vfs] == [LinkState.AUTO]
+    assert pf.hw_tc_offload == {"uplink": True}
+
+
+def test_the_mode_cannot_change_while_rules_are_offloaded(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.take()
+    hands.rules = 1
+    with pytest.raises(DriverError, match="E-Switch is busy") as failure:
+        driver.set_mode(PF, EswitchMode.LEGACY)
+    assert failure.value.errno == errno.EBUSY
+    assert (hands.take(), driver.nics[0].pfs[0].mode) == ([], EswitchMode.SWITCHDEV)
+
+
+def test_functions_without_an_eswitch_say_so(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    driver.set_numvfs(PF, 1)
+    with refused(errno.EOPNOTSUPP):
+        driver.set_mode(VFS[0], EswitchMode.SWITCHDEV)
+    with refused(errno.ENODEV):
+        driver.set_mode("0000:09:00.0", EswitchMode.SWITCHDEV)
+    plain, _ = booted(nic(total_vfs=0))
+    with refused(errno.EOPNOTSUPP):
+        plain.set_mode(PF, EswitchMode.SWITCHDEV)
+
+
+def test_each_port_has_an_eswitch_of_its_own() -> None:
+    driver, hands = booted(nic(ports=2, total_vfs=2))
+    driver.set_numvfs("0000:03:00.1", 1)
+    driver.set_mode("0000:03:00.1", EswitchMode.SWITCHDEV)
+    assert [pf.mode for pf in driver.nics[0].pfs] == [EswitchMode.LEGACY, EswitchMode.SWITCHDEV]
+    assert "create rep pf1vf0" in hands.take()
+
+
+# ---- VF attributes
+
+
+def test_attributes_of_a_vf_that_is_not_are_refused(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 2)
+    calls: list[Callable[[int], None]] = [
+        lambda n: driver.set_vf_mac(card, pf, n, bytes(6)),
+        lambda n: driver.set_vf_vlan(card, pf, n, 1, 0, 0x8100),
+        lambda n: driver.set_vf_flag(card, pf, n, "trust", True),
+        lambda n: driver.set_vf_link_state(card, pf, n, 1),
+        lambda n: driver.set_vf_rate(pf, n, 0, 100),
+        lambda n: driver.set_vf_guid(pf, n),
+    ]
+    for call in calls:
+        for index in (-1, 2, 0xFFFF_FFFF):
+            with refused(errno.EINVAL):
+                call(index)
+
+
+def test_vf_attributes_are_kept(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    hands.take()
+    mac = bytes.fromhex("fa163eb9b8ce")
+    driver.set_vf_mac(card, pf, 0, mac)
+    driver.set_vf_vlan(card, pf, 0, 57, 3, 0x8100)
+    driver.set_vf_flag(card, pf, 0, "spoofchk", True)
+    driver.set_vf_flag(card, pf, 0, "trust", True)
+    driver.set_vf_link_state(card, pf, 0, LinkState.ENABLE)
+    assert hands.take() == ["program enp3s0f0 legacy 1"] * 5
+    driver.set_vf_rate(pf, 0, 10, 100)
+    vf = pf.vfs[0]
+    assert (vf.mac, vf.vlan, vf.qos, vf.spoofchk, vf.trust, vf.link_state) == (mac, 57, 3, True, True, LinkState.ENABLE)
+    assert (vf.min_tx_rate, vf.max_tx_rate) == (10, 100)
+
+
+def test_values_that_no_vf_can_have_are_refused(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    for mac in (bytes.fromhex("010000000001"), b"\xff" * 6, b"", bytes(5)):
+        with refused(errno.EINVAL):
+            driver.set_vf_mac(card, pf, 0, mac)
+    for vlan, qos, proto, number in (
+        (4096, 0, 0x8100, errno.EINVAL),
+        (1, 8, 0x8100, errno.EINVAL),
+        (1, 0, 0x88A8, errno.EPROTONOSUPPORT),
+    ):
+        with refused(number):
+            driver.set_vf_vlan(card, pf, 0, vlan, qos, proto)
+    with refused(errno.EINVAL):
+        driver.set_vf_link_state(card, pf, 0, 3)
+    with refused(errno.EINVAL):
+        driver.set_vf_rate(pf, 0, 200, 100)
+    with refused(errno.EOPNOTSUPP):
+        driver.set_vf_guid(pf, 0)
+
+
+def test_in_switchdev_mode_the_vlan_is_the_representors_but_clearing_it_is_allowed(
+    made: tuple[Driver, RecordingHands],
+) -> None:
+    driver, _ = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    with refused(errno.EOPNOTSUPP):
+        driver.set_vf_vlan(card, pf, 0, 57, 0, 0x8100)
+    driver.set_vf_vlan(card, pf, 0, 0, 0, 0x8100)
+
+
+# ---- keeping
+
+
+def test_a_snapshot_as_json_restores_everything_without_touching_a_device(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 3)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    driver.set_vf_mac(card, pf, 2, bytes.fromhex("fa163eb9b8ce"))
+    driver.set_vf_link_state(card, pf, 2, LinkState.ENABLE)
+    driver.unbind(VFS[1])
+    driver.set_driver_override(VFS[1], "vfio-pci")
+    pf.hw_tc_offload["rep2"] = True
+    saved = json.loads(json.dumps(driver.snapshot()))
+    hands.take()
+
+    other_hands = RecordingHands()
+    other = Driver([nic()], other_hands)
+    other.restore(saved)
+    assert other_hands.done == []
+    assert other.nics[0].pfs == driver.nics[0].pfs
+    assert other.snapshot() == saved
+
+
+def test_state_of_a_nic_that_is_gone_is_ignored(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    driver.restore({"another": []})
+    assert driver.nics[0].pfs[0].bound
+
+
+def test_every_change_moves_the_generation(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    changes: list[Callable[[], None]] = [
+        lambda: driver.set_numvfs(PF, 2),
+        lambda: driver.set_mode(PF, EswitchMode.SWITCHDEV),
+        lambda: driver.set_vf_mac(card, pf, 0, bytes(6)),
+        lambda: driver.unbind(VFS[0]),
+        lambda: driver.bind(VFS[0]),
+        lambda: driver.set_driver_override(VFS[0], "x"),
+        lambda: driver.set_autoprobe(PF, False),
+        lambda: driver.set_vf_rate(pf, 0, 0, 5),
+    ]
+    for change in changes:
+        before = driver.generation
+        change()
+        assert driver.generation > before
