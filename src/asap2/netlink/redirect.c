@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The redirect library: a program's netlink requests for emulated things go to asap2's server, all others to the kernel.
+ *
+ * Loaded by /etc/ld.so.preload. It interposes libc's send and receive functions, connect(), setsockopt() and
+ * ioctl(SIOCETHTOOL). A diverted request goes, whole, over a Unix seqpacket connection (one for each thread) to the
+ * server, which queues every reply in the program's own netlink socket before it says so here: thus, as with the kernel,
+ * replies are there when send() returns. Without a server all goes to the kernel.
+ */
+#include "redirect.h"
+
+/* ---- which messages ---- */
+
+static int has(const uint8_t *bitmap, unsigned number)
+{
+	return bitmap[number / 8] >> number % 8 & 1;
+}
+
+/* Types that may be diverted at all, to tell at a glance: any generic netlink family but the reserved; links and TC. */
+static int plausible(const void *data, size_t size)
+{
+	const struct nlmsghdr *header = data;
+	unsigned type;
+
+	if (size < sizeof *header || header->nlmsg_len < sizeof *header || header->nlmsg_len > size)
+		return 0;
+	type = header->nlmsg_type;
+	return type >= NLMSG_MIN_TYPE && (type < 1024 || (type >= EMULATED_FIRST && type <= EMULATED_LAST));
+}
+
+static int may_divert(int protocol, unsigned type)
+{
+	if (protocol == NETLINK_GENERIC)
+		return 1;
+	return (type >= RTM_NEWLINK && type <= RTM_SETLINK) || (type >= RTM_NEWQDISC && type <= RTM_GETACTION) ||
+	       (type >= RTM_NEWCHAIN && type <= RTM_GETCHAIN);
+}
+
+static int is_diverted(int protocol, unsigned type, const struct greeting *greeting)
+{
+	if (protocol == NETLINK_ROUTE)
+		return type < 256 && has(greeting->route, type);
+	if (type >= EMULATED_FIRST && type <= EMULATED_LAST)
+		return 1;
+	return type == GENL_ID_CTRL || (type < 1024 && has(greeting->genl, type));
+}
+
+/* The next message's start, or 0 when what follows is none. */
+static size_t step(const char *data, size_t size, size_t position, struct nlmsghdr *header)
+{
+	size_t next;
+
+	if (size - position < sizeof *header)
+		return 0;
+	memcpy(header, data + position, sizeof *header);
+	if (header->nlmsg_len < sizeof *header || header->nlmsg_len > size - position)
+		return 0;
+	next = position + NLMSG_ALIGN(header->nlmsg_len);
+	return next > size ? size : next;
+}
+
+static int netlink_protocol(int fd)
+{
+	int value = -1, saved = errno;
+	socklen_t length = sizeof value;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) < 0 || value != AF_NETLINK)
+		value = -1;
+	else {
+		length = sizeof value;
+		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 ||
+		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC))
+			value = -1;
+	}
+	errno = saved;
+	return value;
+}
+
+/* ---- requests ---- */
+
+static uint64_t namespace_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t length = sizeof cookie;
+
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0 ? cookie : 0;
+}
+
+static int netlink_flag(int fd, int option)
+{
+	int value = 0;
+	socklen_t length = sizeof value;
+
+	return getsockopt(fd, SOL_NETLINK, option, &value, &length) == 0 && value;
+}
+
+/* The port id of the socket, which is bound if it was not; 0 on failure. */
+static uint32_t port_of(int fd)
+{
+	struct sockaddr_nl address = { 0 };
+	socklen_t length = sizeof address;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.nl_pid)
+		return address.nl_pid;
+	address = (struct sockaddr_nl){ .nl_family = AF_NETLINK, .nl_groups = address.nl_groups };
+	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+		return 0;
+	length = sizeof address;
+	return getsockname(fd, (struct sockaddr *)&address, &length) == 0 ? address.nl_pid : 0;
+}
+
+static int to_kernel(int fd, const struct sockaddr_nl *address, socklen_t length)
+{
+	struct sockaddr_nl peer;
+	socklen_t size = sizeof peer;
+
+	if (address && length >= sizeof *address)
+		return address->nl_family == AF_NETLINK && address->nl_pid == 0 && address->nl_groups == 0;
+	if (address && length)
+		return 0;
+	if (getpeername(fd, (struct sockaddr *)&peer, &size) < 0)
+		return 1;
+	return peer.nl_pid == 0 && peer.nl_groups == 0;
+}
+
+enum { ALL_NATIVE = -2 };
+
+/* Have the server answer what is its own of a batch, the kernel the rest. Returns as send() does, or ALL_NATIVE. */
+static ssize_t submit(int fd, int protocol, const char *data, size_t size, int flags)
+{
+	struct ask ask = { .kind = SUBMIT, .protocol = protocol };
+	const struct greeting *greeting = NULL;
+	struct nlmsghdr header;
+	struct answer answer;
+	size_t position, next;
+	int wanted = 0, result;
+
+	for (position = 0; !wanted && (next = step(data, size, position, &header)); position = next)
+		wanted = may_divert(protocol, header.nlmsg_type);
+	if (!wanted || !(greeting = diverted()))
+		return ALL_NATIVE;
+	wanted = 0;
+	for (position = 0; !wanted && (next = step(data, size, position, &header)); position = next)
+		wanted = is_diverted(protocol, header.nlmsg_type, greeting);
+	if (!wanted || !(ask.portid = port_of(fd)))
+		return ALL_NATIVE;
+	ask.cookie = namespace_of(fd);
+	ask.options = (netlink_flag(fd, NETLINK_EXT_ACK) ? OPTION_EXT_ACK : 0) |
+		      (netlink_flag(fd, NETLINK_CAP_ACK) ? OPTION_CAP_ACK : 0) |
+		      (netlink_flag(fd, NETLINK_GET_STRICT_CHK) ? OPTION_STRICT : 0);
+
+	for (position = 0; position < size;) {
+		size_t end = size;
+
+		if (size - position > CHUNK) {
+			end = position;
+			while (end - position < CHUNK && (next = step(data, size, end, &header)))
+				end = next;
+			if (end == position)
+				break;
+		}
+		result = put(&ask, fd, data + position, end - position, &answer, NULL, NULL);
+		if (result == -2) {
+			errno = ECONNREFUSED;
+			return -1;
+		}
+		if (result < 0) { /* no server any more: what it has not answered is the kernel's */
+			if (position == 0)
+				return ALL_NATIVE;
+			answer = (struct answer){ .verdict = PASS, .pass = end - position };
+		}
+		if (answer.verdict == PASS) {
+			struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+			struct iovec part;
+			struct msghdr message = { .msg_name = &kernel,
+						  .msg_namelen = sizeof kernel,
+						  .msg_iov = &part,
+						  .msg_iovlen = 1 };
+
+			if (answer.consumed > end - position || answer.pass > end - position - answer.consumed ||
+			    answer.consumed + answer.pass == 0) {
+				errno = EPROTO;
+				return -1;
+			}
+			position += answer.consumed;
+			if (position == 0 && answer.pass == size)
+				return ALL_NATIVE;
+			part.iov_base = (void *)(data + position);
+			part.iov_len = answer.pass;
+			if (real_sendmsg(fd, &message, flags) < 0)
+				return -1;
+			position += answer.pass;
+		} else if (answer.verdict == DONE) {
+			position = end;
+		} else {
+			errno = answer.verdict == ERROR && answer.consumed ? (int)answer.consumed : EPROTO;
+			return -1;
+		}
+	}
+	return size;
+}
+
+static ssize_t divert(int fd, const void *data, size_t size, int flags, const void *address, socklen_t length)
+{
+	int protocol;
+
+	if (!plausible(data, size))
+		return ALL_NATIVE;
+	protocol = netlink_protocol(fd);
+	if (protocol < 0 || !to_kernel(fd, address, length))
+		return ALL_NATIVE;
+	return submit(fd, protocol, data, size, flags);
+}
+
+static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int flags, const void *address,
+			    socklen_t length)
+{
+	size_t i, size = 0, position = 0;
+	char *data;
+	ssize_t result;
+
+	while (count && parts[0].iov_len == 0) {
+		parts++;
+		count--;
+	}
+	if (count == 0)
+		return ALL_NATIVE;
+	if (count == 1)
+		return divert(fd, parts[0].iov_base, parts[0].iov_len, flags, address, length);
+	for (i = 0; i < count; i++) {
+		if (parts[i].iov_len > SIZE_MAX / 2 - size)
+			return ALL_NATIVE;
+		size += parts[i].iov_len;
+	}
+	/* a header may be cut by parts, but then at least its length and type stand in the first */
+	if (parts[0].iov_len >= sizeof(struct nlmsghdr) && !plausible(parts[0].iov_base, size))
+		return ALL_NATIVE;
+	if (netlink_protocol(fd) < 0 || !(data = malloc(size ? size : 1)))
+		return ALL_NATIVE;
+	for (i = 0; i < count; i++) {
+		memcpy(data + position, parts[i].iov_base, parts[i].iov_len);
+		position += parts[i].iov_len;
+	}
+	result = divert(fd, data, size, flags, address, length);
+	free(data);
+	return result;
+}
+
+ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *address, socklen_t length)
+{
+	REAL(sendto);
+	ssize_t result = divert(fd, data, size, flags, address, length);
+	return result == ALL_NATIVE ? real(fd, data, size, flags, address, length) : result;
+}
+
+ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+	REAL(send);
+	ssize_t result = divert(fd, data, size, flags, NULL, 0);
+	return result == ALL_NATIVE ? real(fd, data, size, flags) : result;
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+	REAL(write);
+	ssize_t result = divert(fd, data, size, 0, NULL, 0);
+	return result == ALL_NATIVE ? real(fd, data, size) : result;
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count)
+{
+	REAL(writev);
+	ssize_t result = count > 0 ? divert_parts(fd, parts, count, 0, NULL, 0) : ALL_NATIVE;
+	return result == ALL_NATIVE ? real(fd, parts, count) : result;
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	ssize_t result =
+		divert_parts(fd, message->msg_iov, message->msg_iovlen, flags, message->msg_name, message->msg_namelen);
+	return result == ALL_NATIVE ? real_sendmsg(fd, message, flags) : result;
+}
+
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+	REAL(sendmmsg);
+	unsigned i;
+
+	if (netlink_protocol(fd) < 0)
+		return real(fd, messages, count, flags);
+	for (i = 0; i < count; i++) {
+		ssize_t sent = sendmsg(fd, &messages[i].msg_hdr, flags);
+		if (sent < 0)
+			return i ? (int)i : -1;
+		messages[i].msg_len = sent;
+	}
+	return count;
+}
+
+/* ---- replies come from the server's port: show them as the kernel's ---- */
+
+static int from_server(const void *address, socklen_t length)
+{
+	const struct sockaddr_nl *sender = address;
+	return sender && length >= sizeof *sender && sender->nl_family == AF_NETLINK && sender->nl_pid == SERVER_PORTID;
+}
+
+static void show_kernel(struct msghdr *message)
+{
+	struct cmsghdr *control;
+
+	if (!from_server(message->msg_name, message->msg_namelen))
+		return;
+	((struct sockaddr_nl *)message->msg_name)->nl_pid = 0;
+	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control))
+		if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_CREDENTIALS &&
+		    control->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
+			memset(CMSG_DATA(control), 0, sizeof(struct ucred));
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	ssize_t got = real_recvmsg(fd, message, flags);
+	if (got >= 0)
+		show_kernel(message);
+	return got;
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+	REAL(recvmmsg);
+	int i, got = real(fd, messages, count, flags, timeout);
+	for (i = 0; i < got; i++)
+		show_kernel(&messages[i].msg_hdr);
+	return got;
+}
+
+ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length)
+{
+	REAL(recvfrom);
+	ssize_t got = real(fd, data, size, flags, address, length);
+	if (got >= 0 && address && length && from_server(address, *length))
+		((struct sockaddr_nl *)address)->nl_pid = 0;
+	return got;
+}
+
+/* what programs built with _FORTIFY_SOURCE call */
+ssize_t __recvfrom_chk(int fd, void *data, size_t size, size_t room, int flags, struct sockaddr *address,
+		       socklen_t *length)
+{
+	if (size > room)
+		abort();
+	return recvfrom(fd, data, size, flags, address, length);
+}
+
+/* A socket connected to the kernel would refuse the server's replies: bind it only, as connect() does besides. */
+int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+	const struct sockaddr_nl *kernel = (const struct sockaddr_nl *)address;
+
+	if (address && length >= sizeof *kernel && kernel->nl_family == AF_NETLINK && kernel->nl_pid == 0 &&
+	    kernel->nl_groups == 0 && netlink_protocol(fd) >= 0 && diverted())
+		return port_of(fd) ? 0 : -1;
+	return real_connect(fd, address, length);
+}
+
+/* ---- multicast groups of emulated families ---- */
+
+#define MEMBERSHIPS 64
+
+static pthread_mutex_t membership_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct membership {
+	int fd;
+	uint32_t group; /* zero: a free entry */
+	ino_t inode;
+} memberships[MEMBERSHIPS];
+static uint64_t membership_instance;
+
+static int membership(int fd, enum kind kind, uint32_t group)
+{
+	struct ask ask = { .kind = kind, .protocol = NETLINK_GENERIC, .portid = port_of(fd), .argument = group };
+	struct answer answer;
+	ino_t inode = inode_of(fd);
+	int i;
+
+	ask.cookie = namespace_of(fd);
+	if (!ask.portid || put(&ask, fd, NULL, 0, &answer, NULL, NULL) < 0 || answer.verdict == PASS)
+		return ALL_NATIVE;
+	if (answer.verdict != DONE) {
+		errno = answer.consumed ? (int)answer.consumed : EINVAL;
+		return -1;
+	}
+	pthread_mutex_lock(&membership_lock);
+	for (i = 0; i < MEMBERSHIPS; i++)
+		if (memberships[i].fd == fd && memberships[i].group == group)
+			memberships[i].group = 0;
+	for (i = 0; kind == JOIN && i < MEMBERSHIPS; i++)
+		if (!memberships[i].group) {
+			memberships[i] = (struct membership){ fd, group, inode };
+			break;
+		}
+	pthread_mutex_unlock(&membership_lock);
+	return 0;
+}
+
+/* Tell a server that was started anew of the memberships that the old one knew. */
+static void rejoin(struct connection *c)
+{
+	struct membership known[MEMBERSHIPS];
+	int i, fresh;
+
+	if (pthread_mutex_trylock(&membership_lock))
+		return;
+	fresh = membership_instance != c->greeting.instance;
+	membership_instance = c->greeting.instance;
+	memcpy(known, memberships, sizeof known);
+	pthread_mutex_unlock(&membership_lock);
+	for (i = 0; fresh && i < MEMBERSHIPS; i++) {
+		struct ask ask = { .kind = JOIN, .protocol = NETLINK_GENERIC, .argument = known[i].group };
+		struct answer answer;
+
+		if (!known[i].group || inode_of(known[i].fd) != known[i].inode)
+			continue;
+		ask.portid = port_of(known[i].fd);
+		ask.cookie = namespace_of(known[i].fd);
+		if (ask_on(c, &ask, known[i].fd, NULL, 0, &answer, NULL, NULL) < 0)
+			return;
+	}
+}
+
+int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+{
+	REAL(setsockopt);
+	uint32_t group;
+	int result;
+
+	if (level == SOL_NETLINK && (option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP) &&
+	    length >= sizeof group && value) {
+		memcpy(&group, value, sizeof group);
+		if (group >= GROUPS_FIRST && group <= GROUPS_LAST && netlink_protocol(fd) == NETLINK_GENERIC) {
+			result = membership(fd, option == NETLINK_ADD_MEMBERSHIP ? JOIN : LEAVE, group);
+			if (result != ALL_NATIVE)
+				return result;
+		}
+	}
+	return real(fd, level, option, value, length);
+}
+
+/* ---- ioctl(SIOCETHTOOL) ---- */
+
+/*
+ * How long the caller's buffer is (include/uapi/linux/ethtool.h): a base, and as many elements as the number at an
+ * offset says. The elements are the answer, but for those commands that also set.
+ */
+static const struct shape {
+	uint32_t command;
+	uint32_t base;
+	uint32_t counted_at;
+	uint32_t element;
+	int sets;
+} shapes[] = {
+	{ ETHTOOL_GSET, sizeof(struct ethtool_cmd), 0, 0, 0 },
+	{ ETHTOOL_GDRVINFO, sizeof(struct ethtool_drvinfo), 0, 0, 0 },
+	{ ETHTOOL_GLINK, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GRXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GTXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GSG, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GTSO, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GGSO, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GGRO, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GFLAGS, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GPFLAGS, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GSTRINGS, sizeof(struct ethtool_gstrings), offsetof(struct ethtool_gstrings, len), ETH_GSTRING_LEN, 0 },
+	{ ETHTOOL_GSTATS, sizeof(struct ethtool_stats), offsetof(struct ethtool_stats, n_stats), sizeof(uint64_t), 0 },
+	{ ETHTOOL_GPERMADDR, sizeof(struct ethtool_perm_addr), offsetof(struct ethtool_perm_addr, size), 1, 0 },
+	{ ETHTOOL_GFEATURES, sizeof(struct ethtool_gfeatures), offsetof(struct ethtool_gfeatures, size),
+	  sizeof(struct ethtool_get_features_block), 0 },
+	{ ETHTOOL_SFEATURES, sizeof(struct ethtool_sfeatures), offsetof(struct ethtool_sfeatures, size),
+	  sizeof(struct ethtool_set_features_block), 1 },
+};
+
+static int ethtool(int fd, const struct ifreq *request)
+{
+	struct ask ask = { .kind = ETHTOOL };
+	const struct greeting *greeting;
+	struct answer answer;
+	char *buffer = request->ifr_data, *room;
+	const struct shape *shape = NULL;
+	uint32_t command, count = 0;
+	size_t i, size, given, length;
+	int result;
+
+	memcpy(&command, buffer, sizeof command);
+	for (i = 0; i < sizeof shapes / sizeof *shapes; i++)
+		if (shapes[i].command == command)
+			shape = &shapes[i];
+	if (!shape || !(greeting = diverted()) || !has(greeting->ethtool, command))
+		return ALL_NATIVE;
+	if (shape->element)
+		memcpy(&count, buffer + shape->counted_at, sizeof count);
+	if (count > 4096)
+		return ALL_NATIVE;
+	size = shape->base + (size_t)count * shape->element;
+	given = shape->sets ? size : shape->base;
+	length = size;
+	room = malloc(IFNAMSIZ + size);
+	if (!room)
+		return ALL_NATIVE;
+	memcpy(room, request->ifr_name, IFNAMSIZ);
+	memcpy(room + IFNAMSIZ, buffer, given);
+	ask.cookie = namespace_of(fd);
+	ask.argument = command;
+	result = put(&ask, fd, room, IFNAMSIZ + given, &answer, room, &length);
+	if (result < 0 || answer.verdict == PASS)
+		result = ALL_NATIVE;
+	else if (answer.verdict == DONE)
+		memcpy(buffer, room, length);
+	else {
+		errno = answer.consumed ? (int)answer.consumed : EOPNOTSUPP;
+		result = -1;
+	}
+	free(room);
+	return result;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	REAL(ioctl);
+	va_list arguments;
+	void *argument;
+	int result;
+
+	va_start(arguments, request);
+	argument = va_arg(arguments, void *);
+	va_end(arguments);
+	if (request == SIOCETHTOOL && argument && ((struct ifreq *)argument)->ifr_data) {
+		result = ethtool(fd, argument);
+		if (result != ALL_NATIVE)
+			return result;
+	}
+	return real(fd, request, argument);
+}

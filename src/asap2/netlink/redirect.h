@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The redirect library's connection to the server, and the messages on it.
+ *
+ * The messages are the structures below, in host byte order; sidechannel.py has them too. The server greets; then the
+ * library asks, one question at a time, and the server answers each.
+ */
+#ifndef ASAP2_REDIRECT_H
+#define ASAP2_REDIRECT_H
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+#define SOCKET_PATH "/run/asap2/netlink.sock"
+#define SOCKET_PATH_VARIABLE "ASAP2_NETLINK_SOCK"
+#define SERVER_PORTID 0x41534132u /* above PID_MAX_LIMIT, and outside of what the kernel's autobind picks */
+#define MAGIC 0x32505341u
+#define VERSION 1
+#define EMULATED_FIRST 0x7000 /* generic netlink families: above GENL_MAX_ID */
+#define EMULATED_LAST 0x70ff
+#define GROUPS_FIRST 0x7000 /* their multicast groups */
+#define GROUPS_LAST 0x7fff
+#define CHUNK 65536 /* a longer batch is submitted in parts of whole messages */
+#define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
+
+struct greeting {
+	uint32_t magic;
+	uint32_t version;
+	uint64_t instance; /* another number when the server was started anew */
+	uint64_t home; /* cookie of the server's network namespace */
+	uint8_t route[32]; /* bitmaps of what is diverted: rtnetlink types, family ids, ethtool ioctl commands */
+	uint8_t genl[128];
+	uint8_t ethtool[32];
+};
+
+enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4 };
+enum option { OPTION_EXT_ACK = 1, OPTION_CAP_ACK = 2, OPTION_STRICT = 4, OPTION_FD = 8 };
+
+struct ask {
+	uint32_t kind;
+	uint32_t tag;
+	uint32_t protocol;
+	uint32_t portid;
+	uint64_t cookie;
+	uint32_t options;
+	uint32_t argument; /* JOIN, LEAVE: the group; ETHTOOL: the command */
+};
+
+enum verdict { DONE = 0, PASS = 1, NEED_FD = 2, ERROR = 3 };
+
+struct answer {
+	uint32_t tag;
+	uint32_t verdict;
+	uint32_t consumed; /* PASS: bytes answered by the server; ERROR: errno */
+	uint32_t pass; /* PASS: bytes after them that are the kernel's */
+};
+
+/* A thread's connection. The inode tells whether the descriptor is still ours: programs close all they see. */
+static __thread struct connection {
+	int fd; /* plus one, so that zero is none */
+	ino_t inode;
+	pid_t process;
+	uint32_t tag;
+	int busy;
+	struct greeting greeting;
+} own;
+
+static pthread_key_t cleanup_key;
+static pthread_once_t cleanup_once = PTHREAD_ONCE_INIT;
+
+#define REAL(name)                                                              \
+	static __typeof__(&name) real;                                          \
+	if (!__atomic_load_n(&real, __ATOMIC_RELAXED)) {                        \
+		__typeof__(&name) found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
+		__atomic_store_n(&real, found, __ATOMIC_RELAXED);               \
+	}
+
+static ssize_t real_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	REAL(sendmsg);
+	return real(fd, message, flags);
+}
+
+static ssize_t real_recvmsg(int fd, struct msghdr *message, int flags)
+{
+	REAL(recvmsg);
+	return real(fd, message, flags);
+}
+
+static int real_connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+	REAL(connect);
+	return real(fd, address, length);
+}
+
+static ino_t inode_of(int fd)
+{
+	struct stat status;
+	return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+}
+
+/* ---- the connection ---- */
+
+static void drop(struct connection *c)
+{
+	if (c->fd && inode_of(c->fd - 1) == c->inode)
+		close(c->fd - 1);
+	c->fd = 0;
+}
+
+static void thread_ends(void *connection)
+{
+	drop(connection);
+}
+
+static void make_cleanup_key(void)
+{
+	pthread_key_create(&cleanup_key, thread_ends);
+}
+
+static void rejoin(struct connection *c);
+
+/* Connect and read the greeting; 0, or -1 when there is no server. */
+static int open_connection(struct connection *c)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *path = secure_getenv(SOCKET_PATH_VARIABLE);
+	struct iovec part = { &c->greeting, sizeof c->greeting };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t got;
+	int fd, high;
+
+	if (!path || !*path)
+		path = SOCKET_PATH;
+	if (strlen(path) >= sizeof address.sun_path)
+		return -1;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	high = fcntl(fd, F_DUPFD_CLOEXEC, LOWEST_FD);
+	if (high >= 0) {
+		close(fd);
+		fd = high;
+	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
+	while ((got = real_connect(fd, (struct sockaddr *)&address, sizeof address)) < 0 && errno == EINTR)
+		;
+	if (got < 0)
+		goto fail;
+	while ((got = real_recvmsg(fd, &message, 0)) < 0 && errno == EINTR)
+		;
+	if (got != sizeof c->greeting || c->greeting.magic != MAGIC || c->greeting.version != VERSION)
+		goto fail;
+	c->inode = inode_of(fd);
+	c->process = getpid();
+	c->fd = fd + 1;
+	pthread_once(&cleanup_once, make_cleanup_key);
+	if (c == &own)
+		pthread_setspecific(cleanup_key, c);
+	rejoin(c);
+	return 0;
+fail:
+	close(fd);
+	return -1;
+}
+
+/* Make sure of a connection that is this thread's and this process's own. */
+static int ensure(struct connection *c)
+{
+	if (c->fd) {
+		if (c->process == getpid() && inode_of(c->fd - 1) == c->inode)
+			return 0;
+		drop(c);
+	}
+	return open_connection(c);
+}
+
+/*
+ * One question and its answer. Answer data beyond the structure goes to *data (capacity *length, which is updated).
+ * Returns 0; -1 when there is no server and nothing was asked; -2 when the server went away before it answered.
+ */
+static int ask_on(struct connection *c, struct ask *ask, int passed_fd, const void *payload, size_t size,
+		  struct answer *answer, void *data, size_t *length)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec out[2] = { { ask, sizeof *ask }, { (void *)payload, size } };
+	struct iovec in[2] = { { answer, sizeof *answer }, { data, length ? *length : 0 } };
+	struct msghdr message;
+	ssize_t got;
+	int attempt;
+
+	for (attempt = 0; attempt < 2; attempt++) {
+		if (ensure(c) < 0)
+			return -1;
+		ask->tag = ++c->tag;
+		memset(&message, 0, sizeof message);
+		message.msg_iov = out;
+		message.msg_iovlen = 2;
+		/* elsewhere than at the server's home the server needs the socket, to find the namespace */
+		if (passed_fd >= 0 && (ask->options & OPTION_FD || !ask->cookie || ask->cookie != c->greeting.home)) {
+			ask->options |= OPTION_FD;
+			message.msg_control = control.space;
+			message.msg_controllen = sizeof control.space;
+			control.align.cmsg_level = SOL_SOCKET;
+			control.align.cmsg_type = SCM_RIGHTS;
+			control.align.cmsg_len = CMSG_LEN(sizeof(int));
+			memcpy(CMSG_DATA(&control.align), &passed_fd, sizeof(int));
+		}
+		while ((got = real_sendmsg(c->fd - 1, &message, MSG_NOSIGNAL)) < 0 && errno == EINTR)
+			;
+		if (got < 0) {
+			drop(c); /* the server is gone, or a new one has its place */
+			continue;
+		}
+		for (;;) {
+			memset(&message, 0, sizeof message);
+			message.msg_iov = in;
+			message.msg_iovlen = 2;
+			got = real_recvmsg(c->fd - 1, &message, 0);
+			if (got < 0 && errno == EINTR)
+				continue;
+			if (got < (ssize_t)sizeof *answer) {
+				drop(c);
+				return -2;
+			}
+			if (answer->tag != ask->tag)
+				continue;
+			if (length)
+				*length = got - sizeof *answer;
+			if (answer->verdict == NEED_FD && passed_fd >= 0 && !(ask->options & OPTION_FD)) {
+				ask->options |= OPTION_FD;
+				attempt = 0;
+				break;
+			}
+			return 0;
+		}
+	}
+	return -1;
+}
+
+/* As ask_on(), on the thread's connection; on one of its own for a signal handler that interrupts that. */
+static int put(struct ask *ask, int passed_fd, const void *payload, size_t size, struct answer *answer, void *data,
+	       size_t *length)
+{
+	int result, saved = errno;
+
+	if (own.busy) {
+		struct connection other = { 0 };
+		result = ask_on(&other, ask, passed_fd, payload, size, answer, data, length);
+		drop(&other);
+	} else {
+		own.busy = 1;
+		result = ask_on(&own, ask, passed_fd, payload, size, answer, data, length);
+		own.busy = 0;
+	}
+	errno = saved;
+	return result;
+}
+
+/* What the server diverts: NULL when there is none. */
+static const struct greeting *diverted(void)
+{
+	int saved = errno, result = 0;
+
+	if (own.busy)
+		return &own.greeting;
+	if (!own.fd || own.process != getpid()) {
+		own.busy = 1;
+		result = ensure(&own);
+		own.busy = 0;
+	}
+	errno = saved;
+	return result < 0 ? NULL : &own.greeting;
+}
+
+#endif
