@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon of one node: puts the driver, the silicon and the kernel's faces together and serves them.
+
+``python -m asap2.nic.daemon CONFIG.json`` runs in the node's network namespace and outside its mount namespace. It can
+be killed at any time: the silicon forwards on, and the next one takes up the state kept below ``run_dir``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from asap2.netlink.server import Server
+from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.kernel.devlink import DevlinkFace
+from asap2.nic.kernel.ethtool import EthtoolFace
+from asap2.nic.kernel.ovs import OvsFace
+from asap2.nic.kernel.ovs_upcall import PacketPath
+from asap2.nic.kernel.rtnetlink import LinkFace
+from asap2.nic.kernel.sysfs import SysFs
+from asap2.nic.kernel.tc import TcFace
+from asap2.nic.kernel.tc_filters import Filters
+from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.veth import VethNetDevs, open_pipeline
+
+log = logging.getLogger("asap2.nic.daemon")
+
+NODE_RULES = 65536
+"""Rules that the node's own pipeline holds: flows of the software datapath and TC rules that are not offloaded."""
+
+
+class Daemon:
+    """One node's NICs and datapath."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.run_dir = Path(config["run_dir"])
+        self.lock = threading.RLock()
+        self.selector = selectors.DefaultSelector()
+        self.running = True
+        nics = [Nic.configured(entry) for entry in config["nics"]]
+        self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir))
+        self.driver = Driver(nics, self.netdevs)
+        self.netdevs.on_lost = self._lost
+        pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
+        self.ports = NodePorts(pipeline, lambda ifindex: ifindex in self.netdevs.internal)
+        sock = self.run_dir / "sock" / "netlink.sock"
+        sock.parent.mkdir(parents=True, exist_ok=True)
+        self.server = Server(sock, self.lock)
+        offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports)
+        self.filters = Filters(offloader)
+        self.netdevs.rules_offloaded = self._offloaded
+        self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
+        sink = self.netdevs.silicon[nics[0].name]
+        self.ovs = OvsFace(self.server, self.ports, self.netdevs, sink.fd, lambda i: self.netdevs.internal[i])
+        self.ovs.on_packets = self._watch_packets
+        self._packets: PacketPath | None = None
+        self.link = LinkFace(self.driver, self.netdevs)
+        self.link.register(self.server)
+        self.devlink = DevlinkFace(self.driver, self.netdevs)
+        self.devlink.register(self.server)
+        self.ethtool = EthtoolFace(self.driver, self.netdevs)
+        self.ethtool.register(self.server)
+        self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
+
+    def _offloaded(self, nic: Nic, pf: Pf) -> int:
+        return sum(one.placed.nic is nic and one.placed.pf is pf for _, _, _, one in self.filters.all())
+
+    def _lost(self, nic: Nic, pf: Pf, vf: Any) -> None:
+        self.netdevs.create_vf(nic, pf, vf)
+        self.driver.generation += 1
+
+    def _watch_packets(self, path: PacketPath | None) -> None:
+        if self._packets is not None:
+            self.selector.unregister(self._packets.receiver)
+        self._packets = path
+        if path is not None:
+            self.selector.register(path.receiver, selectors.EVENT_READ, lambda _mask: self.ovs.read_upcalls())
+
+    def _links_changed(self, _mask: int) -> None:
+        if self.netdevs.drain():
+            self.netdevs.settle()
+            self.tc.links_changed()
+            self.ovs.links_changed()
+
+    def start(self) -> None:
+        """Bring the NICs up and serve."""
+        with self.lock:
+            self.driver.probe_all()
+            self.sysfs.start()
+            self.server.attach(self.selector)
+            for monitor in self.netdevs.monitors():
+                self.selector.register(monitor, selectors.EVENT_READ, self._links_changed)
+
+    def run(self) -> None:
+        """Serve until :meth:`stop`."""
+        while self.running:
+            for key, mask in self.selector.select():
+                with self.lock:
+                    try:
+                        key.data(mask)
+                    except Exception:
+                        log.exception("unexpected")
+
+    def stop(self, *_: object) -> None:
+        """End :meth:`run`; usable as a signal handler."""
+        self.running = False
+
+    def close(self) -> None:
+        """Stop serving. The silicon goes on."""
+        self.server.close()
+        self.sysfs.stop()
+
+
+def main() -> int:
+    """Run the daemon of the configuration named on the command line."""
+    if len(sys.argv) != 2:
+        print("usage: python -m asap2.nic.daemon CONFIG.json", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=os.environ.get("ASAP2_LOG", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config = json.loads(Path(sys.argv[1]).read_text())
+    daemon = Daemon(config)
+    wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakeup_write)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        daemon.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    daemon.selector.register(wakeup_read, selectors.EVENT_READ, lambda _mask: os.read(wakeup_read, 64))
+    daemon.start()
+    (daemon.run_dir / "ready").write_text(str(os.getpid()))
+    daemon.run()
+    daemon.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open vSwitch kernel datapath's generic netlink families: ovs_datapath, ovs_vport, ovs_flow, ovs_packet.
+
+It translates, and nothing more: :mod:`asap2.nic.kernel.ovs_datapath` is the datapath. Formats, commands and errors:
+include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters and connection tracking limits are not served:
+user space finds no such family and does without.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
+from asap2.netlink.server import Server
+from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.nic.kernel import ovs_actions as act
+from asap2.nic.kernel import ovs_key
+from asap2.nic.kernel.ovs_datapath import FEATURES, PER_CPU_PID, Datapath, Flow, InternalDevices, Vport
+from asap2.nic.kernel.ovs_extract import extract
+from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, without_offloads
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.rules import OVS_TABLE, Counters
+
+log = logging.getLogger(__name__)
+
+NEW, DEL, GET, SET = 1, 2, 3, 4
+PACKET_MISS, PACKET_ACTION, PACKET_EXECUTE = 1, 2, 3
+
+DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
+DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
+PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
+FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
+FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
+UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA, PKT_PROBE, PKT_HASH = 1, 2, 3, 4, 8, 11
+
+DATAPATH_ID: Final = 0x7010
+VPORT_ID: Final = 0x7011
+FLOW_ID: Final = 0x7012
+PACKET_ID: Final = 0x7013
+_OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
+MASKS_CACHE_SIZE: Final = 256
+
+_S32 = struct.Struct("=i")
+_U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
+
+
+def _named(payload: bytes) -> dict[int, bytes]:
+    return {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
+
+
+def _string(value: bytes | None) -> str | None:
+    return None if value is None else value.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _u32(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) < 4:
+        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+    return _U32.unpack_from(value)[0]  # type: ignore[no-any-return]
+
+
+class OvsFace:
+    """The four families; at most one datapath."""
+
+    def __init__(
+        self, server: Server, ports: NodePorts, devices: InternalDevices, sink_netns: int, far_end: Callable[[int], str]
+    ) -> None:
+        self._server = server
+        self._ports = ports
+        self._devices = devices
+        self._sink_netns = sink_netns
+        self._far_end = far_end
+        self.datapath: Datapath | None = None
+        self.packets: PacketPath | None = None
+        self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
+        self._lost = 0
+        self._dp = GenlFamily(
+            "ovs_datapath",
+            DATAPATH_ID,
+            2,
+            4,
+            9,
+            _OPS,
+            [("ovs_datapath", 0x7010)],
+            {NEW: self._dp_new, DEL: self._dp_del, GET: self._dp_get, SET: self._dp_set},
+        )
+        self._vport = GenlFamily(
+            "ovs_vport",
+            VPORT_ID,
+            1,
+            4,
+            9,
+            _OPS,
+            [("ovs_vport", 0x7011)],
+            {NEW: self._port_new, DEL: self._port_del, GET: self._port_get, SET: self._port_set},
+        )
+        self._flow = GenlFamily(
+            "ovs_flow",
+            FLOW_ID,
+            1,
+            4,
+            11,
+            _OPS,
+            [("ovs_flow", 0x7012)],
+            {NEW: self._flow_new, DEL: self._flow_del, GET: self._flow_get, SET: self._flow_set},
+        )
+        self._packet = GenlFamily(
+            "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
+        )
+        for family in (self._dp, self._vport, self._flow, self._packet):
+            server.family(family)
+
+    # ---- datapaths
+
+    def _find(self, header: bytes, attrs: dict[int, bytes]) -> Datapath:
+        """By name if given, else by the header's ifindex; ENODEV."""
+        dp, name = self.datapath, _string(attrs.get(DP_NAME))
+        if dp is None or (name != dp.name if name is not None else _S32.unpack(header)[0] != dp.ifindex):
+            raise NetlinkError(errno.ENODEV)
+        return dp
+
+    def _of(self, header: bytes) -> Datapath:
+        dp = self.datapath
+        if dp is None or _S32.unpack(header)[0] != dp.ifindex:
+            raise NetlinkError(errno.ENODEV)
+        return dp
+
+    def _dp_message(self, dp: Datapath, cmd: int) -> Message:
+        looked = dp.pipeline.lookups()
+        if self.packets is not None:
+            self._lost = self.packets.dropped()
+        stats = struct.pack("=4Q", looked.hit, looked.missed, self._lost, len(dp.flows))
+        megaflow = struct.pack("=QIIQQ", looked.mask_hits, len(dp.masks), 0, looked.cache_hits, 0)
+        body = (
+            _S32.pack(dp.ifindex)
+            + attribute(DP_NAME, dp.name.encode() + b"\0")
+            + attribute(DP_STATS, stats)
+            + attribute(DP_MEGAFLOW_STATS, megaflow)
+            + attribute(DP_USER_FEATURES, _U32.pack(dp.features))
+            + attribute(DP_MASKS_CACHE_SIZE, _U32.pack(MASKS_CACHE_SIZE))
+        )
+        if dp.cpu_pids:
+            body += attribute(DP_PER_CPU_PIDS, struct.pack(f"={len(dp.cpu_pids)}I", *dp.cpu_pids))
+        return Message(DATAPATH_ID, self._dp.payload(cmd, body))
+
+    @staticmethod
+    def _features(attrs: dict[int, bytes]) -> int | None:
+        features = _u32(attrs.get(DP_USER_FEATURES))
+        if features is not None and features & ~FEATURES:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        return features
+
+    def _dp_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        name = _string(attrs.get(DP_NAME))
+        if not name or DP_UPCALL_PID not in attrs:
+            raise NetlinkError(errno.EINVAL)
+        features = self._features(attrs)
+        if self.datapath is not None:
+            # An old user space meets a datapath of a newer one: the kernel then resets its features.
+            if features is None:
+                self.datapath.features = 0
+            raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
+        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0)
+        self._start(dp)
+        return [self._dp_message(dp, NEW)] if request.echo else None
+
+    def _start(self, dp: Datapath) -> None:
+        self.datapath = dp
+        without_offloads(dp.name)
+        self.packets = PacketPath(self._ports.pipeline, dp.name, self._sink_netns)
+        self._ports.pipeline.set_upcall(dp.ifindex)
+        self.on_packets(self.packets)
+
+    def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
+        dp = self._find(genl.header, _named(genl.attrs))
+        message = self._dp_message(dp, DEL)
+        path, self.packets = self.packets, None
+        self.on_packets(None)
+        if path is not None:
+            path.close()
+        dp.destroy()
+        self.datapath = None
+        self._lost = 0
+        return [message] if request.echo else None
+
+    def _dp_get(self, request: Request, genl: GenlHeader) -> Answer:
+        if request.dump:
+            return [self._dp_message(self.datapath, GET)] if self.datapath else []
+        return [self._dp_message(self._find(genl.header, _named(genl.attrs)), GET)]
+
+    def _dp_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._find(genl.header, attrs)
+        features = self._features(attrs)
+        if features is not None:
+            dp.features = features
+        pids = attrs.get(DP_PER_CPU_PIDS)
+        if pids is not None:
+            if not pids or len(pids) % 4:
+                raise NetlinkError(errno.EINVAL)
+            dp.cpu_pids = struct.unpack(f"={len(pids) // 4}I", pids)
+            dp.netns = request.client.netns
+        return [self._dp_message(dp, SET)] if request.echo else None
+
+    # ---- ports
+
+    def _port_message(self, dp: Datapath, vport: Vport, cmd: int, counters: dict[str, tuple[int, ...]]) -> Message:
+        pids = vport.pids or (0,)
+        body = (
+            _S32.pack(dp.ifindex)
+            + attribute(PORT_NO, _U32.pack(vport.number))
+            + attribute(PORT_TYPE, _U32.pack(vport.type))
+            + attribute(PORT_NAME, vport.name.encode() + b"\0")
+            + attribute(PORT_IFINDEX, _U32.pack(vport.ifindex))
+            + attribute(PORT_STATS, struct.pack("=8Q", *counters.get(vport.name, (0,) * 8)))
+            + attribute(PORT_UPCALL_PID, struct.pack(f"={len(pids)}I", *pids))
+        )
+        return Message(VPORT_ID, self._vport.payload(cmd, body))
+
+    def _port_find(self, header: bytes, attrs: dict[int, bytes]) -> tuple[Datapath, Vport]:
+        """By name in any datapath if given, else by number in the header's (lookup_vport); ENODEV, EINVAL."""
+        name = _string(attrs.get(PORT_NAME))
+        if name is not None:
+            dp = self.datapath
+            vport = dp.by_name(name) if dp else None
+            if dp is None or vport is None or (_S32.unpack(header)[0] not in (0, dp.ifindex)):
+                raise NetlinkError(errno.ENODEV)
+            return dp, vport
+        number = _u32(attrs.get(PORT_NO))
+        if number is None:
+            raise NetlinkError(errno.EINVAL)
+        if number >= act.MAX_PORTS:
+            raise NetlinkError(errno.EFBIG)
+        dp = self._of(header)
+        if number not in dp.vports:
+            raise NetlinkError(errno.ENODEV)
+        return dp, dp.vports[number]
+
+    @staticmethod
+    def _pids(attrs: dict[int, bytes]) -> tuple[int, ...]:
+        value = attrs.get(PORT_UPCALL_PID, b"")
+        if len(value) % 4:
+            raise NetlinkError(errno.EINVAL)
+        return tuple(pid for pid in struct.unpack(f"={len(value) // 4}I", value) if pid)
+
+    def _port_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if not {PORT_NAME, PORT_TYPE, PORT_UPCALL_PID} <= attrs.keys():
+            raise NetlinkError(errno.EINVAL)
+        dp = self._of(genl.header)
+        vport = dp.add_port(
+            _u32(attrs[PORT_TYPE]) or 0, _string(attrs[PORT_NAME]) or "", _u32(attrs.get(PORT_NO)), self._pids(attrs)
+        )
+        message = self._port_message(dp, vport, NEW, device_counters())
+        self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+        return [message] if request.echo else None
+
+    def _port_del(self, request: Request, genl: GenlHeader) -> Answer:
+        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        message = self._port_message(dp, vport, DEL, device_counters())
+        dp.remove_port(vport)
+        self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+        return [message] if request.echo else None
+
+    def _port_get(self, request: Request, genl: GenlHeader) -> Answer:
+        if request.dump:
+            dp = self._of(genl.header)
+            dp.refresh()
+            counters = device_counters()
+            ports = sorted(dp.vports.values(), key=lambda port: port.number)
+            return [self._port_message(dp, port, GET, counters) for port in ports]
+        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        return [self._port_message(dp, vport, GET, device_counters())]
+
+    def _port_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp, vport = self._port_find(genl.header, attrs)
+        kind = _u32(attrs.get(PORT_TYPE))
+        if kind is not None and kind != vport.type:
+            raise NetlinkError(errno.EINVAL)
+        if PORT_UPCALL_PID in attrs:
+            vport.pids = self._pids(attrs)
+        return [self._port_message(dp, vport, SET, device_counters())] if request.echo else None
+
+    def links_changed(self) -> None:
+        """Follow renames and removals of devices; tell who listens."""
+        dp = self.datapath
+        if dp is None:
+            return
+        for vport in dp.refresh():
+            message = self._port_message(dp, vport, DEL, {})
+            self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+
+    # ---- flows
+
+    def _flow_message(self, dp: Datapath, flow: Flow, counters: Counters, cmd: int, omit: int = 0) -> Message:
+        body = _S32.pack(dp.ifindex)
+        if flow.ufid is not None:
+            body += attribute(FLOW_UFID, flow.ufid)
+        if not omit & UFID_OMIT_KEY or flow.ufid is None:
+            body += attribute(FLOW_KEY, flow.key)
+        if not omit & UFID_OMIT_MASK:
+            body += attribute(FLOW_MASK, flow.mask)
+        if counters.used_ns:
+            body += attribute(FLOW_USED, _U64.pack(counters.used_ns // 1_000_000))
+        if counters.packets:
+            body += attribute(FLOW_STATS, struct.pack("=QQ", counters.packets, counters.bytes))
+        if not omit & UFID_OMIT_ACTIONS:
+            body += attribute(FLOW_ACTIONS, flow.actions)
+        return Message(FLOW_ID, self._flow.payload(cmd, body))
+
+    @staticmethod
+    def _ufid(attrs: dict[int, bytes]) -> bytes | None:
+        ufid = attrs.get(FLOW_UFID)
+        if ufid is not None and not 0 < len(ufid) <= 16:
+            raise NetlinkError(errno.EINVAL, f"ufid size {len(ufid)} bytes exceeds the range (1, 16)")
+        return ufid
+
+    def _flow_find(self, dp: Datapath, attrs: dict[int, bytes]) -> Flow:
+        ufid, key = self._ufid(attrs), attrs.get(FLOW_KEY)
+        if ufid is None and key is None:
+            raise NetlinkError(errno.EINVAL, "Flow get message rejected, Key attribute missing.")
+        exact = None
+        if ufid is None and key is not None:
+            exact, _ = ovs_key.normalized(ovs_key.parse(key), None)
+        flow = dp.find(ufid, exact)
+        if flow is None:
+            raise NetlinkError(errno.ENOENT)
+        return flow
+
+    def _flow_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if FLOW_KEY not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow key attr not present in new flow.")
+        if FLOW_ACTIONS not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow actions attr not present in new flow.")
+        key = ovs_key.parse(attrs[FLOW_KEY])
+        mask = ovs_key.parse(attrs[FLOW_MASK]) if FLOW_MASK in attrs else None
+        ufid = self._ufid(attrs)
+        dp = self._of(genl.header)
+        if request.create or request.excl:
+            exact = None if ufid is not None else ovs_key.normalized(key, None)[0]
+            if dp.find(ufid, exact) is not None:
+                raise NetlinkError(errno.EEXIST)
+        flow = dp.put(ufid, key, mask, attrs[FLOW_ACTIONS])
+        return [self._flow_message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
+
+    def _flow_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow key attribute not present in set flow.")
+        dp = self._of(genl.header)
+        flow = self._flow_find(dp, attrs)
+        if FLOW_ACTIONS in attrs:
+            dp.set_actions(flow, attrs[FLOW_ACTIONS])
+        counters = dp.counters([flow])[0]
+        if FLOW_CLEAR in attrs:
+            dp.clear(flow)
+        return [self._flow_message(dp, flow, counters, SET)] if request.echo else None
+
+    def _flow_del(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._of(genl.header)
+        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
+            dp.flush()
+            return None
+        flow = self._flow_find(dp, attrs)
+        before = flow.base
+        last = dp.delete(flow)
+        counters = Counters(last.packets - before.packets, last.bytes - before.bytes, last.used_ns)
+        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
+        return [self._flow_message(dp, flow, counters, DEL, omit)] if request.echo else None
+
+    def _flow_get(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._of(genl.header)
+        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
+        if request.dump:
+            return self._flow_dump(dp, omit)
+        flow = self._flow_find(dp, attrs)
+        return [self._flow_message(dp, flow, dp.counters([flow])[0], GET, omit)]
+
+    def _flow_dump(self, dp: Datapath, omit: int) -> Iterator[Message]:
+        flows = list(dp.flows.values())
+        for flow, counters in zip(flows, dp.counters(flows), strict=True):
+            yield self._flow_message(dp, flow, counters, GET, omit)
+
+    # ---- packets
+
+    def _execute(self, _request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
+            raise NetlinkError(errno.EINVAL)
+        dp = self._of(genl.header)
+        packet = attrs[PKT_PACKET]
+        if len(packet) < 14:
+            raise NetlinkError(errno.EINVAL)
+        steps = list(act.parse(attrs[PKT_ACTIONS]))
+        in_port = ovs_key.in_port_of(ovs_key.parse(attrs[PKT_KEY])) or 0
+        if PKT_PROBE not in attrs:
+            self._run(dp, packet, steps, in_port)
+        return None
+
+    def _run(self, dp: Datapath, packet: bytes, steps: list[act.Step], in_port: int) -> None:
+        path = self.packets
+        if path is None:
+            return
+
+        def output(number: int, frame: bytes) -> None:
+            vport = dp.vports.get(number)
+            if vport is None:
+                return
+            if vport.type == 2:
+                path.send_to_sink(self._far_end(vport.ifindex), frame)
+            else:
+                path.send(vport.name, frame)
+
+        def userspace(step: act.Userspace, frame: bytes) -> None:
+            vport = dp.vports.get(in_port)
+            if vport is not None:
+                self._upcall(dp, vport, frame, PACKET_ACTION, 0, step, 0)
+
+        act.execute(packet, steps, output, userspace)
+
+    def read_upcalls(self) -> None:
+        """Pass on the packets that wait for user space."""
+        dp, path = self.datapath, self.packets
+        if dp is None or path is None:
+            return
+        for context, packet in path.upcalls():
+            vport = dp.by_ifindex(context.port)
+            if vport is None or len(packet) < 14:
+                continue
+            step = dp.userspace.get(context.cookie) if context.is_action else None
+            if context.is_action and step is None:
+                continue
+            cmd = PACKET_ACTION if context.is_action else PACKET_MISS
+            self._upcall(dp, vport, packet, cmd, context.table & ~OVS_TABLE, step, context.hash)
+
+    def _upcall(
+        self,
+        dp: Datapath,
+        vport: Vport,
+        packet: bytes,
+        cmd: int,
+        recirc_id: int,
+        step: act.Userspace | None,
+        packet_hash: int,
+    ) -> None:
+        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, extract(packet, vport.number, recirc_id))
+        if step is not None and step.userdata is not None:
+            body += attribute(PKT_USERDATA, step.userdata)
+        body += attribute(PKT_HASH, _U64.pack(packet_hash)) + attribute(PKT_PACKET, packet)
+        pid = step.pid if step is not None and step.pid != PER_CPU_PID else dp.pid_for(vport, packet_hash)
+        if not pid:
+            self._lost += 1
+            return
+        try:
+            self._server.unicast(dp.netns, NETLINK_GENERIC, pid, PACKET_ID, self._packet.payload(cmd, body), seq=0)
+        except OSError as error:
+            self._lost += 1
+            log.debug("upcall to port id %d lost: %s", pid, error)

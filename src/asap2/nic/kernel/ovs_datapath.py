@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open vSwitch datapath as data: datapath, ports, flows, and their place in the node's pipeline.
+
+It does what net/openvswitch does in the kernel; :mod:`asap2.nic.kernel.ovs` speaks its protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from asap2.netlink.request import Netns
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.kernel import ovs_actions as act
+from asap2.nic.kernel import ovs_key
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.rules import Action, Counters, Drop, Rule
+
+TYPE_NETDEV: Final = 1
+TYPE_INTERNAL: Final = 2
+
+F_UNALIGNED: Final = 1
+F_VPORT_PIDS: Final = 2
+F_DISPATCH_UPCALL_PER_CPU: Final = 8
+FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_DISPATCH_UPCALL_PER_CPU
+"""User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
+
+PER_CPU_PID: Final = 0xFFFF_FFFF
+
+
+def _error(number: int) -> NetlinkError:
+    return NetlinkError(number)
+
+
+class InternalDevices(Protocol):
+    """Makes and removes the devices of internal ports."""
+
+    def create_internal(self, name: str) -> int:
+        """Make one; its ifindex."""
+
+    def destroy_internal(self, ifindex: int) -> None:
+        """Remove one."""
+
+
+@dataclass(slots=True)
+class Vport:
+    """A port: its number in the datapath, its device, and the netlink port ids that its upcalls go to."""
+
+    number: int
+    type: int
+    name: str
+    ifindex: int
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Flow:
+    """A flow as user space gave it; ``handle`` is its rule in the pipeline, None when it can match nothing."""
+
+    ufid: bytes | None
+    key: bytes
+    mask: bytes
+    actions: bytes
+    rule: Rule | None
+    handle: int | None = None
+    cookies: tuple[int, ...] = ()
+    base: Counters = field(default_factory=Counters)
+
+    @property
+    def identity(self) -> bytes:
+        """What user space names it by."""
+        return self.ufid if self.ufid is not None else self.key
+
+
+class Datapath:
+    """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
+
+    def __init__(self, name: str, ports: NodePorts, devices: InternalDevices, netns: Netns, features: int) -> None:
+        self.name = name
+        self.ports = ports
+        self.pipeline = ports.pipeline
+        self.devices = devices
+        self.netns = netns
+        self.features = features
+        self.cpu_pids: tuple[int, ...] = ()
+        self.vports: dict[int, Vport] = {}
+        self.flows: dict[bytes, Flow] = {}
+        self.masks: dict[bytes, int] = {}
+        self.userspace: dict[int, act.Userspace] = {}
+        self._next_cookie = 1
+        self.local = self._add(0, TYPE_INTERNAL, name, ())
+        self.ifindex = self.local.ifindex
+
+    # ---- ports
+
+    def add_port(self, kind: int, name: str, number: int | None, pids: tuple[int, ...]) -> Vport:
+        """Add a port (ovs_vport_cmd_new). EBUSY: the number or device is taken; EFBIG: no number left; ENODEV: no
+        such device; EINVAL: loopback, or an internal port of another kind; EOPNOTSUPP: another type."""
+        if kind not in (TYPE_NETDEV, TYPE_INTERNAL):
+            raise _error(errno.EAFNOSUPPORT)
+        if not 0 < len(name.encode()) < 16:
+            raise _error(errno.EINVAL)
+        if number is not None:
+            if number >= act.MAX_PORTS:
+                raise _error(errno.EFBIG)
+            if number in self.vports:
+                raise _error(errno.EBUSY)
+        else:
+            number = next((n for n in range(1, act.MAX_PORTS) if n not in self.vports), None)
+            if number is None:
+                raise _error(errno.EFBIG)
+        return self._add(number, kind, name, pids)
+
+    def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
+        if kind == TYPE_INTERNAL:
+            try:
+                ifindex = self.devices.create_internal(name)
+            except OSError as error:
+                raise _error(error.errno or errno.EINVAL) from None
+        else:
+            try:
+                ifindex = socket.if_nametoindex(name)
+            except OSError:
+                raise _error(errno.ENODEV) from None
+            if name == "lo":
+                raise _error(errno.EINVAL)
+            if any(port.ifindex == ifindex for port in self.vports.values()):
+                raise _error(errno.EBUSY)
+        vport = Vport(number, kind, name, ifindex, pids)
+        self.vports[number] = vport
+        if number or kind == TYPE_NETDEV:
+            self.ports.use_vport(ifindex, True)
+        self._rules_of_port_changed(vport)
+        return vport
+
+    def remove_port(self, vport: Vport, *, device_gone: bool = False) -> None:
+        """Remove a port; EINVAL for the local one."""
+        if vport.number == 0:
+            raise _error(errno.EINVAL)
+        self.vports.pop(vport.number, None)
+        if device_gone:
+            self.ports.gone(vport.ifindex)
+        else:
+            self.ports.use_vport(vport.ifindex, False)
+        if vport.type == TYPE_INTERNAL:
+            self.ports.gone(vport.ifindex)
+            self.devices.destroy_internal(vport.ifindex)
+        self._rules_of_port_changed(vport)
+
+    def refresh(self) -> list[Vport]:
+        """Follow renames, drop ports whose device is gone; the ones dropped."""
+        gone = []
+        for vport in list(self.vports.values()):
+            try:
+                vport.name = socket.if_indextoname(vport.ifindex)
+            except OSError:
+                if vport.number:
+                    self.remove_port(vport, device_gone=True)
+                    gone.append(vport)
+        return gone
+
+    def by_name(self, name: str) -> Vport | None:
+        """The port whose device is called *name* now."""
+        self.refresh()
+        return next((port for port in self.vports.values() if port.name == name), None)
+
+    def by_ifindex(self, ifindex: int) -> Vport | None:
+        """The port of device *ifindex*."""
+        return next((port for port in self.vports.values() if port.ifindex == ifindex), None)
+
+    def ifindex_of(self, number: int) -> int | None:
+        """The device of port *number*."""
+        vport = self.vports.get(number)
+        return vport.ifindex if vport else None
+
+    # ---- flows
+
+    def find(self, ufid: bytes | None, key: bytes | None) -> Flow | None:
+        """The flow of *ufid* or, without one, of the exact unmasked *key*."""
+        if ufid is not None:
+            return self.flows.get(ufid)
+        return self.flows.get(key) if key is not None else None
+
+    def put(self, ufid: bytes | None, key: ovs_key.Level, mask: ovs_key.Level | None, actions: bytes) -> Flow:
+        """Add a flow, or give the one that is there new actions.
+
+        EINVAL for a key, mask or action that the datapath does not have; ENOSPC when the pipeline is full.
+        """
+        steps = list(act.parse(actions))
+        match = ovs_key.to_match(key, mask)
+        key_bytes, mask_bytes = ovs_key.normalized(key, mask)
+        flow = Flow(ufid, key_bytes, mask_bytes, actions, None)
+        old = self.flows.get(flow.identity)
+        if old is not None:
+            self.set_actions(old, actions)
+            return old
+        number = ovs_key.in_port_of(key)
+        ifindex = None if number is None else self.ifindex_of(number)
+        translated, flow.cookies = self._translate(steps)
+        if ifindex is not None:
+            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, match, translated)
+            self._install(flow)
+        self.flows[flow.identity] = flow
+        self.masks[mask_bytes] = self.masks.get(mask_bytes, 0) + 1
+        return flow
+
+    def _install(self, flow: Flow) -> None:
+        if flow.rule is None:
+            return
+        reason = self.pipeline.supports(flow.rule)
+        if reason is not None:
+            self._forget_cookies(flow.cookies)
+            raise NetlinkError(errno.EINVAL, reason)
+        try:
+            flow.handle = self.pipeline.add(flow.rule)
+        except OSError as error:
+            self._forget_cookies(flow.cookies)
+            raise _error(error.errno or errno.ENOSPC) from None
+
+    def set_actions(self, flow: Flow, actions: bytes) -> None:
+        """Give *flow* other actions; its counters go on."""
+        if actions == flow.actions:
+            return
+        translated, cookies = self._translate(list(act.parse(actions)))
+        if flow.handle is not None:
+            self.pipeline.replace(flow.handle, translated)
+        self._forget_cookies(flow.cookies)
+        flow.actions, flow.cookies = actions, cookies
+
+    def delete(self, flow: Flow) -> Counters:
+        """Remove *flow*; its last counters."""
+        del self.flows[flow.identity]
+        self.masks[flow.mask] -= 1
+        if not self.masks[flow.mask]:
+            del self.masks[flow.mask]
+        self._forget_cookies(flow.cookies)
+        return self.pipeline.remove(flow.handle) if flow.handle is not None else Counters()
+
+    def flush(self) -> None:
+        """Remove every flow."""
+        for flow in list(self.flows.values()):
+            self.delete(flow)
+
+    def counters(self, flows: Iterable[Flow]) -> list[Counters]:
+        """What each flow has done, since it was last cleared."""
+        flows = list(flows)
+        read = iter(self.pipeline.counters([flow.handle for flow in flows if flow.handle is not None]))
+        return [_since(next(read), flow.base) if flow.handle is not None else Counters() for flow in flows]
+
+    def clear(self, flow: Flow) -> None:
+        """Start *flow*'s counters from zero."""
+        if flow.handle is not None:
+            (flow.base,) = self.pipeline.counters([flow.handle])
+
+    def _translate(self, steps: list[act.Step]) -> tuple[tuple[Action, ...], tuple[int, ...]]:
+        cookies: list[int] = []
+
+        def cookie_of(step: act.Userspace) -> int:
+            cookie = self._next_cookie
+            self._next_cookie = self._next_cookie % 0x7FFF_FFFF + 1
+            self.userspace[cookie] = step
+            cookies.append(cookie)
+            return cookie
+
+        translated = act.to_rule(steps, self.ifindex_of, cookie_of)
+        return translated, tuple(cookies)
+
+    def _forget_cookies(self, cookies: tuple[int, ...]) -> None:
+        for cookie in cookies:
+            self.userspace.pop(cookie, None)
+
+    def _rules_of_port_changed(self, vport: Vport) -> None:
+        """A port came or went: flows that send to it start or stop doing so."""
+        for flow in self.flows.values():
+            if flow.handle is None or flow.rule is None:
+                continue
+            steps = list(act.parse(flow.actions))
+            if not any(isinstance(s, act.PortOutput) and s.port == vport.number for s in steps):
+                continue
+            translated, cookies = self._translate(steps)
+            self.pipeline.replace(flow.handle, translated or (Drop(),))
+            self._forget_cookies(flow.cookies)
+            flow.cookies = cookies
+
+    # ---- upcalls
+
+    def pid_for(self, vport: Vport, packet_hash: int) -> int:
+        """The netlink port id that an upcall of *vport* goes to; 0 for none."""
+        pids = self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
+        return pids[packet_hash % len(pids)] if pids else 0
+
+    def destroy(self) -> None:
+        """Remove every flow and port."""
+        self.flush()
+        for vport in list(self.vports.values()):
+            if vport.number:
+                self.remove_port(vport)
+        self.ports.gone(self.local.ifindex)
+        self.devices.destroy_internal(self.local.ifindex)
+
+
+def _since(now: Counters, base: Counters) -> Counters:
+    used = now.used_ns if now.used_ns > base.used_ns else 0
+    return Counters(now.packets - base.packets, now.bytes - base.bytes, used)
+
+
+def monotonic_ms() -> int:
+    """CLOCK_MONOTONIC in milliseconds, the clock of OVS_FLOW_ATTR_USED."""
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets between the node's pipeline and user space: upcalls in, executed packets out.
+
+The pipeline sends a packet that user space must see to the egress of ``ovs-system``, its context in a slot that the
+mark names. That device has no transmit offloads, so the kernel has cut super-packets into segments, completed
+checksums and put VLAN tags in line by the time a packet socket there sees it, as its datapath does before an upcall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from asap2.nic.netns import in_netns
+from asap2.nic.silicon.pipeline import Pipeline, UpcallContext
+
+log = logging.getLogger(__name__)
+
+SO_RCVBUFFORCE = 33
+SO_RCVMARK = 75
+SOL_PACKET = 263
+PACKET_STATISTICS = 6
+PACKET_OUTGOING = 4
+ETH_P_ALL = 0x0003
+_BATCH = 64
+_RECEIVE_BUFFER = 16 << 20
+_MAX_FRAME = 1 << 16
+_ANCILLARY = 64
+
+
+class PacketPath:
+    """The packet sockets of one datapath: reads upcalls on *upcall_device*, writes to any device."""
+
+    def __init__(self, pipeline: Pipeline, upcall_device: str, sink_netns: int) -> None:
+        self._pipeline = pipeline
+        self.receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+        self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
+        self.receiver.bind((upcall_device, ETH_P_ALL))
+        self._sender = _sender()
+        self._sink_sender = in_netns(sink_netns, _sender)
+        self.lost = 0
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in (self.receiver, self._sender, self._sink_sender):
+            sock.close()
+
+    def upcalls(self) -> Iterator[tuple[UpcallContext, bytes]]:
+        """Packets that wait, at most a batch: context and frame."""
+        for _ in range(_BATCH):
+            try:
+                packet, ancillary, _flags, address = self.receiver.recvmsg(_MAX_FRAME, _ANCILLARY)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:
+                    break
+                raise
+            if address[2] != PACKET_OUTGOING:
+                continue
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SO_MARK:
+                    context = self._pipeline.read_upcall(struct.unpack("=I", data[:4])[0])
+                    if context is not None:
+                        yield context, packet
+
+    def dropped(self) -> int:
+        """Upcalls lost so far because this process was too slow."""
+        packets_drops = self.receiver.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        self.lost += struct.unpack("=II", packets_drops)[1]
+        return self.lost
+
+    def send(self, device: str, frame: bytes) -> None:
+        """Send *frame* out of a device of the node; a refusal (down, too long) is a drop."""
+        self._send(self._sender, device, frame)
+
+    def send_to_sink(self, far_end: str, frame: bytes) -> None:
+        """Send *frame* from the far end of an internal port: the node receives it there."""
+        self._send(self._sink_sender, far_end, frame)
+
+    def _send(self, sender: socket.socket, device: str, frame: bytes) -> None:
+        try:
+            sender.sendto(frame, (device, ETH_P_ALL))
+        except OSError as error:
+            log.debug("cannot send %d bytes to %s: %s", len(frame), device, error)
+
+
+def _sender() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+
+
+SIOCETHTOOL = 0x8946
+ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C
+ETHTOOL_SFLAGS = 0x26
+_ETH_FLAG_TXVLAN = 1 << 7
+
+
+def without_offloads(device: str) -> None:
+    """Turn off the transmit offloads of *device*, so that what leaves it is as on a wire (ethtool ioctls)."""
+    import ctypes
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for command, value in ((ETHTOOL_STXCSUM, 0), (ETHTOOL_STSO, 0), (ETHTOOL_SGSO, 0), (ETHTOOL_SFLAGS, 0)):
+            data = ctypes.create_string_buffer(struct.pack("=II", command, value))
+            request = struct.pack("=16sQ8x", device.encode(), ctypes.addressof(data))
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(control, SIOCETHTOOL, request)
+    quiet = Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
+    with contextlib.suppress(OSError):
+        quiet.write_text("1")
+
+
+def device_counters() -> dict[str, tuple[int, ...]]:
+    """Counters of every device of this network namespace, in the order of struct ovs_vport_stats:
+    packets and bytes received and sent, errors, drops (/proc/net/dev)."""
+    counters: dict[str, tuple[int, ...]] = {}
+    for line in Path(f"/proc/{os.getpid()}/net/dev").read_text().splitlines()[2:]:
+        name, _, rest = line.partition(":")
+        n = [int(word) for word in rest.split()]
+        counters[name.strip()] = (n[1], n[9], n[0], n[8], n[2], n[10], n[3], n[11])
+    return counters

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ingress qdiscs, chains and filters: the state behind the TC face, with the kernel's semantics.
+
+Sources: net/sched/cls_api.c (tc_new_tfilter and its neighbours) for chains, priorities, handles and errors;
+cls_flower.c (fl_change) for what a filter is.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.kernel import tc_actions
+from asap2.nic.kernel.tc_flower import FlowerKey
+from asap2.nic.kernel.tc_flower import parse as parse_flower
+from asap2.nic.kernel.tc_offload import Offloader, Placed
+from asap2.nic.rules import Counters
+
+SKIP_HW: Final = 1
+SKIP_SW: Final = 2
+IN_HW: Final = 4
+NOT_IN_HW: Final = 8
+_USER_FLAGS: Final = SKIP_HW | SKIP_SW | 16
+AUTO_PRIO: Final = 0xC000
+MAX_CHAIN: Final = 0x0FFF_FFFF
+_ETH_HLEN: Final = 14
+
+
+@dataclass(slots=True)
+class Filter:
+    """One filter: what it matches and does, and where its rule is."""
+
+    handle: int
+    key: FlowerKey
+    classid: int | None
+    flags: int
+    listed: tuple[tc_actions.Listed, ...]
+    placed: Placed
+    made_ns: int = 0
+    first_ns: int = 0
+
+    @property
+    def in_hw(self) -> bool:
+        """Whether the eSwitch has the rule."""
+        return self.placed.nic is not None
+
+
+@dataclass(slots=True)
+class Proto:
+    """The filters of one priority (struct tcf_proto)."""
+
+    prio: int
+    protocol: int
+    kind: str
+    filters: dict[int, Filter] = field(default_factory=dict)
+    keys: dict[tuple[tuple[str, int, int], ...], int] = field(default_factory=dict)
+    next_handle: int = 1
+
+    def new_handle(self) -> int:
+        """The lowest free handle."""
+        while self.next_handle in self.filters:
+            self.next_handle += 1
+        return self.next_handle
+
+
+@dataclass(slots=True)
+class Block:
+    """The filters of one device and direction: chains of priorities."""
+
+    ifindex: int
+    egress: bool
+    chains: dict[int, dict[int, Proto]] = field(default_factory=dict)
+    explicit: set[int] = field(default_factory=set)
+
+    def protos(self, chain: int | None = None) -> Iterator[tuple[int, Proto]]:
+        """(chain, proto) in order of chain, then priority."""
+        for index in sorted(self.chains):
+            if chain in (None, index):
+                for prio in sorted(self.chains[index]):
+                    yield index, self.chains[index][prio]
+
+
+@dataclass(slots=True)
+class Qdisc:
+    """An ingress or clsact qdisc and its blocks."""
+
+    kind: str
+    ingress: Block
+    egress: Block
+
+
+class Filters:
+    """Every qdisc and filter of the node."""
+
+    def __init__(self, offloader: Offloader) -> None:
+        self.offloader = offloader
+        self.qdiscs: dict[int, Qdisc] = {}
+        self._indexes: dict[str, int] = {}
+
+    # ---- qdiscs
+
+    def add_qdisc(self, ifindex: int, kind: str) -> None:
+        """Add an ingress or clsact qdisc."""
+        self.qdiscs[ifindex] = Qdisc(kind, Block(ifindex, False), Block(ifindex, True))
+
+    def remove_qdisc(self, ifindex: int) -> None:
+        """Remove the qdisc and its filters."""
+        qdisc = self.qdiscs.pop(ifindex)
+        for block in (qdisc.ingress, qdisc.egress):
+            for _, proto in list(block.protos()):
+                for one in list(proto.filters.values()):
+                    self._unplace(one)
+
+    # ---- filters
+
+    def put(
+        self, block: Block, chain: int, proto: Proto, handle: int, options: Attrs, *, excl: bool, create: bool
+    ) -> Filter:
+        """Add or replace a filter (fl_change); see there for errors."""
+        old = proto.filters.get(handle) if handle else None
+        if old is not None and excl:
+            raise NetlinkError(errno.EEXIST, "Filter already exists")
+        if old is None and not create:
+            raise NetlinkError(errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+        flags = options.get("flags", 0)
+        if flags & ~_USER_FLAGS or flags & (SKIP_HW | SKIP_SW) == SKIP_HW | SKIP_SW:
+            raise NetlinkError(errno.EINVAL)
+        key = parse_flower(options, proto.protocol)
+        actions = options.get("act")
+        steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
+        twin = proto.keys.get(key.identity)
+        if twin is not None and (old is None or twin != old.handle):
+            raise NetlinkError(errno.EEXIST)
+        placed = self._place(block, chain, proto.prio, key, steps, flags, old)
+        made = Filter(
+            handle or proto.new_handle(), key, options.get("classid"), flags, listed, placed, time.monotonic_ns()
+        )
+        if old is not None:
+            proto.keys.pop(old.key.identity, None)
+            if old.placed is not placed and old.placed.handle != placed.handle:
+                self._unplace(old)
+        proto.filters[made.handle] = made
+        proto.keys[key.identity] = made.handle
+        block.chains.setdefault(chain, {})[proto.prio] = proto
+        return made
+
+    def _place(
+        self,
+        block: Block,
+        chain: int,
+        prio: int,
+        key: FlowerKey,
+        steps: tuple[tc_actions.Step, ...],
+        flags: int,
+        old: Filter | None,
+    ) -> Placed:
+        """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
+        refusal: NetlinkError | None = None
+        if not flags & SKIP_HW and not block.egress:
+            try:
+                nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
+                return self._add(Placed(pipeline, rule, 0, nic, pf), old)
+            except NetlinkError as error:
+                refusal = error
+        if flags & SKIP_SW:
+            raise refusal or NetlinkError(errno.EOPNOTSUPP)
+        pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
+        return self._add(Placed(pipeline, rule, 0), old)
+
+    @staticmethod
+    def _add(new: Placed, old: Filter | None) -> Placed:
+        """Install a rule; in place where only the actions of the old one change."""
+        rule = new.rule
+        if old is not None and old.placed.pipeline is new.pipeline:
+            was = old.placed.rule
+            if (was.table, was.in_port, was.priority, was.match) == (
+                rule.table,
+                rule.in_port,
+                rule.priority,
+                rule.match,
+            ):
+                new.pipeline.replace(old.placed.handle, rule.actions)
+                new.handle = old.placed.handle
+                return new
+        try:
+            new.handle = new.pipeline.add(rule)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
+        return new
+
+    @staticmethod
+    def _unplace(one: Filter) -> None:
+        one.placed.pipeline.remove(one.placed.handle)
+
+    def remove(self, block: Block, chain: int, proto: Proto, handle: int) -> Filter:
+        """Remove one filter, and its priority with the last one; ENOENT."""
+        one = proto.filters.pop(handle, None)
+        if one is None:
+            raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
+        proto.keys.pop(one.key.identity, None)
+        proto.next_handle = min(proto.next_handle, handle)
+        self._unplace(one)
+        if not proto.filters:
+            self._drop_proto(block, chain, proto)
+        return one
+
+    def remove_proto(self, block: Block, chain: int, proto: Proto) -> None:
+        """Remove every filter of a priority."""
+        for one in proto.filters.values():
+            self._unplace(one)
+        proto.filters.clear()
+        self._drop_proto(block, chain, proto)
+
+    @staticmethod
+    def _drop_proto(block: Block, chain: int, proto: Proto) -> None:
+        protos = block.chains.get(chain, {})
+        if protos.get(proto.prio) is proto:
+            del protos[proto.prio]
+        if not protos and chain not in block.explicit:
+            block.chains.pop(chain, None)
+
+    def counters(self, filters: list[Filter]) -> list[Counters]:
+        """What each filter has done, as TC counts: software without the Ethernet header, hardware with it."""
+        by_pipeline: dict[int, list[int]] = {}
+        for index, one in enumerate(filters):
+            by_pipeline.setdefault(id(one.placed.pipeline), []).append(index)
+        out = [Counters()] * len(filters)
+        for indexes in by_pipeline.values():
+            read = filters[indexes[0]].placed.pipeline.counters([filters[i].placed.handle for i in indexes])
+            for index, counters in zip(indexes, read, strict=True):
+                one = filters[index]
+                if counters.packets and not one.first_ns:
+                    one.first_ns = counters.used_ns
+                if not one.in_hw:
+                    octets = max(0, counters.bytes - _ETH_HLEN * counters.packets)
+                    counters = Counters(counters.packets, octets, counters.used_ns)
+                out[index] = counters
+        return out
+
+    def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
+        """Every filter."""
+        for qdisc in self.qdiscs.values():
+            for block in (qdisc.ingress, qdisc.egress):
+                for chain, proto in block.protos():
+                    for one in proto.filters.values():
+                        yield block, chain, proto, one
+
+    def _index(self, kind: str, wanted: int) -> int:
+        if wanted:
+            return wanted
+        self._indexes[kind] = self._indexes.get(kind, 0) + 1
+        return self._indexes[kind]

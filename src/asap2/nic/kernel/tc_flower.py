@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flower classifier's keys: attributes to a rule's match, and to what the kernel gives back.
+
+Source: net/sched/cls_flower.c of Linux 6.1: fl_set_key() says what attributes mean, fl_dump_key() what comes back and
+in which order. A key without a mask attribute is matched exactly; an attribute whose mask is all zero is not a key.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.rules import VLAN_PRESENT, Masked, Match
+
+ETH_P_IP: Final = 0x0800
+ETH_P_IPV6: Final = 0x86DD
+ETH_P_ARP: Final = 0x0806
+ETH_P_RARP: Final = 0x8035
+ETH_P_ALL: Final = 0x0003
+VLAN_TYPES: Final = (0x8100, 0x88A8)
+
+IPPROTO_TCP: Final = 6
+IPPROTO_UDP: Final = 17
+IPPROTO_SCTP: Final = 132
+IPPROTO_ICMP: Final = 1
+IPPROTO_ICMPV6: Final = 58
+
+_WIDTHS = {
+    "key_eth_dst": 6,
+    "key_eth_src": 6,
+    "key_ip_tos": 1,
+    "key_ip_ttl": 1,
+    "key_ipv4_src": 4,
+    "key_ipv4_dst": 4,
+    "key_ipv6_src": 16,
+    "key_ipv6_dst": 16,
+    "key_tcp_src": 2,
+    "key_tcp_dst": 2,
+    "key_udp_src": 2,
+    "key_udp_dst": 2,
+    "key_sctp_src": 2,
+    "key_sctp_dst": 2,
+    "key_tcp_flags": 2,
+    "key_icmpv4_type": 1,
+    "key_icmpv4_code": 1,
+    "key_icmpv6_type": 1,
+    "key_icmpv6_code": 1,
+    "key_arp_sip": 4,
+    "key_arp_tip": 4,
+    "key_arp_op": 1,
+    "key_arp_sha": 6,
+    "key_arp_tha": 6,
+    "key_flags": 4,
+}
+"""Octets of each key that has a mask attribute."""
+
+_SUPPORTED: Final = frozenset(
+    {"classid", "act", "flags", "in_hw_count", "indev", "key_eth_type", "key_ip_proto"}
+    | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
+    | {name for key in _WIDTHS for name in (key, f"{key}_mask")}
+)
+"""Attributes that the pipeline can match."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowerKey:
+    """A filter's key: its match, and the attributes that the kernel gives back for it, in order."""
+
+    match: Match
+    dump: tuple[tuple[str, Any], ...]
+    identity: tuple[tuple[str, int, int], ...]
+    """The masked key: two filters of one priority may not share it."""
+
+
+class _Keys:
+    """The keys of one filter by name: value and mask as integers."""
+
+    def __init__(self, options: Attrs) -> None:
+        self._options = options
+        self.values: dict[str, tuple[int, int]] = {}
+
+    def masked(self, name: str) -> tuple[int, int]:
+        """Value and mask of a key with a mask attribute; (0, 0) for none."""
+        found = self.values.get(name)
+        if found is not None:
+            return found
+        raw = self._options.get(name)
+        if raw is None:
+            return 0, 0
+        width = _WIDTHS[name]
+        mask_raw = self._options.get(f"{name}_mask")
+        value = int.from_bytes(raw, "big") if isinstance(raw, bytes) else int(raw)
+        if mask_raw is None:
+            mask = (1 << 8 * width) - 1
+        else:
+            mask = int.from_bytes(mask_raw, "big") if isinstance(mask_raw, bytes) else int(mask_raw)
+        self.values[name] = (value & mask, mask)
+        return self.values[name]
+
+
+def parse(options: Attrs, protocol: int) -> FlowerKey:
+    """The key in a filter's options; *protocol* is the filter's (0x0003: all).
+
+    Raises:
+        NetlinkError: EOPNOTSUPP for a key that the pipeline has not; EINVAL where the kernel refuses the key.
+    """
+    unknown = [name for name in options if name not in _SUPPORTED and _counts(options, name)]
+    if unknown:
+        text = f"flower key {str(unknown[0]).removeprefix('key_')} is not supported"
+        raise NetlinkError(errno.EOPNOTSUPP, text)
+    keys = _Keys(options)
+    fields: dict[str, Masked] = {}
+    dump: list[tuple[str, Any]] = []
+    _ethernet(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
+    ethertype = _ethertype_and_vlans(options, fields, dump, protocol)
+    _ip(keys, options, fields, dump, ethertype)
+    if ethertype in (ETH_P_ARP, ETH_P_RARP):
+        _arp(keys, fields, dump)
+    value, mask = keys.masked("key_flags")
+    if mask:
+        if mask & 3:
+            fields["ip_frag"] = Masked(value & 3, mask & 3)
+        dump += [("key_flags", value), ("key_flags_mask", mask)]
+    identity = tuple(sorted((name, masked.value, masked.mask) for name, masked in fields.items()))
+    return FlowerKey(Match(**fields), tuple(dump), identity)
+
+
+def _counts(options: Attrs, name: Any) -> bool:
+    """Whether an attribute that is not supported asks for anything: a mask of zero does not."""
+    if isinstance(name, str) and name.endswith("_mask"):
+        return bool(_number(options[name])) and name.removesuffix("_mask") not in options
+    mask = options.get(f"{name}_mask")
+    return mask is None or bool(_number(mask))
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bytes):
+        return int.from_bytes(value, "big")
+    return value if isinstance(value, int) else 1
+
+
+def _put(
+    keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], pairs: Iterable[tuple[str, str]], bits: int = 0
+) -> None:
+    """Match and dump each (attribute, field); *bits* limits the match to the field's width."""
+    for name, target in pairs:
+        value, mask = keys.masked(name)
+        if not mask:
+            continue
+        limit = (1 << bits) - 1 if bits else -1
+        if mask & limit:
+            fields[target] = Masked(value & mask & limit, mask & limit)
+        width = _WIDTHS[name]
+        if isinstance(keys._options[name], bytes):
+            dump += [(name, value.to_bytes(width, "big")), (f"{name}_mask", mask.to_bytes(width, "big"))]
+        else:
+            dump += [(name, value), (f"{name}_mask", mask)]
+
+
+def _ethernet(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], names: tuple[str, ...]) -> None:
+    _put(keys, fields, dump, [(name, name.removeprefix("key_")) for name in names])
+
+
+def _ethertype_and_vlans(
+    options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], protocol: int
+) -> int | None:
+    """Match tags and the payload's type; the type (None: any). The filter's protocol is part of what is matched."""
+    ethertype = options.get("key_eth_type")
+    tags: list[tuple[str, int]] = []
+    outer = ethertype
+    if ethertype in VLAN_TYPES:
+        tags.append(("vlan", ethertype))
+        ethertype = options.get("key_vlan_eth_type")
+        if ethertype in VLAN_TYPES:
+            tags.append(("cvlan", ethertype))
+            ethertype = options.get("key_cvlan_eth_type")
+    if ethertype is not None:
+        fields["eth_type"] = Masked(ethertype, 0xFFFF)
+        dump.append(("key_eth_type", ethertype))
+    for tag, tpid in tags:
+        _vlan(options, fields, dump, tag, tpid)
+    if len(tags) == 2:
+        dump.append(("key_vlan_eth_type", tags[1][1]))
+        if ethertype is not None:
+            dump.append(("key_cvlan_eth_type", ethertype))
+    elif tags and ethertype is not None:
+        dump.append(("key_vlan_eth_type", ethertype))
+    _protocol(fields, protocol if protocol != ETH_P_ALL else outer, bool(tags))
+    return ethertype
+
+
+def _protocol(fields: dict[str, Masked], protocol: int | None, tagged: bool) -> None:
+    """What the filter's protocol, compared with the outermost type of the packet, says of tags (tc_skb_protocol)."""
+    if protocol is None:
+        return
+    if protocol in VLAN_TYPES:
+        if not tagged:
+            fields.setdefault("vlan_tci", Masked(VLAN_PRESENT, VLAN_PRESENT))
+        fields["vlan_tpid"] = Masked(protocol, 0xFFFF)
+        return
+    fields.setdefault("vlan_tci", Masked(0, VLAN_PRESENT))
+    fields.setdefault("eth_type", Masked(protocol, 0xFFFF))
+
+
+def _vlan(options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], tag: str, tpid: int) -> None:
+    value, mask = VLAN_PRESENT, VLAN_PRESENT
+    vid, prio = options.get(f"key_{tag}_id"), options.get(f"key_{tag}_prio")
+    if vid is not None:
+        value, mask = value | vid & 0xFFF, mask | 0xFFF
+        dump.append((f"key_{tag}_id", vid & 0xFFF))
+    if prio is not None:
+        value, mask = value | (prio & 7) << 13, mask | 7 << 13
+        dump.append((f"key_{tag}_prio", prio & 7))
+    fields[f"{tag}_tci"] = Masked(value, mask)
+    if tag == "vlan":
+        fields["vlan_tpid"] = Masked(tpid, 0xFFFF)
+
+
+def _ip(
+    keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], ethertype: int | None
+) -> None:
+    if ethertype not in (ETH_P_IP, ETH_P_IPV6):
+        return
+    proto = options.get("key_ip_proto")
+    if proto is not None:
+        fields["ip_proto"] = Masked(proto, 0xFF)
+        dump.append(("key_ip_proto", proto))
+    _put(keys, fields, dump, (("key_ip_tos", "ip_tos"), ("key_ip_ttl", "ip_ttl")))
+    version = "ipv4" if ethertype == ETH_P_IP else "ipv6"
+    _put(keys, fields, dump, ((f"key_{version}_src", "ip_src"), (f"key_{version}_dst", "ip_dst")))
+    if proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
+        name = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}[proto]
+        _put(keys, fields, dump, ((f"key_{name}_src", "l4_src"), (f"key_{name}_dst", "l4_dst")))
+        if proto == IPPROTO_TCP:
+            _put(keys, fields, dump, (("key_tcp_flags", "tcp_flags"),), bits=12)
+    elif (version, proto) in (("ipv4", IPPROTO_ICMP), ("ipv6", IPPROTO_ICMPV6)):
+        name = "icmpv4" if version == "ipv4" else "icmpv6"
+        _put(keys, fields, dump, ((f"key_{name}_type", "l4_src"), (f"key_{name}_code", "l4_dst")))
+
+
+def _arp(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
+    _put(
+        keys,
+        fields,
+        dump,
+        (
+            ("key_arp_sip", "ip_src"),
+            ("key_arp_tip", "ip_dst"),
+            ("key_arp_op", "ip_proto"),
+            ("key_arp_sha", "arp_sha"),
+            ("key_arp_tha", "arp_tha"),
+        ),
+    )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a TC filter's rule runs: in the NIC's eSwitch as mlx5 would offload it, or in the node's software pipeline.
+
+Refusals carry the text of mlx5's extended acknowledgements (mlx5/core/en_tc.c and en/tc/).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import EswitchMode, Nic, Pf
+from asap2.nic.kernel import tc_actions
+from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.rules import Action, Goto, Match, Output, Pass, Rule
+from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.veth import pf_port, representor_port, vf_port, wire_port
+
+
+def _refuse(text: str) -> NetlinkError:
+    return NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {text}")
+
+
+@dataclass(slots=True)
+class Placed:
+    """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
+
+    pipeline: Pipeline
+    rule: Rule
+    handle: int
+    nic: Nic | None = None
+    pf: Pf | None = None
+
+
+def tc_offload_enabled(device: NetDev) -> bool:
+    """The feature hw-tc-offload: representors start with it on, an uplink with it off (mlx5e_build_rep_netdev)."""
+    if device.pf is None:
+        return False
+    return device.pf.hw_tc_offload.get(device.offload_key, device.role is Role.REPRESENTOR)
+
+
+class Offloader:
+    """Places rules for the TC face."""
+
+    def __init__(self, netdevs: NetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts) -> None:
+        self._netdevs = netdevs
+        self._silicon = silicon
+        self._node = node
+
+    def hardware(
+        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+        """The eSwitch rule of a filter on device *ifindex*; NetlinkError says why there can be none."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.nic is None or device.pf is None:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        nic, pf = device.nic, device.pf
+        if device.role not in (Role.PF, Role.REPRESENTOR) or pf.mode is not EswitchMode.SWITCHDEV:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if not tc_offload_enabled(device):
+            raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        in_port = wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
+        host = pf_port(pf.index) if device.vf is None else representor_port(pf.index, device.vf.index)
+
+        def output(step: tc_actions.Mirred) -> int:
+            return self._vport(nic, pf, step)
+
+        actions = tc_actions.to_rule(steps, output, lambda: Output(host))
+        self._check(chain, actions)
+        rule = Rule(chain, in_port, prio, match, actions)
+        pipeline = self._silicon(nic)
+        reason = pipeline.supports(rule)
+        if reason is not None:
+            raise _refuse(reason)
+        return nic, pf, pipeline, rule
+
+    def software(
+        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> tuple[Pipeline, Rule]:
+        """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
+
+        def output(step: tc_actions.Mirred) -> int:
+            device = self._netdevs.by_ifindex(step.ifindex)
+            internal = device is not None and device.role is Role.INTERNAL
+            if step.ingress != internal:
+                way = "ingress" if step.ingress else "egress"
+                raise NetlinkError(errno.EOPNOTSUPP, f"mirred {way} to this kind of device is not supported")
+            self._node.sent_to(step.ifindex)
+            return step.ifindex
+
+        actions = tc_actions.to_rule(steps, output, Pass)
+        rule = Rule(chain, ifindex, prio, match, actions)
+        reason = self._node.pipeline.supports(rule)
+        if reason is not None:
+            raise NetlinkError(errno.EOPNOTSUPP, reason)
+        return self._node.pipeline, rule
+
+    def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
+        device = self._netdevs.by_ifindex(step.ifindex)
+        if step.ingress:
+            raise _refuse("mirred ingress is not supported")
+        if device is None or device.nic is not nic or device.pf is not pf or device.role is Role.VF:
+            raise _refuse("devices are not on same switch HW, can't offload forwarding")
+        return wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
+
+    @staticmethod
+    def _check(chain: int, actions: tuple[Action, ...]) -> None:
+        for action in actions:
+            if isinstance(action, Goto) and action.table <= chain:
+                raise _refuse("Goto earlier chain is not supported")
+            if isinstance(action, Pass):
+                raise _refuse("Rule must have at least one forward/drop action")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which netdevs of the node run the node's pipeline, and what for: TC rules, Open vSwitch's datapath, or both.
+
+The pipeline's port id of a device is its ifindex. A device that is only sent to has a port too, without a program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asap2.nic.rules import OVS_TABLE
+from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+
+
+@dataclass(slots=True)
+class _Use:
+    tc: bool = False
+    vport: bool = False
+    attached: bool = False
+
+
+class NodePorts:
+    """The node pipeline's ports."""
+
+    def __init__(self, pipeline: Pipeline, is_internal: Callable[[int], bool]) -> None:
+        self.pipeline = pipeline
+        self.is_internal = is_internal
+        self._uses: dict[int, _Use] = {}
+
+    def use_tc(self, ifindex: int, on: bool) -> None:
+        """The device has, or no longer has, an ingress qdisc."""
+        self._use(ifindex).tc = on
+        self._apply(ifindex)
+
+    def use_vport(self, ifindex: int, on: bool) -> None:
+        """The device is, or no longer is, a port of the Open vSwitch datapath."""
+        self._use(ifindex).vport = on
+        self._apply(ifindex)
+
+    def sent_to(self, ifindex: int) -> None:
+        """A rule sends to the device."""
+        if ifindex not in self._uses:
+            self._use(ifindex)
+            self._apply(ifindex)
+
+    def gone(self, ifindex: int) -> None:
+        """The device is no more, and its program with it."""
+        if self._uses.pop(ifindex, None) is not None:
+            self.pipeline.remove_port(ifindex)
+
+    def known(self) -> list[int]:
+        """Every device that has a port."""
+        return list(self._uses)
+
+    def _use(self, ifindex: int) -> _Use:
+        return self._uses.setdefault(ifindex, _Use())
+
+    def _apply(self, ifindex: int) -> None:
+        use = self._uses[ifindex]
+        internal = self.is_internal(ifindex)
+        tables = ((0,) if use.tc else ()) + ((OVS_TABLE,) if use.vport else ())
+        self.pipeline.set_port(
+            Port(
+                ifindex,
+                ifindex,
+                PortKind.INTERNAL if internal else PortKind.NODE,
+                deliver=Deliver.INGRESS if internal else Deliver.EGRESS,
+                tables=tables,
+                miss=Miss.UPCALL if use.vport else Miss.PASS,
+            )
+        )
+        hook = "egress" if internal else "ingress"
+        if tables and not use.attached:
+            self.pipeline.attach(ifindex, None, hook)
+            use.attached = True
+        elif not tables and use.attached:
+            with contextlib.suppress(OSError):
+                self.pipeline.detach(ifindex, None, hook)
+            use.attached = False
