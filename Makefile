@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` set up what is missing, then do their job. ARGS passes options on: make demo ARGS=--keep
+.PHONY: help setup demo test lint bench clean
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+
+help:
+	@echo 'make demo    the getting-started procedure on two software hypervisors (as root; ARGS=--keep leaves them up)'
+	@echo 'make test    lint, unit tests and system tests (as root)'
+	@echo 'make bench   throughput, packet rate, latency and CPU of five paths; writes build/bench.json and build/bench.png'
+	@echo 'make setup   only the set-up that all of these begin with'
+	@echo 'make lint    ruff, mypy --strict, import-linter'
+	@echo 'make clean   remove what was built in this checkout, .venv included'
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(BIN)/asap2 demo $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports | tail -n 3
+
+test: lint
+	@$(BIN)/pytest $(ARGS)
+
+bench: setup
+	@mkdir -p build
+	@$(BIN)/asap2 bench --json build/bench.json $(ARGS)
+
+clean:
+	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src -name '*.o' -delete -o -name '*.so' -delete

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 lab up FILE | down | ls``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests from a TOML file.", no_args_is_help=True)
+
+
+@app.command()
+def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="The topology (docs/lab.md).")]) -> None:
+    """Bring up the lab that FILE describes."""
+    from asap2.lab.lab import Lab
+    from asap2.lab.topology import load
+
+    Lab().up(load(file))
+
+
+@app.command()
+def down() -> None:
+    """Take the lab down, whatever state it is in; nothing of it stays."""
+    from asap2.lab.lab import Lab
+
+    if not Lab().down():
+        typer.echo("no lab is up", err=True)
+
+
+@app.command()
+def ls(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Tell what the lab consists of."""
+    from asap2.cli.tables import print_json, print_lab
+    from asap2.lab.lab import Lab
+
+    description = Lab().describe()
+    if as_json:
+        print_json(description)
+    elif description is None:
+        typer.echo("no lab is up", err=True)
+    else:
+        print_lab(description)
+
+
+command = typer.main.get_command(app)

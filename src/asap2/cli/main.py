@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``asap2``: finds the verb's module, and turns every failure into one sentence and an exit status."""
+
+from __future__ import annotations
+
+import sys
+
+from asap2.errors import Asap2Error
+
+VERBS = ("lab", "exec", "shell")
+"""Each is a module of this package with an attribute ``command``, imported when it is asked for."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line *arguments* (the process's own when None); the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        if len(words) > 2 and words[0] == "exec" and not words[1].startswith("-"):
+            from asap2.cli.exec import execute  # without typer, which takes longer to import than all else
+
+            execute(words[1], words[2:])
+        from asap2.cli.verbs import run
+
+        return run(words, VERBS)
+    except Asap2Error as error:
+        print(f"asap2: {error}", file=sys.stderr)
+        return error.status
+    except PermissionError as error:
+        print(f"asap2: this needs root ({error.filename or 'an operation'}: {error.strerror})", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"asap2: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("asap2: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

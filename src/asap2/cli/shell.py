@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 shell NODE|GUEST``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from asap2.lab.enter import replace_process
+from asap2.lab.layout import layout
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Where.")]) -> None:
+    """Open a shell inside a node or guest."""
+    replace_process(layout().bundle(name), [os.environ.get("SHELL") or "/bin/bash"])
+
+
+command = typer.main.get_command(app)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print: a result as JSON, or as tables for people."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(data: Any) -> None:
+    """Print *data* as JSON."""
+    print(json.dumps(data, indent=2))
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table in the style of all of ours."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column)
+    return made
+
+
+def print_lab(lab: dict[str, Any]) -> None:
+    """Print what :meth:`asap2.lab.lab.Lab.describe` gives."""
+    nodes = table(
+        f"Nodes, up since {lab['since']}", "node", "daemon", "processes", "NIC", "model", "netdev", "PCI", "VFs"
+    )
+    for node in lab["nodes"]:
+        daemon = f"pid {node['daemon']}" if node["daemon"] else "[red]down[/red]"
+        start = (node["name"], daemon, str(node["processes"]))
+        for nic in node["nics"]:
+            netdevs, addresses = "\n".join(nic["netdevs"]), "\n".join(nic["netdevs"].values())
+            nodes.add_row(*start, nic["name"], nic["model"], netdevs, addresses, f"0 to {nic['total_vfs']}")
+            start = ("", "", "")
+        if not node["nics"]:
+            nodes.add_row(*start, "none")
+    console = Console()
+    console.print(nodes)
+    if lab["cables"]:
+        cables = table("Cables", "from", "to")
+        for ends in lab["cables"]:
+            cables.add_row(*ends)
+        console.print(cables)
+    if lab["guests"]:
+        guests = table("Guests", "guest", "node", "VF", "device", "MAC", "address", "processes")
+        for guest in lab["guests"]:
+            words = [guest[key] or "" for key in ("name", "node", "vf", "device", "mac", "address")]
+            guests.add_row(*words, str(guest["processes"]))
+        console.print(guests)

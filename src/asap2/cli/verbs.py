@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the command ``asap2`` as typer sees them: a group that imports each when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from asap2.errors import UsageError
+
+
+class Verbs(TyperGroup):
+    """The verbs, each a module of :mod:`asap2.cli`, imported one by one."""
+
+    verbs: tuple[str, ...] = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """The names of all."""
+        return list(self.verbs)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """The verb called *cmd_name*, or None."""
+        return importlib.import_module(f"asap2.cli.{cmd_name}").command if cmd_name in self.verbs else None
+
+
+def run(words: list[str], verbs: tuple[str, ...]) -> int:
+    """Run the command line *words*; the exit status. UsageError for what makes no sense."""
+    root = Verbs(
+        name="asap2",
+        help="Open vSwitch hardware offload on software ConnectX NICs.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    root.verbs = verbs
+    try:
+        status = root.main(words or ["--help"], prog_name="asap2", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        if not explain():  # the help was asked for by giving no argument, and has been shown
+            return UsageError.status
+        verb = f" {words[0]}" if words and words[0] in verbs else ""
+        raise UsageError(f"{explain().rstrip('.')}; `asap2{verb} --help` shows the usage") from None
+    return status if isinstance(status, int) else 0
+
+
+def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
+    """The verb ``exec`` around *execute*, whose own module does without typer."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+    def exec_(
+        name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Where.")],
+        words: Annotated[list[str], typer.Argument(metavar="CMD…", help="The command and its arguments.")],
+    ) -> None:
+        """Run an unmodified program inside a node or guest. Its exit status is this command's."""
+        execute(name, words)
+
+    return typer.main.get_command(app)

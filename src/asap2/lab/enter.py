@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entering the namespaces of a node or guest; `asap2 exec` is little more, so this module imports little."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from asap2.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from typing import NoReturn
+
+KINDS = {"net": CLONE_NEWNET, "uts": CLONE_NEWUTS, "mnt": CLONE_NEWNS}
+"""Kinds of namespace in the order in which they are entered: the mount namespace last, paths change with it."""
+
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""Exit statuses that shells give for a command that cannot be run (POSIX, Shell Command Language, 2.8.2)."""
+
+
+def enter(bundle: Path, kinds: Iterable[str] = KINDS) -> None:
+    """Move this process, which must have one thread, into those namespaces of *bundle* that it keeps.
+
+    The working directory stays where the path leads to in the new tree; where it leads nowhere, it becomes the root.
+    """
+    directory = os.getcwd()
+    found = []
+    for kind in [kind for kind in KINDS if kind in kinds and (bundle / kind).exists()]:
+        found.append((os.open(bundle / kind, os.O_RDONLY | os.O_CLOEXEC), KINDS[kind]))
+    for descriptor, flag in found:
+        setns(descriptor, flag)
+        os.close(descriptor)
+    try:
+        os.chdir(directory)
+    except OSError:
+        os.chdir("/")
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with the directories of system programs in PATH."""
+    path = os.environ.get("PATH", "").split(":")
+    return os.environ | {"PATH": ":".join([*filter(None, path), *(d for d in SYSTEM_PATH if d not in path)])}
+
+
+def replace_process(bundle: Path, command: Sequence[str]) -> NoReturn:
+    """Become *command* inside *bundle*'s namespaces, so that signals and the exit status are its own."""
+    enter(bundle)
+    try:
+        os.execvpe(command[0], list(command), environment())
+    except OSError as error:
+        print(f"asap2: {command[0]}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE) from None

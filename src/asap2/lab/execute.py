@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running unmodified programs inside nodes and guests."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from asap2.errors import Asap2Error
+from asap2.lab.enter import enter, environment
+
+
+def start(bundle: Path, command: Sequence[str], *, stdin: int | IO[str] = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """Start *command* inside *bundle*'s namespaces, its output and errors in one pipe, as text."""
+    return subprocess.Popen(
+        list(command),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment(),
+        preexec_fn=lambda: enter(bundle),
+    )
+
+
+def run(bundle: Path, *command: str) -> str:
+    """The output of *command* run inside *bundle*'s namespaces; Asap2Error with its words when it fails."""
+    process = start(bundle, command)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise Asap2Error(f"{bundle.parent.name}: `{' '.join(command)}` failed: {' '.join(output.split())}")
+    return output
+
+
+def ip(netns: Path, *lines: str) -> None:
+    """Have iproute2's ip do *lines*, each its arguments, in the network namespace kept at *netns*.
+
+    The program runs in this process's mount namespace: what it asks goes to the kernel itself.
+    """
+    done = subprocess.run(
+        ["nsenter", f"--net={netns}", "ip", "-batch", "-"],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    if done.returncode:
+        raise Asap2Error(f"`ip` with {'; '.join(lines)!r} failed: {' '.join(done.stderr.split())}")

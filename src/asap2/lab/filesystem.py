@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node or guest sees of the file system: the machine's own tree, with places of its own laid over it.
+
+A *view* is made in a new mount namespace. /run is fresh; what is written to /etc, /usr/local and /var/log stays in the
+view (overlayfs over the machine's); Open vSwitch's directories are empty; /sys is that of the view's own network
+namespace. A node besides has the NIC's faces: the FUSE tree over parts of /sys, the netlink redirect library in
+/etc/ld.so.preload, and a systemctl that runs Open vSwitch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asap2.lab.child import Child
+from asap2.lab.enter import enter
+from asap2.lab.syscalls import (
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    attach_tree,
+    bind,
+    clone_tree,
+    detach,
+    mount,
+)
+
+OVERLAID = ("/etc", "/usr/local", "/var/log")
+OPENVSWITCH = ("/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch")
+"""Where Debian's Open vSwitch keeps its database and its logs."""
+
+FACES = ("bus/pci", "class/net", "devices", "module")
+"""The parts of /sys that the node's daemon serves."""
+
+REDIRECT = "/usr/local/lib/asap2/redirect.so"
+SYSTEMCTL = "/usr/local/bin/systemctl"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What to lay over the machine's tree. ``files`` maps paths below one of :data:`OVERLAID` to contents and mode;
+    ``binds`` maps paths of the view to directories or files of the machine; ``sysfs`` is a mounted sysfs of the
+    view's network namespace, or None to mount one; ``hidden`` is the lab's root, which nobody sees from inside."""
+
+    hostname: str
+    hidden: Path
+    files: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    binds: dict[str, Path] = field(default_factory=dict)
+    sysfs: Path | None = None
+
+
+def node_files(redirect: Path) -> dict[str, tuple[bytes, int]]:
+    """The files that make a node of a view: *redirect* is the library as built."""
+    shim = f'#!/bin/sh\nexec {sys.executable} -m asap2.lab.openvswitch "$@"\n'
+    return {
+        REDIRECT: (redirect.read_bytes(), 0o755),
+        SYSTEMCTL: (shim.encode(), 0o755),
+        "/etc/ld.so.preload": (f"{REDIRECT}\n".encode(), 0o644),
+    }
+
+
+def lay_out(view: View) -> None:
+    """Make the calling process's mount namespace, which must be new, into *view*."""
+    binds = {target: clone_tree(source) for target, source in view.binds.items()}
+    sysfs = clone_tree(view.sysfs) if view.sysfs else None
+    kept = [(path, clone_tree(path)) for path in _mounts_below("/sys")]
+
+    _overlay(view)
+    with contextlib.suppress(OSError):
+        detach(view.hidden)
+
+    mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for directory, mode in (("/run/lock", 0o1777), ("/run/netns", 0o755)):
+        os.mkdir(directory)
+        os.chmod(directory, mode)
+    for target, tree in binds.items():
+        _place(tree, target)
+    for directory in OPENVSWITCH:
+        _empty(directory)
+
+    if os.path.ismount("/sys"):
+        detach("/sys")
+    if sysfs is None:
+        mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    else:
+        attach_tree(sysfs, "/sys")
+    for path, tree in kept:
+        with contextlib.suppress(FileNotFoundError):
+            attach_tree(tree, path)
+    if os.path.isdir("/proc/bus/pci"):
+        mount("tmpfs", "/proc/bus/pci", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV, "mode=755")
+    if SYSTEMCTL in view.files and os.path.exists("/usr/bin/systemctl"):
+        bind(SYSTEMCTL, "/usr/bin/systemctl")
+
+
+def _overlay(view: View) -> None:
+    """Lay an overlay over each of OVERLAID; their upper layers live on a tmpfs that is then taken out of the tree."""
+    files = {
+        **view.files,
+        "/etc/hostname": (f"{view.hostname}\n".encode(), 0o644),
+        "/etc/hosts": (f"127.0.0.1 localhost {view.hostname}\n::1 localhost\n".encode(), 0o644),
+    }
+    with contextlib.suppress(OSError):
+        files["/etc/resolv.conf"] = (Path("/etc/resolv.conf").read_bytes(), 0o644)
+    staging = view.hidden
+    mount("tmpfs", staging, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for number, lower in enumerate(OVERLAID):
+        upper, work = staging / f"upper{number}", staging / f"work{number}"
+        for directory in (upper, work):
+            directory.mkdir()
+        shutil.copystat(lower, upper)
+        for path, (content, mode) in files.items():
+            if path.startswith(f"{lower}/"):
+                target = upper / path[len(lower) + 1 :]
+                _directories_like(Path(path).parent, target.parent)
+                target.write_bytes(content)
+                target.chmod(mode)
+        mount("overlay", lower, "overlay", options=f"lowerdir={lower},upperdir={upper},workdir={work}")
+    detach(staging)
+
+
+def _directories_like(original: Path, copy: Path) -> None:
+    """Make directory *copy* and its missing parents, with the modes of the originals where there are any."""
+    if copy.exists():
+        return
+    _directories_like(original.parent, copy.parent)
+    copy.mkdir()
+    if original.exists():
+        shutil.copystat(original, copy)
+
+
+def _place(tree: int, target: str) -> None:
+    """Put *tree* at *target*, making the mountpoint, a file or directory as the tree's root is."""
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.isdir(f"/proc/self/fd/{tree}"):
+        path.mkdir(exist_ok=True)
+    else:
+        path.touch()
+    attach_tree(tree, target)
+    os.close(tree)
+
+
+def _empty(directory: str) -> None:
+    """Cover *directory* with an empty one. Where the parent is the machine's own, nothing is made in it."""
+    if not os.path.isdir(directory):
+        if not directory.startswith(OVERLAID):
+            return
+        os.makedirs(directory)
+    mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+
+
+def _mounts_below(directory: str) -> Iterator[str]:
+    """Where something is mounted below *directory*, without what is mounted below that."""
+    found: list[str] = []
+    with open("/proc/self/mountinfo") as table:
+        for line in table:
+            path = line.split()[4].encode().decode("unicode_escape")
+            if path.startswith(f"{directory}/") and not any(path == top or path.startswith(f"{top}/") for top in found):
+                found.append(path)
+    yield from found
+
+
+def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
+    """Lay the FUSE tree mounted at *served* over the node's /sys, in place of one that was laid there before.
+
+    *realsys* is the node's real sysfs, whose devices/system shows through. After the death of the FUSE server the old
+    tree answers ENOTCONN; it is taken away first.
+    """
+
+    def lay() -> None:
+        faces = [(f"/sys/{part}", clone_tree(served / part)) for part in FACES]
+        faces.append(("/sys/devices/system", clone_tree(realsys / "devices/system")))
+        enter(bundle, ["mnt"])
+        for path in ("/sys/devices", "/sys/class/net", "/sys/bus/pci", "/sys/module"):
+            _uncover(path)
+        for path, tree in faces:
+            attach_tree(tree, path)
+
+    Child(lay).result()
+
+
+def _uncover(path: str) -> None:
+    """Take away everything that is mounted on *path* itself."""
+    while True:
+        try:
+            detach(path)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return

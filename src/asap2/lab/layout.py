@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where everything of a running lab is: the names of its files and directories, below one private tmpfs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from asap2.errors import UsageError
+
+ROOT_VARIABLE = "ASAP2_LAB"
+"""Environment variable that puts a lab elsewhere than :data:`DEFAULT_ROOT`, so that two can be up at once."""
+DEFAULT_ROOT = "/run/asap2"
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
+"""What a node, guest or NIC may be called: a host name's label (RFC 1123), in lower case."""
+
+
+class Layout:
+    """The lab below *root*."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def record(self) -> Path:
+        """What the lab consists of, as JSON, written when it is up."""
+        return self.root / "lab.json"
+
+    def node(self, name: str) -> Path:
+        """The directory of a node."""
+        return self.root / "nodes" / name
+
+    def guest(self, name: str) -> Path:
+        """The directory of a guest."""
+        return self.root / "guests" / name
+
+    def silicon(self, node: str, nic: int) -> Path:
+        """The network namespace of the silicon of a node's NIC number *nic*."""
+        return self.node(node) / "nics" / str(nic) / "net"
+
+    def bundle(self, name: str) -> Path:
+        """The namespaces of the node or guest called *name*; UsageError when there is none."""
+        if NAME.fullmatch(name):
+            for directory in (self.node(name), self.guest(name)):
+                if (directory / "ns" / "net").exists():
+                    return directory / "ns"
+        if not self.root.exists():
+            raise UsageError(f"there is no {name}: no lab is up; `asap2 lab up FILE` makes one")
+        known = sorted([*_names(self.root / "nodes"), *_names(self.root / "guests")])
+        raise UsageError(f"the lab has no node or guest {name!r}; it has {', '.join(known) or 'none'}")
+
+
+def layout() -> Layout:
+    """The lab of this machine, or the one that the environment names."""
+    return Layout(Path(os.environ.get(ROOT_VARIABLE, DEFAULT_ROOT)))
+
+
+def _names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.is_dir() else []

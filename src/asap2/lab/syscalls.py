@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The system calls about namespaces and mounts that Python 3.11 lacks, by ctypes over the C library.
+
+Each raises :class:`OSError` with the kernel's errno and the path concerned. Man pages: unshare(2), setns(2), mount(2),
+umount2(2); for open_tree and move_mount (Linux 5.2) include/uapi/linux/mount.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+CLONE_NEWNS = 0x0002_0000
+CLONE_NEWUTS = 0x0400_0000
+CLONE_NEWNET = 0x4000_0000
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x4_0000
+MS_SLAVE = 0x8_0000
+
+MNT_DETACH = 0x2
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+"""The numbers are the same on every architecture since Linux 5.2."""
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 0x1
+_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.syscall.restype = ctypes.c_long
+
+
+def _checked(result: int, what: Path | str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(what) or None)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Give this process new namespaces of the kinds in *flags* (CLONE_NEW*)."""
+    _checked(_libc.unshare(flags))
+
+
+def setns(fd: int, kind: int) -> None:
+    """Join the namespace open at *fd*, which is of *kind* (CLONE_NEW*, or 0 for any)."""
+    _checked(_libc.setns(fd, kind))
+
+
+def mount(source: Path | str, target: Path | str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """Mount *source* of file system *kind* on *target*."""
+    _checked(
+        _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode() or None, flags, options.encode() or None),
+        target,
+    )
+
+
+def bind(source: Path | str, target: Path | str) -> None:
+    """Make *source* (a file or a directory, without the mounts below it) appear at *target* as well."""
+    mount(source, target, flags=MS_BIND)
+
+
+def detach(target: Path | str) -> None:
+    """Unmount *target* and all below it from the tree, now; the last user's leaving ends it (umount -l)."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
+
+
+def clone_tree(path: Path | str) -> int:
+    """A file descriptor of a copy, belonging to no tree yet, of what is mounted at *path* and below."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+    path_bytes = ctypes.c_char_p(os.fsencode(path))
+    return _checked(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path_bytes, ctypes.c_uint(flags)), path)
+
+
+def attach_tree(tree: int, target: Path | str) -> None:
+    """Put the copy that :func:`clone_tree` gave at *target*, which may be in another mount namespace by now."""
+    empty, path = ctypes.c_char_p(b""), ctypes.c_char_p(os.fsencode(target))
+    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+    _checked(_libc.syscall(_SYS_MOVE_MOUNT, tree, empty, _AT_FDCWD, path, flags), target)

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topology file: which nodes, NICs, cables and guests a lab has, from strict TOML (documented in docs/lab.md).
+
+:func:`load` gives frozen classes in which every reference is resolved and every limit checked; what is wrong with a
+file comes as a :class:`TopologyError` whose one sentence names the key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asap2.errors import UsageError
+from asap2.lab.layout import NAME
+from asap2.nic.model import MODELS
+
+NETDEV_NAME_MAX = 15
+"""Characters in a network device's name: IFNAMSIZ - 1 (include/uapi/linux/if.h)."""
+NODE_NAME_MAX = 32
+"""Characters in the name of a node or guest; it is a host name, and part of socket paths."""
+NIC_NAME_MAX = 15
+VFS_MAX = 127
+"""Virtual functions a physical function can have on a ConnectX."""
+
+PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
+"""Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""
+DEVICE = re.compile(r"[^\s/:%]+")
+"""A network device's name as the kernel's dev_valid_name() takes it; the per cent sign would be a pattern."""
+
+
+class TopologyError(UsageError):
+    """The topology file is wrong; the text says where and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A software ConnectX. ``vfs`` is what sriov_numvfs is set to when the lab comes up; ``switchdev`` whether the
+    eSwitch is put into that mode then, with hw-tc-offload on."""
+
+    name: str
+    index: int
+    model: str
+    pci: str
+    ports: int
+    total_vfs: int
+    vfs: int
+    switchdev: bool
+
+    @property
+    def bus(self) -> str:
+        """The PCI domain and bus, as ``0000:03``."""
+        return self.pci[:7]
+
+    def netdev(self, port: int) -> str:
+        """The name of the physical function's network device, as systemd-udevd gives it."""
+        return f"enp{int(self.pci[5:7], 16)}s0f{port}"
+
+    def vf_netdev(self, port: int, vf: int) -> str:
+        """The name of a virtual function's network device."""
+        return f"{self.netdev(port)}v{vf}"
+
+    def pf_address(self, port: int) -> str:
+        """The PCI address of a physical function."""
+        return f"{self.bus}:00.{port}"
+
+    def vf_address(self, port: int, vf: int) -> str:
+        """The PCI address of a virtual function: they follow the physical functions, port by port."""
+        devfn = 2 + port * self.total_vfs + vf
+        return f"{self.bus}:{devfn >> 3:02x}.{devfn & 7}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A hypervisor."""
+
+    name: str
+    nics: tuple[Nic, ...]
+    openvswitch: bool
+
+    def nic(self, name: str) -> Nic | None:
+        """The NIC called *name*, if there is one."""
+        return next((nic for nic in self.nics if nic.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a cable: a port of a NIC."""
+
+    node: str
+    nic: str
+    index: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """Joins the uplinks of two ports."""
+
+    ends: tuple[End, End]
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A namespace that holds a virtual function of ``node`` as ``device``."""
+
+    name: str
+    node: str
+    nic: Nic
+    port: int
+    vf: int
+    device: str
+    mac: str | None
+    address: str | None
+
+    @property
+    def vf_netdev(self) -> str:
+        """The name that the virtual function's network device has in the node."""
+        return self.nic.vf_netdev(self.port, self.vf)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A whole lab."""
+
+    nodes: tuple[Node, ...]
+    cables: tuple[Cable, ...] = ()
+    guests: tuple[Guest, ...] = ()
+    source: str = field(default="", compare=False)
+
+
+def load(path: Path) -> Topology:
+    """The topology that the file at *path* describes."""
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise TopologyError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TopologyError(f"{path} is not UTF-8 text") from None
+    try:
+        return parse(text)
+    except TopologyError as error:
+        raise TopologyError(f"{path}: {error}") from None
+
+
+def parse(text: str) -> Topology:
+    """The topology that *text* describes."""
+    try:
+        table = _Table(tomllib.loads(text), "the file")
+    except tomllib.TOMLDecodeError as error:
+        raise TopologyError(f"not TOML: {error}") from None
+    nodes = tuple(_node(node) for node in table.tables("node"))
+    if not nodes:
+        raise TopologyError("the file: there is no [[node]]; a lab has at least one")
+    by_name = _unique(nodes, lambda node: node.name, "node: name")
+    cables = tuple(_cable(cable, by_name) for cable in table.tables("cable"))
+    guests = tuple(_guest(guest, by_name) for guest in table.tables("guest"))
+    table.done()
+    _unique([end for cable in cables for end in cable.ends], lambda end: _end_name(end), "cable: ends: the port")
+    _unique([*by_name, *(guest.name for guest in guests)], lambda name: name, "guest: name")
+    _unique(guests, lambda guest: guest.mac, "guest: mac")
+    _unique(guests, lambda guest: guest.address and guest.address.split("/")[0], "guest: address")
+    _unique(guests, lambda g: f"{g.vf} of {g.node}/{g.nic.name}/p{g.port}", "guest: vf")
+    return Topology(nodes, cables, guests, text)
+
+
+T = TypeVar("T")
+
+
+def _unique(things: Iterable[T], key: Callable[[T], str | None], what: str) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for thing in things:
+        name = key(thing)
+        if name is None:
+            continue
+        if name in found:
+            raise TopologyError(f"{what} {name} is there twice")
+        found[name] = thing
+    return found
+
+
+class _Table:
+    """A TOML table that is read key by key; what nobody read is unknown."""
+
+    def __init__(self, data: dict[str, Any], where: str) -> None:
+        self.data = dict(data)
+        self.where = where
+
+    def error(self, key: str, complaint: str) -> TopologyError:
+        return TopologyError(f"{self.where}: {key} {complaint}")
+
+    def _take(self, key: str, kind: type[T], kind_name: str) -> T | None:
+        value = self.data.pop(key, None)
+        if value is None:
+            return None
+        if type(value) is not kind:
+            raise self.error(key, f"must be {kind_name}, not {value!r}")
+        return value
+
+    def string(self, key: str, limit: int = 256) -> str | None:
+        value = self._take(key, str, "a string")
+        if value is not None and len(value) > limit:
+            raise self.error(key, f"{value!r} has {len(value)} characters, and {limit} is the most")
+        return value
+
+    def name(self, key: str, limit: int, default: str | None = None) -> str:
+        value = self.string(key, limit) or default
+        if value is None:
+            raise self.error(key, "is missing")
+        if not NAME.fullmatch(value):
+            raise self.error(key, f"{value!r} must be lower-case letters, digits and inner hyphens")
+        return value
+
+    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+        value = self._take(key, int, "a whole number")
+        if value is None:
+            value = default
+        if value is None:
+            raise self.error(key, "is missing")
+        if not low <= value <= high:
+            raise self.error(key, f"is {value}, and must be {low} to {high}")
+        return value
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._take(key, bool, "true or false")
+        return default if value is None else value
+
+    def strings(self, key: str) -> list[str]:
+        values = self._take(key, list, "a list of strings") or []
+        if not all(type(value) is str for value in values):
+            raise self.error(key, f"must be a list of strings, not {values!r}")
+        return values
+
+    def tables(self, key: str) -> list[_Table]:
+        values = self._take(key, list, f"an array of tables, each under [[{key}]]") or []
+        tables = []
+        for number, value in enumerate(values, 1):
+            if type(value) is not dict:
+                raise self.error(key, f"must be an array of tables, each under [[{key}]]")
+            name = value.get("name")
+            place = key if self.where == "the file" else f"{self.where}: {key}"
+            tables.append(_Table(value, f"{place} {name if type(name) is str else number}"))
+        return tables
+
+    def done(self) -> None:
+        for key in self.data:
+            raise TopologyError(f"{self.where}: {key} is not a key that a topology has here")
+
+
+def _node(table: _Table) -> Node:
+    name = table.name("name", NODE_NAME_MAX)
+    nics = tuple(_nic(nic, index) for index, nic in enumerate(table.tables("nic")))
+    openvswitch = table.boolean("openvswitch", True)
+    table.done()
+    _unique(nics, lambda nic: nic.name, f"{table.where}: nic: name")
+    _unique(nics, lambda nic: nic.pci, f"{table.where}: nic: pci")
+    return Node(name, nics, openvswitch)
+
+
+def _nic(table: _Table, index: int) -> Nic:
+    name = table.name("name", NIC_NAME_MAX, f"nic{index}")
+    model = table.string("model") or "ConnectX-5"
+    if model not in MODELS:
+        raise table.error("model", f"{model!r} is not one of {', '.join(MODELS)}")
+    pci = table.string("pci") or f"0000:{3 + index:02x}:00.0"
+    if not PCI_ADDRESS.fullmatch(pci):
+        raise table.error("pci", f"{pci!r} must be function 0 of device 0 on a bus from 01, as 0000:03:00.0")
+    ports = table.integer("ports", 1, 2, 1)
+    total_vfs = table.integer("total_vfs", 0, VFS_MAX, 8)
+    vfs = table.integer("vfs", 0, total_vfs, 0)
+    mode = table.string("mode") or "legacy"
+    if mode not in ("legacy", "switchdev"):
+        raise table.error("mode", f"{mode!r} must be legacy or switchdev")
+    if mode == "switchdev" and not vfs:
+        raise table.error("mode", "switchdev needs vfs to be at least 1")
+    table.done()
+    return Nic(name, index, model, pci, ports, total_vfs, vfs, mode == "switchdev")
+
+
+def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:
+    ends = table.strings("ends")
+    if len(ends) != 2:
+        raise table.error("ends", f"must name two ports, each as NODE/NIC or NODE/NIC/pPORT, not {len(ends)}")
+    table.done()
+    return Cable((_end(table, ends[0], nodes), _end(table, ends[1], nodes)))
+
+
+def _end(table: _Table, text: str, nodes: dict[str, Node]) -> End:
+    parts = re.fullmatch(r"([^/]+)/([^/]+)(?:/p(\d{1,4}))?", text, re.ASCII)
+    if parts is None:
+        raise table.error("ends", f"{text!r} is not NODE/NIC or NODE/NIC/pPORT")
+    node, nic = _find_nic(table, "ends", nodes, parts[1], parts[2])
+    port = int(parts[3] or 0)
+    if port >= nic.ports:
+        raise table.error("ends", f"{text!r} leads nowhere: {nic.name} of {node.name} has {_count(nic.ports, 'port')}")
+    return End(node.name, nic.name, nic.index, port)
+
+
+def _end_name(end: End) -> str:
+    return f"{end.node}/{end.nic}/p{end.port}"
+
+
+def _find_nic(table: _Table, key: str, nodes: dict[str, Node], node_name: str, nic_name: str) -> tuple[Node, Nic]:
+    node = nodes.get(node_name)
+    if node is None:
+        raise table.error(key, f"names node {node_name!r}, which there is not; there is {', '.join(nodes)}")
+    nic = node.nic(nic_name)
+    if nic is None:
+        has = ", ".join(nic.name for nic in node.nics) or "no NIC"
+        raise table.error(key, f"names NIC {nic_name!r}, which {node.name} has not; it has {has}")
+    return node, nic
+
+
+def _guest(table: _Table, nodes: dict[str, Node]) -> Guest:
+    name = table.name("name", NODE_NAME_MAX)
+    node_name = table.string("node")
+    if node_name is None:
+        raise table.error("node", "is missing")
+    node = nodes.get(node_name)
+    if node is None:
+        raise table.error("node", f"is {node_name!r}, which there is not; there is {', '.join(nodes)}")
+    nic_name = table.string("nic")
+    if nic_name is None:
+        if len(node.nics) != 1:
+            raise table.error("nic", f"must be given, since {node.name} has {_count(len(node.nics), 'NIC')}")
+        nic_name = node.nics[0].name
+    _, nic = _find_nic(table, "nic", nodes, node_name, nic_name)
+    port = table.integer("port", 0, nic.ports - 1, 0)
+    count = nic.vfs or nic.total_vfs
+    vf = table.integer("vf", 0, VFS_MAX)
+    if vf >= count:
+        raise table.error("vf", f"is {vf}, and {nic.name} of {node.name} has {_count(count, 'VF')}, from 0")
+    device = table.string("device", NETDEV_NAME_MAX) or "eth0"
+    if not DEVICE.fullmatch(device) or device in (".", "..", "lo"):
+        raise table.error("device", f"{device!r} is not a name for a network device")
+    mac, address = _mac(table), _address(table)
+    table.done()
+    return Guest(name, node.name, nic, port, vf, device, mac, address)
+
+
+def _mac(table: _Table) -> str | None:
+    text = table.string("mac")
+    if text is None:
+        return None
+    mac = text.lower()
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
+        raise table.error("mac", f"{text!r} is not a MAC address as fa:16:3e:b9:b8:ce")
+    if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise table.error("mac", f"{text!r} is not the address of one device")
+    return mac
+
+
+def _address(table: _Table) -> str | None:
+    text = table.string("address")
+    if text is None:
+        return None
+    try:
+        interface = ipaddress.ip_interface(text)
+    except ValueError:
+        raise table.error("address", f"{text!r} is not an address as 10.57.0.1/24") from None
+    if "/" not in text:
+        raise table.error("address", f"{text!r} lacks the prefix length, as in 10.57.0.1/24")
+    return str(interface)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
