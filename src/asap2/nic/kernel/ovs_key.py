@@ -68,8 +68,8 @@ _LENGTHS: Final[dict[int, int]] = {
     CT_ZONE: 2,
     CT_MARK: 4,
     CT_LABELS: 16,
-    CT_ORIG_TUPLE_IPV4: 13,
-    CT_ORIG_TUPLE_IPV6: 37,
+    CT_ORIG_TUPLE_IPV4: 16,
+    CT_ORIG_TUPLE_IPV6: 40,
 }
 """Length in bytes of each attribute of fixed size; another length is EINVAL, as in the kernel."""
 
