@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asap2.nic.rules import OVS_TABLE
-from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 
 @dataclass(slots=True)

@@ -34,7 +34,8 @@ from pyroute2.netlink.exceptions import NetlinkError as RouteError
 from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.netns import in_netns
-from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 log = logging.getLogger(__name__)
 
@@ -359,6 +360,7 @@ class VethNetDevs:
                     wire.ifindex,
                     PortKind.UPLINK,
                     deliver=Deliver.PEER,
+                    peer_any=True,
                     tables=tables,
                     miss=Miss.REDIRECT if uplink else Miss.DROP,
                     miss_port=pf_port(pf.index),

@@ -24,6 +24,7 @@ from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, without_offloads
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import OVS_TABLE, Counters
+from asap2.nic.silicon.events import UpcallKind
 
 log = logging.getLogger(__name__)
 
@@ -436,14 +437,16 @@ class OvsFace:
         if dp is None or path is None:
             return
         for context, packet in path.upcalls():
+            is_action = context.kind is UpcallKind.ACTION
             vport = dp.by_ifindex(context.port)
             if vport is None or len(packet) < 14:
                 continue
-            step = dp.userspace.get(context.cookie) if context.is_action else None
-            if context.is_action and step is None:
+            step = dp.userspace.get(context.cookie) if is_action else None
+            if is_action and step is None:
                 continue
-            cmd = PACKET_ACTION if context.is_action else PACKET_MISS
-            self._upcall(dp, vport, packet, cmd, context.table & ~OVS_TABLE, step, context.hash)
+            cmd = PACKET_ACTION if is_action else PACKET_MISS
+            packet = packet[: context.max_length or None]
+            self._upcall(dp, vport, packet, cmd, context.table & ~OVS_TABLE, step, context.skb_hash)
 
     def _upcall(
         self,

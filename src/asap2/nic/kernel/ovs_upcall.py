@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.nic.netns import in_netns
-from asap2.nic.silicon.pipeline import Pipeline, UpcallContext
+from asap2.nic.silicon.events import UpcallContext
+from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
