@@ -4,7 +4,7 @@
 The file system is mounted aside; the node's mount namespace takes bus/pci, class/net, devices and module from it, over
 a real sysfs. One thread of the process that made it serves it, as kernfs does: a file's content is made anew by a read
 at its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
-caches nothing, so a change is seen at once.
+caches neither names nor contents, so a change is seen at once.
 
 Files of network devices in the real sysfs can be written; the rest of it belongs to the host and cannot (EROFS).
 """
@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ MNT_DETACH = 2
 """umount2(2): detach now, clean up when no longer busy."""
 
 _PAGE = 4096
+_ATTRIBUTES_KEPT = 60.0
+"""Seconds for which the kernel may remember a file's type and mode: they are the same as long as there is the file."""
+
 _NETDEV_FILE = re.compile(r"(?:^|/)net/")
 _STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
 _TIMES = ("st_atime", "st_mtime", "st_ctime")
@@ -71,7 +75,7 @@ class SysFs:
             return
         self._operations.stopping = True
         with contextlib.suppress(OSError):
-            os.stat(self.mountpoint)  # a request, so that libfuse's loop sees that it is to end
+            os.stat(self.mountpoint / "stop")  # any request, so that libfuse's loop sees that it is to end
         self._thread.join(1)
         if self._thread.is_alive():
             ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(self.mountpoint), MNT_DETACH)
@@ -112,15 +116,18 @@ class _Open:
 
 
 class _Operations:
-    """What libfuse calls. Paths begin with a slash; an OSError becomes the call's result."""
+    """What libfuse calls. Paths begin with a slash; an OSError becomes the call's result.
+
+    mfusepy takes any attribute that has the name of an operation (``lock``, for one) for that operation.
+    """
 
     use_ns = True
 
     def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, lock: threading.RLock) -> None:
-        self.driver = driver
-        self.netdevs = netdevs
-        self.real = real
-        self.lock = lock
+        self._driver = driver
+        self._netdevs = netdevs
+        self._real = real
+        self._lock = lock
         self.ready = threading.Event()
         self.stopping = False
         self.end: Any = None
@@ -129,38 +136,41 @@ class _Operations:
         self._handles: dict[int, _Open | int] = {}
         self._next = 0
         self._uid, self._gid = os.geteuid(), os.getegid()
+        self._mounted = time.time_ns()
 
     def init_with_config(self, _connection: Any, config: Any) -> None:
-        """Nothing is to be cached, and reads and writes come as they are."""
+        """Names and contents are not to be cached, and reads and writes come as they are."""
         config.direct_io = 1
         config.use_ino = 0
-        config.entry_timeout = config.attr_timeout = config.negative_timeout = 0.0
+        config.entry_timeout = config.negative_timeout = 0.0
+        config.attr_timeout = _ATTRIBUTES_KEPT
         self.ready.set()
 
     def tree(self) -> Tree:
         """The tree of now; made anew only when the driver or a network device has changed."""
-        made_of = (self.driver.generation, self.netdevs.all())
+        made_of = (self._driver.generation, self._netdevs.all())
         if self._tree is None or made_of != self._made_of:
-            self._tree = sysfs_tree.build(self.driver, made_of[1], self.real)
+            self._tree = sysfs_tree.build(self._driver, made_of[1], self._real)
             self._made_of = made_of
         return self._tree
 
     def find(self, path: str) -> sysfs_tree.Node:
         """The node at *path*."""
-        with self.lock:
+        with self._lock:
             return sysfs_tree.resolve(self.tree(), path)
 
-    def _real(self, path: str) -> str:
-        return os.path.join(self.real, path)
+    def _path(self, path: str) -> str:
+        return os.path.join(self._real, path)
 
     # ---- looking
 
     def getattr(self, path: str, _handle: int | None = None) -> dict[str, Any]:
         if self.stopping:
             self.end()
+            raise _error(errno.ENODEV)
         node = self.find(path)
         if isinstance(node, Real):
-            result = os.lstat(self._real(node.path))
+            result = os.lstat(self._path(node.path))
             found: dict[str, Any] = {name: getattr(result, name) for name in _STAT}
             found.update((name, getattr(result, f"{name}_ns")) for name in _TIMES)
             return found
@@ -174,31 +184,31 @@ class _Operations:
             "st_uid": self._uid,
             "st_gid": self._gid,
             "st_size": size,
-            "st_atime": 0,
-            "st_mtime": 0,
-            "st_ctime": 0,
+            "st_atime": self._mounted,
+            "st_mtime": self._mounted,
+            "st_ctime": self._mounted,
         }
 
     def readlink(self, path: str) -> str:
-        with self.lock:
+        with self._lock:
             tree = self.tree()
             node = sysfs_tree.resolve(tree, path)
         if isinstance(node, Link):
             return node.target
         if not isinstance(node, Real):
             raise _error(errno.EINVAL)
-        return sysfs_tree.relocate(tree, path.strip("/"), node.path, os.readlink(self._real(node.path)))
+        return sysfs_tree.relocate(tree, path.strip("/"), node.path, os.readlink(self._path(node.path)))
 
     def readdir(self, path: str, _handle: int) -> Iterable[str]:
         node = self.find(path)
         if isinstance(node, Real):
-            return [".", "..", *os.listdir(self._real(node.path))]
+            return [".", "..", *os.listdir(self._path(node.path))]
         if not isinstance(node, Directory):
             raise _error(errno.ENOTDIR)
         names = set(node.entries)
         if node.real is not None:
             with contextlib.suppress(FileNotFoundError):
-                names |= set(os.listdir(self._real(node.real))) - node.hidden
+                names |= set(os.listdir(self._path(node.real))) - node.hidden
         return [".", "..", *sorted(names)]
 
     # ---- reading and writing
@@ -210,7 +220,7 @@ class _Operations:
         if isinstance(node, Real):
             if access != os.O_RDONLY and not _NETDEV_FILE.search(node.path):
                 raise _error(errno.EROFS)
-            opened = os.open(self._real(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened = os.open(self._path(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
         elif isinstance(node, Attribute):
             if (access != os.O_WRONLY and not node.show) or (access != os.O_RDONLY and not node.store):
                 raise _error(errno.EACCES)
@@ -227,7 +237,7 @@ class _Operations:
             return os.pread(opened, size, offset)
         if offset == 0 or opened.content is None:
             assert opened.attribute.show is not None
-            with self.lock:
+            with self._lock:
                 content = opened.attribute.show()
             opened.content = content.encode() if isinstance(content, str) else content
         return opened.content[offset : offset + size]
@@ -238,7 +248,7 @@ class _Operations:
         if isinstance(opened, int):
             return os.pwrite(opened, data, offset)
         assert opened.attribute.store is not None
-        with self.lock:
+        with self._lock:
             opened.attribute.store(data)
         return len(data)
 
