@@ -186,7 +186,8 @@ class Program:
         child = os.fork()
         if not child:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.close(ready)
+            os.dup2(tell, 0)
+            os.closerange(1, 1 << 10)  # above all /dev/fuse, which would keep the file system alive
             check(libc.unshare(CLONE_NEWNS))
             mount(self.directory / "real", "/sys", flags=MS_BIND)
             for face in FACES:
@@ -194,8 +195,8 @@ class Program:
             mount(self.directory / "real/devices/system", "/sys/devices/system", flags=MS_BIND)
             with contextlib.suppress(OSError):
                 mount("tmpfs", "/proc/bus/pci", "tmpfs")
-            os.write(tell, b"1")
-            os.close(tell)
+            os.write(0, b"1")
+            os.close(0)
             while True:
                 signal.pause()
         os.close(tell)
