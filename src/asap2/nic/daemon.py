@@ -18,8 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.journal import Journal
 from asap2.nic.kernel.devlink import DevlinkFace
 from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.ovs import OvsFace
@@ -57,11 +59,22 @@ class Daemon:
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports)
-        self.filters = Filters(offloader)
+        state = self.run_dir / "state"
+        state.mkdir(exist_ok=True)
+        self._driver_state = state / "driver.json"
+        self._kept = -1
+        self.filters = Filters(offloader, Journal(state / "tc.journal"))
         self.netdevs.rules_offloaded = self._offloaded
         self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
         sink = self.netdevs.silicon[nics[0].name]
-        self.ovs = OvsFace(self.server, self.ports, self.netdevs, sink.fd, lambda i: self.netdevs.internal[i])
+        self.ovs = OvsFace(
+            self.server,
+            self.ports,
+            self.netdevs,
+            sink.fd,
+            lambda ifindex: self.netdevs.internal[ifindex],
+            Journal(state / "ovs.journal"),
+        )
         self.ovs.on_packets = self._watch_packets
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)
@@ -95,15 +108,41 @@ class Daemon:
     def start(self) -> None:
         """Bring the NICs up and serve."""
         with self.lock:
+            self._restore()
             self.driver.probe_all()
             self.sysfs.start()
             self.server.attach(self.selector)
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, self._links_changed)
 
+    def _restore(self) -> None:
+        """Take up what an earlier daemon of this node left."""
+        if not self._driver_state.exists():
+            return
+        log.info("taking up the state of an earlier run")
+        self.driver.restore(json.loads(self._driver_state.read_text()))
+        self.netdevs.restore()
+        for ifindex in self.filters.restore({nic.name: nic for nic in self.driver.nics}):
+            self.ports.use_tc(ifindex, True)
+        with open("/proc/self/ns/net") as own:
+            self._own = os.dup(own.fileno())
+        self.ovs.restore(Netns(self.netdevs.node_cookie, self._own))
+        self.netdevs.settle()
+        self._links_changed(0)
+
+    def _keep(self) -> None:
+        """Write the driver's state down when it has changed."""
+        if self._kept != self.driver.generation:
+            self._kept = self.driver.generation
+            part = self._driver_state.with_suffix(".part")
+            part.write_text(json.dumps(self.driver.snapshot()))
+            part.rename(self._driver_state)
+
     def run(self) -> None:
         """Serve until :meth:`stop`."""
         while self.running:
+            with self.lock:
+                self._keep()
             for key, mask in self.selector.select():
                 with self.lock:
                     try:

@@ -21,6 +21,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import socket
 import struct
 import threading
@@ -44,6 +45,7 @@ PF_PORTS = 0x1000
 MAX_MTU = 9978
 """The largest MTU of a ConnectX (mlx5e's max_mtu)."""
 
+_INTERNAL = re.compile(r"int\d+")
 SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
@@ -121,6 +123,12 @@ class VethNetDevs:
             (self.node_cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
         self._devices: list[NetDev] | None = None
         self._lock = threading.RLock()
+
+    def restore(self) -> None:
+        """Find the internal ports of an earlier run: far ends ``int<ifindex>``."""
+        for silicon in self.silicon.values():
+            silicon.refresh()
+            self.internal.update({far.peer: name for name, far in silicon.far.items() if _INTERNAL.fullmatch(name)})
 
     # ---- watching
 

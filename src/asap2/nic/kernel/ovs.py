@@ -9,14 +9,16 @@ user space finds no such family and does without.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
+from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Netns, Request
 from asap2.netlink.server import Server
 from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import FEATURES, PER_CPU_PID, Datapath, Flow, InternalDevices, Vport
@@ -71,8 +73,15 @@ class OvsFace:
     """The four families; at most one datapath."""
 
     def __init__(
-        self, server: Server, ports: NodePorts, devices: InternalDevices, sink_netns: int, far_end: Callable[[int], str]
+        self,
+        server: Server,
+        ports: NodePorts,
+        devices: InternalDevices,
+        sink_netns: int,
+        far_end: Callable[[int], str],
+        journal: Journal,
     ) -> None:
+        self._journal = journal
         self._server = server
         self._ports = ports
         self._devices = devices
@@ -169,9 +178,16 @@ class OvsFace:
             if features is None:
                 self.datapath.features = 0
             raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
-        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0)
+        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
         self._start(dp)
         return [self._dp_message(dp, NEW)] if request.echo else None
+
+    def restore(self, netns: Netns) -> None:
+        """Take up the datapath of an earlier run, if there was one; user space is in *netns*."""
+        state = self._journal.get(b"d")
+        if state is not None:
+            name = json.loads(state)["name"]
+            self._start(Datapath(name, self._ports, self._devices, netns, 0, self._journal, restored=True))
 
     def _start(self, dp: Datapath) -> None:
         self.datapath = dp
@@ -209,6 +225,7 @@ class OvsFace:
                 raise NetlinkError(errno.EINVAL)
             dp.cpu_pids = struct.unpack(f"={len(pids) // 4}I", pids)
             dp.netns = request.client.netns
+        dp.keep()
         return [self._dp_message(dp, SET)] if request.echo else None
 
     # ---- ports
@@ -289,6 +306,7 @@ class OvsFace:
             raise NetlinkError(errno.EINVAL)
         if PORT_UPCALL_PID in attrs:
             vport.pids = self._pids(attrs)
+            dp.keep_port(vport)
         return [self._port_message(dp, vport, SET, device_counters())] if request.echo else None
 
     def links_changed(self) -> None:

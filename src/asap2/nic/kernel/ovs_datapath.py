@@ -7,7 +7,9 @@ It does what net/openvswitch does in the kernel; :mod:`asap2.nic.kernel.ovs` spe
 from __future__ import annotations
 
 import errno
+import json
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.node_ports import NodePorts
@@ -30,6 +33,10 @@ FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_DISPATCH_UPCALL_PER_CPU
 """User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
 
 PER_CPU_PID: Final = 0xFFFF_FFFF
+
+_FLOW = struct.Struct("<5I")
+"""A kept flow: rule handle, number of cookies, lengths of UFID, key and mask; they follow, then the actions."""
+_NO_RULE: Final = 0xFFFF_FFFF
 
 
 def _error(number: int) -> NetlinkError:
@@ -79,8 +86,19 @@ class Flow:
 class Datapath:
     """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
 
-    def __init__(self, name: str, ports: NodePorts, devices: InternalDevices, netns: Netns, features: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        ports: NodePorts,
+        devices: InternalDevices,
+        netns: Netns,
+        features: int,
+        journal: Journal,
+        *,
+        restored: bool = False,
+    ) -> None:
         self.name = name
+        self._journal = journal
         self.ports = ports
         self.pipeline = ports.pipeline
         self.devices = devices
@@ -92,8 +110,14 @@ class Datapath:
         self.masks: dict[bytes, int] = {}
         self.userspace: dict[int, act.Userspace] = {}
         self._next_cookie = 1
-        self.local = self._add(0, TYPE_INTERNAL, name, ())
+        if restored:
+            self._restore()
+            self.local = self.vports[0]
+        else:
+            journal.clear()
+            self.local = self._add(0, TYPE_INTERNAL, name, ())
         self.ifindex = self.local.ifindex
+        self.keep()
 
     # ---- ports
 
@@ -134,6 +158,7 @@ class Datapath:
         self.vports[number] = vport
         if number or kind == TYPE_NETDEV:
             self.ports.use_vport(ifindex, True)
+        self.keep_port(vport)
         self._rules_of_port_changed(vport)
         return vport
 
@@ -142,6 +167,7 @@ class Datapath:
         if vport.number == 0:
             raise _error(errno.EINVAL)
         self.vports.pop(vport.number, None)
+        self._journal.delete(_port_key(vport.number))
         if device_gone:
             self.ports.gone(vport.ifindex)
         else:
@@ -206,6 +232,7 @@ class Datapath:
             self._install(flow)
         self.flows[flow.identity] = flow
         self.masks[mask_bytes] = self.masks.get(mask_bytes, 0) + 1
+        self._keep_flow(flow)
         return flow
 
     def _install(self, flow: Flow) -> None:
@@ -230,10 +257,12 @@ class Datapath:
             self.pipeline.replace(flow.handle, translated)
         self._forget_cookies(flow.cookies)
         flow.actions, flow.cookies = actions, cookies
+        self._keep_flow(flow)
 
     def delete(self, flow: Flow) -> Counters:
         """Remove *flow*; its last counters."""
         del self.flows[flow.identity]
+        self._journal.delete(b"f" + flow.identity)
         self.masks[flow.mask] -= 1
         if not self.masks[flow.mask]:
             del self.masks[flow.mask]
@@ -285,6 +314,7 @@ class Datapath:
             self.pipeline.replace(flow.handle, translated or (Drop(),))
             self._forget_cookies(flow.cookies)
             flow.cookies = cookies
+            self._keep_flow(flow)
 
     # ---- upcalls
 
@@ -301,6 +331,69 @@ class Datapath:
                 self.remove_port(vport)
         self.ports.gone(self.local.ifindex)
         self.devices.destroy_internal(self.local.ifindex)
+        self._journal.clear()
+
+    # ---- keeping
+
+    def keep(self) -> None:
+        """Remember the datapath's own attributes."""
+        state = {"name": self.name, "features": self.features, "cpu_pids": self.cpu_pids}
+        self._journal.put(b"d", json.dumps(state).encode())
+
+    def keep_port(self, vport: Vport) -> None:
+        """Remember a port."""
+        state = [vport.number, vport.type, vport.name, vport.ifindex, vport.pids]
+        self._journal.put(_port_key(vport.number), json.dumps(state).encode())
+
+    def _keep_flow(self, flow: Flow) -> None:
+        handle = _NO_RULE if flow.handle is None else flow.handle
+        record = _FLOW.pack(handle, len(flow.cookies), *(len(x) for x in (flow.ufid or b"", flow.key, flow.mask)))
+        cookies = b"".join(cookie.to_bytes(4, "little") for cookie in flow.cookies)
+        self._journal.put(
+            b"f" + flow.identity, record + cookies + (flow.ufid or b"") + flow.key + flow.mask + flow.actions
+        )
+
+    def _restore(self) -> None:
+        """Take up ports and flows of an earlier run; the flows' rules are in the pipeline still."""
+        state = json.loads(self._journal.get(b"d") or b"{}")
+        self.features, self.cpu_pids = state["features"], tuple(state["cpu_pids"])
+        for key, value in self._journal.items():
+            if key[:1] == b"v":
+                number, kind, name, ifindex, pids = json.loads(value)
+                self.vports[number] = Vport(number, kind, name, ifindex, tuple(pids))
+                if number:
+                    self.ports.use_vport(ifindex, True)
+        for key, value in self._journal.items():
+            if key[:1] == b"f":
+                self._restore_flow(value)
+
+    def _restore_flow(self, value: bytes) -> None:
+        handle, count, *lengths = _FLOW.unpack_from(value)
+        at = _FLOW.size
+        cookies = struct.unpack_from(f"<{count}I", value, at)
+        at += 4 * count
+        parts = []
+        for length in lengths:
+            parts.append(value[at : at + length])
+            at += length
+        ufid, key_bytes, mask_bytes = parts
+        flow = Flow(ufid or None, key_bytes, mask_bytes, value[at:], None, cookies=cookies)
+        steps = list(act.parse(flow.actions))
+        if handle != _NO_RULE:
+            key = ovs_key.parse(key_bytes)
+            ifindex = self.ifindex_of(ovs_key.in_port_of(key) or 0) or 0
+            match = ovs_key.to_match(key, ovs_key.parse(mask_bytes))
+            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, match, ())
+            flow.handle = handle
+        for cookie, step in zip(cookies, (s for s in steps if isinstance(s, act.Userspace)), strict=False):
+            self.userspace[cookie] = step
+            self._next_cookie = max(self._next_cookie, cookie + 1)
+        self.flows[flow.identity] = flow
+        self.masks[mask_bytes] = self.masks.get(mask_bytes, 0) + 1
+
+
+def _port_key(number: int) -> bytes:
+    return b"v" + number.to_bytes(4, "little")
 
 
 def _since(now: Counters, base: Counters) -> Counters:

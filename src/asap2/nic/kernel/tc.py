@@ -208,6 +208,7 @@ class TcFace:
         if not isinstance(options, Attrs):
             raise NetlinkError(errno.EINVAL)
         one = self._filters.put(block, chain, proto, header.handle, options, excl=request.excl, create=request.create)
+        self._filters.keep(block, chain, proto, one, request.payload)
         counters = self._filters.counters([one])[0]
         message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)

@@ -8,18 +8,22 @@ cls_flower.c (fl_change) for what a filter is.
 from __future__ import annotations
 
 import errno
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import Nic
+from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_flower import FlowerKey
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed
-from asap2.nic.rules import Counters
+from asap2.nic.rules import Counters, Rule
 
 SKIP_HW: Final = 1
 SKIP_SW: Final = 2
@@ -29,6 +33,11 @@ _USER_FLAGS: Final = SKIP_HW | SKIP_SW | 16
 AUTO_PRIO: Final = 0xC000
 MAX_CHAIN: Final = 0x0FFF_FFFF
 _ETH_HLEN: Final = 14
+
+_QDISC = struct.Struct("=ci")
+_FILTER = struct.Struct("=ci?III")
+_PLACE = struct.Struct("=IIQHH")
+"""Rule handle, in-port, when made (ns), protocol, length of the place's name that follows."""
 
 
 @dataclass(slots=True)
@@ -43,6 +52,8 @@ class Filter:
     placed: Placed
     made_ns: int = 0
     first_ns: int = 0
+    record: bytes = b""
+    """Where the journal keeps it."""
 
     @property
     def in_hw(self) -> bool:
@@ -97,8 +108,9 @@ class Qdisc:
 class Filters:
     """Every qdisc and filter of the node."""
 
-    def __init__(self, offloader: Offloader) -> None:
+    def __init__(self, offloader: Offloader, journal: Journal) -> None:
         self.offloader = offloader
+        self._journal = journal
         self.qdiscs: dict[int, Qdisc] = {}
         self._indexes: dict[str, int] = {}
 
@@ -107,10 +119,12 @@ class Filters:
     def add_qdisc(self, ifindex: int, kind: str) -> None:
         """Add an ingress or clsact qdisc."""
         self.qdiscs[ifindex] = Qdisc(kind, Block(ifindex, False), Block(ifindex, True))
+        self._journal.put(_QDISC.pack(b"q", ifindex), kind.encode())
 
     def remove_qdisc(self, ifindex: int) -> None:
         """Remove the qdisc and its filters."""
         qdisc = self.qdiscs.pop(ifindex)
+        self._journal.delete(_QDISC.pack(b"q", ifindex))
         for block in (qdisc.ingress, qdisc.egress):
             for _, proto in list(block.protos()):
                 for one in list(proto.filters.values()):
@@ -142,8 +156,8 @@ class Filters:
         )
         if old is not None:
             proto.keys.pop(old.key.identity, None)
-            if old.placed is not placed and old.placed.handle != placed.handle:
-                self._unplace(old)
+            if old.placed.pipeline is not placed.pipeline or old.placed.handle != placed.handle:
+                old.placed.pipeline.remove(old.placed.handle)
         proto.filters[made.handle] = made
         proto.keys[key.identity] = made.handle
         block.chains.setdefault(chain, {})[proto.prio] = proto
@@ -193,9 +207,9 @@ class Filters:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
         return new
 
-    @staticmethod
-    def _unplace(one: Filter) -> None:
+    def _unplace(self, one: Filter) -> None:
         one.placed.pipeline.remove(one.placed.handle)
+        self._journal.delete(one.record)
 
     def remove(self, block: Block, chain: int, proto: Proto, handle: int) -> Filter:
         """Remove one filter, and its priority with the last one; ENOENT."""
@@ -249,6 +263,44 @@ class Filters:
                 for chain, proto in block.protos():
                     for one in proto.filters.values():
                         yield block, chain, proto, one
+
+    # ---- keeping
+
+    def keep(self, block: Block, chain: int, proto: Proto, one: Filter, payload: bytes) -> None:
+        """Remember a filter: *payload* is that of the request that made it, from struct tcmsg on."""
+        one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
+        nic, pf = one.placed.nic, one.placed.pf
+        place = b"" if nic is None or pf is None else f"{nic.name}/{pf.index}".encode()
+        head = _PLACE.pack(one.placed.handle, one.placed.rule.in_port, one.made_ns, proto.protocol, len(place))
+        self._journal.put(one.record, head + place + payload)
+
+    def restore(self, nics: dict[str, Nic]) -> list[int]:
+        """Take up the qdiscs and filters of an earlier run; their rules are in the pipelines still. The devices."""
+        for key, value in self._journal.items():
+            if key[:1] == b"q":
+                ifindex = _QDISC.unpack(key)[1]
+                self.qdiscs[ifindex] = Qdisc(value.decode(), Block(ifindex, False), Block(ifindex, True))
+        for key, value in self._journal.items():
+            if key[:1] == b"f":
+                self._restore(key, value, nics)
+        return list(self.qdiscs)
+
+    def _restore(self, record: bytes, value: bytes, nics: dict[str, Nic]) -> None:
+        _, ifindex, egress, chain, prio, handle = _FILTER.unpack(record)
+        rule_handle, in_port, made_ns, protocol, length = _PLACE.unpack_from(value)
+        place = value[_PLACE.size : _PLACE.size + length].decode()
+        _, attrs = TC.decode(value[_PLACE.size + length :])
+        options, kind = attrs["options"], attrs.get("kind", "flower")
+        qdisc = self.qdiscs[ifindex]
+        block = qdisc.egress if egress else qdisc.ingress
+        proto = block.chains.setdefault(chain, {}).setdefault(prio, Proto(prio, protocol, kind))
+        key = parse_flower(options, protocol)
+        actions = options.get("act")
+        steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
+        placed = self.offloader.placed(place, nics, Rule(chain, in_port, prio, key.match, ()), rule_handle, steps)
+        one = Filter(handle, key, options.get("classid"), options.get("flags", 0), listed, placed, made_ns, 0, record)
+        proto.filters[handle] = one
+        proto.keys[key.identity] = handle
 
     def _index(self, kind: str, wanted: int) -> int:
         if wanted:

@@ -98,6 +98,19 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
         return self._node.pipeline, rule
 
+    def placed(
+        self, place: str, nics: dict[str, Nic], rule: Rule, handle: int, steps: tuple[tc_actions.Step, ...]
+    ) -> Placed:
+        """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
+        if not place:
+            for step in steps:
+                if isinstance(step, tc_actions.Mirred):
+                    self._node.sent_to(step.ifindex)
+            return Placed(self._node.pipeline, rule, handle)
+        name, _, index = place.partition("/")
+        nic = nics[name]
+        return Placed(self._silicon(nic), rule, handle, nic, nic.pfs[int(index)])
+
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
         device = self._netdevs.by_ifindex(step.ifindex)
         if step.ingress:
