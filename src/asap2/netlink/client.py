@@ -16,6 +16,7 @@ from asap2.netlink.wire import (
     HEADER,
     HEADER_LEN,
     NETLINK_EXT_ACK,
+    NETLINK_GET_STRICT_CHK,
     NETLINK_ROUTE,
     NLA_TYPE_MASK,
     NLM_F_ACK,
@@ -46,8 +47,20 @@ class Connection:
     def __init__(self, protocol: int = NETLINK_ROUTE, sock: socket.socket | None = None) -> None:
         self.socket = sock or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self.socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        self._strict = False
         self._seq = 0
         self._buffer = bytearray(_BUFFER)
+
+    @property
+    def strict(self) -> bool:
+        """Whether the kernel checks requests strictly (NETLINK_GET_STRICT_CHK), as iproute2 asks it to."""
+        return self._strict
+
+    @strict.setter
+    def strict(self, value: bool) -> None:
+        if value != self._strict:
+            self.socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, value)
+            self._strict = value
 
     def close(self) -> None:
         """Close the socket."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from asap2.netlink.wire import (
+    NETLINK_ROUTE,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_DUMP,
@@ -61,8 +62,11 @@ class Request:
 
     @property
     def dump(self) -> bool:
-        """Whether it asks for a dump: both bits of NLM_F_DUMP."""
-        return self.flags & NLM_F_DUMP == NLM_F_DUMP
+        """Whether it asks for a dump: for rtnetlink a GET with any bit of NLM_F_DUMP, for others both bits."""
+        bits = self.flags & NLM_F_DUMP
+        if self.client.protocol == NETLINK_ROUTE:
+            return bits != 0 and self.type & 3 == 2
+        return bits == NLM_F_DUMP
 
     @property
     def ack(self) -> bool:

@@ -1,16 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of netlink, served to programs that run with the redirect library."""
+"""The kernel's side of netlink, served to programs that run with the redirect library.
+
+::
+
+    server = Server(Path("/run/asap2/netlink.sock"), lock)
+    server.route([RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER], filters)
+    server.family(GenlFamily("ovs_datapath", 0x7000, version=2, hdrsize=4, handlers={3: get}))
+    server.attach(selector)
+    while True:
+        for key, mask in selector.select():
+            key.data(mask)
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import selectors
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from asap2.netlink.client import Connection
+from asap2.netlink import sidechannel
+from asap2.netlink.client import Connection, genl_family
+from asap2.netlink.dispatch import Dispatcher
+from asap2.netlink.namespaces import Namespace, cookie_of, namespace_fd_of, own_namespace_fd
 from asap2.netlink.request import (
+    EMULATED_FAMILIES,
+    EMULATED_GROUPS,
     PASS,
+    Answer,
     Client,
     GenlFamily,
     GenlHandler,
@@ -19,13 +42,17 @@ from asap2.netlink.request import (
     Message,
     Netns,
     Proxy,
+    Reply,
     Request,
 )
-from asap2.netlink.request import Reply as Reply
+from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, build
 
 __all__ = [
     "PASS",
+    "Answer",
     "Client",
+    "EthtoolHandler",
     "GenlFamily",
     "GenlHandler",
     "GenlHeader",
@@ -38,59 +65,321 @@ __all__ = [
     "Server",
 ]
 
+log = logging.getLogger(__name__)
+
 EthtoolHandler = Callable[[Netns, str, int, bytes], "bytes | None"]
+_READ = selectors.EVENT_READ
+_LARGEST_ASK = 1 << 20
+_FDS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
+_CAP_NET_ADMIN = 12
+
+
+class _Peer:
+    """One connection of the library: a thread of a client."""
+
+    __slots__ = ("clients", "held", "privileged", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.privileged = _privileged(sock)
+        self.clients: dict[tuple[int, int, int, int], Client] = {}
+        self.held: set[Namespace] = set()
 
 
 class Server:
-    """Serves the Unix socket that the redirect library asks; one for each node."""
+    """Serves the Unix socket that the redirect library asks; one for each node.
+
+    *path* is where the library looks for it; *lock* is held while a handler runs. Make it in the network namespace
+    that the node's programs live in (further ones, within, are served as well).
+    """
 
     def __init__(self, path: Path, lock: threading.RLock) -> None:
         self.path = path
         self.lock = lock
+        self._dispatcher = Dispatcher(lock)
+        self._ethtool: EthtoolHandler | None = None
+        self._ethtool_commands: frozenset[int] = frozenset()
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
+            cookie = cookie_of(probe)
+        self._home_fd = own_namespace_fd()
+        self._home = Namespace(cookie, os.dup(self._home_fd))
+        self._home.holders = 1
+        self._namespaces = {cookie: self._home}
+        self._registry_lock = threading.Lock()
+        self._members: dict[int, set[tuple[int, int]]] = {}
+        self._greeting = b""
+        self._listener: socket.socket | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._peers: set[_Peer] = set()
+        self._buffer = bytearray(_LARGEST_ASK)
+        self._view = memoryview(self._buffer)
+
+    @property
+    def netns(self) -> Netns:
+        """The server's own network namespace."""
+        return self._home.netns
 
     def route(self, types: Iterable[int], handler: Handler) -> None:
-        """Serve these rtnetlink message types; the library diverts no other."""
-        raise NotImplementedError
+        """Serve these rtnetlink message types: of links and TC (16-19, 36-50, 100-102), the library diverts no other."""
+        for type_ in types:
+            self._dispatcher.route[type_] = handler
 
     def family(self, family: GenlFamily) -> None:
-        """Serve a generic netlink family."""
-        raise NotImplementedError
+        """Serve a generic netlink family; with ``real``, its id, version and groups become the kernel's, if it has it.
+
+        Raises:
+            ValueError: an id is outside the range for emulated families or groups.
+        """
+        kernel = genl_family(self._home.kernel(NETLINK_GENERIC), family.name) if family.real else None
+        if kernel is not None:
+            family.id, family.version, family.groups = kernel.id, kernel.version, tuple(kernel.groups.items())
+        else:
+            family.real = False
+            if family.id not in EMULATED_FAMILIES or any(id_ not in EMULATED_GROUPS for _name, id_ in family.groups):
+                raise ValueError(f"generic netlink family {family.name}: id or group outside the emulated range")
+            for _name, id_ in family.groups:
+                self._members[id_] = set()
+        self._dispatcher.add_family(family)
 
     def ethtool_ioctl(self, commands: Iterable[int], handler: EthtoolHandler) -> None:
-        """Serve these ETHTOOL_ commands of ioctl(SIOCETHTOOL).
+        """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that redirect.c knows the size of.
 
-        The handler gets namespace, interface name, command and the caller's buffer; it gives the buffer back changed,
-        or None for the kernel to answer; it raises OSError for an error.
+        The handler gets namespace, interface name, command and the caller's buffer (what it gives the kernel: for
+        commands that only get, the fixed part); it gives the buffer filled in, or None for the kernel to answer; an
+        OSError that it raises is the program's.
         """
-        raise NotImplementedError
+        self._ethtool, self._ethtool_commands = handler, frozenset(commands)
 
     def attach(self, selector: selectors.BaseSelector) -> None:
-        """Listen, and register with *selector*: call ``key.data(mask)`` for each key that it reports."""
-        raise NotImplementedError
+        """Listen, and register with *selector*: call ``key.data(mask)`` for each key that it reports as ready.
+
+        A socket that is left from an earlier server is replaced.
+        """
+        self._greeting = sidechannel.greeting(
+            time.monotonic_ns() ^ os.getpid() << 48 & (1 << 64) - 1,
+            self.netns.cookie,
+            self._dispatcher.route,
+            (family.id for family in self._dispatcher.families.values() if family.real),
+            self._ethtool_commands,
+        )
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        listener.bind(str(self.path))
+        self.path.chmod(0o666)
+        listener.listen(4096)
+        selector.register(listener, _READ, self._accept)
+        self._listener, self._selector = listener, selector
 
     def close(self) -> None:
-        """Close everything and remove the socket."""
-        raise NotImplementedError
+        """Close everything and remove the socket: clients go to the kernel from here on."""
+        if self._listener is not None and self._selector is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self.path.unlink(missing_ok=True)
+            self._listener = None
+        for peer in list(self._peers):
+            self._drop(peer)
+        for namespace in list(self._namespaces.values()):
+            namespace.close()
+        self._namespaces.clear()
+        os.close(self._home_fd)
 
     def unicast(
         self, netns: Netns, protocol: int, portid: int, type: int, payload: bytes, flags: int = 0, seq: int = 0
     ) -> None:
-        """Send an unsolicited message (an upcall) to a client's socket, without waiting.
+        """Send an unsolicited message (an upcall) to a client's socket, without waiting; its header's port id is 0.
 
         Raises:
-            BlockingIOError: its receive buffer is full.
+            BlockingIOError: its receive buffer is full: the message is lost, as it would be in the kernel.
             ConnectionRefusedError: it is gone.
         """
-        raise NotImplementedError
+        namespace = self._namespaces.get(netns.cookie)
+        if namespace is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        namespace.unicast(protocol, portid, build(type, flags, seq, 0, payload))
 
-    def multicast(self, family: str, group: str, payload: bytes, flags: int = 0) -> None:
-        """Send a message to each member of an emulated family's multicast group."""
-        raise NotImplementedError
+    def multicast(self, family: str, group: str, payload: bytes, netns: Netns | None = None) -> None:
+        """Send a message to each member of a generic netlink family's group in *netns* (None: the server's own).
+
+        Those with a full receive buffer miss it.
+        """
+        found = next(known for known in self._dispatcher.families.values() if known.name == family)
+        group_id = dict(found.groups)[group]
+        namespace = self._namespaces.get((netns or self.netns).cookie)
+        if namespace is None:
+            return
+        message = build(found.id, 0, 0, 0, payload)
+        if found.real:
+            namespace.multicast(NETLINK_GENERIC, group_id, message)
+            return
+        members = self._members[group_id]
+        for member in list(members):
+            if member[0] == namespace.netns.cookie:
+                try:
+                    namespace.unicast(NETLINK_GENERIC, member[1], message)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    members.discard(member)
 
     def notify(self, netns: Netns, group: int, message: Message) -> None:
         """Send a message to the members of an rtnetlink multicast group (RTNLGRP_*, up to 32) of the kernel's own."""
-        raise NotImplementedError
+        namespace = self._namespaces.get(netns.cookie)
+        if namespace is not None:
+            namespace.multicast(NETLINK_ROUTE, group, build(message.type, message.flags, 0, 0, message.payload))
 
     def kernel(self, netns: Netns, protocol: int) -> Connection:
-        """A connection to the kernel proper in that namespace."""
-        raise NotImplementedError
+        """A connection to the kernel proper in that namespace, good while a request of it is served.
+
+        Raises:
+            KeyError: it is not the server's own, and none of its programs is being served.
+        """
+        return self._namespaces[netns.cookie].kernel(protocol)
+
+    def _accept(self, _mask: int) -> None:
+        assert self._listener is not None
+        assert self._selector is not None
+        while True:
+            try:
+                sock, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("cannot accept a connection of the redirect library: %s", error)
+                return
+            sock.setblocking(False)
+            peer = _Peer(sock)
+            try:
+                sock.send(self._greeting)
+            except OSError:
+                sock.close()
+                continue
+            self._peers.add(peer)
+            self._selector.register(sock, _READ, lambda _mask, peer=peer: self._readable(peer))
+
+    def _drop(self, peer: _Peer) -> None:
+        assert self._selector is not None
+        self._peers.discard(peer)
+        self._selector.unregister(peer.sock)
+        peer.sock.close()
+        for namespace in peer.held:
+            namespace.holders -= 1
+            self._retire(namespace)
+
+    def _readable(self, peer: _Peer) -> None:
+        """Answer one question of the library."""
+        fds: list[int] = []
+        try:
+            size, ancillary, _flags, _address = peer.sock.recvmsg_into((self._buffer,), _FDS, socket.MSG_CMSG_CLOEXEC)
+            for level, type_, data in ancillary:
+                if level == socket.SOL_SOCKET and type_ == socket.SCM_RIGHTS:
+                    fds += struct.unpack(f"={len(data) // 4}i", data[: len(data) // 4 * 4])
+            if size < ASK.size:
+                self._drop(peer)
+                return
+            answer = self._answer(peer, size, fds[0] if fds else None)
+            peer.sock.send(answer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.debug("a client of the redirect library is gone: %s", error)
+            self._drop(peer)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _answer(self, peer: _Peer, size: int, fd: int | None) -> bytes:
+        kind, tag, protocol, portid, cookie, options, argument = ASK.unpack_from(self._buffer)
+        namespace = self._namespaces.get(cookie)
+        if namespace is None:
+            if fd is None:
+                return ANSWER.pack(tag, Verdict.NEED_FD, 0, 0)
+            try:
+                namespace = self._enter(cookie, fd)
+            except OSError as error:
+                log.warning("cannot answer a client in its network namespace: %s", error)
+                return ANSWER.pack(tag, Verdict.PASS, 0, size - ASK.size)
+        data = bytes(self._view[ASK.size : size])
+        try:
+            if kind == Kind.SUBMIT and protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
+                key = (protocol, portid, cookie, options & ~OPTION_FD)
+                client = peer.clients.get(key)
+                if client is None or client.netns is not namespace.netns:
+                    client = peer.clients[key] = Client(
+                        protocol,
+                        portid,
+                        namespace.netns,
+                        bool(options & sidechannel.OPTION_EXT_ACK),
+                        bool(options & sidechannel.OPTION_CAP_ACK),
+                        bool(options & sidechannel.OPTION_STRICT),
+                        peer.privileged,
+                    )
+                consumed, passed = self._dispatcher.submit(namespace, client, data)
+                return ANSWER.pack(tag, Verdict.PASS if passed else Verdict.DONE, consumed, passed)
+            if kind in (Kind.JOIN, Kind.LEAVE):
+                return self._membership(peer, tag, kind, namespace, portid, argument)
+            if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
+                return self._ioctl(tag, namespace, argument, data)
+            return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
+        finally:
+            if namespace is not self._home:
+                self._retire(namespace)
+
+    def _membership(self, peer: _Peer, tag: int, kind: int, namespace: Namespace, portid: int, group: int) -> bytes:
+        members = self._members.get(group)
+        if members is None:
+            return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
+        member = (namespace.netns.cookie, portid)
+        if kind == Kind.JOIN:
+            members.add(member)
+            if namespace is not self._home and namespace not in peer.held:
+                peer.held.add(namespace)
+                namespace.holders += 1
+        else:
+            members.discard(member)
+        return ANSWER.pack(tag, Verdict.DONE, 0, 0)
+
+    def _ioctl(self, tag: int, namespace: Namespace, command: int, data: bytes) -> bytes:
+        assert self._ethtool is not None
+        name = data[:IFNAMSIZ].split(b"\0", 1)[0].decode(errors="surrogateescape")
+        try:
+            with self.lock:
+                filled = self._ethtool(namespace.netns, name, command, data[IFNAMSIZ:])
+        except OSError as error:
+            return ANSWER.pack(tag, Verdict.ERROR, error.errno or errno.EINVAL, 0)
+        except Exception:
+            log.exception("ethtool command %#x of %s", command, name)
+            return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
+        if filled is None:
+            return ANSWER.pack(tag, Verdict.PASS, 0, 0)
+        return ANSWER.pack(tag, Verdict.DONE, 0, 0) + filled
+
+    def _enter(self, cookie: int, sock_fd: int) -> Namespace:
+        """The sockets in a client's namespace that is not our own; kept while something there needs them."""
+        namespace = Namespace(cookie, namespace_fd_of(sock_fd), self._home_fd)
+        namespace.retired = self._retire
+        with self._registry_lock:
+            self._namespaces[cookie] = namespace
+        return namespace
+
+    def _retire(self, namespace: Namespace) -> None:
+        """Leave a namespace that nothing needs: our sockets there would keep it alive after its deletion."""
+        with self._registry_lock:
+            if not namespace.idle or self._namespaces.get(namespace.netns.cookie) is not namespace:
+                return
+            del self._namespaces[namespace.netns.cookie]
+        namespace.close()
+
+
+def _privileged(sock: socket.socket) -> bool:
+    """Whether the process at the other end of a Unix socket has CAP_NET_ADMIN."""
+    pid, uid, _gid = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid == 0:
+        return True
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
+    except (OSError, ValueError):
+        pass
+    return False

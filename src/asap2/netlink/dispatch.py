@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a client's batch to handlers and back: what af_netlink.c, rtnetlink.c and genetlink.c do around a handler."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from asap2.netlink import control
+from asap2.netlink.client import Connection
+from asap2.netlink.request import (
+    GENL_ADMIN_PERM,
+    GENL_CMD_CAP_DO,
+    GENL_CMD_CAP_DUMP,
+    GENL_UNS_ADMIN_PERM,
+    PASS,
+    Answer,
+    Client,
+    GenlFamily,
+    GenlHeader,
+    Handler,
+    Message,
+    Proxy,
+    Reply,
+    Request,
+)
+from asap2.netlink.wire import (
+    HEADER,
+    HEADER_LEN,
+    NETLINK_ROUTE,
+    NLM_F_ACK,
+    NLM_F_DUMP_FILTERED,
+    NLM_F_DUMP_INTR,
+    NLM_F_MULTI,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    NLMSG_MIN_TYPE,
+    NetlinkError,
+    NlMsg,
+    acknowledgement,
+    done,
+    error_of,
+    spans,
+)
+
+log = logging.getLogger(__name__)
+
+DUMP_CHUNK = 3776
+"""Bytes of a dump in one datagram: NLMSG_GOODSIZE, what the kernel gives to those who may read with a page's buffer."""
+_PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
+_GENL_HEADER_LEN = 4
+_ADMIN = GENL_ADMIN_PERM | GENL_UNS_ADMIN_PERM
+
+
+class Outlet(Protocol):
+    """Where replies go, and where the kernel is asked: :class:`asap2.netlink.namespaces.Namespace`."""
+
+    def reply(self, protocol: int, portid: int, message: bytes, *, dump: bool = False) -> None:
+        """Queue a reply in a client's socket."""
+
+    def busy_dumping(self, protocol: int, portid: int) -> bool:
+        """Whether a dump to the client is under way."""
+
+    def kernel(self, protocol: int) -> Connection:
+        """A connection to the kernel in the client's namespace."""
+
+
+class Dispatcher:
+    """Finds the handler of each message, and answers as the kernel would around it."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock = lock
+        self.route: dict[int, Handler] = {}
+        self.families: dict[int, GenlFamily] = {}
+        self._ops: dict[int, dict[int, int]] = {}
+
+    def add_family(self, family: GenlFamily) -> None:
+        """Serve a generic netlink family."""
+        self.families[family.id] = family
+        self._ops[family.id] = dict(family.ops)
+
+    def submit(self, outlet: Outlet, client: Client, data: bytes) -> tuple[int, int]:
+        """Serve a batch up to the first message that is the kernel's.
+
+        Gives how many bytes were served, and how many after them are for the client to send to the kernel (none: all
+        is done; what follows those is to be submitted again).
+        """
+        for start, end, message in spans(data):
+            if self._serve(outlet, client, message, data, start):
+                return start, self._kernels(client, data, end) - start
+        return len(data), 0
+
+    def _kernels(self, client: Client, data: bytes, end: int) -> int:
+        """Where, from *end* on, the next message comes that might not be the kernel's."""
+        for start, _following, message in spans(data[end:]):
+            if self._is_ours(client.protocol, message.type):
+                return end + start
+        return len(data)
+
+    def _is_ours(self, protocol: int, type_: int) -> bool:
+        if protocol == NETLINK_ROUTE:
+            return type_ in self.route
+        return type_ in self.families or type_ >= 0x7000 or type_ == control.GENL_ID_CTRL
+
+    def _serve(self, outlet: Outlet, client: Client, message: NlMsg, data: bytes, start: int) -> bool:
+        """Answer one message; True if it is the kernel's."""
+        type_, flags, seq, _pid, payload = message
+        error: NetlinkError | None = None
+        warning: str | None = None
+        messages: Iterable[Message] = ()
+        dumped = False
+        if flags & NLM_F_REQUEST and type_ >= NLMSG_MIN_TYPE:
+            request = Request(type_, flags, seq, payload, client)
+            dumped = request.dump
+            collected: list[Message] = []
+            try:
+                with self.lock:
+                    answer = self._handle(request)
+                    if answer is PASS:
+                        return True
+                    if dumped and outlet.busy_dumping(client.protocol, client.portid):
+                        raise NetlinkError(errno.EBUSY, at_start=True)
+                    if type(answer) is Proxy:
+                        answer = _ask_kernel(outlet, request, answer)
+                    if type(answer) is Reply:
+                        warning = answer.warning
+                        messages = answer.messages
+                    elif answer is not None:
+                        messages = answer  # type: ignore[assignment]
+                    if type(messages) is not list:
+                        for one in messages:
+                            collected.append(one)
+                        messages = collected
+            except NetlinkError as refused:
+                error, messages = refused, collected
+            except OSError as failed:
+                error, messages = NetlinkError(failed.errno or errno.EINVAL, at_start=True), ()
+                log.warning("%r: %s", request, failed)
+            except Exception:
+                log.exception("%r", request)
+                error, messages = NetlinkError(errno.EINVAL, at_start=True), ()
+        self._send(outlet, client, message, data, start, messages, error, warning, dumped)
+        return False
+
+    def _send(
+        self,
+        outlet: Outlet,
+        client: Client,
+        message: NlMsg,
+        data: bytes,
+        start: int,
+        messages: Iterable[Message],
+        error: NetlinkError | None,
+        warning: str | None,
+        dumped: bool,
+    ) -> None:
+        protocol, portid, seq = client.protocol, client.portid, message.seq
+        reply = outlet.reply
+        if dumped and not (error is not None and error.at_start):
+            chunk: list[bytes] = []
+            size = 0
+            for type_, payload, flags in messages:
+                length = HEADER_LEN + len(payload)
+                if size + length > DUMP_CHUNK and chunk:
+                    reply(protocol, portid, b"".join(chunk), dump=True)
+                    chunk, size = [], 0
+                chunk.append(HEADER.pack(length, type_, flags | NLM_F_MULTI, seq, portid))
+                chunk.append(payload)
+                if length & 3:
+                    chunk.append(_PAD[length & 3])
+                size += (length + 3) & ~3
+            if chunk:
+                reply(protocol, portid, b"".join(chunk), dump=True)
+            number, text = (error.errno or errno.EINVAL, error.text) if error is not None else (0, warning)
+            reply(protocol, portid, done(seq, portid, number, ext_ack=client.ext_ack, text=text), dump=True)
+            return
+        if error is None:
+            for type_, payload, flags in messages:
+                length = HEADER_LEN + len(payload)
+                reply(protocol, portid, HEADER.pack(length, type_, flags, seq, portid) + payload + _PAD[length & 3])
+            if not message.flags & NLM_F_ACK or dumped:
+                return
+            number, text, offset = 0, warning, None
+        else:
+            number, text, offset = error.errno or errno.EINVAL, error.text, error.offset
+        reply(
+            protocol,
+            portid,
+            acknowledgement(
+                data[start : start + HEADER_LEN + len(message.payload)],
+                number,
+                portid,
+                ext_ack=client.ext_ack,
+                cap_ack=client.cap_ack,
+                text=text,
+                offset=offset,
+            ),
+        )
+
+    def _handle(self, request: Request) -> Answer:
+        """rtnetlink_rcv_msg() and genl_rcv_msg(): the checks that come before a handler."""
+        if request.client.protocol != NETLINK_ROUTE:
+            return self._generic(request)
+        handler = self.route.get(request.type)
+        if handler is None:
+            return PASS
+        if not request.payload:
+            return None
+        if request.type & 3 != 2 and not request.client.privileged:
+            raise NetlinkError(errno.EPERM)
+        return handler(request)
+
+    def _generic(self, request: Request) -> Answer:
+        if request.type == control.GENL_ID_CTRL:
+            return control.answer(request, self.families.values())
+        family = self.families.get(request.type)
+        if family is None:
+            if request.type < 0x7000:
+                return PASS
+            raise NetlinkError(errno.ENOENT, at_start=True)
+        payload = request.payload
+        header_end = _GENL_HEADER_LEN + ((family.hdrsize + 3) & ~3)
+        if len(payload) < _GENL_HEADER_LEN + family.hdrsize:
+            if family.real:
+                return PASS
+            raise NetlinkError(errno.EINVAL, at_start=True)
+        cmd = payload[0]
+        flags = self._ops[family.id].get(cmd)
+        handler = family.handlers.get(cmd)
+        if handler is None:
+            if family.real:
+                return PASS
+            raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
+        if flags is not None:
+            if flags & _ADMIN and not request.client.privileged:
+                raise NetlinkError(errno.EPERM, at_start=True)
+            if not flags & (GENL_CMD_CAP_DUMP if request.dump else GENL_CMD_CAP_DO):
+                raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
+        elif family.ops and not family.real:
+            raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
+        answer = handler(
+            request,
+            GenlHeader(
+                cmd, payload[1], payload[_GENL_HEADER_LEN : _GENL_HEADER_LEN + family.hdrsize], payload[header_end:]
+            ),
+        )
+        if answer is PASS and not family.real:
+            raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
+        return answer
+
+
+def _ask_kernel(outlet: Outlet, request: Request, proxy: Proxy) -> list[Message]:
+    """The kernel's answer to a request, rewritten.
+
+    Raises:
+        NetlinkError: what the kernel answered.
+    """
+    connection = outlet.kernel(request.client.protocol)
+    connection.strict = request.client.strict
+    payload = request.payload if proxy.payload is None else proxy.payload
+    *answers, last = connection.exchange(request.type, request.flags, payload)
+    error = error_of(last)
+    if error is not None:
+        error.at_start = last.type == NLMSG_ERROR
+        raise error
+    messages = []
+    for answer in answers:
+        kept = answer.flags & (NLM_F_DUMP_INTR | NLM_F_DUMP_FILTERED)
+        for type_, rewritten, flags in proxy.rewrite(answer):
+            messages.append(Message(type_, rewritten, flags | kept))
+    messages.extend(proxy.extra)
+    return messages

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's netlink sockets in a network namespace: replies into the clients' sockets, questions to the kernel.
+
+A process with CAP_NET_ADMIN may send to another process's netlink socket by port id (net/netlink/af_netlink.c). What a
+client's receive buffer has no room for is sent by a thread that waits for room, as the kernel continues a dump.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from asap2.netlink.client import Connection
+from asap2.netlink.request import Netns
+from asap2.netlink.sidechannel import SERVER_PORTID
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE
+
+log = logging.getLogger(__name__)
+
+SO_NETNS_COOKIE = 71
+SO_SNDBUFFORCE = 32
+SIOCGSKNS = 0x894C
+CLONE_NEWNET = 0x40000000
+_SEND_BUFFER = 8 << 20
+_MOST_WAITING = 16 << 20
+"""Bytes of replies kept for a client that does not read them; a dump is kept whole, since none else begins before."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def cookie_of(sock: socket.socket) -> int:
+    """The cookie of a socket's network namespace (SO_NETNS_COOKIE, since Linux 5.14)."""
+    cookie: int = struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]
+    return cookie
+
+
+def namespace_fd_of(sock_fd: int) -> int:
+    """A new descriptor of the network namespace that a socket belongs to (SIOCGSKNS)."""
+    return fcntl.ioctl(sock_fd, SIOCGSKNS)
+
+
+def own_namespace_fd() -> int:
+    """A new descriptor of the calling thread's network namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _enter(namespace_fd: int) -> None:
+    if _libc.setns(namespace_fd, CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot enter a network namespace: {os.strerror(number)}")
+
+
+def _socket(protocol: int) -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+
+
+class _Waiting:
+    """Messages for one client whose receive buffer is full."""
+
+    __slots__ = ("dumping", "messages", "size")
+
+    def __init__(self, first: bytes, dumping: bool) -> None:
+        self.messages = deque([first])
+        self.size = len(first)
+        self.dumping = dumping
+
+
+class Namespace:
+    """The server's sockets in one network namespace, bound to :data:`SERVER_PORTID`.
+
+    *fd* is the namespace's, and closed with this; *home_fd* that of the calling thread's own namespace.
+
+    Raises:
+        OSError: EADDRINUSE, another server is in this namespace.
+    """
+
+    def __init__(self, cookie: int, fd: int, home_fd: int | None = None) -> None:
+        self.netns = Netns(cookie, fd)
+        self.holders = 0
+        self.retired: Callable[[Namespace], None] | None = None
+        self._home_fd = home_fd
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[int, int], _Waiting] = {}
+        self._kernel: dict[int, Connection] = {}
+        self._closed = False
+        self._sockets: dict[int, socket.socket] = {}
+        try:
+            for protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
+                self._sockets[protocol] = sock = self._open(protocol)
+                sock.bind((SERVER_PORTID, 0))
+                sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, _SEND_BUFFER)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 10, 0))
+        except OSError:
+            for sock in self._sockets.values():
+                sock.close()
+            raise
+
+    def _open(self, protocol: int) -> socket.socket:
+        if self._home_fd is None:
+            return _socket(protocol)
+        _enter(self.netns.fd)
+        try:
+            return _socket(protocol)
+        finally:
+            _enter(self._home_fd)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing needs this any longer: no holder, and no reply under way."""
+        return not self.holders and not self._waiting
+
+    def busy_dumping(self, protocol: int, portid: int) -> bool:
+        """Whether a dump to this client is still under way: another gets EBUSY meanwhile, as from the kernel."""
+        waiting = self._waiting.get((protocol, portid))
+        return waiting is not None and waiting.dumping
+
+    def reply(self, protocol: int, portid: int, message: bytes, *, dump: bool = False) -> None:
+        """Queue a reply in a client's socket: now or, when that is full, as it reads. One that is gone gets none."""
+        if self._waiting:
+            with self._lock:
+                waiting = self._waiting.get((protocol, portid))
+                if waiting is not None:
+                    if dump or waiting.size < _MOST_WAITING:
+                        waiting.dumping |= dump
+                        waiting.messages.append(message)
+                        waiting.size += len(message)
+                    return
+        try:
+            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
+        except BlockingIOError:
+            waiting = self._waiting[(protocol, portid)] = _Waiting(message, dump)
+            threading.Thread(
+                target=self._drain, args=(protocol, portid, waiting), name="netlink-replies", daemon=True
+            ).start()
+        except ConnectionRefusedError:
+            pass
+        except OSError as error:
+            log.warning("netlink reply to port %d lost: %s", portid, error)
+
+    def _drain(self, protocol: int, portid: int, waiting: _Waiting) -> None:
+        """Send what waits for a client, blocking; in a thread."""
+        message: bytes | None = None
+        while True:
+            with self._lock:
+                if message is not None:
+                    waiting.messages.popleft()
+                    waiting.size -= len(message)
+                if not waiting.messages:
+                    del self._waiting[(protocol, portid)]
+                    break
+                message = waiting.messages[0]
+            if not self._send_blocking(protocol, portid, message):
+                with self._lock:
+                    del self._waiting[(protocol, portid)]
+                break
+        if self.idle and self.retired is not None:
+            self.retired(self)
+
+    def _send_blocking(self, protocol: int, portid: int, message: bytes) -> bool:
+        while not self._closed:
+            try:
+                self._sockets[protocol].sendto(message, (portid, 0))
+                return True
+            except BlockingIOError:  # the send timeout, to look whether this was closed meanwhile
+                continue
+            except OSError:
+                return False
+        return False
+
+    def unicast(self, protocol: int, portid: int, message: bytes) -> None:
+        """Send to a client without waiting.
+
+        Raises:
+            BlockingIOError: its receive buffer is full.
+            ConnectionRefusedError: no such socket.
+        """
+        self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
+
+    def multicast(self, protocol: int, group: int, message: bytes) -> None:
+        """Send to the members of a multicast group of the kernel's own, which must be at most 32."""
+        try:
+            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (0, 1 << (group - 1)))
+        except (ConnectionRefusedError, BlockingIOError):
+            return
+
+    def kernel(self, protocol: int) -> Connection:
+        """A connection to the kernel in this namespace, opened when first asked for."""
+        connection = self._kernel.get(protocol)
+        if connection is None:
+            connection = self._kernel[protocol] = Connection(protocol, self._open(protocol))
+        return connection
+
+    def close(self) -> None:
+        """Close the sockets and the namespace's descriptor."""
+        self._closed = True
+        for sock in self._sockets.values():
+            sock.close()
+        for connection in self._kernel.values():
+            connection.close()
+        os.close(self.netns.fd)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages between the redirect library and the server (redirect.h has the same), in host byte order.
+
+The server greets a new connection; then the library asks, one question at a time, and the server answers each.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+MAGIC: Final = 0x32505341
+VERSION: Final = 1
+SERVER_PORTID: Final = 0x41534132
+"""The port id of the server's netlink sockets, in every namespace: above PID_MAX_LIMIT, outside autobind's range."""
+
+ASK: Final = struct.Struct("=IIIIQII")
+"""struct ask: kind, tag, protocol, port id, namespace cookie, options, argument; then the request's bytes."""
+ANSWER: Final = struct.Struct("=IIII")
+"""struct answer: tag, verdict, bytes consumed (or errno), bytes to pass; then the buffer of an ioctl."""
+_GREETING = struct.Struct("=IIQQ32s128s32s")
+IFNAMSIZ: Final = 16
+
+
+class Kind(enum.IntEnum):
+    """What the library asks."""
+
+    SUBMIT = 1
+    JOIN = 2
+    LEAVE = 3
+    ETHTOOL = 4
+
+
+class Verdict(enum.IntEnum):
+    """What the server answers."""
+
+    DONE = 0
+    PASS = 1
+    NEED_FD = 2
+    ERROR = 3
+
+
+OPTION_EXT_ACK: Final = 1
+OPTION_CAP_ACK: Final = 2
+OPTION_STRICT: Final = 4
+OPTION_FD: Final = 8
+
+
+def greeting(instance: int, home: int, route: Iterable[int], genl: Iterable[int], ethtool: Iterable[int]) -> bytes:
+    """struct greeting: who the server is, its namespace's cookie, and what it wants diverted."""
+    return _GREETING.pack(MAGIC, VERSION, instance, home, _bitmap(route, 32), _bitmap(genl, 128), _bitmap(ethtool, 32))
+
+
+def _bitmap(numbers: Iterable[int], size: int) -> bytes:
+    bits = bytearray(size)
+    for number in numbers:
+        bits[number // 8] |= 1 << number % 8
+    return bytes(bits)
