@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asap2.nic.rules import OVS_TABLE
+from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
@@ -72,11 +73,11 @@ class NodePorts:
                 miss=Miss.UPCALL if use.vport else Miss.PASS,
             )
         )
-        hook = "egress" if internal else "ingress"
+        hook: Hook = "egress" if internal else "ingress"
         if tables and not use.attached:
             self.pipeline.attach(ifindex, None, hook)
             use.attached = True
         elif not tables and use.attached:
             with contextlib.suppress(OSError):
-                self.pipeline.detach(ifindex, None, hook)
+                self.pipeline.detach(ifindex, hook)
             use.attached = False

@@ -143,7 +143,7 @@ class OvsFace:
         return dp
 
     def _dp_message(self, dp: Datapath, cmd: int) -> Message:
-        looked = dp.pipeline.lookups()
+        looked = dp.pipeline.lookups(ovs=True)
         if self.packets is not None:
             self._lost = self.packets.dropped()
         stats = struct.pack("=4Q", looked.hit, looked.missed, self._lost, len(dp.flows))
