@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pipeline tells of a packet: events of one run, reasons of drops, upcalls, statistics."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class DropReason(enum.IntEnum):
+    """Why a packet, or one copy of it, went nowhere (``enum drop`` of the program)."""
+
+    RULE = 0
+    """A rule drops it, or sends it nowhere."""
+    MISS = 1
+    """No rule, and the port drops such packets."""
+    SHORT = 2
+    """Shorter than an Ethernet header."""
+    IN_PORT = 3
+    """The port it came in by is disabled."""
+    OUT_PORT = 4
+    """The port it is for is disabled or absent."""
+    LOOP = 5
+    """More lookups than one packet may have."""
+    ACTION = 6
+    """A VLAN action failed, as on a frame that ends inside a tag."""
+    TRUNCATE = 7
+    """It could not be cut to the length asked for."""
+    UPCALL = 8
+    """There is no device to hand it to user space by, or that device did not take it."""
+    OUTPUT = 9
+    """The kernel refused to transmit a copy."""
+
+
+class UpcallKind(enum.IntEnum):
+    """Why user space gets a packet."""
+
+    MISS = 0
+    ACTION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UpcallContext:
+    """What the program knew when it gave a packet to user space.
+
+    *table* is where the last lookup took place. *cookie* is the action's. *skb_hash* is the kernel's flow hash.
+    *length* is the packet's, without a tag in its metadata, before segmentation; *max_length* is how much of it the
+    receiver is to see (Open vSwitch's ``trunc``), 0 for all. *fields* are the packet's values of
+    :data:`asap2.nic.rules.FIELD_BITS`.
+    """
+
+    kind: UpcallKind
+    port: int
+    table: int
+    cookie: int
+    skb_hash: int
+    length: int
+    max_length: int
+    fields: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LookupStats:
+    """Lookups that found a rule and that did not; packets user space lost; distinct masks; masks searched; lookups
+    that the exact-match cache answered."""
+
+    hit: int = 0
+    missed: int = 0
+    lost: int = 0
+    masks: int = 0
+    mask_hits: int = 0
+    cache_hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The rule *handle* decided, in *table*."""
+
+    handle: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """*frame*, tags included, went out of *port*."""
+
+    port: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upcalled:
+    """*frame* went to user space."""
+
+    kind: UpcallKind
+    port: int
+    table: int
+    cookie: int
+    max_length: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """*frame* went on to the network stack."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """It, or one copy of it, was dropped."""
+
+    reason: DropReason
+
+
+Event = Matched | Sent | Upcalled | Passed | Dropped

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pinned maps of one pipeline, opened, and how large each is made."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+from asap2.nic.silicon import loader, maps
+
+OBJECT = Path(__file__).with_name("eswitch.bpf.o")
+INGRESS, EGRESS = "esw_ingress", "esw_egress"
+
+_CACHE_ENTRIES = 65536
+_MAX_SHARDS = 16
+_PORTS = 8192
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two that is not greater."""
+    return 1 << (number.bit_length() - 1)
+
+
+class Layout:
+    """File descriptors and memory of a pipeline pinned in *directory*."""
+
+    def __init__(self, directory: Path) -> None:
+        def opened(name: str) -> loader.Map:
+            return loader.Map(loader.pinned(directory / name), name)
+
+        self.directory = directory
+        self.programs = {"ingress": loader.pinned(directory / INGRESS), "egress": loader.pinned(directory / EGRESS)}
+        self.devs = opened("devs")
+        self.head_of = opened("head_of")
+        self.keys = opened("keys")
+        self.stats = opened("stats")
+        self._grace = opened("grace")
+        self._arrays = {
+            name: opened(name)
+            for name in ("ports", "heads", "nodes", "rules", "cells", "counts", "upcalls", "config", "traces")
+        }
+        if self.keys.key_size != 8 + maps.FIELDS_SIZE or self.stats.value_size != ctypes.sizeof(maps.StatsRecord):
+            raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
+        self.ports = self._array("ports", maps.PortRecord)
+        self.heads = self._array("heads", maps.HeadRecord)
+        self.nodes = self._array("nodes", maps.NodeRecord)
+        self.rules = self._array("rules", maps.RuleRecord)
+        self.cells = self._array("cells", maps.CellRecord)
+        self.counts = self._array("counts", maps.CountRecord)
+        self.upcalls = self._array("upcalls", maps.UpcallRecord)
+        self.traces = self._array("traces", maps.TraceRecord)
+        self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
+        self._cells: list[int] = []
+
+    def _array(self, name: str, record: type[ctypes.Structure]) -> Any:
+        return self._arrays[name].mapped(record)
+
+    def grace_period(self) -> None:
+        """Wait until every program that runs now has ended.
+
+        The kernel waits so before an update of a map of maps returns (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
+        """
+        cell = loader.new_cell()
+        try:
+            self._grace.update(bytes(4), maps.word(cell))
+        finally:
+            os.close(cell)
+
+    def next_generation(self) -> int:
+        """A number that no list of masks has had."""
+        self.config.generation += 1
+        return self.config.generation
+
+    def close(self) -> None:
+        """Close the file descriptors. What is pinned works on."""
+        every = [self.devs, self.head_of, self.keys, self.stats, self._grace, *self._arrays.values()]
+        for fd in (*self.programs.values(), *(m.fd for m in every)):
+            os.close(fd)
+
+
+def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | None) -> None:
+    """Load the program with room for *max_rules* rules and pin everything in *directory*, a directory of a bpffs."""
+    cpus = loader.possible_cpus()
+    shards = min(1 << (cpus - 1).bit_length(), _MAX_SHARDS)
+    # Indices rest for a while after use, so there are more than can be in use.
+    rules = max_rules + max_rules // 4 + 1024
+    cached = cache_entries or max(64, _power_of_two(_CACHE_ENTRIES // cpus))
+    constants = maps.Constants(rules, shards, cpus > shards, cached, tracing)
+    loader.load(
+        OBJECT,
+        directory,
+        {
+            "devs": _PORTS,
+            "head_of": max(1024, max_rules // 2),
+            "keys": max_rules,
+            "cache": cpus * cached,
+            "stats": None,
+            "ports": _PORTS,
+            "heads": max(1024, max_rules // 2) + 1024,
+            "nodes": max_rules + max_rules // 2 + 1024,
+            "rules": rules,
+            "cells": 2 * max_rules + 1024,
+            "counts": rules * shards,
+            "upcalls": None,
+            "config": None,
+            "traces": 1024 if tracing else 1,
+            "grace": None,
+        },
+        (INGRESS, EGRESS),
+        constants,
+    )
+    layout = Layout(directory)
+    layout.config.max_rules, layout.config.shards = max_rules, shards
+    layout.close()

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Getting an eBPF object into the kernel and at its maps, programs and tcx links: libbpf by ctypes.
+
+libbpf 1.1 (Debian 12) does not know tcx, but its system-call wrappers pass any attach type on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+Hook = Literal["ingress", "egress"]
+
+_CLONE_NEWNET = 0x4000_0000  # include/uapi/linux/sched.h
+_TCX = {"ingress": 46, "egress": 47}  # enum bpf_attach_type
+_MAP_TYPE_ARRAY = 2  # enum bpf_map_type
+_BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
+NOEXIST = 1
+"""Flag of :meth:`Map.update`: fail with EEXIST when the key is there (BPF_NOEXIST)."""
+
+
+@functools.cache
+def _libbpf() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as e:
+        raise OSError(e.errno, "the library libbpf.so.1 (Debian package libbpf1) is missing") from e
+    pointer, fd, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    for name, result, arguments in (
+        ("bpf_object__open_file", pointer, [ctypes.c_char_p, pointer]),
+        ("bpf_object__load", ctypes.c_int, [pointer]),
+        ("bpf_object__close", None, [pointer]),
+        ("bpf_object__find_map_by_name", pointer, [pointer, ctypes.c_char_p]),
+        ("bpf_object__find_program_by_name", pointer, [pointer, ctypes.c_char_p]),
+        ("bpf_map__set_max_entries", ctypes.c_int, [pointer, ctypes.c_uint32]),
+        ("bpf_map__set_initial_value", ctypes.c_int, [pointer, pointer, size]),
+        ("bpf_map__fd", ctypes.c_int, [pointer]),
+        ("bpf_program__fd", ctypes.c_int, [pointer]),
+        ("bpf_obj_pin", ctypes.c_int, [fd, ctypes.c_char_p]),
+        ("bpf_obj_get", fd, [ctypes.c_char_p]),
+        ("bpf_obj_get_info_by_fd", ctypes.c_int, [fd, pointer, pointer]),
+        ("bpf_map_create", fd, [ctypes.c_int, ctypes.c_char_p, *[ctypes.c_uint32] * 3, pointer]),
+        ("bpf_map_update_elem", ctypes.c_int, [fd, pointer, pointer, ctypes.c_uint64]),
+        ("bpf_map_lookup_elem", ctypes.c_int, [fd, pointer, pointer]),
+        ("bpf_map_delete_elem", ctypes.c_int, [fd, pointer]),
+        ("bpf_map_get_next_key", ctypes.c_int, [fd, pointer, pointer]),
+        ("bpf_link_create", fd, [fd, ctypes.c_int, ctypes.c_int, pointer]),
+        ("bpf_link_update", ctypes.c_int, [fd, fd, pointer]),
+        ("bpf_prog_test_run_opts", ctypes.c_int, [fd, pointer]),
+        ("libbpf_num_possible_cpus", ctypes.c_int, []),
+        ("libbpf_set_print", pointer, [pointer]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+def _check(result: int, what: str) -> int:
+    """libbpf 1.x returns -errno."""
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")
+    return result
+
+
+def possible_cpus() -> int:
+    """CPUs that the kernel may ever bring up."""
+    return _check(_libbpf().libbpf_num_possible_cpus(), "counting CPUs")
+
+
+def in_netns(netns: int | None, function: Callable[[], T]) -> T:
+    """What *function* returns when called in the network namespace of the file descriptor *netns* (``None``: here)."""
+    if netns is None:
+        return function()
+    libc = ctypes.CDLL(None, use_errno=True)
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            if libc.setns(netns, _CLONE_NEWNET):
+                e = ctypes.get_errno()
+                raise OSError(e, f"cannot enter the network namespace: {os.strerror(e)}")
+            outcome.append(function())
+        except BaseException as e:
+            failure.append(e)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+class _MapInfo(ctypes.Structure):
+    """The start of ``struct bpf_map_info``."""
+
+    key_size: int
+    value_size: int
+    max_entries: int
+    _fields_ = [(n, ctypes.c_uint32) for n in ("type", "id", "key_size", "value_size", "max_entries", "flags")]
+
+
+class _LinkInfo(ctypes.Structure):
+    """The start of ``struct bpf_link_info``, with the tcx member of its union."""
+
+    ifindex: int
+    _fields_ = [(n, ctypes.c_uint32) for n in ("type", "id", "prog_id", "unused", "ifindex", "attach_type")]
+
+
+class Map:
+    """An eBPF map, by file descriptor. Keys and values are bytes in the machine's layout."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        info = _MapInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        _check(_libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), f"map {name}")
+        self.fd = fd
+        self.name = name
+        self.key_size: int = info.key_size
+        self.value_size: int = info.value_size
+        self.max_entries: int = info.max_entries
+        self._mapped: mmap.mmap | None = None
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set *key*. Raises :class:`OSError`: EEXIST under :data:`NOEXIST`, E2BIG when the map is full."""
+        _check(_libbpf().bpf_map_update_elem(self.fd, key, value, flags), f"map {self.name}")
+
+    def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
+        """The value of *key*; *size* bytes for a per-CPU map."""
+        value = ctypes.create_string_buffer(size or self.value_size)
+        result = _libbpf().bpf_map_lookup_elem(self.fd, key, value)
+        if result == -2:
+            return None
+        _check(result, f"map {self.name}")
+        return value.raw
+
+    def delete(self, key: bytes) -> None:
+        """Remove *key*; ENOENT when it is not there."""
+        _check(_libbpf().bpf_map_delete_elem(self.fd, key), f"map {self.name}")
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry, when nobody else changes the map."""
+        key: bytes | None = None
+        following = ctypes.create_string_buffer(self.key_size)
+        while _libbpf().bpf_map_get_next_key(self.fd, key, following) == 0:
+            key = following.raw
+            value = self.lookup(key)
+            if value is not None:
+                yield key, value
+
+    def mapped(self, record: type[ctypes.Structure]) -> ctypes.Array[Any]:
+        """The memory of an mmapable array as an array of the ctypes structure *record*."""
+        step = (self.value_size + 7) & ~7
+        if ctypes.sizeof(record) != step:
+            raise OSError(22, f"map {self.name} was made by another version of this program")
+        length = (step * self.max_entries + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
+        if self._mapped is None:
+            self._mapped = mmap.mmap(self.fd, length)
+        return (record * self.max_entries).from_buffer(self._mapped)
+
+
+def pin(fd: int, path: Path) -> None:
+    """Keep what *fd* stands for in the kernel under *path* of a bpffs."""
+    _check(_libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"cannot pin {path.name}")
+
+
+def unpin_all(directory: Path) -> None:
+    """Remove every pin of *directory*."""
+    for path in directory.iterdir():
+        path.unlink()
+
+
+def pinned(path: Path) -> int:
+    """A file descriptor of what is pinned at *path*; FileNotFoundError."""
+    return _check(_libbpf().bpf_obj_get(os.fsencode(path)), str(path))
+
+
+def load(
+    source: Path,
+    directory: Path,
+    maps: dict[str, int | None],
+    programs: tuple[str, ...],
+    constants: ctypes.Structure,
+) -> None:
+    """Load the object file *source*, giving each of *maps* its size, and pin its maps and programs in *directory*."""
+    lib = _libbpf()
+    if not source.exists():
+        raise FileNotFoundError(2, f"{source} is missing: build it with make")
+    lib.libbpf_set_print(None)
+    handle = lib.bpf_object__open_file(os.fsencode(source), None)
+    if not handle:
+        raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
+    try:
+        rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
+        size = ctypes.sizeof(constants)
+        _check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
+        found = {name: lib.bpf_object__find_map_by_name(handle, name.encode()) for name in maps}
+        for name, entries in maps.items():
+            if entries is not None:
+                _check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
+        result = lib.bpf_object__load(handle)
+        if result < 0:
+            raise OSError(-result, f"the kernel refuses the eSwitch program: {os.strerror(-result)}")
+        for name in programs:
+            program = lib.bpf_object__find_program_by_name(handle, name.encode())
+            pin(lib.bpf_program__fd(program), directory / name)
+        for name in maps:
+            pin(lib.bpf_map__fd(found[name]), directory / name)
+    finally:
+        lib.bpf_object__close(handle)
+
+
+def new_cell() -> int:
+    """A file descriptor of a new array map of one 32-bit number."""
+    return _check(_libbpf().bpf_map_create(_MAP_TYPE_ARRAY, b"cell", 4, 4, 1, None), "creating a map")
+
+
+def link_is_attached(link: int) -> bool:
+    """Whether the tcx link's device still exists."""
+    info = _LinkInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _check(_libbpf().bpf_obj_get_info_by_fd(link, ctypes.byref(info), ctypes.byref(size)), "tcx link")
+    return bool(info.ifindex)
+
+
+def update_link(link: int, program: int) -> None:
+    """Run *program* at *link* from now on."""
+    _check(_libbpf().bpf_link_update(link, program, None), "tcx link")
+
+
+def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None) -> int:
+    """A link that runs *program* on the packets of the device *ifindex*; a file descriptor."""
+    lib = _libbpf()
+    result = in_netns(netns, lambda: lib.bpf_link_create(program, ifindex, _TCX[hook], None))
+    if result == -22:
+        raise OSError(22, "cannot attach the eSwitch program: this kernel has no tcx (it takes Linux 6.6 or newer)")
+    return _check(result, f"cannot attach the eSwitch program to device {ifindex}")
+
+
+class _TestRunOpts(ctypes.Structure):
+    """``struct bpf_test_run_opts``."""
+
+    retval: int
+    duration: int
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    ]
+
+
+_SK_BUFF_SIZE, _SK_BUFF_GSO_SEGS, _SK_BUFF_GSO_SIZE = 192, 164, 176  # struct __sk_buff
+
+
+def run_on(program: int, packet: bytes, *, gso_segs: int = 0, repeat: int = 1) -> tuple[int, int]:
+    """Run *program* on *packet* without a network: its return value, and nanoseconds a run."""
+    context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
+    if gso_segs:
+        struct.pack_into("=I", context, _SK_BUFF_GSO_SEGS, gso_segs)
+        struct.pack_into("=I", context, _SK_BUFF_GSO_SIZE, 1)
+    opts = _TestRunOpts()
+    opts.sz = ctypes.sizeof(opts)
+    opts.data_in, opts.data_size_in = packet, len(packet)
+    opts.ctx_in, opts.ctx_size_in = ctypes.addressof(context), _SK_BUFF_SIZE
+    opts.repeat = repeat
+    _check(_libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "BPF_PROG_TEST_RUN")
+    return opts.retval, opts.duration

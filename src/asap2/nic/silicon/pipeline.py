@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline: one loaded eSwitch program, its ports and its rules."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon import loader, maps
+from asap2.nic.silicon.actionlists import ActionLists
+from asap2.nic.silicon.events import (
+    Dropped,
+    DropReason,
+    Event,
+    LookupStats,
+    Matched,
+    Passed,
+    Sent,
+    UpcallContext,
+    Upcalled,
+    UpcallKind,
+)
+from asap2.nic.silicon.indices import Indices
+from asap2.nic.silicon.layout import INGRESS, Layout, create
+from asap2.nic.silicon.loader import Hook
+from asap2.nic.silicon.masklists import MaskLists, MaskNode
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
+from asap2.nic.silicon.portslots import PortSlots
+
+__all__ = ["Deliver", "DropReason", "Miss", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
+
+
+class _Entry:
+    """What is known of one rule in the program."""
+
+    __slots__ = ("actions", "key", "node", "rule")
+
+    def __init__(self, rule: Rule, node: MaskNode, key: bytes, actions: int) -> None:
+        self.rule = rule
+        self.node = node
+        self.key = key
+        self.actions = actions
+
+
+class Pipeline:
+    """One eSwitch program with its maps, pinned: it forwards on when nobody has it open.
+
+    A pipeline serves the devices of one network namespace. Its methods may not run at the same time in two threads,
+    nor in two processes. ``lost`` counts the packets for user space that user space did not get; the receiver adds.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.lost = 0
+        self._layout = layout
+        self._ports = PortSlots(layout)
+        self._lists = MaskLists(layout)
+        self._actions = ActionLists(layout, self._ports)
+        self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
+        self._entries: dict[int, _Entry] = {}
+        self._restore()
+
+    @classmethod
+    def open(
+        cls,
+        pin_dir: Path,
+        *,
+        max_rules: int = 65536,
+        upcall_ifindex: int = 0,
+        tracing: bool = False,
+        cache_entries: int | None = None,
+    ) -> Pipeline:
+        """The pipeline pinned in *pin_dir*, with all its rules and ports, or a new one.
+
+        *pin_dir* is a directory in a bpffs, made where it is missing. *max_rules* is for a new pipeline, as is
+        *tracing*: such a program only tells what it would do with a packet (:meth:`trace`). *cache_entries*, a power
+        of two, sizes each CPU's exact-match cache. Raises :class:`OSError` with one sentence.
+        """
+        pin_dir.mkdir(parents=True, exist_ok=True)
+        if not (pin_dir / INGRESS).exists() or not (pin_dir / "grace").exists():
+            loader.unpin_all(pin_dir)
+            try:
+                create(pin_dir, max_rules, tracing, cache_entries)
+            except BaseException:
+                loader.unpin_all(pin_dir)
+                raise
+        pipeline = cls(Layout(pin_dir))
+        if upcall_ifindex:
+            pipeline.set_upcall(upcall_ifindex)
+        return pipeline
+
+    def close(self) -> None:
+        """Let go of the pipeline, which works on."""
+        self._layout.close()
+
+    def destroy(self) -> None:
+        """Take the pipeline out of the kernel: no device runs it any more."""
+        loader.unpin_all(self._layout.directory)
+        self._layout.directory.rmdir()
+        self.close()
+
+    @property
+    def directory(self) -> Path:
+        """Where it is pinned."""
+        return self._layout.directory
+
+    # ---- devices and ports ----
+
+    def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress") -> None:
+        """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
+
+        Where it runs there already it goes on undisturbed.
+        """
+        path = self._link_path(ifindex, hook)
+        program = self._layout.programs[hook]
+        if path.exists():
+            link = loader.pinned(path)
+            try:
+                if loader.link_is_attached(link):
+                    loader.update_link(link, program)
+                    return
+            finally:
+                os.close(link)
+            path.unlink()
+        link = loader.attach_tcx(program, ifindex, hook, netns)
+        try:
+            loader.pin(link, path)
+        finally:
+            os.close(link)
+
+    def detach(self, ifindex: int, hook: Hook = "ingress") -> None:
+        """Undo :meth:`attach`; nothing when the program does not run there."""
+        self._link_path(ifindex, hook).unlink(missing_ok=True)
+
+    def _link_path(self, ifindex: int, hook: Hook) -> Path:
+        return self._layout.directory / f"link-{hook}-{ifindex}"
+
+    def set_port(self, port: Port) -> None:
+        """Make *port* exist, or change what it is."""
+        self._ports.set(port)
+
+    def remove_port(self, port_id: int) -> None:
+        """Make a port not exist. Rules may go on naming it: what they send there is dropped. KeyError."""
+        self._ports.remove(port_id)
+
+    @property
+    def ports(self) -> dict[int, Port]:
+        """The ports, by id."""
+        return self._ports.ports
+
+    def set_upcall(self, ifindex: int) -> None:
+        """Packets for user space are transmitted on device *ifindex*; 0: they are dropped."""
+        self._layout.config.upcall_ifindex = ifindex
+
+    # ---- rules ----
+
+    @property
+    def rules(self) -> dict[int, Rule]:
+        """Every rule, by handle. Handles outlive the process."""
+        return {handle: entry.rule for handle, entry in self._entries.items()}
+
+    def recover(self) -> dict[int, Rule]:
+        """What a pipeline that was opened again holds: :attr:`rules`."""
+        return self.rules
+
+    def supports(self, rule: Rule) -> str | None:
+        """One sentence saying why the program cannot take *rule*, or ``None``."""
+        return maps.unsupported(rule.match, rule.actions)
+
+    def add(self, rule: Rule) -> int:
+        """Add *rule*; its handle.
+
+        Raises :class:`OSError`: EOPNOTSUPP with the reason, ENOSPC when there is no room, EEXIST when the table has a
+        rule with the same port, priority, mask and value.
+        """
+        self._check(rule)
+        mask, key = maps.encode_match(rule.match)
+        actions = self._actions.intern(rule.actions)
+        try:
+            handle = self._handles.take()
+        except OSError:
+            self._actions.release(actions)
+            raise
+        try:
+            node = self._lists.hold(rule.table, rule.in_port, rule.priority, mask)
+        except OSError:
+            self._handles.give(handle)
+            self._actions.release(actions)
+            raise
+        record = self._layout.rules[handle]
+        record.node, record.actions = node.index, actions
+        for count in self._counts(handle):
+            count.packets = count.bytes = count.used = 0
+        try:
+            self._layout.keys.update(_key(node, key), maps.word(handle), loader.NOEXIST)
+        except OSError as e:
+            self._lists.drop(node)
+            self._handles.give(handle)
+            self._actions.release(actions)
+            if e.errno == errno.EEXIST:
+                raise OSError(errno.EEXIST, "there is such a rule already") from e
+            if e.errno in (errno.E2BIG, errno.ENOMEM):
+                raise OSError(errno.ENOSPC, f"no room for more than {self._layout.config.max_rules} rules") from e
+            raise
+        self._lists.publish(node)
+        self._entries[handle] = _Entry(rule, node, key, actions)
+        return handle
+
+    def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
+        """Give a rule other actions, at once for every packet; its counters go on. KeyError, and as :meth:`add`."""
+        entry = self._entries[handle]
+        rule = Rule(entry.rule.table, entry.rule.in_port, entry.rule.priority, entry.rule.match, actions)
+        self._check(rule)
+        new = self._actions.intern(actions)
+        self._layout.rules[handle].actions = new
+        self._actions.release(entry.actions)
+        entry.rule, entry.actions = rule, new
+
+    def remove(self, handle: int) -> Counters:
+        """Remove a rule; what it has counted to the last. KeyError."""
+        entry = self._entries.pop(handle)
+        self._layout.keys.delete(_key(entry.node, entry.key))
+        self._lists.drop(entry.node)
+        counters = self._read(handle)
+        self._actions.release(entry.actions)
+        self._handles.give(handle)
+        return counters
+
+    def counters(self, handles: Sequence[int]) -> list[Counters]:
+        """What each rule has counted. KeyError for a handle that does not exist."""
+        for handle in handles:
+            if handle not in self._entries:
+                raise KeyError(handle)
+        return [self._read(handle) for handle in handles]
+
+    def _check(self, rule: Rule) -> None:
+        reason = self.supports(rule)
+        if reason:
+            raise OSError(errno.EOPNOTSUPP, reason)
+
+    def _counts(self, handle: int) -> list[maps.CountRecord]:
+        layout = self._layout
+        return [layout.counts[shard * len(layout.rules) + handle] for shard in range(layout.config.shards)]
+
+    def _read(self, handle: int) -> Counters:
+        packets = octets = used = 0
+        for count in self._counts(handle):
+            packets += count.packets
+            octets += count.bytes
+            used = max(used, count.used)
+        return Counters(packets, octets, used)
+
+    def _restore(self) -> None:
+        """Take over what the maps hold. A rule whose addition or removal was cut off is removed."""
+        layout = self._layout
+        self._ports.restore()
+        nodes = self._lists.restore()
+        starts = []
+        for packed, value in list(layout.keys.items()):
+            handle, node = maps.number(value), nodes.get(maps.number(packed))
+            if node is None or layout.rules[handle].node != node.index:
+                layout.keys.delete(packed)
+                continue
+            node.rules += 1
+            actions = layout.rules[handle].actions
+            starts.append(actions)
+            key = packed[8:]
+            rule = Rule(
+                node.head.table,
+                node.head.in_port,
+                node.priority,
+                maps.decode_match(node.mask, key),
+                self._actions.read(actions),
+            )
+            self._entries[handle] = _Entry(rule, node, key, actions)
+        self._actions.restore(starts)
+        self._handles.restore(self._entries)
+        self._lists.sweep()
+        self._ports.sweep()
+        layout.grace_period()
+
+    # ---- what it tells ----
+
+    def _stats(self) -> list[maps.StatsRecord]:
+        size = ctypes.sizeof(maps.StatsRecord)
+        cpus = loader.possible_cpus()
+        data = self._layout.stats.lookup(bytes(4), size * cpus) or bytes(size * cpus)
+        return [maps.StatsRecord.from_buffer_copy(data, size * cpu) for cpu in range(cpus)]
+
+    def drops(self) -> dict[str, int]:
+        """Packets dropped, by the name of the reason in lower case."""
+        stats = self._stats()
+        return {reason.name.lower(): sum(s.drops[reason] for s in stats) for reason in DropReason}
+
+    def lookups(self, ovs: bool | None = None) -> LookupStats:
+        """Statistics of lookups: in Open vSwitch tables, in TC chains, or (``None``) in both."""
+        stats = self._stats()
+        kinds = (0, 1) if ovs is None else (int(ovs),)
+
+        def total(name: str) -> int:
+            return sum(getattr(s, name)[kind] for s in stats for kind in kinds)
+
+        return LookupStats(
+            total("hit"), total("missed"), self.lost, self._lists.masks(ovs), total("probes"), total("cache_hits")
+        )
+
+    def read_upcall(self, mark: int) -> UpcallContext | None:
+        """What the program knew of the packet that reached user space with *mark*.
+
+        ``None`` when the packet is none of the program's, or so many have followed it that the place was used again.
+        """
+        if mark & maps.UPCALL_MAGIC_MASK != maps.UPCALL_MAGIC:
+            return None
+        found = self._layout.upcalls[mark % maps.UPCALL_SLOTS]
+        record = maps.UpcallRecord.from_buffer_copy(bytes(found))
+        if record.mark != mark or found.mark != mark:
+            return None
+        return UpcallContext(
+            UpcallKind(record.kind),
+            record.in_port,
+            record.table,
+            record.cookie,
+            record.hash,
+            record.len,
+            record.max_len,
+            maps.decode_fields(bytes(record.key)),
+        )
+
+    def trace(self, packet: bytes, port: Port, *, tag: tuple[int, int] | None = None, gso_segs: int = 0) -> list[Event]:
+        """What a *tracing* pipeline would do with *packet* coming in by *port*.
+
+        *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. *gso_segs* makes it a
+        super-packet of so many segments.
+        """
+        config = self._layout.config
+        config.traced = 0
+        config.test_hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
+        config.test_ifindex = port.ifindex
+        config.test_tpid, config.test_tci = tag or (0, 0)
+        loader.run_on(self._layout.programs["ingress"], packet, gso_segs=gso_segs)
+        return [self._event(self._layout.traces[at]) for at in range(min(config.traced, len(self._layout.traces)))]
+
+    def _event(self, record: maps.TraceRecord) -> Event:
+        frame = bytes(record.data[: min(record.len, maps.TRACE_BYTES)])
+        if record.vlan:
+            frame = frame[:12] + record.vlan.to_bytes(4, "big") + frame[12:]
+        match record.event:
+            case maps.EVENT_MATCH:
+                return Matched(record.arg, record.table)
+            case maps.EVENT_SEND:
+                return Sent(record.arg, frame)
+            case maps.EVENT_UPCALL:
+                context = self.read_upcall(record.arg)
+                assert context is not None
+                return Upcalled(context.kind, context.port, context.table, context.cookie, context.max_length, frame)
+            case maps.EVENT_PASS:
+                return Passed(frame)
+            case _:
+                return Dropped(DropReason(record.arg))
+
+
+def _key(node: MaskNode, value: bytes) -> bytes:
+    return maps.word(node.index) + bytes(4) + value

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program's table of ports: which slot each port id has."""
+
+from __future__ import annotations
+
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.indices import Indices
+from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.ports import MAX_TABLES, Deliver, Miss, Port, PortKind
+
+
+class PortSlots:
+    """Slots of ports that exist, and of ports that something refers to, existing or not.
+
+    A packet for a port that does not exist is dropped and counted; when the port comes, the same rules serve it.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._slots = Indices(len(layout.ports), "ports", layout.grace_period)
+        self._by_id: dict[int, int] = {}
+        self._references: dict[int, int] = {}
+        self._ports: dict[int, Port] = {}
+
+    @property
+    def ports(self) -> dict[int, Port]:
+        """The ports that exist, by id."""
+        return dict(self._ports)
+
+    def refer(self, port_id: int) -> int:
+        """The slot of *port_id*, kept until :meth:`release`."""
+        slot = self._by_id.get(port_id)
+        if slot is None:
+            slot = self._slots.take()
+            record = self._layout.ports[slot]
+            record.flags = 0
+            record.id = port_id
+            record.ifindex = 0
+            record.flags = maps.PORT_KNOWN
+            self._by_id[port_id] = slot
+            self._references[port_id] = 0
+        self._references[port_id] += 1
+        return slot
+
+    def release(self, port_id: int) -> None:
+        """Undo one :meth:`refer`."""
+        self._references[port_id] -= 1
+        if not self._references[port_id]:
+            del self._references[port_id]
+            slot = self._by_id.pop(port_id)
+            self._layout.ports[slot].flags = 0
+            self._slots.give(slot)
+
+    def id_of(self, slot: int) -> int:
+        """The port id of a slot in use."""
+        number: int = self._layout.ports[slot].id
+        return number
+
+    def set(self, port: Port) -> None:
+        """Make *port* exist, or change it. A field that stays the same is not touched."""
+        old = self._ports.get(port.id)
+        slot = self.refer(port.id)
+        record = self._layout.ports[slot]
+        miss_slot = self.refer(port.miss_port) if port.miss is Miss.REDIRECT else 0
+        hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
+        tables = tuple(port.tables) + (0,) * (MAX_TABLES - len(port.tables))
+        if old and (old.ifindex, record.hook) != (port.ifindex, hook):
+            record.flags &= ~maps.PORT_ENABLED
+            self._forget_device(old)
+        changes = {
+            "kind": int(port.kind),
+            "hook": hook,
+            "ifindex": port.ifindex,
+            "miss_slot": miss_slot,
+            "miss": int(port.miss),
+            "flags": _flags(port),
+        }
+        if bytes(record.mac) != port.mac:
+            record.mac[:] = tuple(port.mac)
+        if tuple(record.tables) != tables:
+            record.tables[:] = tables
+        record.n_tables = len(port.tables)
+        for name, value in changes.items():
+            if getattr(record, name) != value:
+                setattr(record, name, value)
+        if port.ifindex and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
+            self._layout.devs.update(bytes(maps.DevKey(port.ifindex, hook)), maps.word(slot))
+        self._ports[port.id] = port
+        if old:
+            self._release_references(old)
+
+    def remove(self, port_id: int) -> None:
+        """Make the port not exist. KeyError when it does not."""
+        port = self._ports.pop(port_id)
+        record = self._layout.ports[self._by_id[port_id]]
+        record.flags = maps.PORT_KNOWN
+        self._forget_device(port)
+        record.ifindex = 0
+        self._release_references(port)
+
+    def _release_references(self, port: Port) -> None:
+        if port.miss is Miss.REDIRECT:
+            self.release(port.miss_port)
+        self.release(port.id)
+
+    def _forget_device(self, port: Port) -> None:
+        if not port.ifindex:
+            return
+        hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
+        key = bytes(maps.DevKey(port.ifindex, hook))
+        slot = self._layout.devs.lookup(key)
+        if slot is not None and self.id_of(maps.number(slot)) == port.id:
+            self._layout.devs.delete(key)
+
+    def restore(self) -> None:
+        """Read everything from the maps. References by rules are for the caller to add again."""
+        for slot in range(1, len(self._layout.ports)):
+            record = self._layout.ports[slot]
+            if record.flags & maps.PORT_KNOWN:
+                self._by_id[record.id] = slot
+                self._references[record.id] = 0
+        self._slots.restore(self._by_id.values())
+        for port_id, slot in self._by_id.items():
+            record = self._layout.ports[slot]
+            if record.ifindex:
+                self._ports[port_id] = _port(record, self.id_of(record.miss_slot))
+        for port in self._ports.values():
+            self.refer(port.id)
+            if port.miss is Miss.REDIRECT:
+                self.refer(port.miss_port)
+
+    def sweep(self) -> None:
+        """After :meth:`restore` and all references: give back what nothing refers to."""
+        for port_id in [p for p, n in self._references.items() if not n]:
+            self._references[port_id] = 1
+            self.release(port_id)
+
+
+def _flags(port: Port) -> int:
+    flags = maps.PORT_KNOWN
+    flags |= maps.PORT_ENABLED if port.enabled else 0
+    flags |= maps.PORT_INTERNAL if port.kind is PortKind.INTERNAL else 0
+    flags |= maps.PORT_PEER if port.deliver is Deliver.PEER else 0
+    flags |= maps.PORT_INGRESS if port.deliver is Deliver.INGRESS else 0
+    flags |= maps.PORT_PEER_ANY if port.peer_any else 0
+    return flags
+
+
+def _port(record: maps.PortRecord, miss_port: int) -> Port:
+    deliver = Deliver.EGRESS
+    if record.flags & maps.PORT_PEER:
+        deliver = Deliver.PEER
+    if record.flags & maps.PORT_INGRESS:
+        deliver = Deliver.INGRESS
+    miss = Miss(record.miss)
+    return Port(
+        record.id,
+        record.ifindex,
+        PortKind(record.kind),
+        bytes(record.mac),
+        deliver,
+        tuple(record.tables[: record.n_tables]),
+        miss,
+        miss_port if miss is Miss.REDIRECT else 0,
+        bool(record.flags & maps.PORT_ENABLED),
+        bool(record.flags & maps.PORT_PEER_ANY),
+    )
