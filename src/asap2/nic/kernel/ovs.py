@@ -23,7 +23,7 @@ from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import FEATURES, PER_CPU_PID, Datapath, Flow, InternalDevices, Vport
 from asap2.nic.kernel.ovs_extract import extract
-from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, without_offloads
+from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import OVS_TABLE, Counters
 from asap2.nic.silicon.events import UpcallKind
@@ -191,7 +191,7 @@ class OvsFace:
 
     def _start(self, dp: Datapath) -> None:
         self.datapath = dp
-        without_offloads(dp.name)
+        prepare(dp.name)
         self.packets = PacketPath(self._ports.pipeline, dp.name, self._sink_netns)
         self._ports.pipeline.set_upcall(dp.ifindex)
         self.on_packets(self.packets)

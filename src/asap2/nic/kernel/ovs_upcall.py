@@ -9,7 +9,9 @@ checksums and put VLAN tags in line by the time a packet socket there sees it, a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
 import logging
 import os
 import socket
@@ -97,26 +99,25 @@ def _sender() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
 
 
-SIOCETHTOOL = 0x8946
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCETHTOOL = 0x8913, 0x8914, 0x8946
+IFF_UP = 1
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C
 ETHTOOL_SFLAGS = 0x26
-_ETH_FLAG_TXVLAN = 1 << 7
 
 
-def without_offloads(device: str) -> None:
-    """Turn off the transmit offloads of *device*, so that what leaves it is as on a wire (ethtool ioctls)."""
-    import ctypes
-    import fcntl
-
+def prepare(device: str) -> None:
+    """Make *device* fit for upcalls: no transmit offloads, so that what leaves it is as on a wire; no IPv6; up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command, value in ((ETHTOOL_STXCSUM, 0), (ETHTOOL_STSO, 0), (ETHTOOL_SGSO, 0), (ETHTOOL_SFLAGS, 0)):
             data = ctypes.create_string_buffer(struct.pack("=II", command, value))
             request = struct.pack("=16sQ8x", device.encode(), ctypes.addressof(data))
             with contextlib.suppress(OSError):
                 fcntl.ioctl(control, SIOCETHTOOL, request)
-    quiet = Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
-    with contextlib.suppress(OSError):
-        quiet.write_text("1")
+        with contextlib.suppress(OSError):
+            Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
+        request = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", device.encode(), 0))
+        flags = struct.unpack_from("=H", request, 16)[0]
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("=16sH22x", device.encode(), flags | IFF_UP))
 
 
 def device_counters() -> dict[str, tuple[int, ...]]:
