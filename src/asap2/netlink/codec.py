@@ -7,9 +7,9 @@ A :class:`Table` says, for each attribute type of one nest, its name and kind::
     attrs = FLOWER.decode(payload)      # Attrs: a dict, name -> value, in the order of the message
     FLOWER.encode(attrs) == payload
 
-Attributes that a table does not know are kept under their number, as bytes. Lengths that the kernel's policy would
-refuse raise :class:`NetlinkError` with the kernel's errno and text, and the offset of the attribute in the message,
-given that *payload* is the message's whole payload.
+Attributes that a table does not know are kept under their number, as bytes. Those that are too short for their kind
+raise :class:`NetlinkError` with the errno and text of the kernel's policies, and the attribute's offset in the message,
+given that *payload* is the message's whole payload; those too long are cut, as in the kernel, but remembered.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _HEAD = _struct.Struct("=HH")
 _head = _HEAD.unpack_from
 _pack_head = _HEAD.pack
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
+_NONE: dict[Name, tuple[bytes, _Encode]] = {}
 
 
 class Attrs(dict[Name, Any]):
@@ -60,10 +61,22 @@ class RawString(str):
         return self
 
 
+class LongInt(int):
+    """A number that came in an attribute longer than its kind, as the kernel allows; *raw* is how it came."""
+
+    raw: bytes
+
+
+class LongBytes(bytes):
+    """Bytes cut to the length of their kind; *raw* is how they came."""
+
+    raw: bytes
+
+
 class Kind:
     """How one attribute's payload becomes a value, and back; *bits* are the NLA_F_ bits that the kernel sets."""
 
-    __slots__ = ("bits", "decode", "encode", "repeated", "variants")
+    __slots__ = ("bits", "decode", "encode", "fixed", "repeated", "variants")
 
     def __init__(
         self,
@@ -73,12 +86,14 @@ class Kind:
         bits: int = 0,
         repeated: bool = False,
         variants: tuple[str, Mapping[str, Table]] | None = None,
+        fixed: tuple[int, _Encode] | None = None,
     ) -> None:
         self.decode = decode
         self.encode = encode
         self.bits = bits
         self.repeated = repeated
         self.variants = variants
+        self.fixed = fixed  # size, and an encoder that pads to 4 bytes: for speed
 
 
 def _refused(start: int) -> NetlinkError:
@@ -90,11 +105,18 @@ def _scalar(format: str) -> Kind:
     size, unpack, pack = compiled.size, compiled.unpack_from, compiled.pack
 
     def decode(data: bytes, start: int, end: int) -> Any:
-        if end - start != size:
+        if end - start == size:
+            return unpack(data, start)[0]
+        if end - start < size:
             raise _refused(start)
-        return unpack(data, start)[0]
+        value = LongInt(unpack(data, start)[0])
+        value.raw = data[start:end]
+        return value
 
-    return Kind(decode, pack)
+    def encode(value: Any) -> bytes:
+        return value.raw if type(value) is LongInt else pack(value)
+
+    return Kind(decode, encode, fixed=(size, _struct.Struct(f"{format}{-size % 4}x").pack))
 
 
 u8 = _scalar("=B")
@@ -121,11 +143,15 @@ def exactly(size: int) -> Kind:
     """Bytes, *size* of them: addresses and identifiers."""
 
     def decode(data: bytes, start: int, end: int) -> bytes:
-        if end - start != size:
+        if end - start == size:
+            return data[start:end]
+        if end - start < size:
             raise _refused(start)
-        return data[start:end]
+        value = LongBytes(data[start : start + size])
+        value.raw = data[start:end]
+        return value
 
-    return Kind(decode, bytes)
+    return Kind(decode, lambda value: value.raw if type(value) is LongBytes else bytes(value))
 
 
 mac = exactly(6)
@@ -170,7 +196,8 @@ def struct(cls: type[Any], format: str) -> Kind:
             raise _refused(start)
         return make(unpack(data, start))
 
-    return Kind(decode, lambda value: pack(*value))
+    padded = _struct.Struct(f"{format}{-size % 4}x").pack
+    return Kind(decode, lambda value: pack(*value), fixed=(size, lambda value: padded(*value)))
 
 
 def numbers(format: str) -> Kind:
@@ -198,18 +225,21 @@ class Table:
         self._fast: dict[int, tuple[str, _Decode]] = {}
         self._variants: list[tuple[str, str, Mapping[str, Table]]] = []
         self._encoders: dict[Name, tuple[int, _Encode]] = {}
+        self._fixed: dict[Name, tuple[bytes, _Encode]] = {}
         for number, (field, kind) in fields.items():
             if kind.variants:
                 self._variants.append((field, *kind.variants))
             if not kind.repeated:
                 self._fast[number | kind.bits] = (field, kind.decode)
             self._encoders[field] = (number | kind.bits, kind.encode)
+            if kind.fixed and not kind.repeated:
+                self._fixed[field] = (_pack_head(4 + kind.fixed[0], number | kind.bits), kind.fixed[1])
 
     def decode(self, data: bytes, start: int = 0, end: int | None = None) -> Attrs:
         """The attributes in ``data[start:end]``.
 
         Raises:
-            NetlinkError: an attribute is shorter or longer than its kind allows (ERANGE, as the kernel's policies).
+            NetlinkError: an attribute is too short for its kind (ERANGE, as from the kernel's policies).
         """
         return self._decode(data, start, len(data) if end is None else end)
 
@@ -273,8 +303,13 @@ class Table:
         tail, bare = b"", False
         if type(attrs) is Attrs:
             bits, tail, bare = attrs.bits, attrs.tail, attrs.bare
+        get_fixed = (_NONE if bits is not None or bare else self._fixed).get
         for name, value in attrs.items():
             if value is None:
+                continue
+            class_ = type(value)
+            if (fixed := get_fixed(name)) and class_ is not bytes and class_ is not LongInt:
+                append(fixed[0] + fixed[1](value))
                 continue
             if type(name) is int:
                 type_ = name

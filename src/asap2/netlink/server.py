@@ -120,7 +120,7 @@ class Server:
         return self._home.netns
 
     def route(self, types: Iterable[int], handler: Handler) -> None:
-        """Serve these rtnetlink message types: of links and TC (16-19, 36-50, 100-102), the library diverts no other."""
+        """Serve these rtnetlink message types: of links and TC (16-19, 36-50, 100-102), no other is diverted."""
         for type_ in types:
             self._dispatcher.route[type_] = handler
 
