@@ -156,6 +156,7 @@ struct stats {
 	u64 drops[DROP_REASONS];
 	/* [0]: TC chains, [1]: Open vSwitch tables */
 	u64 hit[2], missed[2], probes[2], cache_hits[2];
+	u64 upcalls;
 };
 
 struct upcall {
@@ -168,7 +169,7 @@ struct upcall {
 };
 
 struct config {
-	u32 upcall_ifindex, upcall_seq;
+	u32 upcall_ifindex, unused2;
 	u64 generation;	/* user space's: the last that was given out */
 	u32 traced, unused;
 	u32 test_hook, test_ifindex, test_tpid, test_tci;
@@ -217,9 +218,10 @@ const volatile struct {
 	u32 rules;	/* rule indices: counters of one shard */
 	u32 shards;	/* sets of counters, a power of two; fewer than CPUs: they are shared */
 	u32 shared;
+	u32 cpus;
 	u32 cached;	/* cache entries of one CPU, a power of two */
 	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 0 };
+} constants = { 4096, 1, 1, 1, 1, 0 };
 
 struct work {
 	struct __sk_buff *skb;
@@ -665,14 +667,16 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	struct __sk_buff *skb = w->skb;
 	u32 zero = 0, at, mark, ifindex, old;
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	struct stats *s = this_stats();
 	struct upcall *u;
 
-	if (!c)
+	if (!c || !s)
 		return drop(w, DROP_UPCALL);
 	ifindex = READ_ONCE(c->upcall_ifindex);
 	if (!ifindex)
 		return drop(w, DROP_UPCALL);
-	mark = UPCALL_MAGIC | (__sync_fetch_and_add(&c->upcall_seq, 1) & UPCALL_SEQ);
+	/* Each CPU counts in steps of how many there are: no two give the same number. */
+	mark = UPCALL_MAGIC | ((s->upcalls++ * constants.cpus + bpf_get_smp_processor_id()) & UPCALL_SEQ);
 	at = mark & 8191;
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
@@ -854,7 +858,7 @@ static long step(u32 i, struct work *w)
 {
 	struct port *in = w->in;
 	struct rule *r;
-	u32 rule, chain = 0;
+	u32 rule, stage, chain = 0;
 
 	if (i == LOOKUPS) {
 		w->verdict = drop(w, DROP_LOOP);
@@ -887,8 +891,10 @@ static long step(u32 i, struct work *w)
 		return 1;
 	}
 next_stage:
-	if (++w->stage < in->n_tables && w->stage < TABLES) {
-		w->table = in->tables[w->stage & (TABLES - 1)] | chain;
+	stage = ++w->stage;
+	if (stage < in->n_tables && stage < TABLES) {
+		opaque(stage);
+		w->table = in->tables[stage & (TABLES - 1)] | chain;
 		return 0;
 	}
 	w->verdict = rule ? pass(w) : missed(w);

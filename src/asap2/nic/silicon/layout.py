@@ -88,7 +88,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
     # Indices rest for a while after use, so there are more than can be in use.
     rules = max_rules + max_rules // 4 + 1024
     cached = cache_entries or max(64, _power_of_two(_CACHE_ENTRIES // cpus))
-    constants = maps.Constants(rules, shards, cpus > shards, cached, tracing)
+    constants = maps.Constants(rules, shards, cpus > shards, cpus, cached, tracing)
     loader.load(
         OBJECT,
         directory,

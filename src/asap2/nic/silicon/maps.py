@@ -183,6 +183,7 @@ class StatsRecord(ctypes.Structure):
         ("missed", u64 * 2),
         ("probes", u64 * 2),
         ("cache_hits", u64 * 2),
+        ("upcalls", u64),
     ]
 
 
@@ -216,7 +217,6 @@ class ConfigRecord(ctypes.Structure):
     """``struct config``."""
 
     upcall_ifindex: int
-    upcall_seq: int
     generation: int
     traced: int
     test_hook: int
@@ -227,7 +227,7 @@ class ConfigRecord(ctypes.Structure):
     shards: int
     _fields_ = [
         ("upcall_ifindex", u32),
-        ("upcall_seq", u32),
+        ("unused2", u32),
         ("generation", u64),
         ("traced", u32),
         ("unused", u32),
@@ -268,9 +268,10 @@ class Constants(ctypes.Structure):
     rules: int
     shards: int
     shared: int
+    cpus: int
     cached: int
     tracing: int
-    _fields_ = [("rules", u32), ("shards", u32), ("shared", u32), ("cached", u32), ("tracing", u32)]
+    _fields_ = [("rules", u32), ("shards", u32), ("shared", u32), ("cpus", u32), ("cached", u32), ("tracing", u32)]
 
 
 def encode_match(match: Match) -> tuple[bytes, bytes]:
