@@ -30,6 +30,8 @@ class NodePorts:
         self.pipeline = pipeline
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
+        self.upcall_device = 0
+        """The device that upcalls leave by: its own traffic is nobody's, so it runs no program."""
 
     def use_tc(self, ifindex: int, on: bool) -> None:
         """The device has, or no longer has, an ingress qdisc."""
@@ -63,6 +65,8 @@ class NodePorts:
         use = self._uses[ifindex]
         internal = self.is_internal(ifindex)
         tables = ((0,) if use.tc else ()) + ((OVS_TABLE,) if use.vport else ())
+        if ifindex == self.upcall_device:
+            tables = ()
         self.pipeline.set_port(
             Port(
                 ifindex,

@@ -193,6 +193,7 @@ class OvsFace:
         self.datapath = dp
         prepare(dp.name)
         self.packets = PacketPath(self._ports.pipeline, dp.name, self._sink_netns)
+        self._ports.upcall_device = dp.ifindex
         self._ports.pipeline.set_upcall(dp.ifindex)
         self.on_packets(self.packets)
 
