@@ -25,6 +25,8 @@ class Child:
             answer = json.dumps(_outcome(call)).encode()
             with os.fdopen(write_end, "wb") as pipe:
                 pipe.write(answer)
+        except BrokenPipeError:
+            pass
         except BaseException:
             traceback.print_exc()
         finally:

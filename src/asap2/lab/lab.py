@@ -30,6 +30,8 @@ class Lab:
     def __init__(self, place: Layout | None = None, daemon: Sequence[str] | None = None) -> None:
         self.layout = place or layout()
         self.daemon = daemon
+        self.patience = 5.0
+        """Seconds to wait for another command's end."""
 
     @property
     def root(self) -> Path:
@@ -82,12 +84,13 @@ class Lab:
             node.make_silicon(self.layout, hypervisor)
         for joined in topology.cables:
             cable.connect(self.layout, *joined.ends)
-        daemons = []
-        for hypervisor in topology.nodes:
-            node.make(self.layout, hypervisor, [each for each in topology.guests if each.node == hypervisor.name])
-            daemons.append(node.Daemon(self.layout, hypervisor, self.daemon))
-        for daemon in daemons:
-            daemon.wait_ready()
+        with contextlib.ExitStack() as stack:
+            daemons = []
+            for hypervisor in topology.nodes:
+                node.make(self.layout, hypervisor, [each for each in topology.guests if each.node == hypervisor.name])
+                daemons.append(stack.enter_context(node.Daemon(self.layout, hypervisor, self.daemon)))
+            for daemon in daemons:
+                daemon.wait_ready()
         starting = [
             (name, start(self.layout.node(name) / "ns", ["systemctl", "start", "openvswitch-switch"]))
             for name in (hypervisor.name for hypervisor in topology.nodes if hypervisor.openvswitch)
@@ -119,16 +122,18 @@ class Lab:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the directory that the lab's is in, so that one command at a time makes or takes down; no file stays."""
+        """Lock the directory that the lab's is in, so that one command at a time makes or takes down; no file stays.
+
+        Forked children share the lock (flock(2)): what a killed command still had at work ends before the next begins.
+        """
+        descriptor = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            descriptor = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Asap2Error(f"{self.root.parent} cannot be opened: {error.strerror}") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            deadline = time.monotonic() + self.patience
+            while not _try_lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise Asap2Error("another asap2 lab command is at work; wait until it has ended")
+                time.sleep(0.01)
             yield
-        except BlockingIOError:
-            raise Asap2Error("another asap2 lab command is at work; wait until it has ended") from None
         finally:
             os.close(descriptor)
 
@@ -147,6 +152,14 @@ class Lab:
 
     def _processes(self, directory: Path) -> int:
         return len(list(inside([identity(path) for path in (directory / "ns").iterdir()])))
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _record(topology: Topology) -> dict[str, Any]:

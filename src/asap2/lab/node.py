@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asap2.netlink
 from asap2.errors import Asap2Error
+from asap2.lab.child import Child
 from asap2.lab.enter import enter
 from asap2.lab.execute import ip, run
 from asap2.lab.filesystem import View, lay_out, node_files
@@ -84,34 +85,44 @@ def daemon_settings(layout: Layout, node: Node) -> dict[str, object]:
 
 
 class Daemon:
-    """A node's daemon being started, under a supervisor that starts it anew when it dies."""
+    """A node's daemon being started, under a supervisor that starts it anew when it dies and is no child of ours."""
 
     def __init__(self, layout: Layout, node: Node, command: Sequence[str] | None = None) -> None:
-        self.node = node
+        self.name = node.name
         self.directory = layout.node(node.name)
-        settings = self.directory / "daemon.json"
         read_end, write_end = os.pipe()
-        supervise = [sys.executable, "-m", "asap2.lab.supervisor", str(self.directory), str(write_end)]
-        with (self.directory / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*supervise, *(command or [sys.executable, "-m", "asap2.nic.daemon"]), str(settings)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[write_end],
-                start_new_session=True,
-                preexec_fn=lambda: enter(self.directory / "ns", ["net"]),
-            )
-        os.close(write_end)
+        words = [sys.executable, "-m", "asap2.lab.supervisor", str(self.directory), str(write_end)]
+        words += command or [sys.executable, "-m", "asap2.nic.daemon"]
+
+        def supervise() -> None:
+            with (self.directory / "daemon.log").open("ab") as log:
+                subprocess.Popen(
+                    [*words, str(self.directory / "daemon.json")],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[write_end],
+                    start_new_session=True,
+                    preexec_fn=lambda: enter(self.directory / "ns", ["net"]),
+                )
+
         self._word = os.fdopen(read_end)
+        try:
+            Child(supervise).result()
+        finally:
+            os.close(write_end)
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._word.close()
 
     def wait_ready(self) -> None:
         """Return when the daemon serves and the node shows it; Asap2Error with its last words when it does not."""
-        with self._word:
-            word = self._word.read()
-        if word != "ready":
+        if self._word.read() != "ready":
             said = (self.directory / "daemon.log").read_text(errors="replace").strip().splitlines()
-            raise Asap2Error(f"the daemon of {self.node.name} did not start: {said[-1] if said else 'it said nothing'}")
+            raise Asap2Error(f"the daemon of {self.name} did not start: {said[-1] if said else 'it said nothing'}")
 
 
 def configure(layout: Layout, node: Node, nic: Nic, guests: Sequence[Guest]) -> None:
