@@ -139,6 +139,8 @@ class Dispatcher:
             except OSError as failed:
                 error, messages = NetlinkError(failed.errno or errno.EINVAL, at_start=True), ()
                 log.warning("%r: %s", request, failed)
+            except RecursionError:  # nested deeper than any handler looks
+                error, messages = NetlinkError(errno.EINVAL, at_start=True), ()
             except Exception:
                 log.exception("%r", request)
                 error, messages = NetlinkError(errno.EINVAL, at_start=True), ()

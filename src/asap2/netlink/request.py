@@ -58,7 +58,7 @@ class Request:
         self.client = client
 
     def __repr__(self) -> str:
-        return f"Request(type={self.type}, flags={self.flags:#x}, seq={self.seq}, payload={self.payload.hex()})"
+        return f"Request(type={self.type}, flags={self.flags:#x}, seq={self.seq}, payload={self.payload[:256].hex()})"
 
     @property
     def dump(self) -> bool:
