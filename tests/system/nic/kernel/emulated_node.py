@@ -26,7 +26,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
+import asap2.netlink
+from asap2.netlink.server import Server
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.kernel.rtnetlink import LinkFace
+from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.netdevs import NetDev, Role
 
 CLONE_NEWNS, CLONE_NEWNET = 0x0002_0000, 0x4000_0000
@@ -34,6 +38,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG = 1
 FACES = ("bus/pci", "class/net", "devices", "module")
 """What a node's /sys takes from the file system that is served."""
+REDIRECT = Path(asap2.netlink.__file__).with_name("redirect.so")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -134,8 +139,6 @@ class Program:
     """What runs in the namespaces: driver, file system, and the netlink faces where there is a server."""
 
     def __init__(self, directory: Path, nics: list[dict[str, Any]]) -> None:
-        from asap2.nic.kernel.sysfs import SysFs
-
         self.directory = directory
         self.lock = threading.RLock()
         self.hands = VethHands()
@@ -143,7 +146,11 @@ class Program:
         self.driver.probe_all()
         self.selector = selectors.DefaultSelector()
         self.sysfs = SysFs(self.driver, self.hands, directory / "real", directory / "served", self.lock)
+        self.server = Server(directory / "netlink.sock", self.lock)
+        self.links = LinkFace(self.driver, self.hands)
+        self.links.register(self.server)
         self.sysfs.start()
+        self.server.attach(self.selector)
 
     def tell(self, request: dict[str, Any]) -> Any:
         """Do what a test wants done behind the faces."""
@@ -156,6 +163,10 @@ class Program:
                 self.hands.create_internal(name)
             case {"state": _}:
                 return self.driver.snapshot()
+            case {"up": bool(up), "name": str(name)}:
+                device = self.hands.by_name(name)
+                assert device
+                self.links.link_changed(device, up)
             case {"stop": _}:
                 self.sysfs.stop()
                 return os.path.ismount(self.directory / "served")
@@ -254,8 +265,10 @@ class Node:
         """Run a program in the node; a single word is a line for bash."""
         words = ["bash", "-c", command[0]] if len(command) == 1 else list(command)
         enter = ["nsenter", "-t", str(self.view), "-m", "-n", "--"]
+        socket_ = f"/proc/{self.process.pid}/root{self.directory}/netlink.sock"
+        redirected = ["env", f"LD_PRELOAD={REDIRECT}", f"ASAP2_NETLINK_SOCK={socket_}"]
         return subprocess.run(
-            [*enter, *words],
+            [*enter, *redirected, *words],
             capture_output=True,
             text=True,
             timeout=60,

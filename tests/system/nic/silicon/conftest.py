@@ -41,7 +41,7 @@ def pin_dir(bpffs: Path, counter: Iterator[int] = itertools.count()) -> Path:  #
 class Nic:
     """Two guests with a VF each, a host with the representors, and what is at the other end of the wire."""
 
-    def __init__(self, pin_dir: Path) -> None:
+    def __init__(self, pin_dir: Path, max_rules: int = 8192) -> None:
         self.silicon, self.host, self.far = Namespace(), Namespace(), Namespace()
         self.guests = {VF1: Namespace(), VF2: Namespace()}
         self.devices: dict[int, tuple[Namespace, str, str]] = {
@@ -52,7 +52,7 @@ class Nic:
             WIRE: (self.far, "far", "p0"),
             WIRE_REP: (self.host, "uplink", "pf0"),
         }
-        self.pipeline = Pipeline.open(pin_dir, max_rules=8192)
+        self.pipeline = Pipeline.open(pin_dir, max_rules=max_rules)
         self._taps: list[Tap] = []
         for port, (namespace, name, far_name) in self.devices.items():
             veth(namespace, name, self.silicon, far_name, MAC.get(port))
@@ -97,5 +97,13 @@ class Nic:
 def nic(pin_dir: Path) -> Iterator[Nic]:
     """A NIC in switchdev mode without rules."""
     made = Nic(pin_dir)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small_nic(pin_dir: Path) -> Iterator[Nic]:
+    """A NIC with room for so few rules that what a removed rule had is soon used again."""
+    made = Nic(pin_dir, max_rules=64)
     yield made
     made.close()
