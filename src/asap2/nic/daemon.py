@@ -78,6 +78,7 @@ class Daemon:
         self.ovs.on_packets = self._watch_packets
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)
+        self.link.master = self.ovs.master
         self.link.register(self.server)
         self.devlink = DevlinkFace(self.driver, self.netdevs)
         self.devlink.register(self.server)
@@ -102,6 +103,9 @@ class Daemon:
     def _links_changed(self, _mask: int) -> None:
         if self.netdevs.drain():
             self.netdevs.settle()
+            up = self.netdevs.up()
+            for device in self.netdevs.all():
+                self.link.link_changed(device, device.ifindex in up)
             self.tc.links_changed()
             self.ovs.links_changed()
 
@@ -124,9 +128,7 @@ class Daemon:
         self.netdevs.restore()
         for ifindex in self.filters.restore({nic.name: nic for nic in self.driver.nics}):
             self.ports.use_tc(ifindex, True)
-        with open("/proc/self/ns/net") as own:
-            self._own = os.dup(own.fileno())
-        self.ovs.restore(Netns(self.netdevs.node_cookie, self._own))
+        self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
         self.netdevs.settle()
         self._links_changed(0)
 

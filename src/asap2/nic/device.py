@@ -335,6 +335,34 @@ class Driver:
         self.hands.set_mode(nic, pf)
         self.generation += 1
 
+    def set_inline_mode(self, bdf: str, mode: int) -> None:
+        """Set how much of a packet goes with its descriptor (DEVLINK_ESWITCH_INLINE_MODE_*).
+
+        EOPNOTSUPP where the NIC needs nothing inline, and while TC rules are offloaded; else as :meth:`eswitch`.
+        """
+        nic, pf = self.eswitch(bdf)
+        if not nic.model.minimum_inline:
+            if mode == 0:
+                return
+            raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Inline mode can't be set")
+        if self.hands.offloaded_rules(nic, pf):
+            raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set inline mode when flows are configured")
+        pf.inline_mode = mode
+        self.generation += 1
+
+    def set_encap(self, bdf: str, on: bool) -> None:
+        """Allow tunnels in the eSwitch, or not.
+
+        EOPNOTSUPP where the NIC has none, and while TC rules are offloaded; else as :meth:`eswitch`.
+        """
+        nic, pf = self.eswitch(bdf)
+        if on and not nic.model.vxlan_offload:
+            raise _error(errno.EOPNOTSUPP)
+        if on != pf.encap and pf.mode is EswitchMode.SWITCHDEV and self.hands.offloaded_rules(nic, pf):
+            raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set encapsulation when flows are configured")
+        pf.encap = on
+        self.generation += 1
+
     def eswitch(self, bdf: str) -> tuple[Nic, Pf]:
         """The PF that manages an eSwitch at *bdf*: ENODEV when unknown or unbound, EOPNOTSUPP when it has none."""
         nic, pf, vf = self.find(bdf)

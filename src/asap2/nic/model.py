@@ -19,6 +19,7 @@ class Model:
 
     ``device_id`` and ``vf_device_id`` are PCI device ids, ``max_rules`` eSwitch rules a NIC, ``part_number`` and
     ``product`` what the board's vital product data says, ``link_generation`` and ``link_width`` its PCI Express link.
+    ``minimum_inline`` is the DEVLINK_ESWITCH_INLINE_MODE_* that its send queues need (0: none, and it cannot be set).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Model:
     product: str = ""
     link_generation: int = 3
     link_width: int = 16
+    minimum_inline: int = 0
 
 
 MODELS = {
@@ -50,6 +52,7 @@ MODELS = {
             "MCX4121A-ACAT",
             "CX4121A - ConnectX-4 LX SFP28",
             link_width=8,
+            minimum_inline=1,
         ),
         Model(
             "ConnectX-5",

@@ -49,6 +49,7 @@ _INTERNAL = re.compile(r"int\d+")
 SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
+IFF_UP = 1
 SO_NETNS_COOKIE = 71
 
 
@@ -99,7 +100,7 @@ class Silicon:
         far = {}
         for link in self.links.get_links():
             nsid = link.get_attr("IFLA_LINK_NETNSID")
-            up = bool(link["flags"] & 0x1)
+            up = bool(link["flags"] & IFF_UP)
             far[link.get_attr("IFLA_IFNAME")] = _Far(link["index"], link.get_attr("IFLA_LINK") or 0, nsid, up)
         self.far = far
         self.attached = {name: index for name, index in self.attached.items() if name in far}
@@ -169,6 +170,10 @@ class VethNetDevs:
                     self._carrier(silicon, pf)
         for tell in self.on_change:
             tell()
+
+    def up(self) -> set[int]:
+        """The devices of the node that are administratively up."""
+        return {link["index"] for link in self.node.get_links() if link["flags"] & IFF_UP}
 
     # ---- NetDevs
 

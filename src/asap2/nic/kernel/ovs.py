@@ -21,7 +21,16 @@ from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, att
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
-from asap2.nic.kernel.ovs_datapath import FEATURES, PER_CPU_PID, Datapath, Flow, InternalDevices, Vport
+from asap2.nic.kernel.ovs_datapath import (
+    FEATURES,
+    PER_CPU_PID,
+    TYPE_INTERNAL,
+    TYPE_NETDEV,
+    Datapath,
+    Flow,
+    InternalDevices,
+    Vport,
+)
 from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
@@ -310,6 +319,12 @@ class OvsFace:
             dp.keep_port(vport)
         return [self._port_message(dp, vport, SET, device_counters())] if request.echo else None
 
+    def master(self, ifindex: int) -> int | None:
+        """The datapath's own device, when *ifindex* is a port of it (netdev_master_upper_dev_link)."""
+        dp = self.datapath
+        vport = dp.by_ifindex(ifindex) if dp else None
+        return dp.ifindex if dp and vport and vport.type == TYPE_NETDEV else None
+
     def links_changed(self) -> None:
         """Follow renames and removals of devices; tell who listens."""
         dp = self.datapath
@@ -438,7 +453,7 @@ class OvsFace:
             vport = dp.vports.get(number)
             if vport is None:
                 return
-            if vport.type == 2:
+            if vport.type == TYPE_INTERNAL:
                 path.send_to_sink(self._far_end(vport.ifindex), frame)
             else:
                 path.send(vport.name, frame)

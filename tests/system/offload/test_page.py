@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's procedure, and its proof: only the first packet of a flow reaches the host."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from tests.system.offload.conftest import PCI, PF, Bench, packets_of, until
+
+PINGS = 50
+
+
+def test_what_the_page_shows_is_there(lab: Bench) -> None:
+    assert "Mellanox Technologies MT27800 Family [ConnectX-5]" in lab.ok("hv1", "lspci | grep Mellanox")
+    assert f"{PF} -> ../../devices/pci0000:00/" in lab.ok("hv1", "ls -l /sys/class/net/")
+    shown = lab.ok("hv1", f"devlink dev eswitch show pci/{PCI}")
+    assert shown.startswith(f"pci/{PCI}: mode switchdev")
+    assert "hw-tc-offload: on" in lab.ok("hv1", f"ethtool -k {PF}")
+    link = lab.ok("hv1", f"ip link show {PF}")
+    assert re.search(r"vf 3 +link/ether 00:00:00:00:00:00 brd ff:ff:ff:ff:ff:ff, spoof checking off, link-state", link)
+    assert f": {PF}: <" in link
+    ports = lab.ok("hv1", "ovs-dpctl show")
+    assert "system@ovs-system" in ports
+    assert re.search(rf"port \d+: {PF}\n", ports)
+    assert re.search(r"port \d+: eth3\n", ports)
+
+
+def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) -> None:
+    idle.ping("vm1", "10.57.0.2")  # the guests know each other's address, so that what follows is one flow each way
+    for node in ("hv1", "hv2"):
+        idle.ok(node, "ovs-appctl revalidator/purge")
+    captures = {node: idle.start(node, "tcpdump", "-nnn", "-l", "-i", "eth3", "icmp") for node in ("hv1", "hv2")}
+    for capture in captures.values():
+        assert capture.stderr is not None
+        while "listening on" not in capture.stderr.readline():
+            pass
+    idle.ping("vm1", "10.57.0.2", PINGS)
+    for node, capture in captures.items():
+        capture.send_signal(signal.SIGINT)
+        seen, _ = capture.communicate(timeout=10)
+        requests = [line for line in seen.splitlines() if "echo request" in line]
+        replies = [line for line in seen.splitlines() if "echo reply" in line]
+        assert len(requests) == 1, f"{node}:\n{seen}"
+        assert len(replies) == 1, f"{node}:\n{seen}"
+        assert "seq 1," in requests[0]
+        assert "seq 1," in replies[0]
+    for node in ("hv1", "hv2"):
+        out = idle.flow(node, "in_port(eth3)", "eth_type(0x0800)")
+        into = idle.flow(node, f"in_port({PF})", "vlan(vid=57,pcp=0)", "eth_type(0x0800)")
+        assert f"offloaded:yes, dp:tc, actions:push_vlan(vid=57,pcp=0),{PF}" in out
+        assert "offloaded:yes, dp:tc, actions:pop_vlan,eth3" in into
+        assert packets_of(out) == PINGS - 1
+        assert packets_of(into) == PINGS - 1
+    assert "in_hw in_hw_count 1" in idle.ok("hv1", "tc -s filter show dev eth3 ingress")
+
+
+def test_flows_are_gone_after_max_idle(idle: Bench) -> None:
+    idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=500")
+    try:
+        idle.ping("vm1", "10.57.0.2")
+        until(lambda: not idle.flows("hv1", "all"), 15, "flows did not age out")
+        assert "flower" not in idle.ok("hv1", "tc filter show dev eth3 ingress")
+    finally:
+        idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
+
+
+def test_a_used_flow_stays(idle: Bench) -> None:
+    idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=1000")
+    try:
+        idle.ping("vm1", "10.57.0.2", 12, "-i 0.25")
+        assert packets_of(idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")) == 11
+    finally:
+        idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
+
+
+def test_the_first_ping_of_a_flow_is_quick(idle: Bench) -> None:
+    idle.ping("vm1", "10.57.0.2")
+    for node in ("hv1", "hv2"):
+        idle.ok(node, "ovs-appctl revalidator/purge")
+    first = re.search(r"icmp_seq=1 .*time=([\d.]+) ms", idle.ping("vm1", "10.57.0.2"))
+    assert first  # how quick is measured in bench/, not here
+
+
+def test_tcp_flows_through_hardware(idle: Bench) -> None:
+    server = idle.start("vm2", "iperf3", "-s", "-1")
+    until(lambda: ":5201" in idle.ok("vm2", "ss -ltn"))
+    idle.ok("vm1", "iperf3 -c 10.57.0.2 -n 20M")
+    server.communicate(timeout=20)
+    flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
+    assert "offloaded:yes" in flow
+    octets = re.search(r"bytes:(\d+)", flow)
+    assert octets
+    assert int(octets[1]) > 20_000_000
+
+
+def test_without_hw_offload_everything_runs_in_the_software_datapath(idle: Bench) -> None:
+    for node in ("hv1", "hv2"):
+        idle.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=false")
+        idle.ok(node, "systemctl restart openvswitch")
+    try:
+        idle.ping("vm1", "10.57.0.2", 20)
+        assert not idle.flows("hv1")
+        flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)", kind="ovs")
+        assert f"dp:ovs, actions:push_vlan(vid=57,pcp=0),{PF}" in flow
+        assert packets_of(flow) == 19
+        assert "in_hw" not in idle.ok("hv1", "tc filter show dev eth3 ingress").replace("not_in_hw", "")
+    finally:
+        for node in ("hv1", "hv2"):
+            idle.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
+            idle.ok(node, "systemctl restart openvswitch")
+    idle.ping("vm1", "10.57.0.2")
+    assert idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
