@@ -214,7 +214,39 @@ class Decap:
     """Take the packet out of its tunnel."""
 
 
-Action = Output | PushVlan | PopVlan | ModifyVlan | Drop | Goto | Upcall | Pass | Truncate | SetField | Encap | Decap
+@dataclass(frozen=True, slots=True)
+class SetTunnel:
+    """Give the packet tunnel metadata for the kernel's own tunnel device that a following output sends to.
+
+    Open vSwitch's ``set(tunnel(...))`` and TC's ``tunnel_key set`` in software. ``csum`` asks for an outer UDP
+    checksum, ``dont_fragment`` for the outer IPv4 header's DF bit; ``src`` all zero lets the routing table choose.
+    """
+
+    tun_id: int
+    src: bytes
+    dst: bytes
+    tos: int = 0
+    ttl: int = 64
+    tp_dst: int = 4789
+    csum: bool = False
+    dont_fragment: bool = False
+
+
+Action = (
+    Output
+    | PushVlan
+    | PopVlan
+    | ModifyVlan
+    | Drop
+    | Goto
+    | Upcall
+    | Pass
+    | Truncate
+    | SetField
+    | Encap
+    | Decap
+    | SetTunnel
+)
 
 
 @dataclass(frozen=True, slots=True)
