@@ -29,6 +29,7 @@ from pyroute2.netlink.exceptions import NetlinkError as RouteError
 import asap2.netlink
 from asap2.netlink.server import Server
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.kernel.devlink import DevlinkFace
 from asap2.nic.kernel.rtnetlink import LinkFace
 from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.netdevs import NetDev, Role
@@ -149,6 +150,8 @@ class Program:
         self.server = Server(directory / "netlink.sock", self.lock)
         self.links = LinkFace(self.driver, self.hands)
         self.links.register(self.server)
+        self.devlink = DevlinkFace(self.driver, self.hands)
+        self.devlink.register(self.server)
         self.sysfs.start()
         self.server.attach(self.selector)
 
@@ -189,6 +192,7 @@ class Program:
             os._exit(0)
         with self.lock:
             answer = self.tell(json.loads(line))
+            self.devlink.changed()
         print(json.dumps({"answer": answer}), flush=True)
 
     def _view(self) -> int:
