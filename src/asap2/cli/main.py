@@ -7,7 +7,7 @@ import sys
 
 from asap2.errors import Asap2Error
 
-VERBS = ("lab", "exec", "shell")
+VERBS = ("demo", "lab", "exec", "shell")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
 

@@ -160,6 +160,9 @@ def parse(text: str) -> Topology:
     cables = tuple(_cable(cable, by_name) for cable in table.tables("cable"))
     guests = tuple(_guest(guest, by_name) for guest in table.tables("guest"))
     table.done()
+    for node in nodes:
+        if not node.nics:
+            raise TopologyError(f"node {node.name}: there is no [[node.nic]]; a node has at least one")
     _unique([end for cable in cables for end in cable.ends], lambda end: _end_name(end), "cable: ends: the port")
     _unique([*by_name, *(guest.name for guest in guests)], lambda name: name, "guest: name")
     _unique(guests, lambda guest: guest.mac, "guest: mac")

@@ -68,6 +68,7 @@ def test_a_guest_takes_the_only_nic_of_its_node() -> None:
 WRONG = {
     "not TOML": ("[[node", "not TOML"),
     "no node": ("", "no [[node]]"),
+    "a node without a NIC": ('[[node]]\nname = "a"\n', "node a: there is no [[node.nic]]"),
     "unknown key at the top": (NODES + "[[gest]]\n", "gest is not a key"),
     "unknown key of a node": ('[[node]]\nname = "a"\ncolour = 1\n', "node a: colour is not a key"),
     "unknown key of a NIC": ('[[node]]\nname = "a"\n[[node.nic]]\nvf = 1\n', "node a: nic 1: vf is not a key"),
