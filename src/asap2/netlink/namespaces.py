@@ -61,14 +61,31 @@ def _socket(protocol: int) -> socket.socket:
 
 
 class _Waiting:
-    """Messages for one client whose receive buffer is full."""
+    """Messages for one client whose receive buffer is full; *fd* is its socket, once the library has handed it over."""
 
-    __slots__ = ("dumping", "messages", "size")
+    __slots__ = ("dumping", "fd", "messages", "pid", "size")
 
     def __init__(self, first: bytes, dumping: bool) -> None:
         self.messages = deque([first])
         self.size = len(first)
         self.dumping = dumping
+        self.fd = -1
+        self.pid = 0
+
+
+def holds_socket(pid: int, inode: int) -> bool:
+    """Whether a process has a socket open, by the socket's inode; False too if there is no such process."""
+    name = f"socket:[{inode}]"
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == name:
+                    return True
+            except OSError:
+                continue
+    except OSError:
+        return False
+    return False
 
 
 class Namespace:
@@ -95,7 +112,7 @@ class Namespace:
                 self._sockets[protocol] = sock = self._open(protocol)
                 sock.bind((SERVER_PORTID, 0))
                 sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, _SEND_BUFFER)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 10, 0))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
         except OSError:
             for sock in self._sockets.values():
                 sock.close()
@@ -134,41 +151,67 @@ class Namespace:
         try:
             self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
         except BlockingIOError:
-            waiting = self._waiting[(protocol, portid)] = _Waiting(message, dump)
-            threading.Thread(
-                target=self._drain, args=(protocol, portid, waiting), name="netlink-replies", daemon=True
-            ).start()
+            self._waiting[(protocol, portid)] = _Waiting(message, dump)
         except ConnectionRefusedError:
             pass
         except OSError as error:
             log.warning("netlink reply to port %d lost: %s", portid, error)
 
+    def unclaimed(self, protocol: int, portid: int) -> bool:
+        """Whether replies wait for a client whose socket we have not been given."""
+        waiting = self._waiting.get((protocol, portid))
+        return waiting is not None and waiting.fd < 0
+
+    def claim(self, protocol: int, portid: int, fd: int, pid: int) -> None:
+        """Send what waits for a client as it reads. *fd*, which is closed in the end, is its socket; *pid* the client.
+
+        While we hold the socket, no other can get its port id, and with it replies that are not its own.
+        """
+        with self._lock:
+            waiting = self._waiting.get((protocol, portid))
+            if waiting is None or waiting.fd >= 0:
+                os.close(fd)
+                return
+            waiting.fd, waiting.pid = fd, pid
+        threading.Thread(
+            target=self._drain, args=(protocol, portid, waiting), name="netlink-replies", daemon=True
+        ).start()
+
+    def forget(self, protocol: int, portid: int) -> None:
+        """Drop what waits for a client that has not handed its socket over."""
+        with self._lock:
+            if self.unclaimed(protocol, portid):
+                del self._waiting[(protocol, portid)]
+
     def _drain(self, protocol: int, portid: int, waiting: _Waiting) -> None:
         """Send what waits for a client, blocking; in a thread."""
-        message: bytes | None = None
+        sent: bytes | None = None
         while True:
             with self._lock:
-                if message is not None:
+                if sent is not None:
                     waiting.messages.popleft()
-                    waiting.size -= len(message)
+                    waiting.size -= len(sent)
                 if not waiting.messages:
                     del self._waiting[(protocol, portid)]
                     break
-                message = waiting.messages[0]
-            if not self._send_blocking(protocol, portid, message):
+                sent = waiting.messages[0]
+            if not self._send_blocking(protocol, portid, sent, waiting):
                 with self._lock:
                     del self._waiting[(protocol, portid)]
                 break
+        os.close(waiting.fd)
         if self.idle and self.retired is not None:
             self.retired(self)
 
-    def _send_blocking(self, protocol: int, portid: int, message: bytes) -> bool:
+    def _send_blocking(self, protocol: int, portid: int, message: bytes, waiting: _Waiting) -> bool:
+        """Whether it could be sent: not when this was closed, or the client has closed its socket."""
         while not self._closed:
             try:
                 self._sockets[protocol].sendto(message, (portid, 0))
                 return True
-            except BlockingIOError:  # the send timeout, to look whether this was closed meanwhile
-                continue
+            except BlockingIOError:  # for a second there was no room: is anyone still there to read?
+                if not holds_socket(waiting.pid, os.fstat(waiting.fd).st_ino):
+                    return False
             except OSError:
                 return False
         return False

@@ -164,6 +164,14 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 			errno = ECONNREFUSED;
 			return -1;
 		}
+		if (result == 0 && answer.verdict & WAITING) {
+			struct ask claim = { .kind = CLAIM, .protocol = protocol, .portid = ask.portid, .cookie = ask.cookie };
+			struct answer ignored;
+
+			claim.options = OPTION_FD;
+			put(&claim, fd, NULL, 0, &ignored, NULL, NULL);
+			answer.verdict &= ~WAITING;
+		}
 		if (result < 0) { /* no server any more: what it has not answered is the kernel's */
 			if (position == 0)
 				return ALL_NATIVE;
@@ -380,11 +388,11 @@ static int membership(int fd, enum kind kind, uint32_t group)
 {
 	struct ask ask = { .kind = kind, .protocol = NETLINK_GENERIC, .portid = port_of(fd), .argument = group };
 	struct answer answer;
-	ino_t inode = inode_of(fd);
+	uint64_t inode = inode_of(fd);
 	int i;
 
 	ask.cookie = namespace_of(fd);
-	if (!ask.portid || put(&ask, fd, NULL, 0, &answer, NULL, NULL) < 0 || answer.verdict == PASS)
+	if (!ask.portid || put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL) < 0 || answer.verdict == PASS)
 		return ALL_NATIVE;
 	if (answer.verdict != DONE) {
 		errno = answer.consumed ? (int)answer.consumed : EINVAL;
@@ -418,12 +426,13 @@ static void rejoin(struct connection *c)
 	for (i = 0; fresh && i < MEMBERSHIPS; i++) {
 		struct ask ask = { .kind = JOIN, .protocol = NETLINK_GENERIC, .argument = known[i].group };
 		struct answer answer;
+		uint64_t inode = known[i].inode;
 
 		if (!known[i].group || inode_of(known[i].fd) != known[i].inode)
 			continue;
 		ask.portid = port_of(known[i].fd);
 		ask.cookie = namespace_of(known[i].fd);
-		if (ask_on(c, &ask, known[i].fd, NULL, 0, &answer, NULL, NULL) < 0)
+		if (ask_on(c, &ask, known[i].fd, &inode, sizeof inode, &answer, NULL, NULL) < 0)
 			return;
 	}
 }

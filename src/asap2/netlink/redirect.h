@@ -57,7 +57,7 @@ struct greeting {
 	uint8_t ethtool[32];
 };
 
-enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4 };
+enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5 };
 enum option { OPTION_EXT_ACK = 1, OPTION_CAP_ACK = 2, OPTION_STRICT = 4, OPTION_FD = 8 };
 
 struct ask {
@@ -67,10 +67,11 @@ struct ask {
 	uint32_t portid;
 	uint64_t cookie;
 	uint32_t options;
-	uint32_t argument; /* JOIN, LEAVE: the group; ETHTOOL: the command */
+	uint32_t argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command */
 };
 
-enum verdict { DONE = 0, PASS = 1, NEED_FD = 2, ERROR = 3 };
+/* WAITING is a bit beside the others: replies wait for room in the socket, which the server wants (CLAIM) to go on. */
+enum verdict { DONE = 0, PASS = 1, NEED_FD = 2, ERROR = 3, WAITING = 0x100 };
 
 struct answer {
 	uint32_t tag;

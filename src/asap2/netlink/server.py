@@ -28,7 +28,7 @@ from pathlib import Path
 from asap2.netlink import sidechannel
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.dispatch import Dispatcher
-from asap2.netlink.namespaces import Namespace, cookie_of, namespace_fd_of, own_namespace_fd
+from asap2.netlink.namespaces import Namespace, cookie_of, holds_socket, namespace_fd_of, own_namespace_fd
 from asap2.netlink.request import (
     EMULATED_FAMILIES,
     EMULATED_GROUPS,
@@ -72,16 +72,19 @@ _READ = selectors.EVENT_READ
 _LARGEST_ASK = 1 << 20
 _FDS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
 _CAP_NET_ADMIN = 12
+_INODE = struct.Struct("=Q")
 
 
 class _Peer:
     """One connection of the library: a thread of a client."""
 
-    __slots__ = ("clients", "held", "privileged", "sock")
+    __slots__ = ("clients", "held", "pid", "privileged", "sock", "unclaimed")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.privileged = _privileged(sock)
+        self.pid, uid, _gid = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        self.privileged = uid == 0 or _has_net_admin(self.pid)
+        self.unclaimed: tuple[Namespace, int, int] | None = None
         self.clients: dict[tuple[int, int, int, int], Client] = {}
         self.held: set[Namespace] = set()
 
@@ -106,7 +109,7 @@ class Server:
         self._home.holders = 1
         self._namespaces = {cookie: self._home}
         self._registry_lock = threading.Lock()
-        self._members: dict[int, set[tuple[int, int]]] = {}
+        self._members: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
         self._greeting = b""
         self._listener: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
@@ -138,7 +141,7 @@ class Server:
             if family.id not in EMULATED_FAMILIES or any(id_ not in EMULATED_GROUPS for _name, id_ in family.groups):
                 raise ValueError(f"generic netlink family {family.name}: id or group outside the emulated range")
             for _name, id_ in family.groups:
-                self._members[id_] = set()
+                self._members[id_] = {}
         self._dispatcher.add_family(family)
 
     def ethtool_ioctl(self, commands: Iterable[int], handler: EthtoolHandler) -> None:
@@ -213,14 +216,18 @@ class Server:
             namespace.multicast(NETLINK_GENERIC, group_id, message)
             return
         members = self._members[group_id]
-        for member in list(members):
-            if member[0] == namespace.netns.cookie:
-                try:
-                    namespace.unicast(NETLINK_GENERIC, member[1], message)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    members.discard(member)
+        for (cookie, portid), (pid, inode) in list(members.items()):
+            if cookie != namespace.netns.cookie:
+                continue
+            if not holds_socket(pid, inode) and Path(f"/proc/{pid}").exists():
+                del members[cookie, portid]  # closed, and another socket may have the port id by now
+                continue
+            try:
+                namespace.unicast(NETLINK_GENERIC, portid, message)
+            except BlockingIOError:
+                continue
+            except OSError:
+                del members[cookie, portid]
 
     def notify(self, netns: Netns, group: int, message: Message) -> None:
         """Send a message to the members of an rtnetlink multicast group (RTNLGRP_*, up to 32) of the kernel's own."""
@@ -262,6 +269,10 @@ class Server:
         self._peers.discard(peer)
         self._selector.unregister(peer.sock)
         peer.sock.close()
+        if peer.unclaimed is not None:
+            namespace, protocol, portid = peer.unclaimed
+            namespace.forget(protocol, portid)
+            self._retire(namespace)
         for namespace in peer.held:
             namespace.holders -= 1
             self._retire(namespace)
@@ -315,9 +326,17 @@ class Server:
                         peer.privileged,
                     )
                 consumed, passed = self._dispatcher.submit(namespace, client, data)
-                return ANSWER.pack(tag, Verdict.PASS if passed else Verdict.DONE, consumed, passed)
-            if kind in (Kind.JOIN, Kind.LEAVE):
-                return self._membership(peer, tag, kind, namespace, portid, argument)
+                verdict: int = Verdict.PASS if passed else Verdict.DONE
+                if namespace.unclaimed(protocol, portid):
+                    verdict |= sidechannel.WAITING
+                    peer.unclaimed = (namespace, protocol, portid)
+                return ANSWER.pack(tag, verdict, consumed, passed)
+            if kind == Kind.CLAIM and fd is not None:
+                peer.unclaimed = None
+                namespace.claim(protocol, portid, os.dup(fd), peer.pid)
+                return ANSWER.pack(tag, Verdict.DONE, 0, 0)
+            if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
+                return self._membership(peer, tag, kind, namespace, portid, argument, *_INODE.unpack(data))
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
                 return self._ioctl(tag, namespace, argument, data)
             return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
@@ -325,18 +344,20 @@ class Server:
             if namespace is not self._home:
                 self._retire(namespace)
 
-    def _membership(self, peer: _Peer, tag: int, kind: int, namespace: Namespace, portid: int, group: int) -> bytes:
+    def _membership(
+        self, peer: _Peer, tag: int, kind: int, namespace: Namespace, portid: int, group: int, inode: int
+    ) -> bytes:
         members = self._members.get(group)
         if members is None:
             return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
         member = (namespace.netns.cookie, portid)
         if kind == Kind.JOIN:
-            members.add(member)
+            members[member] = (peer.pid, inode)
             if namespace is not self._home and namespace not in peer.held:
                 peer.held.add(namespace)
                 namespace.holders += 1
         else:
-            members.discard(member)
+            members.pop(member, None)
         return ANSWER.pack(tag, Verdict.DONE, 0, 0)
 
     def _ioctl(self, tag: int, namespace: Namespace, command: int, data: bytes) -> bytes:
@@ -371,11 +392,8 @@ class Server:
         namespace.close()
 
 
-def _privileged(sock: socket.socket) -> bool:
-    """Whether the process at the other end of a Unix socket has CAP_NET_ADMIN."""
-    pid, uid, _gid = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid == 0:
-        return True
+def _has_net_admin(pid: int) -> bool:
+    """Whether a process has CAP_NET_ADMIN."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("CapEff:"):

@@ -17,7 +17,9 @@ SERVER_PORTID: Final = 0x41534132
 """The port id of the server's netlink sockets, in every namespace: above PID_MAX_LIMIT, outside autobind's range."""
 
 ASK: Final = struct.Struct("=IIIIQII")
-"""struct ask: kind, tag, protocol, port id, namespace cookie, options, argument; then the request's bytes."""
+"""struct ask: kind, tag, protocol, port id, namespace cookie, options, argument; then the request's bytes.
+
+The argument is the group for JOIN and LEAVE (the socket's inode follows), the command for ETHTOOL."""
 ANSWER: Final = struct.Struct("=IIII")
 """struct answer: tag, verdict, bytes consumed (or errno), bytes to pass; then the buffer of an ioctl."""
 _GREETING = struct.Struct("=IIQQ32s128s32s")
@@ -31,6 +33,7 @@ class Kind(enum.IntEnum):
     JOIN = 2
     LEAVE = 3
     ETHTOOL = 4
+    CLAIM = 5
 
 
 class Verdict(enum.IntEnum):
@@ -41,6 +44,9 @@ class Verdict(enum.IntEnum):
     NEED_FD = 2
     ERROR = 3
 
+
+WAITING: Final = 0x100
+"""A bit beside a verdict: replies wait for room in the client's socket, which the server wants, to go on (CLAIM)."""
 
 OPTION_EXT_ACK: Final = 1
 OPTION_CAP_ACK: Final = 2

@@ -7,6 +7,7 @@ Usage: ``toy_server.py SOCKET [FILTERS]``; it says ``ready`` when it listens, an
 from __future__ import annotations
 
 import errno
+import os
 import selectors
 import struct
 import sys
@@ -48,7 +49,7 @@ from asap2.netlink.tables.tc import (
 )
 from asap2.netlink.wire import NETLINK_GENERIC, NetlinkError, NlMsg
 
-TOY_ECHO, TOY_UPCALLS, TOY_EVENT, TOY_BIG = 1, 2, 3, 4
+TOY_ECHO, TOY_UPCALLS, TOY_EVENT, TOY_BIG, TOY_DIE = 1, 2, 3, 4, 5
 BIG = 20_000
 
 
@@ -147,6 +148,9 @@ class Toy:
     def big(self, _request: Request, _genl: GenlHeader) -> Answer:
         return [Message(0x7000, struct.pack("=BBHI", TOY_BIG, 1, 0, i) + bytes(400)) for i in range(BIG)]
 
+    def die(self, _request: Request, _genl: GenlHeader) -> Answer:
+        os._exit(0)
+
     def devlink(self, request: Request, genl: GenlHeader) -> Answer:
         _header, attrs = DEVLINK.decode(request.payload)
         handle = {"bus_name": "pci", "dev_name": "0000:03:00.0"}
@@ -194,9 +198,15 @@ def main() -> None:
             0x7000,
             hdrsize=4,
             maxattr=3,
-            ops=[(TOY_ECHO, 2), (TOY_UPCALLS, 2), (TOY_EVENT, 2), (TOY_BIG, 4)],
+            ops=[(TOY_ECHO, 2), (TOY_UPCALLS, 2), (TOY_EVENT, 2), (TOY_BIG, 4), (TOY_DIE, 2)],
             groups=[("events", 0x7000)],
-            handlers={TOY_ECHO: toy.echo, TOY_UPCALLS: toy.upcalls, TOY_EVENT: toy.event, TOY_BIG: toy.big},
+            handlers={
+                TOY_ECHO: toy.echo,
+                TOY_UPCALLS: toy.upcalls,
+                TOY_EVENT: toy.event,
+                TOY_BIG: toy.big,
+                TOY_DIE: toy.die,
+            },
         )
     )
     commands = (DEVLINK_CMD_GET, DEVLINK_CMD_ESWITCH_GET, DEVLINK_CMD_ESWITCH_SET)

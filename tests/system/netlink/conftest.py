@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network namespace with a toy netlink server, and programs that run in it with the redirect library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asap2.netlink
+
+HERE = Path(__file__).parent
+NAMESPACE = f"t-nl-{os.getpid()}"
+
+
+class Redirected:
+    """The namespace, its server, and how to run programs there."""
+
+    def __init__(self, directory: Path, library: Path) -> None:
+        self.directory = directory
+        self.library = library
+        self.socket = directory / "netlink.sock"
+        self.server: subprocess.Popen[str] | None = None
+        self.environment = {**os.environ, "ASAP2_NETLINK_SOCK": str(self.socket), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def start_server(self, filters: int = 0) -> None:
+        """Start the toy server and wait until it listens."""
+        self.server = subprocess.Popen(
+            ["ip", "netns", "exec", NAMESPACE, sys.executable, HERE / "toy_server.py", self.socket, str(filters)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == "ready\n"
+
+    def stop_server(self) -> None:
+        """Kill it, as hard as can be."""
+        if self.server is not None:
+            self.server.kill()
+            self.server.communicate()
+            self.server = None
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The command line that runs *arguments* in the namespace with the library."""
+        prefix = ["ip", "netns", "exec", NAMESPACE, "env", f"LD_PRELOAD={self.library}"]
+        return [*prefix, *map(str, arguments)]
+
+    def run(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run a program, and give what it wrote to standard output and error."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+    def program(self, name: str, *arguments: str) -> str:
+        """Run one of the functions of ``program.py``."""
+        return self.run(sys.executable, HERE / "program.py", name, *arguments)
+
+
+@pytest.fixture(scope="session")
+def redirect_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The redirect library, built from its source."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2")
+    source = Path(asap2.netlink.__file__).parent / "redirect.c"
+    library = tmp_path_factory.mktemp("redirect") / "redirect.so"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["gcc", *flags, "-o", library, source, "-ldl", "-lpthread"], check=True)
+    return library
+
+
+@pytest.fixture
+def redirected(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
+    """A namespace with a pair of devices ``v0`` and ``v1``, and a toy server."""
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    here = Redirected(tmp_path, redirect_library)
+    try:
+        subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "-n", NAMESPACE, "link", "add", "v0", "type", "veth", "peer", "name", "v1"], check=True)
+        here.start_server()
+        yield here
+    finally:
+        here.stop_server()
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
