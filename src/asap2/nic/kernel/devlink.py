@@ -54,8 +54,8 @@ from asap2.nic.kernel import devlink_params
 from asap2.nic.kernel.refusal import as_netlink
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 
-FAMILY_ID = 0x7010
-CONFIG_GROUP = 0x7010
+FAMILY_ID = 0x7030
+CONFIG_GROUP = 0x7030
 DEVLINK_CMD_DEL = 4
 UPLINK = 0xFFFF
 """MLX5_VPORT_UPLINK."""

@@ -42,6 +42,7 @@ from asap2.netlink.wire import (
     attributes,
 )
 from asap2.nic.device import Driver, EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 
@@ -50,7 +51,7 @@ _HEADER = LINK.size
 _ADDRESSES = {_LINK[name] for name in ("address", "broadcast", "perm_address", "phys_port_id")}
 _BEFORE_VFS = _ADDRESSES | {_LINK[name] for name in ("stats", "stats64")}
 _BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_queues"]}
-_NAMES = {_LINK["ifname"]: "ifname", _LINK["alt_ifname"]: "alt_ifname"}
+_NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
 _NOT_OF_LINKS = (socket.AF_INET6, 7)
@@ -284,26 +285,20 @@ class LinkFace:
 
     def _in_group(self, request: Request, group: int) -> bool:
         """Whether a device of ours is in *group*."""
+        if self._server is None:
+            return False
+        kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
+        links = map(
+            LINK.decode, (m.payload for m in kernel.request(RTM_GETLINK, NLM_F_DUMP, LINK.encode(Ifinfomsg(), {})))
+        )
         return any(
-            attrs.get("group") == group and self._device(header.index, request) is not None
-            for header, attrs in map(LINK.decode, self._ask(request, NLM_F_DUMP, {}))
+            attrs.get("group") == group and self._device(header.index, request) is not None for header, attrs in links
         )
 
     # ---- finding
 
     def _at_home(self, request: Request) -> bool:
         return self._server is not None and request.client.netns.cookie == self._server.netns.cookie
-
-    def _ask(self, request: Request, flags: int, attrs: dict[str, Any]) -> list[bytes]:
-        """What the kernel says of links in the client's namespace."""
-        if self._server is None:
-            return []
-        kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
-        try:
-            answer = kernel.request(RTM_GETLINK, flags, LINK.encode(Ifinfomsg(), attrs))
-        except NetlinkError:
-            return []
-        return [message.payload for message in answer if message.type == RTM_NEWLINK]
 
     def _device(self, ifindex: int, request: Request) -> NetDev | None:
         device = self.netdevs.by_ifindex(ifindex, request.client.netns.cookie)
@@ -317,11 +312,10 @@ class LinkFace:
         if ifindex > 0:
             return self._device(ifindex, request)
         for type_, value in attributes(request.payload, _HEADER):
-            name = _NAMES.get(type_ & NLA_TYPE_MASK)
-            if name is not None:
-                text = value.split(b"\0", 1)[0].decode(errors="surrogateescape")
-                for link in self._ask(request, 0, {name: text}):
-                    return self._device(_ifindex(link), request)
+            if type_ & NLA_TYPE_MASK in _NAMES and self._server is not None:
+                name = value.split(b"\0", 1)[0].decode(errors="surrogateescape")
+                found = ifindex_named(self._server, request.client.netns, name)
+                return None if found is None else self._device(found, request)
         return None
 
 

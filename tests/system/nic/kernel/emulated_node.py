@@ -30,6 +30,7 @@ import asap2.netlink
 from asap2.netlink.server import Server
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.devlink import DevlinkFace
+from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.rtnetlink import LinkFace
 from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.netdevs import NetDev, Role
@@ -152,6 +153,8 @@ class Program:
         self.links.register(self.server)
         self.devlink = DevlinkFace(self.driver, self.hands)
         self.devlink.register(self.server)
+        self.ethtool = EthtoolFace(self.driver, self.hands)
+        self.ethtool.register(self.server)
         self.sysfs.start()
         self.server.attach(self.selector)
 

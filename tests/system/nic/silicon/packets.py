@@ -16,11 +16,27 @@ def checksum(data: bytes) -> int:
     return int(~total & 0xFFFF)
 
 
-def ipv4(src: str, dst: str, proto: int, payload: bytes, *, ident: int = 1) -> bytes:
-    """An IPv4 packet."""
+def ipv4(src: str, dst: str, proto: int, payload: bytes, *, fragment: int = 0, options: bytes = b"") -> bytes:
+    """An IPv4 packet; *fragment* is the word of flags and offset."""
     addresses = socket.inet_aton(src) + socket.inet_aton(dst)
-    start = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(payload), ident, 0, 64, proto)
-    return start + struct.pack(">H", checksum(start + b"\0\0" + addresses)) + addresses + payload
+    length = 20 + len(options)
+    start = struct.pack(">BBHHHBB", 0x40 | length // 4, 0, length + len(payload), 1, fragment, 64, proto)
+    return start + struct.pack(">H", checksum(start + b"\0\0" + addresses + options)) + addresses + options + payload
+
+
+def ipv6(src: bytes, dst: bytes, proto: int, payload: bytes, *, flow: int = 6 << 28, hops: int = 64) -> bytes:
+    """An IPv6 packet; *flow* is its first word."""
+    return struct.pack(">IHBB", flow, len(payload), proto, hops) + src + dst + payload
+
+
+def ipv6_option(following: int, units: int, payload: bytes) -> bytes:
+    """A hop-by-hop, routing or destination header of 8 and *units* times 8 bytes."""
+    return bytes([following, units]) + bytes(6 + 8 * units) + payload
+
+
+def ipv6_fragment(following: int, offset: int, payload: bytes) -> bytes:
+    """A fragment header; *offset* is the word of offset and flags."""
+    return struct.pack(">BBHI", following, 0, offset, 7) + payload
 
 
 def udp(src_port: int, dst_port: int, payload: bytes) -> bytes:
