@@ -91,7 +91,7 @@ def test_tcp_flows_through_hardware(idle: Bench) -> None:
     assert "offloaded:yes" in flow
     octets = re.search(r"bytes:(\d+)", flow)
     assert octets
-    assert int(octets[1]) > 20_000_000
+    assert int(octets[1]) > 10_000_000  # what was sent before the rule was there went by the host
 
 
 def test_without_hw_offload_everything_runs_in_the_software_datapath(idle: Bench) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.rules import Action, Counters, Drop, Goto, ModifyVlan, Output, Pass, PopVlan, PushVlan
+from asap2.nic.kernel import tc_pedit
+from asap2.nic.rules import Action, Counters, Decap, Drop, Goto, ModifyVlan, Output, Pass, PopVlan, PushVlan, SetTunnel
 
 USER_HZ: Final = 100
 PACKET_HOST: Final = 0
@@ -45,6 +46,10 @@ class Trap:
 
 
 Step = Action | Mirred | Trap
+
+
+_Parsed = tuple[list[Step], int, tuple[tuple[str, Any], ...]]
+"""Steps, verdict, and the options given back, of one action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +115,7 @@ def _parms(options: Attrs, kind: str, next_index: Callable[[str, int], int]) -> 
     return parms, parms._replace(index=next_index(kind, parms.index), capab=0, refcnt=1, bindcnt=1)
 
 
-def _one(
-    kind: str, options: Attrs, next_index: Callable[[str, int], int]
-) -> tuple[list[Step], int, tuple[tuple[str, Any], ...]]:
+def _one(kind: str, options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
     """(steps, verdict, options given back) of one action."""
     if kind == "gact":
         parms, kept = _parms(options, kind, next_index)
@@ -128,6 +131,13 @@ def _one(
         return [step], parms.action, (("parms", kept),)
     if kind == "vlan":
         return _vlan(options, next_index)
+    if kind == "tunnel_key":
+        return _tunnel_key(options, next_index)
+    if kind == "pedit":
+        return _pedit(options, next_index)
+    if kind == "csum":
+        parms, kept = _parms(options, kind, next_index)
+        return [], parms.action, (("parms", kept),)
     if kind == "skbedit":
         parms, kept = _parms(options, kind, next_index)
         if set(options) - {"parms", "ptype"} or options.get("ptype", PACKET_HOST) != PACKET_HOST:
@@ -136,7 +146,49 @@ def _one(
     raise _unsupported(f"TC action {kind} is not supported")
 
 
-def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> tuple[list[Step], int, tuple[tuple[str, Any], ...]]:
+def _tunnel_key(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
+    parms, kept = _parms(options, "tunnel_key", next_index)
+    if parms.t_action == ta.TCA_TUNNEL_KEY_ACT_RELEASE:
+        return [Decap()], parms.action, (("parms", kept),)
+    if parms.t_action != ta.TCA_TUNNEL_KEY_ACT_SET:
+        raise NetlinkError(errno.EINVAL, "Unknown tunnel key action")
+    version = "ipv4" if "enc_ipv4_dst" in options else "ipv6"
+    source, destination = options.get(f"enc_{version}_src"), options.get(f"enc_{version}_dst")
+    if source is None or destination is None:
+        raise NetlinkError(errno.EINVAL, "Missing either ip saddr or daddr")
+    if "enc_opts" in options or "enc_key_id" not in options:
+        raise _unsupported("tunnel_key without an id, or with options, is not supported")
+    tos, ttl, port = options.get("enc_tos", 0), options.get("enc_ttl", 0), options.get("enc_dst_port", 0)
+    no_csum, no_frag = bool(options.get("no_csum")), bool(options.get("no_frag"))
+    step = SetTunnel(options["enc_key_id"], source, destination, tos, ttl, port, not no_csum, no_frag)
+    back: list[tuple[str, Any]] = [
+        ("parms", kept),
+        ("enc_key_id", options["enc_key_id"]),
+        (f"enc_{version}_src", source),
+        (f"enc_{version}_dst", destination),
+    ]
+    back += [("enc_dst_port", port)] if port else []
+    back.append(("no_csum", int(no_csum)))
+    back += [("no_frag", True)] if no_frag else []
+    back += [("enc_tos", tos)] if tos else []
+    back += [("enc_ttl", ttl)] if ttl else []
+    return [step], parms.action, tuple(back)
+
+
+def _pedit(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
+    parms = options.get("parms_ex")
+    extended = options.get("keys_ex")
+    if parms is None or extended is None:
+        raise _unsupported("pedit without extended keys is not supported")
+    kinds = [(key.get("htype", 0), key.get("cmd", 0)) for key in extended.get("key_ex", [])]
+    if not parms.keys or parms.nkeys != len(parms.keys) or len(kinds) != len(parms.keys):
+        raise NetlinkError(errno.EINVAL, "Pedit requires keys to be passed")
+    kept = parms._replace(index=next_index("pedit", parms.index), capab=0, refcnt=1, bindcnt=1)
+    steps: list[Step] = list(tc_pedit.parse(parms.keys, kinds))
+    return steps, parms.action, (("keys_ex", extended), ("parms_ex", kept))
+
+
+def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
     parms, kept = _parms(options, "vlan", next_index)
     if parms.v_action == ta.TCA_VLAN_ACT_POP:
         return [PopVlan()], parms.action, (("parms", kept),)

@@ -55,11 +55,18 @@ _WIDTHS = {
     "key_arp_sha": 6,
     "key_arp_tha": 6,
     "key_flags": 4,
+    "key_enc_ipv4_src": 4,
+    "key_enc_ipv4_dst": 4,
+    "key_enc_ipv6_src": 16,
+    "key_enc_ipv6_dst": 16,
+    "key_enc_udp_dst_port": 2,
+    "key_enc_ip_tos": 1,
+    "key_enc_ip_ttl": 1,
 }
 """Octets of each key that has a mask attribute."""
 
 _SUPPORTED: Final = frozenset(
-    {"classid", "act", "flags", "in_hw_count", "indev", "key_eth_type", "key_ip_proto"}
+    {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id"}
     | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
     | {name for key in _WIDTHS for name in (key, f"{key}_mask")}
 )
@@ -120,6 +127,7 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     _ip(keys, options, fields, dump, ethertype)
     if ethertype in (ETH_P_ARP, ETH_P_RARP):
         _arp(keys, fields, dump)
+    _tunnel(keys, options, fields, dump)
     value, mask = keys.masked("key_flags")
     if mask:
         if mask & 3:
@@ -254,4 +262,24 @@ def _arp(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) ->
             ("key_arp_sha", "arp_sha"),
             ("key_arp_tha", "arp_tha"),
         ),
+    )
+
+
+def _tunnel(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
+    for version in ("ipv4", "ipv6"):
+        _put(
+            keys,
+            fields,
+            dump,
+            ((f"key_enc_{version}_src", "tun_src"), (f"key_enc_{version}_dst", "tun_dst")),
+        )
+    key_id = options.get("key_enc_key_id")
+    if key_id is not None:
+        fields["tun_id"] = Masked(key_id, 0xFFFFFFFF)
+        dump.append(("key_enc_key_id", key_id))
+    _put(
+        keys,
+        fields,
+        dump,
+        (("key_enc_udp_dst_port", "tun_tp_dst"), ("key_enc_ip_tos", "tun_tos"), ("key_enc_ip_ttl", "tun_ttl")),
     )

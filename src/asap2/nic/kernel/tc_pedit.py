@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TC action pedit: raw edits of header octets to the header fields that they rewrite.
+
+Each key replaces the bits of a 32-bit word that ``mask`` does not keep by those of ``val``; words lie in the packet as
+in memory (net/sched/act_pedit.c). Only edits of whole known fields, or of bits within them, have a meaning for a NIC.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Any, Final
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.rules import Masked, SetField
+
+HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP = 1, 2, 3, 4, 5
+CMD_SET: Final = 0
+
+_FIELDS: Final[dict[int, tuple[tuple[str, int, int, int], ...]]] = {
+    HTYPE_ETH: (("eth_dst", 0, 6, 0), ("eth_src", 6, 6, 0)),
+    HTYPE_IP4: (("ip_tos", 1, 1, 0), ("ip_ttl", 8, 1, 0), ("ip_src", 12, 4, 0), ("ip_dst", 16, 4, 0)),
+    HTYPE_IP6: (("ip_tos", 0, 4, 20), ("ip_ttl", 7, 1, 0), ("ip_src", 8, 16, 0), ("ip_dst", 24, 16, 0)),
+    HTYPE_TCP: (("l4_src", 0, 2, 0), ("l4_dst", 2, 2, 0)),
+    HTYPE_UDP: (("l4_src", 0, 2, 0), ("l4_dst", 2, 2, 0)),
+}
+"""Header type to (field, offset, octets, bits to the right of it)."""
+_WIDTH: Final = {"ip_tos": 8}
+_CHECKSUM: Final = {HTYPE_IP4: range(10, 12)}
+"""Octets that are kept right by themselves, so an edit of them is not needed and not done."""
+
+
+def parse(keys: Iterable[Any], kinds: Iterable[tuple[int, int]]) -> list[SetField]:
+    """The rewrites of pedit *keys* (mask, val, off as in struct tc_pedit_key), *kinds* their (header type, command).
+
+    Raises:
+        NetlinkError: EOPNOTSUPP for an edit that is not of a known field, or that adds.
+    """
+    values: dict[int, dict[int, tuple[int, int]]] = {}
+    for key, (header, command) in zip(keys, kinds, strict=True):
+        if command != CMD_SET or key.offmask or header not in _FIELDS:
+            raise NetlinkError(errno.EOPNOTSUPP, "pedit of this kind is not supported")
+        octets = values.setdefault(header, {})
+        for index in range(4):
+            changed = ~(key.mask >> 8 * index) & 0xFF
+            if changed:
+                value, mask = octets.get(key.off + index, (0, 0))
+                octets[key.off + index] = (
+                    value & ~changed | (key.val >> 8 * index) & changed,
+                    mask | changed,
+                )
+    rewrites: list[SetField] = []
+    for header, octets in values.items():
+        for offset in _CHECKSUM.get(header, ()):
+            octets.pop(offset, None)
+        rewrites += _fields(header, octets)
+    return rewrites
+
+
+def _fields(header: int, octets: dict[int, tuple[int, int]]) -> Iterable[SetField]:
+    for name, start, length, shift in _FIELDS[header]:
+        value = mask = 0
+        for offset in range(start, start + length):
+            octet, changed = octets.get(offset, (0, 0))
+            value, mask = value << 8 | octet, mask << 8 | changed
+        bits = _WIDTH.get(name, 8 * length) if shift else 8 * length
+        own = ((1 << bits) - 1) << shift
+        if mask & own:
+            yield SetField(name, Masked((value & own) >> shift, (mask & own) >> shift))
+            for offset in range(start, start + length):
+                rest = (mask & ~own) >> 8 * (start + length - 1 - offset) & 0xFF
+                if rest:
+                    octets[offset] = (0, rest)
+                else:
+                    octets.pop(offset, None)
+    if octets:
+        raise NetlinkError(errno.EOPNOTSUPP, f"pedit of octet {min(octets)} of header {header} is not supported")
