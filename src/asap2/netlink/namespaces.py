@@ -60,6 +60,19 @@ def _socket(protocol: int) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
 
 
+def socket_in(namespace_fd: int, protocol: int, home_fd: int) -> socket.socket:
+    """A netlink socket in another network namespace, opened by the calling thread, which returns to *home_fd*.
+
+    Raises:
+        OSError: the namespace cannot be entered.
+    """
+    _enter(namespace_fd)
+    try:
+        return _socket(protocol)
+    finally:
+        _enter(home_fd)
+
+
 class _Waiting:
     """Messages for one client whose receive buffer is full; *fd* is its socket, once the library has handed it over."""
 
@@ -121,11 +134,7 @@ class Namespace:
     def _open(self, protocol: int) -> socket.socket:
         if self._home_fd is None:
             return _socket(protocol)
-        _enter(self.netns.fd)
-        try:
-            return _socket(protocol)
-        finally:
-            _enter(self._home_fd)
+        return socket_in(self.netns.fd, protocol, self._home_fd)
 
     @property
     def idle(self) -> bool:
