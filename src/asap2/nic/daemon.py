@@ -14,6 +14,7 @@ import selectors
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,14 +101,14 @@ class Daemon:
         if path is not None:
             self.selector.register(path.receiver, selectors.EVENT_READ, lambda _mask: self.ovs.read_upcalls())
 
-    def _links_changed(self, _mask: int) -> None:
-        if self.netdevs.drain():
-            self.netdevs.settle()
-            up = self.netdevs.up()
-            for device in self.netdevs.all():
-                self.link.link_changed(device, device.ifindex in up)
-            self.tc.links_changed()
-            self.ovs.links_changed()
+    def _links_changed(self) -> None:
+        """Links have changed: everything that hangs on one follows."""
+        self.netdevs.settle()
+        up = self.netdevs.up()
+        for device in self.netdevs.all():
+            self.link.link_changed(device, device.ifindex in up)
+        self.tc.links_changed()
+        self.ovs.links_changed()
 
     def start(self) -> None:
         """Bring the NICs up and serve."""
@@ -117,7 +118,8 @@ class Daemon:
             self.sysfs.start()
             self.server.attach(self.selector)
             for monitor in self.netdevs.monitors():
-                self.selector.register(monitor, selectors.EVENT_READ, self._links_changed)
+                self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
+            self.selector.register(self.netdevs.wakeup, selectors.EVENT_READ, lambda _mask: None)
 
     def _restore(self) -> None:
         """Take up what an earlier daemon of this node left."""
@@ -129,8 +131,7 @@ class Daemon:
         for ifindex in self.filters.restore({nic.name: nic for nic in self.driver.nics}):
             self.ports.use_tc(ifindex, True)
         self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
-        self.netdevs.settle()
-        self._links_changed(0)
+        self._links_changed()
 
     def _keep(self) -> None:
         """Write the driver's state down when it has changed."""
@@ -144,13 +145,24 @@ class Daemon:
         """Serve until :meth:`stop`."""
         while self.running:
             with self.lock:
-                self._keep()
+                self._guarded(self._tidy)
             for key, mask in self.selector.select():
                 with self.lock:
-                    try:
-                        key.data(mask)
-                    except Exception:
-                        log.exception("unexpected")
+                    self._guarded(key.data, mask)
+
+    def _tidy(self) -> None:
+        """What is due after each round: following links, and writing down what has changed."""
+        if self.netdevs.unsettled:
+            self._links_changed()
+        self._keep()
+
+    @staticmethod
+    def _guarded(call: Callable[..., object], *arguments: object) -> None:
+        """A daemon does not die of one message or one device."""
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("unexpected")
 
     def stop(self, *_: object) -> None:
         """End :meth:`run`; usable as a signal handler."""

@@ -118,8 +118,10 @@ class VethNetDevs:
         """Internal ports of the datapath: ifindex to far end."""
         self.rules_offloaded: Callable[[Nic, Pf], int] = lambda _nic, _pf: 0
         self.on_lost: Callable[[Nic, Pf, Vf], None] = lambda _nic, _pf, _vf: None
-        self.on_change: list[Callable[[], None]] = []
-        self.generation = 0
+        self.unsettled = False
+        """Whether links have changed since :meth:`settle`."""
+        self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable while they have, whichever thread noticed."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             (self.node_cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
         self._devices: list[NetDev] | None = None
@@ -153,11 +155,16 @@ class VethNetDevs:
                     changed = True
         if changed:
             self._devices = None
-            self.generation += 1
+            if not self.unsettled:
+                self.unsettled = True
+                os.eventfd_write(self.wakeup, 1)
         return changed
 
     def settle(self) -> None:
-        """After :meth:`drain`: bring back VFs whose namespace went, follow MACs and link states."""
+        """After a change: bring back VFs whose namespace went, follow MACs and link states."""
+        self.unsettled = False
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wakeup)
         for silicon in self.silicon.values():
             silicon.refresh()
             for pf in silicon.nic.pfs:
@@ -168,8 +175,6 @@ class VethNetDevs:
                 if pf.bound:
                     self._program(silicon, pf)
                     self._carrier(silicon, pf)
-        for tell in self.on_change:
-            tell()
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""

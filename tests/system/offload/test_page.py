@@ -35,7 +35,9 @@ def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) ->
         assert capture.stderr is not None
         while "listening on" not in capture.stderr.readline():
             pass
-    idle.ping("vm1", "10.57.0.2", PINGS)
+    idle.ping("vm1", "10.57.0.2", 1)
+    until(lambda: all(len(idle.flows(node)) >= 2 for node in captures), why="the flows were not offloaded")
+    idle.ping("vm1", "10.57.0.2", PINGS - 1)
     for node, capture in captures.items():
         capture.send_signal(signal.SIGINT)
         seen, _ = capture.communicate(timeout=10)
