@@ -124,7 +124,7 @@ class Dispatcher:
                     if dumped and outlet.busy_dumping(client.protocol, client.portid):
                         raise NetlinkError(errno.EBUSY, at_start=True)
                     if type(answer) is Proxy:
-                        answer = _ask_kernel(outlet, request, answer)
+                        answer = _ask_kernel(outlet, request, answer, collected)
                     if type(answer) is Reply:
                         warning = answer.warning
                         messages = answer.messages
@@ -254,8 +254,8 @@ class Dispatcher:
         return answer
 
 
-def _ask_kernel(outlet: Outlet, request: Request, proxy: Proxy) -> list[Message]:
-    """The kernel's answer to a request, rewritten.
+def _ask_kernel(outlet: Outlet, request: Request, proxy: Proxy, messages: list[Message]) -> list[Message]:
+    """The kernel's answer to a request, rewritten; added to *messages*, which an error in the midst of a dump leaves.
 
     Raises:
         NetlinkError: what the kernel answered.
@@ -264,14 +264,13 @@ def _ask_kernel(outlet: Outlet, request: Request, proxy: Proxy) -> list[Message]
     connection.strict = request.client.strict
     payload = request.payload if proxy.payload is None else proxy.payload
     *answers, last = connection.exchange(request.type, request.flags, payload)
-    error = error_of(last)
-    if error is not None:
-        error.at_start = last.type == NLMSG_ERROR
-        raise error
-    messages = []
     for answer in answers:
         kept = answer.flags & (NLM_F_DUMP_INTR | NLM_F_DUMP_FILTERED)
         for type_, rewritten, flags in proxy.rewrite(answer):
             messages.append(Message(type_, rewritten, flags | kept))
+    error = error_of(last)
+    if error is not None:
+        error.at_start = last.type == NLMSG_ERROR
+        raise error
     messages.extend(proxy.extra)
     return messages

@@ -224,7 +224,7 @@ static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int
 			    socklen_t length)
 {
 	size_t i, size = 0, position = 0;
-	char *data;
+	char small[8192], *data = small; /* sendmsg() may be called where malloc() may not */
 	ssize_t result;
 
 	while (count && parts[0].iov_len == 0) {
@@ -243,14 +243,15 @@ static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int
 	/* a header may be cut by parts, but then at least its length and type stand in the first */
 	if (parts[0].iov_len >= sizeof(struct nlmsghdr) && !plausible(parts[0].iov_base, size))
 		return ALL_NATIVE;
-	if (netlink_protocol(fd) < 0 || !(data = malloc(size ? size : 1)))
+	if (netlink_protocol(fd) < 0 || (size > sizeof small && !(data = malloc(size))))
 		return ALL_NATIVE;
 	for (i = 0; i < count; i++) {
 		memcpy(data + position, parts[i].iov_base, parts[i].iov_len);
 		position += parts[i].iov_len;
 	}
 	result = divert(fd, data, size, flags, address, length);
-	free(data);
+	if (data != small)
+		free(data);
 	return result;
 }
 

@@ -93,7 +93,8 @@ class Server:
     """Serves the Unix socket that the redirect library asks; one for each node.
 
     *path* is where the library looks for it; *lock* is held while a handler runs. Make it in the network namespace
-    that the node's programs live in (further ones, within, are served as well).
+    that the node's programs live in (further ones, within, are served as well). A handler must not run a program with
+    the library and wait for it: that would wait for the server.
     """
 
     def __init__(self, path: Path, lock: threading.RLock) -> None:
@@ -266,6 +267,8 @@ class Server:
 
     def _drop(self, peer: _Peer) -> None:
         assert self._selector is not None
+        if peer not in self._peers:
+            return
         self._peers.discard(peer)
         self._selector.unregister(peer.sock)
         peer.sock.close()
@@ -279,6 +282,8 @@ class Server:
 
     def _readable(self, peer: _Peer) -> None:
         """Answer one question of the library."""
+        if peer not in self._peers:
+            return
         fds: list[int] = []
         try:
             size, ancillary, _flags, _address = peer.sock.recvmsg_into((self._buffer,), _FDS, socket.MSG_CMSG_CLOEXEC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from asap2.netlink.client import Connection
 from asap2.netlink.namespaces import own_namespace_fd, socket_in
 from asap2.netlink.tables.link import LINK, RTM_DELLINK, RTNLGRP_LINK
 from asap2.netlink.wire import NETLINK_ADD_MEMBERSHIP, NETLINK_ROUTE, SOL_NETLINK, split
-from tests.system.netlink.conftest import NAMESPACE, Redirected
+from tests.system.netlink.conftest import HERE, NAMESPACE, Redirected
 
 INNER = f"{NAMESPACE}-inner"
 PCI = "pci/0000:03:00.0"
@@ -149,6 +150,8 @@ def test_programs_in_a_further_namespace_are_served_there(redirected: Redirected
         assert redirected.run("ip", "netns", "exec", inner, "devlink", "dev") == f"{PCI}\n"
         assert "driver: toy_core" in redirected.run("ip", "netns", "exec", inner, "ethtool", "-i", "inner")
         redirected.run("tc", "-n", inner, "filter", "add", "dev", "lo", "ingress", "flower", "action", "drop")
+        heard = redirected.run("ip", "netns", "exec", inner, sys.executable, HERE / "program.py", "events")
+        assert heard.splitlines()[1:] == ["(42,)", "nothing", "EINVAL"]
         assert "flower" in redirected.run("tc", "-n", inner, "filter", "show", "dev", "lo", "ingress")
 
 

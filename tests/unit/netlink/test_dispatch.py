@@ -302,6 +302,17 @@ def test_the_kernels_error_to_a_proxied_request_is_the_programs(dispatcher: Disp
     assert (error.errno, error.text) == (errno.ENODEV, "no such device")
 
 
+def test_a_kernel_dump_that_ends_in_an_error_keeps_what_came_before(dispatcher: Dispatcher) -> None:
+    mailbox = Mailbox(Kernel([NlMsg(NEW, NLM_F_MULTI, 1, 5, b"lo"), *split(done(1, 5, errno.EMSGSIZE))]))
+    dispatcher.route[GET] = lambda _request: Proxy(lambda message: [Message(message.type, message.payload)])
+    dispatcher.submit(mailbox, client(), build(GET, NLM_F_REQUEST | NLM_F_DUMP, 3, 0, b"wxyz"))
+    first, last = mailbox.messages
+    error = error_of(last)
+    assert (first.payload, last.type) == (b"lo", NLMSG_DONE)
+    assert error is not None
+    assert error.errno == errno.EMSGSIZE
+
+
 # Generic netlink
 
 
