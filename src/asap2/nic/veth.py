@@ -26,13 +26,13 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from pyroute2 import IPRoute, NetNS
+from pyroute2 import NetNS
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
 from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic.links import Link, LinkReader
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.netns import in_netns
 from asap2.nic.silicon.pipeline import Pipeline
@@ -49,7 +49,6 @@ _INTERNAL = re.compile(r"int\d+")
 SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
-IFF_UP = 1
 SO_NETNS_COOKIE = 71
 
 
@@ -73,16 +72,6 @@ def wire_port(pf: int) -> int:
     return pf * PF_PORTS + 0xFFF
 
 
-@dataclass(slots=True)
-class _Far:
-    """A far end: its ifindex in the silicon, its peer's ifindex and namespace id (None: the silicon itself)."""
-
-    ifindex: int
-    peer: int
-    nsid: int | None
-    up: bool
-
-
 class Silicon:
     """One NIC's namespace: its links, its pipeline, and a socket that tells when links change."""
 
@@ -91,19 +80,15 @@ class Silicon:
         self.pipeline = pipeline
         self.fd = os.open(nic.netns, os.O_RDONLY | os.O_CLOEXEC)
         self.links = NetNS(nic.netns)
-        self.far: dict[str, _Far] = {}
+        self.reader = in_netns(self.fd, LinkReader)
+        self.far: dict[str, Link] = {}
         self.attached: dict[str, int] = {}
         self.monitor = in_netns(self.fd, _link_monitor)
 
     def refresh(self) -> None:
         """Read every link of the silicon anew."""
-        far = {}
-        for link in self.links.get_links():
-            nsid = link.get_attr("IFLA_LINK_NETNSID")
-            up = bool(link["flags"] & IFF_UP)
-            far[link.get_attr("IFLA_IFNAME")] = _Far(link["index"], link.get_attr("IFLA_LINK") or 0, nsid, up)
-        self.far = far
-        self.attached = {name: index for name, index in self.attached.items() if name in far}
+        self.far = {link.name: link for link in self.reader.all()}
+        self.attached = {name: index for name, index in self.attached.items() if name in self.far}
 
 
 class VethNetDevs:
@@ -112,7 +97,7 @@ class VethNetDevs:
 
     def __init__(self, nics: list[Nic], open_pipeline: Callable[[Nic], Pipeline]) -> None:
         self.node_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self.node = IPRoute()
+        self.node = LinkReader()
         self.silicon = {nic.name: Silicon(nic, open_pipeline(nic)) for nic in nics}
         self.internal: dict[int, str] = {}
         """Internal ports of the datapath: ifindex to far end."""
@@ -178,7 +163,7 @@ class VethNetDevs:
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""
-        return {link["index"] for link in self.node.get_links() if link["flags"] & IFF_UP}
+        return {link.ifindex for link in self.node.all() if link.up}
 
     # ---- NetDevs
 
@@ -320,11 +305,11 @@ class VethNetDevs:
             silicon.links.link("add", ifname=far, kind="veth", peer=peer, mtu=MAX_MTU)
         except RouteError as error:
             raise OSError(error.code, os.strerror(error.code)) from None
-        index = silicon.links.link_lookup(ifname=far)[0]
-        silicon.links.link("set", index=index, state="up")
-        link = silicon.links.get_links(index)[0]
+        silicon.refresh()
+        link = silicon.far[far]
+        silicon.links.link("set", index=link.ifindex, state="up")
         self._devices = None
-        return int(link.get_attr("IFLA_LINK"))
+        return link.peer
 
     def _remove(self, silicon: Silicon, far: str, port: int) -> None:
         silicon.pipeline.remove_port(port)
@@ -340,7 +325,6 @@ class VethNetDevs:
         up = wire is not None and wire.up
         if near is not None and near.up != up:
             silicon.links.link("set", index=near.ifindex, state="up" if up else "down")
-            near.up = up
 
     def _port(self, silicon: Silicon, far_name: str, port: Port) -> None:
         pipeline = silicon.pipeline
@@ -421,18 +405,13 @@ class VethNetDevs:
                 ),
             )
 
-    def _mac(self, silicon: Silicon, far: _Far) -> bytes:
+    def _mac(self, silicon: Silicon, far: Link) -> bytes:
         """The MAC of the near end, in whatever namespace it is; empty when it cannot be asked."""
-        try:
-            if far.nsid is None:
-                return b""
-            if far.nsid == self._node_nsid(silicon):
-                links = self.node.get_links(far.peer)
-            else:
-                links = silicon.links.link("get", index=far.peer, target_netnsid=far.nsid)
-            return bytes.fromhex(links[0].get_attr("IFLA_ADDRESS").replace(":", ""))
-        except (RouteError, IndexError, AttributeError):
+        if far.nsid is None:
             return b""
+        at_home = far.nsid == self._node_nsid(silicon)
+        near = self.node.one(far.peer) if at_home else silicon.reader.one(far.peer, far.nsid)
+        return near.mac if near else b""
 
 
 def _link_monitor() -> socket.socket:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking the kernel for links, quickly: only what the NIC follows of each (rtnetlink(7), RTM_GETLINK).
+
+Link changes come often (a capture that starts is one), and each is followed by a look at every link; this reads the few
+attributes it wants and skips the statistics.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+from asap2.netlink.client import Connection
+from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
+
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 1, 3, 5, 29, 37, 46
+RTEXT_FILTER_SKIP_STATS = 8
+IFF_UP = 1
+_IFINFO = struct.Struct("=BxHiII")
+_S32 = struct.Struct("=i")
+_WITHOUT_STATS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link: ``peer`` is the ifindex of a veth's other end (0: none), ``nsid`` the id of that end's network namespace
+    (None: the same)."""
+
+    ifindex: int
+    name: str
+    up: bool
+    mac: bytes
+    peer: int
+    nsid: int | None
+
+
+class LinkReader:
+    """Reads the links of the network namespace that it was made in."""
+
+    def __init__(self) -> None:
+        self._kernel = Connection()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._kernel.close()
+
+    def all(self) -> list[Link]:
+        """Every link."""
+        return self._ask(0, NLM_F_DUMP, b"")
+
+    def one(self, ifindex: int, nsid: int | None = None) -> Link | None:
+        """The link *ifindex*, of the namespace with id *nsid* when given; None when there is none."""
+        target = attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid)) if nsid is not None else b""
+        try:
+            return next(iter(self._ask(ifindex, 0, target)), None)
+        except NetlinkError as error:
+            if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+
+    def _ask(self, ifindex: int, flags: int, more: bytes) -> list[Link]:
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _WITHOUT_STATS + more
+        answer = self._kernel.request(RTM_GETLINK, flags, payload)
+        return [_link(message.payload) for message in answer if message.type == RTM_NEWLINK]
+
+
+def _link(payload: bytes) -> Link:
+    _family, _kind, ifindex, flags, _change = _IFINFO.unpack_from(payload)
+    found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(payload, _IFINFO.size)}
+    nsid = found.get(IFLA_LINK_NETNSID)
+    peer = found.get(IFLA_LINK)
+    return Link(
+        ifindex,
+        found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="surrogateescape"),
+        bool(flags & IFF_UP),
+        found.get(IFLA_ADDRESS, b""),
+        _S32.unpack(peer)[0] if peer else 0,
+        _S32.unpack(nsid)[0] if nsid else None,
+    )
