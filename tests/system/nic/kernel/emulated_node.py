@@ -19,7 +19,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
 import asap2.netlink
+from asap2.netlink.namespaces import cookie_of
 from asap2.netlink.server import Server
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.devlink import DevlinkFace
@@ -74,6 +76,8 @@ class VethHands:
         self.links = IPRoute()
         self.known: dict[int, tuple[Role, Nic | None, Pf | None, Vf | None]] = {}
         self.rules = 0
+        with socket.socket() as probe:
+            self.home = cookie_of(probe)
 
     # ---- Hands
 
@@ -127,11 +131,16 @@ class VethHands:
         names = socket.if_nameindex()
         return [NetDev(index, name, *self.known[index]) for index, name in names if index in self.known]
 
-    def by_ifindex(self, ifindex: int, _netns_cookie: int | None = None) -> NetDev | None:
-        return next((device for device in self.all() if device.ifindex == ifindex), None)
+    def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
+        found = next((device for device in self.all() if device.ifindex == ifindex), None)
+        if netns_cookie in (None, self.home):
+            return found
+        away = self.known.get(ifindex)
+        return NetDev(ifindex, "", *away) if away and away[0] is Role.VF and not found else None
 
-    def by_name(self, name: str, _netns_cookie: int | None = None) -> NetDev | None:
-        return next((device for device in self.all() if device.name == name), None)
+    def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
+        found = next((device for device in self.all() if device.name == name), None)
+        return found if netns_cookie in (None, self.home) else None
 
 
 # ---- the program
@@ -161,6 +170,8 @@ class Program:
     def tell(self, request: dict[str, Any]) -> Any:
         """Do what a test wants done behind the faces."""
         match request:
+            case {"changed": _}:
+                self.devlink.changed()
             case {"rules": int(count)}:
                 self.hands.rules = count
             case {"mode": str(mode)}:
@@ -169,16 +180,25 @@ class Program:
                 self.hands.create_internal(name)
             case {"state": _}:
                 return self.driver.snapshot()
+            case {"slave": str(slave), "master": str(master)}:
+                indices = {device.name: device.ifindex for device in self.hands.all()}
+                self.links.master = {indices[slave]: indices[master]}.get
             case {"up": bool(up), "name": str(name)}:
                 device = self.hands.by_name(name)
                 assert device
                 self.links.link_changed(device, up)
+            case {"members": str(family)}:
+                return any(self.server._members[group] for _, group in self._groups(family))
             case {"stop": _}:
                 self.sysfs.stop()
                 return os.path.ismount(self.directory / "served")
             case _:
                 raise ValueError(f"what is {request}?")
         return None
+
+    def _groups(self, family: str) -> list[tuple[str, int]]:
+        families = self.server._dispatcher.families.values()
+        return [group for one in families if one.name == family for group in one.groups]
 
     def run(self) -> None:
         """Serve until the input ends."""
@@ -195,7 +215,6 @@ class Program:
             os._exit(0)
         with self.lock:
             answer = self.tell(json.loads(line))
-            self.devlink.changed()
         print(json.dumps({"answer": answer}), flush=True)
 
     def _view(self) -> int:
@@ -268,20 +287,49 @@ class Node:
         self.process.stdin.flush()
         return self._answer()["answer"]
 
+    @property
+    def _enter(self) -> list[str]:
+        served = f"/proc/{self.process.pid}/root{self.directory}/netlink.sock"
+        redirected = ["env", f"LD_PRELOAD={REDIRECT}", f"ASAP2_NETLINK_SOCK={served}"]
+        return ["nsenter", "-t", str(self.view), "-m", "-n", "--", *redirected]
+
+    @contextlib.contextmanager
+    def start(self, line: str) -> Iterator[subprocess.Popen[str]]:
+        """A running program of the node, ended with the block; its output can be read."""
+        words = [*self._enter, "bash", "-c", line]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+
+    def wait(self, **request: Any) -> None:
+        """Ask :meth:`Program.tell` until the answer is true."""
+        deadline = time.monotonic() + 10
+        while not self.tell(**request):
+            if time.monotonic() > deadline:
+                raise CommandError(f"{request} stays untrue")
+
     def try_(self, *command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program in the node; a single word is a line for bash."""
         words = ["bash", "-c", command[0]] if len(command) == 1 else list(command)
-        enter = ["nsenter", "-t", str(self.view), "-m", "-n", "--"]
-        socket_ = f"/proc/{self.process.pid}/root{self.directory}/netlink.sock"
-        redirected = ["env", f"LD_PRELOAD={REDIRECT}", f"ASAP2_NETLINK_SOCK={socket_}"]
         return subprocess.run(
-            [*enter, *redirected, *words],
+            [*self._enter, *words],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )
+
+    @contextlib.contextmanager
+    def nested(self) -> Iterator[int]:
+        """A process in a further network namespace of the node: its process id."""
+        enter = ["nsenter", "-t", str(self.view), "-m", "-n", "unshare", "-n", "sh", "-c", "echo ready; exec cat"]
+        with subprocess.Popen(enter, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            yield process.pid
 
     def run(self, *command: str) -> str:
         """What a program prints that ends well; :class:`CommandError` with its error else."""

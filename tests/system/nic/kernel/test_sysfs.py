@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
@@ -138,25 +137,12 @@ def test_a_rename_is_followed(node: Node) -> None:
 
 def test_a_vf_in_another_namespace_is_gone_from_this_one_and_comes_back(node: Node) -> None:
     node.run(f"echo 1 > {DEVICE}/sriov_numvfs")
-    pid = node.view
-    holder = subprocess.Popen(
-        ["nsenter", "-t", str(pid), "-m", "-n", "unshare", "-n", "sh", "-c", "echo; cat"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert holder.stdin
-    assert holder.stdout
-    holder.stdout.readline()
-    node.run(f"ip link set {PF}v0 netns {holder.pid}")
-    assert node.run("ls /sys/class/net").split() == [PF, "lo"]
-    assert node.run("ls /sys/bus/pci/devices/0000:03:00.2/net") == ""
-    subprocess.run(
-        ["nsenter", "-t", str(holder.pid), "-n", "ip", "link", "set", f"{PF}v0", "netns", str(pid)], check=True
-    )
+    with node.nested() as pid:
+        node.run(f"ip link set {PF}v0 netns {pid}")
+        assert node.run("ls /sys/class/net").split() == [PF, "lo"]
+        assert node.run("ls /sys/bus/pci/devices/0000:03:00.2/net") == ""
+        node.run(f"nsenter -t {pid} -n ip link set {PF}v0 netns {node.view}")
     assert node.run("ls /sys/bus/pci/devices/0000:03:00.2/net") == f"{PF}v0\n"
-    holder.stdin.close()
-    holder.wait()
-    holder.stdout.close()
 
 
 def test_netdev_attributes_are_the_real_ones(node: Node) -> None:
