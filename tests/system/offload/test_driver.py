@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver as a person meets it: VFs, binding, links, namespaces, and a daemon that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from tests.system.offload.conftest import PCI, PF, Bench, packets_of, until
+
+SRIOV = f"/sys/class/net/{PF}/device/sriov_numvfs"
+
+
+@pytest.mark.parametrize(
+    ("write", "error"),
+    [
+        (f"echo 2 > {SRIOV}", "Device or resource busy"),
+        (f"echo 99 > {SRIOV}", "Numerical result out of range"),
+        (f"echo four > {SRIOV}", "Invalid argument"),
+        ("echo 0000:0f:00.0 > /sys/bus/pci/drivers/mlx5_core/unbind", "No such device"),
+        ("echo 0000:03:00.3 > /sys/bus/pci/drivers/mlx5_core/bind", "Device or resource busy"),
+        (f"echo x > /sys/class/net/{PF}/phys_switch_id", "Permission denied"),
+        (f"ip link set {PF} vf 9 mac 02:00:00:00:00:01", "Invalid argument"),
+        (f"ip link set {PF} vf 1 mac 01:00:5e:00:00:01", "Invalid argument"),
+        (f"ip link set {PF} vf 1 vlan 57", "Operation not supported"),
+        ("ip link del eth3", "Operation not supported"),
+        (f"devlink dev eswitch set pci/{PCI} mode nonsense", "Unknown eswitch mode"),
+        ("devlink dev eswitch show pci/0000:0f:00.0", "No such device"),
+        ("devlink dev eswitch set pci/0000:03:00.2 mode switchdev", "Operation not supported"),
+    ],
+)
+def test_the_kernels_own_error_is_given(lab: Bench, write: str, error: str) -> None:
+    done = lab.run("hv1", write)
+    assert done.returncode != 0
+    assert error in done.stderr
+
+
+def test_vf_attributes_are_shown(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 1 mac 02:00:00:00:01:01 && ip link set {PF} vf 1 trust on spoofchk on")
+    shown = lab.ok("hv1", f"ip link show {PF}")
+    assert "vf 1     link/ether 02:00:00:00:01:01 brd ff:ff:ff:ff:ff:ff, spoof checking on" in shown
+    assert "trust on" in shown
+    lab.ok("hv1", f"ip link set {PF} vf 1 trust off spoofchk off")
+
+
+def test_a_renamed_representor_is_still_that_representor(lab: Bench) -> None:
+    lab.ok("hv1", "ip link set eth0 name rep0")
+    try:
+        assert lab.ok("hv1", "cat /sys/class/net/rep0/phys_port_name").strip() == "pf0vf0"
+        assert "bus-info: 0000:03:00.0" in lab.ok("hv1", "ethtool -i rep0")
+    finally:
+        lab.ok("hv1", "ip link set rep0 name eth0")
+
+
+def test_a_vf_comes_back_from_a_namespace_that_goes(lab: Bench) -> None:
+    lab.ok("hv1", f"ip netns add inner && ip link set {PF}v1 netns inner")
+    assert f"{PF}v1" in lab.ok("hv1", "ip netns exec inner ip -br link")
+    assert f"{PF}v1" not in lab.ok("hv1", "ip -br link")
+    lab.ok("hv1", "ip netns del inner")
+    until(lambda: f"{PF}v1" in lab.ok("hv1", "ip -br link"))
+
+
+def test_the_mode_cannot_change_while_rules_are_offloaded(idle: Bench) -> None:
+    idle.ping("vm1", "10.57.0.2")
+    done = idle.run("hv1", f"devlink dev eswitch set pci/{PCI} mode legacy")
+    assert done.returncode != 0
+    assert "Can't change mode, E-Switch is busy" in done.stderr
+
+
+def test_packets_are_forwarded_while_the_daemon_is_dead_and_the_next_one_goes_on(idle: Bench) -> None:
+    idle.ping("vm1", "10.57.0.2")
+    until(lambda: len(idle.flows("hv1")) >= 2)
+    before = packets_of(idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)"))
+    old = idle.daemon("hv1")
+    os.kill(old, signal.SIGKILL)
+    idle.ping("vm1", "10.57.0.2", 20)
+    until(lambda: idle.daemon("hv1") != old, 20, "no daemon came up")
+    flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
+    assert packets_of(flow) >= before + 20
+    assert "mode switchdev" in idle.ok("hv1", f"devlink dev eswitch show pci/{PCI}")
+    idle.ok("hv1", "ovs-appctl revalidator/purge")
+    assert not idle.flows("hv1")
+    idle.ping("vm1", "10.57.0.2", 5)
+    assert idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
+
+
+def test_no_packet_of_a_flow_is_lost_while_rules_come_and_go_beside_it(idle: Bench) -> None:
+    idle.ping("vm1", "10.57.0.2")
+    until(lambda: all(len(idle.flows(node)) >= 2 for node in ("hv1", "hv2")))
+    add = "".join(
+        f"filter add dev eth3 ingress protocol ip prio 2 flower skip_sw dst_mac 02:00:00:{i >> 8:02x}:{i & 255:02x}:01 "
+        f"{'src_ip 10.9.0.0/' + str(8 + i % 24) if i % 3 else 'ip_proto tcp'} action drop\n"
+        for i in range(400)
+    )
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def churn() -> None:
+        while not stop.is_set():
+            added = idle.run(
+                "hv1",
+                f"printf '%s' '{add}' | tc -force -batch - && ovs-appctl revalidator/resume 2>&1 >/dev/null; "
+                "tc filter show dev eth3 ingress | grep -c skip_sw",
+            )
+            if "400" not in added.stdout:
+                errors.append(added.stdout + added.stderr)
+            idle.run(
+                "hv1",
+                "tc filter show dev eth3 ingress | grep -B9 skip_sw | awk '/handle/ {print $7, $NF}' >/tmp/handles-$$; "
+                "for h in $(tc filter show dev eth3 ingress | awk '/handle/ {h=$NF} /skip_sw/ {print h}'); do "
+                "echo filter del dev eth3 ingress pref 2 handle $h flower; done | tc -force -batch -",
+            )
+
+    beside = threading.Thread(target=churn)
+    beside.start()
+    try:
+        output = idle.ok("vm1", "ping -q -f -c 100000 -w 8 10.57.0.2", 30)
+    finally:
+        stop.set()
+        beside.join()
+    assert " 0% packet loss" in output, output
+    assert not errors, errors[0]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain tc on representors: what goes into hardware, what is refused and how, what software does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.system.offload.conftest import PF, Bench
+
+ADD = "tc filter add dev eth3 ingress"
+
+
+@pytest.fixture
+def tc(lab: Bench) -> Bench:
+    """hv1 with Open vSwitch stopped, and a bare ingress qdisc on the representor and the uplink."""
+    lab.ok("hv1", "systemctl stop openvswitch")
+    for device in ("eth3", PF):
+        lab.run("hv1", f"tc qdisc del dev {device} ingress")
+        lab.ok("hv1", f"tc qdisc add dev {device} ingress")
+    return lab
+
+
+def shown(bench: Bench, device: str = "eth3") -> str:
+    return bench.ok("hv1", f"tc -s filter show dev {device} ingress")
+
+
+def test_a_second_qdisc_is_refused(tc: Bench) -> None:
+    done = tc.run("hv1", "tc qdisc add dev eth3 ingress")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "Error: Exclusivity flag on, cannot modify."
+
+
+def test_a_rule_goes_into_hardware_and_counts(tc: Bench) -> None:
+    tc.ok("hv1", f"{ADD} protocol ip prio 7 flower skip_sw ip_proto icmp dst_ip 10.57.0.9 action drop")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 5 -i 0.01 -W 0.1 10.57.0.9")
+    rule = shown(tc)
+    assert "filter protocol ip pref 7 flower chain 0 handle 0x1" in rule
+    assert "skip_sw\n  in_hw in_hw_count 1" in rule
+    assert "Sent 490 bytes 5 pkt" in rule  # hardware counts the Ethernet header
+    assert "Sent hardware 490 bytes 5 pkt" in rule
+
+
+def test_a_chain_is_followed(tc: Bench) -> None:
+    tc.ok("hv1", f"{ADD} protocol ip prio 1 flower skip_sw dst_ip 10.57.0.9 action goto chain 3")
+    tc.ok("hv1", f"{ADD} protocol ip chain 3 prio 1 flower skip_sw ip_proto icmp action drop")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 3 -i 0.01 -W 0.1 10.57.0.9")
+    assert len(re.findall(r"Sent 294 bytes 3 pkt", shown(tc))) == 2
+
+
+def test_going_back_a_chain_is_refused(tc: Bench) -> None:
+    done = tc.run("hv1", f"{ADD} protocol ip chain 3 flower skip_sw action goto chain 1")
+    assert "Error: mlx5_core: Goto earlier chain is not supported." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ("protocol ip flower skip_sw action mirred egress redirect dev lo", "devices are not on same switch HW"),
+        ("protocol ip flower skip_sw action pass", "Rule must have at least one forward/drop action"),
+        ("protocol ip flower skip_sw ct_state +trk action drop", "ct_state is not supported"),
+        ("protocol ip flower skip_sw skip_hw action drop", "Invalid argument"),
+        ("protocol ip u32 match u32 0 0 action drop", "TC classifier not found"),
+    ],
+)
+def test_a_rule_that_cannot_be_taken_is_refused_with_its_reason(tc: Bench, rule: str, error: str) -> None:
+    done = tc.run("hv1", f"{ADD} {rule}")
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert shown(tc).strip() == ""
+
+
+def test_with_hw_tc_offload_off_nothing_is_in_hardware(tc: Bench) -> None:
+    tc.ok("hv1", "ethtool -K eth3 hw-tc-offload off")
+    try:
+        refused = tc.run("hv1", f"{ADD} protocol ip flower skip_sw action drop")
+        assert "TC offload is disabled on net device" in refused.stderr
+        tc.ok("hv1", f"{ADD} protocol ip flower dst_ip 10.57.0.9 action drop")
+        assert "not_in_hw" in shown(tc)
+        tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+        tc.run("vm1", "ping -c 5 -i 0.01 -W 0.1 10.57.0.9")
+        assert "Sent 420 bytes 5 pkt" in shown(tc)  # software counts from the IP header on
+    finally:
+        tc.ok("hv1", "ethtool -K eth3 hw-tc-offload on")
+
+
+def test_the_same_rule_twice_is_refused(tc: Bench) -> None:
+    tc.ok("hv1", f"{ADD} protocol ip prio 5 flower dst_ip 10.0.0.1 action drop")
+    done = tc.run("hv1", f"{ADD} protocol ip prio 5 flower dst_ip 10.0.0.1 action drop")
+    assert "File exists" in done.stderr
+
+
+def test_what_is_not_there_cannot_be_deleted(tc: Bench) -> None:
+    done = tc.run("hv1", "tc filter del dev eth3 ingress pref 9")
+    assert "Error: Cannot find specified filter chain." in done.stderr
+    tc.ok("hv1", f"{ADD} protocol ip prio 5 flower action drop")
+    done = tc.run("hv1", "tc filter del dev eth3 ingress pref 9")
+    assert "Error: Filter with specified priority/protocol not found." in done.stderr
+    done = tc.run("hv1", "tc filter del dev eth3 ingress pref 5 handle 7 flower")
+    assert "Error: Specified filter handle not found." in done.stderr
+    tc.ok("hv1", "tc filter del dev eth3 ingress pref 5 handle 1 flower")
+    assert shown(tc).strip() == ""
+
+
+def test_no_device_and_no_qdisc(tc: Bench) -> None:
+    assert 'Cannot find device "nosuch"' in tc.run("hv1", "tc filter add dev nosuch ingress flower").stderr
+    done = tc.run("hv1", "tc filter add dev eth2 ingress protocol ip flower action drop")
+    assert "Error: Parent Qdisc doesn't exists." in done.stderr
+    done = tc.run("hv1", "tc qdisc del dev eth2 ingress")
+    assert "Error: Cannot find specified qdisc on specified device." in done.stderr
+
+
+def test_priorities_decide_and_a_batch_is_taken_whole(tc: Bench) -> None:
+    rules = "".join(
+        f"filter add dev eth3 ingress protocol ip prio {prio} flower skip_sw dst_ip 10.57.0.9 ip_proto icmp action drop\n"
+        for prio in range(10, 60)
+    )
+    tc.ok("hv1", f"printf '%s' '{rules}' | tc -batch -")
+    assert shown(tc).count("in_hw in_hw_count 1") == 50
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 4 -i 0.01 -W 0.1 10.57.0.9")
+    first = shown(tc).split("pref 11 flower")[0]
+    assert "Sent 392 bytes 4 pkt" in first
+    assert shown(tc).count("Sent 392 bytes 4 pkt") == 1
