@@ -171,7 +171,7 @@ struct upcall {
 struct config {
 	u32 upcall_ifindex, unused2;
 	u64 generation;	/* user space's: the last that was given out */
-	u32 traced, unused;
+	u32 traced, test_len;
 	u32 test_hook, test_ifindex, test_tpid, test_tci;
 	u32 max_rules, shards;	/* user space's */
 };
@@ -741,11 +741,13 @@ static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
 	if (skb->vlan_present) {
 		dei = skb->vlan_tci & 0x1000;
 	} else {
-		u16 tag[2];
+		u16 tci;
 
-		if (bpf_skb_load_bytes(skb, 12, tag, 4) || !is_vlan(tag[0]))
+		if (!is_vlan((u16)skb->protocol))
 			return 0;
-		dei = bpf_ntohs(tag[1]) & 0x1000;
+		if (bpf_skb_load_bytes(skb, 14, &tci, 2))
+			return -1;
+		dei = bpf_ntohs(tci) & 0x1000;
 	}
 	if (bpf_skb_vlan_pop(skb))
 		return -1;
@@ -755,18 +757,23 @@ static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
 static long act(u32 i, struct work *w)
 {
 	struct cell *c = bpf_map_lookup_elem(&cells, &w->cell);
-	int last;
+	int last, verdict;
+	u32 len;
 
 	if (!c)
 		return 1;
 	last = c->next == 0;
 	switch (c->op) {
 	case OP_OUTPUT:
-		w->verdict = deliver(w, c->arg, last);
+		verdict = deliver(w, c->arg, last);
+		if (last)
+			w->verdict = verdict;
 		w->sent = 1;
 		break;
 	case OP_UPCALL:
-		w->verdict = upcall(w, 1, c->arg, last);
+		verdict = upcall(w, 1, c->arg, last);
+		if (last)
+			w->verdict = verdict;
 		w->max_len = 0;
 		w->sent = 1;
 		break;
@@ -787,15 +794,21 @@ static long act(u32 i, struct work *w)
 		break;
 	case OP_TRUNCATE:
 		/* Only right before an upcall (user space cuts) or the last output. */
+		len = c->arg;
 		if (c->arg >> 32) {
-			w->max_len = c->arg;
-		} else if (w->skb->len > (u32)c->arg) {
-			w->parsed = 0;
-			if (bpf_skb_change_tail(w->skb, c->arg, 0)) {
-				w->verdict = drop(w, DROP_TRUNCATE);
-				w->sent = 1;
-				return 1;
-			}
+			w->max_len = len;
+			break;
+		}
+		/* The outer tag does not count, wherever it is. */
+		if (!w->skb->vlan_present && is_vlan((u16)w->skb->protocol))
+			len += 4;
+		if (w->skb->len <= len)
+			break;
+		w->parsed = 0;
+		if (bpf_skb_change_tail(w->skb, len, 0)) {
+			w->verdict = drop(w, DROP_TRUNCATE);
+			w->sent = 1;
+			return 1;
 		}
 		break;
 	case OP_GOTO:
@@ -914,6 +927,9 @@ static __always_inline int run(struct __sk_buff *skb, u32 hook)
 		if (c) {
 			dev.hook = hook = c->test_hook;
 			dev.ifindex = c->test_ifindex;
+			/* BPF_PROG_TEST_RUN takes no packet that ends in its IP header, and no tags in metadata. */
+			if (c->test_len)
+				bpf_skb_change_tail(skb, c->test_len, 0);
 			if (c->test_tpid)
 				bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
 		}

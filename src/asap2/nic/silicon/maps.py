@@ -219,6 +219,7 @@ class ConfigRecord(ctypes.Structure):
     upcall_ifindex: int
     generation: int
     traced: int
+    test_len: int
     test_hook: int
     test_ifindex: int
     test_tpid: int
@@ -230,7 +231,7 @@ class ConfigRecord(ctypes.Structure):
         ("unused2", u32),
         ("generation", u64),
         ("traced", u32),
-        ("unused", u32),
+        ("test_len", u32),
         ("test_hook", u32),
         ("test_ifindex", u32),
         ("test_tpid", u32),

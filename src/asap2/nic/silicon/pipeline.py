@@ -34,6 +34,9 @@ from asap2.nic.silicon.portslots import PortSlots
 __all__ = ["Deliver", "DropReason", "Miss", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
 
 
+_TEST_RUN_MINIMUM = 14 + 40
+
+
 class _Entry:
     """What is known of one rule in the program."""
 
@@ -333,15 +336,24 @@ class Pipeline:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
 
         *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. *gso_segs* makes it a
-        super-packet of so many segments.
+        super-packet of so many segments (of at least 54 bytes in all).
         """
         config = self._layout.config
         config.traced = 0
         config.test_hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
         config.test_ifindex = port.ifindex
         config.test_tpid, config.test_tci = tag or (0, 0)
+        # The kernel takes no packet that ends in its IP header, so a short one is cut in the program.
+        config.test_len = len(packet) if len(packet) < _TEST_RUN_MINIMUM else 0
+        packet = packet.ljust(_TEST_RUN_MINIMUM, b"\0")
         loader.run_on(self._layout.programs["ingress"], packet, gso_segs=gso_segs)
         return [self._event(self._layout.traces[at]) for at in range(min(config.traced, len(self._layout.traces)))]
+
+    def traced_fields(self) -> dict[str, int]:
+        """The fields of the packet that the last event of :meth:`trace`, an upcall, gave to user space."""
+        context = self.read_upcall(self._layout.traces[self._layout.config.traced - 1].arg)
+        assert context is not None
+        return context.fields
 
     def _event(self, record: maps.TraceRecord) -> Event:
         frame = bytes(record.data[: min(record.len, maps.TRACE_BYTES)])
