@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules to and from the program's memory; numbers that rest before they are used again."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asap2.nic.rules import (
+    FIELD_BITS,
+    Action,
+    Decap,
+    Drop,
+    Encap,
+    Goto,
+    Masked,
+    Match,
+    ModifyVlan,
+    Output,
+    Pass,
+    PopVlan,
+    PushVlan,
+    SetField,
+    Truncate,
+    Upcall,
+)
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.indices import Indices
+
+FIELDS = [name for name in FIELD_BITS if name not in maps.UNSUPPORTED_FIELDS]
+
+ACTIONS: list[Action] = [
+    Output(7),
+    PushVlan(57, 3, 0x88A8),
+    PopVlan(),
+    ModifyVlan(4095, 7),
+    Drop(),
+    Goto(0x80000005),
+    Upcall(2**64 - 1),
+    Pass(),
+]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), st.tuples(st.integers(0), st.integers(1))))
+def test_a_match_comes_back(values: dict[str, tuple[int, int]]) -> None:
+    used = {}
+    for name, (value, mask) in values.items():
+        mask = (mask & ((1 << FIELD_BITS[name]) - 1)) or 1
+        used[name] = Masked(value & mask, mask)
+    match = Match(**used)
+    assert maps.decode_match(*maps.encode_match(match)) == match
+
+
+def test_fields_do_not_overlap() -> None:
+    everything = maps.encode_fields({name: (1 << FIELD_BITS[name]) - 1 for name in FIELDS})
+    assert sum(byte.bit_count() for byte in everything) == sum(FIELD_BITS[name] for name in FIELDS)
+    assert maps.decode_fields(everything) == {name: (1 << FIELD_BITS[name]) - 1 for name in FIELDS}
+
+
+def test_addresses_are_in_network_order() -> None:
+    mask, value = maps.encode_match(Match(ip_src=Masked(0x0A000001, 0xFFFFFF00 | 1)))
+    assert value[32:48] == bytes(12) + bytes([10, 0, 0, 1])
+    assert mask[44:48] == bytes([255, 255, 255, 1])
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_comes_back(action: Action) -> None:
+    assert maps.decode_action(*maps.encode_actions([action])[0]) == action
+
+
+def test_a_cut_comes_back_whatever_it_is_for() -> None:
+    for following in (Upcall(1), Output(1)):
+        encoded = maps.encode_actions([Truncate(100), following])
+        assert [maps.decode_action(*cell) for cell in encoded] == [Truncate(100), following]
+
+
+@pytest.mark.parametrize(
+    ("actions", "reason"),
+    [
+        ([SetField("ip_ttl", Masked(1, 255))], "SetField is not supported"),
+        ([Decap(), Output(1)], "Decap is not supported"),
+        ([Encap("vxlan", 1, bytes(4), bytes(4))], "Encap is not supported"),
+        ([Output(1)] * 65, "65 actions are more than the 64"),
+        ([Drop(), Output(1)], "drop must be the last action"),
+        ([PushVlan(4096)], "VLAN id 4096 with priority 0 is out of range"),
+        ([PushVlan(1, tpid=0x9100)], "VLAN ethertype 0x9100 is not supported"),
+        ([Truncate(100), Output(1), Output(2)], "can be cut short"),
+        ([Truncate(100)], "can be cut short"),
+        ([Truncate(13), Output(1)], "inside its Ethernet header"),
+    ],
+)
+def test_what_the_program_cannot_take_is_refused_with_the_reason(actions: list[Action], reason: str) -> None:
+    assert reason in (maps.unsupported(Match(), actions) or "")
+
+
+def test_tunnel_fields_are_refused_by_name() -> None:
+    assert maps.unsupported(Match(tun_id=Masked(1, 1)), []) == "matching on tun_id is not supported"
+    assert maps.unsupported(Match(), [*ACTIONS[:4], Truncate(64), Upcall(1), Output(1)]) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "size"),
+    [
+        (maps.PortRecord, 56),
+        (maps.HeadRecord, 24),
+        (maps.NodeRecord, 112),
+        (maps.RuleRecord, 8),
+        (maps.CellRecord, 16),
+        (maps.CountRecord, 32),
+        (maps.UpcallRecord, 136),
+    ],
+)
+def test_records_have_the_program_s_size(record: type[ctypes.Structure], size: int) -> None:
+    assert ctypes.sizeof(record) == size
+
+
+def test_a_number_rests_for_a_grace_period_before_it_is_used_again() -> None:
+    periods = []
+    indices = Indices(4, "things", lambda: periods.append(1))
+    assert [indices.take() for _ in range(2)] == [1, 2]
+    indices.give(1)
+    assert indices.take() == 3
+    assert not periods
+    assert indices.take() == 1
+    assert len(periods) == 1
+
+
+def test_without_a_number_left_there_is_no_space() -> None:
+    indices = Indices(2, "things", lambda: None)
+    indices.take()
+    with pytest.raises(OSError, match="no room for more things: there are 1") as e:
+        indices.take()
+    assert e.value.errno == errno.ENOSPC
+
+
+def test_numbers_are_taken_up_again_after_a_restart() -> None:
+    indices = Indices(6, "things", lambda: None)
+    indices.restore([2, 4])
+    assert sorted(indices.take() for _ in range(3)) == [1, 3, 5]
