@@ -255,6 +255,32 @@ def test_functions_without_an_eswitch_say_so(made: tuple[Driver, RecordingHands]
         plain.set_mode(PF, EswitchMode.SWITCHDEV)
 
 
+def test_inline_headers_can_be_set_where_the_nic_needs_them() -> None:
+    driver, hands = booted(nic("ConnectX-4 Lx"))
+    driver.set_inline_mode(PF, 3)
+    assert driver.nics[0].pfs[0].inline_mode == 3
+    hands.rules = 1
+    with pytest.raises(DriverError, match="when flows are configured"):
+        driver.set_inline_mode(PF, 1)
+    driver, _ = booted()
+    driver.set_inline_mode(PF, 0)
+    with pytest.raises(DriverError, match="can't be set"):
+        driver.set_inline_mode(PF, 1)
+
+
+def test_encapsulation_can_be_forbidden_but_not_given_to_a_nic_without_it() -> None:
+    driver, hands = booted()
+    driver.set_encap(PF, False)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.rules = 1
+    driver.set_encap(PF, False)
+    with pytest.raises(DriverError, match="when flows are configured"):
+        driver.set_encap(PF, True)
+    driver, _ = booted(nic("ConnectX-4 Lx"))
+    with refused(errno.EOPNOTSUPP):
+        driver.set_encap(PF, True)
+
+
 def test_each_port_has_an_eswitch_of_its_own() -> None:
     driver, hands = booted(nic(ports=2, total_vfs=2))
     driver.set_numvfs("0000:03:00.1", 1)

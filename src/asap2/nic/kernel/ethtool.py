@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
@@ -146,31 +145,34 @@ class EthtoolFace:
             return PASS
         netns = request.client.netns
         attrs = FEATURES_ATTRS.decode(header.attrs)
-        said = set_bits(attrs.get("wanted", {}), self._feature_names(netns))
+        try:
+            said = set_bits(attrs.get("wanted", {}), self._feature_names(netns))
+        except LookupError:  # no bit set that can be read: the kernel says what is wrong with it
+            return PASS
         if HW_TC_OFFLOAD not in said:
             return PASS
-        before = self._kernel_features(netns, attrs.get("header", {}))
-        device = self._eswitch_port(before, netns)
+        device = self._eswitch_port(self._kernel_features(netns, attrs.get("header", {})), netns)
         if device is None:
             return PASS
         on, was = said.pop(HW_TC_OFFLOAD), self.offload(device)
-        now = self.set_offload(device, on)
         bits = [{"name": name, **({"value": True} if value else {})} for name, value in said.items()]
         attrs["wanted"] = {"bits": {"bit": bits} if bits else {}}
-        payload = FEATURES.encode(GenlHdr(header.cmd, header.version), attrs)
-
-        def rewrite(message: NlMsg) -> Iterable[Message]:
-            shown, answer = FEATURES.decode(message.payload)
-            if shown.cmd == ETHTOOL_MSG_FEATURES_SET_REPLY:
-                if now is not on:
-                    self._put(answer["wanted"], on)
-                if now is not was:
-                    self._put(answer["active"], now)
-            yield Message(message.type, FEATURES.encode(shown, answer))
-
+        others = FEATURES.encode(GenlHdr(header.cmd, header.version), attrs)
+        answers = self._server.kernel(netns, NETLINK_GENERIC).request(self._family.id, 0, others)
+        now = self.set_offload(device, on)
         if now is not was:
             self._notify(netns, device)
-        return Proxy(rewrite, payload=payload)
+        return [Message(answer.type, self._result(answer.payload, was, on, now)) for answer in answers]
+
+    def _result(self, payload: bytes, was: bool, asked: bool, now: bool) -> bytes:
+        """The kernel's answer to a change, with what became of our bit: asked for in vain, or changed."""
+        header, attrs = FEATURES.decode(payload)
+        if header.cmd == ETHTOOL_MSG_FEATURES_SET_REPLY:
+            if now is not asked:
+                self._put(attrs["wanted"], asked)
+            if now is not was:
+                self._put(attrs["active"], now)
+        return FEATURES.encode(header, attrs)
 
     def _notify(self, netns: Netns, device: NetDev) -> None:
         """ETHTOOL_MSG_FEATURES_NTF to those who monitor."""
