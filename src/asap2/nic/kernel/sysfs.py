@@ -16,10 +16,11 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ _PAGE = 4096
 _ATTRIBUTES_KEPT = 60.0
 """Seconds for which the kernel may remember a file's type and mode: they are the same as long as there is the file."""
 
+_LIBFUSE_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 _NETDEV_FILE = re.compile(r"(?:^|/)net/")
 _STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
 _TIMES = ("st_atime", "st_mtime", "st_ctime")
@@ -48,13 +50,13 @@ class SysFs:
     """The file system. :meth:`start` mounts it at *mountpoint*; *real* is a sysfs of the node's network namespace.
 
     *lock* guards *driver* and *netdevs*; it is held while their state is read or changed, never while a real file is
-    used. libfuse changes the process's working directory to / and, for a signal that has no handler yet, sets one:
-    a program with handlers of its own installs them before.
+    used. :attr:`changed` is called, with the lock held, when a program has written an attribute.
     """
 
     def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, mountpoint: Path, lock: threading.RLock) -> None:
         self.mountpoint = mountpoint
-        self._operations = _Operations(driver, netdevs, real, lock)
+        self.changed: Callable[[], None] = lambda: None
+        self._operations = _Operations(driver, netdevs, real, lock, lambda: self.changed())
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -63,8 +65,9 @@ class SysFs:
         if not os.access("/dev/fuse", os.R_OK | os.W_OK):
             raise OSError(errno.ENOENT, "/dev/fuse is missing or cannot be used", "/dev/fuse")
         self._thread = threading.Thread(target=self._serve, name="sysfs", daemon=True)
-        self._thread.start()
-        self._operations.ready.wait()
+        with _process_kept():
+            self._thread.start()
+            self._operations.ready.wait()
         if self._failure is not None:
             self._thread.join()
             raise OSError(errno.EIO, f"the sysfs file system was not mounted at {self.mountpoint}: {self._failure}")
@@ -105,6 +108,24 @@ class SysFs:
             self._operations.ready.set()
 
 
+@contextlib.contextmanager
+def _process_kept() -> Iterator[None]:
+    """Keep from libfuse what is the whole process's: it goes to / and takes the signals that are at their default."""
+    directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    default = []
+    if threading.current_thread() is threading.main_thread():
+        default = [number for number in _LIBFUSE_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in default:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number in default:
+            signal.signal(number, signal.SIG_DFL)
+        os.fchdir(directory)
+        os.close(directory)
+
+
 class _Open:
     """An open attribute: its content is made at the first read, and again at each read from the start."""
 
@@ -123,7 +144,10 @@ class _Operations:
 
     use_ns = True
 
-    def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, lock: threading.RLock) -> None:
+    def __init__(
+        self, driver: Driver, netdevs: NetDevs, real: Path, lock: threading.RLock, changed: Callable[[], None]
+    ) -> None:
+        self._changed = changed
         self._driver = driver
         self._netdevs = netdevs
         self._real = real
@@ -250,6 +274,7 @@ class _Operations:
         assert opened.attribute.store is not None
         with self._lock:
             opened.attribute.store(data)
+            self._changed()
         return len(data)
 
     def release(self, _path: str, handle: int) -> int:

@@ -162,6 +162,7 @@ class Program:
         self.links.register(self.server)
         self.devlink = DevlinkFace(self.driver, self.hands)
         self.devlink.register(self.server)
+        self.sysfs.changed = self.devlink.changed
         self.ethtool = EthtoolFace(self.driver, self.hands)
         self.ethtool.register(self.server)
         self.sysfs.start()
@@ -170,8 +171,9 @@ class Program:
     def tell(self, request: dict[str, Any]) -> Any:
         """Do what a test wants done behind the faces."""
         match request:
-            case {"changed": _}:
-                self.devlink.changed()
+            case {"process": _}:
+                status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
+                return os.getcwd(), int(status["SigCgt"], 16), int(status["SigIgn"], 16)
             case {"rules": int(count)}:
                 self.hands.rules = count
             case {"mode": str(mode)}:

@@ -165,7 +165,6 @@ def test_a_connectx_4_has_neither_tunnels_nor_packets_without_inline_headers(mak
 
 
 def test_who_monitors_is_told_of_ports_that_come_and_go(two: Node) -> None:
-    two.tell(changed=True)
     with two.start("exec stdbuf -oL devlink monitor") as monitor:
         assert monitor.stdout
         two.wait(members="devlink")
@@ -174,7 +173,6 @@ def test_who_monitors_is_told_of_ports_that_come_and_go(two: Node) -> None:
         assert told[0].startswith(f"[port,new] {PF}/1: type eth netdev eth0 flavour pcivf")
         assert told[3].startswith(f"[port,new] {PF}/2: type eth netdev eth1 flavour pcivf")
         two.run("echo 0 > /sys/class/net/enp3s0f0/device/sriov_numvfs")
-        two.tell(changed=True)
         gone = [monitor.stdout.readline().split(" type ")[0].strip(" :\n") for _ in range(6)]
         assert gone == [
             "[port,del] pci/0000:03:00.3/131072",

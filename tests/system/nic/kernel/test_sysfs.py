@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 
@@ -173,6 +175,12 @@ def test_two_ports(make_node: NodeMaker) -> None:
     assert len(node.run("lspci | grep Mellanox").splitlines()) == 4
     assert node.run("readlink /sys/bus/pci/devices/0000:03:00.7/physfn") == "../0000:03:00.1\n"
     assert "VF offset: 5, stride: 1" in node.run("lspci -vvv -s 03:00.1")
+
+
+def test_the_process_that_serves_keeps_its_directory_and_its_signals(still: Node) -> None:
+    directory, caught, ignored = still.tell(process=True)
+    taken = {number for number in (signal.SIGHUP, signal.SIGTERM) if (caught | ignored) >> (number - 1) & 1}
+    assert (directory, taken) == (os.getcwd(), set())
 
 
 def test_stopping_unmounts_and_leaves_a_clear_error_behind(node: Node) -> None:
