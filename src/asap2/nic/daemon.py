@@ -128,9 +128,10 @@ class Daemon:
         log.info("taking up the state of an earlier run")
         self.driver.restore(json.loads(self._driver_state.read_text()))
         self.netdevs.restore()
-        for ifindex in self.filters.restore({nic.name: nic for nic in self.driver.nics}):
-            self.ports.use_tc(ifindex, True)
+        with_qdisc = self.filters.restore({nic.name: nic for nic in self.driver.nics})
         self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
+        for ifindex in with_qdisc:
+            self.ports.use_tc(ifindex, True)
         self._links_changed()
 
     def _keep(self) -> None:

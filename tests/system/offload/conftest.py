@@ -60,7 +60,7 @@ class Bench:
 
     def run(self, where: str, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a shell command line in a node or guest."""
-        return self.asap2("exec", where, "--", "sh", "-c", command, timeout=timeout)
+        return self.asap2("exec", where, "--", "bash", "-c", command, timeout=timeout)
 
     def ok(self, where: str, command: str, timeout: float = 60) -> str:
         """As :meth:`run`; its output, when it succeeds."""
@@ -92,8 +92,11 @@ class Bench:
         return output
 
     def daemon(self, node: str) -> int:
-        """The process id of the node's daemon."""
-        return int((self.root / "nodes" / node / "ready").read_text())
+        """The process id of the node's daemon; 0 while none serves."""
+        try:
+            return int((self.root / "nodes" / node / "ready").read_text() or 0)
+        except FileNotFoundError:
+            return 0
 
 
 def packets_of(flow: str) -> int:

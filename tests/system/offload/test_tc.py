@@ -115,7 +115,8 @@ def test_no_device_and_no_qdisc(tc: Bench) -> None:
 
 def test_priorities_decide_and_a_batch_is_taken_whole(tc: Bench) -> None:
     rules = "".join(
-        f"filter add dev eth3 ingress protocol ip prio {prio} flower skip_sw dst_ip 10.57.0.9 ip_proto icmp action drop\n"
+        f"filter add dev eth3 ingress protocol ip prio {prio} flower skip_sw "
+        "dst_ip 10.57.0.9 ip_proto icmp action drop\n"
         for prio in range(10, 60)
     )
     tc.ok("hv1", f"printf '%s' '{rules}' | tc -batch -")
