@@ -6,22 +6,23 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from asap2.errors import Asap2Error
 from asap2.lab.enter import enter, environment
 
 
-def start(bundle: Path, command: Sequence[str], *, stdin: int | IO[str] = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    """Start *command* inside *bundle*'s namespaces, its output and errors in one pipe, as text."""
+def start(bundle: Path, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
+    """Start *command* inside *bundle*'s namespaces, its output and errors in one pipe, as text, maybe in a session of
+    its own, so that all that it starts can be killed with it."""
     return subprocess.Popen(
         list(command),
-        stdin=stdin,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         env=environment(),
+        start_new_session=session,
         preexec_fn=lambda: enter(bundle),
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -117,20 +118,18 @@ class Proofs:
         """Ping while tcpdump watches both representors."""
         terminal = self.terminal
         terminal.heading("Only the first packet of each flow is seen by a host")
-        captures = []
-        try:
+        with contextlib.ExitStack() as captures:
+            capturing = []
             for host in self.hosts:
-                captures.append(terminal.begin(host.name, f"tcpdump -nnn -i {host.representor}", "listening on"))
+                capture = terminal.begin(host.name, f"tcpdump -nnn -i {host.representor}", "listening on")
+                capturing.append((host, captures.enter_context(capture)))
             command = f"ping -c {PINGS} -i {PING_INTERVAL} {address(self.server)}"
             terminal.type(self.client.name, command, self._judge_ping)
-            for capture in captures:
+            for host, capture in capturing:
                 capture.read_until_quiet()
-                output = capture.interrupt(self._judge_capture)
-                if capture.where == self.hosts[0].name:
+                output = terminal.interrupt(host.name, capture, self._judge_capture)
+                if host is self.hosts[0]:
                     self.figures.representor_packets = len(re.findall(self._icmp("request"), output))
-        finally:
-            for capture in captures:
-                capture.kill()
 
     def the_silicon_counts(self) -> None:
         """The flows of the pings, as Open vSwitch reads them from the silicon."""
@@ -143,7 +142,7 @@ class Proofs:
                 self.figures.offloaded_packets = packets(find_flow(output, *out[:3]))
 
     def tcp(self, offload: str) -> tuple[float, dict[str, float | None]]:
-        """Gbit/s of one TCP stream, and the CPU meanwhile, in percent of a core, of both switches and of both daemons."""
+        """Gbit/s of one TCP stream, and the CPU, in percent of a core, that both switches and both daemons took."""
         self.terminal.heading(f"TCP from guest to guest, hw-offload {offload}")
         switches = [int(run(self._bundle(host), "cat", f"{RUN_DIRECTORY}/{SWITCH}.pid")) for host in self.hosts]
         daemons = [int((self.terminal.layout.node(host.name) / "daemon.pid").read_text()) for host in self.hosts]
@@ -153,7 +152,7 @@ class Proofs:
             output = self.terminal.type(self.client.name, command, judge_iperf)
             elapsed = time.monotonic() - began
             after = (process_seconds(switches), process_seconds(daemons))
-            server.process.wait()
+            server.wait()
         percent = [round(100 * (late - early) / elapsed, 2) for early, late in zip(before, after, strict=True)]
         self.terminal.say(
             f"  ovs-vswitchd took {percent[0]:.1f} % of a core, our daemons {percent[1]:.1f} %, of both nodes"
@@ -243,11 +242,13 @@ def parse_flows(output: str) -> list[ODPFlow]:
 
 def find_flow(output: str, in_port: str, source: str | None, destination: str | None) -> ODPFlow | None:
     """The IPv4 flow from *in_port* between two MACs, among those that ``dpctl/dump-flows -m`` printed."""
+    from ovs.flow.decoders import EthMask
+
+    ends = {"src": str(EthMask(source)), "dst": str(EthMask(destination))}
     for flow in parse_flows(output):
-        ethernet = flow.match.get("eth", {})
+        its_ends = {end: str(mac) for end, mac in flow.match.get("eth", {}).items()}
         inner = flow.match.get("encap", flow.match)
-        ends = [str(ethernet.get(end, "")).replace("-", ":").lower() for end in ("src", "dst")]
-        if flow.match.get("in_port") == in_port and ends == [source, destination] and "ipv4" in inner:
+        if flow.match.get("in_port") == in_port and its_ends == ends and "ipv4" in inner:
             return flow
     return None
 

@@ -7,30 +7,29 @@ Every command is one that can be typed as it is shown, in `asap2 shell NAME`; wh
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from asap2.errors import Asap2Error
-from asap2.lab.enter import enter, environment
+from asap2.lab.background import Program
+from asap2.lab.execute import start
 from asap2.lab.layout import Layout
 
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
-PATIENCE = 20.0
-"""Seconds that a program may take to say that it has begun."""
+STEP_SECONDS = 30.0
+"""How long a command may take."""
+TIMED_OUT = 124
+"""The exit status that timeout(1) gives for a command that took too long."""
 
 
 class OutputError(Exception):
@@ -76,30 +75,34 @@ class Terminal:
         """Run *command* by a shell in the node or guest *where*; its output. StepError when it is not as wanted."""
         self._prompt(where, command)
         began = time.monotonic()
-        bundle = self.layout.bundle(where)
-        done = subprocess.run(
-            ["sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment(),
-            preexec_fn=lambda: enter(bundle),
-        )
-        self._conclude(where, command, done.returncode, done.stdout, judge, time.monotonic() - began)
-        return done.stdout
-
-    def begin(self, where: str, command: str, begun: str) -> Running:
-        """Start *command* in *where*, on a terminal of its own, and return when it has shown the text *begun*."""
-        self._prompt(where, f"{command} &")
-        running = Running(self, where, command)
+        process = start(self.layout.bundle(where), ["sh", "-c", command], session=True)
         try:
-            running.read_until(begun)
-        except BaseException:
-            running.kill()
-            raise
-        return running
+            output, _ = process.communicate(timeout=STEP_SECONDS)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            status = TIMED_OUT
+        self.conclude(where, command, status, output, judge, time.monotonic() - began)
+        return output
+
+    def begin(self, where: str, command: str, begun: str) -> Program:
+        """Start *command* in *where* and return when it has shown the text *begun*; :meth:`end` is to follow."""
+        self._prompt(where, f"{command} &")
+        program = Program(self.layout.bundle(where), command.split())
+        try:
+            program.read_until(begun)
+        except Asap2Error as error:
+            raise self.failed(where, command, str(error)) from None
+        return program
+
+    def interrupt(self, where: str, program: Program, judge: Judge | None = None) -> str:
+        """Type Ctrl-C to what :meth:`begin` started in *where*; its output. StepError when it is not as wanted."""
+        began = time.monotonic()
+        self._prompt(where, "^C")
+        status = program.interrupt()
+        self.conclude(where, program.command, status, program.output, judge, time.monotonic() - began)
+        return program.output
 
     def failed(self, where: str, command: str, complaint: str) -> StepError:
         """The error for a step, recorded as failed, that went wrong for another reason than its exit status."""
@@ -109,9 +112,8 @@ class Terminal:
     def _prompt(self, where: str, command: str) -> None:
         self.console.print(f"[bold cyan]{where}#[/bold cyan] [bold]{escape(command)}[/bold]", highlight=False)
 
-    def _conclude(
-        self, where: str, command: str, status: int, output: str, judge: Judge | None, seconds: float
-    ) -> None:
+    def conclude(self, where: str, command: str, status: int, output: str, judge: Judge | None, seconds: float) -> None:
+        """Show the *output* of *command* and the verdict on it, and record the step."""
         lines = output.replace("\r", "").splitlines()
         if len(lines) > SHOWN_LINES:
             half = SHOWN_LINES // 2
@@ -120,7 +122,9 @@ class Terminal:
             self.console.print(f"    {escape(line)}", highlight=False, soft_wrap=True)
         complaint, words = None, None
         try:
-            if status:
+            if status == TIMED_OUT:
+                complaint = f"it did not end within {STEP_SECONDS:g} s"
+            elif status:
                 complaint = f"exit status {status}"
             elif judge:
                 words = judge(output)
@@ -130,90 +134,6 @@ class Terminal:
         if complaint:
             raise self.failed(where, command, complaint)
         self.say(f"  [green]✓[/green] {escape(words or 'done')} [dim]({seconds:.2f} s)[/dim]")
-
-
-class Running:
-    """A program that runs meanwhile, on a terminal of its own, as tcpdump needs it to show packets at once."""
-
-    def __init__(self, terminal: Terminal, where: str, command: str) -> None:
-        self.terminal = terminal
-        self.where = where
-        self.command = command
-        self.output = ""
-        self.began = time.monotonic()
-        bundle = terminal.layout.bundle(where)
-        self._pty, theirs = pty.openpty()
-        try:
-            self.process = subprocess.Popen(
-                ["sh", "-c", f"exec {command}"],
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                env=environment(),
-                start_new_session=True,
-                preexec_fn=lambda: enter(bundle),
-            )
-        finally:
-            os.close(theirs)
-
-    def read_until(self, pattern: str, seconds: float = PATIENCE) -> None:
-        """Return when the output matches *pattern*; StepError when it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, self.output):
-            if not self._read(max(0.0, deadline - time.monotonic())):
-                self.kill()
-                raise self.terminal.failed(self.where, self.command, f"did not begin: {self.output.strip()!r}")
-
-    def read_until_quiet(self, seconds: float = 0.25) -> None:
-        """Return when nothing more has come for *seconds*."""
-        while self._read(seconds):
-            pass
-
-    def interrupt(self, judge: Judge | None = None) -> str:
-        """Type Ctrl-C; the output, judged."""
-        self.process.send_signal(signal.SIGINT)
-        return self.wait(judge)
-
-    def wait(self, judge: Judge | None = None) -> str:
-        """Wait for the program's end; the output, judged."""
-        while self._read(PATIENCE):
-            pass
-        status = self.process.wait()
-        self._close()
-        self.terminal.say(f"[dim]{self.where}: {escape(self.command)} ended:[/dim]")
-        seconds = time.monotonic() - self.began
-        self.terminal._conclude(self.where, self.command, status, self.output, judge, seconds)
-        return self.output
-
-    def kill(self) -> None:
-        """End the program, whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._close()
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def _close(self) -> None:
-        if self._pty >= 0:
-            os.close(self._pty)
-            self._pty = -1
-
-    def _read(self, seconds: float) -> bool:
-        """Take in what comes within *seconds*; False when nothing does or the program has ended."""
-        if self._pty < 0 or not select.select([self._pty], [], [], seconds)[0]:
-            return False
-        data = b""
-        with contextlib.suppress(OSError):  # EIO: the program has closed its terminal
-            data = os.read(self._pty, 65536)
-        self.output += data.decode(errors="replace").replace("\r\n", "\n")
-        return bool(data)
 
 
 def expect(pattern: str, words: str = "") -> Judge:
