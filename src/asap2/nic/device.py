@@ -292,13 +292,17 @@ class Driver:
 
     def _enable_sriov(self, nic: Nic, pf: Pf, count: int) -> None:
         pf.vfs = [Vf(i, nic.vf_bdf(pf, i)) for i in range(count)]
-        if pf.mode is EswitchMode.SWITCHDEV:
-            self._create_representors(nic, pf)
-        if pf.autoprobe:
-            for vf in pf.vfs:
-                self.hands.create_vf(nic, pf, vf)
-                vf.bound = True
-        self.hands.set_mode(nic, pf)
+        try:
+            if pf.mode is EswitchMode.SWITCHDEV:
+                self._create_representors(nic, pf)
+            if pf.autoprobe:
+                for vf in pf.vfs:
+                    self.hands.create_vf(nic, pf, vf)
+                    vf.bound = True
+            self.hands.set_mode(nic, pf)
+        except OSError:
+            self._disable_sriov(nic, pf)
+            raise
 
     def _disable_sriov(self, nic: Nic, pf: Pf) -> None:
         for vf in pf.vfs:
@@ -326,7 +330,14 @@ class Driver:
             raise DriverError(errno.EBUSY, "mlx5_core: Can't change mode, E-Switch is busy")
         pf.mode = mode
         if mode is EswitchMode.SWITCHDEV:
-            self._create_representors(nic, pf)
+            try:
+                self._create_representors(nic, pf)
+            except OSError as error:
+                pf.mode = EswitchMode.LEGACY
+                for vf in pf.vfs:
+                    self.hands.destroy_representor(nic, pf, vf)
+                    vf.link_state = LinkState.AUTO
+                raise DriverError(error.errno or 0, "mlx5_core: Failed setting eswitch to offloads") from error
         else:
             for vf in pf.vfs:
                 self.hands.destroy_representor(nic, pf, vf)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -14,10 +16,17 @@ from asap2.nic.netdevs import NetDev, Role
 
 @dataclass
 class RecordingHands:
-    """Writes down each call as a word and what it is about; ``rules`` is the answer to "how many are offloaded"."""
+    """Writes down each call as a word and what it is about; ``rules`` is the answer to "how many are offloaded", and
+    ``fails`` the call that fails, as it is written down."""
 
     done: list[str] = field(default_factory=list)
     rules: int = 0
+    fails: str = ""
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        if what == self.fails:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def take(self) -> list[str]:
         """What was done since the last time."""
@@ -25,25 +34,25 @@ class RecordingHands:
         return done
 
     def create_pf(self, _nic: Nic, pf: Pf) -> None:
-        self.done.append(f"create {pf.netdev}")
+        self._do(f"create {pf.netdev}")
 
     def destroy_pf(self, _nic: Nic, pf: Pf) -> None:
-        self.done.append(f"destroy {pf.netdev}")
+        self._do(f"destroy {pf.netdev}")
 
     def create_vf(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self.done.append(f"create {pf.netdev}v{vf.index}")
+        self._do(f"create {pf.netdev}v{vf.index}")
 
     def destroy_vf(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self.done.append(f"destroy {pf.netdev}v{vf.index}")
+        self._do(f"destroy {pf.netdev}v{vf.index}")
 
     def create_representor(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self.done.append(f"create rep pf{pf.index}vf{vf.index}")
+        self._do(f"create rep pf{pf.index}vf{vf.index}")
 
     def destroy_representor(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self.done.append(f"destroy rep pf{pf.index}vf{vf.index}")
+        self._do(f"destroy rep pf{pf.index}vf{vf.index}")
 
     def set_mode(self, _nic: Nic, pf: Pf) -> None:
-        self.done.append(f"program {pf.netdev} {pf.mode.name.lower()} {len(pf.vfs)}")
+        self._do(f"program {pf.netdev} {pf.mode.name.lower()} {len(pf.vfs)}")
 
     def offloaded_rules(self, _nic: Nic, _pf: Pf) -> int:
         return self.rules

@@ -122,6 +122,20 @@ def test_vfs_go_with_their_attributes(made: tuple[Driver, RecordingHands]) -> No
     assert pf.vfs[1].mac == bytes(6)
 
 
+@pytest.mark.parametrize("fails", ["create rep pf0vf1", "create enp3s0f0v1"])
+def test_vfs_that_cannot_all_be_made_are_none(made: tuple[Driver, RecordingHands], fails: str) -> None:
+    driver, hands = made
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.fails = fails
+    with refused(errno.EEXIST):
+        driver.set_numvfs(PF, 3)
+    assert driver.nics[0].pfs[0].vfs == []
+    undone = {call.removeprefix("destroy ") for call in hands.done if call.startswith("destroy")}
+    assert {call.removeprefix("create ") for call in hands.done if call.startswith("create")} - undone <= {fails[7:]}
+    hands.fails = ""
+    driver.set_numvfs(PF, 3)
+
+
 def test_an_unbound_pf_takes_no_vfs(made: tuple[Driver, RecordingHands]) -> None:
     driver, _ = made
     driver.unbind(PF)
@@ -241,6 +255,18 @@ def test_the_mode_cannot_change_while_rules_are_offloaded(made: tuple[Driver, Re
         driver.set_mode(PF, EswitchMode.LEGACY)
     assert failure.value.errno == errno.EBUSY
     assert (hands.take(), driver.nics[0].pfs[0].mode) == ([], EswitchMode.SWITCHDEV)
+
+
+def test_a_mode_whose_representors_cannot_be_made_is_not_taken(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    pf = driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 2)
+    hands.fails = "create rep pf0vf1"
+    with pytest.raises(DriverError, match="Failed setting eswitch to offloads") as failure:
+        driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert failure.value.errno == errno.EEXIST
+    assert (pf.mode, [vf.link_state for vf in pf.vfs]) == (EswitchMode.LEGACY, [LinkState.AUTO] * 2)
+    assert "destroy rep pf0vf0" in hands.done
 
 
 def test_functions_without_an_eswitch_say_so(made: tuple[Driver, RecordingHands]) -> None:
