@@ -33,7 +33,9 @@ from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.node_ports import NodePorts
+from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.tunnels import Tunnels
 from asap2.nic.veth import VethNetDevs, open_pipeline
 
 log = logging.getLogger("asap2.nic.daemon")
@@ -59,7 +61,9 @@ class Daemon:
         sock = self.run_dir / "sock" / "netlink.sock"
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
-        offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports)
+        self.routes = Routes()
+        tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
+        offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
         state = self.run_dir / "state"
         state.mkdir(exist_ok=True)
         self._driver_state = state / "driver.json"
@@ -88,7 +92,8 @@ class Daemon:
         self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
-        return sum(one.placed.nic is nic and one.placed.pf is pf for _, _, _, one in self.filters.all())
+        placed = (one.hardware for _, _, _, one in self.filters.all())
+        return sum(place is not None and place.nic is nic and place.pf is pf for place in placed)
 
     def _lost(self, nic: Nic, pf: Pf, vf: Any) -> None:
         self.netdevs.create_vf(nic, pf, vf)
@@ -110,6 +115,10 @@ class Daemon:
         self.tc.links_changed()
         self.ovs.links_changed()
 
+    def _routes_changed(self, _mask: int) -> None:
+        self.routes.drain()
+        self.filters.reresolve()
+
     def start(self) -> None:
         """Bring the NICs up and serve."""
         with self.lock:
@@ -119,6 +128,7 @@ class Daemon:
             self.server.attach(self.selector)
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
+            self.selector.register(self.routes.monitor, selectors.EVENT_READ, self._routes_changed)
             self.selector.register(self.netdevs.wakeup, selectors.EVENT_READ, lambda _mask: None)
 
     def _restore(self) -> None:

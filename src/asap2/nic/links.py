@@ -16,7 +16,9 @@ from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 1, 3, 5, 29, 37, 46
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
+IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 29, 37, 46
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VXLAN_PORT = 1, 2, 15
 RTEXT_FILTER_SKIP_STATS = 8
 IFF_UP = 1
 _IFINFO = struct.Struct("=BxHiII")
@@ -35,6 +37,10 @@ class Link:
     mac: bytes
     peer: int
     nsid: int | None
+    kind: str = ""
+    """IFLA_INFO_KIND, as ``veth`` or ``vxlan``."""
+    tunnel_port: int = 0
+    """The UDP destination port of a vxlan device."""
 
 
 class LinkReader:
@@ -69,7 +75,10 @@ class LinkReader:
 
 def _link(payload: bytes) -> Link:
     _family, _kind, ifindex, flags, _change = _IFINFO.unpack_from(payload)
-    found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(payload, _IFINFO.size)}
+    found = _nested(payload, _IFINFO.size)
+    info = _nested(found.get(IFLA_LINKINFO, b""))
+    kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    port = _nested(info.get(IFLA_INFO_DATA, b"")).get(IFLA_VXLAN_PORT, b"\0\0") if kind == "vxlan" else b"\0\0"
     nsid = found.get(IFLA_LINK_NETNSID)
     peer = found.get(IFLA_LINK)
     return Link(
@@ -79,4 +88,10 @@ def _link(payload: bytes) -> Link:
         found.get(IFLA_ADDRESS, b""),
         _S32.unpack(peer)[0] if peer else 0,
         _S32.unpack(nsid)[0] if nsid else None,
+        kind,
+        int.from_bytes(port, "big"),
     )
+
+
+def _nested(data: bytes, start: int = 0) -> dict[int, bytes]:
+    return {kind & NLA_TYPE_MASK: value for kind, value in attributes(data, start)}

@@ -8,10 +8,11 @@ cls_flower.c (fl_change) for what a filter is.
 from __future__ import annotations
 
 import errno
+import logging
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from asap2.netlink.codec import Attrs
@@ -23,7 +24,9 @@ from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_flower import FlowerKey
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed
-from asap2.nic.rules import Counters, Rule
+from asap2.nic.rules import Counters, Rule, SetTunnel
+
+log = logging.getLogger(__name__)
 
 SKIP_HW: Final = 1
 SKIP_SW: Final = 2
@@ -36,8 +39,10 @@ _ETH_HLEN: Final = 14
 
 _QDISC = struct.Struct("=ci")
 _FILTER = struct.Struct("=ci?III")
-_PLACE = struct.Struct("=IIQHH")
-"""Rule handle, in-port, when made (ns), protocol, length of the place's name that follows."""
+_MADE = struct.Struct("=QHH")
+"""When made (ns), protocol, number of places that follow."""
+_PLACE = struct.Struct("=IIH")
+"""Rule handle, in-port, length of the place's name that follows."""
 
 
 @dataclass(slots=True)
@@ -49,7 +54,10 @@ class Filter:
     classid: int | None
     flags: int
     listed: tuple[tc_actions.Listed, ...]
-    placed: Placed
+    steps: tuple[tc_actions.Step, ...]
+    placed: tuple[Placed, ...]
+    """Where the rule is: the eSwitch, the node's pipeline, or both for a tunnel, which software takes over from
+    hardware while its neighbour is not known."""
     made_ns: int = 0
     first_ns: int = 0
     record: bytes = b""
@@ -58,7 +66,12 @@ class Filter:
     @property
     def in_hw(self) -> bool:
         """Whether the eSwitch has the rule."""
-        return self.placed.nic is not None
+        return self.hardware is not None
+
+    @property
+    def hardware(self) -> Placed | None:
+        """Its rule in the eSwitch."""
+        return next((placed for placed in self.placed if placed.nic is not None), None)
 
 
 @dataclass(slots=True)
@@ -103,6 +116,10 @@ class Qdisc:
     kind: str
     ingress: Block
     egress: Block
+
+
+def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
+    return any(isinstance(step, SetTunnel) for step in steps)
 
 
 class Filters:
@@ -152,12 +169,21 @@ class Filters:
             raise NetlinkError(errno.EEXIST)
         placed = self._place(block, chain, proto.prio, key, steps, flags, old)
         made = Filter(
-            handle or proto.new_handle(), key, options.get("classid"), flags, listed, placed, time.monotonic_ns()
+            handle or proto.new_handle(),
+            key,
+            options.get("classid"),
+            flags,
+            listed,
+            steps,
+            placed,
+            time.monotonic_ns(),
         )
         if old is not None:
             proto.keys.pop(old.key.identity, None)
-            if old.placed.pipeline is not placed.pipeline or old.placed.handle != placed.handle:
-                old.placed.pipeline.remove(old.placed.handle)
+            kept = {(id(now.pipeline), now.handle) for now in placed}
+            for was in old.placed:
+                if (id(was.pipeline), was.handle) not in kept:
+                    was.pipeline.remove(was.handle)
         proto.filters[made.handle] = made
         proto.keys[key.identity] = made.handle
         block.chains.setdefault(chain, {})[proto.prio] = proto
@@ -172,34 +198,38 @@ class Filters:
         steps: tuple[tc_actions.Step, ...],
         flags: int,
         old: Filter | None,
-    ) -> Placed:
+    ) -> tuple[Placed, ...]:
         """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
         refusal: NetlinkError | None = None
+        placed: list[Placed] = []
         if not flags & SKIP_HW and not block.egress:
             try:
                 nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
-                return self._add(Placed(pipeline, rule, 0, nic, pf), old)
+                placed.append(self._add(Placed(pipeline, rule, 0, nic, pf), old))
             except NetlinkError as error:
                 refusal = error
         if flags & SKIP_SW:
-            raise refusal or NetlinkError(errno.EOPNOTSUPP)
-        pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
-        return self._add(Placed(pipeline, rule, 0), old)
+            if not placed:
+                raise refusal or NetlinkError(errno.EOPNOTSUPP)
+        elif not placed or _is_tunnel(steps):
+            pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
+            placed.append(self._add(Placed(pipeline, rule, 0), old))
+        return tuple(placed)
 
     @staticmethod
     def _add(new: Placed, old: Filter | None) -> Placed:
         """Install a rule; in place where only the actions of the old one change."""
         rule = new.rule
-        if old is not None and old.placed.pipeline is new.pipeline:
-            was = old.placed.rule
-            if (was.table, was.in_port, was.priority, was.match) == (
+        for placed in old.placed if old is not None else ():
+            was = placed.rule
+            if placed.pipeline is new.pipeline and (was.table, was.in_port, was.priority, was.match) == (
                 rule.table,
                 rule.in_port,
                 rule.priority,
                 rule.match,
             ):
-                new.pipeline.replace(old.placed.handle, rule.actions)
-                new.handle = old.placed.handle
+                new.pipeline.replace(placed.handle, rule.actions)
+                new.handle = placed.handle
                 return new
         try:
             new.handle = new.pipeline.add(rule)
@@ -208,7 +238,8 @@ class Filters:
         return new
 
     def _unplace(self, one: Filter) -> None:
-        one.placed.pipeline.remove(one.placed.handle)
+        for placed in one.placed:
+            placed.pipeline.remove(placed.handle)
         self._journal.delete(one.record)
 
     def remove(self, block: Block, chain: int, proto: Proto, handle: int) -> Filter:
@@ -240,21 +271,40 @@ class Filters:
 
     def counters(self, filters: list[Filter]) -> list[Counters]:
         """What each filter has done, as TC counts: software without the Ethernet header, hardware with it."""
-        by_pipeline: dict[int, list[int]] = {}
+        by_pipeline: dict[int, list[tuple[int, Placed]]] = {}
         for index, one in enumerate(filters):
-            by_pipeline.setdefault(id(one.placed.pipeline), []).append(index)
+            for placed in one.placed:
+                by_pipeline.setdefault(id(placed.pipeline), []).append((index, placed))
         out = [Counters()] * len(filters)
-        for indexes in by_pipeline.values():
-            read = filters[indexes[0]].placed.pipeline.counters([filters[i].placed.handle for i in indexes])
-            for index, counters in zip(indexes, read, strict=True):
-                one = filters[index]
+        for wanted in by_pipeline.values():
+            read = wanted[0][1].pipeline.counters([placed.handle for _, placed in wanted])
+            for (index, placed), counters in zip(wanted, read, strict=True):
+                one, so_far = filters[index], out[index]
                 if counters.packets and not one.first_ns:
                     one.first_ns = counters.used_ns
-                if not one.in_hw:
-                    octets = max(0, counters.bytes - _ETH_HLEN * counters.packets)
-                    counters = Counters(counters.packets, octets, counters.used_ns)
-                out[index] = counters
+                octets = counters.bytes - (_ETH_HLEN * counters.packets if placed.nic is None else 0)
+                out[index] = Counters(
+                    so_far.packets + counters.packets,
+                    so_far.bytes + max(0, octets),
+                    max(so_far.used_ns, counters.used_ns),
+                )
         return out
+
+    def reresolve(self) -> None:
+        """Routes or neighbours have changed: tunnels follow them."""
+        for block, chain, proto, one in list(self.all()):
+            hardware = one.hardware
+            if hardware is None or not _is_tunnel(one.steps) or hardware.nic is None or hardware.pf is None:
+                continue
+            try:
+                *_, rule = self.offloader.hardware(block.ifindex, chain, proto.prio, one.key.match, one.steps)
+                actions = rule.actions
+            except NetlinkError as error:
+                log.info("a tunnel on device %d is left to software: %s", block.ifindex, error.strerror)
+                actions = self.offloader.to_host(block.ifindex)
+            if actions != hardware.rule.actions:
+                hardware.pipeline.replace(hardware.handle, actions)
+                hardware.rule = replace(hardware.rule, actions=actions)
 
     def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
         """Every filter."""
@@ -269,10 +319,11 @@ class Filters:
     def keep(self, block: Block, chain: int, proto: Proto, one: Filter, payload: bytes) -> None:
         """Remember a filter: *payload* is that of the request that made it, from struct tcmsg on."""
         one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
-        nic, pf = one.placed.nic, one.placed.pf
-        place = b"" if nic is None or pf is None else f"{nic.name}/{pf.index}".encode()
-        head = _PLACE.pack(one.placed.handle, one.placed.rule.in_port, one.made_ns, proto.protocol, len(place))
-        self._journal.put(one.record, head + place + payload)
+        value = _MADE.pack(one.made_ns, proto.protocol, len(one.placed))
+        for placed in one.placed:
+            name = b"" if placed.nic is None or placed.pf is None else f"{placed.nic.name}/{placed.pf.index}".encode()
+            value += _PLACE.pack(placed.handle, placed.rule.in_port, len(name)) + name
+        self._journal.put(one.record, value + payload)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:
         """Take up the qdiscs and filters of an earlier run; their rules are in the pipelines still. The devices."""
@@ -287,9 +338,13 @@ class Filters:
 
     def _restore(self, record: bytes, value: bytes, nics: dict[str, Nic]) -> None:
         _, ifindex, egress, chain, prio, handle = _FILTER.unpack(record)
-        rule_handle, in_port, made_ns, protocol, length = _PLACE.unpack_from(value)
-        place = value[_PLACE.size : _PLACE.size + length].decode()
-        _, attrs = TC.decode(value[_PLACE.size + length :])
+        made_ns, protocol, count = _MADE.unpack_from(value)
+        at, places = _MADE.size, []
+        for _ in range(count):
+            rule_handle, in_port, length = _PLACE.unpack_from(value, at)
+            at += _PLACE.size + length
+            places.append((value[at - length : at].decode(), rule_handle, in_port))
+        _, attrs = TC.decode(value[at:])
         options, kind = attrs["options"], attrs.get("kind", "flower")
         qdisc = self.qdiscs[ifindex]
         block = qdisc.egress if egress else qdisc.ingress
@@ -297,8 +352,22 @@ class Filters:
         key = parse_flower(options, protocol)
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
-        placed = self.offloader.placed(place, nics, Rule(chain, in_port, prio, key.match, ()), rule_handle, steps)
-        one = Filter(handle, key, options.get("classid"), options.get("flags", 0), listed, placed, made_ns, 0, record)
+        placed = tuple(
+            self.offloader.placed(place, nics, Rule(chain, in_port, prio, key.match, ()), rule_handle, steps)
+            for place, rule_handle, in_port in places
+        )
+        one = Filter(
+            handle,
+            key,
+            options.get("classid"),
+            options.get("flags", 0),
+            listed,
+            steps,
+            placed,
+            made_ns,
+            0,
+            record,
+        )
         proto.filters[handle] = one
         proto.keys[key.identity] = handle
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.kernel import tc_actions
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Action, Goto, Match, Output, Pass, Rule
+from asap2.nic.rules import Action, Decap, Drop, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.tunnels import Tunnels
 from asap2.nic.veth import pf_port, representor_port, vf_port, wire_port
 
 
@@ -45,30 +46,34 @@ def tc_offload_enabled(device: NetDev) -> bool:
 class Offloader:
     """Places rules for the TC face."""
 
-    def __init__(self, netdevs: NetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts) -> None:
+    def __init__(self, netdevs: NetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts, tunnels: Tunnels) -> None:
         self._netdevs = netdevs
         self._silicon = silicon
         self._node = node
+        self._tunnels = tunnels
 
     def hardware(
         self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
     ) -> tuple[Nic, Pf, Pipeline, Rule]:
         """The eSwitch rule of a filter on device *ifindex*; NetlinkError says why there can be none."""
         device = self._netdevs.by_ifindex(ifindex)
-        if device is None or device.nic is None or device.pf is None:
+        if device is None or device.pf is None:
+            uplink, match = self._tunnel_end(ifindex, match, steps)
+        else:
+            uplink = device
+        nic, pf = uplink.nic, uplink.pf
+        if nic is None or pf is None or uplink.role not in (Role.PF, Role.REPRESENTOR):
             raise NetlinkError(errno.EOPNOTSUPP)
-        nic, pf = device.nic, device.pf
-        if device.role not in (Role.PF, Role.REPRESENTOR) or pf.mode is not EswitchMode.SWITCHDEV:
+        if pf.mode is not EswitchMode.SWITCHDEV:
             raise NetlinkError(errno.EOPNOTSUPP)
-        if not tc_offload_enabled(device):
+        if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
-        in_port = wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
-        host = pf_port(pf.index) if device.vf is None else representor_port(pf.index, device.vf.index)
-
-        def output(step: tc_actions.Mirred) -> int:
-            return self._vport(nic, pf, step)
-
-        actions = tc_actions.to_rule(steps, output, lambda: Output(host))
+        if not nic.model.vxlan_offload and any(isinstance(step, SetTunnel | Decap) for step in steps):
+            raise _refuse("encapsulation is not supported by this device")
+        vf = None if uplink is not device else uplink.vf
+        in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
+        host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
+        actions = self._actions(nic, pf, host, steps)
         self._check(chain, actions)
         rule = Rule(chain, in_port, prio, match, actions)
         pipeline = self._silicon(nic)
@@ -76,6 +81,35 @@ class Offloader:
         if reason is not None:
             raise _refuse(reason)
         return nic, pf, pipeline, rule
+
+    def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> tuple[NetDev, Match]:
+        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it, and the whole match."""
+        port = self._tunnels.port_of(ifindex)
+        target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
+        device = self._netdevs.by_ifindex(target.ifindex) if target else None
+        if port is None or device is None or not any(isinstance(step, Decap) for step in steps):
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if not match.tun_tp_dst.mask:
+            match = replace(match, tun_tp_dst=Masked(port, 0xFFFF))
+        return device, match
+
+    def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+        """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
+        done: list[tc_actions.Step] = []
+        tunnel: SetTunnel | None = None
+        for index, step in enumerate(steps):
+            if isinstance(step, SetTunnel):
+                tunnel = step
+            elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._tunnels.port_of(step.ifindex):
+                encap = self._tunnels.encap(pf, step.ifindex, tunnel)
+                if encap is None:
+                    return (Output(host),)
+                done += [encap, Output(wire_port(pf.index))]
+                if index + 1 < len(steps):
+                    done.append(Decap())
+            else:
+                done.append(step)
+        return tc_actions.to_rule(tuple(done), lambda step: self._vport(nic, pf, step), lambda: Output(host))
 
     def software(
         self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
@@ -91,12 +125,21 @@ class Offloader:
             self._node.sent_to(step.ifindex)
             return step.ifindex
 
+        steps = tuple(step for step in steps if not isinstance(step, Decap))
         actions = tc_actions.to_rule(steps, output, Pass)
         rule = Rule(chain, ifindex, prio, match, actions)
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
         return self._node.pipeline, rule
+
+    def to_host(self, ifindex: int) -> tuple[Action, ...]:
+        """The actions that leave the packets of a representor to the host."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.pf is None:
+            return (Drop(),)
+        pf, vf = device.pf.index, device.vf
+        return (Output(pf_port(pf) if vf is None else representor_port(pf, vf.index)),)
 
     def placed(
         self, place: str, nics: dict[str, Nic], rule: Rule, handle: int, steps: tuple[tc_actions.Step, ...]

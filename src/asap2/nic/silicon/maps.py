@@ -228,7 +228,7 @@ class ConfigRecord(ctypes.Structure):
     shards: int
     _fields_ = [
         ("upcall_ifindex", u32),
-        ("unused2", u32),
+        ("unused", u32),
         ("generation", u64),
         ("traced", u32),
         ("test_len", u32),
@@ -258,7 +258,7 @@ class TraceRecord(ctypes.Structure):
         ("table", u32),
         ("vlan", u32),
         ("len", u32),
-        ("how", u32),
+        ("unused", u32),
         ("data", ctypes.c_uint8 * TRACE_BYTES),
     ]
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a tunnel's packets go: the node's routes and neighbours, and a notice when they change (rtnetlink(7))."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+from asap2.netlink.client import Connection
+from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_REPLACE, NetlinkError, attribute, attributes
+
+RTM_NEWNEIGH, RTM_GETNEIGH, RTM_GETROUTE = 28, 30, 26
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 2, 4, 5, 7, 18
+NDA_DST, NDA_LLADDR = 1, 2
+NTF_USE = 1
+NUD_NONE = 0
+NUD_VALID = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08
+"""PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY: states with a usable address (include/net/neighbour.h)."""
+_GROUPS = 0x4 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The next hop: out of ``ifindex``, from ``source``, to neighbour ``gateway`` at ``mac`` (None: unknown)."""
+
+    ifindex: int
+    source: bytes
+    gateway: bytes
+    mac: bytes | None
+
+
+class Routes:
+    """The routing and neighbour tables of the network namespace that it is made in."""
+
+    def __init__(self) -> None:
+        self._kernel = Connection()
+        self.monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+        self.monitor.bind((0, _GROUPS))
+
+    def drain(self) -> None:
+        """Empty :attr:`monitor`, which is readable after a route, address or neighbour changed."""
+        while True:
+            try:
+                self.monitor.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
+    def resolve(self, destination: bytes, source: bytes | None = None) -> Hop:
+        """The next hop to *destination* (4 or 16 bytes), from *source* if given.
+
+        Raises:
+            NetlinkError: the kernel's, ENETUNREACH where there is no route.
+        """
+        family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
+        bits = 8 * len(destination)
+        asked = attribute(RTA_DST, destination)
+        if source is not None and any(source):
+            asked += attribute(RTA_SRC, source)
+        header = _RTMSG.pack(family, bits, bits if len(asked) > len(destination) + 4 else 0, 0, 0, 0, 0, 0, 0)
+        (answer,) = self._kernel.request(RTM_GETROUTE, 0, header + asked)
+        found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(answer.payload, _RTMSG.size)}
+        gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"\0\0")[2:] or destination
+        ifindex = int.from_bytes(found.get(RTA_OIF, b"\0\0\0\0"), "little")
+        chosen = source if source is not None and any(source) else found.get(RTA_PREFSRC, bytes(len(destination)))
+        return Hop(ifindex, chosen, gateway, self._neighbour(ifindex, gateway))
+
+    def _neighbour(self, ifindex: int, address: bytes) -> bytes | None:
+        family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+        header = _NDMSG.pack(family, ifindex, 0, 0, 0)
+        try:
+            (answer,) = self._kernel.request(RTM_GETNEIGH, 0, header + attribute(NDA_DST, address))
+        except NetlinkError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+                return None
+            raise
+        state = _NDMSG.unpack_from(answer.payload)[2]
+        found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(answer.payload, _NDMSG.size)}
+        mac = found.get(NDA_LLADDR)
+        return mac if state & NUD_VALID and mac and len(mac) == 6 and any(mac) else None
+
+    def solicit(self, hop: Hop) -> None:
+        """Have the kernel ask for the neighbour's address (neigh_event_send); its answer shows on :attr:`monitor`."""
+        family = socket.AF_INET if len(hop.gateway) == 4 else socket.AF_INET6
+        payload = _NDMSG.pack(family, hop.ifindex, NUD_NONE, NTF_USE, 0) + attribute(NDA_DST, hop.gateway)
+        try:
+            self._kernel.request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload)
+        except NetlinkError as error:
+            if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.EINVAL):
+                raise

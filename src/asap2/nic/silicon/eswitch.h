@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* What the parts of the eSwitch program share: types, maps, one packet's state, counting and tracing. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define barrier() asm volatile("" ::: "memory")
+/* Keeps the compiler from merging or moving what the verifier has to see as one checked value. */
+#define opaque(x) asm volatile("" : "+r"(x))
+
+#define TABLES 4	/* tables of one port, tried in turn */
+#define LOOKUPS 8	/* lookups of one packet: stages and gotos */
+#define MASKS 4096	/* nodes in one list */
+#define ACTIONS 64	/* actions of one rule */
+#define L2_WINDOW 22	/* Ethernet header and two tags */
+#define L3_WINDOW 192	/* what is looked at from the network header on */
+#define EXTENSIONS 8	/* IPv6 extension headers that are skipped */
+#define CHAIN_MASK 0x7fffffff
+
+#define UPCALL_MAGIC 0xa5a00000	/* upper 12 bits of skb->mark of a packet for user space; below: sequence */
+#define UPCALL_SEQ 0x000fffff
+#define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
+
+#define ETH_P_802_2 0x0004
+#define ETH_P_IP 0x0800
+#define ETH_P_ARP 0x0806
+#define ETH_P_RARP 0x8035
+#define ETH_P_8021Q 0x8100
+#define ETH_P_IPV6 0x86dd
+#define ETH_P_8021AD 0x88a8
+#define VLAN_PRESENT 0x1000
+
+/* enum tcx_action_base; not in the headers of Linux 6.1 */
+enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2 };
+
+enum hook { HOOK_INGRESS, HOOK_EGRESS };
+enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
+		 PORT_KNOWN = 32 /* user space's: the slot is taken */ };
+enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
+enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
+	  OP_TRUNCATE };
+enum drop { DROP_RULE, DROP_MISS, DROP_SHORT, DROP_IN_PORT, DROP_OUT_PORT, DROP_LOOP, DROP_ACTION, DROP_TRUNCATE,
+	    DROP_UPCALL, DROP_OUTPUT, DROP_REASONS = 16 };
+enum event { EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP };
+
+/* What rules match on; network byte order. The offsets are also in maps.py. */
+struct fields {
+	u8 eth_dst[6];
+	u16 eth_type;
+	u8 eth_src[6];
+	u16 vlan_tpid;
+	u16 vlan_tci, cvlan_tci;
+	u8 ip_proto, ip_tos, ip_ttl, ip_frag;
+	u32 ipv6_label;
+	u16 l4_src, l4_dst;
+	u8 ip_src[16];
+	u8 ip_dst[16];
+	u8 arp_sha[6];
+	u16 tcp_flags;
+	u8 arp_tha[6];
+	u16 unused;
+	u8 nd_target[16];
+};
+
+#define WORDS (sizeof(struct fields) / 8)
+
+union packed {
+	struct fields f;
+	u64 w[WORDS];
+};
+
+struct key {
+	u32 node;
+	u32 unused;
+	u64 w[WORDS];
+};
+
+struct dev {
+	u32 ifindex, hook;
+};
+
+struct port {
+	u32 id, ifindex, hook, flags;
+	u32 miss, miss_slot, n_tables, tables[TABLES];
+	u8 mac[6];
+	u16 kind;	/* user space's */
+	u32 unused;
+};
+
+struct head_id {
+	u32 table, in_port;
+};
+
+struct head {
+	u64 generation;
+	u32 table, in_port;
+	u32 first;	/* node; 0: none */
+	u32 merged;	/* node whose mask is the union of all in the list */
+};
+
+struct node {
+	u32 next;	/* 0: end of list */
+	u32 head;
+	u32 priority;
+	u32 unused;
+	u64 mask[WORDS];
+};
+
+struct rule {
+	u32 node;
+	u32 actions;	/* cell; 0: none */
+};
+
+struct cell {
+	u32 next;
+	u32 op;
+	u64 arg;
+};
+
+struct count {
+	u64 packets, bytes, used, unused;
+};
+
+struct cached {
+	u64 generation;
+	u32 rule;	/* 0: no rule matches */
+	u32 second;	/* where it goes when another takes its place */
+	u64 w[WORDS];
+};
+
+struct stats {
+	u64 drops[DROP_REASONS];
+	/* [0]: TC chains, [1]: Open vSwitch tables */
+	u64 hit[2], missed[2], probes[2], cache_hits[2];
+	u64 upcalls;
+};
+
+struct upcall {
+	u32 mark;
+	u32 kind;	/* 0 miss, 1 action */
+	u32 in_port, table;
+	u64 cookie;
+	u32 hash, len, max_len, unused;
+	union packed key;
+};
+
+struct config {
+	u32 upcall_ifindex, unused;
+	u64 generation;	/* user space's: the last that was given out */
+	u32 traced, test_len;
+	u32 test_hook, test_ifindex, test_tpid, test_tci;
+	u32 max_rules, shards;	/* user space's */
+};
+
+#define TRACE_BYTES 1024
+struct trace {
+	u32 event, arg;
+	u64 cookie;
+	u32 table, vlan;	/* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
+	u32 len, unused;
+	u8 data[TRACE_BYTES];
+};
+
+#define MMAPPED(name_, type_, size_) struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(map_flags, BPF_F_MMAPABLE); \
+	__uint(max_entries, size_); __type(key, u32); __type(value, type_); } name_ SEC(".maps")
+
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct dev); __type(value, u32); }
+	devs SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct head_id); __type(value, u32); }
+	head_of SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct key); __type(value, u32); }
+	keys SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32); __type(value, struct cached); }
+	cache SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, struct stats); } stats SEC(".maps");
+MMAPPED(ports, struct port, 4096);
+MMAPPED(heads, struct head, 4096);
+MMAPPED(nodes, struct node, 4096);
+MMAPPED(rules, struct rule, 4096);
+MMAPPED(cells, struct cell, 4096);
+MMAPPED(counts, struct count, 4096);
+MMAPPED(upcalls, struct upcall, 8192);
+MMAPPED(config, struct config, 1);
+MMAPPED(traces, struct trace, 1);
+
+/* Updating a map of maps waits for every program that runs: the grace period that user space needs. */
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
+	 __array(values, struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32);
+				  __type(value, u32); }); } grace SEC(".maps");
+
+/* Set before loading. */
+const volatile struct {
+	u32 rules;	/* rule indices: counters of one shard */
+	u32 shards;	/* sets of counters, a power of two; fewer than CPUs: they are shared */
+	u32 shared;
+	u32 cpus;
+	u32 cached;	/* cache entries of one CPU, a power of two */
+	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
+} constants = { 4096, 1, 1, 1, 1, 0 };
+
+/* One packet on its way. */
+struct work {
+	struct __sk_buff *skb;
+	struct port *in;
+	union packed p;
+	u32 hook, parsed;
+	u32 table, stage;
+	u32 node, rule, probes;
+	u32 cell, sent, max_len;
+	u32 flow;	/* enum flow */
+	int verdict;
+};
+
+/* What follows an action list. */
+enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS };
+
+static __always_inline int is_vlan(u16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+static __always_inline struct stats *this_stats(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&stats, &zero);
+}
+
+__noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 cookie)
+{
+	u32 zero = 0, len, at;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	struct trace *t;
+
+	if (!c)
+		return 0;
+	at = c->traced++;
+	t = bpf_map_lookup_elem(&traces, &at);
+	if (!t)
+		return 0;
+	t->event = event;
+	t->arg = arg;
+	t->table = table;
+	t->cookie = cookie;
+	t->vlan = skb->vlan_present ? (u32)bpf_ntohs((u16)skb->vlan_proto) << 16 | (skb->vlan_tci & 0xffff) : 0;
+	t->len = len = skb->len;
+	if (len > TRACE_BYTES)
+		len = TRACE_BYTES;
+	if (len)
+		bpf_skb_load_bytes(skb, 0, t->data, len);
+	return 0;
+}
+
+static __always_inline int drop(struct work *w, u32 reason)
+{
+	struct stats *s = this_stats();
+
+	if (s && reason < DROP_REASONS)
+		s->drops[reason]++;
+	if (constants.tracing)
+		trace(w->skb, EVENT_DROP, reason, w->table, 0);
+	return TCX_DROP;
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Which rule: the exact-match cache, and behind it the search through masks. */
+#pragma once
+
+#include "parse.h"
+
+static long probe(u32 i, struct work *w)
+{
+	u32 at = w->node, *found;
+	struct key key = { .node = at };
+	struct node *node = bpf_map_lookup_elem(&nodes, &at);
+
+	if (!node)
+		return 1;
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		key.w[i] = w->p.w[i] & node->mask[i];
+	w->probes++;
+	found = bpf_map_lookup_elem(&keys, &key);
+	if (found) {
+		/* A hash element that was deleted just now may already hold another key: its rule tells. */
+		u32 index = READ_ONCE(*found);
+		struct rule *r = bpf_map_lookup_elem(&rules, &index);
+
+		if (r && r->node == at) {
+			w->rule = index;
+			return 1;
+		}
+	}
+	w->node = READ_ONCE(node->next);
+	return w->node == 0;
+}
+
+static __always_inline u64 mix(u64 x)
+{
+	x ^= x >> 32;
+	x *= 0x9e3779b97f4a7c15;
+	return x ^ x >> 29;
+}
+
+#define WORD(i) (w[i] & mask[i])
+
+/* Multilinear: independent multiplications by odd random constants. */
+static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u64 generation)
+{
+	u64 h = WORD(0) * 0x87c37b91114253d5 + WORD(1) * 0x4cf5ad432745937f + WORD(2) * 0x9ddfea08eb382d69;
+
+	h ^= h >> 29;
+	h += WORD(3) * 0xff51afd7ed558ccd + WORD(4) * 0xc4ceb9fe1a85ec53 + WORD(5) * 0xbf58476d1ce4e5b9;
+	h ^= h >> 31;
+	h += WORD(6) * 0x94d049bb133111eb + WORD(7) * 0xd6e8feb86659fd93 + WORD(8) * 0xa0761d6478bd642f;
+	h ^= h >> 33;
+	h += WORD(9) * 0xe7037ed1a0b428db + WORD(10) * 0x8ebc6af09c88c6e3 + WORD(11) * 0x589965cc75374cc3;
+	return mix(h + generation * 0x1d8e4e27c47d124f);
+}
+
+static __always_inline int cache_holds(const struct cached *c, u64 generation, const u64 *w, const u64 *mask)
+{
+	u64 differ = c->generation ^ generation;
+
+	opaque(mask);	/* mask anew: twelve words kept would be stack */
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		differ |= c->w[i] ^ WORD(i);
+	return differ == 0;
+}
+
+/* The rule that decides in (w->table, in port), 0 when there is none. */
+static __noinline u32 lookup(struct work *w)
+{
+	struct head_id id = { .table = w->table, .in_port = w->in->id };
+	struct stats *s = this_stats();
+	u32 ovs = w->table >> 31, at, second, base, *found;
+	struct cached *c0 = 0, *c1 = 0;
+	struct head *head;
+	struct node *merged;
+	u64 generation, hash;
+
+	if (!s)
+		return 0;
+	found = bpf_map_lookup_elem(&head_of, &id);
+	if (!found)
+		goto none;
+	at = READ_ONCE(*found);
+	head = bpf_map_lookup_elem(&heads, &at);
+	if (!head || head->table != id.table || head->in_port != id.in_port)
+		goto none;
+	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */
+	generation = READ_ONCE(head->generation);
+	barrier();
+	at = READ_ONCE(head->merged);
+	w->node = READ_ONCE(head->first);
+	if (!w->node)
+		goto none;
+	parse(w);
+	merged = bpf_map_lookup_elem(&nodes, &at);
+	if (!merged)
+		goto none;
+	hash = masked_hash(w->p.w, merged->mask, generation);
+
+	base = bpf_get_smp_processor_id() * constants.cached;
+
+	at = base + (hash & (constants.cached - 1));
+	c0 = bpf_map_lookup_elem(&cache, &at);
+	second = hash >> 32 & (constants.cached - 1);
+	at = base + second;
+	c1 = bpf_map_lookup_elem(&cache, &at);
+	if (!c0 || !c1)
+		goto none;
+	if (cache_holds(c0, generation, w->p.w, merged->mask)) {
+		w->rule = c0->rule;
+		s->cache_hits[ovs]++;
+		goto decided;
+	}
+	if (cache_holds(c1, generation, w->p.w, merged->mask)) {
+		w->rule = c1->rule;
+		s->cache_hits[ovs]++;
+		goto decided;
+	}
+	w->rule = 0;
+	w->probes = 0;
+	bpf_loop(MASKS, probe, w, 0);
+	s->probes[ovs] += w->probes;
+	/* The newest in the first way, the one it displaces in its second. */
+	if (c0->generation) {
+		at = base + c0->second;
+		c1 = bpf_map_lookup_elem(&cache, &at);
+		if (c1 && c1 != c0)
+			__builtin_memcpy(c1, c0, sizeof(*c0));
+	}
+	c0->generation = generation;
+	c0->rule = w->rule;
+	c0->second = second;
+#pragma unroll
+	for (int i = 0; i < WORDS; i++)
+		c0->w[i] = w->p.w[i] & merged->mask[i];
+decided:
+	if (!w->rule)
+		goto none;
+	s->hit[ovs]++;
+	return w->rule;
+none:
+	s->missed[ovs]++;
+	return 0;
+}
