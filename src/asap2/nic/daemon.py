@@ -84,12 +84,14 @@ class Daemon:
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)
         self.link.master = self.ovs.master
+        self.link.counters = self.netdevs.vf_counters
         self.link.register(self.server)
         self.devlink = DevlinkFace(self.driver, self.netdevs)
         self.devlink.register(self.server)
         self.ethtool = EthtoolFace(self.driver, self.netdevs)
         self.ethtool.register(self.server)
         self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
+        self.sysfs.changed = self._attribute_written
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
         placed = (one.hardware for _, _, _, one in self.filters.all())
@@ -98,6 +100,11 @@ class Daemon:
     def _lost(self, nic: Nic, pf: Pf, vf: Any) -> None:
         self.netdevs.create_vf(nic, pf, vf)
         self.driver.generation += 1
+
+    def _attribute_written(self) -> None:
+        """A program has changed the driver's state through sysfs (on that thread, under the lock)."""
+        self.devlink.changed()
+        self._keep()
 
     def _watch_packets(self, path: PacketPath | None) -> None:
         if self._packets is not None:
@@ -114,6 +121,7 @@ class Daemon:
             self.link.link_changed(device, device.ifindex in up)
         self.tc.links_changed()
         self.ovs.links_changed()
+        self.devlink.changed()
 
     def _routes_changed(self, _mask: int) -> None:
         self.routes.drain()

@@ -17,7 +17,7 @@ from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribut
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
-IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 29, 37, 46
+IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VXLAN_PORT = 1, 2, 15
 RTEXT_FILTER_SKIP_STATS = 8
 IFF_UP = 1
@@ -66,6 +66,17 @@ class LinkReader:
             if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
                 return None
             raise
+
+    def counters(self, ifindex: int, nsid: int | None = None) -> tuple[int, ...]:
+        """The first nine counters of struct rtnl_link_stats64: packets and bytes received and sent (in that order,
+        packets first), errors, drops, multicast; all zero where there is no such link."""
+        target = attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid)) if nsid is not None else b""
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
+        try:
+            (answer,) = self._kernel.request(RTM_GETLINK, 0, payload)
+        except NetlinkError:
+            return (0,) * 9
+        return struct.unpack_from("=9Q", _nested(answer.payload, _IFINFO.size).get(IFLA_STATS64, bytes(72)))
 
     def _ask(self, ifindex: int, flags: int, more: bytes) -> list[Link]:
         payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _WITHOUT_STATS + more

@@ -165,6 +165,25 @@ class VethNetDevs:
         """The devices of the node that are administratively up."""
         return {link.ifindex for link in self.node.all() if link.up}
 
+    def vf_counters(self, nic: Nic, pf: Pf, vf: Vf) -> dict[str, int]:
+        """A VF's traffic as it counts it itself (struct ifla_vf_stats), wherever it is."""
+        silicon = self.silicon[nic.name]
+        far = silicon.far.get(f"pf{pf.index}vf{vf.index}")
+        if far is None:
+            return {}
+        rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, multicast = silicon.reader.counters(
+            far.peer, far.nsid
+        )
+        return {
+            "rx_packets": rx,
+            "tx_packets": tx,
+            "rx_bytes": rx_bytes,
+            "tx_bytes": tx_bytes,
+            "multicast": multicast,
+            "rx_dropped": rx_dropped,
+            "tx_dropped": tx_dropped,
+        }
+
     # ---- NetDevs
 
     def all(self) -> list[NetDev]:
