@@ -50,3 +50,19 @@ def print_lab(lab: dict[str, Any]) -> None:
             words = [guest[key] or "" for key in ("name", "node", "vf", "device", "mac", "address")]
             guests.add_row(*words, str(guest["processes"]))
         console.print(guests)
+
+
+def print_bench(result: dict[str, Any]) -> None:
+    """Print what :func:`asap2.lab.bench.run.run` gives."""
+    title = f"Medians of {result['rounds']} interleaved rounds; in brackets, ratios to direct"
+    figures = table(title, "path", "TCP Gbit/s", "packets/s", "transactions/s", "CPU s/Gbit")
+    for name, path in result["paths"].items():
+        ratio = result["ratios"][name]
+        figures.add_row(
+            name,
+            f"{path['tcp_gbps']:.2f} ({ratio['tcp_gbps']:.2f})",
+            f"{path['packets_per_second']:.0f} ({ratio['packets_per_second']:.2f})",
+            f"{path['transactions_per_second']:.0f} ({ratio['transactions_per_second']:.2f})",
+            f"{path['cpu_seconds_per_gbit']:.3f} ({ratio['cpu_seconds_per_gbit']:.2f})",
+        )
+    Console().print(figures)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One measurement of one path, with iperf3 and sockperf."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from asap2.errors import Asap2Error
+from asap2.lab.background import Program
+from asap2.lab.bench.paths import TrafficPath
+from asap2.lab.cpu import machine_seconds
+from asap2.lab.execute import run
+
+TCP_SECONDS = 2
+SMALL_SECONDS = 1
+SMALL_BYTES = 18
+"""UDP payload of a small packet: with all headers and the frame check sequence 64 bytes, Ethernet's least."""
+PORT = 7777
+
+
+def measure(path: TrafficPath) -> dict[str, float]:
+    """All figures of one round: ``tcp_gbps`` and ``cpu_seconds_per_gbit`` of one TCP stream, ``packets_per_second`` of
+    small UDP packets that the receiver got, ``transactions_per_second`` of one small UDP packet there and one back."""
+    figures = tcp(path)
+    with Program(path.server, ["sockperf", "server", "-i", path.address, "-p", str(PORT)]) as server:
+        server.read_until("to block on socket")
+        return {**figures, **small_packets(path, server), **transactions(path)}
+
+
+def tcp(path: TrafficPath) -> dict[str, float]:
+    """One TCP stream; CPU seconds are those of the whole machine meanwhile, the two guests' included."""
+    with Program(path.server, ["iperf3", "--server", "--one-off"]) as server:
+        server.read_until("Server listening")
+        before = machine_seconds()
+        output = run(path.client, "iperf3", "--client", path.address, "--time", str(TCP_SECONDS), "--json")
+        spent = machine_seconds() - before
+    received = json.loads(output)["end"]["sum_received"]
+    gbit = received["bytes"] * 8 / 1e9
+    if not gbit:
+        raise Asap2Error(f"no TCP data came through the path {path.name}")
+    return {"tcp_gbps": received["bits_per_second"] / 1e9, "cpu_seconds_per_gbit": spent / gbit}
+
+
+def small_packets(path: TrafficPath, server: Program) -> dict[str, float]:
+    """Small UDP packets to the sockperf *server* as fast as one sender can."""
+    before = _udp_datagrams(server.process.pid)
+    output = _sockperf(path, "throughput")
+    received = _udp_datagrams(server.process.pid) - before
+    found = re.search(r"Total of \d+ messages sent in ([\d.]+) sec", output)
+    if not found:
+        raise Asap2Error(f"sockperf did not say how long it sent through the path {path.name}")
+    return {"packets_per_second": received / float(found[1])}
+
+
+def transactions(path: TrafficPath) -> dict[str, float]:
+    """One small UDP packet at a time, there and back."""
+    output = _sockperf(path, "ping-pong")
+    found = re.search(r"\[Valid Duration\] RunTime=([\d.]+) sec; SentMessages=\d+; ReceivedMessages=(\d+)", output)
+    if not found:
+        raise Asap2Error(f"sockperf got no answers through the path {path.name}")
+    return {"transactions_per_second": int(found[2]) / float(found[1])}
+
+
+def _sockperf(path: TrafficPath, kind: str) -> str:
+    where = ("-i", path.address, "-p", str(PORT))
+    return run(path.client, "sockperf", kind, *where, "-m", str(SMALL_BYTES), "-t", str(SMALL_SECONDS))
+
+
+def _udp_datagrams(pid: int) -> int:
+    """UDP datagrams that programs have received in the network namespace of process *pid* (netstat -su)."""
+    names, values = (line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines() if "Udp:" in line)
+    return int(values[names.index("InDatagrams")])
