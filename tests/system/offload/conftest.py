@@ -80,9 +80,14 @@ class Bench:
         return self.ok(node, f"ovs-appctl dpctl/dump-flows -m type={kind}").splitlines()
 
     def flow(self, node: str, *parts: str, kind: str = "offloaded") -> str:
-        """The one flow that holds every part."""
-        found = [flow for flow in self.flows(node, kind) if all(part in flow for part in parts)]
-        assert len(found) == 1, f"{len(found)} flows with {parts} in {node}:\n" + "\n".join(self.flows(node, kind))
+        """The one flow that holds every part; it may take a moment to be there."""
+        found: list[str] = []
+
+        def one() -> bool:
+            found[:] = [flow for flow in self.flows(node, kind) if all(part in flow for part in parts)]
+            return len(found) == 1
+
+        until(one, 5, f"{node} has not one flow with {parts}")
         return found[0]
 
     def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
