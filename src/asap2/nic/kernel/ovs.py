@@ -31,7 +31,7 @@ from asap2.nic.kernel.ovs_datapath import (
     InternalDevices,
     Vport,
 )
-from asap2.nic.kernel.ovs_extract import extract
+from asap2.nic.kernel.ovs_extract import extract, tunnel
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import OVS_TABLE, Counters
@@ -461,7 +461,7 @@ class OvsFace:
         def userspace(step: act.Userspace, frame: bytes) -> None:
             vport = dp.vports.get(in_port)
             if vport is not None:
-                self._upcall(dp, vport, frame, PACKET_ACTION, 0, step, 0)
+                self._upcall(dp, vport, frame, PACKET_ACTION, extract(frame, in_port), step, 0)
 
         act.execute(packet, steps, output, userspace)
 
@@ -480,7 +480,8 @@ class OvsFace:
                 continue
             cmd = PACKET_ACTION if is_action else PACKET_MISS
             packet = packet[: context.max_length or None]
-            self._upcall(dp, vport, packet, cmd, context.table & ~OVS_TABLE, step, context.skb_hash)
+            key = extract(packet, vport.number, context.table & ~OVS_TABLE, tunnel(context.fields))
+            self._upcall(dp, vport, packet, cmd, key, step, context.skb_hash)
 
     def _upcall(
         self,
@@ -488,11 +489,11 @@ class OvsFace:
         vport: Vport,
         packet: bytes,
         cmd: int,
-        recirc_id: int,
+        key: bytes,
         step: act.Userspace | None,
         packet_hash: int,
     ) -> None:
-        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, extract(packet, vport.number, recirc_id))
+        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, key)
         if step is not None and step.userdata is not None:
             body += attribute(PKT_USERDATA, step.userdata)
         body += attribute(PKT_HASH, _U64.pack(packet_hash)) + attribute(PKT_PACKET, packet)

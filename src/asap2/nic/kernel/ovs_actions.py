@@ -15,13 +15,29 @@ from dataclasses import dataclass
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attributes
-from asap2.nic.rules import OVS_TABLE, Action, Drop, Goto, Output, PopVlan, PushVlan, Truncate, Upcall
+from asap2.nic.kernel import ovs_key
+from asap2.nic.rules import (
+    OVS_TABLE,
+    Action,
+    Drop,
+    Goto,
+    Masked,
+    Output,
+    PopVlan,
+    PushVlan,
+    SetField,
+    SetTunnel,
+    Truncate,
+    Upcall,
+)
 
 OUTPUT: Final = 1
 USERSPACE: Final = 2
+SET: Final = 3
 PUSH_VLAN: Final = 4
 POP_VLAN: Final = 5
 RECIRC: Final = 7
+SET_MASKED: Final = 11
 TRUNC: Final = 13
 
 USERSPACE_PID: Final = 1
@@ -57,7 +73,7 @@ class Recirc:
     id: int
 
 
-Step = PortOutput | Userspace | Recirc | PushVlan | PopVlan | Truncate
+Step = PortOutput | Userspace | Recirc | PushVlan | PopVlan | Truncate | SetField | SetTunnel
 
 
 def _invalid(text: str) -> NetlinkError:
@@ -82,6 +98,8 @@ def parse(payload: bytes) -> Iterator[Step]:
             yield PushVlan(tci & 0xFFF, tci >> 13, tpid)
         elif kind == POP_VLAN and not value:
             yield PopVlan()
+        elif kind in (SET, SET_MASKED):
+            yield from _set(value, masked=kind == SET_MASKED)
         elif kind == RECIRC and len(value) == 4:
             yield Recirc(int.from_bytes(value, "little"))
         elif kind == TRUNC and len(value) == 4:
@@ -91,6 +109,66 @@ def parse(payload: bytes) -> Iterator[Step]:
             yield Truncate(length)
         else:
             raise _invalid(f"Unknown action type {kind}.")
+
+
+_REWRITES: Final[dict[int, tuple[tuple[str, int, int], ...]]] = {
+    ovs_key.ETHERNET: (("eth_src", 0, 6), ("eth_dst", 6, 6)),
+    ovs_key.IPV4: (("ip_src", 0, 4), ("ip_dst", 4, 4), ("ip_tos", 9, 1), ("ip_ttl", 10, 1)),
+    ovs_key.IPV6: (("ip_src", 0, 16), ("ip_dst", 16, 16), ("ip_tos", 37, 1), ("ip_ttl", 38, 1)),
+    ovs_key.TCP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
+    ovs_key.UDP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
+}
+"""Key attribute to (field, offset, octets) that a set action may rewrite."""
+_KEY_LENGTHS: Final = {
+    ovs_key.ETHERNET: 12,
+    ovs_key.IPV4: 12,
+    ovs_key.IPV6: 40,
+    ovs_key.TCP: 4,
+    ovs_key.UDP: 4,
+}
+
+
+def _set(value: bytes, *, masked: bool) -> Iterator[SetField | SetTunnel]:
+    """A set action: one key attribute, followed by its mask when *masked*."""
+    inner = [(kind & NLA_TYPE_MASK, bytes(data)) for kind, data in attributes(value)]
+    if len(inner) != 1:
+        raise _invalid("A set action takes one key.")
+    kind, data = inner[0]
+    if kind == ovs_key.TUNNEL and not masked:
+        yield _set_tunnel(data)
+        return
+    length = _KEY_LENGTHS.get(kind)
+    if length is None or len(data) != length * (2 if masked else 1):
+        raise _invalid(f"Set of key type {kind} is not supported by this datapath.")
+    key, mask = data[:length], data[length:] if masked else b"\xff" * length
+    rest = bytearray(mask)
+    for name, offset, octets in _REWRITES[kind]:
+        bits = int.from_bytes(mask[offset : offset + octets], "big")
+        rest[offset : offset + octets] = bytes(octets)
+        if bits:
+            yield SetField(name, Masked(int.from_bytes(key[offset : offset + octets], "big") & bits, bits))
+    if masked and any(rest):
+        raise _invalid(f"Set of all of key type {kind} is not supported by this datapath.")
+
+
+def _set_tunnel(data: bytes) -> SetTunnel:
+    found = ovs_key.tunnel_attributes(data)
+    destination = found.get(ovs_key.TUN_IPV4_DST) or found.get(ovs_key.TUN_IPV6_DST)
+    if destination is None:
+        raise _invalid("IP tunnel dst address not specified")
+    source = found.get(ovs_key.TUN_IPV4_SRC) or found.get(ovs_key.TUN_IPV6_SRC) or bytes(len(destination))
+    if not found.get(ovs_key.TUN_TTL, b"\0")[0]:
+        raise _invalid("IP tunnel TTL not specified.")
+    return SetTunnel(
+        int.from_bytes(found.get(ovs_key.TUN_ID, b""), "big"),
+        source,
+        destination,
+        found.get(ovs_key.TUN_TOS, b"\0")[0],
+        found[ovs_key.TUN_TTL][0],
+        int.from_bytes(found.get(ovs_key.TUN_TP_DST, b""), "big"),
+        ovs_key.TUN_CSUM in found,
+        ovs_key.TUN_DONT_FRAGMENT in found,
+    )
 
 
 def _userspace(value: bytes) -> Userspace:
@@ -144,3 +222,5 @@ def execute(
                 packet = packet[:12] + packet[16:]
         elif isinstance(step, Truncate):
             limit = step.length
+        elif isinstance(step, SetField | SetTunnel):
+            raise _invalid("Header rewrite of a single packet is not supported by this datapath.")

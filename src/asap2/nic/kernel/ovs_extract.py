@@ -16,12 +16,35 @@ _FRAGMENT_HEADER = 44
 _U32 = struct.Struct("=I")
 
 
-def metadata(in_port: int, recirc_id: int = 0, mark: int = 0) -> bytes:
+def tunnel(fields: dict[str, int]) -> bytes:
+    """The tunnel attribute of a packet that came out of one (fields ``tun_*``); empty for none (__ip_tun_to_nlattr)."""
+    destination = fields.get("tun_dst", 0)
+    if not destination:
+        return b""
+    version4 = destination < 1 << 32
+    length = 4 if version4 else 16
+    out = attribute(key.TUN_ID, fields.get("tun_id", 0).to_bytes(8, "big"))
+    for name, kind in (
+        ("tun_src", key.TUN_IPV4_SRC if version4 else key.TUN_IPV6_SRC),
+        ("tun_dst", key.TUN_IPV4_DST if version4 else key.TUN_IPV6_DST),
+    ):
+        if fields.get(name):
+            out += attribute(kind, fields[name].to_bytes(length, "big"))
+    if fields.get("tun_tos"):
+        out += attribute(key.TUN_TOS, bytes((fields["tun_tos"],)))
+    out += attribute(key.TUN_TTL, bytes((fields.get("tun_ttl", 0),)))
+    if fields.get("tun_tp_dst"):
+        out += attribute(key.TUN_TP_DST, fields["tun_tp_dst"].to_bytes(2, "big"))
+    return attribute(key.TUNNEL, out)
+
+
+def metadata(in_port: int, recirc_id: int = 0, mark: int = 0, tunnel_key: bytes = b"") -> bytes:
     """The attributes in front of the headers, in the kernel's order."""
     return (
         attribute(key.RECIRC_ID, _U32.pack(recirc_id))
         + attribute(key.DP_HASH, bytes(4))
         + attribute(key.PRIORITY, bytes(4))
+        + tunnel_key
         + attribute(key.IN_PORT, _U32.pack(in_port))
         + attribute(key.SKB_MARK, _U32.pack(mark))
         + attribute(key.CT_STATE, bytes(4))
@@ -31,12 +54,13 @@ def metadata(in_port: int, recirc_id: int = 0, mark: int = 0) -> bytes:
     )
 
 
-def extract(packet: bytes, in_port: int, recirc_id: int = 0) -> bytes:
-    """The nested key of *packet* (an Ethernet frame with its tags in line) received on datapath port *in_port*.
+def extract(packet: bytes, in_port: int, recirc_id: int = 0, tunnel_key: bytes = b"") -> bytes:
+    """The nested key of *packet* (an Ethernet frame with its tags in line) received on datapath port *in_port*, from
+    a tunnel when there is a *tunnel_key*.
 
     Headers that are cut short end the key where the kernel ends it: with zeros for the layer that is not there.
     """
-    out = metadata(in_port, recirc_id) + attribute(key.ETHERNET, packet[6:12] + packet[:6])
+    out = metadata(in_port, recirc_id, 0, tunnel_key) + attribute(key.ETHERNET, packet[6:12] + packet[:6])
     return out + _headers(packet, 12, 0)
 
 

@@ -73,6 +73,44 @@ _LENGTHS: Final[dict[int, int]] = {
 }
 """Length in bytes of each attribute of fixed size; another length is EINVAL, as in the kernel."""
 
+TUN_ID: Final = 0
+TUN_IPV4_SRC: Final = 1
+TUN_IPV4_DST: Final = 2
+TUN_TOS: Final = 3
+TUN_TTL: Final = 4
+TUN_DONT_FRAGMENT: Final = 5
+TUN_CSUM: Final = 6
+TUN_OAM: Final = 7
+TUN_TP_SRC: Final = 9
+TUN_TP_DST: Final = 10
+TUN_IPV6_SRC: Final = 12
+TUN_IPV6_DST: Final = 13
+TUNNEL_LENGTHS: Final[dict[int, int]] = {
+    TUN_ID: 8,
+    TUN_IPV4_SRC: 4,
+    TUN_IPV4_DST: 4,
+    TUN_TOS: 1,
+    TUN_TTL: 1,
+    TUN_DONT_FRAGMENT: 0,
+    TUN_CSUM: 0,
+    TUN_OAM: 0,
+    TUN_TP_SRC: 2,
+    TUN_TP_DST: 2,
+    TUN_IPV6_SRC: 16,
+    TUN_IPV6_DST: 16,
+}
+"""OVS_TUNNEL_KEY_ATTR_* and their lengths in bytes; flags have none."""
+_TUNNEL_FIELDS: Final = {
+    TUN_ID: "tun_id",
+    TUN_IPV4_SRC: "tun_src",
+    TUN_IPV4_DST: "tun_dst",
+    TUN_IPV6_SRC: "tun_src",
+    TUN_IPV6_DST: "tun_dst",
+    TUN_TOS: "tun_tos",
+    TUN_TTL: "tun_ttl",
+    TUN_TP_DST: "tun_tp_dst",
+}
+
 _VLAN_TYPES = (0x8100, 0x88A8)
 _FRAGS = {0: Frag.NONE, 1: Frag.IS_FRAGMENT | Frag.FIRST, 2: Frag.IS_FRAGMENT}
 """OVS_FRAG_TYPE_{NONE,FIRST,LATER} in the rule vocabulary."""
@@ -143,6 +181,28 @@ class _Builder:
         self.put(name, int.from_bytes(key, "big"), int.from_bytes(mask, "big"))
 
 
+def tunnel_attributes(payload: bytes) -> dict[int, bytes]:
+    """The attributes of a tunnel key by number; EINVAL for a wrong length, EOPNOTSUPP for tunnel options."""
+    found = {}
+    for kind, value in attributes(payload):
+        kind &= NLA_TYPE_MASK
+        if kind not in TUNNEL_LENGTHS:
+            raise NetlinkError(errno.EOPNOTSUPP, f"Tunnel attribute {kind} is not supported by this datapath.")
+        if len(value) != TUNNEL_LENGTHS[kind]:
+            raise _invalid(f"Tunnel attr {kind} has unexpected len {len(value)} expected {TUNNEL_LENGTHS[kind]}")
+        found[kind] = bytes(value)
+    return found
+
+
+def _tunnel(out: _Builder, key: bytes, mask: bytes | None) -> None:
+    values = tunnel_attributes(key)
+    masks = None if mask is None else tunnel_attributes(mask)
+    for kind, name in _TUNNEL_FIELDS.items():
+        value = values.get(kind)
+        if value is not None:
+            out.put_bytes(name, value, b"\xff" * len(value) if masks is None else masks.get(kind, bytes(len(value))))
+
+
 def _mask_of(mask: Level | None, kind: int, length: int) -> bytes:
     if mask is None:
         return b"\xff" * length
@@ -152,7 +212,8 @@ def _mask_of(mask: Level | None, kind: int, length: int) -> bytes:
 def to_match(key: Level, mask: Level | None) -> Match:
     """The match of a flow's key and mask (no mask: exact on all that the key names).
 
-    EINVAL where the key asks for what the datapath does not have (connection tracking, MPLS, NSH, tunnels so far).
+    EINVAL where the key asks for what the datapath does not have (connection tracking, MPLS, NSH). A tunnel's flags
+    are not matched.
     """
     out = _Builder()
     for kind in _ZERO_OR_REFUSE:
@@ -162,8 +223,8 @@ def to_match(key: Level, mask: Level | None) -> Match:
     for kind in _UNSUPPORTED:
         if kind in key.attrs:
             raise _invalid(f"Key type {kind} is not supported by this datapath.")
-    if key.attrs.get(TUNNEL):
-        raise _invalid("Tunnel keys are not supported by this datapath.")
+    if TUNNEL in key.attrs:
+        _tunnel(out, key.attrs[TUNNEL], mask.attrs.get(TUNNEL, b"") if mask is not None else None)
     if ethernet := key.attrs.get(ETHERNET):
         masked = _mask_of(mask, ETHERNET, 12)
         out.put_bytes("eth_src", ethernet[:6], masked[:6])
@@ -262,6 +323,7 @@ def _emit(key: Level, values: Level | None, *, is_mask: bool) -> bytes:
         (RECIRC_ID, 4),
         (DP_HASH, 4),
         (PRIORITY, 4),
+        (TUNNEL, 0),
         (IN_PORT, 4),
         (SKB_MARK, 4),
         (CT_STATE, 4),
@@ -269,6 +331,10 @@ def _emit(key: Level, values: Level | None, *, is_mask: bool) -> bytes:
         (CT_MARK, 4),
         (CT_LABELS, 16),
     ):
+        if kind == TUNNEL:
+            if TUNNEL in key.attrs:
+                out += attribute(TUNNEL, (values if values is not None else key).attrs.get(TUNNEL, b""))
+            continue
         if values is None:
             value = b"\xff" * length if kind in key.attrs else bytes(length)
         else:
