@@ -24,7 +24,11 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """The verb called *cmd_name*, or None."""
-        return importlib.import_module(f"asap2.cli.{cmd_name}").command if cmd_name in self.verbs else None
+        if cmd_name not in self.verbs:
+            return None
+        command = importlib.import_module(f"asap2.cli.{cmd_name}").command
+        command.name = cmd_name
+        return command
 
 
 def run(words: list[str], verbs: tuple[str, ...]) -> int:

@@ -77,6 +77,6 @@ def asap2(place: Layout) -> Asap2:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "asap2.cli.main", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     return run

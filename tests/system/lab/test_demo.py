@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo does the whole procedure, says so, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from asap2.lab.layout import Layout
+
+from .conftest import Asap2, Machine
+
+KEYS = {
+    "ok",
+    "steps",
+    "ping_loss_percent",
+    "packets_sent",
+    "representor_packets",
+    "offloaded_packets",
+    "tcp_gbps",
+    "cpu_percent",
+}
+
+
+@pytest.mark.slow
+def test_the_demo_shows_all_that_it_should_and_leaves_nothing(place: Layout, asap2: Asap2, tmp_path: Path) -> None:
+    before = Machine.look(place.root.name)
+    done = asap2("demo", "--report", str(tmp_path / "report.json"))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(report) == KEYS
+    assert report["ok"]
+    assert report["ping_loss_percent"] == 0
+    assert report["representor_packets"] == 1
+    assert report["offloaded_packets"] == report["packets_sent"] - 1
+    assert all(step["ok"] and step["rc"] == 0 for step in report["steps"])
+    assert {step["node"] for step in report["steps"]} == {"hv1", "hv2", "vm1", "vm2"}
+    assert all(report["tcp_gbps"][way] > 0 for way in ("software", "offloaded"))
+    assert set(report["cpu_percent"]) == {"vswitchd", "daemon"}
+    assert not place.root.exists()
+    assert Machine.look(place.root.name) == before
+
+
+def test_a_demo_beside_a_lab_is_refused(place: Layout, asap2: Asap2, tmp_path: Path) -> None:
+    place.root.mkdir()
+    try:
+        done = asap2("demo", "--report", str(tmp_path / "report.json"))
+    finally:
+        place.root.rmdir()
+    assert done.returncode == 1
+    assert done.stderr == "asap2: a lab is up already, or half up; `asap2 lab down` takes it down\n"
+    assert not json.loads((tmp_path / "report.json").read_text())["ok"]
