@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boots Debian's user-mode-linux as a process, gives it cases, and reads what a real kernel did with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple
+
+from tests.system.realkernel import guest
+
+PROGRAM: Final = "linux.uml"
+MEMORY_MB: Final = 192
+_NEEDED_SHM: Final = 2 * MEMORY_MB << 20
+_CONSOLE_LINES: Final = 15
+
+Message = tuple[int, int, bytes]
+"""Type, flags and payload of a netlink message."""
+Ask = tuple[Literal["ask"], int, int, bytes]
+"""A netlink request: type, flags, payload."""
+Send = tuple[Literal["send"], int, bytes]
+"""A frame that comes in by a port."""
+Step = Ask | Send
+Case = Sequence[Step]
+
+
+class Capture(NamedTuple):
+    """A frame that came out: out of a port, or (``passed``) of the port's filters towards the network stack."""
+
+    port: int
+    passed: bool
+    frame: bytes
+
+
+class Result(NamedTuple):
+    """What the kernel did with a case: its answer to each request, and the frames that came out, in order."""
+
+    answers: list[list[Message]]
+    captures: list[Capture]
+
+
+class KernelError(RuntimeError):
+    """The kernel did not boot, or did not do every case."""
+
+
+class Kernel:
+    """One boot of the kernel, which does *cases*; a context manager. It runs beside this process until asked."""
+
+    def __init__(self, cases: Sequence[Case], *, time_limit: float = 60) -> None:
+        self._count = len(cases)
+        self._time_limit = time_limit
+        program = shutil.which(PROGRAM)
+        if program is None:
+            raise KernelError(f"{PROGRAM} is not there: install Debian's package user-mode-linux (make setup does)")
+        self._directory = tempfile.TemporaryDirectory(prefix="asap2-realkernel-")
+        path = Path(self._directory.name)
+        with (path / "cases").open("wb") as out:
+            for case in cases:
+                pickle.dump(list(case), out)
+        self._console = path / "console"
+        command = ["setpriv", "--pdeathsig", "TERM", program, f"mem={MEMORY_MB}M", f"uml_dir={path}/", "quiet"]
+        command += ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1"]
+        command += ["init=/usr/bin/python3", "--", "-S", "-E", "-B", guest.__file__, str(path)]
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        if not _has_room("/dev/shm"):
+            environment["TMPDIR"] = str(path)
+        with self._console.open("wb") as console:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the kernel and remove its files."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # its helpers, which outlive it when it is killed
+        self._process.wait()
+        self._directory.cleanup()
+
+    def results(self) -> list[Result]:
+        """Wait for the end of the cases. :class:`KernelError` says in one sentence what went wrong."""
+        try:
+            self._process.wait(self._time_limit)
+        except subprocess.TimeoutExpired:
+            raise self._error(f"did not finish {self._count} cases in {self._time_limit:.0f} s") from None
+        found = []
+        results = Path(self._directory.name) / "results"
+        if not results.exists():
+            raise self._error("did not start the cases")
+        with results.open("rb") as stream:
+            while True:
+                try:
+                    kind, *rest = pickle.load(stream)
+                except EOFError:
+                    break
+                if kind != "case":
+                    raise KernelError(f"the kernel's program failed in case {len(found)}: {rest[0]}")
+                found.append(_result(*rest))
+        if len(found) != self._count:
+            raise self._error(f"did {len(found)} of {self._count} cases")
+        return found
+
+    def _error(self, what: str) -> KernelError:
+        lines = self._console.read_text(errors="replace").strip().splitlines()
+        return KernelError("\n".join([f"{PROGRAM} {what}; its last words:", *lines[-_CONSOLE_LINES:]]))
+
+
+def run(cases: Sequence[Case]) -> list[Result]:
+    """What the kernel does with *cases*, in one boot."""
+    with Kernel(cases) as kernel:
+        return kernel.results()
+
+
+def _has_room(directory: str) -> bool:
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize >= _NEEDED_SHM
+
+
+def _result(answers: list[list[Message]], captures: list[tuple[int, tuple[int, int] | None, bytes]]) -> Result:
+    return Result(answers, [_capture(*one) for one in captures])
+
+
+def _capture(ifindex: int, tag: tuple[int, int] | None, frame: bytes) -> Capture:
+    if tag is not None:
+        frame = frame[:12] + tag[0].to_bytes(2, "big") + tag[1].to_bytes(2, "big") + frame[12:]
+    passed = ifindex >= guest.BOND
+    return Capture(ifindex - (guest.BOND if passed else guest.FAR), passed, frame)
+
+
+def ask(kind: int, flags: int, payload: bytes) -> Ask:
+    """A step that asks."""
+    return ("ask", kind, flags, payload)
+
+
+def send(port: int, frame: bytes) -> Send:
+    """A step that sends."""
+    return ("send", port, frame)
+
+
+def is_dump(step: Any) -> bool:
+    """Whether the step asks for a dump."""
+    return step[0] == "ask" and bool(step[2] & 0x300) and step[1] & 3 == 2
