@@ -33,7 +33,7 @@ def print_lab(lab: dict[str, Any]) -> None:
         start = (node["name"], daemon, str(node["processes"]))
         for nic in node["nics"]:
             netdevs, addresses = "\n".join(nic["netdevs"]), "\n".join(nic["netdevs"].values())
-            nodes.add_row(*start, nic["name"], nic["model"], netdevs, addresses, f"0 to {nic['total_vfs']}")
+            nodes.add_row(*start, nic["name"], nic["model"], netdevs, addresses, f"up to {nic['total_vfs']}")
             start = ("", "", "")
         if not node["nics"]:
             nodes.add_row(*start, "none")
