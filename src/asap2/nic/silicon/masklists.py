@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from bisect import bisect_right
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from asap2.nic.silicon.layout import Layout
 
 @dataclass(eq=False, slots=True)
 class MaskNode:
-    """One mask of a list: record *index*, *rules* how many rules have it."""
+    """One mask of a list: record *index*, *rules* how many rules have it; *union*: the record of the list's union with
+    it, until it is linked, where that is a new one."""
 
     index: int
     priority: int
@@ -22,6 +24,7 @@ class MaskNode:
     head: Head
     rules: int = 0
     linked: bool = False
+    union: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +45,9 @@ class MaskLists:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._heads = Indices(len(layout.heads), "pairs of table and port", layout.grace_period)
+        # Never more than head_of has room for: linking a list must not fail.
+        limit = min(len(layout.heads), layout.head_of.max_entries + 1)
+        self._heads = Indices(limit, "pairs of table and port", layout.grace_period)
         self._nodes = Indices(len(layout.nodes), "masks", layout.grace_period)
         self._by_place: dict[tuple[int, int], Head] = {}
 
@@ -56,36 +61,50 @@ class MaskLists:
         head = self._by_place.get((table, in_port)) or self._new_head(table, in_port)
         node = head.by_mask.get((priority, mask))
         if node is None:
-            try:
-                if len(head.nodes) >= maps.MAX_MASKS:
-                    raise OSError(errno.ENOSPC, f"a table has at most {maps.MAX_MASKS} masks for one port")
-                node = MaskNode(self._nodes.take(), priority, mask, head)
-            except OSError:
-                self._forget_if_empty(head)
-                raise
-            record = self._layout.nodes[node.index]
-            record.head, record.priority = head.index, priority
-            record.mask[:] = mask
+            node = self._new_node(head, priority, mask)
             head.by_mask[priority, mask] = node
         node.rules += 1
         return node
 
+    def _new_node(self, head: Head, priority: int, mask: bytes) -> MaskNode:
+        taken: list[int] = []
+        try:
+            if len(head.nodes) >= maps.MAX_MASKS:
+                raise OSError(errno.ENOSPC, f"a table has at most {maps.MAX_MASKS} masks for one port")
+            taken.append(self._nodes.take())
+            node = MaskNode(taken[0], priority, mask, head)
+            union = head.union | int.from_bytes(mask, "big")
+            if union != head.union or not head.merged:
+                taken.append(self._nodes.take())
+                node.union = self._union_record(taken[1], head, union)
+        except OSError:
+            for index in taken:
+                self._nodes.give(index)
+            self._forget_if_empty(head)
+            raise
+        record = self._layout.nodes[node.index]
+        record.head, record.priority = head.index, priority
+        record.mask[:] = mask
+        return node
+
     def publish(self, node: MaskNode) -> None:
-        """After a rule was added under *node*: let packets find it."""
+        """After a rule was added under *node*: let packets find it. This cannot fail."""
         head = node.head
         if not node.linked:
+            new = not head.merged
+            if node.union:
+                self._set_union(head, head.union | int.from_bytes(node.mask, "big"), node.union)
+                node.union = 0
             at = bisect_right(head.nodes, node.priority, key=lambda n: n.priority)
-            following = head.nodes[at].index if at < len(head.nodes) else 0
-            self._layout.nodes[node.index].next = following
-            if not head.merged:
-                self._layout.head_of.update(
-                    bytes(maps.word(head.table) + maps.word(head.in_port)), maps.word(head.index)
-                )
-            self._set_union(head, head.union | int.from_bytes(node.mask, "big"))
+            self._layout.nodes[node.index].next = head.nodes[at].index if at < len(head.nodes) else 0
             self._link(head, at, node.index)
             head.nodes.insert(at, node)
             node.linked = True
-        self._layout.heads[head.index].generation = self._layout.next_generation()
+            self._layout.heads[head.index].generation = self._layout.next_generation()
+            if new:
+                self._layout.head_of.update(maps.word(head.table) + maps.word(head.in_port), maps.word(head.index))
+        else:
+            self._layout.heads[head.index].generation = self._layout.next_generation()
 
     def drop(self, node: MaskNode) -> None:
         """After a rule was removed from under *node*, or was not added after all."""
@@ -93,6 +112,8 @@ class MaskLists:
         node.rules -= 1
         if not node.rules:
             del head.by_mask[node.priority, node.mask]
+            if node.union:
+                self._nodes.give(node.union)
             if node.linked:
                 at = head.nodes.index(node)
                 self._link(head, at, self._layout.nodes[node.index].next)
@@ -101,11 +122,17 @@ class MaskLists:
             if self._forget_if_empty(head):
                 return
             if node.linked:
-                union = 0
-                for other in head.nodes:
-                    union |= int.from_bytes(other.mask, "big")
-                self._set_union(head, union)
+                self._narrow(head)
         self._layout.heads[head.index].generation = self._layout.next_generation()
+
+    def _narrow(self, head: Head) -> None:
+        """Take out of the union what no mask needs any more, if there is room: the cache serves more packets then."""
+        union = 0
+        for node in head.nodes:
+            union |= int.from_bytes(node.mask, "big")
+        if union != head.union:
+            with contextlib.suppress(OSError):
+                self._set_union(head, union, self._union_record(self._nodes.take(), head, union))
 
     def _link(self, head: Head, at: int, index: int) -> None:
         """Let what precedes position *at* point to node *index*."""
@@ -114,15 +141,15 @@ class MaskLists:
         else:
             self._layout.heads[head.index].first = index
 
-    def _set_union(self, head: Head, union: int) -> None:
-        if head.merged and union == head.union:
-            return
-        old, head.merged = head.merged, self._nodes.take()
-        head.union = union
-        record = self._layout.nodes[head.merged]
+    def _union_record(self, index: int, head: Head, union: int) -> int:
+        record = self._layout.nodes[index]
         record.next, record.head, record.priority = 0, head.index, 0
         record.mask[:] = union.to_bytes(maps.FIELDS_SIZE, "big")
-        self._layout.heads[head.index].merged = head.merged
+        return index
+
+    def _set_union(self, head: Head, union: int, index: int) -> None:
+        old, head.merged, head.union = head.merged, index, union
+        self._layout.heads[head.index].merged = index
         if old:
             self._nodes.give(old)
 

@@ -84,7 +84,7 @@ def test_a_cut_comes_back_whatever_it_is_for() -> None:
         ([SetField("ip_ttl", Masked(1, 255))], "SetField is not supported"),
         ([Decap(), Output(1)], "Decap is not supported"),
         ([Encap("vxlan", 1, bytes(4), bytes(4))], "Encap is not supported"),
-        ([Output(1)] * 65, "65 actions are more than the 64"),
+        ([Output(1)] * 513, "513 actions are more than the 512"),
         ([Drop(), Output(1)], "drop must be the last action"),
         ([PushVlan(4096)], "VLAN id 4096 with priority 0 is out of range"),
         ([PushVlan(1, tpid=0x9100)], "VLAN ethertype 0x9100 is not supported"),
