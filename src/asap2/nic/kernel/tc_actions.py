@@ -60,6 +60,10 @@ class Listed:
     cookie: bytes | None
     flags: ta.Bitfield32 | None
     options: tuple[tuple[str, Any], ...]
+    reached: bool = True
+    """Whether no action before it ends the list."""
+    drops: bool = False
+    """Whether it is a gact that counts its packets as dropped."""
 
 
 def _unsupported(text: str) -> NetlinkError:
@@ -84,7 +88,9 @@ def parse(actions: Attrs, next_index: Callable[[str, int], int]) -> tuple[tuple[
             raise _unsupported(f"TC action {kind} is not supported")
         translated, verdict, kept = _one(kind, options, next_index)
         flags = action.get("flags")
-        listed.append(Listed(kind, action.get("cookie"), flags if flags and flags.value else None, kept))
+        flags = flags if flags and flags.value else None
+        drops = kind == "gact" and verdict == ta.TC_ACT_SHOT
+        listed.append(Listed(kind, action.get("cookie"), flags, kept, not done, drops))
         if done:
             continue
         steps += translated
@@ -197,20 +203,17 @@ def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
     vid = options.get("push_vlan_id")
     if vid is None:
         raise NetlinkError(errno.EINVAL)
-    if vid > 0xFFF:
+    if vid >= 0xFFF:
         raise NetlinkError(errno.ERANGE)
     protocol = options.get("push_vlan_protocol", 0x8100)
     if protocol not in (0x8100, 0x88A8):
         raise NetlinkError(errno.EPROTONOSUPPORT)
     priority = options.get("push_vlan_priority", 0) & 7
     make = PushVlan if parms.v_action == ta.TCA_VLAN_ACT_PUSH else ModifyVlan
-    kept_options = (
-        ("parms", kept),
-        ("push_vlan_id", vid),
-        ("push_vlan_protocol", protocol),
-        ("push_vlan_priority", priority),
-    )
-    return [make(vid, priority, protocol)], parms.action, kept_options
+    back: list[tuple[str, Any]] = [("parms", kept), ("push_vlan_id", vid), ("push_vlan_protocol", protocol)]
+    if make is PushVlan or "push_vlan_priority" in options:
+        back.append(("push_vlan_priority", priority))
+    return [make(vid, priority, protocol)], parms.action, tuple(back)
 
 
 def to_rule(steps: tuple[Step, ...], output: Callable[[Mirred], int], trap: Callable[[], Action]) -> tuple[Action, ...]:
@@ -230,12 +233,13 @@ def to_rule(steps: tuple[Step, ...], output: Callable[[Mirred], int], trap: Call
 
 def dump(listed: tuple[Listed, ...], state: ActionState, *, terse: bool) -> list[dict[str, Any]]:
     """The actions as the kernel gives them back, with counters and times."""
-    counters = state.counters
-    basic = ta.Basic(counters.bytes, counters.packets & 0xFFFFFFFF)
-    hardware = basic if state.in_hw else ta.Basic(0, 0)
-    stats = {"basic": basic, "basic_hw": hardware, "queue": ta.Queue()}
+    none = ta.Basic(0, 0)
+    counted = ta.Basic(state.counters.bytes, state.counters.packets & 0xFFFFFFFF)
     out = []
     for action in listed:
+        basic = counted if action.reached else none
+        queue = ta.Queue(drops=basic.packets if action.drops else 0)
+        stats = {"basic": basic, "basic_hw": basic if state.in_hw else none, "queue": queue}
         entry: dict[str, Any] = {"kind": action.kind, "stats": stats}
         if action.cookie is not None:
             entry["cookie"] = action.cookie

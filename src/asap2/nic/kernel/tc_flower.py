@@ -91,7 +91,7 @@ class _Keys:
         self.values: dict[str, tuple[int, int]] = {}
 
     def masked(self, name: str) -> tuple[int, int]:
-        """Value and mask of a key with a mask attribute; (0, 0) for none."""
+        """Value, as it was given, and mask of a key with a mask attribute; (0, 0) for none."""
         found = self.values.get(name)
         if found is not None:
             return found
@@ -105,7 +105,7 @@ class _Keys:
             mask = (1 << 8 * width) - 1
         else:
             mask = int.from_bytes(mask_raw, "big") if isinstance(mask_raw, bytes) else int(mask_raw)
-        self.values[name] = (value & mask, mask)
+        self.values[name] = (value, mask)
         return self.values[name]
 
 
@@ -129,10 +129,10 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
         _arp(keys, fields, dump)
     _tunnel(keys, options, fields, dump)
     value, mask = keys.masked("key_flags")
+    mask &= 3
     if mask:
-        if mask & 3:
-            fields["ip_frag"] = Masked(value & 3, mask & 3)
-        dump += [("key_flags", value), ("key_flags_mask", mask)]
+        fields["ip_frag"] = Masked(value & mask, mask)
+        dump += [("key_flags", value & mask), ("key_flags_mask", mask)]
     identity = tuple(sorted((name, masked.value, masked.mask) for name, masked in fields.items()))
     return FlowerKey(Match(**fields), tuple(dump), identity)
 
