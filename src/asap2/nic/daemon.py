@@ -7,6 +7,7 @@ be killed at any time: the silicon forwards on, and the next one takes up the st
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -213,6 +214,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, stop)
     daemon.selector.register(wakeup_read, selectors.EVENT_READ, lambda _mask: os.read(wakeup_read, 64))
     daemon.start()
+    gc.freeze()  # what is there by now stays: no need to look through it again while a packet waits
     (daemon.run_dir / "ready").write_text(str(os.getpid()))
     daemon.run()
     daemon.close()
