@@ -8,9 +8,10 @@ directory. The bundle must be on a private mount (mount_namespaces(7): a mount n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,27 @@ def create(bundle: Path, kinds: Iterable[str], inside: Callable[[], object]) -> 
 
     In a new mount namespace no mount tells the machine's, though what the machine unmounts goes there too; its root is
     this process's root, also in a chroot.
+
+    A mount namespace can be kept only in one with a smaller number (mount_namespaces(7): "to avoid circularities").
+    Linux numbers namespaces from a range for each processor since 6.18 (DEFINE_COOKIE in kernel/nstree.c), so inside a
+    container a new one may have the smaller number: it is made anew on each processor until one is right.
     """
-    kinds = [kind for kind in KINDS if kind in kinds]
-    flags = sum(KINDS[kind] for kind in kinds)
+    wanted = [kind for kind in ("mnt", "net", "uts") if kind in kinds]
     bundle.mkdir(parents=True, exist_ok=True)
+    if not any(_create(bundle, wanted, inside, processor) for processor in sorted(os.sched_getaffinity(0))):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(bundle))
+
+
+def _create(bundle: Path, kinds: Sequence[str], inside: Callable[[], object], processor: int) -> bool:
+    """Do so with namespaces made on *processor*; False when the mount namespace, kept first, cannot be kept."""
     ours, theirs = socket.socketpair()
 
     def populate() -> None:
         ours.close()
-        unshare(flags)
+        processors = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {processor})
+        unshare(sum(KINDS[kind] for kind in kinds))
+        os.sched_setaffinity(0, processors)
         if "mnt" in kinds:
             own_the_mounts()
         theirs.send(b"made")
@@ -52,12 +65,21 @@ def create(bundle: Path, kinds: Iterable[str], inside: Callable[[], object]) -> 
     with ours:
         child = Child(populate)
         theirs.close()
-        if ours.recv(8):
-            for kind in kinds:
-                (bundle / kind).touch()
-                bind(f"/proc/{child.pid}/ns/{kind}", bundle / kind)
-            ours.send(b"kept")
-        child.result()
+        kept = False
+        try:
+            if ours.recv(8):
+                for kind in kinds:
+                    (bundle / kind).touch()
+                    bind(f"/proc/{child.pid}/ns/{kind}", bundle / kind)
+                kept = True
+                ours.send(b"kept")
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            ours.shutdown(socket.SHUT_WR)
+            child.result()
+        return kept
 
 
 def own_the_mounts() -> None:
