@@ -43,7 +43,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	}
 	if (flags & PORT_INGRESS)
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
-	if (flags & PORT_PEER && w->hook == HOOK_INGRESS) {
+	if (flags & PORT_PEER && !w->egress) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
 		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
@@ -113,7 +113,7 @@ static __always_inline int pass(struct work *w)
 		trace(skb, EVENT_PASS, 0, w->table, 0);
 		return TCX_PASS;
 	}
-	if (w->hook == HOOK_EGRESS)
+	if (w->egress)
 		return TCX_DROP;
 	if (w->in->flags & PORT_PEER_ANY) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -308,48 +308,46 @@ next_stage:
 	return 1;
 }
 
-static __always_inline int run(struct __sk_buff *skb, u32 hook)
+SEC("tc")
+int eswitch(struct __sk_buff *skb)
 {
-	struct dev dev = { .ifindex = skb->ifindex, .hook = hook };
+	u32 ifindex = skb->ifindex, zero = 0, *slot, at;
+	struct config *c;
 	struct work w;
-	u32 *slot, at;
 
 	if (constants.tracing) {
-		u32 zero = 0;
-		struct config *c = bpf_map_lookup_elem(&config, &zero);
-
-		if (c) {
-			dev.hook = hook = c->test_hook;
-			dev.ifindex = c->test_ifindex;
-			/* BPF_PROG_TEST_RUN takes no packet that ends in its IP header, and no tags in metadata. */
-			if (c->test_len)
-				bpf_skb_change_tail(skb, c->test_len, 0);
-			if (c->test_tpid)
-				bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
-		}
-	} else if (hook == HOOK_EGRESS && skb->mark == SELF_MARK) {
-		return TCX_NEXT;
+		c = bpf_map_lookup_elem(&config, &zero);
+		if (!c)
+			return TCX_NEXT;
+		ifindex = c->test_ifindex;
+		/* BPF_PROG_TEST_RUN takes no packet that ends in its IP header, and no tags in metadata. */
+		if (c->test_len)
+			bpf_skb_change_tail(skb, c->test_len, 0);
+		if (c->test_tpid)
+			bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
 	}
-	slot = bpf_map_lookup_elem(&devs, &dev);
+	slot = bpf_map_lookup_elem(&devs, &ifindex);
 	if (!slot)
 		return TCX_NEXT;
 	at = READ_ONCE(*slot);
 	__builtin_memset(&w, 0, sizeof(w));
 	w.skb = skb;
-	w.hook = hook;
 	w.in = bpf_map_lookup_elem(&ports, &at);
 	if (!w.in)
 		return TCX_NEXT;
-	if (w.in->ifindex != dev.ifindex || w.in->hook != hook || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
+	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
+	w.egress = w.in->flags & PORT_INTERNAL;
+	if (w.egress && skb->mark == SELF_MARK)
+		return TCX_NEXT;
+	if (w.in->ifindex != ifindex || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
 		return drop(&w, DROP_IN_PORT);
 	if (skb->len < 14)
 		return drop(&w, DROP_SHORT);
-	if (hook == HOOK_EGRESS && !constants.tracing) {
-		/* Taps and counters of the port see the packet; the original takes the pipeline. */
+	if (w.egress && !constants.tracing) {
 		u32 mark = skb->mark;
 
 		skb->mark = SELF_MARK;
-		bpf_clone_redirect(skb, dev.ifindex, 0);
+		bpf_clone_redirect(skb, ifindex, 0);
 		skb->mark = mark;
 	}
 	if (!w.in->n_tables)
@@ -357,18 +355,6 @@ static __always_inline int run(struct __sk_buff *skb, u32 hook)
 	w.table = w.in->tables[0];
 	bpf_loop(LOOKUPS + 1, step, &w, 0);
 	return w.verdict;
-}
-
-SEC("tc")
-int esw_ingress(struct __sk_buff *skb)
-{
-	return run(skb, HOOK_INGRESS);
-}
-
-SEC("tc")
-int esw_egress(struct __sk_buff *skb)
-{
-	return run(skb, HOOK_EGRESS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -42,7 +42,6 @@ typedef __u64 u64;
 /* enum tcx_action_base; not in the headers of Linux 6.1 */
 enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2 };
 
-enum hook { HOOK_INGRESS, HOOK_EGRESS };
 enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
 		 PORT_KNOWN = 32 /* user space's: the slot is taken */ };
 enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
@@ -84,16 +83,11 @@ struct key {
 	u64 w[WORDS];
 };
 
-struct dev {
-	u32 ifindex, hook;
-};
-
 struct port {
-	u32 id, ifindex, hook, flags;
-	u32 miss, miss_slot, n_tables, tables[TABLES];
+	u32 id, ifindex, flags, miss;
+	u32 miss_slot, n_tables, tables[TABLES];
 	u8 mac[6];
 	u16 kind;	/* user space's */
-	u32 unused;
 };
 
 struct head_id {
@@ -157,7 +151,7 @@ struct config {
 	u32 upcall_ifindex, unused;
 	u64 generation;	/* user space's: the last that was given out */
 	u32 traced, test_len;
-	u32 test_hook, test_ifindex, test_tpid, test_tci;
+	u32 test_ifindex, test_tpid, test_tci, unused2;
 	u32 max_rules, shards;	/* user space's */
 };
 
@@ -173,7 +167,7 @@ struct trace {
 #define MMAPPED(name_, type_, size_) struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(map_flags, BPF_F_MMAPABLE); \
 	__uint(max_entries, size_); __type(key, u32); __type(value, type_); } name_ SEC(".maps")
 
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct dev); __type(value, u32); }
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, u32); __type(value, u32); }
 	devs SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct head_id); __type(value, u32); }
 	head_of SEC(".maps");
@@ -213,7 +207,7 @@ struct work {
 	struct __sk_buff *skb;
 	struct port *in;
 	union packed p;
-	u32 hook, parsed;
+	u32 egress, parsed;
 	u32 table, stage;
 	u32 node, rule, probes;
 	u32 cell, sent, max_len;

@@ -12,7 +12,7 @@ from typing import Any
 from asap2.nic.silicon import loader, maps
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
-INGRESS, EGRESS = "esw_ingress", "esw_egress"
+PROGRAM = "eswitch"
 
 _CACHE_ENTRIES = 65536
 _MAX_SHARDS = 16
@@ -32,7 +32,7 @@ class Layout:
             return loader.Map(loader.pinned(directory / name), name)
 
         self.directory = directory
-        self.programs = {"ingress": loader.pinned(directory / INGRESS), "egress": loader.pinned(directory / EGRESS)}
+        self.program = loader.pinned(directory / PROGRAM)
         self.devs = opened("devs")
         self.head_of = opened("head_of")
         self.keys = opened("keys")
@@ -77,7 +77,7 @@ class Layout:
     def close(self) -> None:
         """Close the file descriptors. What is pinned works on."""
         every = [self.devs, self.head_of, self.keys, self.stats, self._grace, *self._arrays.values()]
-        for fd in (*self.programs.values(), *(m.fd for m in every)):
+        for fd in (self.program, *(m.fd for m in every)):
             os.close(fd)
 
 
@@ -109,7 +109,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "traces": 1024 if tracing else 1,
             "grace": None,
         },
-        (INGRESS, EGRESS),
+        (PROGRAM,),
         constants,
     )
     layout = Layout(directory)

@@ -33,7 +33,6 @@ UPCALL_SLOTS = 8192
 UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
-HOOK_INGRESS, HOOK_EGRESS = 0, 1
 PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN = 1, 2, 4, 8, 16, 32
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
@@ -80,20 +79,11 @@ def number(data: bytes) -> int:
     return int.from_bytes(data[:4], sys.byteorder)
 
 
-class DevKey(ctypes.Structure):
-    """Key of ``devs``."""
-
-    ifindex: int
-    hook: int
-    _fields_ = [("ifindex", u32), ("hook", u32)]
-
-
 class PortRecord(ctypes.Structure):
     """``struct port``."""
 
     id: int
     ifindex: int
-    hook: int
     flags: int
     miss: int
     miss_slot: int
@@ -104,7 +94,6 @@ class PortRecord(ctypes.Structure):
     _fields_ = [
         ("id", u32),
         ("ifindex", u32),
-        ("hook", u32),
         ("flags", u32),
         ("miss", u32),
         ("miss_slot", u32),
@@ -112,7 +101,6 @@ class PortRecord(ctypes.Structure):
         ("tables", u32 * MAX_TABLES),
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
-        ("unused", u32),
     ]
 
 
@@ -220,7 +208,6 @@ class ConfigRecord(ctypes.Structure):
     generation: int
     traced: int
     test_len: int
-    test_hook: int
     test_ifindex: int
     test_tpid: int
     test_tci: int
@@ -232,10 +219,10 @@ class ConfigRecord(ctypes.Structure):
         ("generation", u64),
         ("traced", u32),
         ("test_len", u32),
-        ("test_hook", u32),
         ("test_ifindex", u32),
         ("test_tpid", u32),
         ("test_tci", u32),
+        ("unused2", u32),
         ("max_rules", u32),
         ("shards", u32),
     ]

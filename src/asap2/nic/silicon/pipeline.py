@@ -25,7 +25,7 @@ from asap2.nic.silicon.events import (
     UpcallKind,
 )
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import INGRESS, Layout, create
+from asap2.nic.silicon.layout import PROGRAM, Layout, create
 from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.masklists import MaskLists, MaskNode
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
@@ -83,7 +83,7 @@ class Pipeline:
         of two, sizes each CPU's exact-match cache. Raises :class:`OSError` with one sentence.
         """
         pin_dir.mkdir(parents=True, exist_ok=True)
-        if not (pin_dir / INGRESS).exists() or not (pin_dir / "grace").exists():
+        if not (pin_dir / PROGRAM).exists() or not (pin_dir / "grace").exists():
             loader.unpin_all(pin_dir)
             try:
                 create(pin_dir, max_rules, tracing, cache_entries)
@@ -115,20 +115,20 @@ class Pipeline:
     def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress") -> None:
         """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
 
-        Where it runs there already it goes on undisturbed.
+        A device is read at egress when its port is :attr:`PortKind.INTERNAL`, at ingress otherwise. Where the program
+        runs already it goes on undisturbed.
         """
         path = self._link_path(ifindex, hook)
-        program = self._layout.programs[hook]
         if path.exists():
             link = loader.pinned(path)
             try:
                 if loader.link_is_attached(link):
-                    loader.update_link(link, program)
+                    loader.update_link(link, self._layout.program)
                     return
             finally:
                 os.close(link)
             path.unlink()
-        link = loader.attach_tcx(program, ifindex, hook, netns)
+        link = loader.attach_tcx(self._layout.program, ifindex, hook, netns)
         try:
             loader.pin(link, path)
         finally:
@@ -340,13 +340,12 @@ class Pipeline:
         """
         config = self._layout.config
         config.traced = 0
-        config.test_hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
         config.test_ifindex = port.ifindex
         config.test_tpid, config.test_tci = tag or (0, 0)
         # The kernel takes no packet that ends in its IP header, so a short one is cut in the program.
         config.test_len = len(packet) if len(packet) < _TEST_RUN_MINIMUM else 0
         packet = packet.ljust(_TEST_RUN_MINIMUM, b"\0")
-        loader.run_on(self._layout.programs["ingress"], packet, gso_segs=gso_segs)
+        loader.run_on(self._layout.program, packet, gso_segs=gso_segs)
         return [self._event(self._layout.traces[at]) for at in range(min(config.traced, len(self._layout.traces)))]
 
     def traced_fields(self) -> dict[str, int]:

@@ -62,14 +62,12 @@ class PortSlots:
         slot = self.refer(port.id)
         record = self._layout.ports[slot]
         miss_slot = self.refer(port.miss_port) if port.miss is Miss.REDIRECT else 0
-        hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
         tables = tuple(port.tables) + (0,) * (MAX_TABLES - len(port.tables))
-        if old and (old.ifindex, record.hook) != (port.ifindex, hook):
+        if old and (old.ifindex, old.kind) != (port.ifindex, port.kind):
             record.flags &= ~maps.PORT_ENABLED
             self._forget_device(old)
         changes = {
             "kind": int(port.kind),
-            "hook": hook,
             "ifindex": port.ifindex,
             "miss_slot": miss_slot,
             "miss": int(port.miss),
@@ -84,7 +82,7 @@ class PortSlots:
             if getattr(record, name) != value:
                 setattr(record, name, value)
         if port.ifindex and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
-            self._layout.devs.update(bytes(maps.DevKey(port.ifindex, hook)), maps.word(slot))
+            self._layout.devs.update(maps.word(port.ifindex), maps.word(slot))
         self._ports[port.id] = port
         if old:
             self._release_references(old)
@@ -106,8 +104,7 @@ class PortSlots:
     def _forget_device(self, port: Port) -> None:
         if not port.ifindex:
             return
-        hook = maps.HOOK_EGRESS if port.kind is PortKind.INTERNAL else maps.HOOK_INGRESS
-        key = bytes(maps.DevKey(port.ifindex, hook))
+        key = maps.word(port.ifindex)
         slot = self._layout.devs.lookup(key)
         if slot is not None and self.id_of(maps.number(slot)) == port.id:
             self._layout.devs.delete(key)

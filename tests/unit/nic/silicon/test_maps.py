@@ -105,7 +105,7 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("record", "size"),
     [
-        (maps.PortRecord, 56),
+        (maps.PortRecord, 48),
         (maps.HeadRecord, 24),
         (maps.NodeRecord, 112),
         (maps.RuleRecord, 8),
