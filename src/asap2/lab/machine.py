@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import shutil
+import stat
 import struct
 import sys
 from collections.abc import Callable
@@ -47,7 +48,9 @@ def lacking() -> str | None:
 
 
 def _fuse() -> None:
-    os.close(os.open("/dev/fuse", os.O_RDWR))
+    descriptor = os.open("/dev/fuse", os.O_RDWR)
+    if not stat.S_ISCHR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def _namespaces() -> None:

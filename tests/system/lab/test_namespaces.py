@@ -77,7 +77,7 @@ def test_an_error_inside_comes_out(container: Container, tmp_path: Path) -> None
 
 
 def test_any_other_exception_inside_comes_out_as_its_text() -> None:
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: .*by zero"):
+    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: .*by zero"):
         Child(lambda: 1 // 0).result()
 
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labs with the real daemon: NICs as the topology wants them, guests that reach each other, deaths survived."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from importlib import resources
+
+import pytest
+
+from asap2.errors import Asap2Error
+from asap2.lab.background import Program
+from asap2.lab.execute import run
+from asap2.lab.lab import Lab
+from asap2.lab.layout import Layout
+from asap2.lab.topology import Topology, parse
+
+from .conftest import Machine
+
+PF = "/sys/class/net/enp3s0f0/device"
+
+LEGACY = """
+[[node]]
+name = "t-one"
+openvswitch = false
+[[node.nic]]
+vfs = 2
+
+[[node]]
+name = "t-two"
+openvswitch = false
+[[node.nic]]
+vfs = 2
+ports = 2
+
+[[cable]]
+ends = ["t-one/nic0", "t-two/nic0/p1"]
+
+[[guest]]
+name = "t-a"
+node = "t-one"
+vf = 1
+mac = "02:00:00:00:00:0a"
+address = "10.0.0.1/24"
+
+[[guest]]
+name = "t-b"
+node = "t-two"
+port = 1
+vf = 0
+device = "net0"
+mac = "02:00:00:00:00:0b"
+address = "10.0.0.2/24"
+"""
+
+
+def shipped(name: str) -> Topology:
+    """A topology that comes with the program."""
+    return parse(resources.files("asap2.lab").joinpath("topologies", name).read_text())
+
+
+def sh(lab: Lab, name: str, script: str) -> str:
+    """The output of a shell script in a node or guest."""
+    return run(lab.layout.bundle(name), "sh", "-c", script).strip()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Return when *condition* holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        select.select([], [], [], 0.01)
+
+
+@pytest.fixture
+def real(place: Layout) -> Lab:
+    """A lab, not up yet, with the real daemon."""
+    return Lab(place)
+
+
+def daemon(lab: Lab, node: str) -> int:
+    """The process id of a node's daemon."""
+    return int((lab.layout.node(node) / "daemon.pid").read_text())
+
+
+def test_guests_on_vfs_of_two_cabled_nics_in_legacy_mode_reach_each_other(real: Lab) -> None:
+    real.up(parse(LEGACY))
+    assert sh(real, "t-one", f"cat {PF}/sriov_numvfs; ls {PF}/net") == "2\nenp3s0f0"
+    assert sh(real, "t-b", "ls /sys/class/net") == "lo\nnet0"
+    assert "0% packet loss" in sh(real, "t-a", "ping -q -c 3 -i 0.1 10.0.0.2")
+
+
+def test_switchdev_nics_come_up_with_representors_and_offload_on(real: Lab) -> None:
+    real.up(shipped("one-node.toml"))
+    assert "mode switchdev" in sh(real, "hv1", "devlink dev eswitch show pci/0000:03:00.0")
+    assert "hw-tc-offload: on" in sh(real, "hv1", "ethtool -k enp3s0f0")
+    assert sh(real, "hv1", "cat /sys/class/net/eth*/phys_port_name") == "pf0vf0\npf0vf1\npf0vf2\npf0vf3"
+    assert "fa:16:3e:00:00:02" in sh(real, "vm2", "ip link show eth0")
+    assert sh(real, "hv1", "systemctl is-active openvswitch") == "active"
+    assert sh(real, "hv1", "ovs-vsctl get Open_vSwitch . external_ids:rundir") == '"/var/run/openvswitch"'
+
+
+def test_packets_pass_while_the_daemon_is_dead_and_the_next_one_serves_on(real: Lab) -> None:
+    real.up(shipped("one-node.toml"))
+    sh(real, "hv1", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true && systemctl restart openvswitch")
+    sh(real, "hv1", "ovs-vsctl add-br br0; for i in 0 1; do ovs-vsctl add-port br0 eth$i; ip link set eth$i up; done")
+    sh(real, "vm1", "ping -q -c 3 -i 0.1 10.57.0.2")
+    first = daemon(real, "hv1")
+    with Program(real.layout.bundle("vm1"), ["ping", "-i", "0.01", "10.57.0.2"]) as pinging:
+        pinging.read_until("icmp_seq=20 ")
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: daemon(real, "hv1") != first and (real.layout.node("hv1") / "ready").exists())
+        pinging.read_until("icmp_seq=300 ")
+        assert pinging.interrupt() == 0
+        assert " 0% packet loss" in pinging.output
+
+    def serves() -> bool:
+        try:
+            return sh(real, "hv1", f"cat {PF}/sriov_numvfs; devlink dev eswitch show pci/0000:03:00.0")[:1] == "4"
+        except Asap2Error:
+            return False
+
+    wait_for(serves)
+
+
+def test_a_lab_under_load_goes_down_and_leaves_nothing(real: Lab) -> None:
+    before = Machine.look(real.root.name)
+    real.up(parse(LEGACY))
+    with (
+        Program(real.layout.bundle("t-b"), ["iperf3", "-s"]) as server,
+        Program(real.layout.bundle("t-a"), ["sh", "-c", "sleep 0.1; exec iperf3 -c 10.0.0.2 -t 60"]) as client,
+        Program(real.layout.bundle("t-one"), ["sh", "-c", "while ls /sys/class/net; do :; done"]) as looking,
+    ):
+        server.read_until("Server listening")
+        client.read_until("connected to")
+        looking.read_until("enp3s0f0")
+        real.down()
+        assert [program.wait() for program in (server, client, looking)] == [-signal.SIGKILL] * 3
+    assert not real.root.exists()
+    assert Machine.look(real.root.name) == before
+
+
+def test_what_the_kernel_would_refuse_is_refused_in_its_words(real: Lab) -> None:
+    real.up(shipped("one-node.toml"))
+    with pytest.raises(Asap2Error, match="Device or resource busy"):
+        sh(real, "hv1", f"echo 2 > {PF}/sriov_numvfs")
+    with pytest.raises(Asap2Error, match="Numerical result out of range"):
+        sh(real, "hv1", f"echo 0 > {PF}/sriov_numvfs; echo 9 > {PF}/sriov_numvfs")
