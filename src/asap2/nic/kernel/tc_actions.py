@@ -23,12 +23,8 @@ PACKET_HOST: Final = 0
 HW_STATS_ANY: Final = 7
 USED_HW_STATS_DELAYED: Final = ta.Bitfield32(2, 7)
 FLAG_SKIP_HW: Final = 2
-_FINAL: Final[dict[int, Action]] = {
-    ta.TC_ACT_OK: Pass(),
-    ta.TC_ACT_SHOT: Drop(),
-    ta.TC_ACT_RECLASSIFY: Pass(),
-    ta.TC_ACT_UNSPEC: Pass(),
-}
+_FINAL: Final[dict[int, Action]] = {ta.TC_ACT_OK: Pass(), ta.TC_ACT_SHOT: Drop()}
+_TAKEN: Final = (ta.TC_ACT_STOLEN, ta.TC_ACT_QUEUED, ta.TC_ACT_REDIRECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,12 @@ class Trap:
     """Give the packet to the host by the representor."""
 
 
-Step = Action | Mirred | Trap
+@dataclass(frozen=True, slots=True)
+class GoOn:
+    """The list ends without a verdict: the packet goes on to the network stack."""
+
+
+Step = Action | Mirred | Trap | GoOn
 
 
 _Parsed = tuple[list[Step], int, tuple[tuple[str, Any], ...]]
@@ -97,15 +98,18 @@ def parse(actions: Attrs, next_index: Callable[[str, int], int]) -> tuple[tuple[
         if verdict == ta.TC_ACT_PIPE:
             continue
         done = True
-        steps += _verdict(verdict)
+        steps += _verdict(verdict, any(isinstance(step, Mirred) for step in steps))
+    if not done:
+        steps.append(GoOn())
     return tuple(steps), tuple(listed)
 
 
-def _verdict(verdict: int) -> list[Step]:
+def _verdict(verdict: int, sent: bool) -> list[Step]:
+    """What *verdict* does with the packet, of which a copy was *sent* already, or not."""
     if verdict in _FINAL:
         return [_FINAL[verdict]]
-    if verdict in (ta.TC_ACT_STOLEN, ta.TC_ACT_QUEUED, ta.TC_ACT_REDIRECT):
-        return []
+    if verdict in _TAKEN:
+        return [] if sent else [Drop()]
     if verdict & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_GOTO_CHAIN:
         return [Goto(verdict & ta.TC_ACT_EXT_VAL_MASK)]
     if verdict == ta.TC_ACT_TRAP:
@@ -216,18 +220,24 @@ def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
     return [make(vid, priority, protocol)], parms.action, tuple(back)
 
 
-def to_rule(steps: tuple[Step, ...], output: Callable[[Mirred], int], trap: Callable[[], Action]) -> tuple[Action, ...]:
-    """Rule actions; *output* gives a destination's port (NetlinkError when it cannot), *trap* what Trap becomes."""
+def to_rule(
+    steps: tuple[Step, ...], output: Callable[[Mirred], int], trap: Callable[[], Action], *, stack: bool = True
+) -> tuple[Action, ...]:
+    """Rule actions; *output* gives a destination's port (NetlinkError when it cannot), *trap* what Trap becomes.
+
+    Without *stack* nothing goes on behind a last output, as in a NIC: there the packet is the copy.
+    """
     actions: list[Action] = []
     for step in steps:
         if isinstance(step, Mirred):
             actions.append(Output(output(step)))
         elif isinstance(step, Trap):
             actions.append(trap())
+        elif isinstance(step, GoOn):
+            if stack or not actions or not isinstance(actions[-1], Output):
+                actions.append(Pass())
         else:
             actions.append(step)
-    if actions and not isinstance(actions[-1], Drop | Goto | Pass | Output):
-        actions.append(Pass())
     return tuple(actions) or (Pass(),)
 
 

@@ -62,6 +62,8 @@ class Filter:
     first_ns: int = 0
     record: bytes = b""
     """Where the journal keeps it."""
+    before: Counters = field(default_factory=Counters)
+    """What its rule had counted when the filter took the place of another: new actions count from 0."""
 
     @property
     def in_hw(self) -> bool:
@@ -122,6 +124,11 @@ def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     return any(isinstance(step, SetTunnel) for step in steps)
 
 
+def _since(before: Counters, now: Counters) -> Counters:
+    packets = now.packets - before.packets
+    return Counters(packets, now.bytes - before.bytes, now.used_ns if packets else 0)
+
+
 class Filters:
     """Every qdisc and filter of the node."""
 
@@ -164,6 +171,8 @@ class Filters:
         key = parse_flower(options, proto.protocol)
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
+        if old is not None and old.key.masks != key.masks:
+            raise NetlinkError(errno.EINVAL)
         twin = proto.keys.get(key.identity)
         if twin is not None and (old is None or twin != old.handle):
             raise NetlinkError(errno.EEXIST)

@@ -29,6 +29,9 @@ IPPROTO_SCTP: Final = 132
 IPPROTO_ICMP: Final = 1
 IPPROTO_ICMPV6: Final = 58
 
+NEVER: Final = {"vlan_tci": Masked(0, VLAN_PRESENT), "cvlan_tci": Masked(VLAN_PRESENT, VLAN_PRESENT)}
+"""What no packet is: without an outer tag, but with an inner one."""
+
 _WIDTHS = {
     "key_eth_dst": 6,
     "key_eth_src": 6,
@@ -82,6 +85,11 @@ class FlowerKey:
     identity: tuple[tuple[str, int, int], ...]
     """The masked key: two filters of one priority may not share it."""
 
+    @property
+    def masks(self) -> tuple[tuple[str, int], ...]:
+        """The key's masks, which a filter keeps for life (fl_check_assign_mask)."""
+        return tuple((name, mask) for name, _, mask in self.identity)
+
 
 class _Keys:
     """The keys of one filter by name: value and mask as integers."""
@@ -123,8 +131,10 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     fields: dict[str, Masked] = {}
     dump: list[tuple[str, Any]] = []
     _ethernet(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
-    ethertype = _ethertype_and_vlans(options, fields, dump, protocol)
+    ethertype, tags = _ethertype_and_vlans(options, fields, dump, protocol)
     _ip(keys, options, fields, dump, ethertype)
+    version = _addresses(keys, options, fields, dump)
+    _ports(keys, fields, dump, ethertype, options.get("key_ip_proto"))
     if ethertype in (ETH_P_ARP, ETH_P_RARP):
         _arp(keys, fields, dump)
     _tunnel(keys, options, fields, dump)
@@ -133,8 +143,21 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     if mask:
         fields["ip_frag"] = Masked(value & mask, mask)
         dump += [("key_flags", value & mask), ("key_flags_mask", mask)]
-    identity = tuple(sorted((name, masked.value, masked.mask) for name, masked in fields.items()))
-    return FlowerKey(Match(**fields), tuple(dump), identity)
+    return FlowerKey(
+        Match(**fields), tuple(dump), (("addresses", version, int(bool(version))), *tags, *_identity(dump))
+    )
+
+
+def _identity(dump: list[tuple[str, Any]]) -> tuple[tuple[str, int, int], ...]:
+    """The key as the kernel compares it: not what it means beside the filter's protocol, but what was given."""
+    given = dict(dump)
+    found = []
+    for name, value in dump:
+        if name.endswith("_mask"):
+            continue
+        mask = _number(given[f"{name}_mask"]) if f"{name}_mask" in given else -1
+        found.append((name, _number(value) & mask, mask))
+    return tuple(sorted(found))
 
 
 def _counts(options: Attrs, name: Any) -> bool:
@@ -154,7 +177,7 @@ def _number(value: Any) -> int:
 def _put(
     keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], pairs: Iterable[tuple[str, str]], bits: int = 0
 ) -> None:
-    """Match and dump each (attribute, field); *bits* limits the match to the field's width."""
+    """Match and dump each (attribute, field); a field has only so many *bits*, and the others of a packet are 0."""
     for name, target in pairs:
         value, mask = keys.masked(name)
         if not mask:
@@ -162,6 +185,8 @@ def _put(
         limit = (1 << bits) - 1 if bits else -1
         if mask & limit:
             fields[target] = Masked(value & mask & limit, mask & limit)
+        if value & mask & ~limit:
+            fields.update(NEVER)
         width = _WIDTHS[name]
         if isinstance(keys._options[name], bytes):
             dump += [(name, value.to_bytes(width, "big")), (f"{name}_mask", mask.to_bytes(width, "big"))]
@@ -175,11 +200,10 @@ def _ethernet(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]
 
 def _ethertype_and_vlans(
     options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], protocol: int
-) -> int | None:
-    """Match tags and the payload's type; the type (None: any). The filter's protocol is part of what is matched."""
+) -> tuple[int | None, list[tuple[str, int, int]]]:
+    """Match tags and the payload's type; the type (None: any), and the tags. The filter's protocol is part of it."""
     ethertype = options.get("key_eth_type")
     tags: list[tuple[str, int]] = []
-    outer = ethertype
     if ethertype in VLAN_TYPES:
         tags.append(("vlan", ethertype))
         ethertype = options.get("key_vlan_eth_type")
@@ -197,21 +221,24 @@ def _ethertype_and_vlans(
             dump.append(("key_cvlan_eth_type", ethertype))
     elif tags and ethertype is not None:
         dump.append(("key_vlan_eth_type", ethertype))
-    _protocol(fields, protocol if protocol != ETH_P_ALL else outer, bool(tags))
-    return ethertype
+    if protocol != ETH_P_ALL:
+        _protocol(fields, protocol)
+    return ethertype, [(tag, tpid, 0xFFFF) for tag, tpid in tags]
 
 
-def _protocol(fields: dict[str, Masked], protocol: int | None, tagged: bool) -> None:
-    """What the filter's protocol, compared with the outermost type of the packet, says of tags (tc_skb_protocol)."""
-    if protocol is None:
-        return
+def _protocol(fields: dict[str, Masked], protocol: int) -> None:
+    """What the filter's protocol, compared with the outermost type of the packet, says of tags (skb_protocol).
+
+    A key of another type never matches, as in the kernel.
+    """
     if protocol in VLAN_TYPES:
-        if not tagged:
-            fields.setdefault("vlan_tci", Masked(VLAN_PRESENT, VLAN_PRESENT))
-        fields["vlan_tpid"] = Masked(protocol, 0xFFFF)
-        return
-    fields.setdefault("vlan_tci", Masked(0, VLAN_PRESENT))
-    fields.setdefault("eth_type", Masked(protocol, 0xFFFF))
+        wanted = {"vlan_tci": Masked(VLAN_PRESENT, VLAN_PRESENT), "vlan_tpid": Masked(protocol, 0xFFFF)}
+    else:
+        wanted = {"vlan_tci": Masked(0, VLAN_PRESENT), "eth_type": Masked(protocol, 0xFFFF)}
+    for name, masked in wanted.items():
+        found = fields.setdefault(name, masked)
+        if (found.value ^ masked.value) & masked.mask & found.mask:
+            fields.update(NEVER)
 
 
 def _vlan(options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], tag: str, tpid: int) -> None:
@@ -238,8 +265,27 @@ def _ip(
         fields["ip_proto"] = Masked(proto, 0xFF)
         dump.append(("key_ip_proto", proto))
     _put(keys, fields, dump, (("key_ip_tos", "ip_tos"), ("key_ip_ttl", "ip_ttl")))
+
+
+def _addresses(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> int:
+    """Match IP addresses: of packets that have such addresses, whatever else the key says. The version, 0 for none."""
+    for version, ethertype in ((4, ETH_P_IP), (6, ETH_P_IPV6)):
+        source, destination = f"key_ipv{version}_src", f"key_ipv{version}_dst"
+        if source not in options and destination not in options:
+            continue
+        if fields.setdefault("eth_type", Masked(ethertype, 0xFFFF)).value != ethertype:
+            fields.update(NEVER)
+        _put(keys, fields, dump, ((source, "ip_src"), (destination, "ip_dst")))
+        return version
+    return 0
+
+
+def _ports(
+    keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], ethertype: int | None, proto: int | None
+) -> None:
+    if ethertype not in (ETH_P_IP, ETH_P_IPV6):
+        return
     version = "ipv4" if ethertype == ETH_P_IP else "ipv6"
-    _put(keys, fields, dump, ((f"key_{version}_src", "ip_src"), (f"key_{version}_dst", "ip_dst")))
     if proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
         name = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}[proto]
         _put(keys, fields, dump, ((f"key_{name}_src", "l4_src"), (f"key_{name}_dst", "l4_dst")))

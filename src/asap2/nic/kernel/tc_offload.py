@@ -15,10 +15,10 @@ from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.kernel import tc_actions
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 from asap2.nic.node_ports import NodePorts
+from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
 from asap2.nic.rules import Action, Decap, Drop, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.tunnels import Tunnels
-from asap2.nic.veth import pf_port, representor_port, vf_port, wire_port
 
 
 def _refuse(text: str) -> NetlinkError:
@@ -109,7 +109,9 @@ class Offloader:
                     done.append(Decap())
             else:
                 done.append(step)
-        return tc_actions.to_rule(tuple(done), lambda step: self._vport(nic, pf, step), lambda: Output(host))
+        return tc_actions.to_rule(
+            tuple(done), lambda step: self._vport(nic, pf, step), lambda: Output(host), stack=False
+        )
 
     def software(
         self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
@@ -126,7 +128,7 @@ class Offloader:
             return step.ifindex
 
         steps = tuple(step for step in steps if not isinstance(step, Decap))
-        actions = tc_actions.to_rule(steps, output, Pass)
+        actions = tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
         rule = Rule(chain, ifindex, prio, match, actions)
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
