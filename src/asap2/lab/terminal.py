@@ -75,7 +75,7 @@ class Terminal:
         """Run *command* by a shell in the node or guest *where*; its output. StepError when it is not as wanted."""
         self._prompt(where, command)
         began = time.monotonic()
-        process = start(self.layout.bundle(where), ["sh", "-c", command], session=True)
+        process = start(self.layout.bundle(where), ["bash", "-c", command], session=True)
         try:
             output, _ = process.communicate(timeout=STEP_SECONDS)
             status = process.returncode

@@ -65,7 +65,7 @@ def shipped(name: str) -> Topology:
 
 def sh(lab: Lab, name: str, script: str) -> str:
     """The output of a shell script in a node or guest."""
-    return run(lab.layout.bundle(name), "sh", "-c", script).strip()
+    return run(lab.layout.bundle(name), "bash", "-c", script).strip()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
