@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from asap2.lab.execute import run
 from asap2.lab.lab import Lab
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 
@@ -80,3 +82,16 @@ def asap2(place: Layout) -> Asap2:
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
     return run
+
+
+def sh(lab: Lab, name: str, script: str) -> str:
+    """The output of a shell script in a node or guest."""
+    return run(lab.layout.bundle(name), "bash", "-c", script).strip()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Return when *condition* holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)

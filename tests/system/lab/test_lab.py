@@ -9,22 +9,20 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asap2.errors import Asap2Error
-from asap2.lab.execute import run, start
+from asap2.lab.execute import start
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import identity, kept_below
 from asap2.lab.processes import inside
 from asap2.lab.topology import parse
 
-from .conftest import STANDIN, Asap2, Machine
+from .conftest import STANDIN, Asap2, Machine, sh, wait_for
 
 TOPOLOGY = parse(
     """
@@ -54,19 +52,6 @@ def up(lab: Lab) -> Lab:
     """The lab, up."""
     lab.up(TOPOLOGY)
     return lab
-
-
-def sh(lab: Lab, name: str, script: str) -> str:
-    """The output of a shell script in a node or guest."""
-    return run(lab.layout.bundle(name), "sh", "-c", script).strip()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Return when *condition* holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        select.select([], [], [], 0.005)
 
 
 class TestNode:

@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import time
-from collections.abc import Callable
 from importlib import resources
 
 import pytest
 
 from asap2.errors import Asap2Error
 from asap2.lab.background import Program
-from asap2.lab.execute import run
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.topology import Topology, parse
 
-from .conftest import Machine
+from .conftest import Machine, sh, wait_for
 
 PF = "/sys/class/net/enp3s0f0/device"
 
@@ -61,19 +57,6 @@ address = "10.0.0.2/24"
 def shipped(name: str) -> Topology:
     """A topology that comes with the program."""
     return parse(resources.files("asap2.lab").joinpath("topologies", name).read_text())
-
-
-def sh(lab: Lab, name: str, script: str) -> str:
-    """The output of a shell script in a node or guest."""
-    return run(lab.layout.bundle(name), "bash", "-c", script).strip()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Return when *condition* holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        select.select([], [], [], 0.01)
 
 
 @pytest.fixture
