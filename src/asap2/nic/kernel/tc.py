@@ -269,7 +269,8 @@ class TcFace:
     def _find_proto(block: Block, chain: int, prio: int, protocol: int, kind: str | None) -> Proto:
         proto = block.chains.get(chain, {}).get(prio)
         if proto is None or (protocol and proto.protocol != protocol):
-            raise NetlinkError(errno.ENOENT, "Filter with specified priority/protocol not found")
+            number = errno.ENOENT if proto is None else errno.EINVAL
+            raise NetlinkError(number, "Filter with specified priority/protocol not found")
         if kind is not None and kind != proto.kind:
             raise NetlinkError(errno.EINVAL, "Specified filter kind does not match existing one")
         return proto

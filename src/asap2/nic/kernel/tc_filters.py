@@ -125,6 +125,8 @@ def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
 
 
 def _since(before: Counters, now: Counters) -> Counters:
+    if not before.packets:
+        return now
     packets = now.packets - before.packets
     return Counters(packets, now.bytes - before.bytes, now.used_ns if packets else 0)
 
@@ -193,6 +195,7 @@ class Filters:
             for was in old.placed:
                 if (id(was.pipeline), was.handle) not in kept:
                     was.pipeline.remove(was.handle)
+            made.before = self.counters([made])[0]
         proto.filters[made.handle] = made
         proto.keys[key.identity] = made.handle
         block.chains.setdefault(chain, {})[proto.prio] = proto
@@ -297,7 +300,7 @@ class Filters:
                     so_far.bytes + max(0, octets),
                     max(so_far.used_ns, counters.used_ns),
                 )
-        return out
+        return [_since(one.before, counters) for one, counters in zip(filters, out, strict=True)]
 
     def reresolve(self) -> None:
         """Routes or neighbours have changed: tunnels follow them."""

@@ -220,6 +220,7 @@ def _ethertype_and_vlans(
         if ethertype is not None:
             dump.append(("key_cvlan_eth_type", ethertype))
     elif tags and ethertype is not None:
+        fields["cvlan_tci"] = Masked(0, VLAN_PRESENT)
         dump.append(("key_vlan_eth_type", ethertype))
     if protocol != ETH_P_ALL:
         _protocol(fields, protocol)
