@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc
 from asap2.netlink.wire import NLMSG_DONE, NLMSG_ERROR, NetlinkError, NlMsg, error_of
 from tests.system.realkernel.machine import Capture, Case, Message, Result
 from tests.system.realkernel.ours import Ours, Reply
 
+_MOST_TAGS = 4
 _VOLATILE = ("tm", "index", "pad")
 
 
@@ -22,7 +24,9 @@ def differences(case: Case, result: Result, ours: Ours | None = None) -> list[st
     asks = [step for step in case if step[0] == "ask"]
     for number, (mine, theirs) in enumerate(zip(answers, result.answers, strict=True)):
         found += [f"request {number}, type {asks[number][1]}: {text}" for text in _answers(mine, theirs)]
-    found += _captures(captures, result.captures)
+    for passed in (False, True):  # one is a hop longer than the other, so the order between them means nothing
+        mine_out, theirs_out = ([one for one in out if one.passed is passed] for out in (captures, result.captures))
+        found += _captures(mine_out, theirs_out)
     return found
 
 
@@ -41,8 +45,16 @@ def _answers(mine: Reply, theirs: list[Message]) -> list[str]:
             found.append(f"{name}: only {'the kernel' if one is None else 'ours'} has it")
         else:
             found += [f"{name}: {text}" for text in _trees("", one, other)]
-    if not found and list(ours) != list(kernels):
+    if not found and _by_chain(ours) != _by_chain(kernels):
         found.append(f"order: ours {list(ours)}, the kernel's {list(kernels)}")
+    return found
+
+
+def _by_chain(messages: dict[str, Any]) -> dict[int, list[str]]:
+    """The filters of each chain, in order. (Of the chains themselves, the kernel's order is that of their making.)"""
+    found: dict[int, list[str]] = {}
+    for name, message in messages.items():
+        found.setdefault(message.get("chain", 0), []).append(name)
     return found
 
 
@@ -77,6 +89,8 @@ def _plain(value: Any) -> Any:
 
 
 def _trees(path: str, one: Any, other: Any) -> list[str]:
+    if isinstance(one, ta.Basic) and isinstance(other, ta.Basic) and _counts_agree(one, other):
+        return []
     if isinstance(one, dict) and isinstance(other, dict):
         found = []
         for name in [*one, *(name for name in other if name not in one)]:
@@ -85,6 +99,13 @@ def _trees(path: str, one: Any, other: Any) -> list[str]:
             found.append(f"{path}: ours in order {list(one)}, the kernel's {list(other)}")
         return found
     return [] if one == other else [f"{path}: ours {one!r}, the kernel's {other!r}"]
+
+
+def _counts_agree(mine: ta.Basic, kernels: ta.Basic) -> bool:
+    """Packets are the same. Octets are but for tags: the kernel leaves out the outer one, which is not in the packet
+    but beside it, and each action counts the packet as the actions before it have left it."""
+    octets = mine.bytes - kernels.bytes
+    return mine.packets == kernels.packets and octets % 4 == 0 and abs(octets) <= 4 * _MOST_TAGS * mine.packets
 
 
 def _captures(mine: list[Capture], theirs: list[Capture]) -> list[str]:

@@ -129,7 +129,7 @@ def _types(random: Random, chosen: Options, fields: dict[str, int], protocol: in
     _tag(random, chosen, "vlan", fields.get("vlan_tci", 0))
     if random.random() < 0.3:
         return 0
-    inner = random.choice(TPIDS) if "cvlan_tci" in fields else eth_type
+    inner = 0x8100 if "cvlan_tci" in fields else eth_type  # see views.inner_tpids()
     chosen["key_vlan_eth_type"] = inner
     if inner not in TPIDS:
         return inner
@@ -155,8 +155,12 @@ def _ip(random: Random, chosen: Options, fields: dict[str, int], ethertype: int)
     _masked(random, chosen, "key_ip_ttl", fields.get("ip_ttl", 0), (0, 1, 64, 255), 0.2, bits=8)
     version, size, pool = ("ipv4", 4, IPV4) if ethertype == 0x0800 else ("ipv6", 16, IPV6)
     for end in ("src", "dst"):
+        name = f"key_{version}_{end}"
         value = fields.get(f"ip_{end}", 0).to_bytes(16, "big")[-size:]
-        _masked(random, chosen, f"key_{version}_{end}", value, pool, 0.35)
+        _masked(random, chosen, name, value, pool, 0.35)
+        if not _asks_for_bits(chosen, name):
+            chosen.pop(name, None)
+            chosen.pop(f"{name}_mask", None)
     if "key_ip_proto" not in chosen and random.random() < 0.95:
         return
     if protocol in _L4:
@@ -169,6 +173,16 @@ def _ip(random: Random, chosen: Options, fields: dict[str, int], ethertype: int)
     if name:
         _masked(random, chosen, f"key_{name}_type", fields.get("l4_src", 0), (8, 135), 0.4, bits=8)
         _masked(random, chosen, f"key_{name}_code", fields.get("l4_dst", 0), (0, 1), 0.4, bits=8)
+
+
+def _asks_for_bits(chosen: Options, name: str) -> bool:
+    """Whether a key for an address asks for a bit that is 1.
+
+    A packet whose IP header is cut short has no addresses for the kernel; for the eSwitch they are 0, so a key that is
+    content with an address of 0 is another there.
+    """
+    value, mask = chosen.get(name, b""), chosen.get(f"{name}_mask", b"\xff" * 16)
+    return any(one & other for one, other in zip(value, mask, strict=False))
 
 
 def _arp(random: Random, chosen: Options, fields: dict[str, int]) -> None:
@@ -187,9 +201,9 @@ def _masked(
         return
     if random.random() < 0.15:
         value = random.choice(others)
-    chosen[name] = value
     width = bits or 8 * len(value)
     full = (1 << width) - 1
+    chosen[name] = value & full if bits else value
     mask = random.choice((None, full, full, full << width // 2 & full, random.getrandbits(width), full ^ 1))
     if mask is not None:
         chosen[f"{name}_mask"] = mask if bits else mask.to_bytes(width // 8, "big")
@@ -237,7 +251,7 @@ def _middle(random: Random, port: int) -> dict[str, Any]:
             return gact(verdict)
         case "push":
             return vlan(ta.TCA_VLAN_ACT_PUSH, verdict, **_new_tag(random))
-    return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **_new_tag(random))
+    return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **{"push_vlan_priority": 1} | _new_tag(random))
 
 
 def _new_tag(random: Random) -> Options:

@@ -17,7 +17,18 @@ _EXTENSIONS = (0, 43, 60)
 
 
 def frame(random: Random, *, damaged: bool = True) -> bytes:
-    """A frame; with *damaged*, perhaps cut short or with a wrong byte."""
+    """A frame; with *damaged*, perhaps cut short or with a wrong byte.
+
+    The kernel drops a tagged frame with less than two bytes behind the tag's ethertype before any filter sees it
+    (skb_vlan_untag()), so there is none here, however many tags are taken off.
+    """
+    made = _frame(random, damaged=damaged)
+    if made[12:14] in (b"\x81\x00", b"\x88\xa8"):
+        return made.ljust(32, b"\0")
+    return made
+
+
+def _frame(random: Random, *, damaged: bool) -> bytes:
     ethertype, content = _network(random)
     tags = b"".join(
         struct.pack(">HH", random.choice(TPIDS), random.choice((0, 1, 57, 0x1039, 0xE039, 0xFFFF)))
@@ -51,7 +62,7 @@ def _network(random: Random) -> tuple[int, bytes]:
             content += random.choice(MACS) + random.choice(IPV4) + random.choice(MACS) + random.choice(IPV4)
             return random.choice((0x0806, 0x0806, 0x8035)), content
     ethertype = random.choice((0x88B5, 0x88B5, 0, 46, 0x5FF, 0x600, 0xFFFF, 0x9100))
-    return ethertype, random.randbytes(random.randint(0, 60))
+    return ethertype, random.choice((b"", b"", b"\xff\xff")) + random.randbytes(random.randint(0, 60))
 
 
 def _ipv4(random: Random) -> bytes:

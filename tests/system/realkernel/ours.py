@@ -7,9 +7,12 @@ node's software pipeline. No netlink socket, no eBPF program.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
+from unittest import mock
 
 from asap2.netlink.request import Answer, Client, Handler, Message, Netns, Request
 from asap2.netlink.server import Server
@@ -21,11 +24,12 @@ from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.netdevs import NetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Matched, Passed, Sent
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
 from asap2.nic.tunnels import Tunnels
-from tests.system.realkernel import guest
+from tests.system.realkernel import guest, views
 from tests.system.realkernel.machine import Capture, Case
 
 _COOKIE = 1
@@ -35,28 +39,51 @@ Reply = NetlinkError | list[Message]
 
 
 class _Pipeline:
-    """The reference eSwitch as the pipeline of a node: same calls, one port for each device."""
+    """The reference eSwitch as the pipeline of a node: same calls, one port for each device.
+
+    Flower filters of one priority whose keys are different but mean the same to the eSwitch (``protocol ip`` alone,
+    and with the type IP in its key) are one rule there, and the second is refused; the kernel takes both. The first
+    of them is always found first, so here the second waits in its *shadow* until the first is gone.
+    """
 
     def __init__(self) -> None:
         self.switch = ReferenceSwitch()
+        self._shadows: dict[int, Rule] = {}
+        self._next = 1 << 20
         for port in range(guest.PORTS):
             ifindex = guest.NEAR + port
             self.switch.set_port(Port(ifindex, ifindex, PortKind.NODE, tables=(0,), miss=Miss.PASS))
 
-    def supports(self, rule: Rule) -> str | None:
+    def supports(self, _rule: Rule) -> str | None:
         return None
 
     def add(self, rule: Rule) -> int:
-        return self.switch.add(rule)
+        rule = replace(rule, match=views.tags(rule.match))
+        try:
+            return self.switch.add(rule)
+        except FileExistsError:
+            self._next += 1
+            self._shadows[self._next] = rule
+            return self._next
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
-        self.switch.replace(handle, actions)
+        if handle in self._shadows:
+            self._shadows[handle] = replace(self._shadows[handle], actions=actions)
+        else:
+            self.switch.replace(handle, actions)
 
     def remove(self, handle: int) -> Counters:
-        return self.switch.remove(handle)
+        if self._shadows.pop(handle, None):
+            return Counters()
+        counted = self.switch.remove(handle)
+        for waiting, rule in list(self._shadows.items()):
+            with contextlib.suppress(FileExistsError):
+                self.switch.add(rule, waiting)
+                del self._shadows[waiting]
+        return counted
 
     def counters(self, handles: Sequence[int]) -> list[Counters]:
-        return [self.switch.counters(handle) for handle in handles]
+        return [Counters() if handle in self._shadows else self.switch.counters(handle) for handle in handles]
 
 
 class _NodePorts:
@@ -71,21 +98,21 @@ class _NodePorts:
     def sent_to(self, ifindex: int) -> None:
         """A rule sends to a device."""
 
-    def is_internal(self, ifindex: int) -> bool:
+    def is_internal(self, _ifindex: int) -> bool:
         return False
 
 
 class _NoNetDevs:
     """No device is a NIC's, so every rule is software's."""
 
-    def by_ifindex(self, ifindex: int) -> None:
+    def by_ifindex(self, _ifindex: int) -> None:
         return None
 
 
 class _NoTunnels:
     """No device is a tunnel's."""
 
-    def port_of(self, ifindex: int) -> None:
+    def port_of(self, _ifindex: int) -> None:
         return None
 
 
@@ -160,7 +187,8 @@ class Ours:
         """What comes out when *frame* comes in by *port*."""
         out = []
         self.frames += 1
-        events = self.switch.process(frame, guest.NEAR + port)
+        with mock.patch.object(packet, "parse", views.parse):
+            events = self.switch.process(frame, guest.NEAR + port)
         self.matched += any(isinstance(event, Matched) for event in events)
         for event in events:
             match event:
