@@ -123,6 +123,11 @@ class Server:
         """The server's own network namespace."""
         return self._home.netns
 
+    def namespace(self, cookie: int) -> int | None:
+        """A descriptor of the network namespace with *cookie*, this server's or one of a program that is served."""
+        namespace = self._namespaces.get(cookie)
+        return namespace.netns.fd if namespace is not None else None
+
     def route(self, types: Iterable[int], handler: Handler) -> None:
         """Serve these rtnetlink message types: of links and TC (16-19, 36-50, 100-102), no other is diverted."""
         for type_ in types:

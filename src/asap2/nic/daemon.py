@@ -62,6 +62,7 @@ class Daemon:
         sock = self.run_dir / "sock" / "netlink.sock"
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
+        self.netdevs.namespace = self.server.namespace
         self.routes = Routes()
         tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)

@@ -2,8 +2,8 @@
 """The driver's state machine: PCI functions, SR-IOV, the eSwitch's mode, representors and VF attributes.
 
 It does what mlx5_core and the PCI core do, and no input or output of its own: what must happen to netdevs and to the
-silicon goes through :class:`Hands`, errors are the kernel's errno values as :class:`OSError` (sysfs, rtnetlink) or
-:class:`DriverError` (with the extended acknowledgement's text).
+silicon goes through :class:`asap2.nic.hands.Hands`, errors are the kernel's errno values as :class:`OSError` (sysfs,
+rtnetlink) or :class:`DriverError` (with the extended acknowledgement's text).
 
 Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/net/ethernet/mellanox/mlx5/core/{sriov,eswitch,
 eswitch_offloads}.c of Linux 6.x.
@@ -17,8 +17,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from asap2.nic.hands import Hands
 from asap2.nic.model import Model, model
 
 ZERO_MAC = bytes(6)
@@ -98,34 +99,6 @@ class Pf:
     """The feature by role: "uplink", "rep0"…"""
 
 
-class Hands(Protocol):
-    """What the driver does to the world. Every call is complete when it returns; OSError where it could not."""
-
-    def create_pf(self, nic: Nic, pf: Pf) -> None:
-        """Make the PF's netdev and connect it."""
-
-    def destroy_pf(self, nic: Nic, pf: Pf) -> None:
-        """Remove the PF's netdev."""
-
-    def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Make the VF's netdev in the node."""
-
-    def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Remove the VF's netdev wherever it is."""
-
-    def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Make the VF's representor in the node."""
-
-    def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Remove the VF's representor."""
-
-    def set_mode(self, nic: Nic, pf: Pf) -> None:
-        """Program the silicon's default forwarding for ``pf.mode`` and the functions that now are."""
-
-    def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
-        """How many TC rules of this eSwitch are in hardware."""
-
-
 @dataclass(slots=True)
 class Nic:
     """An adapter: one to two physical functions of one model at a PCI address."""
@@ -149,6 +122,8 @@ class Nic:
         slot_number = int(device, 16)
         if not 1 <= config["ports"] <= 2:
             raise ValueError(f"a NIC has 1 or 2 ports, not {config['ports']}")
+        if not 0 <= nic.total_vfs <= nic.model.max_vfs:
+            raise ValueError(f"a {nic.model.name} has at most {nic.model.max_vfs} VFs a port, not {nic.total_vfs}")
         for index in range(config["ports"]):
             name = f"enp{bus}s{slot_number}f{index}"
             mac = bytes.fromhex(config["mac"].replace(":", "")) if "mac" in config else factory_mac(nic.netns)
@@ -320,6 +295,10 @@ class Driver:
     def set_mode(self, bdf: str, mode: EswitchMode) -> None:
         """Set the eSwitch's mode; the present one is no change.
 
+        VFs keep their MAC, VLAN, spoof check and trust, which do nothing in switchdev mode but come into force again
+        in legacy mode; they lose their rates (esw_vport_cleanup), and their link state is ``auto`` in legacy mode and
+        their representor's in switchdev mode (esw_legacy_enable, esw_offloads_enable).
+
         EOPNOTSUPP on a function that has no eSwitch (a VF, or a NIC without SR-IOV); EBUSY while TC rules are
         offloaded; ENODEV without a driver.
         """
@@ -329,19 +308,18 @@ class Driver:
         if self.hands.offloaded_rules(nic, pf):
             raise DriverError(errno.EBUSY, "mlx5_core: Can't change mode, E-Switch is busy")
         pf.mode = mode
+        for vf in pf.vfs:
+            vf.min_tx_rate = vf.max_tx_rate = 0
         if mode is EswitchMode.SWITCHDEV:
+            pf.inline_mode = pf.inline_mode or nic.model.minimum_inline
             try:
                 self._create_representors(nic, pf)
             except OSError as error:
                 pf.mode = EswitchMode.LEGACY
-                for vf in pf.vfs:
-                    self.hands.destroy_representor(nic, pf, vf)
-                    vf.link_state = LinkState.AUTO
+                self._destroy_representors(nic, pf)
                 raise DriverError(error.errno or 0, "mlx5_core: Failed setting eswitch to offloads") from error
         else:
-            for vf in pf.vfs:
-                self.hands.destroy_representor(nic, pf, vf)
-                vf.link_state = LinkState.AUTO
+            self._destroy_representors(nic, pf)
             pf.hw_tc_offload = {k: v for k, v in pf.hw_tc_offload.items() if k == "uplink"}
         self.hands.set_mode(nic, pf)
         self.generation += 1
@@ -388,7 +366,12 @@ class Driver:
             vf.link_state = LinkState.DISABLE
             self.hands.create_representor(nic, pf, vf)
 
-    # ---- VF attributes (rtnetlink do_setvfinfo → mlx5e_set_vf_*)
+    def _destroy_representors(self, nic: Nic, pf: Pf) -> None:
+        for vf in pf.vfs:
+            self.hands.destroy_representor(nic, pf, vf)
+            vf.link_state = LinkState.AUTO
+
+    # ---- VF attributes (rtnetlink do_setvfinfo → mlx5e_set_vf_* → mlx5_eswitch_set_vport_*)
 
     def vf(self, pf: Pf, index: int) -> Vf:
         """VF *index* of *pf*; EINVAL when there is none (mlx5_eswitch_get_vport)."""
@@ -409,33 +392,49 @@ class Driver:
         """Set VST: EINVAL for a vlan above 4095 or qos above 7; EPROTONOSUPPORT for another tag than 802.1Q;
         in switchdev mode EOPNOTSUPP (the representor's rules do it), clearing apart, which libvirt does."""
         vf = self.vf(pf, index)
-        if vlan > 4095 or qos > 7:
-            raise _error(errno.EINVAL)
         if proto != 0x8100:
             raise _error(errno.EPROTONOSUPPORT)
         if pf.mode is EswitchMode.SWITCHDEV:
             if vlan == 0:
                 return
             raise _error(errno.EOPNOTSUPP)
+        if vlan > 4095 or qos > 7:
+            raise _error(errno.EINVAL)
         vf.vlan, vf.qos, vf.vlan_proto = vlan, qos, proto
         self.hands.set_mode(nic, pf)
         self.generation += 1
 
     def set_vf_flag(self, nic: Nic, pf: Pf, index: int, name: str, on: bool) -> None:
-        """Set "spoofchk" or "trust"."""
-        setattr(self.vf(pf, index), name, on)
+        """Set "spoofchk" or "trust"; EOPNOTSUPP in switchdev mode."""
+        vf = self.vf(pf, index)
+        self._legacy_only(pf)
+        setattr(vf, name, on)
         self.hands.set_mode(nic, pf)
         self.generation += 1
 
     def set_vf_link_state(self, nic: Nic, pf: Pf, index: int, state: int) -> None:
-        """Set the link state; EINVAL for an unknown one."""
+        """Set the link state; EINVAL for an unknown one; EOPNOTSUPP in switchdev mode."""
         vf = self.vf(pf, index)
-        try:
-            vf.link_state = LinkState(state)
-        except ValueError:
-            raise _error(errno.EINVAL) from None
+        self._legacy_only(pf)
+        if state not in tuple(LinkState):
+            raise _error(errno.EINVAL)
+        self._set_link(nic, pf, vf, LinkState(state))
+
+    def follow_representor(self, nic: Nic, pf: Pf, vf: Vf, up: bool) -> None:
+        """A representor was set up or down: so is the VF's link (mlx5e_rep_open, mlx5e_rep_close)."""
+        state = LinkState.ENABLE if up else LinkState.DISABLE
+        if pf.mode is EswitchMode.SWITCHDEV and vf.link_state is not state:
+            self._set_link(nic, pf, vf, state)
+
+    def _set_link(self, nic: Nic, pf: Pf, vf: Vf, state: LinkState) -> None:
+        vf.link_state = state
         self.hands.set_mode(nic, pf)
         self.generation += 1
+
+    @staticmethod
+    def _legacy_only(pf: Pf) -> None:
+        if pf.mode is not EswitchMode.LEGACY:
+            raise _error(errno.EOPNOTSUPP)
 
     def set_vf_rate(self, pf: Pf, index: int, min_tx: int, max_tx: int) -> None:
         """Set rate limits in Mbit/s; EINVAL when the minimum is above the maximum."""

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
 
-RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
+NETNSA_NSID, NETNSA_FD = 1, 3
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
+IFLA_PROMISCUITY = 30
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VXLAN_PORT = 1, 2, 15
 RTEXT_FILTER_SKIP_STATS = 8
-IFF_UP = 1
+IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
 _S32 = struct.Struct("=i")
 _WITHOUT_STATS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
@@ -41,6 +43,9 @@ class Link:
     """IFLA_INFO_KIND, as ``veth`` or ``vxlan``."""
     tunnel_port: int = 0
     """The UDP destination port of a vxlan device."""
+    carrier: bool = True
+    """Whether the link is up and has a carrier."""
+    promiscuous: bool = False
 
 
 class LinkReader:
@@ -78,6 +83,13 @@ class LinkReader:
             return (0,) * 9
         return struct.unpack_from("=9Q", _nested(answer.payload, _IFINFO.size).get(IFLA_STATS64, bytes(72)))
 
+    def nsid(self, namespace: int) -> int | None:
+        """The id that the network namespace open at *namespace* has in this one; None when it has none."""
+        request = bytes(4) + attribute(NETNSA_FD, struct.pack("=I", namespace))
+        (answer,) = self._kernel.request(RTM_GETNSID, 0, request)
+        (found,) = _S32.unpack(_nested(answer.payload, 4)[NETNSA_NSID])
+        return found if found >= 0 else None
+
     def _ask(self, ifindex: int, flags: int, more: bytes) -> list[Link]:
         payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _WITHOUT_STATS + more
         answer = self._kernel.request(RTM_GETLINK, flags, payload)
@@ -101,6 +113,8 @@ def _link(payload: bytes) -> Link:
         _S32.unpack(nsid)[0] if nsid else None,
         kind,
         int.from_bytes(port, "big"),
+        flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
+        any(found.get(IFLA_PROMISCUITY, b"")),
     )
 
 

@@ -4,10 +4,10 @@
 =====================  ==================  =========================
 netdev in the node     far end             port of the pipeline
 =====================  ==================  =========================
-PF ``enp3s0f0``        ``pf0``             :func:`pf_port`
-VF ``enp3s0f0v3``      ``pf0vf3``          :func:`vf_port`
-representor ``eth3``   ``pf0rep3``         :func:`representor_port`
-wire (the cable)       ``p0``              :func:`wire_port`
+PF ``enp3s0f0``        ``pf0``             ``pf_port``
+VF ``enp3s0f0v3``      ``pf0vf3``          ``vf_port``
+representor ``eth3``   ``pf0rep3``         ``representor_port``
+wire (the cable)       ``p0``              ``wire_port``
 internal port ``br0``  ``int<ifindex>``    none: a sink
 =====================  ==================  =========================
 
@@ -26,22 +26,24 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pyroute2 import NetNS
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
-from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic import eswitch
+from asap2.nic.device import Nic, Pf, Vf
+from asap2.nic.fdb import Fdb
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.netns import in_netns
+from asap2.nic.port_ids import pf_port, representor_port, vf_port
 from asap2.nic.silicon.pipeline import Pipeline
-from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
+from asap2.nic.silicon.ports import Port
 
 log = logging.getLogger(__name__)
 
-PF_PORTS = 0x1000
-"""Port ids a physical function has for itself."""
 MAX_MTU = 9978
 """The largest MTU of a ConnectX (mlx5e's max_mtu)."""
 
@@ -50,26 +52,6 @@ SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
 SO_NETNS_COOKIE = 71
-
-
-def pf_port(pf: int) -> int:
-    """Port id of the PF's netdev (the uplink representor)."""
-    return pf * PF_PORTS + 1
-
-
-def vf_port(pf: int, vf: int) -> int:
-    """Port id of a VF."""
-    return pf * PF_PORTS + 0x100 + vf
-
-
-def representor_port(pf: int, vf: int) -> int:
-    """Port id of a VF's representor."""
-    return pf * PF_PORTS + 0x800 + vf
-
-
-def wire_port(pf: int) -> int:
-    """Port id of the wire, the uplink."""
-    return pf * PF_PORTS + 0xFFF
 
 
 class Silicon:
@@ -84,15 +66,22 @@ class Silicon:
         self.far: dict[str, Link] = {}
         self.attached: dict[str, int] = {}
         self.monitor = in_netns(self.fd, _link_monitor)
+        self._fdbs: dict[int, Fdb] = {}
 
     def refresh(self) -> None:
         """Read every link of the silicon anew."""
         self.far = {link.name: link for link in self.reader.all()}
         self.attached = {name: index for name, index in self.attached.items() if name in self.far}
 
+    def fdb(self, pf: Pf) -> Fdb:
+        """The legacy eSwitch of *pf*."""
+        if pf.index not in self._fdbs:
+            self._fdbs[pf.index] = Fdb(self.pipeline, pf.index)
+        return self._fdbs[pf.index]
+
 
 class VethNetDevs:
-    """The node's NICs as veth pairs: what the driver does (:class:`asap2.nic.device.Hands`) and what the faces ask
+    """The node's NICs as veth pairs: what the driver does (:class:`asap2.nic.hands.Hands`) and what the faces ask
     (:class:`asap2.nic.netdevs.NetDevs`)."""
 
     def __init__(self, nics: list[Nic], open_pipeline: Callable[[Nic], Pipeline]) -> None:
@@ -103,6 +92,8 @@ class VethNetDevs:
         """Internal ports of the datapath: ifindex to far end."""
         self.rules_offloaded: Callable[[Nic, Pf], int] = lambda _nic, _pf: 0
         self.on_lost: Callable[[Nic, Pf, Vf], None] = lambda _nic, _pf, _vf: None
+        self.namespace: Callable[[int], int | None] = lambda _cookie: None
+        """Gives a descriptor of the network namespace with this cookie, while a request from it is served."""
         self.unsettled = False
         """Whether links have changed since :meth:`settle`."""
         self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -159,29 +150,29 @@ class VethNetDevs:
                         self.on_lost(silicon.nic, pf, vf)
                 if pf.bound:
                     self._program(silicon, pf)
-                    self._carrier(silicon, pf)
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""
         return {link.ifindex for link in self.node.all() if link.up}
 
     def vf_counters(self, nic: Nic, pf: Pf, vf: Vf) -> dict[str, int]:
-        """A VF's traffic as it counts it itself (struct ifla_vf_stats), wherever it is."""
+        """A VF's traffic as it counts it itself (struct ifla_vf_stats), wherever it is, and what legacy mode's rules
+        have counted of it."""
         silicon = self.silicon[nic.name]
-        far = silicon.far.get(f"pf{pf.index}vf{vf.index}")
+        far = silicon.far.get(eswitch.vf_name(pf, vf))
         if far is None:
             return {}
-        rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, multicast = silicon.reader.counters(
-            far.peer, far.nsid
-        )
+        rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, _ = silicon.reader.counters(far.peer, far.nsid)
+        counted = silicon.fdb(pf).counted(vf.index)
         return {
             "rx_packets": rx,
             "tx_packets": tx,
             "rx_bytes": rx_bytes,
             "tx_bytes": tx_bytes,
-            "multicast": multicast,
-            "rx_dropped": rx_dropped,
-            "tx_dropped": tx_dropped,
+            "broadcast": counted.get("broadcast", 0),
+            "multicast": counted.get("multicast", 0),
+            "rx_dropped": rx_dropped + counted.get("rx_dropped", 0),
+            "tx_dropped": tx_dropped + counted.get("tx_dropped", 0),
         }
 
     # ---- NetDevs
@@ -196,8 +187,8 @@ class VethNetDevs:
 
     def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
-        if netns_cookie not in (None, self.node_cookie):
-            return self._elsewhere(ifindex)
+        if netns_cookie is not None and netns_cookie != self.node_cookie:
+            return self._elsewhere(ifindex, netns_cookie)
         return next((d for d in self.all() if d.ifindex == ifindex), None)
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
@@ -206,14 +197,18 @@ class VethNetDevs:
             return None
         return next((d for d in self.all() if d.name == name), None)
 
-    def _elsewhere(self, ifindex: int) -> NetDev | None:
+    def _elsewhere(self, ifindex: int, netns_cookie: int) -> NetDev | None:
+        """The VF with *ifindex* in another namespace than the node's."""
+        namespace = self.namespace(netns_cookie)
+        if namespace is None:
+            return None
         self.all()
         for silicon in self.silicon.values():
-            node = self._node_nsid(silicon)
-            for pf in silicon.nic.pfs:
+            nsid = silicon.reader.nsid(namespace)
+            for pf in silicon.nic.pfs if nsid is not None else []:
                 for vf in pf.vfs:
-                    far = silicon.far.get(f"pf{pf.index}vf{vf.index}")
-                    if far and far.peer == ifindex and far.nsid != node:
+                    far = silicon.far.get(eswitch.vf_name(pf, vf))
+                    if far and (far.peer, far.nsid) == (ifindex, nsid):
                         return NetDev(ifindex, "", Role.VF, silicon.nic, pf, vf)
         return None
 
@@ -251,41 +246,39 @@ class VethNetDevs:
     # ---- Hands
 
     def create_pf(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         silicon = self.silicon[nic.name]
-        self._pair(silicon, f"pf{pf.index}", pf.netdev, pf.mac)
-        silicon.refresh()
-        self._carrier(silicon, pf)
+        self._pair(silicon, f"pf{pf.index}", pf.netdev, pf.mac, up=False)
 
     def destroy_pf(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         self._remove(self.silicon[nic.name], f"pf{pf.index}", pf_port(pf.index))
 
     def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
-        self._pair(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", f"{pf.netdev}v{vf.index}", vf.mac)
+        """See :class:`asap2.nic.hands.Hands`."""
+        self._pair(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", f"{pf.netdev}v{vf.index}", vf.mac, up=False)
 
     def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         self._remove(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", vf_port(pf.index, vf.index))
 
     def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         self._pair(self.silicon[nic.name], f"pf{pf.index}rep{vf.index}", "eth%d", bytes(6))
 
     def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         name, port = f"pf{pf.index}rep{vf.index}", representor_port(pf.index, vf.index)
         self._remove(self.silicon[nic.name], name, port)
 
     def set_mode(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         silicon = self.silicon[nic.name]
         silicon.refresh()
         self._program(silicon, pf)
 
     def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
-        """See :class:`asap2.nic.device.Hands`."""
+        """See :class:`asap2.nic.hands.Hands`."""
         return self.rules_offloaded(nic, pf)
 
     # ---- internal ports of the datapath
@@ -315,8 +308,8 @@ class VethNetDevs:
 
     # ---- plumbing
 
-    def _pair(self, silicon: Silicon, far: str, near: str, mac: bytes) -> int:
-        """Make a pair; the near end's ifindex. A zero *mac* lets the kernel choose one."""
+    def _pair(self, silicon: Silicon, far: str, near: str, mac: bytes, *, up: bool = True) -> int:
+        """Make a pair, the far end *up*; the near end's ifindex. A zero *mac* lets the kernel choose one."""
         peer: dict[str, object] = {"ifname": near, "net_ns_fd": self.node_fd}
         if any(mac):
             peer["address"] = mac.hex(":")
@@ -326,7 +319,8 @@ class VethNetDevs:
             raise OSError(error.code, os.strerror(error.code)) from None
         silicon.refresh()
         link = silicon.far[far]
-        silicon.links.link("set", index=link.ifindex, state="up")
+        if up:
+            silicon.links.link("set", index=link.ifindex, state="up")
         self._devices = None
         return link.peer
 
@@ -338,12 +332,12 @@ class VethNetDevs:
                 silicon.links.link("del", index=index)
         silicon.attached.pop(far, None)
 
-    def _carrier(self, silicon: Silicon, pf: Pf) -> None:
-        """The PF has carrier while its cable has: its far end is up when the wire's other end is."""
-        near, wire = silicon.far.get(f"pf{pf.index}"), silicon.far.get(f"p{pf.index}")
-        up = wire is not None and wire.up
-        if near is not None and near.up != up:
-            silicon.links.link("set", index=near.ifindex, state="up" if up else "down")
+    def _link(self, silicon: Silicon, name: str, up: bool) -> None:
+        """Set a far end up or down: the near end has carrier, or not."""
+        far = silicon.far.get(name)
+        if far is not None and far.up != up:
+            silicon.links.link("set", index=far.ifindex, state="up" if up else "down")
+            silicon.far[name] = replace(far, up=up)
 
     def _port(self, silicon: Silicon, far_name: str, port: Port) -> None:
         pipeline = silicon.pipeline
@@ -353,84 +347,35 @@ class VethNetDevs:
         pipeline.set_port(port)
 
     def _program(self, silicon: Silicon, pf: Pf) -> None:
-        """Tell the pipeline what its ports are in the eSwitch's present mode."""
-        uplink, wire = silicon.far.get(f"pf{pf.index}"), silicon.far.get(f"p{pf.index}")
-        switchdev = pf.mode is EswitchMode.SWITCHDEV
-        tables = (0,)
-        if uplink:
-            self._port(
-                silicon,
-                f"pf{pf.index}",
-                Port(
-                    pf_port(pf.index),
-                    uplink.ifindex,
-                    PortKind.UPLINK_REP if switchdev else PortKind.PF,
-                    mac=self._mac(silicon, uplink) or pf.mac,
-                    deliver=Deliver.PEER,
-                    tables=() if switchdev else tables,
-                    miss=Miss.REDIRECT if wire else Miss.DROP,
-                    miss_port=wire_port(pf.index),
-                ),
-            )
-        if wire:
-            self._port(
-                silicon,
-                f"p{pf.index}",
-                Port(
-                    wire_port(pf.index),
-                    wire.ifindex,
-                    PortKind.UPLINK,
-                    deliver=Deliver.PEER,
-                    peer_any=True,
-                    tables=tables,
-                    miss=Miss.REDIRECT if uplink else Miss.DROP,
-                    miss_port=pf_port(pf.index),
-                ),
-            )
-        for vf in pf.vfs:
-            self._program_vf(silicon, pf, vf, switchdev)
+        """Make ports, rules and links what the eSwitch's present mode and functions want."""
+        ends = self._ends(silicon, pf)
+        switch = eswitch.legacy_switch(silicon.nic, pf, ends)
+        fdb = silicon.fdb(pf)
+        fdb.extend(switch)
+        for name, port in eswitch.ports(pf, ends, switch).items():
+            self._port(silicon, name, port)
+        fdb.prune()
+        for name, up in eswitch.links(pf, ends).items():
+            self._link(silicon, name, up)
 
-    def _program_vf(self, silicon: Silicon, pf: Pf, vf: Vf, switchdev: bool) -> None:
-        far_vf = silicon.far.get(f"pf{pf.index}vf{vf.index}")
-        far_rep = silicon.far.get(f"pf{pf.index}rep{vf.index}")
-        if far_vf:
-            self._port(
-                silicon,
-                f"pf{pf.index}vf{vf.index}",
-                Port(
-                    vf_port(pf.index, vf.index),
-                    far_vf.ifindex,
-                    PortKind.VF,
-                    mac=self._mac(silicon, far_vf) or vf.mac,
-                    deliver=Deliver.PEER,
-                    tables=(0,),
-                    miss=Miss.REDIRECT if far_rep or not switchdev else Miss.DROP,
-                    miss_port=representor_port(pf.index, vf.index) if switchdev else wire_port(pf.index),
-                    enabled=vf.link_state is not LinkState.DISABLE or switchdev,
-                ),
-            )
-        if far_rep:
-            self._port(
-                silicon,
-                f"pf{pf.index}rep{vf.index}",
-                Port(
-                    representor_port(pf.index, vf.index),
-                    far_rep.ifindex,
-                    PortKind.REP,
-                    deliver=Deliver.PEER,
-                    tables=(),
-                    miss=Miss.REDIRECT if far_vf else Miss.DROP,
-                    miss_port=vf_port(pf.index, vf.index),
-                ),
-            )
+    def _ends(self, silicon: Silicon, pf: Pf) -> dict[str, eswitch.End]:
+        """The pairs of *pf* that there are."""
+        names = [eswitch.pf_name(pf), eswitch.wire_name(pf)]
+        names += [name for vf in pf.vfs for name in (eswitch.vf_name(pf, vf), eswitch.representor_name(pf, vf))]
+        found = {}
+        for name in names:
+            if far := silicon.far.get(name):
+                near = self._near(silicon, far)
+                mac, promiscuous = (near.mac, near.promiscuous) if near else (b"", False)
+                found[name] = eswitch.End(far.ifindex, mac, promiscuous, far.carrier)
+        return found
 
-    def _mac(self, silicon: Silicon, far: Link) -> bytes:
-        """The MAC of the near end, in whatever namespace it is; empty when it cannot be asked."""
+    def _near(self, silicon: Silicon, far: Link) -> Link | None:
+        """The near end, in whatever namespace it is; None when it cannot be asked."""
         if far.nsid is None:
-            return b""
+            return None
         at_home = far.nsid == self._node_nsid(silicon)
-        near = self.node.one(far.peer) if at_home else silicon.reader.one(far.peer, far.nsid)
-        return near.mac if near else b""
+        return self.node.one(far.peer) if at_home else silicon.reader.one(far.peer, far.nsid)
 
 
 def _link_monitor() -> socket.socket:

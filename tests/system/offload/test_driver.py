@@ -27,6 +27,9 @@ SRIOV = f"/sys/class/net/{PF}/device/sriov_numvfs"
         (f"ip link set {PF} vf 9 mac 02:00:00:00:00:01", "Invalid argument"),
         (f"ip link set {PF} vf 1 mac 01:00:5e:00:00:01", "Invalid argument"),
         (f"ip link set {PF} vf 1 vlan 57", "Operation not supported"),
+        (f"ip link set {PF} vf 1 spoofchk on", "Operation not supported"),
+        (f"ip link set {PF} vf 1 trust on", "Operation not supported"),
+        (f"ip link set {PF} vf 1 state enable", "Operation not supported"),
         ("ip link del eth3", "Operation not supported"),
         (f"devlink dev eswitch set pci/{PCI} mode nonsense", "Unknown eswitch mode"),
         ("devlink dev eswitch show pci/0000:0f:00.0", "No such device"),
@@ -40,11 +43,10 @@ def test_the_kernels_own_error_is_given(lab: Bench, write: str, error: str) -> N
 
 
 def test_vf_attributes_are_shown(lab: Bench) -> None:
-    lab.ok("hv1", f"ip link set {PF} vf 1 mac 02:00:00:00:01:01 && ip link set {PF} vf 1 trust on spoofchk on")
+    lab.ok("hv1", f"ip link set {PF} vf 1 mac 02:00:00:00:01:01 && ip link set {PF} vf 1 max_tx_rate 100")
     shown = lab.ok("hv1", f"ip link show {PF}")
-    assert "vf 1     link/ether 02:00:00:00:01:01 brd ff:ff:ff:ff:ff:ff, spoof checking on" in shown
-    assert "trust on" in shown
-    lab.ok("hv1", f"ip link set {PF} vf 1 trust off spoofchk off")
+    assert "vf 1     link/ether 02:00:00:00:01:01 brd ff:ff:ff:ff:ff:ff, tx rate 100 (Mbps)" in shown
+    lab.ok("hv1", f"ip link set {PF} vf 1 max_tx_rate 0")
 
 
 def test_a_renamed_representor_is_still_that_representor(lab: Bench) -> None:

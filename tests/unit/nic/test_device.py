@@ -43,7 +43,8 @@ def test_two_ports_have_their_own_functions_macs_and_vf_addresses() -> None:
 
 
 def test_vfs_beyond_function_255_are_on_the_next_bus() -> None:
-    card = nic(total_vfs=300)
+    card = nic()
+    card.total_vfs = 300
     assert card.vf_bdf(card.pfs[0], 253) == "0000:03:1f.7"
     assert card.vf_bdf(card.pfs[0], 254) == "0000:04:00.0"
 
@@ -59,6 +60,8 @@ def test_the_bus_number_in_a_name_is_decimal() -> None:
         ({"pci": "0000:03:00.1"}, "not the address of a function 0"),
         ({"pci": "3:00.0"}, "not the address of a function 0"),
         ({"ports": 3}, "1 or 2 ports"),
+        ({"total_vfs": 128}, "at most 127 VFs"),
+        ({"total_vfs": -1}, "at most 127 VFs"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -285,6 +288,9 @@ def test_inline_headers_can_be_set_where_the_nic_needs_them() -> None:
     driver, hands = booted(nic("ConnectX-4 Lx"))
     driver.set_inline_mode(PF, 3)
     assert driver.nics[0].pfs[0].inline_mode == 3
+    driver.set_inline_mode(PF, 0)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert driver.nics[0].pfs[0].inline_mode == 1  # what its queues need at least
     hands.rules = 1
     with pytest.raises(DriverError, match="when flows are configured"):
         driver.set_inline_mode(PF, 1)
@@ -388,6 +394,52 @@ def test_in_switchdev_mode_the_vlan_is_the_representors_but_clearing_it_is_allow
     driver.set_vf_vlan(card, pf, 0, 0, 0, 0x8100)
 
 
+@pytest.mark.parametrize("name", ["spoofchk", "trust"])
+def test_in_switchdev_mode_flags_and_link_state_cannot_be_set(made: tuple[Driver, RecordingHands], name: str) -> None:
+    driver, hands = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    driver.set_vf_flag(card, pf, 0, name, True)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.take()
+    with refused(errno.EOPNOTSUPP):
+        driver.set_vf_flag(card, pf, 0, name, False)
+    with refused(errno.EOPNOTSUPP):
+        driver.set_vf_link_state(card, pf, 0, LinkState.ENABLE)
+    assert (getattr(pf.vfs[0], name), pf.vfs[0].link_state, hands.take()) == (True, LinkState.DISABLE, [])
+
+
+def test_what_vfs_keep_over_a_change_of_mode_and_what_they_lose(made: tuple[Driver, RecordingHands]) -> None:
+    driver, _ = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    mac, vf = bytes.fromhex("fa163eb9b8ce"), pf.vfs[0]
+    driver.set_vf_mac(card, pf, 0, mac)
+    driver.set_vf_vlan(card, pf, 0, 57, 3, 0x8100)
+    driver.set_vf_flag(card, pf, 0, "spoofchk", True)
+    driver.set_vf_flag(card, pf, 0, "trust", True)
+    for mode, link_state in ((EswitchMode.SWITCHDEV, LinkState.DISABLE), (EswitchMode.LEGACY, LinkState.AUTO)):
+        driver.set_vf_rate(pf, 0, 10, 100)
+        driver.set_mode(PF, mode)
+        assert (vf.mac, vf.vlan, vf.qos, vf.spoofchk, vf.trust) == (mac, 57, 3, True, True)
+        assert (vf.min_tx_rate, vf.max_tx_rate, vf.link_state) == (0, 0, link_state)
+
+
+def test_a_vfs_link_follows_its_representor(made: tuple[Driver, RecordingHands]) -> None:
+    driver, hands = made
+    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 1)
+    hands.take()
+    driver.follow_representor(card, pf, pf.vfs[0], True)
+    assert (pf.vfs[0].link_state, hands.take()) == (LinkState.AUTO, [])  # legacy mode knows no representors
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    hands.take()
+    for up, state in ((True, LinkState.ENABLE), (False, LinkState.DISABLE)):
+        driver.follow_representor(card, pf, pf.vfs[0], up)
+        driver.follow_representor(card, pf, pf.vfs[0], up)
+        assert (pf.vfs[0].link_state, hands.take()) == (state, ["program enp3s0f0 switchdev 1"])
+
+
 # ---- keeping
 
 
@@ -397,7 +449,7 @@ def test_a_snapshot_as_json_restores_everything_without_touching_a_device(made: 
     driver.set_numvfs(PF, 3)
     driver.set_mode(PF, EswitchMode.SWITCHDEV)
     driver.set_vf_mac(card, pf, 2, bytes.fromhex("fa163eb9b8ce"))
-    driver.set_vf_link_state(card, pf, 2, LinkState.ENABLE)
+    driver.follow_representor(card, pf, pf.vfs[2], True)
     driver.unbind(VFS[1])
     driver.set_driver_override(VFS[1], "vfio-pci")
     pf.hw_tc_offload["rep2"] = True

@@ -41,7 +41,7 @@ from asap2.netlink.wire import (
     attribute,
     attributes,
 )
-from asap2.nic.device import Driver, EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
 from asap2.nic.netdevs import NetDev, NetDevs, Role
@@ -81,12 +81,9 @@ class LinkFace:
         server.route([RTM_DELLINK], self.delete)
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
-        """A netdev was set up or down: a VF's link follows its representor's (mlx5e_rep_open, mlx5e_rep_close)."""
-        if netdev.role is not Role.REPRESENTOR or netdev.nic is None or netdev.pf is None or netdev.vf is None:
-            return
-        state = LinkState.ENABLE if up else LinkState.DISABLE
-        if netdev.vf.link_state is not state:
-            self.driver.set_vf_link_state(netdev.nic, netdev.pf, netdev.vf.index, state)
+        """A netdev was set up or down: a VF's link follows its representor's."""
+        if netdev.role is Role.REPRESENTOR and netdev.nic and netdev.pf and netdev.vf:
+            self.driver.follow_representor(netdev.nic, netdev.pf, netdev.vf, up)
 
     # ---- RTM_GETLINK
 

@@ -136,7 +136,7 @@ def test_a_vfs_address_is_set_by_its_port(two: Node) -> None:
 def test_versions(node: Node) -> None:
     info = json.loads(node.run(f"devlink -j dev info {PF}"))["info"][PF]
     assert info["driver"] == "mlx5_core"
-    assert info["versions"]["fixed"] == {"fw.psid": "MT_0000000008"}
+    assert info["versions"]["fixed"] == {"fw.psid": "MT_0000000012"}
     assert info["versions"]["running"] == info["versions"]["stored"]
     assert info["versions"]["running"] == {"fw.version": "16.35.4030", "fw": "16.35.4030"}
 

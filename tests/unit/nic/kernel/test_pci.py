@@ -104,7 +104,8 @@ def test_two_ports_are_one_multifunction_device_whose_windows_do_not_meet() -> N
 
 
 def test_the_root_port_leads_to_every_bus_of_the_nic() -> None:
-    card = nic(total_vfs=300)
+    card = nic()
+    card.total_vfs = 300
     space = pci.root_port_config("0000:00:1e.0", card)
     assert tuple(space[0x18:0x1B]) == (0, 3, 4)
     assert space[0x0E] & 0x7F == 1

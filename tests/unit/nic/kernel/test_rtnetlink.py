@@ -150,7 +150,7 @@ def test_a_change_without_vf_attributes_is_the_kernels() -> None:
 
 
 def test_vf_attributes_alone_are_no_business_of_the_kernel() -> None:
-    face = made()
+    face = made(mode=EswitchMode.LEGACY)
     info = {"vfinfo_list": {"vf_info": [{"mac": (1, bytes.fromhex("020000000001"))}, {"trust": (0, 1)}]}}
     assert change(face, "enp3s0f0", info) is None
     vfs = face.driver.nics[0].pfs[0].vfs
@@ -158,7 +158,7 @@ def test_vf_attributes_alone_are_no_business_of_the_kernel() -> None:
 
 
 def test_what_else_is_asked_for_goes_on_without_them() -> None:
-    face = made()
+    face = made(mode=EswitchMode.LEGACY)
     info = {"mtu": 1400, "vfinfo_list": {"vf_info": [{"trust": (0, 1)}]}, "ifalias": "x"}
     answer = change(face, "enp3s0f0", info, {"flags": 1, "change": 1})
     header, attrs = LINK.decode(answer.payload)
@@ -175,7 +175,10 @@ def test_what_else_is_asked_for_goes_on_without_them() -> None:
         ("enp3s0f0", {"vlan": (0, 5, 0)}, errno.EOPNOTSUPP),
         ("enp3s0f0", {"rate": (0, 7, 5)}, errno.EINVAL),
         ("enp3s0f0", {"tx_rate": (9, 5)}, errno.EINVAL),
-        ("enp3s0f0", {"link_state": (0, 9)}, errno.EINVAL),
+        ("enp3s0f0", {"spoofchk": (0, 1)}, errno.EOPNOTSUPP),
+        ("enp3s0f0", {"trust": (0, 1)}, errno.EOPNOTSUPP),
+        ("enp3s0f0", {"trust": (9, 1)}, errno.EINVAL),
+        ("enp3s0f0", {"link_state": (0, 1)}, errno.EOPNOTSUPP),
         ("enp3s0f0", {"rss_query_en": (0, 1)}, errno.EOPNOTSUPP),
         ("enp3s0f0", {"ib_node_guid": (0, 1)}, errno.EOPNOTSUPP),
         ("enp3s0f0", {"ib_node_guid": (5, 1)}, errno.EINVAL),

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pipeline's ports are, in switchdev and in legacy mode.
+
+Plain functions of the driver's state and of the netdevs that there are; far ends are named as in :mod:`asap2.nic.veth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from asap2.nic import legacy
+from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A pair: ``ifindex`` is the far end's; ``mac`` the near end's address, empty where that cannot be asked;
+    ``promiscuous`` whether the near end is; ``carrier`` whether the far end has a carrier."""
+
+    ifindex: int
+    mac: bytes = b""
+    promiscuous: bool = False
+    carrier: bool = True
+
+
+Ends = Mapping[str, End]
+"""The pairs of one NIC by their far end's name."""
+
+
+def pf_name(pf: Pf) -> str:
+    """The far end of a PF's netdev."""
+    return f"pf{pf.index}"
+
+
+def vf_name(pf: Pf, vf: Vf) -> str:
+    """The far end of a VF's netdev."""
+    return f"pf{pf.index}vf{vf.index}"
+
+
+def representor_name(pf: Pf, vf: Vf) -> str:
+    """The far end of a representor."""
+    return f"pf{pf.index}rep{vf.index}"
+
+
+def wire_name(pf: Pf) -> str:
+    """The silicon's end of the cable."""
+    return f"p{pf.index}"
+
+
+def links(pf: Pf, ends: Ends) -> dict[str, bool]:
+    """Whether the far ends of functions are to be up: their netdevs have carrier then, or not.
+
+    The PF's link is the cable's. In switchdev mode a VF's is its representor's; in legacy mode it is what the
+    administrator says, ``auto`` being the cable's (MLX5_VPORT_ADMIN_STATE_*).
+    """
+    wire = ends.get(wire_name(pf))
+    cable = wire is not None and wire.carrier
+    wanted = {pf_name(pf): cable}
+    for vf in pf.vfs:
+        wanted[vf_name(pf, vf)] = _link(vf, cable)
+    return {name: up for name, up in wanted.items() if name in ends}
+
+
+def _link(vf: Vf, cable: bool) -> bool:
+    return cable if vf.link_state is LinkState.AUTO else vf.link_state is LinkState.ENABLE
+
+
+def legacy_switch(nic: Nic, pf: Pf, ends: Ends) -> legacy.Switch | None:
+    """The eSwitch in legacy mode; None where it is in switchdev mode, or has no VFs: then the PF is the whole NIC."""
+    if pf.mode is EswitchMode.SWITCHDEV or not pf.vfs:
+        return None
+    up = links(pf, ends)
+    vports = []
+    if end := ends.get(pf_name(pf)):
+        vports.append(legacy.Vport(pf_port(pf.index), end.mac or pf.mac))
+    for vf in pf.vfs:
+        if end := ends.get(vf_name(pf, vf)):
+            vport = legacy.Vport(
+                vf_port(pf.index, vf.index),
+                end.mac,
+                vf.index,
+                vf.vlan,
+                vf.qos,
+                vf.mac if vf.spoofchk else None,
+                vf.trust and end.promiscuous,
+                up[vf_name(pf, vf)],
+            )
+            vports.append(vport)
+    return legacy.Switch(wire_port(pf.index), tuple(vports), nic.model.vst_stacks_tags)
+
+
+def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
+    """The port of each pair, by its far end's name; *switch* is :func:`legacy_switch`."""
+    switchdev = pf.mode is EswitchMode.SWITCHDEV
+    uplink, wire = ends.get(pf_name(pf)), ends.get(wire_name(pf))
+    found: dict[str, Port] = {}
+    if uplink:
+        found[pf_name(pf)] = Port(
+            pf_port(pf.index),
+            uplink.ifindex,
+            PortKind.UPLINK_REP if switchdev else PortKind.PF,
+            mac=uplink.mac or pf.mac,
+            deliver=Deliver.PEER,
+            tables=(legacy.FDB,) if switch else (),
+            miss=Miss.REDIRECT if wire else Miss.DROP,
+            miss_port=wire_port(pf.index),
+        )
+    if wire:
+        tables = (0,) if switchdev else ()
+        found[wire_name(pf)] = Port(
+            wire_port(pf.index),
+            wire.ifindex,
+            PortKind.UPLINK,
+            deliver=Deliver.PEER,
+            peer_any=True,
+            tables=(legacy.FDB,) if switch else tables,
+            miss=Miss.REDIRECT if uplink else Miss.DROP,
+            miss_port=pf_port(pf.index),
+        )
+    up = links(pf, ends)
+    vports = {vport.index: vport for vport in switch.vports} if switch else {}
+    for vf in pf.vfs:
+        own, representor = ends.get(vf_name(pf, vf)), ends.get(representor_name(pf, vf))
+        if own:
+            found[vf_name(pf, vf)] = Port(
+                vf_port(pf.index, vf.index),
+                own.ifindex,
+                PortKind.VF,
+                mac=own.mac or vf.mac,
+                deliver=Deliver.PEER,
+                tables=(legacy.entry(switch, vports[vf.index]),) if switch else (0,),
+                miss=Miss.REDIRECT if representor else Miss.DROP,
+                miss_port=representor_port(pf.index, vf.index),
+                enabled=up[vf_name(pf, vf)],
+            )
+        if representor:
+            found[representor_name(pf, vf)] = Port(
+                representor_port(pf.index, vf.index),
+                representor.ifindex,
+                PortKind.REP,
+                deliver=Deliver.PEER,
+                tables=(),
+                miss=Miss.REDIRECT if own else Miss.DROP,
+                miss_port=vf_port(pf.index, vf.index),
+            )
+    return found
