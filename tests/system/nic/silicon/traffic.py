@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -31,6 +32,8 @@ from tests.system.nic.silicon.packets import ipv4, ipv6, ipv6_fragment, ipv6_opt
 
 PORTS = (1, 2, 3)
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
+_COMMON = (0, 0, 0, 0, OVS_TABLE, *TABLES)
+"""Tables for rules: most in one, so that several have a say about the same packet."""
 FIELDS = tuple(name for name in FIELD_BITS if name not in UNSUPPORTED_FIELDS)
 
 _MACS = st.sampled_from([bytes.fromhex("020000000001"), bytes.fromhex("0200000000ff"), b"\xff" * 6, b"\1\0\x5e\0\0\1"])
@@ -77,7 +80,8 @@ def network(draw: st.DrawFn) -> tuple[int, bytes]:
             options = draw(st.sampled_from([b"", b"", b"\1" * 4, b"\1" * 40]))
             header = ipv4("0.0.0.0", "0.0.0.0", protocol, payload, fragment=fragment, options=options)
             tos, ttl = draw(st.sampled_from([0, 0xB8, 3])), draw(st.sampled_from([0, 1, 64, 255]))
-            header = header[:1] + bytes([tos]) + header[2:8] + bytes([ttl]) + header[9:12]
+            version_and_length = draw(st.sampled_from([header[0]] * 6 + [0x44, 0x46, 0x05]))
+            header = bytes([version_and_length, tos]) + header[2:8] + bytes([ttl]) + header[9:12]
             return 0x0800, header + draw(_V4) + draw(_V4) + options + payload
         case "ipv6":
             for extension in draw(st.lists(st.sampled_from([0, 43, 60, 44]), max_size=4) | _MANY_EXTENSIONS):
@@ -121,16 +125,23 @@ def frames(draw: st.DrawFn) -> bytes:
     return frame.ljust(15, b"\0")
 
 
+def alike(frame: bytes, chance: Random) -> bytes:
+    """*frame* with one bit of its headers changed."""
+    at = chance.randrange(min(len(frame), 60))
+    return frame[:at] + bytes([frame[at] ^ 1 << chance.randrange(8)]) + frame[at + 1 :]
+
+
 @st.composite
 def matches(draw: st.DrawFn, seen: list[bytes]) -> Match:
     """A match on a few fields with any masks; mostly taken from a frame that was seen."""
     fields = packet.parse(draw(st.sampled_from(seen))) if seen else {}
     chosen = {}
-    for name in draw(st.lists(st.sampled_from(FIELDS), max_size=4, unique=True)):
+    names = st.sampled_from([*FIELDS, *(name for name in fields for _ in range(4))])
+    for name in draw(st.lists(names, max_size=3, unique=True)):
         full = (1 << FIELD_BITS[name]) - 1
         mask = draw(st.sampled_from([full, full, 1, full ^ 1, full >> 1]) | st.integers(1, full))
         value = fields.get(name, 0)
-        if draw(st.integers(0, 5)) == 0:
+        if draw(st.integers(0, 9)) == 9:
             value = draw(st.integers(0, full))
         chosen[name] = Masked(value & mask, mask)
     return Match(**chosen)
@@ -172,12 +183,17 @@ def _cut_is_last(chosen: list[Action], at: int) -> bool:
 def rules(draw: st.DrawFn, seen: list[bytes]) -> Rule:
     """A rule."""
     return Rule(
-        draw(st.sampled_from(TABLES)),
-        draw(st.sampled_from(PORTS[:2])),
+        draw(st.sampled_from(_COMMON)),
+        draw(st.sampled_from([1, 1, 1, 2])),
         draw(st.integers(0, 2)),
         draw(matches(seen)),
         draw(actions()),
     )
+
+
+_STAGES = st.sampled_from([(0,), (0, OVS_TABLE), (0, 1, OVS_TABLE)]) | st.lists(
+    st.sampled_from(TABLES), max_size=MAX_TABLES
+).map(tuple)
 
 
 @st.composite
@@ -188,10 +204,10 @@ def ports(draw: st.DrawFn) -> list[Port]:
             number,
             100 + number,
             draw(st.sampled_from([PortKind.VF, PortKind.VF, PortKind.INTERNAL])),
-            tables=tuple(draw(st.lists(st.sampled_from(TABLES), max_size=MAX_TABLES))),
+            tables=draw(_STAGES),
             miss=draw(st.sampled_from(list(Miss))),
             miss_port=draw(st.sampled_from([*PORTS, 99])),
-            enabled=draw(st.integers(0, 9)) > 0,
+            enabled=draw(st.integers(0, 19)) < 19,
         )
         for number in PORTS
     ]
