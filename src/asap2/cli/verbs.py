@@ -14,9 +14,10 @@ from asap2.errors import UsageError
 
 
 class Verbs(TyperGroup):
-    """The verbs, each a module of :mod:`asap2.cli`, imported one by one."""
+    """The verbs, each a module of :mod:`asap2.cli` whose name is the verb's after ``prefix``, imported one by one."""
 
     verbs: tuple[str, ...] = ()
+    prefix = ""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """The names of all."""
@@ -26,7 +27,7 @@ class Verbs(TyperGroup):
         """The verb called *cmd_name*, or None."""
         if cmd_name not in self.verbs:
             return None
-        command = importlib.import_module(f"asap2.cli.{cmd_name}").command
+        command = importlib.import_module(f"asap2.cli.{self.prefix}{cmd_name}").command
         command.name = cmd_name
         return command
 
@@ -35,7 +36,7 @@ def run(words: list[str], verbs: tuple[str, ...]) -> int:
     """Run the command line *words*; the exit status. UsageError for what makes no sense."""
     root = Verbs(
         name="asap2",
-        help="Open vSwitch hardware offload on software ConnectX NICs.",
+        help="Open vSwitch hardware offload: on real NICs (host), and on software ConnectX NICs (all else).",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     root.verbs = verbs

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host VERB``: the operator's half. Each verb is a module ``host_VERB``, imported when it is asked for."""
+
+from __future__ import annotations
+
+from asap2.cli.verbs import Verbs
+
+VERBS = ("check", "capture")
+
+command = Verbs(
+    name="host",
+    help="Check, set up, watch and undo Open vSwitch hardware offload on this host's switchdev NICs.",
+    no_args_is_help=True,
+)
+command.verbs = VERBS
+command.prefix = "host_"

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host capture FILE``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asap2.cli.host_subject import need_root
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")]) -> None:
+    """Write this host's offload state, without secrets, to a file that other commands read with --from."""
+    need_root()
+    from asap2.host.capture import write
+    from asap2.host.observe import observe
+    from asap2.host.trial import attempt_all
+
+    host = observe(full=True)
+    write(dataclasses.replace(host, trials=attempt_all(host, host.pfs)), file)
+
+
+command = typer.main.get_command(app)

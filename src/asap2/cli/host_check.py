@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host check [--json] [--strict] [--no-trial] [--from FILE] [PF…]``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asap2.cli.host_subject import AsJson, From, Pfs, subject
+
+if TYPE_CHECKING:
+    from asap2.host.check.finding import Finding
+    from asap2.host.inventory import Host, Pf
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def check(
+    pfs: Pfs = None,
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as findings for the exit status.")] = False,
+    trial: Annotated[
+        bool, typer.Option(help="Put a rule into the NIC, and take it out, to see that it takes it.")
+    ] = True,
+    file: From = None,
+) -> int:
+    """Audit what hardware offload needs, with a fix for what is missing. Exit status 0: nothing stands in its way."""
+    from asap2.host.check.audit import audit, summary
+    from asap2.host.check.finding import Verdict
+
+    host, chosen = subject(file, pfs)
+    if trial and file is None:
+        from asap2.host.trial import attempt_all
+
+        host = dataclasses.replace(host, trials=attempt_all(host, chosen))
+    findings = audit(host, chosen)
+    counts = summary(findings)
+    bad = counts[Verdict.FAIL] + (counts[Verdict.WARN] if strict else 0)
+    if as_json:
+        import json
+
+        from asap2.host.records import to_data
+
+        data = {
+            "host": host.hostname,
+            "taken": host.taken,
+            "pfs": [pf.address for pf in chosen],
+            "verdict": "fail" if bad else "ok",
+            "summary": dict(counts),
+            "findings": to_data(findings),
+        }
+        print(json.dumps(data, indent=2))
+    else:
+        show(host, chosen, findings)
+    return 1 if bad else 0
+
+
+def show(host: Host, pfs: tuple[Pf, ...], findings: list[Finding]) -> None:
+    """Print findings for people: what is in order in a line each, what is not with its reason and its fix."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from asap2.host.check.audit import summary
+    from asap2.host.check.finding import Verdict
+
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "dim"}
+    several = len(pfs) > 1
+    for one in findings:
+        line = Text(f"{one.verdict:8}", styles[one.verdict])
+        line.append(f"{one.id:21} ", "bold")
+        named = one.subject and (several or one.subject not in [pf.name for pf in pfs])
+        line.append(f"{one.subject}: " if named else "", "none")
+        line.append(one.found, "none")
+        console.print(line)
+        if one.verdict in (Verdict.WARN, Verdict.FAIL):
+            console.print(Text(f"{'':30}because {one.why}", "dim"))
+            if one.fix:
+                console.print(Text(f"{'':30}fix: {one.fix}"))
+    counts = summary(findings)
+    words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    verdict = "hardware offload is not ready here" if counts[Verdict.FAIL] else "nothing stands in the way of offload"
+    console.print(f"\n{host.hostname}: {verdict} ({words})", style="bold red" if counts[Verdict.FAIL] else "bold green")
+
+
+command = typer.main.get_command(app)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verb of ``asap2 host`` is about: this machine or a capture, and which of its PFs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asap2.errors import Asap2Error
+from asap2.host.inventory import Host, Pf
+from asap2.host.select import choose
+
+Pfs = Annotated[
+    list[str] | None, typer.Argument(metavar="[PF]…", help="Network devices or PCI addresses; all if none.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+From = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FILE", help="Look at what `asap2 host capture` wrote, not at this host."),
+]
+
+
+def need_root() -> None:
+    """Asap2Error for who is not root."""
+    if os.geteuid():
+        raise Asap2Error("this needs root: say `sudo asap2 host …`")
+
+
+def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf, ...]]:
+    """This host, or that of the capture *file*; and those of its PFs that *names* name."""
+    if file is not None:
+        from asap2.host.capture import read
+
+        host = read(file)
+    else:
+        need_root()
+        from asap2.host.observe import observe
+
+        host = observe()
+    return host, choose(host, names or ())

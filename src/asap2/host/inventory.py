@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host has for hardware offload, as frozen data: NICs, eSwitches, network devices, TC, Open vSwitch, platform.
+
+:func:`asap2.host.observe.observe` reads it from the machine; :mod:`asap2.host.capture` writes it to a file and reads it
+elsewhere. Everything that judges or plans is a function of it. None and an empty tuple mean that the host has no such
+thing or does not tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Pairs = tuple[tuple[str, str], ...]
+"""A small dictionary, in the order of its keys."""
+
+LEGACY, SWITCHDEV = "legacy", "switchdev"
+VFIO = ("vfio-pci", "mlx5_vfio_pci", "pci-stub", "uio_pci_generic", "igb_uio")
+"""Drivers by which a virtual machine or a user-space program gets a function."""
+
+_PORT_NAME = re.compile(r"(?:c\d+)?pf(\d+)vf(\d+)|(\d+)")
+"""phys_port_name of a VF's representor; in kernels before 5.1, mlx5's is the VF's number alone."""
+_UPLINK_NAME = re.compile(r"p\d+(s\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Eswitch:
+    """A PF's eSwitch as devlink tells it: ``mode`` "legacy" or "switchdev", ``inline_mode`` "none", "link", "network"
+    or "transport", ``encap_mode`` "none" or "basic"; None is what the driver does not tell."""
+
+    mode: str
+    inline_mode: str | None = None
+    encap_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vf:
+    """A virtual function, and its attributes as ``ip link set PF vf N`` sets them.
+
+    ``driver`` is None when unbound; ``netdev`` is its network device in this network namespace, None when it has none
+    or when that is elsewhere; ``iommu_group`` None without an IOMMU; ``opened_by`` names the process that holds it
+    through VFIO. ``rates`` are minimum and maximum in Mbit/s, ``link_state`` "auto", "enable" or "disable"; the
+    counters are of packets and bytes as the guest sees them.
+    """
+
+    index: int
+    address: str
+    driver: str | None = None
+    driver_override: str | None = None
+    netdev: str | None = None
+    iommu_group: int | None = None
+    opened_by: str | None = None
+    mac: str = "00:00:00:00:00:00"
+    vlan: int = 0
+    qos: int = 0
+    vlan_protocol: int = 0x8100
+    spoofchk: bool = False
+    trust: bool = False
+    link_state: str = "auto"
+    rates: tuple[int, int] = (0, 0)
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pf:
+    """A physical function that has, or could have, an eSwitch.
+
+    ``address`` is the PCI address, ``netdev`` its network device (in switchdev mode the uplink representor).
+    ``eswitch`` is None when there is none, and ``eswitch_refusal`` is what the driver said. Link speeds are in GT/s,
+    widths in lanes, 0 when unknown. ``params`` are devlink parameters with their runtime values; ``irqs`` pairs an
+    interrupt with the CPUs that take it.
+    """
+
+    address: str
+    vendor: int
+    device: int
+    driver: str | None = None
+    netdev: str | None = None
+    total_vfs: int = 0
+    num_vfs: int = 0
+    autoprobe: bool = True
+    numa_node: int | None = None
+    local_cpus: str = ""
+    link_speed: float = 0.0
+    link_width: int = 0
+    max_link_speed: float = 0.0
+    max_link_width: int = 0
+    firmware: str | None = None
+    board: str | None = None
+    eswitch: Eswitch | None = None
+    eswitch_refusal: str | None = None
+    params: Pairs = ()
+    irqs: Pairs = ()
+    vfs: tuple[Vf, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What people call it: its network device, or else its address."""
+        return self.netdev or self.address
+
+    @property
+    def switchdev(self) -> bool:
+        """Whether its eSwitch is in switchdev mode."""
+        return self.eswitch is not None and self.eswitch.mode == SWITCHDEV
+
+    @property
+    def number(self) -> int:
+        """The PF's number on its device, which is its PCI function's."""
+        return int(self.address.rpartition(".")[2], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Netdev:
+    """A network device of this network namespace. ``up`` is IFF_UP; ``kind`` is rtnetlink's ("vlan", "bond"…),
+    ``lower`` the device that it is stacked on, ``master`` what it is a port of; ``parent`` the PCI address behind it.
+    ``name_assigned`` is NET_NAME_*: 1 counted by the kernel, 4 renamed. Counters are what the host saw."""
+
+    index: int
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    up: bool = False
+    carrier: bool | None = None
+    kind: str | None = None
+    master: str | None = None
+    lower: str | None = None
+    parent: str | None = None
+    switch_id: str | None = None
+    port_name: str | None = None
+    hw_tc_offload: bool | None = None
+    name_assigned: int | None = None
+    nm_managed: bool | None = None
+    addresses: tuple[str, ...] = ()
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+
+    @property
+    def vf_number(self) -> int | None:
+        """The VF that it represents, None when it represents none."""
+        found = _PORT_NAME.fullmatch(self.port_name or "") if self.switch_id else None
+        return int(found[2] or found[3]) if found else None
+
+    @property
+    def pf_number(self) -> int | None:
+        """The number of the PF whose VF it represents; None where the kernel does not tell."""
+        found = _PORT_NAME.fullmatch(self.port_name or "") if self.switch_id else None
+        return int(found[1]) if found and found[1] else None
+
+    @property
+    def is_uplink(self) -> bool:
+        """Whether it is an eSwitch's uplink representor."""
+        return bool(self.switch_id and _UPLINK_NAME.fullmatch(self.port_name or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """An ingress or clsact qdisc; ``block`` is the shared block that its filters are in, 0 for its own."""
+
+    netdev: str
+    kind: str
+    block: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A TC filter at ingress (or, with ``egress``, at clsact's egress). ``handle``, ``prio`` and ``protocol`` (a host
+    integer) name it. ``in_hw`` is None where the kernel does not say. ``cookie`` is its first action's, hexadecimal: a
+    flow of Open vSwitch has its UFID there. ``message`` is the whole message to TC of asap2.netlink.tables.tc,
+    hexadecimal, in captures only."""
+
+    netdev: str
+    kind: str
+    prio: int
+    protocol: int
+    handle: int
+    chain: int = 0
+    egress: bool = False
+    block: int = 0
+    in_hw: bool | None = None
+    skip_hw: bool = False
+    skip_sw: bool = False
+    cookie: str = ""
+    packets: int = 0
+    bytes: int = 0
+    message: str = ""
+
+    @property
+    def of_open_vswitch(self) -> bool:
+        """Whether it looks like a flow of Open vSwitch: flower, with a UFID for a cookie."""
+        return self.kind == "flower" and len(self.cookie) == 32
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A row of OVSDB's table Interface; of external_ids only those that name the guest, of options no keys."""
+
+    name: str
+    type: str = ""
+    error: str | None = None
+    ofport: int | None = None
+    options: Pairs = ()
+    external_ids: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a bridge, with its interfaces (more than one is a bond)."""
+
+    name: str
+    tag: int | None = None
+    vlan_mode: str | None = None
+    interfaces: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge. ``ct_flows`` counts its OpenFlow rules that use connection tracking, ``flows`` all of them."""
+
+    name: str
+    datapath_type: str = ""
+    ports: tuple[Port, ...] = ()
+    flows: int = 0
+    ct_flows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVSwitch:
+    """Open vSwitch: its database's state when ``database``, its switch's when ``running``.
+
+    ``offloaded_flows`` is None while the switch has no flow API in use, whatever hw-offload says: it was not restarted,
+    or has no port that takes it. ``lookups`` are the datapath's hit, missed and lost. ``datapath_flows`` are the lines
+    of ``dpctl/dump-flows -m``, in captures only.
+    """
+
+    installed: str | None = None
+    database: bool = False
+    running: bool = False
+    version: str | None = None
+    other_config: Pairs = ()
+    bridges: tuple[Bridge, ...] = ()
+    flows: int | None = None
+    offloaded_flows: int | None = None
+    lookups: tuple[int, int, int] | None = None
+    service: str | None = None
+    datapath_flows: tuple[str, ...] = ()
+
+    def option(self, key: str) -> str | None:
+        """Open_vSwitch.other_config:KEY."""
+        return dict(self.other_config).get(key)
+
+    @property
+    def hw_offload(self) -> bool:
+        """Whether the database asks for hardware offload."""
+        return (self.option("hw-offload") or "").lower() == "true"
+
+    def port_of(self, netdev: str) -> tuple[Bridge, Port] | None:
+        """The bridge and port that the interface called *netdev* belongs to."""
+        for bridge in self.bridges:
+            for port in bridge.ports:
+                if any(interface.name == netdev for interface in port.interfaces):
+                    return bridge, port
+        return None
+
+    def interface(self, netdev: str) -> Interface | None:
+        """The interface called *netdev*."""
+        found = self.port_of(netdev)
+        return next((one for one in found[1].interfaces if one.name == netdev), None) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The machine and its programs. ``components`` are installed parts of OpenStack with their versions; ``governors``
+    the CPUs' frequency governors in use; ``udev_rules`` the rule files that name or set up representors."""
+
+    kernel: str
+    iproute2: str | None = None
+    components: Pairs = ()
+    iommu_groups: int = 0
+    iommu_words: tuple[str, ...] = ()
+    cpus: int = 0
+    governors: tuple[str, ...] = ()
+    irqbalance: bool = False
+    network_manager: bool = False
+    udev_rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A rule that was put into a NIC with skip_sw and taken out again: ``name`` says what it needs, ``refusal`` is None
+    when the NIC took it, else the kernel's words."""
+
+    netdev: str
+    name: str
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
+    default gateways and to who is logged in over SSH, down to the physical ones."""
+
+    hostname: str
+    taken: str
+    platform: Platform
+    pfs: tuple[Pf, ...] = ()
+    netdevs: tuple[Netdev, ...] = ()
+    qdiscs: tuple[Qdisc, ...] = ()
+    filters: tuple[Filter, ...] = ()
+    openvswitch: OpenVSwitch = OpenVSwitch()
+    reached_by: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+
+    def netdev(self, name: str | None) -> Netdev | None:
+        """The network device called *name*."""
+        return next((one for one in self.netdevs if one.name == name), None)
+
+    def pf(self, name: str) -> Pf | None:
+        """The PF that *name*, a network device or a PCI address (with or without its domain), means."""
+        return next((pf for pf in self.pfs if name in (pf.netdev, pf.address, pf.address.removeprefix("0000:"))), None)
+
+    def uplink(self, pf: Pf) -> Netdev | None:
+        """The PF's network device."""
+        return self.netdev(pf.netdev)
+
+    def representors(self, pf: Pf) -> Iterator[tuple[int, Netdev]]:
+        """The VF numbers and representors of *pf*'s eSwitch, by VF."""
+        uplink = self.uplink(pf)
+        if uplink is None or uplink.switch_id is None:
+            return
+        for netdev in sorted(self.netdevs, key=lambda one: one.vf_number if one.vf_number is not None else -1):
+            number = netdev.vf_number
+            if number is not None and netdev.switch_id == uplink.switch_id and netdev.pf_number in (None, pf.number):
+                yield number, netdev
+
+    def representor(self, pf: Pf, vf: int) -> Netdev | None:
+        """The representor of VF number *vf* of *pf*."""
+        return dict(self.representors(pf)).get(vf)
+
+    def qdisc(self, netdev: str) -> Qdisc | None:
+        """The ingress or clsact qdisc of the device called *netdev*."""
+        return next((one for one in self.qdiscs if one.netdev == netdev), None)
+
+
+def vf_user(vf: Vf) -> str | None:
+    """Who uses *vf*: None when nobody does; else words for a sentence ("a guest (qemu-kvm, pid 412)")."""
+    if vf.opened_by:
+        return f"a guest ({vf.opened_by})"
+    if vf.driver in VFIO or vf.driver is None:
+        return None
+    if vf.netdev is None:
+        return "a guest (its network device is in another namespace)"
+    return None
+
+
+def vf_use_by_host(host: Host, vf: Vf) -> str | None:
+    """What this host itself does with *vf*: None for nothing that a new start would lose."""
+    netdev = host.netdev(vf.netdev)
+    if netdev is None:
+        return None
+    if netdev.addresses:
+        return f"it has the address {netdev.addresses[0]}"
+    if netdev.master:
+        return f"it is a port of {netdev.master}"
+    return None

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TC by rtnetlink: ingress qdiscs, their filters, and a rule put in and taken out again (linux/pkt_cls.h)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asap2.netlink.client import Connection
+from asap2.netlink.tables.actions import Bitfield32
+from asap2.netlink.tables.flower import (
+    TCA_CLS_FLAGS_IN_HW,
+    TCA_CLS_FLAGS_NOT_IN_HW,
+    TCA_CLS_FLAGS_SKIP_HW,
+    TCA_CLS_FLAGS_SKIP_SW,
+)
+from asap2.netlink.tables.tc import (
+    RTM_DELQDISC,
+    RTM_DELTFILTER,
+    RTM_GETQDISC,
+    RTM_GETTFILTER,
+    RTM_NEWTFILTER,
+    TC,
+    TC_H_CLSACT,
+    TC_H_MIN_EGRESS,
+    TC_H_MIN_INGRESS,
+    TC_INGRESS_PARENT,
+    TCA_DUMP_FLAGS_TERSE,
+    TCM_IFINDEX_MAGIC_BLOCK,
+    Tcmsg,
+    info,
+)
+from asap2.netlink.wire import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkError
+
+KINDS = ("ingress", "clsact")
+BLOCK = TCM_IFINDEX_MAGIC_BLOCK - (1 << 32)
+"""The interface index, signed, of a message about a shared block."""
+LAST_PRIO = 16
+"""Highest priority that every eSwitch takes (FDB_TC_MAX_PRIO in mlx5's en_tc.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QdiscRow:
+    """An ingress or clsact qdisc of the device with interface index *index*."""
+
+    index: int
+    kind: str
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRow:
+    """A filter as dumped: *key* names it for deletion; *attrs* are of :data:`asap2.netlink.tables.tc.TCA`."""
+
+    key: Tcmsg
+    attrs: dict[Any, Any]
+    message: bytes
+
+    @property
+    def kind(self) -> str:
+        """The classifier."""
+        return str(self.attrs.get("kind", ""))
+
+    @property
+    def chain(self) -> int:
+        """The chain."""
+        return int(self.attrs.get("chain", 0))
+
+    @property
+    def flags(self) -> int:
+        """TCA_CLS_FLAGS_*."""
+        options = self.attrs.get("options")
+        return int(options.get("flags", 0)) if isinstance(options, dict) else 0
+
+    @property
+    def in_hw(self) -> bool | None:
+        """Whether a NIC has it; None where the kernel does not say."""
+        return True if self.flags & TCA_CLS_FLAGS_IN_HW else False if self.flags & TCA_CLS_FLAGS_NOT_IN_HW else None
+
+    @property
+    def skip_hw(self) -> bool:
+        """Whether it is not for the NIC."""
+        return bool(self.flags & TCA_CLS_FLAGS_SKIP_HW)
+
+    @property
+    def skip_sw(self) -> bool:
+        """Whether it is for the NIC alone."""
+        return bool(self.flags & TCA_CLS_FLAGS_SKIP_SW)
+
+    @property
+    def actions(self) -> list[dict[Any, Any]]:
+        """Its actions in order."""
+        options = self.attrs.get("options")
+        return list(options.get("act", {}).values()) if isinstance(options, dict) else []
+
+    @property
+    def cookie(self) -> bytes:
+        """The first action's cookie; Open vSwitch's is the flow's UFID."""
+        return next((bytes(action["cookie"]) for action in self.actions if "cookie" in action), b"")
+
+    @property
+    def counters(self) -> tuple[int, int]:
+        """Packets and bytes of the first action, which every packet of the filter passes."""
+        stats: dict[Any, Any] = next((action["stats"] for action in self.actions if "stats" in action), {})
+        basic = stats.get("basic")
+        return (int(stats.get("pkt64", basic.packets)), int(basic.bytes)) if basic else (0, 0)
+
+
+def qdiscs(route: Connection) -> list[QdiscRow]:
+    """The ingress and clsact qdiscs of this network namespace."""
+    found = []
+    for message in route.request(RTM_GETQDISC, NLM_F_DUMP, TC.encode(Tcmsg(), {})):
+        header, attrs = TC.decode(message.payload)
+        if attrs.get("kind") in KINDS:
+            found.append(QdiscRow(header.ifindex, str(attrs["kind"]), int(attrs.get("ingress_block", 0))))
+    return found
+
+
+def filters(route: Connection, qdisc: QdiscRow, *, terse: bool = True) -> Iterator[FilterRow]:
+    """The filters of a qdisc, ingress then egress; with *terse* (Linux 5.8, before that ignored) without keys."""
+    attrs = {"dump_flags": Bitfield32(TCA_DUMP_FLAGS_TERSE, TCA_DUMP_FLAGS_TERSE)} if terse else {}
+    for header in _places(qdisc):
+        for message in route.request(RTM_GETTFILTER, NLM_F_DUMP, TC.encode(header, attrs)):
+            key, decoded = TC.decode(message.payload)
+            if key.handle:  # a dump also has a line without a handle for each priority
+                yield FilterRow(key, decoded, message.payload)
+
+
+def _places(qdisc: QdiscRow) -> Iterator[Tcmsg]:
+    if qdisc.block:
+        yield Tcmsg(ifindex=BLOCK, parent=qdisc.block)
+    elif qdisc.kind == "ingress":
+        yield Tcmsg(ifindex=qdisc.index, parent=TC_INGRESS_PARENT)
+    else:
+        yield Tcmsg(ifindex=qdisc.index, parent=TC_H_MIN_INGRESS)
+        yield Tcmsg(ifindex=qdisc.index, parent=TC_H_MIN_EGRESS)
+
+
+def delete_filter(route: Connection, row: FilterRow) -> None:
+    """Delete one filter; one that is gone already is no error."""
+    attrs = {"kind": row.kind, **({"chain": row.chain} if row.chain else {})}
+    try:
+        route.request(RTM_DELTFILTER, 0, TC.encode(row.key, attrs))
+    except NetlinkError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+            raise
+
+
+def delete_qdisc(route: Connection, row: QdiscRow) -> None:
+    """Delete an ingress or clsact qdisc with all its filters; one that is gone already is no error."""
+    header = Tcmsg(ifindex=row.index, handle=TC_INGRESS_PARENT, parent=TC_H_CLSACT)
+    try:
+        route.request(RTM_DELQDISC, 0, TC.encode(header, {"kind": row.kind}))
+    except NetlinkError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
+            raise
+
+
+def try_rule(route: Connection, qdisc: QdiscRow, flower: Mapping[str, Any], protocol: int) -> NetlinkError | None:
+    """Put a flower rule, with skip_sw, into *qdisc*'s ingress and take it out again; why it was refused, or None.
+
+    *flower* is of :data:`asap2.netlink.tables.flower.FLOWER`; what it matches should be what no packet has. The rule
+    gets a priority of its own, the last that is free; *protocol* is an Ethernet protocol as a host integer.
+    """
+    place = next(iter(_places(qdisc)))
+    used = {row.key.prio for row in filters(route, qdisc)}
+    prio = next((one for one in range(LAST_PRIO, 0, -1) if one not in used), max(used, default=0) + 1)
+    key = place._replace(info=info(prio, protocol))
+    options = {**flower, "flags": TCA_CLS_FLAGS_SKIP_SW}
+    try:
+        route.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, TC.encode(key, {"kind": "flower", "options": options}))
+    except NetlinkError as error:
+        return error
+    route.request(RTM_DELTFILTER, 0, TC.encode(key, {"kind": "flower"}))
+    return None
+
+
+def orphans(rows: Iterable[FilterRow]) -> list[FilterRow]:
+    """Those of *rows* that look like flows of Open vSwitch: flower, with a UFID for a cookie."""
+    return [row for row in rows if row.kind == "flower" and len(row.cookie) == 16]

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open vSwitch: its database read by OVSDB's protocol (RFC 7047), its switch asked by unixctl; changed by ovs-vsctl.
+
+What is read comes as :class:`asap2.host.inventory.OpenVSwitch`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import ovs.jsonrpc
+import ovs.stream
+import ovs.unixctl.client
+
+from asap2.host.inventory import Bridge, Interface, OpenVSwitch, Pairs, Port
+
+DATABASE = "Open_vSwitch"
+TABLES = ("Open_vSwitch", "Bridge", "Port", "Interface")
+SERVICES = ("openvswitch-switch", "openvswitch")
+"""What distributions call the service: Debian's name, then Red Hat's."""
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+SWITCH = "ovs-vswitchd"
+VSCTL_TIMEOUT = 20
+"""Seconds that ovs-vsctl waits for the switch to do what the database says."""
+OPTIONS = (
+    "bundle-idle-timeout",
+    "emc-insert-inv-prob",
+    "flow-limit",
+    "hw-offload",
+    "max-idle",
+    "max-revalidator",
+    "min-revalidate-pps",
+    "n-handler-threads",
+    "n-offload-threads",
+    "n-revalidator-threads",
+    "offload-rebalance",
+    "tc-policy",
+    "vlan-limit",
+)
+"""The keys of Open_vSwitch.other_config that are read: those of the datapath (ovs-vswitchd.conf.db(5))."""
+EXTERNAL_IDS = ("attached-mac", "iface-id", "iface-status", "ovn-installed", "vm-id", "vm-uuid")
+"""The keys of Interface.external_ids that are read: who is behind the port."""
+INTERFACE_OPTIONS = ("df_default", "dst_port", "exts", "key", "local_ip", "peer", "remote_ip", "tos", "ttl")
+"""The keys of Interface.options that are read: a tunnel's shape, and no secret (psk and certificates are left out)."""
+
+
+class SwitchError(Exception):
+    """The database or the switch did not answer, or refused; the text says what."""
+
+
+def run_directory() -> Path:
+    """Where the sockets are."""
+    return Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch"))
+
+
+# ---- the database
+
+
+def read_tables() -> dict[str, list[dict[str, Any]]] | None:
+    """The rows of :data:`TABLES`; None when no database server answers."""
+    path = run_directory() / "db.sock"
+    if not path.exists():
+        return None
+    error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(f"unix:{path}"))
+    if error:
+        return None
+    connection = ovs.jsonrpc.Connection(stream)
+    try:
+        selects = [{"op": "select", "table": table, "where": []} for table in TABLES]
+        error, reply = connection.transact_block(ovs.jsonrpc.Message.create_request("transact", [DATABASE, *selects]))
+        if error or reply.error is not None:
+            return None
+        return {table: result["rows"] for table, result in zip(TABLES, reply.result, strict=True)}
+    finally:
+        connection.close()
+
+
+def value(column: Any) -> Any:
+    """A column as plain Python: a set as a list, a map as a dict, a UUID as its text (RFC 7047, section 5.1)."""
+    if isinstance(column, list) and len(column) == 2:
+        kind, content = column
+        if kind == "set":
+            return [value(item) for item in content]
+        if kind == "map":
+            return {value(key): value(item) for key, item in content}
+        if kind in ("uuid", "named-uuid"):
+            return str(content)
+    return column
+
+
+def _many(column: Any) -> list[Any]:
+    found = value(column)
+    return found if isinstance(found, list) else [found]
+
+
+def _one(column: Any) -> Any:
+    return next(iter(_many(column)), None)
+
+
+def _pairs(column: Any, keys: Iterable[str]) -> Pairs:
+    found = value(column)
+    return tuple((key, str(found[key])) for key in sorted(keys) if key in found)
+
+
+def bridges(tables: dict[str, list[dict[str, Any]]]) -> tuple[Bridge, ...]:
+    """The bridges in rows of the database, by name, as are their ports."""
+    rows = {row["_uuid"][1]: row for table in TABLES for row in tables[table]}
+
+    def interface(row: dict[str, Any]) -> Interface:
+        return Interface(
+            name=row["name"],
+            type=row["type"],
+            error=_one(row["error"]),
+            ofport=_one(row["ofport"]),
+            options=_pairs(row["options"], INTERFACE_OPTIONS),
+            external_ids=_pairs(row["external_ids"], EXTERNAL_IDS),
+        )
+
+    def port(row: dict[str, Any]) -> Port:
+        below = sorted((rows[uuid] for uuid in _many(row["interfaces"]) if uuid in rows), key=lambda one: one["name"])
+        return Port(row["name"], _one(row["tag"]), _one(row["vlan_mode"]), tuple(map(interface, below)))
+
+    def bridge(row: dict[str, Any]) -> Bridge:
+        below = sorted((rows[uuid] for uuid in _many(row["ports"]) if uuid in rows), key=lambda one: one["name"])
+        return Bridge(row["name"], row["datapath_type"], tuple(map(port, below)))
+
+    return tuple(bridge(row) for row in sorted(tables["Bridge"], key=lambda one: one["name"]))
+
+
+# ---- the switch
+
+
+def switch_pid() -> int | None:
+    """The switch's process id while it runs."""
+    try:
+        pid = int((run_directory() / f"{SWITCH}.pid").read_text())
+        return pid if Path(f"/proc/{pid}/comm").read_text().strip() == SWITCH else None
+    except (OSError, ValueError):
+        return None
+
+
+def ask(command: str, *arguments: str) -> str:
+    """What the switch answers to ``ovs-appctl COMMAND ARGUMENTS``; SwitchError when it does not run or refuses."""
+    pid = switch_pid()
+    if pid is None:
+        raise SwitchError("ovs-vswitchd is not running")
+    error, client = ovs.unixctl.client.UnixctlClient.create(str(run_directory() / f"{SWITCH}.{pid}.ctl"))
+    if error:
+        raise SwitchError(f"ovs-vswitchd does not answer: {os.strerror(error)}")
+    try:
+        error, refusal, result = client.transact(command, list(arguments))
+    finally:
+        client.close()
+    if error or refusal is not None:
+        raise SwitchError(f"ovs-vswitchd refused {command}: {(refusal or os.strerror(error)).strip()}")
+    return str(result)
+
+
+def upcall_figures(text: str) -> tuple[int, int | None]:
+    """The flows in the software datapath and those offloaded that ``upcall/show`` printed, of all datapaths."""
+    flows = sum(int(number) for number in re.findall(r"flows\s+: \(current (\d+)\)", text))
+    offloaded = [int(number) for number in re.findall(r"offloaded flows : (\d+)", text)]
+    return flows, sum(offloaded) if offloaded else None
+
+
+def lookups(text: str) -> tuple[int, int, int] | None:
+    """Hit, missed and lost lookups that ``dpctl/show`` printed, of all datapaths."""
+    found = [tuple(map(int, one)) for one in re.findall(r"lookups: hit:(\d+) missed:(\d+) lost:(\d+)", text)]
+    return (sum(one[0] for one in found), sum(one[1] for one in found), sum(one[2] for one in found)) if found else None
+
+
+def openflow_figures(text: str) -> tuple[int, int]:
+    """How many OpenFlow rules ``bridge/dump-flows`` printed, and how many use connection tracking."""
+    lines = [line for line in text.splitlines() if "actions=" in line]
+    return len(lines), sum(1 for line in lines if "ct(" in line or "ct_state=" in line)
+
+
+# ---- both
+
+
+def service() -> str | None:
+    """The service that runs Open vSwitch here, None when systemd has none."""
+    for name in SERVICES:
+        if any(os.path.lexists(f"{directory}/{name}.service") for directory in UNIT_DIRECTORIES):
+            return name
+    return None
+
+
+def installed_version() -> str | None:
+    """The version of the installed switch, running or not; None when there is none."""
+    try:
+        done = subprocess.run([SWITCH, "--version"], capture_output=True, text=True)
+    except OSError:
+        return None
+    found = re.search(r"(\d+\.\d+[\w.\-]*)\s*$", done.stdout.splitlines()[0] if done.stdout else "")
+    return found[1] if found else None
+
+
+def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
+    """The state now: with *full* the datapath's flows too, with *openflow* the bridges' rules counted."""
+    tables = read_tables()
+    if tables is None:
+        return OpenVSwitch(installed=installed_version(), service=service())
+    root = next(iter(tables["Open_vSwitch"]), {})
+    version = _one(root.get("ovs_version", ""))
+    found = bridges(tables)
+    running = switch_pid() is not None
+    flows: tuple[int, int | None] = (0, None)
+    counted: tuple[int, int, int] | None = None
+    lines: tuple[str, ...] = ()
+    if running:
+        try:
+            flows = upcall_figures(ask("upcall/show"))
+            counted = lookups(ask("dpctl/show"))
+            if openflow:
+                figures = [openflow_figures(ask("bridge/dump-flows", bridge.name)) for bridge in found]
+                found = tuple(
+                    Bridge(bridge.name, bridge.datapath_type, bridge.ports, *both)
+                    for bridge, both in zip(found, figures, strict=True)
+                )
+            if full:
+                lines = tuple(ask("dpctl/dump-flows", "-m").splitlines())
+        except SwitchError:
+            running = switch_pid() is not None
+    return OpenVSwitch(
+        installed=version or installed_version(),
+        database=True,
+        running=running,
+        version=version,
+        other_config=_pairs(root.get("other_config", ["map", []]), OPTIONS),
+        bridges=found,
+        flows=flows[0] if running else None,
+        offloaded_flows=flows[1],
+        lookups=counted,
+        service=service(),
+        datapath_flows=lines,
+    )
+
+
+def vsctl(*arguments: str) -> str:
+    """Run ovs-vsctl, which waits until the switch has done it; SwitchError with its words when it fails."""
+    command = ["ovs-vsctl", f"--timeout={VSCTL_TIMEOUT}", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise SwitchError(f"ovs-vsctl cannot be run: {error.strerror}") from None
+    if done.returncode:
+        words = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise SwitchError(words.removeprefix("ovs-vsctl: "))
+    return done.stdout
+
+
+def systemctl(verb: str, unit: str) -> None:
+    """Run ``systemctl VERB UNIT``; SwitchError with its words when it fails."""
+    try:
+        done = subprocess.run(["systemctl", verb, f"{unit}.service"], capture_output=True, text=True)
+    except OSError as error:
+        raise SwitchError(f"systemctl cannot be run: {error.strerror}") from None
+    if done.returncode:
+        words = " ".join((done.stderr + done.stdout).split()) or f"exit status {done.returncode}"
+        raise SwitchError(words)
