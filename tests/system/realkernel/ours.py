@@ -12,7 +12,6 @@ import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
-from unittest import mock
 
 from asap2.netlink.request import Answer, Client, Handler, Message, Netns, Request
 from asap2.netlink.server import Server
@@ -24,7 +23,6 @@ from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.netdevs import NetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
-from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Matched, Passed, Sent
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -187,7 +185,7 @@ class Ours:
         """What comes out when *frame* comes in by *port*."""
         out = []
         self.frames += 1
-        with mock.patch.object(packet, "parse", views.parse):
+        with views.kernels():
             events = self.switch.process(frame, guest.NEAR + port)
         self.matched += any(isinstance(event, Matched) for event in events)
         for event in events:

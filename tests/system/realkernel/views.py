@@ -8,9 +8,11 @@ eSwitch looks at frames through :func:`parse`: then every rule must do what it d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from dataclasses import replace
+from unittest import mock
 
 from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
 from asap2.nic.silicon import packet
@@ -26,6 +28,13 @@ Fields = dict[str, int]
 _Look = Callable[[bytes], Fields]
 
 
+@contextlib.contextmanager
+def kernels() -> Iterator[None]:
+    """In the block the reference eSwitch sees frames as the kernel does, and however far behind a header is."""
+    with mock.patch.multiple(packet, parse=parse, L3_WINDOW=1 << 16):
+        yield
+
+
 def parse(frame: bytes, look: _Look = packet.parse) -> Fields:
     """The fields of *frame* as the kernel has them; *look* is the eSwitch's parser."""
     inner, later = _inner_tpid(frame), _later_tags(frame)
@@ -33,6 +42,7 @@ def parse(frame: bytes, look: _Look = packet.parse) -> Fields:
     fields = look(frame)
     fields = lengths(frame, fields)
     fields = arp_operations(fields)
+    fields = cut_extensions(frame, fields)
     fields = cut_headers(frame, fields)
     fields = first_fragments(frame, fields, look)
     return fields | {_INNER_TPID: inner, _LATER_TAGS: later}
@@ -73,13 +83,23 @@ def arp_operations(fields: Fields) -> Fields:
     return _without(fields, ("ip_proto", "ip_src", "ip_dst", "arp_sha", "arp_tha"))
 
 
+def cut_extensions(frame: bytes, fields: Fields) -> Fields:
+    """The dissector needs two bytes of an IPv6 extension header, the eSwitch the eight that each has at least."""
+    at, _ = _headers(frame)
+    if at is None or fields["eth_type"] != 0x86DD or fields.get("ip_proto", 0) not in _EXTENSIONS:
+        return fields
+    rest = frame[at:]
+    return fields | {"ip_proto": rest[0]} if 2 <= len(rest) < 8 else fields
+
+
 def cut_headers(frame: bytes, fields: Fields) -> Fields:
     """Of a TCP, UDP or SCTP header that is cut short the dissector has the ports, if they are there. The eSwitch has
     nothing, as Open vSwitch. And a TCP header that says to be too short has no flags for the dissector."""
-    if fields.get("ip_proto") not in (_TCP, _UDP, _SCTP) or fields.get("ip_frag", 0) == Frag.IS_FRAGMENT:
+    at, _ = _headers(frame)
+    segment = frame[at:] if at is not None else b""
+    if fields.get("ip_frag", 0) == Frag.IS_FRAGMENT or len(segment) < 4:
         return fields
-    segment = frame[_headers(frame)[0] :]
-    if len(segment) < 4:
+    if fields.get("ip_proto") not in (_TCP, _UDP, _SCTP):
         return fields
     fields = fields | {"l4_src": int.from_bytes(segment[0:2], "big"), "l4_dst": int.from_bytes(segment[2:4], "big")}
     if fields["ip_proto"] == _TCP and len(segment) >= 20 and segment[12] >> 4 < 5:
@@ -117,14 +137,16 @@ def _tags(frame: bytes) -> int:
     return 2 if frame[16:18] in _TPIDS and len(frame) >= 22 else 1
 
 
-def _headers(frame: bytes) -> tuple[int, int | None]:
-    """Where the transport header of an IP packet starts, and its first IPv6 fragment header if it has a whole one."""
+def _headers(frame: bytes) -> tuple[int | None, int | None]:
+    """Where an IP packet's transport header starts (None: it is none, or its own header is cut short), and its first
+    IPv6 fragment header, if it has a whole one."""
     at = 14 + 4 * _tags(frame)
-    if frame[at - 2 : at] == b"\x08\x00":
-        return at + 4 * (frame[at] & 15) if len(frame) > at else at, None
-    if frame[at - 2 : at] != b"\x86\xdd" or len(frame) < at + 40:
-        return at, None
-    following, at = frame[at + 6], at + 40
+    rest = frame[at:]
+    if frame[at - 2 : at] == b"\x08\x00" and len(rest) >= 20 and rest[0] & 15 >= 5:
+        return at + 4 * (rest[0] & 15), None
+    if frame[at - 2 : at] != b"\x86\xdd" or len(rest) < 40:
+        return None, None
+    following, at = rest[6], at + 40
     for _ in range(packet.EXTENSIONS):
         if following == _FRAGMENT and len(frame) >= at + 8:
             return at + 8, at
