@@ -15,7 +15,10 @@ OBJECT = Path(__file__).with_name("eswitch.bpf.o")
 PROGRAM = "eswitch"
 
 _CACHE_ENTRIES = 65536
-_MAX_SHARDS = 16
+_COUNTERS_SIZE = 64 << 20
+_SPARE = 16384
+_MASKS = 65536
+"""At most so many masks in all lists together."""
 _PORTS = 8192
 
 
@@ -84,9 +87,12 @@ class Layout:
 def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | None) -> None:
     """Load the program with room for *max_rules* rules and pin everything in *directory*, a directory of a bpffs."""
     cpus = loader.possible_cpus()
-    shards = min(1 << (cpus - 1).bit_length(), _MAX_SHARDS)
     # Indices rest for a while after use, so there are more than can be in use.
-    rules = max_rules + max_rules // 4 + 1024
+    rules = max_rules + min(max_rules // 4, _SPARE) + 1024
+    masks = min(max_rules, _MASKS)
+    # A set of counters for each CPU where that is not too much memory, else CPUs share them with atomic additions.
+    affordable = max(1, _COUNTERS_SIZE // (rules * ctypes.sizeof(maps.CountRecord)))
+    shards = min(1 << (cpus - 1).bit_length(), _power_of_two(affordable))
     cached = cache_entries or max(64, _power_of_two(_CACHE_ENTRIES // cpus))
     constants = maps.Constants(rules, shards, cpus > shards, cpus, cached, tracing)
     loader.load(
@@ -94,15 +100,15 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
         directory,
         {
             "devs": _PORTS,
-            "head_of": max(1024, max_rules // 2),
+            "head_of": max(1024, masks // 2),
             "keys": max_rules,
             "cache": cpus * cached,
             "stats": None,
             "ports": _PORTS,
-            "heads": max(1024, max_rules // 2) + 1024,
-            "nodes": max_rules + max_rules // 2 + 1024,
+            "heads": max(1024, masks // 2) + 1024,
+            "nodes": masks + masks // 2 + 1024,
             "rules": rules,
-            "cells": 2 * max_rules + 1024,
+            "cells": max_rules + masks + 1024,
             "counts": rules * shards,
             "upcalls": None,
             "config": None,
