@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Legacy mode with real traffic: guests on VFs, PFs, and the cable; the attributes by ``ip link set PF vf N``."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.offload.conftest import PCI, PF, Bench, until
+from tests.system.offload.labs import running
+from tests.system.offload.sniffer import Sniffer, frame
+
+TOPOLOGY = """
+[[node]]
+name = "hv1"
+openvswitch = false
+[[node.nic]]
+vfs = 4
+
+[[node]]
+name = "hv2"
+openvswitch = false
+[[node.nic]]
+ports = 2
+total_vfs = 4
+vfs = 2
+
+[[cable]]
+ends = ["hv1/nic0", "hv2/nic0/p0"]
+
+[[guest]]
+name = "a"
+node = "hv1"
+vf = 0
+mac = "02:00:00:00:01:00"
+address = "10.1.0.1/24"
+
+[[guest]]
+name = "b"
+node = "hv1"
+vf = 1
+mac = "02:00:00:00:01:01"
+address = "10.1.0.2/24"
+
+[[guest]]
+name = "c"
+node = "hv1"
+vf = 2
+mac = "02:00:00:00:01:02"
+address = "10.1.0.3/24"
+
+[[guest]]
+name = "d"
+node = "hv2"
+vf = 0
+mac = "02:00:00:00:02:00"
+address = "10.1.0.4/24"
+
+[[guest]]
+name = "e"
+node = "hv2"
+port = 1
+vf = 0
+mac = "02:00:00:00:03:00"
+address = "10.1.0.5/24"
+"""
+ADDRESS = {"a": "10.1.0.1", "b": "10.1.0.2", "c": "10.1.0.3", "d": "10.1.0.4", "e": "10.1.0.5"}
+ADDRESS |= {"hv1": "10.1.0.11", "hv2": "10.1.0.12"}
+MAC_A, MAC_B, MAC_D, STRANGER = "02:00:00:00:01:00", "02:00:00:00:01:01", "02:00:00:00:02:00", "02:00:00:00:00:ee"
+DEFAULTS = "vlan 0 spoofchk off trust off state auto"
+
+
+@pytest.fixture(scope="module")
+def wired() -> Iterator[Bench]:
+    with running("legacy", TOPOLOGY) as bench:
+        for node in ("hv1", "hv2"):
+            bench.ok(node, f"ip link set {PF} up && ip addr add {ADDRESS[node]}/24 dev {PF}")
+        yield bench
+
+
+@pytest.fixture
+def lab(wired: Bench) -> Iterator[Bench]:
+    """The lab with every VF as it is at first."""
+    yield wired
+    wired.ok("hv1", " && ".join(f"ip link set {PF} vf {vf} {DEFAULTS}" for vf in range(4)))
+    wired.ok("hv2", f"ip link set {PF} vf 0 {DEFAULTS}")
+    for guest in "abcd":
+        wired.ok(guest, "ip neigh flush dev eth0")
+
+
+def reaches(bench: Bench, source: str, to: str) -> bool:
+    """Whether *source* gets an answer of *to*."""
+    return bench.run(source, f"ping -n -q -c 1 -W 0.4 {ADDRESS[to]}").returncode == 0
+
+
+def come_to_reach(bench: Bench, source: str, to: str) -> None:
+    """A link that has come up takes up to a second to be used (net/core/link_watch.c)."""
+    until(lambda: reaches(bench, source, to), 5, f"{source} does not reach {to}")
+
+
+def counters(bench: Bench, vf: int) -> dict[str, int]:
+    """What ``ip -s link`` shows of a VF of hv1."""
+    shown = bench.ok("hv1", f"ip -s link show {PF}")
+    found = re.search(rf" vf {vf} .*?\n.*\n((?: +\d+)+) *\n.*\n((?: +\d+)+)", shown)
+    assert found, shown
+    names = ("rx_bytes", "rx_packets", "multicast", "broadcast", "rx_dropped", "tx_bytes", "tx_packets", "tx_dropped")
+    return dict(zip(names, map(int, (found[1] + found[2]).split()), strict=True))
+
+
+def counted(bench: Bench, vf: int, before: dict[str, int]) -> dict[str, int]:
+    """What has changed in a VF's counters."""
+    return {name: value - before[name] for name, value in counters(bench, vf).items() if value != before[name]}
+
+
+def device(where: str) -> str:
+    return PF if where.startswith("hv") else "eth0"
+
+
+def send(bench: Bench, where: str, what: bytes) -> None:
+    """Send a frame from a guest's VF, or from a node's PF."""
+    program = (
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
+        f"s.bind(('{device(where)}', 0)); s.send(bytes.fromhex('{what.hex()}'))"
+    )
+    bench.ok(where, f'python3 -c "{program}"')
+
+
+def watch(bench: Bench, *where: str) -> dict[str, Sniffer]:
+    """Watch the VFs of guests and the PFs of nodes."""
+    return {one: Sniffer(bench, one, device(one)) for one in where}
+
+
+def seen(watched: dict[str, Sniffer]) -> dict[str, list[tuple[int, ...]]]:
+    """The tags of the frames that each received."""
+    return {where: sniffer.seen() for where, sniffer in watched.items()}
+
+
+# ---- who reaches whom
+
+
+@pytest.mark.parametrize(
+    ("source", "to"),
+    [("a", "b"), ("a", "hv1"), ("hv1", "a"), ("a", "d"), ("d", "a"), ("a", "hv2"), ("hv1", "d"), ("hv1", "hv2")],
+)
+def test_functions_of_both_nics_reach_each_other(lab: Bench, source: str, to: str) -> None:
+    come_to_reach(lab, source, to)
+
+
+def test_tcp_runs_between_vfs_and_across_the_cable(lab: Bench) -> None:
+    for to in ("b", "d", "hv2"):
+        server = lab.start(to, "iperf3", "-s", "-1")
+        until(lambda to=to: ":5201" in lab.ok(to, "ss -ltn"))  # type: ignore[misc]
+        lab.ok("a", f"iperf3 -c {ADDRESS[to]} -n 20M")
+        server.communicate(timeout=20)
+
+
+def test_each_port_of_a_nic_is_an_eswitch_of_its_own(lab: Bench) -> None:
+    lab.ok("hv2", "ip link set enp3s0f1 up && ip link set enp3s0f1 vf 0 state enable")
+    until(lambda: "NO-CARRIER" not in lab.ok("e", "ip link show eth0"))
+    for source, to in (("d", "e"), ("e", "d"), ("e", "hv2"), ("a", "e")):
+        assert not reaches(lab, source, to)
+    lab.ok("hv2", "ip link set enp3s0f1 vf 0 state auto")
+
+
+def test_counters_are_of_the_wires_frames(lab: Bench) -> None:
+    come_to_reach(lab, "a", "b")
+    before = counters(lab, 0)
+    lab.ping("a", ADDRESS["b"], 5)
+    assert counted(lab, 0, before) == {"rx_bytes": 490, "rx_packets": 5, "tx_bytes": 490, "tx_packets": 5}
+
+
+def test_broadcast_and_multicast_reach_all_and_are_counted(lab: Bench) -> None:
+    before = [counters(lab, vf) for vf in range(3)]
+    watched = watch(lab, "a", "b", "c", "d", "hv1", "hv2")
+    for to in ("ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:09"):
+        send(lab, "a", frame(to, MAC_A))
+    assert seen(watched) == {"a": [], **{who: [(), ()] for who in ("b", "c", "d", "hv1", "hv2")}}
+    for vf in (1, 2):
+        change = counted(lab, vf, before[vf])
+        assert change["broadcast"] >= 1
+        assert change["multicast"] >= 1
+    assert "broadcast" not in counted(lab, 0, before[0])
+
+
+def test_what_nobody_has_goes_to_the_wire_and_from_it_to_the_pf(lab: Bench) -> None:
+    watched = watch(lab, "b", "d", "hv1", "hv2")
+    send(lab, "a", frame(STRANGER, MAC_A))
+    assert seen(watched) == {"b": [], "d": [], "hv1": [], "hv2": [()]}
+
+
+@pytest.mark.parametrize(("trust", "promiscuous", "count"), [("off", True, 0), ("on", False, 0), ("on", True, 1)])
+def test_only_a_trusted_vf_is_let_be_promiscuous(lab: Bench, trust: str, promiscuous: bool, count: int) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 1 trust {trust}")
+    sniffer = Sniffer(lab, "b", "eth0", promiscuous=promiscuous)
+    lab.ok("hv1", f"ip link show {PF}")  # the daemon has by now seen that the device is promiscuous
+    send(lab, "d", frame(STRANGER, MAC_D))
+    assert sniffer.seen() == [()] * count
+
+
+# ---- VLAN
+
+
+def test_a_vf_with_a_vlan_is_tagged_outside(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57 qos 3")
+    watched = watch(lab, "a", "b", "hv1", "hv2")
+    send(lab, "a", frame(STRANGER, MAC_A))
+    send(lab, "a", frame("ff:ff:ff:ff:ff:ff", MAC_A))
+    tagged = (3 << 13 | 57,)
+    assert seen(watched) == {"a": [], "b": [tagged], "hv1": [tagged], "hv2": [tagged, tagged]}
+
+
+def test_a_vf_with_a_vlan_gets_what_is_in_it_untagged_and_no_more(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57")
+    before, watched = counters(lab, 0), watch(lab, "a", "b")
+    for tags in ((57,), (5 << 13 | 57,), (58,), (), (57, 12)):
+        send(lab, "hv2", frame(MAC_A, STRANGER, *tags))
+        send(lab, "hv2", frame(MAC_B, STRANGER, *tags))
+    assert seen(watched) == {"a": [(), (), (12,)], "b": [(57,), (5 << 13 | 57,), (58,), (), (57, 12)]}
+    assert counted(lab, 0, before)["rx_dropped"] >= 2
+
+
+def test_vlans_keep_vfs_apart_and_join_them_across_the_cable(lab: Bench) -> None:
+    come_to_reach(lab, "a", "b")
+    before = counters(lab, 1)
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57")
+    lab.ok("a", "ip neigh flush dev eth0")
+    assert not reaches(lab, "a", "b")
+    assert not reaches(lab, "a", "d")
+    lab.ok("hv2", f"ip link set {PF} vf 0 vlan 57")
+    come_to_reach(lab, "a", "d")
+    lab.ok("hv1", f"ip link set {PF} vf 1 vlan 58")
+    assert not reaches(lab, "a", "b")
+    assert counted(lab, 1, before)["rx_dropped"] >= 1
+    lab.ok("hv1", f"ip link set {PF} vf 1 vlan 57")
+    come_to_reach(lab, "a", "b")
+
+
+def test_a_tagging_guest_in_a_vlan_gets_a_second_tag(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57")
+    outside = Sniffer(lab, "hv2", PF)
+    send(lab, "a", frame(STRANGER, MAC_A, 12))
+    assert outside.seen() == [(57, 12)]
+
+
+# ---- spoof check, link state
+
+
+def test_spoofed_frames_are_dropped_and_counted(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 0 spoofchk on")
+    before, sniffer = counters(lab, 0), Sniffer(lab, "b", "eth0")
+    for _ in range(3):
+        send(lab, "a", frame(MAC_B, STRANGER))
+    send(lab, "a", frame(MAC_B, MAC_A))
+    assert sniffer.seen() == [()]
+    assert counted(lab, 0, before)["tx_dropped"] == 3
+
+
+def test_a_guest_that_changes_its_address_is_followed(lab: Bench) -> None:
+    come_to_reach(lab, "a", "d")
+    lab.ok("a", "ip link set eth0 address 02:00:00:00:01:77")
+    try:
+        come_to_reach(lab, "a", "d")
+        come_to_reach(lab, "b", "a")
+        assert f"vf 0     link/ether {MAC_A}" in lab.ok("hv1", f"ip link show {PF}")
+        lab.ok("hv1", f"ip link set {PF} vf 0 spoofchk on")
+        assert not reaches(lab, "a", "d")
+    finally:
+        lab.ok("a", f"ip link set eth0 address {MAC_A}")
+    come_to_reach(lab, "a", "d")
+
+
+def test_a_disabled_vf_has_no_carrier_and_no_traffic(lab: Bench) -> None:
+    come_to_reach(lab, "a", "b")
+    lab.ok("hv1", f"ip link set {PF} vf 1 state disable")
+    assert "NO-CARRIER" in lab.ok("b", "ip link show eth0")
+    assert not reaches(lab, "a", "b")
+    assert not reaches(lab, "b", "c")
+    assert reaches(lab, "a", "c")
+    lab.ok("hv1", f"ip link set {PF} vf 1 state auto")
+    come_to_reach(lab, "a", "b")
+
+
+def test_without_the_cable_only_enabled_vfs_have_a_link(lab: Bench) -> None:
+    silicon = lab.root / "nodes" / "hv2" / "nics" / "0" / "net"
+
+    def cable(state: str) -> None:
+        subprocess.run(["nsenter", f"--net={silicon}", "ip", "link", "set", "p0", state], check=True)
+
+    cable("down")
+    try:
+        for guest, node in (("a", "hv1"), ("d", "hv2")):
+            until(lambda guest=guest: "NO-CARRIER" in lab.ok(guest, "ip link show eth0"))  # type: ignore[misc]
+            assert "NO-CARRIER" in lab.ok(node, f"ip link show {PF}")
+        lab.ok("hv1", f"ip link set {PF} vf 0 state enable && ip link set {PF} vf 1 state enable")
+        come_to_reach(lab, "a", "b")
+        assert not reaches(lab, "a", "c")
+    finally:
+        cable("up")
+    until(lambda: "NO-CARRIER" not in lab.ok("c", "ip link show eth0"))
+    come_to_reach(lab, "a", "c")
+    come_to_reach(lab, "a", "d")
+
+
+# ---- changes, modes, deaths
+
+
+def test_no_packet_of_another_flow_is_lost_while_attributes_change(lab: Bench) -> None:
+    come_to_reach(lab, "a", "d")
+    stop, rounds = threading.Event(), []
+
+    def churn() -> None:
+        while not stop.is_set():
+            rounds.append(
+                lab.run(
+                    "hv1",
+                    "for i in 1 2 3 4 5; do "
+                    f"ip link set {PF} vf 1 vlan 5$i spoofchk on; ip link set {PF} vf 2 trust on state disable; "
+                    f"ip link set {PF} vf 3 mac 02:00:00:00:01:0$i; "
+                    f"ip link set {PF} vf 1 vlan 0 spoofchk off; ip link set {PF} vf 2 trust off state auto; done",
+                ).returncode
+            )
+
+    beside = threading.Thread(target=churn)
+    beside.start()
+    try:
+        output = lab.ok("a", f"ping -q -f -c 40000 -w 8 {ADDRESS['d']}", 30)
+    finally:
+        stop.set()
+        beside.join()
+    assert " 0% packet loss" in output, output
+    assert len(rounds) >= 2
+    assert set(rounds) == {0}
+
+
+def test_switchdev_and_back_keeps_what_the_kernel_keeps(lab: Bench) -> None:
+    come_to_reach(lab, "a", "d")
+    mac = MAC_A
+    lab.ok("hv1", f"ip link set {PF} vf 0 mac {mac} vlan 57 qos 3 spoofchk on trust on max_tx_rate 100 state enable")
+    lab.ok("hv1", f"devlink dev eswitch set pci/{PCI} mode switchdev")
+    try:
+        shown = lab.ok("hv1", f"ip link show {PF}")
+        assert re.search(
+            rf"vf 0 +link/ether {mac} brd \S+, vlan 57, qos 3, spoof checking on, link-state disable, trust on", shown
+        )
+        assert "NO-CARRIER" in lab.ok("a", "ip link show eth0")
+        lab.ok("hv1", "ip link set eth0 up && ip addr add 10.9.0.1/24 dev eth0")
+        lab.ok("a", "ip addr add 10.9.0.2/24 dev eth0")
+        until(lambda: "NO-CARRIER" not in lab.ok("a", "ip link show eth0"))
+        until(lambda: lab.run("a", "ping -n -q -c 1 -W 0.4 10.9.0.1").returncode == 0, 5)
+        assert not reaches(lab, "a", "b")
+    finally:
+        lab.run("a", "ip addr del 10.9.0.2/24 dev eth0")
+        lab.ok("hv1", f"devlink dev eswitch set pci/{PCI} mode legacy")
+    shown = lab.ok("hv1", f"ip link show {PF}")
+    assert re.search(
+        rf"vf 0 +link/ether {mac} brd \S+, vlan 57, qos 3, spoof checking on, link-state auto, trust on", shown
+    )
+    assert "tx rate" not in shown
+    lab.ok("hv2", f"ip link set {PF} vf 0 vlan 57")
+    come_to_reach(lab, "a", "d")
+
+
+def test_traffic_goes_on_while_the_daemon_is_dead_and_the_next_one_takes_over(lab: Bench) -> None:
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57 && ip link set {PF} vf 1 vlan 57")
+    come_to_reach(lab, "a", "b")
+    send(lab, "a", frame("ff:ff:ff:ff:ff:ff", MAC_A))
+    before = counters(lab, 1)
+    old = lab.daemon("hv1")
+    os.kill(old, signal.SIGKILL)
+    lab.ping("a", ADDRESS["b"], 20)
+    until(lambda: lab.daemon("hv1") not in (0, old), 20, "no daemon came up")
+    assert counters(lab, 1)["broadcast"] >= before["broadcast"] >= 1
+    lab.ping("a", ADDRESS["b"])
+    lab.ok("hv1", f"ip link set {PF} vf 0 vlan 58")
+    assert not reaches(lab, "a", "b")
+
+
+def test_a_vf_in_a_nested_namespace_is_told_from_others_with_its_number(lab: Bench) -> None:
+    index = lab.ok("hv1", f"cat /sys/class/net/{PF}v3/ifindex").strip()
+    lab.ok("hv1", f"ip netns add holder && ip link set {PF}v3 netns holder && ip netns add other")
+    try:
+        lab.ok("hv1", f"ip netns exec other ip link add name dull0 index {index} type veth peer name dull1")
+        assert "veth" in lab.ok("hv1", "ip netns exec other ip -d link show dull0")
+        shown = lab.ok("hv1", f"ip netns exec holder ip -d link show {PF}v3")
+        assert "veth" not in shown
+        assert "parentdev 0000:03:00.5" in shown
+    finally:
+        lab.ok("hv1", "ip netns del other; ip netns del holder")
+    until(lambda: f"{PF}v3" in lab.ok("hv1", "ip -br link"))
