@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,14 @@ _OUTGOING = 4
 ETH_P_ALL = 3
 PATIENCE = 5.0
 """Seconds after which a packet that has not come is taken for lost."""
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether *holds* comes true: a packet may still wait in a queue of the kernel's."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds() and time.monotonic() < deadline:
+        pass
+    return holds()
 
 
 class Namespace:

@@ -22,7 +22,7 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon.pipeline import Pipeline
 from tests.system.nic.silicon.conftest import MAC, REP1, REP2, VF1, VF2, WIRE, WIRE_REP, Nic
-from tests.system.nic.silicon.network import ethernet
+from tests.system.nic.silicon.network import ethernet, eventually
 
 FULL48 = (1 << 48) - 1
 BROADCAST = b"\xff" * 6
@@ -163,6 +163,7 @@ def test_output_to_a_port_that_is_not_there_is_a_counted_drop_until_it_comes(nic
     guest, seen = nic.tap(VF1), nic.tap(VF2)
     first, second = ethernet(MAC[VF2], MAC[VF1], b"1"), ethernet(MAC[VF2], MAC[VF1], b"2")
     guest.send(first)
+    assert eventually(lambda: nic.pipeline.drops()["out_port"] == 1)
     nic.pipeline.set_port(port)
     guest.send(second)
     assert seen.receive_all(second) == []

@@ -12,8 +12,8 @@ import pytest
 from asap2.nic.rules import Action, Masked, Match, Output, PushVlan, Rule
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
-from tests.system.nic.silicon.conftest import MAC, VF1, VF2, WIRE, Nic
-from tests.system.nic.silicon.network import ethernet, veth
+from tests.system.nic.silicon.conftest import MAC, REP1, VF1, VF2, WIRE, Nic
+from tests.system.nic.silicon.network import Tap, ethernet, veth
 
 TO_VF2 = Match(eth_dst=Masked(int.from_bytes(MAC[VF2], "big"), 2**48 - 1))
 FULL = 64
@@ -143,11 +143,13 @@ def test_a_device_that_went_leaves_its_number_to_the_next(nic: Nic) -> None:
 
 
 def test_a_detached_device_is_left_to_the_network_stack(nic: Nic) -> None:
-    host, guest = nic.tap(1), nic.tap(11)
+    host, guest, inside = nic.tap(VF1), nic.tap(REP1), Tap(nic.silicon, "pf0rep1")
     nic.pipeline.detach(nic.silicon.ifindex("pf0rep1"))
     nic.pipeline.detach(nic.silicon.ifindex("pf0rep1"))
     lost, last = ethernet(MAC[VF1], MAC[VF2], b"lost"), ethernet(MAC[VF1], MAC[VF2], b"last")
     guest.send(lost)
+    assert inside.receive() == lost
+    inside.close()
     nic.pipeline.attach(nic.silicon.ifindex("pf0rep1"), nic.silicon.fd)
     guest.send(last)
     assert host.receive_all(last) == []

@@ -8,15 +8,14 @@ import os
 import select
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from asap2.nic.rules import Action, Drop, Masked, Match, Output, PushVlan, Rule
 from tests.system.nic.silicon.conftest import MAC, REP1, VF1, VF2, WIRE, Nic
-from tests.system.nic.silicon.network import PATIENCE, Namespace, ethernet
+from tests.system.nic.silicon.network import Namespace, ethernet, eventually
 
 CHANGES = 5000
 FULL48 = 2**48 - 1
@@ -77,14 +76,6 @@ def received(nic: Nic, port: int) -> int:
     return namespace.received(name)
 
 
-def settled(count: Callable[[], int], sent: int) -> bool:
-    """Whether *count* becomes *sent*: the last packets may still wait in a queue of the kernel's."""
-    deadline = time.monotonic() + PATIENCE
-    while count() != sent and time.monotonic() < deadline:
-        pass
-    return count() == sent
-
-
 def others() -> Iterator[Match]:
     """Matches that the flow is not among: many values under a few masks, then ever new masks."""
     for number in itertools.count(1):
@@ -106,7 +97,7 @@ def test_no_packet_of_a_flow_is_lost_while_rules_change_beside_it(small_nic: Nic
             for handle in made:
                 assert pipeline.remove(handle).packets == 0
     assert traffic.sent > 1000
-    assert settled(lambda: received(small_nic, VF2), traffic.sent)
+    assert eventually(lambda: received(small_nic, VF2) == traffic.sent)
     assert pipeline.counters([flow])[0].packets == traffic.sent
     assert received(small_nic, REP1) == 0
     assert not any(pipeline.drops().values())
@@ -119,7 +110,7 @@ def test_actions_are_replaced_at_once_for_every_packet(small_nic: Nic) -> None:
     with stream(small_nic, ethernet(MAC[VF2], MAC[VF1])) as traffic:
         for turn in range(CHANGES):
             pipeline.replace(flow, variants[turn % 3])
-    assert settled(lambda: received(small_nic, VF2) + received(small_nic, WIRE), traffic.sent)
+    assert eventually(lambda: received(small_nic, VF2) + received(small_nic, WIRE) == traffic.sent)
     assert pipeline.counters([flow])[0].packets == traffic.sent
     assert received(small_nic, WIRE) > 0
     assert received(small_nic, REP1) == 0
@@ -133,7 +124,7 @@ def test_a_rule_that_comes_before_and_goes_again_leaves_no_packet_without_a_rule
         for _ in range(CHANGES):
             better = pipeline.add(Rule(0, VF1, 1, Match(eth_dst=FLOW.eth_dst), (Output(WIRE),)))
             taken += pipeline.remove(better).packets
-    assert settled(lambda: received(small_nic, VF2) + received(small_nic, WIRE), traffic.sent)
+    assert eventually(lambda: received(small_nic, VF2) + received(small_nic, WIRE) == traffic.sent)
     assert received(small_nic, WIRE) >= taken > 0
     assert pipeline.counters([flow])[0].packets == received(small_nic, VF2)
     assert received(small_nic, REP1) == 0
@@ -147,7 +138,7 @@ def test_a_port_set_again_as_it_is_loses_nothing(small_nic: Nic) -> None:
             for port in small_nic.devices:
                 small_nic.set_port(port)
                 pipeline.attach(small_nic.port(port).ifindex, small_nic.silicon.fd)
-    assert settled(lambda: received(small_nic, VF2), traffic.sent)
+    assert eventually(lambda: received(small_nic, VF2) == traffic.sent)
     assert received(small_nic, REP1) == 0
 
 
