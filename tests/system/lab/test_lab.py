@@ -103,7 +103,7 @@ class TestNode:
 
     def test_runs_the_services_of_its_machine_by_its_own_systemctl(self, up: Lab) -> None:
         assert sh(up, "t-one", "systemctl is-active openvswitch || echo $?") == "inactive\n3"
-        assert sh(up, "t-one", "systemctl disable openvswitch; /bin/systemctl is-enabled openvswitch || true") == (
+        assert sh(up, "t-one", "systemctl disable openvswitch; systemctl is-enabled openvswitch || true") == (
             "Removed /etc/systemd/system/multi-user.target.wants/openvswitch-switch.service.\ndisabled"
         )
         assert "multi-user.target.wants" in sh(up, "t-one", "systemctl enable openvswitch.service 2>&1")

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System tests run as root; in a chroot they run in a mount namespace of which it is the root.
+
+There "/" is no mount point, and ``ip netns exec``, as other programs that want private mounts, would fail.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asap2.lab.namespaces import own_the_mounts
+from asap2.lab.syscalls import CLONE_NEWNS, unshare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root_is_a_mount_point() -> None:
+    mount_points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    if os.geteuid() == 0 and "/" not in mount_points:
+        unshare(CLONE_NEWNS)
+        own_the_mounts()
