@@ -160,8 +160,6 @@ def actions(draw: st.DrawFn) -> tuple[Action, ...]:
         st.builds(Upcall, st.integers(0, 2**64 - 1)),
     )
     chosen: list[Action] = list(draw(st.lists(middle, max_size=draw(st.sampled_from([1, 3, 5])))))
-    if chosen and isinstance(chosen[-1], Output | Upcall) and draw(st.integers(0, 3)) == 0:
-        chosen.insert(len(chosen) - 1, Truncate(draw(st.integers(64, 100))))
     end = draw(st.sampled_from(["output", "output", "none", "drop", "pass", "goto", "goto"]))
     match end:
         case "output":
@@ -172,11 +170,9 @@ def actions(draw: st.DrawFn) -> tuple[Action, ...]:
             chosen.append(Pass())
         case "goto":
             chosen.append(Goto(draw(st.sampled_from(TABLES))))
-    return tuple(a for at, a in enumerate(chosen) if not isinstance(a, Truncate) or _cut_is_last(chosen, at))
-
-
-def _cut_is_last(chosen: list[Action], at: int) -> bool:
-    return isinstance(chosen[at + 1], Upcall) or at + 2 == len(chosen)
+    if chosen and isinstance(chosen[-1], Output | Upcall) and draw(st.booleans()):
+        chosen.insert(len(chosen) - 1, Truncate(draw(st.integers(64, 100))))
+    return tuple(chosen)
 
 
 @st.composite
