@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.rules import VLAN_PRESENT, Masked, Match
+from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
 
 ETH_P_IP: Final = 0x0800
 ETH_P_IPV6: Final = 0x86DD
@@ -29,8 +29,8 @@ IPPROTO_SCTP: Final = 132
 IPPROTO_ICMP: Final = 1
 IPPROTO_ICMPV6: Final = 58
 
-NEVER: Final = {"vlan_tci": Masked(0, VLAN_PRESENT), "cvlan_tci": Masked(VLAN_PRESENT, VLAN_PRESENT)}
-"""What no packet is: without an outer tag, but with an inner one."""
+NEVER: Final = {"ip_frag": Masked(Frag.FIRST, Frag.IS_FRAGMENT | Frag.FIRST)}
+"""What no packet is: a first fragment, but no fragment."""
 
 _WIDTHS = {
     "key_eth_dst": 6,
@@ -130,6 +130,10 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     keys = _Keys(options)
     fields: dict[str, Masked] = {}
     dump: list[tuple[str, Any]] = []
+    flags, flags_mask = keys.masked("key_flags")
+    flags_mask &= Frag.IS_FRAGMENT | Frag.FIRST
+    if flags_mask:
+        fields["ip_frag"] = Masked(flags & flags_mask, flags_mask)
     _ethernet(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
     ethertype, tags = _ethertype_and_vlans(options, fields, dump, protocol)
     _ip(keys, options, fields, dump, ethertype)
@@ -138,11 +142,8 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     if ethertype in (ETH_P_ARP, ETH_P_RARP):
         _arp(keys, fields, dump)
     _tunnel(keys, options, fields, dump)
-    value, mask = keys.masked("key_flags")
-    mask &= 3
-    if mask:
-        fields["ip_frag"] = Masked(value & mask, mask)
-        dump += [("key_flags", value & mask), ("key_flags_mask", mask)]
+    if flags_mask:
+        dump += [("key_flags", flags & flags_mask), ("key_flags_mask", int(flags_mask))]
     return FlowerKey(
         Match(**fields), tuple(dump), (("addresses", version, int(bool(version))), *tags, *_identity(dump))
     )
