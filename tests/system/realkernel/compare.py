@@ -12,16 +12,13 @@ from asap2.netlink.tables import tc
 from asap2.netlink.wire import NLMSG_DONE, NLMSG_ERROR, NetlinkError, NlMsg, error_of
 from tests.system.realkernel.machine import Capture, Case, Message, Result, Step
 from tests.system.realkernel.ours import Ours, Reply
+from tests.system.realkernel.views import SetAside
 
 _MOST_TAGS = 4
 _NO_CHAIN = f"errno {errno.ENOENT} 'Cannot find specified filter chain'"
 _NO_PRIORITY = f"errno {errno.ENOENT} 'Filter with specified priority/protocol not found'"
 """A chain that filters go to but that has none: the kernel has it, the TC face has not. The error is the same."""
 _VOLATILE = ("tm", "index", "pad")
-
-
-class SetAside(Exception):
-    """A case that is not compared, and why."""
 
 
 def differences(case: Case, result: Result, ours: Ours | None = None) -> list[str]:

@@ -7,7 +7,6 @@ node's software pipeline. No netlink socket, no eBPF program.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,8 +17,9 @@ from asap2.netlink.server import Server
 from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.tc import TcFace
-from asap2.nic.kernel.tc_filters import Filters
-from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.kernel.tc_filters import Block, Filter, Filters
+from asap2.nic.kernel.tc_flower import FlowerKey
+from asap2.nic.kernel.tc_offload import Offloader, Placed
 from asap2.nic.netdevs import NetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
@@ -37,17 +37,10 @@ Reply = NetlinkError | list[Message]
 
 
 class _Pipeline:
-    """The reference eSwitch as the pipeline of a node: same calls, one port for each device.
-
-    Flower filters of one priority whose keys are different but mean the same to the eSwitch (``protocol ip`` alone,
-    and with the type IP in its key) are one rule there, and the second is refused; the kernel takes both. The first
-    of them is always found first, so here the second waits in its *shadow* until the first is gone.
-    """
+    """The reference eSwitch as the pipeline of a node: same calls, one port for each device."""
 
     def __init__(self) -> None:
         self.switch = ReferenceSwitch()
-        self._shadows: dict[int, Rule] = {}
-        self._next = 1 << 20
         for port in range(guest.PORTS):
             ifindex = guest.NEAR + port
             self.switch.set_port(Port(ifindex, ifindex, PortKind.NODE, tables=(0,), miss=Miss.PASS))
@@ -56,32 +49,43 @@ class _Pipeline:
         return None
 
     def add(self, rule: Rule) -> int:
-        rule = replace(rule, match=views.tags(rule.match))
-        try:
-            return self.switch.add(rule)
-        except FileExistsError:
-            self._next += 1
-            self._shadows[self._next] = rule
-            return self._next
+        return self.switch.add(replace(rule, match=views.tags(rule.match)))
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
-        if handle in self._shadows:
-            self._shadows[handle] = replace(self._shadows[handle], actions=actions)
-        else:
-            self.switch.replace(handle, actions)
+        self.switch.replace(handle, actions)
 
     def remove(self, handle: int) -> Counters:
-        if self._shadows.pop(handle, None):
-            return Counters()
-        counted = self.switch.remove(handle)
-        for waiting, rule in list(self._shadows.items()):
-            with contextlib.suppress(FileExistsError):
-                self.switch.add(rule, waiting)
-                del self._shadows[waiting]
-        return counted
+        return self.switch.remove(handle)
 
     def counters(self, handles: Sequence[int]) -> list[Counters]:
-        return [Counters() if handle in self._shadows else self.switch.counters(handle) for handle in handles]
+        return [self.switch.counters(handle) for handle in handles]
+
+
+class _Filters(Filters):
+    """The filters, those of one priority in order of the age of their flower masks.
+
+    The eSwitch orders them by the age of the mask that they become. That is the same but where different flower keys
+    mean the same (``protocol ip`` alone, and with the type IP in its key): these have one mask there, and two filters
+    that mean the same even collide. The kernel takes both. It is left out of the comparison by a priority for each
+    flower mask.
+    """
+
+    def __init__(self, offloader: Offloader) -> None:
+        super().__init__(offloader, cast(Journal, _NoJournal()))
+        self._ages: dict[tuple[int, int, int], dict[Any, int]] = {}
+        self._next_age = 0
+
+    def _place(
+        self, block: Block, chain: int, prio: int, key: FlowerKey, steps: Any, flags: int, old: Filter | None
+    ) -> tuple[Placed, ...]:
+        proto = block.chains.get(chain, {}).get(prio)
+        used = {one.key.masks for one in proto.filters.values()} if proto else set()
+        known = self._ages.get((block.ifindex, chain, prio), {})
+        ages = {masks: age for masks, age in known.items() if masks in used}
+        self._ages[block.ifindex, chain, prio] = ages
+        self._next_age += 1
+        age = ages.setdefault(key.masks, self._next_age)
+        return super()._place(block, chain, prio << 16 | age, key, steps, flags, old)
 
 
 class _NodePorts:
@@ -155,8 +159,7 @@ class Ours:
         ports = cast(NodePorts, _NodePorts(pipeline))
         offloader = Offloader(cast(NetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
         self._handlers = _Handlers()
-        self._filters = Filters(offloader, cast(Journal, _NoJournal()))
-        self._face = _Face(cast(Server, self._handlers), self._filters, ports, _COOKIE)
+        self._face = _Face(cast(Server, self._handlers), _Filters(offloader), ports, _COOKIE)
         self.switch = pipeline.switch
         self.matched = 0
         self.frames = 0
