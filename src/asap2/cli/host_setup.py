@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host setup [--config FILE] [--vfs N] [--bridge BR] [--dry-run] [--force] [PF…]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asap2.cli.host_subject import AsJson, need_root
+
+if TYPE_CHECKING:
+    from asap2.host.setup.wanted import Wanted
+
+app = typer.Typer(add_completion=False)
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
+
+
+@app.command()
+def setup(
+    pfs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PF]…", help="Network devices or PCI addresses; may be left out if one."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A configuration, in place of options.")] = None,
+    vfs: Annotated[int | None, typer.Option(metavar="N", help="VFs; as many as there are, or 4.")] = None,
+    order: Annotated[
+        str, typer.Option(metavar="ORDER", help="vfs-first, switchdev-first, or auto: what the driver wants.")
+    ] = "auto",
+    bridge: Annotated[
+        str | None, typer.Option(metavar="BR", help="The bridge for the uplink; made if missing.")
+    ] = None,
+    uplink: Annotated[bool, typer.Option(help="Put the uplink into the bridge.")] = True,
+    representors: Annotated[bool, typer.Option(help="Put the representors into the bridge, and set them up.")] = False,
+    restart: Annotated[bool, typer.Option(help="Start Open vSwitch anew, if hw-offload changes.")] = True,
+    nic_only: Annotated[bool, typer.Option("--nic-only", help="Leave Open vSwitch alone: it need not run.")] = False,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if it cuts the link that this host is reached by.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring NICs and Open vSwitch to hardware offload. What is so already stays; a failure takes back what was done."""
+    from asap2.errors import UsageError
+    from asap2.host.setup.wanted import load
+
+    need_root()
+    if config is not None:
+        if pfs or vfs is not None or bridge is not None:
+            raise UsageError("say what is wanted in --config or in options, not in both")
+        wanted = load(config)
+    else:
+        wanted = _from_options(pfs, vfs, order, bridge, uplink, representors, restart)
+    if nic_only:
+        import dataclasses
+
+        wanted = dataclasses.replace(wanted, nic_only=True)
+
+    from asap2.cli.host_steps import Shown
+    from asap2.host.setup.run import prepare
+    from asap2.host.setup.run import setup as do
+
+    shown = Shown(as_json)
+    if dry_run:
+        shown.planned(prepare(wanted, force=force), False)
+        shown.end({"changed": False})
+        return
+    outcome = do(wanted, shown, force=force)
+    shown.end({"changed": bool(outcome.steps)})
+    if not as_json:
+        shown.nics(outcome.host)
+
+
+def _from_options(
+    pfs: list[str] | None,
+    vfs: int | None,
+    order: str,
+    bridge: str | None,
+    uplink: bool,
+    representors: bool,
+    restart: bool,
+) -> Wanted:
+    """What the command line wants."""
+    from asap2.host.observe import observe
+    from asap2.host.records import RecordError, from_data
+    from asap2.host.setup.target import with_default
+    from asap2.host.setup.wanted import Wanted, checked
+
+    names = with_default(observe(filters=False, openflow=False), tuple(pfs or ()))
+    nic = {"vfs": vfs, "order": order, "bridge": bridge, "uplink": uplink, "representors": representors}
+    data = {"nic": [{"pf": name, **nic} for name in names], "openvswitch": {"restart": restart}}
+    try:
+        return checked(from_data(Wanted, data), "the command line")
+    except RecordError as error:
+        from asap2.errors import UsageError
+
+        raise UsageError(f"the command line: {error}") from None
+
+
+command = typer.main.get_command(app)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host status [--watch] [--json] [--from FILE] [PF…]``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asap2.cli.host_subject import AsJson, From, Pfs, need_root, subject
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from asap2.host.status import Status, VfStatus
+
+app = typer.Typer(add_completion=False)
+COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent", "by host", "offloaded")
+"""Of the table of VFs; the last four are about packets as the guest counts them."""
+WIDTH = 160
+"""Characters of a line, where the output is no terminal."""
+
+
+@app.command()
+def status(
+    pfs: Pfs = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until interrupted.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    as_json: AsJson = False,
+    file: From = None,
+) -> None:
+    """Show NICs, their VFs, representors and guests, and where the flows are."""
+    if as_json:
+        import json
+
+        from asap2.host.records import to_data
+
+        while True:
+            print(json.dumps(to_data(page(pfs, file)), indent=None if watch else 2), flush=True)
+            if not watch:
+                return
+            time.sleep(interval)
+    from rich.console import Console
+
+    if not watch:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = WIDTH
+        console.print(drawn(page(pfs, file)))
+        return
+    from rich.live import Live
+
+    need_root()
+    with Live(drawn(page(pfs, file)), screen=False, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval)
+            live.update(drawn(page(pfs, file)), refresh=True)
+
+
+def page(pfs: list[str] | None, file: Path | None) -> Status:
+    """The page now."""
+    from asap2.host.status import status as of
+
+    return of(*subject(file, pfs))
+
+
+def drawn(page: Status) -> Group:
+    """The page for a terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from asap2.cli.tables import table
+
+    flows = page.flows
+    offload = "hw-offload on" if page.hw_offload else "hw-offload off"
+    if page.hw_offload and not page.in_force:
+        offload += " (not in force)"
+    switch = f"Open vSwitch {page.openvswitch or 'not installed'} {'running' if page.running else 'not running'}"
+    head = Text(f"{page.hostname}", "bold")
+    head.append(f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}", "not bold")
+    where = Text("Flows: ")
+    where.append(f"{flows.in_hardware} in hardware", "green" if flows.in_hardware else "")
+    where.append(f", {flows.in_tc_software} in TC software, ")
+    where.append(f"{'?' if flows.in_datapath is None else flows.in_datapath} in Open vSwitch's datapath")
+    if flows.lookups:
+        where.append("; lookups there: hit {}, missed {}, lost {}".format(*flows.lookups))
+    parts: list[Text | Table] = [head, where]
+    for nic in page.nics:
+        link = "up" if nic.carrier else "no carrier" if nic.up else "down"
+        words = [
+            f"{nic.model}, firmware {nic.firmware or 'unknown'}, {nic.driver or 'no driver'}",
+            f"{nic.mode or 'no eSwitch'}, encap {nic.encap or 'unknown'}",
+            f"hw-tc-offload {'on' if nic.hw_tc_offload else 'off'}",
+            f"{link}, MTU {nic.mtu}" + (f", in {nic.bridge}" if nic.bridge else ""),
+            f"{nic.num_vfs} of {nic.total_vfs} VFs",
+            f"rules: {nic.rules_in_hardware} in hardware, {nic.rules_in_software} not",
+        ]
+        title = Text(f"\n{nic.name} ", "bold")
+        title.append(f"({nic.address})  ", "not bold")
+        title.append("; ".join(words), "not bold")
+        vfs = table("", *COLUMNS)
+        vfs.title = None
+        for column in vfs.columns[:5]:
+            column.no_wrap = True
+        for vf in nic.vfs:
+            part = vf.offloaded
+            vfs.add_row(
+                str(vf.index),
+                vf.address.removeprefix("0000:"),
+                vf.mac or "",
+                str(vf.vlan or ""),
+                _representor(vf),
+                vf.guest or vf.netdev or vf.driver or "unbound",
+                _short(vf.rx_packets),
+                _short(vf.tx_packets),
+                _short(vf.host_packets),
+                "" if part is None else f"{100 * part:.1f} %",
+            )
+        parts.append(title)
+        if nic.vfs:
+            parts.append(vfs)
+    return Group(*parts)
+
+
+def _representor(vf: VfStatus) -> str:
+    """The representor with the bridge that it is in, and whether it is down."""
+    if vf.representor is None:
+        return "none"
+    return vf.representor + (f" in {vf.bridge}" if vf.bridge else "") + ("" if vf.up else " (down)")
+
+
+def _short(number: int) -> str:
+    """A number in at most five characters."""
+    size, unit = float(number), ""
+    for larger in ("k", "M", "G", "T"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g}{unit}"
+
+
+command = typer.main.get_command(app)

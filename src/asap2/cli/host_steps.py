@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How setting up and undoing are shown: the plan with its commands, each step as it is done, the NICs in the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from asap2.host.setup.steps import Step, title
+
+if TYPE_CHECKING:
+    from asap2.host.inventory import Host
+
+
+class Shown:
+    """Prints for people, or with *as_json* one object in the end."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._began = time.monotonic()
+        self._steps: list[dict[str, Any]] = []
+        self._back = False
+        self._terminal = sys.stdout.isatty()
+
+    def say(self, words: str) -> None:
+        """A line."""
+        print(words, flush=True)
+
+    def planned(self, steps: tuple[Step, ...], back: bool) -> None:
+        """The plan, each step with the commands that a person would type."""
+        self._back = back
+        if self.as_json:
+            if not back:
+                self._steps = [{"title": title(step), "commands": list(step.commands)} for step in steps]
+            return
+        if back:
+            self.say("going back:")
+            return
+        if not steps:
+            self.say("nothing to do: it is so already")
+        for number, step in enumerate(steps, 1):
+            self.say(f"{number:3}  {title(step)}")
+            for command in step.commands:
+                self.say(f"       {self._dim(command)}")
+
+    def begin(self, step: Step) -> None:
+        """A step begins; on a terminal its line is there meanwhile."""
+        if not self.as_json and self._terminal:
+            print(f" …   {title(step)}", end="\r", flush=True)
+
+    def done(self, step: Step) -> None:
+        """A step is done."""
+        if not self.as_json:
+            self.say(f"done {title(step)}")
+
+    def failed(self, step: Step, why: str) -> None:
+        """A step failed."""
+        if not self.as_json:
+            self.say(f"FAIL {title(step)}: {why}")
+
+    def end(self, data: dict[str, Any], words: str | None = None) -> None:
+        """The end: the JSON, or *words* and how long it took."""
+        seconds = round(time.monotonic() - self._began, 2)
+        if self.as_json:
+            print(json.dumps({**data, "steps": self._steps, "seconds": seconds}, indent=2))
+        elif words is not None:
+            self.say(f"{words} ({seconds:.1f} s)")
+
+    def nics(self, host: Host) -> None:
+        """The NICs that are in switchdev mode: their VFs and representors."""
+        for pf in host.pfs:
+            if not pf.switchdev:
+                continue
+            self.say(f"\n{pf.name} ({pf.address}) is in switchdev mode:")
+            for vf in pf.vfs:
+                representor = host.representor(pf, vf.index)
+                place = host.openvswitch.port_of(representor.name) if representor else None
+                words = f"  VF {vf.index:<3} {vf.address}  {vf.netdev or vf.driver or 'no driver':16}"
+                words += f" representor {representor.name if representor else 'missing'}"
+                self.say(words + (f" in {place[0].name}" if place else ""))
+
+    def _dim(self, words: str) -> str:
+        return f"\033[2m{words}\033[0m" if self._terminal else words

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host undo [--dry-run] [--force]``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from asap2.cli.host_setup import DryRun
+from asap2.cli.host_subject import AsJson, need_root
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def undo(
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the host uses VFs, or others have ports in a bridge.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Bring back what was before the first `asap2 host setup`: no orphaned flower filters, no files of persist."""
+    need_root()
+    from asap2.cli.host_steps import Shown
+    from asap2.host.setup.persist import remove
+    from asap2.host.setup.run import prepare_undo
+    from asap2.host.setup.run import undo as do
+
+    shown = Shown(as_json)
+    if dry_run:
+        shown.planned(prepare_undo(force=force) or (), False)
+        shown.end({"changed": False})
+        return 0
+    outcome = do(shown, force=force)
+    gone = [str(path) for path in remove()]
+    for path in gone if not as_json else ():
+        shown.say(f"removed {path}")
+    if outcome is None:
+        data = {"changed": bool(gone), "removed": gone, "left": []}
+        shown.end(data, "nothing to undo: no `asap2 host setup` was done here")
+        return 0
+    left = list(outcome.left)
+    data = {"changed": bool(outcome.steps or gone), "removed": gone, "left": left}
+    shown.end(data, "not everything is as it was before" if left else "everything is as it was before")
+    for words in left if not as_json else ():
+        shown.say(f"not as it was: {words}")
+    return 1 if left else 0
+
+
+command = typer.main.get_command(app)

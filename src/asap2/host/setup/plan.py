@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is to what is to be: the steps, in an order that drivers take. A function of its arguments alone.
+
+The order, for each NIC: VFs while the eSwitch is in its old mode, drivers taken from them, encapsulation, mode, the
+uplink's features, drivers given back, representors ("vfs-first", the getting-started page's); or no VFs, mode, VFs
+("switchdev-first", which some drivers and firmwares want). Each phase is done for all NICs before the next, because the
+VFs of a bond may be bound only when all of its PFs are in switchdev mode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from asap2.host.inventory import Host, Netdev, Pairs, Pf, Vf
+from asap2.host.setup.steps import (
+    AddPorts,
+    CleanTc,
+    DeletePorts,
+    PortRef,
+    PortState,
+    RestartSwitch,
+    SetBridge,
+    SetDrivers,
+    SetEswitch,
+    SetOption,
+    SetParam,
+    SetPorts,
+    SetVfAttributes,
+    SetVfs,
+    Step,
+)
+
+NEED_RESTART = ("hw-offload", "tc-policy")
+"""Options that the switch takes up when it starts (ovs-vswitchd.conf.db(5))."""
+PORT_ATTRIBUTES = ("name", "up", "mtu", "offload")
+Drivers = tuple[tuple[str | None, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NicTarget:
+    """What a PF is to be. ``drivers`` are (driver, driver_override) of each VF; ``attributes`` those VFs whose MAC and
+    so on are to be set; ``ports`` the uplink, representors and VFs' devices; None leaves a mode as it is."""
+
+    pf: str
+    mode: str
+    vfs: int
+    order: Literal["vfs-first", "switchdev-first"] = "vfs-first"
+    encap: str | None = None
+    inline: str | None = None
+    params: Pairs = ()
+    drivers: Drivers = ()
+    attributes: tuple[Vf, ...] = ()
+    ports: tuple[PortState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a host is to be. ``service`` may be started anew (None: not), and must be when ``restart_pending``;
+    ``delete`` and ``add`` are ports by bridge, ``bridges`` whether each is to be there. With ``switch_first`` Open
+    vSwitch lets go before NICs change; without, it comes after."""
+
+    nics: tuple[NicTarget, ...] = ()
+    options: tuple[tuple[str, str | None], ...] = ()
+    service: str | None = None
+    restart_pending: bool = False
+    bridges: tuple[tuple[str, bool], ...] = ()
+    delete: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, PortRef], ...] = ()
+    clean: CleanTc | None = None
+    switch_first: bool = False
+
+
+def plan(now: Host, target: Target) -> tuple[Step, ...]:
+    """The steps from *now* to *target*; none when it is so already."""
+    nics = [_Nic(now, pf, one) for one in target.nics if (pf := now.pf(one.pf))]
+    phases = (_Nic.make_vfs, _Nic.change_mode, _Nic.finish)
+    nic_steps = [step for phase in phases for nic in nics for step in phase(nic)]
+    switch_steps = list(_switch(now, target))
+    if target.switch_first:
+        return (*switch_steps, *nic_steps)
+    return (*nic_steps, *switch_steps)
+
+
+def disruptive(now: Host, target: NicTarget) -> bool:
+    """Whether the PF's VFs are taken from their drivers, or away, on the way to *target*."""
+    pf = now.pf(target.pf)
+    return pf is not None and bool(pf.vfs) and (_mode(pf) != target.mode or pf.num_vfs != target.vfs)
+
+
+def restart_needed(now: Host, target: Target) -> bool:
+    """Whether the switch must be started anew for *target*."""
+    changed = any(now.openvswitch.option(key) != value for key, value in target.options if key in NEED_RESTART)
+    return target.restart_pending or changed
+
+
+def _mode(pf: Pf) -> str | None:
+    return pf.eswitch.mode if pf.eswitch else None
+
+
+class _Nic:
+    """The steps of one PF, phase by phase."""
+
+    def __init__(self, now: Host, pf: Pf, target: NicTarget) -> None:
+        self.now = now
+        self.pf = pf
+        self.target = target
+        self.mode_changes = _mode(pf) != target.mode
+        self.count_changes = pf.num_vfs != target.vfs
+        self.vfs_first = target.order == "vfs-first"
+        later = self.mode_changes and not self.vfs_first
+        self.remade = self.count_changes or later
+        """Whether every VF that is there in the end is a new one."""
+
+    def make_vfs(self) -> Iterator[Step]:
+        """VFs in the old mode, and none bound when it changes."""
+        pf, target = self.pf, self.target
+        if self.remade and pf.num_vfs:
+            yield SetVfs(pf.address, 0)
+        if self.vfs_first and self.count_changes and target.vfs:
+            yield SetVfs(pf.address, target.vfs)
+
+    def change_mode(self) -> Iterator[Step]:
+        """Parameters and encapsulation, which want the old mode, the mode, and what wants the new one."""
+        pf, target = self.pf, self.target
+        for name, word in target.params:
+            if dict(pf.params).get(name) != word:
+                yield SetParam(pf.address, name, word)
+        if self.mode_changes and self.vfs_first:
+            taken = self._drivers_taken()
+            if taken is not None:
+                yield SetDrivers(pf.address, taken, pf.driver or "")
+        if target.encap is not None and pf.eswitch and pf.eswitch.encap_mode != target.encap:
+            yield SetEswitch(pf.address, "encap_mode", target.encap)
+        if self.mode_changes:
+            yield SetEswitch(pf.address, "mode", target.mode)
+        if target.inline is not None and pf.eswitch and pf.eswitch.inline_mode != target.inline:
+            yield SetEswitch(pf.address, "inline_mode", target.inline)
+        yield from self._ports(lambda one: one.port.kind == "uplink", ("up", "offload") if self.mode_changes else ())
+
+    def _drivers_taken(self) -> Drivers | None:
+        """The VFs' drivers while the mode changes, without the PF's own; None when none is bound to that."""
+        if self.count_changes:
+            now: Drivers = tuple((self.pf.driver if self.pf.autoprobe else None, None) for _ in range(self.target.vfs))
+        else:
+            now = tuple((vf.driver, vf.driver_override) for vf in self.pf.vfs)
+        if not any(driver == self.pf.driver for driver, _ in now):
+            return None
+        return tuple((None if driver == self.pf.driver else driver, override) for driver, override in now)
+
+    def finish(self) -> Iterator[Step]:
+        """VFs in the new mode, their attributes and drivers, and then their devices."""
+        pf, target = self.pf, self.target
+        if not self.vfs_first and self.remade and target.vfs:
+            yield SetVfs(pf.address, target.vfs)
+        attributes = tuple(vf for vf in target.attributes if self._differs(vf))
+        if attributes:
+            yield SetVfAttributes(pf.address, pf.name, attributes)
+        if target.drivers and target.drivers != self._drivers_now():
+            yield SetDrivers(pf.address, target.drivers, pf.driver or "")
+        anew = self.remade or self.mode_changes
+        yield from self._ports(lambda one: one.port.kind != "uplink", PORT_ATTRIBUTES if anew else ())
+
+    def _drivers_now(self) -> Drivers | None:
+        """The VFs' drivers before they are given back."""
+        if self.mode_changes and self.vfs_first:
+            taken = self._drivers_taken()
+            if taken is not None:
+                return taken
+        if self.remade:
+            return tuple((self.pf.driver if self.pf.autoprobe else None, None) for _ in range(self.target.vfs))
+        return tuple((vf.driver, vf.driver_override) for vf in self.pf.vfs)
+
+    def _differs(self, wanted: Vf) -> bool:
+        """Whether a VF has other attributes; where it is made anew or changes its mode, it may."""
+        if self.remade or self.mode_changes:
+            return True
+        now = next((vf for vf in self.pf.vfs if vf.index == wanted.index), None)
+        return now is None or attributes_of(now) != attributes_of(wanted)
+
+    def _ports(self, which: Callable[[PortState], bool], lost: tuple[str, ...]) -> Iterator[Step]:
+        """What is left to do for some ports, when what is *lost* of them on the way must be set in any case."""
+        left = [_left(self.now, self.pf, one, lost) for one in self.target.ports if which(one)]
+        states = tuple(one for one in left if one is not None)
+        if states:
+            yield SetPorts(states)
+
+
+def attributes_of(vf: Vf) -> tuple[object, ...]:
+    """What ``ip link set PF vf N`` sets."""
+    return vf.mac, vf.vlan, vf.qos, vf.spoofchk, vf.trust, vf.link_state, vf.rates
+
+
+def find(host: Host, pf: Pf, port: PortRef) -> Netdev | None:
+    """The device that *port* means on *host*."""
+    if port.kind == "uplink":
+        return host.uplink(pf)
+    if port.kind == "representor":
+        return host.representor(pf, port.vf)
+    return next((host.netdev(vf.netdev) for vf in pf.vfs if vf.index == port.vf), None)
+
+
+def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortState | None:
+    """What of *wanted* is not so yet, or is *lost* on the way; None when all is so."""
+    netdev = find(now, pf, wanted.port)
+    state = wanted
+    if netdev is not None:
+        have = {"name": netdev.name, "up": netdev.up, "mtu": netdev.mtu, "offload": netdev.hw_tc_offload}
+        so: dict[str, Any] = {k: None for k, v in have.items() if k not in lost and getattr(wanted, k) == v}
+        state = dataclasses.replace(wanted, **so)
+    return None if all(getattr(state, name) is None for name in PORT_ATTRIBUTES) else state
+
+
+def _switch(now: Host, target: Target) -> Iterator[Step]:
+    """What changes in Open vSwitch, and TC after it."""
+    switch = now.openvswitch
+    there = {bridge.name for bridge in switch.bridges}
+    for bridge in sorted({bridge for bridge, _ in target.delete}):
+        names = tuple(name for one, name in target.delete if one == bridge and switch.port_of(name))
+        if names:
+            yield DeletePorts(bridge, names)
+    for name, wanted in target.bridges:
+        if not wanted and name in there:
+            yield SetBridge(name, False)
+    for key, value in target.options:
+        if switch.option(key) != value:
+            yield SetOption(key, value)
+    if target.service and restart_needed(now, target):
+        yield RestartSwitch(target.service)
+    if target.clean is not None:
+        yield target.clean
+    for name, wanted in target.bridges:
+        if wanted and name not in there:
+            yield SetBridge(name, True)
+    for bridge in dict.fromkeys(bridge for bridge, _ in target.add):
+        ports = tuple(port for one, port in target.add if one == bridge and not _is_in(now, bridge, port))
+        if ports:
+            yield AddPorts(bridge, ports)
+
+
+def _is_in(now: Host, bridge: str, port: PortRef) -> bool:
+    pf = now.pf(port.pf)
+    netdev = find(now, pf, port) if pf else None
+    place = now.openvswitch.port_of(netdev.name) if netdev else None
+    return place is not None and place[0].name == bridge

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps that a plan is made of: data, each with the commands by which a person would do the same.
+
+:mod:`asap2.host.setup.hands` does them. A step that finds its work done already does nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from asap2.host.inventory import Vf
+
+DEVICES = "/sys/bus/pci/devices"
+DRIVERS = "/sys/bus/pci/drivers"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRef:
+    """A network device by what it is: of the PF at ``pf`` the uplink, or of its VF ``vf`` the representor or the VF's
+    own. ``hint`` is its name now, or words for it while it has none."""
+
+    pf: str
+    kind: Literal["uplink", "representor", "vf"]
+    vf: int = 0
+    hint: str = ""
+
+    @property
+    def shown(self) -> str:
+        """For a command line."""
+        return self.hint or f"<{self.kind} of VF {self.vf} of {self.pf}>"
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """What a network device is to be; None is whatever it is."""
+
+    port: PortRef
+    name: str | None = None
+    up: bool | None = None
+    mtu: int | None = None
+    offload: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetVfs:
+    """Make *count* VFs, or take them away (0)."""
+
+    pf: str
+    count: int
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return (f"echo {self.count} > {DEVICES}/{self.pf}/sriov_numvfs",)
+
+
+@dataclass(frozen=True, slots=True)
+class SetDrivers:
+    """Bind VFs to drivers: ``drivers`` are (driver, driver_override) by VF, None for unbound and for no override."""
+
+    pf: str
+    drivers: tuple[tuple[str | None, str | None], ...]
+    driver: str
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        found = []
+        for driver in dict.fromkeys(driver for driver, _ in self.drivers):
+            vfs = " ".join(str(vf) for vf, (one, _) in enumerate(self.drivers) if one == driver)
+            address = f"$(basename $(readlink {DEVICES}/{self.pf}/virtfn$v))"
+            verb = f"{DRIVERS}/{driver}/bind" if driver else f"{DRIVERS}/{self.driver}/unbind"
+            found.append(f"for v in {vfs}; do echo {address} > {verb}; done")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class SetEswitch:
+    """Set the eSwitch's ``mode``, ``inline_mode`` or ``encap_mode``."""
+
+    pf: str
+    attribute: Literal["mode", "inline_mode", "encap_mode"]
+    word: str
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return (f"devlink dev eswitch set pci/{self.pf} {self.attribute.replace('_', '-')} {self.word}",)
+
+
+@dataclass(frozen=True, slots=True)
+class SetParam:
+    """Set a devlink parameter's runtime value."""
+
+    pf: str
+    name: str
+    word: str
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return (f"devlink dev param set pci/{self.pf} name {self.name} value {self.word} cmode runtime",)
+
+
+@dataclass(frozen=True, slots=True)
+class SetPorts:
+    """Bring network devices to states: renamed first, then features, MTU, up or down."""
+
+    ports: tuple[PortState, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        found = []
+        for one in self.ports:
+            name = one.port.shown
+            if one.name is not None and one.name != name:
+                found.append(f"ip link set {name} name {one.name}")
+                name = one.name
+            if one.offload is not None:
+                found.append(f"ethtool -K {name} hw-tc-offload {'on' if one.offload else 'off'}")
+            if one.mtu is not None:
+                found.append(f"ip link set {name} mtu {one.mtu}")
+            if one.up is not None:
+                found.append(f"ip link set {name} {'up' if one.up else 'down'}")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class SetVfAttributes:
+    """Give VFs the MAC, VLAN, rates, trust, spoof check and link state that ``vfs`` have."""
+
+    pf: str
+    netdev: str
+    vfs: tuple[Vf, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return tuple(
+            f"ip link set {self.netdev} vf {vf.index} mac {vf.mac} vlan {vf.vlan} trust {'on' if vf.trust else 'off'}"
+            f" spoofchk {'on' if vf.spoofchk else 'off'} state {vf.link_state}"
+            for vf in self.vfs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetOption:
+    """Set Open_vSwitch.other_config:KEY, or take it away (None)."""
+
+    key: str
+    value: str | None
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        if self.value is None:
+            return (f"ovs-vsctl remove Open_vSwitch . other_config {self.key}",)
+        return (f"ovs-vsctl set Open_vSwitch . other_config:{self.key}={self.value}",)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartSwitch:
+    """Start Open vSwitch anew, so that it takes up hw-offload and tc-policy."""
+
+    service: str
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return (f"systemctl restart {self.service}",)
+
+
+@dataclass(frozen=True, slots=True)
+class SetBridge:
+    """Make a bridge, or take it away."""
+
+    name: str
+    there: bool
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return (
+            f"ovs-vsctl --may-exist add-br {self.name}" if self.there else f"ovs-vsctl --if-exists del-br {self.name}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AddPorts:
+    """Put network devices into a bridge."""
+
+    bridge: str
+    ports: tuple[PortRef, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return tuple(f"ovs-vsctl --may-exist add-port {self.bridge} {port.shown}" for port in self.ports)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePorts:
+    """Take network devices out of a bridge."""
+
+    bridge: str
+    names: tuple[str, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return tuple(f"ovs-vsctl --if-exists del-port {self.bridge} {name}" for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanTc:
+    """Take away what offloading left in TC: flows of Open vSwitch on ``devices``, and ingress qdiscs that are then
+    empty, but for those on ``kept``, which were there before."""
+
+    devices: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        gone = [f"tc qdisc del dev {name} ingress" for name in self.devices if name not in self.kept]
+        return (*gone, *(f"tc filter del dev {name} ingress" for name in self.kept if name in self.devices))
+
+
+Step: TypeAlias = (
+    SetVfs
+    | SetDrivers
+    | SetEswitch
+    | SetParam
+    | SetPorts
+    | SetVfAttributes
+    | SetOption
+    | RestartSwitch
+    | SetBridge
+    | AddPorts
+    | DeletePorts
+    | CleanTc
+)
+
+
+def title(step: Step) -> str:
+    """A step in a few words."""
+    match step:
+        case SetVfs():
+            return f"{step.pf}: {step.count or 'no'} VFs"
+        case SetDrivers():
+            bound = sum(1 for driver, _ in step.drivers if driver)
+            verb = "unbind the VFs" if not bound else f"bind {bound} VFs"
+            return f"{step.pf}: {verb}"
+        case SetEswitch():
+            return f"{step.pf}: eSwitch {step.attribute.replace('_', ' ')} {step.word}"
+        case SetParam():
+            return f"{step.pf}: {step.name} {step.word}"
+        case SetPorts():
+            return _ports_title(step)
+        case SetVfAttributes():
+            return f"{step.pf}: MAC, VLAN and so on of {len(step.vfs)} VFs"
+        case SetOption():
+            return f"Open vSwitch: {step.key} {step.value if step.value is not None else 'not set'}"
+        case RestartSwitch():
+            return "Open vSwitch: start anew"
+        case SetBridge():
+            return f"Open vSwitch: {'make' if step.there else 'take away'} bridge {step.name}"
+        case AddPorts():
+            return f"Open vSwitch: {_some([port.shown for port in step.ports])} into {step.bridge}"
+        case DeletePorts():
+            return f"Open vSwitch: {_some(list(step.names))} out of {step.bridge}"
+        case CleanTc():
+            return "TC: take away what offloading left"
+
+
+def _ports_title(step: SetPorts) -> str:
+    words = []
+    for attribute, on, off in (("offload", "hw-tc-offload on", "hw-tc-offload off"), ("up", "up", "down")):
+        states = {getattr(one, attribute) for one in step.ports} - {None}
+        words += [on] * (True in states) + [off] * (False in states)
+    words += ["names"] * any(one.name for one in step.ports) + ["MTU"] * any(one.mtu for one in step.ports)
+    return f"{_some([one.port.shown for one in step.ports])}: {', '.join(words) or 'nothing'}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
