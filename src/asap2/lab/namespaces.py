@@ -88,6 +88,7 @@ def own_the_mounts() -> None:
     setns(2) puts a process at the namespace's root. Made in a chroot, the namespace would have another root than this
     process, so a copy of the chroot's tree is put over it.
     """
+    directory = os.getcwd()
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     setns(own, CLONE_NEWNS)
@@ -102,6 +103,7 @@ def own_the_mounts() -> None:
         os.close(tree)
     os.close(root)
     os.close(own)
+    os.chdir(directory)
 
 
 def call_in(bundle: Path, call: Callable[[], Any], kinds: Iterable[str] = KINDS) -> Any:
