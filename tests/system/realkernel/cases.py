@@ -6,6 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from tests.system.realkernel import flows, frames
+from tests.system.realkernel.actions import actions
 from tests.system.realkernel.machine import Ask, Step, send
 
 
@@ -32,4 +33,4 @@ def _change(random: Random, request: Ask) -> Step:
     handle = random.choice((0, 1, 1, 2))
     if random.random() < 0.5:
         return flows.remove(request, handle)
-    return flows.rewrite(request, handle, {"act": flows.actions(random, 3, 0)})
+    return flows.rewrite(request, handle, actions(random, 3, 0))

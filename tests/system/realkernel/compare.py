@@ -10,9 +10,10 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc
 from asap2.netlink.wire import NLMSG_DONE, NLMSG_ERROR, NetlinkError, NlMsg, error_of
-from tests.system.realkernel.machine import Capture, Case, Message, Result, Step
-from tests.system.realkernel.ours import Ours, Reply
-from tests.system.realkernel.views import SetAside
+from asap2.nic.kernel import tc_flower
+from tests.system.realkernel.machine import Ask, Capture, Case, Message, Result
+from tests.system.realkernel.ours import Outcome, Reply
+from tests.system.realkernel.views import SetAsideError
 
 _MOST_TAGS = 4
 _NO_CHAIN = f"errno {errno.ENOENT} 'Cannot find specified filter chain'"
@@ -21,41 +22,46 @@ _NO_PRIORITY = f"errno {errno.ENOENT} 'Filter with specified priority/protocol n
 _VOLATILE = ("tm", "index", "pad")
 
 
-def differences(case: Case, result: Result, ours: Ours | None = None) -> list[str]:
-    """What differs, one sentence each; nothing when both sides agree.
+def differences(case: Case, ours: Outcome, result: Result) -> list[str]:
+    """What differs in a *case* between our side and the kernel's *result*; nothing when both agree.
 
     Raises:
-        SetAside: the case goes where the two are not to be compared.
+        SetAsideError: the case goes where the two are not to be compared.
     """
-    ours = ours or Ours()
-    answers, captures = ours.run(case)
     found = []
     asks = [step for step in case if step[0] == "ask"]
-    for number, (mine, theirs) in enumerate(zip(answers, result.answers, strict=True)):
-        _set_aside(asks[number], mine, _error(theirs))
-        found += [f"request {number}, type {asks[number][1]}: {text}" for text in _answers(mine, theirs)]
+    for number, (mine, theirs) in enumerate(zip(ours.answers, result.answers, strict=True)):
+        _set_aside(asks[number], mine, error_in(theirs))
+        found += [f"request {number}: {text}" for text in _answers(mine, theirs)]
     for passed in (False, True):  # one is a hop longer than the other, so the order between them means nothing
-        mine_out, theirs_out = ([one for one in out if one.passed is passed] for out in (captures, result.captures))
-        found += _captures(mine_out, theirs_out)
+        out = ([one for one in captures if one.passed is passed] for captures in (ours.captures, result.captures))
+        found += _captures(*out)
     return found
 
 
-def _set_aside(request: Step, mine: Reply, kernels: NetlinkError | None) -> None:
-    """A filter that is overwritten with the key of another: the kernel says yes, and from then on the filter is not
-    found by packets (fl_ht_insert_unique()). The TC face says EEXIST, and the filter stays as it was."""
-    handle = tc.TC.decode(request[3])[0].handle if request[0] == "ask" else 0
-    refused = isinstance(mine, NetlinkError) and mine.errno == errno.EEXIST
-    if request[1] == tc.RTM_NEWTFILTER and handle and refused and kernels is None:
-        raise SetAside("a filter is overwritten with the key of another")
+def _set_aside(request: Ask, mine: Reply, kernels: NetlinkError | None) -> None:
+    """The TC face says of a filter that there is one already, and the kernel takes it:
+
+    * A filter that is overwritten with the key of another: for the kernel it is from then on not found by packets
+      (fl_ht_insert_unique()). For the TC face it stays as it was.
+    * Two filters whose keys cannot match, for different reasons: they are one rule for the eSwitch.
+    """
+    if kernels is not None or not isinstance(mine, NetlinkError) or mine.errno != errno.EEXIST:
+        return
+    header, attrs = tc.TC.decode(request[3])
+    if header.handle:
+        raise SetAsideError("a filter is overwritten with the key of another")
+    if tc_flower.parse(attrs["options"], header.protocol).match.ip_frag == tc_flower.NEVER["ip_frag"]:
+        raise SetAsideError("there are two filters that match nothing")
 
 
 def _answers(mine: Reply, theirs: list[Message]) -> list[str]:
-    error = _error(theirs)
+    error = error_in(theirs)
     if isinstance(mine, NetlinkError) or error is not None:
-        one, other = _shown(mine), _shown(error)
-        if _NO_CHAIN in one and _NO_PRIORITY in other:
+        said = _shown(mine), _shown(error)
+        if said[0] == said[1] or said == (_NO_CHAIN, _NO_PRIORITY):
             return []
-        return [] if one == other else [f"ours: {one}; kernel: {other}"]
+        return [f"ours: {said[0]}; the kernel: {said[1]}"]
     messages = [message for message in theirs if message[0] not in (NLMSG_ERROR, NLMSG_DONE)]
     ours = {_name(one): one for one in (plain(here.type, here.payload) for here in mine)}
     kernels = {_name(one): one for one in (plain(there[0], there[2]) for there in messages)}
@@ -85,7 +91,8 @@ def _name(message: Any) -> str:
     return f"type {message['type']} chain {message.get('chain')} prio {header.prio} handle {header.handle}"
 
 
-def _error(messages: list[Message]) -> NetlinkError | None:
+def error_in(messages: list[Message]) -> NetlinkError | None:
+    """The error that an answer of the kernel is, if it is one."""
     return error_of(NlMsg(messages[-1][0], messages[-1][1], 0, 0, messages[-1][2]))
 
 
@@ -134,12 +141,7 @@ def _captures(mine: list[Capture], theirs: list[Capture]) -> list[str]:
         return []
     for number, (one, other) in enumerate(zip(mine, theirs, strict=False)):
         if one != other:
-            return [f"frame {number} that comes out: ours {shown(one)}, the kernel's {shown(other)}"]
+            return [f"frame {number} that comes out: ours {one}, the kernel's {other}"]
     if len(mine) < len(theirs):
-        return [f"the kernel alone has frame {len(mine)}: {shown(theirs[len(mine)])}"]
-    return [f"ours alone has frame {len(theirs)}: {shown(mine[len(theirs)])}"]
-
-
-def shown(capture: Capture) -> str:
-    """A capture, readable."""
-    return f"{'passed by' if capture.passed else 'sent to'} {capture.port} {capture.frame.hex()}"
+        return [f"the kernel alone has frame {len(mine)}: {theirs[len(mine)]}"]
+    return [f"ours alone has frame {len(theirs)}: {mine[len(theirs)]}"]

@@ -6,9 +6,10 @@ It runs as process 1 on the host's root file system, mounted read-only, with the
     /usr/bin/python3 -S -E -B guest.py DIRECTORY
 
 DIRECTORY, of the host, has ``cases`` and gets ``results``: streams of pickles, of plain tuples. A case is a list of
-steps, ``("ask", type, flags, payload)`` for a netlink request and ``("send", port, frame)`` for a frame that comes in by
-a port. Its result is ``("case", answers, captures)``: for each request the messages ``(type, flags, payload)`` of its
-answer, and ``(ifindex, tag or None, frame)`` of each frame that came out, in order. Or it is ``("failed", why)``.
+steps, ``("ask", type, flags, payload)`` for a netlink request and ``("send", port, frame, mss)`` for a frame that comes
+in by a port, a TCP super-packet of segments of *mss* bytes unless that is 0. Its result is ``("case", answers,
+captures)``: for each request the messages ``(type, flags, payload)`` of its answer, and ``(ifindex, tag or None,
+frame)`` of each frame that came out, in order. Or it is ``("failed", why)``.
 
 Each port is a veth pair: ``n`` has the filters, ``f`` is its far end, where frames are sent and come out. What passes
 the filters of ``n`` comes out of the bond ``b`` above it, whatever its protocol: a bond takes every frame before the
@@ -38,8 +39,10 @@ NEAR, FAR, BOND = 10, 20, 30
 """Interface index of port 0's ends, and of what is above it."""
 MARKER_IN, MARKER_RELAY, MARKER_OUT, MARKER_END = 16, 17, 18, 40
 """The marker's way; what comes out anywhere has an index of FAR or more."""
-MODULES = ("veth", "bonding", "sch_ingress", "cls_flower", "cls_matchall", "act_gact", "act_mirred", "act_vlan")
-MODULES += ("act_skbedit", "act_pedit", "act_csum", "act_tunnel_key", "vxlan")
+MODULES = (
+    *("veth", "bonding", "vxlan", "sch_ingress", "cls_flower", "cls_matchall"),
+    *("act_gact", "act_mirred", "act_vlan", "act_skbedit", "act_pedit", "act_csum", "act_tunnel_key"),
+)
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -49,7 +52,10 @@ _HEADER = struct.Struct("=IHHII")
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _SKF_AD_IFINDEX = 0xFFFFF000 + 8
-_SOL_PACKET, _PACKET_RX_RING, _PACKET_VERSION, _PACKET_IGNORE_OUTGOING = 263, 5, 10, 23
+_SOL_PACKET, _PACKET_RX_RING, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 5, 10, 15, 23
+_VIRTIO_NET_HDR = struct.Struct("=BBHHHH")
+_NEEDS_CSUM, _GSO_TCPV4, _GSO_TCPV6 = 1, 1, 4
+_TCP_CHECKSUM = 16
 _TPACKET_V2 = 1
 _TP_USER, _TP_LOSING, _TP_VLAN, _TP_VLAN_TPID = 1, 4, 0x10, 0x40
 _BLOCK, _SLOT, _BLOCKS = 1 << 16, 1 << 11, 128
@@ -59,6 +65,7 @@ _SLL_IFINDEX = _TPACKET.size + 4
 _PATIENCE_MS = 20_000
 _MARKER = b"\xff" * 6 + bytes(6) + b"\x88\xb5"
 
+_Captured = tuple[int, "tuple[int, int] | None", bytes]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _RB_POWER_OFF = 0x4321FEDC
 
@@ -168,19 +175,24 @@ class Wires:
     @staticmethod
     def _end(name: str) -> socket.socket:
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        end.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         end.bind((name, 0))
         return end
 
-    def send(self, port: int, frame: bytes) -> None:
-        """*frame* comes in by *port*."""
-        self._ends[port].send(frame)
+    def send(self, port: int, frame: bytes, mss: int) -> None:
+        """*frame* comes in by *port*; with *mss*, an untagged TCP super-packet without options in its IP header."""
+        header = bytes(_VIRTIO_NET_HDR.size)
+        if mss:
+            kind, tcp = (_GSO_TCPV4, 34) if frame[12:14] == b"\x08\x00" else (_GSO_TCPV6, 54)
+            header = _VIRTIO_NET_HDR.pack(_NEEDS_CSUM, kind, tcp + 20, mss, tcp, _TCP_CHECKSUM)
+        self._ends[port].send(header + frame)
 
-    def captured(self) -> list[tuple[int, tuple[int, int] | None, bytes]]:
+    def captured(self) -> list[_Captured]:
         """All that came out since the last time: (ifindex, (TPID, TCI), frame without that tag)."""
         self._marks += 1
         mark = _MARKER + self._marks.to_bytes(8, "big")
-        self._marker.send(mark)
-        out = []
+        self._marker.send(bytes(_VIRTIO_NET_HDR.size) + mark)
+        out: list[_Captured] = []
         while True:
             one = self._take()
             if one is None:
@@ -193,7 +205,7 @@ class Wires:
                 continue
             out.append(one)
 
-    def _take(self) -> tuple[int, tuple[int, int] | None, bytes] | None:
+    def _take(self) -> _Captured | None:
         at = self._next * _SLOT
         status, length, there, start, _, _, _, tci, tpid = _TPACKET.unpack_from(self._memory, at)
         if not status & _TP_USER:
@@ -213,7 +225,7 @@ class Wires:
 def run(steps: list[tuple[Any, ...]], netlink: Netlink, wires: Wires) -> tuple[Any, ...]:
     """One case; its result."""
     answers: list[list[tuple[int, int, bytes]]] = []
-    captures: list[tuple[int, tuple[int, int] | None, bytes]] = []
+    captures: list[_Captured] = []
     batch: list[tuple[int, int, bytes]] = []
     sent = False
     for step in steps:
@@ -229,7 +241,7 @@ def run(steps: list[tuple[Any, ...]], netlink: Netlink, wires: Wires) -> tuple[A
         if batch:
             answers += netlink.ask(batch)
             batch = []
-        wires.send(step[1], step[2])
+        wires.send(*step[1:])
         sent = True
     if batch:
         answers += netlink.ask(batch)

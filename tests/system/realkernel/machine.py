@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from tests.system.realkernel import guest
 
@@ -26,8 +26,8 @@ Message = tuple[int, int, bytes]
 """Type, flags and payload of a netlink message."""
 Ask = tuple[Literal["ask"], int, int, bytes]
 """A netlink request: type, flags, payload."""
-Send = tuple[Literal["send"], int, bytes]
-"""A frame that comes in by a port."""
+Send = tuple[Literal["send"], int, bytes, int]
+"""A frame that comes in by a port: the port, the frame, and of a TCP super-packet the bytes in a segment, else 0."""
 Step = Ask | Send
 Case = Sequence[Step]
 
@@ -38,6 +38,9 @@ class Capture(NamedTuple):
     port: int
     passed: bool
     frame: bytes
+
+    def __str__(self) -> str:
+        return f"{'passed by' if self.passed else 'out of'} port {self.port}: {self.frame.hex()}"
 
 
 class Result(NamedTuple):
@@ -107,7 +110,7 @@ class Kernel:
             self._process.wait(self._time_limit)
         except subprocess.TimeoutExpired:
             raise self._error(f"did not finish {self._count} cases in {self._time_limit:.0f} s") from None
-        found = []
+        found: list[Result] = []
         results = Path(self._directory.name) / "results"
         if not results.exists():
             raise self._error("did not start the cases")
@@ -159,11 +162,6 @@ def ask(kind: int, flags: int, payload: bytes) -> Ask:
     return ("ask", kind, flags, payload)
 
 
-def send(port: int, frame: bytes) -> Send:
+def send(port: int, frame: bytes, mss: int = 0) -> Send:
     """A step that sends."""
-    return ("send", port, frame)
-
-
-def is_dump(step: Any) -> bool:
-    """Whether the step asks for a dump."""
-    return step[0] == "ask" and bool(step[2] & 0x300) and step[1] & 3 == 2
+    return ("send", port, frame, mss)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from asap2.netlink.request import Answer, Client, Handler, Message, Netns, Request
 from asap2.netlink.server import Server
-from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
+from asap2.netlink.wire import NETLINK_ROUTE, NLM_F_REQUEST, NetlinkError
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Block, Filter, Filters
@@ -151,53 +151,56 @@ class _Face(TcFace):
             raise NetlinkError(errno.ENODEV)
 
 
-class Ours:
-    """What our side does with one case."""
+@dataclass
+class Outcome:
+    """What our side does with a case: the answer to each request, and the frames that come out, in order.
 
-    def __init__(self) -> None:
-        pipeline = _Pipeline()
-        ports = cast(NodePorts, _NodePorts(pipeline))
-        offloader = Offloader(cast(NetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
-        self._handlers = _Handlers()
-        self._face = _Face(cast(Server, self._handlers), _Filters(offloader), ports, _COOKIE)
-        self.switch = pipeline.switch
-        self.matched = 0
-        self.frames = 0
+    ``frames`` came in, and ``matched`` of them found a rule.
+    """
 
-    def run(self, case: Case) -> tuple[list[Reply], list[Capture]]:
-        """The answer to each request, and the frames that come out, in order."""
-        answers: list[Reply] = []
-        captures: list[Capture] = []
-        for step in case:
-            if step[0] == "ask":
-                answers.append(self.ask(*step[1:]))
-            else:
-                captures += self.send(step[1], step[2])
-        return answers, captures
+    answers: list[Reply] = field(default_factory=list)
+    captures: list[Capture] = field(default_factory=list)
+    frames: int = 0
+    matched: int = 0
 
-    def ask(self, kind: int, flags: int, payload: bytes) -> Reply:
-        """The answer to a request: messages, or the error."""
-        request = Request(kind, flags | 1, 1, payload, _CLIENT)
-        try:
-            answer: Answer = self._handlers.by_type[kind](request)
-            return list(cast("list[Message]", answer or []))
-        except NetlinkError as error:
-            return error
 
-    def send(self, port: int, frame: bytes) -> list[Capture]:
-        """What comes out when *frame* comes in by *port*."""
-        out = []
-        self.frames += 1
-        with views.kernels():
-            events = self.switch.process(frame, guest.NEAR + port)
-        self.matched += any(isinstance(event, Matched) for event in events)
-        for event in events:
-            match event:
-                case Sent(to, sent):
-                    out.append(Capture(to - guest.NEAR, False, sent))
-                case Passed(sent):
-                    out.append(Capture(port, True, sent))
-        return out
+def run(case: Case) -> Outcome:
+    """What our side does with *case*."""
+    pipeline = _Pipeline()
+    ports = cast(NodePorts, _NodePorts(pipeline))
+    handlers = _Handlers()
+    offloader = Offloader(cast(NetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
+    _Face(cast(Server, handlers), _Filters(offloader), ports, _COOKIE)
+    outcome = Outcome()
+    for step in case:
+        if step[0] == "ask":
+            outcome.answers.append(_ask(handlers, *step[1:]))
+        else:
+            _send(pipeline.switch, *step[1:], outcome)
+    return outcome
+
+
+def _ask(handlers: _Handlers, kind: int, flags: int, payload: bytes) -> Reply:
+    request = Request(kind, flags | NLM_F_REQUEST, 1, payload, _CLIENT)
+    try:
+        answer: Answer = handlers.by_type[kind](request)
+    except NetlinkError as error:
+        return error
+    return list(cast("list[Message]", answer or []))
+
+
+def _send(switch: ReferenceSwitch, port: int, frame: bytes, mss: int, outcome: Outcome) -> None:
+    segments = -(-(len(frame) - (54 if frame[12:14] == b"\x08\x00" else 74)) // mss) if mss else 1
+    with views.kernels():
+        events = switch.process(frame, guest.NEAR + port, segments=segments)
+    outcome.frames += 1
+    outcome.matched += any(isinstance(event, Matched) for event in events)
+    for event in events:
+        match event:
+            case Sent(to, sent):
+                outcome.captures.append(Capture(to - guest.NEAR, False, sent))
+            case Passed(sent):
+                outcome.captures.append(Capture(port, True, sent))
 
 
 def _no_silicon(_nic: object) -> Any:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
@@ -28,7 +28,7 @@ Fields = dict[str, int]
 _Look = Callable[[bytes], Fields]
 
 
-class SetAside(Exception):
+class SetAsideError(Exception):
     """A case that is not compared, and why."""
 
 
@@ -56,15 +56,20 @@ def kernels() -> Iterator[None]:
     def modify_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
         nonlocal hidden
         before = hidden
-        changed = modify(frame, tpid, tci)
+        modified = modify(frame, tpid, tci)
         hidden = before
-        return changed
+        return modified
 
     def parse_rest(frame: bytes) -> Fields:
         return parse(frame[:18] + frame[18 + hidden :], look)
 
-    changed = {"parse": parse_rest, "push_vlan": push_vlan, "pop_vlan": pop_vlan, "modify_vlan": modify_vlan}
-    with mock.patch.multiple(packet, L3_WINDOW=1 << 16, **changed):
+    changed: dict[str, Any] = {
+        "parse": parse_rest,
+        "push_vlan": push_vlan,
+        "pop_vlan": pop_vlan,
+        "modify_vlan": modify_vlan,
+    }
+    with mock.patch.dict(vars(packet), changed, L3_WINDOW=1 << 16):
         yield
 
 
@@ -82,7 +87,7 @@ def parse(frame: bytes, look: _Look) -> Fields:
 
 
 _INNER_TPID, _LATER_TAGS = "nd_target", "ipv6_label"
-"""Fields that flower has no keys for, so that no rule matches them: they stand for what the eSwitch does not look at."""
+"""Fields that flower has no keys for, so that no rule matches them: they stand for what the eSwitch does not see."""
 
 
 def tags(match: Match) -> Match:
