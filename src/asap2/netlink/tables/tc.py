@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from asap2.netlink.codec import Body, Table, binary, nested, nested_by, numbers, string, struct, u8, u32
+from asap2.netlink.codec import Body, Table, binary, nested, nested_by, numbers, string, struct, u8, u32, u64
 from asap2.netlink.tables.actions import STATS, actions, bitfield32
 from asap2.netlink.tables.flower import FLOWER
 
@@ -101,7 +101,7 @@ FQ_CODEL = Table(
 EMPTY = Table("empty", {})
 MATCHALL = Table(
     "matchall",
-    {1: ("classid", u32), 2: ("act", actions), 3: ("flags", u32), 4: ("pcnt", binary), 5: ("pad", binary)},
+    {1: ("classid", u32), 2: ("act", actions), 3: ("flags", u32), 4: ("pcnt", u64), 5: ("pad", binary)},
 )
 BASIC = Table("basic", {1: ("classid", u32), 2: ("ematches", binary), 3: ("act", actions), 4: ("police", binary)})
 STAB = Table("stab", {1: ("base", binary), 2: ("data", numbers("=H"))})

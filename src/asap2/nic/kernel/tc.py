@@ -386,7 +386,8 @@ def _options(kind: str, one: Filter, counters: Counters, terse: bool) -> dict[st
     actions = tc_actions.dump(one.listed, state, terse=terse)
     options: dict[str, Any] = {}
     if kind == "matchall":
-        return {"flags": flags, "act": actions}
+        options.update({"flags": flags, "pcnt": counters.packets})
+        return options | {"act": actions} if actions else options
     if not terse:
         if one.classid is not None:
             options["classid"] = one.classid

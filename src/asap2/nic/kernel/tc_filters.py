@@ -167,6 +167,8 @@ class Filters:
             raise NetlinkError(errno.EEXIST, "Filter already exists")
         if old is None and not create:
             raise NetlinkError(errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
+        if proto.kind == "matchall" and proto.filters:  # there is but one, and it stays (mall_change)
+            raise NetlinkError(errno.EEXIST)
         flags = options.get("flags", 0)
         if flags & ~_USER_FLAGS or flags & (SKIP_HW | SKIP_SW) == SKIP_HW | SKIP_SW:
             raise NetlinkError(errno.EINVAL)
