@@ -14,9 +14,9 @@ Action = dict[str, Any]
 """An action for :mod:`asap2.netlink.tables`: its kind and options."""
 
 
-def actions(random: Random, port: int, chain: int) -> list[Action]:
-    """An action list as a filter has it: changes and mirrors, then where the packet goes."""
-    chosen = [_middle(random, port) for _ in range(random.choice((0, 0, 1, 1, 2, 3)))]
+def actions(random: Random, port: int, chain: int, *, pushes: bool = True) -> list[Action]:
+    """An action list as a filter has it: changes and mirrors (with *pushes*, new tags), then where the packet goes."""
+    chosen = [_middle(random, port, pushes) for _ in range(random.choice((0, 0, 1, 1, 2, 3)))]
     match random.choice(("redirect", "redirect", "redirect", "goto", "drop", "pass", "pipe", "mirror", "trap")):
         case "redirect":
             chosen.append(mirred(_other(random, port), ta.TCA_EGRESS_REDIR, ta.TC_ACT_STOLEN))
@@ -32,7 +32,7 @@ def actions(random: Random, port: int, chain: int) -> list[Action]:
         case "trap":
             chosen.append(gact(ta.TC_ACT_TRAP))
     if random.random() < 0.05:
-        chosen.append(_middle(random, port))
+        chosen.append(_middle(random, port, pushes))
     return chosen
 
 
@@ -40,7 +40,7 @@ def _other(random: Random, port: int) -> int:
     return random.choice([other for other in range(guest.PORTS) if other != port])
 
 
-def _middle(random: Random, port: int) -> Action:
+def _middle(random: Random, port: int, pushes: bool) -> Action:
     verdict = ta.TC_ACT_PIPE if random.random() < 0.93 else random.choice((0, 2, 4, ta.TC_ACT_GOTO_CHAIN | 9))
     match random.choice(("mirror", "push", "push", "pop", "pop", "modify", "skbedit", "gact")):
         case "mirror":
@@ -51,7 +51,7 @@ def _middle(random: Random, port: int) -> Action:
             return {"kind": "skbedit", "options": {"parms": ta.Generic(action=verdict), "ptype": 0}}
         case "gact":
             return gact(verdict)
-        case "push":
+        case "push" if pushes:
             return vlan(ta.TCA_VLAN_ACT_PUSH, verdict, **_new_tag(random))
     return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **{"push_vlan_priority": 1} | _new_tag(random))
 

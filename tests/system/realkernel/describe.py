@@ -42,6 +42,7 @@ def _request(step: Ask) -> str:
     words = [_NAMES.get(step[1], str(step[1])), f"of port {header.ifindex - guest.NEAR}"]
     if header.info and header.prio:
         words.append(f"chain {attrs.get('chain', 0)} prio {header.prio} protocol {header.protocol:#06x}")
+        words.append(attrs.get("kind", ""))
     if header.prio and header.handle:
         words.append(f"handle {header.handle}")
     options = attrs.get("options")

@@ -51,33 +51,48 @@ def rewrite(request: Ask, handle: int, actions: list[Action]) -> Ask:
     return ask(tc.RTM_NEWTFILTER, NLM_F_CREATE, tc.TC.encode(header._replace(handle=handle), attrs))
 
 
-def add_filter(random: Random, port: int, seen: list[bytes], protocols: dict[tuple[int, int, int], int]) -> Ask:
-    """A filter on *port*. *protocols* has the protocol of each (port, chain, priority), which all its filters share."""
-    frame = random.choice(seen)
-    chain, priority = random.choice(CHAINS), random.choice(PRIORITIES)
-    place = port, chain, priority
-    if place not in protocols or random.random() < 0.02:
-        protocols[place] = random.choice((_outer(frame), _outer(frame), _outer(frame), ETH_P_ALL, 0x0800))
-    protocol = protocols[place]
-    frame = _like(random, seen, protocol) or frame
-    options = keys(random, frame, protocol) if random.random() < 0.95 else {}
-    options["act"] = actions(random, port, chain)
-    options["flags"] = random.choice((0, TCA_CLS_FLAGS_SKIP_HW))
-    header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, tc.info(priority, protocol))
-    attrs: dict[str, Any] = {"kind": "flower", "options": options}
-    if chain or random.random() < 0.5:
-        attrs["chain"] = chain
-    flags = NLM_F_CREATE | (NLM_F_EXCL if random.random() < 0.8 else 0) | (NLM_F_ECHO if random.random() < 0.2 else 0)
-    return ask(tc.RTM_NEWTFILTER, flags, tc.TC.encode(header, attrs))
+class Scene:
+    """Filters for a case in which the frames *seen* come in; without *pushes*, none of them adds a tag.
+
+    (A super-packet with two tags is cut into segments before it leaves by a veth device, so what comes out is another
+    thing than the software NIC's super-packet.)
+    """
+
+    def __init__(self, random: Random, seen: list[bytes], *, pushes: bool = True) -> None:
+        self.random = random
+        self.pushes = pushes
+        self._seen = seen
+        self._places: dict[tuple[int, int, int], tuple[str, int]] = {}
+
+    def add_filter(self, port: int) -> Ask:
+        """A filter on *port*. All of a priority share their kind and protocol, or nearly so."""
+        random = self.random
+        frame = random.choice(self._seen)
+        place = port, random.choice(CHAINS), random.choice(PRIORITIES)
+        if place not in self._places or random.random() < 0.02:
+            protocol = random.choice((_outer(frame), _outer(frame), _outer(frame), ETH_P_ALL, 0x0800))
+            self._places[place] = "matchall" if random.random() < 0.04 else "flower", protocol
+        kind, protocol = self._places[place]
+        frame = self._like(protocol) or frame
+        options = keys(random, frame, protocol) if kind == "flower" and random.random() < 0.95 else {}
+        options["act"] = actions(random, port, place[1], pushes=self.pushes)
+        options["flags"] = random.choice((0, TCA_CLS_FLAGS_SKIP_HW))
+        header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, tc.info(place[2], protocol))
+        attrs: dict[str, Any] = {"kind": kind, "options": options}
+        if place[1] or random.random() < 0.5:
+            attrs["chain"] = place[1]
+        flags = NLM_F_CREATE | random.choice((NLM_F_EXCL,) * 4 + (0,))
+        if kind == "flower" and random.random() < 0.2:  # of a new matchall the kernel's echo shows nothing
+            flags |= NLM_F_ECHO
+        return ask(tc.RTM_NEWTFILTER, flags, tc.TC.encode(header, attrs))
+
+    def _like(self, protocol: int) -> bytes | None:
+        """A frame that a filter of *protocol* sees."""
+        found = [frame for frame in self._seen if protocol in (ETH_P_ALL, _outer(frame))]
+        return self.random.choice(found) if found else None
 
 
 def _outer(frame: bytes) -> int:
     """The protocol that a frame has for TC: that of its outer tag, or its type."""
     fields = packet.parse(frame)
     return fields.get("vlan_tpid") or fields.get("eth_type", 0)
-
-
-def _like(random: Random, seen: list[bytes], protocol: int) -> bytes | None:
-    """A frame that a filter of *protocol* sees."""
-    found = [frame for frame in seen if protocol in (ETH_P_ALL, _outer(frame))]
-    return random.choice(found) if found else None

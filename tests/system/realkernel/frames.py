@@ -49,6 +49,26 @@ def _frame(random: Random, *, damaged: bool) -> bytes:
     return made
 
 
+def super_packet(random: Random) -> tuple[bytes, int]:
+    """A TCP super-packet as a guest's kernel hands it to its device: its checksum is to be completed, and it is to be
+    cut into segments. The frame, and the bytes in a segment."""
+    mss = random.choice((100, 536, 1000))
+    size = random.randint(mss + 1, 1700)
+    header = struct.pack(">HHIIHHHH", random.choice(_PORTS), random.choice(_PORTS), 1, 2, 0x5010, 3, 0, 0)
+    if random.random() < 0.5:
+        ethertype, addresses = 0x0800, random.choice(IPV4) + random.choice(IPV4)
+        start = struct.pack(">BBHHHBB", 0x45, 0, 40 + size, 1, 0x4000, random.choice((1, 64)), 6)
+        network = start + struct.pack(">H", checksum(start + addresses)) + addresses
+    else:
+        ethertype, addresses = 0x86DD, random.choice(IPV6) + random.choice(IPV6)
+        network = struct.pack(">IHBB", 6 << 28, 20 + size, 6, 64) + addresses
+    partial = ~checksum(addresses + struct.pack(">II", 20 + size, 6)) & 0xFFFF
+    segment = header[:16] + struct.pack(">H", partial) + header[18:] + random.randbytes(size)
+    tag = struct.pack(">HH", random.choice(TPIDS), random.choice((1, 57))) if random.random() < 0.4 else b""
+    start = random.choice(MACS) + random.choice(MACS) + tag + struct.pack(">H", ethertype)
+    return start + network + segment, mss
+
+
 def _network(random: Random) -> tuple[int, bytes]:
     """An ethertype and what is behind it."""
     match random.choice(("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "arp", "other")):

@@ -56,6 +56,7 @@ _SOL_PACKET, _PACKET_RX_RING, _PACKET_VERSION, _PACKET_VNET_HDR, _PACKET_IGNORE_
 _VIRTIO_NET_HDR = struct.Struct("=BBHHHH")
 _NEEDS_CSUM, _GSO_TCPV4, _GSO_TCPV6 = 1, 1, 4
 _TCP_CHECKSUM = 16
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _TPACKET_V2 = 1
 _TP_USER, _TP_LOSING, _TP_VLAN, _TP_VLAN_TPID = 1, 4, 0x10, 0x40
 _BLOCK, _SLOT, _BLOCKS = 1 << 16, 1 << 11, 128
@@ -180,10 +181,11 @@ class Wires:
         return end
 
     def send(self, port: int, frame: bytes, mss: int) -> None:
-        """*frame* comes in by *port*; with *mss*, an untagged TCP super-packet without options in its IP header."""
+        """*frame* comes in by *port*; with *mss*, a TCP super-packet with a tag at most and no IP options."""
         header = bytes(_VIRTIO_NET_HDR.size)
         if mss:
-            kind, tcp = (_GSO_TCPV4, 34) if frame[12:14] == b"\x08\x00" else (_GSO_TCPV6, 54)
+            ip = 14 if frame[12:14] in (_IPV4, _IPV6) else 18
+            kind, tcp = (_GSO_TCPV4, ip + 20) if frame[ip - 2 : ip] == _IPV4 else (_GSO_TCPV6, ip + 40)
             header = _VIRTIO_NET_HDR.pack(_NEEDS_CSUM, kind, tcp + 20, mss, tcp, _TCP_CHECKSUM)
         self._ends[port].send(header + frame)
 

@@ -86,7 +86,7 @@ def _ip(random: Random, chosen: Options, fields: dict[str, int], ethertype: int)
             value = fields.get(f"l4_{end}", 0)
             _masked(random, chosen, f"key_{_L4[protocol]}_{end}", value, (0, 80, 0xFFFF), 0.4, bits=16)
     if protocol == 6:
-        _masked(random, chosen, "key_tcp_flags", fields.get("tcp_flags", 0), (2, 0x12), 0.3, bits=12)
+        _masked(random, chosen, "key_tcp_flags", fields.get("tcp_flags", 0), (2, 0x12), 0.3, bits=16)
     icmp = _ICMP.get((ethertype, protocol))
     if icmp:
         _masked(random, chosen, f"key_{icmp}_type", fields.get("l4_src", 0), (8, 135), 0.4, bits=8)
