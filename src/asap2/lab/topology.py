@@ -24,8 +24,6 @@ NETDEV_NAME_MAX = 15
 NODE_NAME_MAX = 32
 """Characters in the name of a node or guest; it is a host name, and part of socket paths."""
 NIC_NAME_MAX = 15
-VFS_MAX = 127
-"""Virtual functions a physical function can have on a ConnectX."""
 
 PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
 """Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""
@@ -218,14 +216,16 @@ class _Table:
             raise self.error(key, f"{value!r} must be lower-case letters, digits and inner hyphens")
         return value
 
-    def integer(self, key: str, low: int, high: int, default: int | None = None) -> int:
+    def integer(self, key: str, low: int, high: int | None, default: int | None = None) -> int:
         value = self._take(key, int, "a whole number")
         if value is None:
             value = default
         if value is None:
             raise self.error(key, "is missing")
-        if not low <= value <= high:
-            raise self.error(key, f"is {value}, and must be {low} to {high}")
+        if value < low or (high is not None and value > high):
+            raise self.error(
+                key, f"is {value}, and must be {f'at least {low}' if high is None else f'{low} to {high}'}"
+            )
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
@@ -273,7 +273,7 @@ def _nic(table: _Table, index: int) -> Nic:
     if not PCI_ADDRESS.fullmatch(pci):
         raise table.error("pci", f"{pci!r} must be function 0 of device 0 on a bus from 01, as 0000:03:00.0")
     ports = table.integer("ports", 1, 2, 1)
-    total_vfs = table.integer("total_vfs", 0, VFS_MAX, 8)
+    total_vfs = table.integer("total_vfs", 0, MODELS[model].max_vfs, 8)
     vfs = table.integer("vfs", 0, total_vfs, 0)
     mode = table.string("mode") or "legacy"
     if mode not in ("legacy", "switchdev"):
@@ -334,7 +334,7 @@ def _guest(table: _Table, nodes: dict[str, Node]) -> Guest:
     _, nic = _find_nic(table, "nic", nodes, node_name, nic_name)
     port = table.integer("port", 0, nic.ports - 1, 0)
     count = nic.vfs or nic.total_vfs
-    vf = table.integer("vf", 0, VFS_MAX)
+    vf = table.integer("vf", 0, None)
     if vf >= count:
         raise table.error("vf", f"is {vf}, and {nic.name} of {node.name} has {_count(count, 'VF')}, from 0")
     device = table.string("device", NETDEV_NAME_MAX) or "eth0"
