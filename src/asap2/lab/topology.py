@@ -223,9 +223,8 @@ class _Table:
         if value is None:
             raise self.error(key, "is missing")
         if value < low or (high is not None and value > high):
-            raise self.error(
-                key, f"is {value}, and must be {f'at least {low}' if high is None else f'{low} to {high}'}"
-            )
+            limits = f"at least {low}" if high is None else f"{low} to {high}"
+            raise self.error(key, f"is {value}, and must be {limits}")
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
