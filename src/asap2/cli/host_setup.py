@@ -58,15 +58,18 @@ def setup(
         wanted = dataclasses.replace(wanted, nic_only=True)
 
     from asap2.cli.host_steps import Shown
+    from asap2.host.setup.hands import Hands
+    from asap2.host.setup.journal import exclusively
     from asap2.host.setup.run import prepare
     from asap2.host.setup.run import setup as do
 
     shown = Shown(as_json)
-    if dry_run:
-        shown.planned(prepare(wanted, force=force), False)
-        shown.end({"changed": False})
-        return
-    outcome = do(wanted, shown, force=force)
+    with exclusively(), Hands() as hands:
+        if dry_run:
+            shown.planned(prepare(wanted, hands, force=force), False)
+            shown.end({"changed": False})
+            return
+        outcome = do(wanted, hands, shown, force=force)
     shown.end({"changed": bool(outcome.steps)})
     if not as_json:
         shown.nics(outcome.host)

@@ -24,17 +24,20 @@ def undo(
     """Bring back what was before the first `asap2 host setup`: no orphaned flower filters, no files of persist."""
     need_root()
     from asap2.cli.host_steps import Shown
+    from asap2.host.setup.hands import Hands
+    from asap2.host.setup.journal import exclusively
     from asap2.host.setup.persist import remove
     from asap2.host.setup.run import prepare_undo
     from asap2.host.setup.run import undo as do
 
     shown = Shown(as_json)
-    if dry_run:
-        shown.planned(prepare_undo(force=force) or (), False)
-        shown.end({"changed": False})
-        return 0
-    outcome = do(shown, force=force)
-    gone = [str(path) for path in remove()]
+    with exclusively(), Hands() as hands:
+        if dry_run:
+            shown.planned(prepare_undo(hands, force=force) or (), False)
+            shown.end({"changed": False})
+            return 0
+        outcome = do(hands, shown, force=force)
+        gone = [str(path) for path in remove()]
     for path in gone if not as_json else ():
         shown.say(f"removed {path}")
     if outcome is None:

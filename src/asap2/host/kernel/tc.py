@@ -21,9 +21,11 @@ from asap2.netlink.tables.tc import (
     RTM_DELTFILTER,
     RTM_GETQDISC,
     RTM_GETTFILTER,
+    RTM_NEWQDISC,
     RTM_NEWTFILTER,
     TC,
     TC_H_CLSACT,
+    TC_H_INGRESS,
     TC_H_MIN_EGRESS,
     TC_H_MIN_INGRESS,
     TC_INGRESS_PARENT,
@@ -156,6 +158,12 @@ def delete_qdisc(route: Connection, row: QdiscRow) -> None:
     except NetlinkError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EINVAL):
             raise
+
+
+def add_ingress(route: Connection, index: int) -> None:
+    """Give a device an ingress qdisc; EEXIST when it has one."""
+    header = Tcmsg(ifindex=index, handle=TC_INGRESS_PARENT, parent=TC_H_INGRESS)
+    route.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, TC.encode(header, {"kind": "ingress"}))
 
 
 def try_rule(route: Connection, qdisc: QdiscRow, flower: Mapping[str, Any], protocol: int) -> NetlinkError | None:

@@ -15,13 +15,15 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from asap2.host import openvswitch
-from asap2.host.inventory import Vf
+from asap2.host.inventory import Host, Vf
 from asap2.host.kernel import links, sysfs, tc
 from asap2.host.kernel.devlink import Devlink
 from asap2.host.kernel.ethtool import Ethtool
 from asap2.host.observe import observe
+from asap2.host.setup.failure import StepError
 from asap2.host.setup.plan import find
 from asap2.host.setup.steps import (
+    AddIngress,
     AddPorts,
     CleanTc,
     DeletePorts,
@@ -51,10 +53,6 @@ HINTS = {
     errno.EBUSY: "something still uses it",
     errno.EROFS: "/sys is mounted read-only here",
 }
-
-
-class StepError(Exception):
-    """A step could not be done; the text says why."""
 
 
 def told(doing: str, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,6 +85,10 @@ class Hands:
     ) -> None:
         self.route.close()
         self.generic.close()
+
+    def look(self) -> Host:
+        """The host now."""
+        return observe(openflow=False)
 
     def do(self, step: Step) -> None:
         """Do one step; StepError when it cannot be, or has no effect."""
@@ -267,6 +269,14 @@ class Hands:
         for row in told("qdiscs", tc.qdiscs, self.route):
             if names.get(row.index) in step.devices:
                 told(f"filters of {names[row.index]}", self._clean, row, names[row.index] in step.kept)
+
+    @_do.register
+    def _(self, step: AddIngress) -> None:
+        have = {row.index for row in told("qdiscs", tc.qdiscs, self.route)}
+        for name in step.devices:
+            link = self._link(name)
+            if link.index not in have:
+                told(f"ingress qdisc of {name}", tc.add_ingress, self.route, link.index)
 
     def _clean(self, row: tc.QdiscRow, keep: bool) -> None:
         rows = list(tc.filters(self.route, row))

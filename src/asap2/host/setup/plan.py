@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from asap2.host.inventory import Host, Netdev, Pairs, Pf, Vf
 from asap2.host.setup.steps import (
+    AddIngress,
     AddPorts,
     CleanTc,
     DeletePorts,
@@ -60,7 +61,8 @@ class NicTarget:
 class Target:
     """What a host is to be. ``service`` may be started anew (None: not), and must be when ``restart_pending``;
     ``delete`` and ``add`` are ports by bridge, ``bridges`` whether each is to be there. With ``switch_first`` Open
-    vSwitch lets go before NICs change; without, it comes after."""
+    vSwitch lets go before NICs change; without, it comes after. ``ingress`` are the devices that are to have an
+    ingress qdisc in the end."""
 
     nics: tuple[NicTarget, ...] = ()
     options: tuple[tuple[str, str | None], ...] = ()
@@ -70,12 +72,13 @@ class Target:
     delete: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, PortRef], ...] = ()
     clean: CleanTc | None = None
+    ingress: frozenset[str] = frozenset()
     switch_first: bool = False
 
 
 def plan(now: Host, target: Target) -> tuple[Step, ...]:
     """The steps from *now* to *target*; none when it is so already."""
-    nics = [_Nic(now, pf, one) for one in target.nics if (pf := now.pf(one.pf))]
+    nics = [_Nic(now, pf, one, target) for one in target.nics if (pf := now.pf(one.pf))]
     phases = (_Nic.make_vfs, _Nic.change_mode, _Nic.finish)
     nic_steps = [step for phase in phases for nic in nics for step in phase(nic)]
     switch_steps = list(_switch(now, target))
@@ -103,10 +106,11 @@ def _mode(pf: Pf) -> str | None:
 class _Nic:
     """The steps of one PF, phase by phase."""
 
-    def __init__(self, now: Host, pf: Pf, target: NicTarget) -> None:
+    def __init__(self, now: Host, pf: Pf, target: NicTarget, whole: Target) -> None:
         self.now = now
         self.pf = pf
         self.target = target
+        self.whole = whole
         self.mode_changes = _mode(pf) != target.mode
         self.count_changes = pf.num_vfs != target.vfs
         self.vfs_first = target.order == "vfs-first"
@@ -135,10 +139,26 @@ class _Nic:
         if target.encap is not None and pf.eswitch and pf.eswitch.encap_mode != target.encap:
             yield SetEswitch(pf.address, "encap_mode", target.encap)
         if self.mode_changes:
+            yield from self._rules_out()
             yield SetEswitch(pf.address, "mode", target.mode)
+        missing = self.now.qdisc(pf.name) is None or (self.mode_changes and self._offloading())
+        if pf.name in self.whole.ingress and missing:
+            yield AddIngress((pf.name,))
         if target.inline is not None and pf.eswitch and pf.eswitch.inline_mode != target.inline:
             yield SetEswitch(pf.address, "inline_mode", target.inline)
         yield from self._ports(lambda one: one.port.kind == "uplink", ("up", "offload") if self.mode_changes else ())
+
+    def _rules_out(self) -> Iterator[Step]:
+        """A mode does not change while the eSwitch holds rules: those of a switch that goes on offloading go."""
+        if self._offloading():
+            yield CleanTc(self._offloading(), ())
+
+    def _offloading(self) -> tuple[str, ...]:
+        """The PF's devices on which Open vSwitch has, and goes on having, its rules."""
+        if self.whole.clean is not None:
+            return ()
+        netdevs = [self.now.uplink(self.pf), *(netdev for _, netdev in self.now.representors(self.pf))]
+        return tuple(one.name for one in netdevs if one and self.now.qdisc(one.name))
 
     def _drivers_taken(self) -> Drivers | None:
         """The VFs' drivers while the mode changes, without the PF's own; None when none is bound to that."""

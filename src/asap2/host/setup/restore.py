@@ -55,6 +55,7 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
         bridges=tuple((bridge.name, False) for bridge in made),
         delete=delete,
         clean=_clean(before, now),
+        ingress=frozenset(one.netdev for one in before.qdiscs),
         switch_first=True,
     )
 

@@ -228,6 +228,18 @@ class CleanTc:
         return (*gone, *(f"tc filter del dev {name} ingress" for name in self.kept if name in self.devices))
 
 
+@dataclass(frozen=True, slots=True)
+class AddIngress:
+    """Give devices the ingress qdisc back that Open vSwitch had put there."""
+
+    devices: tuple[str, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """As a person would."""
+        return tuple(f"tc qdisc add dev {name} ingress" for name in self.devices)
+
+
 Step: TypeAlias = (
     SetVfs
     | SetDrivers
@@ -241,6 +253,7 @@ Step: TypeAlias = (
     | AddPorts
     | DeletePorts
     | CleanTc
+    | AddIngress
 )
 
 
@@ -272,7 +285,9 @@ def title(step: Step) -> str:
         case DeletePorts():
             return f"Open vSwitch: {_some(list(step.names))} out of {step.bridge}"
         case CleanTc():
-            return "TC: take away what offloading left"
+            return f"TC: no flows of Open vSwitch on {_some(list(step.devices))}"
+        case AddIngress():
+            return f"TC: ingress qdisc on {_some(list(step.devices))}"
 
 
 def _ports_title(step: SetPorts) -> str:

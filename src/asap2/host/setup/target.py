@@ -76,7 +76,15 @@ def setup_target(
         restart_pending=restart_pending,
         bridges=tuple(dict.fromkeys(bridges)),
         add=tuple(add),
+        ingress=_ingress(now),
     )
+
+
+def _ingress(now: Host) -> frozenset[str]:
+    """The devices that have an ingress qdisc, or of which Open vSwitch thinks so: they are to have it in the end."""
+    switch = now.openvswitch
+    offloading = [pf.name for pf in now.pfs if switch.hw_offload and switch.port_of(pf.name)]
+    return frozenset({*offloading, *(one.netdev for one in now.qdiscs)})
 
 
 def nic_target(now: Host, pf: Pf, nic: Nic, order: str | None) -> NicTarget:
