@@ -118,7 +118,7 @@ def with_platform(host: Host, **changes: object) -> Host:
     return dataclasses.replace(host, platform=dataclasses.replace(host.platform, **changes))  # type: ignore[arg-type]
 
 
-def with_netdev(host: Host, name: str, **changes: object) -> Host:
+def with_netdev(host: Host, name: str, /, **changes: object) -> Host:
     """*host*, its network device called *name* changed."""
     changed = (dataclasses.replace(one, **changes) if one.name == name else one for one in host.netdevs)  # type: ignore[arg-type]
     return dataclasses.replace(host, netdevs=tuple(changed))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of ``asap2 host status``."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from asap2.cli.host_status import drawn
+from asap2.host.inventory import Bridge, Host, Interface, Port
+from asap2.host.status import status
+from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
+
+
+def busy() -> Host:
+    """A host whose VF 0 has a guest of OpenStack, VLAN 57 and traffic, of which the host saw little."""
+    host = offloading()
+    one = dataclasses.replace(
+        host.pfs[0].vfs[0], mac="fa:16:3e:b9:b8:ce", netdev=None, rx_packets=600, tx_packets=400, rx_bytes=60000
+    )
+    host = with_pf(host, vfs=(one, host.pfs[0].vfs[1]))
+    host = with_netdev(host, "eth0", rx_packets=1, tx_packets=1)
+    ids = (("iface-id", "port-7"), ("vm-uuid", "8e2c"))
+    port = Port("eth0", 57, interfaces=(Interface("eth0", ofport=2, external_ids=ids),))
+    return with_switch(host, bridges=(Bridge("br-int", "system", (port,)),))
+
+
+def test_a_vf_is_shown_with_who_has_it_and_how_much_passed_the_host_by() -> None:
+    page = status(busy(), busy().pfs)
+    one, other = page.nics[0].vfs
+    assert (one.mac, one.vlan, one.guest, one.representor, one.bridge) == (
+        "fa:16:3e:b9:b8:ce",
+        57,
+        "vm 8e2c",
+        "eth0",
+        "br-int",
+    )
+    assert one.offloaded == pytest.approx(0.998)
+    assert (other.guest, other.offloaded, other.vlan) == (None, None, None)
+
+
+def test_flows_are_counted_where_they_are() -> None:
+    host = busy()
+    soft = dataclasses.replace(host.filters[0], in_hw=False, handle=2)
+    page = status(dataclasses.replace(host, filters=(*host.filters, soft)), host.pfs)
+    assert (page.flows.in_hardware, page.flows.in_tc_software, page.flows.in_datapath) == (1, 1, 0)
+    assert (page.nics[0].rules_in_hardware, page.nics[0].rules_in_software) == (1, 1)
+
+
+@pytest.mark.parametrize("host", [fresh(), offloading(), busy()])
+def test_the_page_is_drawn(host: Host) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(drawn(status(host, host.pfs)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "enp3s0f0 (0000:03:00.0)  ConnectX-5, firmware 16.35.4030, mlx5_core" in text
+    for vf in host.pfs[0].vfs:
+        assert vf.address.removeprefix("0000:") in text
+    if host == busy():
+        assert "99.8 %" in text
