@@ -24,6 +24,7 @@ from asap2.nic.kernel.tc_offload import Offloader, Placed
 from asap2.nic.netdevs import NetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Matched, Passed, Sent
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -198,8 +199,8 @@ def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outco
     with views.kernels() as looked_at:
         events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
     matched = [event.handle for event in events if isinstance(event, Matched)]
-    for handle, (_, tags) in zip(matched, looked_at, strict=False):  # only the last look can have found nothing
-        pipeline.more[handle] += _octets_more(tags, segments)
+    for handle, seen in zip(matched, looked_at, strict=False):  # only the last look can have found nothing
+        pipeline.more[handle] += _octets_more(frame, seen, segments)
     outcome.frames += 1
     outcome.matched += bool(matched)
     for event in events:
@@ -210,10 +211,12 @@ def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outco
                 outcome.captures.append(Capture(port, True, sent))
 
 
-def _octets_more(tags: int, segments: int) -> int:
-    """The kernel counts from its network header on, and a super-packet once; the outer tag is beside the packet. The
-    TC face takes an Ethernet header for each segment from what the eSwitch counts, tags included."""
-    return 14 * (segments - 1) - tags
+def _octets_more(frame: bytes, seen: bytes, segments: int) -> int:
+    """The kernel counts what came in (qdisc_pkt_len()), without its Ethernet header and its outer tag, which is beside
+    it; once for a super-packet. The eSwitch counts what the rule sees, tags included, and from that the TC face takes
+    an Ethernet header for each segment."""
+    kernel = len(frame) - 14 - 4 * packet.tagged(frame)
+    return kernel - (len(seen) - 14 * segments)
 
 
 def _tcp_payload(frame: bytes) -> int:

@@ -33,10 +33,10 @@ class SetAsideError(Exception):
 
 
 @contextlib.contextmanager
-def kernels() -> Iterator[list[tuple[bytes, int]]]:
+def kernels() -> Iterator[list[bytes]]:
     """In the block, for one packet, the reference eSwitch sees what the kernel sees, however far behind a header is.
 
-    Gives the frames that it looks at, and how many octets of each are tags in front of the network header.
+    Gives the frames that it looks at.
 
     A tag that is pushed on another displaces the kernel's network header: the other is then in front of it, with its
     TPID known but what follows it not looked at (skb_vlan_push(), act_vlan.c). The dissector takes what is behind all
@@ -44,7 +44,7 @@ def kernels() -> Iterator[list[tuple[bytes, int]]]:
     """
     look, push, pop, modify = packet.parse, packet.push_vlan, packet.pop_vlan, packet.modify_vlan
     hidden = 0
-    looked_at: list[tuple[bytes, int]] = []
+    looked_at: list[bytes] = []
 
     def push_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
         nonlocal hidden
@@ -64,7 +64,7 @@ def kernels() -> Iterator[list[tuple[bytes, int]]]:
         return modified
 
     def parse_rest(frame: bytes) -> Fields:
-        looked_at.append((frame, hidden + 4 * packet.tagged(frame)))
+        looked_at.append(frame)
         return parse(frame[:18] + frame[18 + hidden :], look)
 
     changed: dict[str, Any] = {
