@@ -19,7 +19,7 @@ functions squared. Multicast reaches every function, joined or not: its netdev d
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,16 +97,13 @@ class Key(NamedTuple):
         return cls(rule.table, rule.in_port, Order(rule.priority), mac, vlan)
 
 
-Tally = tuple[int, str]
-"""A VF, and the counter of struct ifla_vf_stats that each packet of the rule counts in."""
-
-
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a rule does."""
+    """What a rule does. ``tallies`` are counters of struct ifla_vf_stats, each with the VFs for which every packet of
+    the rule counts in it."""
 
     actions: tuple[Action, ...]
-    tallies: tuple[Tally, ...] = ()
+    tallies: tuple[tuple[str, frozenset[int]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,86 +150,130 @@ def rule(key: Key, planned: Planned) -> Rule:
     return Rule(key.table, key.in_port, key.order, key.match, planned.actions)
 
 
-def plan(switch: Switch) -> dict[Key, Planned]:
-    """Every rule of the eSwitch."""
-    rules: dict[Key, Planned] = {}
+Block = tuple[int, Order, int]
+"""Rules that are made together: for an in-port, a class of destinations (:data:`Order.ALLOW` for the access list) and,
+with :data:`Order.UNICAST`, an address."""
+
+
+class Origin(NamedTuple):
+    """What the rules of one block follow from: where packets come from (None: the wire), the functions they may go to,
+    and the eSwitch's constants. What is equal has equal rules."""
+
+    source: Vport | None
+    targets: tuple[Vport, ...]
+    wire: int
+    stacks_tags: bool
+
+
+def blocks(switch: Switch) -> dict[Block, Origin]:
+    """Every block of rules of the eSwitch."""
+    found: dict[Block, Origin] = {}
     owners: dict[int, list[Vport]] = {}
     for vport in switch.vports:
         if any(vport.mac) and not vport.mac[0] & 1:
             owners.setdefault(int.from_bytes(vport.mac, "big"), []).append(vport)
+    promiscuous = tuple(vport for vport in switch.vports if vport.promiscuous or vport.index is None)
+    functions = {mac: tuple(vports) for mac, vports in owners.items()}
     for source in (None, *switch.vports):
-        _from(switch, source, owners, rules)
+        in_port, constants = switch.wire if source is None else source.port, (switch.wire, switch.stacks_tags)
+        for mac, vports in functions.items():
+            found[in_port, Order.UNICAST, mac] = Origin(source, vports, *constants)
+        everyone = Origin(source, switch.vports, *constants)
+        found[in_port, Order.BROADCAST, _BROADCAST] = found[in_port, Order.MULTICAST, _NO_MAC] = everyone
+        found[in_port, Order.REST, _NO_MAC] = Origin(source, () if source else promiscuous, *constants)
         if source is not None and _checked(switch, source):
-            _access(switch, source, rules)
-    return rules
+            found[in_port, Order.ALLOW, _NO_MAC] = Origin(source, (), *constants)
+    return found
+
+
+def rules(block: Block, origin: Origin) -> dict[Key, Planned]:
+    """The rules of one block."""
+    in_port, order, mac = block
+    source = origin.source
+    if order is Order.ALLOW:
+        assert source is not None
+        return _access(source, origin.stacks_tags)
+    to = (vport for vport in origin.targets if vport is not source)
+    wire = origin.wire if source is not None and order is not Order.UNICAST else None
+    received = {Order.BROADCAST: "broadcast", Order.MULTICAST: "multicast"}.get(order, "")
+    targets = _Targets(to, wire, received)
+    if source is not None and source.vst:
+        return {Key(FDB, in_port, order, mac): targets.to_tag(PushVlan(source.vlan, source.qos))}
+    found = {Key(FDB, in_port, Order(order - 1), mac, vlan): targets.with_tag(vlan) for vlan in targets.vlans()}
+    found[Key(FDB, in_port, order, mac)] = targets.untouched()
+    return found
+
+
+def plan(switch: Switch) -> dict[Key, Planned]:
+    """Every rule of the eSwitch."""
+    found: dict[Key, Planned] = {}
+    for block, origin in blocks(switch).items():
+        found |= rules(block, origin)
+    return found
 
 
 def _checked(switch: Switch, vport: Vport) -> bool:
     return vport.source is not None or (vport.vst and not switch.stacks_tags)
 
 
-def _access(switch: Switch, source: Vport, rules: dict[Key, Planned]) -> None:
+def _access(source: Vport, stacks_tags: bool) -> dict[Key, Planned]:
     mac = int.from_bytes(source.source, "big") if source.source is not None else _NO_MAC
-    vlan = Vlan.NONE if source.vst and not switch.stacks_tags else Vlan.ANY
-    rules[Key(ACL, source.port, Order.ALLOW, mac, vlan)] = Planned((Goto(FDB),))
-    rules[Key(ACL, source.port, Order.DENY)] = Planned((Drop(),), tuple(_tally([source], "tx_dropped")))
+    vlan = Vlan.NONE if source.vst and not stacks_tags else Vlan.ANY
+    return {
+        Key(ACL, source.port, Order.ALLOW, mac, vlan): Planned((Goto(FDB),)),
+        Key(ACL, source.port, Order.DENY): Planned((Drop(),), _tx_dropped(source)),
+    }
 
 
-def _from(switch: Switch, source: Vport | None, owners: dict[int, list[Vport]], rules: dict[Key, Planned]) -> None:
-    """The rules for what comes from *source*, None for the wire."""
-    in_port = switch.wire if source is None else source.port
-    others = [vport for vport in switch.vports if vport is not source]
-
-    def forward(order: Order, mac: int, to: list[Vport], wire: bool, received: str = "") -> None:
-        targets = _Targets(to, switch.wire if wire and source is not None else None, received)
-        if source is not None and source.vst:
-            rules[Key(FDB, in_port, order, mac)] = targets.tagged(source.vlan, PushVlan(source.vlan, source.qos))
-            return
-        for vlan in sorted({vport.vlan for vport in to if vport.vst}):
-            rules[Key(FDB, in_port, Order(order - 1), mac, vlan)] = targets.tagged(vlan, None)
-        rules[Key(FDB, in_port, order, mac)] = targets.untouched()
-
-    for mac, functions in owners.items():
-        forward(Order.UNICAST, mac, [vport for vport in functions if vport is not source], False)
-    forward(Order.BROADCAST, _BROADCAST, others, True, "broadcast")
-    forward(Order.MULTICAST, _NO_MAC, others, True, "multicast")
-    rest = [vport for vport in others if vport.promiscuous or vport.index is None] if source is None else []
-    forward(Order.REST, _NO_MAC, rest, True)
+def _tx_dropped(source: Vport) -> tuple[tuple[str, frozenset[int]], ...]:
+    return () if source.index is None else (("tx_dropped", frozenset({source.index})),)
 
 
-@dataclass(slots=True)
 class _Targets:
     """Where packets go that are alike but for their tag: functions, and the wire's port unless None. *received* names
     the counter of those who get them."""
 
-    functions: list[Vport]
-    wire: int | None
-    received: str
+    def __init__(self, functions: Iterable[Vport], wire: int | None, received: str) -> None:
+        self._received = received
+        self._with_tag: list[Action] = []
+        self._tagged: set[int] = set()
+        self._lost: set[int] = set()
+        self._access: dict[int, list[Vport]] = {}
+        self._untagged: set[int] = set()
+        for vport in functions:
+            index = () if vport.index is None else (vport.index,)
+            if not vport.link:
+                self._lost.update(index)
+            elif vport.vlan or vport.qos:
+                self._access.setdefault(vport.vlan, []).append(vport)
+                self._untagged.update(index)
+            else:
+                self._with_tag.append(Output(vport.port))
+                self._tagged.update(index)
+        if wire is not None:
+            self._with_tag.append(Output(wire))
+
+    def vlans(self) -> list[int]:
+        """The VLANs of the functions that have one."""
+        return sorted(self._access)
 
     def untouched(self) -> Planned:
         """For packets with a tag that is no function's VLAN, or with none."""
-        return self._planned([v for v in self.functions if not v.vst], [], None)
+        return self._planned(self._with_tag, None)
 
-    def tagged(self, vlan: int, push: PushVlan | None) -> Planned:
-        """For packets in *vlan*: their tag is put on by *push*, or (None) they have it."""
-        trunks = [v for v in self.functions if not v.vst]
-        return self._planned(trunks, [v for v in self.functions if v.vst and v.vlan == vlan], push)
+    def with_tag(self, vlan: int) -> Planned:
+        """For packets in *vlan*."""
+        without: list[Action] = [Output(vport.port) for vport in self._access.get(vlan, ())]
+        return self._planned(self._with_tag + ([PopVlan(), *without] if without else []), vlan)
 
-    def _planned(self, trunks: list[Vport], access: list[Vport], push: PushVlan | None) -> Planned:
-        with_tag = [Output(v.port) for v in trunks if v.link] + ([Output(self.wire)] if self.wire is not None else [])
-        without = [Output(v.port) for v in access if v.link]
-        actions: list[Action] = []
-        if push is not None:
-            actions += without
-            actions += [push, *with_tag] if with_tag else []
-        else:
-            actions += with_tag
-            actions += [PopVlan(), *without] if without else []
-        got = [v for v in (*trunks, *access) if v.link]
-        lost = [v for v in self.functions if v not in got]
-        tallies = [*_tally(got, self.received), *_tally(lost, "rx_dropped")]
+    def to_tag(self, push: PushVlan) -> Planned:
+        """For packets that the tag of *push* is put on."""
+        without: list[Action] = [Output(vport.port) for vport in self._access.get(push.vid, ())]
+        return self._planned(without + ([push, *self._with_tag] if self._with_tag else []), push.vid)
+
+    def _planned(self, actions: list[Action], vlan: int | None) -> Planned:
+        inside = {v.index for v in self._access.get(vlan, ()) if v.index is not None} if vlan is not None else set()
+        got, lost = self._tagged | inside, self._lost | self._untagged - inside
+        tallies = [(self._received, frozenset(got))] if self._received and got else []
+        tallies += [("rx_dropped", frozenset(lost))] if lost else []
         return Planned(tuple(actions) or (Drop(),), tuple(tallies))
-
-
-def _tally(vports: Iterable[Vport], counter: str) -> Iterator[Tally]:
-    return ((v.index, counter) for v in vports if v.index is not None and counter)

@@ -362,20 +362,16 @@ class VethNetDevs:
         """The pairs of *pf* that there are."""
         names = [eswitch.pf_name(pf), eswitch.wire_name(pf)]
         names += [name for vf in pf.vfs for name in (eswitch.vf_name(pf, vf), eswitch.representor_name(pf, vf))]
+        home, here = self._node_nsid(silicon), {link.ifindex: link for link in self.node.all()}
         found = {}
         for name in names:
             if far := silicon.far.get(name):
-                near = self._near(silicon, far)
+                near = None
+                if far.nsid is not None:
+                    near = here.get(far.peer) if far.nsid == home else silicon.reader.one(far.peer, far.nsid)
                 mac, promiscuous = (near.mac, near.promiscuous) if near else (b"", False)
                 found[name] = eswitch.End(far.ifindex, mac, promiscuous, far.carrier)
         return found
-
-    def _near(self, silicon: Silicon, far: Link) -> Link | None:
-        """The near end, in whatever namespace it is; None when it cannot be asked."""
-        if far.nsid is None:
-            return None
-        at_home = far.nsid == self._node_nsid(silicon)
-        return self.node.one(far.peer) if at_home else silicon.reader.one(far.peer, far.nsid)
 
 
 def _link_monitor() -> socket.socket:

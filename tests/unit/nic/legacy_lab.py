@@ -49,7 +49,7 @@ class Lab:
         self.pf.mac = PF_MAC
         self.pf.vfs = [Vf(index, self.nic.vf_bdf(self.pf, index), bound=True) for index in range(self.vfs)]
         self.macs = {index: mac(index) for index in range(self.vfs)}
-        self.tallies: dict[legacy.Tally, int] = {}
+        self.tallies: dict[tuple[int, str], int] = {}
 
     def vf(self, index: int) -> Vf:
         return self.pf.vfs[index]
@@ -77,8 +77,9 @@ class Lab:
                     assert NAMES[to] not in got, "twice"
                     got[NAMES[to]] = sent
                 case Matched(handle):
-                    for tally in handles[handle].tallies:
-                        self.tallies[tally] = self.tallies.get(tally, 0) + 1
+                    for counter, vfs in handles[handle].tallies:
+                        for vf in vfs:
+                            self.tallies[vf, counter] = self.tallies.get((vf, counter), 0) + 1
                 case Dropped():
                     pass
                 case _:

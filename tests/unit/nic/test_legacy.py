@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asap2.nic import legacy
 from asap2.nic.port_ids import pf_of, pf_port, vf_port, wire_port
 from asap2.nic.rules import Goto, Match, Rule
-from asap2.nic.silicon import maps, packet
+from asap2.nic.silicon import actioncodes, packet
 from asap2.nic.silicon.events import Sent
 from asap2.nic.silicon.ports import Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -251,7 +251,7 @@ def switches(draw: st.DrawFn) -> legacy.Switch:
 def test_every_rule_is_the_pipelines_and_can_be_recognised_again(switch: legacy.Switch) -> None:
     for key, planned in legacy.plan(switch).items():
         rule = legacy.rule(key, planned)
-        assert maps.unsupported(rule.match, rule.actions) is None
+        assert actioncodes.unsupported(rule.match, rule.actions) is None
         assert legacy.Key.of(rule) == key
         assert pf_of(rule.in_port) == 0
 

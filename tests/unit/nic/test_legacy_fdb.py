@@ -183,3 +183,11 @@ def test_a_full_eswitch_is_no_end_of_the_world(
     switch = lab.switch()
     assert switch
     assert {legacy.Key.of(rule) for rule in pipeline.rules.values()} == set(legacy.plan(switch))
+
+
+def test_what_a_full_eswitch_took_goes_too(fdb: Fdb, pipeline: Recorder, lab: Lab) -> None:
+    pipeline.room = 7
+    applied(fdb, lab)
+    fdb.extend(None)
+    fdb.prune()
+    assert pipeline.rules == {}
