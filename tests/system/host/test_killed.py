@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A set-up or its undoing that is killed at any step can be run again, and undone."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from tests.system.host.conftest import Hosts
+from tests.system.host.test_setup import differing
+from tests.system.offload.conftest import until
+
+KILLED = 128 + signal.SIGKILL
+FINISHED = 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_after_each_step_and_run_again_it_gets_there(lab: Hosts, when: str) -> None:
+    """Each run does one step more, and is killed: with "before", when it would begin its second."""
+    before = lab.state("hv1")
+    number = 1 if when == "after" else 2
+    for what in ("setup", "undo"):
+        runs = 0
+        while (done := lab.killed("hv1", number, what, when)).returncode == KILLED:
+            runs += 1
+            assert runs < 30
+        assert done.returncode == FINISHED, done.stdout + done.stderr
+        assert runs >= 6
+        if what == "setup":
+            assert lab.host("hv1", "check").returncode == 0
+    assert not differing(before, lab.state("hv1"))
+
+
+def test_killed_at_any_step_it_can_be_undone(lab: Hosts) -> None:
+    before = lab.state("hv1")
+    for number in range(1, 30):
+        done = lab.killed("hv1", number, "setup", "after")
+        assert done.returncode in (KILLED, FINISHED), done.stdout + done.stderr
+        lab.done("hv1", "undo")
+        assert not differing(before, lab.state("hv1")), f"killed after step {number}"
+        if done.returncode == FINISHED:
+            assert number > 6
+            return
+    pytest.fail("it never finished")
+
+
+@pytest.mark.parametrize("line", ["eSwitch mode switchdev", "hw-offload true"])
+def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
+    """Killed from outside, at once after a step was told of, when the next is under way."""
+    before = lab.state("hv1")
+    words = ["setup", "--vfs", "2", "--bridge", "br-int", "--representors"]
+    running = lab.start("hv1", sys.executable, "-m", "asap2.cli.main", "host", *words)
+    assert running.stdout is not None
+    while line not in (told := running.stdout.readline()) or not told.startswith("done"):
+        assert told, "it ended"
+    running.kill()
+    running.communicate(timeout=10)
+    until(lambda: lab.run("hv1", "ovs-vsctl --timeout=1 show").returncode == 0, 20, "Open vSwitch did not come back")
+    lab.done("hv1", *words)
+    assert lab.host("hv1", "check").returncode == 0
+    lab.done("hv1", "undo")
+    assert not differing(before, lab.state("hv1"))
+
+
+def test_two_at_once_do_not_mix(lab: Hosts) -> None:
+    words = ["setup", "--vfs", "2"]
+    first = lab.start("hv1", sys.executable, "-m", "asap2.cli.main", "host", *words)
+    assert first.stdout is not None
+    while not first.stdout.readline().startswith("done"):
+        pass
+    second = lab.host("hv1", *words)
+    assert second.returncode == 1
+    assert second.stderr.strip() == "asap2: another `asap2 host setup` or `undo` is under way"
+    first.communicate(timeout=30)
+    assert first.returncode == 0
