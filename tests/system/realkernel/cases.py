@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from random import Random
 
-from tests.system.realkernel import flows, frames
+from tests.system.realkernel import flows, frames, rewrites
 from tests.system.realkernel.actions import actions
 from tests.system.realkernel.machine import Ask, Step, send
 
+REWRITING = rewrites.known()
 IN_PORTS = (0, 1, 2)
 """Ports that frames come in by; the others are only sent to."""
 
@@ -16,7 +18,12 @@ IN_PORTS = (0, 1, 2)
 def case(random: Random) -> list[Step]:
     """One case. It begins and ends without qdiscs, and asks for all filters before its end."""
     ports = random.sample(IN_PORTS, random.choice((1, 1, 2)))
-    if random.random() < 0.1:
+    flavour = random.random()
+    if flavour < 0.15 and REWRITING:
+        whole = iter(lambda: frames.frame(random, damaged=False), b"")
+        seen = [(frame, 0) for frame in islice(filter(rewrites.rewritable, whole), random.randint(1, 5))]
+        scene = flows.Scene(random, [frame for frame, _ in seen], rewriting=True)
+    elif flavour < 0.25:
         seen = [frames.super_packet(random) for _ in range(random.randint(1, 3))]
         scene = flows.Scene(random, [frame for frame, _ in seen], pushes=False)
     else:

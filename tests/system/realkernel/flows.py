@@ -9,7 +9,7 @@ from typing import Any
 from asap2.netlink.tables import tc
 from asap2.netlink.tables.flower import TCA_CLS_FLAGS_SKIP_HW
 from asap2.nic.silicon import packet
-from tests.system.realkernel import guest
+from tests.system.realkernel import guest, rewrites
 from tests.system.realkernel.actions import Action, actions
 from tests.system.realkernel.keys import ETH_P_ALL, keys
 from tests.system.realkernel.machine import Ask, ask
@@ -52,15 +52,17 @@ def rewrite(request: Ask, handle: int, actions: list[Action]) -> Ask:
 
 
 class Scene:
-    """Filters for a case in which the frames *seen* come in; without *pushes*, none of them adds a tag.
+    """Filters for a case in which the frames *seen* come in; without *pushes*, none of them adds a tag; if *rewriting*,
+    most of them rewrite headers.
 
     (A super-packet with two tags is cut into segments before it leaves by a veth device, so what comes out is another
     thing than the software NIC's super-packet.)
     """
 
-    def __init__(self, random: Random, seen: list[bytes], *, pushes: bool = True) -> None:
+    def __init__(self, random: Random, seen: list[bytes], *, pushes: bool = True, rewriting: bool = False) -> None:
         self.random = random
         self.pushes = pushes
+        self._rewriting = rewriting
         self._seen = seen
         self._places: dict[tuple[int, int, int], tuple[str, int]] = {}
 
@@ -76,6 +78,9 @@ class Scene:
         frame = self._like(protocol) or frame
         options = keys(random, frame, protocol) if kind == "flower" and random.random() < 0.95 else {}
         options["act"] = actions(random, port, place[1], pushes=self.pushes)
+        if self._rewriting and kind == "flower" and random.random() < 0.7:
+            found = rewrites.keys(random, frame)
+            options = found | {"act": rewrites.actions(random, found) + options["act"]}
         options["flags"] = random.choice((0, TCA_CLS_FLAGS_SKIP_HW))
         header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, tc.info(place[2], protocol))
         attrs: dict[str, Any] = {"kind": kind, "options": options}
