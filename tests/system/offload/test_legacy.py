@@ -227,7 +227,6 @@ def test_a_vf_with_a_vlan_gets_what_is_in_it_untagged_and_no_more(lab: Bench) ->
 
 def test_vlans_keep_vfs_apart_and_join_them_across_the_cable(lab: Bench) -> None:
     come_to_reach(lab, "a", "b")
-    before = counters(lab, 1)
     lab.ok("hv1", f"ip link set {PF} vf 0 vlan 57")
     lab.ok("a", "ip neigh flush dev eth0")
     assert not reaches(lab, "a", "b")
@@ -236,6 +235,8 @@ def test_vlans_keep_vfs_apart_and_join_them_across_the_cable(lab: Bench) -> None
     come_to_reach(lab, "a", "d")
     lab.ok("hv1", f"ip link set {PF} vf 1 vlan 58")
     assert not reaches(lab, "a", "b")
+    before = counters(lab, 1)
+    send(lab, "a", frame(MAC_B, MAC_A))
     assert counted(lab, 1, before)["rx_dropped"] >= 1
     lab.ok("hv1", f"ip link set {PF} vf 1 vlan 57")
     come_to_reach(lab, "a", "b")

@@ -139,6 +139,7 @@ class Filters:
         self._journal = journal
         self.qdiscs: dict[int, Qdisc] = {}
         self._indexes: dict[str, int] = {}
+        offloader.others = self._in_hardware
 
     # ---- qdiscs
 
@@ -319,6 +320,14 @@ class Filters:
             if actions != hardware.rule.actions:
                 hardware.pipeline.replace(hardware.handle, actions)
                 hardware.rule = replace(hardware.rule, actions=actions)
+
+    def _in_hardware(self, ifindex: int) -> Iterator[tuple[tc_actions.Step, ...]]:
+        """What the device's ingress filters do that are in hardware."""
+        qdisc = self.qdiscs.get(ifindex)
+        for _, proto in qdisc.ingress.protos() if qdisc is not None else ():
+            for one in proto.filters.values():
+                if one.in_hw:
+                    yield one.steps
 
     def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
         """Every filter."""

@@ -7,12 +7,12 @@ Refusals carry the text of mlx5's extended acknowledgements (mlx5/core/en_tc.c a
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
-from asap2.nic.kernel import tc_actions
+from asap2.nic.kernel import tc_actions, tc_capability
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
@@ -51,6 +51,8 @@ class Offloader:
         self._silicon = silicon
         self._node = node
         self._tunnels = tunnels
+        self.others: Callable[[int], Iterable[tuple[tc_actions.Step, ...]]] = lambda _ifindex: ()
+        """What the filters on a device do that are in hardware."""
 
     def hardware(
         self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
@@ -68,9 +70,8 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
-        if not nic.model.vxlan_offload and any(isinstance(step, SetTunnel | Decap) for step in steps):
-            raise _refuse("encapsulation is not supported by this device")
         vf = None if uplink is not device else uplink.vf
+        tc_capability.check(nic.model, pf, self._place(ifindex, chain, nic, pf, vf is None), match, steps)
         in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
         host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
         actions = self._actions(nic, pf, host, steps)
@@ -81,6 +82,14 @@ class Offloader:
         if reason is not None:
             raise _refuse(reason)
         return nic, pf, pipeline, rule
+
+    def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
+        """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
+        if nic.model.vlan_depth:
+            return tc_capability.Place(uplink, ifindex, chain)
+        wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
+        pushed = tc_capability.pushed(wire, () if uplink else self.others(ifindex))
+        return tc_capability.Place(uplink, ifindex, chain, wire, pushed)
 
     def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> tuple[NetDev, Match]:
         """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it, and the whole match."""

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a NIC's driver takes of a TC filter, and how it refuses the rest: by model, inline mode and what is there.
+
+The order of the checks and the texts are those of mlx5 in Linux 6.1 (drivers/net/ethernet/mellanox/mlx5/core: en_tc.c,
+__parse_cls_flower() and parse_tc_fdb_actions(); en/tc/act/*.c; eswitch_offloads.c, esw_add_vlan_action_check()). Where
+it gives an error without a text, so does this.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import Pf
+from asap2.nic.kernel.tc_actions import Mirred, Step, Trap
+from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
+from asap2.nic.rules import (
+    VLAN_PRESENT,
+    Decap,
+    Frag,
+    Goto,
+    Masked,
+    Match,
+    ModifyVlan,
+    PopVlan,
+    PushVlan,
+    SetField,
+    SetTunnel,
+)
+
+INLINE_NONE, INLINE_LINK, INLINE_NETWORK, INLINE_TRANSPORT = range(4)
+"""DEVLINK_ESWITCH_INLINE_MODE_*, and how deep a filter looks."""
+
+_ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
+_UNKNOWN = ("arp_sha", "arp_tha", "nd_target", "ipv6_label")
+"""Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
+_NETWORK = ("ip_proto", "ip_src", "ip_dst", "ip_tos", "ip_ttl")
+_TRANSPORT = ("l4_src", "l4_dst", "tcp_flags")
+_ARP = (0x0806, 0x8035)
+_VID, _PCP = 0xFFF, 0xE000
+_REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), "ip_dst": (0, 32, 64, 96)}
+"""Fields that are several of the hardware's: where each begins, counted from the right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a filter is to be: on the representor of a VF, or (``uplink``) on the PF's netdev, which stands for the
+    wire; ``ifindex`` is the device's. ``wire`` is the uplink's and ``pushed`` are the VLANs that rules from the same VF
+    to the wire push already, 0 for one that pushes none: needed where the model's ``vlan_depth`` is 0."""
+
+    uplink: bool
+    ifindex: int
+    chain: int = 0
+    wire: int = 0
+    pushed: frozenset[int] = frozenset()
+
+
+def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> frozenset[int]:
+    """The VLANs that action lists push which send to *wire* first, 0 for one that pushes none."""
+    found = set()
+    for steps in others:
+        outputs = [step.ifindex for step in steps if isinstance(step, Mirred)]
+        if outputs[:1] == [wire]:
+            found.add(next((step.vid for step in steps if isinstance(step, PushVlan)), 0))
+    return frozenset(found)
+
+
+def refuse(text: str = "", number: int = errno.EOPNOTSUPP) -> NetlinkError:
+    """The driver's refusal, to be raised; NL_SET_ERR_MSG_MOD() puts the module's name before the text."""
+    return NetlinkError(number, f"mlx5_core: {text}" if text else None)
+
+
+def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
+    """NetlinkError when a *model* NIC takes no filter that does *steps* with what matches."""
+    if place.chain and not model.chains:
+        raise refuse("Requested chain is out of supported range")
+    _check_match(model, match)
+    if not place.uplink and INLINE_NONE != pf.inline_mode < depth(match):
+        raise refuse("Flow is not offloaded due to min inline setting")
+    _Actions(model, pf, place, match).check(steps)
+
+
+# ---- matches
+
+
+def _check_match(model: Model, match: Match) -> None:
+    arp = match.eth_type.value in _ARP
+    if any(getattr(match, name).mask for name in (*_UNKNOWN, *(_NETWORK if arp else ()))):
+        raise refuse("Unsupported key")
+    if match.cvlan_tci.mask and not model.match_cvlan:
+        raise refuse("Matching on CVLAN is not supported")
+    if match.ip_frag.mask & Frag.FIRST:
+        raise refuse()
+    if match.ip_ttl.mask and not model.match_ttl:
+        raise refuse("Matching on TTL is not supported")
+    if match.l4_src.mask or match.l4_dst.mask:
+        protocol = match.ip_proto.value
+        if protocol in (_ICMP, _ICMPV6):
+            if not model.match_icmp:
+                raise refuse()
+        elif protocol not in (_TCP, _UDP):
+            raise refuse("Only UDP and TCP transports are supported for L4 matching", errno.EINVAL)
+
+
+def depth(match: Match) -> int:
+    """How deep *match* looks, as an inline mode: for how much of a packet must be in its descriptor (match_level)."""
+    if any(getattr(match, name).mask for name in _TRANSPORT):
+        return INLINE_TRANSPORT
+    if any(getattr(match, name).mask for name in _NETWORK) or match.ip_frag.value & Frag.IS_FRAGMENT:
+        return INLINE_NETWORK
+    return INLINE_LINK if match.used() else INLINE_NONE
+
+
+# ---- actions
+
+
+class _Actions:
+    """What has been seen of an action list so far (struct mlx5_esw_flow_attr, mlx5e_tc_act_parse_state)."""
+
+    def __init__(self, model: Model, pf: Pf, place: Place, match: Match) -> None:
+        self.model, self.pf, self.place, self.match = model, pf, place, match
+        self.outputs: list[int] = []
+        self.split = 0
+        self.vlans = 0
+        self.pop = False
+        self.push: int | None = None
+        self.rewrites = 0
+        self.encap = False
+        self.decap = False
+        self.goto = False
+        self.beyond_ttl = False
+
+    def check(self, steps: Iterable[Step]) -> None:
+        steps = tuple(steps)
+        for step in steps:
+            match step:
+                case Trap():
+                    if len(steps) > 1:
+                        raise refuse("action trap is supported as a sole action only")
+                case PopVlan():
+                    self._vlan(None)
+                case PushVlan(vid, pcp, _) if self.pop:
+                    self.pop = False
+                    self._rewrite_vlan(vid, pcp)
+                case PushVlan():
+                    self._vlan(step)
+                case ModifyVlan(vid, pcp, _):
+                    self._rewrite_vlan(vid, pcp)
+                case SetField(name, to):
+                    self._rewrite(name, to)
+                case SetTunnel():
+                    self._tunnel()
+                    self.encap = True
+                case Decap():
+                    self._tunnel()
+                    self.decap = True
+                case Mirred():
+                    self._output(step)
+                case Goto(chain):
+                    self.goto = True
+                    if chain and not self.model.chains:
+                        raise refuse("Requested destination chain is out of supported range")
+                case _:
+                    pass
+        self._whole()
+
+    def _vlan(self, push: PushVlan | None) -> None:
+        if self.vlans >= MAX_VLANS:
+            raise refuse("Total vlans used is greater than supported")
+        if self.vlans >= max(1, self.model.vlan_depth):
+            what = (
+                "vlan push action is not supported for vlan depth > 1" if push else "vlan pop action is not supported"
+            )
+            raise refuse(what)
+        if push and not self.model.vlan_depth and (push.tpid != 0x8100 or push.pcp):
+            raise refuse("vlan push action is not supported")
+        self.vlans += 1
+        self.split = len(self.outputs)
+        if push is None:
+            self.pop = True
+        elif self.push is None:
+            self.push = push.vid
+
+    def _rewrite_vlan(self, vid: int, pcp: int) -> None:
+        tag = self.match.vlan_tci
+        if not tag.value & VLAN_PRESENT or self.match.vlan_tpid.value not in (0, 0x8100):
+            raise refuse("VLAN rewrite action must have VLAN protocol match")
+        if pcp << 13 != tag.value & _PCP:
+            raise refuse("Changing VLAN prio is not supported")
+        self._rewrite("vlan", Masked(vid, _VID))
+
+    def _rewrite(self, name: str, to: Masked) -> None:
+        if not self.model.header_rewrites:
+            raise refuse("The pedit offload action is not supported")
+        starts = _REWRITES.get(name, (0,))
+        ends = (*starts[1:], None)
+        parts = [(start, (1 << end) - 1 if end else -1) for start, end in zip(starts, ends, strict=True)]
+        self.rewrites += sum(bool((to.mask & below) >> start) for start, below in parts)
+        self.split = len(self.outputs)
+        self.beyond_ttl |= name in ("ip_src", "ip_dst", "ip_tos")
+
+    def _tunnel(self) -> None:
+        if not self.model.vxlan_offload or not self.pf.encap:
+            raise refuse()
+
+    def _output(self, step: Mirred) -> None:
+        if len(self.outputs) >= MAX_DESTINATIONS:
+            raise refuse("can't support more output ports, can't offload forwarding")
+        if self.encap:
+            self.encap = False
+            self.outputs.append(-1)
+            return
+        if step.ifindex in self.outputs:
+            raise refuse("can't duplicate output to same device")
+        if step.ifindex == self.place.ifindex and not self.decap:
+            if not self.place.uplink:
+                raise refuse("can't forward from a VF to itself")
+            if not self.model.hairpin:
+                raise refuse("devices are both uplink, can't offload forwarding")
+        self.outputs.append(step.ifindex)
+
+    def _whole(self) -> None:
+        """What only the whole list tells."""
+        if self.rewrites > self.model.header_rewrites:
+            raise refuse("too many pedit actions, can't offload", errno.ENOSPC)
+        ip = self.match.eth_type.value in (0x0800, 0x86DD)
+        if self.beyond_ttl and ip and self.match.ip_proto.value not in (_TCP, _UDP, _ICMP):
+            raise refuse("can't offload re-write of non TCP/UDP")
+        if self.decap and self.goto:
+            raise refuse("Decap with goto isn't supported")
+        if self.split > 0 and not self.model.split_mirror:
+            raise refuse("current firmware doesn't support split rule for port mirroring")
+        if not self.model.vlan_depth:
+            self._emulated_vlan()
+
+    def _emulated_vlan(self) -> None:
+        """The VF's port pushes and pops instead of the rule: esw_add_vlan_action_check()."""
+        first = self.outputs[0] if self.outputs else None
+        to_wire = first == self.place.wire
+        if (self.vlans and first is None) or (self.push is not None and self.place.uplink) or (self.pop and to_wire):
+            raise refuse()
+        if to_wire and not self.place.uplink and self.place.pushed - {self.push or 0}:
+            raise refuse()

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each model's driver takes of a TC filter, and how it refuses the rest."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import Pf
+from asap2.nic.kernel.tc_actions import Mirred, Step, Trap
+from asap2.nic.kernel.tc_capability import Place, check, depth, pushed
+from asap2.nic.model import MODELS
+from asap2.nic.rules import (
+    VLAN_PRESENT,
+    Decap,
+    Drop,
+    Frag,
+    Goto,
+    Masked,
+    Match,
+    ModifyVlan,
+    PopVlan,
+    PushVlan,
+    SetField,
+    SetTunnel,
+)
+
+CX4, CX5, CX6 = "ConnectX-4 Lx", "ConnectX-5", "ConnectX-6 Dx"
+REP, OTHER, WIRE, VXLAN = 11, 12, 10, 99
+VF, UPLINK = Place(False, REP, wire=WIRE), Place(True, WIRE, wire=WIRE)
+NO_PEDIT = "The pedit offload action is not supported"
+NO_SECOND = "vlan push action is not supported for vlan depth > 1"
+TUNNEL = SetTunnel(5, bytes(4), bytes(4))
+
+
+def exactly(value: int, bits: int = 16) -> Masked:
+    return Masked(value, (1 << bits) - 1)
+
+
+IP = exactly(0x0800)
+TCP = exactly(6, 8)
+PLAIN = Match(eth_type=IP, eth_dst=exactly(1, 48))
+TAGGED = Match(eth_type=IP, vlan_tci=Masked(VLAN_PRESENT | 57, 0xFFFF), vlan_tpid=exactly(0x8100))
+
+
+def out(ifindex: int = OTHER, *, final: bool = True) -> Mirred:
+    return Mirred(ifindex, False, final)
+
+
+def answer(
+    model: str, place: Place, match: Match, *steps: Step, inline: int | None = None, encap: bool = True
+) -> str | None:
+    """None when a NIC takes the filter, else its text ("" for none), with the error's name unless EOPNOTSUPP."""
+    one = MODELS[model]
+    pf = Pf(0, "0000:03:00.0", "enp3s0f0", bytes(6), encap=encap)
+    pf.inline_mode = one.minimum_inline if inline is None else inline
+    try:
+        check(one, pf, place, match, steps)
+    except NetlinkError as error:
+        name = "" if error.errno == errno.EOPNOTSUPP else f"{errno.errorcode[error.errno or 0]}: "
+        return name + (error.text or "").removeprefix("mlx5_core: ")
+    return None
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("place", "match", "steps"),
+    [
+        (VF, PLAIN, (out(),)),
+        (VF, PLAIN, (Drop(),)),
+        (VF, PLAIN, (Trap(),)),
+        (VF, PLAIN, (out(final=False), out(WIRE))),
+        (VF, PLAIN, (PushVlan(57), out(WIRE))),
+        (UPLINK, TAGGED, (PopVlan(), out(REP))),
+        (UPLINK, Match(eth_type=IP, ip_proto=TCP, l4_dst=exactly(80)), (out(REP),)),
+    ],
+)
+def test_every_model_takes(model: str, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
+    assert answer(model, place, match, *steps) is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("match", "steps", "text"),
+    [
+        ({"eth_type": exactly(0x0806), "ip_src": exactly(1, 32)}, (out(),), "Unsupported key"),
+        ({"eth_type": exactly(0x0806), "arp_sha": exactly(1, 48)}, (out(),), "Unsupported key"),
+        ({"eth_type": IP, "ip_frag": Masked(Frag.FIRST, Frag.FIRST)}, (out(),), ""),
+        (
+            {"eth_type": IP, "ip_proto": exactly(132, 8), "l4_dst": exactly(80)},
+            (out(),),
+            "EINVAL: Only UDP and TCP transports are supported for L4 matching",
+        ),
+        ({}, (out(), out()), "can't duplicate output to same device"),
+        ({}, tuple(out(100 + n) for n in range(33)), "can't support more output ports, can't offload forwarding"),
+        ({}, (out(REP),), "can't forward from a VF to itself"),
+        ({}, (Trap(), out()), "action trap is supported as a sole action only"),
+    ],
+)
+def test_no_model_takes(model: str, match: dict[str, Any], steps: tuple[Step, ...], text: str) -> None:
+    assert answer(model, VF, Match(**match), *steps, inline=0) == text
+
+
+@pytest.mark.parametrize(
+    ("place", "match", "steps", "cx4", "cx5", "cx6"),
+    [
+        (VF, PLAIN, (TUNNEL, out(VXLAN)), "", None, None),
+        (UPLINK, Match(tun_id=exactly(5, 64)), (Decap(), out(REP)), "", None, None),
+        (VF, PLAIN, (SetField("eth_dst", exactly(1, 48)), out()), NO_PEDIT, None, None),
+        (
+            UPLINK,
+            TAGGED,
+            (ModifyVlan(58), out(REP)),
+            NO_PEDIT,
+            None,
+            None,
+        ),
+        (
+            UPLINK,
+            TAGGED,
+            (PopVlan(), PushVlan(58), out(REP)),
+            NO_PEDIT,
+            None,
+            None,
+        ),
+        (VF, PLAIN, (PushVlan(5), PushVlan(6), out(WIRE)), NO_SECOND, None, None),
+        (UPLINK, TAGGED, (PopVlan(), PopVlan(), out(REP)), "vlan pop action is not supported", None, None),
+        (VF, PLAIN, (PushVlan(5, pcp=3), out(WIRE)), "vlan push action is not supported", None, None),
+        (VF, PLAIN, (PushVlan(5, tpid=0x88A8), out(WIRE)), "vlan push action is not supported", None, None),
+        (VF, PLAIN, (PushVlan(5), Drop()), "", None, None),
+        (UPLINK, PLAIN, (PushVlan(5), out(REP)), "", None, None),
+        (VF, TAGGED, (PopVlan(), out(WIRE)), "", None, None),
+        (
+            VF,
+            PLAIN,
+            (out(final=False), PushVlan(5), out(WIRE)),
+            "current firmware doesn't support split rule for port mirroring",
+            None,
+            None,
+        ),
+        (VF, PLAIN, (Goto(1),), "Requested destination chain is out of supported range", None, None),
+        (Place(False, REP, 1), PLAIN, (out(),), "Requested chain is out of supported range", None, None),
+        (UPLINK, Match(eth_type=IP, ip_ttl=exactly(1, 8)), (out(REP),), "Matching on TTL is not supported", None, None),
+        (
+            UPLINK,
+            Match(eth_type=IP, cvlan_tci=Masked(VLAN_PRESENT, VLAN_PRESENT)),
+            (out(REP),),
+            "Matching on CVLAN is not supported",
+            None,
+            None,
+        ),
+        (UPLINK, Match(eth_type=IP, ip_proto=exactly(1, 8), l4_src=exactly(8)), (out(REP),), "", None, None),
+        (
+            UPLINK,
+            PLAIN,
+            (out(WIRE),),
+            "devices are both uplink, can't offload forwarding",
+            "devices are both uplink, can't offload forwarding",
+            None,
+        ),
+    ],
+)
+def test_what_the_models_differ_in(
+    place: Place, match: Match, steps: tuple[Step, ...], cx4: str | None, cx5: str | None, cx6: str | None
+) -> None:
+    assert [answer(model, place, match, *steps, inline=0) for model in (CX4, CX5, CX6)] == [cx4, cx5, cx6]
+
+
+@pytest.mark.parametrize(
+    ("match", "inline"),
+    [
+        (Match(), 0),
+        (PLAIN, 1),
+        (TAGGED, 1),
+        (Match(eth_type=IP, ip_frag=Masked(0, Frag.IS_FRAGMENT)), 1),
+        (Match(eth_type=IP, ip_frag=Masked(1, Frag.IS_FRAGMENT)), 2),
+        (Match(eth_type=IP, ip_proto=TCP), 2),
+        (Match(eth_type=IP, ip_dst=Masked(0x0A000000, 0xFF000000)), 2),
+        (Match(eth_type=IP, ip_proto=TCP, l4_dst=exactly(80)), 3),
+        (Match(eth_type=IP, ip_proto=TCP, tcp_flags=Masked(2, 2)), 3),
+    ],
+)
+def test_a_filter_must_not_look_deeper_than_the_descriptor(match: Match, inline: int) -> None:
+    assert depth(match) == inline
+    deep = "Flow is not offloaded due to min inline setting"
+    for mode in (1, 2, 3):
+        assert answer(CX4, VF, match, out(), inline=mode) == (deep if mode < inline else None)
+        assert answer(CX4, UPLINK, match, out(), inline=mode) is None
+    assert answer(CX5, VF, match, out()) is None
+
+
+def test_one_vf_pushes_one_vlan_where_its_port_does_it() -> None:
+    push, bare = (PushVlan(57), out(WIRE)), (out(WIRE),)
+    assert pushed(WIRE, ()) == frozenset()
+    assert pushed(WIRE, (push, bare, (out(),), (PushVlan(9), out()))) == {57, 0}
+
+    def after(other: tuple[Step, ...], *steps: Step) -> str | None:
+        return answer(CX4, Place(False, REP, 0, WIRE, pushed(WIRE, [other])), PLAIN, *steps)
+
+    assert after(push, *push) is None
+    assert after(bare, *bare) is None
+    assert after(push, PushVlan(58), out(WIRE)) == ""
+    assert after(push, *bare) == ""
+    assert after(bare, *push) == ""
+    assert after(push, out()) is None
+    assert after((out(),), *push) is None
+
+
+def test_three_vlans_are_more_than_any_model_has() -> None:
+    assert answer(CX5, VF, PLAIN, *[PushVlan(n) for n in (1, 2, 3)], out(WIRE)) == (
+        "Total vlans used is greater than supported"
+    )
+
+
+@pytest.mark.parametrize("model", [CX5, CX6])
+def test_a_vlan_is_rewritten_where_it_is_matched_and_its_priority_kept(model: str) -> None:
+    assert answer(model, UPLINK, TAGGED, PopVlan(), PushVlan(58), out(REP)) is None
+    text = "VLAN rewrite action must have VLAN protocol match"
+    assert answer(model, UPLINK, PLAIN, ModifyVlan(58), out(REP)) == text
+    assert answer(model, UPLINK, TAGGED, ModifyVlan(58, pcp=3), out(REP)) == "Changing VLAN prio is not supported"
+
+
+def test_rewrites_are_counted_as_the_hardwares_fields() -> None:
+    match = Match(eth_type=exactly(0x86DD), ip_proto=TCP)
+    whole = [
+        SetField("eth_dst", exactly(1, 48)),  # 2
+        SetField("eth_src", exactly(1, 48)),  # 2
+        SetField("ip_src", exactly(1, 128)),  # 4
+        SetField("ip_dst", exactly(1, 128)),  # 4
+        SetField("ip_ttl", exactly(1, 8)),
+        SetField("ip_tos", exactly(1, 8)),
+        SetField("l4_src", exactly(1)),
+        SetField("l4_dst", exactly(1)),
+    ]
+    assert answer(CX5, VF, match, *whole, out()) is None
+    again = [*whole, SetField("eth_dst", Masked(0, 0xFFFF))]
+    assert answer(CX5, VF, match, *again, out()) == "ENOSPC: too many pedit actions, can't offload"
+    assert answer(CX6, VF, match, *again, out()) is None
+
+
+@pytest.mark.parametrize(("protocol", "taken"), [(6, True), (17, True), (1, True), (132, False), (0, False)])
+def test_addresses_are_rewritten_only_where_the_checksum_is_known(protocol: int, taken: bool) -> None:
+    match = Match(eth_type=IP, ip_proto=exactly(protocol, 8) if protocol else Masked(0, 0))
+    text = None if taken else "can't offload re-write of non TCP/UDP"
+    assert answer(CX5, VF, match, SetField("ip_dst", exactly(1, 32)), out()) == text
+    assert answer(CX5, VF, match, SetField("ip_ttl", exactly(1, 8)), out()) is None
+
+
+def test_without_encapsulation_mode_there_are_no_tunnels() -> None:
+    assert answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN), encap=False) == ""
+    assert answer(CX5, UPLINK, Match(tun_id=exactly(5, 64)), Decap(), Goto(1)) == "Decap with goto isn't supported"
+
+
+def test_the_same_vxlan_device_twice_is_two_tunnels() -> None:
+    assert answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), TUNNEL, out(VXLAN)) is None
