@@ -58,13 +58,17 @@ class Daemon:
         self.driver = Driver(nics, self.netdevs)
         self.netdevs.on_lost = self._lost
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
-        self.ports = NodePorts(pipeline, lambda ifindex: ifindex in self.netdevs.internal)
+        self.routes = Routes()
+        tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
+        self.ports = NodePorts(
+            pipeline,
+            lambda ifindex: ifindex in self.netdevs.internal,
+            lambda ifindex: tunnels.port_of(ifindex) is not None,
+        )
         sock = self.run_dir / "sock" / "netlink.sock"
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
         self.netdevs.namespace = self.server.namespace
-        self.routes = Routes()
-        tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
         state = self.run_dir / "state"
         state.mkdir(exist_ok=True)
@@ -81,6 +85,7 @@ class Daemon:
             sink.fd,
             lambda ifindex: self.netdevs.internal[ifindex],
             Journal(state / "ovs.journal"),
+            tunnels.port_of,
         )
         self.ovs.on_packets = self._watch_packets
         self._packets: PacketPath | None = None

@@ -26,8 +26,14 @@ class _Use:
 class NodePorts:
     """The node pipeline's ports."""
 
-    def __init__(self, pipeline: Pipeline, is_internal: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        is_internal: Callable[[int], bool],
+        is_tunnel: Callable[[int], bool] = lambda _ifindex: False,
+    ) -> None:
         self.pipeline = pipeline
+        self._is_tunnel = is_tunnel
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self.upcall_device = 0
@@ -75,6 +81,7 @@ class NodePorts:
                 deliver=Deliver.INGRESS if internal else Deliver.EGRESS,
                 tables=tables,
                 miss=Miss.UPCALL if use.vport else Miss.PASS,
+                metadata=self._is_tunnel(ifindex),
             )
         )
         hook: Hook = "egress" if internal else "ingress"

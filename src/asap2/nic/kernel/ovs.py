@@ -34,7 +34,7 @@ from asap2.nic.kernel.ovs_datapath import (
 from asap2.nic.kernel.ovs_extract import extract, tunnel
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import OVS_TABLE, Counters
+from asap2.nic.rules import OVS_TABLE, Counters, SetTunnel
 from asap2.nic.silicon.events import UpcallKind
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ class OvsFace:
         sink_netns: int,
         far_end: Callable[[int], str],
         journal: Journal,
+        tunnel_port: Callable[[int], int | None],
     ) -> None:
+        self._tunnel_port = tunnel_port
         self._journal = journal
         self._server = server
         self._ports = ports
@@ -449,11 +451,14 @@ class OvsFace:
         if path is None:
             return
 
-        def output(number: int, frame: bytes) -> None:
+        def output(number: int, frame: bytes, into: SetTunnel | None) -> None:
             vport = dp.vports.get(number)
             if vport is None:
                 return
-            if vport.type == TYPE_INTERNAL:
+            port = self._tunnel_port(vport.ifindex) if into is not None else None
+            if into is not None and port is not None:
+                path.send_in_vxlan(into, port, frame)
+            elif vport.type == TYPE_INTERNAL:
                 path.send_to_sink(self._far_end(vport.ifindex), frame)
             else:
                 path.send(vport.name, frame)
@@ -480,7 +485,8 @@ class OvsFace:
                 continue
             cmd = PACKET_ACTION if is_action else PACKET_MISS
             packet = packet[: context.max_length or None]
-            key = extract(packet, vport.number, context.table & ~OVS_TABLE, tunnel(context.fields))
+            fields = context.fields | {"tun_tp_dst": self._tunnel_port(vport.ifindex) or 0}
+            key = extract(packet, vport.number, context.table & ~OVS_TABLE, tunnel(fields))
             self._upcall(dp, vport, packet, cmd, key, step, context.skb_hash)
 
     def _upcall(

@@ -30,6 +30,7 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
+from asap2.nic.silicon.rewrite import rewrite
 
 OUTPUT: Final = 1
 USERSPACE: Final = 2
@@ -201,17 +202,19 @@ def to_rule(
 def execute(
     packet: bytes,
     steps: list[Step],
-    output: Callable[[int, bytes], None],
+    output: Callable[[int, bytes, SetTunnel | None], None],
     userspace: Callable[[Userspace, bytes], None],
 ) -> None:
-    """Run *steps* on *packet*, a frame with its tags in line; *output* sends to a datapath port."""
+    """Run *steps* on *packet*, a frame with its tags in line; *output* sends to a datapath port, into the tunnel
+    that was set last."""
     limit: int | None = None
+    tunnel: SetTunnel | None = None
     for step in steps:
         if isinstance(step, PortOutput | Userspace):
             sent = packet if limit is None else packet[:limit]
             limit = None
             if isinstance(step, PortOutput):
-                output(step.port, sent)
+                output(step.port, sent, tunnel)
             else:
                 userspace(step, sent)
         elif isinstance(step, PushVlan):
@@ -222,5 +225,7 @@ def execute(
                 packet = packet[:12] + packet[16:]
         elif isinstance(step, Truncate):
             limit = step.length
-        elif isinstance(step, SetField | SetTunnel):
-            raise _invalid("Header rewrite of a single packet is not supported by this datapath.")
+        elif isinstance(step, SetTunnel):
+            tunnel = step
+        elif isinstance(step, SetField):
+            packet = rewrite(packet, step)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.nic.netns import in_netns
+from asap2.nic.rules import SetTunnel
 from asap2.nic.silicon.events import UpcallContext
 from asap2.nic.silicon.pipeline import Pipeline
 
@@ -87,6 +88,24 @@ class PacketPath:
     def send_to_sink(self, far_end: str, frame: bytes) -> None:
         """Send *frame* from the far end of an internal port: the node receives it there."""
         self._send(self._sink_sender, far_end, frame)
+
+    def send_in_vxlan(self, tunnel: SetTunnel, port: int, frame: bytes) -> None:
+        """Send *frame* in VXLAN to UDP *port* of the tunnel's other end, by the node's own routes (RFC 7348)."""
+        family = socket.AF_INET if len(tunnel.dst) == 4 else socket.AF_INET6
+        header = struct.pack("!II", 0x0800_0000, tunnel.tun_id << 8 & 0xFFFF_FFFF)
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sender:
+                if family == socket.AF_INET:
+                    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, tunnel.ttl or 64)
+                    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tunnel.tos)
+                else:
+                    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, tunnel.ttl or 64)
+                    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tunnel.tos)
+                if any(tunnel.src):
+                    sender.bind((socket.inet_ntop(family, tunnel.src), 0))
+                sender.sendto(header + frame, (socket.inet_ntop(family, tunnel.dst), port))
+        except OSError as error:
+            log.debug("cannot send %d bytes into a tunnel: %s", len(frame), error)
 
     def _send(self, sender: socket.socket, device: str, frame: bytes) -> None:
         try:

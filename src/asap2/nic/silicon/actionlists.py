@@ -6,10 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asap2.nic.rules import Action
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import actioncodes, maps
+from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.portslots import PortSlots
+
+_Content = tuple[int, actioncodes.Argument, int]
+"""What a cell holds: op, argument, and the cell that follows."""
 
 
 class ActionLists:
@@ -18,15 +22,16 @@ class ActionLists:
     def __init__(self, layout: Layout, ports: PortSlots) -> None:
         self._layout = layout
         self._ports = ports
+        self._encaps = Encaps(layout)
         self._cells = Indices(len(layout.cells), "actions", layout.grace_period)
-        self._known: dict[tuple[int, int, int], int] = {}
-        self._content: dict[int, tuple[int, int, int]] = {}
+        self._known: dict[_Content, int] = {}
+        self._content: dict[int, _Content] = {}
         self._references: dict[int, int] = {}
 
     def intern(self, actions: Sequence[Action]) -> int:
         """The cell that starts *actions*, 0 for none, kept until :meth:`release`. OSError ENOSPC."""
         cell = 0
-        for op, arg in reversed(maps.encode_actions(actions)):
+        for op, arg in reversed(actioncodes.encode_actions(actions)):
             content = (op, arg, cell)
             known = self._known.get(content)
             if known is None:
@@ -42,15 +47,17 @@ class ActionLists:
             cell = known
         return cell
 
-    def _new(self, content: tuple[int, int, int]) -> int:
+    def _new(self, content: _Content) -> int:
         op, arg, following = content
         number = self._cells.take()
-        if op == maps.OP_OUTPUT:
-            try:
+        try:
+            if not isinstance(arg, int):
+                arg = self._encaps.take(arg)
+            elif op == maps.OP_OUTPUT:
                 arg = self._ports.refer(arg)
-            except OSError:
-                self._cells.give(number)
-                raise
+        except OSError:
+            self._cells.give(number)
+            raise
         record = self._layout.cells[number]
         record.next, record.op, record.arg = following, op, arg
         self._known[content] = number
@@ -70,23 +77,32 @@ class ActionLists:
                 return
             content = self._content.pop(cell)
             del self._known[content], self._references[cell]
-            if content[0] == maps.OP_OUTPUT:
+            if not isinstance(content[1], int):
+                self._encaps.give(self._layout.cells[cell].arg)
+            elif content[0] == maps.OP_OUTPUT:
                 self._ports.release(content[1])
             self._cells.give(cell)
             cell = content[2]
 
     def read(self, cell: int) -> tuple[Action, ...]:
         """The list that starts at *cell*, from the program's memory."""
-        actions = []
+        actions: list[Action] = []
         while cell:
             record = self._layout.cells[cell]
-            arg = self._ports.id_of(record.arg) if record.op == maps.OP_OUTPUT else record.arg
-            actions.append(maps.decode_action(record.op, arg))
+            actions += actioncodes.decode_action(record.op, self._argument(record))
             cell = record.next
         return tuple(actions)
 
+    def _argument(self, record: maps.CellRecord) -> actioncodes.Argument:
+        if record.op == maps.OP_OUTPUT:
+            return self._ports.id_of(record.arg)
+        if record.op in (maps.OP_ENCAP, maps.OP_SET_TUNNEL):
+            return self._encaps.read(record.arg)
+        return record.arg
+
     def restore(self, starts: Sequence[int]) -> None:
         """Take over the lists that start at *starts*, one for each reference."""
+        tunnels: set[int] = set()
         for start in starts:
             cell = start
             while cell:
@@ -94,9 +110,10 @@ class ActionLists:
                     self._references[cell] += 1
                     break
                 record = self._layout.cells[cell]
-                arg = record.arg
-                if record.op == maps.OP_OUTPUT:
-                    arg = self._ports.id_of(arg)
+                arg = self._argument(record)
+                if not isinstance(arg, int):
+                    tunnels.add(record.arg)
+                elif record.op == maps.OP_OUTPUT:
                     self._ports.refer(arg)
                 content = (record.op, arg, record.next)
                 self._known[content] = cell
@@ -104,3 +121,4 @@ class ActionLists:
                 self._references[cell] = 1
                 cell = record.next
         self._cells.restore(self._references)
+        self._encaps.restore(tunnels)

@@ -17,6 +17,7 @@
  * Build: clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu -c eswitch.bpf.c -o eswitch.bpf.o
  */
 #include "lookup.h"
+#include "rewrite.h"
 
 /* ---- sending ---- */
 
@@ -43,7 +44,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	}
 	if (flags & PORT_INGRESS)
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
-	if (flags & PORT_PEER && !w->egress) {
+	if (flags & PORT_PEER && !w->egress && !w->stale) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
 		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
@@ -75,7 +76,10 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
 		return drop(w, DROP_UPCALL);
-	parse(w);
+	if (w->inner == METADATA)
+		parse_tunnel(w);
+	else
+		parse(w);
 	u->mark = 0;
 	u->kind = kind;
 	u->in_port = w->in->id;
@@ -127,6 +131,8 @@ static __always_inline int pass(struct work *w)
 
 /* ---- actions ---- */
 
+enum transformed { UNCHANGED = 0, CHANGED = 1, STALE = 2 };
+
 /* The outer tag becomes `tpid`, `tci`, but keeps its DEI bit, as with TC's "vlan modify". */
 static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
 {
@@ -148,6 +154,54 @@ static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
 	return bpf_skb_vlan_push(skb, tpid, (arg & 0xefff) | dei);
 }
 
+/*
+ * One action that changes the packet, whose outermost fields are `f` when `known`: what has changed (enum transformed),
+ * or -1. `flags` are those of the port it came in by.
+ */
+__noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg, u32 flags)
+{
+	int inner;
+
+	if (!f)
+		return -1;
+	switch (op & 0xff) {
+	case OP_PUSH_VLAN:
+		return bpf_skb_vlan_push(skb, bpf_htons((u32)arg >> 16), (u16)arg) ? -1 : CHANGED;
+	case OP_POP_VLAN:
+		return bpf_skb_vlan_pop(skb) ? -1 : CHANGED;
+	case OP_MODIFY_VLAN:
+		return modify_vlan(skb, arg) ? -1 : CHANGED;
+	case OP_SET:
+		read_fields(skb, f, 0);
+		return rewrite(skb, f, op, arg) < 0 ? -1 : CHANGED;
+	case OP_ENCAP:
+		inner = encapsulate(skb, arg);
+		return inner < 0 ? -1 : inner ? CHANGED | STALE : CHANGED;
+	case OP_DECAP:
+		if (!(flags & PORT_METADATA)) {
+			read_fields(skb, f, 0);
+			inner = tunnel_at(skb, f);
+			if (!inner)
+				return UNCHANGED;
+			inner = decapsulate(skb, inner);
+			return inner < 0 ? -1 : inner ? CHANGED | STALE : CHANGED;
+		}
+		return UNCHANGED;
+	case OP_SET_TUNNEL:
+		return !constants.tracing && set_tunnel(skb, arg) ? -1 : UNCHANGED;
+	default:
+		return -1;
+	}
+}
+
+/* The packet is not what it was: what is known of it is void. */
+static __always_inline void changed(struct work *w)
+{
+	w->parsed = PARSED_NOT;
+	if (w->inner != METADATA)
+		w->inner = UNKNOWN;
+}
+
 static long act(u32 i, struct work *w)
 {
 	struct cell *c = bpf_map_lookup_elem(&cells, &w->cell);
@@ -157,7 +211,7 @@ static long act(u32 i, struct work *w)
 	if (!c)
 		return 1;
 	last = c->next == 0;
-	switch (c->op) {
+	switch (c->op & 0xff) {
 	case OP_OUTPUT:
 		verdict = deliver(w, c->arg, last);
 		if (last)
@@ -171,21 +225,6 @@ static long act(u32 i, struct work *w)
 		w->max_len = 0;
 		w->sent = 1;
 		break;
-	case OP_PUSH_VLAN:
-		w->parsed = 0;
-		if (bpf_skb_vlan_push(w->skb, bpf_htons((u32)c->arg >> 16), (u16)c->arg))
-			goto failed;
-		break;
-	case OP_POP_VLAN:
-		w->parsed = 0;
-		if (bpf_skb_vlan_pop(w->skb))
-			goto failed;
-		break;
-	case OP_MODIFY_VLAN:
-		w->parsed = 0;
-		if (modify_vlan(w->skb, c->arg))
-			goto failed;
-		break;
 	case OP_TRUNCATE:
 		/* Only right before an upcall (user space cuts) or the last output. */
 		len = c->arg;
@@ -198,7 +237,7 @@ static long act(u32 i, struct work *w)
 			len += 4;
 		if (w->skb->len <= len)
 			break;
-		w->parsed = 0;
+		changed(w);
 		if (bpf_skb_change_tail(w->skb, len, 0)) {
 			w->verdict = drop(w, DROP_TRUNCATE);
 			w->sent = 1;
@@ -212,10 +251,16 @@ static long act(u32 i, struct work *w)
 	case OP_PASS:
 		w->flow = FLOW_PASS;
 		return 1;
-	default:	/* OP_DROP */
+	case OP_DROP:
 		w->verdict = drop(w, DROP_RULE);
 		w->sent = 1;
 		return 1;
+	default:
+		verdict = transform(w->skb, &w->p.f, c->op, c->arg, w->in->flags);
+		if (verdict < 0)
+			goto failed;
+		w->stale |= verdict & STALE;
+		changed(w);
 	}
 	w->cell = c->next;
 	return last;
@@ -265,13 +310,25 @@ static long step(u32 i, struct work *w)
 {
 	struct port *in = w->in;
 	struct rule *r;
-	u32 rule, stage, chain = 0;
+	u32 rule = 0, stage, list = 0, chain = 0;
 
-	if (i == LOOKUPS) {
+	if (in->flags & (PORT_WIRE | PORT_METADATA) && !w->plain) {
+		w->parsed = PARSED_PLAIN;
+		w->inner = find_inner(w->skb, &w->p.f, in->flags);
+		list = w->inner ? TUNNEL_LIST : 0;
+	}
+	opaque(list);
+	if (!list && w->lookups++ == LOOKUPS) {
 		w->verdict = drop(w, DROP_LOOP);
 		return 1;
 	}
-	rule = lookup(w);
+	rule = lookup(w, list);
+	if (!rule && list) {
+		w->plain = 1;
+		return 0;
+	}
+	w->lookups += list != 0;
+	w->plain = 0;
 	if (!rule) {
 		/* The next stage goes on where this one stopped: tc_skb_ext's chain, openvswitch's recirc_id. */
 		chain = w->table & CHAIN_MASK;
@@ -297,6 +354,7 @@ static long step(u32 i, struct work *w)
 			drop(w, DROP_RULE);
 		return 1;
 	}
+	chain = 0;
 next_stage:
 	stage = ++w->stage;
 	if (stage < in->n_tables && stage < TABLES) {
@@ -304,7 +362,7 @@ next_stage:
 		w->table = in->tables[stage & (TABLES - 1)] | chain;
 		return 0;
 	}
-	w->verdict = rule ? pass(w) : missed(w);
+	w->verdict = w->flow == FLOW_PASS ? pass(w) : missed(w);
 	return 1;
 }
 
@@ -336,11 +394,12 @@ int eswitch(struct __sk_buff *skb)
 	if (!w.in)
 		return TCX_NEXT;
 	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
-	w.egress = w.in->flags & PORT_INTERNAL;
+	w.egress = !!(w.in->flags & PORT_INTERNAL);
 	if (w.egress && skb->mark == SELF_MARK)
 		return TCX_NEXT;
 	if (w.in->ifindex != ifindex || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
 		return drop(&w, DROP_IN_PORT);
+	w.inner = UNKNOWN;
 	if (skb->len < 14)
 		return drop(&w, DROP_SHORT);
 	if (w.egress && !constants.tracing) {
@@ -353,7 +412,7 @@ int eswitch(struct __sk_buff *skb)
 	if (!w.in->n_tables)
 		return missed(&w);
 	w.table = w.in->tables[0];
-	bpf_loop(LOOKUPS + 1, step, &w, 0);
+	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
 	return w.verdict;
 }
 

@@ -11,6 +11,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s32 s32;
 
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define barrier() asm volatile("" ::: "memory")
@@ -29,6 +30,10 @@ typedef __u64 u64;
 #define UPCALL_MAGIC 0xa5a00000	/* upper 12 bits of skb->mark of a packet for user space; below: sequence */
 #define UPCALL_SEQ 0x000fffff
 #define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
+#define TUNNEL_LIST 0x20000000	/* bit of a table: the list of its rules that match on a tunnel */
+#define VXLAN_PORT 4789
+#define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */
+#define OUTER_MAX 96	/* outer headers, and the inner Ethernet header with a tag */
 
 #define ETH_P_802_2 0x0004
 #define ETH_P_IP 0x0800
@@ -39,14 +44,20 @@ typedef __u64 u64;
 #define ETH_P_8021AD 0x88a8
 #define VLAN_PRESENT 0x1000
 
+/* Linux 6.4; not in the headers of Linux 6.1 */
+#define DECAP_L3_IPV4 (1ULL << 7)
+#define DECAP_L3_IPV6 (1ULL << 8)
+
 /* enum tcx_action_base; not in the headers of Linux 6.1 */
 enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2 };
 
 enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
-		 PORT_KNOWN = 32 /* user space's: the slot is taken */ };
+		 PORT_KNOWN = 32 /* user space's: the slot is taken */,
+		 PORT_WIRE = 64 /* tunnels are looked into */,
+		 PORT_METADATA = 128 /* a tunnel device of the kernel's: packets carry tunnel metadata */ };
 enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
 enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
-	  OP_TRUNCATE };
+	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL };
 enum drop { DROP_RULE, DROP_MISS, DROP_SHORT, DROP_IN_PORT, DROP_OUT_PORT, DROP_LOOP, DROP_ACTION, DROP_TRUNCATE,
 	    DROP_UPCALL, DROP_OUTPUT, DROP_REASONS = 16 };
 enum event { EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP };
@@ -63,11 +74,18 @@ struct fields {
 	u16 l4_src, l4_dst;
 	u8 ip_src[16];
 	u8 ip_dst[16];
-	u8 arp_sha[6];
+	union {
+		u8 arp_sha[6];
+		struct { u8 tos, ttl; u8 id[4]; } tun;	/* with tun_src and what follows: of a packet in a tunnel */
+	};
 	u16 tcp_flags;
 	u8 arp_tha[6];
-	u16 unused;
-	u8 nd_target[16];
+	u16 tun_tp_dst;
+	union {
+		u8 nd_target[16];
+		u8 tun_src[16];
+	};
+	u8 tun_dst[16];
 };
 
 #define WORDS (sizeof(struct fields) / 8)
@@ -120,6 +138,15 @@ struct cell {
 	u64 arg;
 };
 
+/* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
+struct encap {
+	u16 len, ip, udp, flags;	/* bytes; where the IP and UDP headers begin */
+	union {
+		u8 header[OUTER_MAX];
+		struct { u64 id; u8 src[16], dst[16]; u8 tos, ttl, ipv6, csum; u16 dont_fragment; } meta;
+	};
+};
+
 struct count {
 	u64 packets, bytes, used, unused;
 };
@@ -148,7 +175,7 @@ struct upcall {
 };
 
 struct config {
-	u32 upcall_ifindex, unused;
+	u32 upcall_ifindex, test_hash;
 	u64 generation;	/* user space's: the last that was given out */
 	u32 traced, test_len;
 	u32 test_ifindex, test_tpid, test_tci, unused2;
@@ -184,6 +211,9 @@ MMAPPED(rules, struct rule, 4096);
 MMAPPED(cells, struct cell, 4096);
 MMAPPED(counts, struct count, 4096);
 MMAPPED(upcalls, struct upcall, 8192);
+MMAPPED(encaps, struct encap, 4096);
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, struct encap); } outer SEC(".maps");
 MMAPPED(config, struct config, 1);
 MMAPPED(traces, struct trace, 1);
 
@@ -207,13 +237,18 @@ struct work {
 	struct __sk_buff *skb;
 	struct port *in;
 	union packed p;
-	u32 egress, parsed;
-	u32 table, stage;
-	u32 node, rule, probes;
-	u32 cell, sent, max_len;
-	u32 flow;	/* enum flow */
+	u32 table, node, rule, cell, max_len;
 	int verdict;
+	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
+	u16 probes;
+	u8 egress, parsed, stage, sent, flow;	/* enum parsed, enum flow */
+	u8 lookups, plain;	/* so many so far; the rules for tunnels have been tried */
+	u8 stale;	/* skb->protocol is not what the packet now begins with */
 };
+
+enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL };
+#define METADATA 1
+#define UNKNOWN 2
 
 /* What follows an action list. */
 enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS };

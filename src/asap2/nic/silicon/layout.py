@@ -20,6 +20,7 @@ _SPARE = 16384
 _MASKS = 65536
 """At most so many masks in all lists together."""
 _PORTS = 8192
+_TUNNELS = 65536
 
 
 def _power_of_two(number: int) -> int:
@@ -43,7 +44,7 @@ class Layout:
         self._grace = opened("grace")
         self._arrays = {
             name: opened(name)
-            for name in ("ports", "heads", "nodes", "rules", "cells", "counts", "upcalls", "config", "traces")
+            for name in ("ports", "heads", "nodes", "rules", "cells", "counts", "upcalls", "encaps", "config", "traces")
         }
         if self.keys.key_size != 8 + maps.FIELDS_SIZE or self.stats.value_size != ctypes.sizeof(maps.StatsRecord):
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
@@ -54,6 +55,7 @@ class Layout:
         self.cells = self._array("cells", maps.CellRecord)
         self.counts = self._array("counts", maps.CountRecord)
         self.upcalls = self._array("upcalls", maps.UpcallRecord)
+        self.encaps = self._array("encaps", maps.EncapRecord)
         self.traces = self._array("traces", maps.TraceRecord)
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
         self._cells: list[int] = []
@@ -111,6 +113,8 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "cells": max_rules + masks + 1024,
             "counts": rules * shards,
             "upcalls": None,
+            "encaps": min(max_rules, _TUNNELS) + 1024,
+            "outer": None,
             "config": None,
             "traces": 1024 if tracing else 1,
             "grace": None,

@@ -2,7 +2,7 @@
 /* Which rule: the exact-match cache, and behind it the search through masks. */
 #pragma once
 
-#include "parse.h"
+#include "tunnel.h"
 
 static long probe(u32 i, struct work *w)
 {
@@ -51,6 +51,7 @@ static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u64 genera
 	h += WORD(6) * 0x94d049bb133111eb + WORD(7) * 0xd6e8feb86659fd93 + WORD(8) * 0xa0761d6478bd642f;
 	h ^= h >> 33;
 	h += WORD(9) * 0xe7037ed1a0b428db + WORD(10) * 0x8ebc6af09c88c6e3 + WORD(11) * 0x589965cc75374cc3;
+	h += WORD(12) * 0xd6e8feb86659fd93 + WORD(13) * 0xc2b2ae3d27d4eb4f;
 	return mix(h + generation * 0x1d8e4e27c47d124f);
 }
 
@@ -58,17 +59,17 @@ static __always_inline int cache_holds(const struct cached *c, u64 generation, c
 {
 	u64 differ = c->generation ^ generation;
 
-	opaque(mask);	/* mask anew: twelve words kept would be stack */
+	opaque(mask);	/* mask anew: all the words kept would be stack */
 #pragma unroll
 	for (int i = 0; i < WORDS; i++)
 		differ |= c->w[i] ^ WORD(i);
 	return differ == 0;
 }
 
-/* The rule that decides in (w->table, in port), 0 when there is none. */
-static __noinline u32 lookup(struct work *w)
+/* The rule that decides in (w->table | list, in port), 0 when there is none. */
+static __noinline u32 lookup(struct work *w, u32 list)
 {
-	struct head_id id = { .table = w->table, .in_port = w->in->id };
+	struct head_id id = { .table = w->table | list, .in_port = w->in->id };
 	struct stats *s = this_stats();
 	u32 ovs = w->table >> 31, at, second, base, *found;
 	struct cached *c0 = 0, *c1 = 0;
@@ -92,7 +93,10 @@ static __noinline u32 lookup(struct work *w)
 	w->node = READ_ONCE(head->first);
 	if (!w->node)
 		goto none;
-	parse(w);
+	if (list)
+		parse_tunnel(w);
+	else
+		parse(w);
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged)
 		goto none;
@@ -140,6 +144,7 @@ decided:
 	s->hit[ovs]++;
 	return w->rule;
 none:
-	s->missed[ovs]++;
+	if (!list)
+		s->missed[ovs]++;
 	return 0;
 }

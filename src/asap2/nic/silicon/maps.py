@@ -1,27 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory that user space shares with eswitch.bpf.c: its structures, and rules to and from them."""
+"""The memory that user space shares with eswitch.bpf.c: its structures, and matches to and from them."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
 
-from asap2.nic.rules import (
-    FIELD_BITS,
-    Action,
-    Drop,
-    Goto,
-    Masked,
-    Match,
-    ModifyVlan,
-    Output,
-    Pass,
-    PopVlan,
-    PushVlan,
-    Truncate,
-    Upcall,
-)
+from asap2.nic.rules import FIELD_BITS, Masked, Match
 from asap2.nic.silicon.ports import MAX_TABLES
 
 MAX_LOOKUPS = 8
@@ -34,12 +19,16 @@ UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
 PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN = 1, 2, 4, 8, 16, 32
+PORT_WIRE, PORT_METADATA = 64, 128
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
+OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL = range(10, 14)
+LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW = range(5)
+OUTER_MAX = 96
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
-FIELDS_SIZE = 96
+FIELDS_SIZE = 112
 _PLACES: dict[str, tuple[int, int]] = {
     "eth_dst": (0, 6),
     "eth_type": (6, 2),
@@ -63,10 +52,32 @@ _PLACES: dict[str, tuple[int, int]] = {
 }
 """Offset and size of each field in ``struct fields``, big-endian."""
 
-_SHIFTS = tuple((name, 8 * (FIELDS_SIZE - at - size)) for name, (at, size) in _PLACES.items())
+_TUNNEL_PLACES: dict[str, tuple[int, int]] = {
+    "tun_tos": (64, 1),
+    "tun_ttl": (65, 1),
+    "tun_id": (66, 4),
+    "tun_tp_dst": (78, 2),
+    "tun_src": (80, 16),
+    "tun_dst": (96, 16),
+}
+"""The same of a packet in a tunnel; they lie over :data:`HIDDEN_IN_TUNNEL`."""
 
-UNSUPPORTED_FIELDS = tuple(name for name in FIELD_BITS if name not in _PLACES)
+HIDDEN_IN_TUNNEL = ("arp_sha", "arp_tha", "nd_target")
+"""What cannot be matched inside a tunnel."""
+
+_IN_TUNNEL = {name: place for name, place in _PLACES.items() if name not in HIDDEN_IN_TUNNEL} | _TUNNEL_PLACES
+_SHIFTS = {name: 8 * (FIELDS_SIZE - at - size) for name, (at, size) in (_PLACES | _TUNNEL_PLACES).items()}
+
+UNSUPPORTED_FIELDS = tuple(name for name in FIELD_BITS if name not in _SHIFTS)
 """Fields of the vocabulary that the key has no room for."""
+
+TUNNEL_LIST = 0x2000_0000
+"""Bit of a table: the list of its rules that match on a tunnel."""
+
+
+def in_tunnel(match: Match) -> bool:
+    """Whether *match* is for packets in a tunnel: it matches on one of its fields."""
+    return any(getattr(match, name).mask for name in _TUNNEL_PLACES)
 
 
 def word(number: int) -> bytes:
@@ -148,6 +159,17 @@ class CellRecord(ctypes.Structure):
     _fields_ = [("next", u32), ("op", u32), ("arg", u64)]
 
 
+class EncapRecord(ctypes.Structure):
+    """``struct encap``: outer headers (*kind* 1) or tunnel metadata (*kind* 2)."""
+
+    len: int
+    ip: int
+    udp: int
+    kind: int
+    header: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [("len", u16), ("ip", u16), ("udp", u16), ("kind", u16), ("header", ctypes.c_uint8 * OUTER_MAX)]
+
+
 class CountRecord(ctypes.Structure):
     """``struct count``: one rule's counters in one shard."""
 
@@ -205,6 +227,7 @@ class ConfigRecord(ctypes.Structure):
     """``struct config``."""
 
     upcall_ifindex: int
+    test_hash: int
     generation: int
     traced: int
     test_len: int
@@ -215,7 +238,7 @@ class ConfigRecord(ctypes.Structure):
     shards: int
     _fields_ = [
         ("upcall_ifindex", u32),
-        ("unused", u32),
+        ("test_hash", u32),
         ("generation", u64),
         ("traced", u32),
         ("test_len", u32),
@@ -265,7 +288,7 @@ class Constants(ctypes.Structure):
 def encode_match(match: Match) -> tuple[bytes, bytes]:
     """Mask and value of *match* as ``struct fields``."""
     mask = value = 0
-    for name, shift in _SHIFTS:
+    for name, shift in _SHIFTS.items():
         masked = getattr(match, name)
         if masked.mask:
             mask |= masked.mask << shift
@@ -273,10 +296,10 @@ def encode_match(match: Match) -> tuple[bytes, bytes]:
     return mask.to_bytes(FIELDS_SIZE, "big"), value.to_bytes(FIELDS_SIZE, "big")
 
 
-def decode_match(mask: bytes, value: bytes) -> Match:
-    """The inverse of :func:`encode_match`."""
+def decode_match(mask: bytes, value: bytes, *, tunnel: bool = False) -> Match:
+    """The inverse of :func:`encode_match`, of a match for packets in a *tunnel* or for others."""
     used = {}
-    for name, (at, size) in _PLACES.items():
+    for name, (at, size) in (_IN_TUNNEL if tunnel else _PLACES).items():
         bits = int.from_bytes(mask[at : at + size], "big")
         if bits:
             used[name] = Masked(int.from_bytes(value[at : at + size], "big"), bits)
@@ -284,100 +307,15 @@ def decode_match(mask: bytes, value: bytes) -> Match:
 
 
 def decode_fields(data: bytes) -> dict[str, int]:
-    """The values in a ``struct fields``, by name."""
-    return {name: int.from_bytes(data[at : at + size], "big") for name, (at, size) in _PLACES.items()}
+    """The values in a ``struct fields``, by name; those of a tunnel when there is one: it has a destination."""
+    tun_dst, size = _TUNNEL_PLACES["tun_dst"]
+    places = _IN_TUNNEL if any(data[tun_dst : tun_dst + size]) else _PLACES
+    return {name: int.from_bytes(data[at : at + size], "big") for name, (at, size) in places.items()}
 
 
 def encode_fields(values: dict[str, int]) -> bytes:
     """The inverse of :func:`decode_fields`."""
     packed = 0
-    for name, shift in _SHIFTS:
+    for name, shift in _SHIFTS.items():
         packed |= values.get(name, 0) << shift
     return packed.to_bytes(FIELDS_SIZE, "big")
-
-
-def encode_actions(actions: Sequence[Action]) -> list[tuple[int, int]]:
-    """*actions* as (op, argument); an output's argument is still the port's id."""
-    cells = []
-    for at, action in enumerate(actions):
-        match action:
-            case Output(port):
-                cells.append((OP_OUTPUT, port))
-            case PushVlan(vid, pcp, tpid):
-                cells.append((OP_PUSH_VLAN, tpid << 16 | pcp << 13 | vid))
-            case PopVlan():
-                cells.append((OP_POP_VLAN, 0))
-            case ModifyVlan(vid, pcp, tpid):
-                cells.append((OP_MODIFY_VLAN, tpid << 16 | pcp << 13 | vid))
-            case Drop():
-                cells.append((OP_DROP, 0))
-            case Goto(table):
-                cells.append((OP_GOTO, table))
-            case Upcall(cookie):
-                cells.append((OP_UPCALL, cookie))
-            case Pass():
-                cells.append((OP_PASS, 0))
-            case Truncate(length):
-                for_upcall = at + 1 < len(actions) and isinstance(actions[at + 1], Upcall)
-                cells.append((OP_TRUNCATE, for_upcall << 32 | length))
-            case _:
-                raise ValueError(f"no such action in the program: {action}")
-    return cells
-
-
-def decode_action(op: int, arg: int) -> Action:
-    """The inverse of :func:`encode_actions` for one action."""
-    tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16)
-    match op:
-        case 1:
-            return Output(arg)
-        case 2:
-            return PushVlan(*tag)
-        case 3:
-            return PopVlan()
-        case 4:
-            return ModifyVlan(*tag)
-        case 6:
-            return Goto(arg)
-        case 7:
-            return Upcall(arg)
-        case 8:
-            return Pass()
-        case 9:
-            return Truncate(arg & 0xFFFF_FFFF)
-        case _:
-            return Drop()
-
-
-def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
-    """One sentence saying why the program cannot take such a rule, or ``None``."""
-    for name in UNSUPPORTED_FIELDS:
-        if getattr(match, name).mask:
-            return f"matching on {name} is not supported"
-    if len(actions) > MAX_ACTIONS:
-        return f"{len(actions)} actions are more than the {MAX_ACTIONS} that a rule can have"
-    for at, action in enumerate(actions):
-        last = at + 1 == len(actions)
-        match action:
-            case Output() | PopVlan():
-                pass
-            case PushVlan(vid, pcp, tpid) | ModifyVlan(vid, pcp, tpid):
-                if not (0 <= vid < 4096 and 0 <= pcp < 8):
-                    return f"VLAN id {vid} with priority {pcp} is out of range"
-                if tpid not in (0x8100, 0x88A8):
-                    return f"VLAN ethertype {tpid:#06x} is not supported"
-            case Drop() | Pass() | Goto():
-                if not last:
-                    return f"{type(action).__name__.lower()} must be the last action"
-            case Upcall(cookie):
-                if cookie >> 64:
-                    return "an upcall's cookie has at most 64 bits"
-            case Truncate(length):
-                if length < 14:
-                    return "a packet cannot be cut inside its Ethernet header"
-                following = actions[at + 1] if not last else None
-                if not isinstance(following, Upcall) and not (isinstance(following, Output) and at + 2 == len(actions)):
-                    return "only the last output, or a copy for user space, can be cut short"
-            case _:
-                return f"the action {type(action).__name__} is not supported"
-    return None

@@ -4,12 +4,14 @@
 
 #include "eswitch.h"
 
+#define FARTHEST (TUNNEL_MAX + L2_WINDOW + L3_WINDOW)
+
 static __always_inline int dissect_l4(u8 *data, u8 *end, u32 l3, u32 l4, struct fields *f, u32 type)
 {
 	u8 proto = f->ip_proto;
 
 	opaque(l4);
-	if (l4 > L2_WINDOW + L3_WINDOW)
+	if (l4 > FARTHEST)
 		return 0;
 	u8 *h = data + l4;
 
@@ -53,31 +55,34 @@ static __always_inline int dissect_l4(u8 *data, u8 *end, u32 l3, u32 l4, struct 
 	return 0;
 }
 
-/* Fills `f`. 1: the linear part of the packet ended before a header did. */
-__noinline int dissect(struct __sk_buff *skb, struct fields *f)
+/* Fills `f` from the Ethernet header at `from` on. 1: the linear part of the packet ended before a header did. */
+__noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 {
 	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	u32 l3 = 14, l4, tags = 0, type;
+	u32 l3, l4, tags = 0, type;
 	u16 proto;
 
-	if (!f)
+	if (!f || from > TUNNEL_MAX)
 		return 0;
 	__builtin_memset(f, 0, sizeof(*f));
-	if (data + 14 > end)
+	u8 *eth = data + from;
+
+	if (eth + 14 > end)
 		return 1;
-	__builtin_memcpy(f->eth_dst, data, 6);
-	__builtin_memcpy(f->eth_src, data + 6, 6);
-	proto = *(u16 *)(data + 12);
-	if (skb->vlan_present) {
+	__builtin_memcpy(f->eth_dst, eth, 6);
+	__builtin_memcpy(f->eth_src, eth + 6, 6);
+	proto = *(u16 *)(eth + 12);
+	l3 = 14;
+	if (skb->vlan_present && !from) {
 		f->vlan_tci = bpf_htons((skb->vlan_tci & 0xefff) | VLAN_PRESENT);
 		f->vlan_tpid = (u16)skb->vlan_proto;
 		tags = 1;
 	}
 	if (is_vlan(proto)) {
 		f->eth_type = proto;
-		if (data + 18 > end)
+		if (eth + 18 > end)
 			return 1;
-		u16 tci = (*(u16 *)(data + 14) & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
+		u16 tci = (*(u16 *)(eth + 14) & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
 
 		if (tags) {
 			f->cvlan_tci = tci;
@@ -86,14 +91,14 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f)
 			f->vlan_tpid = proto;
 		}
 		tags++;
-		proto = *(u16 *)(data + 16);
+		proto = *(u16 *)(eth + 16);
 		l3 = 18;
 		if (tags == 1 && is_vlan(proto)) {
 			f->eth_type = proto;
-			if (data + 22 > end)
+			if (eth + 22 > end)
 				return 1;
-			f->cvlan_tci = (*(u16 *)(data + 18) & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
-			proto = *(u16 *)(data + 20);
+			f->cvlan_tci = (*(u16 *)(eth + 18) & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
+			proto = *(u16 *)(eth + 20);
 			l3 = 22;
 		}
 	}
@@ -102,8 +107,9 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f)
 		type = ETH_P_802_2;
 	f->eth_type = bpf_htons(type);
 
+	l3 += from;
 	opaque(l3);
-	if (l3 > L2_WINDOW)
+	if (l3 > TUNNEL_MAX + L2_WINDOW)
 		return 0;
 	u8 *h = data + l3;
 
@@ -182,14 +188,23 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f)
 	return 0;
 }
 
+/* The fields of the packet from the Ethernet header at `from` on. */
+__noinline int read_fields(struct __sk_buff *skb, struct fields *f, u32 from)
+{
+	u32 wanted = from + L2_WINDOW + L3_WINDOW;
+
+	if (from > TUNNEL_MAX)
+		return 0;
+	if (dissect(skb, f, from) && !bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted))
+		dissect(skb, f, from);
+	return 0;
+}
+
+/* The fields of the packet as it is, its own outermost headers. */
 static __always_inline void parse(struct work *w)
 {
-	struct __sk_buff *skb = w->skb;
-
-	if (w->parsed)
+	if (w->parsed == PARSED_PLAIN)
 		return;
-	w->parsed = 1;
-	if (dissect(skb, &w->p.f) && !bpf_skb_pull_data(skb, skb->len < L2_WINDOW + L3_WINDOW ? skb->len :
-							L2_WINDOW + L3_WINDOW))
-		dissect(skb, &w->p.f);
+	w->parsed = PARSED_PLAIN;
+	read_fields(w->skb, &w->p.f, 0);
 }

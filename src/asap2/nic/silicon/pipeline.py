@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap2.nic.rules import Action, Counters, Rule
-from asap2.nic.silicon import loader, maps
+from asap2.nic.silicon import actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists
 from asap2.nic.silicon.events import (
     Dropped,
@@ -171,7 +171,9 @@ class Pipeline:
 
     def supports(self, rule: Rule) -> str | None:
         """One sentence saying why the program cannot take *rule*, or ``None``."""
-        return maps.unsupported(rule.match, rule.actions)
+        if rule.table & maps.TUNNEL_LIST:
+            return f"table {rule.table:#x} is out of range"
+        return actioncodes.unsupported(rule.match, rule.actions)
 
     def add(self, rule: Rule) -> int:
         """Add *rule*; its handle.
@@ -188,7 +190,7 @@ class Pipeline:
             self._actions.release(actions)
             raise
         try:
-            node = self._lists.hold(rule.table, rule.in_port, rule.priority, mask)
+            node = self._lists.hold(_list(rule), rule.in_port, rule.priority, mask)
         except OSError:
             self._handles.give(handle)
             self._actions.release(actions)
@@ -271,11 +273,12 @@ class Pipeline:
             actions = layout.rules[handle].actions
             starts.append(actions)
             key = packed[8:]
+            tunnel = bool(node.head.table & maps.TUNNEL_LIST)
             rule = Rule(
-                node.head.table,
+                node.head.table & ~maps.TUNNEL_LIST,
                 node.head.in_port,
                 node.priority,
-                maps.decode_match(node.mask, key),
+                maps.decode_match(node.mask, key, tunnel=tunnel),
                 self._actions.read(actions),
             )
             self._entries[handle] = _Entry(rule, node, key, actions)
@@ -375,3 +378,8 @@ class Pipeline:
 
 def _key(node: MaskNode, value: bytes) -> bytes:
     return maps.word(node.index) + bytes(4) + value
+
+
+def _list(rule: Rule) -> int:
+    """The number of the list that a rule is in."""
+    return rule.table | (maps.TUNNEL_LIST if maps.in_tunnel(rule.match) else 0)

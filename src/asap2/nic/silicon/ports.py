@@ -72,6 +72,8 @@ class Port:
     miss_port: int = 0
     enabled: bool = True
     peer_any: bool = False
+    metadata: bool = False
+    """A tunnel device of the kernel's: what comes in carries tunnel metadata."""
 
     def __post_init__(self) -> None:
         if len(self.mac) != 6:

@@ -140,6 +140,8 @@ def _flags(port: Port) -> int:
     flags |= maps.PORT_PEER if port.deliver is Deliver.PEER else 0
     flags |= maps.PORT_INGRESS if port.deliver is Deliver.INGRESS else 0
     flags |= maps.PORT_PEER_ANY if port.peer_any else 0
+    flags |= maps.PORT_WIRE if port.kind is PortKind.UPLINK else 0
+    flags |= maps.PORT_METADATA if port.metadata else 0
     return flags
 
 
@@ -161,4 +163,5 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         miss_port if miss is Miss.REDIRECT else 0,
         bool(record.flags & maps.PORT_ENABLED),
         bool(record.flags & maps.PORT_PEER_ANY),
+        bool(record.flags & maps.PORT_METADATA),
     )

@@ -99,9 +99,7 @@ def test_an_untagged_flow_does_not_match_a_tagged_packet() -> None:
 
 def test_a_tag_is_matched_with_its_present_bit() -> None:
     inner = attribute(ovs_key.ETHERTYPE, b"\x08\0")
-    key = key_of(
-        ETHERNET, (ovs_key.ETHERTYPE, b"\x81\0"), (ovs_key.VLAN, b"\x10\x39"), (ovs_key.ENCAP, inner)
-    )
+    key = key_of(ETHERNET, (ovs_key.ETHERTYPE, b"\x81\0"), (ovs_key.VLAN, b"\x10\x39"), (ovs_key.ENCAP, inner))
     match = ovs_key.to_match(key, None)
     assert match.vlan_tci == Masked(VLAN_PRESENT | 57, 0xFFFF)
     assert match.vlan_tpid == Masked(0x8100, 0xFFFF)

@@ -44,9 +44,7 @@ def test_what_a_filter_gives_back_is_what_the_kernel_gave_back() -> None:
     for request, reply, protocol in exchanges():
         if "key_ct_state" in request:
             continue
-        expected = {
-            name: value for name, value in reply.items() if name not in ("act", "flags", "in_hw_count")
-        }
+        expected = {name: value for name, value in reply.items() if name not in ("act", "flags", "in_hw_count")}
         assert list(parse(request, protocol).dump) == list(expected.items())
         compared += 1
     assert compared >= 5
@@ -55,8 +53,8 @@ def test_what_a_filter_gives_back_is_what_the_kernel_gave_back() -> None:
 def test_actions_are_given_back_as_the_kernel_gave_them_back() -> None:
     compared = 0
     for request, reply, _ in exchanges():
-        indexes = iter(action["options"]["parms"].index for action in reply["act"].values())
-        _, listed = tc_actions.parse(request["act"], lambda _kind, _wanted, found=indexes: next(found))
+        indexes = [action["options"]["parms"].index for action in reply["act"].values()]
+        _, listed = tc_actions.parse(request["act"], lambda _kind, _wanted: indexes.pop(0))  # noqa: B023
         state = tc_actions.ActionState(Counters(), 0, 0, False, bool(request["flags"] & 1))
         mine = tc_actions.dump(listed, state, terse=False)
         for given, expected in zip(mine, reply["act"].values(), strict=True):
@@ -141,7 +139,9 @@ def test_push_and_redirect() -> None:
 
 
 def test_mirror_and_go_on_ends_in_the_stack() -> None:
-    steps = steps_of(action("mirred", parms=generic(3, eaction=2, ifindex=9)), action("vlan", parms=generic(3, v_action=1)))
+    steps = steps_of(
+        action("mirred", parms=generic(3, eaction=2, ifindex=9)), action("vlan", parms=generic(3, v_action=1))
+    )
     assert tc_actions.to_rule(steps, lambda step: step.ifindex, Pass) == (Output(9), PopVlan(), Pass())
 
 

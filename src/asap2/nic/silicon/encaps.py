@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outer headers and tunnel metadata in the program's memory.
+
+The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel is
+another builder in :data:`BUILDERS`, no other mechanism. Formats: RFC 791, 8200, 768, 7348.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from asap2.nic.rules import Encap, SetTunnel
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.indices import Indices
+from asap2.nic.silicon.layout import Layout
+
+_ETHERNET = 14
+_HEADERS, _METADATA = 1, 2
+_META = struct.Struct("=Q16s16sBBBBH")
+
+
+class Outer(NamedTuple):
+    """Headers that stand in front of a packet; where the IP and the UDP header begin, in bytes."""
+
+    header: bytes
+    ip: int
+    udp: int
+
+
+def _to_udp(encap: Encap) -> bytes:
+    """Ethernet, IP and UDP; lengths, checksums and the source port are 0."""
+    if len(encap.dst) == 4:
+        ethertype = 0x0800
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, encap.tos, 0, 0, 0, encap.ttl, 17, 0, encap.src, encap.dst)
+    else:
+        ethertype = 0x86DD
+        ip = struct.pack("!IHBB16s16s", 6 << 28 | encap.tos << 20, 0, 17, encap.ttl, encap.src, encap.dst)
+    return encap.eth_dst + encap.eth_src + struct.pack("!H", ethertype) + ip + struct.pack("!4H", 0, encap.tp_dst, 0, 0)
+
+
+def _vxlan(encap: Encap) -> bytes:
+    return struct.pack("!II", 0x0800_0000, encap.tun_id << 8)
+
+
+BUILDERS: dict[str, Callable[[Encap], bytes]] = {"vxlan": _vxlan}
+"""What follows UDP, by tunnel protocol."""
+
+
+def outer(encap: Encap) -> Outer:
+    """The headers of *encap*."""
+    udp = _ETHERNET + (20 if len(encap.dst) == 4 else 40)
+    return Outer(_to_udp(encap) + BUILDERS[encap.protocol](encap), _ETHERNET, udp)
+
+
+class Encaps:
+    """A slot for each tunnel that an action list goes into."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._slots = Indices(len(layout.encaps), "tunnels", layout.grace_period)
+
+    def take(self, action: Encap | SetTunnel) -> int:
+        """A slot that holds *action*. OSError ENOSPC."""
+        slot = self._slots.take()
+        record = self._layout.encaps[slot]
+        if isinstance(action, Encap):
+            headers = outer(action)
+            record.len, record.ip, record.udp, record.kind = len(headers.header), headers.ip, headers.udp, _HEADERS
+            data = headers.header
+        else:
+            record.len = record.ip = record.udp = 0
+            record.kind = _METADATA
+            data = _META.pack(
+                action.tun_id,
+                action.src.rjust(16, b"\0"),
+                action.dst.rjust(16, b"\0"),
+                action.tos,
+                action.ttl,
+                len(action.dst) == 16,
+                action.csum,
+                action.dont_fragment,
+            )
+        record.header[:] = data.ljust(maps.OUTER_MAX, b"\0")
+        return slot
+
+    def give(self, slot: int) -> None:
+        """Give a slot back."""
+        self._slots.give(slot)
+
+    def read(self, slot: int) -> Encap | SetTunnel:
+        """What a slot holds."""
+        record = self._layout.encaps[slot]
+        data = bytes(record.header)
+        if record.kind == _METADATA:
+            tun_id, src, dst, tos, ttl, ipv6, csum, dont_fragment = _META.unpack_from(data)
+            start = 0 if ipv6 else 12
+            return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, bool(csum), bool(dont_fragment))
+        ip, udp = data[_ETHERNET : record.udp], data[record.udp :]
+        if len(ip) == 20:
+            tos, ttl, src, dst = ip[1], ip[8], ip[12:16], ip[16:20]
+        else:
+            tos, ttl, src, dst = (ip[0] << 4 | ip[1] >> 4) & 0xFF, ip[7], ip[8:24], ip[24:40]
+        (port,) = struct.unpack_from("!H", udp, 2)
+        (vni,) = struct.unpack_from("!I", udp, 12)
+        return Encap("vxlan", vni >> 8, src, dst, tos, ttl, port, data[6:12], data[:6])
+
+    def restore(self, used: set[int]) -> None:
+        """Take over the slots that action lists name."""
+        self._slots.restore(used)

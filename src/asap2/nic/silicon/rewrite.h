@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Header rewrite: one 32-bit word of a header at a time, its checksums kept right. The specification is rewrite.py. */
+#pragma once
+
+#include "parse.h"
+
+enum layer { LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW };
+
+/* Where the headers of the packet begin; 0: not there. */
+struct places {
+	u32 l3, l4;
+	u32 type;	/* ETH_P_IP, ETH_P_IPV6 */
+	u32 proto;
+};
+
+static __always_inline void locate(struct __sk_buff *skb, struct fields *f, struct places *at)
+{
+	u32 tags = (f->vlan_tci != 0) + (f->cvlan_tci != 0);
+	u8 h[8];
+
+	if (skb->vlan_present)
+		tags--;
+	at->l3 = 14 + 4 * (tags & 3);
+	at->type = bpf_ntohs(f->eth_type);
+	at->proto = f->ip_proto;
+	at->l4 = 0;
+	if (at->type == ETH_P_IP) {
+		if (bpf_skb_load_bytes(skb, at->l3, h, 1) || (h[0] & 15) < 5 || skb->len < at->l3 + 20) {
+			at->type = 0;
+			return;
+		}
+		at->l4 = at->l3 + (h[0] & 15) * 4;
+	} else if (at->type == ETH_P_IPV6) {
+		u32 next, l4 = at->l3 + 40;
+
+		if (bpf_skb_load_bytes(skb, at->l3 + 6, h, 1) || skb->len < l4) {
+			at->type = 0;
+			return;
+		}
+		next = h[0];
+		for (int i = 0; i < EXTENSIONS; i++) {
+			if (next != 0 && next != 43 && next != 60 && next != 44)
+				break;
+			if (bpf_skb_load_bytes(skb, l4, h, 8))
+				return;
+			l4 += next == 44 ? 8 : (h[1] + 1) * 8;
+			next = h[0];
+		}
+		at->l4 = l4;
+	} else {
+		at->type = 0;
+		return;
+	}
+	if (f->ip_frag == 1)
+		at->l4 = 0;
+}
+
+static __always_inline u32 l4_checksum(const struct places *at)
+{
+	switch (at->proto) {
+	case 6:
+		return at->l4 + 16;
+	case 17:
+		return at->l4 + 6;
+	case 58:
+		return at->type == ETH_P_IPV6 ? at->l4 + 2 : 0;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * `op` holds layer and word index in its second and third octets; `arg` value and mask, as they lie in the packet, whose
+ * fields are `f`. 1: the packet has changed; -1: failed.
+ */
+__noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
+{
+	u32 layer = op >> 8 & 0xff, word = op >> 16 & 0xff, mask = arg, value = arg >> 32, old, new, offset, check = 0;
+	u64 flags = 4;
+	struct places at;
+
+	if (!f)
+		return -1;
+	locate(skb, f, &at);
+	switch (layer) {
+	case LAYER_ETH:
+		offset = 4 * word;
+		break;
+	case LAYER_ADDRESS_LOW:
+		/* The last word of the source (0) or destination (1) address of either version. */
+		if (at.type == ETH_P_IP) {
+			layer = LAYER_IPV4;
+			word = 3 + word;
+		} else {
+			layer = LAYER_IPV6;
+			word = 5 + 4 * word;
+		}
+		/* fall through */
+	case LAYER_IPV4:
+	case LAYER_IPV6:
+		if (at.type != (layer == LAYER_IPV4 ? ETH_P_IP : ETH_P_IPV6))
+			return 0;
+		offset = at.l3 + 4 * word;
+		break;
+	default:
+		if (!at.type || !at.l4 || (at.proto != 6 && at.proto != 17 && at.proto != 132))
+			return 0;
+		if (skb->len < at.l4 + (at.proto == 6 ? 20 : at.proto == 17 ? 8 : 12))
+			return 0;
+		offset = at.l4;
+		break;
+	}
+	if (bpf_skb_load_bytes(skb, offset, &old, 4))
+		return 0;
+	new = (old & ~mask) | (value & mask);
+	if (new == old)
+		return 0;
+	if (layer != LAYER_ETH && at.l4) {
+		check = l4_checksum(&at);
+		if (check && skb->len < check + 2)
+			check = 0;
+	}
+	if (layer == LAYER_IPV4) {
+		if (bpf_l3_csum_replace(skb, at.l3 + 10, old, new, 4))
+			return -1;
+		flags |= BPF_F_PSEUDO_HDR;
+		if (word < 3 || at.proto == 58)
+			check = 0;
+	} else if (layer == LAYER_IPV6) {
+		flags |= BPF_F_PSEUDO_HDR;
+		if (word < 2)
+			check = 0;
+	} else if (layer == LAYER_L4 && at.proto == 132) {
+		check = 0;
+	}
+	if (check) {
+		if (at.proto == 17)
+			flags |= BPF_F_MARK_MANGLED_0;
+		if (bpf_l4_csum_replace(skb, check, old, new, flags))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, offset, &new, 4, 0) ? -1 : 1;
+}

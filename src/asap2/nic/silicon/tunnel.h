@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Packets in tunnels: into them, out of them, and what they carry. The specification is tunnel.py. */
+#pragma once
+
+#include "parse.h"
+
+#define UDP_LEN 8
+#define VXLAN_LEN 8
+#define VXLAN_ID 0x08	/* the I flag: the network identifier is there */
+
+/*
+ * Where the packet inside a tunnel begins, 0: it is in none. Only headers without IPv4 options or IPv6 extensions, not
+ * fragmented, at most one outer tag; anything else is an ordinary packet. `f` are its outer fields.
+ */
+__noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
+{
+	u8 h[UDP_LEN + VXLAN_LEN], first = 0;
+	u32 l4, inner;
+
+	if (!f || f->ip_proto != 17 || f->l4_dst != bpf_htons(VXLAN_PORT) || f->ip_frag || f->cvlan_tci)
+		return 0;
+	l4 = f->vlan_tci && !skb->vlan_present ? 18 : 14;
+	if (f->eth_type == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, l4, &first, 1) || first != 0x45)
+			return 0;
+		l4 += 20;
+	} else {
+		if (bpf_skb_load_bytes(skb, l4 + 6, &first, 1) || first != 17)
+			return 0;
+		l4 += 40;
+	}
+	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
+		return 0;
+	inner = l4 + UDP_LEN + VXLAN_LEN;
+	if (!(h[UDP_LEN] & VXLAN_ID) || skb->len < inner + 14)
+		return 0;
+	return inner;
+}
+
+/* Whether the kernel took the packet out of a tunnel: its metadata. */
+__noinline int has_metadata(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key key;
+
+	return !bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) ||
+	       !bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
+}
+
+/* Where the packet inside begins (METADATA: the kernel took it out; 0: there is none); its outer fields are read. */
+__noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
+{
+	read_fields(skb, f, 0);
+	if (flags & PORT_METADATA)
+		return has_metadata(skb) ? METADATA : 0;
+	return tunnel_at(skb, f);
+}
+
+static __always_inline void find_tunnel(struct work *w)
+{
+	if (w->inner != UNKNOWN)
+		return;
+	w->inner = 0;
+	if (w->in->flags & PORT_METADATA) {
+		if (has_metadata(w->skb))
+			w->inner = METADATA;
+	} else if (w->in->flags & PORT_WIRE) {
+		parse(w);
+		w->inner = tunnel_at(w->skb, &w->p.f);
+	}
+}
+
+/* The tunnel's fields over those that a packet in a tunnel does not have, from its metadata. */
+__noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f)
+{
+	struct bpf_tunnel_key key = {};
+	u32 id;
+
+	if (!f)
+		return 0;
+	__builtin_memset(f->arp_sha, 0, 6);
+	__builtin_memset(f->arp_tha, 0, 6);
+	__builtin_memset(f->tun_src, 0, 16);
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		u32 src = bpf_htonl(key.remote_ipv4), dst = bpf_htonl(key.local_ipv4);
+
+		__builtin_memcpy(f->tun_src + 12, &src, 4);
+		__builtin_memcpy(f->tun_dst + 12, &dst, 4);
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(f->tun_src, key.remote_ipv6, 16);
+		__builtin_memcpy(f->tun_dst, key.local_ipv6, 16);
+	}
+	id = bpf_htonl(key.tunnel_id);
+	__builtin_memcpy(f->tun.id, &id, 4);
+	f->tun.tos = key.tunnel_tos;
+	f->tun.ttl = key.tunnel_ttl;
+	return 0;
+}
+
+/* The same from the outer headers in front of `inner`. */
+__noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner)
+{
+	u8 h[40], id[4], port[2];
+	u32 l4 = inner - UDP_LEN - VXLAN_LEN;
+
+	if (!f)
+		return 0;
+	__builtin_memset(f->arp_sha, 0, 6);
+	__builtin_memset(f->arp_tha, 0, 6);
+	__builtin_memset(f->tun_src, 0, 16);
+	if (bpf_skb_load_bytes(skb, l4 + UDP_LEN + 4, id, 4) || bpf_skb_load_bytes(skb, l4 + 2, port, 2))
+		return 0;
+	f->tun.id[0] = 0;
+	__builtin_memcpy(f->tun.id + 1, id, 3);
+	__builtin_memcpy(&f->tun_tp_dst, port, 2);
+	if (l4 <= 38) {	/* 14 or 18, then 20 or 40 */
+		if (bpf_skb_load_bytes(skb, l4 - 20, h, 20))
+			return 0;
+		f->tun.tos = h[1];
+		f->tun.ttl = h[8];
+		__builtin_memcpy(f->tun_src + 12, h + 12, 4);
+		__builtin_memcpy(f->tun_dst + 12, h + 16, 4);
+	} else {
+		if (bpf_skb_load_bytes(skb, l4 - 40, h, 40))
+			return 0;
+		f->tun.tos = h[0] << 4 | h[1] >> 4;
+		f->tun.ttl = h[7];
+		__builtin_memcpy(f->tun_src, h + 8, 16);
+		__builtin_memcpy(f->tun_dst, h + 24, 16);
+	}
+	return 0;
+}
+
+/* The fields of the packet inside (from `inner` on; METADATA: the kernel took it out), and of its tunnel. */
+__noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner)
+{
+	u32 from = inner == METADATA ? 0 : inner;
+
+	read_fields(skb, f, from);
+	if (from)
+		tunnel_headers(skb, f, from);
+	else
+		tunnel_metadata(skb, f);
+	return 0;
+}
+
+static __always_inline void parse_tunnel(struct work *w)
+{
+	if (w->parsed == PARSED_TUNNEL)
+		return;
+	w->parsed = PARSED_TUNNEL;
+	read_tunnel(w->skb, &w->p.f, w->inner);
+}
+
+/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: skb->protocol is stale; -1: failed. */
+__noinline int decapsulate(struct __sk_buff *skb, u32 inner)
+{
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u8 eth[14];
+	u16 outer_type = (u16)skb->protocol, type;
+	int stale = 0;
+
+	if (inner < 50 || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, 14))
+		return -1;
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		return -1;
+	type = *(u16 *)(eth + 12);
+	if (type == bpf_htons(ETH_P_IP))
+		flags |= outer_type == bpf_htons(ETH_P_IPV6) ? DECAP_L3_IPV4 : 0;
+	else if (type == bpf_htons(ETH_P_IPV6))
+		flags |= outer_type == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV6 : 0;
+	else
+		stale = 1;
+	if (bpf_skb_adjust_room(skb, -(s32)inner, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, eth, 14, 0) ? -1 : stale;
+}
+
+static __always_inline u16 fold(u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/* Source port of a tunnel from the hash of what is inside: udp_flow_src_port() with the default range. */
+static __always_inline u16 source_port(u32 hash)
+{
+	hash ^= hash << 16;
+	return (u16)(((u64)hash * (60999 - 32768)) >> 32) + 32768;
+}
+
+/*
+ * Into a tunnel: headers as they stand in `encaps`, with lengths, source port and checksum filled in. 1: skb->protocol
+ * is stale; -1: failed.
+ */
+__noinline int encapsulate(struct __sk_buff *skb, u32 slot)
+{
+	int stale = 0;
+	u32 zero = 0, len, l2 = 14, room, at, hash;
+	struct encap *template = bpf_map_lookup_elem(&encaps, &slot);
+	struct encap *o = bpf_map_lookup_elem(&outer, &zero);
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+		    BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
+	u16 tag[2] = {}, type;
+	u8 eth[14];
+
+	if (!template || !o || !c)
+		return -1;
+	hash = constants.tracing ? c->test_hash : bpf_get_hash_recalc(skb);
+	__builtin_memcpy(o, template, sizeof(*o));
+	if (bpf_skb_load_bytes(skb, 0, eth, 14))
+		return -1;
+	if (skb->vlan_present) {
+		tag[0] = (u16)skb->vlan_proto;
+		tag[1] = bpf_htons(skb->vlan_tci & 0xffff);
+		if (bpf_skb_vlan_pop(skb))
+			return -1;
+		l2 = 18;
+	}
+	type = *(u16 *)(eth + 12);
+	len = o->len;
+	opaque(len);
+	if (len < 50 || len > OUTER_MAX - 18)
+		return -1;
+	room = len + l2 - 14;
+	if (type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6)) {
+		flags |= o->ip + 20 == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L2(l2);
+		if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags))
+			return -1;
+	} else {
+		if (bpf_skb_change_head(skb, room, 0))
+			return -1;
+		stale = 1;
+	}
+	/* The inner Ethernet header follows the outer ones, its tag in it. */
+	__builtin_memcpy(o->header + len, eth, 12);
+	at = len + 12;
+	if (l2 == 18) {
+		__builtin_memcpy(o->header + at, tag, 4);
+		at += 4;
+	}
+	__builtin_memcpy(o->header + at, eth + 12, 2);
+	u32 ip = o->ip, udp = o->udp;
+
+	opaque(ip);
+	opaque(udp);
+	if (ip > 18 || udp > 58)
+		return -1;
+	*(u16 *)(o->header + udp) = bpf_htons(source_port(hash));
+	*(u16 *)(o->header + udp + 4) = bpf_htons(skb->len - udp);
+	if (ip + 20 == udp) {
+		u32 sum = 0;
+
+		*(u16 *)(o->header + ip + 2) = bpf_htons(skb->len - ip);
+		*(u16 *)(o->header + ip + 10) = 0;
+#pragma unroll
+		for (int i = 0; i < 10; i++)
+			sum += *(u16 *)(o->header + ip + 2 * i);
+		*(u16 *)(o->header + ip + 10) = fold(sum);
+	} else {
+		*(u16 *)(o->header + ip + 4) = bpf_htons(skb->len - ip - 40);
+	}
+	room = len + l2;
+	opaque(room);
+	if (room < 1 || room > OUTER_MAX)
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, o->header, room, 0) ? -1 : stale;
+}
+
+/* Metadata for a tunnel device of the kernel's. */
+__noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
+{
+	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
+	struct bpf_tunnel_key key = {};
+	u64 flags = 0;
+
+	if (!e)
+		return -1;
+	key.tunnel_id = e->meta.id;
+	key.tunnel_tos = e->meta.tos;
+	key.tunnel_ttl = e->meta.ttl;
+	if (!e->meta.csum)
+		flags |= BPF_F_ZERO_CSUM_TX;
+	if (e->meta.dont_fragment)
+		flags |= BPF_F_DONT_FRAGMENT;
+	if (e->meta.ipv6) {
+		__builtin_memcpy(key.remote_ipv6, e->meta.dst, 16);
+		__builtin_memcpy(key.local_ipv6, e->meta.src, 16);
+		flags |= BPF_F_TUNINFO_IPV6;
+	} else {
+		u32 dst, src;
+
+		__builtin_memcpy(&dst, e->meta.dst + 12, 4);
+		__builtin_memcpy(&src, e->meta.src + 12, 4);
+		key.remote_ipv4 = bpf_ntohl(dst);
+		key.local_ipv4 = bpf_ntohl(src);
+	}
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
+}
