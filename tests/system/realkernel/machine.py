@@ -20,7 +20,7 @@ from tests.system.realkernel import guest
 PROGRAM: Final = "linux.uml"
 MEMORY_MB: Final = 192
 _NEEDED_SHM: Final = 2 * MEMORY_MB << 20
-_CONSOLE_LINES: Final = 15
+_CONSOLE_LINES: Final = 10
 
 Message = tuple[int, int, bytes]
 """Type, flags and payload of a netlink message."""
@@ -57,7 +57,7 @@ class KernelError(RuntimeError):
 class Kernel:
     """One boot of the kernel, which does *cases*; a context manager. It runs beside this process until asked."""
 
-    def __init__(self, cases: Sequence[Case], *, time_limit: float = 60) -> None:
+    def __init__(self, cases: Sequence[Case], *, time_limit: float = 180) -> None:
         self._count = len(cases)
         self._time_limit = time_limit
         program = shutil.which(PROGRAM)
@@ -128,8 +128,9 @@ class Kernel:
         return found
 
     def _error(self, what: str) -> KernelError:
-        lines = self._console.read_text(errors="replace").strip().splitlines()
-        return KernelError("\n".join([f"{PROGRAM} {what}; its last words:", *lines[-_CONSOLE_LINES:]]))
+        lines = self._console.read_text(errors="replace").splitlines()
+        words = [line for line in lines if line.strip() and not line.startswith(" ")]  # stack traces are indented
+        return KernelError("\n".join([f"{PROGRAM} {what}; its last words:", *words[-_CONSOLE_LINES:]]))
 
 
 def run(cases: Sequence[Case]) -> list[Result]:
