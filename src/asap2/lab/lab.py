@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
-import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,20 +121,20 @@ class Lab:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Lock the directory that the lab's is in, so that one command at a time makes or takes down; no file stays.
+        """See to it that one command at a time makes this lab or takes it down.
 
-        Forked children share the lock (flock(2)): what a killed command still had at work ends before the next begins.
+        The lock is an abstract Unix socket (unix(7)) named after the lab's place, so that no file stays. Forked children
+        share it: what a killed command still had at work ends before the next begins.
         """
-        descriptor = os.open(self.root.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        parent = self.root.parent.stat()
+        name = f"\0asap2-lab {parent.st_dev}:{parent.st_ino}/{self.root.name}"
+        with socket.socket(socket.AF_UNIX) as lock:
             deadline = time.monotonic() + self.patience
-            while not _try_lock(descriptor):
+            while not _bound(lock, name):
                 if time.monotonic() > deadline:
                     raise Asap2Error("another asap2 lab command is at work; wait until it has ended")
                 time.sleep(0.01)
             yield
-        finally:
-            os.close(descriptor)
 
     def _summary(self) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -154,10 +153,12 @@ class Lab:
         return len(list(inside([identity(path) for path in (directory / "ns").iterdir()])))
 
 
-def _try_lock(descriptor: int) -> bool:
+def _bound(lock: socket.socket, name: str) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.bind(name)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
         return False
     return True
 
