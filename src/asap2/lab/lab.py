@@ -123,8 +123,8 @@ class Lab:
     def _locked(self) -> Iterator[None]:
         """See to it that one command at a time makes this lab or takes it down.
 
-        The lock is an abstract Unix socket (unix(7)) named after the lab's place, so that no file stays. Forked children
-        share it: what a killed command still had at work ends before the next begins.
+        The lock is an abstract Unix socket (unix(7)) named after the lab's place, so that no file stays. Forked
+        children share it: what a killed command still had at work ends before the next begins.
         """
         parent = self.root.parent.stat()
         name = f"\0asap2-lab {parent.st_dev}:{parent.st_ino}/{self.root.name}"
