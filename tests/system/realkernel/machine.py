@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from tests.system.realkernel import guest
 PROGRAM: Final = "linux.uml"
 MEMORY_MB: Final = 192
 _NEEDED_SHM: Final = 2 * MEMORY_MB << 20
+_PATIENCE: Final = 5.0
+"""Seconds that the kernel has to end when asked to."""
 _CONSOLE_LINES: Final = 10
 
 Message = tuple[int, int, bytes]
@@ -84,6 +87,7 @@ class Kernel:
                 env=environment,
                 start_new_session=True,
             )
+        self._pidfd = os.pidfd_open(self._process.pid)
 
     def __enter__(self) -> Kernel:
         return self
@@ -95,21 +99,25 @@ class Kernel:
 
     def close(self) -> None:
         """End the kernel and remove its files."""
-        if self._process.poll() is None:
+        if not self._ended(0):
             self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
+            self._ended(_PATIENCE)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its helpers, which outlive it when it is killed
-        self._process.wait()
+        self._process.wait()  # only now may another process have its number
+        os.close(self._pidfd)
         self._directory.cleanup()
+
+    def _ended(self, seconds: float) -> bool:
+        """Whether the process ends within so many seconds."""
+        waiting = select.poll()
+        waiting.register(self._pidfd, select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
 
     def results(self) -> list[Result]:
         """Wait for the end of the cases. :class:`KernelError` says in one sentence what went wrong."""
-        try:
-            self._process.wait(self._time_limit)
-        except subprocess.TimeoutExpired:
-            raise self._error(f"did not finish {self._count} cases in {self._time_limit:.0f} s") from None
+        if not self._ended(self._time_limit):
+            raise self._error(f"did not finish {self._count} cases in {self._time_limit:.0f} s")
         found: list[Result] = []
         results = Path(self._directory.name) / "results"
         if not results.exists():
