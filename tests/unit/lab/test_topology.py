@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -208,3 +210,14 @@ LINES = st.sampled_from(TABLES) | PAIRS.map(lambda pair: f"{pair[0]} = {json.dum
 def test_no_file_does_more_than_be_refused(lines: list[str]) -> None:
     with contextlib.suppress(TopologyError):
         assert isinstance(parse("\n".join(lines)), Topology)
+
+
+def test_the_examples_of_the_documentation_are_right() -> None:
+    documentation = Path(__file__).parents[3] / "docs/lab.md"
+    examples = re.findall(r"```toml\n(.*?)```", documentation.read_text(), re.DOTALL)
+    assert [len(parse(example).nodes) for example in examples] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["two-nodes", "one-node", "bench"])
+def test_the_topologies_that_come_with_it_are_right(name: str) -> None:
+    assert parse(resources.files("asap2.lab").joinpath(f"topologies/{name}.toml").read_text()).guests
