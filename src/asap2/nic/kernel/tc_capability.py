@@ -9,7 +9,7 @@ it gives an error without a text, so does this.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from asap2.netlink.wire import NetlinkError
@@ -47,24 +47,23 @@ _REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a filter is to be: on the representor of a VF, or (``uplink``) on the PF's netdev, which stands for the
-    wire; ``ifindex`` is the device's. ``wire`` is the uplink's and ``pushed`` are the VLANs that rules from the same VF
-    to the wire push already, 0 for one that pushes none: needed where the model's ``vlan_depth`` is 0."""
+    wire; ``ifindex`` is the device's. ``wire`` is the uplink's, and ``pushed`` tells which VLAN rules from the same VF to
+    the wire push already (0: they push none, None: there are none); needed where the model's ``vlan_depth`` is 0."""
 
     uplink: bool
     ifindex: int
     chain: int = 0
     wire: int = 0
-    pushed: frozenset[int] = frozenset()
+    pushed: Callable[[], int | None] = lambda: None
 
 
-def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> frozenset[int]:
-    """The VLANs that action lists push which send to *wire* first, 0 for one that pushes none."""
-    found = set()
+def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> int | None:
+    """The VLAN that the first action list pushes which sends to *wire* first, 0 if it pushes none."""
     for steps in others:
-        outputs = [step.ifindex for step in steps if isinstance(step, Mirred)]
-        if outputs[:1] == [wire]:
-            found.add(next((step.vid for step in steps if isinstance(step, PushVlan)), 0))
-    return frozenset(found)
+        output = next((step.ifindex for step in steps if isinstance(step, Mirred)), None)
+        if output == wire:
+            return next((step.vid for step in steps if isinstance(step, PushVlan)), 0)
+    return None
 
 
 def refuse(text: str = "", number: int = errno.EOPNOTSUPP) -> NetlinkError:
@@ -89,7 +88,7 @@ def _check_match(model: Model, match: Match) -> None:
     arp = match.eth_type.value in _ARP
     if any(getattr(match, name).mask for name in (*_UNKNOWN, *(_NETWORK if arp else ()))):
         raise refuse("Unsupported key")
-    if match.cvlan_tci.mask and not model.match_cvlan:
+    if match.cvlan_tci.value and not model.match_cvlan:
         raise refuse("Matching on CVLAN is not supported")
     if match.ip_frag.mask & Frag.FIRST:
         raise refuse()
@@ -241,5 +240,5 @@ class _Actions:
         to_wire = first == self.place.wire
         if (self.vlans and first is None) or (self.push is not None and self.place.uplink) or (self.pop and to_wire):
             raise refuse()
-        if to_wire and not self.place.uplink and self.place.pushed - {self.push or 0}:
+        if to_wire and not self.place.uplink and self.place.pushed() not in (None, self.push or 0):
             raise refuse()

@@ -88,8 +88,9 @@ class Offloader:
         if nic.model.vlan_depth:
             return tc_capability.Place(uplink, ifindex, chain)
         wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
-        pushed = tc_capability.pushed(wire, () if uplink else self.others(ifindex))
-        return tc_capability.Place(uplink, ifindex, chain, wire, pushed)
+        return tc_capability.Place(
+            uplink, ifindex, chain, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
+        )
 
     def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> tuple[NetDev, Match]:
         """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it, and the whole match."""
