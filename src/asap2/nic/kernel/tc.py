@@ -307,6 +307,8 @@ class TcFace:
     def _dump(self, block: Block, only: int | None, terse: bool) -> Iterator[Message]:
         for chain, proto in list(block.protos(only)):
             yield self._filter_message(RTM_NEWTFILTER, block, chain, proto, None, Counters(), 0)
+            if terse and proto.kind == "matchall":  # it has no terse form (tcf_fill_node)
+                continue
             filters = [proto.filters[handle] for handle in sorted(proto.filters)]
             for one, counters in zip(filters, self._filters.counters(filters), strict=True):
                 yield self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, 0, terse=terse)
@@ -362,12 +364,12 @@ class TcFace:
                 self._filters.remove_proto(block, chain, proto)
             block.chains.pop(chain, None)
             return None
-        return [self._chain_message(block, chain)]
+        return [self._chain_message(block, chain, RTM_GETCHAIN)]  # so tc_chain_notify() has it
 
     @staticmethod
-    def _chain_message(block: Block, chain: int) -> Message:
-        parent = PARENT_EGRESS if block.egress else PARENT_INGRESS
-        return Message(RTM_NEWCHAIN, tables.TC.encode(tables.Tcmsg(0, block.ifindex, 0, parent, 0), {"chain": chain}))
+    def _chain_message(block: Block, chain: int, kind: int = RTM_NEWCHAIN) -> Message:
+        header = tables.Tcmsg(0, block.ifindex, 0, HANDLE_INGRESS, 0)  # either block's parent is the qdisc here
+        return Message(kind, tables.TC.encode(header, {"chain": chain}))
 
     @staticmethod
     def _action(request: Request) -> Answer:
