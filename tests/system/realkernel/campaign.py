@@ -15,6 +15,7 @@ from tests.system.realkernel.views import SetAsideError
 
 BATCH = 2000
 """Cases in one boot of the kernel."""
+_NAMED = 10
 _SHOWN = 3
 """Differing cases that are made small."""
 
@@ -38,7 +39,9 @@ class Tally:
         return (
             f"{self.cases} cases: {self.requests} requests, {self.refused} of them refused; {self.frames} frames in, "
             f"{self.matched} of them matched; {self.out} frames out. "
-            f"Set aside: {aside}. Differing: {len(self.differing)}."
+            f"Set aside: {aside}. Differing: {len(self.differing)}"
+            + "".join(f", {number}" for number, _, _ in self.differing[:_NAMED])
+            + "."
         )
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from itertools import islice
 from random import Random
 
+from asap2.netlink.tables.actions import Bitfield32
+from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from tests.system.realkernel import flows, frames, rewrites
 from tests.system.realkernel.actions import actions
 from tests.system.realkernel.machine import Ask, Step, send
@@ -38,8 +40,22 @@ def case(random: Random) -> list[Step]:
         if random.random() < 0.3:
             steps.append(_change(scene, random.choice(added)))
         steps += [send(random.choice(ports), *random.choice(seen)) for _ in range(random.randint(1, 8))]
+    if random.random() < 0.3:
+        steps += _questions(random, random.choice(added), random.choice(ports))
     steps += [flows.dump(port) for port in ports]
     return steps + [flows.remove_qdisc(port) for port in ports]
+
+
+def _questions(random: Random, request: Ask, port: int) -> list[Step]:
+    """What programs ask beside dumps, and what they do with chains."""
+    asked: list[Step] = [
+        flows.get(request, random.choice((0, 1, 2, 9))),
+        flows.dump(port, dump_flags=Bitfield32(1, 1)),
+        flows.dump(port, chain=random.choice((0, 1, 7, 9))),
+        flows.chain(random.choice((RTM_NEWCHAIN, RTM_DELCHAIN, RTM_GETCHAIN)), port, random.choice((0, 1, 7, 9))),
+        flows.chain(RTM_GETCHAIN, port, random.choice((0, 1, 7, 9))),
+    ]
+    return random.sample(asked, random.randint(1, 3))
 
 
 def _change(scene: flows.Scene, request: Ask) -> Step:

@@ -19,6 +19,9 @@ _NAMES = {
     tc.RTM_NEWTFILTER: "add filter",
     tc.RTM_DELTFILTER: "delete filter",
     tc.RTM_GETTFILTER: "get filters",
+    tc.RTM_NEWCHAIN: "add chain",
+    tc.RTM_DELCHAIN: "delete chain",
+    tc.RTM_GETCHAIN: "get chain",
 }
 
 
@@ -40,6 +43,8 @@ def describe(case: Case, ours: Outcome, result: Result) -> Iterator[str]:
 def _request(step: Ask) -> str:
     header, attrs = tc.TC.decode(step[3])
     words = [_NAMES.get(step[1], str(step[1])), f"of port {header.ifindex - guest.NEAR}"]
+    if step[1] in (tc.RTM_NEWCHAIN, tc.RTM_DELCHAIN, tc.RTM_GETCHAIN):
+        words.append(str(attrs.get("chain")))
     if header.info and header.prio:
         words.append(f"chain {attrs.get('chain', 0)} prio {header.prio} protocol {header.protocol:#06x}")
         words.append(attrs.get("kind", ""))

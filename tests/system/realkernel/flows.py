@@ -31,10 +31,23 @@ def remove_qdisc(port: int) -> Ask:
     return ask(tc.RTM_DELQDISC, 0, tc.TC.encode(header, {"kind": "clsact"}))
 
 
-def dump(port: int) -> Ask:
-    """All filters of *port*."""
+def dump(port: int, **attrs: Any) -> Ask:
+    """All filters of *port*; *attrs* may say of which chain, and tersely."""
     header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, 0)
-    return ask(tc.RTM_GETTFILTER, NLM_F_DUMP, tc.TC.encode(header, {}))
+    return ask(tc.RTM_GETTFILTER, NLM_F_DUMP, tc.TC.encode(header, attrs))
+
+
+def get(request: Ask, handle: int) -> Ask:
+    """The filter *handle* of the priority that *request* adds to."""
+    header, attrs = tc.TC.decode(request[3])
+    kept = {name: attrs[name] for name in ("kind", "chain") if name in attrs}
+    return ask(tc.RTM_GETTFILTER, 0, tc.TC.encode(header._replace(handle=handle), kept))
+
+
+def chain(kind: int, port: int, number: int) -> Ask:
+    """RTM_NEWCHAIN, RTM_DELCHAIN or RTM_GETCHAIN of *port*'s chain *number*."""
+    header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, 0)
+    return ask(kind, NLM_F_CREATE * (kind == tc.RTM_NEWCHAIN), tc.TC.encode(header, {"chain": number}))
 
 
 def remove(request: Ask, handle: int = 0) -> Ask:

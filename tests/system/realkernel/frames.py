@@ -12,6 +12,8 @@ MACS = tuple(bytes.fromhex(mac) for mac in ("020000000001", "0200000000ff", "fff
 IPV4 = tuple(bytes(address) for address in ((10, 0, 0, 1), (10, 0, 0, 2), (192, 168, 255, 7)))
 IPV6 = tuple(bytes.fromhex(address) for address in ("fd00" + "0" * 27 + "1", "fe80" + "0" * 27 + "2", "ff" * 16))
 TPIDS = (0x8100, 0x88A8)
+_ENTERED = tuple(bytes.fromhex(ethertype) for ethertype in ("8864", "88fb", "892f", "4305"))
+"""PPPoE, PRP, HSR and B.A.T.M.A.N. headers: the kernel's flow dissector looks behind them, the eSwitch does not."""
 _PORTS = (0, 1, 80, 4789, 53, 0xFFFF)
 _EXTENSIONS = (0, 43, 60)
 
@@ -23,6 +25,8 @@ def frame(random: Random, *, damaged: bool = True) -> bytes:
     (skb_vlan_untag()), so there is none here, however many tags are taken off.
     """
     made = _frame(random, damaged=damaged)
+    while any(made[at : at + 2] in _ENTERED for at in (12, 16, 20, 24)):
+        made = _frame(random, damaged=damaged)
     if made[12:14] in (b"\x81\x00", b"\x88\xa8"):
         return made.ljust(32, b"\0")
     return made
