@@ -47,8 +47,11 @@ _REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a filter is to be: on the representor of a VF, or (``uplink``) on the PF's netdev, which stands for the
-    wire; ``ifindex`` is the device's. ``wire`` is the uplink's, and ``pushed`` tells which VLAN rules from the same VF to
-    the wire push already (0: they push none, None: there are none); needed where the model's ``vlan_depth`` is 0."""
+    wire; ``ifindex`` is the device's.
+
+    ``wire`` is the uplink's, and ``pushed`` tells which VLAN rules from the same VF to the wire push already (0: they
+    push none, None: there are none). They count where the model's ``vlan_depth`` is 0.
+    """
 
     uplink: bool
     ifindex: int
