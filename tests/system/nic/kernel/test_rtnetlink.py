@@ -81,7 +81,7 @@ def test_statistics_of_vfs_are_asked_for_by_name(four: Node) -> None:
     [
         (f"{PF} vf 4 mac 02:00:00:00:00:01", "Invalid argument"),
         (f"{PF} vf 1 mac 01:00:00:00:00:01", "Invalid argument"),
-        (f"{PF} vf 1 vlan 5 qos 9", "Invalid argument"),
+        (f"{PF} vf 1 vlan 5 qos 9", "Operation not supported"),
         (f"{PF} vf 1 vlan 5 proto 802.1ad", "Protocol not supported"),
         (f"{PF} vf 1 query_rss on", "Operation not supported"),
         (f"{PF} vf 1 node_guid 00:11:22:33:44:55:66:77", "Operation not supported"),
