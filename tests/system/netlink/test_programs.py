@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,10 +192,13 @@ def test_by_ld_so_preload_every_dynamic_program_is_served(redirected: Redirected
     top = redirected.directory
     for name in ("upper", "work"):
         (top / name).mkdir()
+    # In some chroots / itself is closed to other users, who can then start no program at all.
+    closed = not Path("/").stat().st_mode & stat.S_IXOTH
+    as_nobody = "" if closed else "setpriv --reuid=65534 --clear-groups --regid=65534 sh -c true && "
     script = (
         f"mount -t overlay overlay -o lowerdir=/etc,upperdir={top}/upper,workdir={top}/work /etc && "
         f"echo {redirected.library} > /etc/ld.so.preload && tc filter show dev lo ingress && ip link show lo && "
-        f"setpriv --reuid=65534 --clear-groups --regid=65534 sh -c true && devlink dev && ethtool -i v0"
+        f"{as_nobody}devlink dev && ethtool -i v0"
     )
     redirected.stop_server()
     redirected.start_server(1)
