@@ -44,6 +44,11 @@ class NetDev:
         return f"p{self.pf.index}" if self.role is Role.PF else None
 
     @property
+    def port_speed(self) -> int | None:
+        """Mbit/s that a PF or VF says it has while it has a link; None for others, which the kernel answers for."""
+        return self.nic.model.port_speed if self.nic is not None and self.role in (Role.PF, Role.VF) else None
+
+    @property
     def offload_key(self) -> str:
         """The key of :attr:`asap2.nic.device.Pf.hw_tc_offload` for this device."""
         return "uplink" if self.role is Role.PF else f"rep{self.vf.index if self.vf else ''}"

@@ -69,6 +69,10 @@ def test_a_model_says_what_it_is(lab: Bench, name: str, chip: str) -> None:
     assert f"[PN] Part number: {model.part_number}" in data
     assert f"Product Name: {model.product}" in data
     assert f"firmware-version: {model.firmware} ({model.board_id})" in lab.ok(node, f"ethtool -i {PF}")
+    lab.ok(node, f"ip link set {PF} up")
+    cabled = name != CX6
+    assert f"Speed: {f'{model.port_speed}Mb/s' if cabled else 'Unknown!'}" in lab.ok(node, f"ethtool {PF}")
+    assert lab.ok(node, f"cat /sys/class/net/{PF}/speed") == f"{model.port_speed if cabled else -1}\n"
     info = lab.ok(node, f"devlink dev info pci/{PCI}")
     assert f"fw.psid {model.board_id}" in info
     assert f"fw.version {model.firmware}" in info

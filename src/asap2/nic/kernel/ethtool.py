@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ethtool: the feature hw-tc-offload of the eSwitch's netdevs, and who drives a netdev.
+"""ethtool: the feature hw-tc-offload of the eSwitch's netdevs, the port's speed, and who drives a netdev.
 
-Features come by generic netlink; all but hw-tc-offload are the kernel's own. Driver information and the permanent
-address come by ioctl(SIOCETHTOOL).
+Features and speed come by generic netlink; all but hw-tc-offload and the speed are the kernel's own. Driver information
+and the permanent address come by ioctl(SIOCETHTOOL).
 
 Sources: net/ethtool/{features,bitset,ioctl}.c, drivers/net/ethernet/mellanox/mlx5/core/{en_ethtool,en_rep}.c of Linux
 6.x, include/uapi/linux/ethtool.h.
@@ -39,9 +39,14 @@ from asap2.netlink.tables.ethtool import (
     ETHTOOL_MSG_FEATURES_NTF,
     ETHTOOL_MSG_FEATURES_SET,
     ETHTOOL_MSG_FEATURES_SET_REPLY,
+    ETHTOOL_MSG_LINKMODES_GET,
+    ETHTOOL_MSG_LINKMODES_GET_REPLY,
+    ETHTOOL_MSG_LINKSTATE_GET,
     ETHTOOL_MSG_STRSET_GET,
     FEATURES,
     FEATURES_ATTRS,
+    LINKMODES,
+    LINKSTATE,
     STRSET,
     set_bits,
 )
@@ -55,6 +60,7 @@ FAMILY_ID = 0x7020
 """Where the kernel has no such family."""
 HW_TC_OFFLOAD: Final = "hw-tc-offload"
 ETH_SS_STATS = 1
+DUPLEX_FULL, DUPLEX_UNKNOWN, SPEED_UNKNOWN = 1, 0xFF, 0xFFFF_FFFF
 ETHTOOL_GPERMADDR = 0x20
 
 _DRVINFO = struct.Struct("=I32s32s32s32s32s12x5I")
@@ -85,6 +91,7 @@ class EthtoolFace:
             handlers={
                 ETHTOOL_MSG_FEATURES_GET: self.features_get,
                 ETHTOOL_MSG_FEATURES_SET: self.features_set,
+                ETHTOOL_MSG_LINKMODES_GET: self.linkmodes_get,
             },
             real=True,
         )
@@ -198,6 +205,25 @@ class EthtoolFace:
         if value or not bitset.get("nomask"):
             others.append(ours)
         bitset["bits"]["bit"] = sorted(others, key=lambda bit: bit["index"])
+
+    # ---- link modes
+
+    def linkmodes_get(self, request: Request, _header: GenlHeader) -> Answer:
+        """ETHTOOL_MSG_LINKMODES_GET: the kernel's answer with the port's speed."""
+        if not self._family.real:
+            return PASS
+        return Proxy(lambda message: [self._with_speed(message, request.client.netns)])
+
+    def _with_speed(self, message: NlMsg, netns: Netns) -> Message:
+        header, attrs = LINKMODES.decode(message.payload)
+        index = attrs.get("header", {}).get("dev_index")
+        device = self.netdevs.by_ifindex(index, netns.cookie) if index else None
+        if header.cmd != ETHTOOL_MSG_LINKMODES_GET_REPLY or device is None or device.port_speed is None:
+            return Message(message.type, message.payload)
+        asked = LINKSTATE.encode(GenlHdr(ETHTOOL_MSG_LINKSTATE_GET), {"header": {"dev_index": index}})
+        link = LINKSTATE.decode(self._ask(netns, asked))[1].get("link")
+        attrs["speed"], attrs["duplex"] = (device.port_speed, DUPLEX_FULL) if link else (SPEED_UNKNOWN, DUPLEX_UNKNOWN)
+        return Message(message.type, LINKMODES.encode(header, attrs))
 
     # ---- asking the kernel
 

@@ -334,6 +334,13 @@ class _Builder:
         own.entries["dev_port"] = _constant("0\n")
         own.entries["phys_port_name"] = Attribute(lambda: _given(device.phys_port_name))
         own.entries["phys_switch_id"] = Attribute(lambda: _given(_switch_id(device)))
+        if device.port_speed is not None:
+            own.entries["speed"] = Attribute(lambda: self._speed(device))
+
+    def _speed(self, device: NetDev) -> str:
+        """The port's speed, -1 without a link; EINVAL while the netdev is down (net/core/net-sysfs.c, speed_show)."""
+        carrier = (self.real / VIRTUAL_NET / device.name / "carrier").read_text()
+        return f"{device.port_speed if carrier.strip() == '1' else -1}\n"
 
     # ---- module
 
