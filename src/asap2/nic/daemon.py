@@ -56,7 +56,7 @@ class Daemon:
         nics = [Nic.configured(entry) for entry in config["nics"]]
         self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir))
         self.driver = Driver(nics, self.netdevs)
-        self.netdevs.on_lost = self._lost
+        self.netdevs.on_return = self._returned
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
         self.routes = Routes()
         tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
@@ -104,8 +104,7 @@ class Daemon:
         placed = (one.hardware for _, _, _, one in self.filters.all())
         return sum(place is not None and place.nic is nic and place.pf is pf for place in placed)
 
-    def _lost(self, nic: Nic, pf: Pf, vf: Any) -> None:
-        self.netdevs.create_vf(nic, pf, vf)
+    def _returned(self) -> None:
         self.driver.generation += 1
 
     def _attribute_written(self) -> None:

@@ -91,7 +91,8 @@ class VethNetDevs:
         self.internal: dict[int, str] = {}
         """Internal ports of the datapath: ifindex to far end."""
         self.rules_offloaded: Callable[[Nic, Pf], int] = lambda _nic, _pf: 0
-        self.on_lost: Callable[[Nic, Pf, Vf], None] = lambda _nic, _pf, _vf: None
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when a netdev has come back whose network namespace went."""
         self.namespace: Callable[[int], int | None] = lambda _cookie: None
         """Gives a descriptor of the network namespace with this cookie, while a request from it is served."""
         self.unsettled = False
@@ -137,19 +138,28 @@ class VethNetDevs:
         return changed
 
     def settle(self) -> None:
-        """After a change: bring back VFs whose namespace went, follow MACs and link states."""
+        """After a change: bring back functions whose namespace went, follow MACs and link states."""
         self.unsettled = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wakeup)
         for silicon in self.silicon.values():
             silicon.refresh()
             for pf in silicon.nic.pfs:
-                for vf in pf.vfs:
-                    if vf.bound and f"pf{pf.index}vf{vf.index}" not in silicon.far:
-                        log.info("VF %s lost its network namespace; it comes back to the node", vf.bdf)
-                        self.on_lost(silicon.nic, pf, vf)
+                self._bring_back(silicon, pf)
                 if pf.bound:
                     self._program(silicon, pf)
+
+    def _bring_back(self, silicon: Silicon, pf: Pf) -> None:
+        """A function whose network namespace went comes back to the node (default_device_exit_net)."""
+        lost = [vf for vf in pf.vfs if vf.bound and eswitch.vf_name(pf, vf) not in silicon.far]
+        for vf in lost:
+            log.info("VF %s lost its network namespace; it comes back to the node", vf.bdf)
+            self.create_vf(silicon.nic, pf, vf)
+        if gone := pf.bound and eswitch.pf_name(pf) not in silicon.far:
+            log.info("PF %s lost its network namespace; it comes back to the node", pf.bdf)
+            self.create_pf(silicon.nic, pf)
+        if lost or gone:
+            self.on_return()
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""
@@ -213,10 +223,8 @@ class VethNetDevs:
         return None
 
     def _node_nsid(self, silicon: Silicon) -> int | None:
-        for pf in silicon.nic.pfs:
-            if far := silicon.far.get(f"pf{pf.index}"):
-                return far.nsid
-        return None
+        """The id that the node's network namespace has in the silicon's."""
+        return silicon.reader.nsid(self.node_fd)
 
     def _read(self) -> list[NetDev]:
         found = []

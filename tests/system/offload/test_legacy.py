@@ -168,7 +168,7 @@ def test_each_port_of_a_nic_is_an_eswitch_of_its_own(lab: Bench) -> None:
     lab.ok("hv2", "ip link set enp3s0f1 vf 0 state auto")
 
 
-def test_counters_are_of_the_wires_frames(lab: Bench) -> None:
+def test_a_vfs_counters_are_of_what_it_sent_and_received(lab: Bench) -> None:
     come_to_reach(lab, "a", "b")
     before = counters(lab, 0)
     lab.ping("a", ADDRESS["b"], 5)
@@ -380,6 +380,18 @@ def test_traffic_goes_on_while_the_daemon_is_dead_and_the_next_one_takes_over(la
     lab.ping("a", ADDRESS["b"])
     lab.ok("hv1", f"ip link set {PF} vf 0 vlan 58")
     assert not reaches(lab, "a", "b")
+
+
+def test_a_pf_in_another_namespace_still_is_the_nics(lab: Bench) -> None:
+    lab.ok("hv2", "ip netns add holder && ip link set enp3s0f1 netns holder")
+    try:
+        lab.ok("hv2", "ip netns exec holder ip link set enp3s0f1 up")
+        come_to_reach(lab, "a", "d")
+        assert f"{PF}v1" in lab.ok("hv2", "ls /sys/class/net")
+    finally:
+        lab.ok("hv2", "ip netns del holder")
+    until(lambda: "enp3s0f1\n" in lab.ok("hv2", "ls /sys/class/net"))
+    assert "vf 0 " in lab.ok("hv2", "ip link show enp3s0f1")
 
 
 def test_a_vf_in_a_nested_namespace_is_told_from_others_with_its_number(lab: Bench) -> None:
