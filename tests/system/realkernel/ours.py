@@ -38,11 +38,25 @@ _CLIENT = Client(NETLINK_ROUTE, 1, Netns(_COOKIE, -1), ext_ack=True)
 Reply = NetlinkError | list[Message]
 
 
-class _Pipeline:
-    """The reference eSwitch as the pipeline of a node: same calls, one port for each device."""
+class _Switch(ReferenceSwitch):
+    """The reference eSwitch; with a *view*, it looks for rules as the kernel does."""
 
-    def __init__(self) -> None:
-        self.switch = ReferenceSwitch()
+    view: views.View | None = None
+
+    def _lookup(self, *where: Any) -> Any:
+        if self.view is None:
+            return super()._lookup(*where)
+        with self.view.looking():
+            return super()._lookup(*where)
+
+
+class _Pipeline:
+    """The reference eSwitch as the pipeline of a node: same calls, one port for each device. With *allowances*, what
+    :mod:`tests.system.realkernel.views` tells of the kernel is allowed for."""
+
+    def __init__(self, allowances: bool) -> None:
+        self.allowances = allowances
+        self.switch = _Switch()
         self.more: Counter[int] = Counter()
         """Octets that the kernel counts for a rule more than we do, see :func:`_octets_more`."""
         for port in range(guest.PORTS):
@@ -53,7 +67,7 @@ class _Pipeline:
         return None
 
     def add(self, rule: Rule) -> int:
-        return self.switch.add(replace(rule, match=views.tags(rule.match)))
+        return self.switch.add(replace(rule, match=views.tags(rule.match)) if self.allowances else rule)
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         self.switch.replace(handle, actions)
@@ -169,9 +183,9 @@ class Outcome:
     matched: int = 0
 
 
-def run(case: Case) -> Outcome:
-    """What our side does with *case*."""
-    pipeline = _Pipeline()
+def run(case: Case, *, allowances: bool = True) -> Outcome:
+    """What our side does with *case*; with *allowances*, where it differs from the kernel on purpose, as the kernel."""
+    pipeline = _Pipeline(allowances)
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
     offloader = Offloader(cast(NetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
@@ -196,10 +210,12 @@ def _ask(handlers: _Handlers, kind: int, flags: int, payload: bytes) -> Reply:
 
 def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outcome) -> None:
     segments = -(-_tcp_payload(frame) // mss) if mss else 1
-    with views.kernels() as looked_at:
+    view = views.View()
+    pipeline.switch.view = view if pipeline.allowances else None
+    with view.followed():
         events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
     matched = [event.handle for event in events if isinstance(event, Matched)]
-    for handle, seen in zip(matched, looked_at, strict=False):  # only the last look can have found nothing
+    for handle, seen in zip(matched, view.looked_at, strict=False):  # only the last look can have found nothing
         pipeline.more[handle] += _octets_more(frame, seen, segments)
     outcome.frames += 1
     outcome.matched += bool(matched)

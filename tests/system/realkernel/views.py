@@ -32,49 +32,53 @@ class SetAsideError(Exception):
     """A case that is not compared, and why."""
 
 
-@contextlib.contextmanager
-def kernels() -> Iterator[list[bytes]]:
-    """In the block, for one packet, the reference eSwitch sees what the kernel sees, however far behind a header is.
-
-    Gives the frames that it looks at.
+class View:
+    """What the kernel sees of one packet, while the reference eSwitch deals with it.
 
     A tag that is pushed on another displaces the kernel's network header: the other is then in front of it, with its
     TPID known but what follows it not looked at (skb_vlan_push(), act_vlan.c). The dissector takes what is behind all
     tags for that tag's contents. So in the kernel a rule does not find the inner tag after such a push. Here does it.
     """
-    look, push, pop, modify = packet.parse, packet.push_vlan, packet.pop_vlan, packet.modify_vlan
-    hidden = 0
-    looked_at: list[bytes] = []
 
-    def push_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
-        nonlocal hidden
-        hidden += 4 * packet.tagged(frame)
-        return push(frame, tpid, tci)
+    def __init__(self) -> None:
+        self.looked_at: list[bytes] = []
+        """The frames that rules were looked for, in order."""
+        self._hidden = 0
 
-    def pop_vlan(frame: bytes) -> bytes:
-        nonlocal hidden
-        hidden = max(0, hidden - 4)
-        return pop(frame)
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """In the block, tags that come and go are taken notice of."""
+        push, pop, modify = packet.push_vlan, packet.pop_vlan, packet.modify_vlan
 
-    def modify_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
-        nonlocal hidden
-        before = hidden
-        modified = modify(frame, tpid, tci)
-        hidden = before
-        return modified
+        def push_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
+            self._hidden += 4 * packet.tagged(frame)
+            return push(frame, tpid, tci)
 
-    def parse_rest(frame: bytes) -> Fields:
-        looked_at.append(frame)
-        return parse(frame[:18] + frame[18 + hidden :], look)
+        def pop_vlan(frame: bytes) -> bytes:
+            self._hidden = max(0, self._hidden - 4)
+            return pop(frame)
 
-    changed: dict[str, Any] = {
-        "parse": parse_rest,
-        "push_vlan": push_vlan,
-        "pop_vlan": pop_vlan,
-        "modify_vlan": modify_vlan,
-    }
-    with mock.patch.dict(vars(packet), changed, L3_WINDOW=1 << 16):
-        yield looked_at
+        def modify_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
+            before = self._hidden
+            modified = modify(frame, tpid, tci)
+            self._hidden = before
+            return modified
+
+        changed: dict[str, Any] = {"push_vlan": push_vlan, "pop_vlan": pop_vlan, "modify_vlan": modify_vlan}
+        with mock.patch.dict(vars(packet), changed):
+            yield
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """In the block, a rule is looked for: frames are seen as by the kernel, however far behind a header is."""
+        look = packet.parse
+
+        def parse_rest(frame: bytes) -> Fields:
+            self.looked_at.append(frame)
+            return parse(frame[:18] + frame[18 + self._hidden :], look)
+
+        with mock.patch.dict(vars(packet), parse=parse_rest, L3_WINDOW=1 << 16):
+            yield
 
 
 def parse(frame: bytes, look: _Look) -> Fields:
