@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from random import SystemRandom
@@ -18,6 +19,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case (default: %(default)s)")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the kernel, remove its files
     began = time.monotonic()
 
     def progress(tally: Tally) -> None:
