@@ -362,7 +362,7 @@ next_stage:
 		w->table = in->tables[stage & (TABLES - 1)] | chain;
 		return 0;
 	}
-	w->verdict = w->flow == FLOW_PASS ? pass(w) : missed(w);
+	w->verdict = rule ? pass(w) : missed(w);
 	return 1;
 }
 

@@ -55,6 +55,7 @@ def _libbpf() -> ctypes.CDLL:
         ("bpf_map_get_next_key", ctypes.c_int, [fd, pointer, pointer]),
         ("bpf_link_create", fd, [fd, ctypes.c_int, ctypes.c_int, pointer]),
         ("bpf_link_update", ctypes.c_int, [fd, fd, pointer]),
+        ("bpf_link_detach", ctypes.c_int, [fd]),
         ("bpf_prog_test_run_opts", ctypes.c_int, [fd, pointer]),
         ("libbpf_num_possible_cpus", ctypes.c_int, []),
         ("libbpf_set_print", pointer, [pointer]),
@@ -236,6 +237,11 @@ def link_is_attached(link: int) -> bool:
 def update_link(link: int, program: int) -> None:
     """Run *program* at *link* from now on."""
     _check(_libbpf().bpf_link_update(link, program, None), "tcx link")
+
+
+def detach_link(link: int) -> None:
+    """Run nothing at *link* any more, from now on. (Closing its last descriptor does so too, but some time later.)"""
+    _check(_libbpf().bpf_link_detach(link), "tcx link")
 
 
 def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None) -> int:

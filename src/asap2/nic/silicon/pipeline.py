@@ -101,6 +101,8 @@ class Pipeline:
 
     def destroy(self) -> None:
         """Take the pipeline out of the kernel: no device runs it any more."""
+        for path in self._layout.directory.glob("link-*"):
+            _release(path)
         loader.unpin_all(self._layout.directory)
         self._layout.directory.rmdir()
         self.close()
@@ -136,7 +138,9 @@ class Pipeline:
 
     def detach(self, ifindex: int, hook: Hook = "ingress") -> None:
         """Undo :meth:`attach`; nothing when the program does not run there."""
-        self._link_path(ifindex, hook).unlink(missing_ok=True)
+        path = self._link_path(ifindex, hook)
+        if path.exists():
+            _release(path)
 
     def _link_path(self, ifindex: int, hook: Hook) -> Path:
         return self._layout.directory / f"link-{hook}-{ifindex}"
@@ -374,6 +378,16 @@ class Pipeline:
                 return Passed(frame)
             case _:
                 return Dropped(DropReason(record.arg))
+
+
+def _release(path: Path) -> None:
+    """End the link that is pinned at *path*."""
+    link = loader.pinned(path)
+    try:
+        loader.detach_link(link)
+    finally:
+        os.close(link)
+    path.unlink()
 
 
 def _key(node: MaskNode, value: bytes) -> bytes:

@@ -188,6 +188,16 @@ def test_pass_in_tc_leads_to_open_vswitch(node: Node) -> None:
     assert rep2.receive() == ethernet(B, A, b"y" * 60)
 
 
+def test_what_tc_passes_and_open_vswitch_does_not_know_is_a_miss(node: Node) -> None:
+    node.add("rep1", Pass(), table=0)
+    frame = ethernet(B, A, b"passed")
+    node.far_tap("rep1").send(frame)
+    assert node.upcalls.receive() == frame
+    context = node.pipeline.read_upcall(node.upcalls.mark)
+    assert context is not None
+    assert (context.kind, context.table) == (UpcallKind.MISS, OVS_TABLE)
+
+
 def test_open_vswitch_goes_on_in_the_chain_where_tc_stopped(node: Node) -> None:
     node.add("rep1", Goto(5), table=0)
     node.add("rep1", Drop(), table=OVS_TABLE)

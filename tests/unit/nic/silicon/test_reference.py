@@ -147,6 +147,12 @@ def test_pass_goes_to_the_next_stage_and_after_the_last_to_the_network_stack() -
     assert switch.process(TO_1, A)[-1] == Passed(TO_1)
 
 
+def test_what_one_stage_passes_and_the_next_does_not_know_is_a_miss() -> None:
+    switch = made(tables=(0, OVS_TABLE), miss=Miss.UPCALL)
+    switch.add(rule(Pass()))
+    assert switch.process(TO_1, A)[1:] == [Upcalled(UpcallKind.MISS, A, OVS_TABLE, 0, 0, TO_1)]
+
+
 def test_what_cannot_be_delivered_is_dropped_for_a_reason() -> None:
     switch = made(upcall=False)
     switch.add(rule(Output(GONE), Upcall(1), Output(B), match=DST_2))
