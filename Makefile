@@ -2,6 +2,8 @@
 # `make demo` and `make test` set up what is missing, then do their job. ARGS passes options on: make demo ARGS=--keep
 .PHONY: help setup demo test lint bench clean
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
 ARGS ?=
 
