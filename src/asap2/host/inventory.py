@@ -171,8 +171,8 @@ class Qdisc:
 class Filter:
     """A TC filter at ingress (or, with ``egress``, at clsact's egress). ``handle``, ``prio`` and ``protocol`` (a host
     integer) name it. ``in_hw`` is None where the kernel does not say. ``cookie`` is its first action's, hexadecimal: a
-    flow of Open vSwitch has its UFID there. ``message`` is the whole message to TC of asap2.netlink.tables.tc,
-    hexadecimal, in captures only."""
+    flow of Open vSwitch has its UFID there. ``message`` is the whole message of
+    asap2.netlink.tables.tc, hexadecimal: of Open vSwitch's in captures only."""
 
     netdev: str
     kind: str
@@ -368,3 +368,8 @@ def vf_use_by_host(host: Host, vf: Vf) -> str | None:
     if netdev.master:
         return f"it is a port of {netdev.master}"
     return None
+
+
+def place(filter: Filter) -> tuple[object, ...]:
+    """What names a filter among all of a host."""
+    return filter.netdev, filter.egress, filter.chain, filter.prio, filter.protocol, filter.handle

@@ -227,9 +227,13 @@ def _tc(
     listed = []
     for row in rows if filters else ():
         try:
-            listed += [_filter(names[row.index], row, one, full) for one in tc.filters(route, row, terse=not full)]
+            found_here = list(tc.filters(route, row, terse=not full))
+            if not full and len(tc.orphans(found_here)) < len(found_here):  # there are others' filters: with their keys
+                found_here = list(tc.filters(route, row, terse=False))
         except NetlinkError:
             continue  # the device went away meanwhile
+        ours = {id(one) for one in tc.orphans(found_here)}
+        listed += [_filter(names[row.index], row, one, full or id(one) not in ours) for one in found_here]
     return tuple(Qdisc(names[row.index], row.kind, row.block) for row in rows), tuple(listed)
 
 

@@ -118,16 +118,14 @@ def bench() -> Iterator[Hosts]:
 
 
 @pytest.fixture
-def lab(bench: Hosts) -> Iterator[Hosts]:
-    """The lab, with hv1 as it came at the beginning of the test, and again at its end."""
+def lab(bench: Hosts) -> Hosts:
+    """The lab, with hv1 as it came."""
     bench.clear("hv1")
-    yield bench
-    bench.clear("hv1")
+    return bench
 
 
 @pytest.fixture
-def both(lab: Hosts) -> Iterator[Hosts]:
+def both(lab: Hosts) -> Hosts:
     """The lab, with both nodes as they came."""
     lab.clear("hv2")
-    yield lab
-    lab.clear("hv2")
+    return lab

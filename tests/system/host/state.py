@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def tc() -> dict[str, Any]:
     qdiscs = json.loads(run("tc", "-json", "qdisc", "show"))
     ingress = sorted((one["dev"], one["kind"]) for one in qdiscs if one["kind"] in ("ingress", "clsact"))
     filters = {
-        f"{dev} {hook}": run("tc", "filter", "show", "dev", dev, hook)
+        f"{dev} {hook}": re.sub(r"index \d+", "", run("tc", "filter", "show", "dev", dev, hook))
         for dev, kind in ingress
         for hook in (("ingress", "egress") if kind == "clsact" else ("ingress",))
     }

@@ -43,9 +43,12 @@ from asap2.host.setup.steps import (
     SetVfs,
     Step,
 )
+from asap2.netlink.tables.tc import TC, Tcmsg, info
 from tests.unit.host.hosts import SWITCH_ID, UFID, fresh
 
 DRIVER = "mlx5_core"
+OTHERS = TC.encode(Tcmsg(info=info(7, 0x0806)), {"kind": "flower", "options": {}}).hex()
+"""A filter of somebody's, as it is dumped."""
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Function:
     vf: Vf
     own: Device | None = None
     representor: Device | None = None
+    taken: str = field(default="00:00:00:00:00:00", compare=False)
+    """The administrator's MAC when it was last bound."""
 
 
 @dataclass
@@ -92,6 +97,8 @@ class Model:
     bridges: dict[str, list[str]] = field(default_factory=dict)
     qdiscs: set[str] = field(default_factory=set)
     filters: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    """Devices with a filter that is not Open vSwitch's."""
     no_vfs_while_switching: bool = False
     running: bool = True
     restarts: int = 0
@@ -115,7 +122,12 @@ class Model:
             netdevs=tuple(netdev for nic in self.nics for netdev in self._netdevs(nic)),
             qdiscs=tuple(Qdisc(name, "ingress") for name in sorted(self.qdiscs & present)),
             filters=tuple(
-                Filter(name, "flower", 2, 0x0800, 1, in_hw=True, cookie=UFID) for name in sorted(self.filters & present)
+                one
+                for name in sorted(present)
+                for one in (
+                    *([Filter(name, "flower", 2, 0x0800, 1, in_hw=True, cookie=UFID)] if name in self.filters else []),
+                    *([Filter(name, "flower", 7, 0x0806, 1, message=OTHERS)] if name in self.others else []),
+                )
             ),
             openvswitch=OpenVSwitch(
                 "3.1.0",
@@ -203,7 +215,7 @@ class Model:
             case RestartSwitch():
                 self.restarts += 1
                 self.in_force = {k: v for k, v in self.options.items() if k in ("hw-offload", "tc-policy")}
-                self._plug()
+                self._start()
             case SetBridge():
                 if step.there:
                     self.bridges.setdefault(step.name, [])
@@ -221,10 +233,11 @@ class Model:
                     self._unplug(name)
             case CleanTc():
                 self.filters -= set(step.devices)
-                self.qdiscs -= set(step.devices) - set(step.kept)
+                self.qdiscs -= set(step.devices) - set(step.kept) - self.others
 
             case AddIngress():
-                self.qdiscs |= set(step.devices)
+                self.qdiscs |= {one.netdev for one in step.qdiscs}
+                self.others |= {one.netdev for one in step.filters}
 
     def _nic(self, address: str) -> Nic:
         return next(nic for nic in self.nics if nic.address == address)
@@ -257,6 +270,7 @@ class Model:
     def _probe(self, nic: Nic, one: Function, driver: str | None) -> None:
         one.vf = dataclasses.replace(one.vf, driver=driver)
         one.own = Device(f"{nic.uplink.name}v{one.vf.index}") if driver == DRIVER else None
+        one.taken = one.vf.mac
 
     def _represent(self, nic: Nic, one: Function) -> None:
         one.representor = Device(f"eth{nic.made}", offload=True)
@@ -296,17 +310,25 @@ class Model:
     def _attributes(self, nic: Nic, step: SetVfAttributes) -> None:
         for wanted in step.vfs:
             one = nic.vfs[wanted.index]
-            same = {name: getattr(wanted, name) for name in ("mac", "trust", "spoofchk", "rates")}
+            same = {name: getattr(wanted, name) for name in ("mac", "rates")}
             if nic.mode == "legacy":
-                same |= {name: getattr(wanted, name) for name in ("vlan", "qos", "link_state")}
+                same |= {name: getattr(wanted, name) for name in ("vlan", "qos", "link_state", "trust", "spoofchk")}
             one.vf = dataclasses.replace(one.vf, **same)
 
     # ---- Open vSwitch's own doing
+
+    def _start(self) -> None:
+        """A switch that starts takes away whatever it finds at the ingress of its ports."""
+        ports = {name for bridge, names in self.bridges.items() for name in (bridge, *names)}
+        for kept in (self.qdiscs, self.filters, self.others):
+            kept -= ports
+        self._plug()
 
     def _plug(self) -> None:
         """A switch that offloads has an ingress qdisc, and here at once a flow, on each of its ports."""
         if self.in_force.get("hw-offload") == "true":
             ports = {name for bridge, names in self.bridges.items() for name in (bridge, *names)}
+            self.others -= ports - self.qdiscs
             self.qdiscs |= ports
             self.filters |= ports
 

@@ -123,6 +123,11 @@ REFUSALS = [
         wish(vfs=2, representor_names=("a", "b", "c")),
         "enp3s0f0 has 2 VFs, and 3 representors are named",
     ),
+    (
+        offloading(),
+        wish(vf=(VfWanted(1, trust=True),)),
+        "trust of VF 1 of enp3s0f0 can only be set before it is in switchdev mode",
+    ),
     (fresh(), wish(vf=(VfWanted(7),)), "enp3s0f0 is to have 4 VFs, so there is no VF 7"),
 ]
 

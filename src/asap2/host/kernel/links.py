@@ -205,6 +205,12 @@ def set_mtu(route: Connection, index: int, mtu: int) -> None:
     route.request(RTM_SETLINK, 0, LINK.encode(Ifinfomsg(index=index), {"mtu": mtu}))
 
 
+def set_mac(route: Connection, index: int, mac: str) -> None:
+    """Set a device's own MAC."""
+    address = bytes.fromhex(mac.replace(":", ""))
+    route.request(RTM_SETLINK, 0, LINK.encode(Ifinfomsg(index=index), {"address": address}))
+
+
 def set_vf(route: Connection, index: int, vf: int, attribute: str, value: Any) -> None:
     """Set an attribute of virtual function *vf* of the PF with that interface index, as ``ip link set PF vf N`` does.
 

@@ -39,6 +39,11 @@ from asap2.netlink.wire import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkErro
 KINDS = ("ingress", "clsact")
 BLOCK = TCM_IFINDEX_MAGIC_BLOCK - (1 << 32)
 """The interface index, signed, of a message about a shared block."""
+CLASSIFIERS = ("flower", "matchall")
+MAKEABLE = ("gact", "mirred", "vlan", "skbedit", "tunnel_key", "csum")
+"""Actions that can be asked for as they are dumped."""
+KEPT = ("classid", "indev", "act", "flags")
+"""Options of a filter that are asked for, besides its keys."""
 LAST_PRIO = 16
 """Highest priority that every eSwitch takes (FDB_TC_MAX_PRIO in mlx5's en_tc.h)."""
 
@@ -160,10 +165,36 @@ def delete_qdisc(route: Connection, row: QdiscRow) -> None:
             raise
 
 
-def add_ingress(route: Connection, index: int) -> None:
-    """Give a device an ingress qdisc; EEXIST when it has one."""
+def add_qdisc(route: Connection, index: int, kind: str) -> None:
+    """Give a device an ingress or clsact qdisc; EEXIST when it has one."""
     header = Tcmsg(ifindex=index, handle=TC_INGRESS_PARENT, parent=TC_H_INGRESS)
-    route.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, TC.encode(header, {"kind": "ingress"}))
+    route.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, TC.encode(header, {"kind": kind}))
+
+
+def add_filter(route: Connection, index: int, message: bytes) -> None:
+    """Put a filter, *message* as it was dumped, back on a device; NetlinkError EEXIST when it is there."""
+    header, attrs = TC.decode(message)
+    options = {name: value for name, value in attrs["options"].items() if name in KEPT or str(name).startswith("key_")}
+    options["flags"] = options.get("flags", 0) & (TCA_CLS_FLAGS_SKIP_HW | TCA_CLS_FLAGS_SKIP_SW)
+    options["act"] = [_action(one) for one in options.get("act", {}).values()]
+    new = {"kind": attrs["kind"], "options": options, **({"chain": attrs["chain"]} if attrs.get("chain") else {})}
+    route.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, TC.encode(header._replace(ifindex=index), new))
+
+
+def can_be_put_back(message: bytes) -> bool:
+    """Whether :func:`add_filter` can put such a filter back: it knows its classifier, and how to make its actions."""
+    _header, attrs = TC.decode(message)
+    options = attrs.get("options")
+    if attrs.get("kind") not in CLASSIFIERS or not isinstance(options, dict):
+        return False
+    return all(one.get("kind") in MAKEABLE for one in options.get("act", {}).values())
+
+
+def _action(dumped: Mapping[Any, Any]) -> dict[str, Any]:
+    """An action as it is asked for: without its index, times and counters."""
+    options = {name: value for name, value in dumped["options"].items() if name != "tm"}
+    options["parms"] = options["parms"]._replace(index=0, refcnt=0, bindcnt=0)
+    return {"kind": dumped["kind"], "options": options, **({"cookie": dumped["cookie"]} if "cookie" in dumped else {})}
 
 
 def try_rule(route: Connection, qdisc: QdiscRow, flower: Mapping[str, Any], protocol: int) -> NetlinkError | None:

@@ -6,6 +6,7 @@ Whatever a step asks of the kernel or of Open vSwitch, and how they refuse, come
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from asap2.host import openvswitch
-from asap2.host.inventory import Host, Vf
+from asap2.host.inventory import Host, Vf, place
 from asap2.host.kernel import links, sysfs, tc
 from asap2.host.kernel.devlink import Devlink
 from asap2.host.kernel.ethtool import Ethtool
@@ -176,6 +177,9 @@ class Hands:
             if one.offload is not None:
                 told(f"hw-tc-offload of {name}", self.ethtool.set_offload, name, one.offload)
             link = self._link(name)
+            if one.mac is not None and links.mac_text(link.attrs.get("address", b"")) != one.mac:
+                with contextlib.suppress(NetlinkError):  # a VF may not always choose
+                    links.set_mac(self.route, link.index, one.mac)
             if one.mtu is not None and link.attrs.get("mtu") != one.mtu:
                 told(f"MTU of {name}", links.set_mtu, self.route, link.index, one.mtu)
             if one.up is not None and link.up != one.up:
@@ -273,10 +277,16 @@ class Hands:
     @_do.register
     def _(self, step: AddIngress) -> None:
         have = {row.index for row in told("qdiscs", tc.qdiscs, self.route)}
-        for name in step.devices:
-            link = self._link(name)
-            if link.index not in have:
-                told(f"ingress qdisc of {name}", tc.add_ingress, self.route, link.index)
+        indices = {link.name: link.index for link in told("network devices", links.links, self.route)}
+        for qdisc in step.qdiscs:
+            index = indices.get(qdisc.netdev)
+            if index is not None and index not in have:
+                told(f"{qdisc.kind} qdisc of {qdisc.netdev}", tc.add_qdisc, self.route, index, qdisc.kind)
+        there = {place(one) for one in self.look().filters}
+        for one in step.filters:
+            if place(one) not in there and one.netdev in indices:
+                message = bytes.fromhex(one.message)
+                told(f"{one.kind} filter on {one.netdev}", tc.add_filter, self.route, indices[one.netdev], message)
 
     def _clean(self, row: tc.QdiscRow, keep: bool) -> None:
         rows = list(tc.filters(self.route, row))
@@ -289,19 +299,12 @@ class Hands:
 
 
 def _changes(have: Vf, wanted: Vf, switchdev: bool) -> Iterable[tuple[str, Any]]:
-    """What is to be set on a VF; in switchdev mode neither VLAN nor link state, which its representor's port
-    decides."""
-    if have.mac != wanted.mac:
-        yield "mac", wanted.mac
-    for name in ("spoofchk", "trust", "rates"):
+    """What is to be set on a VF; in switchdev mode its MAC and rates alone, since the rest is up to its representor."""
+    for name in ("mac", "rates") if switchdev else ("mac", "rates", "spoofchk", "trust", "link_state"):
         if getattr(have, name) != getattr(wanted, name):
             yield name, getattr(wanted, name)
-    if switchdev:
-        return
-    if (have.vlan, have.qos) != (wanted.vlan, wanted.qos):
+    if not switchdev and (have.vlan, have.qos) != (wanted.vlan, wanted.qos):
         yield "vlan", (wanted.vlan, wanted.qos)
-    if have.link_state != wanted.link_state:
-        yield "link_state", wanted.link_state
 
 
 def settle() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from asap2.host.inventory import Host, Netdev, Pairs, Pf, Vf
+from asap2.host.inventory import LEGACY, Filter, Host, Netdev, Pairs, Pf, Qdisc, Vf, place
 from asap2.host.setup.steps import (
     AddIngress,
     AddPorts,
@@ -36,7 +36,7 @@ from asap2.host.setup.steps import (
 
 NEED_RESTART = ("hw-offload", "tc-policy")
 """Options that the switch takes up when it starts (ovs-vswitchd.conf.db(5))."""
-PORT_ATTRIBUTES = ("name", "up", "mtu", "offload")
+PORT_ATTRIBUTES = ("name", "mac", "up", "mtu", "offload")
 Drivers = tuple[tuple[str | None, str | None], ...]
 
 
@@ -61,8 +61,8 @@ class NicTarget:
 class Target:
     """What a host is to be. ``service`` may be started anew (None: not), and must be when ``restart_pending``;
     ``delete`` and ``add`` are ports by bridge, ``bridges`` whether each is to be there. With ``switch_first`` Open
-    vSwitch lets go before NICs change; without, it comes after. ``ingress`` are the devices that are to have an
-    ingress qdisc in the end."""
+    vSwitch lets go before NICs change; without, it comes after. ``ingress`` and ``filters`` are to be there
+    in the end."""
 
     nics: tuple[NicTarget, ...] = ()
     options: tuple[tuple[str, str | None], ...] = ()
@@ -72,7 +72,8 @@ class Target:
     delete: tuple[tuple[str, str], ...] = ()
     add: tuple[tuple[str, PortRef], ...] = ()
     clean: CleanTc | None = None
-    ingress: frozenset[str] = frozenset()
+    ingress: tuple[Qdisc, ...] = ()
+    filters: tuple[Filter, ...] = ()
     switch_first: bool = False
 
 
@@ -83,7 +84,7 @@ def plan(now: Host, target: Target) -> tuple[Step, ...]:
     nic_steps = [step for phase in phases for nic in nics for step in phase(nic)]
     switch_steps = list(_switch(now, target))
     if target.switch_first:
-        return (*switch_steps, *nic_steps)
+        return (*switch_steps, *nic_steps, *_ingress(now, target, nic_steps))
     return (*nic_steps, *switch_steps)
 
 
@@ -125,6 +126,8 @@ class _Nic:
             yield SetVfs(pf.address, 0)
         if self.vfs_first and self.count_changes and target.vfs:
             yield SetVfs(pf.address, target.vfs)
+        if self._attributes_early():
+            yield from self._set_attributes()
 
     def change_mode(self) -> Iterator[Step]:
         """Parameters and encapsulation, which want the old mode, the mode, and what wants the new one."""
@@ -142,8 +145,9 @@ class _Nic:
             yield from self._rules_out()
             yield SetEswitch(pf.address, "mode", target.mode)
         missing = self.now.qdisc(pf.name) is None or (self.mode_changes and self._offloading())
-        if pf.name in self.whole.ingress and missing:
-            yield AddIngress((pf.name,))
+        own = tuple(one for one in self.whole.ingress if one.netdev == pf.name)
+        if own and missing:
+            yield AddIngress(own)
         if target.inline is not None and pf.eswitch and pf.eswitch.inline_mode != target.inline:
             yield SetEswitch(pf.address, "inline_mode", target.inline)
         yield from self._ports(lambda one: one.port.kind == "uplink", ("up", "offload") if self.mode_changes else ())
@@ -175,10 +179,13 @@ class _Nic:
         pf, target = self.pf, self.target
         if not self.vfs_first and self.remade and target.vfs:
             yield SetVfs(pf.address, target.vfs)
-        attributes = tuple(vf for vf in target.attributes if self._differs(vf))
-        if attributes:
-            yield SetVfAttributes(pf.address, pf.name, attributes)
-        if target.drivers and target.drivers != self._drivers_now():
+        drivers = self._drivers_now()
+        attributes = () if self._attributes_early() else tuple(self._set_attributes())
+        if attributes and self.remade and drivers and any(driver for driver, _ in drivers):
+            drivers = tuple((None, override) for _, override in drivers)  # a VF takes its MAC when it is bound
+            yield SetDrivers(pf.address, drivers, pf.driver or "")
+        yield from attributes
+        if target.drivers and target.drivers != drivers:
             yield SetDrivers(pf.address, target.drivers, pf.driver or "")
         anew = self.remade or self.mode_changes
         yield from self._ports(lambda one: one.port.kind != "uplink", PORT_ATTRIBUTES if anew else ())
@@ -192,6 +199,16 @@ class _Nic:
         if self.remade:
             return tuple((self.pf.driver if self.pf.autoprobe else None, None) for _ in range(self.target.vfs))
         return tuple((vf.driver, vf.driver_override) for vf in self.pf.vfs)
+
+    def _attributes_early(self) -> bool:
+        """Whether attributes are set before the mode changes: in legacy mode a VF takes all of them."""
+        return self.vfs_first and _mode(self.pf) == LEGACY
+
+    def _set_attributes(self) -> Iterator[Step]:
+        """VFs get the attributes that they have not."""
+        attributes = tuple(vf for vf in self.target.attributes if self._differs(vf))
+        if attributes:
+            yield SetVfAttributes(self.pf.address, self.pf.name, attributes)
 
     def _differs(self, wanted: Vf) -> bool:
         """Whether a VF has other attributes; where it is made anew or changes its mode, it may."""
@@ -227,10 +244,20 @@ def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortSt
     netdev = find(now, pf, wanted.port)
     state = wanted
     if netdev is not None:
-        have = {"name": netdev.name, "up": netdev.up, "mtu": netdev.mtu, "offload": netdev.hw_tc_offload}
+        have = {name: getattr(netdev, name) for name in ("name", "mac", "up", "mtu")}
+        have["offload"] = netdev.hw_tc_offload
         so: dict[str, Any] = {k: None for k, v in have.items() if k not in lost and getattr(wanted, k) == v}
         state = dataclasses.replace(wanted, **so)
     return None if all(getattr(state, name) is None for name in PORT_ATTRIBUTES) else state
+
+
+def _ingress(now: Host, target: Target, before: list[Step]) -> Iterator[Step]:
+    """What was at ingress, in the end: a switch that starts anew, or a mode that changes, takes it away."""
+    taken = restart_needed(now, target) or any(isinstance(step, SetEswitch) for step in before)
+    there = {place(one) for one in now.filters}
+    missing = any(now.qdisc(one.netdev) is None for one in target.ingress)
+    if target.ingress and (taken or missing or any(place(one) not in there for one in target.filters)):
+        yield AddIngress(target.ingress, target.filters)
 
 
 def _switch(now: Host, target: Target) -> Iterator[Step]:

@@ -6,11 +6,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from asap2.host.inventory import Host, Netdev, Pf
+from asap2.host.inventory import Filter, Host, Netdev, Pf, Qdisc, place
+from asap2.host.kernel.tc import can_be_put_back
 from asap2.host.setup.journal import Journal, devices, interfaces
 from asap2.host.setup.plan import NicTarget, Target, attributes_of
 from asap2.host.setup.steps import CleanTc, PortRef, PortState
 from asap2.host.setup.target import STEERING, RefusedError, vfs_are_free
+
+DATAPATH_KIND = "openvswitch"
+"""The kind of Open vSwitch's own devices: bridges, and ovs-system."""
 
 
 def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Target:
@@ -55,7 +59,8 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
         bridges=tuple((bridge.name, False) for bridge in made),
         delete=delete,
         clean=_clean(before, now),
-        ingress=frozenset(one.netdev for one in before.qdiscs),
+        ingress=_ingress(journal, now),
+        filters=tuple(one for one in others_filters(before) if one.netdev in watched(journal, now)),
         switch_first=True,
     )
 
@@ -91,11 +96,12 @@ def _port_states(before: Host, pf: Pf) -> Iterator[PortState]:
     for vf in pf.vfs:
         own = before.netdev(vf.netdev)
         if own is not None:
-            yield dataclasses.replace(_state(PortRef(pf.address, "vf", vf.index, own.name), own), offload=None)
+            state = _state(PortRef(pf.address, "vf", vf.index, own.name), own)
+            yield dataclasses.replace(state, mac=own.mac or None, offload=None)
 
 
 def _state(port: PortRef, netdev: Netdev) -> PortState:
-    return PortState(port, netdev.name, netdev.up, netdev.mtu, netdev.hw_tc_offload)
+    return PortState(port, netdev.name, up=netdev.up, mtu=netdev.mtu, offload=netdev.hw_tc_offload)
 
 
 def _clean(before: Host, now: Host) -> CleanTc | None:
@@ -103,15 +109,30 @@ def _clean(before: Host, now: Host) -> CleanTc | None:
     if before.openvswitch.hw_offload:
         return None
     kept = {one.netdev for one in before.qdiscs}
-    old = {_place(one) for one in before.filters}
-    left = {one.netdev for one in now.filters if one.of_open_vswitch and _place(one) not in old}
+    old = {place(one) for one in before.filters}
+    left = {one.netdev for one in now.filters if one.of_open_vswitch and place(one) not in old}
     ports = {name for bridge in now.openvswitch.bridges for name in interfaces(bridge)}
+    ports |= {one.name for one in now.netdevs if one.kind == DATAPATH_KIND}
     left |= {one.netdev for one in now.qdiscs if one.netdev not in kept and one.netdev in ports}
     return CleanTc(tuple(sorted(left)), tuple(sorted(kept & left))) if left else None
 
 
-def _place(one: object) -> tuple[object, ...]:
-    return tuple(getattr(one, name) for name in ("netdev", "egress", "chain", "prio", "protocol", "handle"))
+def watched(journal: Journal, now: Host) -> set[str]:
+    """The devices whose ingress setting up may have changed: those of the PFs, and the ports of Open vSwitch."""
+    both = (journal.before, now)
+    ports = {name for host in both for bridge in host.openvswitch.bridges for name in interfaces(bridge)}
+    return ports | {one.name for host in both for address in journal.pfs for one in devices(host, address)}
+
+
+def _ingress(journal: Journal, now: Host) -> tuple[Qdisc, ...]:
+    return tuple(one for one in journal.before.qdiscs if one.netdev in watched(journal, now) and not one.block)
+
+
+def others_filters(host: Host) -> Iterator[Filter]:
+    """The filters that are not flows of Open vSwitch and can be put back."""
+    for one in host.filters:
+        if not one.of_open_vswitch and one.message and can_be_put_back(bytes.fromhex(one.message)):
+            yield one
 
 
 def differences(before: Host, now: Host, pfs: Iterable[str]) -> list[str]:
@@ -146,6 +167,9 @@ def differences(before: Host, now: Host, pfs: Iterable[str]) -> list[str]:
     ):
         if left != right:
             found.append(f"{what}: {left - right or 'none'} missing, {right - left or 'none'} too many")
+    lost = {place(one) for one in before.filters if one.message} - {place(one) for one in now.filters}
+    if lost:
+        found.append(f"filters: {sorted(lost)} missing")
     orphans = [one for one in now.filters if one.of_open_vswitch and not now.openvswitch.hw_offload]
     if len(orphans) > len([one for one in before.filters if one.of_open_vswitch]):
         found.append(f"flower filters: {len(orphans)} orphans")

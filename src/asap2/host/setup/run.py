@@ -152,9 +152,12 @@ class _Run:
             {name for name, _ in target.bridges},
             {key for key, _ in target.options},
         )
+        if not steps:
+            if earlier is not None and (earlier.wanted, earlier.finished) != (wanted, True):
+                journals.save(dataclasses.replace(earlier, wanted=wanted, finished=True), self.path)
+            return Outcome((), now)
         journal = journals.extended(earlier, now, wanted, *touched)
-        if steps:
-            journals.save(journal, self.path)
+        journals.save(journal, self.path)
         try:
             journal = self._do(steps, journal)
         except _StepFailedError as failed:
@@ -162,8 +165,7 @@ class _Run:
             self._take_back(journals.extended(None, now, wanted, *touched), failed)
             journals.save(earlier, self.path)
             raise
-        if steps or earlier is not None:
-            journals.save(dataclasses.replace(journal, finished=True), self.path)
+        journals.save(dataclasses.replace(journal, finished=True), self.path)
         return Outcome(steps, self.machine.look())
 
     def back(self, journal: Journal, *, force: bool, failed: bool) -> Outcome:

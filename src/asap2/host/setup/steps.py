@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from asap2.host.inventory import Vf
+from asap2.host.inventory import Filter, Qdisc, Vf
 
 DEVICES = "/sys/bus/pci/devices"
 DRIVERS = "/sys/bus/pci/drivers"
@@ -33,10 +33,11 @@ class PortRef:
 
 @dataclass(frozen=True, slots=True)
 class PortState:
-    """What a network device is to be; None is whatever it is."""
+    """What a network device is to be; None is whatever it is. ``mac`` is given back as far as the driver lets."""
 
     port: PortRef
     name: str | None = None
+    mac: str | None = None
     up: bool | None = None
     mtu: int | None = None
     offload: bool | None = None
@@ -120,6 +121,8 @@ class SetPorts:
                 name = one.name
             if one.offload is not None:
                 found.append(f"ethtool -K {name} hw-tc-offload {'on' if one.offload else 'off'}")
+            if one.mac is not None:
+                found.append(f"ip link set {name} address {one.mac}")
             if one.mtu is not None:
                 found.append(f"ip link set {name} mtu {one.mtu}")
             if one.up is not None:
@@ -230,14 +233,21 @@ class CleanTc:
 
 @dataclass(frozen=True, slots=True)
 class AddIngress:
-    """Give devices the ingress qdisc back that Open vSwitch had put there."""
+    """Give devices their ingress or clsact qdiscs back, and the filters on them that were not Open vSwitch's."""
 
-    devices: tuple[str, ...]
+    qdiscs: tuple[Qdisc, ...]
+    filters: tuple[Filter, ...] = ()
 
     @property
     def commands(self) -> tuple[str, ...]:
         """As a person would."""
-        return tuple(f"tc qdisc add dev {name} ingress" for name in self.devices)
+        return (
+            *(f"tc qdisc add dev {one.netdev} {one.kind}" for one in self.qdiscs),
+            *(
+                f"tc filter add dev {one.netdev} {'egress' if one.egress else 'ingress'} prio {one.prio} {one.kind} …"
+                for one in self.filters
+            ),
+        )
 
 
 Step: TypeAlias = (
@@ -287,7 +297,7 @@ def title(step: Step) -> str:
         case CleanTc():
             return f"TC: no flows of Open vSwitch on {_some(list(step.devices))}"
         case AddIngress():
-            return f"TC: ingress qdisc on {_some(list(step.devices))}"
+            return f"TC: what was at ingress of {_some([one.netdev for one in step.qdiscs])}"
 
 
 def _ports_title(step: SetPorts) -> str:
@@ -295,7 +305,8 @@ def _ports_title(step: SetPorts) -> str:
     for attribute, on, off in (("offload", "hw-tc-offload on", "hw-tc-offload off"), ("up", "up", "down")):
         states = {getattr(one, attribute) for one in step.ports} - {None}
         words += [on] * (True in states) + [off] * (False in states)
-    words += ["names"] * any(one.name for one in step.ports) + ["MTU"] * any(one.mtu for one in step.ports)
+    for attribute, word in (("name", "names"), ("mac", "MACs"), ("mtu", "MTU")):
+        words += [word] * any(getattr(one, attribute) for one in step.ports)
     return f"{_some([one.port.shown for one in step.ports])}: {', '.join(words) or 'nothing'}"
 
 

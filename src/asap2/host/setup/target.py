@@ -7,7 +7,7 @@ import dataclasses
 from typing import Literal
 
 from asap2.errors import Asap2Error, UsageError
-from asap2.host.inventory import SWITCHDEV, Host, Pf, Vf, vf_use_by_host, vf_user
+from asap2.host.inventory import SWITCHDEV, Host, Pf, Qdisc, Vf, vf_use_by_host, vf_user
 from asap2.host.records import to_data
 from asap2.host.select import not_a_pf
 from asap2.host.setup.plan import NicTarget, Target, disruptive
@@ -80,11 +80,12 @@ def setup_target(
     )
 
 
-def _ingress(now: Host) -> frozenset[str]:
-    """The devices that have an ingress qdisc, or of which Open vSwitch thinks so: they are to have it in the end."""
+def _ingress(now: Host) -> tuple[Qdisc, ...]:
+    """The uplinks' qdiscs, those that Open vSwitch thinks it made too: they are to be there in the end."""
     switch = now.openvswitch
     offloading = [pf.name for pf in now.pfs if switch.hw_offload and switch.port_of(pf.name)]
-    return frozenset({*offloading, *(one.netdev for one in now.qdiscs)})
+    missing = [Qdisc(name, "ingress") for name in offloading if now.qdisc(name) is None]
+    return (*missing, *(one for one in now.qdiscs if not one.block))
 
 
 def nic_target(now: Host, pf: Pf, nic: Nic, order: str | None) -> NicTarget:
@@ -117,7 +118,7 @@ def nic_target(now: Host, pf: Pf, nic: Nic, order: str | None) -> NicTarget:
         inline="transport" if inline in ("link", "network") else None,
         params=((STEERING, nic.steering),) if nic.steering else (),
         drivers=drivers,
-        attributes=_attributes(pf, nic, count),
+        attributes=_attributes(pf, nic, count, early=chosen == "vfs-first" and not pf.switchdev),
         ports=_ports(now, pf, nic, count),
     )
 
@@ -141,12 +142,19 @@ def _ports(now: Host, pf: Pf, nic: Nic, count: int) -> tuple[PortState, ...]:
     )
 
 
-def _attributes(pf: Pf, nic: Nic, count: int) -> tuple[Vf, ...]:
-    """The VFs that get attributes: those that are said, and those that would lose what an administrator gave them."""
+def _attributes(pf: Pf, nic: Nic, count: int, *, early: bool) -> tuple[Vf, ...]:
+    """The VFs that get attributes: those that are said, and those that would lose what an administrator gave them;
+    *early*, while the eSwitch is in legacy mode: only there is it asked for trust and spoof checks."""
     said = {vf.index: {k: v for k, v in to_data(vf).items() if k != "index" and v is not None} for vf in nic.vf}
     if any(index >= count for index in said):
         raise UsageError(f"{pf.name} is to have {count} VFs, so there is no VF {max(said)}")
     have = {vf.index: vf for vf in pf.vfs if vf.index < count}
+    for index, values in said.items():
+        other = [
+            k for k in ("trust", "spoofchk") if k in values and values[k] != getattr(have.get(index, Vf(0, "")), k)
+        ]
+        if other and not early:
+            raise RefusedError(f"{other[0]} of VF {index} of {pf.name} can only be set before it is in switchdev mode")
     kept = [index for index, vf in have.items() if vf.trust or vf.mac != NO_MAC or vf.rates != (0, 0)]
     found = []
     for index in sorted({*said, *(kept if count != pf.num_vfs else ())}):
