@@ -283,7 +283,13 @@ class TestCommands:
         command = [sys.executable, "-m", "asap2.cli.main", "exec", "t-one", "sh", "-c"]
         script = "trap 'echo got it; exit 3' INT; echo here; while :; do sleep 0.01; done"
         assert up.layout is place
-        with subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True) as process:
+        # A job in the background of a script ignores SIGINT, and a shell cannot trap what it ignored from its start.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with process:
             assert process.stdout
             assert process.stdout.readline() == "here\n"
             process.send_signal(signal.SIGINT)
