@@ -225,5 +225,8 @@ def test_vxlan_is_left_to_software_and_traffic_flows(tunnel: Bench) -> None:
     assert not [flow for flow in tunnel.flows("hv1") if "vxlan_sys_4789" in flow]
 
 
-def test_tcp_flows_through_a_tunnel_that_only_one_end_could_offload(tunnel: Bench) -> None:
+def test_tcp_flows_through_a_tunnel_that_only_one_end_offloads(tunnel: Bench) -> None:
     carries_tcp(tunnel)
+    tunnel.ping("vm2", "10.57.0.1", 10)
+    until(lambda: any("set(tunnel(" in flow for flow in tunnel.flows("hv2")), 5, "the ConnectX-5 offloads no tunnel")
+    assert not any("tunnel" in flow for flow in tunnel.flows("hv1"))
