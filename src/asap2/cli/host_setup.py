@@ -73,6 +73,8 @@ def setup(
     shown.end({"changed": bool(outcome.steps)})
     if not as_json:
         shown.nics(outcome.host)
+        if not wanted.nic_only:
+            shown.failures(wanted)
 
 
 def _from_options(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ from asap2.host.setup.steps import Step, title
 
 if TYPE_CHECKING:
     from asap2.host.inventory import Host
+    from asap2.host.setup.wanted import Wanted
 
 
 class Shown:
@@ -80,6 +82,23 @@ class Shown:
                 words = f"  VF {vf.index:<3} {vf.address}  {vf.netdev or vf.driver or 'no driver':16}"
                 words += f" representor {representor.name if representor else 'missing'}"
                 self.say(words + (f" in {place[0].name}" if place else ""))
+
+    def failures(self, wanted: Wanted) -> None:
+        """What `asap2 host check` still has against the NICs that were set up."""
+        from asap2.host.check.audit import audit
+        from asap2.host.check.finding import Verdict
+        from asap2.host.observe import observe
+        from asap2.host.trial import attempt_all
+
+        host = observe()
+        pfs = tuple(pf for nic in wanted.nic if (pf := host.pf(nic.pf)))
+        host = dataclasses.replace(host, trials=attempt_all(host, pfs))
+        bad = [one for one in audit(host, pfs) if one.verdict is Verdict.FAIL]
+        self.say("")
+        for one in bad:
+            self.say(f"check: {one.id}: {one.found}" + (f"; fix: {one.fix}" if one.fix else ""))
+        seconds = time.monotonic() - self._began
+        self.say(f"check: {'not ready' if bad else 'nothing stands in the way of offload'} ({seconds:.1f} s)")
 
     def _dim(self, words: str) -> str:
         return f"\033[2m{words}\033[0m" if self._terminal else words

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.system.host.conftest import Hosts
-from tests.system.host.test_setup import differing
+from tests.system.host.test_setup import assert_same
 from tests.system.offload.conftest import until
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -30,7 +30,7 @@ def test_killed_after_each_step_and_run_again_it_gets_there(lab: Hosts, when: st
         assert runs >= 6
         if what == "setup":
             assert lab.host("hv1", "check").returncode == 0
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_killed_at_any_step_it_can_be_undone(lab: Hosts) -> None:
@@ -39,7 +39,7 @@ def test_killed_at_any_step_it_can_be_undone(lab: Hosts) -> None:
         done = lab.killed("hv1", number, "setup", "after")
         assert done.returncode in (*KILLED, FINISHED), done.stdout + done.stderr
         lab.done("hv1", "undo")
-        assert not differing(before, lab.state("hv1")), f"killed after step {number}"
+        assert_same(before, lab.state("hv1"))
         if done.returncode == FINISHED:
             assert number > 6
             return
@@ -61,7 +61,7 @@ def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
     lab.done("hv1", *words)
     assert lab.host("hv1", "check").returncode == 0
     lab.done("hv1", "undo")
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_two_at_once_do_not_mix(lab: Hosts) -> None:

@@ -23,7 +23,17 @@ def differing(before: Any, after: Any, where: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted({*before, *after})
         return [words for key in keys for words in differing(before.get(key), after.get(key), f"{where}/{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [
+            words for n, two in enumerate(zip(before, after, strict=True)) for words in differing(*two, f"{where}/{n}")
+        ]
     return [] if before == after else [f"{where}: {before!r} became {after!r}"]
+
+
+def assert_same(before: Any, after: Any) -> None:
+    """Two states are the same."""
+    found = differing(before, after)
+    assert not found, "\n".join(found)
 
 
 def test_one_command_from_a_fresh_node_to_offloaded_traffic(both: Hosts) -> None:
@@ -47,7 +57,7 @@ def test_undoing_brings_back_what_was_in_either_order(lab: Hosts, order: str) ->
     assert lab.host("hv1", "check").returncode == 0
     assert lab.state("hv1") != before
     lab.done("hv1", "undo")
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_setting_up_again_does_nothing(lab: Hosts) -> None:
@@ -85,7 +95,7 @@ def test_what_was_there_comes_back_with_its_attributes(lab: Hosts) -> None:
     lab.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:n-revalidator-threads=1")
     lab.ok("hv1", "ovs-vsctl remove Open_vSwitch . other_config n-revalidator-threads")
     lab.done("hv1", "undo")
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_orphaned_filters_are_removed(lab: Hosts) -> None:
@@ -98,7 +108,7 @@ def test_orphaned_filters_are_removed(lab: Hosts) -> None:
     lab.ok("hv1", f"tc qdisc replace dev {PF} ingress; {add} cookie d3bbfb4f09cb4344913c0f266a6d9c1b")
     assert "fail" in [one["verdict"] for one in lab.data("hv1", "check")["findings"] if one["id"] == "tc.orphans"]
     lab.done("hv1", "undo")
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_two_pfs_of_one_nic(both: Hosts) -> None:
@@ -110,7 +120,7 @@ def test_two_pfs_of_one_nic(both: Hosts) -> None:
     assert (pfs["enp3s0f1"]["mode"], pfs["enp3s0f1"]["num_vfs"]) == ("switchdev", 3)
     assert {vf["bridge"] for vf in pfs["enp3s0f1"]["vfs"]} == {"br-two"}
     both.done("hv2", "undo")
-    assert not differing(before, both.state("hv2"))
+    assert_same(before, both.state("hv2"))
 
 
 def test_a_configuration_file_does_the_same(lab: Hosts, tmp_path: Path) -> None:
@@ -128,7 +138,7 @@ def test_a_configuration_file_does_the_same(lab: Hosts, tmp_path: Path) -> None:
     assert "30000" in lab.ok("hv1", "ovs-vsctl get Open_vSwitch . other_config:max-idle")
     assert lab.data("hv1", "setup", "--config", str(path))["changed"] is False
     lab.done("hv1", "undo")
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_a_step_that_fails_takes_all_back(lab: Hosts) -> None:
@@ -137,7 +147,7 @@ def test_a_step_that_fails_takes_all_back(lab: Hosts) -> None:
     assert done.returncode == 1
     assert "everything is as it was before" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not differing(before, lab.state("hv1"))
+    assert_same(before, lab.state("hv1"))
 
 
 def test_a_switch_that_offloads_already_keeps_its_ports_and_filters(lab: Hosts) -> None:
@@ -153,7 +163,7 @@ def test_a_switch_that_offloads_already_keeps_its_ports_and_filters(lab: Hosts) 
     after = lab.state("hv1")
     for state in (before, after):
         state["tc"].pop("filters")  # flows come and go
-    assert not differing(before, after)
+    assert_same(before, after)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class Function:
         return next(iter(sorted(self._names("net"), key=self._by_port)), None)
 
     def _by_port(self, name: str) -> tuple[bool, str]:
-        return "vf" in (text(self.path / "net" / name / "phys_port_name") or ""), name
+        return "pf" in (text(self.path / "net" / name / "phys_port_name") or ""), name
 
     @property
     def vfs(self) -> list[tuple[int, Function]]:

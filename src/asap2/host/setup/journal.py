@@ -91,15 +91,17 @@ def extended(
 ) -> Journal:
     """The journal before a set-up that touches *pfs*, *options*, and *bridges* where they are missing.
 
-    What earlier set-ups touched stays as it was before those; what this one touches besides is as it is *now*.
+    What earlier set-ups touched stays as it was before those; what this one touches besides is as it is *now*. At boot
+    (``nic_only``) what was last asked for stays, too.
     """
     made = {name for name in bridges if all(one.name != name for one in now.openvswitch.bridges)}
     if journal is None:
         return Journal(now, wanted, tuple(sorted(pfs)), tuple(sorted(made)), tuple(sorted(options)))
+    more = not (pfs <= set(journal.pfs) and made <= set(journal.bridges) and options <= set(journal.options))
     return dataclasses.replace(
         journal,
-        before=_merged(journal, now, pfs),
-        wanted=wanted,
+        before=_merged(journal, now, pfs) if more else journal.before,
+        wanted=journal.wanted if wanted.nic_only else wanted,
         pfs=tuple(sorted({*journal.pfs, *pfs})),
         bridges=tuple(sorted({*journal.bridges, *made})),
         options=tuple(sorted({*journal.options, *options})),
@@ -135,7 +137,9 @@ def _merged(journal: Journal, now: Host, pfs: set[str]) -> Host:
             switch,
             other_config=tuple((key, value) for key, value in sorted(options.items()) if value is not None),
             bridges=bridges,
-        ),
+        )
+        if switch.database
+        else before.openvswitch,
     )
 
 

@@ -153,7 +153,7 @@ class _Run:
             {key for key, _ in target.options},
         )
         if not steps:
-            if earlier is not None and (earlier.wanted, earlier.finished) != (wanted, True):
+            if earlier is not None and not wanted.nic_only and (earlier.wanted, earlier.finished) != (wanted, True):
                 journals.save(dataclasses.replace(earlier, wanted=wanted, finished=True), self.path)
             return Outcome((), now)
         journal = journals.extended(earlier, now, wanted, *touched)
