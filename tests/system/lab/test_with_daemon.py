@@ -122,7 +122,9 @@ def test_a_lab_under_load_goes_down_and_leaves_nothing(real: Lab) -> None:
         client.read_until("connected to")
         looking.read_until("enp3s0f0")
         real.down()
-        assert [program.wait() for program in (server, client, looking)] == [-signal.SIGKILL] * 3
+        ends = [program.wait() for program in (server, client, looking)]
+        assert ends[0] == ends[2] == -signal.SIGKILL
+        assert ends[1] in (-signal.SIGKILL, 1)  # it gives up, with 1, when it sees its server go first
     assert not real.root.exists()
     assert Machine.look(real.root.name) == before
 
