@@ -11,7 +11,8 @@ Numbers are host integers; addresses are :class:`bytes` in network order (6 byte
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 VLAN_PRESENT = 0x1000
 """Bit of a matched or pushed TCI that says "there is a tag" (it takes the place of the DEI bit, as in Open vSwitch)."""
@@ -28,16 +29,20 @@ class Frag(enum.IntFlag):
     FIRST = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """A value and the bits of it that count; ``value & ~mask == 0``."""
-
+class _Masked(NamedTuple):
     value: int
     mask: int
 
-    def __post_init__(self) -> None:
-        if self.value & ~self.mask:
-            raise ValueError(f"value {self.value:#x} has bits outside mask {self.mask:#x}")
+
+class Masked(_Masked):
+    """A value and the bits of it that count; ``value & ~mask == 0``, else ValueError."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: int, mask: int) -> Self:
+        if value & ~mask:
+            raise ValueError(f"value {value:#x} has bits outside mask {mask:#x}")
+        return tuple.__new__(cls, (value, mask))
 
     def covers(self, number: int) -> bool:
         """Whether *number* matches."""
@@ -77,7 +82,6 @@ FIELD_BITS: dict[str, int] = {
 """Width in bits of each match field."""
 
 
-@dataclass(frozen=True, slots=True)
 class Match:
     """What a packet must look like. Every field is a :class:`Masked` big-endian integer; ``ANY`` leaves it out.
 
@@ -86,43 +90,72 @@ class Match:
     ``ip_src`` and ``ip_dst`` hold an IPv4 address (or ARP's sender and target protocol address) in the low 32 bits,
     an IPv6 address in all 128. ``ip_proto`` holds ARP's operation for ARP. ``l4_src`` and ``l4_dst`` hold ICMP's
     type and code. The fields of a header that is not there, or is cut short, or of a later fragment, are 0.
+
+    It keeps the fields that are matched on, and no others: most rules have few. ValueError for a mask that is wider
+    than its field, TypeError for a field that there is not.
     """
 
-    eth_dst: Masked = ANY
-    eth_src: Masked = ANY
-    eth_type: Masked = ANY
-    vlan_tci: Masked = ANY
-    cvlan_tci: Masked = ANY
-    vlan_tpid: Masked = ANY
-    ip_proto: Masked = ANY
-    ip_tos: Masked = ANY
-    ip_ttl: Masked = ANY
-    ip_frag: Masked = ANY
-    ip_src: Masked = ANY
-    ip_dst: Masked = ANY
-    ipv6_label: Masked = ANY
-    l4_src: Masked = ANY
-    l4_dst: Masked = ANY
-    tcp_flags: Masked = ANY
-    arp_sha: Masked = ANY
-    arp_tha: Masked = ANY
-    nd_target: Masked = ANY
-    tun_id: Masked = ANY
-    tun_src: Masked = ANY
-    tun_dst: Masked = ANY
-    tun_tos: Masked = ANY
-    tun_ttl: Masked = ANY
-    tun_flags: Masked = ANY
-    tun_tp_dst: Masked = ANY
+    __slots__ = ("_used",)
+    eth_dst: Masked
+    eth_src: Masked
+    eth_type: Masked
+    vlan_tci: Masked
+    cvlan_tci: Masked
+    vlan_tpid: Masked
+    ip_proto: Masked
+    ip_tos: Masked
+    ip_ttl: Masked
+    ip_frag: Masked
+    ip_src: Masked
+    ip_dst: Masked
+    ipv6_label: Masked
+    l4_src: Masked
+    l4_dst: Masked
+    tcp_flags: Masked
+    arp_sha: Masked
+    arp_tha: Masked
+    nd_target: Masked
+    tun_id: Masked
+    tun_src: Masked
+    tun_dst: Masked
+    tun_tos: Masked
+    tun_ttl: Masked
+    tun_flags: Masked
+    tun_tp_dst: Masked
 
-    def __post_init__(self) -> None:
-        for name, bits in FIELD_BITS.items():
-            if getattr(self, name).mask >> bits:
-                raise ValueError(f"{name} is {bits} bits wide; mask {getattr(self, name).mask:#x} is wider")
+    def __init__(self, **fields: Masked) -> None:
+        used = {}
+        for name, masked in fields.items():
+            bits = FIELD_BITS.get(name)
+            if bits is None:
+                raise TypeError(f"there is no field {name}")
+            if masked.mask:
+                if masked.mask >> bits:
+                    raise ValueError(f"{name} is {bits} bits wide; mask {masked.mask:#x} is wider")
+                used[name] = masked
+        self._used = used
+
+    def __getattr__(self, name: str) -> Masked:
+        if name not in FIELD_BITS:
+            raise AttributeError(f"there is no field {name}")
+        return self._used.get(name, ANY)
+
+    def __eq__(self, other: object) -> bool:
+        return self._used == other._used if isinstance(other, Match) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._used.items()))
+
+    def __repr__(self) -> str:
+        return f"Match({', '.join(f'{name}={masked!r}' for name, masked in self._used.items())})"
 
     def used(self) -> dict[str, Masked]:
-        """The fields that are matched on at all."""
-        return {f.name: m for f in fields(self) if (m := getattr(self, f.name)).mask}
+        """The fields that are matched on at all. Not to be changed."""
+        return self._used
+
+    def but(self, **fields: Masked) -> Match:
+        """The same with other *fields*."""
+        return Match(**{**self._used, **fields})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -107,8 +106,8 @@ def tags(match: Match) -> Match:
     """
     if not match.cvlan_tci.value & VLAN_PRESENT or not match.cvlan_tci.mask & VLAN_PRESENT:
         return match
-    match = replace(match, **{_INNER_TPID: Masked(0x8100, 0xFFFF)})
-    return replace(match, **{_LATER_TAGS: Masked(0, 0xFF)}) if match.eth_type.mask else match
+    match = match.but(**{_INNER_TPID: Masked(0x8100, 0xFFFF)})
+    return match.but(**{_LATER_TAGS: Masked(0, 0xFF)}) if match.eth_type.mask else match
 
 
 def lengths(frame: bytes, fields: Fields) -> Fields:

@@ -34,10 +34,10 @@ INLINE_NONE, INLINE_LINK, INLINE_NETWORK, INLINE_TRANSPORT = range(4)
 """DEVLINK_ESWITCH_INLINE_MODE_*, and how deep a filter looks."""
 
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
-_UNKNOWN = ("arp_sha", "arp_tha", "nd_target", "ipv6_label")
+_UNKNOWN = frozenset({"arp_sha", "arp_tha", "nd_target", "ipv6_label"})
 """Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
-_NETWORK = ("ip_proto", "ip_src", "ip_dst", "ip_tos", "ip_ttl")
-_TRANSPORT = ("l4_src", "l4_dst", "tcp_flags")
+_NETWORK = frozenset({"ip_proto", "ip_src", "ip_dst", "ip_tos", "ip_ttl"})
+_TRANSPORT = frozenset({"l4_src", "l4_dst", "tcp_flags"})
 _ARP = (0x0806, 0x8035)
 _VID, _PCP = 0xFFF, 0xE000
 _REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), "ip_dst": (0, 32, 64, 96)}
@@ -88,8 +88,8 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
 
 
 def _check_match(model: Model, match: Match) -> None:
-    arp = match.eth_type.value in _ARP
-    if any(getattr(match, name).mask for name in (*_UNKNOWN, *(_NETWORK if arp else ()))):
+    used = match.used().keys()
+    if not _UNKNOWN.isdisjoint(used) or (match.eth_type.value in _ARP and not _NETWORK.isdisjoint(used)):
         raise refuse("Unsupported key")
     if match.cvlan_tci.value and not model.match_cvlan:
         raise refuse("Matching on CVLAN is not supported")
@@ -108,11 +108,12 @@ def _check_match(model: Model, match: Match) -> None:
 
 def depth(match: Match) -> int:
     """How deep *match* looks, as an inline mode: for how much of a packet must be in its descriptor (match_level)."""
-    if any(getattr(match, name).mask for name in _TRANSPORT):
+    used = match.used().keys()
+    if not _TRANSPORT.isdisjoint(used):
         return INLINE_TRANSPORT
-    if any(getattr(match, name).mask for name in _NETWORK) or match.ip_frag.value & Frag.IS_FRAGMENT:
+    if not _NETWORK.isdisjoint(used) or match.ip_frag.value & Frag.IS_FRAGMENT:
         return INLINE_NETWORK
-    return INLINE_LINK if match.used() else INLINE_NONE
+    return INLINE_LINK if used else INLINE_NONE
 
 
 # ---- actions

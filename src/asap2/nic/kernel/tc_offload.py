@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
@@ -100,7 +100,7 @@ class Offloader:
         if port is None or device is None or not any(isinstance(step, Decap) for step in steps):
             raise NetlinkError(errno.EOPNOTSUPP)
         if not match.tun_tp_dst.mask:
-            match = replace(match, tun_tp_dst=Masked(port, 0xFFFF))
+            match = match.but(tun_tp_dst=Masked(port, 0xFFFF))
         return device, match
 
     def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from asap2.nic.rules import (
     FIELD_BITS,
@@ -223,13 +224,19 @@ def _tunnel_reason(action: Encap | SetTunnel) -> str | None:
 
 def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
     """One sentence saying why the program cannot take such a rule, or ``None``."""
-    for name in UNSUPPORTED_FIELDS:
-        if getattr(match, name).mask:
-            return f"matching on {name} is not supported"
-    if in_tunnel(match) and any(getattr(match, name).mask for name in HIDDEN_IN_TUNNEL):
-        return "hardware addresses in ARP and neighbour discovery cannot be matched inside a tunnel"
-    if match.tun_id.mask >> 32:
-        return "a tunnel's id has 32 bits"
+    used = match.used()
+    if not UNSUPPORTED_FIELDS.isdisjoint(used):
+        return f"matching on {next(name for name in used if name in UNSUPPORTED_FIELDS)} is not supported"
+    if in_tunnel(match):
+        if not HIDDEN_IN_TUNNEL.isdisjoint(used):
+            return "hardware addresses in ARP and neighbour discovery cannot be matched inside a tunnel"
+        if match.tun_id.mask >> 32:
+            return "a tunnel's id has 32 bits"
+    return _unsupported_actions(tuple(actions))
+
+
+@lru_cache(maxsize=4096)
+def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
     if len(encode_actions(actions)) > MAX_ACTIONS if _encodable(actions) else len(actions) > MAX_ACTIONS:
         return f"{len(actions)} actions are more than the {MAX_ACTIONS} that a rule can have"
     for at, action in enumerate(actions):

@@ -62,13 +62,13 @@ _TUNNEL_PLACES: dict[str, tuple[int, int]] = {
 }
 """The same of a packet in a tunnel; they lie over :data:`HIDDEN_IN_TUNNEL`."""
 
-HIDDEN_IN_TUNNEL = ("arp_sha", "arp_tha", "nd_target")
+HIDDEN_IN_TUNNEL = frozenset({"arp_sha", "arp_tha", "nd_target"})
 """What cannot be matched inside a tunnel."""
 
 _IN_TUNNEL = {name: place for name, place in _PLACES.items() if name not in HIDDEN_IN_TUNNEL} | _TUNNEL_PLACES
 _SHIFTS = {name: 8 * (FIELDS_SIZE - at - size) for name, (at, size) in (_PLACES | _TUNNEL_PLACES).items()}
 
-UNSUPPORTED_FIELDS = tuple(name for name in FIELD_BITS if name not in _SHIFTS)
+UNSUPPORTED_FIELDS = frozenset(FIELD_BITS) - _SHIFTS.keys()
 """Fields of the vocabulary that the key has no room for."""
 
 TUNNEL_LIST = 0x2000_0000
@@ -77,7 +77,7 @@ TUNNEL_LIST = 0x2000_0000
 
 def in_tunnel(match: Match) -> bool:
     """Whether *match* is for packets in a tunnel: it matches on one of its fields."""
-    return any(getattr(match, name).mask for name in _TUNNEL_PLACES)
+    return not _TUNNEL_PLACES.keys().isdisjoint(match.used())
 
 
 def word(number: int) -> bytes:
@@ -288,11 +288,10 @@ class Constants(ctypes.Structure):
 def encode_match(match: Match) -> tuple[bytes, bytes]:
     """Mask and value of *match* as ``struct fields``."""
     mask = value = 0
-    for name, shift in _SHIFTS.items():
-        masked = getattr(match, name)
-        if masked.mask:
-            mask |= masked.mask << shift
-            value |= masked.value << shift
+    for name, masked in match.used().items():
+        shift = _SHIFTS[name]
+        mask |= masked.mask << shift
+        value |= masked.value << shift
     return mask.to_bytes(FIELDS_SIZE, "big"), value.to_bytes(FIELDS_SIZE, "big")
 
 
