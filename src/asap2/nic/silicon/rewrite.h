@@ -120,6 +120,9 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		if (check && skb->len < check + 2)
 			check = 0;
 	}
+	/* First, for the time to live shares a word with the header's checksum. */
+	if (bpf_skb_store_bytes(skb, offset, &new, 4, 0))
+		return -1;
 	if (layer == LAYER_IPV4) {
 		if (bpf_l3_csum_replace(skb, at.l3 + 10, old, new, 4))
 			return -1;
@@ -139,5 +142,5 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		if (bpf_l4_csum_replace(skb, check, old, new, flags))
 			return -1;
 	}
-	return bpf_skb_store_bytes(skb, offset, &new, 4, 0) ? -1 : 1;
+	return 1;
 }
