@@ -135,6 +135,13 @@ class Match:
                 used[name] = masked
         self._used = used
 
+    @classmethod
+    def of(cls, used: dict[str, Masked]) -> Self:
+        """The match of these fields, which are known to be right, and from now on its own."""
+        match = cls.__new__(cls)
+        match._used = used
+        return match
+
     def __getattr__(self, name: str) -> Masked:
         if name not in FIELD_BITS:
             raise AttributeError(f"there is no field {name}")

@@ -31,6 +31,8 @@ from asap2.nic.kernel.tc_filters import (
     Proto,
     Qdisc,
 )
+from asap2.nic.kernel.tc_flower import FlowerKey
+from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Counters
 
@@ -57,6 +59,7 @@ class TcFace:
         self._filters = filters
         self._ports = ports
         self._cookie = node_cookie
+        self._shapes = Shapes()
         for types, handler in (
             ((RTM_NEWQDISC,), self._qdisc_new),
             ((RTM_DELQDISC,), self._qdisc_del),
@@ -187,6 +190,9 @@ class TcFace:
     def _filter_new(self, request: Request) -> Answer:
         if self._elsewhere(request):
             return PASS
+        made = self._filter_shaped(request)
+        if made is not None:
+            return self._made(request, *made)
         header, attrs = tables.TC.decode(request.payload)
         prio, protocol, kind = header.prio, header.protocol, attrs.get("kind")
         if not prio and not request.create:
@@ -208,8 +214,30 @@ class TcFace:
         if not isinstance(options, Attrs):
             raise NetlinkError(errno.EINVAL)
         one = self._filters.put(block, chain, proto, header.handle, options, excl=request.excl, create=request.create)
-        self._filters.keep(block, chain, proto, one, request.payload)
-        counters = self._filters.counters([one])[0]
+        one.request = request.payload
+        one.shape = self._shapes.add(request.flags, request.payload, header, attrs, one.key, one.steps, one.listed)
+        if one.shape is not None:
+            one.indices = tc_actions.indices(one.listed)
+            self._filters.remember_place(block, one.shape, one.placed)
+        return self._made(request, block, chain, proto, one)
+
+    def _filter_shaped(self, request: Request) -> tuple[Block, int, Proto, Filter] | None:
+        """Add a filter of a known shape to a priority that is there; None: it is for the long way."""
+        shape = self._shapes.find(request.flags, request.payload)
+        if shape is None:
+            return None
+        header = shape.header
+        qdisc = self._filters.qdiscs.get(header.ifindex)
+        block = self._block(header) if qdisc is not None else None
+        proto = block.chains.get(shape.chain, {}).get(header.prio) if block is not None else None
+        if block is None or proto is None or proto.protocol != header.protocol or proto.kind != "flower":
+            return None
+        return block, shape.chain, proto, self._filters.put_shaped(block, proto, shape, request.payload)
+
+    def _made(self, request: Request, block: Block, chain: int, proto: Proto, one: Filter) -> Answer:
+        """A filter was made: keep it, and tell."""
+        self._filters.keep(block, chain, proto, one)
+        counters = self._filters.counters([one])[0] if one.before.packets else Counters()
         message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         return [message] if request.echo else None
@@ -325,13 +353,21 @@ class TcFace:
         *,
         terse: bool = False,
     ) -> Message:
+        frame = one.shape.frames.get((one.in_hw, terse)) if one is not None and one.shape is not None else None
+        if one is not None and frame is not None:
+            return Message(kind, frame.fill(one.handle, one.request, one.indices, _state(one, counters)), flags)
         parent = PARENT_EGRESS if block.egress else PARENT_INGRESS
         handle = one.handle if one else 0
         header = tables.Tcmsg(0, block.ifindex, handle, parent, tables.info(proto.prio, proto.protocol))
         attrs: dict[str, Any] = {"kind": proto.kind, "chain": chain}
-        if one is not None:
-            attrs["options"] = _options(proto.kind, one, counters, terse)
-        return Message(kind, tables.TC.encode(header, attrs), flags)
+        if one is None:
+            return Message(kind, tables.TC.encode(header, attrs), flags)
+        key, listed = one.shape.read(one.request, one.indices) if one.shape is not None else (one.key, one.listed)
+        attrs["options"] = _options(proto.kind, one, key, listed, counters, terse)
+        payload = tables.TC.encode(header, attrs)
+        if one.shape is not None:
+            one.shape.learn(payload, one.in_hw, terse, listed)
+        return Message(kind, payload, flags)
 
     # ---- chains and actions
 
@@ -382,10 +418,15 @@ def _unchanged(message: NlMsg) -> list[Message]:
     return [Message(message.type, message.payload, message.flags)]
 
 
-def _options(kind: str, one: Filter, counters: Counters, terse: bool) -> dict[str, Any]:
+def _state(one: Filter, counters: Counters) -> tc_actions.ActionState:
+    return tc_actions.ActionState(counters, one.made_ns, one.first_ns, one.in_hw, bool(one.flags & SKIP_HW))
+
+
+def _options(
+    kind: str, one: Filter, key: FlowerKey, listed: tuple[tc_actions.Listed, ...], counters: Counters, terse: bool
+) -> dict[str, Any]:
     flags = one.flags | (IN_HW if one.in_hw else NOT_IN_HW)
-    state = tc_actions.ActionState(counters, one.made_ns, one.first_ns, one.in_hw, bool(one.flags & SKIP_HW))
-    actions = tc_actions.dump(one.listed, state, terse=terse)
+    actions = tc_actions.dump(listed, _state(one, counters), terse=terse)
     options: dict[str, Any] = {}
     if kind == "matchall":
         options.update({"flags": flags, "pcnt": counters.packets})
@@ -393,7 +434,7 @@ def _options(kind: str, one: Filter, counters: Counters, terse: bool) -> dict[st
     if not terse:
         if one.classid is not None:
             options["classid"] = one.classid
-        options.update(one.key.dump)
+        options.update(key.dump)
     options["flags"] = flags
     if not terse:
         options["in_hw_count"] = int(one.in_hw)

@@ -104,6 +104,11 @@ def parse(actions: Attrs, next_index: Callable[[str, int], int]) -> tuple[tuple[
     return tuple(steps), tuple(listed)
 
 
+def indices(listed: tuple[Listed, ...]) -> tuple[int, ...]:
+    """The actions' indices."""
+    return tuple(value.index for action in listed for name, value in action.options if name in ("parms", "parms_ex"))
+
+
 def _verdict(verdict: int, sent: bool) -> list[Step]:
     """What *verdict* does with the packet, of which a copy was *sent* already, or not."""
     if verdict in _FINAL:

@@ -21,9 +21,10 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Nic
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
-from asap2.nic.kernel.tc_flower import FlowerKey
+from asap2.nic.kernel.tc_flower import FlowerKey, Identity
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed
+from asap2.nic.kernel.tc_shapes import Shape
 from asap2.nic.rules import Counters, Rule, SetTunnel
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ class Filter:
     """Where the journal keeps it."""
     before: Counters = field(default_factory=Counters)
     """What its rule had counted when the filter took the place of another: new actions count from 0."""
+    request: bytes = b""
+    """The payload of the request that made it, from struct tcmsg on."""
+    shape: Shape | None = None
+    indices: tuple[int, ...] = ()
+    """The indices of its actions, where it was made by its shape."""
 
     @property
     def in_hw(self) -> bool:
@@ -84,7 +90,7 @@ class Proto:
     protocol: int
     kind: str
     filters: dict[int, Filter] = field(default_factory=dict)
-    keys: dict[tuple[tuple[str, int, int], ...], int] = field(default_factory=dict)
+    keys: dict[Identity, int] = field(default_factory=dict)
     next_handle: int = 1
 
     def new_handle(self) -> int:
@@ -203,6 +209,29 @@ class Filters:
         proto.keys[key.identity] = made.handle
         block.chains.setdefault(chain, {})[proto.prio] = proto
         return made
+
+    def put_shaped(self, block: Block, proto: Proto, shape: Shape, request: bytes) -> Filter:
+        """Add the filter of a request of a known shape, as :meth:`put` would; NetlinkError, as there."""
+        key = shape.key(request)
+        indices = tuple([self._index(kind, 0) for kind in shape.kinds])
+        if key.identity in proto.keys:
+            raise NetlinkError(errno.EEXIST)
+        again = self.offloader.again(shape.placement, key.match) if shape.placement is not None else None
+        if again is not None:
+            placed: tuple[Placed, ...] = (self._add(again, None),)
+        else:
+            placed = self._place(block, shape.chain, proto.prio, key, shape.steps, shape.flags, None)
+            self.remember_place(block, shape, placed)
+        made = Filter(proto.new_handle(), key, shape.classid, shape.flags, (), shape.steps, placed, time.monotonic_ns())
+        made.request, made.shape, made.indices = request, shape, indices
+        proto.filters[made.handle] = made
+        proto.keys[key.identity] = made.handle
+        return made
+
+    def remember_place(self, block: Block, shape: Shape, placed: tuple[Placed, ...]) -> None:
+        """Where a filter of *shape* went others will go."""
+        if len(placed) == 1 and placed[0].nic is not None:
+            shape.placement = self.offloader.placement(block.ifindex, placed[0], shape.steps)
 
     def _place(
         self,
@@ -339,14 +368,14 @@ class Filters:
 
     # ---- keeping
 
-    def keep(self, block: Block, chain: int, proto: Proto, one: Filter, payload: bytes) -> None:
-        """Remember a filter: *payload* is that of the request that made it, from struct tcmsg on."""
+    def keep(self, block: Block, chain: int, proto: Proto, one: Filter) -> None:
+        """Remember a filter."""
         one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
         value = _MADE.pack(one.made_ns, proto.protocol, len(one.placed))
         for placed in one.placed:
             name = b"" if placed.nic is None or placed.pf is None else f"{placed.nic.name}/{placed.pf.index}".encode()
             value += _PLACE.pack(placed.handle, placed.rule.in_port, len(name)) + name
-        self._journal.put(one.record, value + payload)
+        self._journal.put(one.record, value + one.request)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:
         """Take up the qdiscs and filters of an earlier run; their rules are in the pipelines still. The devices."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
 
@@ -68,6 +69,44 @@ _WIDTHS = {
 }
 """Octets of each key that has a mask attribute."""
 
+FIELD_OF: Final = {
+    "key_eth_dst": "eth_dst",
+    "key_eth_src": "eth_src",
+    "key_ip_tos": "ip_tos",
+    "key_ip_ttl": "ip_ttl",
+    "key_ipv4_src": "ip_src",
+    "key_ipv4_dst": "ip_dst",
+    "key_ipv6_src": "ip_src",
+    "key_ipv6_dst": "ip_dst",
+    "key_tcp_src": "l4_src",
+    "key_tcp_dst": "l4_dst",
+    "key_udp_src": "l4_src",
+    "key_udp_dst": "l4_dst",
+    "key_sctp_src": "l4_src",
+    "key_sctp_dst": "l4_dst",
+    "key_tcp_flags": "tcp_flags",
+    "key_icmpv4_type": "l4_src",
+    "key_icmpv4_code": "l4_dst",
+    "key_icmpv6_type": "l4_src",
+    "key_icmpv6_code": "l4_dst",
+    "key_arp_sip": "ip_src",
+    "key_arp_tip": "ip_dst",
+    "key_arp_op": "ip_proto",
+    "key_arp_sha": "arp_sha",
+    "key_arp_tha": "arp_tha",
+    "key_enc_ipv4_src": "tun_src",
+    "key_enc_ipv4_dst": "tun_dst",
+    "key_enc_ipv6_src": "tun_src",
+    "key_enc_ipv6_dst": "tun_dst",
+    "key_enc_udp_dst_port": "tun_tp_dst",
+    "key_enc_ip_tos": "tun_tos",
+    "key_enc_ip_ttl": "tun_ttl",
+}
+"""The field that each key with a mask is compared with."""
+
+Identity = tuple[Any, ...]
+"""A masked key: what two filters of one priority may not share."""
+
 _SUPPORTED: Final = frozenset(
     {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id"}
     | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
@@ -78,17 +117,21 @@ _SUPPORTED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FlowerKey:
-    """A filter's key: its match, and the attributes that the kernel gives back for it, in order."""
+    """A filter's key: its match; what it is, masked; and the attributes that the kernel gives back for it, in order
+    (none here for a key that :mod:`asap2.nic.kernel.tc_shapes` has read: they are in its request)."""
 
     match: Match
-    dump: tuple[tuple[str, Any], ...]
-    identity: tuple[tuple[str, int, int], ...]
-    """The masked key: two filters of one priority may not share it."""
+    identity: Identity
+    """Its last part is :attr:`canon`."""
+    masks: tuple[tuple[str, int], ...]
+    """The key's masks, which a filter keeps for life (fl_check_assign_mask)."""
+    dump: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def masks(self) -> tuple[tuple[str, int], ...]:
-        """The key's masks, which a filter keeps for life (fl_check_assign_mask)."""
-        return tuple((name, mask) for name, _, mask in self.identity)
+    def canon(self) -> bytes:
+        """The masked key as attributes, in the order of :attr:`dump`."""
+        canon: bytes = self.identity[-1]
+        return canon
 
 
 class _Keys:
@@ -134,7 +177,7 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     flags_mask &= Frag.IS_FRAGMENT | Frag.FIRST
     if flags_mask:
         fields["ip_frag"] = Masked(flags & flags_mask, flags_mask)
-    _ethernet(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
+    _put(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
     ethertype, tags = _ethertype_and_vlans(options, fields, dump, protocol)
     _ip(keys, options, fields, dump, ethertype)
     version = _addresses(keys, options, fields, dump)
@@ -144,21 +187,30 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     _tunnel(keys, options, fields, dump)
     if flags_mask:
         dump += [("key_flags", flags & flags_mask), ("key_flags_mask", int(flags_mask))]
+    head = (version, *tags)
+    masks, canon = _canonical(dump)
     return FlowerKey(
-        Match(**fields), tuple(dump), (("addresses", version, int(bool(version))), *tags, *_identity(dump))
+        Match(**fields),
+        (*head, canon),
+        (("addresses", int(bool(version))), *((tag, 0xFFFF) for tag, _ in tags), *masks),
+        tuple(dump),
     )
 
 
-def _identity(dump: list[tuple[str, Any]]) -> tuple[tuple[str, int, int], ...]:
-    """The key as the kernel compares it: not what it means beside the filter's protocol, but what was given."""
+def _canonical(dump: list[tuple[str, Any]]) -> tuple[list[tuple[str, int]], bytes]:
+    """The key as the kernel compares it: not what it means beside the filter's protocol, but what was given. Its
+    masks (-1 for a key that has none) in the order of the names, and the masked key as attributes."""
     given = dict(dump)
-    found = []
+    masks: dict[str, int] = {}
     for name, value in dump:
+        mask = given.get(f"{name}_mask")
         if name.endswith("_mask"):
             continue
-        mask = _number(given[f"{name}_mask"]) if f"{name}_mask" in given else -1
-        found.append((name, _number(value) & mask, mask))
-    return tuple(sorted(found))
+        masks[name] = -1 if mask is None else _number(mask)
+        if mask is not None:
+            masked = _number(value) & masks[name]
+            given[name] = masked.to_bytes(len(value), "big") if isinstance(value, bytes) else masked
+    return sorted(masks.items()), FLOWER.encode(given)
 
 
 def _counts(options: Attrs, name: Any) -> bool:
@@ -176,13 +228,14 @@ def _number(value: Any) -> int:
 
 
 def _put(
-    keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], pairs: Iterable[tuple[str, str]], bits: int = 0
+    keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], names: Iterable[str], bits: int = 0
 ) -> None:
-    """Match and dump each (attribute, field); a field has only so many *bits*, and the others of a packet are 0."""
-    for name, target in pairs:
+    """Match and dump each key; a field has only so many *bits*, and the others of a packet are 0."""
+    for name in names:
         value, mask = keys.masked(name)
         if not mask:
             continue
+        target = FIELD_OF[name]
         limit = (1 << bits) - 1 if bits else -1
         if mask & limit:
             fields[target] = Masked(value & mask & limit, mask & limit)
@@ -195,13 +248,9 @@ def _put(
             dump += [(name, value), (f"{name}_mask", mask)]
 
 
-def _ethernet(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], names: tuple[str, ...]) -> None:
-    _put(keys, fields, dump, [(name, name.removeprefix("key_")) for name in names])
-
-
 def _ethertype_and_vlans(
     options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]], protocol: int
-) -> tuple[int | None, list[tuple[str, int, int]]]:
+) -> tuple[int | None, list[tuple[str, int]]]:
     """Match tags and the payload's type; the type (None: any), and the tags. The filter's protocol is part of it."""
     ethertype = options.get("key_eth_type")
     tags: list[tuple[str, int]] = []
@@ -225,7 +274,7 @@ def _ethertype_and_vlans(
         dump.append(("key_vlan_eth_type", ethertype))
     if protocol != ETH_P_ALL:
         _protocol(fields, protocol)
-    return ethertype, [(tag, tpid, 0xFFFF) for tag, tpid in tags]
+    return ethertype, tags
 
 
 def _protocol(fields: dict[str, Masked], protocol: int) -> None:
@@ -266,7 +315,7 @@ def _ip(
     if proto is not None:
         fields["ip_proto"] = Masked(proto, 0xFF)
         dump.append(("key_ip_proto", proto))
-    _put(keys, fields, dump, (("key_ip_tos", "ip_tos"), ("key_ip_ttl", "ip_ttl")))
+    _put(keys, fields, dump, ("key_ip_tos", "key_ip_ttl"))
 
 
 def _addresses(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> int:
@@ -277,7 +326,7 @@ def _addresses(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: lis
             continue
         if fields.setdefault("eth_type", Masked(ethertype, 0xFFFF)).value != ethertype:
             fields.update(NEVER)
-        _put(keys, fields, dump, ((source, "ip_src"), (destination, "ip_dst")))
+        _put(keys, fields, dump, (source, destination))
         return version
     return 0
 
@@ -290,44 +339,23 @@ def _ports(
     version = "ipv4" if ethertype == ETH_P_IP else "ipv6"
     if proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
         name = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}[proto]
-        _put(keys, fields, dump, ((f"key_{name}_src", "l4_src"), (f"key_{name}_dst", "l4_dst")))
+        _put(keys, fields, dump, (f"key_{name}_src", f"key_{name}_dst"))
         if proto == IPPROTO_TCP:
-            _put(keys, fields, dump, (("key_tcp_flags", "tcp_flags"),), bits=12)
+            _put(keys, fields, dump, ("key_tcp_flags",), bits=12)
     elif (version, proto) in (("ipv4", IPPROTO_ICMP), ("ipv6", IPPROTO_ICMPV6)):
         name = "icmpv4" if version == "ipv4" else "icmpv6"
-        _put(keys, fields, dump, ((f"key_{name}_type", "l4_src"), (f"key_{name}_code", "l4_dst")))
+        _put(keys, fields, dump, (f"key_{name}_type", f"key_{name}_code"))
 
 
 def _arp(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
-    _put(
-        keys,
-        fields,
-        dump,
-        (
-            ("key_arp_sip", "ip_src"),
-            ("key_arp_tip", "ip_dst"),
-            ("key_arp_op", "ip_proto"),
-            ("key_arp_sha", "arp_sha"),
-            ("key_arp_tha", "arp_tha"),
-        ),
-    )
+    _put(keys, fields, dump, ("key_arp_sip", "key_arp_tip", "key_arp_op", "key_arp_sha", "key_arp_tha"))
 
 
 def _tunnel(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
     for version in ("ipv4", "ipv6"):
-        _put(
-            keys,
-            fields,
-            dump,
-            ((f"key_enc_{version}_src", "tun_src"), (f"key_enc_{version}_dst", "tun_dst")),
-        )
+        _put(keys, fields, dump, (f"key_enc_{version}_src", f"key_enc_{version}_dst"))
     key_id = options.get("key_enc_key_id")
     if key_id is not None:
         fields["tun_id"] = Masked(key_id, 0xFFFFFFFF)
         dump.append(("key_enc_key_id", key_id))
-    _put(
-        keys,
-        fields,
-        dump,
-        (("key_enc_udp_dst_port", "tun_tp_dst"), ("key_enc_ip_tos", "tun_tos"), ("key_enc_ip_ttl", "tun_ttl")),
-    )
+    _put(keys, fields, dump, ("key_enc_udp_dst_port", "key_enc_ip_tos", "key_enc_ip_ttl"))

@@ -36,11 +36,28 @@ class Placed:
     pf: Pf | None = None
 
 
+@dataclass(slots=True)
+class Placement:
+    """Where the rule of one filter went, and what that hung on: for others that differ in matched values only."""
+
+    devices: tuple[tuple[int, NetDev], ...]
+    """The devices that the filter names: ifindex, and what it was."""
+    state: tuple[object, ...]
+    nic: Nic
+    pf: Pf
+    pipeline: Pipeline
+    rule: Rule
+
+
 def tc_offload_enabled(device: NetDev) -> bool:
     """The feature hw-tc-offload: representors start with it on, an uplink with it off (mlx5e_build_rep_netdev)."""
     if device.pf is None:
         return False
     return device.pf.hw_tc_offload.get(device.offload_key, device.role is Role.REPRESENTOR)
+
+
+def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
+    return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
 
 
 class Offloader:
@@ -82,6 +99,37 @@ class Offloader:
         if reason is not None:
             raise _refuse(reason)
         return nic, pf, pipeline, rule
+
+    def placement(self, ifindex: int, placed: Placed, steps: tuple[tc_actions.Step, ...]) -> Placement | None:
+        """What :meth:`again` needs; None where a placement depends on more than the devices and their settings."""
+        device = self._netdevs.by_ifindex(ifindex)
+        nic, pf = placed.nic, placed.pf
+        if device is None or nic is None or pf is None or not nic.model.vlan_depth:
+            return None
+        if any(isinstance(step, SetTunnel) for step in steps):
+            return None
+        named = [(ifindex, device)]
+        for step in steps:
+            if isinstance(step, tc_actions.Mirred):
+                target = self._netdevs.by_ifindex(step.ifindex)
+                if target is None:
+                    return None
+                named.append((step.ifindex, target))
+        return Placement(tuple(named), _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
+
+    def again(self, placement: Placement, match: Match) -> Placed | None:
+        """The rule of another filter that is as the one that was placed, but for the values in *match*; None when
+        anything that it hung on has changed since."""
+        by_ifindex = self._netdevs.by_ifindex
+        for ifindex, was in placement.devices:
+            device = by_ifindex(ifindex)
+            if device is not was:
+                return None
+        if _settings(placement.devices[0][1], placement.pf) != placement.state:
+            return None
+        rule = placement.rule
+        new = Rule(rule.table, rule.in_port, rule.priority, match, rule.actions)
+        return Placed(placement.pipeline, new, 0, placement.nic, placement.pf)
 
     def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""

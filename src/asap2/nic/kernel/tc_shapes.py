@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests for filters that differ in addresses, ports and cookies only: translated once, then by copying octets.
+
+Open vSwitch and ``tc -batch`` add thousands of filters of a few *shapes*. Two requests are of one shape when they are
+equal outside the *holes*: the values of keys whose masks are equal, and the actions' cookies. What the full translation
+(:mod:`asap2.nic.kernel.tc_flower`, :mod:`asap2.nic.kernel.tc_actions`) made of the first of a shape holds for all of
+them, but for what is in the holes; likewise for the messages that tell of such filters, but for counters and times.
+Nothing here decides anything: a request of no known shape, or one that looks odd, is translated in full.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.tables import actions as ta
+from asap2.netlink.tables.flower import FLOWER
+from asap2.netlink.tables.tc import TC, TCA, Tcmsg
+from asap2.netlink.wire import NLA_TYPE_MASK
+from asap2.nic.kernel import tc_actions
+from asap2.nic.kernel.tc_actions import ActionState, Listed, Step
+from asap2.nic.kernel.tc_flower import FIELD_OF, FlowerKey, Identity, parse
+from asap2.nic.kernel.tc_offload import Placement
+from asap2.nic.rules import Masked, Match
+
+_ATTRIBUTE = struct.Struct("=HH")
+_U32 = struct.Struct("=I")
+_BASIC = struct.Struct("=QI")
+_TIMES = struct.Struct("=4Q")
+_TCMSG_SIZE: Final = 20
+_HANDLE_AT: Final = 8
+_DROPS_AT: Final = 8
+"""Of tcm_handle in struct tcmsg, of drops in struct gnet_stats_queue."""
+_OPTIONS, _ACT, _COOKIE, _ACT_OPTIONS, _ACT_STATS = (
+    TCA.numbers["options"],
+    FLOWER.numbers["act"],
+    ta.ACTION.numbers["cookie"],
+    ta.ACTION.numbers["options"],
+    ta.ACTION.numbers["stats"],
+)
+_NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags"})
+"""Keys with a mask whose value decides more than what is compared."""
+MOST_SHAPES: Final = 4096
+
+Span = tuple[int, int]
+
+
+class Hole(NamedTuple):
+    """Where a key's value lies in the request, what it is compared with, and where it lies in the masked key."""
+
+    start: int
+    end: int
+    field: str
+    mask: int
+    number: int
+    at: int
+
+
+class _Stats(NamedTuple):
+    """Where one action's statistics lie in a message: struct gnet_stats_basic, that of the hardware (0: stays zero),
+    the count of drops (0: stays zero)."""
+
+    basic: int
+    hardware: int
+    drops: int
+
+
+@dataclass(slots=True)
+class Frame:
+    """A message that tells of a filter of one shape, and where the octets lie that differ."""
+
+    template: bytes
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
+    """Where a hole goes, and its start and end in the request."""
+    indices: list[int] = field(default_factory=list)
+    stats: list[_Stats] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+
+    def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState) -> bytes:
+        """The message of one filter."""
+        out = bytearray(self.template)
+        _U32.pack_into(out, _HANDLE_AT, handle)
+        for at, start, end in self.copies:
+            out[at : at + end - start] = request[start:end]
+        for at, index in zip(self.indices, indices, strict=False):
+            _U32.pack_into(out, at, index)
+        counters = state.counters
+        if counters.packets:
+            packets = counters.packets & 0xFFFFFFFF
+            for basic, hardware, drops in self.stats:
+                _BASIC.pack_into(out, basic, counters.bytes, packets)
+                if hardware:
+                    _BASIC.pack_into(out, hardware, counters.bytes, packets)
+                if drops:
+                    _U32.pack_into(out, drops, packets)
+        if self.times:
+            times = state.times()
+            for at in self.times:
+                _TIMES.pack_into(out, at, *times)
+        return bytes(out)
+
+
+@dataclass(slots=True)
+class Shape:
+    """What is the same for all filters of one shape."""
+
+    header: Tcmsg
+    chain: int
+    classid: int | None
+    flags: int
+    steps: tuple[Step, ...]
+    kinds: tuple[str, ...]
+    """The actions' kinds: each gets an index of its own kind."""
+    masks: tuple[tuple[str, int], ...]
+    fixed: dict[str, Masked]
+    """The fields that are compared with the same in all."""
+    head: tuple[Any, ...]
+    canon: bytes
+    """The masked key, zero in the holes; *head* is what it does not show."""
+    holes: tuple[Hole, ...]
+    cookies: tuple[tuple[int, int, int], ...]
+    """Number of the action, start and end of its cookie in the request."""
+    placement: Placement | None = None
+    frames: dict[tuple[bool, bool], Frame] = field(default_factory=dict)
+
+    def key(self, request: bytes) -> FlowerKey:
+        """The key in a request of this shape."""
+        fields = self.fixed.copy()
+        canon = bytearray(self.canon)
+        for start, end, name, mask, _, at in self.holes:
+            value = int.from_bytes(request[start:end], "big") & mask
+            fields[name] = Masked(value, mask)
+            size = end - start
+            canon[at : at + size] = value.to_bytes(size, "big")
+        return FlowerKey(Match.of(fields), (*self.head, bytes(canon)), self.masks)
+
+    def read(self, request: bytes, indices: tuple[int, ...]) -> tuple[FlowerKey, tuple[Listed, ...]]:
+        """Key and actions of a request in full, to be given back."""
+        header, attrs = TC.decode(request)
+        options = attrs["options"]
+        actions = options.get("act")
+        given = iter(indices)
+        listed = tc_actions.parse(actions, lambda _kind, _wanted: next(given))[1] if actions is not None else ()
+        return parse(options, header.protocol), listed
+
+    def learn(self, message: bytes, in_hw: bool, terse: bool, listed: tuple[Listed, ...]) -> None:
+        """Take *message*, of a filter of this shape, as the pattern for others."""
+        frame = Frame(message)
+        options = _spans(message, *_spans(message, _TCMSG_SIZE, len(message))[_OPTIONS])
+        for hole in self.holes:
+            if hole.number in options:
+                frame.copies.append((options[hole.number][0], hole.start, hole.end))
+        actions = _spans(message, *options[_ACT]) if _ACT in options else {}
+        cookies = {number: (start, end) for number, start, end in self.cookies}
+        for number, action in enumerate(listed, 1):
+            spans = _spans(message, *actions[number])
+            if _COOKIE in spans:
+                frame.copies.append((spans[_COOKIE][0], *cookies[number]))
+            stats = _spans(message, *spans[_ACT_STATS])
+            basic, hardware, queue = (stats[ta.STATS.numbers[name]][0] for name in ("basic", "basic_hw", "queue"))
+            if action.reached:
+                frame.stats.append(_Stats(basic, hardware if in_hw else 0, queue + _DROPS_AT if action.drops else 0))
+            if _ACT_OPTIONS in spans:
+                numbers = ta.OPTIONS[action.kind].numbers
+                given = _spans(message, *spans[_ACT_OPTIONS])
+                frame.indices.append(given[numbers["parms_ex" if action.kind == "pedit" else "parms"]][0])
+                frame.times.append(given[numbers["tm"]][0])
+        self.frames[in_hw, terse] = frame
+
+
+class Shapes:
+    """The shapes that have been seen."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], dict[int, dict[int, Shape]]] = {}
+        self._count = 0
+
+    def find(self, flags: int, request: bytes) -> Shape | None:
+        """The shape of a request, from struct tcmsg on, with these message flags (NLM_F_*)."""
+        by_care = self._seen.get((len(request), flags))
+        if by_care is not None:
+            number = int.from_bytes(request, "big")
+            for care, known in by_care.items():
+                shape = known.get(number & care)
+                if shape is not None:
+                    return shape
+        return None
+
+    def add(
+        self,
+        flags: int,
+        request: bytes,
+        header: Tcmsg,
+        attrs: Attrs,
+        key: FlowerKey,
+        steps: tuple[Step, ...],
+        listed: tuple[Listed, ...],
+    ) -> Shape | None:
+        """Remember the shape of a request that was translated; None if it is too odd for that."""
+        if header.handle or not header.prio or attrs.get("kind") != "flower":
+            return None
+        found = _holes(request, key)
+        if found is None:
+            return None
+        holes, cookies = found
+        options = attrs["options"]
+        if any(map(_wants_index, options.get("act", {}).values())):
+            return None
+        care = bytearray(b"\xff" * len(request))
+        canon = bytearray(key.canon)
+        for hole in holes:
+            size = hole.end - hole.start
+            care[hole.start : hole.end] = bytes(size)
+            canon[hole.at : hole.at + size] = bytes(size)
+        for _, start, end in cookies:
+            care[start:end] = bytes(end - start)
+        names = {hole.field for hole in holes}
+        shape = Shape(
+            header,
+            attrs.get("chain", 0),
+            options.get("classid"),
+            options.get("flags", 0),
+            steps,
+            tuple(action.kind for action in listed),
+            key.masks,
+            {name: masked for name, masked in key.match.used().items() if name not in names},
+            key.identity[:-1],
+            bytes(canon),
+            holes,
+            cookies,
+        )
+        if self._count >= MOST_SHAPES:
+            self._seen.clear()
+            self._count = 0
+        self._count += 1
+        mask = int.from_bytes(care, "big")
+        by_care = self._seen.setdefault((len(request), flags), {})
+        by_care.setdefault(mask, {})[int.from_bytes(request, "big") & mask] = shape
+        return shape
+
+
+def _wants_index(action: Attrs) -> bool:
+    """Whether the request names the action's index: then no two filters have the same."""
+    options = action.get("options")
+    parms = options.get("parms", options.get("parms_ex")) if isinstance(options, Attrs) else None
+    return parms is None or bool(parms.index)
+
+
+def _spans(data: bytes, start: int, end: int) -> dict[int, Span]:
+    """Start and end of the payload of each attribute in ``data[start:end]``, by type; of those that come twice, the
+    last."""
+    spans = {}
+    while start + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        if length < 4 or start + length > end:
+            break
+        spans[kind & NLA_TYPE_MASK] = (start + 4, start + length)
+        start += (length + 3) & ~3
+    return spans
+
+
+def _usual(data: bytes, start: int, end: int) -> dict[int, Span] | None:
+    """As :func:`_spans`; None when there is more than whole attributes, each once, padded."""
+    spans = _spans(data, start, end)
+    taken = sum(4 + ((stop - begin + 3) & ~3) for begin, stop in spans.values())
+    return spans if taken == end - start else None
+
+
+def _holes(request: bytes, key: FlowerKey) -> tuple[tuple[Hole, ...], tuple[tuple[int, int, int], ...]] | None:
+    """The holes of a request, and those of its cookies; None where it is not as Open vSwitch and tc build it."""
+    top = _usual(request, _TCMSG_SIZE, len(request))
+    options = _usual(request, *top[_OPTIONS]) if top is not None and _OPTIONS in top else None
+    if options is None:
+        return None
+    canon = _spans(key.canon, 0, len(key.canon))
+    masks = dict(key.masks)
+    holes = []
+    for number, (start, end) in options.items():
+        name = FLOWER.fields[number][0] if number in FLOWER.fields else ""
+        if name not in FIELD_OF or name in _NOT_HOLES or number not in canon:
+            continue
+        at, stop = canon[number]
+        if stop - at != end - start:
+            return None
+        holes.append(Hole(start, end, FIELD_OF[name], masks[name], number, at))
+    if len({hole.field for hole in holes}) != len(holes):
+        return None
+    cookies = []
+    if _ACT in options:
+        actions = _usual(request, *options[_ACT])
+        if actions is None or sorted(actions) != list(range(1, len(actions) + 1)):
+            return None
+        for number, span in actions.items():
+            action = _usual(request, *span)
+            if action is None:
+                return None
+            if _COOKIE in action:
+                cookies.append((number, *action[_COOKIE]))
+    return tuple(holes), tuple(cookies)
+
+
+__all__ = ["Identity", "Shape", "Shapes"]
