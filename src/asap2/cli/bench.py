@@ -1,47 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
+import enum
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(add_completion=False)
 
 
+class Suite(enum.StrEnum):
+    """What is measured."""
+
+    PATHS = "paths"
+    SCALE = "scale"
+
+
 @app.command()
 def bench(
+    suite: Annotated[
+        Suite, typer.Option(help="Five paths from guest to guest; or many rules, masks and flows.")
+    ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=50, help="How often each path is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=50, help="How often each thing is measured.")] = 5,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a PNG; beside the JSON when not given.")
     ] = None,
 ) -> None:
-    """Compare five paths from guest to guest, in turns: throughput, packet rate, latency, CPU. About 45 s a round."""
+    """Compare the NIC with its peers, in turns, round after round. A round takes about 45 s; the scale
+    suite needs a minute before the first, and 5 GB of memory for its millions of rules."""
     from rich.console import Console
 
+    console = Console(stderr=True, soft_wrap=True)
+    result, draw, show = _paths(rounds, console) if suite is Suite.PATHS else _scale(rounds, console)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        plot = plot or json_file.with_suffix(".png")
+    if plot is not None:
+        draw(result, plot)
+    show(result)
+
+
+def _paths(rounds: int, console: Console) -> Any:
+    """The result of the suite, what draws it, and what prints it."""
     from asap2.cli.tables import print_bench
-    from asap2.lab.bench.plot import plot as draw
+    from asap2.lab.bench.plot import plot
     from asap2.lab.bench.run import run
     from asap2.lab.lab import Lab
-
-    console = Console(stderr=True, soft_wrap=True)
 
     def tell(number: int, name: str, figures: dict[str, float]) -> None:
         words = f"{figures['tcp_gbps']:6.2f} Gbit/s, {figures['packets_per_second']:8.0f} packets/s"
         words += f", {figures['transactions_per_second']:7.0f} transactions/s"
         console.print(f"round {number} of {rounds}: {name:14} {words}", highlight=False)
 
-    result = run(Lab(), rounds, tell)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
-        plot = plot or json_file.with_suffix(".png")
-    if plot is not None:
-        draw(result, plot)
-    print_bench(result)
+    return run(Lab(), rounds, tell), plot, print_bench
+
+
+def _scale(rounds: int, console: Console) -> Any:
+    """As :func:`_paths`."""
+    from asap2.cli.tables import print_scale
+    from asap2.lab.bench.scale.plot import plot
+    from asap2.lab.bench.scale.run import run
+    from asap2.lab.lab import Lab
+
+    return run(Lab(), rounds, lambda line: console.print(line, highlight=False)), plot, print_scale
 
 
 command = typer.main.get_command(app)

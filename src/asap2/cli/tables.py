@@ -66,3 +66,27 @@ def print_bench(result: dict[str, Any]) -> None:
             f"{path['cpu_seconds_per_gbit']:.3f} ({ratio['cpu_seconds_per_gbit']:.2f})",
         )
     Console().print(figures)
+
+
+def print_scale(result: dict[str, Any]) -> None:
+    """Print what :func:`asap2.lab.bench.scale.run.run` gives."""
+    console = Console()
+
+    def spread(each: dict[str, float]) -> list[str]:
+        return [f"{each[key]:g}" for key in ("median", "least", "most")]
+
+    figures = table(f"Over {result['rounds']} interleaved rounds", "what", "figure", "median", "least", "most")
+    for name, found in result["figures"].items():
+        for figure, each in found.items():
+            figures.add_row(name, figure, *spread(each))
+    console.print(figures)
+    ratios = table("Ratios in the same round", "ratio", "median", "least", "most")
+    for name, each in result["ratios"].items():
+        ratios.add_row(name, *spread(each))
+    console.print(ratios)
+    targets = table("Targets", "what", "value", "target", "")
+    for name, each in result["targets"].items():
+        bound = f"at least {each['at_least']:g}" if "at_least" in each else f"at most {each['at_most']:g}"
+        verdict = "[green]met[/green]" if each["met"] else "[red]missed[/red]"
+        targets.add_row(name, f"{each['value']:g}", bound, verdict)
+    console.print(targets)

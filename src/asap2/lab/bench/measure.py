@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.errors import Asap2Error
@@ -24,9 +26,22 @@ def measure(path: TrafficPath) -> dict[str, float]:
     """All figures of one round: ``tcp_gbps`` and ``cpu_seconds_per_gbit`` of one TCP stream, ``packets_per_second`` of
     small UDP packets that the receiver got, ``transactions_per_second`` of one small UDP packet there and one back."""
     figures = tcp(path)
+    with _sockperf_server(path) as server:
+        return {**figures, **small_packets(path, server), **transactions(path)}
+
+
+def throughput(path: TrafficPath) -> dict[str, float]:
+    """As :func:`measure`, without the transactions."""
+    figures = tcp(path)
+    with _sockperf_server(path) as server:
+        return {**figures, **small_packets(path, server)}
+
+
+@contextlib.contextmanager
+def _sockperf_server(path: TrafficPath) -> Iterator[Program]:
     with Program(path.server, ["sockperf", "server", "-i", path.address, "-p", str(PORT)]) as server:
         server.read_until("to block on socket")
-        return {**figures, **small_packets(path, server), **transactions(path)}
+        yield server
 
 
 def tcp(path: TrafficPath) -> dict[str, float]:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,12 +52,12 @@ def build(lab: Lab) -> list[TrafficPath]:
     layout = lab.layout
     found = {}
     for node in plan.nodes:
-        _switch_on(layout, node.name, offload=node.name == "offloaded")
+        switch_on(layout, node.name, offload=node.name == "offloaded")
         one, other = (guest for guest in plan.guests if guest.node == node.name)
         address = (other.address or "").split("/")[0]
         ends = layout.guest(one.name) / "ns", layout.guest(other.name) / "ns"
         found[node.name] = TrafficPath(node.name, *ends, address)
-    found["direct"] = _direct(layout)
+    found["direct"] = direct(layout)
     found["bridge"] = _bridge(layout)
     found["ovs_userspace"] = _ovs_userspace(layout)
     for path in found.values():
@@ -64,20 +65,25 @@ def build(lab: Lab) -> list[TrafficPath]:
     return [found[name] for name in NAMES]
 
 
-def _switch_on(layout: Layout, node: str, *, offload: bool) -> None:
-    """Join the representors of *node* by a bridge of its Open vSwitch."""
+def representors(bundle: Path) -> list[str]:
+    """The representors of a node, in the order of their VFs."""
+    found = run(bundle, "sh", "-c", "grep -H pf0vf /sys/class/net/eth*/phys_port_name").split()
+    return [line.split("/")[4] for line in sorted(found, key=lambda line: int(line.rpartition("vf")[2]))]
+
+
+def switch_on(layout: Layout, node: str, *, offload: bool, options: Sequence[str] = ()) -> None:
+    """Join the representors of *node*, each a port with these *options*, by the bridge br0 of its Open vSwitch."""
     bundle = layout.node(node) / "ns"
     settings = [f"{SET}hw-offload={str(offload).lower()}", f"{SET}max-idle={MAX_IDLE}"]
     run(bundle, "ovs-vsctl", "set", "Open_vSwitch", ".", *settings)
     run(bundle, "systemctl", "restart", "openvswitch.service")
     run(bundle, "ovs-vsctl", "add-br", "br0")
-    for name in run(bundle, "sh", "-c", "grep -l pf0vf /sys/class/net/eth*/phys_port_name").split():
-        representor = name.split("/")[4]
-        run(bundle, "ovs-vsctl", "add-port", "br0", representor)
+    for representor in representors(bundle):
+        run(bundle, "ovs-vsctl", "add-port", "br0", representor, *options)
         run(bundle, "ip", "link", "set", representor, "up")
 
 
-def _plain(layout: Layout, *names: str) -> list[Path]:
+def plain(layout: Layout, *names: str) -> list[Path]:
     """New network namespaces, and nothing more, below the lab's guests; their bundles."""
     bundles = [layout.guest(name) / "ns" for name in names]
     for bundle in bundles:
@@ -86,24 +92,26 @@ def _plain(layout: Layout, *names: str) -> list[Path]:
     return bundles
 
 
-def _address(bundle: Path, address: str) -> None:
+def give_address(bundle: Path, address: str) -> None:
+    """Give eth0 of *bundle* an *address* of a /24 network, and set it up."""
     ip(bundle / "net", f"address add {address}/24 dev eth0", "link set dev eth0 up")
 
 
-def _direct(layout: Layout) -> TrafficPath:
-    one, other = _plain(layout, "direct-a", "direct-b")
+def direct(layout: Layout) -> TrafficPath:
+    """Two guests that are the ends of one veth pair."""
+    one, other = plain(layout, "direct-a", "direct-b")
     ip(one / "net", f"link add name eth0 type veth peer name eth0 netns {other / 'net'}")
-    _address(one, "10.9.3.1")
-    _address(other, "10.9.3.2")
+    give_address(one, "10.9.3.1")
+    give_address(other, "10.9.3.2")
     return TrafficPath("direct", one, other, "10.9.3.2")
 
 
 def _star(layout: Layout, name: str, network: str) -> tuple[Path, TrafficPath]:
     """A namespace with ports p0 and p1, each leading to a guest."""
-    middle, *guests = _plain(layout, name, f"{name}-a", f"{name}-b")
+    middle, *guests = plain(layout, name, f"{name}-a", f"{name}-b")
     for number, guest in enumerate(guests):
         ip(guest / "net", f"link add name eth0 type veth peer name p{number} netns {middle / 'net'}")
-        _address(guest, f"{network}.{number + 1}")
+        give_address(guest, f"{network}.{number + 1}")
         ip(middle / "net", f"link set dev p{number} up")
     return middle, TrafficPath(name.replace("-", "_"), guests[0], guests[1], f"{network}.2")
 

@@ -191,9 +191,12 @@ def load(
     directory: Path,
     maps: dict[str, int | None],
     programs: tuple[str, ...],
-    constants: ctypes.Structure,
+    constants: ctypes.Structure | None = None,
 ) -> None:
-    """Load the object file *source*, giving each of *maps* its size, and pin its maps and programs in *directory*."""
+    """Load the object file *source*, giving each of *maps* its size, and pin its maps and programs in *directory*.
+
+    *constants* are what the program's ``.rodata`` begins as.
+    """
     lib = _libbpf()
     if not source.exists():
         raise FileNotFoundError(2, f"{source} is missing: build it with make")
@@ -202,9 +205,10 @@ def load(
     if not handle:
         raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
     try:
-        rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
-        size = ctypes.sizeof(constants)
-        _check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
+        if constants is not None:
+            rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
+            size = ctypes.sizeof(constants)
+            _check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
         found = {name: lib.bpf_object__find_map_by_name(handle, name.encode()) for name in maps}
         for name, entries in maps.items():
             if entries is not None:
@@ -277,12 +281,14 @@ class _TestRunOpts(ctypes.Structure):
     ]
 
 
-_SK_BUFF_SIZE, _SK_BUFF_GSO_SEGS, _SK_BUFF_GSO_SIZE = 192, 164, 176  # struct __sk_buff
+_SK_BUFF_SIZE, _SK_BUFF_IFINDEX, _SK_BUFF_GSO_SEGS, _SK_BUFF_GSO_SIZE = 192, 40, 164, 176  # struct __sk_buff
 
 
-def run_on(program: int, packet: bytes, *, gso_segs: int = 0, repeat: int = 1) -> tuple[int, int]:
-    """Run *program* on *packet* without a network: its return value, and nanoseconds a run."""
+def run_on(program: int, packet: bytes, *, ifindex: int = 0, gso_segs: int = 0, repeat: int = 1) -> tuple[int, int]:
+    """Run *program* on *packet*, as if it came in by device *ifindex* of this network namespace, without any packet
+    being sent: its return value, and nanoseconds a run."""
     context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
+    struct.pack_into("=I", context, _SK_BUFF_IFINDEX, ifindex)
     if gso_segs:
         struct.pack_into("=I", context, _SK_BUFF_GSO_SEGS, gso_segs)
         struct.pack_into("=I", context, _SK_BUFF_GSO_SIZE, 1)

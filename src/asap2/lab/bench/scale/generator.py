@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prebuilt frames out of a guest's device as fast as one processor can, and what a device has received.
+
+A packet socket (packet(7)) past the queueing discipline, many frames for each sendmmsg(2): a frame costs no Python. The
+kernel's packet generator would be faster, but is a module that few machines have loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from asap2.nic.silicon.loader import in_netns
+
+_SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20  # include/uapi/linux/if_packet.h
+BATCH = 256
+"""Frames for each system call."""
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
+
+
+class _Message(ctypes.Structure):
+    """``struct mmsghdr``."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_len", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_len", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("sent", ctypes.c_uint),
+    ]
+
+
+class Generator:
+    """Sends *frames*, all of one length, by *device* of the network namespace open at *netns*."""
+
+    def __init__(self, netns: int, device: str, frames: Sequence[bytes]) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._socket = in_netns(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        in_netns(netns, lambda: self._socket.bind((device, 0)))
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+        size = len(frames[0])
+        self._data = ctypes.create_string_buffer(b"".join(frames))
+        start = ctypes.addressof(self._data)
+        self._vectors = (_Iovec * len(frames))()
+        self._messages = (_Message * len(frames))()
+        for at, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
+            vector.base, vector.len = start + at * size, size
+            message.vectors, message.vector_count = ctypes.addressof(vector), 1
+
+    def send_for(self, seconds: float, flows: int) -> float:
+        """Send the first *flows* frames in turn for so long; how many seconds it was. OSError."""
+        began = time.perf_counter()
+        end = began + seconds
+        at = 0
+        while (now := time.perf_counter()) < end:
+            at = self._send(at, min(BATCH, flows - at)) % flows
+        return now - began
+
+    def _send(self, at: int, count: int) -> int:
+        """Send *count* frames from number *at* on; the number of the next."""
+        messages = ctypes.byref(self._messages, at * ctypes.sizeof(_Message))
+        done: int = self._libc.sendmmsg(self._socket.fileno(), messages, count, 0)
+        if done < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), "sendmmsg")
+        return at + done
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def received(device: str) -> int:
+    """Packets that *device* of this thread's network namespace has received."""
+    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+        name, _, figures = line.partition(":")
+        if name.strip() == device:
+            return int(figures.split()[1])
+    raise OSError(19, f"there is no network device {device}")

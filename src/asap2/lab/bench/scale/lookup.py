@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lookups in the silicon: NICs with many rules under many masks, and what one packet costs them.
+
+This reaches into the NIC, as nothing else in the lab does: rules come by its own :class:`Pipeline`, which takes a
+million in seconds, and no Open vSwitch is there. The eBPF program, its maps and how it hangs at its devices are those
+of a node.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from asap2.lab.bench.paths import plain
+from asap2.lab.bench.scale import table
+from asap2.lab.bench.scale.generator import Generator, received
+from asap2.lab.bench.scale.sizes import Sizes
+from asap2.lab.child import Child
+from asap2.lab.execute import ip
+from asap2.lab.layout import Layout as Place
+from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from asap2.nic.rules import Output
+from asap2.nic.silicon import loader
+from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+
+OBJECT = Path(__file__).with_name("flows.bpf.o")
+_IN, _OUT = 1, 2
+_MAC = table.DST_MAC.hex(":")
+
+
+def name_of(rules: int, masks: int) -> str:
+    """What a table is called in the result."""
+    return f"{rules} rule{'s' if rules > 1 else ''}, {masks} mask{'s' if masks > 1 else ''}"
+
+
+@dataclass(slots=True)
+class Nic:
+    """One NIC's silicon with a table of *rules* under *masks*, between a device of the sending guest and one of the
+    receiving guest."""
+
+    rules: int
+    masks: int
+    maps: Layout
+    ifindex: int
+    flows: bytes
+    generator: Generator
+
+
+class Lookups:
+    """NICs with tables of all sizes, in network namespaces below *place*, which a lab has."""
+
+    def __init__(self, place: Place, sizes: Sizes) -> None:
+        self._sizes = sizes
+        self._bpf = place.root / "bpf"
+        self._bpf.mkdir()
+        mount("bpffs", self._bpf, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")
+        self._sender, self._silicon, self._receiver = (
+            os.open(bundle / "net", os.O_RDONLY | os.O_CLOEXEC)
+            for bundle in plain(place, "lookup-a", "lookup-silicon", "lookup-b")
+        )
+        self._processor = max(os.sched_getaffinity(0))
+        self._program = _Flows(self._bpf / "flows", sizes.many_flows)
+        self._fill()
+        self.nics = [self._nic(number) for number in range(len(sizes.tables))]
+        self._direct = self._wire()
+
+    def _device(self, number: int) -> str:
+        return f"nic{number}"
+
+    def _netns(self, fd: int) -> Path:
+        return Path(f"/proc/{os.getpid()}/fd/{fd}")
+
+    def _fill(self) -> None:
+        """Make every NIC. Each is a process of its own, as many as there are processors: what it keeps of a million
+        rules goes with it."""
+        waiting: list[Child] = []
+        for number in range(len(self._sizes.tables)):
+            if len(waiting) == os.cpu_count():
+                waiting.pop(0).result()
+            self._wires(number)
+            waiting.append(Child(lambda number=number: self._fill_one(number)))  # type: ignore[misc]
+        for child in waiting:
+            child.result()
+
+    def _wires(self, number: int) -> None:
+        name, silicon = self._device(number), self._netns(self._silicon)
+        for guest, far, mac in ((self._sender, "a", ""), (self._receiver, "b", f" address {_MAC}")):
+            ip(
+                self._netns(guest),
+                f"link add name {name}{mac} type veth peer name {name}{far} netns {silicon}",
+                f"link set dev {name} up",
+            )
+            ip(silicon, f"link set dev {name}{far} up")
+
+    def _fill_one(self, number: int) -> None:
+        gc.disable()
+        rules, masks = self._sizes.tables[number]
+        name = self._device(number)
+        ends = loader.in_netns(self._silicon, lambda: [socket.if_nametoindex(name + far) for far in "ab"])
+        pipeline = Pipeline.open(self._bpf / name, max_rules=max(rules, 1024))
+        pipeline.set_port(Port(_IN, ends[0], PortKind.VF, tables=(0,), miss=Miss.DROP))
+        pipeline.set_port(Port(_OUT, ends[1], PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP))
+        for rule in table.rules(rules, masks, _IN, (Output(_OUT),)):
+            pipeline.add(rule)
+        for ifindex in ends:
+            pipeline.attach(ifindex, self._silicon)
+
+    def _nic(self, number: int) -> Nic:
+        rules, masks = self._sizes.tables[number]
+        name = self._device(number)
+        index = loader.in_netns(self._silicon, lambda: socket.if_nametoindex(f"{name}a"))
+        flows = [table.flow(n, rules, masks) for n in range(self._sizes.many_flows)]
+        generator = Generator(self._sender, name, [table.frame(*flow) for flow in flows])
+        return Nic(rules, masks, Layout(self._bpf / name), index, packed(flows), generator)
+
+    def _wire(self) -> Generator:
+        """Sends by one end of a veth pair, the other end of which the receiving guest has."""
+        ip(
+            self._netns(self._sender),
+            f"link add name direct type veth peer name direct address {_MAC} netns {self._netns(self._receiver)}",
+            "link set dev direct up",
+        )
+        ip(self._netns(self._receiver), "link set dev direct up")
+        frames = [table.frame(*table.flow(n, 1, 1)) for n in range(self._sizes.many_flows)]
+        return Generator(self._sender, "direct", frames)
+
+    def close(self) -> None:
+        """Let go of everything; the lab's end ends it."""
+        for nic in self.nics:
+            nic.maps.close()
+            nic.generator.close()
+        self._direct.close()
+        self._program.close()
+        for fd in (self._sender, self._silicon, self._receiver):
+            os.close(fd)
+
+    # ---- one round
+
+    def direct(self) -> dict[str, float]:
+        """Packets a second through a veth pair alone."""
+        return {"round_robin_packets_per_second": self._packets(self._direct, "direct", self._sizes.many_flows)}
+
+    def measure(self, number: int) -> dict[str, float]:
+        """Figures of NIC *number*: nanoseconds that the program takes for a packet when its caches are hot, cold, or
+        too small, and packets a second from guest to guest of few flows and of many."""
+        sizes, nic = self._sizes, self.nics[number]
+        few, many = sizes.few_flows, sizes.many_flows
+        program = nic.maps.program
+        own = self._program
+        own.load(nic.flows)
+        overhead_few = self._run(own.nothing, 0, few, sizes.runs)
+        overhead_many = self._run(own.nothing, 0, many, sizes.runs)
+        self._run(program, nic.ifindex, few, few)
+        hot = self._run(program, nic.ifindex, few, sizes.runs) - overhead_few
+        _forget(nic.maps)
+        cold = self._run(program, nic.ifindex, many, sizes.cold_flows) - overhead_many
+        self._run(program, nic.ifindex, many, many)
+        round_robin = self._run(program, nic.ifindex, many, sizes.runs) - overhead_many
+        return {
+            "hot_ns": hot,
+            "cold_ns": cold,
+            "round_robin_ns": round_robin,
+            "hot_packets_per_second": self._packets(nic.generator, self._device(number), few),
+            "round_robin_packets_per_second": self._packets(nic.generator, self._device(number), many),
+        }
+
+    def _run(self, program: int, ifindex: int, flows: int, runs: int) -> float:
+        """Nanoseconds of one of so many *runs* of *program*."""
+
+        def run() -> float:
+            os.sched_setaffinity(0, {self._processor})
+            return self._program.run(program, ifindex, flows, runs)
+
+        return loader.in_netns(self._silicon, run)
+
+    def _packets(self, generator: Generator, device: str, flows: int) -> float:
+        """Packets a second that *device* of the receiving guest received."""
+
+        def run() -> float:
+            os.sched_setaffinity(0, {self._processor})
+            before = received(device)
+            elapsed = generator.send_for(self._sizes.packets_seconds, flows)
+            return (received(device) - before) / elapsed
+
+        return loader.in_netns(self._receiver, run)
+
+
+def _forget(maps: Layout) -> None:
+    """Make what the caches hold stale, as every change of the rules does."""
+    for _, at in maps.head_of.items():
+        maps.heads[int.from_bytes(at, sys.byteorder)].generation = maps.next_generation()
+
+
+class _FlowRecord(ctypes.BigEndianStructure):
+    """``struct flow``."""
+
+    _fields_ = [
+        ("src", ctypes.c_uint32),
+        ("dst", ctypes.c_uint32),
+        ("src_port", ctypes.c_uint16),
+        ("dst_port", ctypes.c_uint16),
+        ("unused", ctypes.c_uint32),
+    ]
+
+
+class _Flows:
+    """The program that gives each run another flow (``flows.bpf.c``), with room for *many*."""
+
+    def __init__(self, directory: Path, many: int) -> None:
+        directory.mkdir()
+        programs = ("next_flow", "nothing")
+        loader.load(OBJECT, directory, {"flows": many, "measured": None, "turn": None}, programs)
+        self._next, self.nothing = (loader.pinned(directory / name) for name in programs)
+        self._maps = [loader.Map(loader.pinned(directory / name), name) for name in ("flows", "measured", "turn")]
+        self._flows = self._maps[0].mapped(_FlowRecord)
+        self._turn = self._maps[2].mapped(ctypes.c_uint64)  # type: ignore[arg-type]
+
+    def load(self, flows: bytes) -> None:
+        """Make these the flows (:func:`packed`)."""
+        ctypes.memmove(ctypes.addressof(self._flows), flows, len(flows))
+
+    def run(self, program: int, ifindex: int, flows: int, runs: int) -> float:
+        """Nanoseconds a run, of so many *runs* of *program* with the first *flows* in turn, as if from *ifindex*."""
+        self._maps[1].update(bytes(4), program.to_bytes(4, sys.byteorder))
+        self._turn[0], self._turn[1] = 0, flows
+        packet = table.frame(*table.flow(0, 1, 1))
+        return float(loader.run_on(self._next, packet, ifindex=ifindex, repeat=runs)[1])
+
+    def close(self) -> None:
+        """Let go of it."""
+        for fd in (self._next, self.nothing, *(each.fd for each in self._maps)):
+            os.close(fd)
+
+
+def packed(flows: Iterable[tuple[int, int, int]]) -> bytes:
+    """Flows as ``struct flow``."""
+    return b"".join(struct.pack(">IIHHI", *flow, table.DST_PORT, 0) for flow in flows)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole run: everything in turn, round after round; then medians, ratios to peers in the same round, targets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from asap2.lab.bench.measure import throughput
+from asap2.lab.bench.scale.burst import Burst
+from asap2.lab.bench.scale.insertion import Insertion
+from asap2.lab.bench.scale.lookup import Lookups, name_of
+from asap2.lab.bench.scale.paths import build, topology
+from asap2.lab.bench.scale.sizes import FULL, Sizes
+from asap2.lab.lab import Lab
+
+ROUNDS = 5
+
+Figures = dict[str, float]
+Round = dict[str, Figures]
+"""For each thing that is measured, its figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """*figure* of *of* by *peer_figure* of *to*; *target* is the least (or, for a time, the most) that it should be."""
+
+    name: str
+    of: str
+    figure: str
+    to: str
+    target: float | None = None
+    peer_figure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The least that a figure should be, or the *most*."""
+
+    name: str
+    of: str
+    figure: str
+    bound: float
+    most: bool = False
+
+
+def ratios(sizes: Sizes) -> list[Ratio]:
+    """All ratios that are told of a run of these *sizes*; where they have no such table, not of that one."""
+    lookups = [name_of(*each) for each in sizes.tables]
+    least, most = lookups[0], name_of(1_000_000, 64)
+    packets = "round_robin_packets_per_second"
+    return [
+        Ratio("TCP, same node / direct veth", "same_node", "tcp_gbps", "direct", 0.95),
+        Ratio("small packets, same node / direct veth", "same_node", "packets_per_second", "direct", 0.90),
+        Ratio("TCP, VLAN across the cable / direct veth", "vlan", "tcp_gbps", "direct", 0.90),
+        Ratio("small packets, VLAN across the cable / direct veth", "vlan", "packets_per_second", "direct"),
+        Ratio("TCP, VXLAN across the cable / bridges and kernel's vxlan", "vxlan", "tcp_gbps", "kernel_vxlan", 1.15),
+        Ratio(
+            "small packets, VXLAN across the cable / bridges and kernel's vxlan",
+            *("vxlan", "packets_per_second", "kernel_vxlan"),
+        ),
+        Ratio("TCP, VXLAN across the cable / direct veth", "vxlan", "tcp_gbps", "direct"),
+        *(
+            Ratio(f"packets/s round robin, {each} / {least}", each, packets, least, 0.5 if each == most else None)
+            for each in lookups[1:]
+        ),
+        *(Ratio(f"packets/s round robin, {each} / direct veth", each, packets, "direct_frames") for each in lookups),
+        Ratio(
+            "rules by tc -batch / neighbours by ip -batch",
+            *("insertion", "rules_per_second", "insertion", None, "kernel_neighbours_per_second"),
+        ),
+        Ratio("new flows, offloaded / software", "flows_offloaded", "flows_per_second", "flows_software"),
+        Ratio("first packet's time, offloaded / software", "flows_offloaded", "first_packet_ms", "flows_software"),
+    ]
+
+
+TARGETS = (
+    Target("rules/s by tc -batch", "insertion", "rules_per_second", 15_000),
+    Target("new flows/s through Open vSwitch, offloaded", "flows_offloaded", "flows_per_second", 2_000),
+    Target("first packet, upcall to delivery, ms", "flows_offloaded", "first_packet_ms", 3, most=True),
+)
+
+
+def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FULL) -> dict[str, Any]:
+    """Measure *rounds* times and :func:`summarize`; *tell* is called with a line about each thing that was measured.
+    The lab is brought up for it and taken down after it."""
+    load = os.getloadavg()[0]
+    measured: list[Round] = []
+    try:
+        with _built(lab, sizes) as things:
+            for number in range(rounds):
+                measured.append({})
+                for name, measurement in things:
+                    figures = measurement()
+                    measured[-1].setdefault(name, {}).update(figures)
+                    words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+                    tell(f"round {number + 1} of {rounds}: {name}: {words}")
+    finally:
+        lab.down()
+    return summarize(measured, sizes) | {"load_average_before": round(load, 2)}
+
+
+@contextlib.contextmanager
+def _built(lab: Lab, sizes: Sizes) -> Iterator[list[tuple[str, Callable[[], Figures]]]]:
+    """Bring everything up; what is to be measured, in turn."""
+    plan = topology()
+    lab.up(plan)
+    place = lab.layout
+    with contextlib.ExitStack() as stack:
+        paths = build(place, plan)
+        lookups = stack.enter_context(contextlib.closing(Lookups(place, sizes)))
+        insertion = Insertion(place, "rules", sizes.batch_rules)
+        things: list[tuple[str, Callable[[], Figures]]] = []
+        things += [(path.name, lambda path=path: throughput(path)) for path in paths]  # type: ignore[misc]
+        things.append(("direct_frames", lookups.direct))
+        things += [
+            (name_of(*each), lambda number=number: lookups.measure(number))  # type: ignore[misc]
+            for number, each in enumerate(sizes.tables)
+        ]
+        things.append(("insertion", insertion.measure))
+        for name, offload in (("flows-offloaded", True), ("flows-software", False)):
+            burst = stack.enter_context(contextlib.closing(Burst(place, plan, name, sizes, offload=offload)))
+            things.append((name.replace("-", "_"), burst.measure))
+        yield things
+
+
+def summarize(measured: list[Round], sizes: Sizes) -> dict[str, Any]:
+    """Median, least and most over the rounds: of each figure, of each ratio, and what became of each target."""
+    figures = {
+        of: {figure: _spread([each[of][figure] for each in measured]) for figure in first}
+        for of, first in measured[0].items()
+    }
+    result: dict[str, Any] = {
+        "suite": "scale",
+        "rounds": len(measured),
+        "figures": figures,
+        "ratios": {},
+        "targets": {},
+    }
+    for ratio in ratios(sizes):
+        peer = ratio.peer_figure or ratio.figure
+        values = [each[ratio.of][ratio.figure] / each[ratio.to][peer] for each in measured]
+        result["ratios"][ratio.name] = _spread(values)
+        if ratio.target is not None:
+            median = result["ratios"][ratio.name]["median"]
+            result["targets"][ratio.name] = {"value": median, "at_least": ratio.target, "met": median >= ratio.target}
+    for target in TARGETS:
+        median = figures[target.of][target.figure]["median"]
+        met = median <= target.bound if target.most else median >= target.bound
+        bound = "at_most" if target.most else "at_least"
+        result["targets"][target.name] = {"value": median, bound: target.bound, "met": met}
+    return result
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    def rounded(value: float) -> float:
+        return float(f"{value:.4g}")
+
+    return {"median": rounded(statistics.median(values)), "least": rounded(min(values)), "most": rounded(max(values))}
