@@ -59,7 +59,7 @@ class Daemon:
         self.netdevs.on_return = self._returned
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
         self.routes = Routes()
-        tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
+        self.tunnels = tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
         self.ports = NodePorts(
             pipeline,
             lambda ifindex: ifindex in self.netdevs.internal,
@@ -128,10 +128,15 @@ class Daemon:
         self.tc.links_changed()
         self.ovs.links_changed()
         self.devlink.changed()
+        self._follow_tunnels()
 
     def _routes_changed(self, _mask: int) -> None:
         self.routes.drain()
-        self.filters.reresolve()
+        self._follow_tunnels()
+
+    def _follow_tunnels(self) -> None:
+        if self.tunnels.changed():
+            self.filters.reresolve()
 
     def start(self) -> None:
         """Bring the NICs up and serve."""
@@ -157,6 +162,7 @@ class Daemon:
         for ifindex in with_qdisc:
             self.ports.use_tc(ifindex, True)
         self._links_changed()
+        self.filters.reresolve()
 
     def _keep(self) -> None:
         """Write the driver's state down when it has changed."""

@@ -20,11 +20,14 @@ NETNSA_NSID, NETNSA_FD = 1, 3
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
 IFLA_PROMISCUITY = 30
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
-IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_VXLAN_PORT = 1, 2, 15
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_VXLAN_LINK, IFLA_VXLAN_PORT = 3, 15
+IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
 _S32 = struct.Struct("=i")
+_U16 = struct.Struct("=H")
 _WITHOUT_STATS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 
 
@@ -46,6 +49,10 @@ class Link:
     carrier: bool = True
     """Whether the link is up and has a carrier."""
     promiscuous: bool = False
+    vlan: tuple[int, int] | None = None
+    """TPID and VLAN id of a VLAN device."""
+    tunnel_lower: int = 0
+    """The ifindex that a vxlan device's packets must leave by; 0: any."""
 
 
 class LinkReader:
@@ -101,7 +108,11 @@ def _link(payload: bytes) -> Link:
     found = _nested(payload, _IFINFO.size)
     info = _nested(found.get(IFLA_LINKINFO, b""))
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-    port = _nested(info.get(IFLA_INFO_DATA, b"")).get(IFLA_VXLAN_PORT, b"\0\0") if kind == "vxlan" else b"\0\0"
+    data = _nested(info.get(IFLA_INFO_DATA, b""))
+    port = data.get(IFLA_VXLAN_PORT, b"\0\0") if kind == "vxlan" else b"\0\0"
+    vlan = None
+    if kind == "vlan":
+        vlan = int.from_bytes(data.get(IFLA_VLAN_PROTOCOL, b"\x81\0"), "big"), _U16.unpack(data[IFLA_VLAN_ID])[0]
     nsid = found.get(IFLA_LINK_NETNSID)
     peer = found.get(IFLA_LINK)
     return Link(
@@ -115,6 +126,8 @@ def _link(payload: bytes) -> Link:
         int.from_bytes(port, "big"),
         flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
         any(found.get(IFLA_PROMISCUITY, b"")),
+        vlan,
+        _S32.unpack(data.get(IFLA_VXLAN_LINK, bytes(4)))[0] if kind == "vxlan" else 0,
     )
 
 

@@ -13,15 +13,18 @@ from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_REPLACE, Netli
 
 RTM_NEWNEIGH, RTM_GETNEIGH, RTM_GETROUTE = 28, 30, 26
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 2, 4, 5, 7, 18
+RTN_UNICAST = 1
 NDA_DST, NDA_LLADDR = 1, 2
 NTF_USE = 1
 NUD_NONE = 0
 NUD_VALID = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08
 """PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY: states with a usable address (include/net/neighbour.h)."""
-_GROUPS = 0x4 | 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK (of VLAN devices too), NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE."""
 
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_RTM_TYPE = 7
+"""Where struct rtmsg has rtm_type."""
 _NDMSG = struct.Struct("=BxxxiHBB")
 
 
@@ -44,7 +47,7 @@ class Routes:
         self.monitor.bind((0, _GROUPS))
 
     def drain(self) -> None:
-        """Empty :attr:`monitor`, which is readable after a route, address or neighbour changed."""
+        """Empty :attr:`monitor`, which is readable after a route, address, neighbour or link changed."""
         while True:
             try:
                 self.monitor.recv(1 << 16)
@@ -54,19 +57,24 @@ class Routes:
                 if error.errno != errno.ENOBUFS:
                     raise
 
-    def resolve(self, destination: bytes, source: bytes | None = None) -> Hop:
-        """The next hop to *destination* (4 or 16 bytes), from *source* if given.
+    def resolve(self, destination: bytes, source: bytes | None = None, lower: int = 0) -> Hop:
+        """The next hop to *destination* (4 or 16 bytes), from *source* and out of device *lower* if given.
 
         Raises:
-            NetlinkError: the kernel's, ENETUNREACH where there is no route.
+            NetlinkError: the kernel's, ENETUNREACH where there is no route, or none away from this host.
         """
         family = socket.AF_INET if len(destination) == 4 else socket.AF_INET6
         bits = 8 * len(destination)
-        asked = attribute(RTA_DST, destination)
+        asked, from_bits = attribute(RTA_DST, destination), 0
         if source is not None and any(source):
             asked += attribute(RTA_SRC, source)
-        header = _RTMSG.pack(family, bits, bits if len(asked) > len(destination) + 4 else 0, 0, 0, 0, 0, 0, 0)
+            from_bits = bits
+        if lower:
+            asked += attribute(RTA_OIF, lower.to_bytes(4, "little"))
+        header = _RTMSG.pack(family, bits, from_bits, 0, 0, 0, 0, 0, 0)
         (answer,) = self._kernel.request(RTM_GETROUTE, 0, header + asked)
+        if _RTMSG.unpack_from(answer.payload)[_RTM_TYPE] != RTN_UNICAST:
+            raise NetlinkError(errno.ENETUNREACH)
         found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(answer.payload, _RTMSG.size)}
         gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"\0\0")[2:] or destination
         ifindex = int.from_bytes(found.get(RTA_OIF, b"\0\0\0\0"), "little")

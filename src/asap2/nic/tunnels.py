@@ -2,23 +2,41 @@
 """Tunnels as the driver offloads them: what goes around a packet, from the node's routes and neighbours.
 
 mlx5 resolves the route and the neighbour of a tunnel's other end when a rule comes, and follows them
-(drivers/net/ethernet/mellanox/mlx5/core/en/tc_tun_encap.c).
+(drivers/net/ethernet/mellanox/mlx5/core/en/tc_tun.c, tc_tun_encap.c).
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import NamedTuple
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop, Routes
-from asap2.nic.rules import Encap, SetTunnel
+from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
 
 VXLAN_PORT = 4789
 DEFAULT_TTL = 64
+
+
+class _End(NamedTuple):
+    """What a route depends on: the tunnel's far and near address, and the device it is bound to (0: none)."""
+
+    dst: bytes
+    src: bytes
+    lower: int
+
+
+class _Way(NamedTuple):
+    """How packets get to a tunnel's end: the next hop, and what of its device goes into their headers; or why not."""
+
+    hop: Hop | None
+    mac: bytes = b""
+    vlan: tuple[int, int] | None = None
+    error: str = ""
 
 
 class Tunnels:
@@ -33,47 +51,68 @@ class Tunnels:
         self._routes = routes
         self.link = link
         self._device = device
+        self._ways: dict[_End, _Way] = {}
 
     def port_of(self, ifindex: int) -> int | None:
         """The UDP port of the vxlan device *ifindex*; None when it is no vxlan device."""
         link = self.link(ifindex)
         return link.tunnel_port or VXLAN_PORT if link is not None and link.kind == "vxlan" else None
 
-    def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> Encap | None:
-        """The outer headers of *tunnel* through the vxlan device *ifindex*; None while the neighbour is not known.
+    def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> tuple[Action, ...] | None:
+        """What puts a packet of *pf*'s eSwitch in *tunnel* through the vxlan device *ifindex*, ready for the wire; None
+        while the neighbour is not known.
+
+        A route by a VLAN device adds its tag. By whatever device the route is that is none of the eSwitch's (a bridge,
+        say), the packets leave by the uplink, with that device's address (get_route_and_out_devs).
 
         Raises:
-            NetlinkError: EOPNOTSUPP, the other end is not reached through *pf*'s uplink; or there is no route.
+            NetlinkError: EOPNOTSUPP, there is no route, or it is by a port of an eSwitch that is not *pf*'s uplink.
         """
-        port = self.port_of(ifindex)
-        if port is None:
+        device = self.link(ifindex)
+        if device is None or device.kind != "vxlan":
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unknown tunnel device")
-        try:
-            hop = self._routes.resolve(tunnel.dst, tunnel.src)
-        except NetlinkError as error:
-            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: no route to the tunnel's end: {error.strerror}") from None
-        uplink = self._device(hop.ifindex)
-        if uplink is None or uplink.role is not Role.PF or uplink.pf is not pf:
+        end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
+        way = self._ways.get(end)
+        if way is None:
+            way = self._ways[end] = self._ask(end)
+        hop = way.hop
+        if hop is None:
+            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: no route to the tunnel's end: {way.error}")
+        out = self._device(hop.ifindex)
+        if out is not None and (out.role is not Role.PF or out.pf is not pf):
             raise NetlinkError(
                 errno.EOPNOTSUPP, "mlx5_core: devices are not on same switch HW, can't offload forwarding"
             )
         if hop.mac is None:
             self._routes.solicit(hop)
             return None
-        return self._headers(uplink, hop, tunnel, port)
-
-    def _headers(self, uplink: NetDev, hop: Hop, tunnel: SetTunnel, port: int) -> Encap | None:
-        link = self.link(uplink.ifindex)
-        if link is None or hop.mac is None:
+        if not way.mac:
             return None
-        return Encap(
+        encap = Encap(
             "vxlan",
             tunnel.tun_id,
             hop.source,
             tunnel.dst,
             tunnel.tos,
             tunnel.ttl or DEFAULT_TTL,
-            tunnel.tp_dst or port,
-            link.mac,
+            tunnel.tp_dst or device.tunnel_port or VXLAN_PORT,
+            way.mac,
             hop.mac,
         )
+        return (encap,) if way.vlan is None else (encap, PushVlan(way.vlan[1], 0, way.vlan[0]))
+
+    def changed(self) -> bool:
+        """Whether a way that was asked for is another by now, after routes, neighbours or links have changed; if so,
+        every way is asked for anew when next it is wanted."""
+        if all(self._ask(end) == way for end, way in self._ways.items()):
+            return False
+        self._ways.clear()
+        return True
+
+    def _ask(self, end: _End) -> _Way:
+        try:
+            hop = self._routes.resolve(end.dst, end.src, end.lower)
+        except NetlinkError as error:
+            return _Way(None, error=str(error.strerror))
+        link = self.link(hop.ifindex)
+        return _Way(hop) if link is None else _Way(hop, link.mac, link.vlan)

@@ -162,7 +162,7 @@ class Offloader:
                 encap = self._tunnels.encap(pf, step.ifindex, tunnel)
                 if encap is None:
                     return (Output(host),)
-                done += [encap, Output(wire_port(pf.index))]
+                done += [*encap, Output(wire_port(pf.index))]
                 if index + 1 < len(steps):
                     done.append(Decap())
             else:

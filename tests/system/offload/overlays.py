@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests of two hypervisors joined by a VXLAN tunnel of Open vSwitch."""
+
+from __future__ import annotations
+
+import re
+
+from tests.system.offload.conftest import PCI, PF, VFS, Bench, until
+
+ADDRESSES = {"vm1": "10.58.0.1", "vm2": "10.58.0.2"}
+"""The guests' in the overlay."""
+NODES = {"hv1": 1, "hv2": 2}
+
+
+def join(bench: Bench, underlay: str) -> None:
+    """A guest on VF 3 of each hypervisor; the tunnel's ends are *underlay* with the hypervisor's number in it."""
+    for node, number in NODES.items():
+        guest = f"vm{number}"
+        bench.ok(node, f"echo {VFS} > /sys/class/net/{PF}/device/sriov_numvfs")
+        bench.ok(node, f"devlink dev eswitch set pci/{PCI} mode switchdev && ethtool -K {PF} hw-tc-offload on")
+        bench.ok(node, f"ip link set {PF} mtu 1600 up && ip link set eth3 up")
+        bench.ok(node, "systemctl start openvswitch && ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
+        bench.ok(node, "systemctl restart openvswitch && ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
+        bench.ok(
+            node,
+            "ovs-vsctl add-br br-int -- add-port br-int eth3 -- add-port br-int vx0 -- "
+            f"set interface vx0 type=vxlan options:remote_ip={underlay.format(3 - number)} options:key=77",
+        )
+        bench.ok(node, f"ip link set {PF}v3 netns {guest}")
+        bench.ok(guest, f"ip link set {PF}v3 name eth0 && ip addr add {ADDRESSES[guest]}/24 dev eth0")
+        bench.ok(guest, "ip link set eth0 mtu 1430 up")
+
+
+def offload(bench: Bench, node: str, on: bool) -> None:
+    """Turn Open vSwitch's offload on or off."""
+    bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
+    bench.ok(node, "systemctl restart openvswitch")
+
+
+def send_tcp(bench: Bench, client: str, server: str, amount: str = "30M") -> None:
+    """Send *amount* of octets over one TCP connection."""
+    listening = bench.start(server, "iperf3", "-s", "-1")
+    try:
+        until(lambda: ":5201" in bench.ok(server, "ss -ltn"))
+        done = bench.ok(client, f"timeout 20 iperf3 -c {ADDRESSES[server]} -n {amount}")
+        listening.communicate(timeout=20)
+        assert re.search(r"receiver", done)
+    finally:
+        listening.kill()

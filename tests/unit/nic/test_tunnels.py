@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outer headers that the driver makes, and what they follow."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import Nic
+from asap2.nic.links import Link
+from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.routes import Hop
+from asap2.nic.rules import Encap, PushVlan, SetTunnel
+from asap2.nic.tunnels import Tunnels
+
+UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH = range(2, 9)
+NEAR, FAR = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"
+NIC = Nic.configured(
+    {
+        "name": "n",
+        "model": "ConnectX-5",
+        "pci": "0000:03:00.0",
+        "netns": "",
+        "total_vfs": 2,
+        "ports": 1,
+        "mac": "02:" * 5 + "02",
+    }
+)
+PF = NIC.pfs[0]
+TUNNEL = SetTunnel(77, bytes(4), b"\xac\x10\0\2", ttl=64, tp_dst=0)
+
+
+def _link(ifindex: int, kind: str = "veth") -> Link:
+    return Link(ifindex, f"d{ifindex}", True, NEAR[:5] + bytes((ifindex,)), 0, None, kind)
+
+
+class _Routes:
+    """A routing table of one route."""
+
+    def __init__(self) -> None:
+        self.hop: Hop | None = Hop(UPLINK, b"\xac\x10\0\1", TUNNEL.dst, FAR)
+        self.asked: list[tuple[bytes, bytes | None, int]] = []
+        self.solicited: list[Hop] = []
+
+    def resolve(self, destination: bytes, source: bytes | None = None, lower: int = 0) -> Hop:
+        self.asked.append((destination, source, lower))
+        if self.hop is None:
+            raise NetlinkError(errno.ENETUNREACH)
+        return self.hop
+
+    def solicit(self, hop: Hop) -> None:
+        self.solicited.append(hop)
+
+
+class _World:
+    def __init__(self) -> None:
+        self.routes = _Routes()
+        self.links = {index: _link(index) for index in (UPLINK, REPRESENTOR, VETH)}
+        self.links[VLAN] = replace(_link(VLAN, "vlan"), vlan=(0x8100, 100), peer=UPLINK)
+        self.links[BRIDGE] = _link(BRIDGE, "bridge")
+        self.links[VXLAN] = replace(_link(VXLAN, "vxlan"), tunnel_port=4790)
+        self.links[BOUND] = replace(_link(BOUND, "vxlan"), tunnel_port=4789, tunnel_lower=UPLINK)
+        devices = {
+            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, NIC, PF),
+            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, NIC, PF),
+        }
+        self.tunnels = Tunnels(self.routes, self.links.get, devices.get)  # type: ignore[arg-type]
+
+    def encap(self, device: int = VXLAN) -> object:
+        return self.tunnels.encap(PF, device, TUNNEL)
+
+    def by(self, ifindex: int) -> None:
+        assert self.routes.hop is not None
+        self.routes.hop = replace(self.routes.hop, ifindex=ifindex)
+
+
+@pytest.fixture
+def world() -> _World:
+    return _World()
+
+
+def _expected(ifindex: int) -> Encap:
+    near = NEAR[:5] + bytes((ifindex,))
+    return Encap("vxlan", 77, b"\xac\x10\0\1", TUNNEL.dst, 0, 64, 4790, near, FAR)
+
+
+def test_a_route_by_the_uplink_gives_its_address_and_the_neighbours(world: _World) -> None:
+    assert world.encap() == (_expected(UPLINK),)
+
+
+def test_a_route_by_a_vlan_device_adds_its_tag(world: _World) -> None:
+    world.by(VLAN)
+    assert world.encap() == (_expected(VLAN), PushVlan(100, 0, 0x8100))
+
+
+def test_a_route_by_a_device_that_is_none_of_the_nics_leaves_by_the_uplink(world: _World) -> None:
+    world.by(BRIDGE)
+    assert world.encap() == (_expected(BRIDGE),)
+
+
+def test_a_route_by_a_representor_is_refused(world: _World) -> None:
+    world.by(REPRESENTOR)
+    with pytest.raises(NetlinkError, match="not on same switch HW") as refused:
+        world.encap()
+    assert refused.value.errno == errno.EOPNOTSUPP
+
+
+def test_no_route_and_no_tunnel_device_are_refused(world: _World) -> None:
+    with pytest.raises(NetlinkError, match="Unknown tunnel device"):
+        world.encap(VETH)
+    world.routes.hop = None
+    with pytest.raises(NetlinkError, match="no route"):
+        world.encap()
+
+
+def test_a_device_that_is_bound_to_another_asks_for_routes_by_that(world: _World) -> None:
+    world.encap(BOUND)
+    assert world.routes.asked == [(TUNNEL.dst, TUNNEL.src, UPLINK)]
+
+
+def test_a_neighbour_that_is_not_known_is_asked_for(world: _World) -> None:
+    assert world.routes.hop is not None
+    world.routes.hop = replace(world.routes.hop, mac=None)
+    assert world.encap() is None
+    assert world.routes.solicited == [world.routes.hop]
+
+
+def test_a_way_is_asked_for_once_until_something_changes(world: _World) -> None:
+    world.encap()
+    world.encap()
+    assert len(world.routes.asked) == 1
+    assert not world.tunnels.changed()
+    world.by(BRIDGE)
+    assert world.encap() == (_expected(UPLINK),)
+    assert world.tunnels.changed()
+    assert world.encap() == (_expected(BRIDGE),)
+
+
+def test_the_devices_own_address_is_followed(world: _World) -> None:
+    world.encap()
+    world.links[UPLINK] = replace(world.links[UPLINK], mac=b"\x02\0\0\0\xbb\1")
+    assert world.tunnels.changed()
+    assert world.encap() == (replace(_expected(UPLINK), eth_src=b"\x02\0\0\0\xbb\1"),)
