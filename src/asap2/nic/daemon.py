@@ -226,6 +226,7 @@ def main() -> int:
     daemon.selector.register(wakeup_read, selectors.EVENT_READ, lambda _mask: os.read(wakeup_read, 64))
     daemon.start()
     gc.freeze()  # what is there by now stays: no need to look through it again while a packet waits
+    gc.set_threshold(20_000, 20, 50)  # nor often through what rules consist of
     (daemon.run_dir / "ready").write_text(str(os.getpid()))
     daemon.run()
     daemon.close()

@@ -65,3 +65,10 @@ class NetDevs(Protocol):
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """The device called *name* there."""
+
+
+class CountedNetDevs(NetDevs, Protocol):
+    """Those that also tell whether anything has changed."""
+
+    def epoch(self) -> int:
+        """A number that is another when any device has come, gone or changed."""

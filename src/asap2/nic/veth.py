@@ -102,6 +102,8 @@ class VethNetDevs:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             (self.node_cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
         self._devices: list[NetDev] | None = None
+        self._by_ifindex: dict[int, NetDev] = {}
+        self._epoch = 0
         self._lock = threading.RLock()
 
     def restore(self) -> None:
@@ -193,13 +195,23 @@ class VethNetDevs:
             self.drain()
             if self._devices is None:
                 self._devices = self._read()
+                self._epoch += 1
+                self._by_ifindex = {device.ifindex: device for device in self._devices}
             return self._devices
+
+    def epoch(self) -> int:
+        """See :class:`asap2.nic.netdevs.CountedNetDevs`."""
+        with self._lock:
+            self.all()
+            return self._epoch
 
     def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
         if netns_cookie is not None and netns_cookie != self.node_cookie:
             return self._elsewhere(ifindex, netns_cookie)
-        return next((d for d in self.all() if d.ifindex == ifindex), None)
+        with self._lock:
+            self.all()
+            return self._by_ifindex.get(ifindex)
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """See :class:`asap2.nic.netdevs.NetDevs`."""

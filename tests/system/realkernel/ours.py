@@ -21,7 +21,7 @@ from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Block, Filter, Filters
 from asap2.nic.kernel.tc_flower import FlowerKey
 from asap2.nic.kernel.tc_offload import Offloader, Placed
-from asap2.nic.netdevs import NetDevs
+from asap2.nic.netdevs import CountedNetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon import packet
@@ -126,6 +126,9 @@ class _NodePorts:
 class _NoNetDevs:
     """No device is a NIC's, so every rule is software's."""
 
+    def epoch(self) -> int:
+        return 0
+
     def by_ifindex(self, _ifindex: int) -> None:
         return None
 
@@ -188,7 +191,7 @@ def run(case: Case, *, allowances: bool = True) -> Outcome:
     pipeline = _Pipeline(allowances)
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
-    offloader = Offloader(cast(NetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
+    offloader = Offloader(cast(CountedNetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
     _Face(cast(Server, handlers), _Filters(offloader), ports, _COOKIE)
     outcome = Outcome()
     for step in case:

@@ -228,9 +228,11 @@ class TcFace:
             return None
         header = shape.header
         qdisc = self._filters.qdiscs.get(header.ifindex)
-        block = self._block(header) if qdisc is not None else None
-        proto = block.chains.get(shape.chain, {}).get(header.prio) if block is not None else None
-        if block is None or proto is None or proto.protocol != header.protocol or proto.kind != "flower":
+        if qdisc is None:
+            return None
+        block = qdisc.egress if header.parent == PARENT_EGRESS else qdisc.ingress
+        proto = block.chains.get(shape.chain, {}).get(header.prio)
+        if proto is None or proto.protocol != header.protocol or proto.kind != "flower":
             return None
         return block, shape.chain, proto, self._filters.put_shaped(block, proto, shape, request.payload)
 

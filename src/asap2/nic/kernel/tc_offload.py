@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.kernel import tc_actions, tc_capability
-from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
 from asap2.nic.rules import Action, Decap, Drop, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
@@ -40,8 +40,8 @@ class Placed:
 class Placement:
     """Where the rule of one filter went, and what that hung on: for others that differ in matched values only."""
 
-    devices: tuple[tuple[int, NetDev], ...]
-    """The devices that the filter names: ifindex, and what it was."""
+    epoch: int
+    device: NetDev
     state: tuple[object, ...]
     nic: Nic
     pf: Pf
@@ -63,7 +63,9 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
 class Offloader:
     """Places rules for the TC face."""
 
-    def __init__(self, netdevs: NetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts, tunnels: Tunnels) -> None:
+    def __init__(
+        self, netdevs: CountedNetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts, tunnels: Tunnels
+    ) -> None:
         self._netdevs = netdevs
         self._silicon = silicon
         self._node = node
@@ -108,24 +110,14 @@ class Offloader:
             return None
         if any(isinstance(step, SetTunnel) for step in steps):
             return None
-        named = [(ifindex, device)]
-        for step in steps:
-            if isinstance(step, tc_actions.Mirred):
-                target = self._netdevs.by_ifindex(step.ifindex)
-                if target is None:
-                    return None
-                named.append((step.ifindex, target))
-        return Placement(tuple(named), _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
+        return Placement(self._netdevs.epoch(), device, _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
 
     def again(self, placement: Placement, match: Match) -> Placed | None:
         """The rule of another filter that is as the one that was placed, but for the values in *match*; None when
         anything that it hung on has changed since."""
-        by_ifindex = self._netdevs.by_ifindex
-        for ifindex, was in placement.devices:
-            device = by_ifindex(ifindex)
-            if device is not was:
-                return None
-        if _settings(placement.devices[0][1], placement.pf) != placement.state:
+        if self._netdevs.epoch() != placement.epoch:
+            return None
+        if _settings(placement.device, placement.pf) != placement.state:
             return None
         rule = placement.rule
         new = Rule(rule.table, rule.in_port, rule.priority, match, rule.actions)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from asap2.nic.silicon import loader, maps
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
 PROGRAM = "eswitch"
 
+_RULE = struct.Struct("=II")
+"""struct rule."""
+_COUNT = struct.Struct("=QQQ")
+"""struct count, but for its padding."""
+_COUNT_SIZE = ctypes.sizeof(maps.CountRecord)
+_NOTHING = bytes(_COUNT_SIZE)
 _CACHE_ENTRIES = 65536
 _COUNTERS_SIZE = 64 << 20
 _SPARE = 16384
@@ -59,9 +66,30 @@ class Layout:
         self.traces = self._array("traces", maps.TraceRecord)
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
         self._cells: list[int] = []
+        self._rules_memory = self._arrays["rules"].memory()
+        self._counts_memory = self._arrays["counts"].memory()
+        self._count_step = len(self.rules) * _COUNT_SIZE
+        self._counts_end = self.config.shards * self._count_step
 
     def _array(self, name: str, record: type[ctypes.Structure]) -> Any:
         return self._arrays[name].mapped(record)
+
+    def new_rule(self, handle: int, node: int, actions: int) -> None:
+        """Write the record of a rule that has counted nothing yet."""
+        _RULE.pack_into(self._rules_memory, handle * _RULE.size, node, actions)
+        for at in range(handle * _COUNT_SIZE, self._counts_end, self._count_step):
+            self._counts_memory[at : at + _COUNT_SIZE] = _NOTHING
+
+    def counted(self, handle: int) -> tuple[int, int, int]:
+        """Packets, bytes, and time of last use (ns) of a rule, all shards together."""
+        packets = octets = used = 0
+        for at in range(handle * _COUNT_SIZE, self._counts_end, self._count_step):
+            more_packets, more_octets, last = _COUNT.unpack_from(self._counts_memory, at)
+            packets += more_packets
+            octets += more_octets
+            if last > used:
+                used = last
+        return packets, octets, used
 
     def grace_period(self) -> None:
         """Wait until every program that runs now has ended.

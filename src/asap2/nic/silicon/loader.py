@@ -164,10 +164,15 @@ class Map:
         step = (self.value_size + 7) & ~7
         if ctypes.sizeof(record) != step:
             raise OSError(22, f"map {self.name} was made by another version of this program")
-        length = (step * self.max_entries + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
+        return (record * self.max_entries).from_buffer(self.memory())
+
+    def memory(self) -> mmap.mmap:
+        """The memory of an mmapable array."""
         if self._mapped is None:
+            step = (self.value_size + 7) & ~7
+            length = (step * self.max_entries + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
             self._mapped = mmap.mmap(self.fd, length)
-        return (record * self.max_entries).from_buffer(self._mapped)
+        return self._mapped
 
 
 def pin(fd: int, path: Path) -> None:

@@ -199,10 +199,7 @@ class Pipeline:
             self._handles.give(handle)
             self._actions.release(actions)
             raise
-        record = self._layout.rules[handle]
-        record.node, record.actions = node.index, actions
-        for count in self._counts(handle):
-            count.packets = count.bytes = count.used = 0
+        self._layout.new_rule(handle, node.index, actions)
         try:
             self._layout.keys.update(_key(node, key), maps.word(handle), loader.NOEXIST)
         except OSError as e:
@@ -250,17 +247,8 @@ class Pipeline:
         if reason:
             raise OSError(errno.EOPNOTSUPP, reason)
 
-    def _counts(self, handle: int) -> list[maps.CountRecord]:
-        layout = self._layout
-        return [layout.counts[shard * len(layout.rules) + handle] for shard in range(layout.config.shards)]
-
     def _read(self, handle: int) -> Counters:
-        packets = octets = used = 0
-        for count in self._counts(handle):
-            packets += count.packets
-            octets += count.bytes
-            used = max(used, count.used)
-        return Counters(packets, octets, used)
+        return Counters(*self._layout.counted(handle))
 
     def _restore(self) -> None:
         """Take over what the maps hold. A rule whose addition or removal was cut off is removed."""
