@@ -23,7 +23,7 @@ from asap2.nic.kernel.tc_flower import FlowerKey
 from asap2.nic.kernel.tc_offload import Offloader, Placed
 from asap2.nic.netdevs import CountedNetDevs
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.rules import Action, Counters, ModifyVlan, PopVlan, PushVlan, Rule
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Matched, Passed, Sent
 from asap2.nic.silicon.ports import Miss, Port, PortKind
@@ -43,11 +43,13 @@ class _Switch(ReferenceSwitch):
 
     view: views.View | None = None
 
-    def _lookup(self, *where: Any) -> Any:
-        if self.view is None:
-            return super()._lookup(*where)
-        with self.view.looking():
-            return super()._lookup(*where)
+    def look(self, frame: bytes) -> packet.Fields:
+        return super().look(frame) if self.view is None else self.view.look(frame)
+
+    def retag(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> bytes:
+        if self.view is not None:
+            self.view.retagged(frame, action)
+        return super().retag(frame, action)
 
 
 class _Pipeline:
@@ -215,8 +217,7 @@ def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outco
     segments = -(-_tcp_payload(frame) // mss) if mss else 1
     view = views.View()
     pipeline.switch.view = view if pipeline.allowances else None
-    with view.followed():
-        events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
+    events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
     matched = [event.handle for event in events if isinstance(event, Matched)]
     for handle, seen in zip(matched, view.looked_at, strict=False):  # only the last look can have found nothing
         pipeline.more[handle] += _octets_more(frame, seen, segments)

@@ -16,10 +16,7 @@ from typing import Any
 
 from asap2.netlink.tables import actions as ta
 from asap2.nic.kernel.tc_pedit import CMD_SET, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP
-from asap2.nic.rules import Masked, Rule, SetField
 from asap2.nic.silicon import packet
-from asap2.nic.silicon.ports import Port, PortKind
-from asap2.nic.silicon.reference import ReferenceSwitch
 from tests.system.realkernel.actions import Action
 from tests.system.realkernel.frames import IPV4, IPV6, MACS, TPIDS
 
@@ -29,18 +26,6 @@ _IS_FRAGMENT = 1
 
 Edit = tuple[int, int, bytes, bytes]
 """Header type, offset of a field in it, the field's new octets, and the bits of them that are set."""
-
-
-def known() -> bool:
-    """Whether the reference eSwitch can rewrite headers."""
-    switch = ReferenceSwitch()
-    switch.set_port(Port(1, 1, PortKind.NODE))
-    switch.add(Rule(0, 1, 1, actions=(SetField("eth_src", Masked(1, 1)),)))
-    try:
-        switch.process(bytes(60), 1)
-    except ValueError:
-        return False
-    return True
 
 
 def rewritable(frame: bytes) -> bool:

@@ -8,13 +8,12 @@ eSwitch looks at frames through :func:`parse`: then every rule must do what it d
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
-from unittest import mock
+from collections.abc import Callable
+from functools import partial
 
-from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
+from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match, ModifyVlan, PopVlan, PushVlan
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.packet import Fields
 
 _TPIDS = (b"\x81\x00", b"\x88\xa8")
 _ARP = (0x0806, 0x8035)
@@ -23,7 +22,6 @@ _TCP, _UDP, _SCTP, _FRAGMENT = 6, 17, 132, 44
 _EXTENSIONS = (0, 43, 60)
 _L4 = ("l4_src", "l4_dst", "tcp_flags", "nd_target")
 
-Fields = dict[str, int]
 _Look = Callable[[bytes], Fields]
 
 
@@ -44,40 +42,17 @@ class View:
         """The frames that rules were looked for, in order."""
         self._hidden = 0
 
-    @contextlib.contextmanager
-    def followed(self) -> Iterator[None]:
-        """In the block, tags that come and go are taken notice of."""
-        push, pop, modify = packet.push_vlan, packet.pop_vlan, packet.modify_vlan
-
-        def push_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
+    def retagged(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> None:
+        """A tag of *frame* is about to come or go."""
+        if isinstance(action, PushVlan):
             self._hidden += 4 * packet.tagged(frame)
-            return push(frame, tpid, tci)
-
-        def pop_vlan(frame: bytes) -> bytes:
+        elif isinstance(action, PopVlan):
             self._hidden = max(0, self._hidden - 4)
-            return pop(frame)
 
-        def modify_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
-            before = self._hidden
-            modified = modify(frame, tpid, tci)
-            self._hidden = before
-            return modified
-
-        changed: dict[str, Any] = {"push_vlan": push_vlan, "pop_vlan": pop_vlan, "modify_vlan": modify_vlan}
-        with mock.patch.dict(vars(packet), changed):
-            yield
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[None]:
-        """In the block, a rule is looked for: frames are seen as by the kernel, however far behind a header is."""
-        look = packet.parse
-
-        def parse_rest(frame: bytes) -> Fields:
-            self.looked_at.append(frame)
-            return parse(frame[:18] + frame[18 + self._hidden :], look)
-
-        with mock.patch.dict(vars(packet), parse=parse_rest, L3_WINDOW=1 << 16):
-            yield
+    def look(self, frame: bytes) -> Fields:
+        """A rule is looked for: what the kernel sees of *frame*, however far behind a header is."""
+        self.looked_at.append(frame)
+        return parse(frame[:18] + frame[18 + self._hidden :], partial(packet.parse, window=1 << 16))
 
 
 def parse(frame: bytes, look: _Look) -> Fields:

@@ -54,6 +54,21 @@ def outer(encap: Encap) -> Outer:
     return Outer(_to_udp(encap) + BUILDERS[encap.protocol](encap), _ETHERNET, udp)
 
 
+def metadata(tunnel: SetTunnel) -> bytes:
+    """Tunnel metadata as it lies in a slot."""
+    packed = _META.pack(
+        tunnel.tun_id,
+        tunnel.src.rjust(16, b"\0"),
+        tunnel.dst.rjust(16, b"\0"),
+        tunnel.tos,
+        tunnel.ttl,
+        len(tunnel.dst) == 16,
+        tunnel.csum,
+        tunnel.dont_fragment,
+    )
+    return packed.ljust(maps.OUTER_MAX, b"\0")
+
+
 class Encaps:
     """A slot for each tunnel that an action list goes into."""
 
@@ -72,16 +87,7 @@ class Encaps:
         else:
             record.len = record.ip = record.udp = 0
             record.kind = _METADATA
-            data = _META.pack(
-                action.tun_id,
-                action.src.rjust(16, b"\0"),
-                action.dst.rjust(16, b"\0"),
-                action.tos,
-                action.ttl,
-                len(action.dst) == 16,
-                action.csum,
-                action.dont_fragment,
-            )
+            data = metadata(action)
         record.header[:] = data.ljust(maps.OUTER_MAX, b"\0")
         return slot
 

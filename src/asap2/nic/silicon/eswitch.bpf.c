@@ -44,7 +44,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	}
 	if (flags & PORT_INGRESS)
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
-	if (flags & PORT_PEER && !w->egress && !w->stale) {
+	if (flags & PORT_PEER && !w->egress) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
 		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
@@ -76,10 +76,12 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
 		return drop(w, DROP_UPCALL);
-	if (w->inner == METADATA)
+	if (w->in->flags & PORT_METADATA && !w->released && has_metadata(skb)) {
+		w->inner = METADATA;
 		parse_tunnel(w);
-	else
+	} else {
 		parse(w);
+	}
 	u->mark = 0;
 	u->kind = kind;
 	u->in_port = w->in->id;
@@ -131,7 +133,7 @@ static __always_inline int pass(struct work *w)
 
 /* ---- actions ---- */
 
-enum transformed { UNCHANGED = 0, CHANGED = 1, STALE = 2 };
+enum transformed { UNCHANGED = 0, CHANGED = 1, RELEASED = 2 };
 
 /* The outer tag becomes `tpid`, `tci`, but keeps its DEI bit, as with TC's "vlan modify". */
 static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
@@ -160,8 +162,6 @@ static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
  */
 __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg, u32 flags)
 {
-	int inner;
-
 	if (!f)
 		return -1;
 	switch (op & 0xff) {
@@ -175,20 +175,11 @@ __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 ar
 		read_fields(skb, f, 0);
 		return rewrite(skb, f, op, arg) < 0 ? -1 : CHANGED;
 	case OP_ENCAP:
-		inner = encapsulate(skb, arg);
-		return inner < 0 ? -1 : inner ? CHANGED | STALE : CHANGED;
+		return encapsulate(skb, arg);
 	case OP_DECAP:
-		if (!(flags & PORT_METADATA)) {
-			read_fields(skb, f, 0);
-			inner = tunnel_at(skb, f);
-			if (!inner)
-				return UNCHANGED;
-			inner = decapsulate(skb, inner);
-			return inner < 0 ? -1 : inner ? CHANGED | STALE : CHANGED;
-		}
-		return UNCHANGED;
+		return flags & PORT_METADATA ? RELEASED : decapsulate(skb, f);
 	case OP_SET_TUNNEL:
-		return !constants.tracing && set_tunnel(skb, arg) ? -1 : UNCHANGED;
+		return set_tunnel(skb, arg) ? -1 : RELEASED;
 	default:
 		return -1;
 	}
@@ -259,7 +250,10 @@ static long act(u32 i, struct work *w)
 		verdict = transform(w->skb, &w->p.f, c->op, c->arg, w->in->flags);
 		if (verdict < 0)
 			goto failed;
-		w->stale |= verdict & STALE;
+		if (verdict & RELEASED) {
+			w->released = 1;
+			w->inner = UNKNOWN;
+		}
 		changed(w);
 	}
 	w->cell = c->next;
@@ -312,22 +306,23 @@ static long step(u32 i, struct work *w)
 	struct rule *r;
 	u32 rule = 0, stage, list = 0, chain = 0;
 
-	if (in->flags & (PORT_WIRE | PORT_METADATA) && !w->plain) {
-		w->parsed = PARSED_PLAIN;
-		w->inner = find_inner(w->skb, &w->p.f, in->flags);
-		list = w->inner ? TUNNEL_LIST : 0;
+	if (!w->plain) {
+		if (w->lookups++ == LOOKUPS) {
+			w->verdict = drop(w, DROP_LOOP);
+			return 1;
+		}
+		if (in->flags & (PORT_WIRE | PORT_METADATA) && !(w->released && in->flags & PORT_METADATA)) {
+			w->parsed = PARSED_PLAIN;
+			w->inner = find_inner(w->skb, &w->p.f, in->flags);
+			list = w->inner ? TUNNEL_LIST : 0;
+		}
 	}
 	opaque(list);
-	if (!list && w->lookups++ == LOOKUPS) {
-		w->verdict = drop(w, DROP_LOOP);
-		return 1;
-	}
 	rule = lookup(w, list);
 	if (!rule && list) {
 		w->plain = 1;
 		return 0;
 	}
-	w->lookups += list != 0;
 	w->plain = 0;
 	if (!rule) {
 		/* The next stage goes on where this one stopped: tc_skb_ext's chain, openvswitch's recirc_id. */
@@ -383,6 +378,8 @@ int eswitch(struct __sk_buff *skb)
 			bpf_skb_change_tail(skb, c->test_len, 0);
 		if (c->test_tpid)
 			bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
+		if (c->test_tunnel)
+			set_tunnel(skb, TEST_SLOT);
 	}
 	slot = bpf_map_lookup_elem(&devs, &ifindex);
 	if (!slot)

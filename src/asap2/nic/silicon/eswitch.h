@@ -178,16 +178,19 @@ struct config {
 	u32 upcall_ifindex, test_hash;
 	u64 generation;	/* user space's: the last that was given out */
 	u32 traced, test_len;
-	u32 test_ifindex, test_tpid, test_tci, unused2;
+	u32 test_ifindex, test_tpid, test_tci, test_tunnel;
 	u32 max_rules, shards;	/* user space's */
 };
 
-#define TRACE_BYTES 1024
+#define TRACE_BYTES 4096
+#define TEST_SLOT 0	/* slot of `encaps` that no rule has: metadata of a packet that comes in, marked by a sequence */
 struct trace {
 	u32 event, arg;
 	u64 cookie;
 	u32 table, vlan;	/* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
-	u32 len, unused;
+	u32 len, tunnel;	/* bytes of an address of the tunnel's, 4 or 16; 0: no metadata of a tunnel */
+	struct bpf_tunnel_key key;
+	u32 unused;
 	u8 data[TRACE_BYTES];
 };
 
@@ -243,7 +246,7 @@ struct work {
 	u16 probes;
 	u8 egress, parsed, stage, sent, flow;	/* enum parsed, enum flow */
 	u8 lookups, plain;	/* so many so far; the rules for tunnels have been tried */
-	u8 stale;	/* skb->protocol is not what the packet now begins with */
+	u8 released;	/* the metadata that the packet came with counts no more */
 };
 
 enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL };
@@ -282,6 +285,13 @@ __noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 c
 	t->table = table;
 	t->cookie = cookie;
 	t->vlan = skb->vlan_present ? (u32)bpf_ntohs((u16)skb->vlan_proto) << 16 | (skb->vlan_tci & 0xffff) : 0;
+	t->tunnel = 0;
+	if (event == EVENT_SEND) {
+		if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key), BPF_F_TUNINFO_FLAGS))
+			t->tunnel = 4;
+		else if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key), BPF_F_TUNINFO_FLAGS | BPF_F_TUNINFO_IPV6))
+			t->tunnel = 16;
+	}
 	t->len = len = skb->len;
 	if (len > TRACE_BYTES)
 		len = TRACE_BYTES;

@@ -6,6 +6,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from asap2.nic.rules import SetTunnel
+
 
 class DropReason(enum.IntEnum):
     """Why a packet, or one copy of it, went nowhere (``enum drop`` of the program)."""
@@ -82,15 +84,17 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """*frame*, tags included, went out of *port*."""
+    """*frame*, tags included, went out of *port*. *tunnel* is what an action has told the kernel's tunnel device there,
+    without a port: the device has its own."""
 
     port: int
     frame: bytes
+    tunnel: SetTunnel | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Upcalled:
-    """*frame* went to user space."""
+    """*frame* went to user space, with what was known of it: *fields*, those that are not 0."""
 
     kind: UpcallKind
     port: int
@@ -98,6 +102,7 @@ class Upcalled:
     cookie: int
     max_length: int
     frame: bytes
+    fields: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

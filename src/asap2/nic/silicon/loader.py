@@ -286,17 +286,14 @@ class _TestRunOpts(ctypes.Structure):
     ]
 
 
-_SK_BUFF_SIZE, _SK_BUFF_IFINDEX, _SK_BUFF_GSO_SEGS, _SK_BUFF_GSO_SIZE = 192, 40, 164, 176  # struct __sk_buff
+_SK_BUFF_SIZE, _SK_BUFF_IFINDEX, _SK_BUFF_GSO_SEGS = 192, 40, 164  # struct __sk_buff
 
 
-def run_on(program: int, packet: bytes, *, ifindex: int = 0, gso_segs: int = 0, repeat: int = 1) -> tuple[int, int]:
+def run_on(program: int, packet: bytes, *, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:
     """Run *program* on *packet*, as if it came in by device *ifindex* of this network namespace, without any packet
     being sent: its return value, and nanoseconds a run."""
     context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
     struct.pack_into("=I", context, _SK_BUFF_IFINDEX, ifindex)
-    if gso_segs:
-        struct.pack_into("=I", context, _SK_BUFF_GSO_SEGS, gso_segs)
-        struct.pack_into("=I", context, _SK_BUFF_GSO_SIZE, 1)
     opts = _TestRunOpts()
     opts.sz = ctypes.sizeof(opts)
     opts.data_in, opts.data_size_in = packet, len(packet)
@@ -304,3 +301,28 @@ def run_on(program: int, packet: bytes, *, ifindex: int = 0, gso_segs: int = 0, 
     opts.repeat = repeat
     _check(_libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "BPF_PROG_TEST_RUN")
     return opts.retval, opts.duration
+
+
+class TestRun:
+    """Runs *program* on packets without a network (BPF_PROG_TEST_RUN)."""
+
+    __test__ = False  # for pytest it looks like a test
+
+    def __init__(self, program: int) -> None:
+        self._context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
+        self._opts = _TestRunOpts()
+        self._opts.sz = ctypes.sizeof(self._opts)
+        self._opts.ctx_in, self._opts.ctx_size_in = ctypes.addressof(self._context), _SK_BUFF_SIZE
+        self._opts.repeat = 1
+        self._run = functools.partial(_libbpf().bpf_prog_test_run_opts, program, ctypes.byref(self._opts))
+        self._segments = 1
+
+    def on(self, packet: bytes, segments: int = 1) -> None:
+        """Run it on *packet*. One of more than one *segments* is a super-packet for the program, not for the kernel."""
+        opts = self._opts
+        opts.data_in, opts.data_size_in = packet, len(packet)
+        opts.data_size_out = opts.ctx_size_out = 0  # else the sizes of the last run are the room for this one's output
+        if segments != self._segments:
+            struct.pack_into("=I", self._context, _SK_BUFF_GSO_SEGS, segments if segments > 1 else 0)
+            self._segments = segments
+        _check(self._run(), "BPF_PROG_TEST_RUN")

@@ -13,7 +13,9 @@ MAX_LOOKUPS = 8
 MAX_MASKS = 4096
 MAX_ACTIONS = 512
 DROP_REASONS = 16
-TRACE_BYTES = 1024
+TRACE_BYTES = 4096
+TEST_SLOT = 0
+"""The slot of tunnels that no rule has: for metadata of a packet that is traced."""
 UPCALL_SLOTS = 8192
 UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
@@ -234,6 +236,7 @@ class ConfigRecord(ctypes.Structure):
     test_ifindex: int
     test_tpid: int
     test_tci: int
+    test_tunnel: int
     max_rules: int
     shards: int
     _fields_ = [
@@ -245,32 +248,19 @@ class ConfigRecord(ctypes.Structure):
         ("test_ifindex", u32),
         ("test_tpid", u32),
         ("test_tci", u32),
-        ("unused2", u32),
+        ("test_tunnel", u32),
         ("max_rules", u32),
         ("shards", u32),
     ]
 
 
 class TraceRecord(ctypes.Structure):
-    """``struct trace``."""
+    """``struct trace``: what happened, the tunnel's metadata, and the packet. :mod:`.tracing` reads it."""
 
-    event: int
-    arg: int
-    cookie: int
-    table: int
-    vlan: int
-    len: int
-    data: ctypes.Array[ctypes.c_uint8]
-    _fields_ = [
-        ("event", u32),
-        ("arg", u32),
-        ("cookie", u64),
-        ("table", u32),
-        ("vlan", u32),
-        ("len", u32),
-        ("unused", u32),
-        ("data", ctypes.c_uint8 * TRACE_BYTES),
-    ]
+    _fields_ = [("head", u64 * 4), ("key", u32 * 11), ("unused", u32), ("data", ctypes.c_uint8 * TRACE_BYTES)]
+
+
+TRACE_SIZE = ctypes.sizeof(TraceRecord)
 
 
 class Constants(ctypes.Structure):

@@ -30,6 +30,10 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 
 
+Fields = dict[str, int]
+"""Values of match fields by name."""
+
+
 class CutTagError(ValueError):
     """A frame ends inside a tag that has to be moved."""
 
@@ -38,7 +42,7 @@ def _word(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 2], "big")
 
 
-def parse(frame: bytes) -> dict[str, int]:
+def parse(frame: bytes, window: int = L3_WINDOW) -> Fields:
     """The fields of :class:`asap2.nic.rules.Match` that are not 0 in *frame*, which has an Ethernet header.
 
     A tag counts when all its four bytes are there and an ethertype follows. A third tag is not looked into: it is the
@@ -56,7 +60,7 @@ def parse(frame: bytes) -> dict[str, int]:
             break
     eth_type = _word(frame, at)
     fields["eth_type"] = eth_type if eth_type >= 0x600 else LLC
-    packet = frame[at + 2 : at + 2 + L3_WINDOW]
+    packet = frame[at + 2 : at + 2 + window]
     match eth_type:
         case 0x0800:
             fields |= _ipv4(packet)
@@ -67,7 +71,7 @@ def parse(frame: bytes) -> dict[str, int]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _ipv4(packet: bytes) -> dict[str, int]:
+def _ipv4(packet: bytes) -> Fields:
     """A header shorter than 20 bytes, by the frame's end or its own account, is not there. Options are skipped."""
     length = (packet[0] & 15) * 4 if packet else 0
     if len(packet) < 20 or length < 20:
@@ -87,7 +91,7 @@ def _ipv4(packet: bytes) -> dict[str, int]:
     return fields | _l4(packet[length:], packet[9], _ICMP)
 
 
-def _ipv6(packet: bytes) -> dict[str, int]:
+def _ipv6(packet: bytes) -> Fields:
     """Hop-by-hop, routing, destination and fragment headers are skipped, as by the flow dissector.
 
     ``ip_proto`` is the number of the last header that could be reached: behind a header that is cut short, that
@@ -122,7 +126,7 @@ def _ipv6(packet: bytes) -> dict[str, int]:
     return fields | _l4(rest, fields["ip_proto"], _ICMPV6)
 
 
-def _l4(segment: bytes, protocol: int, icmp: int) -> dict[str, int]:
+def _l4(segment: bytes, protocol: int, icmp: int) -> Fields:
     """Nothing of a header that is cut short, as in Open vSwitch."""
     if protocol in _L4_HEADER and len(segment) >= _L4_HEADER[protocol]:
         fields = {"l4_src": _word(segment, 0), "l4_dst": _word(segment, 2)}
@@ -138,7 +142,7 @@ def _l4(segment: bytes, protocol: int, icmp: int) -> dict[str, int]:
     return {}
 
 
-def _arp(packet: bytes) -> dict[str, int]:
+def _arp(packet: bytes) -> Fields:
     """ARP and RARP for IPv4 on Ethernet; anything else has no fields. An operation above 255 is 0."""
     if len(packet) < 28 or packet[:6] != bytes.fromhex("000108000604"):
         return {}

@@ -9,32 +9,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.rules import Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists
-from asap2.nic.silicon.events import (
-    Dropped,
-    DropReason,
-    Event,
-    LookupStats,
-    Matched,
-    Passed,
-    Sent,
-    UpcallContext,
-    Upcalled,
-    UpcallKind,
-)
+from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import PROGRAM, Layout, create
 from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.masklists import MaskLists, MaskNode
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
+from asap2.nic.silicon.tracing import Tracing
 
 __all__ = ["Deliver", "DropReason", "Miss", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
-
-
-_TEST_RUN_MINIMUM = 14 + 40
 
 
 class _Entry:
@@ -58,6 +45,7 @@ class Pipeline:
 
     def __init__(self, layout: Layout) -> None:
         self.lost = 0
+        self._tracing: Tracing | None = None
         self._layout = layout
         self._ports = PortSlots(layout)
         self._lists = MaskLists(layout)
@@ -327,45 +315,25 @@ class Pipeline:
             maps.decode_fields(bytes(record.key)),
         )
 
-    def trace(self, packet: bytes, port: Port, *, tag: tuple[int, int] | None = None, gso_segs: int = 0) -> list[Event]:
+    def trace(
+        self,
+        packet: bytes,
+        port: Port,
+        *,
+        tag: tuple[int, int] | None = None,
+        segments: int = 1,
+        flow_hash: int = 0,
+        tunnel: SetTunnel | None = None,
+    ) -> list[Event]:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
 
-        *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. *gso_segs* makes it a
-        super-packet of so many segments (of at least 54 bytes in all).
+        *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. A packet of more than
+        one *segments* is a super-packet. *flow_hash* is what the kernel would compute from its flow. *tunnel* is the
+        metadata of a packet that the kernel took out of a tunnel.
         """
-        config = self._layout.config
-        config.traced = 0
-        config.test_ifindex = port.ifindex
-        config.test_tpid, config.test_tci = tag or (0, 0)
-        # The kernel takes no packet that ends in its IP header, so a short one is cut in the program.
-        config.test_len = len(packet) if len(packet) < _TEST_RUN_MINIMUM else 0
-        packet = packet.ljust(_TEST_RUN_MINIMUM, b"\0")
-        loader.run_on(self._layout.program, packet, gso_segs=gso_segs)
-        return [self._event(self._layout.traces[at]) for at in range(min(config.traced, len(self._layout.traces)))]
-
-    def traced_fields(self) -> dict[str, int]:
-        """The fields of the packet that the last event of :meth:`trace`, an upcall, gave to user space."""
-        context = self.read_upcall(self._layout.traces[self._layout.config.traced - 1].arg)
-        assert context is not None
-        return context.fields
-
-    def _event(self, record: maps.TraceRecord) -> Event:
-        frame = bytes(record.data[: min(record.len, maps.TRACE_BYTES)])
-        if record.vlan:
-            frame = frame[:12] + record.vlan.to_bytes(4, "big") + frame[12:]
-        match record.event:
-            case maps.EVENT_MATCH:
-                return Matched(record.arg, record.table)
-            case maps.EVENT_SEND:
-                return Sent(record.arg, frame)
-            case maps.EVENT_UPCALL:
-                context = self.read_upcall(record.arg)
-                assert context is not None
-                return Upcalled(context.kind, context.port, context.table, context.cookie, context.max_length, frame)
-            case maps.EVENT_PASS:
-                return Passed(frame)
-            case _:
-                return Dropped(DropReason(record.arg))
+        if self._tracing is None:
+            self._tracing = Tracing(self._layout)
+        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel)
 
 
 def _release(path: Path) -> None:

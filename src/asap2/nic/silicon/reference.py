@@ -15,30 +15,44 @@ A packet has at most :data:`LOOKUPS` lookups. One that would need more is droppe
 
 Which rule: the smallest priority number; within it, the rule whose mask is older among the masks of that table, port
 and priority. A mask is as old as the oldest time since which there has always been a rule with it.
+
+Tunnels: a packet is in one when it came in by an uplink and its headers say so (:func:`.tunnel.look_into`), or when it
+came in by a tunnel device of the kernel's with the metadata of a tunnel. Such a packet is looked up twice, which counts
+once: among the rules that match on a tunnel, by the fields of what is inside and of the tunnel; then, when none
+matches, among the others, by the packet's own headers. Rules that match on a tunnel match no other packet.
+
+Each output gets the packet as it is by then. What the kernel's flow hash decides, the source port of a tunnel, the
+caller decides by giving that hash.
 """
 
 from __future__ import annotations
 
 import errno
+from bisect import insort
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
     Counters,
+    Decap,
     Drop,
+    Encap,
     Goto,
+    Match,
     ModifyVlan,
     Output,
     Pass,
     PopVlan,
     PushVlan,
     Rule,
+    SetField,
+    SetTunnel,
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon import packet
+from asap2.nic.silicon import packet, tunnel
 from asap2.nic.silicon.events import (
     Dropped,
     DropReason,
@@ -50,27 +64,65 @@ from asap2.nic.silicon.events import (
     Upcalled,
     UpcallKind,
 )
-from asap2.nic.silicon.ports import Miss, Port
+from asap2.nic.silicon.packet import Fields
+from asap2.nic.silicon.ports import Miss, Port, PortKind
+from asap2.nic.silicon.rewrite import rewrite
 
 LOOKUPS = 8
 """Lookups that one packet may have, in all stages together."""
 
+_Place = tuple[int, int, int]
 _Mask = frozenset[tuple[str, int]]
 
 
-@dataclass(eq=False)
 class _Entry:
-    handle: int
-    rule: Rule
-    packets: int = 0
-    bytes: int = 0
+    """A rule. *order* says which of several that match decides: by priority, then by age of the mask."""
 
-    @property
-    def mask(self) -> _Mask:
-        return frozenset((name, masked.mask) for name, masked in self.rule.match.used().items())
+    def __init__(self, handle: int, rule: Rule, age: int) -> None:
+        self.handle = handle
+        self.rule = rule
+        self.age = age
+        self.order = (rule.priority, age)
+        self.packets = self.bytes = 0
+        self._tests = [(name, masked.mask, masked.value) for name, masked in rule.match.used().items()]
 
-    def matches(self, fields: dict[str, int]) -> bool:
-        return all(masked.covers(fields.get(name, 0)) for name, masked in self.rule.match.used().items())
+    def matches(self, fields: Fields) -> bool:
+        return all(fields.get(name, 0) & mask == value for name, mask, value in self._tests)
+
+
+class _Masks:
+    """The masks of the rules of one place, and how old each is."""
+
+    def __init__(self) -> None:
+        self._ages: dict[_Mask, int] = {}
+        self._rules: dict[_Mask, int] = {}
+        self._next = 0
+
+    def hold(self, mask: _Mask) -> int:
+        """One more rule has *mask*; its age, a smaller number for an older mask."""
+        if mask not in self._ages:
+            self._ages[mask], self._rules[mask] = self._next, 0
+            self._next += 1
+        self._rules[mask] += 1
+        return self._ages[mask]
+
+    def drop(self, mask: _Mask) -> None:
+        """One rule less has it."""
+        self._rules[mask] -= 1
+        if not self._rules[mask]:
+            del self._ages[mask], self._rules[mask]
+
+
+@dataclass
+class _Packet:
+    """A packet on its way. *came_in* is the metadata of the tunnel that the kernel took it out of, *goes_into* that of
+    the tunnel that the kernel is to put it into."""
+
+    frame: bytes
+    segments: int
+    flow_hash: int
+    came_in: SetTunnel | None
+    goes_into: SetTunnel | None = None
 
 
 class ReferenceSwitch:
@@ -80,7 +132,9 @@ class ReferenceSwitch:
         self.upcall = upcall
         self._ports: dict[int, Port] = {}
         self._entries: dict[int, _Entry] = {}
-        self._masks: dict[tuple[int, int, int], list[_Mask]] = {}
+        self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
+        self._masks: dict[_Place, _Masks] = {}
+        self._taken: set[tuple[_Place, Match]] = set()
         self._next = 1
         self._drops = dict.fromkeys(DropReason, 0)
         self._lookups = {True: [0, 0], False: [0, 0]}
@@ -97,13 +151,13 @@ class ReferenceSwitch:
 
     def add(self, rule: Rule, handle: int | None = None) -> int:
         """Add *rule*, under *handle* if given. OSError EEXIST when table, port, priority, mask and value are taken."""
-        entry = _Entry(handle or self._next, rule)
-        for other in self._entries.values():
-            if _place(other.rule) == _place(rule) and other.rule.match.used() == rule.match.used():
-                raise OSError(errno.EEXIST, "there is such a rule already")
-        masks = self._masks.setdefault(_place(rule), [])
-        if entry.mask not in masks:
-            masks.append(entry.mask)
+        place = _place(rule)
+        if (place, rule.match) in self._taken:
+            raise OSError(errno.EEXIST, "there is such a rule already")
+        self._taken.add((place, rule.match))
+        age = self._masks.setdefault(place, _Masks()).hold(_mask(rule.match))
+        entry = _Entry(handle or self._next, rule, age)
+        insort(self._lists.setdefault(_list(rule), []), entry, key=lambda e: e.order)
         self._entries[entry.handle] = entry
         self._next = max(self._next, entry.handle) + 1
         return entry.handle
@@ -111,15 +165,15 @@ class ReferenceSwitch:
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         """Give a rule other actions; its counters go on."""
         entry = self._entries[handle]
-        rule = entry.rule
-        entry.rule = Rule(rule.table, rule.in_port, rule.priority, rule.match, actions)
+        entry.rule = replace(entry.rule, actions=actions)
 
     def remove(self, handle: int) -> Counters:
         """Remove a rule; what it has counted."""
         entry = self._entries.pop(handle)
-        place = _place(entry.rule)
-        if not any(_place(e.rule) == place and e.mask == entry.mask for e in self._entries.values()):
-            self._masks[place].remove(entry.mask)
+        rule = entry.rule
+        self._taken.remove((_place(rule), rule.match))
+        self._masks[_place(rule)].drop(_mask(rule.match))
+        self._lists[_list(rule)].remove(entry)
         return Counters(entry.packets, entry.bytes)
 
     def counters(self, handle: int) -> Counters:
@@ -137,41 +191,65 @@ class ReferenceSwitch:
 
     # ---- packets ----
 
-    def process(self, frame: bytes, port_id: int, *, segments: int = 1) -> list[Event]:
-        """All that happens to *frame*, which came in by a port. A super-packet stands for several *segments*."""
+    def process(
+        self,
+        frame: bytes,
+        port_id: int,
+        *,
+        segments: int = 1,
+        flow_hash: int = 0,
+        came_in: SetTunnel | None = None,
+    ) -> list[Event]:
+        """All that happens to *frame*, which came in by a port. A super-packet stands for several *segments*.
+
+        *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device.
+        """
         events: list[Event] = []
-        for event in self._run(frame, self._ports[port_id], segments):
+        for event in self._run(_Packet(frame, segments, flow_hash, came_in), self._ports[port_id]):
             if isinstance(event, Dropped):
                 self._drops[event.reason] += 1
             events.append(event)
         return events
 
-    def _run(self, frame: bytes, port: Port, segments: int) -> Iterator[Event]:
+    def look(self, frame: bytes) -> Fields:
+        """What rules see of a packet by its own headers."""
+        return packet.parse(frame)
+
+    def retag(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> bytes:
+        """*frame* with its tags changed. Raises :class:`.packet.CutTagError`."""
+        match action:
+            case PushVlan(vid, pcp, tpid):
+                return packet.push_vlan(frame, tpid, pcp << 13 | vid)
+            case PopVlan():
+                return packet.pop_vlan(frame)
+            case ModifyVlan(vid, pcp, tpid):
+                return packet.modify_vlan(frame, tpid, pcp << 13 | vid)
+
+    def _run(self, what: _Packet, port: Port) -> Iterator[Event]:
         if not port.enabled:
             yield Dropped(DropReason.IN_PORT)
             return
-        if len(frame) < packet.HEADER:
+        if len(what.frame) < packet.HEADER:
             yield Dropped(DropReason.SHORT)
             return
         if not port.tables:
-            yield from self._miss(frame, port, 0)
+            yield from self._miss(what, port, 0)
             return
         stage, table = 0, port.tables[0]
         for _ in range(LOOKUPS):
-            entry = self._lookup(table, port.id, frame)
+            entry = self._lookup(table, port, what)
             if entry is None:
                 chain = table & ~OVS_TABLE
                 passed = False
             else:
-                entry.packets += segments
-                entry.bytes += len(frame)
+                entry.packets += what.segments
+                entry.bytes += len(what.frame)
                 yield Matched(entry.handle, table)
-                done = yield from self._act(entry.rule.actions, frame, port, table)
-                if done is None:
+                following = yield from self._act(entry.rule.actions, what, port, table)
+                if following is None:
                     return
-                frame, following = done
-                if following is not None:
-                    table = following
+                if isinstance(following, Goto):
+                    table = following.table
                     continue
                 chain = 0
                 passed = True
@@ -180,88 +258,118 @@ class ReferenceSwitch:
                 table = port.tables[stage] | chain
                 continue
             if passed:
-                yield Passed(frame)
+                yield Passed(what.frame)
             else:
-                yield from self._miss(frame, port, table)
+                yield from self._miss(what, port, table)
             return
         yield Dropped(DropReason.LOOP)
 
-    def _lookup(self, table: int, in_port: int, frame: bytes) -> _Entry | None:
-        fields = packet.parse(frame)
-        found = [
-            entry
-            for entry in self._entries.values()
-            if (entry.rule.table, entry.rule.in_port) == (table, in_port) and entry.matches(fields)
-        ]
-        self._lookups[bool(table & OVS_TABLE)][0 if found else 1] += 1
-        return min(found, key=self._rank, default=None)
-
-    def _rank(self, entry: _Entry) -> tuple[int, int]:
-        return entry.rule.priority, self._masks[_place(entry.rule)].index(entry.mask)
+    def _lookup(self, table: int, port: Port, what: _Packet) -> _Entry | None:
+        found = None
+        for_tunnels = self._lists.get((table, port.id, True))
+        if for_tunnels:
+            inside = _inside(what, port)
+            if inside is not None:
+                found = _first(for_tunnels, inside)
+        others = self._lists.get((table, port.id, False))
+        if found is None and others:
+            found = _first(others, self.look(what.frame))
+        self._lookups[bool(table & OVS_TABLE)][found is None] += 1
+        return found
 
     def _act(
-        self, actions: tuple[Action, ...], frame: bytes, port: Port, table: int
-    ) -> Generator[Event, None, tuple[bytes, int | None] | None]:
-        """Do *actions*. ``None``: the packet ends here. Else the frame, and the table to go to (``None`` for Pass)."""
+        self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int
+    ) -> Generator[Event, None, Goto | Pass | None]:
+        """Do *actions*, changing the packet; what comes then, ``None``: nothing."""
         sent = False
         cut: int | None = None
         for action in actions:
             match action:
                 case Output(to):
-                    yield self._send(_shortened(frame, cut), to)
+                    yield self._send(_shortened(what.frame, cut), to, what.goes_into)
                     sent, cut = True, None
                 case Upcall(cookie):
-                    yield self._give(UpcallKind.ACTION, frame, port, table, cookie, cut or 0)
+                    yield self._give(UpcallKind.ACTION, what, port, table, cookie, cut or 0)
                     sent, cut = True, None
-                case PushVlan(vid, pcp, tpid):
-                    frame = packet.push_vlan(frame, tpid, pcp << 13 | vid)
-                case PopVlan() | ModifyVlan():
+                case PushVlan() | PopVlan() | ModifyVlan():
                     try:
-                        frame = _retagged(frame, action)
+                        what.frame = self.retag(what.frame, action)
                     except packet.CutTagError:
                         yield Dropped(DropReason.ACTION)
                         return None
+                case SetField():
+                    what.frame = rewrite(what.frame, action)
+                case Encap():
+                    what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)
+                case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
+                    what.came_in = None
+                case Decap():
+                    what.frame = tunnel.decapsulate(what.frame)
+                case SetTunnel():
+                    what.came_in, what.goes_into = None, replace(action, tp_dst=0)
                 case Truncate(length):
                     cut = length
-                case Goto(following):
-                    return frame, following
-                case Pass():
-                    return frame, None
+                case Goto() | Pass():
+                    return action
                 case Drop():
                     yield Dropped(DropReason.RULE)
                     return None
-                case _:
-                    raise ValueError(f"no such action in the eSwitch: {action}")
         if not sent:
             yield Dropped(DropReason.RULE)
         return None
 
-    def _send(self, frame: bytes, to: int) -> Event:
+    def _send(self, frame: bytes, to: int, goes_into: SetTunnel | None = None) -> Event:
         port = self._ports.get(to)
         if port is None or not port.enabled or not port.ifindex:
             return Dropped(DropReason.OUT_PORT)
-        return Sent(to, frame)
+        return Sent(to, frame, goes_into)
 
-    def _give(self, kind: UpcallKind, frame: bytes, port: Port, table: int, cookie: int, max_length: int) -> Event:
-        """User space itself cuts a packet that is to be cut: it gets the length."""
+    def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
+        """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but
+        of a packet that the silicon could take out of its tunnel, the outside."""
         if not self.upcall:
             return Dropped(DropReason.UPCALL)
-        return Upcalled(kind, port.id, table, cookie, max_length, frame)
+        inside = _inside(what, port) if port.metadata else None
+        known = self.look(what.frame) if inside is None else inside
+        return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known)
 
-    def _miss(self, frame: bytes, port: Port, table: int) -> Iterator[Event]:
+    def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
             case Miss.REDIRECT:
-                yield self._send(frame, port.miss_port)
+                yield self._send(what.frame, port.miss_port, what.goes_into)
             case Miss.UPCALL:
-                yield self._give(UpcallKind.MISS, frame, port, table, 0, 0)
+                yield self._give(UpcallKind.MISS, what, port, table, 0, 0)
             case Miss.PASS:
-                yield Passed(frame)
+                yield Passed(what.frame)
             case Miss.DROP:
                 yield Dropped(DropReason.MISS)
 
 
-def _place(rule: Rule) -> tuple[int, int, int]:
+def _inside(what: _Packet, port: Port) -> Fields | None:
+    """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
+    if port.metadata:
+        return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in)) if what.came_in else None
+    if port.kind is not PortKind.UPLINK:
+        return None
+    inside = tunnel.look_into(what.frame)
+    return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel) if inside else None
+
+
+def _first(entries: list[_Entry], fields: Fields) -> _Entry | None:
+    return next((entry for entry in entries if entry.matches(fields)), None)
+
+
+def _place(rule: Rule) -> _Place:
     return rule.table, rule.in_port, rule.priority
+
+
+def _mask(match: Match) -> _Mask:
+    return frozenset((name, masked.mask) for name, masked in match.used().items())
+
+
+def _list(rule: Rule) -> tuple[int, int, bool]:
+    """Where a rule is looked for: by packets of which table and port, and whether by those in tunnels."""
+    return rule.table, rule.in_port, any(name.startswith("tun_") for name in rule.match.used())
 
 
 def _shortened(frame: bytes, length: int | None) -> bytes:
@@ -269,9 +377,3 @@ def _shortened(frame: bytes, length: int | None) -> bytes:
     if length is None:
         return frame
     return frame[: length + 4 if packet.tagged(frame) else length]
-
-
-def _retagged(frame: bytes, action: PopVlan | ModifyVlan) -> bytes:
-    if isinstance(action, PopVlan):
-        return packet.pop_vlan(frame)
-    return packet.modify_vlan(frame, action.tpid, action.pcp << 13 | action.vid)

@@ -83,7 +83,11 @@ def _with_l4(old: bytes, new: bytes, place: tuple[int, int], l4: int, proto: int
 
 
 def _checksum(old: bytes, new: bytes, place: tuple[int, int], check: int) -> bytes:
-    """Update the checksum at *check* for the octets at *place*, an even distance from it: HC' = ~(~HC + ~m + m')."""
+    """Update the checksum at *check* for the octets at *place*, an even distance from it: HC' = ~(~HC + ~m + m').
+
+    Of the two zeros of that sum, the kernel (csum_replace4()) has the one that all right checksums have: HC' is never
+    0xffff.
+    """
     at, size = place
     total = ~int.from_bytes(new[check : check + 2], "big") & 0xFFFF
     if old[at : at + size] == new[at : at + size]:
@@ -92,4 +96,4 @@ def _checksum(old: bytes, new: bytes, place: tuple[int, int], check: int) -> byt
         total += (~int.from_bytes(old[i : i + 2], "big") & 0xFFFF) + int.from_bytes(new[i : i + 2], "big")
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return new[:check] + (~total & 0xFFFF).to_bytes(2, "big") + new[check + 2 :]
+    return new[:check] + (~(total or 0xFFFF) & 0xFFFF).to_bytes(2, "big") + new[check + 2 :]

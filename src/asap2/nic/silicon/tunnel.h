@@ -14,18 +14,20 @@
  */
 __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 {
-	u8 h[UDP_LEN + VXLAN_LEN], first = 0;
+	u8 h[UDP_LEN + VXLAN_LEN];
 	u32 l4, inner;
 
 	if (!f || f->ip_proto != 17 || f->l4_dst != bpf_htons(VXLAN_PORT) || f->ip_frag || f->cvlan_tci)
 		return 0;
 	l4 = f->vlan_tci && !skb->vlan_present ? 18 : 14;
+	if (bpf_skb_load_bytes(skb, l4, h, 8))
+		return 0;
 	if (f->eth_type == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, l4, &first, 1) || first != 0x45)
+		if (h[0] != 0x45)
 			return 0;
 		l4 += 20;
 	} else {
-		if (bpf_skb_load_bytes(skb, l4 + 6, &first, 1) || first != 17)
+		if (h[0] >> 4 != 6 || h[6] != 17)
 			return 0;
 		l4 += 40;
 	}
@@ -53,20 +55,6 @@ __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 	if (flags & PORT_METADATA)
 		return has_metadata(skb) ? METADATA : 0;
 	return tunnel_at(skb, f);
-}
-
-static __always_inline void find_tunnel(struct work *w)
-{
-	if (w->inner != UNKNOWN)
-		return;
-	w->inner = 0;
-	if (w->in->flags & PORT_METADATA) {
-		if (has_metadata(w->skb))
-			w->inner = METADATA;
-	} else if (w->in->flags & PORT_WIRE) {
-		parse(w);
-		w->inner = tunnel_at(w->skb, &w->p.f);
-	}
 }
 
 /* The tunnel's fields over those that a packet in a tunnel does not have, from its metadata. */
@@ -151,28 +139,73 @@ static __always_inline void parse_tunnel(struct work *w)
 	read_tunnel(w->skb, &w->p.f, w->inner);
 }
 
-/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: skb->protocol is stale; -1: failed. */
-__noinline int decapsulate(struct __sk_buff *skb, u32 inner)
+/*
+ * Makes skb->protocol what the packet begins with; a tag in the metadata goes, a tag in the packet ends up there. There
+ * is no helper for that, but a tag that is taken out of the packet makes the kernel look at what followed it.
+ */
+static __always_inline int settle(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0))
+		return -1;
+	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0) || bpf_skb_vlan_pop(skb))
+		return -1;
+	/* It fails when the packet ends inside the tag that it then looks for; that stays where it is. */
+	bpf_skb_vlan_pop(skb);
+	return 0;
+}
+
+#define LEAST 34	/* the kernel wants an Ethernet and an IP header to remain */
+
+/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: the packet has changed; -1: failed. */
+__noinline int decapsulate(struct __sk_buff *skb, struct fields *f)
 {
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u16 type, becomes = bpf_htons(ETH_P_IP);
+	u32 inner, left, tags = 0;
 	u8 eth[14];
-	u16 outer_type = (u16)skb->protocol, type;
-	int stale = 0;
 
+	if (!f)
+		return -1;
+	read_fields(skb, f, 0);
+	inner = tunnel_at(skb, f);
+	if (!inner)
+		return 0;
+	if (f->vlan_tci) {
+		if (!skb->vlan_present)
+			inner -= 4;
+		if (bpf_skb_vlan_pop(skb))
+			return -1;
+	}
 	if (inner < 50 || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, 14))
 		return -1;
-	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
-		return -1;
 	type = *(u16 *)(eth + 12);
-	if (type == bpf_htons(ETH_P_IP))
-		flags |= outer_type == bpf_htons(ETH_P_IPV6) ? DECAP_L3_IPV4 : 0;
-	else if (type == bpf_htons(ETH_P_IPV6))
-		flags |= outer_type == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV6 : 0;
-	else
-		stale = 1;
-	if (bpf_skb_adjust_room(skb, -(s32)inner, BPF_ADJ_ROOM_MAC, flags))
+	left = skb->len - inner;
+	opaque(left);
+	/* Of a shorter packet, tags remain, which can go by themselves. */
+	if (left < LEAST)
+		tags = (LEAST - left + 3) / 4;
+	if (type == bpf_htons(ETH_P_IPV6) && left >= 14 + 40)
+		becomes = type;
+	if ((u16)skb->protocol != becomes)
+		flags |= becomes == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
+	if (bpf_skb_adjust_room(skb, -(s32)(inner - 4 * tags), BPF_ADJ_ROOM_MAC, flags))
 		return -1;
-	return bpf_skb_store_bytes(skb, 0, eth, 14, 0) ? -1 : stale;
+	if (bpf_skb_store_bytes(skb, 0, eth, 12, 0))
+		return -1;
+	for (u32 i = 0; i < 5; i++) {
+		u16 tag[2] = { bpf_htons(ETH_P_8021Q) };
+
+		if (i < tags && bpf_skb_store_bytes(skb, 12 + 4 * i, tag, 4, 0))
+			return -1;
+	}
+	if (bpf_skb_store_bytes(skb, 12 + 4 * tags, &type, 2, 0))
+		return -1;
+	if ((tags || type != becomes) && settle(skb))
+		return -1;
+	for (u32 i = 1; i <= 5; i++)
+		if (i <= tags && bpf_skb_vlan_pop(skb) && i < tags)
+			return -1;
+	return 1;
 }
 
 static __always_inline u16 fold(u32 sum)
@@ -189,20 +222,26 @@ static __always_inline u16 source_port(u32 hash)
 	return (u16)(((u64)hash * (60999 - 32768)) >> 32) + 32768;
 }
 
+static __always_inline int is_ip(u16 type)
+{
+	return type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6);
+}
+
 /*
- * Into a tunnel: headers as they stand in `encaps`, with lengths, source port and checksum filled in. 1: skb->protocol
- * is stale; -1: failed.
+ * Into a tunnel: headers as they stand in `encaps`, with lengths, source port and checksum filled in. 1: the packet has
+ * changed; -1: failed.
+ *
+ * The kernel makes room in IP packets only, so another packet is called one meanwhile. Where it can, the kernel is told
+ * what is inside, so that it can cut super-packets; it cannot in a tunnel within a tunnel.
  */
 __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 {
-	int stale = 0;
 	u32 zero = 0, len, l2 = 14, room, at, hash;
 	struct encap *template = bpf_map_lookup_elem(&encaps, &slot);
 	struct encap *o = bpf_map_lookup_elem(&outer, &zero);
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
-	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-		    BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
-	u16 tag[2] = {}, type;
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, told = flags;
+	u16 tag[2] = {}, type, ip_type = bpf_htons(ETH_P_IP);
 	u8 eth[14];
 
 	if (!template || !o || !c)
@@ -211,29 +250,29 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 	__builtin_memcpy(o, template, sizeof(*o));
 	if (bpf_skb_load_bytes(skb, 0, eth, 14))
 		return -1;
+	type = *(u16 *)(eth + 12);
 	if (skb->vlan_present) {
 		tag[0] = (u16)skb->vlan_proto;
 		tag[1] = bpf_htons(skb->vlan_tci & 0xffff);
-		if (bpf_skb_vlan_pop(skb))
-			return -1;
 		l2 = 18;
 	}
-	type = *(u16 *)(eth + 12);
+	if (is_ip(type)) {
+		if (l2 == 18 && bpf_skb_vlan_pop(skb))
+			return -1;
+	} else if (bpf_skb_store_bytes(skb, 12, &ip_type, 2, 0) || settle(skb)) {
+		return -1;
+	}
 	len = o->len;
 	opaque(len);
 	if (len < 50 || len > OUTER_MAX - 18)
 		return -1;
 	room = len + l2 - 14;
-	if (type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6)) {
-		flags |= o->ip + 20 == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
-		flags |= BPF_F_ADJ_ROOM_ENCAP_L2(l2);
-		if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags))
-			return -1;
-	} else {
-		if (bpf_skb_change_head(skb, room, 0))
-			return -1;
-		stale = 1;
-	}
+	if (is_ip(type))
+		told |= (o->ip + 20 == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
+			BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
+	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
+		return -1;
 	/* The inner Ethernet header follows the outer ones, its tag in it. */
 	__builtin_memcpy(o->header + len, eth, 12);
 	at = len + 12;
@@ -261,12 +300,15 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 		*(u16 *)(o->header + ip + 10) = fold(sum);
 	} else {
 		*(u16 *)(o->header + ip + 4) = bpf_htons(skb->len - ip - 40);
+		ip_type = bpf_htons(ETH_P_IPV6);
 	}
 	room = len + l2;
 	opaque(room);
 	if (room < 1 || room > OUTER_MAX)
 		return -1;
-	return bpf_skb_store_bytes(skb, 0, o->header, room, 0) ? -1 : stale;
+	if (bpf_skb_store_bytes(skb, 0, o->header, room, 0))
+		return -1;
+	return (u16)skb->protocol != ip_type && settle(skb) ? -1 : 1;
 }
 
 /* Metadata for a tunnel device of the kernel's. */
@@ -285,6 +327,8 @@ __noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
 		flags |= BPF_F_ZERO_CSUM_TX;
 	if (e->meta.dont_fragment)
 		flags |= BPF_F_DONT_FRAGMENT;
+	if (constants.tracing && slot == TEST_SLOT)
+		flags |= BPF_F_SEQ_NUMBER;
 	if (e->meta.ipv6) {
 		__builtin_memcpy(key.remote_ipv6, e->meta.dst, 16);
 		__builtin_memcpy(key.local_ipv6, e->meta.src, 16);

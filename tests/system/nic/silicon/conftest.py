@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 from collections.abc import Iterator
@@ -12,29 +11,20 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from tests.system.nic.silicon.campaign import private_bpffs
 from tests.system.nic.silicon.network import Namespace, Tap, veth
 
 VF1, VF2, REP1, REP2, WIRE, WIRE_REP = 1, 2, 11, 12, 20, 21
 MAC = {VF1: bytes.fromhex("020000000001"), VF2: bytes.fromhex("020000000002"), WIRE: bytes.fromhex("0200000000aa")}
 
 
-_MNT_DETACH = 2  # umount2(2)
-
-
 @pytest.fixture(scope="session")
 def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A bpffs that nobody else sees, and that ends with this process however it ends: it has no place any more."""
+    """A bpffs that nobody else sees, and that ends with this process however it ends."""
     if os.geteuid():
         pytest.skip("loading eBPF programs needs root")
-    where = tmp_path_factory.mktemp(f"t-silicon-{os.getpid()}")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"bpf", os.fsencode(where), b"bpf", 0, None):
-        raise OSError(ctypes.get_errno(), "mounting a bpffs")
-    root = os.open(where, os.O_RDONLY | os.O_DIRECTORY)
-    if libc.umount2(os.fsencode(where), _MNT_DETACH):
-        raise OSError(ctypes.get_errno(), "unmounting the bpffs")
-    yield Path(f"/proc/self/fd/{root}")
-    os.close(root)
+    with private_bpffs(tmp_path_factory.mktemp(f"t-silicon-{os.getpid()}")) as root:
+        yield root
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon.events import Dropped, DropReason, LookupStats, Matched, Passed, Sent, Upcalled, UpcallKind
-from asap2.nic.silicon.packet import push_vlan
+from asap2.nic.silicon.packet import parse, push_vlan
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import LOOKUPS, ReferenceSwitch
 
@@ -55,7 +55,7 @@ def test_a_miss_goes_to_the_miss_port() -> None:
     [
         (Miss.DROP, Dropped(DropReason.MISS)),
         (Miss.PASS, Passed(TO_1)),
-        (Miss.UPCALL, Upcalled(UpcallKind.MISS, A, 0, 0, 0, TO_1)),
+        (Miss.UPCALL, Upcalled(UpcallKind.MISS, A, 0, 0, 0, TO_1, parse(TO_1))),
     ],
 )
 def test_other_misses(miss: Miss, event: object) -> None:
@@ -100,7 +100,7 @@ def test_each_output_gets_the_packet_as_it_then_is() -> None:
     assert switch.process(TO_1, A)[1:] == [
         Sent(A, TO_1),
         Sent(B, push_vlan(TO_1, 0x8100, 0x2005)),
-        Upcalled(UpcallKind.ACTION, A, 0, 7, 0, TO_1),
+        Upcalled(UpcallKind.ACTION, A, 0, 7, 0, TO_1, parse(TO_1)),
         Sent(B, TO_1[:20]),
     ]
 
@@ -136,7 +136,7 @@ def test_lookups_are_bounded() -> None:
 def test_a_miss_in_a_chain_goes_on_in_the_next_stage_at_that_chain() -> None:
     switch = made(tables=(0, OVS_TABLE), miss=Miss.UPCALL)
     switch.add(rule(Goto(5)))
-    assert switch.process(TO_1, A)[-1] == Upcalled(UpcallKind.MISS, A, OVS_TABLE | 5, 0, 0, TO_1)
+    assert switch.process(TO_1, A)[-1] == Upcalled(UpcallKind.MISS, A, OVS_TABLE | 5, 0, 0, TO_1, parse(TO_1))
 
 
 def test_pass_goes_to_the_next_stage_and_after_the_last_to_the_network_stack() -> None:
@@ -150,7 +150,7 @@ def test_pass_goes_to_the_next_stage_and_after_the_last_to_the_network_stack() -
 def test_what_one_stage_passes_and_the_next_does_not_know_is_a_miss() -> None:
     switch = made(tables=(0, OVS_TABLE), miss=Miss.UPCALL)
     switch.add(rule(Pass()))
-    assert switch.process(TO_1, A)[1:] == [Upcalled(UpcallKind.MISS, A, OVS_TABLE, 0, 0, TO_1)]
+    assert switch.process(TO_1, A)[1:] == [Upcalled(UpcallKind.MISS, A, OVS_TABLE, 0, 0, TO_1, parse(TO_1))]
 
 
 def test_what_cannot_be_delivered_is_dropped_for_a_reason() -> None:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VXLAN tunnels of one frame: what is in one, into one, out of one. The specification of tunnel.h.
+
+The headers are written here anew, from RFC 7348, 768, 791, 8200 and 6935, and not shared with :mod:`.encaps`, so that
+one is checked by the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from asap2.nic.rules import Encap, SetTunnel
+from asap2.nic.silicon import packet
+from asap2.nic.silicon.packet import Fields
+
+VXLAN_PORT = 4789
+"""What a packet from the wire is looked into by; tunnels to other ports are ordinary packets."""
+
+_UDP = 17
+_UDP_HEADER = _VXLAN_HEADER = 8
+_ID_IS_THERE = 0x08
+_SOURCE_PORTS = (32768, 60999)
+"""The kernel's ip_local_port_range, by default."""
+
+_NOT_INSIDE = ("arp_sha", "arp_tha", "nd_target")
+"""What cannot be matched on in a tunnel."""
+
+
+class Inside(NamedTuple):
+    """A packet in a tunnel: where in the frame it begins, and the tunnel's fields (``tun_*``) that are not 0."""
+
+    at: int
+    tunnel: Fields
+
+
+def look_into(frame: bytes) -> Inside | None:
+    """What is inside, or ``None``: then it is an ordinary packet.
+
+    There may be one outer tag. The outer IPv4 header has no options, the IPv6 header no extensions; it is not a
+    fragment. Flags other than the one that says that there is a network identifier do not count, nor do lengths, nor
+    the UDP checksum. An Ethernet header fits in.
+    """
+    outer = packet.parse(frame)
+    if outer.get("ip_proto") != _UDP or outer.get("l4_dst") != VXLAN_PORT:
+        return None
+    if "ip_frag" in outer or "cvlan_tci" in outer:
+        return None
+    ip = packet.HEADER + (4 if "vlan_tci" in outer else 0)
+    if outer["eth_type"] == 0x0800 and frame[ip] == 0x45:
+        udp = ip + 20
+    elif outer["eth_type"] == 0x86DD and frame[ip] >> 4 == 6 and frame[ip + 6] == _UDP:
+        udp = ip + 40
+    else:
+        return None
+    vxlan = udp + _UDP_HEADER
+    at = vxlan + _VXLAN_HEADER
+    if len(frame) < at + packet.HEADER or not frame[vxlan] & _ID_IS_THERE:
+        return None
+    tunnel = {
+        "tun_id": int.from_bytes(frame[vxlan + 4 : vxlan + 7], "big"),
+        "tun_src": outer.get("ip_src", 0),
+        "tun_dst": outer.get("ip_dst", 0),
+        "tun_tos": outer.get("ip_tos", 0),
+        "tun_ttl": outer.get("ip_ttl", 0),
+        "tun_tp_dst": VXLAN_PORT,
+    }
+    return Inside(at, {name: value for name, value in tunnel.items() if value})
+
+
+def fields_of(tunnel: SetTunnel) -> Fields:
+    """The tunnel's fields of a packet that the kernel took out of *tunnel*; it does not tell the port."""
+    fields = {
+        "tun_id": tunnel.tun_id,
+        "tun_src": int.from_bytes(tunnel.src, "big"),
+        "tun_dst": int.from_bytes(tunnel.dst, "big"),
+        "tun_tos": tunnel.tos,
+        "tun_ttl": tunnel.ttl,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def inner_fields(frame: bytes, tunnel: Fields) -> Fields:
+    """What rules that match on a tunnel see of the inner *frame*."""
+    inner = {name: value for name, value in packet.parse(frame).items() if name not in _NOT_INSIDE}
+    return inner | tunnel
+
+
+def source_port(flow_hash: int) -> int:
+    """The outer UDP source port for a flow inside (udp_flow_src_port() in include/net/udp.h)."""
+    first, last = _SOURCE_PORTS
+    mixed = (flow_hash ^ flow_hash << 16) & 0xFFFF_FFFF
+    return first + (mixed * (last - first) >> 32)
+
+
+def encapsulate(frame: bytes, into: Encap, flow_hash: int) -> bytes:
+    """*frame* in the tunnel *into*, tags inside. IPv4: no identification, may be fragmented. The UDP checksum is 0."""
+    vxlan = struct.pack("!B3xI", _ID_IS_THERE, into.tun_id << 8) + frame
+    udp = struct.pack("!4H", source_port(flow_hash), into.tp_dst, _UDP_HEADER + len(vxlan), 0) + vxlan
+    if len(into.dst) == 4:
+        ethertype = 0x0800
+        start = struct.pack("!BBHHHBB", 0x45, into.tos, 20 + len(udp), 0, 0, into.ttl, _UDP)
+        addresses = into.src + into.dst
+        ip = start + struct.pack("!H", _checksum(start + addresses)) + addresses
+    else:
+        ethertype = 0x86DD
+        ip = struct.pack("!IHBB", 6 << 28 | into.tos << 20, len(udp), _UDP, into.ttl) + into.src + into.dst
+    return into.eth_dst + into.eth_src + struct.pack("!H", ethertype) + ip + udp
+
+
+def decapsulate(frame: bytes) -> bytes:
+    """What is inside *frame*; *frame* itself where nothing is."""
+    inside = look_into(frame)
+    return frame[inside.at :] if inside else frame
+
+
+def _checksum(header: bytes) -> int:
+    """The Internet checksum (RFC 1071) of a header of whole 16-bit words."""
+    words: tuple[int, ...] = struct.unpack(f"!{len(header) // 2}H", header)
+    total = sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

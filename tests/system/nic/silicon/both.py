@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The eBPF program and the reference eSwitch, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from asap2.nic.silicon import packet
+from asap2.nic.silicon.pipeline import Pipeline, Port
+from asap2.nic.silicon.reference import ReferenceSwitch
+from tests.system.nic.silicon.programs import Add, Remove, Replace, Send, SetPorts, Step
+
+
+class DifferenceError(AssertionError):
+    """They differ, and how."""
+
+
+class Both:
+    """An empty pipeline that traces, and a reference. Every method raises :class:`DifferenceError`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.reference = ReferenceSwitch()
+        self._ports: dict[int, Port] = {}
+        self._handles: dict[int, int] = {}
+        self._drops = pipeline.drops()
+        self._lookups = [pipeline.lookups(ovs) for ovs in (False, True)]
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Do *steps* on both; what is counted is compared at the end. What a step is about may not be there."""
+        try:
+            for step in steps:
+                self.do(step)
+            self.check_counts()
+        finally:
+            self.clear()
+
+    def do(self, step: Step) -> None:
+        """Do one."""
+        match step:
+            case Send():
+                self.send(step)
+            case Add(number, rule):
+                if self.pipeline.supports(rule) is not None:
+                    raise ValueError(f"{self.pipeline.supports(rule)}: {rule}")
+                try:
+                    handle = self.pipeline.add(rule)
+                except FileExistsError:
+                    handle = 0
+                try:
+                    self.reference.add(rule, handle or None)
+                except FileExistsError:
+                    _same("a new rule", handle, 0)
+                    return
+                if not handle:
+                    raise DifferenceError(f"only the program has such a rule already: {rule}")
+                _same("the rule", self.pipeline.rules[handle], rule)
+                self._handles[number] = handle
+            case Replace(number, actions) if number in self._handles:
+                self.pipeline.replace(self._handles[number], actions)
+                self.reference.replace(self._handles[number], actions)
+            case Remove(number) if number in self._handles:
+                handle = self._handles.pop(number)
+                got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
+                _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
+            case SetPorts(ports):
+                for port in ports:
+                    self._ports[port.id] = port
+                    self.pipeline.set_port(port)
+                    self.reference.set_port(port)
+
+    def send(self, step: Send) -> None:
+        """A packet in; everything that happens to it must be the same."""
+        port = self._ports[step.port]
+        came_in = step.came_in if port.metadata else None
+        tag, rest = split(step.frame) if step.in_metadata else (None, step.frame)
+        expected = self.reference.process(
+            step.frame, step.port, segments=step.segments, flow_hash=step.flow_hash, came_in=came_in
+        )
+        got = self.pipeline.trace(rest, port, tag=tag, segments=step.segments, flow_hash=step.flow_hash, tunnel=came_in)
+        if got != expected:
+            _same("what happens", got, expected)
+
+    def check_counts(self) -> None:
+        """All that was counted agrees."""
+        handles = list(self._handles.values())
+        for handle, counted in zip(handles, self.pipeline.counters(handles), strict=True):
+            expected = self.reference.counters(handle)
+            _same("counters", (counted.packets, counted.bytes), (expected.packets, expected.bytes))
+            _same("whether it was used", bool(counted.used_ns), bool(expected.packets))
+        drops = self.pipeline.drops()
+        _same("drops", {name: drops[name] - self._drops[name] for name in drops}, self.reference.drops())
+        for ovs in (False, True):
+            now, before = self.pipeline.lookups(ovs), self._lookups[ovs]
+            expected_lookups = self.reference.lookups(ovs)
+            got = now.hit - before.hit, now.missed - before.missed
+            _same("lookups", got, (expected_lookups.hit, expected_lookups.missed))
+
+    def clear(self) -> None:
+        """Leave the program empty."""
+        for handle in self.pipeline.rules:
+            self.pipeline.remove(handle)
+        for port in self.pipeline.ports:
+            self.pipeline.remove_port(port)
+
+
+def split(frame: bytes) -> tuple[tuple[int, int] | None, bytes]:
+    """The frame as it is received: its outer tag in the metadata. What a host sends may have it in the frame."""
+    if not packet.tagged(frame) or len(frame) < packet.HEADER + 5:
+        return None, frame
+    return (int.from_bytes(frame[12:14], "big"), int.from_bytes(frame[14:16], "big")), frame[:12] + frame[16:]
+
+
+def _same(what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise DifferenceError(f"{what}:\n  program:   {got}\n  reference: {expected}")

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many random packets through the eBPF program and the reference eSwitch.
+
+A *case* is one packet that came in at both and of which everything was compared. Packets come in programs of
+:data:`PACKETS`; a program is made from the seed and its own number alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from asap2.nic.silicon.pipeline import Pipeline
+from tests.system.nic.silicon.both import Both, DifferenceError
+from tests.system.nic.silicon.programs import Step, program, written
+from tests.system.nic.silicon.shrink import shrink
+
+PACKETS = 200
+"""Packets of one program."""
+CACHES = (None, 2)
+"""Sizes of the exact-match cache, for programs in turn: as it comes, and so small that entries displace one another."""
+_UPCALL_DEVICE = 1
+_MNT_DETACH = 2  # umount2(2)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Program *number* of a seed, made small, and how the two sides differ in it."""
+
+    number: int
+    steps: tuple[Step, ...]
+    text: str
+
+    def __str__(self) -> str:
+        lines = [f"program {self.number} differs; made small:", *(f"    {written(step)}," for step in self.steps)]
+        return "\n".join([*lines, self.text])
+
+
+@contextlib.contextmanager
+def private_bpffs(where: Path | None = None) -> Iterator[Path]:
+    """A bpffs that nobody else sees, and that ends with this process however it ends: it has no place any more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.ExitStack() as stack:
+        where = where or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if libc.mount(b"bpf", os.fsencode(where), b"bpf", 0, None):
+            raise OSError(ctypes.get_errno(), "mounting a bpffs")
+        root = os.open(where, os.O_RDONLY | os.O_DIRECTORY)
+        if libc.umount2(os.fsencode(where), _MNT_DETACH):
+            raise OSError(ctypes.get_errno(), "unmounting the bpffs")
+    try:
+        yield Path(f"/proc/self/fd/{root}")
+    finally:
+        os.close(root)
+
+
+def tracing_pipeline(bpffs: Path, cache: int | None) -> Pipeline:
+    """A program that tells what it would do."""
+    where = bpffs / f"tracing-{cache}"
+    return Pipeline.open(where, max_rules=256, tracing=True, upcall_ifindex=_UPCALL_DEVICE, cache_entries=cache)
+
+
+def made(seed: int, number: int, packets: int = PACKETS) -> list[Step]:
+    """Program *number* of *seed*."""
+    return program(Random(f"{seed} {number}"), packets)
+
+
+def difference(pipeline: Pipeline, steps: Sequence[Step]) -> str | None:
+    """How the two sides differ in *steps*."""
+    try:
+        Both(pipeline).run(steps)
+    except DifferenceError as error:
+        return str(error)
+    return None
+
+
+def campaign(
+    pipelines: Sequence[Pipeline],
+    seed: int,
+    cases: int,
+    *,
+    first: int = 0,
+    every: int = 1,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Difference | None:
+    """Compare at least *cases* packets, in programs *first*, *first* + *every* and so on, up to the first difference.
+
+    *progress* gets the cases so far.
+    """
+    done, number = 0, first
+    while done < cases:
+        pipeline = pipelines[number % len(pipelines)]
+        steps = made(seed, number)
+        if difference(pipeline, steps) is not None:
+            small = shrink(steps, lambda tried: difference(pipeline, tried) is not None)  # noqa: B023
+            return Difference(number, tuple(small), difference(pipeline, small) or "it differs no more")
+        done += PACKETS
+        number += every
+        progress(done)
+    return None

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random frames, right and wrong: tags, fragments, extension headers, tunnels in tunnels, headers cut short."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+from tests.system.nic.silicon.packets import ipv4, ipv6, ipv6_fragment, ipv6_option
+
+MACS = (bytes.fromhex("020000000001"), bytes.fromhex("0200000000ff"), b"\xff" * 6, b"\1\0\x5e\0\0\1")
+IPV4 = (bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), bytes([192, 168, 255, 7]))
+IPV6 = (bytes.fromhex("fd00" + "0" * 27 + "1"), bytes.fromhex("fe80" + "0" * 27 + "2"), b"\xff" * 16)
+TPIDS = (0x8100, 0x88A8)
+TUNNEL_IDS = (0, 1, 77, 0xFFFFFF)
+TOS = (0, 0xB8, 3, 0xFF)
+TTL = (0, 1, 64, 255)
+VXLAN_PORT = 4789
+LONGEST = 700
+"""Bytes of a frame at most."""
+
+_PORTS = (0, 1, 80, VXLAN_PORT, 0xFFFF)
+_TCIS = (0, 1, 57, 0x1039, 0xE039, 0xFFFF)
+_CHECKSUMS = (0, 0, 0xFFFF, 1, 0x1234, 0xFEDC)
+_DEPTH = 2
+"""Tunnels in one another at most, and one more."""
+
+
+def frame(random: Random, depth: int = 0) -> bytes:
+    """A frame; one in five is damaged. *depth* tunnels are around it."""
+    ethertype, content = _network(random, depth)
+    tags = [(random.choice(TPIDS), random.choice(_TCIS)) for _ in range(random.choice((0, 0, 0, 0, 1, 1, 1, 2, 2, 3)))]
+    header = random.choice(MACS) + random.choice(MACS) + b"".join(struct.pack(">HH", *tag) for tag in tags)
+    made = (header + struct.pack(">H", ethertype) + content)[:LONGEST]
+    return _damaged(random, made) if random.random() < 0.2 else made
+
+
+def tunnelled(random: Random, depth: int = 0) -> bytes:
+    """A frame that is in a tunnel, or nearly so."""
+    ethertype, content = _vxlan(random, depth)
+    tag = struct.pack(">HH", random.choice(TPIDS), random.choice(_TCIS)) if random.random() < 0.3 else b""
+    made = random.choice(MACS) + random.choice(MACS) + tag + struct.pack(">H", ethertype) + content
+    return _damaged(random, made[:LONGEST]) if random.random() < 0.1 else made[:LONGEST]
+
+
+def alike(random: Random, like: bytes) -> bytes:
+    """*like* with one bit of its headers changed, or a little shorter."""
+    if random.random() < 0.1 and len(like) > 20:
+        return like[: random.randrange(15, len(like))]
+    at = random.randrange(min(len(like), random.choice((60, 60, 150))))
+    return like[:at] + bytes((like[at] ^ 1 << random.randrange(8),)) + like[at + 1 :]
+
+
+def _damaged(random: Random, whole: bytes) -> bytes:
+    match random.choice(("cut", "byte", "padding")):
+        case "cut":
+            whole = whole[: random.randint(15, max(15, len(whole)))]
+        case "byte":
+            at = random.randrange(12, len(whole))
+            whole = whole[:at] + random.randbytes(1) + whole[at + 1 :]
+        case "padding":
+            whole = whole.ljust(60, b"\0")
+    return whole.ljust(15, b"\0")
+
+
+def _network(random: Random, depth: int) -> tuple[int, bytes]:
+    """An ethertype and what is behind it."""
+    match random.choice(("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "ipv6", "arp", "other", "vxlan")):
+        case "ipv4":
+            return 0x0800, _ipv4(random, *_transport(random))
+        case "ipv6":
+            return 0x86DD, _ipv6(random, *_transport(random))
+        case "arp":
+            kind = bytes.fromhex(random.choice(("000108000604", "000108000604", "000108000604", "000686dd0604")))
+            operation = random.choice((0, 1, 2, 17, 255, 256, 0xFFFF))
+            content = kind + struct.pack(">H", operation) + random.choice(MACS) + random.choice(IPV4)
+            return random.choice((0x0806, 0x0806, 0x8035)), content + random.choice(MACS) + random.choice(IPV4)
+        case "vxlan" if depth <= _DEPTH:
+            return _vxlan(random, depth)
+        case _:
+            kinds = (0x88B5, 0x8847, 0, 46, 0x5FF, 0x600, 0xFFFF, 0x9100, 0x8100)
+            return random.choice(kinds), random.randbytes(random.choice((0, 1, 5, 19, 30, 46, 60)))
+
+
+def _ipv4(random: Random, protocol: int, payload: bytes) -> bytes:
+    fragment = random.choice((0, 0, 0, 0x4000, 0x2000, 0x2001, 0x1FFF, 0x8000))
+    options = random.choice((b"", b"", b"", b"\1" * 4, b"\1" * 40))
+    header = ipv4("0.0.0.0", "0.0.0.0", protocol, payload, fragment=fragment, options=options)
+    first = random.choice((header[0],) * 9 + (0x44, 0x46, 0x05))
+    checksum = header[10:12] if random.random() < 0.7 else random.choice(_CHECKSUMS).to_bytes(2, "big")
+    start = bytes((first, random.choice(TOS))) + header[2:8] + bytes((random.choice(TTL), header[9])) + checksum
+    return start + random.choice(IPV4) + random.choice(IPV4) + options + payload
+
+
+def _ipv6(random: Random, protocol: int, payload: bytes) -> bytes:
+    if random.random() < 0.3:
+        for extension in random.choices((0, 43, 60, 44), k=random.choice((1, 1, 2, 3, 4, 9))):
+            if extension == 44:
+                protocol, payload = 44, ipv6_fragment(protocol, random.choice((0, 0, 1, 8, 0xFFF8)), payload)
+            else:
+                units = random.choice((0, 0, 0, 0, 1, 20, 255))
+                protocol, payload = extension, ipv6_option(protocol, units, payload)
+    flow = random.choice((6,) * 9 + (4,)) << 28 | random.choice((0, 0xB8 << 20, 0xFFFFFFF, 5))
+    return ipv6(random.choice(IPV6), random.choice(IPV6), protocol, payload, flow=flow, hops=random.choice(TTL))
+
+
+def _transport(random: Random) -> tuple[int, bytes]:
+    """A protocol number and what is behind the network header."""
+    ports = random.choice(_PORTS), random.choice(_PORTS)
+    checksum = random.choice(_CHECKSUMS)
+    rest = random.randbytes(random.choice((0, 0, 1, 6, 17, 24, 24, 150)))
+    match random.choice(("tcp", "tcp", "udp", "udp", "sctp", "icmp", "icmpv6", "neighbour", "other")):
+        case "tcp":
+            return 6, struct.pack(">HHIIHHHH", *ports, 1, 2, 0x5000 | random.getrandbits(12), 3, checksum, 0) + rest
+        case "udp":
+            return 17, struct.pack(">HHHH", *ports, 8 + len(rest), checksum) + rest
+        case "sctp":
+            return 132, struct.pack(">HHII", *ports, 1, 2) + rest
+        case "icmp":
+            return 1, struct.pack(">BBHI", random.choice((0, 3, 8, 255)), random.choice((0, 1)), checksum, 0) + rest
+        case "icmpv6":
+            return 58, struct.pack(">BBHI", random.choice((1, 128, 135)), random.choice((0, 1)), checksum, 0) + rest
+        case "neighbour":
+            kind = random.choice(((135, 0), (136, 0), (135, 1), (134, 0)))
+            return 58, struct.pack(">BBHI", *kind, checksum, 0) + random.choice(IPV6) + rest
+        case _:
+            return random.choice((0, 2, 41, 43, 44, 47, 50, 60, 136, 255)), rest
+
+
+def _vxlan(random: Random, depth: int) -> tuple[int, bytes]:
+    """An ethertype and a VXLAN packet, most of them right."""
+    flags = random.choice((8, 8, 8, 8, 8, 8, 8, 8, 0x88, 0xFF, 0, 0xF7))
+    number = random.choice(TUNNEL_IDS) << 8 | random.choice((0, 0, 0, 1))
+    payload = struct.pack(">BHBI", flags, 0, 0, number) + frame(random, depth + 1)
+    if random.random() < 0.05:
+        payload = payload[: random.randrange(24)]
+    port = VXLAN_PORT if random.random() < 0.95 else 8472
+    header = struct.pack(">HHHH", random.choice((32768, 50000)), port, 8 + len(payload), random.choice(_CHECKSUMS))
+    if random.random() < 0.15:
+        make = random.choice(((0x0800, _ipv4), (0x86DD, _ipv6)))
+        return make[0], make[1](random, 17, header + payload)
+    ends = random.choice((IPV4, IPV6))
+    source, destination = random.choice(ends), random.choice(ends)
+    tos, ttl, datagram = random.choice(TOS), random.choice(TTL), header + payload
+    if ends is IPV6:
+        return 0x86DD, ipv6(source, destination, 17, datagram, flow=6 << 28 | tos << 20, hops=ttl)
+    fixed = struct.pack(">BBHHHBBH", 0x45, tos, 20 + len(datagram), 1, 0x4000, ttl, 17, 0x5678)
+    return 0x0800, fixed + source + destination + datagram

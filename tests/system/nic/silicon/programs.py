@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random programs: ports, rules that come, change and go, and packets between."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import IntEnum
+from random import Random
+from typing import Any
+
+from asap2.nic.rules import (
+    FIELD_BITS,
+    OVS_TABLE,
+    Action,
+    Decap,
+    Drop,
+    Encap,
+    Goto,
+    Masked,
+    Match,
+    ModifyVlan,
+    Output,
+    Pass,
+    PopVlan,
+    PushVlan,
+    Rule,
+    SetField,
+    SetTunnel,
+    Truncate,
+    Upcall,
+)
+from asap2.nic.silicon import packet, tunnel
+from asap2.nic.silicon.actioncodes import REWRITABLE
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, UNSUPPORTED_FIELDS
+from asap2.nic.silicon.packet import Fields
+from asap2.nic.silicon.ports import MAX_TABLES, Miss, Port, PortKind
+from tests.system.nic.silicon.frames import IPV4, IPV6, MACS, TOS, TPIDS, TTL, TUNNEL_IDS, alike, frame, tunnelled
+
+PORTS = (1, 2, 3)
+_ABSENT = 99
+TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
+_COMMON = (0, 0, 0, 0, OVS_TABLE, *TABLES)
+"""Tables for rules: most in one, so that several have a say about the same packet."""
+_STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
+
+_TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
+_FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
+_IN_TUNNEL = tuple(name for name in _FIELDS if name not in HIDDEN_IN_TUNNEL)
+_WIDTHS = FIELD_BITS | {"tun_id": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class SetPorts:
+    """Make these ports, or change them."""
+
+    ports: tuple[Port, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add *rule*, which later steps call *number*."""
+
+    number: int
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Give a rule other actions."""
+
+    number: int
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take a rule away."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
+    kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of."""
+
+    frame: bytes
+    port: int = 1
+    segments: int = 1
+    in_metadata: bool = False
+    flow_hash: int = 0
+    came_in: SetTunnel | None = None
+
+
+Step = SetPorts | Add | Replace | Remove | Send
+
+
+def written(value: Any) -> str:
+    """*value*, a step or what is in one, as Python that makes it again, without what has its default."""
+    if isinstance(value, IntEnum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    said = []
+    for field in fields(value):
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if getattr(value, field.name) != default:
+            said.append(f"{field.name}={written(getattr(value, field.name))}")
+    return f"{type(value).__name__}({', '.join(said)})"
+
+
+def program(random: Random, packets: int) -> list[Step]:
+    """A program in which so many packets come in.
+
+    It is either one of a silicon, which puts packets into tunnels and takes them out itself, or one of a node, which
+    leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
+    """
+    return _Author(random, silicon=random.random() < 0.6).program(packets)
+
+
+class _Author:
+    def __init__(self, random: Random, *, silicon: bool) -> None:
+        self._random = random
+        self._silicon = silicon
+        self._frames = [self._frame() for _ in range(random.randint(2, 8))]
+        self._tunnels = [random_tunnel(random) for _ in range(3)]
+        self._rules: list[int] = []
+        self._next = 0
+
+    def program(self, packets: int) -> list[Step]:
+        random = self._random
+        steps: list[Step] = [self._ports()]
+        steps += [self._add() for _ in range(random.randint(3, 16))]
+        while packets > 0:
+            some = min(packets, random.randint(1, 60))
+            packets -= some
+            steps += [self._send() for _ in range(some)]
+            for _ in range(random.randrange(3)):
+                steps.append(self._change())
+        return steps
+
+    def _change(self) -> Step:
+        random = self._random
+        kind = random.choice(("add", "add", "replace", "remove", "ports"))
+        if kind == "ports":
+            return self._ports()
+        if kind == "add" or not self._rules:
+            return self._add()
+        number = random.choice(self._rules)
+        if kind == "replace":
+            return Replace(number, self._actions())
+        self._rules.remove(number)
+        return Remove(number)
+
+    def _frame(self) -> bytes:
+        return tunnelled(self._random) if self._silicon and self._random.random() < 0.4 else frame(self._random)
+
+    def _send(self) -> Send:
+        random = self._random
+        chance = random.random()
+        sent = self._frame() if chance < 0.35 else random.choice(self._frames)
+        if chance > 0.5:
+            sent = alike(random, sent)
+        return Send(
+            sent,
+            random.choice((1, 1, 1, 1, *PORTS)),
+            random.choice((1, 1, 1, 44)),
+            random.random() < 0.5,
+            random.choice((0, 1, 0xFFFFFFFF, random.getrandbits(32))),
+            random.choice(self._tunnels) if random.random() < 0.7 else None,
+        )
+
+    def _ports(self) -> SetPorts:
+        random = self._random
+        kinds = (PortKind.VF, PortKind.UPLINK) if self._silicon else (PortKind.NODE, PortKind.NODE, PortKind.INTERNAL)
+        return SetPorts(
+            tuple(
+                Port(
+                    number,
+                    100 + number,
+                    random.choice(kinds),
+                    tables=random.choice(_STAGES)
+                    if random.random() < 0.8
+                    else tuple(random.choices(TABLES, k=random.randrange(MAX_TABLES + 1))),
+                    miss=random.choice(list(Miss)),
+                    miss_port=random.choice((*PORTS, _ABSENT)),
+                    enabled=random.random() < 0.97,
+                    metadata=random.random() < (0.05 if self._silicon else 0.6),
+                )
+                for number in PORTS
+            )
+        )
+
+    def _add(self) -> Add:
+        random = self._random
+        self._next += 1
+        self._rules.append(self._next)
+        place = random.choice(_COMMON), random.choice((1, 1, 1, 1, 2)), random.randrange(3)
+        return Add(self._next, Rule(*place, self._match(), self._actions()))
+
+    def _match(self) -> Match:
+        """A few fields with any masks, mostly what a frame that comes in has."""
+        random = self._random
+        like = random.choice(self._frames)
+        names, seen = _FIELDS, packet.parse(like)
+        inside = tunnel.look_into(like)
+        if not self._silicon and random.random() < 0.5:
+            names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, seen | tunnel.fields_of(random.choice(self._tunnels))
+        elif inside and random.random() < 0.7:
+            names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, tunnel.inner_fields(like[inside.at :], inside.tunnel)
+        present = [name for name in seen if name in names]
+        chosen = {
+            random.choice(present if random.random() < 0.8 else names) for _ in range(random.choice((0, 1, 1, 1, 2, 3)))
+        }
+        if names is not _FIELDS and random.random() < 0.8:
+            chosen.add(random.choice(_TUNNEL_FIELDS))
+        return Match(**{name: self._masked(name, seen) for name in chosen})
+
+    def _masked(self, name: str, seen: Fields) -> Masked:
+        random = self._random
+        width = _WIDTHS[name]
+        full = (1 << width) - 1
+        mask = random.choice((full, full, full, 1, full ^ 1, full >> 1, random.getrandbits(width))) or full
+        value = seen.get(name, 0) if random.random() < 0.9 else random.getrandbits(width)
+        return Masked(value & mask, mask)
+
+    def _actions(self) -> tuple[Action, ...]:
+        random = self._random
+        chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
+        match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto")):
+            case "output":
+                chosen.append(Output(random.choice(PORTS)))
+            case "drop":
+                chosen.append(Drop())
+            case "pass":
+                chosen.append(Pass())
+            case "goto":
+                chosen.append(Goto(random.choice(TABLES)))
+        last = chosen[-1] if chosen else None
+        if isinstance(last, Goto):  # headers of more than 1000 bytes in all are too much for the kernel
+            first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
+            chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
+        if random.random() < 0.5 and (isinstance(last, Upcall) or (isinstance(last, Output) and not self._silicon)):
+            chosen.insert(len(chosen) - 1, Truncate(random.randint(64, 100)))
+        return tuple(chosen)
+
+    def _middle(self) -> Action:
+        random = self._random
+        kinds = ["output", "output", "push", "pop", "pop", "modify", "upcall", "set", "set", "set", "decap"]
+        kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
+        match random.choice(kinds):
+            case "output":
+                return Output(random.choice((*PORTS, *PORTS, _ABSENT)))
+            case "push":
+                return PushVlan(*_tag(random))
+            case "pop":
+                return PopVlan()
+            case "modify":
+                return ModifyVlan(*_tag(random))
+            case "upcall":
+                return Upcall(random.getrandbits(64))
+            case "set":
+                return _set_field(random)
+            case "encap":
+                return _encap(random)
+            case "tunnel":
+                return random.choice(self._tunnels)
+            case _:
+                return Decap()
+
+
+def _tag(random: Random) -> tuple[int, int, int]:
+    return random.choice((0, 57, 4095)), random.randrange(8), random.choice(TPIDS)
+
+
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "eth_dst": tuple(int.from_bytes(mac, "big") for mac in MACS),
+    "ip_src": tuple(int.from_bytes(address, "big") for address in IPV4 + IPV6),
+    "ip_tos": TOS,
+    "ip_ttl": TTL,
+    "l4_src": (0, 80, 4789, 0xFFFF),
+}
+_VALUES |= {"eth_src": _VALUES["eth_dst"], "ip_dst": _VALUES["ip_src"], "l4_dst": _VALUES["l4_src"]}
+
+
+def _set_field(random: Random) -> SetField:
+    name = random.choice(REWRITABLE)
+    width = FIELD_BITS[name]
+    full = (1 << width) - 1
+    low = full if name not in ("ip_src", "ip_dst") else random.choice((full, 0xFFFFFFFF))
+    mask = random.choice((low, low, low, 1, full ^ 1, random.getrandbits(width))) or full
+    value = random.choice(_VALUES[name]) if random.random() < 0.7 else random.getrandbits(width)
+    return SetField(name, Masked(value & mask, mask))
+
+
+def _encap(random: Random) -> Encap:
+    ends = random.choice((IPV4, IPV6))
+    return Encap(
+        "vxlan",
+        random.choice(TUNNEL_IDS),
+        random.choice(ends),
+        random.choice(ends),
+        random.choice(TOS),
+        random.choice(TTL),
+        random.choice((4789, 4789, 4789, 8472)),
+        random.choice(MACS),
+        random.choice(MACS),
+    )
+
+
+def random_tunnel(random: Random) -> SetTunnel:
+    """Metadata of a tunnel of the kernel's."""
+    ends = random.choice((IPV4, IPV6))
+    return SetTunnel(
+        random.choice((*TUNNEL_IDS, 0xFFFFFFFF)),
+        random.choice(ends),
+        random.choice(ends),
+        random.choice(TOS),
+        random.choice(TTL),
+        random.choice((0, 4789)),
+        random.random() < 0.5,
+        random.random() < 0.5,
+    )
