@@ -230,12 +230,23 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True)
+class DatapathPort:
+    """A port of a datapath: ``type`` is "" for a network device, else "internal", "vxlan" and so on."""
+
+    number: int
+    name: str
+    type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenVSwitch:
     """Open vSwitch: its database's state when ``database``, its switch's when ``running``.
 
     ``offloaded_flows`` is None while the switch has no flow API in use, whatever hw-offload says: it was not restarted,
     or has no port that takes it. ``lookups`` are the datapath's hit, missed and lost. ``datapath_flows`` are the lines
-    of ``dpctl/dump-flows -m``, in captures only.
+    of ``dpctl/dump-flows -m`` and ``userspace_flows`` those of userspace datapaths, ``log`` the lines of its log that
+    say why flows are not offloaded, in captures only. ``flow_limit`` is the most flows that it has at present.
+    ``datapath_features`` are OVS_DP_F_* that are in force, None where the kernel does not tell.
     """
 
     installed: str | None = None
@@ -249,6 +260,15 @@ class OpenVSwitch:
     lookups: tuple[int, int, int] | None = None
     service: str | None = None
     datapath_flows: tuple[str, ...] = ()
+    userspace_flows: tuple[str, ...] = ()
+    datapath_ports: tuple[DatapathPort, ...] = ()
+    datapath_features: int | None = None
+    flow_limit: int | None = None
+    log: tuple[str, ...] = ()
+
+    def datapath_type(self, port: str) -> str | None:
+        """The type of the datapath's port called *port*; None when there is none."""
+        return next((one.type for one in self.datapath_ports if one.name == port), None)
 
     def option(self, key: str) -> str | None:
         """Open_vSwitch.other_config:KEY."""
@@ -301,6 +321,20 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowTrial:
+    """A flow's rule that was tried: with ``skip_sw`` in the NIC alone, else as Open vSwitch would put it in. ``error``
+    is 0 when it was taken, -1 when it could not be tried, else an errno; ``refusal`` is what was said, ``in_words``
+    whether those are the driver's own words; ``culprits`` are parts of the rule without which it is taken."""
+
+    ufid: str
+    skip_sw: bool
+    error: int = 0
+    refusal: str = ""
+    in_words: bool = False
+    culprits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
     default gateways and to who is logged in over SSH, down to the physical ones."""
@@ -315,6 +349,7 @@ class Host:
     openvswitch: OpenVSwitch = OpenVSwitch()
     reached_by: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
+    flow_trials: tuple[FlowTrial, ...] = ()
 
     def netdev(self, name: str | None) -> Netdev | None:
         """The network device called *name*."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,11 @@ import ovs.jsonrpc
 import ovs.stream
 import ovs.unixctl.client
 
-from asap2.host.inventory import Bridge, Interface, OpenVSwitch, Pairs, Port
+from asap2.host import switch_log
+from asap2.host.inventory import Bridge, DatapathPort, Interface, OpenVSwitch, Pairs, Port
+from asap2.netlink.client import Connection, genl_family
+from asap2.netlink.tables.ovs import DATAPATH, OvsHeader
+from asap2.netlink.wire import NETLINK_GENERIC, NLM_F_DUMP, NetlinkError
 
 DATABASE = "Open_vSwitch"
 TABLES = ("Open_vSwitch", "Bridge", "Port", "Interface")
@@ -174,6 +179,58 @@ def lookups(text: str) -> tuple[int, int, int] | None:
     return (sum(one[0] for one in found), sum(one[1] for one in found), sum(one[2] for one in found)) if found else None
 
 
+def datapath_ports(text: str) -> tuple[DatapathPort, ...]:
+    """The ports of the kernel's datapath that ``dpctl/show`` printed."""
+    found, system = [], False
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            system = line.startswith("system@")
+        port = re.fullmatch(r"\s+port (\d+): (\S+)(?: \((\w+).*\))?", line)
+        if port and system:
+            found.append(DatapathPort(int(port[1]), port[2], port[3] or ""))
+    return tuple(found)
+
+
+def flow_limit(text: str) -> int | None:
+    """The smallest limit of flows that ``upcall/show`` printed."""
+    found = [int(number) for number in re.findall(r"\(limit (\d+)\)", text)]
+    return min(found) if found else None
+
+
+def dump_flows(*options: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The flows of the kernel's datapaths, and of userspace ones, as lines; SwitchError when the switch refuses.
+
+    *options* are of ``dpctl/dump-flows``, as ``type=non-offloaded``.
+    """
+    kernel: list[str] = []
+    userspace: list[str] = []
+    for datapath in ask("dpctl/dump-dps").split():
+        lines = kernel if datapath.startswith("system@") else userspace
+        dumped = ask("dpctl/dump-flows", "-m", *options, datapath).splitlines()
+        lines += [line for line in dumped if "actions:" in line]
+    return tuple(kernel), tuple(userspace)
+
+
+OVS_DP_CMD_GET = 3
+_GENL = struct.Struct("=BBH")
+
+
+def datapath_features() -> int | None:
+    """The features (OVS_DP_F_*) of the kernel's datapath; None where it has none, or does not tell."""
+    try:
+        with Connection(NETLINK_GENERIC) as generic:
+            family = genl_family(generic, "ovs_datapath")
+            if family is None:
+                return None
+            request = _GENL.pack(OVS_DP_CMD_GET, 2, 0) + DATAPATH.encode(OvsHeader(0), {})
+            for message in generic.request(family.id, NLM_F_DUMP, request):
+                found = DATAPATH.decode(message.payload[_GENL.size :])[1].get("user_features")
+                return None if found is None else int(found)
+    except NetlinkError:
+        pass
+    return None
+
+
 def openflow_figures(text: str) -> tuple[int, int]:
     """How many OpenFlow rules ``bridge/dump-flows`` printed, and how many use connection tracking."""
     lines = [line for line in text.splitlines() if "actions=" in line]
@@ -212,11 +269,14 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
     running = switch_pid() is not None
     flows: tuple[int, int | None] = (0, None)
     counted: tuple[int, int, int] | None = None
-    lines: tuple[str, ...] = ()
+    lines: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    ports: tuple[DatapathPort, ...] = ()
+    limit: int | None = None
     if running:
         try:
-            flows = upcall_figures(ask("upcall/show"))
-            counted = lookups(ask("dpctl/show"))
+            upcalls, datapaths = ask("upcall/show"), ask("dpctl/show")
+            flows, limit = upcall_figures(upcalls), flow_limit(upcalls)
+            counted, ports = lookups(datapaths), datapath_ports(datapaths)
             if openflow:
                 figures = [openflow_figures(ask("bridge/dump-flows", bridge.name)) for bridge in found]
                 found = tuple(
@@ -224,7 +284,7 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
                     for bridge, both in zip(found, figures, strict=True)
                 )
             if full:
-                lines = tuple(ask("dpctl/dump-flows", "-m").splitlines())
+                lines = dump_flows()
         except SwitchError:
             running = switch_pid() is not None
     return OpenVSwitch(
@@ -238,7 +298,12 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
         offloaded_flows=flows[1],
         lookups=counted,
         service=service(),
-        datapath_flows=lines,
+        datapath_flows=lines[0],
+        userspace_flows=lines[1],
+        datapath_ports=ports,
+        datapath_features=datapath_features() if full else None,
+        flow_limit=limit,
+        log=switch_log.relevant(switch_pid()) if full else (),
     )
 
 

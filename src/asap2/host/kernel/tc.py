@@ -197,22 +197,31 @@ def _action(dumped: Mapping[Any, Any]) -> dict[str, Any]:
     return {"kind": dumped["kind"], "options": options, **({"cookie": dumped["cookie"]} if "cookie" in dumped else {})}
 
 
-def try_rule(route: Connection, qdisc: QdiscRow, flower: Mapping[str, Any], protocol: int) -> NetlinkError | None:
-    """Put a flower rule, with skip_sw, into *qdisc*'s ingress and take it out again; why it was refused, or None.
+def try_rule(
+    route: Connection,
+    qdisc: QdiscRow,
+    flower: Mapping[str, Any],
+    protocol: int,
+    *,
+    chain: int = 0,
+    flags: int = TCA_CLS_FLAGS_SKIP_SW,
+) -> NetlinkError | None:
+    """Put a flower rule, by default with skip_sw, into *qdisc*'s ingress and take it out; why it was refused, or None.
 
     *flower* is of :data:`asap2.netlink.tables.flower.FLOWER`; what it matches should be what no packet has. The rule
     gets a priority of its own, the last that is free; *protocol* is an Ethernet protocol as a host integer.
     """
     place = next(iter(_places(qdisc)))
-    used = {row.key.prio for row in filters(route, qdisc)}
+    used = {row.key.prio for row in filters(route, qdisc) if row.chain == chain}
     prio = next((one for one in range(LAST_PRIO, 0, -1) if one not in used), max(used, default=0) + 1)
     key = place._replace(info=info(prio, protocol))
-    options = {**flower, "flags": TCA_CLS_FLAGS_SKIP_SW}
+    where = {"kind": "flower", **({"chain": chain} if chain else {})}
+    options = {**flower, "flags": flags}
     try:
-        route.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, TC.encode(key, {"kind": "flower", "options": options}))
+        route.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, TC.encode(key, {**where, "options": options}))
     except NetlinkError as error:
         return error
-    route.request(RTM_DELTFILTER, 0, TC.encode(key, {"kind": "flower"}))
+    route.request(RTM_DELTFILTER, 0, TC.encode(key, where))
     return None
 
 

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why flows are not offloaded: a function of a host's inventory, with the flows, the log and the trials in it.
+
+The order is that in which a packet's rule meets refusals: the switch's settings, the port, the switch's TC layer, the
+kernel, the driver. What was looked at is the evidence.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from asap2.errors import Asap2Error
+from asap2.host import switch_log, versions
+from asap2.host.explain import nic
+from asap2.host.explain.flow import Flow, parse
+from asap2.host.explain.reasons import OFFLOADED, REASONS, TAKEN_NOW, UNEXPLAINED
+from asap2.host.explain.tclayer import Layer, Refusal, refusals
+from asap2.host.inventory import FlowTrial, Host
+
+TC_RECIRC_SHARING = 4
+"""OVS_DP_F_TC_RECIRC_SHARING (include/uapi/linux/openvswitch.h)."""
+TUNNELS = ("vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "gtpu", "bareudp")
+SAID = {
+    "action.recirculate": "recirc_id sharing not supported",
+    "action.set-protocol": "can't offload rewrite of IP/IPV6",
+    "tc.no-priority": "couldn't get tc prio",
+    "port.no-qdisc": "failed to offload flow: Invalid argument",
+}
+"""What the log says at its usual level, by code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was looked at, and what was seen: ``source`` is "flow", "host", "log" or "trial"."""
+
+    source: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A flow with its reason. ``found`` is what of the flow or the host it is about, ``others`` codes of what would be
+    in the way next."""
+
+    ufid: str | None
+    flow: str
+    in_port: str
+    outputs: tuple[str, ...]
+    packets: int
+    bytes: int
+    dp: str | None
+    code: str
+    found: str
+    why: str
+    fix: str
+    evidence: tuple[Evidence, ...]
+    others: tuple[str, ...] = ()
+
+
+def select(flows: Iterable[Flow], what: str) -> list[Flow]:
+    """Those of *flows* that *what* names: a flow id (or how it begins), or a port that they come in at or go out of."""
+    flows = list(flows)
+    word = what.removeprefix("ufid:").lower()
+    found = [flow for flow in flows if len(word) >= 4 and flow.ufid and flow.ufid.lower().startswith(word)]
+    return found or [flow for flow in flows if what == flow.in_port or what in flow.outputs]
+
+
+def flows_of(host: Host) -> list[Flow]:
+    """The flows of a capture, those of userspace datapaths too."""
+    switch = host.openvswitch
+    found = [parse(line) for line in switch.datapath_flows]
+    return found + [parse(line, "netdev@ovs-netdev") for line in switch.userspace_flows]
+
+
+def explain(host: Host, flows: Iterable[Flow]) -> list[Explanation]:
+    """The reason of each flow; Asap2Error when the host has no running switch."""
+    if not host.openvswitch.running:
+        raise Asap2Error("Open vSwitch is not running, so it has no flows; `asap2 host check` says more")
+    explainer = _Explainer(host)
+    return [explainer.explain(flow) for flow in flows]
+
+
+def counted(explanations: Iterable[Explanation]) -> dict[str, int]:
+    """How many flows each code has, most first."""
+    return dict(Counter(one.code for one in explanations).most_common())
+
+
+class _Explainer:
+    """One host, and the flow at hand."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.switch = host, host.openvswitch
+        features = self.switch.datapath_features
+        states = switch_log.ct_states(self.switch.log)
+        types = {one.name: one.type for one in self.switch.datapath_ports}
+        types |= {str(one.number): one.type for one in self.switch.datapath_ports}
+        self.layer = Layer(
+            types,
+            self.switch.version or self.switch.installed or "3.1",
+            None if features is None else bool(features & TC_RECIRC_SHARING),
+            states is None or states != 0,
+            states,
+        )
+        self.trials: dict[str, list[FlowTrial]] = {}
+        for one in host.flow_trials:
+            self.trials.setdefault(one.ufid, []).append(one)
+
+    def explain(self, flow: Flow) -> Explanation:
+        """The flow's reason. A value in it that cannot be read leaves the reasons that were found before."""
+        reasons = []
+        try:
+            for one in self._reasons(flow):
+                reasons.append(one)
+        except ValueError as error:
+            unread = Evidence("flow", f"it has a value that cannot be read: {error}")
+            reasons.append((Refusal(UNEXPLAINED, "it could not be read whole"), (unread,)))
+        first, evidence = reasons[0]
+        others = tuple(dict.fromkeys(one.code for one, _ in reasons[1:] if one.code not in (first.code, *UNDECIDED)))
+        meaning = REASONS[first.code]
+        return Explanation(
+            flow.ufid,
+            flow.text,
+            flow.in_port,
+            flow.outputs,
+            flow.packets,
+            flow.bytes,
+            flow.dp,
+            first.code,
+            first.found,
+            meaning.why,
+            meaning.fix.replace("{port}", flow.in_port),
+            (*evidence, *self._logged(flow, first.code)),
+            others,
+        )
+
+    # ---- who refuses, in order
+
+    def _reasons(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        if flow.offloaded == "yes":
+            yield Refusal(OFFLOADED, "offloaded:yes"), (Evidence("flow", f"offloaded:yes, dp:{flow.dp}"),)
+            return
+        yield from self._settings(flow)
+        if flow.dp == "tc":
+            yield from self._port(flow)
+            yield from self._driver(flow)
+        else:
+            for one in refusals(flow, self.layer):
+                yield one, (Evidence("flow", one.found),)
+            yield from self._no_qdisc(flow)
+            yield from self._no_flow_api(flow)
+            yield from self._kernel(flow)
+            yield from self._said(flow)
+        yield self._nothing(flow)
+
+    def _settings(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        switch = self.switch
+        if not flow.datapath.startswith("system@"):
+            yield Refusal("switch.userspace", flow.datapath), (Evidence("host", f"it is a flow of {flow.datapath}"),)
+        elif not switch.hw_offload:
+            said = switch.option("hw-offload") or "not set"
+            yield Refusal("switch.off", f"hw-offload {said}"), (Evidence("host", f"other_config:hw-offload is {said}"),)
+        elif switch.offloaded_flows is None:
+            seen = Evidence("host", "`upcall/show` has no line of offloaded flows")
+            yield Refusal("switch.not-in-force", "hw-offload true, and not in force"), (seen,)
+        elif switch.option("tc-policy") == "skip_hw" and flow.dp == "tc":
+            seen = Evidence("host", "other_config:tc-policy is skip_hw")
+            yield Refusal("switch.skip-hw", "tc-policy skip_hw"), (seen,)
+
+    def _port(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """What the port that a flow in TC comes in at is, if no switchdev NIC's."""
+        kind = self.layer.ports.get(flow.in_port)
+        netdev = self.host.netdev(flow.in_port)
+        if kind == "internal":
+            seen = Evidence("host", f"{flow.in_port} is an internal port of the datapath")
+            yield Refusal("port.internal", flow.in_port), (seen,)
+        elif kind in TUNNELS or (netdev and netdev.kind in TUNNELS):
+            yield from self._tunnel_end(flow)
+        elif netdev is None:
+            yield Refusal("port.gone", flow.in_port), (Evidence("host", f"there is no device {flow.in_port}"),)
+        elif netdev.switch_id is None:
+            pf = next((pf for pf in self.host.pfs if pf.netdev == netdev.name), None)
+            if pf and pf.eswitch:
+                seen = Evidence("host", f"{pf.address}: eSwitch mode {pf.eswitch.mode}")
+                yield Refusal("port.legacy", f"{netdev.name}: {pf.eswitch.mode}"), (seen,)
+            else:
+                kind = netdev.kind or "device"
+                seen = Evidence("host", f"{netdev.name} is a {kind} without a switch id")
+                yield Refusal("port.not-nic", f"{netdev.name}, a {kind}"), (seen,)
+        elif netdev.hw_tc_offload is False:
+            seen = Evidence("host", f"ethtool: hw-tc-offload of {netdev.name} is off")
+            yield Refusal("port.feature-off", netdev.name), (seen,)
+
+    def _tunnel_end(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """A tunnel's far end: in hardware when it goes to a representor, and the NIC may encapsulate."""
+        targets = [self.host.netdev(port) for port in flow.outputs]
+        pfs = [pf for pf in self.host.pfs if pf.switchdev]
+        if not any(one and one.switch_id for one in targets):
+            names = ", ".join(flow.outputs) or "nowhere"
+            seen = Evidence("host", f"{names}: no port of a switchdev NIC")
+            yield Refusal("port.tunnel-elsewhere", f"{flow.in_port} to {names}"), (seen,)
+        elif pfs and all(pf.eswitch and pf.eswitch.encap_mode == "none" for pf in pfs):
+            yield Refusal("nic.tunnel", "encap-mode none"), (Evidence("host", "devlink: encap-mode none"),)
+
+    def _driver(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """The NIC's own word on a rule that TC has in software."""
+        tried = self._trial(flow, skip_sw=True)
+        refused = bool(tried and tried.error > 0)
+        code = nic.code(tried) if tried and refused else None
+        without = self._no_tunnels(flow)
+        if code == "nic.refused" and without:
+            yield Refusal("nic.tunnel", without), (Evidence("host", without), *([_seen(tried)] if tried else ()))
+        if code in (None, "nic.other-switch", "nic.refused"):
+            for reason, seen in self._other_switch(flow):
+                yield reason, (*seen, *([_seen(tried)] if tried and refused else ()))
+        if tried and code:
+            yield Refusal(code, nic.words(tried)), (_seen(tried),)
+        if tried and tried.error == 0:
+            yield Refusal(TAKEN_NOW, "the NIC took the rule when it was tried"), (_seen(tried),)
+
+    def _no_tunnels(self, flow: Flow) -> str | None:
+        """Why no NIC here encapsulates what *flow* wants encapsulated; None when one does, or it wants nothing."""
+        wants = any(field.name == "tunnel" for one in flow.actions if one.name == "set" for field in one.inner)
+        seen = []
+        for pf in self.host.pfs if wants else ():
+            device = versions.DEVICES.get((pf.vendor, pf.device))
+            if device and not device.tunnels:
+                seen.append(f"{pf.name} is a {device.name}, which has no tunnel offload")
+            elif pf.eswitch and pf.eswitch.encap_mode == "none":
+                seen.append(f"encap-mode of {pf.name} is none")
+            else:
+                return None
+        return "; ".join(seen) or None
+
+    def _other_switch(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        one = self.host.netdev(flow.in_port)
+        for port in flow.outputs:
+            other = self.host.netdev(port)
+            if not one or not one.switch_id or not other or other.switch_id == one.switch_id:
+                continue
+            seen = Evidence("host", f"switch id of {one.name}: {one.switch_id}; of {port}: {other.switch_id or 'none'}")
+            if self.layer.ports.get(port) == "internal":
+                yield Refusal("nic.to-host", f"output to {port}"), (seen,)
+            elif self.layer.ports.get(port) not in TUNNELS and other.kind not in TUNNELS:
+                yield Refusal("nic.other-switch", f"output to {port}"), (seen,)
+
+    def _no_qdisc(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """What a rule is put into."""
+        if self.switch.offloaded_flows is None or self.host.netdev(flow.in_port) is None:
+            return
+        said = switch_log.of_port(self.switch.log, flow.in_port)
+        if self.host.qdisc(flow.in_port) is None:
+            seen = Evidence("host", f"{flow.in_port} has neither an ingress nor a clsact qdisc")
+            if said:
+                yield Refusal("port.no-flow-api", flow.in_port), (seen, Evidence("log", switch_log.words(said)))
+            else:
+                yield Refusal("port.no-qdisc", flow.in_port), (seen,)
+
+    def _no_flow_api(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """Ports that it sends to, of which the log says that they have no flow API."""
+        for port in flow.outputs:
+            said = switch_log.of_port(self.switch.log, port)
+            if said:
+                yield Refusal("action.flow-api", f"output to {port}"), (Evidence("log", switch_log.words(said)),)
+
+    def _said(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """What only the switch's own log says of the flow."""
+        said = switch_log.refusal_of(self.switch.log, flow.ufid) if flow.ufid else None
+        if said:
+            yield Refusal("tc.refused", f"the switch's log says: {said}"), (Evidence("log", said),)
+
+    def _kernel(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """What the kernel, or with tc-policy skip_sw the NIC, says of a rule that the switch would make."""
+        policy = self.switch.option("tc-policy") == "skip_sw"
+        tried = self._trial(flow, skip_sw=policy)
+        if tried and tried.error > 0:
+            if policy:
+                yield Refusal(nic.code(tried), nic.words(tried)), (_seen(tried),)
+            elif tried.error == errno.ENOSPC:
+                yield Refusal("nic.full", tried.refusal), (_seen(tried),)
+            else:
+                yield Refusal("tc.refused", f"TC says: {tried.refusal}"), (_seen(tried),)
+        elif tried and tried.error < 0 and any(action.name == "meter" for action in flow.actions):
+            meter = next(str(one) for one in flow.actions if one.name == "meter")
+            yield Refusal("action.meter", meter), (_seen(tried),)
+        elif tried and tried.error == 0:
+            yield Refusal(TAKEN_NOW, "TC took the rule when it was tried"), (_seen(tried),)
+
+    def _nothing(self, flow: Flow) -> tuple[Refusal, tuple[Evidence, ...]]:
+        tried = self.trials.get(flow.ufid or "")
+        seen = [Evidence("flow", "matches and actions are ones that the switch's TC layer has")]
+        seen.append(Evidence("host", f"{flow.in_port} is a port with hw-tc-offload and an ingress qdisc, or not known"))
+        seen += [_seen(one) for one in tried] if tried else [Evidence("trial", "no rule was tried")]
+        return Refusal(UNEXPLAINED, "nothing was found"), tuple(seen)
+
+    # ---- what there is of evidence
+
+    def _trial(self, flow: Flow, *, skip_sw: bool) -> FlowTrial | None:
+        found = self.trials.get(flow.ufid or "", [])
+        return next((one for one in found if one.skip_sw == skip_sw), None)
+
+    def _logged(self, flow: Flow, code: str) -> Iterator[Evidence]:
+        said = switch_log.refusal_of(self.switch.log, flow.ufid) if flow.ufid else None
+        if said:
+            yield Evidence("log", said)
+        words = SAID.get(code)
+        found = [line for line in self.switch.log if words and words in line]
+        if found:
+            yield Evidence("log", switch_log.words(found[-1]))
+
+
+UNDECIDED = (UNEXPLAINED, TAKEN_NOW)
+"""Codes that are not refusals."""
+
+
+def _seen(tried: FlowTrial) -> Evidence:
+    how = "with skip_sw" if tried.skip_sw else "as the switch puts it in"
+    if tried.error < 0:
+        return Evidence("trial", f"not tried: {tried.refusal}")
+    if tried.error == 0:
+        return Evidence("trial", f"the rule, tried {how}, was taken")
+    name = errno.errorcode.get(tried.error, str(tried.error))
+    without = f"; taken without {' or '.join(tried.culprits)}" if tried.culprits else ""
+    return Evidence("trial", f"the rule, tried {how}: {name}: {tried.refusal}{without}")

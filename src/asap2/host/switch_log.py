@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ovs-vswitchd's log says of offload: the lines of its flow API, its TC layer and of flows that were refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+TAIL = 4 << 20
+"""Octets of the log's end that are read."""
+MOST = 2000
+"""Lines that are kept, the last ones."""
+_RELEVANT = re.compile(
+    r"\|(?:netdev_offload_tc|netdev_offload|tc)(?:\([^)]*\))?\|"
+    r"|failed to offload flow|put\[(?:create|modify)\] ufid:|probe tc|flow API"
+)
+NOTHING = ("added flow", "tunnel:", "vlan_id", "vlan_prio", "flow get", "updating old handle", "flow API", "probe tc")
+"""What debug lines have that say nothing of a refusal."""
+
+
+def path(pid: int | None) -> Path:
+    """Where the log is: as the running switch, the process *pid*, was told, or Open vSwitch's default."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if pid else []
+    except OSError:
+        words = []
+    for word in words:
+        if word.startswith(b"--log-file="):
+            return Path(os.fsdecode(word.removeprefix(b"--log-file=")))
+    return Path(os.environ.get("OVS_LOGDIR", "/var/log/openvswitch")) / "ovs-vswitchd.log"
+
+
+def relevant(pid: int | None) -> tuple[str, ...]:
+    """The lines of the log of the switch *pid* that are about offload, oldest first; none where it cannot be read."""
+    try:
+        with path(pid).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    return tuple(line for line in text.splitlines() if _RELEVANT.search(line))[-MOST:]
+
+
+def ct_states(lines: Iterable[str]) -> int | None:
+    """The states of connection tracking that the switch found TC to have (OVS_CS_F_*); None when it says none."""
+    found = [line for line in lines if "probe tc: supported ovs ct_state bits:" in line]
+    return int(found[-1].rpartition(" ")[2], 16) if found else None
+
+
+def of_port(lines: Iterable[str], port: str) -> str | None:
+    """The last line that says why *port* has no flow API, None when it has one since, or nothing is said."""
+    said = None
+    for line in lines:
+        if f"|{port}: Assigned flow API" in line:
+            said = None
+        elif f"|{port}: No suitable flow API" in line or f"failed to get ifindex for {port}:" in line:
+            said = line
+    return said
+
+
+def refusal_of(lines: Iterable[str], ufid: str) -> str | None:
+    """What the switch's debug log says before it put the flow *ufid* elsewhere: the last line of its TC layer."""
+    before: dict[str, str] = {}
+    said = None
+    for line in lines:
+        fields = line.split("|", 4)
+        if len(fields) < 5:
+            continue
+        thread = fields[2].partition("(")[2]
+        if f"ufid:{ufid}" in line and "put[" in line:
+            said = before.get(thread)
+        if "put[" in line:
+            before.pop(thread, None)
+        elif not any(word in line for word in NOTHING) and ("failed to offload" not in line or thread not in before):
+            before[thread] = fields[4]
+    return said
+
+
+def words(line: str) -> str:
+    """A line without its number: when, who, what."""
+    fields = line.split("|", 4)
+    return f"{fields[0]} {fields[2]}: {fields[4]}" if len(fields) == 5 else line

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host explain`` in nodes: each class of refusal provoked in real Open vSwitch, whose debug log is asked too.
+
+A flow is put in with ``dpctl/add-flow``, which goes the way of an upcall's: TC first, then the datapath. Flows that the
+node's datapath has not (connection tracking, MPLS…) are explained from their text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.host.conftest import PF, Hosts
+from tests.system.offload.conftest import until
+
+TOPOLOGY = """
+[[node]]
+name = "hv1"
+[[node.nic]]
+
+[[node]]
+name = "hv2"
+[[node.nic]]
+model = "ConnectX-4 Lx"
+"""
+LOG = "/var/log/openvswitch/ovs-vswitchd.log"
+REP, UPLINK, BRIDGE, OTHER, VETH, VXLAN = "3", "2", "1", "4", "5", "6"
+"""Numbers of the datapath's ports, in the order in which they are added."""
+ETH = "eth(src=fa:16:3e:b9:b8:ce,dst=02:00:00:00:00:{:02x})"
+SLOW_REVALIDATOR = "ovs-vsctl set Open_vSwitch . other_config:max-revalidator=1000000 other_config:max-idle=1000000"
+"""So that flows that no rule asks for stay."""
+
+
+def ipv4(proto: int, frag: str = "no", ttl: str = "0/0") -> str:
+    return f"eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto={proto},tos=0/0,ttl={ttl},frag={frag})"
+
+
+def ipv6(proto: int, frag: str = "no", label: str = "0/0") -> str:
+    rest = f"proto={proto},tclass=0/0,hlimit=0/0,frag={frag}"
+    return f"eth_type(0x86dd),ipv6(src=2001:db8::1,dst=2001:db8::2,label={label},{rest})"
+
+
+UDP = f"{ipv4(17)},udp(src=1000,dst=2000)"
+TCP = f"{ipv4(6)},tcp(src=0/0,dst=0/0),tcp_flags(0/0)"
+ENCAP = "tunnel(tun_id=0x1,src=192.0.2.1,dst=192.0.2.9,ttl=64,tp_dst=4789,flags(key))"
+TAGGED = f"eth_type(0x8100),vlan(vid=0/0,pcp=0/0),encap({UDP})"
+
+
+class Explained(Hosts):
+    """The lab, with flows put into its datapaths."""
+
+    numbers = itertools.count(1)
+
+    def put(self, node: str, key: str, actions: str, port: str = REP, before: str = "") -> str:
+        """Put a flow in; its id. *before* are attributes before the Ethernet header."""
+        number = next(self.numbers)
+        ufid = f"aaaaaaaa-0000-0000-0000-{number:012x}"
+        text = f"ufid:{ufid},recirc_id(0),{before}in_port({port}),{ETH.format(number)}{key and f',{key}'}"
+        self.run(node, f"ovs-appctl dpctl/add-flow '{text}' '{actions}'")
+        return ufid
+
+    def reason(self, node: str, what: str) -> dict[str, Any]:
+        """What `asap2 host explain` says of one flow."""
+        done = self.host(node, "explain", what, "--json")
+        assert done.returncode == 0, done.stderr
+        (found,) = json.loads(done.stdout)["flows"]
+        return dict(found)
+
+    def provoked(self, node: str, key: str, actions: str, port: str = REP, before: str = "") -> dict[str, Any]:
+        """Put a flow in, and explain it: again, if the switch took it out before, which it may when a route changes."""
+        for _ in range(5):
+            ufid = self.put(node, key, actions, port, before)
+            if self.host(node, "explain", ufid, "--no-trial").returncode == 0:
+                break
+        return self.reason(node, ufid)
+
+    def log(self, node: str, since: int) -> str:
+        """The switch's log from octet *since* on."""
+        return self.ok(node, f"tail -c +{since + 1} {LOG}")
+
+    def log_size(self, node: str) -> int:
+        return int(self.ok(node, f"stat -c %s {LOG}"))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Explained]:
+    """Two hypervisors that offload, with a ConnectX-5 and a ConnectX-4 Lx; a veth in hv1's bridge, and a tunnel."""
+    root = Path(f"/run/t-explain-{os.getpid()}")
+    topology = Path(f"/tmp/t-explain-{os.getpid()}.toml")
+    topology.write_text(TOPOLOGY)
+    lab = Explained(root)
+    try:
+        up = lab.asap2("lab", "up", str(topology))
+        assert up.returncode == 0, up.stderr
+        for node in ("hv1", "hv2"):
+            lab.ok(node, "systemctl start openvswitch")
+            lab.done(node, "setup", "--vfs", "2", "--bridge", "br-int")
+            lab.ok(node, "ovs-vsctl add-port br-int eth0 && ovs-vsctl add-port br-int eth1; ip link set eth0 up")
+            lab.ok(node, f"{SLOW_REVALIDATOR} && ip link add v0 type veth peer name v1 && ip link set v0 up")
+            lab.ok(node, "ovs-vsctl add-port br-int v0")
+            lab.ok(node, "ovs-vsctl add-port br-int vx -- set interface vx type=vxlan options:remote_ip=192.0.2.9")
+            lab.ok(node, "ovs-appctl vlog/set netdev_offload_tc:file:dbg dpif_netlink:file:dbg tc:file:dbg")
+            lab.ok(node, "ovs-appctl vlog/disable-rate-limit")
+            shown = lab.ok(node, "ovs-appctl dpctl/show")
+            for number, name in ((BRIDGE, "br-int"), (UPLINK, PF), (REP, "eth0"), (OTHER, "eth1"), (VETH, "v0")):
+                assert f"port {number}: {name}" in shown
+            assert f"port {VXLAN}: vxlan_sys_4789" in shown
+        yield lab
+    finally:
+        topology.unlink()
+        down = lab.asap2("lab", "down")
+        assert down.returncode == 0, down.stderr
+
+
+MANY = ",".join([UPLINK, OTHER] * 9)
+TUNNEL = "tunnel(tun_id=0x1,src=192.0.2.9,dst=192.0.2.1,ttl=0/0,flags({}+key)),"
+
+OPEN_VSWITCH = [
+    ("match.vlan-mask", TAGGED, UPLINK, "", "failed to offload flow: Operation not supported"),
+    ("match.skb-mark", UDP, UPLINK, "skb_mark(0x5),", "attribute pkt_mark isn't supported"),
+    ("match.skb-priority", UDP, UPLINK, "skb_priority(0x7),", "attribute skb_priority isn't supported"),
+    ("match.dp-hash", UDP, UPLINK, "dp_hash(0/0xf),", "attribute dp_hash isn't supported"),
+    (
+        "match.mpls-stack",
+        "eth_type(0x8847),mpls(label=1,tc=0,ttl=64,bos=0,label=2,tc=0,ttl=64,bos=1)",
+        UPLINK,
+        "",
+        "offloading multiple mpls_lses isn't supported",
+    ),
+    ("match.ipv6-fragment", ipv6(44, "later"), UPLINK, "", "offloading of IPv6 fragments isn't supported"),
+    (
+        "match.nd",
+        f"{ipv6(58)},icmpv6(type=135,code=0),nd(target=2001:db8::2,sll=00:00:00:00:00:00/00:00:00:00:00:00,"
+        "tll=00:00:00:00:00:00/00:00:00:00:00:00)",
+        UPLINK,
+        "",
+        "offloading isn't supported, unknown attribute",
+    ),
+    ("match.other", f"{ipv6(17, label='0x5')},udp(src=1,dst=2)", UPLINK, "", "unknown attribute"),
+    ("match.ct-state", UDP, UPLINK, "ct_state(0/0x2),", "unknown attribute"),
+    ("match.tunnel", UDP, REP, TUNNEL.format("+oam"), "unknown attribute"),
+    ("action.truncate", UDP, f"trunc(100),{UPLINK}", "", "unsupported put action type: 13"),
+    ("action.userspace", UDP, "userspace(pid=77,userdata(0102))", "", "unsupported put action type: 2"),
+    ("action.slow-path", UDP, "userspace(pid=77,slow_path(cfm))", "", "unsupported put action type: 2"),
+    ("action.sampling", UDP, f"userspace(pid=77,sFlow(vid=9,pcp=7,output=10)),{UPLINK}", "", "put action type: 2"),
+    ("action.clone", UDP, f"clone({OTHER}),{UPLINK}", "", "unsupported put action type"),
+    ("action.sampling", UDP, f"sample(sample=50.0%,actions({OTHER})),{UPLINK}", "", "put action type: 6"),
+    ("action.ct", UDP, "ct(zone=5),recirc(5)", "", "failed to offload flow"),
+    ("action.meter", UDP, f"meter(1),{UPLINK}", "", "failed to offload flow: Operation not supported"),
+    ("action.set-field", UDP, f"set(skb_mark(0x5)),{UPLINK}", "", "unsupported set action type"),
+    (
+        "action.set-protocol",
+        f"{ipv4(132)},sctp(src=1,dst=2)",
+        f"set(ipv4(ttl=9)),{UPLINK}",
+        "",
+        "can't offload rewrite of IP/IPV6 with",
+    ),
+    (
+        "action.tunnel-option",
+        UDP,
+        f"set(tunnel(tun_id=0x1,src=192.0.2.1,dst=192.0.2.9,ttl=64,tp_dst=4789,vxlan(gbp(id=1,flags=0)),flags(key))),{VXLAN}",
+        "",
+        "unsupported tunnel key attribute",
+    ),
+    ("action.too-many", UDP, MANY, "", "Can only support 16 actions"),
+    ("action.nsh", UDP, f"pop_nsh(),{UPLINK}", "", "unsupported put action type"),
+    ("action.recirculate", UDP, "recirc(5)", "", "flow_put: recirc_id sharing not supported"),
+]
+
+
+@pytest.mark.parametrize(("code", "key", "actions", "before", "logged"), OPEN_VSWITCH)
+def test_what_the_switch_refuses_is_told_as_its_log_tells_it(
+    nodes: Explained, code: str, key: str, actions: str, before: str, logged: str
+) -> None:
+    since = nodes.log_size("hv1")
+    ufid = nodes.put("hv1", key, actions, before=before)
+    assert logged in nodes.log("hv1", since)
+    if ufid in nodes.ok("hv1", "ovs-appctl dpctl/dump-flows -m"):
+        found = nodes.reason("hv1", ufid)
+        assert found["dp"] == "ovs"
+        assert "log" in [one["source"] for one in found["evidence"]]
+    else:
+        meta = f"recirc_id(0),{before}in_port({REP})"
+        found = nodes.reason("hv1", f"ufid:{ufid},{meta},{ETH.format(1)}{key and f',{key}'}, actions:{actions}")
+    assert found["code"] == code, found
+    assert found["evidence"]
+
+
+DRIVER = [
+    ("hv1", "nic.match", REP, f"{ipv4(132)},sctp(src=1,dst=2)", UPLINK, "Only UDP and TCP transports are supported"),
+    ("hv1", "nic.match", REP, f"{ipv4(17, 'first')},udp(src=1,dst=2)", UPLINK, "without match flags it is taken"),
+    (
+        "hv1",
+        "nic.match",
+        REP,
+        "eth_type(0x0806),arp(sip=10.0.0.1,tip=10.0.0.2,op=1,sha=02:00:00:00:00:05,tha=00:00:00:00:00:00)",
+        UPLINK,
+        "Unsupported key",
+    ),
+    ("hv1", "nic.outputs", REP, UDP, f"{UPLINK},{UPLINK}", "can't duplicate output to same device"),
+    ("hv1", "nic.hairpin", REP, UDP, REP, "can't forward from a VF to itself"),
+    ("hv1", "nic.vlan", REP, UDP, "push_vlan(vid=1,pcp=0)," * 3 + UPLINK, "Total vlans used is greater"),
+    ("hv1", "nic.to-host", REP, UDP, BRIDGE, "output to br-int"),
+    ("hv1", "nic.other-switch", REP, UDP, VETH, "output to v0"),
+    ("hv1", "port.internal", BRIDGE, UDP, UPLINK, "br-int"),
+    ("hv1", "port.not-nic", VETH, UDP, UPLINK, "v0, a veth"),
+    ("hv1", "port.tunnel-elsewhere", VXLAN, UDP, VETH, "vxlan_sys_4789 to v0"),
+    ("hv2", "nic.rewrite", REP, TCP, f"set(eth(dst=02:00:00:00:00:09)),{UPLINK}", "pedit offload action"),
+    ("hv2", "nic.vlan", REP, "eth_type(0x88cc)", f"push_vlan(vid=1,pcp=3),{UPLINK}", "vlan push"),
+    ("hv2", "nic.tunnel", REP, "eth_type(0x88cc)", f"set({ENCAP}),{VXLAN}", "has no tunnel offload"),
+    ("hv2", "nic.match", REP, ipv4(17, ttl="64") + ",udp(src=0/0,dst=0/0)", UPLINK, "Matching on TTL"),
+    ("hv2", "nic.mirror", REP, "eth_type(0x88cc)", f"{OTHER},push_vlan(vid=1,pcp=0),{UPLINK}", "split rule"),
+]
+
+
+@pytest.mark.parametrize(("node", "code", "port", "key", "actions", "found"), DRIVER)
+def test_what_the_nic_refuses_is_told_in_its_words(
+    nodes: Explained, node: str, code: str, port: str, key: str, actions: str, found: str
+) -> None:
+    before = TUNNEL.format("") if port == VXLAN else ""
+    explained = nodes.provoked(node, key, actions, port, before)
+    assert explained["code"] == code, explained
+    assert explained["dp"] == "tc"
+    assert found in explained["found"]
+
+
+def test_a_nic_that_needs_more_inline(nodes: Explained) -> None:
+    inline = "ovs-appctl revalidator/purge; devlink dev eswitch set pci/0000:03:00.0 inline-mode"
+    nodes.ok("hv2", f"{inline} link")
+    ufid = nodes.put("hv2", UDP, UPLINK)
+    found = nodes.reason("hv2", ufid)
+    nodes.ok("hv2", f"{inline} transport")
+    assert found["code"] == "nic.inline"
+    assert "min inline" in found["found"]
+
+
+def test_a_rule_that_only_the_kernel_refuses_is_told_in_its_words(nodes: Explained) -> None:
+    tunnel = TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5")
+    found = nodes.reason("hv1", f"recirc_id(0),{tunnel}in_port({VXLAN}),{ETH.format(1)},{UDP}, actions:{REP}")
+    assert found["code"] == "tc.refused"
+    assert "enc_udp_src_port" in found["found"]
+
+
+def test_trying_changes_nothing(nodes: Explained) -> None:
+    nodes.put("hv1", f"{ipv4(132)},sctp(src=1,dst=2)", UPLINK)
+    before = nodes.ok("hv1", f"for d in eth0 {PF} vxlan_sys_4789; do tc filter show dev $d ingress; done")
+    nodes.done("hv1", "explain")
+    after = nodes.ok("hv1", f"for d in eth0 {PF} vxlan_sys_4789; do tc filter show dev $d ingress; done")
+    assert after == before
+
+
+def test_what_is_in_hardware_is_said_to_be(nodes: Explained) -> None:
+    ufid = nodes.put("hv1", UDP.replace("2000", "2001"), UPLINK)
+    assert nodes.reason("hv1", ufid)["code"] == "offloaded"
+    assert ufid not in nodes.done("hv1", "explain", "--all")
+
+
+def test_a_feature_that_is_off_is_found_and_when_it_is_on_again_the_flow_could_be_taken(nodes: Explained) -> None:
+    nodes.ok("hv1", "ethtool -K eth0 hw-tc-offload off")
+    ufid = nodes.put("hv1", UDP.replace("2000", "2002"), UPLINK)
+    try:
+        found = nodes.reason("hv1", ufid)
+        assert found["code"] == "port.feature-off"
+        assert "ethtool -K eth0 hw-tc-offload on" in found["fix"]
+    finally:
+        nodes.ok("hv1", "ethtool -K eth0 hw-tc-offload on")
+    assert nodes.reason("hv1", ufid)["code"] == "taken-now"
+
+
+def test_a_qdisc_that_somebody_removed_is_found(nodes: Explained) -> None:
+    nodes.ok("hv1", "tc qdisc del dev eth1 ingress")
+    try:
+        ufid = nodes.put("hv1", UDP, UPLINK, OTHER)
+        found = nodes.reason("hv1", ufid)
+        assert (found["code"], found["dp"]) == ("port.no-qdisc", "ovs")
+        assert "tc qdisc add dev eth1 ingress" in found["fix"]
+    finally:
+        nodes.ok("hv1", "tc qdisc add dev eth1 ingress")
+
+
+def test_a_port_that_is_gone_is_found(nodes: Explained) -> None:
+    text = f"recirc_id(0),in_port(99),{ETH.format(1)},{UDP}, actions:{UPLINK}"
+    assert nodes.reason("hv1", text)["code"] == "port.gone"
+    text = f"recirc_id(0),in_port({REP}),{ETH.format(1)},{UDP}, actions:98"
+    assert nodes.reason("hv1", text)["code"] == "port.gone"
+
+
+def test_a_port_names_the_flows_that_come_in_or_go_out_there(nodes: Explained) -> None:
+    one = nodes.put("hv1", UDP, BRIDGE, OTHER)
+    two = nodes.put("hv1", UDP.replace("2000", "2003"), f"trunc(100),{OTHER}")
+    found = {flow["ufid"] for flow in nodes.data("hv1", "explain", "eth1")["flows"]}
+    assert {one, two} <= found
+
+
+def test_no_flow_is_left_unexplained_here_or_from_a_capture(nodes: Explained, tmp_path: Path) -> None:
+    for _, key, actions, before, _ in OPEN_VSWITCH:
+        nodes.put("hv1", key, actions, before=before)
+    for _, _, port, key, actions, _ in DRIVER:
+        nodes.put("hv1", key, actions, port, TUNNEL.format("") if port == VXLAN else "")
+    dumped = nodes.flows("hv1", "non-offloaded")
+    live = {one["ufid"]: one["code"] for one in nodes.data("hv1", "explain")["flows"]}
+    assert len(live) == len(dumped) > 20
+    assert "unexplained" not in live.values()
+    path = tmp_path / "capture.json"
+    nodes.done("hv1", "capture", str(path))
+    done = nodes.asap2("host", "explain", "--from", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert {one["ufid"]: one["code"] for one in json.loads(done.stdout)["flows"]} == live
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["nosuch"], 2, "asap2: nosuch is neither a flow of the datapath nor a port of it"),
+        (["in_port(3)"], 2, "is no flow as `ovs-appctl dpctl/dump-flows -m` prints it"),
+        (["--from", "/nowhere"], 1, "asap2: /nowhere: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_explained_is_said_in_a_sentence(
+    nodes: Explained, words: list[str], status: int, sentence: str
+) -> None:
+    done = nodes.host("hv1", "explain", *words)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+FRAME = """
+import socket
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+    sender.bind(("enp3s0f0v0", 0))
+    sender.send(bytes.fromhex("020000000088020000000001") + (46).to_bytes(2, "big") + bytes(46))
+"""
+"""Sends a frame with a length in place of an Ethernet type (IEEE 802.2)."""
+
+
+def test_rules_and_packets_of_a_guest(nodes: Explained) -> None:
+    """Real rules and real packets: what goes to a controller, and a frame without an Ethernet type."""
+    nodes.ok("hv1", "ip netns add g1; ip link set enp3s0f0v0 netns g1")
+    nodes.ok("hv1", "ip -n g1 addr add 10.9.0.1/24 dev enp3s0f0v0; ip -n g1 link set enp3s0f0v0 up")
+    nodes.ok("hv1", "ip -n g1 neigh add 10.9.0.2 lladdr 02:00:00:00:00:77 dev enp3s0f0v0")
+    nodes.ok("hv1", "ovs-ofctl add-flow br-int priority=9,ip,nw_dst=10.9.0.2,actions=controller")
+    nodes.run("hv1", "ip netns exec g1 ping -c 2 -i 0.1 -W 0.1 10.9.0.2")
+    flows = nodes.data("hv1", "explain", "eth0")["flows"]
+    assert [one["code"] for one in flows if "dst=10.9.0.2" in one["flow"]] == ["action.controller"]
+    nodes.ok("hv1", f"ip netns exec g1 {sys.executable} -c '{FRAME}'")
+    until(lambda: any("dst=02:00:00:00:00:88" in flow for flow in nodes.flows("hv1", "non-offloaded")))
+    flows = nodes.data("hv1", "explain", "eth0")["flows"]
+    assert [one["code"] for one in flows if "dst=02:00:00:00:00:88" in one["flow"]] == ["match.no-ethertype"]
+
+
+# ---- the switch's settings; each starts the switch anew, so these come last
+
+
+def test_a_policy_that_skips_hardware(nodes: Explained) -> None:
+    nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_hw && systemctl restart openvswitch")
+    ufid = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
+    assert nodes.reason("hv2", ufid)["code"] == "switch.skip-hw"
+
+
+def test_offload_that_is_not_in_force_and_offload_that_is_off(nodes: Explained) -> None:
+    nodes.ok("hv2", "ovs-vsctl remove Open_vSwitch . other_config hw-offload && systemctl restart openvswitch")
+    ufid = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
+    assert nodes.reason("hv2", ufid)["code"] == "switch.off"
+    nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
+    # what the switch does with the option before its next start differs by version: that is asked, not assumed
+    found = nodes.reason("hv2", ufid)
+    assert found["code"] in ("switch.not-in-force", "taken-now")
+
+
+def test_a_userspace_bridge(nodes: Explained) -> None:
+    nodes.ok("hv2", "ovs-vsctl add-br br-u -- set bridge br-u datapath_type=netdev")
+    key = f"recirc_id(0),in_port(1),packet_type(ns=0,id=0),{ETH.format(1)},eth_type(0x88cc)"
+    nodes.ok("hv2", f"ovs-appctl dpctl/add-flow netdev@ovs-netdev '{key}' 1")
+    codes = [one["code"] for one in nodes.data("hv2", "explain")["flows"]]
+    assert "switch.userspace" in codes
+
+
+def test_without_a_switch_there_is_nothing_to_explain(nodes: Explained) -> None:
+    nodes.ok("hv2", "systemctl stop openvswitch")
+    done = nodes.host("hv2", "explain")
+    assert done.returncode == 1
+    assert done.stderr.startswith("asap2: Open vSwitch is not running")
