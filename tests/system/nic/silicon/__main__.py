@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from random import SystemRandom
 
@@ -19,8 +21,9 @@ from tests.system.nic.silicon.campaign import CACHES, Difference, campaign, priv
 _INTERVAL = 10.0
 """Seconds between two lines of progress."""
 
+Progress = Callable[[int], None]
 Told = tuple[int, int, Difference | None, bool]
-"""A job's number, its cases so far, a difference, and whether the job is done."""
+"""A job's number, its cases so far, a difference, and whether the job has ended."""
 
 
 def main() -> int:
@@ -31,54 +34,77 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first program (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and so end the jobs
     print(f"seed {given.seed}", flush=True)
-    began = time.monotonic()
-    told: SimpleQueue[Told] = multiprocessing.SimpleQueue()
-    share = -(-given.cases // given.jobs)
-    jobs = [
-        multiprocessing.Process(target=_job, args=(told, job, given.seed, share, given.first + job, given.jobs))
-        for job in range(given.jobs)
-    ]
-    for job in jobs:
-        job.daemon = True
-        job.start()
-    done = dict.fromkeys(range(given.jobs), 0)
-    running, shown, status = given.jobs, began, 0
-    while running:
-        job_number, cases, found, ended = told.get()
-        done[job_number] = cases
-        running -= ended
-        if found is not None:
-            print(f"seed {given.seed}, {found}", flush=True)
-            print(f"again: python -m tests.system.nic.silicon --seed {given.seed} --first {found.number} --cases 1")
-            status = 1
-            break
-        now = time.monotonic()
-        if now - shown >= _INTERVAL or not running:
-            total = sum(done.values())
-            print(f"{now - began:.0f} s: {total} cases, {total / (now - began):.0f} a second", flush=True)
-            shown = now
-    for job in jobs:
-        job.join(None if not status else 0)
-        status = status or job.exitcode or 0
+    clock = _Clock()
+    if given.jobs == 1:
+        found = _run(given.seed, given.cases, given.first, 1, clock.progress)
+        status = 0
+    else:
+        found, status = _run_jobs(given.seed, given.cases, given.first, given.jobs, clock.progress)
+    clock.show()
+    if found is not None:
+        print(f"seed {given.seed}, {found}")
+        print(f"again: python -m tests.system.nic.silicon --seed {given.seed} --first {found.number} --cases 1")
+        return 1
     return status
 
 
+class _Clock:
+    """Tells how far it is, now and then."""
+
+    def __init__(self) -> None:
+        self._began = self._shown = time.monotonic()
+        self._cases = 0
+
+    def progress(self, cases: int) -> None:
+        """So many *cases* are done."""
+        self._cases = cases
+        if time.monotonic() - self._shown >= _INTERVAL:
+            self.show()
+
+    def show(self) -> None:
+        """A line."""
+        self._shown = time.monotonic()
+        taken = self._shown - self._began
+        print(f"{taken:.0f} s: {self._cases} cases, {self._cases / taken:.0f} a second", flush=True)
+
+
+def _run(seed: int, cases: int, first: int, every: int, progress: Progress) -> Difference | None:
+    with private_bpffs() as bpffs:
+        pipelines = [tracing_pipeline(bpffs, cache) for cache in CACHES]
+        return campaign(pipelines, seed, cases, first=first, every=every, progress=progress)
+
+
+def _run_jobs(seed: int, cases: int, first: int, jobs: int, progress: Progress) -> tuple[Difference | None, int]:
+    """The first difference that any of the *jobs* finds, and whether one failed: its exit status."""
+    told: SimpleQueue[Told] = multiprocessing.SimpleQueue()
+    processes = [
+        multiprocessing.Process(target=_job, args=(told, job, seed, -(-cases // jobs), first + job, jobs), daemon=True)
+        for job in range(jobs)
+    ]
+    for process in processes:
+        process.start()
+    done = [0] * jobs
+    running = jobs
+    while running:
+        job, so_far, found, ended = told.get()
+        if found is not None:
+            return found, 1
+        done[job] = max(done[job], so_far)
+        running -= ended
+        progress(sum(done))
+    for process in processes:
+        process.join()
+    return None, max(process.exitcode or 0 for process in processes)
+
+
 def _job(told: SimpleQueue[Told], job: int, seed: int, cases: int, first: int, every: int) -> None:
-    last = 0
-
-    def progress(done: int) -> None:
-        nonlocal last
-        last = done
-        told.put((job, done, None, False))
-
     found = None
     try:
-        with private_bpffs() as bpffs:
-            pipelines = [tracing_pipeline(bpffs, cache) for cache in CACHES]
-            found = campaign(pipelines, seed, cases, first=first, every=every, progress=progress)
+        found = _run(seed, cases, first, every, lambda done: told.put((job, done, None, False)))
     finally:
-        told.put((job, last, found, True))
+        told.put((job, 0, found, True))
 
 
 if __name__ == "__main__":
