@@ -84,7 +84,7 @@ def _network(random: Random, depth: int) -> tuple[int, bytes]:
 
 def _ipv4(random: Random, protocol: int, payload: bytes) -> bytes:
     fragment = random.choice((0, 0, 0, 0x4000, 0x2000, 0x2001, 0x1FFF, 0x8000))
-    options = random.choice((b"", b"", b"", b"\1" * 4, b"\1" * 40))
+    options = random.choice((b"", b"", b"", random.randbytes(4), random.randbytes(40)))
     header = ipv4("0.0.0.0", "0.0.0.0", protocol, payload, fragment=fragment, options=options)
     first = random.choice((header[0],) * 9 + (0x44, 0x46, 0x05))
     checksum = header[10:12] if random.random() < 0.7 else random.choice(_CHECKSUMS).to_bytes(2, "big")
@@ -98,7 +98,7 @@ def _ipv6(random: Random, protocol: int, payload: bytes) -> bytes:
             if extension == 44:
                 protocol, payload = 44, ipv6_fragment(protocol, random.choice((0, 0, 1, 8, 0xFFF8)), payload)
             else:
-                units = random.choice((0, 0, 0, 0, 1, 20, 255))
+                units = random.choice((0, 0, 0, 0, 1, 15, 16, 17, 20, 255))
                 protocol, payload = extension, ipv6_option(protocol, units, payload)
     flow = random.choice((6,) * 9 + (4,)) << 28 | random.choice((0, 0xB8 << 20, 0xFFFFFFF, 5))
     return ipv6(random.choice(IPV6), random.choice(IPV6), protocol, payload, flow=flow, hops=random.choice(TTL))

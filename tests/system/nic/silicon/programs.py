@@ -242,9 +242,13 @@ class _Author:
         if isinstance(last, Goto):  # headers of more than 1000 bytes in all are too much for the kernel
             first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
-        if random.random() < 0.5 and (isinstance(last, Upcall) or (isinstance(last, Output) and not self._silicon)):
-            chosen.insert(len(chosen) - 1, Truncate(random.randint(64, 100)))
-        return tuple(chosen)
+        made: list[Action] = []
+        for action in chosen:
+            output = action is last and isinstance(action, Output) and not self._silicon
+            if (output or isinstance(action, Upcall)) and random.random() < 0.4:
+                made.append(Truncate(random.randint(64, 100)))
+            made.append(action)
+        return tuple(made)
 
     def _middle(self) -> Action:
         random = self._random
