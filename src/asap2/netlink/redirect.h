@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SO_NETNS_COOKIE
@@ -45,6 +46,7 @@
 #define GROUPS_FIRST 0x7000 /* their multicast groups */
 #define GROUPS_LAST 0x7fff
 #define CHUNK 65536 /* a longer batch is submitted in parts of whole messages */
+#define SPIN 60000 /* ns that an answer is looked for before its thread sleeps */
 #define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
 
 struct greeting {
@@ -202,6 +204,31 @@ static int ensure(struct connection *c)
 }
 
 /*
+ * recvmsg() that looks for SPIN before it sleeps: an answer takes less than going to sleep and being woken. Who answers
+ * needs a CPU meanwhile.
+ */
+static ssize_t receive(int fd, struct msghdr *message)
+{
+	static int cpus;
+	struct timespec now, end;
+	ssize_t got;
+
+	if (!cpus)
+		cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	if (cpus < 2)
+		return real_recvmsg(fd, message, 0);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_nsec += SPIN;
+	do {
+		got = real_recvmsg(fd, message, MSG_DONTWAIT);
+		if (got >= 0 || (errno != EAGAIN && errno != EINTR))
+			return got;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_nsec + (now.tv_sec - end.tv_sec) * 1000000000L < end.tv_nsec);
+	return real_recvmsg(fd, message, 0);
+}
+
+/*
  * One question and its answer. Answer data beyond the structure goes to *data (capacity *length, which is updated).
  * Returns 0; -1 when there is no server and nothing was asked; -2 when the server went away before it answered.
  */
@@ -245,7 +272,7 @@ static int ask_on(struct connection *c, struct ask *ask, int passed_fd, const vo
 			memset(&message, 0, sizeof message);
 			message.msg_iov = in;
 			message.msg_iovlen = 2;
-			got = real_recvmsg(c->fd - 1, &message, 0);
+			got = receive(c->fd - 1, &message);
 			if (got < 0 && errno == EINTR)
 				continue;
 			if (got < (ssize_t)sizeof *answer) {

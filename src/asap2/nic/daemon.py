@@ -15,6 +15,7 @@ import selectors
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -43,6 +44,10 @@ log = logging.getLogger("asap2.nic.daemon")
 
 NODE_RULES = 65536
 """Rules that the node's own pipeline holds: flows of the software datapath and TC rules that are not offloaded."""
+
+
+LOOK_NS = 60_000 if (os.cpu_count() or 1) > 1 else 0
+"""How long the daemon looks for more to do before it sleeps: who asks needs a CPU meanwhile."""
 
 
 class Daemon:
@@ -173,13 +178,23 @@ class Daemon:
             part.rename(self._driver_state)
 
     def run(self) -> None:
-        """Serve until :meth:`stop`."""
+        """Serve until :meth:`stop`. After something was done it looks for more for a while before it sleeps: who asks
+        much asks soon again, and to be woken takes longer than to answer."""
+        look_until = 0
+        with self.lock:
+            self._guarded(self._tidy)
         while self.running:
-            with self.lock:
-                self._guarded(self._tidy)
-            for key, mask in self.selector.select():
+            events = self.selector.select(0 if look_until else None)
+            if not events:
+                if time.monotonic_ns() > look_until:
+                    look_until = 0
+                continue
+            for key, mask in events:
                 with self.lock:
                     self._guarded(key.data, mask)
+            with self.lock:
+                self._guarded(self._tidy)
+            look_until = time.monotonic_ns() + LOOK_NS
 
     def _tidy(self) -> None:
         """What is due after each round: following links, and writing down what has changed."""
