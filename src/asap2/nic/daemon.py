@@ -34,6 +34,7 @@ from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.netdevs import Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
@@ -69,6 +70,7 @@ class Daemon:
             pipeline,
             lambda ifindex: ifindex in self.netdevs.internal,
             lambda ifindex: tunnels.port_of(ifindex) is not None,
+            self._represents,
         )
         sock = self.run_dir / "sock" / "netlink.sock"
         sock.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +106,11 @@ class Daemon:
         self.ethtool.register(self.server)
         self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
         self.sysfs.changed = self._attribute_written
+
+    def _represents(self, ifindex: int) -> bool:
+        """Whether a device stands for a port of an eSwitch."""
+        device = self.netdevs.by_ifindex(ifindex)
+        return device is not None and device.role in (Role.PF, Role.REPRESENTOR)
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
         placed = (one.hardware for _, _, _, one in self.filters.all())

@@ -63,6 +63,8 @@ class Model:
     """ICMP's type and code can be matched [flex_parser_protocols]."""
     hairpin: bool = False
     """What comes from the wire can go back to it [termination_table_raw_traffic]."""
+    internal_ports: bool = True
+    """Rules can be for, and send to, internal ports of Open vSwitch [reg_c_preserve]."""
     vst_stacks_tags: bool = True
     """In legacy mode a VF's VLAN goes before a tag that is there already; else such packets are dropped
     [vport_cvlan_insert_always, or push_vlan in the ingress access list]."""
@@ -92,6 +94,7 @@ MODELS = {
             match_ttl=False,
             match_cvlan=False,
             match_icmp=False,
+            internal_ports=False,
             vst_stacks_tags=False,
         ),
         Model(

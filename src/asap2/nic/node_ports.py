@@ -31,9 +31,11 @@ class NodePorts:
         pipeline: Pipeline,
         is_internal: Callable[[int], bool],
         is_tunnel: Callable[[int], bool] = lambda _ifindex: False,
+        of_nic: Callable[[int], bool] = lambda _ifindex: False,
     ) -> None:
         self.pipeline = pipeline
         self._is_tunnel = is_tunnel
+        self._of_nic = of_nic
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self.upcall_device = 0
@@ -82,6 +84,7 @@ class NodePorts:
                 tables=tables,
                 miss=Miss.UPCALL if use.vport else Miss.PASS,
                 metadata=self._is_tunnel(ifindex),
+                resumes=self._of_nic(ifindex),
             )
         )
         hook: Hook = "egress" if internal else "ingress"

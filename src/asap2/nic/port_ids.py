@@ -27,6 +27,15 @@ def wire_port(pf: int) -> int:
     return pf * PF_PORTS + 0xFFF
 
 
+INTERNAL_PORTS = 0x1000_0000
+"""Port ids from here on are internal ports of Open vSwitch in the node."""
+
+
+def internal_port(ifindex: int) -> int:
+    """Port id of the internal port whose device is *ifindex*."""
+    return INTERNAL_PORTS + ifindex
+
+
 def pf_of(port: int) -> int:
     """The index of the PF that a port belongs to."""
     return port // PF_PORTS

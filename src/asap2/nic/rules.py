@@ -167,9 +167,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Send the packet as it now is to *port* (an id of the pipeline's port table)."""
+    """Send the packet as it now is to *port* (an id of the pipeline's port table).
+
+    *resume*, where it is not 0, tells the node's pipeline behind that port what to do with it
+    (:class:`asap2.nic.silicon.resumes.Resumes`).
+    """
 
     port: int
+    resume: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +207,24 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """Look the packet, as it now is, up in *table* (TC ``goto chain``, Open vSwitch ``recirc``)."""
+    """Look the packet, as it now is, up in *table* (TC ``goto chain``, Open vSwitch ``recirc``).
+
+    Where no rule matches there or later, *resume* tells the node's pipeline where to go on, as with :class:`Output`.
+    """
 
     table: int
+    resume: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Look the packet, as it now is, up as one that comes in by *port* (mlx5: forward to an internal port).
+
+    *resume* as for :class:`Goto`.
+    """
+
+    port: int
+    resume: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +299,7 @@ Action = (
     | ModifyVlan
     | Drop
     | Goto
+    | Enter
     | Upcall
     | Pass
     | Truncate

@@ -30,6 +30,13 @@ class _End(NamedTuple):
     lower: int
 
 
+class Outer(NamedTuple):
+    """What a packet gets around it; then it is for the wire, or comes in by the port of ifindex ``internal``."""
+
+    actions: tuple[Action, ...]
+    internal: int = 0
+
+
 class _Way(NamedTuple):
     """How packets get to a tunnel's end: the next hop, and what of its device goes into their headers; or why not."""
 
@@ -58,11 +65,12 @@ class Tunnels:
         link = self.link(ifindex)
         return link.tunnel_port or VXLAN_PORT if link is not None and link.kind == "vxlan" else None
 
-    def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> tuple[Action, ...] | None:
-        """What puts a packet of *pf*'s eSwitch in *tunnel* through the vxlan device *ifindex*, ready for the wire; None
-        while the neighbour is not known.
+    def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> Outer | None:
+        """What puts a packet of *pf*'s eSwitch in *tunnel* through the vxlan device *ifindex*; None while the neighbour
+        is not known.
 
-        A route by a VLAN device adds its tag. By whatever device the route is that is none of the eSwitch's (a bridge,
+        A route by a VLAN device adds its tag. One by an internal port of Open vSwitch makes the packet come in by that
+        (mlx5e_set_int_port_tunnel). By whatever other device the route is that is none of the eSwitch's (a bridge,
         say), the packets leave by the uplink, with that device's address (get_route_and_out_devs).
 
         Raises:
@@ -79,7 +87,7 @@ class Tunnels:
         if hop is None:
             raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: no route to the tunnel's end: {way.error}")
         out = self._device(hop.ifindex)
-        if out is not None and (out.role is not Role.PF or out.pf is not pf):
+        if out is not None and out.nic is not None and (out.role is not Role.PF or out.pf is not pf):
             raise NetlinkError(
                 errno.EOPNOTSUPP, "mlx5_core: devices are not on same switch HW, can't offload forwarding"
             )
@@ -99,7 +107,9 @@ class Tunnels:
             way.mac,
             hop.mac,
         )
-        return (encap,) if way.vlan is None else (encap, PushVlan(way.vlan[1], 0, way.vlan[0]))
+        if way.vlan is not None:
+            return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
+        return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
 
     def changed(self) -> bool:
         """Whether a way that was asked for is another by now, after routes, neighbours or links have changed; if so,

@@ -13,10 +13,10 @@ from asap2.nic.device import Nic
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop
-from asap2.nic.rules import Encap, PushVlan, SetTunnel
-from asap2.nic.tunnels import Tunnels
+from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
+from asap2.nic.tunnels import Outer, Tunnels
 
-UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH = range(2, 9)
+UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH, INTERNAL = range(2, 10)
 NEAR, FAR = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"
 NIC = Nic.configured(
     {
@@ -58,7 +58,7 @@ class _Routes:
 class _World:
     def __init__(self) -> None:
         self.routes = _Routes()
-        self.links = {index: _link(index) for index in (UPLINK, REPRESENTOR, VETH)}
+        self.links = {index: _link(index) for index in (UPLINK, REPRESENTOR, VETH, INTERNAL)}
         self.links[VLAN] = replace(_link(VLAN, "vlan"), vlan=(0x8100, 100), peer=UPLINK)
         self.links[BRIDGE] = _link(BRIDGE, "bridge")
         self.links[VXLAN] = replace(_link(VXLAN, "vxlan"), tunnel_port=4790)
@@ -66,6 +66,7 @@ class _World:
         devices = {
             UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, NIC, PF),
             REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, NIC, PF),
+            INTERNAL: NetDev(INTERNAL, "br-ex", Role.INTERNAL),
         }
         self.tunnels = Tunnels(self.routes, self.links.get, devices.get)  # type: ignore[arg-type]
 
@@ -87,18 +88,27 @@ def _expected(ifindex: int) -> Encap:
     return Encap("vxlan", 77, b"\xac\x10\0\1", TUNNEL.dst, 0, 64, 4790, near, FAR)
 
 
+def _outer(*actions: Action, internal: int = 0) -> Outer:
+    return Outer(actions, internal)
+
+
 def test_a_route_by_the_uplink_gives_its_address_and_the_neighbours(world: _World) -> None:
-    assert world.encap() == (_expected(UPLINK),)
+    assert world.encap() == _outer(_expected(UPLINK))
 
 
 def test_a_route_by_a_vlan_device_adds_its_tag(world: _World) -> None:
     world.by(VLAN)
-    assert world.encap() == (_expected(VLAN), PushVlan(100, 0, 0x8100))
+    assert world.encap() == _outer(_expected(VLAN), PushVlan(100, 0, 0x8100))
 
 
 def test_a_route_by_a_device_that_is_none_of_the_nics_leaves_by_the_uplink(world: _World) -> None:
     world.by(BRIDGE)
-    assert world.encap() == (_expected(BRIDGE),)
+    assert world.encap() == _outer(_expected(BRIDGE))
+
+
+def test_by_an_internal_port_packets_come_in_by_that(world: _World) -> None:
+    world.by(INTERNAL)
+    assert world.encap() == _outer(_expected(INTERNAL), internal=INTERNAL)
 
 
 def test_a_route_by_a_representor_is_refused(world: _World) -> None:
@@ -134,13 +144,13 @@ def test_a_way_is_asked_for_once_until_something_changes(world: _World) -> None:
     assert len(world.routes.asked) == 1
     assert not world.tunnels.changed()
     world.by(BRIDGE)
-    assert world.encap() == (_expected(UPLINK),)
+    assert world.encap() == _outer(_expected(UPLINK))
     assert world.tunnels.changed()
-    assert world.encap() == (_expected(BRIDGE),)
+    assert world.encap() == _outer(_expected(BRIDGE))
 
 
 def test_the_devices_own_address_is_followed(world: _World) -> None:
     world.encap()
     world.links[UPLINK] = replace(world.links[UPLINK], mac=b"\x02\0\0\0\xbb\1")
     assert world.tunnels.changed()
-    assert world.encap() == (replace(_expected(UPLINK), eth_src=b"\x02\0\0\0\xbb\1"),)
+    assert world.encap() == _outer(replace(_expected(UPLINK), eth_src=b"\x02\0\0\0\xbb\1"))

@@ -25,7 +25,7 @@ from asap2.nic.kernel.tc_flower import FlowerKey, Identity
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed
 from asap2.nic.kernel.tc_shapes import Shape
-from asap2.nic.rules import Counters, Rule, SetTunnel
+from asap2.nic.rules import Counters, Decap, Rule, SetTunnel
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ class Filter:
     listed: tuple[tc_actions.Listed, ...]
     steps: tuple[tc_actions.Step, ...]
     placed: tuple[Placed, ...]
-    """Where the rule is: the eSwitch, the node's pipeline, or both for a tunnel, which software takes over from
-    hardware while its neighbour is not known."""
+    """Where the rule is: the eSwitch, the node's pipeline, or both where both see such packets: those in tunnels, and
+    of internal ports, whose own packets are the node's."""
     made_ns: int = 0
     first_ns: int = 0
     record: bytes = b""
@@ -128,6 +128,11 @@ class Qdisc:
 
 def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     return any(isinstance(step, SetTunnel) for step in steps)
+
+
+def _uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
+    """Whether software takes over from hardware: where a neighbour is not known, or a packet came in fragments."""
+    return any(isinstance(step, SetTunnel | Decap) for step in steps)
 
 
 def _since(before: Counters, now: Counters) -> Counters:
@@ -246,7 +251,7 @@ class Filters:
         """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
         refusal: NetlinkError | None = None
         placed: list[Placed] = []
-        if not flags & SKIP_HW and not block.egress:
+        if not flags & SKIP_HW:
             try:
                 nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
                 placed.append(self._add(Placed(pipeline, rule, 0, nic, pf), old))
@@ -255,9 +260,14 @@ class Filters:
         if flags & SKIP_SW:
             if not placed:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
-        elif not placed or _is_tunnel(steps):
-            pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
-            placed.append(self._add(Placed(pipeline, rule, 0), old))
+        elif not placed or block.egress or _uses_tunnel(steps):
+            try:
+                pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
+                placed.append(self._add(Placed(pipeline, rule, 0), old))
+            except NetlinkError:
+                for done in placed:
+                    done.pipeline.remove(done.handle)
+                raise
         return tuple(placed)
 
     @staticmethod

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.kernel import tc_actions, tc_capability
 from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
-from asap2.nic.rules import Action, Decap, Drop, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
+from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
+from asap2.nic.rules import Action, Decap, Drop, Enter, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.ports import Miss, Port, PortKind
+from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import Tunnels
 
 
@@ -60,6 +62,10 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
     return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
 
 
+def _resume(action: Action) -> int:
+    return action.resume if isinstance(action, Output | Goto | Enter) else 0
+
+
 class Offloader:
     """Places rules for the TC face."""
 
@@ -78,7 +84,10 @@ class Offloader:
     ) -> tuple[Nic, Pf, Pipeline, Rule]:
         """The eSwitch rule of a filter on device *ifindex*; NetlinkError says why there can be none."""
         device = self._netdevs.by_ifindex(ifindex)
-        if device is None or device.pf is None:
+        internal = device is not None and device.role is Role.INTERNAL
+        if device is not None and internal:
+            uplink = self._uplink_of_internal(steps)
+        elif device is None or device.pf is None:
             uplink, match = self._tunnel_end(ifindex, match, steps)
         else:
             uplink = device
@@ -93,7 +102,9 @@ class Offloader:
         tc_capability.check(nic.model, pf, self._place(ifindex, chain, nic, pf, vf is None), match, steps)
         in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
         host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
-        actions = self._actions(nic, pf, host, steps)
+        if internal:
+            in_port = self._internal(nic, pf, ifindex)
+        actions = self._actions(nic, pf, host, steps, internal=internal)
         self._check(chain, actions)
         rule = Rule(chain, in_port, prio, match, actions)
         pipeline = self._silicon(nic)
@@ -106,9 +117,9 @@ class Offloader:
         """What :meth:`again` needs; None where a placement depends on more than the devices and their settings."""
         device = self._netdevs.by_ifindex(ifindex)
         nic, pf = placed.nic, placed.pf
-        if device is None or nic is None or pf is None or not nic.model.vlan_depth:
+        if device is None or device.pf is None or nic is None or pf is None or not nic.model.vlan_depth:
             return None
-        if any(isinstance(step, SetTunnel) for step in steps):
+        if any(isinstance(step, SetTunnel) for step in steps) or any(map(_resume, placed.rule.actions)):
             return None
         return Placement(self._netdevs.epoch(), device, _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
 
@@ -143,7 +154,62 @@ class Offloader:
             match = match.but(tun_tp_dst=Masked(port, 0xFFFF))
         return device, match
 
-    def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+    def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
+        """For a filter on an internal port: the device of the eSwitch that it sends to first."""
+        for step in steps:
+            device = self._netdevs.by_ifindex(step.ifindex) if isinstance(step, tc_actions.Mirred) else None
+            if device is not None and device.role is Role.PF and device.nic is not None:
+                if device.nic.model.internal_ports:
+                    return device
+                break
+        raise NetlinkError(errno.EOPNOTSUPP)
+
+    def _internal(self, nic: Nic, pf: Pf, ifindex: int) -> int:
+        """The eSwitch's port that stands for the internal port *ifindex*; what no rule is for goes on in the node."""
+        port = internal_port(ifindex)
+        self._silicon(nic).set_port(Port(port, 0, PortKind.NODE, miss=Miss.REDIRECT, miss_port=pf_port(pf.index)))
+        return port
+
+    def _number(self, table: int, port: int = 0) -> int:
+        """The node's number for going on with a packet at *table*, as one of *port*.
+
+        Those that no rule has any more are taken back if need be.
+        """
+        resumes = self._node.pipeline.resumes
+        try:
+            return resumes.at(table, port)
+        except OSError:
+            nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
+            rules = [rule for one in nics.values() for rule in self._silicon(one).rules.values()]
+            resumes.keep(_resume(action) for rule in rules for action in rule.actions)
+        try:
+            return resumes.at(table, port)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
+
+    def _in(self, nic: Nic, pf: Pf, ifindex: int) -> Enter:
+        """The action that has a packet come in by the internal port *ifindex*."""
+        return Enter(self._internal(nic, pf, ifindex), self._number(0, ifindex))
+
+    def _to_internal(
+        self, nic: Nic, pf: Pf, step: tc_actions.Mirred, done: list[tc_actions.Step], *, internal: bool
+    ) -> Output:
+        """The action that has the host receive a packet on an internal port (tc_act_can_offload_redirect_ingress)."""
+        device = self._netdevs.by_ifindex(step.ifindex)
+        if not step.final or not nic.model.internal_ports:
+            raise _refuse("mirred ingress is not supported")
+        if device is None or device.role is not Role.INTERNAL:
+            raise _refuse("redirect to ingress is supported only for OVS internal ports")
+        if internal:
+            raise _refuse("redirect to ingress is not supported from internal port")
+        if any(isinstance(action, tc_actions.Mirred | Output) for action in done):
+            raise _refuse("redirect to int port ingress is supported only as single destination")
+        self._node.sent_to(step.ifindex)
+        return Output(pf_port(pf.index), self._number(DELIVER, step.ifindex))
+
+    def _actions(
+        self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...], *, internal: bool = False
+    ) -> tuple[Action, ...]:
         """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
         done: list[tc_actions.Step] = []
         tunnel: SetTunnel | None = None
@@ -154,9 +220,17 @@ class Offloader:
                 encap = self._tunnels.encap(pf, step.ifindex, tunnel)
                 if encap is None:
                     return (Output(host),)
-                done += [*encap, Output(wire_port(pf.index))]
-                if index + 1 < len(steps):
-                    done.append(Decap())
+                last = index + 1 == len(steps)
+                if not encap.internal:
+                    done += [*encap.actions, Output(wire_port(pf.index))] + ([] if last else [Decap()])
+                elif last and nic.model.internal_ports:
+                    done += [*encap.actions, self._in(nic, pf, encap.internal)]
+                else:
+                    raise _refuse("devices are not on same switch HW, can't offload forwarding")
+            elif isinstance(step, tc_actions.Mirred) and step.ingress:
+                done.append(self._to_internal(nic, pf, step, done, internal=internal))
+            elif isinstance(step, Goto):
+                done.append(replace(step, resume=self._number(step.table)))
             else:
                 done.append(step)
         return tc_actions.to_rule(
@@ -208,8 +282,6 @@ class Offloader:
 
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
         device = self._netdevs.by_ifindex(step.ifindex)
-        if step.ingress:
-            raise _refuse("mirred ingress is not supported")
         if device is None or device.nic is not nic or device.pf is not pf or device.role is Role.VF:
             raise _refuse("devices are not on same switch HW, can't offload forwarding")
         return wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)

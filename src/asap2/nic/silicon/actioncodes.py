@@ -12,6 +12,7 @@ from asap2.nic.rules import (
     Decap,
     Drop,
     Encap,
+    Enter,
     Goto,
     Masked,
     Match,
@@ -36,6 +37,7 @@ from asap2.nic.silicon.maps import (
     OP_DECAP,
     OP_DROP,
     OP_ENCAP,
+    OP_ENTER,
     OP_GOTO,
     OP_MODIFY_VLAN,
     OP_OUTPUT,
@@ -134,8 +136,8 @@ def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
     cells: list[tuple[int, Argument]] = []
     for at, action in enumerate(actions):
         match action:
-            case Output(port):
-                cells.append((OP_OUTPUT, port))
+            case Output(port, resume):
+                cells.append((OP_OUTPUT, resume << 32 | port))
             case PushVlan(vid, pcp, tpid):
                 cells.append((OP_PUSH_VLAN, tpid << 16 | pcp << 13 | vid))
             case PopVlan():
@@ -144,8 +146,10 @@ def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
                 cells.append((OP_MODIFY_VLAN, tpid << 16 | pcp << 13 | vid))
             case Drop():
                 cells.append((OP_DROP, 0))
-            case Goto(table):
-                cells.append((OP_GOTO, table))
+            case Goto(table, resume):
+                cells.append((OP_GOTO, resume << 32 | table))
+            case Enter(port, resume):
+                cells.append((OP_ENTER, resume << 32 | port))
             case Upcall(cookie):
                 cells.append((OP_UPCALL, cookie))
             case Pass():
@@ -179,7 +183,7 @@ def _decode_simple(op: int, arg: int) -> Action:
     tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16)
     match op:
         case 1:
-            return Output(arg)
+            return Output(arg & 0xFFFF_FFFF, arg >> 32)
         case 2:
             return PushVlan(*tag)
         case 3:
@@ -187,13 +191,15 @@ def _decode_simple(op: int, arg: int) -> Action:
         case 4:
             return ModifyVlan(*tag)
         case 6:
-            return Goto(arg)
+            return Goto(arg & 0xFFFF_FFFF, arg >> 32)
         case 7:
             return Upcall(arg)
         case 8:
             return Pass()
         case 9:
             return Truncate(arg & 0xFFFF_FFFF)
+        case 14:
+            return Enter(arg & 0xFFFF_FFFF, arg >> 32)
         case _:
             return Drop()
 
@@ -256,7 +262,7 @@ def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
                     return f"VLAN id {vid} with priority {pcp} is out of range"
                 if tpid not in (0x8100, 0x88A8):
                     return f"VLAN ethertype {tpid:#06x} is not supported"
-            case Drop() | Pass() | Goto():
+            case Drop() | Pass() | Goto() | Enter():
                 if not last:
                     return f"{type(action).__name__.lower()} must be the last action"
             case Upcall(cookie):

@@ -15,6 +15,10 @@ from asap2.nic.silicon.portslots import PortSlots
 _Content = tuple[int, actioncodes.Argument, int]
 """What a cell holds: op, argument, and the cell that follows."""
 
+_TO_PORTS = (maps.OP_OUTPUT, maps.OP_ENTER)
+_PORT = 0xFFFF_FFFF
+"""The part of their argument that names a port: by its id here, by its slot in the program's memory."""
+
 
 class ActionLists:
     """Each distinct list once, however many rules have it; cells never change while anything refers to them."""
@@ -53,8 +57,8 @@ class ActionLists:
         try:
             if not isinstance(arg, int):
                 arg = self._encaps.take(arg)
-            elif op == maps.OP_OUTPUT:
-                arg = self._ports.refer(arg)
+            elif op in _TO_PORTS:
+                arg = arg & ~_PORT | self._ports.refer(arg & _PORT)
         except OSError:
             self._cells.give(number)
             raise
@@ -79,8 +83,8 @@ class ActionLists:
             del self._known[content], self._references[cell]
             if not isinstance(content[1], int):
                 self._encaps.give(self._layout.cells[cell].arg)
-            elif content[0] == maps.OP_OUTPUT:
-                self._ports.release(content[1])
+            elif content[0] in _TO_PORTS:
+                self._ports.release(content[1] & _PORT)
             self._cells.give(cell)
             cell = content[2]
 
@@ -94,8 +98,8 @@ class ActionLists:
         return tuple(actions)
 
     def _argument(self, record: maps.CellRecord) -> actioncodes.Argument:
-        if record.op == maps.OP_OUTPUT:
-            return self._ports.id_of(record.arg)
+        if record.op in _TO_PORTS:
+            return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
         if record.op in (maps.OP_ENCAP, maps.OP_SET_TUNNEL):
             return self._encaps.read(record.arg)
         return record.arg
@@ -113,8 +117,8 @@ class ActionLists:
                 arg = self._argument(record)
                 if not isinstance(arg, int):
                     tunnels.add(record.arg)
-                elif record.op == maps.OP_OUTPUT:
-                    self._ports.refer(arg)
+                elif record.op in _TO_PORTS:
+                    self._ports.refer(arg & _PORT)
                 content = (record.op, arg, record.next)
                 self._known[content] = cell
                 self._content[cell] = content

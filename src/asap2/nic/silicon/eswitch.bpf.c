@@ -21,6 +21,13 @@
 
 /* ---- sending ---- */
 
+/* Leave word for the node. Tracing has no packet of the kernel's whose word anybody reads. */
+static __always_inline void tell(struct work *w, u32 resume)
+{
+	if (w->skb->tc_index != resume)
+		w->skb->tc_index = resume;
+}
+
 static __always_inline int deliver(struct work *w, u32 slot, int last)
 {
 	struct port *p = bpf_map_lookup_elem(&ports, &slot);
@@ -196,17 +203,22 @@ static __always_inline void changed(struct work *w)
 static long act(u32 i, struct work *w)
 {
 	struct cell *c = bpf_map_lookup_elem(&cells, &w->cell);
+	struct port *port;
 	int last, verdict;
-	u32 len;
+	u32 len, slot;
 
 	if (!c)
 		return 1;
 	last = c->next == 0;
 	switch (c->op & 0xff) {
 	case OP_OUTPUT:
+		/* The upper half says what the node is to do with it. */
+		tell(w, c->arg >> 32);
 		verdict = deliver(w, c->arg, last);
 		if (last)
 			w->verdict = verdict;
+		else
+			tell(w, 0);
 		w->sent = 1;
 		break;
 	case OP_UPCALL:
@@ -237,6 +249,21 @@ static long act(u32 i, struct work *w)
 		break;
 	case OP_GOTO:
 		w->table = c->arg;
+		w->resume = c->arg >> 32;
+		w->flow = FLOW_GOTO;
+		return 1;
+	case OP_ENTER:
+		slot = c->arg;
+		port = bpf_map_lookup_elem(&ports, &slot);
+		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED)) {
+			w->verdict = drop(w, DROP_OUT_PORT);
+			w->sent = 1;
+			return 1;
+		}
+		w->in = port;
+		w->stage = 0;
+		w->table = port->tables[0];
+		w->resume = c->arg >> 32;
 		w->flow = FLOW_GOTO;
 		return 1;
 	case OP_PASS:
@@ -264,6 +291,34 @@ failed:
 	return 1;
 }
 
+/* Of a super-packet whose headers have changed (the kernel then forgets), from the Ethernet header at `from` on. */
+__noinline int segments(struct __sk_buff *skb, u32 from)
+{
+	u32 size = skb->gso_size, l3 = 14, headers;
+	u8 h[20], doff;
+	u16 type;
+
+	if (!size || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
+		return 1;
+	for (int i = 0; i < 2; i++) {
+		if (!is_vlan(type))
+			break;
+		l3 += 4;
+		if (bpf_skb_load_bytes(skb, from + l3 - 2, &type, 2))
+			return 1;
+	}
+	if (bpf_skb_load_bytes(skb, from + l3, h, sizeof(h)))
+		return 1;
+	headers = from + l3 + (type == bpf_htons(ETH_P_IP) ? (h[0] & 15) * 4 : 40);
+	if ((type == bpf_htons(ETH_P_IP) ? h[9] : h[6]) != 6)
+		headers += 8;
+	else if (bpf_skb_load_bytes(skb, headers + 12, &doff, 1))
+		return 1;
+	else
+		headers += (doff >> 4) * 4;
+	return skb->len > headers ? (skb->len - headers + size - 1) / size : 1;
+}
+
 static __always_inline void count(struct work *w, u32 rule)
 {
 	struct __sk_buff *skb = w->skb;
@@ -273,6 +328,11 @@ static __always_inline void count(struct work *w, u32 rule)
 
 	if (!c)
 		return;
+	if (!skb->gso_segs && skb->gso_size) {
+		u32 inner = w->parsed == PARSED_TUNNEL ? w->inner : tunnel_at(skb, &w->p.f);
+
+		packets = segments(skb, inner > UNKNOWN ? inner : 0);
+	}
 	if (constants.shared) {
 		__sync_fetch_and_add(&c->packets, packets);
 		__sync_fetch_and_add(&c->bytes, bytes);
@@ -289,6 +349,7 @@ static __always_inline int missed(struct work *w)
 
 	switch (in->miss) {
 	case MISS_REDIRECT:
+		tell(w, w->resume);
 		return deliver(w, in->miss_slot, 1);
 	case MISS_UPCALL:
 		return upcall(w, 0, 0, 1);
@@ -364,7 +425,8 @@ next_stage:
 SEC("tc")
 int eswitch(struct __sk_buff *skb)
 {
-	u32 ifindex = skb->ifindex, zero = 0, *slot, at;
+	u32 ifindex = skb->ifindex, zero = 0, resume, chain = 0, *slot, at;
+	struct resume *found;
 	struct config *c;
 	struct work w;
 
@@ -397,6 +459,8 @@ int eswitch(struct __sk_buff *skb)
 	if (w.in->ifindex != ifindex || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
 		return drop(&w, DROP_IN_PORT);
 	w.inner = UNKNOWN;
+	resume = skb->tc_index;
+	tell(&w, 0);
 	if (skb->len < 14)
 		return drop(&w, DROP_SHORT);
 	if (w.egress && !constants.tracing) {
@@ -406,9 +470,24 @@ int eswitch(struct __sk_buff *skb)
 		bpf_clone_redirect(skb, ifindex, 0);
 		skb->mark = mark;
 	}
+	if (resume && w.in->flags & PORT_RESUME) {
+		found = bpf_map_lookup_elem(&resumes, &resume);
+		if (found && found->table == DELIVER)
+			return deliver(&w, found->slot, 1);
+		if (found) {
+			chain = found->table;
+			slot = &found->slot;
+			if (*slot) {
+				w.in = bpf_map_lookup_elem(&ports, slot);
+				if (!w.in || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
+					return drop(&w, DROP_IN_PORT);
+				w.egress = !!(w.in->flags & PORT_INTERNAL);
+			}
+		}
+	}
 	if (!w.in->n_tables)
 		return missed(&w);
-	w.table = w.in->tables[0];
+	w.table = w.in->tables[0] | chain;
 	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
 	return w.verdict;
 }

@@ -54,10 +54,11 @@ enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2 };
 enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
 		 PORT_KNOWN = 32 /* user space's: the slot is taken */,
 		 PORT_WIRE = 64 /* tunnels are looked into */,
-		 PORT_METADATA = 128 /* a tunnel device of the kernel's: packets carry tunnel metadata */ };
+		 PORT_METADATA = 128, /* a tunnel device of the kernel's: packets carry tunnel metadata */
+		 PORT_RESUME = 256 /* a NIC's: packets that the NIC gave up on say where (struct resume) */ };
 enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
 enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
-	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL };
+	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER };
 enum drop { DROP_RULE, DROP_MISS, DROP_SHORT, DROP_IN_PORT, DROP_OUT_PORT, DROP_LOOP, DROP_ACTION, DROP_TRUNCATE,
 	    DROP_UPCALL, DROP_OUTPUT, DROP_REASONS = 16 };
 enum event { EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP };
@@ -147,6 +148,17 @@ struct encap {
 	};
 };
 
+/*
+ * What skb->tc_index, which nobody sees, tells the node of a packet that the NIC did not finish: at which chain it is to
+ * go on, as having come in by which port (slot; 0: where it is), or to which port it goes. mlx5 uses metadata register c0.
+ */
+struct resume {
+	u32 table;	/* DELIVER: to the port `slot` */
+	u32 slot;
+};
+#define RESUMES 65536
+#define DELIVER 0xffffffff
+
 struct count {
 	u64 packets, bytes, used, unused;
 };
@@ -219,6 +231,7 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 	 __type(value, struct encap); } outer SEC(".maps");
 MMAPPED(config, struct config, 1);
 MMAPPED(traces, struct trace, 1);
+MMAPPED(resumes, struct resume, RESUMES);
 
 /* Updating a map of maps waits for every program that runs: the grace period that user space needs. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
@@ -244,6 +257,7 @@ struct work {
 	int verdict;
 	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
 	u16 probes;
+	u16 resume;	/* what the node is told when no rule matches */
 	u8 egress, parsed, stage, sent, flow;	/* enum parsed, enum flow */
 	u8 lookups, plain;	/* so many so far; the rules for tunnels have been tried */
 	u8 released;	/* the metadata that the packet came with counts no more */

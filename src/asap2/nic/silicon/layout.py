@@ -51,7 +51,19 @@ class Layout:
         self._grace = opened("grace")
         self._arrays = {
             name: opened(name)
-            for name in ("ports", "heads", "nodes", "rules", "cells", "counts", "upcalls", "encaps", "config", "traces")
+            for name in (
+                "ports",
+                "heads",
+                "nodes",
+                "rules",
+                "cells",
+                "counts",
+                "upcalls",
+                "encaps",
+                "config",
+                "traces",
+                "resumes",
+            )
         }
         if self.keys.key_size != 8 + maps.FIELDS_SIZE or self.stats.value_size != ctypes.sizeof(maps.StatsRecord):
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
@@ -64,6 +76,7 @@ class Layout:
         self.upcalls = self._array("upcalls", maps.UpcallRecord)
         self.encaps = self._array("encaps", maps.EncapRecord)
         self.traces = self._array("traces", maps.TraceRecord)
+        self.resumes = self._array("resumes", maps.ResumeRecord)
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
         self._cells: list[int] = []
         self._rules_memory = self._arrays["rules"].memory()
@@ -145,6 +158,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "outer": None,
             "config": None,
             "traces": 1024 if tracing else 1,
+            "resumes": maps.RESUMES if not tracing else 1,
             "grace": None,
         },
         (PROGRAM,),

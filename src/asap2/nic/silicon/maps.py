@@ -21,12 +21,14 @@ UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
 PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN = 1, 2, 4, 8, 16, 32
-PORT_WIRE, PORT_METADATA = 64, 128
+PORT_WIRE, PORT_METADATA, PORT_RESUME = 64, 128, 256
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
-OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL = range(10, 14)
+OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER = range(10, 15)
 LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW = range(5)
 OUTER_MAX = 96
+RESUMES = 65536
+DELIVER = 0xFFFF_FFFF
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -170,6 +172,14 @@ class EncapRecord(ctypes.Structure):
     kind: int
     header: ctypes.Array[ctypes.c_uint8]
     _fields_ = [("len", u16), ("ip", u16), ("udp", u16), ("kind", u16), ("header", ctypes.c_uint8 * OUTER_MAX)]
+
+
+class ResumeRecord(ctypes.Structure):
+    """``struct resume``: where the node goes on with a packet of its NIC's."""
+
+    table: int
+    slot: int
+    _fields_ = [("table", u32), ("slot", u32)]
 
 
 class CountRecord(ctypes.Structure):

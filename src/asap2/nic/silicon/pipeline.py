@@ -19,6 +19,7 @@ from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.masklists import MaskLists, MaskNode
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
+from asap2.nic.silicon.resumes import Resumes
 from asap2.nic.silicon.tracing import Tracing
 
 __all__ = ["Deliver", "DropReason", "Miss", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
@@ -50,6 +51,8 @@ class Pipeline:
         self._ports = PortSlots(layout)
         self._lists = MaskLists(layout)
         self._actions = ActionLists(layout, self._ports)
+        self.resumes = Resumes(layout, self._ports)
+        """The places that packets of a NIC can be sent on to."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
         self._entries: dict[int, _Entry] = {}
         self._restore()
@@ -242,6 +245,7 @@ class Pipeline:
         """Take over what the maps hold. A rule whose addition or removal was cut off is removed."""
         layout = self._layout
         self._ports.restore()
+        self.resumes.restore()
         nodes = self._lists.restore()
         starts = []
         for packed, value in list(layout.keys.items()):

@@ -74,6 +74,8 @@ class Port:
     peer_any: bool = False
     metadata: bool = False
     """A tunnel device of the kernel's: what comes in carries tunnel metadata."""
+    resumes: bool = False
+    """A NIC's representor: the NIC tells where it gave up on a packet."""
 
     def __post_init__(self) -> None:
         if len(self.mac) != 6:

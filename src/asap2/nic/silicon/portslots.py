@@ -142,6 +142,7 @@ def _flags(port: Port) -> int:
     flags |= maps.PORT_PEER_ANY if port.peer_any else 0
     flags |= maps.PORT_WIRE if port.kind is PortKind.UPLINK else 0
     flags |= maps.PORT_METADATA if port.metadata else 0
+    flags |= maps.PORT_RESUME if port.resumes else 0
     return flags
 
 
@@ -164,4 +165,5 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         bool(record.flags & maps.PORT_ENABLED),
         bool(record.flags & maps.PORT_PEER_ANY),
         bool(record.flags & maps.PORT_METADATA),
+        bool(record.flags & maps.PORT_RESUME),
     )

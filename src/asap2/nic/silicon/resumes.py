@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a node's pipeline goes on with packets that a NIC's did not finish.
+
+Each place has a number, which the NIC gives with the packet, as mlx5 maps chains to values of metadata register c0.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterable
+
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.portslots import PortSlots
+
+DELIVER = maps.DELIVER
+_RESUME = struct.Struct("=II")
+
+
+class Resumes:
+    """The places of one node. A number is given for good, until :meth:`keep` says which are in use."""
+
+    def __init__(self, layout: Layout, ports: PortSlots) -> None:
+        self._layout = layout
+        self._ports = ports
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._used: set[int] = {0}
+
+    def at(self, table: int, port: int = 0) -> int:
+        """The number for going on at *table* as a packet that came in by *port* (0: by where it is); for the table
+        :data:`DELIVER`, for delivery to *port*. OSError ENOSPC."""
+        place = (table, port)
+        number = self._numbers.get(place)
+        if number is None:
+            number = self._free()
+            record = self._layout.resumes[number]
+            record.table, record.slot = table, self._ports.refer(port) if port else 0
+            self._numbers[place] = number
+            self._used.add(number)
+        return number
+
+    def keep(self, used: Iterable[int]) -> None:
+        """Take back every number that is not in *used*."""
+        kept = set(used)
+        for (table, port), number in list(self._numbers.items()):
+            if number not in kept:
+                del self._numbers[table, port]
+                self._used.discard(number)
+                self._layout.resumes[number].table = self._layout.resumes[number].slot = 0
+                if port:
+                    self._ports.release(port)
+        self._layout.grace_period()
+
+    def _free(self) -> int:
+        number = len(self._used)
+        if number < maps.RESUMES and number not in self._used:
+            return number
+        for number in range(1, len(self._layout.resumes)):
+            if number not in self._used:
+                return number
+        raise OSError(errno.ENOSPC, f"no more than {maps.RESUMES - 1} chains can be gone on with")
+
+    def restore(self) -> None:
+        """Read everything from the maps; after the ports."""
+        for number, (table, slot) in enumerate(_RESUME.iter_unpack(bytes(self._layout.resumes))):
+            if table or slot:
+                port = self._ports.id_of(slot) if slot else 0
+                self._numbers[table, port] = number
+                self._used.add(number)
+                if port:
+                    self._ports.refer(port)
