@@ -37,13 +37,12 @@ def offload(bench: Bench, node: str, on: bool) -> None:
     bench.ok(node, "systemctl restart openvswitch")
 
 
-def send_tcp(bench: Bench, client: str, server: str, amount: str = "30M") -> None:
-    """Send *amount* of octets over one TCP connection."""
-    listening = bench.start(server, "iperf3", "-s", "-1")
-    try:
+def send_tcp(bench: Bench, client: str, server: str, amount: str = "30M", address: str = "") -> None:
+    """Send *amount* of octets over one TCP connection, to the server's *address* (in the overlay where not given)."""
+    with bench.start(server, "timeout", "30", "iperf3", "-s", "-1") as listening:
         until(lambda: ":5201" in bench.ok(server, "ss -ltn"))
-        done = bench.ok(client, f"timeout 20 iperf3 -c {ADDRESSES[server]} -n {amount}")
-        listening.communicate(timeout=20)
-        assert re.search(r"receiver", done)
-    finally:
-        listening.kill()
+        done = bench.run(client, f"timeout 20 iperf3 -c {address or ADDRESSES[server]} -n {amount}")
+        if done.returncode:
+            listening.terminate()
+        listening.communicate()
+    assert re.search(r"receiver", done.stdout), done.stdout + done.stderr
