@@ -33,7 +33,8 @@ HW_TC_OFFLOAD = "hw-tc-offload"
 SIOCETHTOOL = 0x8946
 _DRVINFO_SIZE = 196
 _FIRMWARE = slice(68, 100)
-"""Where fw_version lies in struct ethtool_drvinfo."""
+_BUS = slice(100, 132)
+"""Where fw_version and bus_info lie in struct ethtool_drvinfo."""
 
 
 class Ethtool:
@@ -99,6 +100,15 @@ def _offload_by_program(name: str) -> bool | None:
 
 def firmware(name: str) -> str | None:
     """The firmware version that the driver of the device called *name* tells (ETHTOOL_GDRVINFO); None when none."""
+    return _driver_info(name, _FIRMWARE)
+
+
+def bus_address(name: str) -> str | None:
+    """The PCI address, or other name of its place, that the driver of the device called *name* tells."""
+    return _driver_info(name, _BUS)
+
+
+def _driver_info(name: str, part: slice) -> str | None:
     buffer = array.array("B", struct.pack("=I", ETHTOOL_GDRVINFO).ljust(_DRVINFO_SIZE, b"\0"))
     address, _ = buffer.buffer_info()
     request = struct.pack("16sP16x", name.encode(), address)
@@ -107,4 +117,4 @@ def firmware(name: str) -> str | None:
             fcntl.ioctl(asked, SIOCETHTOOL, request)
     except (OSError, NetlinkError):
         return None
-    return buffer.tobytes()[_FIRMWARE].split(b"\0")[0].decode(errors="replace") or None
+    return buffer.tobytes()[part].split(b"\0")[0].decode(errors="replace") or None

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host verify [--netns NAME|PID] [--listen SECONDS] [--serve SECONDS] [--json] VF [PEER]``."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asap2.cli.host_subject import AsJson, need_root
+from asap2.errors import Asap2Error, UsageError
+
+if TYPE_CHECKING:
+    from asap2.host.inventory import Host
+    from asap2.host.verify.endpoint import Port
+    from asap2.host.verify.verify import Result
+
+app = typer.Typer(add_completion=False)
+KNOWN = ("icmp", "udp", "tcp")
+
+
+@app.command()
+def verify(
+    vf: Annotated[
+        str | None, typer.Argument(metavar="[VF]", help="Its representor, PCI address, network device, or guest's id.")
+    ] = None,
+    peer: Annotated[
+        str | None, typer.Argument(metavar="[PEER]", help="An address, or another VF of this host: to send to.")
+    ] = None,
+    netns: Annotated[
+        str | None, typer.Option(metavar="NAME|PID", help="Where VF's device is; found by itself if not said.")
+    ] = None,
+    peer_netns: Annotated[str | None, typer.Option(metavar="NAME|PID", help="Where PEER's device is, if a VF.")] = None,
+    protocol: Annotated[str, typer.Option(metavar="LIST", help="Of icmp, udp, tcp.")] = ",".join(KNOWN),
+    count: Annotated[int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol.")] = 1000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of UDP and TCP; PEER need not listen.")] = 7,
+    through: Annotated[
+        str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: it counts only if packets go through one.")
+    ] = None,
+    listen: Annotated[
+        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Send nothing: watch what comes and goes.")
+    ] = None,
+    serve: Annotated[
+        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Be the other end: echo UDP and TCP.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Prove with traffic that a VF's flows are offloaded, or say why not. Exit status 0: they are."""
+    need_root()
+    protocols = _chosen(protocol, through)
+    if serve is not None:
+        return _serve(port, serve, netns)
+    if vf is None:
+        raise UsageError("say which VF: its representor, PCI address, network device, or guest's id")
+    if (peer is None) == (listen is None):
+        raise UsageError("say whom to send to, PEER, or with --listen SECONDS that nothing is to be sent")
+    from asap2.host.observe import observe
+    from asap2.host.verify.endpoint import port_of
+    from asap2.host.verify.verify import listen as watch
+
+    host = observe(full=True, filters=False, openflow=False)
+    one = port_of(host, vf)
+    if listen is not None:
+        results = [watch(host, one, listen)]
+    else:
+        results = _send(host, one, peer or "", (netns, peer_netns), protocols, count, port)
+    return _end(host, one, results, through, as_json)
+
+
+def _chosen(protocol: str, through: str | None) -> list[str]:
+    words = [word.strip() for word in protocol.split(",") if word.strip()]
+    wrong = [word for word in words if word not in KNOWN]
+    if wrong or not words:
+        raise UsageError(f"--protocol is a list of {', '.join(KNOWN)}, not {protocol!r}")
+    if through not in (None, "vlan", "tunnel"):
+        raise UsageError(f"--through is vlan or tunnel, not {through!r}")
+    return words
+
+
+def _send(
+    host: Host, one: Port, peer: str, places: tuple[str | None, str | None], protocols: list[str], count: int, port: int
+) -> list[Result]:
+    import subprocess
+
+    from asap2.host.verify import agent
+    from asap2.host.verify.endpoint import guest_of, port_of
+    from asap2.host.verify.verify import need_switch, send
+
+    need_switch(host)
+    guest = guest_of(one, places[0])
+    server = None
+    try:
+        address = str(ipaddress.ip_address(peer))
+    except ValueError:
+        other = guest_of(port_of(host, peer), places[1])
+        versions = {ipaddress.ip_address(address).version for address in guest.addresses}
+        addresses = [one for one in other.addresses if ipaddress.ip_address(one).version in versions]
+        if not addresses:
+            raise Asap2Error(f"{other.device}, VF {peer}, has no address that {guest.device} could reach") from None
+        address = addresses[0]
+        request = {"do": "serve", "netns": other.netns, "port": port, "seconds": 3600}
+        server = subprocess.Popen(agent.command(request), stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        server.stdout.readline()  # it is ready
+    try:
+        return [send(host, one, guest, address, protocol, count, port) for protocol in protocols]
+    finally:
+        if server is not None:
+            server.kill()
+            server.communicate()
+
+
+def _serve(port: int, seconds: float, netns: str | None) -> int:
+    from asap2.host.verify import namespaces, traffic
+
+    if netns is not None:
+        namespaces.enter(namespaces.path_of(netns))
+    traffic.serve(port, seconds, lambda: print(f"echoing UDP and TCP at port {port} for {seconds:g} s", flush=True))
+    return 0
+
+
+def _end(host: Host, one: Port, results: list[Result], through: str | None, as_json: bool) -> int:
+    from asap2.host.records import to_data
+
+    missing = through is not None and not all(_goes(result, through) for result in results)
+    good = all(result.offloaded for result in results) and not missing
+    if as_json:
+        import json
+
+        data = {
+            "host": host.hostname,
+            "pf": one.pf.address,
+            "vf": one.vf.index,
+            "representor": one.representor.name,
+            "offloaded": good,
+            "results": to_data(results),
+        }
+        print(json.dumps(data, indent=2))
+        return 0 if good else 1
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"VF {one.vf.index} of {one.pf.name}, representor {one.representor.name}", "bold"))
+    for result in results:
+        line = Text(f"  {result.protocol:5}", "bold")
+        line.append(result.verdict, "green" if result.offloaded else "bold red")
+        console.print(line)
+        for flow in result.flows:
+            words = f"        {flow.way:3} {flow.packets} packets, {'in hardware' if flow.offloaded else 'in software'}"
+            words += f", {', '.join(flow.through)}" if flow.through else ""
+            words += f": {flow.reason}: {flow.found}" if flow.reason else ""
+            console.print(Text(words, "dim"))
+    if missing:
+        console.print(Text(f"  the traffic does not go through a {through}", "bold red"))
+    if any(flow.reason for result in results for flow in result.flows):
+        console.print(f"  `asap2 host explain {one.representor.name}` says what to do")
+    return 0 if good else 1
+
+
+def _goes(result: Result, through: str) -> bool:
+    """Whether both ways of the traffic go through a VLAN or a tunnel."""
+    if not result.flows:
+        return False
+    return all(any(word.startswith(through) for word in flow.through) for flow in result.flows)
+
+
+command = typer.main.get_command(app)

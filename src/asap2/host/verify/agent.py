@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process of its own for what is done in another network namespace: ``python -m asap2.host.verify.agent JSON``.
+
+It prints one line of JSON: what was found, or ``{"error": "a sentence"}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+from asap2.errors import Asap2Error
+from asap2.host.verify import namespaces, traffic
+
+
+def command(request: dict[str, Any]) -> list[str]:
+    """The command that does *request*."""
+    return [sys.executable, "-m", "asap2.host.verify.agent", json.dumps(request)]
+
+
+def ask(request: dict[str, Any], timeout: float = 60) -> Any:
+    """What the agent answers; Asap2Error with its sentence."""
+    try:
+        done = subprocess.run(command(request), capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise Asap2Error("the traffic did not come to an end") from None
+    try:
+        answer = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        raise Asap2Error(f"the sender failed: {' '.join(done.stderr.split())[-200:]}") from None
+    if isinstance(answer, dict) and "error" in answer:
+        raise Asap2Error(answer["error"])
+    return answer
+
+
+def main(request: dict[str, Any]) -> Any:
+    """Do what is asked."""
+    if request["do"] == "find":
+        return namespaces.find(request["function"], request["paths"])
+    if request.get("netns"):
+        namespaces.enter(request["netns"])
+    if request["do"] == "serve":
+        traffic.serve(request["port"], request["seconds"], lambda: print("{}", flush=True))
+        return None
+    kind = traffic.KINDS[request["protocol"]]
+    return dataclasses.asdict(kind(request["peer"], request["count"], request["device"], request["port"]))
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main(json.loads(sys.argv[1]))), flush=True)
+    except (traffic.TrafficError, Asap2Error) as error:
+        print(json.dumps({"error": str(error)}))
+    except OSError as error:
+        where = error.filename or json.loads(sys.argv[1]).get("peer", "the traffic")
+        print(json.dumps({"error": f"{where}: {error.strerror}"}))
+    except KeyboardInterrupt:
+        sys.exit(130)
