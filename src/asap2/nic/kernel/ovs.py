@@ -485,8 +485,10 @@ class OvsFace:
                 continue
             cmd = PACKET_ACTION if is_action else PACKET_MISS
             packet = packet[: context.max_length or None]
-            fields = context.fields | {"tun_tp_dst": self._tunnel_port(vport.ifindex) or 0}
-            key = extract(packet, vport.number, context.table & ~OVS_TABLE, tunnel(fields))
+            outer = b""
+            if context.in_tunnel:
+                outer = tunnel(context.fields | {"tun_tp_dst": self._tunnel_port(vport.ifindex) or 0})
+            key = extract(packet, vport.number, context.table & ~OVS_TABLE, outer)
             self._upcall(dp, vport, packet, cmd, key, step, context.skb_hash)
 
     def _upcall(

@@ -7,6 +7,7 @@ import enum
 from dataclasses import dataclass
 
 from asap2.nic.rules import SetTunnel
+from asap2.nic.silicon import maps
 
 
 class DropReason(enum.IntEnum):
@@ -47,8 +48,7 @@ class UpcallContext:
 
     *table* is where the last lookup took place. *cookie* is the action's. *skb_hash* is the kernel's flow hash.
     *length* is the packet's, without a tag in its metadata, before segmentation; *max_length* is how much of it the
-    receiver is to see (Open vSwitch's ``trunc``), 0 for all. *fields* are the packet's values of
-    :data:`asap2.nic.rules.FIELD_BITS`.
+    receiver is to see (Open vSwitch's ``trunc``), 0 for all. *key* is ``struct fields``.
     """
 
     kind: UpcallKind
@@ -58,7 +58,17 @@ class UpcallContext:
     skb_hash: int
     length: int
     max_length: int
-    fields: dict[str, int]
+    key: bytes
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """The packet's values of :data:`asap2.nic.rules.FIELD_BITS`."""
+        return maps.decode_fields(self.key)
+
+    @property
+    def in_tunnel(self) -> bool:
+        """Whether the packet came out of a tunnel."""
+        return maps.has_tunnel(self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,10 +305,15 @@ def decode_match(mask: bytes, value: bytes, *, tunnel: bool = False) -> Match:
     return Match(**used)
 
 
+def has_tunnel(data: bytes) -> bool:
+    """Whether a ``struct fields`` is that of a packet in a tunnel: it has a destination."""
+    tun_dst, size = _TUNNEL_PLACES["tun_dst"]
+    return any(data[tun_dst : tun_dst + size])
+
+
 def decode_fields(data: bytes) -> dict[str, int]:
     """The values in a ``struct fields``, by name; those of a tunnel when there is one: it has a destination."""
-    tun_dst, size = _TUNNEL_PLACES["tun_dst"]
-    places = _IN_TUNNEL if any(data[tun_dst : tun_dst + size]) else _PLACES
+    places = _IN_TUNNEL if has_tunnel(data) else _PLACES
     return {name: int.from_bytes(data[at : at + size], "big") for name, (at, size) in places.items()}
 
 

@@ -316,7 +316,7 @@ class Pipeline:
             record.hash,
             record.len,
             record.max_len,
-            maps.decode_fields(bytes(record.key)),
+            bytes(record.key),
         )
 
     def trace(
