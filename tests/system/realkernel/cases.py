@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import islice
 from random import Random
 
+from asap2.netlink.tables import tc
 from asap2.netlink.tables.actions import Bitfield32
 from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from tests.system.realkernel import flows, frames, rewrites
@@ -51,6 +52,7 @@ def _questions(random: Random, request: Ask, port: int) -> list[Step]:
         flows.get(request, random.choice((0, 1, 2, 9))),
         flows.dump(port, dump_flags=Bitfield32(1, 1)),
         flows.dump(port, chain=random.choice((0, 1, 7, 9))),
+        flows.dump(port, tc.info(random.choice((0, 1, 2, 9)), random.choice((0, 0, 3, 0x0800, 0x8100)))),
         flows.chain(random.choice((RTM_NEWCHAIN, RTM_DELCHAIN, RTM_GETCHAIN)), port, random.choice((0, 1, 7, 9))),
         flows.chain(RTM_GETCHAIN, port, random.choice((0, 1, 7, 9))),
     ]

@@ -40,17 +40,11 @@ def differences(case: Case, ours: Outcome, result: Result) -> list[str]:
 
 
 def _set_aside(request: Ask, mine: Reply, kernels: NetlinkError | None) -> None:
-    """The TC face says of a filter that there is one already, and the kernel takes it:
-
-    * A filter that is overwritten with the key of another: for the kernel it is from then on not found by packets
-      (fl_ht_insert_unique()). For the TC face it stays as it was.
-    * Two filters whose keys cannot match, for different reasons: they are one rule for the eSwitch.
-    """
+    """The TC face says of a filter that there is one already, and the kernel takes it: two filters of one mask that can
+    match nothing, for different reasons, are one rule for the eSwitch."""
     if kernels is not None or not isinstance(mine, NetlinkError) or mine.errno != errno.EEXIST:
         return
     header, attrs = tc.TC.decode(request[3])
-    if header.handle:
-        raise SetAsideError("a filter is overwritten with the key of another")
     if tc_flower.parse(attrs["options"], header.protocol).match.ip_frag == tc_flower.NEVER["ip_frag"]:
         raise SetAsideError("there are two filters that match nothing")
 

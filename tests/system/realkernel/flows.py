@@ -31,9 +31,10 @@ def remove_qdisc(port: int) -> Ask:
     return ask(tc.RTM_DELQDISC, 0, tc.TC.encode(header, {"kind": "clsact"}))
 
 
-def dump(port: int, **attrs: Any) -> Ask:
-    """All filters of *port*; *attrs* may say of which chain, and tersely."""
-    header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, 0)
+def dump(port: int, info: int = 0, **attrs: Any) -> Ask:
+    """All filters of *port*, or those of the priority and protocol in *info*; *attrs* may say of which chain, and
+    tersely."""
+    header = tc.Tcmsg(0, guest.NEAR + port, 0, tc.TC_H_MIN_INGRESS, info)
     return ask(tc.RTM_GETTFILTER, NLM_F_DUMP, tc.TC.encode(header, attrs))
 
 

@@ -18,9 +18,8 @@ from asap2.netlink.server import Server
 from asap2.netlink.wire import NETLINK_ROUTE, NLM_F_REQUEST, NetlinkError
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.tc import TcFace
-from asap2.nic.kernel.tc_filters import Block, Filter, Filters
-from asap2.nic.kernel.tc_flower import FlowerKey
-from asap2.nic.kernel.tc_offload import Offloader, Placed
+from asap2.nic.kernel.tc_filters import Filters
+from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.netdevs import CountedNetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, ModifyVlan, PopVlan, PushVlan, Rule
@@ -80,33 +79,6 @@ class _Pipeline:
     def counters(self, handles: Sequence[int]) -> list[Counters]:
         counted = [self.switch.counters(handle) for handle in handles]
         return [replace(one, bytes=one.bytes + self.more[handle]) for one, handle in zip(counted, handles, strict=True)]
-
-
-class _Filters(Filters):
-    """The filters, those of one priority in order of the age of their flower masks.
-
-    The eSwitch orders them by the age of the mask that they become. That is the same but where different flower keys
-    mean the same (``protocol ip`` alone, and with the type IP in its key): these have one mask there, and two filters
-    that mean the same even collide. The kernel takes both. It is left out of the comparison by a priority for each
-    flower mask.
-    """
-
-    def __init__(self, offloader: Offloader) -> None:
-        super().__init__(offloader, cast(Journal, _NoJournal()))
-        self._ages: dict[tuple[int, int, int], dict[Any, int]] = {}
-        self._next_age = 0
-
-    def _place(
-        self, block: Block, chain: int, prio: int, key: FlowerKey, steps: Any, flags: int, old: Filter | None
-    ) -> tuple[Placed, ...]:
-        proto = block.chains.get(chain, {}).get(prio)
-        used = {one.key.masks for one in proto.filters.values()} if proto else set()
-        known = self._ages.get((block.ifindex, chain, prio), {})
-        ages = {masks: age for masks, age in known.items() if masks in used}
-        self._ages[block.ifindex, chain, prio] = ages
-        self._next_age += 1
-        age = ages.setdefault(key.masks, self._next_age)
-        return super()._place(block, chain, prio << 16 | age, key, steps, flags, old)
 
 
 class _NodePorts:
@@ -194,7 +166,7 @@ def run(case: Case, *, allowances: bool = True) -> Outcome:
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
     offloader = Offloader(cast(CountedNetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
-    _Face(cast(Server, handlers), _Filters(offloader), ports, _COOKIE)
+    _Face(cast(Server, handlers), Filters(offloader, cast(Journal, _NoJournal())), ports, _COOKIE)
     outcome = Outcome()
     for step in case:
         if step[0] == "ask":

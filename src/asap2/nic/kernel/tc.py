@@ -318,7 +318,7 @@ class TcFace:
                 block = self._block(header)
             except NetlinkError:
                 return []
-            return self._dump(block, attrs.get("chain"), terse) if block else []
+            return self._dump(block, attrs.get("chain"), header, terse) if block else []
         if not header.prio:
             raise NetlinkError(errno.ENOENT, "Invalid filter command with priority of zero")
         block = self._block(header)
@@ -334,8 +334,10 @@ class TcFace:
         counters = self._filters.counters([one])[0]
         return [self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)]
 
-    def _dump(self, block: Block, only: int | None, terse: bool) -> Iterator[Message]:
+    def _dump(self, block: Block, only: int | None, header: tables.Tcmsg, terse: bool) -> Iterator[Message]:
         for chain, proto in list(block.protos(only)):
+            if header.prio not in (0, proto.prio) or header.protocol not in (0, proto.protocol):
+                continue
             yield self._filter_message(RTM_NEWTFILTER, block, chain, proto, None, Counters(), 0)
             if terse and proto.kind == "matchall":  # it has no terse form (tcf_fill_node)
                 continue

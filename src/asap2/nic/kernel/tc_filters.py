@@ -40,8 +40,12 @@ _ETH_HLEN: Final = 14
 
 _QDISC = struct.Struct("=ci")
 _FILTER = struct.Struct("=ci?III")
-_MADE = struct.Struct("=QHH")
-"""When made (ns), protocol, number of places that follow."""
+_MADE = struct.Struct("=QHHH")
+"""When made (ns), protocol, rank, number of places that follow."""
+_TWINS: Final = 4
+_NEWEST: Final = (1 << _TWINS) - 1
+_LAST_RANK: Final = 0xFFFF
+"""A filter's rank among those of its priority: the age of its mask, and (so many low bits) of one key the newest."""
 _PLACE = struct.Struct("=IIH")
 """Rule handle, in-port, length of the place's name that follows."""
 
@@ -65,6 +69,8 @@ class Filter:
     """Where the journal keeps it."""
     before: Counters = field(default_factory=Counters)
     """What its rule had counted when the filter took the place of another: new actions count from 0."""
+    rank: int = 0
+    """Its place among the filters of its priority."""
     request: bytes = b""
     """The payload of the request that made it, from struct tcmsg on."""
     shape: Shape | None = None
@@ -92,6 +98,50 @@ class Proto:
     filters: dict[int, Filter] = field(default_factory=dict)
     keys: dict[Identity, int] = field(default_factory=dict)
     next_handle: int = 1
+    older: dict[Identity, list[int]] = field(default_factory=dict)
+    """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
+    ages: dict[tuple[tuple[str, int], ...], list[int]] = field(default_factory=dict)
+    """Of each mask: its place among the priority's masks, in which packets meet them, and how many filters have it."""
+
+    def rank(self, key: FlowerKey, old: Filter | None) -> int:
+        """The place of a filter with *key* among those of this priority, if it takes that of *old*; ENOSPC."""
+        twin = self.keys.get(key.identity)
+        if twin is not None:
+            newest = self.filters[twin]
+            if newest is old:
+                return old.rank
+            if not newest.rank & _NEWEST:
+                raise NetlinkError(errno.ENOSPC)
+            return newest.rank - 1
+        known = self.ages.get(key.masks)
+        age = known[0] if known else max((age for age, _ in self.ages.values()), default=0) + 1
+        return min(age << _TWINS | _NEWEST, _LAST_RANK)
+
+    def hold(self, one: Filter) -> None:
+        """Take in a filter that has its rank and handle."""
+        self.filters[one.handle] = one
+        twin = self.keys.get(one.key.identity)
+        if twin is not None:
+            self.older.setdefault(one.key.identity, []).append(twin)
+        self.keys[one.key.identity] = one.handle
+        self.ages.setdefault(one.key.masks, [one.rank >> _TWINS, 0])[1] += 1
+
+    def drop(self, one: Filter) -> None:
+        """Undo :meth:`hold`."""
+        identity, masks = one.key.identity, one.key.masks
+        del self.filters[one.handle]
+        older = self.older.get(identity, [])
+        if self.keys[identity] != one.handle:
+            older.remove(one.handle)
+        elif older:
+            self.keys[identity] = older.pop()
+        else:
+            del self.keys[identity]
+        if not older:
+            self.older.pop(identity, None)
+        self.ages[masks][1] -= 1
+        if not self.ages[masks][1]:
+            del self.ages[masks]
 
     def new_handle(self) -> int:
         """The lowest free handle."""
@@ -133,6 +183,11 @@ def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
 def _uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether software takes over from hardware: where a neighbour is not known, or a packet came in fragments."""
     return any(isinstance(step, SetTunnel | Decap) for step in steps)
+
+
+def _priority(prio: int, rank: int) -> int:
+    """The rule priority of a filter: masks of one priority are met in the order in which they came (fl_mask_lookup)."""
+    return prio << 16 | rank
 
 
 def _since(before: Counters, now: Counters) -> Counters:
@@ -190,9 +245,10 @@ class Filters:
         if old is not None and old.key.masks != key.masks:
             raise NetlinkError(errno.EINVAL)
         twin = proto.keys.get(key.identity)
-        if twin is not None and (old is None or twin != old.handle):
+        if twin is not None and old is None:
             raise NetlinkError(errno.EEXIST)
-        placed = self._place(block, chain, proto.prio, key, steps, flags, old)
+        rank = proto.rank(key, old)
+        placed = self._place(block, chain, _priority(proto.prio, rank), key, steps, flags, old)
         made = Filter(
             handle or proto.new_handle(),
             key,
@@ -202,16 +258,16 @@ class Filters:
             steps,
             placed,
             time.monotonic_ns(),
+            rank=rank,
         )
         if old is not None:
-            proto.keys.pop(old.key.identity, None)
+            proto.drop(old)
             kept = {(id(now.pipeline), now.handle) for now in placed}
             for was in old.placed:
                 if (id(was.pipeline), was.handle) not in kept:
                     was.pipeline.remove(was.handle)
             made.before = self.counters([made])[0]
-        proto.filters[made.handle] = made
-        proto.keys[key.identity] = made.handle
+        proto.hold(made)
         block.chains.setdefault(chain, {})[proto.prio] = proto
         return made
 
@@ -221,16 +277,17 @@ class Filters:
         indices = tuple([self._index(kind, 0) for kind in shape.kinds])
         if key.identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
-        again = self.offloader.again(shape.placement, key.match) if shape.placement is not None else None
+        rank = proto.rank(key, None)
+        priority = _priority(proto.prio, rank)
+        again = self.offloader.again(shape.placement, key.match, priority) if shape.placement is not None else None
         if again is not None:
             placed: tuple[Placed, ...] = (self._add(again, None),)
         else:
-            placed = self._place(block, shape.chain, proto.prio, key, shape.steps, shape.flags, None)
+            placed = self._place(block, shape.chain, priority, key, shape.steps, shape.flags, None)
             self.remember_place(block, shape, placed)
         made = Filter(proto.new_handle(), key, shape.classid, shape.flags, (), shape.steps, placed, time.monotonic_ns())
-        made.request, made.shape, made.indices = request, shape, indices
-        proto.filters[made.handle] = made
-        proto.keys[key.identity] = made.handle
+        made.request, made.shape, made.indices, made.rank = request, shape, indices, rank
+        proto.hold(made)
         return made
 
     def remember_place(self, block: Block, shape: Shape, placed: tuple[Placed, ...]) -> None:
@@ -298,10 +355,10 @@ class Filters:
 
     def remove(self, block: Block, chain: int, proto: Proto, handle: int) -> Filter:
         """Remove one filter, and its priority with the last one; ENOENT."""
-        one = proto.filters.pop(handle, None)
+        one = proto.filters.get(handle)
         if one is None:
             raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
-        proto.keys.pop(one.key.identity, None)
+        proto.drop(one)
         proto.next_handle = min(proto.next_handle, handle)
         self._unplace(one)
         if not proto.filters:
@@ -312,7 +369,8 @@ class Filters:
         """Remove every filter of a priority."""
         for one in proto.filters.values():
             self._unplace(one)
-        proto.filters.clear()
+        for held in (proto.filters, proto.keys, proto.older, proto.ages):
+            held.clear()
         self._drop_proto(block, chain, proto)
 
     @staticmethod
@@ -351,7 +409,8 @@ class Filters:
             if hardware is None or not _is_tunnel(one.steps) or hardware.nic is None or hardware.pf is None:
                 continue
             try:
-                *_, rule = self.offloader.hardware(block.ifindex, chain, proto.prio, one.key.match, one.steps)
+                priority = _priority(proto.prio, one.rank)
+                *_, rule = self.offloader.hardware(block.ifindex, chain, priority, one.key.match, one.steps)
                 actions = rule.actions
             except NetlinkError as error:
                 log.info("a tunnel on device %d is left to software: %s", block.ifindex, error.strerror)
@@ -381,7 +440,7 @@ class Filters:
     def keep(self, block: Block, chain: int, proto: Proto, one: Filter) -> None:
         """Remember a filter."""
         one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
-        value = _MADE.pack(one.made_ns, proto.protocol, len(one.placed))
+        value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
             name = b"" if placed.nic is None or placed.pf is None else f"{placed.nic.name}/{placed.pf.index}".encode()
             value += _PLACE.pack(placed.handle, placed.rule.in_port, len(name)) + name
@@ -400,7 +459,7 @@ class Filters:
 
     def _restore(self, record: bytes, value: bytes, nics: dict[str, Nic]) -> None:
         _, ifindex, egress, chain, prio, handle = _FILTER.unpack(record)
-        made_ns, protocol, count = _MADE.unpack_from(value)
+        made_ns, protocol, rank, count = _MADE.unpack_from(value)
         at, places = _MADE.size, []
         for _ in range(count):
             rule_handle, in_port, length = _PLACE.unpack_from(value, at)
@@ -415,7 +474,9 @@ class Filters:
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
         placed = tuple(
-            self.offloader.placed(place, nics, Rule(chain, in_port, prio, key.match, ()), rule_handle, steps)
+            self.offloader.placed(
+                place, nics, Rule(chain, in_port, _priority(prio, rank), key.match, ()), rule_handle, steps
+            )
             for place, rule_handle, in_port in places
         )
         one = Filter(
@@ -429,9 +490,9 @@ class Filters:
             made_ns,
             0,
             record,
+            rank=rank,
         )
-        proto.filters[handle] = one
-        proto.keys[key.identity] = handle
+        proto.hold(one)
 
     def _index(self, kind: str, wanted: int) -> int:
         if wanted:

@@ -123,7 +123,7 @@ class Offloader:
             return None
         return Placement(self._netdevs.epoch(), device, _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
 
-    def again(self, placement: Placement, match: Match) -> Placed | None:
+    def again(self, placement: Placement, match: Match, priority: int) -> Placed | None:
         """The rule of another filter that is as the one that was placed, but for the values in *match*; None when
         anything that it hung on has changed since."""
         if self._netdevs.epoch() != placement.epoch:
@@ -131,7 +131,7 @@ class Offloader:
         if _settings(placement.device, placement.pf) != placement.state:
             return None
         rule = placement.rule
-        new = Rule(rule.table, rule.in_port, rule.priority, match, rule.actions)
+        new = Rule(rule.table, rule.in_port, priority, match, rule.actions)
         return Placed(placement.pipeline, new, 0, placement.nic, placement.pf)
 
     def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
