@@ -39,8 +39,6 @@ from tests.system.nic.silicon.frames import IPV4, IPV6, MACS, TOS, TPIDS, TTL, T
 PORTS = (1, 2, 3)
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
-_COMMON = (0, 0, 0, 0, OVS_TABLE, *TABLES)
-"""Tables for rules: most in one, so that several have a say about the same packet."""
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
@@ -117,13 +115,26 @@ def program(random: Random, packets: int) -> list[Step]:
     It is either one of a silicon, which puts packets into tunnels and takes them out itself, or one of a node, which
     leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
     """
-    return _Author(random, silicon=random.random() < 0.6).program(packets)
+    return Author(random, silicon=random.random() < 0.6).program(packets)
 
 
-class _Author:
-    def __init__(self, random: Random, *, silicon: bool) -> None:
+class Author:
+    """Makes rules and packets that have a chance to meet, for the *ports* that there are and rules' *tables*."""
+
+    def __init__(
+        self,
+        random: Random,
+        *,
+        silicon: bool,
+        ports: tuple[int, ...] = PORTS,
+        in_ports: tuple[int, ...] = (1, 1, 1, 1, 2),
+        tables: tuple[int, ...] = TABLES,
+    ) -> None:
         self._random = random
         self._silicon = silicon
+        self._out_ports = ports
+        self._in_ports = in_ports
+        self._tables = tables
         self._frames = [self._frame() for _ in range(random.randint(2, 8))]
         self._tunnels = [random_tunnel(random) for _ in range(3)]
         self._rules: list[int] = []
@@ -154,17 +165,20 @@ class _Author:
         self._rules.remove(number)
         return Remove(number)
 
+    def frame(self) -> bytes:
+        """One of the frames that rules are made for, or like one, or another."""
+        random = self._random
+        chance = random.random()
+        made = self._frame() if chance < 0.35 else random.choice(self._frames)
+        return alike(random, made) if chance > 0.5 else made
+
     def _frame(self) -> bytes:
         return tunnelled(self._random) if self._silicon and self._random.random() < 0.4 else frame(self._random)
 
     def _send(self) -> Send:
         random = self._random
-        chance = random.random()
-        sent = self._frame() if chance < 0.35 else random.choice(self._frames)
-        if chance > 0.5:
-            sent = alike(random, sent)
         return Send(
-            sent,
+            self.frame(),
             random.choice((1, 1, 1, 1, *PORTS)),
             random.choice((1, 1, 1, 44)),
             random.random() < 0.5,
@@ -194,11 +208,15 @@ class _Author:
         )
 
     def _add(self) -> Add:
-        random = self._random
         self._next += 1
         self._rules.append(self._next)
-        place = random.choice(_COMMON), random.choice((1, 1, 1, 1, 2)), random.randrange(3)
-        return Add(self._next, Rule(*place, self._match(), self._actions()))
+        return Add(self._next, self.rule())
+
+    def rule(self) -> Rule:
+        """A rule; most are in the first table, so that several have a say about the same packet."""
+        random = self._random
+        table = self._tables[0] if random.random() < 0.4 else random.choice(self._tables)
+        return Rule(table, random.choice(self._in_ports), random.randrange(3), self._match(), self._actions())
 
     def _match(self) -> Match:
         """A few fields with any masks, mostly what a frame that comes in has."""
@@ -231,13 +249,13 @@ class _Author:
         chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
         match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto")):
             case "output":
-                chosen.append(Output(random.choice(PORTS)))
+                chosen.append(Output(random.choice(self._out_ports)))
             case "drop":
                 chosen.append(Drop())
             case "pass":
                 chosen.append(Pass())
             case "goto":
-                chosen.append(Goto(random.choice(TABLES)))
+                chosen.append(Goto(random.choice(self._tables)))
         last = chosen[-1] if chosen else None
         if isinstance(last, Goto):  # headers of more than 1000 bytes in all are too much for the kernel
             first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
@@ -256,7 +274,7 @@ class _Author:
         kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
         match random.choice(kinds):
             case "output":
-                return Output(random.choice((*PORTS, *PORTS, _ABSENT)))
+                return Output(random.choice((*self._out_ports, *self._out_ports, _ABSENT)))
             case "push":
                 return PushVlan(*_tag(random))
             case "pop":
