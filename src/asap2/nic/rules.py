@@ -218,7 +218,8 @@ class Goto:
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """Look the packet, as it now is, up as one that comes in by *port* (mlx5: forward to an internal port).
+    """Look the packet, as it now is, up as one that comes in by *port* (mlx5: forward to an internal port), which is
+    enabled and has tables: else it is dropped.
 
     *resume* as for :class:`Goto`.
     """

@@ -21,7 +21,7 @@
 
 /* ---- sending ---- */
 
-/* Leave word for the node. Tracing has no packet of the kernel's whose word anybody reads. */
+/* Leave word for the node. */
 static __always_inline void tell(struct work *w, u32 resume)
 {
 	if (w->skb->tc_index != resume)
@@ -41,7 +41,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	if (!(flags & PORT_ENABLED) || !ifindex)
 		return drop(w, DROP_OUT_PORT);
 	if (constants.tracing) {
-		trace(skb, EVENT_SEND, p->id, w->table, 0);
+		trace(skb, EVENT_SEND, p->id, w->table, skb->tc_index);
 		return TCX_PASS;
 	}
 	if (!last) {
@@ -255,7 +255,7 @@ static long act(u32 i, struct work *w)
 	case OP_ENTER:
 		slot = c->arg;
 		port = bpf_map_lookup_elem(&ports, &slot);
-		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED)) {
+		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || !port->n_tables) {
 			w->verdict = drop(w, DROP_OUT_PORT);
 			w->sent = 1;
 			return 1;
@@ -442,6 +442,7 @@ int eswitch(struct __sk_buff *skb)
 			bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
 		if (c->test_tunnel)
 			set_tunnel(skb, TEST_SLOT);
+		skb->tc_index = c->test_resume;
 	}
 	slot = bpf_map_lookup_elem(&devs, &ifindex);
 	if (!slot)

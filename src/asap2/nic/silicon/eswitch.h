@@ -192,6 +192,7 @@ struct config {
 	u32 traced, test_len;
 	u32 test_ifindex, test_tpid, test_tci, test_tunnel;
 	u32 max_rules, shards;	/* user space's */
+	u32 test_resume, unused;
 };
 
 #define TRACE_BYTES 4096

@@ -95,11 +95,12 @@ class Matched:
 @dataclass(frozen=True, slots=True)
 class Sent:
     """*frame*, tags included, went out of *port*. *tunnel* is what an action has told the kernel's tunnel device there,
-    without a port: the device has its own."""
+    without a port: the device has its own. *resume* is the number that the node finds with it."""
 
     port: int
     frame: bytes
     tunnel: SetTunnel | None = None
+    resume: int = 0
 
 
 @dataclass(frozen=True, slots=True)

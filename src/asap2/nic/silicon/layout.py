@@ -158,7 +158,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "outer": None,
             "config": None,
             "traces": 1024 if tracing else 1,
-            "resumes": maps.RESUMES if not tracing else 1,
+            "resumes": None,
             "grace": None,
         },
         (PROGRAM,),

@@ -247,6 +247,7 @@ class ConfigRecord(ctypes.Structure):
     test_tpid: int
     test_tci: int
     test_tunnel: int
+    test_resume: int
     max_rules: int
     shards: int
     _fields_ = [
@@ -261,6 +262,8 @@ class ConfigRecord(ctypes.Structure):
         ("test_tunnel", u32),
         ("max_rules", u32),
         ("shards", u32),
+        ("test_resume", u32),
+        ("unused", u32),
     ]
 
 

@@ -328,16 +328,17 @@ class Pipeline:
         segments: int = 1,
         flow_hash: int = 0,
         tunnel: SetTunnel | None = None,
+        resume: int = 0,
     ) -> list[Event]:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
 
         *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. A packet of more than
         one *segments* is a super-packet. *flow_hash* is what the kernel would compute from its flow. *tunnel* is the
-        metadata of a packet that the kernel took out of a tunnel.
+        metadata of a packet that the kernel took out of a tunnel, *resume* the number that a NIC has left with it.
         """
         if self._tracing is None:
             self._tracing = Tracing(self._layout)
-        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel)
+        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume)
 
 
 def _release(path: Path) -> None:

@@ -21,6 +21,11 @@ came in by a tunnel device of the kernel's with the metadata of a tunnel. Such a
 once: among the rules that match on a tunnel, by the fields of what is inside and of the tunnel; then, when none
 matches, among the others, by the packet's own headers. Rules that match on a tunnel match no other packet.
 
+A NIC that does not finish a packet leaves a number with it that says what the node is to do (``resume``): the number of
+an output's, or where no rule matches, of the last Goto or Enter. What it means, the node's pipeline was told
+(:meth:`ReferenceSwitch.set_resume`): a packet that comes in with it by a port that ``resumes`` starts at another chain
+of its first table, perhaps as if it came in by another port, or goes to a port at once.
+
 Each output gets the packet as it is by then. What the kernel's flow hash decides, the source port of a tunnel, the
 caller decides by giving that hash.
 """
@@ -39,6 +44,7 @@ from asap2.nic.rules import (
     Decap,
     Drop,
     Encap,
+    Enter,
     Goto,
     Match,
     ModifyVlan,
@@ -66,6 +72,7 @@ from asap2.nic.silicon.events import (
 )
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
+from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
 
 LOOKUPS = 8
@@ -123,6 +130,8 @@ class _Packet:
     flow_hash: int
     came_in: SetTunnel | None
     goes_into: SetTunnel | None = None
+    resume: int = 0
+    """What the node is told when no rule matches."""
 
 
 class ReferenceSwitch:
@@ -134,6 +143,7 @@ class ReferenceSwitch:
         self._entries: dict[int, _Entry] = {}
         self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
         self._masks: dict[_Place, _Masks] = {}
+        self._resumes: dict[int, tuple[int, int]] = {}
         self._taken: set[tuple[_Place, Match]] = set()
         self._next = 1
         self._drops = dict.fromkeys(DropReason, 0)
@@ -148,6 +158,10 @@ class ReferenceSwitch:
     def remove_port(self, port_id: int) -> None:
         """Make it not exist."""
         del self._ports[port_id]
+
+    def set_resume(self, number: int, table: int, port: int = 0) -> None:
+        """Say what *number* with a packet means; *table* and *port* as in :meth:`.resumes.Resumes.at`."""
+        self._resumes[number] = table, port
 
     def add(self, rule: Rule, handle: int | None = None) -> int:
         """Add *rule*, under *handle* if given. OSError EEXIST when table, port, priority, mask and value are taken."""
@@ -199,13 +213,15 @@ class ReferenceSwitch:
         segments: int = 1,
         flow_hash: int = 0,
         came_in: SetTunnel | None = None,
+        resume: int = 0,
     ) -> list[Event]:
         """All that happens to *frame*, which came in by a port. A super-packet stands for several *segments*.
 
-        *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device.
+        *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device,
+        *resume* the number that a NIC has left with it.
         """
         events: list[Event] = []
-        for event in self._run(_Packet(frame, segments, flow_hash, came_in), self._ports[port_id]):
+        for event in self._run(_Packet(frame, segments, flow_hash, came_in), self._ports[port_id], resume):
             if isinstance(event, Dropped):
                 self._drops[event.reason] += 1
             events.append(event)
@@ -225,17 +241,31 @@ class ReferenceSwitch:
             case ModifyVlan(vid, pcp, tpid):
                 return packet.modify_vlan(frame, tpid, pcp << 13 | vid)
 
-    def _run(self, what: _Packet, port: Port) -> Iterator[Event]:
+    def _run(self, what: _Packet, port: Port, resume: int) -> Iterator[Event]:
         if not port.enabled:
             yield Dropped(DropReason.IN_PORT)
             return
         if len(what.frame) < packet.HEADER:
             yield Dropped(DropReason.SHORT)
             return
+        chain = 0
+        if resume in self._resumes and port.resumes:
+            chain, other = self._resumes[resume]
+            if chain == DELIVER:
+                yield self._send(what.frame, other, what.goes_into)
+                return
+            if other:
+                if other not in self._ports or not self._ports[other].enabled:
+                    yield Dropped(DropReason.IN_PORT)
+                    return
+                port = self._ports[other]
+        yield from self._search(what, port, chain)
+
+    def _search(self, what: _Packet, port: Port, chain: int) -> Iterator[Event]:
         if not port.tables:
             yield from self._miss(what, port, 0)
             return
-        stage, table = 0, port.tables[0]
+        stage, table = 0, port.tables[0] | chain
         for _ in range(LOOKUPS):
             entry = self._lookup(table, port, what)
             if entry is None:
@@ -249,7 +279,11 @@ class ReferenceSwitch:
                 if following is None:
                     return
                 if isinstance(following, Goto):
-                    table = following.table
+                    table, what.resume = following.table, following.resume
+                    continue
+                if isinstance(following, Enter):
+                    port, what.resume = self._ports[following.port], following.resume
+                    stage, table = 0, port.tables[0]
                     continue
                 chain = 0
                 passed = True
@@ -279,14 +313,14 @@ class ReferenceSwitch:
 
     def _act(
         self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int
-    ) -> Generator[Event, None, Goto | Pass | None]:
+    ) -> Generator[Event, None, Goto | Enter | Pass | None]:
         """Do *actions*, changing the packet; what comes then, ``None``: nothing."""
         sent = False
         cut: int | None = None
         for action in actions:
             match action:
-                case Output(to):
-                    yield self._send(_shortened(what.frame, cut), to, what.goes_into)
+                case Output(to, resume):
+                    yield self._send(_shortened(what.frame, cut), to, what.goes_into, resume)
                     sent, cut = True, None
                 case Upcall(cookie):
                     yield self._give(UpcallKind.ACTION, what, port, table, cookie, cut or 0)
@@ -309,7 +343,10 @@ class ReferenceSwitch:
                     what.came_in, what.goes_into = None, replace(action, tp_dst=0)
                 case Truncate(length):
                     cut = length
-                case Goto() | Pass():
+                case Enter(entered) if not self._can_enter(entered):
+                    yield Dropped(DropReason.OUT_PORT)
+                    return None
+                case Goto() | Enter() | Pass():
                     return action
                 case Drop():
                     yield Dropped(DropReason.RULE)
@@ -318,11 +355,15 @@ class ReferenceSwitch:
             yield Dropped(DropReason.RULE)
         return None
 
-    def _send(self, frame: bytes, to: int, goes_into: SetTunnel | None = None) -> Event:
+    def _can_enter(self, port_id: int) -> bool:
+        port = self._ports.get(port_id)
+        return port is not None and port.enabled and bool(port.tables)
+
+    def _send(self, frame: bytes, to: int, goes_into: SetTunnel | None, resume: int = 0) -> Event:
         port = self._ports.get(to)
         if port is None or not port.enabled or not port.ifindex:
             return Dropped(DropReason.OUT_PORT)
-        return Sent(to, frame, goes_into)
+        return Sent(to, frame, goes_into, resume)
 
     def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
         """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but
@@ -336,7 +377,7 @@ class ReferenceSwitch:
     def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
             case Miss.REDIRECT:
-                yield self._send(what.frame, port.miss_port, what.goes_into)
+                yield self._send(what.frame, port.miss_port, what.goes_into, what.resume)
             case Miss.UPCALL:
                 yield self._give(UpcallKind.MISS, what, port, table, 0, 0)
             case Miss.PASS:

@@ -41,6 +41,7 @@ class Tracing:
         segments: int,
         flow_hash: int,
         tunnel: SetTunnel | None,
+        resume: int,
     ) -> list[Event]:
         """As :meth:`asap2.nic.silicon.pipeline.Pipeline.trace`."""
         config = self._layout.config
@@ -48,6 +49,7 @@ class Tracing:
         config.test_ifindex = ifindex
         config.test_tpid, config.test_tci = tag or (0, 0)
         config.test_hash = flow_hash
+        config.test_resume = resume
         if len(frame) < _MINIMUM:
             config.test_len = len(frame)
             frame = frame.ljust(_MINIMUM, b"\0")
@@ -72,7 +74,7 @@ class Tracing:
         if vlan:
             frame = frame[:12] + vlan.to_bytes(4, "big") + frame[12:]
         if event == maps.EVENT_SEND:
-            return Sent(arg, frame, _tunnel(tunnel, *key) if tunnel else None)
+            return Sent(arg, frame, _tunnel(tunnel, *key) if tunnel else None, cookie)
         if event == maps.EVENT_PASS:
             return Passed(frame)
         _, kind, in_port, table, cookie, _, _, max_length, _, fields = _UPCALL.unpack_from(

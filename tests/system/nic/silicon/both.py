@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
-from tests.system.nic.silicon.programs import Add, Remove, Replace, Send, SetPorts, Step
+from tests.system.nic.silicon.programs import PLACES, Add, Remove, Replace, Send, SetPorts, Step
 
 
 class DifferenceError(AssertionError):
@@ -21,6 +21,9 @@ class Both:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.reference = ReferenceSwitch()
+        self._resumes = [0, *(pipeline.resumes.at(*place) for place in PLACES)]
+        for number, place in zip(self._resumes[1:], PLACES, strict=True):
+            self.reference.set_resume(number, *place)
         self._ports: dict[int, Port] = {}
         self._handles: dict[int, int] = {}
         self._drops = pipeline.drops()
@@ -75,9 +78,22 @@ class Both:
         came_in = step.came_in if port.metadata else None
         tag, rest = split(step.frame) if step.in_metadata else (None, step.frame)
         expected = self.reference.process(
-            step.frame, step.port, segments=step.segments, flow_hash=step.flow_hash, came_in=came_in
+            step.frame,
+            step.port,
+            segments=step.segments,
+            flow_hash=step.flow_hash,
+            came_in=came_in,
+            resume=self._resumes[step.resume],
         )
-        got = self.pipeline.trace(rest, port, tag=tag, segments=step.segments, flow_hash=step.flow_hash, tunnel=came_in)
+        got = self.pipeline.trace(
+            rest,
+            port,
+            tag=tag,
+            segments=step.segments,
+            flow_hash=step.flow_hash,
+            tunnel=came_in,
+            resume=self._resumes[step.resume],
+        )
         if got != expected:
             _same("what happens", got, expected)
 

@@ -15,6 +15,7 @@ from asap2.nic.rules import (
     Decap,
     Drop,
     Encap,
+    Enter,
     Goto,
     Masked,
     Match,
@@ -34,11 +35,14 @@ from asap2.nic.silicon.actioncodes import REWRITABLE
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, UNSUPPORTED_FIELDS
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import MAX_TABLES, Miss, Port, PortKind
+from asap2.nic.silicon.resumes import DELIVER
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS, TOS, TPIDS, TTL, TUNNEL_IDS, alike, frame, tunnelled
 
 PORTS = (1, 2, 3)
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
+PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT))
+"""What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
@@ -80,7 +84,8 @@ class Remove:
 @dataclass(frozen=True, slots=True)
 class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
-    kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of."""
+    kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
+    *resume* of one of :data:`PLACES` with it, 0 for none."""
 
     frame: bytes
     port: int = 1
@@ -88,6 +93,7 @@ class Send:
     in_metadata: bool = False
     flow_hash: int = 0
     came_in: SetTunnel | None = None
+    resume: int = 0
 
 
 Step = SetPorts | Add | Replace | Remove | Send
@@ -184,6 +190,7 @@ class Author:
             random.random() < 0.5,
             random.choice((0, 1, 0xFFFFFFFF, random.getrandbits(32))),
             random.choice(self._tunnels) if random.random() < 0.7 else None,
+            random.randint(0, len(PLACES)) if random.random() < 0.2 else 0,
         )
 
     def _ports(self) -> SetPorts:
@@ -202,6 +209,7 @@ class Author:
                     miss_port=random.choice((*PORTS, _ABSENT)),
                     enabled=random.random() < 0.97,
                     metadata=random.random() < (0.05 if self._silicon else 0.6),
+                    resumes=random.random() < 0.5,
                 )
                 for number in PORTS
             )
@@ -247,17 +255,20 @@ class Author:
     def _actions(self) -> tuple[Action, ...]:
         random = self._random
         chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
-        match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto")):
+        resume = random.choice((0, 0, 1, 2, 0xFFFF))
+        match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto", "enter")):
             case "output":
-                chosen.append(Output(random.choice(self._out_ports)))
+                chosen.append(Output(random.choice(self._out_ports), resume))
+            case "enter":
+                chosen.append(Enter(random.choice((*self._out_ports, *self._out_ports, _ABSENT)), resume))
             case "drop":
                 chosen.append(Drop())
             case "pass":
                 chosen.append(Pass())
             case "goto":
-                chosen.append(Goto(random.choice(self._tables)))
+                chosen.append(Goto(random.choice(self._tables), resume))
         last = chosen[-1] if chosen else None
-        if isinstance(last, Goto):  # headers of more than 1000 bytes in all are too much for the kernel
+        if isinstance(last, Goto | Enter):  # headers of more than 1000 bytes in all are too much for the kernel
             first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
         made: list[Action] = []
@@ -274,7 +285,7 @@ class Author:
         kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
         match random.choice(kinds):
             case "output":
-                return Output(random.choice((*self._out_ports, *self._out_ports, _ABSENT)))
+                return Output(random.choice((*self._out_ports, *self._out_ports, _ABSENT)), random.choice((0, 0, 3)))
             case "push":
                 return PushVlan(*_tag(random))
             case "pop":

@@ -51,7 +51,7 @@ def _simpler(step: Step) -> Iterator[Step]:
     """Steps that say a little less."""
     match step:
         case Send():
-            for name in ("segments", "in_metadata", "flow_hash", "came_in"):
+            for name in ("segments", "in_metadata", "flow_hash", "came_in", "resume"):
                 if getattr(step, name) != getattr(_PLAIN_SEND, name):
                     yield replace(step, **{name: getattr(_PLAIN_SEND, name)})
             for shorter in (len(step.frame) // 2, len(step.frame) - 8, len(step.frame) - 1):

@@ -92,7 +92,8 @@ def _order(sent: Sent) -> tuple[int, bytes]:
 
 
 def _sent(events: list[Event]) -> list[Sent]:
-    return [event for event in events if isinstance(event, Sent)]
+    """What comes out; what is told to a node is not to be seen."""
+    return [Sent(event.port, event.frame) for event in events if isinstance(event, Sent)]
 
 
 def _whole(frame: bytes) -> bool:
