@@ -90,6 +90,7 @@ struct fields {
 };
 
 #define WORDS (sizeof(struct fields) / 8)
+#define NARROW 6	/* words 0 to 3, 5 and 7: Ethernet, tags, IPv4, ports */
 
 union packed {
 	struct fields f;
@@ -124,7 +125,7 @@ struct node {
 	u32 next;	/* 0: end of list */
 	u32 head;
 	u32 priority;
-	u32 unused;
+	u32 wide;	/* the mask has bits in words that rules on IPv4 do not need */
 	u64 mask[WORDS];
 };
 
@@ -163,11 +164,12 @@ struct count {
 	u64 packets, bytes, used, unused;
 };
 
+/* Two lines of a processor's cache; the first alone where the union of masks is not wide. */
 struct cached {
 	u64 generation;
 	u32 rule;	/* 0: no rule matches */
 	u32 second;	/* where it goes when another takes its place */
-	u64 w[WORDS];
+	u64 narrow[NARROW], rest[WORDS - NARROW];
 };
 
 struct stats {
@@ -216,13 +218,13 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key,
 	head_of SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct key); __type(value, u32); }
 	keys SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32); __type(value, struct cached); }
-	cache SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct stats); } stats SEC(".maps");
 MMAPPED(ports, struct port, 4096);
 MMAPPED(heads, struct head, 4096);
+MMAPPED(cache, struct cached, 1);	/* mmapable ones alone begin at a page */
 MMAPPED(nodes, struct node, 4096);
+MMAPPED(bloom, u64, 1);
 MMAPPED(rules, struct rule, 4096);
 MMAPPED(cells, struct cell, 4096);
 MMAPPED(counts, struct count, 4096);
@@ -246,8 +248,9 @@ const volatile struct {
 	u32 shared;
 	u32 cpus;
 	u32 cached;	/* cache entries of one CPU, a power of two */
+	u32 bloom;	/* words of that filter, a power of two */
 	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 1, 0 };
+} constants = { 4096, 1, 1, 1, 1, 1, 0 };
 
 /* One packet on its way. */
 struct work {

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from asap2.nic.silicon import loader, maps
+from asap2.nic.silicon import bloom, loader, maps
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
 PROGRAM = "eswitch"
@@ -55,6 +55,7 @@ class Layout:
                 "ports",
                 "heads",
                 "nodes",
+                "bloom",
                 "rules",
                 "cells",
                 "counts",
@@ -70,6 +71,7 @@ class Layout:
         self.ports = self._array("ports", maps.PortRecord)
         self.heads = self._array("heads", maps.HeadRecord)
         self.nodes = self._array("nodes", maps.NodeRecord)
+        self.bloom = self._array("bloom", ctypes.c_uint64)
         self.rules = self._array("rules", maps.RuleRecord)
         self.cells = self._array("cells", maps.CellRecord)
         self.counts = self._array("counts", maps.CountRecord)
@@ -84,7 +86,7 @@ class Layout:
         self._count_step = len(self.rules) * _COUNT_SIZE
         self._counts_end = self.config.shards * self._count_step
 
-    def _array(self, name: str, record: type[ctypes.Structure]) -> Any:
+    def _array(self, name: str, record: type[Any]) -> Any:
         return self._arrays[name].mapped(record)
 
     def new_rule(self, handle: int, node: int, actions: int) -> None:
@@ -137,7 +139,8 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
     affordable = max(1, _COUNTERS_SIZE // (rules * ctypes.sizeof(maps.CountRecord)))
     shards = min(1 << (cpus - 1).bit_length(), _power_of_two(affordable))
     cached = cache_entries or max(64, _power_of_two(_CACHE_ENTRIES // cpus))
-    constants = maps.Constants(rules, shards, cpus > shards, cpus, cached, tracing)
+    words = bloom.words_for(max_rules)
+    constants = maps.Constants(rules, shards, cpus > shards, cpus, cached, words, tracing)
     loader.load(
         OBJECT,
         directory,
@@ -145,6 +148,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "devs": _PORTS,
             "head_of": max(1024, masks // 2),
             "keys": max_rules,
+            "bloom": words,
             "cache": cpus * cached,
             "stats": None,
             "ports": _PORTS,

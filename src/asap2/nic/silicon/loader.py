@@ -159,12 +159,13 @@ class Map:
             if value is not None:
                 yield key, value
 
-    def mapped(self, record: type[ctypes.Structure]) -> ctypes.Array[Any]:
-        """The memory of an mmapable array as an array of the ctypes structure *record*."""
+    def mapped(self, record: type[Any]) -> ctypes.Array[Any]:
+        """The memory of an mmapable array as an array of the ctypes type *record*."""
         step = (self.value_size + 7) & ~7
         if ctypes.sizeof(record) != step:
             raise OSError(22, f"map {self.name} was made by another version of this program")
-        return (record * self.max_entries).from_buffer(self.memory())
+        made: ctypes.Array[Any] = (record * self.max_entries).from_buffer(self.memory())
+        return made
 
     def memory(self) -> mmap.mmap:
         """The memory of an mmapable array."""

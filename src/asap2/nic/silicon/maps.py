@@ -79,6 +79,18 @@ TUNNEL_LIST = 0x2000_0000
 """Bit of a table: the list of its rules that match on a tunnel."""
 
 
+_NARROW = ((0, 32), (40, 48), (56, 64))
+"""Where, in ``struct fields``, all is that rules on Ethernet, IPv4 and ports match on."""
+
+
+def wide(mask: bytes) -> bool:
+    """Whether a mask of ``struct fields`` has bits elsewhere than IPv4 rules have them: the program skips the rest."""
+    rest = bytearray(mask)
+    for start, end in _NARROW:
+        rest[start:end] = bytes(end - start)
+    return any(rest)
+
+
 def in_tunnel(match: Match) -> bool:
     """Whether *match* is for packets in a tunnel: it matches on one of its fields."""
     return not _TUNNEL_PLACES.keys().isdisjoint(match.used())
@@ -136,12 +148,13 @@ class NodeRecord(ctypes.Structure):
     next: int
     head: int
     priority: int
+    wide: int
     mask: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("next", u32),
         ("head", u32),
         ("priority", u32),
-        ("unused", u32),
+        ("wide", u32),
         ("mask", ctypes.c_uint8 * FIELDS_SIZE),
     ]
 
@@ -284,8 +297,9 @@ class Constants(ctypes.Structure):
     shared: int
     cpus: int
     cached: int
+    bloom: int
     tracing: int
-    _fields_ = [("rules", u32), ("shards", u32), ("shared", u32), ("cpus", u32), ("cached", u32), ("tracing", u32)]
+    _fields_ = [(name, u32) for name in ("rules", "shards", "shared", "cpus", "cached", "bloom", "tracing")]
 
 
 def encode_match(match: Match) -> tuple[bytes, bytes]:

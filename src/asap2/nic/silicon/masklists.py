@@ -83,7 +83,7 @@ class MaskLists:
             self._forget_if_empty(head)
             raise
         record = self._layout.nodes[node.index]
-        record.head, record.priority = head.index, priority
+        record.head, record.priority, record.wide = head.index, priority, maps.wide(mask)
         record.mask[:] = mask
         return node
 
@@ -143,8 +143,9 @@ class MaskLists:
 
     def _union_record(self, index: int, head: Head, union: int) -> int:
         record = self._layout.nodes[index]
-        record.next, record.head, record.priority = 0, head.index, 0
-        record.mask[:] = union.to_bytes(maps.FIELDS_SIZE, "big")
+        mask = union.to_bytes(maps.FIELDS_SIZE, "big")
+        record.next, record.head, record.priority, record.wide = 0, head.index, 0, maps.wide(mask)
+        record.mask[:] = mask
         return index
 
     def _set_union(self, head: Head, union: int, index: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from asap2.nic.rules import Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists
+from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import PROGRAM, Layout, create
@@ -54,6 +55,7 @@ class Pipeline:
         self.resumes = Resumes(layout, self._ports)
         """The places that packets of a NIC can be sent on to."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
+        self._bloom = Bloom(layout.bloom)
         self._entries: dict[int, _Entry] = {}
         self._restore()
 
@@ -191,9 +193,11 @@ class Pipeline:
             self._actions.release(actions)
             raise
         self._layout.new_rule(handle, node.index, actions)
+        self._bloom.add(node.index, key)
         try:
             self._layout.keys.update(_key(node, key), maps.word(handle), loader.NOEXIST)
         except OSError as e:
+            self._bloom.discard(node.index, key)
             self._lists.drop(node)
             self._handles.give(handle)
             self._actions.release(actions)
@@ -220,6 +224,7 @@ class Pipeline:
         """Remove a rule; what it has counted to the last. KeyError."""
         entry = self._entries.pop(handle)
         self._layout.keys.delete(_key(entry.node, entry.key))
+        self._bloom.discard(entry.node.index, entry.key)
         self._lists.drop(entry.node)
         counters = self._read(handle)
         self._actions.release(entry.actions)
@@ -266,6 +271,7 @@ class Pipeline:
                 self._actions.read(actions),
             )
             self._entries[handle] = _Entry(rule, node, key, actions)
+        self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())
         self._actions.restore(starts)
         self._handles.restore(self._entries)
         self._lists.sweep()

@@ -221,7 +221,7 @@ class _Flows:
         self._next, self.nothing = (loader.pinned(directory / name) for name in programs)
         self._maps = [loader.Map(loader.pinned(directory / name), name) for name in ("flows", "measured", "turn")]
         self._flows = self._maps[0].mapped(_FlowRecord)
-        self._turn = self._maps[2].mapped(ctypes.c_uint64)  # type: ignore[arg-type]
+        self._turn = self._maps[2].mapped(ctypes.c_uint64)
 
     def load(self, flows: bytes) -> None:
         """Make these the flows (:func:`packed`)."""

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Bloom filter of all keys, so that a packet need not be looked up under a mask that has no rule for it.
+
+Of one 64-bit word, chosen by the key's hash, three bits are set for each key; :func:`place` is what lookup.h has. The
+program reads the word of a key before it looks for it: a bit that is not set says that the key is not there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, MutableSequence
+from operator import mul
+
+from asap2.nic.silicon.maps import FIELDS_SIZE
+
+BITS_FOR_EACH_KEY = 16
+"""When all keys that there is room for are there; one key in a hundred that is not there seems to be, then."""
+_WORD = 64
+_BITS = 2**64 - 1
+_MOST = 255
+_FACTORS = (
+    *(0x87C37B91114253D5, 0x4CF5AD432745937F, 0x9DDFEA08EB382D69, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53),
+    *(0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB),
+    *(0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0xC6A4A7935BD1E995, 0xC2B2AE3D27D4EB4F),
+)
+"""Odd random numbers, one for each word of a key; lookup.h has the same."""
+_NODE_FACTOR = 0x1D8E4E27C47D124F
+_LAST_FACTOR = 0x9E3779B97F4A7C15
+_WORDS = struct.Struct(f"={FIELDS_SIZE // 8}Q")
+
+
+def words_for(keys: int) -> int:
+    """How many words a filter of so many *keys* has, a power of two."""
+    return 1 << max(0, (keys * BITS_FOR_EACH_KEY // _WORD - 1).bit_length())
+
+
+def place(node: int, key: bytes) -> tuple[int, int, int, int]:
+    """Which word a *key* under mask *node* belongs to, in a filter of 2 to the 24 words, and which three bits of it."""
+    hashed = node * _NODE_FACTOR + sum(map(mul, _WORDS.unpack(key), _FACTORS)) & _BITS
+    hashed = (hashed ^ hashed >> 32) * _LAST_FACTOR & _BITS
+    hashed ^= hashed >> 29
+    return hashed >> 40, hashed & 63, hashed >> 6 & 63, hashed >> 12 & 63
+
+
+class Bloom:
+    """The filter in *words*, memory that it shares with the program. It counts how many keys need each bit; a count
+    that does not fit stays, and so does its bit."""
+
+    def __init__(self, words: MutableSequence[int]) -> None:
+        self._words = words
+        self._last = len(words) - 1
+        self._counts = bytearray(_WORD * len(words))
+
+    def add(self, node: int, key: bytes) -> None:
+        """Before the program can find *key* under mask *node*: let it be looked for."""
+        at, *bits = place(node, key)
+        at &= self._last
+        first = at * _WORD
+        for bit in bits:
+            if self._counts[first + bit] < _MOST:
+                self._counts[first + bit] += 1
+        self._words[at] |= 1 << bits[0] | 1 << bits[1] | 1 << bits[2]
+
+    def discard(self, node: int, key: bytes) -> None:
+        """After :meth:`add`, when the program finds the key no more."""
+        at, *bits = place(node, key)
+        at &= self._last
+        first = at * _WORD
+        gone = 0
+        for bit in bits:
+            if self._counts[first + bit] < _MOST:
+                self._counts[first + bit] -= 1
+                if not self._counts[first + bit]:
+                    gone |= 1 << bit
+        if gone:
+            self._words[at] &= ~gone
+
+    def restore(self, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Start again with these: what the program finds meanwhile it goes on finding."""
+        for node, key in keys:
+            self.add(node, key)
+        for at in range(len(self._words)):
+            if word := self._words[at]:
+                kept = sum(1 << bit for bit in range(_WORD) if self._counts[at * _WORD + bit])
+                if kept != word:
+                    self._words[at] = kept
