@@ -8,8 +8,9 @@
  *
  * A packet meets the tables of its port in turn. For each (table, port) there is a *head*: a linked list of masks
  * ("nodes") in the order of priority and age, and the union of those masks. The first mask under which the packet has
- * a rule decides. The cache remembers, for the packet under the union of masks, which rule (or none) that was, until
- * the head's generation changes.
+ * a rule decides; a Bloom filter of all keys spares it the look under most masks where it has none. The cache of each
+ * CPU remembers, for the packet under the union of masks, which rule (or none) that was, until the head's generation
+ * changes.
  *
  * User space changes these lists while packets walk them. So a node's mask never changes while it can be reached, a
  * list is changed by one 32-bit store, and an index is used again only after an RCU grace period.

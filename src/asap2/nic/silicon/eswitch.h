@@ -164,12 +164,25 @@ struct count {
 	u64 packets, bytes, used, unused;
 };
 
-/* Two lines of a processor's cache; the first alone where the union of masks is not wide. */
+/* A line of a processor's cache, or two where the union of masks is wide. */
 struct cached {
-	u64 generation;
+	u64 generation;	/* 0: empty */
 	u32 rule;	/* 0: no rule matches */
-	u32 second;	/* where it goes when another takes its place */
-	u64 narrow[NARROW], rest[WORDS - NARROW];
+	u32 other;	/* its other bucket's number, exclusive-or this one's */
+	u64 narrow[NARROW];
+};
+
+struct wide_cached {
+	struct cached first;
+	u64 rest[WORDS - NARROW];
+};
+
+struct bucket {
+	struct cached way[2];
+};
+
+struct wide_bucket {
+	struct wide_cached way[2];
 };
 
 struct stats {
@@ -220,9 +233,12 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key,
 	keys SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct stats); } stats SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, struct key); } masked SEC(".maps");
 MMAPPED(ports, struct port, 4096);
 MMAPPED(heads, struct head, 4096);
-MMAPPED(cache, struct cached, 1);	/* mmapable ones alone begin at a page */
+MMAPPED(cache, struct bucket, 1);	/* mmapable ones alone begin at a page */
+MMAPPED(wide_cache, struct wide_bucket, 1);
 MMAPPED(nodes, struct node, 4096);
 MMAPPED(bloom, u64, 1);
 MMAPPED(rules, struct rule, 4096);
@@ -247,10 +263,10 @@ const volatile struct {
 	u32 shards;	/* sets of counters, a power of two; fewer than CPUs: they are shared */
 	u32 shared;
 	u32 cpus;
-	u32 cached;	/* cache entries of one CPU, a power of two */
+	u32 buckets, wide_buckets;	/* of one CPU's cache, powers of two */
 	u32 bloom;	/* words of that filter, a power of two */
 	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 1, 1, 0 };
+} constants = { 4096, 1, 1, 1, 1, 1, 1, 0 };
 
 /* One packet on its way. */
 struct work {

@@ -22,6 +22,8 @@ _COUNT = struct.Struct("=QQQ")
 _COUNT_SIZE = ctypes.sizeof(maps.CountRecord)
 _NOTHING = bytes(_COUNT_SIZE)
 _CACHE_ENTRIES = 65536
+"""At least so many flows are remembered, by all CPUs together."""
+_WAYS = 2
 _COUNTERS_SIZE = 64 << 20
 _SPARE = 16384
 _MASKS = 65536
@@ -138,9 +140,11 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
     # A set of counters for each CPU where that is not too much memory, else CPUs share them with atomic additions.
     affordable = max(1, _COUNTERS_SIZE // (rules * ctypes.sizeof(maps.CountRecord)))
     shards = min(1 << (cpus - 1).bit_length(), _power_of_two(affordable))
-    cached = cache_entries or max(64, _power_of_two(_CACHE_ENTRIES // cpus))
+    # As many entries as rules, each of one line; half as many of two lines, for IPv6 and what is in tunnels.
+    cached = cache_entries or max(64, _power_of_two(max(_CACHE_ENTRIES, max_rules) // cpus))
+    buckets, wide_buckets = max(1, cached // _WAYS), max(1, cached // 2 // _WAYS)
     words = bloom.words_for(max_rules)
-    constants = maps.Constants(rules, shards, cpus > shards, cpus, cached, words, tracing)
+    constants = maps.Constants(rules, shards, cpus > shards, cpus, buckets, wide_buckets, words, tracing)
     loader.load(
         OBJECT,
         directory,
@@ -149,7 +153,8 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "head_of": max(1024, masks // 2),
             "keys": max_rules,
             "bloom": words,
-            "cache": cpus * cached,
+            "cache": cpus * buckets,
+            "wide_cache": cpus * wide_buckets,
             "stats": None,
             "ports": _PORTS,
             "heads": max(1024, masks // 2) + 1024,
@@ -159,6 +164,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "counts": rules * shards,
             "upcalls": None,
             "encaps": min(max_rules, _TUNNELS) + 1024,
+            "masked": None,
             "outer": None,
             "config": None,
             "traces": 1024 if tracing else 1,

@@ -25,17 +25,20 @@ static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 wide, 
 	return h ^ h >> 29;
 }
 
-/* The rule that the packet has under the mask of `node`, number `at`, or 0. */
-static __noinline u32 find(struct work *w, struct node *node, u32 at)
+/* The rule that a packet has under the mask of `node`, number `at`, or 0. */
+__noinline int find(union packed *p, struct node *node, u32 at)
 {
-	struct key key = { .node = at };
+	u32 index, zero = 0, *found;
+	struct key *key = bpf_map_lookup_elem(&masked, &zero);
 	struct rule *r;
-	u32 index, *found;
 
+	if (!p || !node || !key)
+		return 0;
+	key->node = at;
 #pragma unroll
 	for (int i = 0; i < WORDS; i++)
-		key.w[i] = w->p.w[i] & node->mask[i];
-	found = bpf_map_lookup_elem(&keys, &key);
+		key->w[i] = p->w[i] & node->mask[i];
+	found = bpf_map_lookup_elem(&keys, key);
 	if (!found)
 		return 0;
 	/* A hash element that was deleted just now may already hold another key: its rule tells. */
@@ -58,7 +61,7 @@ static long probe(u32 i, struct work *w)
 	bits = 1ULL << (hash & 63) | 1ULL << (hash >> 6 & 63) | 1ULL << (hash >> 12 & 63);
 	word = bpf_map_lookup_elem(&bloom, &place);
 	if (word && (READ_ONCE(*word) & bits) == bits) {
-		w->rule = find(w, node, at);
+		w->rule = find(&w->p, node, at);
 		if (w->rule)
 			return 1;
 	}
@@ -70,39 +73,160 @@ static long probe(u32 i, struct work *w)
 #define NARROW_WORD(i) WORD((i) < 4 ? (i) : 2 * (i) - 3)
 #define REST_WORD(i) WORD((i) < 1 ? 4 : (i) < 2 ? 6 : (i) + 6)
 
-static __always_inline int cache_holds(const struct cached *c, u64 generation, const u64 *w, const u64 *mask, u32 wide)
+/*
+ * The cache of a CPU: buckets of two ways, and an entry has a choice of two buckets. So nearly all places can be in use
+ * before entries are lost. Where the union of masks is not wide, an entry is one line of the processor's cache; others
+ * have a cache of their own.
+ */
+struct cache_key {
+	u64 generation;
+	const u64 *w, *mask;
+	u32 wide, one, other;	/* buckets */
+};
+
+static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 wide)
 {
-	u64 differ = c->generation ^ generation;
+	if (wide) {
+		struct wide_bucket *b = bpf_map_lookup_elem(&wide_cache, &bucket);
+
+		return b ? &b->way[way].first : 0;
+	}
+	struct bucket *b = bpf_map_lookup_elem(&cache, &bucket);
+
+	return b ? &b->way[way] : 0;
+}
+
+static __always_inline int cache_holds(const struct cached *c, const struct cache_key *key, u32 wide)
+{
+	const u64 *w = key->w, *mask = key->mask;
+	u64 differ = c->generation ^ key->generation;
 
 	opaque(mask);	/* mask anew: all the words kept would be stack */
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		differ |= c->narrow[i] ^ NARROW_WORD(i);
 	if (wide) {
+		const u64 *rest = ((const struct wide_cached *)c)->rest;
+
 #pragma unroll
 		for (int i = 0; i < WORDS - NARROW; i++)
-			differ |= c->rest[i] ^ REST_WORD(i);
+			differ |= rest[i] ^ REST_WORD(i);
 	}
 	return differ == 0;
 }
 
-static __always_inline void cache_fill(struct cached *c, const u64 *w, const u64 *mask, u32 wide)
+static __always_inline struct cached *cache_find(const struct cache_key *key, u32 wide)
 {
+	struct cached *c;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		c = way_of(i < 2 ? key->one : key->other, i & 1, wide);
+		if (c && cache_holds(c, key, wide))
+			return c;
+	}
+	return 0;
+}
+
+/*
+ * A place in a bucket for an entry of `generation`: an empty one, or that of the oldest generation, which may be stale;
+ * of two that are as new, either. 0: both are newer; when it `must` be, either.
+ */
+static __always_inline struct cached *cache_place(u32 bucket, u32 wide, u64 generation, int must)
+{
+	struct cached *one = way_of(bucket, 0, wide), *two = way_of(bucket, 1, wide), *older;
+
+	if (!one || !two)
+		return 0;
+	older = one->generation <= two->generation ? one : two;
+	if (older->generation < generation)
+		return older;
+	if (older->generation > generation && !must)
+		return 0;
+	return bpf_get_prandom_u32() & 1 ? one : two;
+}
+
+/* The entry that gives way goes to its other bucket, where it may take another's place. */
+static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 wide)
+{
+	u32 size = wide ? sizeof(struct wide_cached) : sizeof(struct cached);
+	struct cached *c = cache_place(key->one, wide, key->generation, 1), *to;
+	const u64 *w = key->w, *mask = key->mask;
+
+	if (!c)
+		return;
+	if (c->generation && c->other) {
+		to = cache_place(key->one ^ c->other, wide, c->generation, 0);
+		if (to)
+			__builtin_memcpy(to, c, size);
+	}
+	c->generation = key->generation;
+	c->rule = rule;
+	c->other = key->one ^ key->other;
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		c->narrow[i] = NARROW_WORD(i);
 	if (wide) {
+		u64 *rest = ((struct wide_cached *)c)->rest;
+
 #pragma unroll
 		for (int i = 0; i < WORDS - NARROW; i++)
-			c->rest[i] = REST_WORD(i);
+			rest[i] = REST_WORD(i);
 	}
 }
 
-static __always_inline void cache_copy(struct cached *to, const struct cached *from, u32 wide)
+/* The rule under the first mask where the packet has one, from w->node on; 0 when there is none. */
+static __always_inline u32 search(struct work *w, struct stats *s)
 {
-	__builtin_memcpy(to, from, offsetof(struct cached, rest));
-	if (wide)
-		__builtin_memcpy(to->rest, from->rest, sizeof(from->rest));
+	w->rule = 0;
+	w->probes = 0;
+	bpf_loop(MASKS, probe, w, 0);
+	s->probes[w->table >> 31] += w->probes;
+	return w->rule;
+}
+
+static __always_inline void cache_key(struct cache_key *key, union packed *p, struct node *merged, u64 generation)
+{
+	u32 wide = merged->wide, buckets = wide ? constants.wide_buckets : constants.buckets;
+	u32 base = bpf_get_smp_processor_id() * buckets;
+	u64 hash;
+
+	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
+	key->generation = generation << 1 | (wide != 0);
+	hash = masked_hash(p->w, merged->mask, wide, key->generation);
+	key->w = p->w;
+	key->mask = merged->mask;
+	key->wide = wide;
+	key->one = base + (hash & (buckets - 1));
+	key->other = base + (hash >> 32 & (buckets - 1));
+}
+
+/* What is remembered of a packet under the union of masks `merged`: a rule, 0 for none; -1: nothing. */
+__noinline int recall(union packed *p, struct node *merged, u64 generation)
+{
+	struct cache_key key;
+	struct cached *c;
+
+	if (!p || !merged)
+		return -1;
+	cache_key(&key, p, merged, generation);
+	c = key.wide ? cache_find(&key, 1) : cache_find(&key, 0);
+	return c ? c->rule : -1;
+}
+
+/* Remember it. */
+__noinline int remember(union packed *p, struct node *merged, u64 generation, u32 rule)
+{
+	struct cache_key key;
+
+	if (!p || !merged)
+		return 0;
+	cache_key(&key, p, merged, generation);
+	if (key.wide)
+		cache_put(&key, rule, 1);
+	else
+		cache_put(&key, rule, 0);
+	return 0;
 }
 
 /* The rule that decides in (w->table | list, in port), 0 when there is none. */
@@ -110,11 +234,11 @@ static __noinline u32 lookup(struct work *w, u32 list)
 {
 	struct head_id id = { .table = w->table | list, .in_port = w->in->id };
 	struct stats *s = this_stats();
-	u32 ovs = w->table >> 31, at, second, base, wide, *found;
-	struct cached *c0 = 0, *c1 = 0;
+	u32 at, *found;
 	struct head *head;
 	struct node *merged;
-	u64 generation, hash;
+	u64 generation;
+	int rule;
 
 	if (!s)
 		return 0;
@@ -139,52 +263,20 @@ static __noinline u32 lookup(struct work *w, u32 list)
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged)
 		goto none;
-	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
-	wide = merged->wide;
-	generation = generation << 1 | (wide != 0);
-	hash = masked_hash(w->p.w, merged->mask, wide, generation);
-
-	base = bpf_get_smp_processor_id() * constants.cached;
-
-	at = base + (hash & (constants.cached - 1));
-	c0 = bpf_map_lookup_elem(&cache, &at);
-	second = hash >> 32 & (constants.cached - 1);
-	at = base + second;
-	c1 = bpf_map_lookup_elem(&cache, &at);
-	if (!c0 || !c1)
-		goto none;
-	if (cache_holds(c0, generation, w->p.w, merged->mask, wide)) {
-		w->rule = c0->rule;
-		s->cache_hits[ovs]++;
-		goto decided;
+	rule = recall(&w->p, merged, generation);
+	if (rule >= 0) {
+		w->rule = rule;
+		s->cache_hits[w->table >> 31]++;
+	} else {
+		rule = search(w, s);
+		remember(&w->p, merged, generation, rule);
 	}
-	if (cache_holds(c1, generation, w->p.w, merged->mask, wide)) {
-		w->rule = c1->rule;
-		s->cache_hits[ovs]++;
-		goto decided;
-	}
-	w->rule = 0;
-	w->probes = 0;
-	bpf_loop(MASKS, probe, w, 0);
-	s->probes[ovs] += w->probes;
-	/* The newest in the first way, the one it displaces in its second. */
-	if (c0->generation) {
-		at = base + c0->second;
-		c1 = bpf_map_lookup_elem(&cache, &at);
-		if (c1 && c1 != c0)
-			cache_copy(c1, c0, c0->generation & 1);
-	}
-	c0->generation = generation;
-	c0->rule = w->rule;
-	c0->second = second;
-	cache_fill(c0, w->p.w, merged->mask, wide);
-decided:
 	if (!w->rule)
 		goto none;
-	s->hit[ovs]++;
+	s->hit[w->table >> 31]++;
 	return w->rule;
 none:
 	if (!list)
-		s->missed[ovs]++;
+		s->missed[w->table >> 31]++;
 	return 0;
 }

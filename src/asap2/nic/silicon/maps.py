@@ -296,10 +296,13 @@ class Constants(ctypes.Structure):
     shards: int
     shared: int
     cpus: int
-    cached: int
+    buckets: int
+    wide_buckets: int
     bloom: int
     tracing: int
-    _fields_ = [(name, u32) for name in ("rules", "shards", "shared", "cpus", "cached", "bloom", "tracing")]
+    _fields_ = [
+        (name, u32) for name in ("rules", "shards", "shared", "cpus", "buckets", "wide_buckets", "bloom", "tracing")
+    ]
 
 
 def encode_match(match: Match) -> tuple[bytes, bytes]:

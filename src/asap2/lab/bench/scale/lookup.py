@@ -26,6 +26,7 @@ from asap2.lab.child import Child
 from asap2.lab.execute import ip
 from asap2.lab.layout import Layout as Place
 from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from asap2.nic.model import MODELS
 from asap2.nic.rules import Output
 from asap2.nic.silicon import loader
 from asap2.nic.silicon.layout import Layout
@@ -34,6 +35,11 @@ from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
 OBJECT = Path(__file__).with_name("flows.bpf.o")
 _IN, _OUT = 1, 2
 _MAC = table.DST_MAC.hex(":")
+
+
+def room_for(rules: int) -> int:
+    """How many rules the smallest NIC has room for that has room for these."""
+    return min(model.max_rules for model in MODELS.values() if model.max_rules >= rules)
 
 
 def name_of(rules: int, masks: int) -> str:
@@ -105,7 +111,7 @@ class Lookups:
         rules, masks = self._sizes.tables[number]
         name = self._device(number)
         ends = loader.in_netns(self._silicon, lambda: [socket.if_nametoindex(name + far) for far in "ab"])
-        pipeline = Pipeline.open(self._bpf / name, max_rules=max(rules, 1024))
+        pipeline = Pipeline.open(self._bpf / name, max_rules=room_for(rules))
         pipeline.set_port(Port(_IN, ends[0], PortKind.VF, tables=(0,), miss=Miss.DROP))
         pipeline.set_port(Port(_OUT, ends[1], PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP))
         for rule in table.rules(rules, masks, _IN, (Output(_OUT),)):
