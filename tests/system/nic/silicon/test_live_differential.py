@@ -12,7 +12,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from asap2.nic.rules import Encap, Goto, Rule, SetField
+from asap2.nic.rules import Encap, Enter, Goto, Rule, SetField
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Event, Sent
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -82,7 +82,7 @@ def _of_its_own_ports(rule: Rule) -> Rule:
     """*rule*, or one like it after which nothing else depends on a tunnel's source port."""
     if not any(isinstance(action, Encap) for action in rule.actions):
         return rule
-    depends = [isinstance(a, Goto) or (isinstance(a, SetField) and a.field == "l4_src") for a in rule.actions]
+    depends = [isinstance(a, Goto | Enter) or (isinstance(a, SetField) and a.field == "l4_src") for a in rule.actions]
     actions = [action for action, drop in zip(rule.actions, depends, strict=True) if not drop]
     return replace(rule, actions=tuple(actions))
 
