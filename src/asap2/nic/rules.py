@@ -58,6 +58,7 @@ FIELD_BITS: dict[str, int] = {
     "vlan_tci": 16,
     "cvlan_tci": 16,
     "vlan_tpid": 16,
+    "cvlan_tpid": 8,
     "ip_proto": 8,
     "ip_tos": 8,
     "ip_ttl": 8,
@@ -86,7 +87,8 @@ class Match:
     """What a packet must look like. Every field is a :class:`Masked` big-endian integer; ``ANY`` leaves it out.
 
     ``eth_type`` is that of the payload behind at most two VLAN tags. ``vlan_tci`` and ``cvlan_tci`` carry
-    :data:`VLAN_PRESENT`; an untagged packet has 0 there. ``vlan_tpid`` is the outer tag's (0 when untagged).
+    :data:`VLAN_PRESENT`; an untagged packet has 0 there. ``vlan_tpid`` is the outer tag's (0 when untagged),
+    ``cvlan_tpid`` the first octet of the inner tag's: 0x81 or 0x88.
     ``ip_src`` and ``ip_dst`` hold an IPv4 address (or ARP's sender and target protocol address) in the low 32 bits,
     an IPv6 address in all 128. ``ip_proto`` holds ARP's operation for ARP. ``l4_src`` and ``l4_dst`` hold ICMP's
     type and code. The fields of a header that is not there, or is cut short, or of a later fragment, are 0.
@@ -102,6 +104,7 @@ class Match:
     vlan_tci: Masked
     cvlan_tci: Masked
     vlan_tpid: Masked
+    cvlan_tpid: Masked
     ip_proto: Masked
     ip_tos: Masked
     ip_ttl: Masked
@@ -193,10 +196,10 @@ class PopVlan:
 
 @dataclass(frozen=True, slots=True)
 class ModifyVlan:
-    """Rewrite the outer tag's vid and pcp in place (TC vlan action "modify")."""
+    """Rewrite the outer tag in place (TC vlan action "modify"): TPID and vid, and the pcp unless that is None."""
 
     vid: int
-    pcp: int = 0
+    pcp: int | None = None
     tpid: int = 0x8100
 
 

@@ -53,7 +53,7 @@ def _middle(random: Random, port: int, pushes: bool) -> Action:
             return gact(verdict)
         case "push" if pushes:
             return vlan(ta.TCA_VLAN_ACT_PUSH, verdict, **_new_tag(random))
-    return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **{"push_vlan_priority": 1} | _new_tag(random))
+    return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **_new_tag(random))
 
 
 def _new_tag(random: Random) -> dict[str, Any]:

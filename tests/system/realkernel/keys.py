@@ -48,7 +48,10 @@ def _types(random: Random, chosen: Options, fields: dict[str, int], protocol: in
     _tag(random, chosen, "vlan", fields.get("vlan_tci", 0))
     if random.random() < 0.3:
         return 0
-    inner = 0x8100 if "cvlan_tci" in fields else eth_type  # see views.inner_tpids()
+    inner = eth_type
+    if "cvlan_tci" in fields:
+        its = next(tpid for tpid in TPIDS if tpid >> 8 == fields["cvlan_tpid"])
+        inner = its if random.random() < 0.9 else random.choice(TPIDS)
     chosen["key_vlan_eth_type"] = inner
     if inner not in TPIDS:
         return inner

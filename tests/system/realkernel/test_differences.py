@@ -76,9 +76,6 @@ DIFFERENCES = {
     ),
     "raw 802.3": Difference(_MACS + b"\0\x2e\xff\xff" + bytes(44), {"key_eth_type": 0x0001}, True),
     "what is behind three tags": Difference(_MACS + 3 * _TAG + _PLAIN, {"key_eth_type": 0x0800}, True),
-    "the inner tag's TPID": Difference(
-        _MACS + _TAG + _S_TAG + _PLAIN, {"key_eth_type": 0x8100, "key_vlan_eth_type": 0x8100}, False
-    ),
     "the inner tag after a push": Difference(
         _MACS + _TAG + _PLAIN,
         {"key_eth_type": 0x88A8, "key_vlan_eth_type": 0x8100, "key_cvlan_id": 7},

@@ -57,7 +57,7 @@ class View:
 
 def parse(frame: bytes, look: _Look) -> Fields:
     """The fields of *frame* as the kernel has them; *look* is the eSwitch's parser."""
-    inner, later = _inner_tpid(frame), _later_tags(frame)
+    later = _later_tags(frame)
     frame = frame[:20] + frame[20 + 4 * later :]
     fields = look(frame)
     fields = lengths(frame, fields)
@@ -65,23 +65,21 @@ def parse(frame: bytes, look: _Look) -> Fields:
     fields = cut_extensions(frame, fields)
     fields = cut_headers(frame, fields)
     fields = first_fragments(frame, fields, look)
-    return fields | {_INNER_TPID: inner, _LATER_TAGS: later}
+    return fields | {_LATER_TAGS: later}
 
 
-_INNER_TPID, _LATER_TAGS = "nd_target", "ipv6_label"
-"""Fields that flower has no keys for, so that no rule matches them: they stand for what the eSwitch does not see."""
+_LATER_TAGS = "ipv6_label"
+"""A field that flower has no key for, so that no rule matches it: it stands for what the eSwitch does not see."""
 
 
 def tags(match: Match) -> Match:
     """What a key says of tags beyond what the eSwitch matches on.
 
-    A key for two tags names the inner one's TPID; for the eSwitch, any TPID will do. (Every such key here says 0x8100.)
-    And the dissector steps over every tag after the second to find what is in the packet, while a key for two tags
-    names the type right behind them; the eSwitch, as ConnectX, looks no deeper than two tags in any case.
+    The dissector steps over every tag after the second to find what is in the packet, while a key for two tags names
+    the type right behind them; the eSwitch, as ConnectX, looks no deeper than two tags in any case.
     """
     if not match.cvlan_tci.value & VLAN_PRESENT or not match.cvlan_tci.mask & VLAN_PRESENT:
         return match
-    match = match.but(**{_INNER_TPID: Masked(0x8100, 0xFFFF)})
     return match.but(**{_LATER_TAGS: Masked(0, 0xFF)}) if match.eth_type.mask else match
 
 
@@ -136,10 +134,6 @@ def first_fragments(frame: bytes, fields: Fields, look: _Look) -> Fields:
     first = not int.from_bytes(frame[at + 2 : at + 4], "big") & 0xFFF8
     later = look(frame[: at + 2] + b"\0\x08" + frame[at + 4 :])
     return later | {"ip_frag": Frag.IS_FRAGMENT | Frag.FIRST * first}
-
-
-def _inner_tpid(frame: bytes) -> int:
-    return int.from_bytes(frame[16:18], "big") if _tags(frame) == 2 else 0
 
 
 def _later_tags(frame: bytes) -> int:

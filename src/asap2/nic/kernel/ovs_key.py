@@ -251,6 +251,9 @@ def _vlans(out: _Builder, key: Level, mask: Level | None) -> tuple[Level, Level 
         out.put(name, tci, tci_mask)
         if depth == 0:
             out.put("vlan_tpid", _U16.unpack(key.attrs[ETHERTYPE])[0], _U16.unpack(_mask_of(mask, ETHERTYPE, 2))[0])
+        else:
+            tpid = _U16.unpack(key.attrs[ETHERTYPE])[0], _U16.unpack(_mask_of(mask, ETHERTYPE, 2))[0]
+            out.put("cvlan_tpid", tpid[0] >> 8, tpid[1] >> 8)
         key = key.inner or Level({})
         mask = None if mask is None else (mask.inner or Level({}))
     return key, mask

@@ -218,11 +218,13 @@ def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
     if protocol not in (0x8100, 0x88A8):
         raise NetlinkError(errno.EPROTONOSUPPORT)
     priority = options.get("push_vlan_priority", 0) & 7
-    make = PushVlan if parms.v_action == ta.TCA_VLAN_ACT_PUSH else ModifyVlan
+    push = parms.v_action == ta.TCA_VLAN_ACT_PUSH
+    kept_priority = None if "push_vlan_priority" not in options else priority
     back: list[tuple[str, Any]] = [("parms", kept), ("push_vlan_id", vid), ("push_vlan_protocol", protocol)]
-    if make is PushVlan or "push_vlan_priority" in options:
+    if push or kept_priority is not None:
         back.append(("push_vlan_priority", priority))
-    return [make(vid, priority, protocol)], parms.action, tuple(back)
+    step = PushVlan(vid, priority, protocol) if push else ModifyVlan(vid, kept_priority, protocol)
+    return [step], parms.action, tuple(back)
 
 
 def to_rule(

@@ -150,7 +150,7 @@ class _Actions:
                 case PushVlan():
                     self._vlan(step)
                 case ModifyVlan(vid, pcp, _):
-                    self._rewrite_vlan(vid, pcp)
+                    self._rewrite_vlan(vid, pcp or 0)
                 case SetField(name, to):
                     self._rewrite(name, to)
                 case SetTunnel():

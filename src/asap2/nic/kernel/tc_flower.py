@@ -304,6 +304,8 @@ def _vlan(options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]
     fields[f"{tag}_tci"] = Masked(value, mask)
     if tag == "vlan":
         fields["vlan_tpid"] = Masked(tpid, 0xFFFF)
+    else:
+        fields["cvlan_tpid"] = Masked(tpid >> 8, 0xFF)
 
 
 def _ip(

@@ -16,7 +16,22 @@ from asap2.nic.kernel import tc_actions, tc_capability
 from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
-from asap2.nic.rules import Action, Decap, Drop, Enter, Goto, Masked, Match, Output, Pass, Rule, SetTunnel
+from asap2.nic.rules import (
+    Action,
+    Decap,
+    Drop,
+    Enter,
+    Goto,
+    Masked,
+    Match,
+    ModifyVlan,
+    Output,
+    Pass,
+    PopVlan,
+    PushVlan,
+    Rule,
+    SetTunnel,
+)
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -64,6 +79,25 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
 
 def _resume(action: Action) -> int:
     return action.resume if isinstance(action, Output | Goto | Enter) else 0
+
+
+def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+    """*steps* as the NIC does them: a tag that is changed, or taken off and another put on, has its VLAN id rewritten,
+    and keeps its priority (mlx5e_tc_act_vlan_add_rewrite_action)."""
+    done: list[tc_actions.Step] = []
+    popped: int | None = None
+    for step in steps:
+        if isinstance(step, PopVlan):
+            popped = len(done)
+        elif isinstance(step, PushVlan) and popped is not None:
+            del done[popped]
+            done.append(ModifyVlan(step.vid, None, step.tpid))
+            popped = None
+            continue
+        elif isinstance(step, tc_actions.Mirred):
+            popped = None
+        done.append(replace(step, pcp=None) if isinstance(step, ModifyVlan) else step)
+    return tuple(done)
 
 
 class Offloader:
@@ -213,6 +247,7 @@ class Offloader:
         """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
         done: list[tc_actions.Step] = []
         tunnel: SetTunnel | None = None
+        steps = rewritten_tags(steps)
         for index, step in enumerate(steps):
             if isinstance(step, SetTunnel):
                 tunnel = step

@@ -143,7 +143,7 @@ def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
             case PopVlan():
                 cells.append((OP_POP_VLAN, 0))
             case ModifyVlan(vid, pcp, tpid):
-                cells.append((OP_MODIFY_VLAN, tpid << 16 | pcp << 13 | vid))
+                cells.append((OP_MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid))
             case Drop():
                 cells.append((OP_DROP, 0))
             case Goto(table, resume):
@@ -180,7 +180,7 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
 
 
 def _decode_simple(op: int, arg: int) -> Action:
-    tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16)
+    tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16 & 0xFFFF)
     match op:
         case 1:
             return Output(arg & 0xFFFF_FFFF, arg >> 32)
@@ -189,7 +189,7 @@ def _decode_simple(op: int, arg: int) -> Action:
         case 3:
             return PopVlan()
         case 4:
-            return ModifyVlan(*tag)
+            return ModifyVlan(tag[0], None if arg >> 32 else tag[1], tag[2])
         case 6:
             return Goto(arg & 0xFFFF_FFFF, arg >> 32)
         case 7:
@@ -258,7 +258,7 @@ def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
                 if reason:
                     return reason
             case PushVlan(vid, pcp, tpid) | ModifyVlan(vid, pcp, tpid):
-                if not (0 <= vid < 4096 and 0 <= pcp < 8):
+                if not (0 <= vid < 4096 and 0 <= (pcp or 0) < 8):
                     return f"VLAN id {vid} with priority {pcp} is out of range"
                 if tpid not in (0x8100, 0x88A8):
                     return f"VLAN ethertype {tpid:#06x} is not supported"

@@ -143,13 +143,16 @@ static __always_inline int pass(struct work *w)
 
 enum transformed { UNCHANGED = 0, CHANGED = 1, RELEASED = 2 };
 
-/* The outer tag becomes `tpid`, `tci`, but keeps its DEI bit, as with TC's "vlan modify". */
-static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
+/*
+ * The outer tag becomes `tpid`, `tci`, but keeps its DEI bit, and, where the upper half of `arg` says so, its priority:
+ * as with TC's "vlan modify".
+ */
+static __always_inline int modify_vlan(struct __sk_buff *skb, u64 arg)
 {
-	u16 tpid = bpf_htons(arg >> 16), dei;
+	u16 tpid = bpf_htons((u32)arg >> 16), keep = arg >> 32 ? 0xf000 : 0x1000, kept;
 
 	if (skb->vlan_present) {
-		dei = skb->vlan_tci & 0x1000;
+		kept = skb->vlan_tci & keep;
 	} else {
 		u16 tci;
 
@@ -157,11 +160,11 @@ static __always_inline int modify_vlan(struct __sk_buff *skb, u32 arg)
 			return 0;
 		if (bpf_skb_load_bytes(skb, 14, &tci, 2))
 			return -1;
-		dei = bpf_ntohs(tci) & 0x1000;
+		kept = bpf_ntohs(tci) & keep;
 	}
 	if (bpf_skb_vlan_pop(skb))
 		return -1;
-	return bpf_skb_vlan_push(skb, tpid, (arg & 0xefff) | dei);
+	return bpf_skb_vlan_push(skb, tpid, (arg & 0xefff) | kept);
 }
 
 /*

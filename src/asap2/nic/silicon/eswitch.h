@@ -71,7 +71,10 @@ struct fields {
 	u16 vlan_tpid;
 	u16 vlan_tci, cvlan_tci;
 	u8 ip_proto, ip_tos, ip_ttl, ip_frag;
-	u32 ipv6_label;
+	union {
+		u32 ipv6_label;	/* 20 bits */
+		u8 cvlan_tpid;	/* the first octet */
+	};
 	u16 l4_src, l4_dst;
 	u8 ip_src[16];
 	u8 ip_dst[16];

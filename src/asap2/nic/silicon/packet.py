@@ -55,6 +55,8 @@ def parse(frame: bytes, window: int = L3_WINDOW) -> Fields:
             fields[name] = _word(frame, at + 2) & 0xEFFF | VLAN_PRESENT
             if name == "vlan_tci":
                 fields["vlan_tpid"] = _word(frame, at)
+            else:
+                fields["cvlan_tpid"] = frame[at]
             at += 4
         else:
             break
@@ -181,12 +183,13 @@ def pop_vlan(frame: bytes) -> bytes:
     return frame
 
 
-def modify_vlan(frame: bytes, tpid: int, tci: int) -> bytes:
-    """*frame* with its outer tag's TPID, priority and id replaced and its DEI bit kept; as it is when it has no tag.
+def modify_vlan(frame: bytes, tpid: int, vid: int, pcp: int | None) -> bytes:
+    """*frame* with its outer tag's TPID and id replaced, its priority too unless that is None, and its DEI bit kept; as
+    it is when it has no tag.
 
-    As TC's action "vlan modify", with a priority. Raises :class:`CutTagError` where :func:`pop_vlan` does.
+    As TC's action "vlan modify". Raises :class:`CutTagError` where :func:`pop_vlan` does.
     """
     if not tagged(frame):
         return frame
-    dei = _word(frame, 14) & 0x1000
-    return push_vlan(pop_vlan(frame), tpid, tci & 0xEFFF | dei)
+    kept = _word(frame, 14) & (0xF000 if pcp is None else 0x1000)
+    return push_vlan(pop_vlan(frame), tpid, (pcp or 0) << 13 | vid & 0xFFF | kept)

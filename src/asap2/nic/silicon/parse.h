@@ -86,6 +86,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 
 		if (tags) {
 			f->cvlan_tci = tci;
+			f->cvlan_tpid = *(u8 *)&proto;
 		} else {
 			f->vlan_tci = tci;
 			f->vlan_tpid = proto;
@@ -98,6 +99,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 			if (eth + 22 > end)
 				return 1;
 			f->cvlan_tci = (*(u16 *)(eth + 18) & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
+			f->cvlan_tpid = *(u8 *)&proto;
 			proto = *(u16 *)(eth + 20);
 			l3 = 22;
 		}
@@ -141,7 +143,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		u32 next = h[6];
 
 		f->ip_tos = flow >> 20;
-		f->ipv6_label = bpf_htonl(flow & 0xfffff);
+		f->ipv6_label |= bpf_htonl(flow & 0xfffff);
 		f->ip_ttl = h[7];
 		__builtin_memcpy(f->ip_src, h + 8, 16);
 		__builtin_memcpy(f->ip_dst, h + 24, 16);

@@ -239,7 +239,7 @@ class ReferenceSwitch:
             case PopVlan():
                 return packet.pop_vlan(frame)
             case ModifyVlan(vid, pcp, tpid):
-                return packet.modify_vlan(frame, tpid, pcp << 13 | vid)
+                return packet.modify_vlan(frame, tpid, vid, pcp)
 
     def _run(self, what: _Packet, port: Port, resume: int) -> Iterator[Event]:
         if not port.enabled:

@@ -291,7 +291,8 @@ class Author:
             case "pop":
                 return PopVlan()
             case "modify":
-                return ModifyVlan(*_tag(random))
+                vid, pcp, tpid = _tag(random)
+                return ModifyVlan(vid, random.choice((pcp, None)), tpid)
             case "upcall":
                 return Upcall(random.getrandbits(64))
             case "set":

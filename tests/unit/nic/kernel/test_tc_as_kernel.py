@@ -14,7 +14,8 @@ from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_flower import NEVER, FlowerKey, parse
-from asap2.nic.rules import VLAN_PRESENT, Counters, Drop, Masked, Output, Pass, PopVlan
+from asap2.nic.kernel.tc_offload import rewritten_tags
+from asap2.nic.rules import VLAN_PRESENT, Counters, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
 
 ETH_P_ALL = 3
 
@@ -121,3 +122,25 @@ def test_vlan_ids_end_before_4095_and_a_push_has_a_priority() -> None:
     _, (pushed, modified) = parsed(push(7, ta.TCA_VLAN_ACT_PUSH), push(7, ta.TCA_VLAN_ACT_MODIFY))
     assert dict(pushed.options)["push_vlan_priority"] == 0
     assert "push_vlan_priority" not in dict(modified.options)
+
+
+def test_a_modified_tag_keeps_its_priority_unless_told_another() -> None:
+    def modify(**more: Any) -> Any:
+        parms = ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_MODIFY)
+        return parsed({"kind": "vlan", "options": {"parms": parms, "push_vlan_id": 7, **more}})[0][0]
+
+    assert modify() == ModifyVlan(7, None)
+    assert modify(push_vlan_priority=0) == ModifyVlan(7, 0)
+
+
+def test_hardware_rewrites_a_vlan_id_and_keeps_the_priority() -> None:
+    sent = tc_actions.Mirred(9, False, True)
+    copy = tc_actions.Mirred(8, False, False)
+    assert rewritten_tags((ModifyVlan(7, 3), sent)) == (ModifyVlan(7, None), sent)
+    assert rewritten_tags((PopVlan(), PushVlan(7), sent)) == (ModifyVlan(7, None), sent)
+    assert rewritten_tags((PopVlan(), copy, PushVlan(7), sent)) == (PopVlan(), copy, PushVlan(7), sent)
+
+
+def test_the_inner_tags_type_is_matched() -> None:
+    match = key(0x88A8, key_eth_type=0x88A8, key_vlan_eth_type=0x8100).match
+    assert match.cvlan_tpid == Masked(0x81, 0xFF)

@@ -40,6 +40,7 @@ ACTIONS: list[Action] = [
     PushVlan(57, 3, 0x88A8),
     PopVlan(),
     ModifyVlan(4095, 7),
+    ModifyVlan(4095, None, 0x88A8),
     Drop(),
     Goto(0x80000005),
     Upcall(2**64 - 1),

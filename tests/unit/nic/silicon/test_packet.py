@@ -41,6 +41,7 @@ def test_two_tags_are_read_and_the_third_is_the_type() -> None:
         "vlan_tpid": 0x88A8,
         "vlan_tci": 0x2039 | VLAN_PRESENT,
         "cvlan_tci": 0xE001 | VLAN_PRESENT,
+        "cvlan_tpid": 0x81,
         "eth_type": 0x8100,
     }
 
@@ -129,9 +130,14 @@ def test_tags_come_and_go_at_the_outside() -> None:
 
 def test_modify_keeps_the_dei_bit_and_leaves_an_untagged_frame_alone() -> None:
     plain = ADDRESSES + b"\x88\xb5" + bytes(46)
-    assert modify_vlan(push_vlan(plain, 0x8100, 0x1005), 0x88A8, 0xF009) == push_vlan(plain, 0x88A8, 0xF009)
-    assert modify_vlan(push_vlan(plain, 0x8100, 5), 0x88A8, 0xF009) == push_vlan(plain, 0x88A8, 0xE009)
-    assert modify_vlan(plain, 0x8100, 9) == plain
+    assert modify_vlan(push_vlan(plain, 0x8100, 0x1005), 0x88A8, 9, 7) == push_vlan(plain, 0x88A8, 0xF009)
+    assert modify_vlan(push_vlan(plain, 0x8100, 5), 0x88A8, 9, 7) == push_vlan(plain, 0x88A8, 0xE009)
+    assert modify_vlan(plain, 0x8100, 9, 7) == plain
+
+
+def test_modify_without_a_priority_keeps_the_packets() -> None:
+    plain = ADDRESSES + b"\x88\xb5" + bytes(46)
+    assert modify_vlan(push_vlan(plain, 0x8100, 0xB005), 0x8100, 9, None) == push_vlan(plain, 0x8100, 0xB009)
 
 
 def test_a_tag_that_is_cut_short_cannot_be_popped_nor_become_the_outer_one() -> None:
