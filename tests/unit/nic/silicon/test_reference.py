@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
     Counters,
+    Decap,
     Drop,
+    Encap,
+    Enter,
     Goto,
     Masked,
     Match,
@@ -18,6 +23,8 @@ from asap2.nic.rules import (
     PopVlan,
     PushVlan,
     Rule,
+    SetField,
+    SetTunnel,
     Truncate,
     Upcall,
 )
@@ -25,9 +32,20 @@ from asap2.nic.silicon.events import Dropped, DropReason, LookupStats, Matched, 
 from asap2.nic.silicon.packet import parse, push_vlan
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import LOOKUPS, ReferenceSwitch
+from asap2.nic.silicon.resumes import DELIVER
+from asap2.nic.silicon.tunnel import encapsulate
 
 A, B, GONE = 1, 2, 3
 TO_1, TO_2 = (bytes.fromhex(f"02000000000{n}02000000000988b5") + bytes(46) for n in (1, 2))
+VXLAN = Encap(
+    "vxlan",
+    77,
+    bytes([172, 16, 0, 1]),
+    bytes([172, 16, 0, 2]),
+    eth_src=bytes.fromhex("0200000000aa"),
+    eth_dst=bytes.fromhex("0200000000bb"),
+)
+KERNELS = SetTunnel(77, bytes([172, 16, 0, 1]), bytes([172, 16, 0, 2]))
 DST_2 = Match(eth_dst=Masked(0x020000000002, 2**48 - 1))
 ODD = Match(eth_dst=Masked(1, 1))
 
@@ -180,3 +198,109 @@ def test_replaced_actions_count_on() -> None:
     switch.replace(handle, (Drop(),))
     switch.process(TO_1, A)
     assert switch.remove(handle) == Counters(2, 120)
+
+
+def in_tunnel(number: int) -> Match:
+    """Packets of a network."""
+    return Match(tun_id=Masked(number, 0xFFFFFF))
+
+
+def wire(*rules: Rule) -> ReferenceSwitch:
+    """A switch whose port A is the wire."""
+    switch = made()
+    switch.set_port(Port(A, 101, PortKind.UPLINK, miss=Miss.REDIRECT, miss_port=B))
+    for one in rules:
+        switch.add(one)
+    return switch
+
+
+def test_a_packet_in_a_tunnel_meets_the_rules_for_tunnels_first_then_the_others() -> None:
+    switch = wire(rule(Output(A), match=in_tunnel(77)), rule(Output(B), priority=0))
+    assert switch.process(encapsulate(TO_1, VXLAN, 0), A)[0] == Matched(1, 0)
+    assert switch.process(encapsulate(TO_1, replace(VXLAN, tun_id=78), 0), A)[0] == Matched(2, 0)
+    assert switch.lookups(ovs=False) == LookupStats(hit=2)
+
+
+def test_rules_for_tunnels_see_what_is_inside_and_others_what_is_outside() -> None:
+    inner, outside = (Match(eth_dst=Masked(int.from_bytes(mac, "big"), 2**48 - 1)) for mac in (TO_1[:6], VXLAN.eth_dst))
+    switch = wire(rule(Output(A), match=inner.but(tun_id=Masked(1, 1))), rule(Output(B), match=outside))
+    assert switch.process(encapsulate(TO_1, VXLAN, 0), A)[0] == Matched(1, 0)
+    assert switch.process(encapsulate(TO_2, VXLAN, 0), A)[0] == Matched(2, 0)
+
+
+def test_only_the_wire_is_looked_into_for_tunnels() -> None:
+    switch = made()
+    switch.add(rule(Output(A), match=in_tunnel(77)))
+    assert switch.process(encapsulate(TO_1, VXLAN, 0), A) == [Sent(B, encapsulate(TO_1, VXLAN, 0))]
+
+
+def test_each_copy_can_have_its_own_tunnel_and_tag() -> None:
+    switch = made()
+    other = replace(VXLAN, tun_id=78)
+    switch.add(rule(VXLAN, Output(B), Decap(), other, PushVlan(5), Output(A), PopVlan(), Decap(), Output(B)))
+    assert switch.process(TO_1, A, flow_hash=9)[1:] == [
+        Sent(B, encapsulate(TO_1, VXLAN, 9)),
+        Sent(A, push_vlan(encapsulate(TO_1, other, 9), 0x8100, 5)),
+        Sent(B, TO_1),
+    ]
+
+
+def test_what_came_out_of_a_tunnel_can_be_in_another() -> None:
+    twice = encapsulate(encapsulate(TO_1, replace(VXLAN, tun_id=78), 0), VXLAN, 0)
+    switch = wire(rule(Decap(), Goto(0), match=in_tunnel(77)), rule(Decap(), Output(B), match=in_tunnel(78)))
+    assert switch.process(twice, A) == [Matched(1, 0), Matched(2, 0), Sent(B, TO_1)]
+
+
+def test_a_tunnel_device_tells_the_tunnel_and_the_next_one_is_told() -> None:
+    switch = made()
+    switch.set_port(Port(A, 101, PortKind.NODE, miss=Miss.UPCALL, metadata=True))
+    switch.add(rule(KERNELS, Output(B), match=in_tunnel(77)))
+    came_in = replace(KERNELS, src=bytes([172, 16, 0, 9]))
+    assert switch.process(TO_1, A, came_in=came_in)[1:] == [Sent(B, TO_1, replace(KERNELS, tp_dst=0))]
+    told = switch.process(TO_1, A, came_in=replace(came_in, tun_id=78))[0]
+    assert isinstance(told, Upcalled)
+    assert (told.fields["tun_id"], told.fields["tun_src"]) == (78, 0xAC100009)
+    assert switch.process(TO_1, A) == [Upcalled(UpcallKind.MISS, A, 0, 0, 0, TO_1, parse(TO_1))]
+
+
+def test_after_decap_nothing_is_known_of_the_kernels_tunnel() -> None:
+    switch = made()
+    switch.set_port(Port(A, 101, PortKind.NODE, miss=Miss.DROP, metadata=True))
+    switch.add(rule(Decap(), Goto(0), match=in_tunnel(77)))
+    assert switch.process(TO_1, A, came_in=KERNELS) == [Matched(1, 0), Dropped(DropReason.MISS)]
+
+
+def test_a_field_is_rewritten() -> None:
+    switch = made()
+    switch.add(rule(SetField("eth_src", Masked(0xFF, 0xFF)), Output(B)))
+    assert switch.process(TO_1, A)[1:] == [Sent(B, TO_1[:11] + b"\xff" + TO_1[12:])]
+
+
+def test_the_node_is_told_where_the_nic_gave_up() -> None:
+    switch = made()
+    switch.add(rule(Output(B, 9), Goto(5, 7)))
+    assert switch.process(TO_1, A)[1:] == [Sent(B, TO_1, resume=9), Sent(B, TO_1, resume=7)]
+
+
+def test_the_node_goes_on_there() -> None:
+    switch = made()
+    switch.set_port(Port(B, 102, PortKind.NODE, tables=(0,), miss=Miss.PASS, resumes=True))
+    for number, place in enumerate(((5, 0), (5, A), (DELIVER, A)), 1):
+        switch.set_resume(number, *place)
+    switch.add(Rule(5, B, 1, actions=(Output(A),)))
+    switch.add(rule(Drop(), table=5))
+    assert switch.process(TO_1, B) == [Passed(TO_1)]
+    assert switch.process(TO_1, B, resume=1) == [Matched(1, 5), Sent(A, TO_1)]
+    assert switch.process(TO_1, B, resume=2) == [Matched(2, 5), Dropped(DropReason.RULE)]
+    assert switch.process(TO_1, B, resume=3) == [Sent(A, TO_1)]
+    assert switch.process(TO_1, B, resume=4) == [Passed(TO_1)]
+
+
+def test_a_packet_enters_by_another_port() -> None:
+    switch = made()
+    switch.set_port(Port(GONE, 103, PortKind.INTERNAL, tables=(3,), miss=Miss.DROP))
+    switch.add(rule(PushVlan(5), Enter(GONE)))
+    switch.add(Rule(3, GONE, 1, actions=(Output(B),)))
+    assert switch.process(TO_1, A)[1:] == [Matched(2, 3), Sent(B, push_vlan(TO_1, 0x8100, 5))]
+    switch.set_port(Port(GONE, 103, PortKind.INTERNAL, tables=()))
+    assert switch.process(TO_1, A)[1:] == [Dropped(DropReason.OUT_PORT)]
