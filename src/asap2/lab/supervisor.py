@@ -3,7 +3,8 @@
 
 It runs in the network namespace of the node whose directory is DIRECTORY. It starts COMMAND, waits until COMMAND has
 made the file ``ready``, lays its FUSE tree over the node's /sys, and writes ``ready`` to the file descriptor NOTIFY.
-When the daemon dies, it is started anew. SIGTERM ends both.
+When the daemon dies, it is started anew. SIGTERM ends both. The socket that programs ask is the supervisor's: who asks
+while there is no daemon waits for the next.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import FrameType
 
 from asap2.lab.filesystem import show_faces
 from asap2.lab.syscalls import detach
+from asap2.netlink import listener
 
 START_SECONDS = 30.0
 """How long a daemon may take to serve."""
@@ -38,6 +40,9 @@ class Supervisor:
         self.notify: int | None = notify
         self.command = command
         self.daemon: subprocess.Popen[bytes] | None = None
+        path = listener.path_in(directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.listener = listener.listen(path)
 
     def run(self) -> int:
         """Keep the daemon running until told to stop or it cannot be kept; the exit status."""
@@ -46,7 +51,11 @@ class Supervisor:
         while short_lives < SHORT_LIVES:
             began = time.monotonic()
             self._clear()
-            self.daemon = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, cwd="/")
+            descriptor = self.listener.fileno()
+            environment = os.environ | {listener.VARIABLE: str(descriptor)}
+            self.daemon = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, cwd="/", env=environment, pass_fds=[descriptor]
+            )
             (self.directory / "daemon.pid").write_text(f"{self.daemon.pid}\n")
             if self._became_ready(self.daemon):
                 show_faces(self.directory / "ns", self.directory / "sys", self.directory / "realsys")

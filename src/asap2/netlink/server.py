@@ -28,6 +28,7 @@ from pathlib import Path
 from asap2.netlink import sidechannel
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.dispatch import Dispatcher
+from asap2.netlink.listener import listen
 from asap2.netlink.namespaces import Namespace, cookie_of, holds_socket, namespace_fd_of, own_namespace_fd
 from asap2.netlink.request import (
     EMULATED_FAMILIES,
@@ -113,6 +114,7 @@ class Server:
         self._members: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
         self._greeting = b""
         self._listener: socket.socket | None = None
+        self._lent = False
         self._selector: selectors.BaseSelector | None = None
         self._peers: set[_Peer] = set()
         self._buffer = bytearray(_LARGEST_ASK)
@@ -159,11 +161,13 @@ class Server:
         """
         self._ethtool, self._ethtool_commands = handler, frozenset(commands)
 
-    def attach(self, selector: selectors.BaseSelector) -> None:
+    def attach(self, selector: selectors.BaseSelector, listener: socket.socket | None = None) -> None:
         """Listen, and register with *selector*: call ``key.data(mask)`` for each key that it reports as ready.
 
-        A socket that is left from an earlier server is replaced.
+        *listener* is a socket that listens at the path already, and will when this server is gone
+        (:mod:`asap2.netlink.listener`). Without one, a socket that is left from an earlier server is replaced.
         """
+        self._lent = listener is not None
         self._greeting = sidechannel.greeting(
             time.monotonic_ns() ^ os.getpid() << 48 & (1 << 64) - 1,
             self.netns.cookie,
@@ -171,20 +175,19 @@ class Server:
             (family.id for family in self._dispatcher.families.values() if family.real),
             self._ethtool_commands,
         )
-        self.path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        listener.bind(str(self.path))
-        self.path.chmod(0o666)
-        listener.listen(4096)
+        listener = listener or listen(self.path)
+        listener.setblocking(False)
         selector.register(listener, _READ, self._accept)
         self._listener, self._selector = listener, selector
 
     def close(self) -> None:
-        """Close everything and remove the socket: clients go to the kernel from here on."""
+        """Close everything and remove the socket: clients go to the kernel from here on; but those of a listener that
+        was lent wait for the next server."""
         if self._listener is not None and self._selector is not None:
             self._selector.unregister(self._listener)
             self._listener.close()
-            self.path.unlink(missing_ok=True)
+            if not self._lent:
+                self.path.unlink(missing_ok=True)
             self._listener = None
         for peer in list(self._peers):
             self._drop(peer)

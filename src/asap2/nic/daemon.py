@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from asap2.netlink import listener
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic.device import Driver, Nic, Pf
@@ -72,7 +73,7 @@ class Daemon:
             lambda ifindex: tunnels.port_of(ifindex) is not None,
             self._represents,
         )
-        sock = self.run_dir / "sock" / "netlink.sock"
+        sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
         self.netdevs.namespace = self.server.namespace
@@ -156,7 +157,7 @@ class Daemon:
             self._restore()
             self.driver.probe_all()
             self.sysfs.start()
-            self.server.attach(self.selector)
+            self.server.attach(self.selector, listener.lent())
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
             self.selector.register(self.routes.monitor, selectors.EVENT_READ, self._routes_changed)

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from asap2.lab.syscalls import MS_BIND, mount
+from asap2.netlink.listener import path_in
 
 run_dir = Path(json.loads(Path(sys.argv[1]).read_text())["run_dir"])
 mount(run_dir / "realsys", run_dir / "sys", flags=MS_BIND)
+path_in(run_dir).unlink(missing_ok=True)  # who asks is to ask the kernel, not to wait
 (run_dir / "ready").touch()
 signal.pause()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from importlib import resources
 
 import pytest
@@ -108,6 +109,16 @@ def test_packets_pass_while_the_daemon_is_dead_and_the_next_one_serves_on(real: 
             return False
 
     wait_for(serves)
+
+
+def test_who_asks_while_the_daemon_is_dead_waits_for_the_next(real: Lab) -> None:
+    real.up(shipped("one-node.toml"))
+    sh(real, "hv1", "tc qdisc add dev eth0 ingress")
+    for _ in range(3):
+        os.kill(daemon(real, "hv1"), signal.SIGKILL)
+        assert "mode switchdev" in sh(real, "hv1", "devlink dev eswitch show pci/0000:03:00.0")
+        assert "qdisc ingress ffff:" in sh(real, "hv1", "tc qdisc show dev eth0")
+        time.sleep(2)  # a daemon that lives shorter, time and again, is given up
 
 
 def test_a_lab_under_load_goes_down_and_leaves_nothing(real: Lab) -> None:
