@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import PF, Hosts
+from tests.system.offload.conftest import until
 
 PEER = "10.57.0.2"
 MEGAFLOWS = "ovs-appctl revalidator/purge"
@@ -61,13 +62,8 @@ def test_the_first_packets_are_seen_by_the_host(idle: Hosts) -> None:
     assert 1 <= results["icmp"]["by_host"] <= 4
 
 
-@pytest.mark.parametrize("name", ["0000:03:00.3", "03:00.3", "eth1"])
-def test_a_vf_has_several_names(guests: Hosts, name: str) -> None:
-    assert verified(guests, name, PEER, "--protocol", "icmp", "--count", "40")[0] == 0
-
-
 def test_ipv6_and_a_namespace_that_is_named(guests: Hosts) -> None:
-    status, results = verified(guests, "eth1", "fd00:57::2", "--netns", "vm1", "--protocol", "icmp,udp")
+    status, results = verified(guests, "0000:03:00.3", "fd00:57::2", "--netns", "vm1", "--protocol", "icmp,udp")
     assert status == 0
     assert results["icmp"]["total"] == 1000
 
@@ -90,7 +86,7 @@ def test_two_guests_of_one_host(guests: Hosts) -> None:
     try:
         setting = f"ip addr add 10.57.0.3/24 dev {PF}v0 && ip link set {PF}v0 up"
         guests.ok("hv1", f"ip netns exec vm3 bash -c '{setting}'")
-        status, results = verified(guests, "eth1", "eth0")
+        status, results = verified(guests, "eth1", "eth0", "--count", "200")
         assert status == 0
         assert [one["how"] for one in results.values()] == ["echo", "echo", "echo"]
     finally:
@@ -101,11 +97,11 @@ def test_a_vlan_is_seen_on_the_way(idle: Hosts) -> None:
     for node in ("hv1", "hv2"):
         idle.ok(node, "ovs-vsctl set port eth1 tag=57")
     try:
-        status, results = verified(idle, "eth1", PEER, "--through", "vlan")
-        assert status == 0
+        status, results = verified(idle, "eth1", PEER, "--through", "vlan", "--protocol", "icmp,udp")
+        assert status == 0, json.dumps(results)
         for one in results.values():
             assert [flow["through"] for flow in one["flows"]] == [["vlan 57"], ["vlan 57"]]
-        assert idle.host("hv1", "verify", "eth1", PEER, "--through", "tunnel").returncode == 1
+        assert idle.host("hv1", "verify", "eth1", PEER, "--through", "tunnel", "--protocol", "icmp").returncode == 1
     finally:
         for node in ("hv1", "hv2"):
             idle.ok(node, "ovs-vsctl clear port eth1 tag")
@@ -120,8 +116,8 @@ def test_what_is_not_offloaded_is_told_with_its_reason(idle: Hosts) -> None:
     finally:
         idle.ok("hv1", "ovs-ofctl --strict del-flows br-int 'priority=9,in_port=eth1,ip' --names")
     assert done.returncode == 1
-    assert "not offloaded: 101 of 200 packets reached the host (action.truncate: trunc(1500))" in done.stdout, (
-        done.stdout
+    assert re.search(
+        r"not offloaded: \d+ of 200 packets reached the host \(.*action.truncate: trunc\(1500\)", done.stdout
     )
     assert "`asap2 host explain eth1` says what to do" in done.stdout
 
@@ -193,8 +189,10 @@ def test_a_tunnel_is_seen_on_the_way(guests: Hosts) -> None:
             f"ethtool -K {PF} hw-tc-offload on; {MEGAFLOWS}",
         )
     guests.ping("hv1", "172.16.0.2", 1)
+    # until the NIC knows the neighbour it lets the host encapsulate, which verify does not call offloaded
+    until(lambda: verified(guests, "eth1", PEER, "--protocol", "icmp", "--count", "100")[0] == 0)
     status, results = verified(guests, "eth1", PEER, "--through", "tunnel")
-    assert status == 0, results
+    assert status == 0
     for one in results.values():
         ways = {flow["way"]: flow["through"] for flow in one["flows"]}
         assert ways == {

@@ -105,7 +105,8 @@ def seen(offloaded: bool, packets: int = 500, reason: str | None = None) -> Flow
     [
         (1000, 1, (seen(True),), True, "offloaded: 1 of 1000 packets reached the host"),
         (1000, 10, (seen(True),), True, "offloaded: 10 of 1000"),
-        (1000, 11, (seen(True),), False, "they came to be only meanwhile"),
+        (1000, 11, (seen(True),), False, "came to be only meanwhile"),
+        (1000, 500, (seen(True), seen(True)), False, "while a tunnel's neighbour is not known"),
         (100_000, 900, (seen(True),), True, "offloaded: 900 of 100000"),
         (1000, 998, (seen(False, reason="action.ct"),), False, "998 of 1000 packets reached the host (action.ct: x)"),
         (1000, 998, (), False, "no flow carried them"),

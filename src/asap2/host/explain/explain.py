@@ -212,7 +212,7 @@ class _Explainer:
         without = self._no_tunnels(flow)
         if code == "nic.refused" and without:
             yield Refusal("nic.tunnel", without), (Evidence("host", without), *([_seen(tried)] if tried else ()))
-        if code in (None, "nic.other-switch", "nic.refused"):
+        if code in (None, "nic.other-switch", "nic.to-host", "nic.refused"):
             for reason, seen in self._other_switch(flow):
                 yield reason, (*seen, *([_seen(tried)] if tried and refused else ()))
         if tried and code:

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PAUSE = 0.4
-"""Seconds between the first packets and the others."""
+PAUSE = 0.7
+"""Seconds between the first packets and the others: a bridge that has just learned where the peer is takes its floods
+back when the switch looks next, twice a second (max-revalidator)."""
 PATIENCE = 1.0
 """Seconds to wait for an answer."""
 WINDOW = 16
