@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python hostile.py DEVICE OWN-MAC COUNT SEED``: what a hostile guest sends. Prints how many frames went out.
+
+Run by itself in a guest; it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import struct
+import sys
+from collections import Counter
+
+VICTIM = bytes.fromhex("020000000101")
+SPOOFED = (*(bytes.fromhex(f"0200000002{n:02x}") for n in range(16)), VICTIM, b"\xff" * 6, bytes(6))
+
+
+def ipv4(proto: int, payload: bytes, *, ihl: int = 5, total: int | None = None, fragment: int = 0) -> bytes:
+    """A header that need not say the truth, and *payload*."""
+    length = 20 + len(payload) if total is None else total
+    header = struct.pack(">BBHHHBBH", 0x40 | ihl, 0, length & 0xFFFF, 7, fragment, 64, proto, 0)
+    return header + b"\x0a\x3a\0\1\x0a\x3a\0\2" + payload
+
+
+def udp(port: int, payload: bytes) -> bytes:
+    """A datagram without a checksum."""
+    return struct.pack(">HHHH", 12345, port, 8 + len(payload) & 0xFFFF, 0) + payload
+
+
+def vxlan(payload: bytes) -> bytes:
+    """*payload* in VXLAN, in UDP, in IPv4."""
+    return ipv4(17, udp(4789, struct.pack(">II", 0x0800_0000, 77 << 8) + payload))
+
+
+def body(kind: str, rng: random.Random) -> bytes:
+    """Ethertype and what follows."""
+    noise = rng.randbytes(rng.randrange(80))
+    if kind == "noise":
+        return rng.randbytes(2) + noise
+    if kind == "cut":
+        whole = b"\x08\0" + ipv4(6, struct.pack(">HHIIHHHH", 1, 2, 3, 4, 0x5010, 9, 0, 0))
+        return whole[: rng.randrange(2, len(whole))]
+    if kind == "header lies":
+        return b"\x08\0" + ipv4(rng.choice((1, 6, 17, 132)), noise, ihl=rng.randrange(16), total=rng.randrange(65536))
+    if kind == "fragments":
+        return b"\x08\0" + ipv4(17, noise, fragment=rng.choice((0x2000, 0x2001, 1, 0x1FFF, 0x3FFF)))
+    if kind == "extensions":
+        kinds = (0, 43, 44, 60)
+        chain = (bytes((rng.choice(kinds), rng.randrange(3))) + bytes(6) for _ in range(rng.randrange(12)))
+        headers = bytes(32) + b"".join(chain)
+        return b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(headers) - 32, rng.choice(kinds), 1) + headers
+    if kind == "tags":
+        # What ends inside its first tag the kernel drops before anything of ours sees it (skb_vlan_untag).
+        tags = [rng.choice((b"\x81\0", b"\x88\xa8")) + rng.randbytes(2) for _ in range(rng.randrange(2, 30))]
+        return b"".join(tags) + (b"\x08\0" + ipv4(17, noise) if rng.random() < 0.7 else b"")
+    inner = SPOOFED[0] + VICTIM + b"\x08\0" + ipv4(17, udp(9, noise))
+    for _ in range(rng.randrange(1, 6)):
+        inner = SPOOFED[0] + VICTIM + b"\x08\0" + vxlan(inner)
+    return b"\x08\0" + vxlan(inner)[: rng.choice((10_000, rng.randrange(30, 90)))]
+
+
+KINDS = ("noise", "cut", "header lies", "fragments", "extensions", "tags", "tunnels")
+
+
+def main() -> None:
+    """Send."""
+    device, own, count, seed = sys.argv[1:]
+    rng, sent = random.Random(int(seed)), Counter[str]()
+    mac = bytes.fromhex(own.replace(":", ""))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((device, 0))
+        for _ in range(int(count)):
+            source = mac if rng.random() < 0.5 else rng.choice(SPOOFED)
+            frame = rng.choice(SPOOFED) + source + body(rng.choice(KINDS), rng)
+            try:
+                sender.send(frame)
+            except OSError:
+                continue
+            sent["own" if source == mac else "spoofed"] += 1
+            sent["total"] += 1
+    print(json.dumps(sent))
+
+
+if __name__ == "__main__":
+    main()
