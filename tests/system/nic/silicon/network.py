@@ -122,6 +122,7 @@ class Tap:
         self._name = name
         self._outgoing = outgoing
         self.mark = 0
+        self.protocol = 0
 
     def send(self, *frames: bytes) -> None:
         """Transmit each frame."""
@@ -139,13 +140,14 @@ class Tap:
             raw.send(vnet + frame)
 
     def receive(self, timeout: float = PATIENCE) -> bytes:
-        """The next frame; its mark is in ``mark``. TimeoutError."""
+        """The next frame; its mark is in ``mark``, the type that the kernel gives it in ``protocol``. TimeoutError."""
         while True:
             if not select.select([self._socket], [], [], timeout)[0]:
                 raise TimeoutError("no packet came")
             data, messages, _, address = self._socket.recvmsg(65536, 256)
             if (address[2] == _OUTGOING) is not self._outgoing:
                 continue
+            self.protocol = address[1]
             for level, kind, content in messages:
                 if level == socket.SOL_SOCKET and kind == _SO_MARK:
                     self.mark = int(struct.unpack("=I", content[:4])[0])
