@@ -35,6 +35,8 @@ class Live:
     def __init__(self, nic: Nic) -> None:
         self._nic = nic
         self._taps: dict[int, Tap] = {port: nic.tap(port) for port in nic.devices}
+        for port in (WIRE, REP1):
+            nic.pipeline.set_port(replace(nic.port(port), peer_any=True))
 
     def run(self, random: Random) -> None:
         """Rules, and packets."""
