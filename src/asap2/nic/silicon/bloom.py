@@ -53,24 +53,23 @@ class Bloom:
 
     def add(self, node: int, key: bytes) -> None:
         """Before the program can find *key* under mask *node*: let it be looked for."""
-        at, *bits = place(node, key)
+        at, one, two, three = place(node, key)
         at &= self._last
-        first = at * _WORD
-        for bit in bits:
-            if self._counts[first + bit] < _MOST:
-                self._counts[first + bit] += 1
-        self._words[at] |= 1 << bits[0] | 1 << bits[1] | 1 << bits[2]
+        counts, first = self._counts, at * _WORD
+        for place_of_bit in (first + one, first + two, first + three):
+            if (count := counts[place_of_bit]) < _MOST:
+                counts[place_of_bit] = count + 1
+        self._words[at] |= 1 << one | 1 << two | 1 << three
 
     def discard(self, node: int, key: bytes) -> None:
         """After :meth:`add`, when the program finds the key no more."""
         at, *bits = place(node, key)
         at &= self._last
-        first = at * _WORD
-        gone = 0
+        counts, first, gone = self._counts, at * _WORD, 0
         for bit in bits:
-            if self._counts[first + bit] < _MOST:
-                self._counts[first + bit] -= 1
-                if not self._counts[first + bit]:
+            if (count := counts[first + bit]) < _MOST:
+                counts[first + bit] = count - 1
+                if count == 1:
                     gone |= 1 << bit
         if gone:
             self._words[at] &= ~gone
