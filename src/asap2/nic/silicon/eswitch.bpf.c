@@ -426,10 +426,28 @@ next_stage:
 	return 1;
 }
 
+static __always_inline struct port *port_of(u32 ifindex)
+{
+	u32 at = ifindex & (NEAR - 1), *slot = bpf_map_lookup_elem(&near, &at);
+	struct port *port;
+
+	if (slot) {
+		at = READ_ONCE(*slot);
+		port = bpf_map_lookup_elem(&ports, &at);
+		if (port && at && READ_ONCE(port->ifindex) == ifindex)
+			return port;
+	}
+	slot = bpf_map_lookup_elem(&devs, &ifindex);
+	if (!slot)
+		return 0;
+	at = READ_ONCE(*slot);
+	return bpf_map_lookup_elem(&ports, &at);
+}
+
 SEC("tc")
 int eswitch(struct __sk_buff *skb)
 {
-	u32 ifindex = skb->ifindex, zero = 0, resume, chain = 0, *slot, at;
+	u32 ifindex = skb->ifindex, zero = 0, resume, chain = 0, *slot;
 	struct resume *found;
 	struct config *c;
 	struct work w;
@@ -448,13 +466,9 @@ int eswitch(struct __sk_buff *skb)
 			set_tunnel(skb, TEST_SLOT);
 		skb->tc_index = c->test_resume;
 	}
-	slot = bpf_map_lookup_elem(&devs, &ifindex);
-	if (!slot)
-		return TCX_NEXT;
-	at = READ_ONCE(*slot);
 	__builtin_memset(&w, 0, sizeof(w));
 	w.skb = skb;
-	w.in = bpf_map_lookup_elem(&ports, &at);
+	w.in = port_of(ifindex);
 	if (!w.in)
 		return TCX_NEXT;
 	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */

@@ -26,6 +26,7 @@ typedef __s32 s32;
 #define L3_WINDOW 192	/* what is looked at from the network header on */
 #define EXTENSIONS 8	/* IPv6 extension headers that are skipped */
 #define CHAIN_MASK 0x7fffffff
+#define NEAR 4096	/* a power of two */
 
 #define UPCALL_MAGIC 0xa5a00000	/* upper 12 bits of skb->mark of a packet for user space; below: sequence */
 #define UPCALL_SEQ 0x000fffff
@@ -111,6 +112,7 @@ struct port {
 	u32 miss_slot, n_tables, tables[TABLES];
 	u8 mac[6];
 	u16 kind;	/* user space's */
+	u32 hints[2 * TABLES];	/* the program's: where it last found the head of each table, and of its rules on tunnels */
 };
 
 struct head_id {
@@ -118,7 +120,7 @@ struct head_id {
 };
 
 struct head {
-	u64 generation;
+	u64 generation;	/* 0: not in use */
 	u32 table, in_port;
 	u32 first;	/* node; 0: none */
 	u32 merged;	/* node whose mask is the union of all in the list */
@@ -239,6 +241,7 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct key); } masked SEC(".maps");
 MMAPPED(ports, struct port, 4096);
+MMAPPED(near, u32, NEAR);	/* of `devs`: the slot of the last device with these low bits in its number */
 MMAPPED(heads, struct head, 4096);
 MMAPPED(cache, struct bucket, 1);	/* mmapable ones alone begin at a page */
 MMAPPED(wide_cache, struct wide_bucket, 1);

@@ -55,6 +55,7 @@ class Layout:
             name: opened(name)
             for name in (
                 "ports",
+                "near",
                 "heads",
                 "nodes",
                 "bloom",
@@ -71,6 +72,7 @@ class Layout:
         if self.keys.key_size != 8 + maps.FIELDS_SIZE or self.stats.value_size != ctypes.sizeof(maps.StatsRecord):
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
         self.ports = self._array("ports", maps.PortRecord)
+        self.near = self._arrays["near"].memory()
         self.heads = self._array("heads", maps.HeadRecord)
         self.nodes = self._array("nodes", maps.NodeRecord)
         self.bloom = self._array("bloom", ctypes.c_uint64)
@@ -157,6 +159,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "wide_cache": cpus * wide_buckets,
             "stats": None,
             "ports": _PORTS,
+            "near": None,
             "heads": max(1024, masks // 2) + 1024,
             "nodes": masks + masks // 2 + 1024,
             "rules": rules,

@@ -229,25 +229,46 @@ __noinline int remember(union packed *p, struct node *merged, u64 generation, u3
 	return 0;
 }
 
+static __always_inline struct head *head_for(struct port *in, struct head_id *id, u32 hint)
+{
+	u32 at, *found;
+	struct head *head;
+
+	opaque(hint);
+	if (hint >= 2 * TABLES)
+		return 0;
+	at = READ_ONCE(in->hints[hint]);
+	head = bpf_map_lookup_elem(&heads, &at);
+	if (head && READ_ONCE(head->generation) && head->table == id->table && head->in_port == id->in_port)
+		return head;
+	found = bpf_map_lookup_elem(&head_of, id);
+	if (!found)
+		return 0;
+	at = READ_ONCE(*found);
+	head = bpf_map_lookup_elem(&heads, &at);
+	if (!head || head->table != id->table || head->in_port != id->in_port)
+		return 0;
+	/* Of the port's own tables: those that packets are sent on to may change with each. */
+	if (in->tables[hint / 2] == (id->table & ~TUNNEL_LIST))
+		in->hints[hint] = at;
+	return head;
+}
+
 /* The rule that decides in (w->table | list, in port), 0 when there is none. */
 static __noinline u32 lookup(struct work *w, u32 list)
 {
 	struct head_id id = { .table = w->table | list, .in_port = w->in->id };
 	struct stats *s = this_stats();
-	u32 at, *found;
 	struct head *head;
 	struct node *merged;
+	u32 at;
 	u64 generation;
 	int rule;
 
 	if (!s)
 		return 0;
-	found = bpf_map_lookup_elem(&head_of, &id);
-	if (!found)
-		goto none;
-	at = READ_ONCE(*found);
-	head = bpf_map_lookup_elem(&heads, &at);
-	if (!head || head->table != id.table || head->in_port != id.in_port)
+	head = head_for(w->in, &id, (w->stage & (TABLES - 1)) * 2 + (list != 0));
+	if (!head)
 		goto none;
 	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */
 	generation = READ_ONCE(head->generation);

@@ -17,6 +17,7 @@ TRACE_BYTES = 4096
 TEST_SLOT = 0
 """The slot of tunnels that no rule has: for metadata of a packet that is traced."""
 UPCALL_SLOTS = 8192
+NEAR = 4096
 UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
@@ -129,6 +130,7 @@ class PortRecord(ctypes.Structure):
         ("tables", u32 * MAX_TABLES),
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
+        ("hints", u32 * (2 * MAX_TABLES)),
     ]
 
 

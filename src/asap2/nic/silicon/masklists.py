@@ -166,6 +166,7 @@ class MaskLists:
         if head.by_mask:
             return False
         del self._by_place[head.table, head.in_port]
+        self._layout.heads[head.index].generation = 0
         if head.merged:
             self._layout.head_of.delete(maps.word(head.table) + maps.word(head.in_port))
             self._nodes.give(head.merged)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
@@ -83,6 +85,7 @@ class PortSlots:
                 setattr(record, name, value)
         if port.ifindex and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
             self._layout.devs.update(maps.word(port.ifindex), maps.word(slot))
+            self._set_near(port.ifindex, slot)
         self._ports[port.id] = port
         if old:
             self._release_references(old)
@@ -108,6 +111,11 @@ class PortSlots:
         slot = self._layout.devs.lookup(key)
         if slot is not None and self.id_of(maps.number(slot)) == port.id:
             self._layout.devs.delete(key)
+            self._set_near(port.ifindex, 0)
+
+    def _set_near(self, ifindex: int, slot: int) -> None:
+        """Let the program find the slot of a device without a hash: of those with the same low bits, the last."""
+        struct.pack_into("=I", self._layout.near, ifindex % maps.NEAR * 4, slot)
 
     def restore(self) -> None:
         """Read everything from the maps. References by rules are for the caller to add again."""
@@ -117,6 +125,8 @@ class PortSlots:
                 self._by_id[record.id] = slot
                 self._references[record.id] = 0
         self._slots.restore(self._by_id.values())
+        for key, value in self._layout.devs.items():
+            self._set_near(maps.number(key), maps.number(value))
         for port_id, slot in self._by_id.items():
             record = self._layout.ports[slot]
             if record.ifindex:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the program remembers to find a port, a list or a rule sooner never leads it to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asap2.nic.rules import Masked, Match, Output, Rule
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.events import Event, Matched, Sent
+from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
+from tests.system.nic.silicon.conftest import MAC, VF1, VF2
+from tests.system.nic.silicon.network import ethernet
+
+FRAME = ethernet(MAC[VF2], MAC[VF1], bytes(60), 0x0800)
+EVERY = Match()
+
+
+@pytest.fixture
+def pipeline(pin_dir: Path) -> Iterator[Pipeline]:
+    """Two ports; the first tries tables 0 and 5."""
+    opened = Pipeline.open(pin_dir, max_rules=64, tracing=True)
+    opened.set_port(Port(VF1, 101, PortKind.VF, tables=(0, 5), miss=Miss.DROP))
+    opened.set_port(Port(VF2, 102, PortKind.VF, tables=(0,), miss=Miss.DROP))
+    yield opened
+    opened.destroy()
+
+
+def sent(pipeline: Pipeline, port: Port | None = None) -> list[int]:
+    """Where the frame goes that comes in by *port*."""
+    events: list[Event] = pipeline.trace(FRAME, port or pipeline.ports[VF1])
+    return [event.port for event in events if isinstance(event, Sent)]
+
+
+def test_a_list_that_went_and_came_again_is_found(pipeline: Pipeline) -> None:
+    for table in (0, 5):
+        for _ in range(3):
+            handle = pipeline.add(Rule(table, VF1, 1, EVERY, (Output(VF2),)))
+            assert sent(pipeline) == [VF2]
+            pipeline.remove(handle)
+            assert sent(pipeline) == []
+
+
+def test_the_place_of_a_list_that_went_is_not_taken_for_it(pipeline: Pipeline) -> None:
+    handle = pipeline.add(Rule(0, VF1, 1, EVERY, (Output(VF2),)))
+    assert sent(pipeline) == [VF2]
+    pipeline.remove(handle)
+    others = [pipeline.add(Rule(table, VF2, 1, EVERY, (Output(VF1),))) for table in range(60)]
+    assert sent(pipeline) == []
+    for other in others:
+        pipeline.remove(other)
+    pipeline.add(Rule(0, VF1, 1, EVERY, (Output(VF2),)))
+    assert sent(pipeline) == [VF2]
+
+
+def test_a_port_that_tries_other_tables_does_so_at_once(pipeline: Pipeline) -> None:
+    pipeline.add(Rule(0, VF1, 1, EVERY, (Output(VF2),)))
+    pipeline.add(Rule(7, VF1, 1, EVERY, (Output(VF1),)))
+    assert sent(pipeline) == [VF2]
+    for tables, expected in (((7,), VF1), ((0,), VF2), ((6, 7), VF1)):
+        pipeline.set_port(Port(VF1, 101, PortKind.VF, tables=tables, miss=Miss.DROP))
+        assert sent(pipeline) == [expected]
+
+
+def test_devices_whose_numbers_share_their_low_bits_are_told_apart(pipeline: Pipeline) -> None:
+    numbers = {number: 103 + number * maps.NEAR for number in range(3, 7)}
+    for number, ifindex in numbers.items():
+        pipeline.set_port(Port(number, ifindex, PortKind.VF, tables=(0,), miss=Miss.DROP))
+        pipeline.add(Rule(0, number, 1, EVERY, (Output(number),)))
+    for number in (*numbers, *reversed(numbers)):
+        assert sent(pipeline, pipeline.ports[number]) == [number]
+    gone = pipeline.ports[6]
+    pipeline.remove_port(6)
+    assert pipeline.trace(FRAME, gone) == []
+    assert [sent(pipeline, pipeline.ports[number]) for number in (3, 4, 5)] == [[3], [4], [5]]
+
+
+def test_a_device_that_goes_to_another_port_is_that_port_s(pipeline: Pipeline) -> None:
+    pipeline.add(Rule(0, VF1, 1, EVERY, (Output(VF2),)))
+    pipeline.add(Rule(0, VF2, 1, EVERY, (Output(VF1),)))
+    device = pipeline.ports[VF1]
+    pipeline.set_port(Port(VF2, device.ifindex, PortKind.VF, tables=(0,), miss=Miss.DROP))
+    pipeline.remove_port(VF1)
+    events = pipeline.trace(FRAME, device)
+    matched = [event.handle for event in events if isinstance(event, Matched)]
+    assert [pipeline.rules[handle].in_port for handle in matched] == [VF2]
+
+
+def test_opened_again_it_finds_the_same(pipeline: Pipeline, pin_dir: Path) -> None:
+    handles = [
+        pipeline.add(Rule(0, VF1, 1 + n % 2, Match(ip_src=Masked(n << 8, 0xFFFFFF00)), (Output(VF2),)))
+        for n in range(60)
+    ]
+    for handle in handles[::2]:
+        pipeline.remove(handle)
+    frames = [ethernet(MAC[VF2], MAC[VF1], _ipv4(n << 8 | 9), 0x0800) for n in range(60)]
+
+    def hits(opened: Pipeline) -> list[bool]:
+        port = opened.ports[VF1]
+        return [any(isinstance(event, Sent) for event in opened.trace(frame, port)) for frame in frames]
+
+    expected = [n % 2 == 1 for n in range(60)]
+    assert hits(pipeline) == expected
+    again = Pipeline.open(pin_dir)
+    assert hits(again) == expected
+    again.close()
+
+
+def _ipv4(source: int) -> bytes:
+    return bytes.fromhex("4500002e00004000403d0000") + source.to_bytes(4, "big") + bytes(4)
