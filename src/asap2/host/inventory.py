@@ -117,7 +117,8 @@ class Pf:
 class Netdev:
     """A network device of this network namespace. ``up`` is IFF_UP; ``kind`` is rtnetlink's ("vlan", "bond"…),
     ``lower`` the device that it is stacked on, ``master`` what it is a port of; ``parent`` the PCI address behind it.
-    ``name_assigned`` is NET_NAME_*: 1 counted by the kernel, 4 renamed. Counters are what the host saw."""
+    ``name_assigned`` is NET_NAME_*: 1 counted by the kernel, 4 renamed. ``cpu_packets`` are those that came to the
+    host's CPU where the driver tells them apart: a representor's other counters are then its VF's."""
 
     index: int
     name: str
@@ -139,6 +140,12 @@ class Netdev:
     rx_bytes: int = 0
     tx_packets: int = 0
     tx_bytes: int = 0
+    cpu_packets: int | None = None
+
+    @property
+    def host_packets(self) -> int:
+        """The packets, either way, that the host saw."""
+        return self.rx_packets + self.tx_packets if self.cpu_packets is None else self.cpu_packets
 
     @property
     def vf_number(self) -> int | None:

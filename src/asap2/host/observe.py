@@ -21,6 +21,7 @@ from asap2.host.kernel.links import (
     LINK_STATES,
     Link,
     addresses,
+    cpu_hits,
     default_interfaces,
     interface_towards,
     links,
@@ -59,7 +60,7 @@ def observe(*, full: bool = False, filters: bool = True, openflow: bool = True) 
 
 def _netdevs(route: Connection, found: list[Link], offloads: Ethtool) -> tuple[Netdev, ...]:
     names = {link.index: link.name for link in found}
-    has = addresses(route)
+    has, hits = addresses(route), cpu_hits(route)
     switched = [link.name for link in found if "phys_switch_id" in link.attrs or link.attrs.get("parent_dev_name")]
     features = offloads.offload(switched)
     managed = platform.NETWORK_MANAGER.is_dir()
@@ -85,6 +86,7 @@ def _netdevs(route: Connection, found: list[Link], offloads: Ethtool) -> tuple[N
             rx_bytes=link.counter("rx_bytes"),
             tx_packets=link.counter("tx_packets"),
             tx_bytes=link.counter("tx_bytes"),
+            cpu_packets=hits.get(link.index),
         )
         for link in sorted(found, key=lambda one: one.index)
     )

@@ -170,7 +170,7 @@ def _vf(host: Host, pf: Pf, vf: Vf) -> VfStatus:
         rx_bytes=vf.rx_bytes,
         tx_packets=vf.tx_packets,
         tx_bytes=vf.tx_bytes,
-        host_packets=representor.rx_packets + representor.tx_packets if representor else 0,
+        host_packets=representor.host_packets if representor else 0,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -355,6 +356,24 @@ def test_no_flow_is_left_unexplained_here_or_from_a_capture(nodes: Explained, tm
     done = nodes.asap2("host", "explain", "--from", str(path), "--json")
     assert done.returncode == 0, done.stderr
     assert {one["ufid"]: one["code"] for one in json.loads(done.stdout)["flows"]} == live
+
+
+def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
+    nodes.put("hv1", UDP, f"trunc(100),{UPLINK}")
+    text = nodes.done("hv1", "metrics", "--once")
+    assert re.search(r'asap2_flows_not_offloaded\{reason="action.truncate"\} [1-9]', text)
+    served = nodes.start("hv1", sys.executable, "-m", "asap2.cli.main", "host", "metrics", "--port", "9499")
+    assert served.stdout is not None
+    assert served.stdout.readline() == "serving http://127.0.0.1:9499/metrics\n"
+    ask = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9499/metrics').read().decode())"
+    nodes.ok("hv1", "ip link set lo up")
+    scraped = nodes.ok("hv1", f'{sys.executable} -c "{ask}"')
+    busy = nodes.host("hv1", "metrics", "--port", "9499")
+    served.terminate()
+    served.communicate(timeout=10)
+    names = re.compile(r"^(\w+)", re.MULTILINE)
+    assert set(names.findall(scraped)) == set(names.findall(text))
+    assert (busy.returncode, busy.stderr) == (1, "asap2: Address already in use\n")
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,10 @@ def test_the_page_is_drawn(host: Host) -> None:
         assert vf.address.removeprefix("0000:") in text
     if host == busy():
         assert "99.8 %" in text
+
+
+def test_where_a_representor_counts_in_hardware_the_host_saw_what_came_to_its_cpu() -> None:
+    host = with_netdev(busy(), "eth0", rx_packets=400, tx_packets=600, cpu_packets=3)
+    (one, _) = status(host, host.pfs).nics[0].vfs
+    assert one.host_packets == 3
+    assert one.offloaded == pytest.approx(0.997)

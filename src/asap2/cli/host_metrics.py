@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 host metrics [--port N] [--address ADDRESS] [--once] [--no-trial]``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from asap2.cli.host_subject import need_root
+
+app = typer.Typer(add_completion=False)
+PORT = 9417
+
+
+@app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To be scraped at.")] = PORT,
+    address: Annotated[str, typer.Option(help="Of this host, to be scraped at; 0.0.0.0 for all.")] = "127.0.0.1",
+    once: Annotated[bool, typer.Option("--once", help="Print the figures and end, for a file collector.")] = False,
+    trial: Annotated[
+        bool, typer.Option(help="Try the rule of each flow that is new in software, to know the NIC's answer.")
+    ] = True,
+) -> None:
+    """Serve figures for Prometheus: flows in hardware and not, by reason; packets of VFs, and by the host."""
+    need_root()
+    from asap2.host.metrics import HostCollector, registry
+
+    collected = registry(HostCollector(trial))
+    if once:
+        from prometheus_client.exposition import generate_latest
+
+        print(generate_latest(collected).decode(), end="")
+        return
+    from prometheus_client import start_http_server
+
+    server, thread = start_http_server(port, address, collected)
+    print(f"serving http://{address}:{port}/metrics", flush=True)
+    try:
+        thread.join()
+    finally:
+        server.shutdown()
+
+
+command = typer.main.get_command(app)

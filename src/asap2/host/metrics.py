@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Prometheus scrapes: flows by where they are and why not in hardware, packets of VFs and of what the host saw.
+
+Names follow Prometheus' rules (units and ``_total`` in the name); counters are the kernel's, so they begin anew when a
+device is made anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from asap2.host.check.audit import audit
+from asap2.host.check.finding import Verdict
+from asap2.host.explain.explain import counted, explain, flows_of
+from asap2.host.explain.flow import Flow
+from asap2.host.explain.probe import try_flows
+from asap2.host.explain.reasons import OFFLOADED
+from asap2.host.inventory import FlowTrial, Host
+from asap2.host.observe import observe
+from asap2.host.status import NicStatus, Status, status
+
+Trier = Callable[[Host, list[Flow]], tuple[FlowTrial, ...]]
+
+
+class HostCollector(Collector):
+    """This host's figures, read anew at each scrape. *trial* tries the rule of each flow that is new in software, once,
+    to know the NIC's answer."""
+
+    def __init__(self, trial: bool = True, see: Callable[[], Host] | None = None, attempt: Trier = try_flows) -> None:
+        self._see = see or (lambda: observe(full=True))
+        self._attempt = attempt if trial else None
+        self._tried: dict[str, tuple[FlowTrial, ...]] = {}
+        self._lock = threading.Lock()
+
+    def describe(self) -> Iterable[Metric]:
+        """None beforehand: a registry then need not read the host to know the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures now."""
+        with self._lock:
+            began = time.monotonic()
+            host = self._see()
+            page = status(host, host.pfs)
+            yield from _switch(host, page)
+            yield self._reasons(host)
+            yield from _nics(page)
+            yield _findings(host)
+            yield _gauge("asap2_scrape_seconds", "How long this took.", time.monotonic() - began)
+
+    def _reasons(self, host: Host) -> Metric:
+        found = GaugeMetricFamily(
+            "asap2_flows_not_offloaded", "Flows not in hardware by reason (docs/reasons.md).", labels=["reason"]
+        )
+        if not host.openvswitch.running:
+            return found
+        flows = [flow for flow in flows_of(host) if flow.offloaded != "yes"]
+        if self._attempt:
+            fresh = [flow for flow in flows if flow.datapath.startswith("system@") and flow.ufid not in self._tried]
+            trials: dict[str, list[FlowTrial]] = {}
+            for one in self._attempt(host, fresh):
+                trials.setdefault(one.ufid, []).append(one)
+            known = {flow.ufid for flow in flows}
+            self._tried = {ufid: kept for ufid, kept in self._tried.items() if ufid in known}
+            self._tried |= {ufid: tuple(some) for ufid, some in trials.items()}
+            host = dataclasses.replace(host, flow_trials=tuple(one for some in self._tried.values() for one in some))
+        for reason, number in counted(explain(host, flows)).items():
+            if reason != OFFLOADED:
+                found.add_metric([reason], number)
+        return found
+
+
+def registry(collector: HostCollector) -> CollectorRegistry:
+    """A registry of this host's figures alone."""
+    made = CollectorRegistry()
+    made.register(collector)
+    return made
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value)
+
+
+def _switch(host: Host, page: Status) -> Iterator[Metric]:
+    switch = host.openvswitch
+    yield _gauge("asap2_openvswitch_up", "Whether ovs-vswitchd runs.", switch.running)
+    yield _gauge("asap2_offload_in_force", "Whether hw-offload is on, and the switch was started since.", page.in_force)
+    flows = GaugeMetricFamily("asap2_flows", "Flows of Open vSwitch by where they are.", labels=["place"])
+    flows.add_metric(["hardware"], page.flows.in_hardware)
+    flows.add_metric(["tc_software"], page.flows.in_tc_software)
+    flows.add_metric(["datapath"], page.flows.in_datapath or 0)
+    yield flows
+    if switch.flow_limit is not None:
+        yield _gauge("asap2_flow_limit", "The most flows that the switch has at present.", switch.flow_limit)
+    if switch.lookups is not None:
+        lookups = CounterMetricFamily(
+            "asap2_datapath_lookups", "Packets in the kernel's datapath; missed ones are upcalls.", labels=["result"]
+        )
+        for name, value in zip(("hit", "missed", "lost"), switch.lookups, strict=True):
+            lookups.add_metric([name], value)
+        yield lookups
+
+
+def _nics(page: Status) -> Iterator[Metric]:
+    rules = GaugeMetricFamily("asap2_rules", "TC rules of a NIC's ports.", labels=["pf", "place"])
+    mode = GaugeMetricFamily("asap2_switchdev", "Whether the eSwitch is in switchdev mode.", labels=["pf", "address"])
+    families = {
+        (what, unit): CounterMetricFamily(f"asap2_{what}_{unit}", words.format(unit), labels=labels)
+        for what, words, labels in (
+            ("uplink", "{} of the uplink, as the host counts.", ["pf", "direction"]),
+            ("vf", "{} of a VF, as its guest counts.", ["pf", "vf", "direction"]),
+        )
+        for unit in ("packets", "bytes")
+    }
+    host_packets = CounterMetricFamily(
+        "asap2_representor_packets", "Packets of a VF that its representor counts.", labels=["pf", "vf", "representor"]
+    )
+    for nic in page.nics:
+        mode.add_metric([nic.name, nic.address], nic.mode == "switchdev")
+        rules.add_metric([nic.name, "hardware"], nic.rules_in_hardware)
+        rules.add_metric([nic.name, "software"], nic.rules_in_software)
+        _count(families, nic)
+        for vf in nic.vfs:
+            if vf.representor:
+                host_packets.add_metric([nic.name, str(vf.index), vf.representor], vf.host_packets)
+    yield mode
+    yield rules
+    yield from families.values()
+    yield host_packets
+
+
+def _count(families: dict[tuple[str, str], CounterMetricFamily], nic: NicStatus) -> None:
+    for unit in ("packets", "bytes"):
+        for direction, short in (("received", "rx"), ("sent", "tx")):
+            families["uplink", unit].add_metric([nic.name, direction], getattr(nic, f"{short}_{unit}"))
+            for vf in nic.vfs:
+                families["vf", unit].add_metric([nic.name, str(vf.index), direction], getattr(vf, f"{short}_{unit}"))
+
+
+def _findings(host: Host) -> Metric:
+    found = GaugeMetricFamily("asap2_check_findings", "What `asap2 host check` finds, by verdict.", labels=["verdict"])
+    verdicts = Counter(one.verdict for one in audit(host, host.pfs))
+    for verdict in Verdict:
+        found.add_metric([str(verdict)], verdicts[verdict])
+    return found
