@@ -143,7 +143,7 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("record", "size"),
     [
-        (maps.PortRecord, 48),
+        (maps.PortRecord, 80),
         (maps.HeadRecord, 24),
         (maps.NodeRecord, 128),
         (maps.RuleRecord, 8),
