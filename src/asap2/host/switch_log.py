@@ -16,6 +16,12 @@ _RELEVANT = re.compile(
     r"\|(?:netdev_offload_tc|netdev_offload|tc)(?:\([^)]*\))?\|"
     r"|failed to offload flow|put\[(?:create|modify)\] ufid:|probe tc|flow API"
 )
+_PORT = re.compile(
+    r"\|(?P<assigned>[^\s|]+): Assigned flow API"
+    r"|\|(?P<none>[^\s|]+): No suitable flow API"
+    r"|failed to get ifindex for (?P<index>[^\s|]+):"
+)
+_PUT = re.compile(r"put\[\w+\].* ?ufid:(\S+)")
 NOTHING = ("added flow", "tunnel:", "vlan_id", "vlan_prio", "flow get", "updating old handle", "flow API", "probe tc")
 """What debug lines have that say nothing of a refusal."""
 
@@ -49,30 +55,32 @@ def ct_states(lines: Iterable[str]) -> int | None:
     return int(found[-1].rpartition(" ")[2], 16) if found else None
 
 
-def of_port(lines: Iterable[str], port: str) -> str | None:
-    """The last line that says why *port* has no flow API, None when it has one since, or nothing is said."""
-    said = None
+def without_flow_api(lines: Iterable[str]) -> dict[str, str]:
+    """The ports that have no flow API, with the last line that says so: those that got one since are left out."""
+    said: dict[str, str] = {}
     for line in lines:
-        if f"|{port}: Assigned flow API" in line:
-            said = None
-        elif f"|{port}: No suitable flow API" in line or f"failed to get ifindex for {port}:" in line:
-            said = line
+        found = _PORT.search(line)
+        if found and found["assigned"]:
+            said.pop(found["assigned"], None)
+        elif found:
+            said[found["none"] or found["index"]] = line
     return said
 
 
-def refusal_of(lines: Iterable[str], ufid: str) -> str | None:
-    """What the switch's debug log says before it put the flow *ufid* elsewhere: the last line of its TC layer."""
+def refusals(lines: Iterable[str]) -> dict[str, str]:
+    """By flow id what the switch's debug log says before it put the flow elsewhere: the last line of its TC layer."""
     before: dict[str, str] = {}
-    said = None
+    said: dict[str, str] = {}
     for line in lines:
         fields = line.split("|", 4)
         if len(fields) < 5:
             continue
         thread = fields[2].partition("(")[2]
-        if f"ufid:{ufid}" in line and "put[" in line:
-            said = before.get(thread)
-        if "put[" in line:
-            before.pop(thread, None)
+        put = _PUT.search(fields[4])
+        if put:
+            said.pop(put[1], None)
+            if thread in before:
+                said[put[1]] = before.pop(thread)
         elif not any(word in line for word in NOTHING) and ("failed to offload" not in line or thread not in before):
             before[thread] = fields[4]
     return said

@@ -257,6 +257,21 @@ def test_the_log_is_evidence_and_the_last_resort() -> None:
     assert switch_log.ct_states(LOG) == 0x3F
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("couldn't get tc prio: No space left on device", "tc.no-priority"),
+        ("Flow API provider mismatch between ingress (eth0) and egress (eth1) ports", "action.flow-api"),
+        ("offloading attribute nw_tos isn't supported", "match.other"),
+        ("unsupported put action type: 24", "action.other"),
+        ("Tunnel options are in the wrong format.", "match.tunnel"),
+    ],
+)
+def test_what_only_the_log_tells_has_its_code(said: str, code: str) -> None:
+    log = (LOG[2].replace("something new isn't supported", said), *LOG[3:])
+    assert reason(line(), host(log=log)).code == code
+
+
 def test_a_port_without_a_flow_api_is_known_from_the_log() -> None:
     found = reason(line("eth1"), host(log=LOG[:2]))
     assert found.code == "action.flow-api"

@@ -8,6 +8,7 @@ kernel, the driver. What was looked at is the evidence.
 from __future__ import annotations
 
 import errno
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,29 @@ SAID = {
     "port.no-qdisc": "failed to offload flow: Invalid argument",
 }
 """What the log says at its usual level, by code."""
+LOGGED = (
+    ("match.skb-mark", "attribute pkt_mark"),
+    ("match.skb-priority", "attribute skb_priority"),
+    ("match.dp-hash", "attribute dp_hash"),
+    ("match.packet-type", "attribute packet_type"),
+    ("match.no-ethertype", "non-ethernet"),
+    ("match.mpls-stack", "multiple mpls_lses"),
+    ("match.ipv6-fragment", "IPv6 fragments"),
+    ("match.tunnel", "Tunnel options are in the wrong format"),
+    ("match.other", "offloading attribute|unknown attribute"),
+    ("action.too-many", r"Can only support \d+ actions"),
+    ("action.recirculate", "recirc_id sharing"),
+    ("action.flow-api", "Flow API provider mismatch"),
+    ("action.set-protocol", "can't offload rewrite"),
+    ("action.set-field", "unsupported set action|unsupported sub attribute|too many pedit offsets"),
+    ("action.tunnel-option", "unsupported tunnel key"),
+    ("action.other", "unsupported put action"),
+    ("port.gone", "Can't find netdev for output port"),
+    ("port.no-flow-api", "failed to get ifindex|find ifindex"),
+    ("tc.no-priority", "couldn't get tc prio"),
+)
+"""What the debug log says of a flow, by code: for versions of Open vSwitch that refuse what the flow's text does not
+tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +118,10 @@ class _Explainer:
     def __init__(self, host: Host) -> None:
         self.host, self.switch = host, host.openvswitch
         features = self.switch.datapath_features
-        states = switch_log.ct_states(self.switch.log)
+        log = self.switch.log
+        states = switch_log.ct_states(log)
+        self.said, self.without_flow_api = switch_log.refusals(log), switch_log.without_flow_api(log)
+        self.usual = {code: line for line in log for code, words in SAID.items() if words in line}
         types = {one.name: one.type for one in self.switch.datapath_ports}
         types |= {str(one.number): one.type for one in self.switch.datapath_ports}
         self.layer = Layer(
@@ -250,7 +277,7 @@ class _Explainer:
         """What a rule is put into."""
         if self.switch.offloaded_flows is None or self.host.netdev(flow.in_port) is None:
             return
-        said = switch_log.of_port(self.switch.log, flow.in_port)
+        said = self.without_flow_api.get(flow.in_port)
         if self.host.qdisc(flow.in_port) is None:
             seen = Evidence("host", f"{flow.in_port} has neither an ingress nor a clsact qdisc")
             if said:
@@ -261,15 +288,16 @@ class _Explainer:
     def _no_flow_api(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
         """Ports that it sends to, of which the log says that they have no flow API."""
         for port in flow.outputs:
-            said = switch_log.of_port(self.switch.log, port)
+            said = self.without_flow_api.get(port)
             if said:
                 yield Refusal("action.flow-api", f"output to {port}"), (Evidence("log", switch_log.words(said)),)
 
     def _said(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
         """What only the switch's own log says of the flow."""
-        said = switch_log.refusal_of(self.switch.log, flow.ufid) if flow.ufid else None
+        said = self.said.get(flow.ufid or "")
         if said:
-            yield Refusal("tc.refused", f"the switch's log says: {said}"), (Evidence("log", said),)
+            code = next((code for code, words in LOGGED if re.search(words, said)), "tc.refused")
+            yield Refusal(code, f"the switch's log says: {said}"), (Evidence("log", said),)
 
     def _kernel(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
         """What the kernel, or with tc-policy skip_sw the NIC, says of a rule that the switch would make."""
@@ -302,13 +330,12 @@ class _Explainer:
         return next((one for one in found if one.skip_sw == skip_sw), None)
 
     def _logged(self, flow: Flow, code: str) -> Iterator[Evidence]:
-        said = switch_log.refusal_of(self.switch.log, flow.ufid) if flow.ufid else None
+        said = self.said.get(flow.ufid or "")
         if said:
             yield Evidence("log", said)
-        words = SAID.get(code)
-        found = [line for line in self.switch.log if words and words in line]
-        if found:
-            yield Evidence("log", switch_log.words(found[-1]))
+        line = self.usual.get(code)
+        if line:
+            yield Evidence("log", switch_log.words(line))
 
 
 UNDECIDED = (UNEXPLAINED, TAKEN_NOW)
