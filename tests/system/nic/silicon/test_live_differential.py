@@ -117,14 +117,14 @@ def _whole(frame: bytes) -> bool:
 
 
 def _with_source_ports(came: Sent, one: Sent, another: Sent) -> Sent:
-    """*came* with the source ports of *one*: they are where that differs from *another*."""
+    """*came* with the source ports of *one*, where its own are in range: they are where *one* and *another* differ."""
     frame = came.frame
-    if len(frame) == len(one.frame):
-        places = [at for at, octet in enumerate(one.frame) if octet != another.frame[at]]
-        for at in places:
-            if at + 1 in places and one.frame[at : at + 2] == b"\x80\0":
-                assert int.from_bytes(frame[at : at + 2], "big") in _SOURCE_PORTS
-            frame = frame[:at] + one.frame[at : at + 1] + frame[at + 1 :]
+    if len(frame) != len(one.frame):
+        return came
+    places = [at for at, octet in enumerate(one.frame) if octet != another.frame[at]]
+    for at in places:
+        if at + 1 in places and int.from_bytes(frame[at : at + 2], "big") in _SOURCE_PORTS:
+            frame = frame[:at] + one.frame[at : at + 2] + frame[at + 2 :]
     return Sent(came.port, frame)
 
 
