@@ -88,7 +88,6 @@ class _Entry:
     def __init__(self, handle: int, rule: Rule, age: int) -> None:
         self.handle = handle
         self.rule = rule
-        self.age = age
         self.order = (rule.priority, age)
         self.packets = self.bytes = 0
         self._tests = [(name, masked.mask, masked.value) for name, masked in rule.match.used().items()]
