@@ -70,7 +70,7 @@ class Daemon:
         self.ports = NodePorts(
             pipeline,
             lambda ifindex: ifindex in self.netdevs.internal,
-            lambda ifindex: tunnels.port_of(ifindex) is not None,
+            tunnels.port_of,
             self._represents,
         )
         sock = listener.path_in(self.run_dir)

@@ -30,11 +30,11 @@ class NodePorts:
         self,
         pipeline: Pipeline,
         is_internal: Callable[[int], bool],
-        is_tunnel: Callable[[int], bool] = lambda _ifindex: False,
+        tunnel_port: Callable[[int], int | None] = lambda _ifindex: None,
         of_nic: Callable[[int], bool] = lambda _ifindex: False,
     ) -> None:
         self.pipeline = pipeline
-        self._is_tunnel = is_tunnel
+        self._tunnel_port = tunnel_port
         self._of_nic = of_nic
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
@@ -71,7 +71,7 @@ class NodePorts:
 
     def _apply(self, ifindex: int) -> None:
         use = self._uses[ifindex]
-        internal = self.is_internal(ifindex)
+        internal, tunnel_port = self.is_internal(ifindex), self._tunnel_port(ifindex)
         tables = ((0,) if use.tc else ()) + ((OVS_TABLE,) if use.vport else ())
         if ifindex == self.upcall_device:
             tables = ()
@@ -83,7 +83,8 @@ class NodePorts:
                 deliver=Deliver.INGRESS if internal else Deliver.EGRESS,
                 tables=tables,
                 miss=Miss.UPCALL if use.vport else Miss.PASS,
-                metadata=self._is_tunnel(ifindex),
+                metadata=tunnel_port is not None,
+                tunnel_port=tunnel_port or 0,
                 resumes=self._of_nic(ifindex),
             )
         )

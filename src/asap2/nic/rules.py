@@ -21,6 +21,11 @@ OVS_TABLE = 0x8000_0000
 """Tables with this bit are Open vSwitch recirculation ids; without it they are TC chains."""
 
 
+TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0100, 0x0200
+"""Bits of ``tun_flags``: the outer UDP header had a checksum, the IPv4 header said not to fragment, the tunnel's header
+said OAM (TUNNEL_CSUM and so on, include/net/ip_tunnels.h)."""
+
+
 class Frag(enum.IntFlag):
     """IP fragment bits, as flower's FLOW_DIS_IS_FRAGMENT and FLOW_DIS_FIRST_FRAG (include/net/flow_dissector.h)."""
 

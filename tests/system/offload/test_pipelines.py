@@ -248,3 +248,20 @@ def test_a_packet_goes_on_in_software_at_the_chain_where_hardware_stopped(plain:
     plain.ok("hv1", "tc filter del dev eth1 ingress chain 70000 prio 2 protocol ip flower")
     lost = plain.run("vm1", "ping -n -c 3 -i 0.05 -W 0.2 10.1.0.77").stdout
     assert "100% packet loss" in lost
+
+
+def test_a_redirect_to_an_internal_port_is_as_if_the_host_sent_there(plain: Bench) -> None:
+    """Open vSwitch sees the packets come in by it, and sends them on."""
+    plain.ok("hv1", "ovs-ofctl del-flows br0 && ovs-ofctl add-flow br0 in_port=LOCAL,actions=output:eth2")
+    plain.ok("hv1", "ip link set br0 up")
+    try:
+        seen = Seen(plain, "vm2")
+        plain.ok(
+            "hv1",
+            "tc filter add dev eth1 ingress protocol ip flower dst_ip 10.1.0.77 action mirred egress redirect dev br0",
+        )
+        plain.run("vm1", "ping -n -c 5 -i 0.05 -W 0.2 10.1.0.77")
+        assert all("10.1.0.1 > 10.1.0.77" in line for line in seen.lines(5))
+        assert "Sent 420 bytes 5 pkt" in shown(plain)
+    finally:
+        plain.ok("hv1", "ovs-ofctl del-flows br0 && ovs-ofctl add-flow br0 actions=normal")

@@ -52,3 +52,48 @@ def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
     overlay.ok("hv1", f"ip neigh del 172.16.0.2 dev {PF}")
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+
+
+@pytest.mark.parametrize("csum", [False, True])
+def test_the_outer_checksum_is_as_asked_for_and_matched(overlay: Bench, csum: bool) -> None:
+    """In software. (In hardware there is none: mlx5's header template has a checksum of 0.)"""
+    offload(overlay, "hv1", False)
+    offload(overlay, "hv2", False)
+    try:
+        overlay.ok("hv1", f"ovs-vsctl set interface vx0 options:csum={str(csum).lower()}")
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        sign = "+" if csum else "-"
+        into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", f"{sign}csum")
+        before = packets_of(overlay.flow("hv2", *into, kind="all"))
+        overlay.ping("vm1", "10.58.0.2", 10)
+        assert packets_of(overlay.flow("hv2", *into, kind="all")) == before + 10
+    finally:
+        overlay.ok("hv1", "ovs-vsctl remove interface vx0 options csum")
+        offload(overlay, "hv1", True)
+        offload(overlay, "hv2", True)
+
+
+def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> None:
+    """With its key for the UDP port, which the kernel's metadata does not have."""
+    overlay.ok("hv2", "ethtool -K enp3s0f0 hw-tc-offload off && ethtool -K eth3 hw-tc-offload off")
+    offload(overlay, "hv2", True)
+    try:
+        overlay.ping("vm1", "10.58.0.2", 4, "-i 0.3")
+        into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", "tp_dst=4789")
+        before = overlay.flow("hv2", *into, kind="tc")
+        assert "offloaded:yes" not in before
+        overlay.ping("vm1", "10.58.0.2", 10)
+        assert packets_of(overlay.flow("hv2", *into, kind="tc")) == packets_of(before) + 10
+    finally:
+        overlay.ok("hv2", "ethtool -K enp3s0f0 hw-tc-offload on && ethtool -K eth3 hw-tc-offload on")
+        offload(overlay, "hv2", True)
+
+
+def test_a_tunnel_to_another_port_is_not_taken_out_by_hardware(overlay: Bench) -> None:
+    overlay.ok("hv1", "ip link add vx8 type vxlan external dstport 8472 && tc qdisc add dev vx8 ingress")
+    try:
+        add = "tc filter add dev vx8 ingress protocol ip flower skip_sw enc_key_id 5 enc_dst_port 8472"
+        done = overlay.run("hv1", f"{add} action tunnel_key unset action mirred egress redirect dev eth3")
+        assert "Matched UDP dst port is not registered as a VXLAN port" in done.stderr
+    finally:
+        overlay.ok("hv1", "ip link del vx8")

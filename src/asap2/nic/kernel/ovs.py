@@ -487,7 +487,7 @@ class OvsFace:
             packet = packet[: context.max_length or None]
             outer = b""
             if context.in_tunnel:
-                outer = tunnel(context.fields | {"tun_tp_dst": self._tunnel_port(vport.ifindex) or 0})
+                outer = tunnel(context.fields)
             key = extract(packet, vport.number, context.table & ~OVS_TABLE, outer)
             self._upcall(dp, vport, packet, cmd, key, step, context.skb_hash)
 

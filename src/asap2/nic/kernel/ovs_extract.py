@@ -33,8 +33,14 @@ def tunnel(fields: dict[str, int]) -> bytes:
     if fields.get("tun_tos"):
         out += attribute(key.TUN_TOS, bytes((fields["tun_tos"],)))
     out += attribute(key.TUN_TTL, bytes((fields.get("tun_ttl", 0),)))
+    flags = fields.get("tun_flags", 0)
+    for kind in (key.TUN_DONT_FRAGMENT, key.TUN_CSUM):
+        if flags & key.TUNNEL_FLAGS[kind]:
+            out += attribute(kind, b"")
     if fields.get("tun_tp_dst"):
         out += attribute(key.TUN_TP_DST, fields["tun_tp_dst"].to_bytes(2, "big"))
+    if flags & key.TUNNEL_FLAGS[key.TUN_OAM]:
+        out += attribute(key.TUN_OAM, b"")
     return attribute(key.TUNNEL, out)
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.rules import OVS_TABLE, VLAN_PRESENT, Frag, Masked, Match
+from asap2.nic.rules import TUN_CSUM as TUN_CSUM_BIT
+from asap2.nic.rules import TUN_DONT_FRAGMENT as TUN_DF_BIT
+from asap2.nic.rules import TUN_OAM as TUN_OAM_BIT
 
 ENCAP: Final = 1
 PRIORITY: Final = 2
@@ -111,6 +115,9 @@ _TUNNEL_FIELDS: Final = {
     TUN_TP_DST: "tun_tp_dst",
 }
 
+TUNNEL_FLAGS: Final = {TUN_DONT_FRAGMENT: TUN_DF_BIT, TUN_CSUM: TUN_CSUM_BIT, TUN_OAM: TUN_OAM_BIT}
+"""Attributes that are flags, and their bits in ``tun_flags``."""
+
 _VLAN_TYPES = (0x8100, 0x88A8)
 _FRAGS = {0: Frag.NONE, 1: Frag.IS_FRAGMENT | Frag.FIRST, 2: Frag.IS_FRAGMENT}
 """OVS_FRAG_TYPE_{NONE,FIRST,LATER} in the rule vocabulary."""
@@ -194,12 +201,22 @@ def tunnel_attributes(payload: bytes) -> dict[int, bytes]:
     return found
 
 
+def _flags(found: Iterable[int]) -> int:
+    """The bits of the flags that are among these attributes."""
+    return sum(TUNNEL_FLAGS.get(kind, 0) for kind in found)
+
+
 def _tunnel(out: _Builder, key: bytes, mask: bytes | None) -> None:
     values = tunnel_attributes(key)
     masks = None if mask is None else tunnel_attributes(mask)
+    out.put("tun_flags", _flags(values), _flags(TUNNEL_FLAGS if masks is None else masks))
     for kind, name in _TUNNEL_FIELDS.items():
         value = values.get(kind)
-        if value is not None:
+        if kind == TUN_ID and value is not None:
+            if any(value[:4]):
+                raise _invalid("A tunnel's id has 32 bits here.")
+            out.put_bytes(name, value[4:], b"\xff" * 4 if masks is None else masks.get(kind, bytes(8))[4:])
+        elif value is not None:
             out.put_bytes(name, value, b"\xff" * len(value) if masks is None else masks.get(kind, bytes(len(value))))
 
 
@@ -212,8 +229,7 @@ def _mask_of(mask: Level | None, kind: int, length: int) -> bytes:
 def to_match(key: Level, mask: Level | None) -> Match:
     """The match of a flow's key and mask (no mask: exact on all that the key names).
 
-    EINVAL where the key asks for what the datapath does not have (connection tracking, MPLS, NSH). A tunnel's flags
-    are not matched.
+    EINVAL where the key asks for what the datapath does not have (connection tracking, MPLS, NSH).
     """
     out = _Builder()
     for kind in _ZERO_OR_REFUSE:

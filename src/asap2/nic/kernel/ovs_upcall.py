@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 SO_RCVBUFFORCE = 33
 SO_RCVMARK = 75
+SO_NO_CHECK = 11
+UDP_NO_CHECK6_TX = 101
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
 PACKET_OUTGOING = 4
@@ -96,9 +99,12 @@ class PacketPath:
         try:
             with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sender:
                 if family == socket.AF_INET:
+                    sender.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, not tunnel.csum)
+                    sender.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE * tunnel.dont_fragment)
                     sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, tunnel.ttl or 64)
                     sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tunnel.tos)
                 else:
+                    sender.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, not tunnel.csum)
                     sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, tunnel.ttl or 64)
                     sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tunnel.tos)
                 if any(tunnel.src):

@@ -35,7 +35,7 @@ from asap2.nic.rules import (
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
-from asap2.nic.tunnels import Tunnels
+from asap2.nic.tunnels import VXLAN_PORT, Tunnels
 
 
 def _refuse(text: str) -> NetlinkError:
@@ -186,6 +186,8 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not match.tun_tp_dst.mask:
             match = match.but(tun_tp_dst=Masked(port, 0xFFFF))
+        if match.tun_tp_dst.value != VXLAN_PORT:
+            raise _refuse("Matched UDP dst port is not registered as a VXLAN port")
         return device, match
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
@@ -286,13 +288,25 @@ class Offloader:
             self._node.sent_to(step.ifindex)
             return step.ifindex
 
-        steps = tuple(step for step in steps if not isinstance(step, Decap))
+        steps = self._entering(tuple(step for step in steps if not isinstance(step, Decap)))
         actions = tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
         rule = Rule(chain, ifindex, prio, match, actions)
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
         return self._node.pipeline, rule
+
+    def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+        """*steps* for software: what is redirected to the egress of an internal port comes in by it
+        (internal_dev_xmit)."""
+        last = steps[-1] if steps else None
+        if not isinstance(last, tc_actions.Mirred) or not last.final or last.ingress:
+            return steps
+        device = self._netdevs.by_ifindex(last.ifindex)
+        if device is None or device.role is not Role.INTERNAL:
+            return steps
+        self._node.sent_to(last.ifindex)
+        return (*steps[:-1], Enter(last.ifindex))
 
     def to_host(self, ifindex: int) -> tuple[Action, ...]:
         """The actions that leave the packets of a representor to the host."""

@@ -57,6 +57,9 @@ enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_A
 		 PORT_WIRE = 64 /* tunnels are looked into */,
 		 PORT_METADATA = 128, /* a tunnel device of the kernel's: packets carry tunnel metadata */
 		 PORT_RESUME = 256 /* a NIC's: packets that the NIC gave up on say where (struct resume) */ };
+#define TUNNEL_PORT(flags) ((flags) >> 16)	/* of a tunnel device: what its packets came to */
+#define TUN_CSUM 0x0001	/* as in include/net/ip_tunnels.h */
+#define TUN_FLAGS 0x0301	/* those that rules match on: with TUN_CSUM, "do not fragment" and "OAM" */
 enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
 enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
 	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER };
@@ -84,7 +87,10 @@ struct fields {
 		struct { u8 tos, ttl; u8 id[4]; } tun;	/* with tun_src and what follows: of a packet in a tunnel */
 	};
 	u16 tcp_flags;
-	u8 arp_tha[6];
+	union {
+		u8 arp_tha[6];
+		u16 tun_flags;	/* TUN_* */
+	};
 	u16 tun_tp_dst;
 	union {
 		u8 nd_target[16];

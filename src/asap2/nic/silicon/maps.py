@@ -62,6 +62,7 @@ _TUNNEL_PLACES: dict[str, tuple[int, int]] = {
     "tun_tos": (64, 1),
     "tun_ttl": (65, 1),
     "tun_id": (66, 4),
+    "tun_flags": (72, 2),
     "tun_tp_dst": (78, 2),
     "tun_src": (80, 16),
     "tun_dst": (96, 16),

@@ -74,6 +74,8 @@ class Port:
     peer_any: bool = False
     metadata: bool = False
     """A tunnel device of the kernel's: what comes in carries tunnel metadata."""
+    tunnel_port: int = 0
+    """The UDP port that packets came to which come in by a tunnel device."""
     resumes: bool = False
     """A NIC's representor: the NIC tells where it gave up on a packet."""
 

@@ -153,6 +153,7 @@ def _flags(port: Port) -> int:
     flags |= maps.PORT_WIRE if port.kind is PortKind.UPLINK else 0
     flags |= maps.PORT_METADATA if port.metadata else 0
     flags |= maps.PORT_RESUME if port.resumes else 0
+    flags |= port.tunnel_port << 16
     return flags
 
 
@@ -175,5 +176,6 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         bool(record.flags & maps.PORT_ENABLED),
         bool(record.flags & maps.PORT_PEER_ANY),
         bool(record.flags & maps.PORT_METADATA),
+        record.flags >> 16,
         bool(record.flags & maps.PORT_RESUME),
     )

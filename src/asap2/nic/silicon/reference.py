@@ -88,6 +88,7 @@ class _Entry:
     def __init__(self, handle: int, rule: Rule, age: int) -> None:
         self.handle = handle
         self.rule = rule
+        self.age = age
         self.order = (rule.priority, age)
         self.packets = self.bytes = 0
         self._tests = [(name, masked.mask, masked.value) for name, masked in rule.match.used().items()]
@@ -388,7 +389,9 @@ class ReferenceSwitch:
 def _inside(what: _Packet, port: Port) -> Fields | None:
     """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
     if port.metadata:
-        return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in)) if what.came_in else None
+        if not what.came_in:
+            return None
+        return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port))
     if port.kind is not PortKind.UPLINK:
         return None
     inside = tunnel.look_into(what.frame)

@@ -58,7 +58,7 @@ __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 }
 
 /* The tunnel's fields over those that a packet in a tunnel does not have, from its metadata. */
-__noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f)
+__noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flags)
 {
 	struct bpf_tunnel_key key = {};
 	u32 id;
@@ -68,12 +68,12 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f)
 	__builtin_memset(f->arp_sha, 0, 6);
 	__builtin_memset(f->arp_tha, 0, 6);
 	__builtin_memset(f->tun_src, 0, 16);
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_FLAGS)) {
 		u32 src = bpf_htonl(key.remote_ipv4), dst = bpf_htonl(key.local_ipv4);
 
 		__builtin_memcpy(f->tun_src + 12, &src, 4);
 		__builtin_memcpy(f->tun_dst + 12, &dst, 4);
-	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6 | BPF_F_TUNINFO_FLAGS)) {
 		__builtin_memcpy(f->tun_src, key.remote_ipv6, 16);
 		__builtin_memcpy(f->tun_dst, key.local_ipv6, 16);
 	}
@@ -81,13 +81,15 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f)
 	__builtin_memcpy(f->tun.id, &id, 4);
 	f->tun.tos = key.tunnel_tos;
 	f->tun.ttl = key.tunnel_ttl;
+	f->tun_flags = key.tunnel_flags & bpf_htons(TUN_FLAGS);
+	f->tun_tp_dst = bpf_htons(TUNNEL_PORT(flags));
 	return 0;
 }
 
 /* The same from the outer headers in front of `inner`. */
 __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner)
 {
-	u8 h[40], id[4], port[2];
+	u8 h[40], id[4], port[2], sum[2];
 	u32 l4 = inner - UDP_LEN - VXLAN_LEN;
 
 	if (!f)
@@ -95,8 +97,10 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 	__builtin_memset(f->arp_sha, 0, 6);
 	__builtin_memset(f->arp_tha, 0, 6);
 	__builtin_memset(f->tun_src, 0, 16);
-	if (bpf_skb_load_bytes(skb, l4 + UDP_LEN + 4, id, 4) || bpf_skb_load_bytes(skb, l4 + 2, port, 2))
+	if (bpf_skb_load_bytes(skb, l4 + UDP_LEN + 4, id, 4) || bpf_skb_load_bytes(skb, l4 + 2, port, 2) ||
+	    bpf_skb_load_bytes(skb, l4 + 6, sum, 2))
 		return 0;
+	f->tun_flags = sum[0] | sum[1] ? bpf_htons(TUN_CSUM) : 0;
 	f->tun.id[0] = 0;
 	__builtin_memcpy(f->tun.id + 1, id, 3);
 	__builtin_memcpy(&f->tun_tp_dst, port, 2);
@@ -119,7 +123,7 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 }
 
 /* The fields of the packet inside (from `inner` on; METADATA: the kernel took it out), and of its tunnel. */
-__noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner)
+__noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner, u32 flags)
 {
 	u32 from = inner == METADATA ? 0 : inner;
 
@@ -127,7 +131,7 @@ __noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner)
 	if (from)
 		tunnel_headers(skb, f, from);
 	else
-		tunnel_metadata(skb, f);
+		tunnel_metadata(skb, f, flags);
 	return 0;
 }
 
@@ -136,7 +140,7 @@ static __always_inline void parse_tunnel(struct work *w)
 	if (w->parsed == PARSED_TUNNEL)
 		return;
 	w->parsed = PARSED_TUNNEL;
-	read_tunnel(w->skb, &w->p.f, w->inner);
+	read_tunnel(w->skb, &w->p.f, w->inner, w->in->flags);
 }
 
 /*

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from asap2.nic.rules import Encap, SetTunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 
@@ -38,8 +38,8 @@ def look_into(frame: bytes) -> Inside | None:
     """What is inside, or ``None``: then it is an ordinary packet.
 
     There may be one outer tag. The outer IPv4 header has no options, the IPv6 header no extensions; it is not a
-    fragment. Flags other than the one that says that there is a network identifier do not count, nor do lengths, nor
-    the UDP checksum. An Ethernet header fits in.
+    fragment. Flags other than the one that says that there is a network identifier do not count, nor do lengths. An
+    Ethernet header fits in.
     """
     outer = packet.parse(frame)
     if outer.get("ip_proto") != _UDP or outer.get("l4_dst") != VXLAN_PORT:
@@ -63,19 +63,22 @@ def look_into(frame: bytes) -> Inside | None:
         "tun_dst": outer.get("ip_dst", 0),
         "tun_tos": outer.get("ip_tos", 0),
         "tun_ttl": outer.get("ip_ttl", 0),
+        "tun_flags": TUN_CSUM if any(frame[udp + 6 : udp + 8]) else 0,
         "tun_tp_dst": VXLAN_PORT,
     }
     return Inside(at, {name: value for name, value in tunnel.items() if value})
 
 
-def fields_of(tunnel: SetTunnel) -> Fields:
-    """The tunnel's fields of a packet that the kernel took out of *tunnel*; it does not tell the port."""
+def fields_of(tunnel: SetTunnel, port: int = 0) -> Fields:
+    """The tunnel's fields of a packet that the kernel took out of *tunnel*, by a device with this UDP *port*."""
     fields = {
         "tun_id": tunnel.tun_id,
         "tun_src": int.from_bytes(tunnel.src, "big"),
         "tun_dst": int.from_bytes(tunnel.dst, "big"),
         "tun_tos": tunnel.tos,
         "tun_ttl": tunnel.ttl,
+        "tun_flags": (TUN_CSUM if tunnel.csum else 0) | (TUN_DONT_FRAGMENT if tunnel.dont_fragment else 0),
+        "tun_tp_dst": port,
     }
     return {name: value for name, value in fields.items() if value}
 

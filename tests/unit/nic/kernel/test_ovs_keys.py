@@ -9,8 +9,8 @@ import pytest
 
 from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.kernel import ovs_key
-from asap2.nic.kernel.ovs_extract import extract
-from asap2.nic.rules import VLAN_PRESENT, Masked
+from asap2.nic.kernel.ovs_extract import extract, tunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, VLAN_PRESENT, Masked
 from tests.captures import CAPTURES, messages
 
 CTRL = 0x10
@@ -141,3 +141,28 @@ def test_a_packet_cut_anywhere_still_has_a_key(length: int) -> None:
         "02000000000b02000000000a81000039080045000054c1754000400165310a0000010a00000208007a1a03740001a9db026b000000"
     )
     assert ovs_key.parse(extract(packet[:length], 3)).attrs[ovs_key.IN_PORT] == b"\x03\0\0\0"
+
+
+def test_a_tunnels_flags_are_matched_and_told() -> None:
+    def level(*flags: int, dst: bytes = b"\x0a\0\0\1") -> ovs_key.Level:
+        inner = attribute(ovs_key.TUN_IPV4_DST, dst) + b"".join(attribute(flag, b"") for flag in flags)
+        return ovs_key.parse(attribute(ovs_key.TUNNEL, inner))
+
+    without = ovs_key.to_match(level(), level(ovs_key.TUN_CSUM, ovs_key.TUN_DONT_FRAGMENT, dst=b"\xff" * 4))
+    assert without.tun_flags == Masked(0, TUN_CSUM | TUN_DONT_FRAGMENT)
+    assert ovs_key.to_match(level(ovs_key.TUN_CSUM), level(ovs_key.TUN_CSUM)).tun_flags == Masked(TUN_CSUM, TUN_CSUM)
+    assert not ovs_key.to_match(level(ovs_key.TUN_CSUM), level()).tun_flags.mask
+    (_, told), *_ = attributes(tunnel({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_OAM, "tun_tp_dst": 4789}))
+    known = ovs_key.TUN_ID, ovs_key.TUN_IPV4_DST, ovs_key.TUN_TTL
+    assert [kind for kind, _ in attributes(told)] == [*known, ovs_key.TUN_CSUM, ovs_key.TUN_TP_DST, ovs_key.TUN_OAM]
+
+
+def test_a_tunnels_id_is_matched_in_the_32_bits_that_it_has() -> None:
+    def level(value: bytes) -> ovs_key.Level:
+        return ovs_key.parse(attribute(ovs_key.TUNNEL, attribute(ovs_key.TUN_ID, value)))
+
+    match = ovs_key.to_match(level(bytes(7) + b"\x4d"), level(b"\xff" * 8))
+    assert match.tun_id == Masked(77, 0xFFFF_FFFF)
+    assert ovs_key.to_match(level(bytes(7) + b"\x4d"), None).tun_id == Masked(77, 0xFFFF_FFFF)
+    with pytest.raises(NetlinkError, match="32 bits"):
+        ovs_key.to_match(level(b"\1" + bytes(7)), None)

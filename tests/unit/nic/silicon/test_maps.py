@@ -136,7 +136,7 @@ def test_what_the_program_cannot_take_is_refused_with_the_reason(actions: list[A
 
 
 def test_tunnel_fields_are_refused_by_name() -> None:
-    assert actioncodes.unsupported(Match(tun_flags=Masked(1, 1)), []) == "matching on tun_flags is not supported"
+    assert actioncodes.unsupported(Match(tun_id=Masked(1 << 33, 1 << 33)), []) == "a tunnel's id has 32 bits"
     assert actioncodes.unsupported(Match(), [*ACTIONS[:4], Truncate(64), Upcall(1), Output(1)]) is None
 
 
