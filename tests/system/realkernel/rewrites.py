@@ -5,6 +5,7 @@ pedit writes where it is told, whatever is there; the eSwitch rewrites fields th
 right by itself. So a filter here rewrites only what its key says is there, in whole packets, and asks for checksums:
 
 * no fragments: csum would compute the checksum of a first fragment over that fragment alone;
+* no IPv6 extension headers: of some, csum leaves the checksum behind them as it is;
 * one tag at most: pedit finds network and transport header in no packet with two;
 * no ports of SCTP: its checksum is no sum, and the eSwitch does not touch it.
 """
@@ -29,9 +30,13 @@ Edit = tuple[int, int, bytes, bytes]
 
 
 def rewritable(frame: bytes) -> bool:
-    """Whether it is a whole IP packet with a tag at most."""
+    """Whether it is a whole IP packet with a tag at most, its transport header right behind IPv6's own."""
     fields = packet.parse(frame)
-    return fields.get("eth_type") in (0x0800, 0x86DD) and "cvlan_tci" not in fields and "ip_frag" not in fields
+    ethertype = fields.get("eth_type")
+    if ethertype not in (0x0800, 0x86DD) or "cvlan_tci" in fields or "ip_frag" in fields:
+        return False
+    ip = 18 if "vlan_tpid" in fields else 14
+    return ethertype == 0x0800 or frame[ip + 6 : ip + 7] == bytes((fields.get("ip_proto", 0),))
 
 
 def keys(random: Random, frame: bytes) -> dict[str, Any]:
