@@ -441,7 +441,19 @@ def test_a_userspace_bridge(nodes: Explained) -> None:
     key = f"recirc_id(0),in_port(1),packet_type(ns=0,id=0),{ETH.format(1)},eth_type(0x88cc)"
     nodes.ok("hv2", f"ovs-appctl dpctl/add-flow netdev@ovs-netdev '{key}' 1")
     codes = [one["code"] for one in nodes.data("hv2", "explain")["flows"]]
+    nodes.ok("hv2", "ovs-vsctl del-br br-u")
     assert "switch.userspace" in codes
+
+
+def test_a_nic_in_legacy_mode(nodes: Explained) -> None:
+    nodes.ok("hv2", "ovs-vsctl del-port eth0 -- del-port eth1")
+    nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=none")
+    nodes.ok("hv2", f"echo 0 > /sys/class/net/{PF}/device/sriov_numvfs; ovs-appctl revalidator/purge")
+    nodes.ok("hv2", "devlink dev eswitch set pci/0000:03:00.0 mode legacy && systemctl restart openvswitch")
+    shown = nodes.ok("hv2", "ovs-appctl dpctl/show system@ovs-system")
+    numbers = {name: number for number, name in re.findall(r"port (\d+): (\S+)", shown)}
+    found = nodes.provoked("hv2", "eth_type(0x88cc)", numbers["v0"], numbers[PF])
+    assert (found["code"], found["found"]) == ("port.legacy", f"{PF}: legacy")
 
 
 def test_without_a_switch_there_is_nothing_to_explain(nodes: Explained) -> None:
