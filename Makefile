@@ -27,7 +27,7 @@ lint: setup
 	@$(BIN)/lint-imports | tail -n 3
 
 test: lint
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/python scripts/test $(ARGS)
 
 bench: setup
 	@mkdir -p build
