@@ -87,6 +87,7 @@ def test_what_was_there_comes_back_with_its_attributes(lab: Hosts) -> None:
         f"ip link set {PF} vf 0 mac 02:00:00:00:00:01; ip link set {PF} vf 1 vlan 57; ip link set {PF} vf 2 trust on; "
         f"ip link set {PF} up mtu 9000; ip link set {PF}v2 up; "
         f"ovs-vsctl add-br br-ex -- add-port br-ex {PF} -- set Open_vSwitch . other_config:max-idle=12345; "
+        "sleep 1; "  # Open vSwitch takes qdiscs away while it takes in a port
         f"tc qdisc add dev {PF} ingress; "
         f"tc filter add dev {PF} ingress prio 7 protocol arp flower skip_hw action pass",
     )
