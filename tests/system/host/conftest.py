@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.offload.conftest import Bench
+from tests.system.offload.labs import Bench
 
 TOPOLOGY = """
 [[node]]
@@ -102,19 +101,8 @@ class Hosts(Bench):
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Hosts]:
     """The lab as ``asap2 lab up`` leaves it."""
-    if os.geteuid():
-        pytest.fail("the system tests make namespaces and so need root")
-    bench = Hosts(Path(f"/run/t-host-{os.getpid()}"))
-    topology = Path(f"/tmp/t-host-{os.getpid()}.toml")
-    topology.write_text(TOPOLOGY)
-    try:
-        up = bench.asap2("lab", "up", str(topology))
-        assert up.returncode == 0, up.stderr
+    with Hosts.running("host", TOPOLOGY) as bench:
         yield bench
-    finally:
-        topology.unlink()
-        down = bench.asap2("lab", "down")
-        assert down.returncode == 0, down.stderr
 
 
 @pytest.fixture

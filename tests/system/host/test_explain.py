@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import PF, Hosts
-from tests.system.offload.conftest import until
+from tests.system.offload.labs import until
 
 TOPOLOGY = """
 [[node]]
@@ -92,13 +91,7 @@ class Explained(Hosts):
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Explained]:
     """Two hypervisors that offload, with a ConnectX-5 and a ConnectX-4 Lx; a veth in hv1's bridge, and a tunnel."""
-    root = Path(f"/run/t-explain-{os.getpid()}")
-    topology = Path(f"/tmp/t-explain-{os.getpid()}.toml")
-    topology.write_text(TOPOLOGY)
-    lab = Explained(root)
-    try:
-        up = lab.asap2("lab", "up", str(topology))
-        assert up.returncode == 0, up.stderr
+    with Explained.running("explain", TOPOLOGY) as lab:
         for node in ("hv1", "hv2"):
             lab.ok(node, "systemctl start openvswitch")
             lab.done(node, "setup", "--vfs", "2", "--bridge", "br-int")
@@ -113,10 +106,6 @@ def nodes() -> Iterator[Explained]:
                 assert f"port {number}: {name}" in shown
             assert f"port {VXLAN}: vxlan_sys_4789" in shown
         yield lab
-    finally:
-        topology.unlink()
-        down = lab.asap2("lab", "down")
-        assert down.returncode == 0, down.stderr
 
 
 MANY = ",".join([UPLINK, OTHER] * 9)

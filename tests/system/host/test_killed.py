@@ -10,7 +10,7 @@ import pytest
 
 from tests.system.host.conftest import Hosts
 from tests.system.host.test_setup import assert_same
-from tests.system.offload.conftest import until
+from tests.system.offload.labs import until
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 FINISHED = 0

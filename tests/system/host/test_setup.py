@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import ADDRESS, PF, Hosts
-from tests.system.offload.conftest import packets_of, until
+from tests.system.offload.labs import packets_of, until
 
 SET_UP_SECONDS = 20.0
 SETUP = ("setup", "--vfs", "2", "--bridge", "br-int", "--representors")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import PF, Hosts
-from tests.system.offload.conftest import until
+from tests.system.offload.labs import until
 
 PEER = "10.57.0.2"
 MEGAFLOWS = "ovs-appctl revalidator/purge"

@@ -1,31 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labs of other topologies than the page's."""
+"""Labs that a test brings up and takes down, and programs run in their nodes and guests."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
-from tests.system.offload.conftest import Bench
+from asap2.lab.layout import ROOT_VARIABLE
 
 
-@contextlib.contextmanager
-def running(name: str, topology: str) -> Iterator[Bench]:
-    """A lab with *topology*, taken down at the end; *name* tells it from other labs."""
-    if os.geteuid():
-        pytest.fail("the system tests make namespaces and so need root")
-    root, file = Path(f"/run/t-{name}-{os.getpid()}"), Path(f"/tmp/t-{name}-{os.getpid()}.toml")
-    bench = Bench(root)
-    file.write_text(topology)
-    try:
-        up = bench.asap2("lab", "up", str(file))
-        assert up.returncode == 0, up.stderr
-        yield bench
-    finally:
-        file.unlink()
-        down = bench.asap2("lab", "down")
-        assert down.returncode == 0, down.stderr
+class Bench:
+    """The lab: runs programs in nodes and guests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = os.environ | {ROOT_VARIABLE: str(root)}
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, name: str, topology: str) -> Iterator[Self]:
+        """A lab with *topology*, taken down at the end; *name* tells it from other labs."""
+        if os.geteuid():
+            pytest.fail("the system tests make namespaces and so need root")
+        bench, file = cls(Path(f"/run/t-{name}-{os.getpid()}")), Path(f"/tmp/t-{name}-{os.getpid()}.toml")
+        file.write_text(topology)
+        try:
+            up = bench.asap2("lab", "up", str(file))
+            assert up.returncode == 0, up.stderr
+            yield bench
+        finally:
+            file.unlink()
+            down = bench.asap2("lab", "down")
+            assert down.returncode == 0, down.stderr
+
+    def asap2(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run the command ``asap2``."""
+        command = [sys.executable, "-m", "asap2.cli.main", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout)
+
+    def run(self, where: str, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell command line in a node or guest."""
+        return self.asap2("exec", where, "--", "bash", "-c", command, timeout=timeout)
+
+    def ok(self, where: str, command: str, timeout: float = 60) -> str:
+        """As :meth:`run`; its output, when it succeeds."""
+        done = self.run(where, command, timeout)
+        assert done.returncode == 0, f"{where}$ {command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self, where: str, *words: str) -> subprocess.Popen[str]:
+        """Start a program in a node or guest."""
+        command = [sys.executable, "-m", "asap2.cli.main", "exec", where, "--", *words]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+        )
+
+    def flows(self, node: str, kind: str = "offloaded") -> list[str]:
+        """The datapath's flows of one type."""
+        return self.ok(node, f"ovs-appctl dpctl/dump-flows -m type={kind}").splitlines()
+
+    def flow(self, node: str, *parts: str, kind: str = "offloaded") -> str:
+        """The one flow that holds every part; it may take a moment to be there."""
+        found: list[str] = []
+
+        def one() -> bool:
+            found[:] = [flow for flow in self.flows(node, kind) if all(part in flow for part in parts)]
+            return len(found) == 1
+
+        until(one, 5, f"{node} has not one flow with {parts}")
+        return found[0]
+
+    def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
+        """Ping without loss; its output."""
+        output = self.ok(guest, f"ping -n -c {count} -W 5 {options} {address}")
+        assert f"{count} received, 0% packet loss" in output
+        return output
+
+    def daemon(self, node: str) -> int:
+        """The process id of the node's daemon; 0 while none serves."""
+        try:
+            return int((self.root / "nodes" / node / "ready").read_text() or 0)
+        except FileNotFoundError:
+            return 0
+
+
+def packets_of(flow: str) -> int:
+    """The packet count of a flow."""
+    found = re.search(r"packets:(\d+)", flow)
+    assert found
+    return int(found[1])
+
+
+def until(what: Callable[[], bool], seconds: float = 10, why: str = "it did not happen") -> None:
+    """Wait for a condition that no event announces."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, why
+        time.sleep(0.02)

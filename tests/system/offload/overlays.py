@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
-from tests.system.offload.conftest import PCI, PF, VFS, Bench, until
+from tests.system.offload.conftest import PCI, PF, VFS
+from tests.system.offload.labs import Bench, until
 
 ADDRESSES = {"vm1": "10.58.0.1", "vm2": "10.58.0.2"}
 """The guests' in the overlay."""
@@ -35,6 +38,28 @@ def offload(bench: Bench, node: str, on: bool) -> None:
     """Turn Open vSwitch's offload on or off."""
     bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
     bench.ok(node, "systemctl restart openvswitch")
+
+
+EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, True), (False, False)]
+
+
+@contextlib.contextmanager
+def offloading(bench: Bench, first: bool, second: bool) -> Iterator[None]:
+    """Offload as asked for on hv1 and hv2; on both again at the end."""
+    offload(bench, "hv1", first)
+    offload(bench, "hv2", second)
+    try:
+        yield
+    finally:
+        offload(bench, "hv1", True)
+        offload(bench, "hv2", True)
+
+
+def tcp_crosses(bench: Bench) -> None:
+    """A ping without loss, then TCP both ways."""
+    bench.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+    for client, server in (("vm1", "vm2"), ("vm2", "vm1")):
+        send_tcp(bench, client, server)
 
 
 def send_tcp(bench: Bench, client: str, server: str, amount: str = "30M", address: str = "") -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.offload.conftest import PCI, PF, Bench, packets_of, until
+from tests.system.offload.conftest import PCI, PF
+from tests.system.offload.labs import Bench, packets_of, until
 
 SRIOV = f"/sys/class/net/{PF}/device/sriov_numvfs"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench, packets_of, until
-from tests.system.offload.labs import running
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench, packets_of, until
 
 TOPOLOGY = """
 [[node]]
@@ -58,7 +58,7 @@ HOSTILE = Path(__file__).with_name("hostile.py")
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """vm1 and vm2 talk across the cable by offloaded flows; vm3 is hostile, vm4 its neighbour."""
-    with running("hostile", TOPOLOGY) as bench:
+    with Bench.running("hostile", TOPOLOGY) as bench:
         for node, ports in (("hv1", (PF, "eth1")), ("hv2", (PF, "eth1"))):
             bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:max-idle=30000")
             bench.ok(node, "systemctl restart openvswitch && ovs-vsctl add-br br0")

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench, packets_of
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench, packets_of
 from tests.system.offload.overlays import NODES, join, send_tcp
 
 VLAN = 100

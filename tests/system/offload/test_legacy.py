@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.offload.conftest import PCI, PF, Bench, until
-from tests.system.offload.labs import running
+from tests.system.offload.conftest import PCI, PF
+from tests.system.offload.labs import Bench, until
 from tests.system.offload.sniffer import Sniffer, frame
 
 TOPOLOGY = """
@@ -78,7 +78,7 @@ DEFAULTS = "vlan 0 spoofchk off trust off state auto"
 
 @pytest.fixture(scope="module")
 def wired() -> Iterator[Bench]:
-    with running("legacy", TOPOLOGY) as bench:
+    with Bench.running("legacy", TOPOLOGY) as bench:
         for node in ("hv1", "hv2"):
             bench.ok(node, f"ip link set {PF} up && ip addr add {ADDRESS[node]}/24 dev {PF}")
         yield bench

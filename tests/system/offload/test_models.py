@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.model import MODELS
-from tests.system.offload.conftest import PCI, PF, TOPOLOGY, Bench, set_up, until
-from tests.system.offload.labs import running
+from tests.system.offload.conftest import PCI, PF, TOPOLOGY, set_up
+from tests.system.offload.labs import Bench, until
 
 ADD = "tc filter add dev eth3 ingress"
 ALONE = """
@@ -28,7 +28,9 @@ NODES = {CX4: "hv1", CX5: "hv2", CX6: "hv3"}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """The page's two hypervisors, the first with a ConnectX-4 Lx, and a third with a ConnectX-6 Dx by itself."""
-    with running("models", TOPOLOGY.replace("[[node.nic]]", f'[[node.nic]]\nmodel = "{CX4}"', 1) + ALONE) as bench:
+    with Bench.running(
+        "models", TOPOLOGY.replace("[[node.nic]]", f'[[node.nic]]\nmodel = "{CX4}"', 1) + ALONE
+    ) as bench:
         set_up(bench, "hv1", "vm1")
         set_up(bench, "hv2", "vm2")
         yield bench

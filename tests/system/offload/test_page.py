@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 import signal
 
-from tests.system.offload.conftest import PCI, PF, Bench, packets_of, until
+from tests.system.offload.conftest import PCI, PF
+from tests.system.offload.labs import Bench, packets_of, until
 
 PINGS = 50
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench, packets_of
-from tests.system.offload.labs import running
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench, packets_of
 from tests.system.offload.overlays import send_tcp
 
 TOPOLOGY = """
@@ -51,7 +51,7 @@ ROUTER = {1: "02:00:00:00:ff:01", 2: "02:00:00:00:ff:02"}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """vm1, vm2 and vm3 on hv1, vm4 across the cable; a bridge on each hypervisor, offloading."""
-    with running("pipelines", TOPOLOGY) as bench:
+    with Bench.running("pipelines", TOPOLOGY) as bench:
         for node, ports in (("hv1", (PF, "eth1", "eth2", "eth3")), ("hv2", (PF, "eth0"))):
             bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:max-idle=30000")
             bench.ok(node, "systemctl restart openvswitch && ovs-vsctl add-br br0")

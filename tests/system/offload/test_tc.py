@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench
 
 ADD = "tc filter add dev eth3 ingress"
 

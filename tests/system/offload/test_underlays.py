@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench, packets_of
-from tests.system.offload.overlays import NODES, join, offload, send_tcp
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench, packets_of
+from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, tcp_crosses
 
 OUT = ("in_port(eth3)", "eth_type(0x0800)", "set(tunnel(tun_id=0x4d,ipv6_dst=fd00:16::")
 INTO = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", "ipv6_src=fd00:16::")
@@ -38,17 +39,10 @@ def test_ipv6_carries_it_in_hardware_both_ways(overlay: Bench) -> None:
     assert "enc_dst_ip fd00:16::1" in overlay.ok("hv1", "tc -s filter show dev vxlan_sys_4789 ingress")
 
 
-@pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)
 def test_tcp_crosses_ipv6_whoever_offloads(overlay: Bench, first: bool, second: bool) -> None:
-    offload(overlay, "hv1", first)
-    offload(overlay, "hv2", second)
-    try:
-        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-        for client, server in (("vm1", "vm2"), ("vm2", "vm1")):
-            send_tcp(overlay, client, server)
-    finally:
-        offload(overlay, "hv1", True)
-        offload(overlay, "hv2", True)
+    with offloading(overlay, first, second):
+        tcp_crosses(overlay)
 
 
 def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.offload.conftest import PF, Bench, packets_of
-from tests.system.offload.overlays import NODES, join, offload, send_tcp
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import Bench, packets_of
+from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offload, offloading, tcp_crosses
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +32,10 @@ def test_both_ways_are_in_hardware(overlay: Bench) -> None:
     assert "in_hw in_hw_count 1" in overlay.ok("hv1", "tc -s filter show dev vxlan_sys_4789 ingress")
 
 
-@pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)
 def test_tcp_crosses_whoever_offloads(overlay: Bench, first: bool, second: bool) -> None:
-    offload(overlay, "hv1", first)
-    offload(overlay, "hv2", second)
-    try:
-        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-        for client, server in (("vm1", "vm2"), ("vm2", "vm1")):
-            send_tcp(overlay, client, server)
-    finally:
-        offload(overlay, "hv1", True)
-        offload(overlay, "hv2", True)
+    with offloading(overlay, first, second):
+        tcp_crosses(overlay)
 
 
 def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
@@ -57,20 +51,17 @@ def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
 @pytest.mark.parametrize("csum", [False, True])
 def test_the_outer_checksum_is_as_asked_for_and_matched(overlay: Bench, csum: bool) -> None:
     """In software. (In hardware there is none: mlx5's header template has a checksum of 0.)"""
-    offload(overlay, "hv1", False)
-    offload(overlay, "hv2", False)
-    try:
-        overlay.ok("hv1", f"ovs-vsctl set interface vx0 options:csum={str(csum).lower()}")
-        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-        sign = "+" if csum else "-"
-        into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", f"{sign}csum")
-        before = packets_of(overlay.flow("hv2", *into, kind="all"))
-        overlay.ping("vm1", "10.58.0.2", 10)
-        assert packets_of(overlay.flow("hv2", *into, kind="all")) == before + 10
-    finally:
-        overlay.ok("hv1", "ovs-vsctl remove interface vx0 options csum")
-        offload(overlay, "hv1", True)
-        offload(overlay, "hv2", True)
+    with offloading(overlay, False, False):
+        try:
+            overlay.ok("hv1", f"ovs-vsctl set interface vx0 options:csum={str(csum).lower()}")
+            overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+            sign = "+" if csum else "-"
+            into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", f"{sign}csum")
+            before = packets_of(overlay.flow("hv2", *into, kind="all"))
+            overlay.ping("vm1", "10.58.0.2", 10)
+            assert packets_of(overlay.flow("hv2", *into, kind="all")) == before + 10
+        finally:
+            overlay.ok("hv1", "ovs-vsctl remove interface vx0 options csum")
 
 
 def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> None:
