@@ -40,9 +40,7 @@ class Supervisor:
         self.notify: int | None = notify
         self.command = command
         self.daemon: subprocess.Popen[bytes] | None = None
-        path = listener.path_in(directory)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.listener = listener.listen(path)
+        self.listener = listener.listen(listener.path_in(directory))
 
     def run(self) -> int:
         """Keep the daemon running until told to stop or it cannot be kept; the exit status."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 VLAN_PRESENT = 0x1000
 """Bit of a matched or pushed TCI that says "there is a tag" (it takes the place of the DEI bit, as in Open vSwitch)."""
@@ -150,10 +150,12 @@ class Match:
         match._used = used
         return match
 
-    def __getattr__(self, name: str) -> Masked:
-        if name not in FIELD_BITS:
-            raise AttributeError(f"there is no field {name}")
-        return self._used.get(name, ANY)
+    if not TYPE_CHECKING:  # to a type checker, the fields above are all that there are
+
+        def __getattr__(self, name: str) -> Masked:
+            if name not in FIELD_BITS:
+                raise AttributeError(f"there is no field {name}")
+            return self._used.get(name, ANY)
 
     def __eq__(self, other: object) -> bool:
         return self._used == other._used if isinstance(other, Match) else NotImplemented

@@ -21,7 +21,7 @@ from asap2.netlink.tables.tc import TC, TCA, Tcmsg
 from asap2.netlink.wire import NLA_TYPE_MASK
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_actions import ActionState, Listed, Step
-from asap2.nic.kernel.tc_flower import FIELD_OF, FlowerKey, Identity, parse
+from asap2.nic.kernel.tc_flower import FIELD_OF, FlowerKey, parse
 from asap2.nic.kernel.tc_offload import Placement
 from asap2.nic.rules import Masked, Match
 
@@ -299,6 +299,3 @@ def _holes(request: bytes, key: FlowerKey) -> tuple[tuple[Hole, ...], tuple[tupl
             if _COOKIE in action:
                 cookies.append((number, *action[_COOKIE]))
     return tuple(holes), tuple(cookies)
-
-
-__all__ = ["Identity", "Shape", "Shapes"]
