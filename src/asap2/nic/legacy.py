@@ -204,14 +204,6 @@ def rules(block: Block, origin: Origin) -> dict[Key, Planned]:
     return found
 
 
-def plan(switch: Switch) -> dict[Key, Planned]:
-    """Every rule of the eSwitch."""
-    found: dict[Key, Planned] = {}
-    for block, origin in blocks(switch).items():
-        found |= rules(block, origin)
-    return found
-
-
 def _checked(switch: Switch, vport: Vport) -> bool:
     return vport.source is not None or (vport.vst and not switch.stacks_tags)
 

@@ -22,7 +22,6 @@ from tests.system.realkernel.machine import Ask, Case, Result, ask, send
 _MACS = bytes.fromhex("020000000001020000000002")
 _IPV6 = bytes.fromhex("fd00" + "0" * 28)
 _TAG = b"\x81\x00\0\7"
-_S_TAG = b"\x88\xa8\0\7"
 _V4, _V6 = b"\x08\x00", b"\x86\xdd"
 _DATAGRAM = udp(1000, 2000, b"12345678")
 

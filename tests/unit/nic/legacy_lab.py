@@ -34,6 +34,14 @@ def frame(dst: bytes, src: bytes, *tags: int, tpid: int = 0x8100) -> bytes:
     return dst + src + shim + b"\x08\x00" + bytes(46)
 
 
+def plan(switch: legacy.Switch) -> dict[legacy.Key, legacy.Planned]:
+    """Every rule of the eSwitch."""
+    found: dict[legacy.Key, legacy.Planned] = {}
+    for block, origin in legacy.blocks(switch).items():
+        found |= legacy.rules(block, origin)
+    return found
+
+
 @dataclass
 class Lab:
     """One PF with VFs whose attributes a test sets; :meth:`send` says who gets a frame, and what it is then."""
@@ -66,7 +74,7 @@ class Lab:
     def send(self, source: str, what: bytes) -> dict[str, bytes]:
         """Who receives *what*, sent by *source*; the counters of VFs go to ``tallies``."""
         silicon, switch = ReferenceSwitch(upcall=False), self.switch()
-        planned = legacy.plan(switch) if switch else {}
+        planned = plan(switch) if switch else {}
         handles = {silicon.add(legacy.rule(key, one)): one for key, one in planned.items()}
         for port in eswitch.ports(self.pf, self.ends(), switch).values():
             silicon.set_port(port)

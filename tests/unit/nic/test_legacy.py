@@ -14,7 +14,7 @@ from asap2.nic.silicon import actioncodes, packet
 from asap2.nic.silicon.events import Sent
 from asap2.nic.silicon.ports import Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
-from tests.unit.nic.legacy_lab import BROADCAST, MULTICAST, PF_MAC, STRANGER, Lab, LinkState, frame, mac
+from tests.unit.nic.legacy_lab import BROADCAST, MULTICAST, PF_MAC, STRANGER, Lab, LinkState, frame, mac, plan
 
 EVERYONE = {"vf0", "vf1", "vf2", "pf", "wire"}
 
@@ -249,7 +249,7 @@ def switches(draw: st.DrawFn) -> legacy.Switch:
 
 @given(switches())
 def test_every_rule_is_the_pipelines_and_can_be_recognised_again(switch: legacy.Switch) -> None:
-    for key, planned in legacy.plan(switch).items():
+    for key, planned in plan(switch).items():
         rule = legacy.rule(key, planned)
         assert actioncodes.unsupported(rule.match, rule.actions) is None
         assert legacy.Key.of(rule) == key
@@ -305,7 +305,7 @@ def test_the_rules_do_what_the_description_says(
     silicon.set_port(Port(switch.wire, 1, PortKind.UPLINK, tables=(legacy.FDB,)))
     for number, vport in enumerate(switch.vports):
         silicon.set_port(Port(vport.port, 2 + number, PortKind.VF, tables=(legacy.entry(switch, vport),)))
-    for key, planned in legacy.plan(switch).items():
+    for key, planned in plan(switch).items():
         silicon.add(legacy.rule(key, planned))
     sent = frame(to, source_mac, *tags, tpid=tpid)
     events = silicon.process(sent, switch.wire if source is None else source.port)

@@ -16,7 +16,7 @@ from asap2.nic.fdb import Fdb
 from asap2.nic.port_ids import vf_port, wire_port
 from asap2.nic.rules import Action, Counters, Match, Rule
 from asap2.nic.silicon.pipeline import Pipeline
-from tests.unit.nic.legacy_lab import Lab, mac
+from tests.unit.nic.legacy_lab import Lab, mac, plan
 
 
 class Recorder:
@@ -182,7 +182,7 @@ def test_a_full_eswitch_is_no_end_of_the_world(
     applied(fdb, lab)
     switch = lab.switch()
     assert switch
-    assert {legacy.Key.of(rule) for rule in pipeline.rules.values()} == set(legacy.plan(switch))
+    assert {legacy.Key.of(rule) for rule in pipeline.rules.values()} == set(plan(switch))
 
 
 def test_what_a_full_eswitch_took_goes_too(fdb: Fdb, pipeline: Recorder, lab: Lab) -> None:

@@ -366,7 +366,9 @@ class TcFace:
         attrs: dict[str, Any] = {"kind": proto.kind, "chain": chain}
         if one is None:
             return Message(kind, tables.TC.encode(header, attrs), flags)
-        key, listed = one.shape.read(one.request, one.indices) if one.shape is not None else (one.key, one.listed)
+        key, listed = one.key, one.listed
+        if one.shape is not None and not listed:  # made by its shape: what it was asked to be is in the request alone
+            key, listed = one.shape.read(one.request, one.indices)
         attrs["options"] = _options(proto.kind, one, key, listed, counters, terse)
         payload = tables.TC.encode(header, attrs)
         if one.shape is not None:

@@ -38,10 +38,6 @@ from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import VXLAN_PORT, Tunnels
 
 
-def _refuse(text: str) -> NetlinkError:
-    return NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {text}")
-
-
 @dataclass(slots=True)
 class Placed:
     """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
@@ -144,7 +140,7 @@ class Offloader:
         pipeline = self._silicon(nic)
         reason = pipeline.supports(rule)
         if reason is not None:
-            raise _refuse(reason)
+            raise tc_capability.refuse(reason)
         return nic, pf, pipeline, rule
 
     def placement(self, ifindex: int, placed: Placed, steps: tuple[tc_actions.Step, ...]) -> Placement | None:
@@ -187,7 +183,7 @@ class Offloader:
         if not match.tun_tp_dst.mask:
             match = match.but(tun_tp_dst=Masked(port, 0xFFFF))
         if match.tun_tp_dst.value != VXLAN_PORT:
-            raise _refuse("Matched UDP dst port is not registered as a VXLAN port")
+            raise tc_capability.refuse("Matched UDP dst port is not registered as a VXLAN port")
         return device, match
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
@@ -233,13 +229,13 @@ class Offloader:
         """The action that has the host receive a packet on an internal port (tc_act_can_offload_redirect_ingress)."""
         device = self._netdevs.by_ifindex(step.ifindex)
         if not step.final or not nic.model.internal_ports:
-            raise _refuse("mirred ingress is not supported")
+            raise tc_capability.refuse("mirred ingress is not supported")
         if device is None or device.role is not Role.INTERNAL:
-            raise _refuse("redirect to ingress is supported only for OVS internal ports")
+            raise tc_capability.refuse("redirect to ingress is supported only for OVS internal ports")
         if internal:
-            raise _refuse("redirect to ingress is not supported from internal port")
+            raise tc_capability.refuse("redirect to ingress is not supported from internal port")
         if any(isinstance(action, tc_actions.Mirred | Output) for action in done):
-            raise _refuse("redirect to int port ingress is supported only as single destination")
+            raise tc_capability.refuse("redirect to int port ingress is supported only as single destination")
         self._node.sent_to(step.ifindex)
         return Output(pf_port(pf.index), self._number(DELIVER, step.ifindex))
 
@@ -263,7 +259,7 @@ class Offloader:
                 elif last and nic.model.internal_ports:
                     done += [*encap.actions, self._in(nic, pf, encap.internal)]
                 else:
-                    raise _refuse("devices are not on same switch HW, can't offload forwarding")
+                    raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
             elif isinstance(step, tc_actions.Mirred) and step.ingress:
                 done.append(self._to_internal(nic, pf, step, done, internal=internal))
             elif isinstance(step, Goto):
@@ -332,13 +328,13 @@ class Offloader:
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
         device = self._netdevs.by_ifindex(step.ifindex)
         if device is None or device.nic is not nic or device.pf is not pf or device.role is Role.VF:
-            raise _refuse("devices are not on same switch HW, can't offload forwarding")
+            raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
         return wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
 
     @staticmethod
     def _check(chain: int, actions: tuple[Action, ...]) -> None:
         for action in actions:
             if isinstance(action, Goto) and action.table <= chain:
-                raise _refuse("Goto earlier chain is not supported")
+                raise tc_capability.refuse("Goto earlier chain is not supported")
             if isinstance(action, Pass):
-                raise _refuse("Rule must have at least one forward/drop action")
+                raise tc_capability.refuse("Rule must have at least one forward/drop action")

@@ -76,10 +76,10 @@ class Bloom:
 
     def restore(self, keys: Iterable[tuple[int, bytes]]) -> None:
         """Start again with these: what the program finds meanwhile it goes on finding."""
+        shared, self._words = self._words, [0] * len(self._words)
         for node, key in keys:
             self.add(node, key)
-        for at in range(len(self._words)):
-            if word := self._words[at]:
-                kept = sum(1 << bit for bit in range(_WORD) if self._counts[at * _WORD + bit])
-                if kept != word:
-                    self._words[at] = kept
+        for at, word in enumerate(self._words):
+            if shared[at] != word:
+                shared[at] = word
+        self._words = shared

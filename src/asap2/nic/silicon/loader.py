@@ -266,7 +266,6 @@ def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None) -> int
 class _TestRunOpts(ctypes.Structure):
     """``struct bpf_test_run_opts``."""
 
-    retval: int
     duration: int
     _fields_ = [
         ("sz", ctypes.c_size_t),
@@ -290,36 +289,25 @@ class _TestRunOpts(ctypes.Structure):
 _SK_BUFF_SIZE, _SK_BUFF_IFINDEX, _SK_BUFF_GSO_SEGS = 192, 40, 164  # struct __sk_buff
 
 
-def run_on(program: int, packet: bytes, *, ifindex: int = 0, repeat: int = 1) -> tuple[int, int]:
-    """Run *program* on *packet*, as if it came in by device *ifindex* of this network namespace, without any packet
-    being sent: its return value, and nanoseconds a run."""
-    context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
-    struct.pack_into("=I", context, _SK_BUFF_IFINDEX, ifindex)
-    opts = _TestRunOpts()
-    opts.sz = ctypes.sizeof(opts)
-    opts.data_in, opts.data_size_in = packet, len(packet)
-    opts.ctx_in, opts.ctx_size_in = ctypes.addressof(context), _SK_BUFF_SIZE
-    opts.repeat = repeat
-    _check(_libbpf().bpf_prog_test_run_opts(program, ctypes.byref(opts)), "BPF_PROG_TEST_RUN")
-    return opts.retval, opts.duration
-
-
 class TestRun:
-    """Runs *program* on packets without a network (BPF_PROG_TEST_RUN)."""
+    """Runs *program* on packets without a network (BPF_PROG_TEST_RUN), as if they came in by device *ifindex* of this
+    network namespace; each *repeat* times."""
 
     __test__ = False  # for pytest it looks like a test
 
-    def __init__(self, program: int) -> None:
+    def __init__(self, program: int, *, ifindex: int = 0, repeat: int = 1) -> None:
         self._context = ctypes.create_string_buffer(_SK_BUFF_SIZE)
+        struct.pack_into("=I", self._context, _SK_BUFF_IFINDEX, ifindex)
         self._opts = _TestRunOpts()
         self._opts.sz = ctypes.sizeof(self._opts)
         self._opts.ctx_in, self._opts.ctx_size_in = ctypes.addressof(self._context), _SK_BUFF_SIZE
-        self._opts.repeat = 1
+        self._opts.repeat = repeat
         self._run = functools.partial(_libbpf().bpf_prog_test_run_opts, program, ctypes.byref(self._opts))
         self._segments = 1
 
-    def on(self, packet: bytes, segments: int = 1) -> None:
-        """Run it on *packet*. One of more than one *segments* is a super-packet for the program, not for the kernel."""
+    def on(self, packet: bytes, segments: int = 1) -> int:
+        """Run it on *packet*; nanoseconds a run. One of more than one *segments* is a super-packet for the program, not
+        for the kernel."""
         opts = self._opts
         opts.data_in, opts.data_size_in = packet, len(packet)
         opts.data_size_out = opts.ctx_size_out = 0  # else the sizes of the last run are the room for this one's output
@@ -327,3 +315,4 @@ class TestRun:
             struct.pack_into("=I", self._context, _SK_BUFF_GSO_SEGS, segments if segments > 1 else 0)
             self._segments = segments
         _check(self._run(), "BPF_PROG_TEST_RUN")
+        return opts.duration

@@ -6,11 +6,11 @@ Each place has a number, which the NIC gives with the packet, as mlx5 maps chain
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Iterable
 
 from asap2.nic.silicon import maps
+from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
@@ -25,7 +25,7 @@ class Resumes:
         self._layout = layout
         self._ports = ports
         self._numbers: dict[tuple[int, int], int] = {}
-        self._used: set[int] = {0}
+        self._free = Indices(len(layout.resumes), "places to go on at", layout.grace_period)
 
     def at(self, table: int, port: int = 0) -> int:
         """The number for going on at *table* as a packet that came in by *port* (0: by where it is); for the table
@@ -33,11 +33,15 @@ class Resumes:
         place = (table, port)
         number = self._numbers.get(place)
         if number is None:
-            number = self._free()
+            number = self._free.take()
+            try:
+                slot = self._ports.refer(port) if port else 0
+            except OSError:
+                self._free.give(number)
+                raise
             record = self._layout.resumes[number]
-            record.table, record.slot = table, self._ports.refer(port) if port else 0
+            record.table, record.slot = table, slot
             self._numbers[place] = number
-            self._used.add(number)
         return number
 
     def keep(self, used: Iterable[int]) -> None:
@@ -46,20 +50,10 @@ class Resumes:
         for (table, port), number in list(self._numbers.items()):
             if number not in kept:
                 del self._numbers[table, port]
-                self._used.discard(number)
+                self._free.give(number)
                 self._layout.resumes[number].table = self._layout.resumes[number].slot = 0
                 if port:
                     self._ports.release(port)
-        self._layout.grace_period()
-
-    def _free(self) -> int:
-        number = len(self._used)
-        if number < maps.RESUMES and number not in self._used:
-            return number
-        for number in range(1, len(self._layout.resumes)):
-            if number not in self._used:
-                return number
-        raise OSError(errno.ENOSPC, f"no more than {maps.RESUMES - 1} chains can be gone on with")
 
     def restore(self) -> None:
         """Read everything from the maps; after the ports."""
@@ -67,6 +61,6 @@ class Resumes:
             if table or slot:
                 port = self._ports.id_of(slot) if slot else 0
                 self._numbers[table, port] = number
-                self._used.add(number)
                 if port:
                     self._ports.refer(port)
+        self._free.restore(self._numbers.values())

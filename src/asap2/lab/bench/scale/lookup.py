@@ -205,18 +205,6 @@ def _forget(maps: Layout) -> None:
         maps.heads[int.from_bytes(at, sys.byteorder)].generation = maps.next_generation()
 
 
-class _FlowRecord(ctypes.BigEndianStructure):
-    """``struct flow``."""
-
-    _fields_ = [
-        ("src", ctypes.c_uint32),
-        ("dst", ctypes.c_uint32),
-        ("src_port", ctypes.c_uint16),
-        ("dst_port", ctypes.c_uint16),
-        ("unused", ctypes.c_uint32),
-    ]
-
-
 class _Flows:
     """The program that gives each run another flow (``flows.bpf.c``), with room for *many*."""
 
@@ -226,19 +214,19 @@ class _Flows:
         loader.load(OBJECT, directory, {"flows": many, "measured": None, "turn": None}, programs)
         self._next, self.nothing = (loader.pinned(directory / name) for name in programs)
         self._maps = [loader.Map(loader.pinned(directory / name), name) for name in ("flows", "measured", "turn")]
-        self._flows = self._maps[0].mapped(_FlowRecord)
+        self._flows = self._maps[0].memory()
         self._turn = self._maps[2].mapped(ctypes.c_uint64)
 
     def load(self, flows: bytes) -> None:
         """Make these the flows (:func:`packed`)."""
-        ctypes.memmove(ctypes.addressof(self._flows), flows, len(flows))
+        self._flows[: len(flows)] = flows
 
     def run(self, program: int, ifindex: int, flows: int, runs: int) -> float:
         """Nanoseconds a run, of so many *runs* of *program* with the first *flows* in turn, as if from *ifindex*."""
         self._maps[1].update(bytes(4), program.to_bytes(4, sys.byteorder))
         self._turn[0], self._turn[1] = 0, flows
         packet = table.frame(*table.flow(0, 1, 1))
-        return float(loader.run_on(self._next, packet, ifindex=ifindex, repeat=runs)[1])
+        return float(loader.TestRun(self._next, ifindex=ifindex, repeat=runs).on(packet))
 
     def close(self) -> None:
         """Let go of it."""
