@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 SHOWN = 3
 """Flows of one reason that are shown, without --all."""
-WIDTH = 150
 
 
 @app.command()

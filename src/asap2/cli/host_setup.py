@@ -92,7 +92,7 @@ def _from_options(
     from asap2.host.setup.target import with_default
     from asap2.host.setup.wanted import Wanted, checked
 
-    names = with_default(observe(filters=False, openflow=False), tuple(pfs or ()))
+    names = tuple(pfs) if pfs else with_default(observe(filters=False, openflow=False), ())
     nic = {"vfs": vfs, "order": order, "bridge": bridge, "uplink": uplink, "representors": representors}
     data = {"nic": [{"pf": name, **nic} for name in names], "openvswitch": {"restart": restart}}
     try:

@@ -21,7 +21,7 @@ import ovs.unixctl.client
 from asap2.host import switch_log
 from asap2.host.inventory import Bridge, DatapathPort, Interface, OpenVSwitch, Pairs, Port
 from asap2.netlink.client import Connection, genl_family
-from asap2.netlink.tables.ovs import DATAPATH, OvsHeader
+from asap2.netlink.tables.ovs import DATAPATH, OVS_DP_CMD_GET, OvsHeader
 from asap2.netlink.wire import NETLINK_GENERIC, NLM_F_DUMP, NetlinkError
 
 DATABASE = "Open_vSwitch"
@@ -197,21 +197,17 @@ def flow_limit(text: str) -> int | None:
     return min(found) if found else None
 
 
-def dump_flows(*options: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The flows of the kernel's datapaths, and of userspace ones, as lines; SwitchError when the switch refuses.
-
-    *options* are of ``dpctl/dump-flows``, as ``type=non-offloaded``.
-    """
+def dump_flows() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The flows of the kernel's datapaths, and of userspace ones, as lines; SwitchError when the switch refuses."""
     kernel: list[str] = []
     userspace: list[str] = []
     for datapath in ask("dpctl/dump-dps").split():
         lines = kernel if datapath.startswith("system@") else userspace
-        dumped = ask("dpctl/dump-flows", "-m", *options, datapath).splitlines()
+        dumped = ask("dpctl/dump-flows", "-m", datapath).splitlines()
         lines += [line for line in dumped if "actions:" in line]
     return tuple(kernel), tuple(userspace)
 
 
-OVS_DP_CMD_GET = 3
 _GENL = struct.Struct("=BBH")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asap2.host import versions
-from asap2.host.inventory import Host, Pf, Vf, vf_user
+from asap2.host.inventory import Host, Netdev, Pf, Vf, vf_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ def _nic(host: Host, pf: Pf) -> NicStatus:
     uplink = host.uplink(pf)
     device = versions.DEVICES.get((pf.vendor, pf.device))
     place = host.openvswitch.port_of(pf.name)
-    ports = {pf.name, *(netdev.name for _, netdev in host.representors(pf))}
+    representors = dict(host.representors(pf))
+    ports = {pf.name, *(netdev.name for netdev in representors.values())}
     rules = [one for one in host.filters if one.netdev in ports]
     return NicStatus(
         name=pf.name,
@@ -146,12 +147,11 @@ def _nic(host: Host, pf: Pf) -> NicStatus:
         tx_bytes=uplink.tx_bytes if uplink else 0,
         rules_in_hardware=sum(1 for one in rules if one.in_hw),
         rules_in_software=sum(1 for one in rules if not one.in_hw),
-        vfs=tuple(_vf(host, pf, vf) for vf in pf.vfs),
+        vfs=tuple(_vf(host, vf, representors.get(vf.index)) for vf in pf.vfs),
     )
 
 
-def _vf(host: Host, pf: Pf, vf: Vf) -> VfStatus:
-    representor = host.representor(pf, vf.index)
+def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
     place = host.openvswitch.port_of(representor.name) if representor else None
     own = host.netdev(vf.netdev)
     set_mac = vf.mac if vf.mac.strip("0:") else None

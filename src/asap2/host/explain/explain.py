@@ -20,9 +20,8 @@ from asap2.host.explain.flow import Flow, parse
 from asap2.host.explain.reasons import OFFLOADED, REASONS, TAKEN_NOW, UNEXPLAINED
 from asap2.host.explain.tclayer import Layer, Refusal, refusals
 from asap2.host.inventory import FlowTrial, Host
+from asap2.netlink.tables.ovs import OVS_DP_F_TC_RECIRC_SHARING
 
-TC_RECIRC_SHARING = 4
-"""OVS_DP_F_TC_RECIRC_SHARING (include/uapi/linux/openvswitch.h)."""
 TUNNELS = ("vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "gtpu", "bareudp")
 SAID = {
     "action.recirculate": "recirc_id sharing not supported",
@@ -127,7 +126,7 @@ class _Explainer:
         self.layer = Layer(
             types,
             self.switch.version or self.switch.installed or "3.1",
-            None if features is None else bool(features & TC_RECIRC_SHARING),
+            None if features is None else bool(features & OVS_DP_F_TC_RECIRC_SHARING),
             states is None or states != 0,
             states,
         )

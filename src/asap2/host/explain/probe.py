@@ -27,7 +27,6 @@ NEEDED = ("key_eth_type", "key_vlan_eth_type", "key_cvlan_eth_type", "key_eth_ds
 """Keys that others rest on."""
 VALUES = (*NEEDED, "key_flags", "key_ct_state", "act")
 """Options of which the value counts for what a NIC takes, not the mask alone."""
-PARMS = ("parms", "parms_ex")
 UNTRIED = -1
 """FlowTrial's error of a rule that could not be tried."""
 
@@ -101,7 +100,7 @@ class _Prober:
         dumped: Mapping[str, Any] = row.attrs["options"]
         options = {name: value for name, value in dumped.items() if str(name).startswith("key_")}
         options |= {"key_eth_dst": trial.NOBODY, "key_eth_dst_mask": b"\xff" * 6}
-        options["act"] = [_asked(one) for one in dumped.get("act", {}).values()]
+        options["act"] = [tc.asked(one, cookie=False) for one in dumped.get("act", {}).values()]
         return Rule(options, row.key.protocol, row.chain)
 
     def _tried(self, ufid: str, qdisc: tc.QdiscRow, made: Rule, flags: int) -> FlowTrial:
@@ -141,12 +140,3 @@ def _shape(options: Mapping[str, Any]) -> Iterator[object]:
     for name in sorted(options):
         counts = name in VALUES or name.endswith("_mask")
         yield name, str(options[name]) if counts else None
-
-
-def _asked(dumped: Mapping[Any, Any]) -> dict[str, Any]:
-    """An action as it is asked for: without index, times, counters and cookie."""
-    options = {name: value for name, value in dumped["options"].items() if name != "tm"}
-    for name in PARMS:
-        if name in options:
-            options[name] = options[name]._replace(index=0, refcnt=0, bindcnt=0)
-    return {"kind": dumped["kind"], "options": options}

@@ -176,7 +176,7 @@ def add_filter(route: Connection, index: int, message: bytes) -> None:
     header, attrs = TC.decode(message)
     options = {name: value for name, value in attrs["options"].items() if name in KEPT or str(name).startswith("key_")}
     options["flags"] = options.get("flags", 0) & (TCA_CLS_FLAGS_SKIP_HW | TCA_CLS_FLAGS_SKIP_SW)
-    options["act"] = [_action(one) for one in options.get("act", {}).values()]
+    options["act"] = [asked(one) for one in options.get("act", {}).values()]
     new = {"kind": attrs["kind"], "options": options, **({"chain": attrs["chain"]} if attrs.get("chain") else {})}
     route.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, TC.encode(header._replace(ifindex=index), new))
 
@@ -190,11 +190,14 @@ def can_be_put_back(message: bytes) -> bool:
     return all(one.get("kind") in MAKEABLE for one in options.get("act", {}).values())
 
 
-def _action(dumped: Mapping[Any, Any]) -> dict[str, Any]:
-    """An action as it is asked for: without its index, times and counters."""
+def asked(dumped: Mapping[Any, Any], *, cookie: bool = True) -> dict[str, Any]:
+    """An action as it is asked for: without its index, times and counters, and with its *cookie* if that is wanted."""
     options = {name: value for name, value in dumped["options"].items() if name != "tm"}
-    options["parms"] = options["parms"]._replace(index=0, refcnt=0, bindcnt=0)
-    return {"kind": dumped["kind"], "options": options, **({"cookie": dumped["cookie"]} if "cookie" in dumped else {})}
+    for name in ("parms", "parms_ex"):
+        if name in options:
+            options[name] = options[name]._replace(index=0, refcnt=0, bindcnt=0)
+    kept = {"cookie": dumped["cookie"]} if cookie and "cookie" in dumped else {}
+    return {"kind": dumped["kind"], "options": options, **kept}
 
 
 def try_rule(

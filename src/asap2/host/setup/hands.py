@@ -195,6 +195,8 @@ class Hands:
     def _rename(self, ports: Iterable[PortState]) -> None:
         """Give devices their names; when they have each other's, by way of names that nobody has."""
         wanted = [(one.port, one.name) for one in ports if one.name is not None]
+        if not wanted:
+            return
         have = self._names(port for port, _ in wanted)
         moves = [(self._link(have[port]).index, name) for port, name in wanted if have[port] != name]
         others = {link.name for link in told("network devices", links.links, self.route)}
@@ -282,7 +284,7 @@ class Hands:
             index = indices.get(qdisc.netdev)
             if index is not None and index not in have:
                 told(f"{qdisc.kind} qdisc of {qdisc.netdev}", tc.add_qdisc, self.route, index, qdisc.kind)
-        there = {place(one) for one in self.look().filters}
+        there = {place(one) for one in self.look().filters} if step.filters else set()
         for one in step.filters:
             if place(one) not in there and one.netdev in indices:
                 message = bytes.fromhex(one.message)

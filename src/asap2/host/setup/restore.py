@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from asap2.host.inventory import Filter, Host, Netdev, Pf, Qdisc, place
+from asap2.host.inventory import Filter, Host, Netdev, Pf, place
 from asap2.host.kernel.tc import can_be_put_back
 from asap2.host.setup.journal import Journal, devices, interfaces
 from asap2.host.setup.plan import NicTarget, Target, attributes_of
@@ -51,6 +51,7 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
         for port in bridge.ports
         if any(one.name in ours and one.name not in was_in for one in port.interfaces)
     )
+    seen = watched(journal, now)
     return Target(
         nics=nics,
         options=tuple((key, before.openvswitch.option(key)) for key in journal.options),
@@ -59,8 +60,8 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
         bridges=tuple((bridge.name, False) for bridge in made),
         delete=delete,
         clean=_clean(before, now),
-        ingress=_ingress(journal, now),
-        filters=tuple(one for one in others_filters(before) if one.netdev in watched(journal, now)),
+        ingress=tuple(one for one in before.qdiscs if one.netdev in seen and not one.block),
+        filters=tuple(one for one in others_filters(before) if one.netdev in seen),
         switch_first=True,
     )
 
@@ -122,10 +123,6 @@ def watched(journal: Journal, now: Host) -> set[str]:
     both = (journal.before, now)
     ports = {name for host in both for bridge in host.openvswitch.bridges for name in interfaces(bridge)}
     return ports | {one.name for host in both for address in journal.pfs for one in devices(host, address)}
-
-
-def _ingress(journal: Journal, now: Host) -> tuple[Qdisc, ...]:
-    return tuple(one for one in journal.before.qdiscs if one.netdev in watched(journal, now) and not one.block)
 
 
 def others_filters(host: Host) -> Iterator[Filter]:
