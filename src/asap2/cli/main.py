@@ -7,7 +7,7 @@ import sys
 
 from asap2.errors import Asap2Error
 
-VERBS = ("demo", "lab", "exec", "shell", "bench", "host")
+VERBS = ("demo", "lab", "exec", "shell", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
 

@@ -72,7 +72,7 @@ class Pf:
     ``address`` is the PCI address, ``netdev`` its network device (in switchdev mode the uplink representor).
     ``eswitch`` is None when there is none, and ``eswitch_refusal`` is what the driver said. Link speeds are in GT/s,
     widths in lanes, 0 when unknown. ``params`` are devlink parameters with their runtime values; ``irqs`` pairs an
-    interrupt with the CPUs that take it.
+    interrupt with the CPUs that take it. ``vf_device`` is the PCI device id of its VFs, 0 when not told.
     """
 
     address: str
@@ -96,6 +96,7 @@ class Pf:
     params: Pairs = ()
     irqs: Pairs = ()
     vfs: tuple[Vf, ...] = ()
+    vf_device: int = 0
 
     @property
     def name(self) -> str:

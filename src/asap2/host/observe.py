@@ -154,6 +154,7 @@ def _pfs(devlink: Devlink, found: list[Link]) -> Iterable[Pf]:
             params=tuple(sorted(_tried(lambda function=function: devlink.params(function.address)).items())),
             irqs=_irqs(function),
             vfs=_vfs(function, infos),
+            vf_device=int(function.text("sriov_vf_device") or "0", 16),
         )
 
 

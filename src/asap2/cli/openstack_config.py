@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 openstack config [--format FORMAT] [--role ROLE] … [PF…]`` and ``asap2 openstack config --check [FILE…]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asap2.cli.host_subject import AsJson, From
+from asap2.openstack.config.generate import Format, Role
+
+if TYPE_CHECKING:
+    from asap2.host.inventory import Host, Pf
+    from asap2.openstack.config.nodes import Node
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def config(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PF]…", help="The NICs, as network devices or PCI addresses; all if none."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How OpenStack is installed.")] = Format.PLAIN,
+    role: Annotated[Role | None, typer.Option(help="The files of one role only.")] = None,
+    physical_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="neutron's name for the network at a NIC, in the NICs' order; `default` if none."
+        ),
+    ] = None,
+    vlan_range: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIRST:LAST", help="VLANs for tenants' networks, one range for each physical network."),
+    ] = None,
+    bridge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BR", help="The bridge of each physical network; what the uplink is in, or br-UPLINK."),
+    ] = None,
+    tunnel: Annotated[
+        bool, typer.Option("--tunnel", help="VXLAN networks, too; alone, if no physical network is named.")
+    ] = False,
+    local_ip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NODE=]ADDRESS", help="A node's end of tunnels; the uplink's or its bridge's address."),
+    ] = None,
+    tunnel_vfs: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="VFs of each NIC for VXLAN networks, the last ones; half, if both."),
+    ] = None,
+    controller: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The controller's, for devstack.")] = None,
+    topology: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The nodes of a lab (docs/lab.md), not this host.")
+    ] = None,
+    node: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Of a topology, this node only.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the files here, by node.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that say something else.")] = False,
+    as_json: AsJson = False,
+    file: From = None,
+) -> int:
+    """Make OpenStack's settings for these NICs: nova, neutron, and the deployment tools' own."""
+    from asap2.openstack.config.files import shown, write
+    from asap2.openstack.config.generate import generate
+    from asap2.openstack.config.values import Wanted, resolve
+
+    wanted = Wanted(
+        physical_networks=tuple(physical_network or ()),
+        vlan_ranges=tuple(vlan_range or ()),
+        bridges=tuple(bridge or ()),
+        tunnel=tunnel,
+        tunnel_vfs=tunnel_vfs,
+        local_ips=tuple(_local_ip(text) for text in local_ip or ()),
+        controller=controller,
+    )
+    values = resolve(
+        wanted,
+        () if role is Role.CONTROLLER and not _names_nics(what, topology, file) else _nodes(what, topology, node, file),
+    )
+    files = generate(values, format, role)
+    for note in values.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        import json
+
+        from asap2.host.records import to_data
+
+        print(json.dumps({"format": format, "values": to_data(values), "files": to_data(files)}, indent=2))
+    elif output is None:
+        print(shown(files), end="")
+    if output is not None:
+        for path in write(files, output, force=force):
+            print(f"wrote {path}", file=sys.stderr if as_json else sys.stdout)
+    return 0
+
+
+def _local_ip(text: str) -> tuple[str, str]:
+    name, _, address = text.rpartition("=")
+    return name, address
+
+
+def _names_nics(what: list[str] | None, topology: Path | None, file: Path | None) -> bool:
+    """Whether NICs are named: a controller need have none."""
+    return bool(what or topology or file)
+
+
+def _nodes(
+    what: list[str] | None, topology: Path | None, names: list[str] | None, file: Path | None
+) -> tuple[Node, ...]:
+    """The nodes that settings are for."""
+    from asap2.errors import UsageError
+    from asap2.openstack.config.nodes import of_host, of_topology
+
+    if topology is None:
+        if names:
+            raise UsageError("--node is of a topology: say --topology FILE, too")
+        return (of_host(*_host(what, file)),)
+    if what or file:
+        raise UsageError("a topology's NICs are all meant: leave out PFs and --from")
+    from asap2.lab.topology import load
+
+    nodes = of_topology(load(topology))
+    missing = set(names or ()) - {one.name for one in nodes}
+    if missing:
+        raise UsageError(
+            f"{topology} has no node {', '.join(sorted(missing))}; it has {', '.join(one.name for one in nodes)}"
+        )
+    return tuple(one for one in nodes if not names or one.name in names)
+
+
+def _host(what: list[str] | None, file: Path | None) -> tuple[Host, tuple[Pf, ...]]:
+    """This host or a capture, without what takes long to read."""
+    from asap2.cli.host_subject import subject
+
+    return subject(file, what)
+
+
+command = typer.main.get_command(app)

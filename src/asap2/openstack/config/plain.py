@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plain installation: what to add to nova's and neutron's own files."""
+
+from __future__ import annotations
+
+from asap2.openstack.config import settings
+from asap2.openstack.config.files import File, ini
+from asap2.openstack.config.values import CONTROLLER, Compute, Values
+
+NOVA = "etc/nova/nova.conf"
+NEUTRON = "etc/neutron/neutron.conf"
+ML2 = "etc/neutron/plugins/ml2/ml2_conf.ini"
+AGENT = "etc/neutron/plugins/ml2/openvswitch_agent.ini"
+POLICY = "etc/neutron/policy.yaml"
+
+POLICY_TEXT = """\
+# neutron-server lets only services set a port's binding profile, where the capability "switchdev" goes; this lets
+# administrators do so, too, as the getting-started page has it. Add to /etc/neutron/policy.yaml.
+"create_port:binding:profile": "rule:admin_only or rule:service_api"
+"update_port:binding:profile": "rule:admin_only or rule:service_api"
+"""
+
+
+def _added(service: str, path: str, *about: str) -> list[str]:
+    return [f"{service}: add to /{path}, then restart the service. OpenStack 2025.1.", *about]
+
+
+def controller(values: Values) -> list[File]:
+    """The files of the node with the servers and the network services."""
+    agent = ["On a node with network services (DHCP, L3). Each bridge must exist, with its uplink as a port."]
+    if values.tunnel and not values.controller_ip:
+        agent.append("[ovs] local_ip is to be this node's own end of tunnels: --local-ip controller=ADDRESS writes it.")
+    about = {
+        NOVA: _added(
+            "nova-scheduler", NOVA, "The list replaces nova's default, which it begins with.", *settings.OLD_NAMES
+        ),
+        NEUTRON: _added("neutron-server", NEUTRON),
+        ML2: _added("neutron-server", ML2, *settings.PORT),
+        AGENT: _added("neutron-openvswitch-agent", AGENT, *agent),
+    }
+    sections = {
+        NOVA: [settings.scheduler()],
+        NEUTRON: settings.neutron(values),
+        ML2: settings.ml2(values),
+        AGENT: settings.agent(values, None),
+    }
+    files = [File(CONTROLLER, path, ini(about[path], sections[path])) for path in about]
+    return [*files, File(CONTROLLER, POLICY, POLICY_TEXT)]
+
+
+def compute(values: Values, one: Compute) -> list[File]:
+    """The files of a compute node."""
+    nova = _added(
+        "nova-compute",
+        NOVA,
+        "An entry matches the VFs of the PF at that address, however many; null: for tunnelled networks.",
+        "Before: " + "; ".join(settings.host_commands(one)),
+        *settings.OLD_NAMES,
+    )
+    agent = _added("neutron-openvswitch-agent", AGENT, *settings.PORT_SECURITY)
+    return [
+        File(one.name, NOVA, ini(nova, [settings.pci(one)])),
+        File(one.name, AGENT, ini(agent, settings.agent(values, one))),
+    ]

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections of nova's and neutron's files, which the formats put into the files that they have."""
+
+from __future__ import annotations
+
+from asap2.openstack.config.files import Section
+from asap2.openstack.config.nodes import USUAL_VFS
+from asap2.openstack.config.specs import text
+from asap2.openstack.config.values import Compute, Values, mappings
+
+FILTER = "PciPassthroughFilter"
+FILTERS = (
+    "ComputeFilter",
+    "ComputeCapabilitiesFilter",
+    "ImagePropertiesFilter",
+    "ServerGroupAntiAffinityFilter",
+    "ServerGroupAffinityFilter",
+)
+"""nova's own default in 2025.1 (nova.conf.scheduler); setting the option replaces it."""
+
+OLD_NAMES = (
+    "Old names that nova still reads: [pci] passthrough_whitelist, [DEFAULT] pci_passthrough_whitelist.",
+    "Filters of old lists that nova has no more, and nova-scheduler does not start with: RetryFilter,",
+    "AvailabilityZoneFilter.",
+)
+
+
+def scheduler() -> Section:
+    """nova-scheduler's."""
+    return "filter_scheduler", (("enabled_filters", ",".join((*FILTERS, FILTER))),)
+
+
+def pci(compute: Compute) -> Section:
+    """nova-compute's."""
+    return "pci", tuple(("device_spec", text(spec)) for spec in compute.device_specs)
+
+
+def neutron(values: Values) -> list[Section]:
+    """neutron.conf's."""
+    mtu = (("global_physnet_mtu", str(values.mtu)),) if values.mtu else ()
+    return [("DEFAULT", (("core_plugin", "ml2"), *mtu))]
+
+
+def ml2(values: Values) -> list[Section]:
+    """ml2_conf.ini's."""
+    main = [
+        ("type_drivers", ",".join(values.type_drivers)),
+        ("tenant_network_types", ",".join(values.tenant_types)),
+        ("mechanism_drivers", "openvswitch"),
+        ("extension_drivers", "port_security"),
+    ]
+    if values.mtu and values.tunnel:
+        main.append(("path_mtu", str(values.mtu)))
+    names = ",".join(one.name for one in values.networks)
+    return [
+        ("ml2", tuple(main)),
+        ("ml2_type_flat", (("flat_networks", names),) if names else ()),
+        ("ml2_type_vlan", (("network_vlan_ranges", values.vlan_ranges),) if names else ()),
+        ("ml2_type_vxlan", (("vni_ranges", values.vni_range),) if values.tunnel else ()),
+    ]
+
+
+def agent(values: Values, compute: Compute | None) -> list[Section]:
+    """openvswitch_agent.ini's, of a compute node, or of the node with the network services."""
+    bridges = mappings(compute) if compute else values.mappings
+    local_ip = compute.local_ip if compute else values.controller_ip
+    ovs = [("bridge_mappings", bridges)] if bridges else []
+    if values.tunnel and local_ip:
+        ovs.append(("local_ip", local_ip))
+    return [
+        ("ovs", tuple(ovs)),
+        ("agent", (("tunnel_types", "vxlan"),) if values.tunnel else ()),
+        ("securitygroup", (("firewall_driver", "openvswitch"),)),
+    ]
+
+
+def host_commands(compute: Compute) -> list[str]:
+    """What is typed on a compute node before its services start."""
+    setup = f"asap2 host setup --vfs {compute.vfs or USUAL_VFS}"
+    bridges = {uplink: bridge for bridge, uplink in compute.uplinks}
+    lines = [f"{setup} {f'--bridge {bridges[pf]}' if pf in bridges else '--no-uplink'} {pf}" for pf in compute.pfs]
+    for uplink in bridges.keys() - set(compute.pfs):  # bonds
+        lines.append(
+            f"ovs-vsctl --may-exist add-br {bridges[uplink]} -- --may-exist add-port {bridges[uplink]} {uplink}"
+        )
+    return [*lines, "asap2 host persist"]
+
+
+PORT_SECURITY = (
+    "Port security tracks connections, which keeps ICMP and new connections out of the NIC:",
+    "make ports with --disable-port-security where that matters.",
+)
+PORT = (
+    "A port for a guest: openstack port create --network NETWORK --vnic-type direct --disable-port-security \\",
+    '  --binding-profile \'{"capabilities": ["switchdev"]}\' NAME',
+    "Without the capability neutron binds no direct port to Open vSwitch; nova adds it where libvirt tells of it.",
+)
