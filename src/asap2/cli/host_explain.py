@@ -109,6 +109,8 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
         for one in group if every else group[:SHOWN]:
             where = f"{one.in_port or 'any port'} to {', '.join(one.outputs) or 'nowhere'}"
             console.print(Text(f"    {where}, {one.packets} packets: {one.found}"))
+            for behind in one.attachments:
+                console.print(Text(f"        {behind.representor}: {behind}", "dim"))
             for seen in one.evidence:
                 console.print(Text(f"        {seen.source}: {seen.seen}", "dim"))
             if one.others:

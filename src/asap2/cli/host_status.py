@@ -113,7 +113,7 @@ def drawn(page: Status) -> Group:
                 vf.mac or "",
                 str(vf.vlan or ""),
                 _representor(vf),
-                vf.guest or vf.netdev or vf.driver or "unbound",
+                _guest(vf) or vf.netdev or vf.driver or "unbound",
                 _short(vf.rx_packets),
                 _short(vf.tx_packets),
                 _short(vf.host_packets),
@@ -130,6 +130,18 @@ def _representor(vf: VfStatus) -> str:
     if vf.representor is None:
         return "none"
     return vf.representor + (f" in {vf.bridge}" if vf.bridge else "") + ("" if vf.up else " (down)")
+
+
+def _guest(vf: VfStatus) -> str | None:
+    """Who has it: server and port in a line each, their UUIDs being long; the port's MAC where it is another than the
+    VF's, and its status where it is not active."""
+    one = vf.attachment
+    if one is None:
+        return vf.guest
+    lines = [f"server {one.server}" if one.server else "", f"port {one.port}" if one.port else ""]
+    lines.append(f"attached-mac {one.mac}" if one.mac and vf.mac and one.mac.lower() != vf.mac.lower() else "")
+    lines.append(f"iface-status {one.status}" if one.status not in (None, "active") else "")
+    return "\n".join(line for line in lines if line)
 
 
 def _short(number: int) -> str:

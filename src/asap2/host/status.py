@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asap2.host import versions
+from asap2.host.attachment import Attachment, attachment
 from asap2.host.inventory import Host, Netdev, Pf, Vf, vf_user
 
 
@@ -15,8 +16,8 @@ class VfStatus:
     """A VF: its place, its guest, and what it and the host saw.
 
     ``mac`` is the administrator's, or else that of its device; ``vlan`` is its port's tag, or in legacy mode its own;
-    ``guest`` names who has it, None when nobody is known. Packets are as the guest sees them; ``host_packets`` are
-    those of them that went through its representor, either way.
+    ``guest`` names who has it, None when nobody is known, and ``attachment`` what Open vSwitch says of that. Packets
+    are as the guest sees them; ``host_packets`` are those of them that went through its representor, either way.
     """
 
     index: int
@@ -34,6 +35,7 @@ class VfStatus:
     tx_packets: int
     tx_bytes: int
     host_packets: int
+    attachment: Attachment | None = None
 
     @property
     def offloaded(self) -> float | None:
@@ -155,6 +157,7 @@ def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
     place = host.openvswitch.port_of(representor.name) if representor else None
     own = host.netdev(vf.netdev)
     set_mac = vf.mac if vf.mac.strip("0:") else None
+    behind = attachment(host, representor.name if representor else None)
     return VfStatus(
         index=vf.index,
         address=vf.address,
@@ -162,7 +165,7 @@ def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
         netdev=vf.netdev,
         mac=set_mac or (own.mac if own else None),
         vlan=(place[1].tag if place else None) or vf.vlan or None,
-        guest=guest(host, vf, representor.name if representor else None),
+        guest=guest(vf, behind),
         representor=representor.name if representor else None,
         up=representor.up if representor else None,
         bridge=place[0].name if place else None,
@@ -171,17 +174,15 @@ def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
         tx_packets=vf.tx_packets,
         tx_bytes=vf.tx_bytes,
         host_packets=representor.host_packets if representor else 0,
+        attachment=behind,
     )
 
 
-def guest(host: Host, vf: Vf, representor: str | None) -> str | None:
-    """Who has *vf*: what Open vSwitch's external_ids say (OpenStack's, libvirt's), the process that holds it, or that
-    it is elsewhere."""
-    interface = host.openvswitch.interface(representor) if representor else None
-    ids = dict(interface.external_ids) if interface else {}
-    for key in ("vm-uuid", "vm-id", "iface-id"):
-        if key in ids:
-            return f"{key.partition('-')[0]} {ids[key]}"
+def guest(vf: Vf, behind: Attachment | None) -> str | None:
+    """Who has *vf*: what Open vSwitch says (OpenStack's, libvirt's names), the process that holds it, or that it is
+    elsewhere."""
+    if behind:
+        return str(behind)
     if vf.opened_by:
         return vf.opened_by
     return "in another namespace" if vf_user(vf) else None

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from asap2.cli.host_status import drawn
+from asap2.host.attachment import Attachment
 from asap2.host.inventory import Bridge, Host, Interface, Port
+from asap2.host.records import to_data
 from asap2.host.status import status
 from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
 
@@ -34,7 +36,7 @@ def test_a_vf_is_shown_with_who_has_it_and_how_much_passed_the_host_by() -> None
     assert (one.mac, one.vlan, one.guest, one.representor, one.bridge) == (
         "fa:16:3e:b9:b8:ce",
         57,
-        "vm 8e2c",
+        "server 8e2c, port port-7",
         "eth0",
         "br-int",
     )
@@ -48,6 +50,39 @@ def test_flows_are_counted_where_they_are() -> None:
     page = status(dataclasses.replace(host, filters=(*host.filters, soft)), host.pfs)
     assert (page.flows.in_hardware, page.flows.in_tc_software, page.flows.in_datapath) == (1, 1, 0)
     assert (page.nics[0].rules_in_hardware, page.nics[0].rules_in_software) == (1, 1)
+
+
+def with_ids(**ids: str) -> Host:
+    """A host whose VF 0's representor has these external_ids, which are written with underscores."""
+    host = busy()
+    pairs = tuple((key.replace("_", "-"), value) for key, value in sorted(ids.items()))
+    port = Port("eth0", 57, interfaces=(Interface("eth0", ofport=2, external_ids=pairs),))
+    return with_switch(host, bridges=(Bridge("br-int", "system", (port,)),))
+
+
+def test_neutrons_port_and_novas_server_are_named_with_mac_and_status() -> None:
+    host = with_ids(iface_id="p-7", vm_uuid="s-1", attached_mac="fa:16:3e:b9:b8:ce", iface_status="active")
+    one = status(host, host.pfs).nics[0].vfs[0]
+    assert one.attachment == Attachment("eth0", "p-7", "s-1", "fa:16:3e:b9:b8:ce", "active")
+    assert one.guest == "server s-1, port p-7 (fa:16:3e:b9:b8:ce, active)"
+    assert to_data(one)["attachment"]["port"] == "p-7"
+
+
+def test_a_port_that_is_not_active_or_has_another_mac_is_shown_so() -> None:
+    host = with_ids(iface_id="p-7", vm_id="s-1", attached_mac="fa:16:3e:00:00:01", iface_status="inactive")
+    console = Console(file=io.StringIO(), width=160)
+    console.print(drawn(status(host, host.pfs)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for line in ("server s-1", "port p-7", "attached-mac fa:16:3e:00:00:01", "iface-status inactive"):
+        assert line in text
+
+
+@pytest.mark.parametrize("ids", [{}, {"iface_status": "active"}])
+def test_ids_that_name_nobody_are_no_guest(ids: dict[str, str]) -> None:
+    host = with_ids(**ids)
+    one = status(host, host.pfs).nics[0].vfs[0]
+    assert one.attachment is None
+    assert one.guest == "in another namespace"
 
 
 @pytest.mark.parametrize("host", [fresh(), offloading(), busy()])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from asap2.errors import Asap2Error
 from asap2.host import switch_log, versions
+from asap2.host.attachment import Attachment, attachment
 from asap2.host.explain import nic
 from asap2.host.explain.flow import Flow, parse
 from asap2.host.explain.reasons import OFFLOADED, REASONS, TAKEN_NOW, UNEXPLAINED
@@ -66,7 +67,7 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A flow with its reason. ``found`` is what of the flow or the host it is about, ``others`` codes of what would be
-    in the way next."""
+    in the way next; ``attachments`` whose ports it is from and to, where Open vSwitch tells."""
 
     ufid: str | None
     flow: str
@@ -81,6 +82,7 @@ class Explanation:
     fix: str
     evidence: tuple[Evidence, ...]
     others: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 def select(flows: Iterable[Flow], what: str) -> list[Flow]:
@@ -160,6 +162,7 @@ class _Explainer:
             meaning.fix.replace("{port}", flow.in_port),
             (*evidence, *self._logged(flow, first.code)),
             others,
+            tuple(one for port in (flow.in_port, *flow.outputs) if (one := attachment(self.host, port))),
         )
 
     # ---- who refuses, in order
