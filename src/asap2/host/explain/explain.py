@@ -162,7 +162,7 @@ class _Explainer:
             meaning.fix.replace("{port}", flow.in_port),
             (*evidence, *self._logged(flow, first.code)),
             others,
-            tuple(one for port in (flow.in_port, *flow.outputs) if (one := attachment(self.host, port))),
+            tuple(who for port in (flow.in_port, *flow.outputs) if (who := attachment(self.host, port))),
         )
 
     # ---- who refuses, in order
