@@ -28,7 +28,7 @@ def check(
     file: From = None,
 ) -> int:
     """Audit what hardware offload needs, with a fix for what is missing. Exit status 0: nothing stands in its way."""
-    from asap2.host.check.audit import audit, summary
+    from asap2.host.check.audit import CHECKS, audit, summary
     from asap2.host.check.finding import Verdict
 
     host, chosen = subject(file, pfs)
@@ -50,6 +50,7 @@ def check(
             "pfs": [pf.address for pf in chosen],
             "verdict": "fail" if bad else "ok",
             "summary": dict(counts),
+            "checks": [one.id for one in CHECKS],
             "findings": to_data(findings),
         }
         print(json.dumps(data, indent=2))

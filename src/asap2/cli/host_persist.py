@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 host persist [--remove] [--dry-run]``."""
+"""``asap2 host persist [--remove] [--dry-run] [--json]``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asap2.cli.host_subject import need_root
+from asap2.cli.host_subject import AsJson, need_root
+
+if TYPE_CHECKING:
+    from asap2.host.setup.persist import Written
 
 app = typer.Typer(add_completion=False)
 
@@ -18,6 +21,7 @@ def persist(
         bool, typer.Option("--remove", help="Take the files away; what is set up stays, until a boot.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files, write none.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Have NICs set up at each boot as they are now: a systemd unit and udev rules. Open vSwitch remembers by
     itself."""
@@ -26,19 +30,39 @@ def persist(
     from asap2.host.setup import persist as files
 
     if remove:
-        gone = files.remove()
+        found = files.removes()
+        gone = [] if dry_run else files.remove()
+        if as_json:
+            _tell(found, dry_run)
+            return
         for path in gone:
             print(f"removed {path}")
-        if not gone:
+        for one in found if dry_run else ():
+            print(f"would remove {one.path}")
+        if not found:
             print("nothing to remove: `asap2 host persist` has written nothing here")
         return
     host = observe(openflow=False)
+    found = files.writes(host)
+    if as_json:
+        if found and not dry_run:
+            files.write(host)
+        _tell(found, dry_run)
+        return
     if dry_run:
         for path, content in files.files(host).items():
             print(f"=== {path}\n{content}")
         return
     for path in files.write(host):
         print(f"wrote {path}")
+
+
+def _tell(found: list[Written], dry_run: bool) -> None:
+    import json
+
+    from asap2.host.records import to_data
+
+    print(json.dumps({"changed": bool(found) and not dry_run, "files": to_data(found)}, indent=2))
 
 
 command = typer.main.get_command(app)

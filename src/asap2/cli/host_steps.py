@@ -13,6 +13,7 @@ from asap2.host.setup.steps import Step, title
 
 if TYPE_CHECKING:
     from asap2.host.inventory import Host
+    from asap2.host.setup.run import Planned
     from asap2.host.setup.wanted import Wanted
 
 
@@ -22,7 +23,7 @@ class Shown:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self._began = time.monotonic()
-        self._steps: list[dict[str, Any]] = []
+        self._data: dict[str, Any] = {"steps": [], "changes": []}
         self._back = False
         self._terminal = sys.stdout.isatty()
 
@@ -30,19 +31,20 @@ class Shown:
         """A line."""
         print(words, flush=True)
 
-    def planned(self, steps: tuple[Step, ...], back: bool) -> None:
+    def planned(self, planned: Planned, back: bool) -> None:
         """The plan, each step with the commands that a person would type."""
         self._back = back
         if self.as_json:
             if not back:
-                self._steps = [{"title": title(step), "commands": list(step.commands)} for step in steps]
+                steps = [{"title": title(step), "commands": list(step.commands)} for step in planned.steps]
+                self._data = {"steps": steps, "changes": [dataclasses.asdict(one) for one in planned.changes]}
             return
         if back:
             self.say("going back:")
             return
-        if not steps:
+        if not planned.steps:
             self.say("nothing to do: it is so already")
-        for number, step in enumerate(steps, 1):
+        for number, step in enumerate(planned.steps, 1):
             self.say(f"{number:3}  {title(step)}")
             for command in step.commands:
                 self.say(f"       {self._dim(command)}")
@@ -66,7 +68,7 @@ class Shown:
         """The end: the JSON, or *words* and how long it took."""
         seconds = round(time.monotonic() - self._began, 2)
         if self.as_json:
-            print(json.dumps({**data, "steps": self._steps, "seconds": seconds}, indent=2))
+            print(json.dumps({**data, **self._data, "seconds": seconds}, indent=2))
         elif words is not None:
             self.say(f"{words} ({seconds:.1f} s)")
 

@@ -26,15 +26,18 @@ def undo(
     from asap2.cli.host_steps import Shown
     from asap2.host.setup.hands import Hands
     from asap2.host.setup.journal import exclusively
-    from asap2.host.setup.persist import remove
-    from asap2.host.setup.run import prepare_undo
+    from asap2.host.setup.persist import remove, there
+    from asap2.host.setup.run import Planned, prepare_undo
     from asap2.host.setup.run import undo as do
 
     shown = Shown(as_json)
     with exclusively(), Hands() as hands:
         if dry_run:
-            shown.planned(prepare_undo(hands, force=force) or (), False)
-            shown.end({"changed": False})
+            shown.planned(prepare_undo(hands, force=force) or Planned(), False)
+            files = [str(path) for path in there()]
+            for path in files if not as_json else ():
+                shown.say(f"would remove {path}")
+            shown.end({"changed": False, "removed": files, "left": []})
             return 0
         outcome = do(hands, shown, force=force)
         gone = [str(path) for path in remove()]

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from asap2.host.setup.hands import Hands
-from asap2.host.setup.run import setup, undo
+from asap2.host.setup.run import Planned, setup, undo
 from asap2.host.setup.steps import Step
 from asap2.host.setup.wanted import Nic, Wanted
 
@@ -25,9 +25,9 @@ class Killer:
         self.left = number
         self.when = when
 
-    def planned(self, steps: tuple[Step, ...], _back: bool) -> None:
+    def planned(self, planned: Planned, _back: bool) -> None:
         """Tell how many steps there are."""
-        print(len(steps), flush=True)
+        print(len(planned.steps), flush=True)
 
     def begin(self, _step: Step) -> None:
         """A step begins."""

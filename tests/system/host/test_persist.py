@@ -100,6 +100,23 @@ def test_undoing_removes_it_too_even_after_a_boot(lab: Hosts) -> None:
     assert lab.run("hv1", f"ls {UNIT} /etc/udev/rules.d/82-asap2-host.rules /etc/asap2").stdout == ""
 
 
+def test_a_dry_run_tells_what_it_would_write_or_remove_and_does_not(lab: Hosts) -> None:
+    lab.done("hv1", "setup", "--vfs", "2", "--bridge", "br-int", "--representors")
+    would = lab.data("hv1", "persist", "--dry-run")
+    assert lab.run("hv1", f"ls {UNIT}").returncode
+    written = lab.data("hv1", "persist")
+    assert written == {"changed": True, "files": would["files"]}
+    assert UNIT in [one["path"] for one in written["files"]]
+    assert all(lab.ok("hv1", f"test -e {one['path']}") == "" for one in written["files"])
+    assert lab.data("hv1", "persist") == {"changed": False, "files": []}
+    for verb in (["persist", "--remove"], ["undo"]):
+        assert UNIT in lab.done("hv1", *verb, "--dry-run")
+        assert lab.ok("hv1", f"ls {UNIT}")
+    removed = lab.data("hv1", "persist", "--remove")
+    assert {one["path"] for one in removed["files"]} == {one["path"] for one in written["files"]}
+    assert lab.run("hv1", f"ls {UNIT}").returncode
+
+
 def test_nothing_is_kept_where_nothing_is_set_up(lab: Hosts) -> None:
     done = lab.host("hv1", "persist")
     assert done.returncode == 1

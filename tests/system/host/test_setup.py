@@ -239,6 +239,7 @@ def test_undoing_without_a_set_up_does_nothing(lab: Hosts) -> None:
         "changed": False,
         "removed": [],
         "left": [],
+        "changes": [],
         "steps": [],
         "seconds": 0,
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from asap2.host.inventory import Host, Vf
 from asap2.host.setup import journal as journals
 from asap2.host.setup.restore import differences
-from asap2.host.setup.run import FailedError, prepare, prepare_undo, setup, undo
+from asap2.host.setup.run import FailedError, Planned, prepare, prepare_undo, setup, undo
 from asap2.host.setup.steps import RestartSwitch, SetEswitch, SetVfs, Step
 from asap2.host.setup.wanted import Nic, Switch, VfWanted, Wanted
 from tests.unit.host import machine
@@ -30,7 +30,7 @@ class Quiet:
         self.events = 0
         self.kill_after = kill_after
 
-    def planned(self, _steps: tuple[Step, ...], _back: bool) -> None:
+    def planned(self, _planned: Planned, _back: bool) -> None:
         """Nothing."""
 
     def begin(self, _step: Step) -> None:
@@ -136,7 +136,7 @@ def test_setting_up_again_does_nothing(path: Path) -> None:
     model = Model([nic()])
     setup(wanted(), model, Quiet(), path=path)
     before = shape(model)
-    assert not prepare(wanted(), model, path=path)
+    assert prepare(wanted(), model, path=path) == Planned()
     assert not setup(wanted(), model, Quiet(), path=path).steps
     assert shape(model) == before
 
@@ -159,7 +159,7 @@ def test_the_switch_is_started_anew_only_when_an_option_changes_that_needs_it(pa
 
 def test_a_restart_that_a_killed_run_owes_is_made_up_for(path: Path) -> None:
     model = Model([nic()])
-    total = len(prepare(wanted(), model, path=path))
+    total = len(prepare(wanted(), model, path=path).steps)
     for kill in range(1, 2 * total + 1):
         model = Model([nic()])
         with pytest.raises(KeyboardInterrupt):
@@ -329,7 +329,7 @@ def test_killed_anywhere_it_is_set_up_again_and_undone_to_what_was_before(
         run_killed(lambda observer: setup(wish, model, observer, force=True, path=path), kill)
         outcome = setup(wish, model, Quiet(), force=True, path=path)
         assert reached(outcome.host, wish)
-        assert not prepare(wish, model, force=True, path=path)
+        assert not prepare(wish, model, force=True, path=path).steps
         assert model.in_force.get("hw-offload") == "true"
 
         run_killed(lambda observer: undo(model, observer, force=True, path=path), kill_back)

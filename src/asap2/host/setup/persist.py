@@ -14,6 +14,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from asap2.host.inventory import Host, Netdev, Pf
@@ -143,17 +144,49 @@ def write(host: Host) -> list[Path]:
     return [*written, ENABLED]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file and its contents ``before`` and ``after``; None where it is not there. A link's are where it leads to."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+def writes(host: Host) -> list[Written]:
+    """What :func:`write` would change."""
+    wanted = {**files(host), ENABLED: str(UNIT)}
+    found = [Written(str(path), _content(path), content) for path, content in wanted.items()]
+    return [one for one in found if one.before != one.after]
+
+
+def removes() -> list[Written]:
+    """What :func:`remove` would change."""
+    return [Written(str(path), _content(path), None) for path in there()]
+
+
+def _content(path: Path) -> str | None:
+    if path.is_symlink():
+        return os.readlink(path)
+    return path.read_text(errors="replace") if path.exists() else None
+
+
+def there() -> list[Path]:
+    """What :func:`write` wrote, as far as it is there."""
+    return [path for path in (ENABLED, UNIT, RULES, CONFIG) if os.path.lexists(path)]
+
+
 def remove() -> list[Path]:
     """Take away what :func:`write` wrote; what was there."""
-    there = [path for path in (ENABLED, UNIT, RULES, CONFIG) if os.path.lexists(path)]
-    for path in there:
+    gone = there()
+    for path in gone:
         path.unlink()
     for path in (DIRECTORY, RULES.parent):
         with contextlib.suppress(OSError):
             path.rmdir()
-    if there:
+    if gone:
         _reload()
-    return there
+    return gone
 
 
 def _reload() -> None:

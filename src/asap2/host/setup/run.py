@@ -11,6 +11,7 @@ from typing import Protocol
 from asap2.errors import Asap2Error
 from asap2.host.inventory import Host
 from asap2.host.setup import journal as journals
+from asap2.host.setup.changes import Change, changes
 from asap2.host.setup.failure import StepError
 from asap2.host.setup.journal import Journal
 from asap2.host.setup.plan import NEED_RESTART, Target, plan
@@ -18,6 +19,14 @@ from asap2.host.setup.restore import differences, restore_target
 from asap2.host.setup.steps import RestartSwitch, SetEswitch, SetOption, Step, title
 from asap2.host.setup.target import setup_target
 from asap2.host.setup.wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The steps that come, and which settings they change."""
+
+    steps: tuple[Step, ...] = ()
+    changes: tuple[Change, ...] = ()
 
 
 class Machine(Protocol):
@@ -33,7 +42,7 @@ class Machine(Protocol):
 class Observer(Protocol):
     """Who is told how it goes."""
 
-    def planned(self, steps: tuple[Step, ...], back: bool, /) -> None:
+    def planned(self, planned: Planned, back: bool, /) -> None:
         """These steps come; *back* when they undo what a failed run did."""
 
     def begin(self, step: Step, /) -> None:
@@ -69,11 +78,16 @@ class _StepFailedError(Exception):
         self.why = why
 
 
-def prepare(wanted: Wanted, machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> tuple[Step, ...]:
-    """The steps that :func:`setup` would do."""
+def prepare(wanted: Wanted, machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> Planned:
+    """What :func:`setup` would do."""
     journal = journals.load(path)
     now = machine.look()
-    return plan(now, _target(now, wanted, journal, force))
+    return _planned(now, _target(now, wanted, journal, force))
+
+
+def _planned(now: Host, target: Target) -> Planned:
+    steps = plan(now, target)
+    return Planned(steps, changes(now, steps))
 
 
 def _target(now: Host, wanted: Wanted, journal: Journal | None, force: bool, order: str | None = None) -> Target:
@@ -103,13 +117,13 @@ def setup(
             raise FailedError(_sentence(again, words)) from None
 
 
-def prepare_undo(machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> tuple[Step, ...] | None:
-    """The steps that :func:`undo` would do; None when there is nothing to undo."""
+def prepare_undo(machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> Planned | None:
+    """What :func:`undo` would do; None when there is nothing to undo."""
     journal = journals.load(path)
     if journal is None:
         return None
     now = machine.look()
-    return plan(now, restore_target(journal, now, force=force))
+    return _planned(now, restore_target(journal, now, force=force))
 
 
 def undo(machine: Machine, observer: Observer, *, force: bool = False, path: Path = journals.PATH) -> Outcome | None:
@@ -145,8 +159,9 @@ class _Run:
         earlier = journals.load(self.path)
         now = self.machine.look()
         target = _target(now, wanted, earlier, force, order)
-        steps = plan(now, target)
-        self.observer.planned(steps, False)
+        planned = _planned(now, target)
+        steps = planned.steps
+        self.observer.planned(planned, False)
         touched = (
             {nic.pf for nic in target.nics},
             {name for name, _ in target.bridges},
@@ -171,12 +186,12 @@ class _Run:
     def back(self, journal: Journal, *, force: bool, failed: bool) -> Outcome:
         """Go back to before *journal*; *failed*: since a step of a set-up failed."""
         now = self.machine.look()
-        steps = plan(now, restore_target(journal, now, force=force))
-        self.observer.planned(steps, failed)
+        planned = _planned(now, restore_target(journal, now, force=force))
+        self.observer.planned(planned, failed)
         saved = journals.load(self.path) or journal
-        self._do(steps, dataclasses.replace(saved, restart_pending=journal.restart_pending))
+        self._do(planned.steps, dataclasses.replace(saved, restart_pending=journal.restart_pending))
         then = self.machine.look()
-        return Outcome(steps, then, tuple(differences(journal.before, then, journal.pfs)))
+        return Outcome(planned.steps, then, tuple(differences(journal.before, then, journal.pfs)))
 
     def _take_back(self, start: Journal, failed: _StepFailedError) -> None:
         """Go back to where the run began; FailedError when that fails too."""
