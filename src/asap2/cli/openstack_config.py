@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asap2.cli.host_subject import AsJson, From
+from asap2.errors import UsageError
 from asap2.openstack.config.generate import Format, Role
 
 if TYPE_CHECKING:
+    from asap2.host.check.finding import Finding
     from asap2.host.inventory import Host, Pf
     from asap2.openstack.config.nodes import Node
 
@@ -23,7 +26,10 @@ app = typer.Typer(add_completion=False)
 def config(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PF]…", help="The NICs, as network devices or PCI addresses; all if none."),
+        typer.Argument(
+            metavar="[PF|FILE]…",
+            help="The NICs, as network devices or PCI addresses, all if none; with --check, files or directories.",
+        ),
     ] = None,
     format: Annotated[Format, typer.Option(help="How OpenStack is installed.")] = Format.PLAIN,
     role: Annotated[Role | None, typer.Option(help="The files of one role only.")] = None,
@@ -59,10 +65,24 @@ def config(
     node: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Of a topology, this node only.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the files here, by node.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over files that say something else.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Check settings that are there: FILEs, or those in /etc/nova and /etc/neutron."),
+    ] = False,
+    python: Annotated[
+        str | None, typer.Option(metavar="PYTHON", help="With --check: the Python that has nova and neutron.")
+    ] = None,
     as_json: AsJson = False,
     file: From = None,
 ) -> int:
-    """Make OpenStack's settings for these NICs: nova, neutron, and the deployment tools' own."""
+    """Make OpenStack's settings for these NICs: nova's, neutron's, and the deployment tools' own. Or check those that
+    are there, by nova's and neutron's own parsers; exit status 0: nothing is wrong with them."""
+    if check:
+        if topology or output or node:
+            raise UsageError("--check is of files, for this host or a capture (--from): leave out other options")
+        return _check(what or [], file, python, as_json)
+    if python is not None:
+        raise UsageError("--python is for --check")
     from asap2.openstack.config.files import shown, write
     from asap2.openstack.config.generate import generate
     from asap2.openstack.config.values import Wanted, resolve
@@ -111,7 +131,6 @@ def _nodes(
     what: list[str] | None, topology: Path | None, names: list[str] | None, file: Path | None
 ) -> tuple[Node, ...]:
     """The nodes that settings are for."""
-    from asap2.errors import UsageError
     from asap2.openstack.config.nodes import of_host, of_topology
 
     if topology is None:
@@ -136,6 +155,59 @@ def _host(what: list[str] | None, file: Path | None) -> tuple[Host, tuple[Pf, ..
     from asap2.cli.host_subject import subject
 
     return subject(file, what)
+
+
+def _check(files: list[str], capture: Path | None, python: str | None, as_json: bool) -> int:
+    """Check *files*, and say what was found."""
+    from asap2.host.check.audit import summary
+    from asap2.host.check.finding import Verdict
+    from asap2.openstack.config.check.run import check as judge
+
+    # who is not root sees no NICs: the names are checked all the same
+    host, pfs = _host(None, capture) if capture or not os.geteuid() else (None, ())
+    settings, findings = judge(files, host, pfs, here=capture is None, python=python)
+    counts = summary(findings)
+    bad = counts[Verdict.FAIL]
+    if as_json:
+        import json
+
+        from asap2.host.records import to_data
+
+        data = {
+            "host": host.hostname if host else None,
+            "versions": dict(settings.versions),
+            "settings": len(settings.entries),
+            "verdict": "fail" if bad else "ok",
+            "summary": dict(counts),
+            "findings": to_data(findings),
+        }
+        print(json.dumps(data, indent=2))
+    else:
+        by = ", ".join(f"{service} {version}" for service, version in settings.versions)
+        _show(findings, f"{len(settings.entries)} settings, by {by}: {'not right' if bad else 'nothing is wrong'}")
+    return 1 if bad else 0
+
+
+def _show(findings: list[Finding], end: str) -> None:
+    """Print findings for people: where, what, why, what to do."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from asap2.host.check.finding import Verdict
+
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "dim"}
+    for one in findings:
+        line = Text(f"{one.verdict:8}", styles[one.verdict])
+        line.append(f"{one.subject}: " if one.subject else "", "bold")
+        line.append(one.found, "none")
+        console.print(line)
+        if one.verdict is not Verdict.OK and one.why:
+            console.print(Text(f"{'':8}because {one.why}", "dim"))
+        if one.fix:
+            console.print(Text(f"{'':8}fix: {one.fix}"))
+    bad = any(one.verdict is Verdict.FAIL for one in findings)
+    console.print(end, style="bold red" if bad else "bold green")
 
 
 command = typer.main.get_command(app)
