@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 demo [--report FILE] [--keep]``."""
+"""``asap2 demo [--openstack] [--report FILE] [--keep]``."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,15 +16,15 @@ app = typer.Typer(add_completion=False)
 def demo(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what happened as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up.")] = False,
+    openstack: Annotated[
+        bool, typer.Option("--openstack", help="The same by OpenStack: servers on direct ports, over VLAN and VXLAN.")
+    ] = False,
 ) -> None:
     """Do the getting-started procedure on two software hypervisors, and show that it works."""
     from rich.console import Console
 
-    from asap2.lab.demo import Demo
-    from asap2.lab.lab import Lab
-
     console = Console(soft_wrap=True)
-    shown = Demo(Lab(), console)
+    shown = _on_openstack(console) if openstack else _on_lab(console)
     try:
         shown.run(keep)
     finally:
@@ -33,7 +33,10 @@ def demo(
     shown.print_summary()
     if keep:
         console.print(
-            "\nThe lab stays up. To look around: `asap2 lab ls`, `asap2 shell hv1`, "
+            "\nThe cloud stays up. To look around: `asap2 openstack ls`, `asap2 exec controller openstack server list`,"
+            " `asap2 shell vm1`; to take it down: `asap2 openstack down`."
+            if openstack
+            else "\nThe lab stays up. To look around: `asap2 lab ls`, `asap2 shell hv1`, "
             "`asap2 exec vm1 ping 10.57.0.2`; to take it down: `asap2 lab down`.",
             highlight=False,
         )
@@ -41,6 +44,20 @@ def demo(
         from asap2.errors import Asap2Error
 
         raise Asap2Error(shown.failure)
+
+
+def _on_lab(console: Any) -> Any:
+    from asap2.lab.demo import Demo
+    from asap2.lab.lab import Lab
+
+    return Demo(Lab(), console)
+
+
+def _on_openstack(console: Any) -> Any:
+    from asap2.openstack.cloud import Cloud
+    from asap2.openstack.demo import Demo
+
+    return Demo(Cloud(say=lambda text: console.print(text, highlight=False, markup=False)), console)
 
 
 command = typer.main.get_command(app)

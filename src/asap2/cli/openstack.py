@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from asap2.cli.verbs import Verbs
 
-VERBS = ("config",)
+VERBS = ("up", "down", "ls", "start", "stop", "config")
 
 command = Verbs(
     name="openstack",
-    help="OpenStack on switchdev NICs: its settings, made and checked.",
+    help="OpenStack on switchdev NICs: a real cloud on a lab of this machine, and settings for other clouds.",
     no_args_is_help=True,
 )
 command.verbs = VERBS

@@ -41,21 +41,16 @@ class Layout:
         return self.node(node) / "nics" / str(nic) / "net"
 
     def bundle(self, name: str) -> Path:
-        """The namespaces of the node or guest called *name*; UsageError when there is none."""
+        """The namespaces of the node or guest called *name*, of whatever kind; UsageError when there is none."""
         if NAME.fullmatch(name):
-            for directory in (self.node(name), self.guest(name)):
-                if (directory / "ns" / "net").exists():
-                    return directory / "ns"
+            for namespace in sorted(self.root.glob(f"*/{name}/ns/net")):
+                return namespace.parent
         if not self.root.exists():
             raise UsageError(f"there is no {name}: no lab is up; `asap2 lab up FILE` makes one")
-        known = sorted([*_names(self.root / "nodes"), *_names(self.root / "guests")])
+        known = sorted({namespace.parts[-3] for namespace in self.root.glob("*/*/ns/net")})
         raise UsageError(f"the lab has no node or guest {name!r}; it has {', '.join(known) or 'none'}")
 
 
 def layout() -> Layout:
     """The lab of this machine, or the one that the environment names."""
     return Layout(Path(os.environ.get(ROOT_VARIABLE, DEFAULT_ROOT)))
-
-
-def _names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()] if directory.is_dir() else []

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 openstack down``."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def down() -> None:
+    """Take the cloud and its lab down, whatever state they are in; nothing of them stays."""
+    from asap2.openstack.cloud import Cloud
+
+    if not Cloud().down():
+        typer.echo("no cloud is up", err=True)
+
+
+command = typer.main.get_command(app)

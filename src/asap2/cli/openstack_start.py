@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 openstack start SERVICE HOST``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def start(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As `asap2 openstack ls` shows it.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Where it runs.")],
+) -> None:
+    """Start a service that does not run."""
+    from asap2.openstack.cloud import Cloud
+
+    Cloud().start(Cloud().service(service, host))
+
+
+command = typer.main.get_command(app)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 openstack up [FILE]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def up(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Another topology than two nodes (docs/lab.md).")
+    ] = None,
+) -> None:
+    """Bring up a lab and, on it, nova, neutron, placement, glance and RabbitMQ."""
+    from importlib import resources
+
+    from asap2.lab.topology import load, parse
+    from asap2.openstack.cloud import Cloud
+
+    shipped = resources.files("asap2.openstack").joinpath("topology.toml")
+    Cloud(say=typer.echo).up(load(file) if file else parse(shipped.read_text()))
+    typer.echo(
+        "The cloud is up. `asap2 exec controller openstack …` is its client, `asap2 openstack ls` tells how it does, "
+        "`asap2 openstack down` takes it down."
+    )
+
+
+command = typer.main.get_command(app)
