@@ -35,6 +35,7 @@ from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.kernel.tc_tunnels import used_since
 from asap2.nic.netdevs import Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
@@ -47,6 +48,9 @@ log = logging.getLogger("asap2.nic.daemon")
 NODE_RULES = 65536
 """Rules that the node's own pipeline holds: flows of the software datapath and TC rules that are not offloaded."""
 
+NEIGHBOURS_NS = 5_000_000_000
+"""How often the kernel is told which neighbours hardware sends to: the kernel's delay_first_probe_time, as with mlx5
+(mlx5e_rep_neigh_update_init_interval)."""
 
 LOOK_NS = 60_000 if (os.cpu_count() or 1) > 1 else 0
 """How long the daemon looks for more to do before it sleeps: who asks needs a CPU meanwhile."""
@@ -82,6 +86,8 @@ class Daemon:
         state.mkdir(exist_ok=True)
         self._driver_state = state / "driver.json"
         self._kept = -1
+        self._neighbours_told = time.monotonic_ns()
+        self._wait: float | None = None
         self.filters = Filters(offloader, Journal(state / "tc.journal"))
         self.netdevs.rules_offloaded = self._offloaded
         self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
@@ -151,6 +157,18 @@ class Daemon:
         if self.tunnels.changed():
             self.filters.reresolve()
 
+    def _tell_neighbours(self) -> float | None:
+        """Tell, when it is time, which neighbours hardware sends to; the seconds to the next time (None: no tunnel)."""
+        if not self.tunnels.any:
+            return None
+        now = time.monotonic_ns()
+        due = self._neighbours_told + NEIGHBOURS_NS
+        if now >= due:
+            since, self._neighbours_told, due = self._neighbours_told, now, now + NEIGHBOURS_NS
+            for ifindex, tunnel in used_since(self.filters, since):
+                self.tunnels.used(ifindex, tunnel)
+        return (due - now) / 1e9
+
     def start(self) -> None:
         """Bring the NICs up and serve."""
         with self.lock:
@@ -192,9 +210,12 @@ class Daemon:
         with self.lock:
             self._guarded(self._tidy)
         while self.running:
-            events = self.selector.select(0 if look_until else None)
+            events = self.selector.select(0 if look_until else self._wait)
             if not events:
-                if time.monotonic_ns() > look_until:
+                if not look_until:
+                    with self.lock:
+                        self._guarded(self._tidy)
+                elif time.monotonic_ns() > look_until:
                     look_until = 0
                 continue
             for key, mask in events:
@@ -205,10 +226,11 @@ class Daemon:
             look_until = time.monotonic_ns() + LOOK_NS
 
     def _tidy(self) -> None:
-        """What is due after each round: following links, and writing down what has changed."""
+        """What is due after each round: following links, writing down what has changed, telling of neighbours."""
         if self.netdevs.unsettled:
             self._links_changed()
         self._keep()
+        self._wait = self._tell_neighbours()
 
     @staticmethod
     def _guarded(call: Callable[..., object], *arguments: object) -> None:

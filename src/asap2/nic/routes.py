@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_REPLACE, NetlinkError, attribute, attributes
+from asap2.nic import ndisc
 
 RTM_NEWNEIGH, RTM_GETNEIGH, RTM_GETROUTE = 28, 30, 26
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 2, 4, 5, 7, 18
@@ -17,6 +18,8 @@ RTN_UNICAST = 1
 NDA_DST, NDA_LLADDR = 1, 2
 NTF_USE = 1
 NUD_NONE = 0
+NUD_SURE = 0x80 | 0x40 | 0x02
+"""PERMANENT, NOARP, REACHABLE (NUD_CONNECTED): the kernel asks no more."""
 NUD_VALID = 0x80 | 0x40 | 0x02 | 0x10 | 0x04 | 0x08
 """PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY: states with a usable address (include/net/neighbour.h)."""
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -79,24 +82,30 @@ class Routes:
         gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"\0\0")[2:] or destination
         ifindex = int.from_bytes(found.get(RTA_OIF, b"\0\0\0\0"), "little")
         chosen = source if source is not None and any(source) else found.get(RTA_PREFSRC, bytes(len(destination)))
-        return Hop(ifindex, chosen, gateway, self._neighbour(ifindex, gateway))
+        state, mac = self._neighbour(ifindex, gateway)
+        return Hop(ifindex, chosen, gateway, mac if state & NUD_VALID and len(mac) == 6 and any(mac) else None)
 
-    def _neighbour(self, ifindex: int, address: bytes) -> bytes | None:
+    def _neighbour(self, ifindex: int, address: bytes) -> tuple[int, bytes]:
+        """The state of a neighbour (NUD_*), and its address as far as it is known."""
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         header = _NDMSG.pack(family, ifindex, 0, 0, 0)
         try:
             (answer,) = self._kernel.request(RTM_GETNEIGH, 0, header + attribute(NDA_DST, address))
         except NetlinkError as error:
             if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
-                return None
+                return NUD_NONE, b""
             raise
         state = _NDMSG.unpack_from(answer.payload)[2]
         found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(answer.payload, _NDMSG.size)}
-        mac = found.get(NDA_LLADDR)
-        return mac if state & NUD_VALID and mac and len(mac) == 6 and any(mac) else None
+        return state, found.get(NDA_LLADDR, b"")
 
-    def solicit(self, hop: Hop) -> None:
-        """Have the kernel ask for the neighbour's address (neigh_event_send); its answer shows on :attr:`monitor`."""
+    def use(self, hop: Hop, own_mac: bytes) -> None:
+        """Have the kernel ask for the neighbour's address, or whether it is still right (neigh_event_send); its answer
+        shows on :attr:`monitor`.
+
+        *own_mac* is that of the hop's device. From a device without a link-local address the kernel asks only where a
+        packet waits, a second later: there the question is asked here.
+        """
         family = socket.AF_INET if len(hop.gateway) == 4 else socket.AF_INET6
         payload = _NDMSG.pack(family, hop.ifindex, NUD_NONE, NTF_USE, 0) + attribute(NDA_DST, hop.gateway)
         try:
@@ -104,3 +113,8 @@ class Routes:
         except NetlinkError as error:
             if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.EINVAL):
                 raise
+            return
+        if family == socket.AF_INET6 and not ndisc.has_link_local(hop.ifindex):
+            state, _ = self._neighbour(hop.ifindex, hop.gateway)
+            if not state & NUD_SURE:
+                ndisc.solicit(hop.ifindex, hop.source, own_mac, hop.gateway, multicast=not state & NUD_VALID)

@@ -80,7 +80,7 @@ class Tunnels:
         if device is None or device.kind != "vxlan":
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unknown tunnel device")
         end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
-        way = self._ways.get(end)
+        way, new = self._ways.get(end), end not in self._ways
         if way is None:
             way = self._ways[end] = self._ask(end)
         hop = way.hop
@@ -91,10 +91,9 @@ class Tunnels:
             raise NetlinkError(
                 errno.EOPNOTSUPP, "mlx5_core: devices are not on same switch HW, can't offload forwarding"
             )
-        if hop.mac is None:
-            self._routes.solicit(hop)
-            return None
-        if not way.mac:
+        if hop.mac is None or not way.mac:
+            if new:
+                self._routes.use(hop, way.mac)
             return None
         encap = Encap(
             "vxlan",
@@ -110,6 +109,19 @@ class Tunnels:
         if way.vlan is not None:
             return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
+
+    def used(self, ifindex: int, tunnel: SetTunnel) -> None:
+        """Hardware has sent packets in *tunnel* through the vxlan device *ifindex*: so their neighbour, of which the
+        kernel sees nothing, is in use (mlx5e_tc_update_neigh_used_value)."""
+        device = self.link(ifindex)
+        way = self._ways.get(_End(tunnel.dst, tunnel.src, device.tunnel_lower)) if device is not None else None
+        if way is not None and way.hop is not None and way.hop.mac is not None:
+            self._routes.use(way.hop, way.mac)
+
+    @property
+    def any(self) -> bool:
+        """Whether a way was asked for."""
+        return bool(self._ways)
 
     def changed(self) -> bool:
         """Whether a way that was asked for is another by now, after routes, neighbours or links have changed; if so,

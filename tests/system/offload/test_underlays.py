@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench, packets_of
+from tests.system.offload.labs import Bench, packets_of, until
 from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, tcp_crosses
 
 OUT = ("in_port(eth3)", "eth_type(0x0800)", "set(tunnel(tun_id=0x4d,ipv6_dst=fd00:16::")
@@ -53,6 +53,36 @@ def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
     sent_in_hardware(overlay, "hv1", 3)
     overlay.ok("hv1", f"ip neigh del fd00:16::2 dev {PF}")
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+
+
+def neighbour(bench: Bench, address: str) -> str:
+    """What hv1's kernel knows of a neighbour."""
+    return bench.ok("hv1", f"ip neigh show {address} dev {PF}")
+
+
+def test_a_neighbour_is_asked_for_before_a_packet_waits(overlay: Bench) -> None:
+    """The kernel alone asks from a link-local address, which the uplink has none of, or for a packet."""
+    overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+    assert "fe80" not in overlay.ok("hv1", f"ip -6 addr show dev {PF}")
+    for node, number in NODES.items():
+        overlay.ok(node, f"ip addr add fd00:17::{number}/64 dev {PF} nodad")
+    rule = "filter {} dev eth3 ingress protocol ip prio 99"
+    overlay.ok(
+        "hv1",
+        f"tc {rule.format('add')} flower skip_sw dst_ip 10.99.0.1 action tunnel_key set id 5 src_ip fd00:17::1 "
+        "dst_ip fd00:17::2 dst_port 4789 action mirred egress redirect dev vxlan_sys_4789",
+    )
+    until(lambda: "REACHABLE" in neighbour(overlay, "fd00:17::2"))
+    overlay.ok("hv1", f"tc {rule.format('del')}")
+
+
+def test_a_neighbour_that_hardware_sends_to_stays_confirmed(overlay: Bench) -> None:
+    overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+    assert overlay.flow("hv1", *OUT)
+    overlay.ok("hv1", f"ip neigh change $(ip neigh show fd00:16::2 dev {PF} | cut -d' ' -f1-3) dev {PF} nud stale")
+    assert "STALE" in neighbour(overlay, "fd00:16::2")
+    sent_in_hardware(overlay, "hv1", 5)
+    until(lambda: "REACHABLE" in neighbour(overlay, "fd00:16::2"), 20)
 
 
 def test_a_route_that_goes_and_comes_is_followed(overlay: Bench) -> None:

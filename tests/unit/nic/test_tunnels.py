@@ -43,7 +43,7 @@ class _Routes:
     def __init__(self) -> None:
         self.hop: Hop | None = Hop(UPLINK, b"\xac\x10\0\1", TUNNEL.dst, FAR)
         self.asked: list[tuple[bytes, bytes | None, int]] = []
-        self.solicited: list[Hop] = []
+        self.used: list[tuple[Hop, bytes]] = []
 
     def resolve(self, destination: bytes, source: bytes | None = None, lower: int = 0) -> Hop:
         self.asked.append((destination, source, lower))
@@ -51,8 +51,8 @@ class _Routes:
             raise NetlinkError(errno.ENETUNREACH)
         return self.hop
 
-    def solicit(self, hop: Hop) -> None:
-        self.solicited.append(hop)
+    def use(self, hop: Hop, own_mac: bytes) -> None:
+        self.used.append((hop, own_mac))
 
 
 class _World:
@@ -131,11 +131,30 @@ def test_a_device_that_is_bound_to_another_asks_for_routes_by_that(world: _World
     assert world.routes.asked == [(TUNNEL.dst, TUNNEL.src, UPLINK)]
 
 
-def test_a_neighbour_that_is_not_known_is_asked_for(world: _World) -> None:
+def test_a_neighbour_that_is_not_known_is_asked_for_once(world: _World) -> None:
     assert world.routes.hop is not None
     world.routes.hop = replace(world.routes.hop, mac=None)
     assert world.encap() is None
-    assert world.routes.solicited == [world.routes.hop]
+    assert world.encap() is None
+    assert world.routes.used == [(world.routes.hop, world.links[UPLINK].mac)]
+
+
+def test_no_neighbour_is_asked_for_where_the_tunnel_is_refused(world: _World) -> None:
+    assert world.routes.hop is not None
+    world.routes.hop = replace(world.routes.hop, ifindex=REPRESENTOR, mac=None)
+    with pytest.raises(NetlinkError):
+        world.encap()
+    assert not world.routes.used
+
+
+def test_the_kernel_is_told_of_neighbours_that_hardware_uses_and_knows(world: _World) -> None:
+    world.tunnels.used(VXLAN, TUNNEL)
+    assert not world.routes.used
+    world.encap()
+    world.tunnels.used(VXLAN, TUNNEL)
+    assert world.routes.used == [(world.routes.hop, world.links[UPLINK].mac)]
+    world.tunnels.used(VXLAN, replace(TUNNEL, dst=b"\xac\x10\0\3"))
+    assert len(world.routes.used) == 1
 
 
 def test_a_way_is_asked_for_once_until_something_changes(world: _World) -> None:
