@@ -28,6 +28,8 @@ SO_NETNS_COOKIE = 71
 SO_SNDBUFFORCE = 32
 SIOCGSKNS = 0x894C
 CLONE_NEWNET = 0x40000000
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06
 _SEND_BUFFER = 8 << 20
 _MOST_WAITING = 16 << 20
 """Bytes of replies kept for a client that does not read them; a dump is kept whole, since none else begins before."""
@@ -71,6 +73,12 @@ def socket_in(namespace_fd: int, protocol: int, home_fd: int) -> socket.socket:
         return _socket(protocol)
     finally:
         _enter(home_fd)
+
+
+def _deafen(sock: socket.socket) -> None:
+    """Have a socket receive nothing: what is sent to it is dropped, and the sender is not told."""
+    code = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code)))
 
 
 class _Waiting:
@@ -124,6 +132,7 @@ class Namespace:
             for protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
                 self._sockets[protocol] = sock = self._open(protocol)
                 sock.bind((SERVER_PORTID, 0))
+                _deafen(sock)
                 sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, _SEND_BUFFER)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
         except OSError:
@@ -235,9 +244,13 @@ class Namespace:
         self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
 
     def multicast(self, protocol: int, group: int, message: bytes) -> None:
-        """Send to the members of a multicast group of the kernel's own, which must be at most 32."""
+        """Send to the members of a multicast group of the kernel's own, which must be at most 32.
+
+        netlink_sendmsg() sends it to one port besides: to this socket itself, which is deaf, and not to the kernel, for
+        which it would be a request.
+        """
         try:
-            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (0, 1 << (group - 1)))
+            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (SERVER_PORTID, 1 << (group - 1)))
         except (ConnectionRefusedError, BlockingIOError):
             return
 

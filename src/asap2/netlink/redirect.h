@@ -46,7 +46,8 @@
 #define GROUPS_FIRST 0x7000 /* their multicast groups */
 #define GROUPS_LAST 0x7fff
 #define CHUNK 65536 /* a longer batch is submitted in parts of whole messages */
-#define SPIN 60000 /* ns that an answer is looked for before its thread sleeps */
+#define SPIN 200000 /* ns that an answer is looked for before its thread sleeps */
+#define PAUSES 60 /* between two looks: who answers may have the same core's other half, and the same socket's lock */
 #define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
 
 struct greeting {
@@ -203,6 +204,17 @@ static int ensure(struct connection *c)
 	return open_connection(c);
 }
 
+static inline void pause_cpu(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
 /*
  * recvmsg() that looks for SPIN before it sleeps: an answer takes less than going to sleep and being woken. Who answers
  * needs a CPU meanwhile.
@@ -223,6 +235,8 @@ static ssize_t receive(int fd, struct msghdr *message)
 		got = real_recvmsg(fd, message, MSG_DONTWAIT);
 		if (got >= 0 || (errno != EAGAIN && errno != EINTR))
 			return got;
+		for (int i = 0; i < PAUSES; i++)
+			pause_cpu();
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (now.tv_nsec + (now.tv_sec - end.tv_sec) * 1000000000L < end.tv_nsec);
 	return real_recvmsg(fd, message, 0);

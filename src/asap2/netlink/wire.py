@@ -54,6 +54,7 @@ NETLINK_GET_STRICT_CHK: Final = 12
 HEADER: Final = struct.Struct("=IHHII")
 """struct nlmsghdr: length (header included), type, flags, sequence number, port id."""
 HEADER_LEN: Final = HEADER.size
+_SUCCESS = struct.Struct("=IHHIIi16s")
 _ATTRIBUTE = struct.Struct("=HH")
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
@@ -163,6 +164,11 @@ def acknowledgement(
             answer_flags |= NLM_F_ACK_TLVS
             quoted += _PAD[len(quoted) & 3]
     return build(NLMSG_ERROR, answer_flags, seq, portid, _S32.pack(-error) + quoted + extra)
+
+
+def success(seq: int, portid: int, request_header: bytes) -> bytes:
+    """What :func:`acknowledgement` gives for success when there is nothing to add: *request_header* is quoted."""
+    return _SUCCESS.pack(_SUCCESS.size, NLMSG_ERROR, NLM_F_CAPPED, seq, portid, 0, request_header)
 
 
 def done(seq: int, portid: int, error: int = 0, *, ext_ack: bool = False, text: str | None = None) -> bytes:

@@ -53,7 +53,7 @@ class Routes:
         """Empty :attr:`monitor`, which is readable after a route, address, neighbour or link changed."""
         while True:
             try:
-                self.monitor.recv(1 << 16)
+                self.monitor.recv(1)
             except BlockingIOError:
                 return
             except OSError as error:

@@ -124,7 +124,7 @@ class VethNetDevs:
         for silicon in self.silicon.values():
             while True:
                 try:
-                    silicon.monitor.recv(1 << 16)
+                    silicon.monitor.recv(1)
                     changed = True
                 except BlockingIOError:
                     break

@@ -218,7 +218,7 @@ class TcFace:
         one.shape = self._shapes.add(request.flags, request.payload, header, attrs, one.key, one.steps, one.listed)
         if one.shape is not None:
             one.indices = tc_actions.indices(one.listed)
-            self._filters.remember_place(block, one.shape, one.placed)
+            self._filters.remember_place(block, proto, one)
         return self._made(request, block, chain, proto, one)
 
     def _filter_shaped(self, request: Request) -> tuple[Block, int, Proto, Filter] | None:
@@ -239,8 +239,12 @@ class TcFace:
     def _made(self, request: Request, block: Block, chain: int, proto: Proto, one: Filter) -> Answer:
         """A filter was made: keep it, and tell."""
         self._filters.keep(block, chain, proto, one)
-        counters = self._filters.counters([one])[0] if one.before.packets else Counters()
-        message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
+        frame = one.shape.frames.get((one.in_hw, False)) if one.shape is not None else None
+        if frame is not None and not one.before.packets:
+            message = Message(RTM_NEWTFILTER, frame.fresh(one.handle, one.request, one.indices), request.flags)
+        else:
+            counters = self._filters.counters([one])[0] if one.before.packets else Counters()
+            message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         return [message] if request.echo else None
 

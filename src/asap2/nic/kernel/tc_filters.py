@@ -23,9 +23,10 @@ from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_flower import FlowerKey, Identity
 from asap2.nic.kernel.tc_flower import parse as parse_flower
-from asap2.nic.kernel.tc_offload import Offloader, Placed
-from asap2.nic.kernel.tc_shapes import Shape
+from asap2.nic.kernel.tc_offload import Offloader, Placed, Placement
+from asap2.nic.kernel.tc_shapes import Shape, Values
 from asap2.nic.rules import Counters, Decap, Rule, SetTunnel
+from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _USER_FLAGS: Final = SKIP_HW | SKIP_SW | 16
 AUTO_PRIO: Final = 0xC000
 MAX_CHAIN: Final = 0x0FFF_FFFF
 _ETH_HLEN: Final = 14
+_NOTHING: Final = Counters()
 
 _QDISC = struct.Struct("=ci")
 _FILTER = struct.Struct("=ci?III")
@@ -55,7 +57,9 @@ class Filter:
     """One filter: what it matches and does, and where its rule is."""
 
     handle: int
-    key: FlowerKey
+    identity: Identity
+    masks: tuple[tuple[str, int], ...]
+    """What its key is, masked, and the masks."""
     classid: int | None
     flags: int
     listed: tuple[tc_actions.Listed, ...]
@@ -67,7 +71,7 @@ class Filter:
     first_ns: int = 0
     record: bytes = b""
     """Where the journal keeps it."""
-    before: Counters = field(default_factory=Counters)
+    before: Counters = _NOTHING
     """What its rule had counted when the filter took the place of another: new actions count from 0."""
     rank: int = 0
     """Its place among the filters of its priority."""
@@ -76,6 +80,17 @@ class Filter:
     shape: Shape | None = None
     indices: tuple[int, ...] = ()
     """The indices of its actions, where it was made by its shape."""
+    translated: FlowerKey | None = None
+    """Its key, unless it was made by its shape: then it is in the request."""
+    hardware: Placed | None = field(init=False)
+    """Its rule in the eSwitch."""
+
+    def __post_init__(self) -> None:
+        self.hardware = None
+        for placed in self.placed:
+            if placed.nic is not None:
+                self.hardware = placed
+                break
 
     @property
     def in_hw(self) -> bool:
@@ -83,9 +98,34 @@ class Filter:
         return self.hardware is not None
 
     @property
-    def hardware(self) -> Placed | None:
-        """Its rule in the eSwitch."""
-        return next((placed for placed in self.placed if placed.nic is not None), None)
+    def key(self) -> FlowerKey:
+        """Its key."""
+        if self.translated is not None:
+            return self.translated
+        assert self.shape is not None
+        return self.shape.key(self.request)
+
+
+@dataclass(slots=True)
+class Age:
+    """A mask's place among those of its priority, in which packets meet them, and how many filters have the mask."""
+
+    age: int
+    filters: int = 0
+
+    @property
+    def rank(self) -> int:
+        """The rank of a filter with this mask that is the only one with its key."""
+        return min(self.age << _TWINS | _NEWEST, _LAST_RANK)
+
+
+@dataclass(slots=True)
+class Known:
+    """Where the filters of one shape and priority go, while the mask has filters, and the values of their rules."""
+
+    age: Age
+    placement: Placement
+    values: Values
 
 
 @dataclass(slots=True)
@@ -100,8 +140,10 @@ class Proto:
     next_handle: int = 1
     older: dict[Identity, list[int]] = field(default_factory=dict)
     """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
-    ages: dict[tuple[tuple[str, int], ...], list[int]] = field(default_factory=dict)
-    """Of each mask: its place among the priority's masks, in which packets meet them, and how many filters have it."""
+    ages: dict[tuple[tuple[str, int], ...], Age] = field(default_factory=dict)
+    """Of each mask."""
+    places: dict[Shape, Known] = field(default_factory=dict)
+    """Where filters of a shape went, and others will go."""
 
     def rank(self, key: FlowerKey, old: Filter | None) -> int:
         """The place of a filter with *key* among those of this priority, if it takes that of *old*; ENOSPC."""
@@ -113,22 +155,26 @@ class Proto:
             if not newest.rank & _NEWEST:
                 raise NetlinkError(errno.ENOSPC)
             return newest.rank - 1
-        known = self.ages.get(key.masks)
-        age = known[0] if known else max((age for age, _ in self.ages.values()), default=0) + 1
-        return min(age << _TWINS | _NEWEST, _LAST_RANK)
+        age = self.ages.get(key.masks)
+        if age is None:
+            age = Age(max((other.age for other in self.ages.values()), default=0) + 1)
+        return age.rank
 
     def hold(self, one: Filter) -> None:
         """Take in a filter that has its rank and handle."""
         self.filters[one.handle] = one
-        twin = self.keys.get(one.key.identity)
+        twin = self.keys.get(one.identity)
         if twin is not None:
-            self.older.setdefault(one.key.identity, []).append(twin)
-        self.keys[one.key.identity] = one.handle
-        self.ages.setdefault(one.key.masks, [one.rank >> _TWINS, 0])[1] += 1
+            self.older.setdefault(one.identity, []).append(twin)
+        self.keys[one.identity] = one.handle
+        age = self.ages.get(one.masks)
+        if age is None:
+            age = self.ages[one.masks] = Age(one.rank >> _TWINS)
+        age.filters += 1
 
     def drop(self, one: Filter) -> None:
         """Undo :meth:`hold`."""
-        identity, masks = one.key.identity, one.key.masks
+        identity, masks = one.identity, one.masks
         del self.filters[one.handle]
         older = self.older.get(identity, [])
         if self.keys[identity] != one.handle:
@@ -139,8 +185,9 @@ class Proto:
             del self.keys[identity]
         if not older:
             self.older.pop(identity, None)
-        self.ages[masks][1] -= 1
-        if not self.ages[masks][1]:
+        age = self.ages[masks]
+        age.filters -= 1
+        if not age.filters:
             del self.ages[masks]
 
     def new_handle(self) -> int:
@@ -242,7 +289,7 @@ class Filters:
         key = parse_flower(options, proto.protocol)
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
-        if old is not None and old.key.masks != key.masks:
+        if old is not None and old.masks != key.masks:
             raise NetlinkError(errno.EINVAL)
         twin = proto.keys.get(key.identity)
         if twin is not None and old is None:
@@ -251,7 +298,8 @@ class Filters:
         placed = self._place(block, chain, _priority(proto.prio, rank), key, steps, flags, old)
         made = Filter(
             handle or proto.new_handle(),
-            key,
+            key.identity,
+            key.masks,
             options.get("classid"),
             flags,
             listed,
@@ -259,6 +307,7 @@ class Filters:
             placed,
             time.monotonic_ns(),
             rank=rank,
+            translated=key,
         )
         if old is not None:
             proto.drop(old)
@@ -273,27 +322,57 @@ class Filters:
 
     def put_shaped(self, block: Block, proto: Proto, shape: Shape, request: bytes) -> Filter:
         """Add the filter of a request of a known shape, as :meth:`put` would; NetlinkError, as there."""
-        key = shape.key(request)
+        identity = shape.identity(request)
         indices = tuple([self._index(kind, 0) for kind in shape.kinds])
-        if key.identity in proto.keys:
+        if identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
-        rank = proto.rank(key, None)
-        priority = _priority(proto.prio, rank)
-        again = self.offloader.again(shape.placement, key.match, priority) if shape.placement is not None else None
+        known = proto.places.get(shape)
+        again: Placed | None = None
+        if known is not None and known.age.filters:
+            rank = known.age.rank
+            try:
+                again = self.offloader.again(known.placement, known.values.fill(request))
+            except OSError as error:
+                raise NetlinkError(error.errno or errno.ENOSPC) from None
         if again is not None:
-            placed: tuple[Placed, ...] = (self._add(again, None),)
+            placed: tuple[Placed, ...] = (again,)
         else:
-            placed = self._place(block, shape.chain, priority, key, shape.steps, shape.flags, None)
-            self.remember_place(block, shape, placed)
-        made = Filter(proto.new_handle(), key, shape.classid, shape.flags, (), shape.steps, placed, time.monotonic_ns())
-        made.request, made.shape, made.indices, made.rank = request, shape, indices, rank
+            key = shape.key(request)
+            rank = proto.rank(key, None)
+            placed = self._place(block, shape.chain, _priority(proto.prio, rank), key, shape.steps, shape.flags, None)
+        made = Filter(
+            proto.new_handle(),
+            identity,
+            shape.masks,
+            shape.classid,
+            shape.flags,
+            (),
+            shape.steps,
+            placed,
+            time.monotonic_ns(),
+            0,
+            b"",
+            _NOTHING,
+            rank,
+            request,
+            shape,
+            indices,
+        )
         proto.hold(made)
+        if again is None:
+            self.remember_place(block, proto, made)
         return made
 
-    def remember_place(self, block: Block, shape: Shape, placed: tuple[Placed, ...]) -> None:
-        """Where a filter of *shape* went others will go."""
-        if len(placed) == 1 and placed[0].nic is not None:
-            shape.placement = self.offloader.placement(block.ifindex, placed[0], shape.steps)
+    def remember_place(self, block: Block, proto: Proto, one: Filter) -> None:
+        """Where a filter went others of its shape will go."""
+        shape, hardware = one.shape, one.hardware
+        if shape is None or hardware is None or len(one.placed) > 1:
+            return
+        placement = self.offloader.placement(block.ifindex, hardware, one.steps)
+        if placement is None:
+            proto.places.pop(shape, None)
+        else:
+            proto.places[shape] = Known(proto.ages[one.masks], placement, shape.values(placement.pattern.key))
 
     def _place(
         self,
@@ -311,7 +390,8 @@ class Filters:
         if not flags & SKIP_HW:
             try:
                 nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
-                placed.append(self._add(Placed(pipeline, rule, 0, nic, pf), old))
+                handle = self._add(pipeline, rule, old)
+                placed.append(Placed.eswitch(pipeline, handle, rule.in_port, nic, pf))
             except NetlinkError as error:
                 refusal = error
         if flags & SKIP_SW:
@@ -320,7 +400,7 @@ class Filters:
         elif not placed or block.egress or _uses_tunnel(steps):
             try:
                 pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
-                placed.append(self._add(Placed(pipeline, rule, 0), old))
+                placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port))
             except NetlinkError:
                 for done in placed:
                     done.pipeline.remove(done.handle)
@@ -328,25 +408,16 @@ class Filters:
         return tuple(placed)
 
     @staticmethod
-    def _add(new: Placed, old: Filter | None) -> Placed:
-        """Install a rule; in place where only the actions of the old one change."""
-        rule = new.rule
+    def _add(pipeline: Pipeline, rule: Rule, old: Filter | None) -> int:
+        """Install a rule, its handle; in place where only the actions of the old one change."""
         for placed in old.placed if old is not None else ():
-            was = placed.rule
-            if placed.pipeline is new.pipeline and (was.table, was.in_port, was.priority, was.match) == (
-                rule.table,
-                rule.in_port,
-                rule.priority,
-                rule.match,
-            ):
-                new.pipeline.replace(placed.handle, rule.actions)
-                new.handle = placed.handle
-                return new
+            if placed.pipeline is pipeline and replace(placed.rule, actions=rule.actions) == rule:
+                pipeline.replace(placed.handle, rule.actions)
+                return placed.handle
         try:
-            new.handle = new.pipeline.add(rule)
+            return pipeline.add(rule)
         except OSError as error:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
-        return new
 
     def _unplace(self, one: Filter) -> None:
         for placed in one.placed:
@@ -369,7 +440,7 @@ class Filters:
         """Remove every filter of a priority."""
         for one in proto.filters.values():
             self._unplace(one)
-        for held in (proto.filters, proto.keys, proto.older, proto.ages):
+        for held in (proto.filters, proto.keys, proto.older, proto.ages, proto.places):
             held.clear()
         self._drop_proto(block, chain, proto)
 
@@ -417,7 +488,6 @@ class Filters:
                 actions = self.offloader.to_host(block.ifindex)
             if actions != hardware.rule.actions:
                 hardware.pipeline.replace(hardware.handle, actions)
-                hardware.rule = replace(hardware.rule, actions=actions)
 
     def _in_hardware(self, ifindex: int) -> Iterator[tuple[tc_actions.Step, ...]]:
         """What the device's ingress filters do that are in hardware."""
@@ -442,8 +512,7 @@ class Filters:
         one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
         value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
-            name = b"" if placed.nic is None or placed.pf is None else f"{placed.nic.name}/{placed.pf.index}".encode()
-            value += _PLACE.pack(placed.handle, placed.rule.in_port, len(name)) + name
+            value += _PLACE.pack(placed.handle, placed.in_port, len(placed.name)) + placed.name
         self._journal.put(one.record, value + one.request)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:
@@ -474,14 +543,12 @@ class Filters:
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
         placed = tuple(
-            self.offloader.placed(
-                place, nics, Rule(chain, in_port, _priority(prio, rank), key.match, ()), rule_handle, steps
-            )
-            for place, rule_handle, in_port in places
+            self.offloader.placed(place, nics, in_port, rule_handle, steps) for place, rule_handle, in_port in places
         )
         one = Filter(
             handle,
-            key,
+            key.identity,
+            key.masks,
             options.get("classid"),
             options.get("flags", 0),
             listed,
@@ -491,6 +558,7 @@ class Filters:
             0,
             record,
             rank=rank,
+            translated=key,
         )
         proto.hold(one)
 

@@ -32,7 +32,7 @@ from asap2.nic.rules import (
     Rule,
     SetTunnel,
 )
-from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import VXLAN_PORT, Tunnels
@@ -43,10 +43,22 @@ class Placed:
     """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
 
     pipeline: Pipeline
-    rule: Rule
     handle: int
+    in_port: int
     nic: Nic | None = None
     pf: Pf | None = None
+    name: bytes = b""
+    """"NIC/PF", or empty for the node's pipeline: what is kept of it over a restart."""
+
+    @classmethod
+    def eswitch(cls, pipeline: Pipeline, handle: int, in_port: int, nic: Nic, pf: Pf) -> Placed:
+        """A rule in the eSwitch of a NIC's PF."""
+        return cls(pipeline, handle, in_port, nic, pf, f"{nic.name}/{pf.index}".encode())
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, as the pipeline has it."""
+        return self.pipeline.rule(self.handle)
 
 
 @dataclass(slots=True)
@@ -56,10 +68,8 @@ class Placement:
     epoch: int
     device: NetDev
     state: tuple[object, ...]
-    nic: Nic
-    pf: Pf
-    pipeline: Pipeline
-    rule: Rule
+    placed: Placed
+    pattern: Pattern
 
 
 def tc_offload_enabled(device: NetDev) -> bool:
@@ -151,18 +161,19 @@ class Offloader:
             return None
         if any(isinstance(step, SetTunnel) for step in steps) or any(map(_resume, placed.rule.actions)):
             return None
-        return Placement(self._netdevs.epoch(), device, _settings(device, pf), nic, pf, placed.pipeline, placed.rule)
+        pattern = placed.pipeline.pattern(placed.handle)
+        return Placement(self._netdevs.epoch(), device, _settings(device, pf), placed, pattern)
 
-    def again(self, placement: Placement, match: Match, priority: int) -> Placed | None:
-        """The rule of another filter that is as the one that was placed, but for the values in *match*; None when
-        anything that it hung on has changed since."""
-        if self._netdevs.epoch() != placement.epoch:
+    def again(self, placement: Placement, key: bytes) -> Placed | None:
+        """Place the rule of another filter that is as the one that was placed, but for the matched values: *key*, a
+        ``struct fields``. None when anything that it hung on has changed since. OSError as :meth:`Pipeline.add`."""
+        like = placement.placed
+        if self._netdevs.epoch() != placement.epoch or like.pf is None:
             return None
-        if _settings(placement.device, placement.pf) != placement.state:
+        if _settings(placement.device, like.pf) != placement.state:
             return None
-        rule = placement.rule
-        new = Rule(rule.table, rule.in_port, priority, match, rule.actions)
-        return Placed(placement.pipeline, new, 0, placement.nic, placement.pf)
+        handle = like.pipeline.add_like(placement.pattern, key)
+        return None if handle is None else Placed(like.pipeline, handle, like.in_port, like.nic, like.pf, like.name)
 
     def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
@@ -212,8 +223,8 @@ class Offloader:
             return resumes.at(table, port)
         except OSError:
             nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
-            rules = [rule for one in nics.values() for rule in self._silicon(one).rules.values()]
-            resumes.keep(_resume(action) for rule in rules for action in rule.actions)
+            lists = [actions for one in nics.values() for actions in self._silicon(one).action_lists()]
+            resumes.keep(_resume(action) for actions in lists for action in actions)
         try:
             return resumes.at(table, port)
         except OSError as error:
@@ -313,17 +324,17 @@ class Offloader:
         return (Output(pf_port(pf) if vf is None else representor_port(pf, vf.index)),)
 
     def placed(
-        self, place: str, nics: dict[str, Nic], rule: Rule, handle: int, steps: tuple[tc_actions.Step, ...]
+        self, place: str, nics: dict[str, Nic], in_port: int, handle: int, steps: tuple[tc_actions.Step, ...]
     ) -> Placed:
         """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
         if not place:
             for step in steps:
                 if isinstance(step, tc_actions.Mirred):
                     self._node.sent_to(step.ifindex)
-            return Placed(self._node.pipeline, rule, handle)
+            return Placed(self._node.pipeline, handle, in_port)
         name, _, index = place.partition("/")
         nic = nics[name]
-        return Placed(self._silicon(nic), rule, handle, nic, nic.pfs[int(index)])
+        return Placed.eswitch(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
 
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
         device = self._netdevs.by_ifindex(step.ifindex)

@@ -21,9 +21,9 @@ from asap2.netlink.tables.tc import TC, TCA, Tcmsg
 from asap2.netlink.wire import NLA_TYPE_MASK
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_actions import ActionState, Listed, Step
-from asap2.nic.kernel.tc_flower import FIELD_OF, FlowerKey, parse
-from asap2.nic.kernel.tc_offload import Placement
+from asap2.nic.kernel.tc_flower import FIELD_OF, FlowerKey, Identity, parse
 from asap2.nic.rules import Masked, Match
+from asap2.nic.silicon import maps
 
 _ATTRIBUTE = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
@@ -58,6 +58,25 @@ class Hole(NamedTuple):
     at: int
 
 
+class Values(NamedTuple):
+    """Octets that are the same for all filters of one shape, and where those of a request go that differ."""
+
+    template: bytes
+    copies: tuple[tuple[int, int, int, int], ...]
+    """Start and end here, start and end in the request."""
+    masks: int | None
+    """What counts of the request, a number as long as it; None: all of what is copied does."""
+
+    def fill(self, request: bytes) -> bytes:
+        """Those of one request."""
+        out = bytearray(self.template)
+        if self.masks is not None:
+            request = (int.from_bytes(request, "big") & self.masks).to_bytes(len(request), "big")
+        for at, stop, start, end in self.copies:
+            out[at:stop] = request[start:end]
+        return bytes(out)
+
+
 class _Stats(NamedTuple):
     """Where one action's statistics lie in a message: struct gnet_stats_basic, that of the hardware (0: stays zero),
     the count of drops (0: stays zero)."""
@@ -71,21 +90,30 @@ class _Stats(NamedTuple):
 class Frame:
     """A message that tells of a filter of one shape, and where the octets lie that differ."""
 
-    template: bytes
-    copies: list[tuple[int, int, int]] = field(default_factory=list)
-    """Where a hole goes, and its start and end in the request."""
+    template: bytearray
+    """It has no counters and times."""
+    copies: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """Where a hole goes, start and end, and its start and end in the request."""
     indices: list[int] = field(default_factory=list)
     stats: list[_Stats] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
 
-    def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState) -> bytes:
-        """The message of one filter."""
+    def fresh(self, handle: int, request: bytes, indices: tuple[int, ...]) -> bytes:
+        """The message of a filter that was made just now: it has counted nothing."""
+        return bytes(self._start(handle, request, indices))
+
+    def _start(self, handle: int, request: bytes, indices: tuple[int, ...]) -> bytearray:
         out = bytearray(self.template)
         _U32.pack_into(out, _HANDLE_AT, handle)
-        for at, start, end in self.copies:
-            out[at : at + end - start] = request[start:end]
+        for at, stop, start, end in self.copies:
+            out[at:stop] = request[start:end]
         for at, index in zip(self.indices, indices, strict=False):
             _U32.pack_into(out, at, index)
+        return out
+
+    def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState) -> bytes:
+        """The message of one filter."""
+        out = self._start(handle, request, indices)
         counters = state.counters
         if counters.packets:
             packets = counters.packets & 0xFFFFFFFF
@@ -102,7 +130,7 @@ class Frame:
         return bytes(out)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Shape:
     """What is the same for all filters of one shape."""
 
@@ -117,24 +145,35 @@ class Shape:
     fixed: dict[str, Masked]
     """The fields that are compared with the same in all."""
     head: tuple[Any, ...]
-    canon: bytes
-    """The masked key, zero in the holes; *head* is what it does not show."""
+    canon: Values
+    """The masked key; *head* is what it does not show."""
     holes: tuple[Hole, ...]
     cookies: tuple[tuple[int, int, int], ...]
     """Number of the action, start and end of its cookie in the request."""
-    placement: Placement | None = None
     frames: dict[tuple[bool, bool], Frame] = field(default_factory=dict)
 
     def key(self, request: bytes) -> FlowerKey:
         """The key in a request of this shape."""
         fields = self.fixed.copy()
-        canon = bytearray(self.canon)
-        for start, end, name, mask, _, at in self.holes:
-            value = int.from_bytes(request[start:end], "big") & mask
-            fields[name] = Masked(value, mask)
-            size = end - start
-            canon[at : at + size] = value.to_bytes(size, "big")
-        return FlowerKey(Match.of(fields), (*self.head, bytes(canon)), self.masks)
+        for hole in self.holes:
+            value = int.from_bytes(request[hole.start : hole.end], "big") & hole.mask
+            fields[hole.field] = Masked(value, hole.mask)
+        return FlowerKey(Match.of(fields), self.identity(request), self.masks)
+
+    def identity(self, request: bytes) -> Identity:
+        """What the key in a request of this shape is, masked (:attr:`FlowerKey.identity`)."""
+        return (*self.head, self.canon.fill(request))
+
+    def values(self, key: bytes) -> Values:
+        """What the rules of filters of this shape match, as ``struct fields``, if *key* is that of one of them."""
+        template, copies = bytearray(key), []
+        for hole in self.holes:
+            at, size = maps.place(hole.field)
+            stop = at + size
+            at = stop - (hole.end - hole.start)
+            template[at:stop] = bytes(stop - at)
+            copies.append((at, stop, hole.start, hole.end))
+        return Values(bytes(template), tuple(copies), self.canon.masks)
 
     def read(self, request: bytes, indices: tuple[int, ...]) -> tuple[FlowerKey, tuple[Listed, ...]]:
         """Key and actions of a request in full, to be given back."""
@@ -147,26 +186,32 @@ class Shape:
 
     def learn(self, message: bytes, in_hw: bool, terse: bool, listed: tuple[Listed, ...]) -> None:
         """Take *message*, of a filter of this shape, as the pattern for others."""
-        frame = Frame(message)
+        frame = Frame(bytearray(message))
         options = _spans(message, *_spans(message, _TCMSG_SIZE, len(message))[_OPTIONS])
         for hole in self.holes:
             if hole.number in options:
-                frame.copies.append((options[hole.number][0], hole.start, hole.end))
+                frame.copies.append((*options[hole.number], hole.start, hole.end))
         actions = _spans(message, *options[_ACT]) if _ACT in options else {}
         cookies = {number: (start, end) for number, start, end in self.cookies}
         for number, action in enumerate(listed, 1):
             spans = _spans(message, *actions[number])
             if _COOKIE in spans:
-                frame.copies.append((spans[_COOKIE][0], *cookies[number]))
+                frame.copies.append((*spans[_COOKIE], *cookies[number]))
             stats = _spans(message, *spans[_ACT_STATS])
             basic, hardware, queue = (stats[ta.STATS.numbers[name]][0] for name in ("basic", "basic_hw", "queue"))
             if action.reached:
-                frame.stats.append(_Stats(basic, hardware if in_hw else 0, queue + _DROPS_AT if action.drops else 0))
+                found = _Stats(basic, hardware if in_hw else 0, queue + _DROPS_AT if action.drops else 0)
+                frame.stats.append(found)
+                for at in (found.basic, found.hardware):
+                    _BASIC.pack_into(frame.template, at or found.basic, 0, 0)
+                if found.drops:
+                    _U32.pack_into(frame.template, found.drops, 0)
             if _ACT_OPTIONS in spans:
                 numbers = ta.OPTIONS[action.kind].numbers
                 given = _spans(message, *spans[_ACT_OPTIONS])
                 frame.indices.append(given[numbers["parms_ex" if action.kind == "pedit" else "parms"]][0])
                 frame.times.append(given[numbers["tm"]][0])
+                _TIMES.pack_into(frame.template, frame.times[-1], 0, 0, 0, 0)
         self.frames[in_hw, terse] = frame
 
 
@@ -216,6 +261,7 @@ class Shapes:
             canon[hole.at : hole.at + size] = bytes(size)
         for _, start, end in cookies:
             care[start:end] = bytes(end - start)
+        counted = None if all(map(_is_whole, holes)) else _counted(holes, len(request))
         names = {hole.field for hole in holes}
         shape = Shape(
             header,
@@ -227,7 +273,7 @@ class Shapes:
             key.masks,
             {name: masked for name, masked in key.match.used().items() if name not in names},
             key.identity[:-1],
-            bytes(canon),
+            Values(bytes(canon), tuple((h.at, h.at + h.end - h.start, h.start, h.end) for h in holes), counted),
             holes,
             cookies,
         )
@@ -239,6 +285,15 @@ class Shapes:
         by_care = self._seen.setdefault((len(request), flags), {})
         by_care.setdefault(mask, {})[int.from_bytes(request, "big") & mask] = shape
         return shape
+
+
+def _is_whole(hole: Hole) -> bool:
+    return hole.mask == (1 << 8 * (hole.end - hole.start)) - 1
+
+
+def _counted(holes: tuple[Hole, ...], size: int) -> int:
+    """The masks of *holes*, where they lie in a request of *size* octets, as a number."""
+    return sum(hole.mask << 8 * (size - hole.end) for hole in holes)
 
 
 def _wants_index(action: Attrs) -> bool:

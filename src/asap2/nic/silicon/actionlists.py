@@ -12,7 +12,7 @@ from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
-_Content = tuple[int, actioncodes.Argument, int]
+Content = tuple[int, actioncodes.Argument, int]
 """What a cell holds: op, argument, and the cell that follows."""
 
 _TO_PORTS = (maps.OP_OUTPUT, maps.OP_ENTER)
@@ -28,8 +28,8 @@ class ActionLists:
         self._ports = ports
         self._encaps = Encaps(layout)
         self._cells = Indices(len(layout.cells), "actions", layout.grace_period)
-        self._known: dict[_Content, int] = {}
-        self._content: dict[int, _Content] = {}
+        self._known: dict[Content, int] = {}
+        self._content: dict[int, Content] = {}
         self._references: dict[int, int] = {}
 
     def intern(self, actions: Sequence[Action]) -> int:
@@ -51,7 +51,19 @@ class ActionLists:
             cell = known
         return cell
 
-    def _new(self, content: _Content) -> int:
+    def content(self, cell: int) -> Content | None:
+        """What *cell* holds now; None for 0, the empty list."""
+        return self._content.get(cell)
+
+    def hold(self, cell: int, content: Content | None) -> bool:
+        """Intern once more the list that starts at *cell*, if that still holds the very *content* that it did."""
+        if self._content.get(cell) is not content:
+            return False
+        if cell:
+            self._references[cell] += 1
+        return True
+
+    def _new(self, content: Content) -> int:
         op, arg, following = content
         number = self._cells.take()
         try:

@@ -94,6 +94,12 @@ def wide(mask: bytes) -> bool:
     return any(rest)
 
 
+def place(name: str) -> tuple[int, int]:
+    """Offset and size (octets) of a field in ``struct fields``, where it is big-endian."""
+    at, size = _PLACES.get(name) or _TUNNEL_PLACES[name]
+    return at, size
+
+
 def in_tunnel(match: Match) -> bool:
     """Whether *match* is for packets in a tunnel: it matches on one of its fields."""
     return not _TUNNEL_PLACES.keys().isdisjoint(match.used())

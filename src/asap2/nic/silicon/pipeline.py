@@ -6,12 +6,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from asap2.nic.rules import Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import actioncodes, loader, maps
-from asap2.nic.silicon.actionlists import ActionLists
+from asap2.nic.silicon.actionlists import ActionLists, Content
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.indices import Indices
@@ -23,19 +25,28 @@ from asap2.nic.silicon.portslots import PortSlots
 from asap2.nic.silicon.resumes import Resumes
 from asap2.nic.silicon.tracing import Tracing
 
-__all__ = ["Deliver", "DropReason", "Miss", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
+__all__ = ["Deliver", "DropReason", "Miss", "Pattern", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
 
 
 class _Entry:
     """What is known of one rule in the program."""
 
-    __slots__ = ("actions", "key", "node", "rule")
+    __slots__ = ("actions", "key", "node")
 
-    def __init__(self, rule: Rule, node: MaskNode, key: bytes, actions: int) -> None:
-        self.rule = rule
+    def __init__(self, node: MaskNode, key: bytes, actions: int) -> None:
         self.node = node
         self.key = key
         self.actions = actions
+
+
+class Pattern(NamedTuple):
+    """What rules have in common that differ in matched values only (:meth:`Pipeline.add_like`)."""
+
+    node: MaskNode
+    actions: int
+    content: Content | None
+    key: bytes
+    """The matched values of the rule that the pattern was taken of, as ``struct fields``."""
 
 
 class Pipeline:
@@ -160,7 +171,24 @@ class Pipeline:
     @property
     def rules(self) -> dict[int, Rule]:
         """Every rule, by handle. Handles outlive the process."""
-        return {handle: entry.rule for handle, entry in self._entries.items()}
+        return {handle: self.rule(handle) for handle in self._entries}
+
+    def rule(self, handle: int) -> Rule:
+        """The rule with *handle*, as the maps have it. KeyError."""
+        entry = self._entries[handle]
+        head = entry.node.head
+        tunnel = bool(head.table & maps.TUNNEL_LIST)
+        return Rule(
+            head.table & ~maps.TUNNEL_LIST,
+            head.in_port,
+            entry.node.priority,
+            maps.decode_match(entry.node.mask, entry.key, tunnel=tunnel),
+            self._actions.read(entry.actions),
+        )
+
+    def action_lists(self) -> Iterator[tuple[Action, ...]]:
+        """Every list of actions that a rule has, each once."""
+        return map(self._actions.read, {entry.actions for entry in self._entries.values()})
 
     def recover(self) -> dict[int, Rule]:
         """What a pipeline that was opened again holds: :attr:`rules`."""
@@ -192,6 +220,33 @@ class Pipeline:
             self._handles.give(handle)
             self._actions.release(actions)
             raise
+        self._install(handle, node, key, actions)
+        return handle
+
+    def pattern(self, handle: int) -> Pattern:
+        """The pattern of the rule with *handle*. KeyError."""
+        entry = self._entries[handle]
+        return Pattern(entry.node, entry.actions, self._actions.content(entry.actions), entry.key)
+
+    def add_like(self, pattern: Pattern, key: bytes) -> int | None:
+        """Add a rule like those of *pattern*, with the matched values *key*, a ``struct fields``; its handle.
+
+        None: there is no such rule any more, so there is nothing to be like. Raises as :meth:`add`.
+        """
+        node, actions = pattern.node, pattern.actions
+        if not node.rules or not self._actions.hold(actions, pattern.content):
+            return None
+        try:
+            handle = self._handles.take()
+        except OSError:
+            self._actions.release(actions)
+            raise
+        node.rules += 1
+        self._install(handle, node, key, actions)
+        return handle
+
+    def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
+        """Let packets find a rule for which everything else is there; OSError, and all of it is given back."""
         self._layout.new_rule(handle, node.index, actions)
         self._bloom.add(node.index, key)
         try:
@@ -207,18 +262,16 @@ class Pipeline:
                 raise OSError(errno.ENOSPC, f"no room for more than {self._layout.config.max_rules} rules") from e
             raise
         self._lists.publish(node)
-        self._entries[handle] = _Entry(rule, node, key, actions)
-        return handle
+        self._entries[handle] = _Entry(node, key, actions)
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         """Give a rule other actions, at once for every packet; its counters go on. KeyError, and as :meth:`add`."""
         entry = self._entries[handle]
-        rule = Rule(entry.rule.table, entry.rule.in_port, entry.rule.priority, entry.rule.match, actions)
-        self._check(rule)
+        self._check(replace(self.rule(handle), actions=actions))
         new = self._actions.intern(actions)
         self._layout.rules[handle].actions = new
         self._actions.release(entry.actions)
-        entry.rule, entry.actions = rule, new
+        entry.actions = new
 
     def remove(self, handle: int) -> Counters:
         """Remove a rule; what it has counted to the last. KeyError."""
@@ -261,16 +314,7 @@ class Pipeline:
             node.rules += 1
             actions = layout.rules[handle].actions
             starts.append(actions)
-            key = packed[8:]
-            tunnel = bool(node.head.table & maps.TUNNEL_LIST)
-            rule = Rule(
-                node.head.table & ~maps.TUNNEL_LIST,
-                node.head.in_port,
-                node.priority,
-                maps.decode_match(node.mask, key, tunnel=tunnel),
-                self._actions.read(actions),
-            )
-            self._entries[handle] = _Entry(rule, node, key, actions)
+            self._entries[handle] = _Entry(node, packed[8:], actions)
         self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())
         self._actions.restore(starts)
         self._handles.restore(self._entries)

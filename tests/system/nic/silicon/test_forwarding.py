@@ -20,6 +20,7 @@ from asap2.nic.rules import (
     PushVlan,
     Rule,
 )
+from asap2.nic.silicon import maps
 from asap2.nic.silicon.pipeline import Pipeline
 from tests.system.nic.silicon.conftest import MAC, REP1, REP2, VF1, VF2, WIRE, WIRE_REP, Nic
 from tests.system.nic.silicon.network import ethernet, eventually
@@ -176,6 +177,30 @@ def test_a_second_rule_for_the_same_packets_is_refused(nic: Nic) -> None:
         nic.pipeline.add(rule(VF1, Drop(), match=to(MAC[VF2])))
     assert e.value.errno == errno.EEXIST
     assert len(nic.pipeline.rules) == 1
+
+
+def test_rules_are_added_by_the_pattern_of_another(nic: Nic) -> None:
+    pipeline, match = nic.pipeline, to(MAC[VF2])
+    model, like = (rule(VF1, Output(VF2), match=match.but(ip_dst=Masked(n, 0xFFFFFFFF))) for n in (1, 2))
+    first = pipeline.add(model)
+    pattern, key = pipeline.pattern(first), maps.encode_match(like.match)[1]
+    second = pipeline.add_like(pattern, key)
+    assert second is not None
+    assert pipeline.rules == {first: model, second: like}
+    with pytest.raises(OSError, match="such a rule already"):
+        pipeline.add_like(pattern, key)
+    pipeline.remove(first)
+    third = pipeline.add_like(pattern, pattern.key)
+    assert third is not None
+    assert pipeline.rules == {second: like, third: model}
+    guest, seen = nic.tap(VF1), nic.tap(VF2)
+    frame = ethernet(MAC[VF2], MAC[VF1], bytes.fromhex("45000014000000004011") + bytes(9) + b"\2", ethertype=0x0800)
+    guest.send(frame)
+    assert seen.receive() == frame
+    assert [pipeline.remove(handle).packets for handle in (second, third)] == [1, 0]
+    pipeline.add(model)  # the mask and the actions, but not those of the pattern
+    assert pipeline.add_like(pattern, key) is None
+    assert list(pipeline.rules.values()) == [model]
 
 
 def test_a_rule_that_is_gone_leaves_its_packets_to_the_representor(nic: Nic) -> None:

@@ -29,6 +29,9 @@ from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.masklists import Head, MaskNode
+from asap2.nic.silicon.pipeline import Pattern
 
 REPRESENTOR, OTHER, UPLINK, ELSEWHERE = 10, 11, 12, 13
 REQUEST, ACK, ECHO, DUMP, EXCL, CREATE = 1, 4, 8, 0x300, 0x200, 0x400
@@ -49,6 +52,21 @@ class FakePipeline:
         self._next += 1
         self.rules[self._next] = rule
         return self._next
+
+    def rule(self, handle: int) -> Rule:
+        return self.rules[handle]
+
+    def pattern(self, handle: int) -> Pattern:
+        return Pattern(
+            MaskNode(handle, 0, b"", Head(0, 0, 0)), handle, None, maps.encode_match(self.rules[handle].match)[1]
+        )
+
+    def add_like(self, pattern: Pattern, key: bytes) -> int | None:
+        like = self.rules.get(pattern.actions)
+        if like is None:
+            return None
+        mask = maps.encode_match(like.match)[0]
+        return self.add(replace(like, match=maps.decode_match(mask, key)))
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         old = self.rules[handle]
