@@ -37,6 +37,13 @@ def entry_points() -> Any:
     return found.select(group="oslo.config.opts") if hasattr(found, "select") else found.get("oslo.config.opts", [])
 
 
+def belongs(entry: Any, service: str) -> bool:
+    """Whether a list of options is the service's own, as neutron's ``nova.auth`` is, or a library's."""
+    dist = getattr(entry, "dist", None)  # since Python 3.10
+    own = dist.metadata["Name"] == service if dist else entry.name == service or entry.name.startswith(service + ".")
+    return own or (entry.name.startswith(LIBRARIES) and not entry.name.startswith(NOT_LIBRARIES))
+
+
 def normal(section: str) -> str:
     """A section's name as oslo.config compares them."""
     return section if section == "DEFAULT" else section.lower()
@@ -50,8 +57,7 @@ class Options:
         self.old: dict[tuple[str, str], tuple[str, str]] = {}
         self.unlisted: list[str] = []
         for entry in entry_points():
-            ours = entry.name == service or entry.name.startswith((service + ".", *LIBRARIES))
-            if not ours or entry.name.startswith(NOT_LIBRARIES):
+            if not belongs(entry, service):
                 continue
             try:
                 listed = entry.load()()
