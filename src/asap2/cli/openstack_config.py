@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asap2.cli.host_subject import AsJson, From
-from asap2.errors import UsageError
+from asap2.errors import Asap2Error, UsageError
 from asap2.openstack.config.generate import Format, Role
 
 if TYPE_CHECKING:
@@ -151,9 +151,11 @@ def _nodes(
 
 
 def _host(what: list[str] | None, file: Path | None) -> tuple[Host, tuple[Pf, ...]]:
-    """This host or a capture, without what takes long to read."""
+    """This host or a capture."""
     from asap2.cli.host_subject import subject
 
+    if file is None and os.geteuid():
+        raise Asap2Error("this host's NICs are seen by root: say `sudo asap2 openstack config …`, or give --from FILE")
     return subject(file, what)
 
 
