@@ -199,12 +199,21 @@ def lines(path: Path, text: str) -> Path:
         ),
         ('device_spec = {"devname":"enp3s0f0","physical_network":"p"}', "it matches the PF enp3s0f0, too"),
         ('device_spec = {"vendor_id":"15b3","product_id":"1018"}', "there is no physical_network"),
+        ('passthrough-whitelist = {"address":"*:03:00.2"}', "[pci] has no passthrough-whitelist"),
+        ('device_spec = {"address":5}', "nova refuses"),
+        ('device_spec = {"address":{"bus":3}}', "nova refuses"),
+        ('device_spec = {"devname":["a"],"physical_network":"p"}', "matches no device of hv1"),
         ("device_spec", "No ':' or '=' found in assignment"),
     ],
 )
 def test_nova_conf_is_judged_by_line(line: str, said: str, tmp_path: Path) -> None:
     path = lines(tmp_path / "nova.conf", f"[DEFAULT]\n# nova's\nmy_ip = 10.0.0.1\n[pci]\n{line}\n")
     assert [number for number, found in wrong(findings(path)) if said in found] == [5]
+
+
+def test_a_setting_before_the_first_section_is_none(tmp_path: Path) -> None:
+    found = findings(lines(tmp_path / "nova.conf", "\ndevice_spec = {}\n[pci]\n"))
+    assert (2, "Section must be started before assignment") in wrong(found)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Entry:
     @property
     def option(self) -> tuple[str, str]:
         """Section and name that the service takes it for."""
-        return self.now or (self.section if self.section == "DEFAULT" else self.section.lower(), self.key)
+        section = self.section if self.section == "DEFAULT" else self.section.lower()
+        return self.now or (section, self.key.replace("-", "_"))
 
 
 @dataclass(frozen=True, slots=True)

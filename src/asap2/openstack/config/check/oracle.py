@@ -73,8 +73,9 @@ class Options:
         for option in options:
             names[option.name] = names[option.dest] = option
             for old in option.deprecated_opts:
-                place = normal(old.group or group), (old.name or option.dest).replace("-", "_")
-                self.old[place] = (normal(group), option.dest)
+                name = old.name or option.dest
+                for each in (name, name.replace("-", "_")):
+                    self.old[normal(old.group or group), each] = (normal(group), option.dest)
 
     def add_plugin(self, section: str, plugin: str) -> None:
         """Those of the keystoneauth plugin that the section's auth_type names."""
@@ -109,6 +110,8 @@ def read(path: str, text: str, parse_errors: list[dict[str, Any]]) -> list[dict[
             return super()._split_key_value(line)
 
         def assignment(self, key: str, value: list[str]) -> None:
+            if not self.section:  # as oslo.config's own reader of files has it
+                raise iniparser.ParseError("Section must be started before assignment", self.began, key)
             place = {"path": path, "line": self.began, "section": self.section, "key": key}
             found.append({**place, "value": "\n".join(value)})
 
@@ -132,8 +135,8 @@ def judged(one: dict[str, Any], options: Options) -> dict[str, Any]:
         answer: dict[str, Any] = {"known": "yes", "multiple": bool(getattr(option, "multi", False))}
         if option.deprecated_for_removal:
             answer["removal"] = " ".join(str(option.deprecated_reason or "").split())
-    elif (section, key.replace("-", "_")) in options.old:
-        now = options.old[section, key.replace("-", "_")]
+    elif (section, key) in options.old:
+        now = options.old[section, key]
         option = options.current[now[0]][now[1]]
         answer = {"known": "old", "now": now, "multiple": bool(getattr(option, "multi", False))}
     elif section.startswith(DYNAMIC):
@@ -173,7 +176,7 @@ def pretend(devices: list[dict[str, Any]]) -> None:
     by_name = {one["netdev"]: one["address"] for one in devices if one.get("netdev")}
 
     def function(name: str) -> tuple[str | None, bool]:
-        address = by_name.get(name)
+        address = by_name.get(str(name))
         return address, address in pfs
 
     utils.is_physical_function = lambda domain, bus, slot, func: f"{domain}:{bus}:{slot}.{func}" in pfs
@@ -199,12 +202,12 @@ def specs(entries: list[dict[str, Any]], devices: list[dict[str, Any]], local: b
         listed = data if isinstance(data, list) else [data]
         try:
             found = whitelist.Whitelist([one["value"]]).specs
+            matched = [[device["address"] for device in devices if spec.match(device)] for spec in found]
         except Exception as error:
             answers.append({**answer, "refusal": str(error)})
             continue
-        for place, (values, spec) in enumerate(zip(listed, found)):  # noqa: B905
+        for place, (values, matches) in enumerate(zip(listed, matched)):  # noqa: B905
             unknown = {key: difflib.get_close_matches(key, known, 1, 0.6) for key in values if key not in known}
-            matches = [device["address"] for device in devices if spec.match(device)]
             answers.append({**answer, "place": place, "data": values, "unknown": unknown, "matches": matches})
     return answers
 

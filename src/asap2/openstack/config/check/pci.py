@@ -117,7 +117,7 @@ def _nearest(settings: Settings, one: Spec) -> str | None:
     data = one.data or {}
     devices = {pf.name: pf for pf in settings.pfs}
     name = data.get("devname")
-    if name is not None and name not in devices:
+    if name is not None and str(name) not in devices:
         return f"there is no PF {name} here; there is {', '.join(devices)}"
     vendor, product = str(data.get("vendor_id", "")).strip().lower(), str(data.get("product_id", "")).strip().lower()
     vendors = {f"{pf.vendor:04x}" for pf in settings.pfs}
