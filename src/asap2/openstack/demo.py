@@ -87,18 +87,16 @@ class Figures:
 
     def rows(self) -> list[tuple[str, str]]:
         """For the table."""
-
-        def shown(values: dict[str, Any], unit: str = "") -> str:
-            return ", ".join(f"{key} {value:g}{unit}" for key, value in values.items()) or "not measured"
-
-        return [
-            ("cloud up", "not measured" if self.up_seconds is None else f"{self.up_seconds:.0f} s"),
-            ("server create --wait", shown(self.create_seconds, " s")),
-            ("pings lost", shown(self.ping_loss_percent, " %")),
-            ("later pings, median", shown(self.later_ping_ms, " ms")),
-            (f"of {PINGS} echo requests seen on the representor", shown(self.representor_packets)),
-            ("of these counted by the eSwitch's rule", shown(self.offloaded_packets)),
-        ]
+        rows = [("cloud up", "not measured" if self.up_seconds is None else f"{self.up_seconds:.0f} s")]
+        for what, values, unit in (
+            ("server create --wait", self.create_seconds, " s"),
+            ("pings lost", self.ping_loss_percent, " %"),
+            ("later pings, median", self.later_ping_ms, " ms"),
+            (f"of {PINGS} echo requests seen by the host", self.representor_packets, ""),
+            ("of these counted by the eSwitch's rule", self.offloaded_packets, ""),
+        ):
+            rows += [(f"{what}: {key}", f"{value:g}{unit}") for key, value in values.items()]
+        return rows
 
 
 class Demo:

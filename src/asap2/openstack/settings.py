@@ -31,6 +31,10 @@ Sections = Mapping[str, Mapping[str, str | int | Sequence[str]]]
 
 RABBITMQ_USER, RABBITMQ_PASSWORD = "openstack", "openstack"
 TRANSPORT = f"rabbit://{RABBITMQ_USER}:{RABBITMQ_PASSWORD}@{CONTROLLER_ADDRESS}:{PORTS['rabbitmq']}/"
+VIF_PLUGGING_SECONDS = 30
+"""How long nova waits for neutron's word that a port is there; 300 by default. Here nothing is slow for good reason."""
+AGENT_REPORT_SECONDS, AGENT_DOWN_SECONDS = 5, 20
+"""How often an agent tells that it lives, and when neutron takes it for dead; 30 and 75 by default."""
 OVSDB = "unix:/run/openvswitch/db.sock"
 
 PRIVSEP_OF_NEUTRON = (
@@ -108,7 +112,7 @@ def nova(environment: Path, node: Compute | None = None, directory: Path = DIREC
         common["DEFAULT"] = {
             **common["DEFAULT"],
             "compute_driver": "asap2.Asap2Driver",
-            "vif_plugging_timeout": 60,
+            "vif_plugging_timeout": VIF_PLUGGING_SECONDS,
             "instances_path": str(state / "instances"),
         }
         common["pci"] = {"device_spec": device_specs(node)}
@@ -208,6 +212,7 @@ def neutron(environment: Path, node: Compute | None = None, directory: Path = DI
         "rpc_state_report_workers": 0,
         "api_paste_config": str(environment / "etc/neutron/api-paste.ini"),
         "send_events_interval": 0,
+        "agent_down_time": AGENT_DOWN_SECONDS,
     }
     common["database"] = {"connection": database("neutron", directory)}
     common["nova"] = {"auth_type": "admin_token", "token": TOKEN, "endpoint": url("compute", "/v2.1")}
@@ -244,7 +249,8 @@ def agent(node: Compute, environment: Path) -> Sections:
             "bridge_mappings": f"{PHYSICAL_NETWORK}:{node.bridge}",
             "local_ip": node.tunnel_address,
         },
-        "agent": {"tunnel_types": "vxlan", "root_helper": "", "use_helper_for_ns_read": "false"},
+        "agent": {"tunnel_types": "vxlan", "root_helper": "", "use_helper_for_ns_read": "false"}
+        | {"report_interval": AGENT_REPORT_SECONDS},
         "securitygroup": {"enable_security_group": "false", "firewall_driver": "noop"},
         **{section: {"helper_command": helper} for section in PRIVSEP_OF_NEUTRON},
     }

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cloud for all tests of this directory that ask for it, on a lab of their own, and its operator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from asap2.lab.lab import Lab
+from asap2.lab.layout import Layout
+from asap2.lab.topology import parse
+from asap2.openstack.cloud import Cloud
+from tests.e2e.openstack.operator import Operator
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    """A cloud that is up."""
+    made = Cloud(Lab(Layout(Path(f"/run/t-openstack-{os.getpid()}"))), print)
+    made.up(parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text()))
+    try:
+        yield made
+    finally:
+        made.down()
+
+
+@pytest.fixture(scope="session")
+def everywhere(cloud: Cloud) -> Operator:
+    """The cloud's operator, who has made an image, a flavour, and a network over VLAN."""
+    operator = Operator(cloud)
+    operator.prepare()
+    return operator
+
+
+@pytest.fixture
+def operator(everywhere: Operator) -> Iterator[Operator]:
+    """The operator; what the test made of servers and ports is deleted after it, and then nothing must be left."""
+    yield everywhere
+    everywhere.clear()
+    assert everywhere.traces() == everywhere.untouched
