@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 
 from asap2.host.check.finding import Finding, Verdict
 from asap2.host.inventory import Bridge
+from asap2.lab.topology import parse
+from asap2.openstack import settings as cloud
 from asap2.openstack.config.check.reading import read
 from asap2.openstack.config.check.run import check, devices
 from asap2.openstack.config.files import write
 from asap2.openstack.config.generate import Format, generate
 from asap2.openstack.config.nodes import of_host
 from asap2.openstack.config.values import Wanted, resolve
+from asap2.openstack.plan import computes
 from tests.system.offload.labs import Bench
 from tests.unit.host.hosts import PF, port, with_netdev, with_pf, with_switch
 from tests.unit.openstack.test_config_values import host
@@ -57,7 +61,8 @@ def asked(service: str, *files: Path) -> Any:
 
 def findings(*files: Path, where: Any = HOST) -> list[Finding]:
     """What ``--check`` finds."""
-    _, found = check([str(file) for file in files], where, where.pfs, here=False, python=str(PYTHON))
+    pfs = where.pfs if where else ()
+    _, found = check([str(file) for file in files], where, pfs, here=False, python=str(PYTHON))
     return found
 
 
@@ -338,6 +343,19 @@ passthrough_whitelist ={"'"address"'":"'"*:'"${PCI}"'.*"'","'"physical_network"'
     plain = text.replace('"\'"', '"')
     refused = wrong(findings(lines(tmp_path / "local.conf", plain)))
     assert any(number == 8 and "nova refuses" in said for number, said in refused), refused
+
+
+def test_the_cloud_of_this_project_has_no_unknown_settings(tmp_path: Path) -> None:
+    topology = parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text())
+    made = cloud.files(computes(topology), PYTHON.parents[1])
+    names = ("nova.conf", "neutron.conf", "ml2_conf.ini", "openvswitch_agent.ini")
+    for where in ("controller", "compute-node-1"):
+        files = []
+        for name in names:
+            if f"etc/{where}/{name}" in made:
+                (tmp_path / where).mkdir(exist_ok=True)
+                files.append(lines(tmp_path / where / name, made[f"etc/{where}/{name}"]))
+        assert [one for one in findings(*files, where=None) if one.verdict is Verdict.FAIL] == []
 
 
 def test_two_networks_in_two_bridges_of_one_uplink_are_told(tmp_path: Path) -> None:

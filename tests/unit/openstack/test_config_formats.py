@@ -93,9 +93,12 @@ def test_deployment_tools_get_their_own_names() -> None:
     assert "        physical_network: null" in tripleo
     kolla = files(Format.KOLLA)
     assert 'openvswitch_hw_offload: "yes"' in kolla["controller", "etc/kolla/globals.d/ovs-hw-offload.yml"]
+    assert "create_port:binding:profile" in kolla["controller", "etc/kolla/config/neutron/policy.yaml"]
     assert "device_spec = " in kolla["hv1", "etc/kolla/config/nova/hv1/nova.conf"]
     osa = files(Format.OSA)
     assert "neutron_plugin_type: ml2.ovs" in osa["controller", "etc/openstack_deploy/user_variables_ovs_hw_offload.yml"]
+    variables = osa["controller", "etc/openstack_deploy/user_variables_ovs_hw_offload.yml"]
+    assert 'neutron_policy_overrides:\n  "create_port:binding:profile": ' in variables
     assert "nova_device_spec:\n  - '{" in osa["controller", "etc/openstack_deploy/host_vars/hv2.yml"]
 
 

@@ -85,6 +85,8 @@ def controller(values: Values) -> list[File]:
         "# devstack's controller (stable/2025.1): ML2 with Open vSwitch, and nova's PCI filter.",
         "# The page's `enable_plugin os-vif` is no more: os-vif is installed with nova, and has no devstack plugin.",
         *(f"# {line}" for line in settings.PORT),
+        "# neutron lets only services set a binding profile; for administrators, in /etc/neutron/policy.yaml:",
+        *(f"#   {line}" for line in settings.policy_yaml().splitlines() if not line.startswith("#")),
     ]
     bridges = ",".join([PUBLIC, values.mappings] if values.networks else [PUBLIC])
     lines = _localrc(values, bridges, about)

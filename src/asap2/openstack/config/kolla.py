@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hints for Kolla-Ansible (stable/2025.1): variables for globals.yml, and files that it merges into the services' own.
 
-It merges /etc/kolla/config/nova/nova-scheduler.conf, nova/HOST/nova.conf, neutron/ml2_conf.ini and
-neutron/HOST/openvswitch_agent.ini (its roles' tasks/config.yml); HOST is the inventory's name.
+It merges /etc/kolla/config/nova/nova-scheduler.conf, nova/HOST/nova.conf and neutron/ml2_conf.ini, and copies
+neutron/policy.yaml (its roles' tasks/config.yml); HOST is the inventory's name.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def controller(values: Values) -> list[File]:
         File(CONTROLLER, f"{CONFIG}/nova/nova-scheduler.conf", scheduler),
         File(CONTROLLER, f"{CONFIG}/neutron/ml2_conf.ini", ini(["Merged by Kolla-Ansible."], [*own, *ml2])),
     ]
+    files.append(File(CONTROLLER, f"{CONFIG}/neutron/policy.yaml", settings.policy_yaml()))
     if values.mtu:
         mtu = ini(["Merged by Kolla-Ansible."], [("DEFAULT", (("global_physnet_mtu", str(values.mtu)),))])
         files.append(File(CONTROLLER, f"{CONFIG}/neutron.conf", mtu))

@@ -23,7 +23,8 @@ def controller(values: Values) -> list[File]:
         f"  - {settings.FILTER}",
         *(f"# {line}" for line in settings.PORT_SECURITY),
     ]
-    overrides: list[str] = []
+    overrides = [*(f"# {line}" for line in settings.POLICY_ABOUT), "neutron_policy_overrides:"]
+    overrides += [f"  {json.dumps(name)}: {json.dumps(rule)}" for name, rule in settings.POLICIES.items()]
     if values.mtu:
         overrides += ["neutron_neutron_conf_overrides:", "  DEFAULT:", f"    global_physnet_mtu: {values.mtu}"]
     files = [

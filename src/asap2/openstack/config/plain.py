@@ -13,13 +13,6 @@ ML2 = "etc/neutron/plugins/ml2/ml2_conf.ini"
 AGENT = "etc/neutron/plugins/ml2/openvswitch_agent.ini"
 POLICY = "etc/neutron/policy.yaml"
 
-POLICY_TEXT = """\
-# neutron-server lets only services set a port's binding profile, where the capability "switchdev" goes; this lets
-# administrators do so, too, as the getting-started page has it. Add to /etc/neutron/policy.yaml.
-"create_port:binding:profile": "rule:admin_only or rule:service_api"
-"update_port:binding:profile": "rule:admin_only or rule:service_api"
-"""
-
 
 def _added(service: str, path: str, *about: str) -> list[str]:
     return [f"{service}: add to /{path}, then restart the service. OpenStack 2025.1.", *about]
@@ -45,7 +38,7 @@ def controller(values: Values) -> list[File]:
         AGENT: settings.agent(values, None),
     }
     files = [File(CONTROLLER, path, ini(about[path], sections[path])) for path in about]
-    return [*files, File(CONTROLLER, POLICY, POLICY_TEXT)]
+    return [*files, File(CONTROLLER, POLICY, settings.policy_yaml())]
 
 
 def compute(values: Values, one: Compute) -> list[File]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 from asap2.openstack.config.files import Section
 from asap2.openstack.config.nodes import USUAL_VFS
 from asap2.openstack.config.specs import text
@@ -95,3 +97,15 @@ PORT = (
     '  --binding-profile \'{"capabilities": ["switchdev"]}\' NAME',
     "Without the capability neutron binds no direct port to Open vSwitch; nova adds it where libvirt tells of it.",
 )
+POLICY_ABOUT = (
+    "neutron-server lets only services set a port's binding profile, where the capability switchdev goes. This lets",
+    "administrators do so, too, as the getting-started page has it.",
+)
+POLICIES = {f"{verb}_port:binding:profile": "rule:admin_only or rule:service_api" for verb in ("create", "update")}
+"""By rules that neutron has (neutron/conf/policies/base.py)."""
+
+
+def policy_yaml() -> str:
+    """neutron's policy.yaml."""
+    rules = [f"{json.dumps(name)}: {json.dumps(rule)}" for name, rule in POLICIES.items()]
+    return "\n".join([*(f"# {line}" for line in POLICY_ABOUT), *rules]) + "\n"
