@@ -46,5 +46,5 @@ bench: setup
 
 clean:
 	@rm -rf .venv .venv-openstack build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
-	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests ansible -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find src -name '*.o' -delete -o -name '*.so' -delete

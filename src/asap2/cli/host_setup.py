@@ -47,7 +47,7 @@ def setup(
 
     need_root()
     if config is not None:
-        if pfs or vfs is not None or bridge is not None:
+        if pfs or (vfs, order, bridge, uplink, representors, restart) != (None, "auto", None, True, False, True):
             raise UsageError("say what is wanted in --config or in options, not in both")
         wanted = load(config)
     else:

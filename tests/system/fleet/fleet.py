@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,28 @@ def topology() -> str:
     return "\n".join(lines)
 
 
+def settings(place: Path) -> dict[str, str]:
+    """The environment of Ansible, which has what it needs in *place*."""
+    return {
+        "ANSIBLE_CONFIG": str(place / "ansible.cfg"),
+        "FLEET_RESULTS": str(place / "results"),
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def install(place: Path) -> None:
+    """Ansible's configuration, and the collection as ``ansible-galaxy`` builds and installs it."""
+    callbacks = Path(__file__).with_name("callbacks")
+    text = CONFIGURATION.format(place=place, callbacks=callbacks, forks=len(NODES))
+    (place / "ansible.cfg").write_text(text)
+    built = str(place / "asap2-offload-*.tar.gz")
+    galaxy = f"{BIN}/ansible-galaxy collection"
+    build = f"{galaxy} build {REPOSITORY}/ansible --output-path {place}"
+    command = f"{build} && {galaxy} install {built} -p {place}/collections --offline"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | settings(place))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @dataclass(frozen=True)
 class Play:
     """What came of a playbook: exit status, what it printed, and each task's results."""
@@ -113,12 +136,15 @@ class Fleet(Hosts):
     @contextlib.contextmanager
     def managed(cls, place: Path) -> Iterator[Self]:
         """The lab, with what Ansible needs in the directory *place*."""
-        with cls.running("fleet", topology()) as fleet:
-            fleet.place = place
-            fleet._join()
-            fleet._serve()
-            fleet._install()
-            yield fleet
+        with ThreadPoolExecutor() as pool:
+            installed = pool.submit(install, place)
+            with cls.running("fleet", topology()) as fleet:
+                fleet.place = place
+                fleet._join()
+                fleet._serve()
+                installed.result()
+                fleet.inventory({})
+                yield fleet
 
     def _join(self) -> None:
         operator = self.root / "guests" / OPERATOR / "ns" / "net"
@@ -128,42 +154,25 @@ class Fleet(Hosts):
             ip(operator, f"link add {node} type veth peer name mgmt0 netns {netns}", f"link set {node} master mgmt up")
             ip(netns, f"address add 192.0.2.{number}/24 dev mgmt0", "link set mgmt0 up")
 
+    def _each(self, what: Callable[[int, str], Any]) -> dict[str, Any]:
+        """What *what* gives for each node, from its number and name; for several at a time."""
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(NODES, pool.map(what, range(1, len(NODES) + 1), NODES), strict=True))
+
     def _serve(self) -> None:
         """An OpenSSH server with a key of its own in each node."""
-        known = []
         for key in ("operator", *NODES):
             generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.place / key)]
             subprocess.run(generate, check=True, stdin=subprocess.DEVNULL)
-        for number, node in enumerate(NODES, 1):
+
+        def serve(number: int, node: str) -> str:
             config = self.place / f"{node}.sshd"
             config.write_text(SSHD.format(key=self.place / node, authorized=self.place / "operator.pub"))
-            known.append(f"192.0.2.{number} {(self.place / f'{node}.pub').read_text()}")
             unlock = "sed -i '/^root:!/s/^root:[^:]*/root:*/' /etc/shadow"
             self.ok(node, f"{unlock}; mkdir /run/sshd && /usr/sbin/sshd -f {config} -o ListenAddress=192.0.2.{number}")
-        (self.place / "known_hosts").write_text("".join(known))
+            return f"192.0.2.{number} {(self.place / f'{node}.pub').read_text()}"
 
-    def _install(self) -> None:
-        """The collection, built and installed; Ansible's configuration, and the inventory."""
-        callbacks = Path(__file__).with_name("callbacks")
-        text = CONFIGURATION.format(place=self.place, callbacks=callbacks, forks=len(NODES))
-        (self.place / "ansible.cfg").write_text(text)
-        self.galaxy("build", str(REPOSITORY / "ansible"), "--output-path", str(self.place))
-        (built,) = self.place.glob("asap2-offload-*.tar.gz")
-        self.galaxy("install", str(built), "-p", str(self.place / "collections"), "--offline")
-        self.inventory({})
-
-    def galaxy(self, *words: str) -> None:
-        """Run ``ansible-galaxy collection``."""
-        done = subprocess.run(
-            [str(BIN / "ansible-galaxy"), "collection", *words], capture_output=True, text=True, env=self.settings()
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def settings(self) -> dict[str, str]:
-        """The environment that Ansible runs in."""
-        kept = {name: value for name, value in self.environment.items() if not name.startswith("ANSIBLE_")}
-        results = {"FLEET_RESULTS": str(self.place / "results"), "ANSIBLE_CONFIG": str(self.place / "ansible.cfg")}
-        return {**kept, **results, "LC_ALL": "C.UTF-8"}
+        (self.place / "known_hosts").write_text("".join(self._each(serve).values()))
 
     def inventory(self, hosts: Mapping[str, Mapping[str, Any]], *, installed: bool = True) -> None:
         """Write the inventory: two groups, and variables of single *hosts*; whether asap2 is installed there."""
@@ -194,7 +203,7 @@ class Fleet(Hosts):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.place,
-            env=self.settings(),
+            env=self.environment | settings(self.place),
             timeout=timeout,
         )
         tasks = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
@@ -202,23 +211,23 @@ class Fleet(Hosts):
 
     def states(self) -> dict[str, Any]:
         """What the nodes are like, by their own programs, but for the management network's device."""
-        with ThreadPoolExecutor(len(NODES)) as pool:
-            found = dict(zip(NODES, pool.map(self.state, NODES), strict=True))
+        found = self._each(lambda _, node: self.state(node))
         for state in found.values():
             state["links"].pop("mgmt0")
         return found
 
     def hand_out(self) -> None:
         """Give each guest its VF."""
-        for number, node in enumerate(NODES, 1):
-            self.ok(
+        self._each(
+            lambda number, node: self.ok(
                 node,
                 f"ip link set {PF}v1 netns vm{number} && ip -n vm{number} link set {PF}v1 name eth0 && "
                 f"ip -n vm{number} address add 10.57.0.{number}/24 dev eth0 && ip -n vm{number} link set eth0 up",
             )
+        )
 
     def take_back(self) -> None:
         """Take the VFs from the guests: bound anew, their devices are the nodes'."""
         driver = "/sys/bus/pci/drivers/mlx5_core"
-        for node in NODES:
-            self.ok(node, f"echo {VF_ADDRESS} > {driver}/unbind && echo {VF_ADDRESS} > {driver}/bind")
+        again = f"echo {VF_ADDRESS} > {driver}/unbind && echo {VF_ADDRESS} > {driver}/bind"
+        self._each(lambda _, node: self.ok(node, again))

@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hosts(wheel: Path, *more: str) -> dict[str, Any]:
     """The variables of a host that gets the wheel, and no dependencies: there is no package index here."""
-    pip = ["--no-deps", "--no-index", *more]
+    pip = ["--no-deps", "--no-index", "--no-compile", *more]
     settings = {"offload_wheel": str(wheel), "offload_venv": VENV, "offload_pip_arguments": pip}
     return {NODES[7]: {**settings, "offload_python": "/usr/bin/python3"}}
 
