@@ -15,7 +15,7 @@ import pytest
 from asap2.host.check.finding import Finding, Verdict
 from asap2.host.inventory import Bridge
 from asap2.lab.topology import parse
-from asap2.openstack import settings as cloud
+from asap2.openstack import settings as cloud_settings
 from asap2.openstack.config.check.reading import read
 from asap2.openstack.config.check.run import check, devices
 from asap2.openstack.config.files import write
@@ -186,34 +186,42 @@ def lines(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("device_spek = {}", "[pci] has no device_spek"),
-        ("enabled_filters = a", "[pci] has no enabled_filters; enabled_filters is of [filter_scheduler]"),
-        ("report_in_placement = perhaps", "[pci] report_in_placement = perhaps: Unexpected boolean value 'perhaps'"),
-        ('device_spec = {"address":"0000:03:00.2","physnet":"default"}', "device_spec has no key physnet"),
-        ('device_spec = {"address":"*:03:00.2","capabilities":["switchdev"]}', "device_spec has no key capabilities"),
-        ('device_spec = {"devname":"ens9","physical_network":"p"}', "matches no device of hv1"),
-        ('device_spec = {"address":"0000:03:00.0","devname":"x"}', "can specify devname or address, but not both"),
-        ('device_spec = {"address":"0000:1FFFF:00.2"}', "greater than the maximum allowable value"),
-        ("device_spec = {'address': '*:03:00.2'}", "Invalid entry"),
-        (
-            'passthrough_whitelist = {"address":"*:03:00.2","physical_network":"p"}',
-            "is an old name of",
-        ),
-        ('device_spec = {"devname":"enp3s0f0","physical_network":"p"}', "it matches the PF enp3s0f0, too"),
-        ('device_spec = {"vendor_id":"15b3","product_id":"1018"}', "there is no physical_network"),
-        ('passthrough-whitelist = {"address":"*:03:00.2"}', "[pci] has no passthrough-whitelist"),
-        ('device_spec = {"address":5}', "nova refuses"),
-        ('device_spec = {"address":{"bus":3}}', "nova refuses"),
-        ('device_spec = {"devname":["a"],"physical_network":"p"}', "matches no device of hv1"),
-        ("device_spec", "No ':' or '=' found in assignment"),
-    ],
+LINES = (
+    ("device_spek = {}", "[pci] has no device_spek"),
+    ("enabled_filters = a", "[pci] has no enabled_filters; enabled_filters is of [filter_scheduler]"),
+    ("report_in_placement = perhaps", "[pci] report_in_placement = perhaps: Unexpected boolean value 'perhaps'"),
+    ('device_spec = {"address":"0000:03:00.2","physnet":"default"}', "device_spec has no key physnet"),
+    ('device_spec = {"address":"*:03:00.2","capabilities":["switchdev"]}', "device_spec has no key capabilities"),
+    ('device_spec = {"devname":"ens9","physical_network":"p"}', "matches no device of hv1"),
+    ('device_spec = {"address":"0000:03:00.0","devname":"x"}', "can specify devname or address, but not both"),
+    ('device_spec = {"address":"0000:1FFFF:00.2"}', "greater than the maximum allowable value"),
+    ("device_spec = {'address': '*:03:00.2'}", "Invalid entry"),
+    ('passthrough_whitelist = {"address":"*:03:00.2","physical_network":"p"}', "is an old name of"),
+    ('device_spec = {"devname":"enp3s0f0","physical_network":"p"}', "it matches the PF enp3s0f0, too"),
+    ('device_spec = {"vendor_id":"15b3","product_id":"1018"}', "there is no physical_network"),
+    ('passthrough-whitelist = {"address":"*:03:00.2"}', "[pci] has no passthrough-whitelist"),
+    ('device_spec = {"address":5}', "nova refuses"),
+    ('device_spec = {"address":{"bus":3}}', "nova refuses"),
+    ('device_spec = {"devname":["a"],"physical_network":"p"}', "matches no device of hv1"),
 )
-def test_nova_conf_is_judged_by_line(line: str, said: str, tmp_path: Path) -> None:
-    path = lines(tmp_path / "nova.conf", f"[DEFAULT]\n# nova's\nmy_ip = 10.0.0.1\n[pci]\n{line}\n")
-    assert [number for number, found in wrong(findings(path)) if said in found] == [5]
+"""Lines of [pci], and what is to be said of each."""
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+    """What is said of a file with all of :data:`LINES`, from its line 5 on."""
+    text = "\n".join(["[DEFAULT]", "# nova's", "my_ip = 10.0.0.1", "[pci]", *(line for line, _ in LINES), ""])
+    return wrong(findings(lines(tmp_path_factory.mktemp("nova") / "nova.conf", text)))
+
+
+@pytest.mark.parametrize("number", range(len(LINES)), ids=[line for line, _ in LINES])
+def test_nova_conf_is_judged_by_line(number: int, judged: list[tuple[int, str]]) -> None:
+    assert [line for line, found in judged if LINES[number][1] in found and line == 5 + number] == [5 + number]
+
+
+def test_a_line_that_oslo_config_cannot_read_is_named(tmp_path: Path) -> None:
+    found = findings(lines(tmp_path / "nova.conf", "[pci]\n\ndevice_spec\n"))
+    assert (3, "No ':' or '=' found in assignment") in wrong(found)
 
 
 def test_a_setting_before_the_first_section_is_none(tmp_path: Path) -> None:
@@ -347,7 +355,7 @@ passthrough_whitelist ={"'"address"'":"'"*:'"${PCI}"'.*"'","'"physical_network"'
 
 def test_the_cloud_of_this_project_has_no_unknown_settings(tmp_path: Path) -> None:
     topology = parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text())
-    made = cloud.files(computes(topology), PYTHON.parents[1])
+    made = cloud_settings.files(computes(topology), PYTHON.parents[1])
     names = ("nova.conf", "neutron.conf", "ml2_conf.ini", "openvswitch_agent.ini")
     for where in ("controller", "compute-node-1"):
         files = []

@@ -11,13 +11,14 @@ import pytest
 
 from asap2.cli.main import main
 from asap2.errors import Asap2Error, UsageError
+from asap2.host import capture
 from asap2.lab.topology import parse
 from asap2.openstack.config.devstack import shell
 from asap2.openstack.config.files import File, ini, write
 from asap2.openstack.config.generate import Format, Role, generate
 from asap2.openstack.config.nodes import of_topology
 from asap2.openstack.config.values import Values, Wanted, resolve
-from tests.unit.openstack.test_config_values import TWO_NODES
+from tests.unit.openstack.test_config_values import TWO_NODES, host
 
 LOCAL_IPS = (("hv1", "10.1.0.1"), ("hv2", "10.1.0.2"), ("controller", "10.1.0.9"))
 
@@ -134,3 +135,31 @@ def test_the_command_prints_one_file_as_it_is_and_several_with_their_names(
     assert made["values"]["computes"][1]["device_specs"][0]["product_id"] == "101e"
     assert main([*words, "--node", "hv3"]) == 2
     assert "has no node hv3; it has hv1, hv2" in capsys.readouterr().err
+
+
+def test_who_is_not_root_is_told_what_to_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["openstack", "config"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "asap2: this host's NICs are seen by root: say `sudo asap2 openstack config …`, or give --from FILE\n"
+    )
+
+
+def test_a_controller_needs_no_nic(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert main(["openstack", "config", "--role", "controller", "--vlan-range", "1:9"]) == 0
+    said = capsys.readouterr().out
+    assert "bridge_mappings = default:br-default" in said
+    assert "=== controller: /etc/neutron/plugins/ml2/ml2_conf.ini\n" in said
+
+
+def test_a_capture_is_a_host_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capture.write(host(), tmp_path / "hv1.json")
+    words = ["openstack", "config", "--from", str(tmp_path / "hv1.json"), "--format", "osa", "--role", "compute"]
+    assert main([*words, "enp3s0f0"]) == 0
+    assert '"address": "0000:03:00.0"' in capsys.readouterr().out
+    assert main([*words, "eth0"]) == 2
+    assert "eth0 is the representor of VF 0 of enp3s0f0" in capsys.readouterr().err
