@@ -150,7 +150,7 @@ def test_a_topologys_nodes_have_their_models_ids() -> None:
         ({"vlan_ranges": ("5",)}, "'5' is no VLAN range: FIRST:LAST, from 1 to 4094, as 100:199"),
         ({"vlan_ranges": ("200:100",)}, "'200:100' is no VLAN range"),
         ({"vlan_ranges": ("1:2", "3:4")}, "2 times --vlan-range, and 1 physical networks: each has one VLAN range"),
-        ({"physical_networks": ("a", "b")}, "hv1 has 1 uplinks (enp3s0f0) and there are 2 physical networks"),
+        ({"physical_networks": ("a", "b")}, "hv1's uplinks are enp3s0f0, and the physical networks a, b: say"),
         ({"physical_networks": ("a", "a")}, "a physical network is named twice: a, a"),
         ({"physical_networks": ("a:b",)}, "'a:b' cannot be the name of a physical network"),
         ({"bridges": ("br-physical-one",)}, "bridge br-physical-one has 15 characters, and neutron's agent takes 11"),

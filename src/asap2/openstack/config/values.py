@@ -195,8 +195,8 @@ def _uplinks(node: Node, names: tuple[str, ...]) -> dict[str, Nic]:
     if len(nics) != len(names):
         has = ", ".join(by_uplink)
         raise UsageError(
-            f"{node.name} has {len(nics)} uplinks ({has}) and there are {len(names)} physical networks: "
-            "name the PFs that are meant, and one --physical-network for each"
+            f"{node.name}'s uplinks are {has}, and the physical networks {', '.join(names)}: "
+            "say --physical-network for each uplink, or which PFs are meant"
         )
     return dict(zip(names, nics, strict=True))
 
