@@ -7,13 +7,12 @@ import json
 import os
 import shutil
 import socket
-import sqlite3
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,8 @@ class Cloud:
         self.processes = Processes(self.directory)
 
     def up(self, topology: Topology) -> None:
-        """Bring the lab of *topology* and the cloud up; when that fails, nothing stays but the services' logs."""
+        """Bring the lab of *topology* and the cloud up; when that fails, nothing stays but the services' logs, which
+        the error tells the place of."""
         lacking()
         nodes = computes(topology)
         with self._step("the lab: nodes, NICs in switchdev mode, Open vSwitch"):
@@ -82,15 +82,21 @@ class Cloud:
                 for node in nodes:
                     self._prepare(node)
             self._start(nodes)
-        except BaseException as error:
+        except Asap2Error as error:
             logs = self._rescue_logs()
             self.lab.down()
-            if isinstance(error, Asap2Error):
-                raise Asap2Error(f"{error}; the services' logs are in {logs}") from None
+            raise Asap2Error(f"{error}; the services' logs are in {logs}") from None
+        except BaseException:
+            self.lab.down()
             raise
 
     def down(self) -> bool:
-        """Take the cloud and its lab down, whatever state they are in. False when there was none."""
+        """Take the cloud and its lab down, whatever state they are in. False when there was none.
+
+        Asap2Error when the lab that is up has no cloud.
+        """
+        if self.lab.layout.record.exists() and not self.directory.exists():
+            raise Asap2Error("the lab that is up has no cloud; `asap2 lab down` takes it down")
         return self.lab.down()
 
     def describe(self) -> list[dict[str, Any]]:
@@ -142,7 +148,7 @@ class Cloud:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         (self.directory / "topology.toml").write_text(topology.source)
-        shutil.copytree(PACKAGES / "databases", self.directory / "databases")
+        shutil.copytree(PACKAGES / "databases", self.directory / "state" / CONTROLLER / "mariadb")
         for host in (CONTROLLER, *(node.host for node in nodes)):
             for name in ("nova", "neutron", "glance", "rabbitmq"):
                 (self.directory / "state" / host / name).mkdir(parents=True, exist_ok=True)
@@ -205,9 +211,14 @@ class Cloud:
         deadline = time.monotonic() + START_SECONDS
         waiting = {service.name: service for service in self.services() if service.host == CONTROLLER}
         on_nodes = [service for service in self.services() if service.host != CONTROLLER]
+        mariadb, rabbitmq = waiting["mariadb"], waiting["rabbitmq"]
+        self.start(rabbitmq)
+        with self._step("MariaDB"):
+            self.start(mariadb)
+            self._wait(deadline, [mariadb], lambda: self._listens(PORTS["database"]))
         for service in waiting.values():
-            self.start(service)
-        rabbitmq = waiting["rabbitmq"]
+            if service not in (mariadb, rabbitmq):
+                self.start(service)
         with self._step("RabbitMQ"):
             self._wait(deadline, [rabbitmq], lambda: self._listens(PORTS["rabbitmq"]))
         for service in on_nodes:
@@ -278,16 +289,20 @@ class Cloud:
         return {each["host"] for each in found if each["alive"]}
 
     def _computes(self) -> set[str]:
+        """Hosts whose nova-compute has told that it lives: before that it takes no messages yet, and they are lost."""
         try:
             found = self.get("compute", "/v2.1/os-services?binary=nova-compute")["services"]
         except (OSError, RuntimeError):
             return set()
-        return {each["host"] for each in found if each["state"] == "up"}
+        return {each["host"] for each in found if each["state"] == "up" and each["updated_at"]}
 
     def _mapped(self) -> set[str]:
-        """Hosts that nova's API knows the cell of (nova-manage cell_v2 list_hosts)."""
-        with closing(sqlite3.connect(f"file:{self.directory}/databases/nova_api.db?mode=ro", uri=True)) as connection:
-            return {host for (host,) in connection.execute("SELECT host FROM host_mappings")}
+        """Hosts that nova's API knows the cell of: it leaves others out of its list of hypervisors."""
+        try:
+            found = self.get("compute", "/v2.1/os-hypervisors")["hypervisors"]
+        except (OSError, RuntimeError):
+            return set()
+        return {each["hypervisor_hostname"] for each in found}
 
     def _bundle(self, name: str) -> Path:
         return self.lab.layout.bundle(name)
@@ -314,6 +329,6 @@ def show(bundle: Path, source: Path, target: Path) -> None:
 
 def lacking() -> None:
     """Asap2Error when what scripts/setup-openstack installs is not there."""
-    for needed in (PACKAGES / "bin/nova-compute", PACKAGES / "databases/nova.db", Path("/usr/sbin/rabbitmq-server")):
+    for needed in (PACKAGES / "bin/nova-compute", PACKAGES / "databases/neutron", Path("/usr/sbin/rabbitmq-server")):
         if not needed.exists():
             raise Asap2Error(f"OpenStack is not installed ({needed} is missing); `make setup-openstack` installs it")

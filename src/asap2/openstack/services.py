@@ -21,6 +21,7 @@ from pathlib import Path
 from asap2.errors import Asap2Error
 from asap2.lab.child import Child
 from asap2.lab.enter import enter, environment
+from asap2.openstack.databases import MARIADB
 from asap2.openstack.plan import CONTROLLER, CONTROLLER_ADDRESS, DIRECTORY, PORTS, Compute
 from asap2.openstack.virt.guest import start_time
 
@@ -52,6 +53,7 @@ def services(nodes: Sequence[Compute], packages: Path) -> list[Service]:
     nova = ("--config-file", f"{etc}/nova.conf")
     placement = ("placement-api", "--host", CONTROLLER_ADDRESS, "--port", str(PORTS["placement"]))
     found = [
+        mariadb(),
         rabbitmq(),
         on_controller("placement", *placement, variables={"OS_PLACEMENT_CONFIG_DIR": str(etc)}),
         on_controller("nova-conductor", "nova-conductor", *nova),
@@ -67,6 +69,14 @@ def services(nodes: Sequence[Compute], packages: Path) -> list[Service]:
     for node in nodes:
         found += [compute(node, packages), agent(node, packages)]
     return found
+
+
+def mariadb() -> Service:
+    """The services' database."""
+    state = DIRECTORY / "state" / CONTROLLER
+    where = (f"--datadir={state}/mariadb", f"--socket={state}/mariadb.socket", f"--pid-file={state}/mariadb.pid")
+    address = (f"--bind-address={CONTROLLER_ADDRESS}", f"--port={PORTS['database']}")
+    return Service("mariadb", CONTROLLER, CONTROLLER, (*MARIADB, *where, *address))
 
 
 def rabbitmq() -> Service:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The services' configuration files, as text: what an installation guide of the release has one type, and no more.
 
-What differs from a cloud of several machines: SQLite in place of MariaDB, no Keystone (nova and placement take
-``noauth2``, neutron ``noauth``), no metadata, DHCP or L3 agent, and no security groups: their rules would need
-connection tracking. neutron's defaults let only services write ``binding:profile``; the operator here is one.
+What differs from a cloud of several machines: no Keystone (nova and placement take ``noauth2``, neutron ``noauth``), no
+metadata, DHCP or L3 agent, and no security groups: their rules would need connection tracking. neutron's defaults let
+only services write ``binding:profile``; the operator here is one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from asap2.openstack.plan import (
 
 Sections = Mapping[str, Mapping[str, str | int | Sequence[str]]]
 
-RABBITMQ_USER, RABBITMQ_PASSWORD = "openstack", "openstack"
-TRANSPORT = f"rabbit://{RABBITMQ_USER}:{RABBITMQ_PASSWORD}@{CONTROLLER_ADDRESS}:{PORTS['rabbitmq']}/"
+USER, PASSWORD = "openstack", "openstack"
+"""Of MariaDB and RabbitMQ, which nobody outside the lab reaches."""
+TRANSPORT = f"rabbit://{USER}:{PASSWORD}@{CONTROLLER_ADDRESS}:{PORTS['rabbitmq']}/"
 VIF_PLUGGING_SECONDS = 30
 """How long nova waits for neutron's word that a port is there; 300 by default. Here nothing is slow for good reason."""
 AGENT_REPORT_SECONDS, AGENT_DOWN_SECONDS = 5, 20
@@ -60,9 +61,11 @@ def ini(sections: Sections) -> str:
     return "\n".join(lines)
 
 
-def database(name: str, directory: Path = DIRECTORY) -> str:
-    """The URL of the database *name*."""
-    return f"sqlite:///{directory}/databases/{name}.db?timeout=20"
+def database(name: str, socket: Path | None = None) -> str:
+    """The URL of the database *name*, on the controller or at a local *socket*."""
+    at = "localhost" if socket else f"{CONTROLLER_ADDRESS}:{PORTS['database']}"
+    local = f"&unix_socket={socket}" if socket else ""
+    return f"mysql+pymysql://{USER}:{PASSWORD}@{at}/{name}?charset=utf8{local}"
 
 
 def files(nodes: Sequence[Compute], environment: Path) -> dict[str, str]:
@@ -130,8 +133,8 @@ def nova(environment: Path, node: Compute | None = None, directory: Path = DIREC
     }
     common["wsgi"] = {"api_paste_config": str(directory / "etc" / name / "nova-api-paste.ini")}
     common["api"] = {"auth_strategy": "noauth2"}
-    common["api_database"] = {"connection": database("nova_api", directory)}
-    common["database"] = {"connection": database("nova", directory)}
+    common["api_database"] = {"connection": database("nova_api")}
+    common["database"] = {"connection": database("nova")}
     common["conductor"] = {"workers": 1}
     common["scheduler"] = {"workers": 1, "discover_hosts_in_cells_interval": 3}
     common["filter_scheduler"] = {"enabled_filters": "ComputeFilter,PciPassthroughFilter"}
@@ -158,7 +161,7 @@ def placement(directory: Path = DIRECTORY) -> Sections:
     return {
         "DEFAULT": {"log_file": str(directory / "log" / CONTROLLER / "placement.log")},
         "api": {"auth_strategy": "noauth2"},
-        "placement_database": {"connection": database("placement", directory)},
+        "placement_database": {"connection": database("placement")},
     }
 
 
@@ -173,7 +176,7 @@ def glance(environment: Path, directory: Path = DIRECTORY) -> Sections:
             "log_file": str(directory / "log" / CONTROLLER / "glance-api.log"),
             "enabled_backends": "file:file",
         },
-        "database": {"connection": database("glance", directory)},
+        "database": {"connection": database("glance")},
         "glance_store": {"default_backend": "file"},
         "file": {"filesystem_store_datadir": str(state / "images")},
         "os_glance_staging_store": {"filesystem_store_datadir": str(state / "staging")},
@@ -214,7 +217,7 @@ def neutron(environment: Path, node: Compute | None = None, directory: Path = DI
         "send_events_interval": 0,
         "agent_down_time": AGENT_DOWN_SECONDS,
     }
-    common["database"] = {"connection": database("neutron", directory)}
+    common["database"] = {"connection": database("neutron")}
     common["nova"] = {"auth_type": "admin_token", "token": TOKEN, "endpoint": url("compute", "/v2.1")}
     common["oslo_policy"] = {"policy_file": str(directory / "etc" / name / "neutron-policy.yaml")}
     return common
@@ -286,8 +289,8 @@ def rabbitmq() -> str:
     """rabbitmq.conf."""
     return (
         f"listeners.tcp.1 = {CONTROLLER_ADDRESS}:{PORTS['rabbitmq']}\n"
-        f"default_user = {RABBITMQ_USER}\n"
-        f"default_pass = {RABBITMQ_PASSWORD}\n"
+        f"default_user = {USER}\n"
+        f"default_pass = {PASSWORD}\n"
         "disk_free_limit.absolute = 50MB\n"
         "vm_memory_high_watermark.absolute = 1GB\n"
     )

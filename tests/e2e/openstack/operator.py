@@ -68,15 +68,16 @@ class Operator:
         shown: dict[str, Any] = self.call("network", "GET", f"/v2.0/ports/{port['id']}")["port"]
         return shown
 
-    def boot(self, name: str, ports: list[dict[str, Any]], node: int = 0) -> str:
-        """Ask for a server on a node; its id."""
+    def boot(self, name: str, ports: list[dict[str, Any]], node: int | None = 0) -> str:
+        """Ask for a server, on a node unless the scheduler is to choose; its id."""
         server = {
             "name": name,
             "imageRef": self.image,
             "flavorRef": self.flavor,
             "networks": [{"port": port["id"]} for port in ports],
-            "availability_zone": f"nova:{self.nodes[node].host}",
         }
+        if node is not None:
+            server["availability_zone"] = f"nova:{self.nodes[node].host}"
         made: str = self.call("compute", "POST", "/v2.1/servers", {"server": server})["server"]["id"]
         return made
 
