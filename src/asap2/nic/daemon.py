@@ -41,6 +41,7 @@ from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.tunnels import Tunnels
+from asap2.nic.udp_ports import UdpPorts
 from asap2.nic.veth import VethNetDevs, open_pipeline
 
 log = logging.getLogger("asap2.nic.daemon")
@@ -70,7 +71,12 @@ class Daemon:
         self.netdevs.on_return = self._returned
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
         self.routes = Routes()
-        self.tunnels = tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex)
+        self.udp_ports = UdpPorts(
+            self.netdevs.node.all,
+            self._tunnel_ports_changed,
+            self.netdevs.silicon[nics[0].name].pipeline.tunnel_ports,
+        )
+        self.tunnels = tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex, self.udp_ports)
         self.ports = NodePorts(
             pipeline,
             lambda ifindex: ifindex in self.netdevs.internal,
@@ -147,7 +153,12 @@ class Daemon:
         self.tc.links_changed()
         self.ovs.links_changed()
         self.devlink.changed()
+        self.udp_ports.follow()
         self._follow_tunnels()
+
+    def _tunnel_ports_changed(self, ports: tuple[int, ...]) -> None:
+        for silicon in self.netdevs.silicon.values():
+            silicon.pipeline.set_tunnel_ports(ports)
 
     def _routes_changed(self, _mask: int) -> None:
         self.routes.drain()

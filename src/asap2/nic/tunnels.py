@@ -17,8 +17,8 @@ from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop, Routes
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
+from asap2.nic.udp_ports import VXLAN_PORT, UdpPorts
 
-VXLAN_PORT = 4789
 DEFAULT_TTL = 64
 
 
@@ -54,7 +54,9 @@ class Tunnels:
         routes: Routes,
         link: Callable[[int], Link | None],
         device: Callable[[int], NetDev | None],
+        ports: UdpPorts,
     ) -> None:
+        self.ports = ports
         self._routes = routes
         self.link = link
         self._device = device
@@ -74,11 +76,14 @@ class Tunnels:
         say), the packets leave by the uplink, with that device's address (get_route_and_out_devs).
 
         Raises:
-            NetlinkError: EOPNOTSUPP, there is no route, or it is by a port of an eSwitch that is not *pf*'s uplink.
+            NetlinkError: EOPNOTSUPP, the NICs do not know VXLAN to that UDP port, there is no route, or it is by a port
+                of an eSwitch that is not *pf*'s uplink.
         """
         device = self.link(ifindex)
         if device is None or device.kind != "vxlan":
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unknown tunnel device")
+        if not self.ports.has(tunnel.tp_dst):
+            raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: vxlan udp dport was not registered with the HW")
         end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
         way, new = self._ways.get(end), end not in self._ways
         if way is None:
@@ -102,7 +107,7 @@ class Tunnels:
             tunnel.dst,
             tunnel.tos,
             tunnel.ttl or DEFAULT_TTL,
-            tunnel.tp_dst or device.tunnel_port or VXLAN_PORT,
+            tunnel.tp_dst,
             way.mac,
             hop.mac,
         )

@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import Bench, packets_of
-from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offload, offloading, tcp_crosses
+from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offload, offloading, send_tcp, tcp_crosses
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,64 @@ def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> N
         offload(overlay, "hv2", True)
 
 
-def test_a_tunnel_to_another_port_is_not_taken_out_by_hardware(overlay: Bench) -> None:
-    overlay.ok("hv1", "ip link add vx8 type vxlan external dstport 8472 && tc qdisc add dev vx8 ingress")
+def new_tunnel(bench: Bench, options: str = "") -> None:
+    """The tunnel's ports anew, with more *options*. (Of a port whose UDP port changes, Open vSwitch offloads nothing.)"""
+    for node, number in NODES.items():
+        bench.ok(node, "ovs-vsctl del-port vx0")
+        bench.ok(
+            node,
+            "ovs-vsctl add-port br-int vx0 -- "
+            f"set interface vx0 type=vxlan options:remote_ip=172.16.0.{3 - number} options:key=77 {options}",
+        )
+
+
+def test_a_tunnel_to_another_port_is_in_hardware_while_a_device_has_it(overlay: Bench) -> None:
+    new_tunnel(overlay, "options:dst_port=8472")
     try:
-        add = "tc filter add dev vx8 ingress protocol ip flower skip_sw enc_key_id 5 enc_dst_port 8472"
-        done = overlay.run("hv1", f"{add} action tunnel_key unset action mirred egress redirect dev eth3")
-        assert "Matched UDP dst port is not registered as a VXLAN port" in done.stderr
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        into = ("in_port(vxlan_sys_8472)", "eth_type(0x0800)", "tp_dst=8472")
+        before = {node: packets_of(overlay.flow(node, *into)) for node in NODES}
+        overlay.ping("vm1", "10.58.0.2", 10)
+        assert {node: packets_of(overlay.flow(node, *into)) for node in NODES} == {n: b + 10 for n, b in before.items()}
+        assert "in_hw in_hw_count 1" in overlay.ok("hv1", "tc filter show dev vxlan_sys_8472 ingress")
+        send_tcp(overlay, "vm1", "vm2")
     finally:
-        overlay.ok("hv1", "ip link del vx8")
+        new_tunnel(overlay)
+    overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+    assert "offloaded:yes" in overlay.flow("hv1", "in_port(vxlan_sys_4789)", "eth_type(0x0800)")
+
+
+UNSET = "action tunnel_key unset action mirred egress redirect dev eth3"
+REFUSED = {
+    f"enc_key_id 5 enc_dst_port 8472 {UNSET}": "Matched UDP dst port is not registered as a VXLAN port",
+    f"enc_key_id 5 enc_dst_port 1234 {UNSET}": "Matched UDP dst port is not registered as a VXLAN port",
+    f"enc_key_id 5 {UNSET}": "UDP tunnel decap filter must include enc_dst_port condition",
+}
+
+
+def test_udp_ports_that_the_nic_does_not_know_are_refused_as_by_mlx5(overlay: Bench) -> None:
+    """A device that is not up has no port; the eighth port beside 4789 finds no place until another goes."""
+    add = "tc filter add dev vx8 ingress protocol ip flower skip_sw"
+    overlay.ok("hv1", "ip link add vx8 type vxlan external dstport 8472 && tc qdisc add dev vx8 ingress")
+    others = [f"vxb{number}" for number in range(7)]
+    try:
+        for filtered, text in REFUSED.items():
+            assert f"mlx5_core: {text}" in overlay.run("hv1", f"{add} {filtered}").stderr
+        into = "action tunnel_key set id 5 src_ip 172.16.0.1 dst_ip 172.16.0.2 dst_port 8472"
+        out = overlay.run(
+            "hv1",
+            f"tc filter add dev eth3 ingress protocol ip flower skip_sw {into} action mirred egress redirect dev vx8",
+        )
+        assert "mlx5_core: vxlan udp dport was not registered with the HW" in out.stderr
+        for number, name in enumerate(others):
+            overlay.ok(
+                "hv1", f"ip link add {name} type vxlan external dstport {9000 + number} && ip link set {name} up"
+            )
+        overlay.ok("hv1", "ip link set vx8 up")
+        eighth = f"{add} enc_key_id 5 enc_dst_port 8472 {UNSET}"
+        assert "not registered as a VXLAN port" in overlay.run("hv1", eighth).stderr
+        overlay.ok("hv1", f"ip link del {others.pop()}")
+        overlay.ok("hv1", eighth)
+    finally:
+        for name in ("vx8", *others):
+            overlay.run("hv1", f"ip link del {name}")

@@ -15,6 +15,7 @@ from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
 from asap2.nic.tunnels import Outer, Tunnels
+from asap2.nic.udp_ports import UdpPorts
 
 UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH, INTERNAL = range(2, 10)
 NEAR, FAR = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"
@@ -30,7 +31,7 @@ NIC = Nic.configured(
     }
 )
 PF = NIC.pfs[0]
-TUNNEL = SetTunnel(77, bytes(4), b"\xac\x10\0\2", ttl=64, tp_dst=0)
+TUNNEL = SetTunnel(77, bytes(4), b"\xac\x10\0\2", ttl=64, tp_dst=4790)
 
 
 def _link(ifindex: int, kind: str = "veth") -> Link:
@@ -68,7 +69,9 @@ class _World:
             REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, NIC, PF),
             INTERNAL: NetDev(INTERNAL, "br-ex", Role.INTERNAL),
         }
-        self.tunnels = Tunnels(self.routes, self.links.get, devices.get)  # type: ignore[arg-type]
+        self.programmed: list[tuple[int, ...]] = []
+        ports = UdpPorts(self.links.values, self.programmed.append)
+        self.tunnels = Tunnels(self.routes, self.links.get, devices.get, ports)  # type: ignore[arg-type]
 
     def encap(self, device: int = VXLAN) -> object:
         return self.tunnels.encap(PF, device, TUNNEL)
@@ -124,6 +127,14 @@ def test_no_route_and_no_tunnel_device_are_refused(world: _World) -> None:
     world.routes.hop = None
     with pytest.raises(NetlinkError, match="no route"):
         world.encap()
+
+
+def test_a_udp_port_that_no_vxlan_device_has_is_refused(world: _World) -> None:
+    assert world.encap() == _outer(_expected(UPLINK))
+    assert world.programmed == [(4790, 0, 0, 0, 0, 0, 0)]
+    for port in (0, 8472):
+        with pytest.raises(NetlinkError, match="mlx5_core: vxlan udp dport was not registered with the HW"):
+            world.tunnels.encap(PF, VXLAN, replace(TUNNEL, tp_dst=port))
 
 
 def test_a_device_that_is_bound_to_another_asks_for_routes_by_that(world: _World) -> None:

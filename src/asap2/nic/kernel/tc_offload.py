@@ -22,7 +22,6 @@ from asap2.nic.rules import (
     Drop,
     Enter,
     Goto,
-    Masked,
     Match,
     ModifyVlan,
     Output,
@@ -35,7 +34,7 @@ from asap2.nic.rules import (
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
-from asap2.nic.tunnels import VXLAN_PORT, Tunnels
+from asap2.nic.tunnels import Tunnels
 
 
 @dataclass(slots=True)
@@ -128,7 +127,7 @@ class Offloader:
         if device is not None and internal:
             uplink = self._uplink_of_internal(steps)
         elif device is None or device.pf is None:
-            uplink, match = self._tunnel_end(ifindex, match, steps)
+            uplink = self._tunnel_end(ifindex, match, steps)
         else:
             uplink = device
         nic, pf = uplink.nic, uplink.pf
@@ -184,18 +183,20 @@ class Offloader:
             uplink, ifindex, chain, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
         )
 
-    def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> tuple[NetDev, Match]:
-        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it, and the whole match."""
+    def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> NetDev:
+        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it."""
         port = self._tunnels.port_of(ifindex)
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
         device = self._netdevs.by_ifindex(target.ifindex) if target else None
         if port is None or device is None or not any(isinstance(step, Decap) for step in steps):
             raise NetlinkError(errno.EOPNOTSUPP)
         if not match.tun_tp_dst.mask:
-            match = match.but(tun_tp_dst=Masked(port, 0xFFFF))
-        if match.tun_tp_dst.value != VXLAN_PORT:
+            raise tc_capability.refuse("UDP tunnel decap filter must include enc_dst_port condition")
+        if match.tun_tp_dst.mask != 0xFFFF:
+            raise tc_capability.refuse("UDP tunnel decap filter must match enc_dst_port fully")
+        if not self._tunnels.ports.has(match.tun_tp_dst.value):
             raise tc_capability.refuse("Matched UDP dst port is not registered as a VXLAN port")
-        return device, match
+        return device
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
         """For a filter on an internal port: the device of the eSwitch that it sends to first."""

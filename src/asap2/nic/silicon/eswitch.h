@@ -33,6 +33,7 @@ typedef __s32 s32;
 #define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
 #define TUNNEL_LIST 0x20000000	/* bit of a table: the list of its rules that match on a tunnel */
 #define VXLAN_PORT 4789
+#define TUNNEL_PORTS 8	/* UDP ports that VXLAN may come to besides */
 #define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */
 #define OUTER_MAX 96	/* outer headers, and the inner Ethernet header with a tag */
 
@@ -218,7 +219,10 @@ struct config {
 	u32 traced, test_len;
 	u32 test_ifindex, test_tpid, test_tci, test_tunnel;
 	u32 max_rules, shards;	/* user space's */
-	u32 test_resume, unused;
+	u32 test_resume;
+	u16 tunnels;	/* of tunnel_ports: those behind are not in use */
+	u16 tunnel_ports[TUNNEL_PORTS];	/* network byte order; 0: none */
+	u16 unused;
 };
 
 #define TRACE_BYTES 4096

@@ -28,6 +28,8 @@ OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCAL
 OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER = range(10, 15)
 LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW = range(5)
 OUTER_MAX = 96
+TUNNEL_PORTS = 8
+"""UDP ports that VXLAN may come to besides 4789."""
 RESUMES = 65536
 DELIVER = 0xFFFF_FFFF
 
@@ -273,6 +275,8 @@ class ConfigRecord(ctypes.Structure):
     test_resume: int
     max_rules: int
     shards: int
+    tunnels: int
+    tunnel_ports: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -286,7 +290,9 @@ class ConfigRecord(ctypes.Structure):
         ("max_rules", u32),
         ("shards", u32),
         ("test_resume", u32),
-        ("unused", u32),
+        ("tunnels", u16),
+        ("tunnel_ports", ctypes.c_uint8 * (2 * TUNNEL_PORTS)),
+        ("unused", u16),
     ]
 
 

@@ -166,6 +166,24 @@ class Pipeline:
         """Packets for user space are transmitted on device *ifindex*; 0: they are dropped."""
         self._layout.config.upcall_ifindex = ifindex
 
+    def set_tunnel_ports(self, ports: Sequence[int]) -> None:
+        """VXLAN comes to these UDP ports, besides 4789. At most :data:`.maps.TUNNEL_PORTS`; 0 is a place without one:
+        a port that keeps its place goes on undisturbed. ValueError for more."""
+        if len(ports) > maps.TUNNEL_PORTS:
+            raise ValueError(f"VXLAN can come to {maps.TUNNEL_PORTS} more UDP ports, not {len(ports)}")
+        config = self._layout.config
+        for place in range(maps.TUNNEL_PORTS):
+            port = ports[place] if place < len(ports) else 0
+            config.tunnel_ports[2 * place : 2 * place + 2] = list(port.to_bytes(2, "big"))
+        config.tunnels = len(ports)
+
+    @property
+    def tunnel_ports(self) -> tuple[int, ...]:
+        """What :meth:`set_tunnel_ports` was last given."""
+        config = self._layout.config
+        ports = bytes(config.tunnel_ports)
+        return tuple(int.from_bytes(ports[2 * place : 2 * place + 2], "big") for place in range(config.tunnels))
+
     # ---- rules ----
 
     @property

@@ -144,6 +144,7 @@ class ReferenceSwitch:
         self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
         self._masks: dict[_Place, _Masks] = {}
         self._resumes: dict[int, tuple[int, int]] = {}
+        self._tunnel_ports: tuple[int, ...] = ()
         self._taken: set[tuple[_Place, Match]] = set()
         self._next = 1
         self._drops = dict.fromkeys(DropReason, 0)
@@ -158,6 +159,10 @@ class ReferenceSwitch:
     def remove_port(self, port_id: int) -> None:
         """Make it not exist."""
         del self._ports[port_id]
+
+    def set_tunnel_ports(self, ports: tuple[int, ...]) -> None:
+        """VXLAN comes to these UDP ports, besides 4789; 0 is none."""
+        self._tunnel_ports = ports
 
     def set_resume(self, number: int, table: int, port: int = 0) -> None:
         """Say what *number* with a packet means; *table* and *port* as in :meth:`.resumes.Resumes.at`."""
@@ -302,7 +307,7 @@ class ReferenceSwitch:
         found = None
         for_tunnels = self._lists.get((table, port.id, True))
         if for_tunnels:
-            inside = _inside(what, port)
+            inside = self._inside(what, port)
             if inside is not None:
                 found = _first(for_tunnels, inside)
         others = self._lists.get((table, port.id, False))
@@ -338,7 +343,7 @@ class ReferenceSwitch:
                 case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
                     what.came_in = None
                 case Decap():
-                    what.frame = tunnel.decapsulate(what.frame)
+                    what.frame = tunnel.decapsulate(what.frame, self._tunnel_ports)
                 case SetTunnel():
                     what.came_in, what.goes_into = None, replace(action, tp_dst=0)
                 case Truncate(length):
@@ -370,7 +375,7 @@ class ReferenceSwitch:
         of a packet that the silicon could take out of its tunnel, the outside."""
         if not self.upcall:
             return Dropped(DropReason.UPCALL)
-        inside = _inside(what, port) if port.metadata else None
+        inside = self._inside(what, port) if port.metadata else None
         known = self.look(what.frame) if inside is None else inside
         return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known)
 
@@ -385,17 +390,16 @@ class ReferenceSwitch:
             case Miss.DROP:
                 yield Dropped(DropReason.MISS)
 
-
-def _inside(what: _Packet, port: Port) -> Fields | None:
-    """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
-    if port.metadata:
-        if not what.came_in:
+    def _inside(self, what: _Packet, port: Port) -> Fields | None:
+        """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
+        if port.metadata:
+            if not what.came_in:
+                return None
+            return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port))
+        if port.kind is not PortKind.UPLINK:
             return None
-        return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port))
-    if port.kind is not PortKind.UPLINK:
-        return None
-    inside = tunnel.look_into(what.frame)
-    return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel) if inside else None
+        inside = tunnel.look_into(what.frame, self._tunnel_ports)
+        return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel) if inside else None
 
 
 def _first(entries: list[_Entry], fields: Fields) -> _Entry | None:

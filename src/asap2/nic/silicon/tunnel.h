@@ -8,6 +8,23 @@
 #define VXLAN_LEN 8
 #define VXLAN_ID 0x08	/* the I flag: the network identifier is there */
 
+static __always_inline int is_tunnel_port(u16 port)
+{
+	struct config *c;
+	u32 zero = 0;
+
+	if (port == bpf_htons(VXLAN_PORT))
+		return 1;
+	c = bpf_map_lookup_elem(&config, &zero);
+	if (!c || !c->tunnels || !port)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < TUNNEL_PORTS; i++)
+		if (READ_ONCE(c->tunnel_ports[i]) == port)
+			return 1;
+	return 0;
+}
+
 /*
  * Where the packet inside a tunnel begins, 0: it is in none. Only headers without IPv4 options or IPv6 extensions, not
  * fragmented, at most one outer tag; anything else is an ordinary packet. `f` are its outer fields.
@@ -17,7 +34,7 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 	u8 h[UDP_LEN + VXLAN_LEN];
 	u32 l4, inner;
 
-	if (!f || f->ip_proto != 17 || f->l4_dst != bpf_htons(VXLAN_PORT) || f->ip_frag || f->cvlan_tci)
+	if (!f || f->ip_proto != 17 || !is_tunnel_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
 		return 0;
 	l4 = f->vlan_tci && !skb->vlan_present ? 18 : 14;
 	if (bpf_skb_load_bytes(skb, l4, h, 8))

@@ -8,6 +8,7 @@ one is checked by the other.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from typing import NamedTuple
 
 from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
@@ -15,7 +16,8 @@ from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 
 VXLAN_PORT = 4789
-"""What a packet from the wire is looked into by; tunnels to other ports are ordinary packets."""
+"""What a packet from the wire is looked into by; tunnels to ports that the silicon was not told of are ordinary
+packets."""
 
 _UDP = 17
 _UDP_HEADER = _VXLAN_HEADER = 8
@@ -34,15 +36,16 @@ class Inside(NamedTuple):
     tunnel: Fields
 
 
-def look_into(frame: bytes) -> Inside | None:
-    """What is inside, or ``None``: then it is an ordinary packet.
+def look_into(frame: bytes, ports: Collection[int] = ()) -> Inside | None:
+    """What is inside, or ``None``: then it is an ordinary packet. *ports* are those that VXLAN comes to besides 4789.
 
     There may be one outer tag. The outer IPv4 header has no options, the IPv6 header no extensions; it is not a
     fragment. Flags other than the one that says that there is a network identifier do not count, nor do lengths. An
     Ethernet header fits in.
     """
     outer = packet.parse(frame)
-    if outer.get("ip_proto") != _UDP or outer.get("l4_dst") != VXLAN_PORT:
+    port = outer.get("l4_dst", 0)
+    if outer.get("ip_proto") != _UDP or not port or port not in (VXLAN_PORT, *ports):
         return None
     if "ip_frag" in outer or "cvlan_tci" in outer:
         return None
@@ -64,7 +67,7 @@ def look_into(frame: bytes) -> Inside | None:
         "tun_tos": outer.get("ip_tos", 0),
         "tun_ttl": outer.get("ip_ttl", 0),
         "tun_flags": TUN_CSUM if any(frame[udp + 6 : udp + 8]) else 0,
-        "tun_tp_dst": VXLAN_PORT,
+        "tun_tp_dst": port,
     }
     return Inside(at, {name: value for name, value in tunnel.items() if value})
 
@@ -111,9 +114,9 @@ def encapsulate(frame: bytes, into: Encap, flow_hash: int) -> bytes:
     return into.eth_dst + into.eth_src + struct.pack("!H", ethertype) + ip + udp
 
 
-def decapsulate(frame: bytes) -> bytes:
-    """What is inside *frame*; *frame* itself where nothing is."""
-    inside = look_into(frame)
+def decapsulate(frame: bytes, ports: Collection[int] = ()) -> bytes:
+    """What is inside *frame*; *frame* itself where nothing is. *ports* as for :func:`look_into`."""
+    inside = look_into(frame, ports)
     return frame[inside.at :] if inside else frame
 
 

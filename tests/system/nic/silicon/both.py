@@ -66,7 +66,9 @@ class Both:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
-            case SetPorts(ports):
+            case SetPorts(ports, tunnel_ports):
+                self.pipeline.set_tunnel_ports(tunnel_ports)
+                self.reference.set_tunnel_ports(tunnel_ports)
                 for port in ports:
                     self._ports[port.id] = port
                     self.pipeline.set_port(port)
@@ -118,6 +120,7 @@ class Both:
             self.pipeline.remove(handle)
         for port in self.pipeline.ports:
             self.pipeline.remove_port(port)
+        self.pipeline.set_tunnel_ports(())
 
 
 def split(frame: bytes) -> tuple[tuple[int, int] | None, bytes]:

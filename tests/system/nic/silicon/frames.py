@@ -16,6 +16,8 @@ TUNNEL_IDS = (0, 1, 77, 0xFFFFFF)
 TOS = (0, 0xB8, 3, 0xFF)
 TTL = (0, 1, 64, 255)
 VXLAN_PORT = 4789
+OTHER_PORTS = (8472, 80, 0)
+"""VXLAN that comes to these is known where the silicon was told of them."""
 LONGEST = 700
 """Bytes of a frame at most."""
 
@@ -134,7 +136,7 @@ def _vxlan(random: Random, depth: int) -> tuple[int, bytes]:
     payload = struct.pack(">BHBI", flags, 0, 0, number) + frame(random, depth + 1)
     if random.random() < 0.05:
         payload = payload[: random.randrange(24)]
-    port = VXLAN_PORT if random.random() < 0.95 else 8472
+    port = VXLAN_PORT if random.random() < 0.8 else random.choice((8472, *OTHER_PORTS))
     header = struct.pack(">HHHH", random.choice((32768, 50000)), port, 8 + len(payload), random.choice(_CHECKSUMS))
     if random.random() < 0.15:
         make = random.choice(((0x0800, _ipv4), (0x86DD, _ipv6)))

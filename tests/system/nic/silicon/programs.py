@@ -36,13 +36,26 @@ from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, UNSUPPORTED_FIELDS
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import MAX_TABLES, Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
-from tests.system.nic.silicon.frames import IPV4, IPV6, MACS, TOS, TPIDS, TTL, TUNNEL_IDS, alike, frame, tunnelled
+from tests.system.nic.silicon.frames import (
+    IPV4,
+    IPV6,
+    MACS,
+    OTHER_PORTS,
+    TOS,
+    TPIDS,
+    TTL,
+    TUNNEL_IDS,
+    alike,
+    frame,
+    tunnelled,
+)
 
 PORTS = (1, 2, 3)
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
 PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT))
 """What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
+_TUNNEL_PORTS = ((), (), (8472,), (0, 8472), (80, 0, 8472), (0,), (*range(1, 8), 8472))
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
@@ -53,9 +66,10 @@ _WIDTHS = FIELD_BITS | {"tun_id": 32}
 
 @dataclass(frozen=True, slots=True)
 class SetPorts:
-    """Make these ports, or change them."""
+    """Make these ports, or change them. VXLAN comes to the UDP ports *tunnel_ports*."""
 
     ports: tuple[Port, ...]
+    tunnel_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +226,8 @@ class Author:
                     resumes=random.random() < 0.5,
                 )
                 for number in PORTS
-            )
+            ),
+            random.choice(_TUNNEL_PORTS),
         )
 
     def _add(self) -> Add:
@@ -231,7 +246,7 @@ class Author:
         random = self._random
         like = random.choice(self._frames)
         names, seen = _FIELDS, packet.parse(like)
-        inside = tunnel.look_into(like)
+        inside = tunnel.look_into(like, OTHER_PORTS)
         if not self._silicon and random.random() < 0.5:
             names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, seen | tunnel.fields_of(random.choice(self._tunnels))
         elif inside and random.random() < 0.7:

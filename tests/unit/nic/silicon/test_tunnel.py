@@ -105,6 +105,16 @@ def test_what_is_an_ordinary_packet(name: str) -> None:
     assert decapsulate(frame) == frame
 
 
+def test_other_ports_are_looked_into_where_they_are_known() -> None:
+    frame = NOT_IN_A_TUNNEL["another port"]
+    inside = look_into(frame, (80, 8472))
+    assert inside is not None
+    assert inside.tunnel["tun_tp_dst"] == 8472
+    assert decapsulate(frame, (80, 8472)) == INNER
+    assert decapsulate(V4, (80,)) == INNER
+    assert look_into(_changed(V4, 36, bytes(2)), (0,)) is None
+
+
 def test_other_flags_reserved_octets_and_lengths_do_not_count() -> None:
     frame = _changed(_changed(V4, 42, b"\xff\1\2\3"), 38, b"\0\0\x12\x34")
     assert decapsulate(_changed(frame, 49, b"\x99")) == INNER
