@@ -81,7 +81,7 @@ def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> N
 
 
 def new_tunnel(bench: Bench, options: str = "") -> None:
-    """The tunnel's ports anew, with more *options*. (Of a port whose UDP port changes, Open vSwitch offloads nothing.)"""
+    """The tunnel's ports anew, with more *options*. (A port whose UDP port is changed is not offloaded.)"""
     for node, number in NODES.items():
         bench.ok(node, "ovs-vsctl del-port vx0")
         bench.ok(
