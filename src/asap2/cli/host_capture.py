@@ -19,13 +19,13 @@ def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to 
     """Write this host's offload state, without secrets, to a file that other commands read with --from."""
     need_root()
     from asap2.host.capture import write
-    from asap2.host.explain.probe import not_offloaded, try_flows
+    from asap2.host.explain.probe import not_offloaded, tried
     from asap2.host.observe import observe
     from asap2.host.trial import attempt_all
 
     host = observe(full=True)
-    tried = try_flows(host, not_offloaded(host.openvswitch.datapath_flows))
-    write(dataclasses.replace(host, trials=attempt_all(host, host.pfs), flow_trials=tried), file)
+    host = tried(host, not_offloaded(host.openvswitch.datapath_flows))
+    write(dataclasses.replace(host, trials=attempt_all(host, host.pfs)), file)
 
 
 command = typer.main.get_command(app)

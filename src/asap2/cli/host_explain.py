@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 host explain [--json] [--all] [--no-trial] [--from FILE] [FLOW|PORT]``."""
+"""``asap2 host explain [--json] [--all] [--no-trial] [--deep] [--from FILE] [FLOW|PORT]``."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,15 +34,30 @@ def explain(
     trial: Annotated[
         bool, typer.Option(help="Try the flows' rules in TC and in the NIC, with a MAC that nobody has.")
     ] = True,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Have the switch's debug log tell what nothing else does.")
+    ] = False,
     as_json: AsJson = False,
     file: From = None,
 ) -> None:
     """Say for each flow in the software datapath why it is not offloaded, with the evidence, and what to do."""
-    from asap2.host.explain.explain import counted
+    from asap2.errors import UsageError
+    from asap2.host.explain.explain import UNDECIDED, counted
     from asap2.host.explain.explain import explain as reasons
 
+    if deep and file is not None:
+        raise UsageError("--deep asks this host's switch, not a capture's: leave out --deep or --from")
     host, flows = subject(file, what, trial)
     found = reasons(host, flows)
+    if deep and any(one.code in UNDECIDED and one.dp == "ovs" for one in found):
+        from asap2.host.explain.deep import ask_about
+
+        wanted = [flow for flow, one in zip(flows, found, strict=True) if one.code in UNDECIDED]
+        ask_about(wanted, host.openvswitch.datapath_ports)
+        asked = {flow.ufid for flow in flows}
+        host, now = subject(None, what, trial)
+        flows = [flow for flow in now if flow.ufid in asked]
+        found = reasons(host, flows)
     if as_json:
         import json
 
@@ -82,10 +96,10 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
         else:
             flows = [flow for flow in flows if flow.offloaded != "yes"]
     if trial and file is None and host.openvswitch.running:
-        from asap2.host.explain.probe import try_flows
+        from asap2.host.explain.probe import tried
 
         wanted = [flow for flow in flows if flow.offloaded != "yes" and flow.datapath.startswith("system@")]
-        host = dataclasses.replace(host, flow_trials=try_flows(host, wanted))
+        host = tried(host, wanted)
     return host, flows
 
 

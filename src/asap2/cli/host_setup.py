@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 host setup [--config FILE] [--vfs N] [--bridge BR] [--dry-run] [--force] [PF…]``."""
+"""``asap2 host setup [--config FILE] [--vfs N] [--bridge BR] [--verify PEER] [--dry-run] [--force] [PF…]``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from asap2.cli.host_subject import AsJson, need_root
 
 if TYPE_CHECKING:
     from asap2.host.setup.wanted import Wanted
+    from asap2.host.verify.proof import Wanted as Proof
 
 app = typer.Typer(add_completion=False)
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
@@ -39,13 +40,24 @@ def setup(
     force: Annotated[
         bool, typer.Option("--force", help="Even if it cuts the link that this host is reached by.")
     ] = False,
+    verify: Annotated[
+        str | None, typer.Option(metavar="PEER", help="Then prove it with traffic from the first VF to this address.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="What that VF is addressed by meanwhile.")
+    ] = None,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Bring NICs and Open vSwitch to hardware offload. What is so already stays; a failure takes back what was done."""
     from asap2.errors import UsageError
     from asap2.host.setup.wanted import load
 
     need_root()
+    if address is not None and verify is None:
+        raise UsageError("--address is for --verify PEER")
+    if verify is not None and (nic_only or not restart):
+        raise UsageError("--verify needs Open vSwitch to offload: leave out --nic-only and --no-restart")
+    proof = _proof(verify, address)
     if config is not None:
         if pfs or (vfs, order, bridge, uplink, representors, restart) != (None, "auto", None, True, False, True):
             raise UsageError("say what is wanted in --config or in options, not in both")
@@ -68,13 +80,38 @@ def setup(
         if dry_run:
             shown.planned(prepare(wanted, hands, force=force), False)
             shown.end({"changed": False})
-            return
+            return 0
         outcome = do(wanted, hands, shown, force=force)
-    shown.end({"changed": bool(outcome.steps)})
+    data: dict[str, Any] = {"changed": bool(outcome.steps)}
     if not as_json:
+        shown.end(data)
         shown.nics(outcome.host)
         if not wanted.nic_only:
             shown.failures(wanted)
+    good = True
+    if proof is not None:
+        from asap2.cli.host_verify import as_data, show
+        from asap2.host.verify.proof import prove
+
+        host, port, results = prove((nic.pf for nic in wanted.nic), proof)
+        good = all(result.offloaded for result in results)
+        data["verify"] = as_data(host, port, results, good)
+        if not as_json:
+            shown.say("")
+            show(port, results)
+            shown.end({}, "verified: it is offloaded" if good else "not verified: it is not all offloaded")
+    if as_json:
+        shown.end(data)
+    return 0 if good else 1
+
+
+def _proof(peer: str | None, address: str | None) -> Proof | None:
+    """The proof that is wanted."""
+    if peer is None:
+        return None
+    from asap2.host.verify.proof import checked
+
+    return checked(peer, address)
 
 
 def _from_options(

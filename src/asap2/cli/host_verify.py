@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -121,23 +121,40 @@ def _serve(port: int, seconds: float, netns: str | None) -> int:
 
 
 def _end(host: Host, one: Port, results: list[Result], through: str | None, as_json: bool) -> int:
-    from asap2.host.records import to_data
-
     missing = through is not None and not all(_goes(result, through) for result in results)
     good = all(result.offloaded for result in results) and not missing
     if as_json:
         import json
 
-        data = {
-            "host": host.hostname,
-            "pf": one.pf.address,
-            "vf": one.vf.index,
-            "representor": one.representor.name,
-            "offloaded": good,
-            "results": to_data(results),
-        }
-        print(json.dumps(data, indent=2))
+        print(json.dumps(as_data(host, one, results, good), indent=2))
         return 0 if good else 1
+    show(one, results)
+    if missing:
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(highlight=False, soft_wrap=True).print(
+            Text(f"  the traffic does not go through a {through}", "bold red")
+        )
+    return 0 if good else 1
+
+
+def as_data(host: Host, one: Port, results: list[Result], good: bool) -> dict[str, Any]:
+    """What came of it, for JSON."""
+    from asap2.host.records import to_data
+
+    return {
+        "host": host.hostname,
+        "pf": one.pf.address,
+        "vf": one.vf.index,
+        "representor": one.representor.name,
+        "offloaded": good,
+        "results": to_data(results),
+    }
+
+
+def show(one: Port, results: list[Result]) -> None:
+    """Print what came of it for people."""
     from rich.console import Console
     from rich.text import Text
 
@@ -152,11 +169,8 @@ def _end(host: Host, one: Port, results: list[Result], through: str | None, as_j
             words += f", {', '.join(flow.through)}" if flow.through else ""
             words += f": {flow.reason}: {flow.found}" if flow.reason else ""
             console.print(Text(words, "dim"))
-    if missing:
-        console.print(Text(f"  the traffic does not go through a {through}", "bold red"))
     if any(flow.reason for result in results for flow in result.flows):
         console.print(f"  `asap2 host explain {one.representor.name}` says what to do")
-    return 0 if good else 1
 
 
 def _goes(result: Result, through: str) -> bool:

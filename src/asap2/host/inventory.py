@@ -332,7 +332,8 @@ class Trial:
 class FlowTrial:
     """A flow's rule that was tried: with ``skip_sw`` in the NIC alone, else as Open vSwitch would put it in. ``error``
     is 0 when it was taken, -1 when it could not be tried, else an errno; ``refusal`` is what was said, ``in_words``
-    whether those are the driver's own words; ``culprits`` are parts of the rule without which it is taken."""
+    whether those are the driver's own words; ``culprits`` are parts of the rule without which it is taken. ``skip_hw``
+    is whether the flow's filter, which is in TC already, asks for no hardware."""
 
     ufid: str
     skip_sw: bool
@@ -340,12 +341,14 @@ class FlowTrial:
     refusal: str = ""
     in_words: bool = False
     culprits: tuple[str, ...] = ()
+    skip_hw: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
-    default gateways and to who is logged in over SSH, down to the physical ones."""
+    default gateways and to who is logged in over SSH, down to the physical ones. ``ct_states`` are the states of
+    connection tracking that TC matches (OVS_CS_F_*), found by trying; None when that was not tried."""
 
     hostname: str
     taken: str
@@ -358,6 +361,7 @@ class Host:
     reached_by: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
     flow_trials: tuple[FlowTrial, ...] = ()
+    ct_states: int | None = None
 
     def netdev(self, name: str | None) -> Netdev | None:
         """The network device called *name*."""

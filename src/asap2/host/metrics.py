@@ -28,16 +28,27 @@ from asap2.host.observe import observe
 from asap2.host.status import NicStatus, Status, status
 
 Trier = Callable[[Host, list[Flow]], tuple[FlowTrial, ...]]
+AGAIN = 300.0
+"""Seconds until a flow's rule is tried again: the host may have changed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tried:
+    """What came of trying a flow's rule, and when: ``shape`` is what the flow was."""
+
+    shape: tuple[object, ...]
+    when: float
+    trials: tuple[FlowTrial, ...]
 
 
 class HostCollector(Collector):
-    """This host's figures, read anew at each scrape. *trial* tries the rule of each flow that is new in software, once,
-    to know the NIC's answer."""
+    """This host's figures, read anew at each scrape. *trial* tries the rule of each flow in software that is new, has
+    changed, or was tried long ago, to know the NIC's answer."""
 
     def __init__(self, trial: bool = True, see: Callable[[], Host] | None = None, attempt: Trier = try_flows) -> None:
         self._see = see or (lambda: observe(full=True))
         self._attempt = attempt if trial else None
-        self._tried: dict[str, tuple[FlowTrial, ...]] = {}
+        self._tried: dict[str, _Tried] = {}
         self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
@@ -64,18 +75,32 @@ class HostCollector(Collector):
             return found
         flows = [flow for flow in flows_of(host) if flow.offloaded != "yes"]
         if self._attempt:
-            fresh = [flow for flow in flows if flow.datapath.startswith("system@") and flow.ufid not in self._tried]
-            trials: dict[str, list[FlowTrial]] = {}
+            now = time.monotonic()
+            fresh = [flow for flow in flows if flow.datapath.startswith("system@") and not self._known(flow, now)]
+            trials: dict[str, list[FlowTrial]] = {flow.ufid or "": [] for flow in fresh}
             for one in self._attempt(host, fresh):
                 trials.setdefault(one.ufid, []).append(one)
-            known = {flow.ufid for flow in flows}
-            self._tried = {ufid: kept for ufid, kept in self._tried.items() if ufid in known}
-            self._tried |= {ufid: tuple(some) for ufid, some in trials.items()}
-            host = dataclasses.replace(host, flow_trials=tuple(one for some in self._tried.values() for one in some))
+            ufids = {flow.ufid for flow in flows}
+            self._tried = {ufid: kept for ufid, kept in self._tried.items() if ufid in ufids}
+            self._tried |= {
+                flow.ufid: _Tried(_shape(flow), now, tuple(trials[flow.ufid])) for flow in fresh if flow.ufid
+            }
+            every = tuple(one for kept in self._tried.values() for one in kept.trials)
+            host = dataclasses.replace(host, flow_trials=every)
         for reason, number in counted(explain(host, flows)).items():
             if reason != OFFLOADED:
                 found.add_metric([reason], number)
         return found
+
+    def _known(self, flow: Flow, now: float) -> bool:
+        """Whether the flow was tried as it is now, not long ago."""
+        kept = self._tried.get(flow.ufid or "")
+        return kept is not None and kept.shape == _shape(flow) and now - kept.when < AGAIN
+
+
+def _shape(flow: Flow) -> tuple[object, ...]:
+    """What of a flow its answer rests on."""
+    return flow.dp, flow.levels, flow.actions
 
 
 def registry(collector: HostCollector) -> CollectorRegistry:

@@ -11,18 +11,20 @@ from pathlib import Path
 TAIL = 4 << 20
 """Octets of the log's end that are read."""
 MOST = 2000
-"""Lines that are kept, the last ones."""
+"""Lines that are kept, the last ones, of those that are about flows."""
 _RELEVANT = re.compile(
     r"\|(?:netdev_offload_tc|netdev_offload|tc)(?:\([^)]*\))?\|"
     r"|failed to offload flow|put\[(?:create|modify)\] ufid:|probe tc|flow API"
 )
+_START = re.compile(r"flow API|Flow API Enabled|probe tc|failed to get ifindex|failed adding ingress qdisc")
+"""What is logged once, when the switch starts or a port is added: these lines are kept however old."""
 _PORT = re.compile(
     r"\|(?P<assigned>[^\s|]+): Assigned flow API"
     r"|\|(?P<none>[^\s|]+): No suitable flow API"
     r"|failed to get ifindex for (?P<index>[^\s|]+):"
 )
 _PUT = re.compile(r"put\[\w+\].* ?ufid:(\S+)")
-NOTHING = ("added flow", "tunnel:", "vlan_id", "vlan_prio", "flow get", "updating old handle", "flow API", "probe tc")
+NOTHING = ("added flow", "tunnel:", "vlan_id", "vlan_prio", "flow get", "updating old handle", "flow API")
 """What debug lines have that say nothing of a refusal."""
 
 
@@ -46,7 +48,8 @@ def relevant(pid: int | None) -> tuple[str, ...]:
             text = file.read().decode(errors="replace")
     except OSError:
         return ()
-    return tuple(line for line in text.splitlines() if _RELEVANT.search(line))[-MOST:]
+    lines = [line for line in text.splitlines() if _RELEVANT.search(line)]
+    return (*(line for line in lines[:-MOST] if _START.search(line)), *lines[-MOST:])
 
 
 def ct_states(lines: Iterable[str]) -> int | None:
@@ -81,7 +84,9 @@ def refusals(lines: Iterable[str]) -> dict[str, str]:
             said.pop(put[1], None)
             if thread in before:
                 said[put[1]] = before.pop(thread)
-        elif not any(word in line for word in NOTHING) and ("failed to offload" not in line or thread not in before):
+        elif fields[3] == "INFO" or any(word in line for word in NOTHING):
+            continue
+        elif "failed to offload" not in line or thread not in before:
             before[thread] = fields[4]
     return said
 

@@ -7,7 +7,6 @@ node's datapath has not (connection tracking, MPLS…) are explained from their 
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import sys
@@ -18,98 +17,49 @@ from typing import Any
 
 import pytest
 
-from tests.system.host.conftest import PF, Hosts
+from tests.system.host.conftest import PF
+from tests.system.host.explained import (
+    BRIDGE,
+    ENCAP,
+    ETH,
+    LOG,
+    OTHER,
+    REP,
+    TAGGED,
+    TCP,
+    UDP,
+    UPLINK,
+    VETH,
+    VXLAN,
+    Explained,
+    explaining,
+    ipv4,
+    ipv6,
+)
 from tests.system.offload.labs import until
-
-TOPOLOGY = """
-[[node]]
-name = "hv1"
-[[node.nic]]
-
-[[node]]
-name = "hv2"
-[[node.nic]]
-model = "ConnectX-4 Lx"
-"""
-LOG = "/var/log/openvswitch/ovs-vswitchd.log"
-REP, UPLINK, BRIDGE, OTHER, VETH, VXLAN = "3", "2", "1", "4", "5", "6"
-"""Numbers of the datapath's ports, in the order in which they are added."""
-ETH = "eth(src=fa:16:3e:b9:b8:ce,dst=02:00:00:00:00:{:02x})"
-SLOW_REVALIDATOR = "ovs-vsctl set Open_vSwitch . other_config:max-revalidator=1000000 other_config:max-idle=1000000"
-"""So that flows that no rule asks for stay."""
-
-
-def ipv4(proto: int, frag: str = "no", ttl: str = "0/0") -> str:
-    return f"eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto={proto},tos=0/0,ttl={ttl},frag={frag})"
-
-
-def ipv6(proto: int, frag: str = "no", label: str = "0/0") -> str:
-    rest = f"proto={proto},tclass=0/0,hlimit=0/0,frag={frag}"
-    return f"eth_type(0x86dd),ipv6(src=2001:db8::1,dst=2001:db8::2,label={label},{rest})"
-
-
-UDP = f"{ipv4(17)},udp(src=1000,dst=2000)"
-TCP = f"{ipv4(6)},tcp(src=0/0,dst=0/0),tcp_flags(0/0)"
-ENCAP = "tunnel(tun_id=0x1,src=192.0.2.1,dst=192.0.2.9,ttl=64,tp_dst=4789,flags(key))"
-TAGGED = f"eth_type(0x8100),vlan(vid=0/0,pcp=0/0),encap({UDP})"
-
-
-class Explained(Hosts):
-    """The lab, with flows put into its datapaths."""
-
-    numbers = itertools.count(1)
-
-    def made(self, key: str, actions: str, port: str = REP, before: str = "") -> tuple[str, str, str]:
-        """A flow's id, text and actions. *before* are attributes before the Ethernet header."""
-        number = next(self.numbers)
-        ufid = f"aaaaaaaa-0000-0000-0000-{number:012x}"
-        text = f"ufid:{ufid},recirc_id(0),{before}in_port({port}),{ETH.format(number)}{key and f',{key}'}"
-        return ufid, text, actions
-
-    def put(self, node: str, key: str, actions: str, port: str = REP, before: str = "") -> str:
-        """Put a flow in, as :meth:`made` makes it; its id."""
-        ufid, text, actions = self.made(key, actions, port, before)
-        self.run(node, f"ovs-appctl dpctl/add-flow '{text}' '{actions}'")
-        return ufid
-
-    def reason(self, node: str, what: str) -> dict[str, Any]:
-        """What `asap2 host explain` says of one flow."""
-        done = self.host(node, "explain", what, "--json")
-        assert done.returncode == 0, done.stderr
-        (found,) = json.loads(done.stdout)["flows"]
-        return dict(found)
-
-    def provoked(self, node: str, key: str, actions: str, port: str = REP, before: str = "") -> dict[str, Any]:
-        """Put a flow in, and explain it: again, if the switch took it out before, which it may when a route changes."""
-        for _ in range(5):
-            ufid = self.put(node, key, actions, port, before)
-            if self.host(node, "explain", ufid, "--no-trial").returncode == 0:
-                break
-        return self.reason(node, ufid)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Explained]:
-    """Two hypervisors that offload, with a ConnectX-5 and a ConnectX-4 Lx; a veth in hv1's bridge, and a tunnel."""
-    with Explained.running("explain", TOPOLOGY) as lab:
-        for node in ("hv1", "hv2"):
-            lab.ok(node, "systemctl start openvswitch")
-            lab.done(node, "setup", "--vfs", "2", "--bridge", "br-int")
-            lab.ok(node, "ovs-vsctl add-port br-int eth0 && ovs-vsctl add-port br-int eth1; ip link set eth0 up")
-            lab.ok(node, f"{SLOW_REVALIDATOR} && ip link add v0 type veth peer name v1 && ip link set v0 up")
-            lab.ok(node, "ovs-vsctl add-port br-int v0")
-            lab.ok(node, "ovs-vsctl add-port br-int vx -- set interface vx type=vxlan options:remote_ip=192.0.2.9")
-            lab.ok(node, "ovs-appctl vlog/set netdev_offload_tc:file:dbg dpif_netlink:file:dbg tc:file:dbg")
-            lab.ok(node, "ovs-appctl vlog/disable-rate-limit")
-            shown = lab.ok(node, "ovs-appctl dpctl/show")
-            for number, name in ((BRIDGE, "br-int"), (UPLINK, PF), (REP, "eth0"), (OTHER, "eth1"), (VETH, "v0")):
-                assert f"port {number}: {name}" in shown
-            assert f"port {VXLAN}: vxlan_sys_4789" in shown
+    """Two hypervisors that offload."""
+    with explaining("explain") as lab:
         yield lab
+
+
+@pytest.fixture(autouse=True)
+def _provoked(request: pytest.FixtureRequest, nodes: Explained) -> Iterator[None]:
+    """A test that is marked as provoking codes has seen them."""
+    nodes.told.clear()
+    yield
+    marked = {code for mark in request.node.iter_markers("provokes") for code in mark.args}
+    assert marked <= nodes.told
 
 
 MANY = ",".join([UPLINK, OTHER] * 9)
 TUNNEL = "tunnel(tun_id=0x1,src=192.0.2.9,dst=192.0.2.1,ttl=0/0,flags({}+key)),"
+
+WITHOUT_ETHERNET = f"packet_type(ns=1,id=0x800),{UDP}"
+CONTROLLER = "controller(reason=1,dont_send=0,continuation=0,recirc_id=1,rule_cookie=0,controller_id=0,max_len=65535)"
 
 OPEN_VSWITCH = [
     ("match.vlan-mask", TAGGED, UPLINK, "", "failed to offload flow: Operation not supported"),
@@ -161,6 +111,15 @@ OPEN_VSWITCH = [
     ("action.too-many", UDP, MANY, "", "Can only support 16 actions"),
     ("action.nsh", UDP, f"pop_nsh(),{UPLINK}", "", "unsupported put action type"),
     ("action.tunnel-mirror", UDP, f"{REP},recirc(5)", TUNNEL.format(""), "failed to offload flow"),
+    ("match.packet-type", WITHOUT_ETHERNET, UPLINK, "", "attribute packet_type isn't supported"),
+    ("match.ct-tuple", UDP, UPLINK, "ct_tuple4(src=10.0.0.1,dst=10.0.0.2,proto=17,tp_src=1,tp_dst=2),", "unknown"),
+    ("match.ct-state", UDP, UPLINK, "ct_zone(0x5),", "unknown attribute"),
+    ("action.other", UDP, f"add_mpls(label=1,tc=0,ttl=64,bos=1,eth_type=0x8847),{UPLINK}", "", "action type: 22"),
+    ("action.controller", UDP, f"userspace(pid=77,{CONTROLLER})", "", "unsupported put action type: 2"),
+    ("tc.refused", "eth_type(0x8847),mpls(label=1,tc=0,ttl=64,bos=1)", UPLINK, "", "failed to offload flow"),
+    ("tc.refused", UDP, f"check_pkt_len(size=200,gt({OTHER}),le({UPLINK}))", "", "failed to offload flow"),
+    ("tc.refused", UDP, f"ct_clear,{UPLINK}", "", "failed to offload flow"),
+    ("tc.refused", UDP, UPLINK, TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5"), "failed to offload flow"),
 ]
 
 DRIVER = [
@@ -188,6 +147,8 @@ DRIVER = [
     ("hv2", "nic.vlan", REP, "eth_type(0x88cc)", f"push_vlan(vid=1,pcp=3),{UPLINK}", "vlan push"),
     ("hv2", "nic.tunnel", REP, "eth_type(0x88cc)", f"set({ENCAP}),{VXLAN}", "has no tunnel offload"),
     ("hv2", "nic.match", REP, ipv4(17, ttl="64") + ",udp(src=0/0,dst=0/0)", UPLINK, "Matching on TTL"),
+    ("hv1", "nic.refused", VXLAN, UDP, f"recirc(5),{REP}", "without a word"),
+    ("hv1", "nic.tunnel-route", REP, UDP, f"set({ENCAP}),{VXLAN}", "no route to the tunnel's end"),
     ("hv2", "nic.mirror", REP, "eth_type(0x88cc)", f"{OTHER},push_vlan(vid=1,pcp=0),{UPLINK}", "split rule"),
 ]
 
@@ -216,7 +177,7 @@ def provoked(nodes: Explained) -> dict[tuple[str, ...], Provoked]:
         script = "".join(f"{size}ovs-appctl dpctl/add-flow '{text}' '{act}' 2> /dev/null; " for _, text, act in made)
         sizes = [int(word) for word in nodes.run(node, f"{script}{size}").stdout.split()]
         log = nodes.ok(node, f"cat {LOG}")
-        explained = {one["ufid"]: one for one in nodes.data(node, "explain")["flows"]}
+        explained = nodes.reasons(node)
         for case, (ufid, text, actions), start, end in zip(mine, made, sizes, sizes[1:], strict=False):
             found[case] = Provoked(f"{text}, actions:{actions}", log[start:end], explained.get(ufid))
     return found
@@ -263,6 +224,7 @@ def test_what_the_nic_refuses_is_told_in_its_words(
     assert found in explained["found"]
 
 
+@pytest.mark.provokes("nic.inline")
 def test_a_nic_that_needs_more_inline(nodes: Explained) -> None:
     inline = "ovs-appctl revalidator/purge; devlink dev eswitch set pci/0000:03:00.0 inline-mode"
     nodes.ok("hv2", f"{inline} link")
@@ -273,13 +235,6 @@ def test_a_nic_that_needs_more_inline(nodes: Explained) -> None:
     assert "min inline" in found["found"]
 
 
-def test_a_rule_that_only_the_kernel_refuses_is_told_in_its_words(nodes: Explained) -> None:
-    tunnel = TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5")
-    found = nodes.reason("hv1", f"recirc_id(0),{tunnel}in_port({VXLAN}),{ETH.format(1)},{UDP}, actions:{REP}")
-    assert found["code"] == "tc.refused"
-    assert "enc_udp_src_port" in found["found"]
-
-
 def test_trying_changes_nothing(nodes: Explained) -> None:
     nodes.put("hv1", f"{ipv4(132)},sctp(src=1,dst=2)", UPLINK)
     before = nodes.ok("hv1", f"for d in eth0 {PF} vxlan_sys_4789; do tc filter show dev $d ingress; done")
@@ -288,12 +243,14 @@ def test_trying_changes_nothing(nodes: Explained) -> None:
     assert after == before
 
 
+@pytest.mark.provokes("offloaded")
 def test_what_is_in_hardware_is_said_to_be(nodes: Explained) -> None:
     ufid = nodes.put("hv1", UDP.replace("2000", "2001"), UPLINK)
     assert nodes.reason("hv1", ufid)["code"] == "offloaded"
     assert ufid not in nodes.done("hv1", "explain", "--all")
 
 
+@pytest.mark.provokes("port.feature-off", "taken-now")
 def test_a_feature_that_is_off_is_found_and_when_it_is_on_again_the_flow_could_be_taken(nodes: Explained) -> None:
     nodes.ok("hv1", "ethtool -K eth0 hw-tc-offload off")
     ufid = nodes.put("hv1", UDP.replace("2000", "2002"), UPLINK)
@@ -306,6 +263,7 @@ def test_a_feature_that_is_off_is_found_and_when_it_is_on_again_the_flow_could_b
     assert nodes.reason("hv1", ufid)["code"] == "taken-now"
 
 
+@pytest.mark.provokes("port.no-qdisc")
 def test_a_qdisc_that_somebody_removed_is_found(nodes: Explained) -> None:
     nodes.ok("hv1", "tc qdisc del dev eth1 ingress")
     try:
@@ -317,11 +275,11 @@ def test_a_qdisc_that_somebody_removed_is_found(nodes: Explained) -> None:
         nodes.ok("hv1", "tc qdisc add dev eth1 ingress")
 
 
+@pytest.mark.provokes("port.gone")
 def test_a_port_that_is_gone_is_found(nodes: Explained) -> None:
-    text = f"recirc_id(0),in_port(99),{ETH.format(1)},{UDP}, actions:{UPLINK}"
-    assert nodes.reason("hv1", text)["code"] == "port.gone"
-    text = f"recirc_id(0),in_port({REP}),{ETH.format(1)},{UDP}, actions:98"
-    assert nodes.reason("hv1", text)["code"] == "port.gone"
+    for port, output, found in (("99", UPLINK, "in_port(99)"), (REP, "98", "output to 98")):
+        one = nodes.reason("hv1", nodes.put("hv1", UDP, output, port))
+        assert (one["code"], one["found"]) == ("port.gone", found)
 
 
 def test_a_port_names_the_flows_that_come_in_or_go_out_there(nodes: Explained) -> None:
@@ -339,7 +297,7 @@ def test_no_flow_is_left_unexplained_here_or_from_a_capture(nodes: Explained, tm
     dumped = nodes.flows("hv1", "non-offloaded")
     live = {one["ufid"]: one["code"] for one in nodes.data("hv1", "explain")["flows"]}
     assert len(live) == len(dumped) > 20
-    assert "unexplained" not in live.values()
+    assert not {"tc.unexplained", "nic.unexplained"} & set(live.values())
     path = tmp_path / "capture.json"
     nodes.done("hv1", "capture", str(path))
     done = nodes.asap2("host", "explain", "--from", str(path), "--json")
@@ -382,6 +340,29 @@ def test_what_cannot_be_explained_is_said_in_a_sentence(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.provokes("tc.unexplained", "tc.refused")
+def test_what_nothing_tells_the_switch_is_asked_for(nodes: Explained) -> None:
+    """With ``--deep`` it puts the flow in again with its debug log on, which is then as it was."""
+    quiet = "; ".join(f"ovs-appctl vlog/set {one}:file:info" for one in ("dpif_netlink", "netdev_offload_tc", "tc"))
+    nodes.ok("hv2", quiet)
+    ufid = nodes.put("hv2", UDP, REP, VXLAN, TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5"))
+    before = nodes.ok("hv2", "ovs-appctl vlog/list; ovs-appctl dpctl/dump-flows -m")
+    (found,) = nodes.reasons("hv2", ufid, "--no-trial").values()
+    assert found["code"] == "tc.unexplained"
+    (found,) = nodes.reasons("hv2", ufid, "--no-trial", "--deep").values()
+    assert found["code"] == "tc.refused", (found, nodes.ok("hv2", f"tail -n 9 {LOG}"))
+    assert "failed to offload flow: Operation not supported" in found["found"]
+    assert nodes.ok("hv2", "ovs-appctl vlog/list; ovs-appctl dpctl/dump-flows -m") == before
+
+
+@pytest.mark.provokes("nic.unexplained", "nic.hairpin")
+def test_without_the_trial_of_its_rule_the_layer_is_named(nodes: Explained) -> None:
+    ufid = nodes.put("hv1", UDP, REP)
+    (found,) = nodes.reasons("hv1", ufid, "--no-trial").values()
+    assert found["code"] == "nic.unexplained"
+    assert nodes.reason("hv1", ufid)["code"] == "nic.hairpin"
+
+
 FRAME = """
 import socket
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
@@ -391,6 +372,7 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
 """Sends a frame with a length in place of an Ethernet type (IEEE 802.2)."""
 
 
+@pytest.mark.provokes("match.no-ethertype")
 def test_rules_and_packets_of_a_guest(nodes: Explained) -> None:
     """Real rules and real packets: what goes to a controller, and a frame without an Ethernet type."""
     nodes.ok("hv1", "ip netns add g1; ip link set enp3s0f0v0 netns g1")
@@ -398,42 +380,93 @@ def test_rules_and_packets_of_a_guest(nodes: Explained) -> None:
     nodes.ok("hv1", "ip -n g1 neigh add 10.9.0.2 lladdr 02:00:00:00:00:77 dev enp3s0f0v0")
     nodes.ok("hv1", "ovs-ofctl add-flow br-int priority=9,ip,nw_dst=10.9.0.2,actions=controller")
     nodes.run("hv1", "ip netns exec g1 ping -c 2 -i 0.1 -W 0.1 10.9.0.2")
-    flows = nodes.data("hv1", "explain", "eth0")["flows"]
+    flows = nodes.reasons("hv1", "eth0").values()
     assert [one["code"] for one in flows if "dst=10.9.0.2" in one["flow"]] == ["action.controller"]
     nodes.ok("hv1", f"ip netns exec g1 {sys.executable} -c '{FRAME}'")
     until(lambda: any("dst=02:00:00:00:00:88" in flow for flow in nodes.flows("hv1", "non-offloaded")))
-    flows = nodes.data("hv1", "explain", "eth0")["flows"]
+    flows = nodes.reasons("hv1", "eth0").values()
     assert [one["code"] for one in flows if "dst=02:00:00:00:00:88" in one["flow"]] == ["match.no-ethertype"]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "actions", "address"),
+    [
+        ("action.hash", 8, "group:1", "10.9.0.3"),
+        ("action.ethernet", 15, f"decap(),encap(ethernet),output:{PF}", "10.9.0.4"),
+    ],
+)
+def test_actions_that_the_nodes_datapath_has_not_either(
+    nodes: Explained, code: str, kind: int, actions: str, address: str
+) -> None:
+    """So their flows are explained as the switch logged them."""
+    nodes.ok("hv1", f"ip netns exec g1 ip neigh replace {address} lladdr 02:00:00:00:00:99 dev enp3s0f0v0")
+    buckets = "".join(f",bucket=weight:{weight},output:{port}" for weight, port in ((1, PF), (2, "eth1")))
+    group = f"'group_id=1,type=select,selection_method=dp_hash{buckets}'"
+    nodes.run("hv1", f"ovs-ofctl -O OpenFlow15 add-group br-int {group}")
+    nodes.ok("hv1", f"ovs-ofctl -O OpenFlow15 add-flow br-int 'priority=9,ip,nw_dst={address},actions={actions}'")
+    nodes.run("hv1", f"ip netns exec g1 ping -c 2 -i 0.1 -W 0.1 {address}")
+    put = re.compile(rf"unsupported put action type: {kind}\n(?:.*\n){{1,3}}?.*put\[\w+\] ufid:\S+ (.*actions:.*)")
+    found = put.search(nodes.ok("hv1", f"cat {LOG}"))
+    assert found
+    assert nodes.reason("hv1", found[1])["code"] == code
 
 
 # ---- the switch's settings; each starts the switch anew, so these come last
 
 
+@pytest.mark.provokes("switch.skip-hw")
 def test_a_policy_that_skips_hardware(nodes: Explained) -> None:
     nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_hw && systemctl restart openvswitch")
     ufid = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
     assert nodes.reason("hv2", ufid)["code"] == "switch.skip-hw"
 
 
-def test_offload_that_is_not_in_force_and_offload_that_is_off(nodes: Explained) -> None:
-    nodes.ok("hv2", "ovs-vsctl remove Open_vSwitch . other_config hw-offload && systemctl restart openvswitch")
-    ufid = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
-    assert nodes.reason("hv2", ufid)["code"] == "switch.off"
+@pytest.mark.provokes("switch.skip-hw")
+def test_a_policy_counts_from_the_switchs_start(nodes: Explained) -> None:
+    """Until then it is in force however the database reads, and the flow's filter shows it."""
+    nodes.ok("hv2", "ovs-vsctl remove Open_vSwitch . other_config tc-policy")
+    found = nodes.reason("hv2", nodes.put("hv2", "eth_type(0x88cc)", UPLINK))
+    assert found["code"] == "switch.skip-hw"
+    assert "until the switch's next start" in found["found"]
+
+
+@pytest.mark.provokes("switch.off")
+def test_offload_that_is_off(nodes: Explained) -> None:
+    """Open vSwitch 3.1 goes on offloading until its next start when it is unset, and begins at once when it is set."""
+    nodes.ok("hv2", "systemctl restart openvswitch; ovs-vsctl remove Open_vSwitch . other_config hw-offload")
+    one = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
+    assert nodes.reason("hv2", one)["code"] == "offloaded"
+    nodes.ok("hv2", "systemctl restart openvswitch")
+    one = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
+    assert nodes.reason("hv2", one)["code"] == "switch.off"
     nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
-    # what the switch does with the option before its next start differs by version: that is asked, not assumed
-    found = nodes.reason("hv2", ufid)
-    assert found["code"] in ("switch.not-in-force", "taken-now")
+    assert nodes.reason("hv2", one)["code"] == "taken-now"
 
 
+@pytest.mark.provokes("nic.full")
+def test_a_nic_that_is_full(nodes: Explained) -> None:
+    """A ConnectX-4 Lx has room for 65536 rules."""
+    rule = 'printf "filter add dev eth1 ingress protocol ip prio 9 flower skip_sw dst_ip 10.1.%d.%d action drop\\n"'
+    nodes.ok("hv2", "devlink dev eswitch set pci/0000:03:00.0 inline-mode transport; ethtool -K eth1 hw-tc-offload on")
+    fill = f"for b in $(seq 0 255); do for c in $(seq 0 255); do {rule} $b $c; done; done"
+    nodes.ok("hv2", f"({fill}) > /run/fill && tc -b /run/fill", timeout=120)
+    try:
+        assert nodes.reason("hv2", nodes.put("hv2", "eth_type(0x88cc)", UPLINK))["code"] == "nic.full"
+    finally:
+        nodes.ok("hv2", "tc filter del dev eth1 ingress prio 9", timeout=120)
+
+
+@pytest.mark.provokes("switch.userspace")
 def test_a_userspace_bridge(nodes: Explained) -> None:
     nodes.ok("hv2", "ovs-vsctl add-br br-u -- set bridge br-u datapath_type=netdev")
     key = f"recirc_id(0),in_port(1),packet_type(ns=0,id=0),{ETH.format(1)},eth_type(0x88cc)"
     nodes.ok("hv2", f"ovs-appctl dpctl/add-flow netdev@ovs-netdev '{key}' 1")
-    codes = [one["code"] for one in nodes.data("hv2", "explain")["flows"]]
+    codes = [one["code"] for one in nodes.reasons("hv2").values()]
     nodes.ok("hv2", "ovs-vsctl del-br br-u")
     assert "switch.userspace" in codes
 
 
+@pytest.mark.provokes("port.legacy")
 def test_a_nic_in_legacy_mode(nodes: Explained) -> None:
     nodes.ok("hv2", "ovs-vsctl del-port eth0 -- del-port eth1")
     nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=none")

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.host import switch_log
-from asap2.host.explain import nic
+from asap2.host.explain import deep, nic
 from asap2.host.explain.explain import Explanation, explain, select
-from asap2.host.explain.flow import masked, parse
+from asap2.host.explain.flow import masked, named, parse
 from asap2.host.explain.probe import cookie_of
 from asap2.host.explain.reasons import REASONS
-from asap2.host.explain.rule import Device, UnbuildableError, rule
+from asap2.host.explain.rule import rule
+from asap2.host.explain.rule_actions import Device, UnbuildableError
 from asap2.host.explain.tclayer import Layer, refusals
 from asap2.host.inventory import DatapathPort, FlowTrial, Host
+from asap2.netlink.tables.actions import TC_ACT_JUMP, TC_ACT_STOLEN
 from tests.unit.host.hosts import PF, offloading, with_netdev, with_switch
 
 REASONS_PAGE = Path(__file__).resolve().parents[3] / "docs/reasons.md"
@@ -79,6 +81,23 @@ def test_what_is_behind_tags_is_read() -> None:
     assert len(flow.levels) == 3
     assert flow.eth_type == 0x0800
     assert flow.part("udp", "dst", 16) == (53, 0xFFFF)
+
+
+def test_figures_are_read_behind_a_key_that_is_printed_badly() -> None:
+    """Open vSwitch prints MPLS behind a tag without a mask so, and leaves the brackets open."""
+    broken = line(key="eth_type(0x8100),vlan(vid=7,pcp=3),encap(eth_type(0x8847),mpls((bad key length 0)")
+    flow = parse(broken.replace("dp:ovs", "offloaded:yes, dp:tc"))
+    assert (flow.ufid, flow.offloaded, flow.dp, flow.packets, flow.in_port) == (UFID, "yes", "tc", 9, "eth0")
+
+
+def test_ports_are_named_in_nested_actions_too() -> None:
+    flow = named(parse(line("clone(3,trunc(100)),check_pkt_len(size=9,gt(4),le(drop)),3")), {"3": "eth0", "4": "eth1"})
+    assert [str(one) for one in flow.actions] == [
+        "clone(eth0,trunc(100))",
+        "check_pkt_len(size=9,gt(eth1),le(drop))",
+        "eth0",
+    ]
+    assert parse(line("ct,eth1")).outputs == ("eth1",)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "packets:1, actions:drop", line(figures="packets:many")])
@@ -211,14 +230,14 @@ IN_TC = line().replace("dp:ovs", "dp:tc")
     ("text", "where", "code"),
     [
         (line().replace("dp:ovs", "offloaded:yes, dp:tc"), host(), "offloaded"),
-        (line("trunc(64),eth1"), host(other_config=()), "switch.off"),
+        (line("trunc(64),eth1"), host(other_config=(), offloaded_flows=None), "switch.off"),
         (line("trunc(64),eth1"), host(offloaded_flows=None), "switch.not-in-force"),
         (IN_TC, host(other_config=(("hw-offload", "true"), ("tc-policy", "skip_hw"))), "switch.skip-hw"),
         (IN_TC.replace("in_port(eth0)", "in_port(br-int)"), host(), "port.internal"),
         (IN_TC, with_netdev(host(), "eth0", hw_tc_offload=False), "port.feature-off"),
         (IN_TC, with_netdev(host(), "eth0", switch_id=None, kind="veth"), "port.not-nic"),
         (IN_TC.replace("in_port(eth0)", f"in_port({PF})"), with_netdev(host(), PF, switch_id=None), "port.legacy"),
-        (IN_TC.replace(f"actions:{PF}", "actions:br-int"), with_netdev(host(), "br-int"), "unexplained"),
+        (IN_TC.replace(f"actions:{PF}", "actions:br-int"), with_netdev(host(), "br-int"), "nic.unexplained"),
         (IN_TC, with_netdev(host(), PF, switch_id="ff"), "nic.other-switch"),
         (
             IN_TC,
@@ -232,7 +251,7 @@ IN_TC = line().replace("dp:ovs", "dp:tc")
         (line(), trial(False), "taken-now"),
         (line("meter(1),eth1"), trial(False, -1, "no rule can be made of it: meter(1)"), "action.meter"),
         (line(), dataclasses.replace(host(), qdiscs=()), "port.no-qdisc"),
-        (line(), host(), "unexplained"),
+        (line(), host(), "tc.unexplained"),
     ],
 )
 def test_who_comes_first(text: str, where: Host, code: str) -> None:
@@ -272,11 +291,27 @@ def test_what_only_the_log_tells_has_its_code(said: str, code: str) -> None:
     assert reason(line(), host(log=log)).code == code
 
 
+def test_what_is_logged_once_is_kept_however_long_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVS_LOGDIR", str(tmp_path))
+    more = [LOG[2].replace("00014", f"{number:05}") for number in range(switch_log.MOST + 5)]
+    (tmp_path / "ovs-vswitchd.log").write_text("\n".join((*LOG[:2], *more)))
+    kept = switch_log.relevant(None)
+    assert kept[:2] == LOG[:2]
+    assert len(kept) == switch_log.MOST + 2
+
+
+def test_the_levels_of_the_log_file_are_read() -> None:
+    text = "                 console    syslog    file\n                 -------    ------    ------\n"
+    text += "dpif_netlink       OFF        ERR       INFO\nrconn              OFF        ERR       DBG\n"
+    text += "tc                 OFF        ERR       DBG    (rate limiting disabled)\n"
+    assert deep.log_levels(text) == {"dpif_netlink": "INFO", "tc": "DBG"}
+
+
 def test_a_port_without_a_flow_api_is_known_from_the_log() -> None:
     found = reason(line("eth1"), host(log=LOG[:2]))
     assert found.code == "action.flow-api"
     later = LOG[1].replace("No suitable flow API found", "Assigned flow API 'linux_tc'")
-    assert reason(line("eth1"), host(log=(*LOG[:2], later))).code == "unexplained"
+    assert reason(line("eth1"), host(log=(*LOG[:2], later))).code == "tc.unexplained"
     none = dataclasses.replace(host(log=LOG[:2]), qdiscs=())
     assert reason(line(port="eth1"), none).code == "port.no-flow-api"
 
@@ -315,6 +350,7 @@ def test_flows_are_found_by_id_and_port() -> None:
         ("mlx5_core: devices are not on same switch HW, can't offload forwarding", "nic.other-switch"),
         ("mlx5_core: current firmware doesn't support split rule for port mirroring", "nic.mirror"),
         ("mlx5_core: Decap with goto isn't supported", "nic.tunnel"),
+        ("mlx5_core: no route to the tunnel's end: Network is unreachable", "nic.tunnel-route"),
         ("TC offload is disabled on net device", "port.feature-off"),
         ("nfp: something else entirely", "nic.refused"),
     ],
@@ -328,6 +364,7 @@ def test_what_is_refused_without_a_word_is_told_by_what_is_taken_without_it() ->
     assert nic.code(silent) == "nic.match"
     assert nic.code(dataclasses.replace(silent, culprits=("action vlan",))) == "nic.vlan"
     assert "without match flags it is taken" in nic.words(silent)
+    assert nic.code(dataclasses.replace(silent, culprits=("action pedit and action mirred",))) == "nic.rewrite"
 
 
 # ---- rules made of flows
@@ -350,8 +387,66 @@ def test_a_rule_is_made_as_the_switch_makes_it_but_for_nobodys_mac() -> None:
     assert (key.off, key.mask, key.val.to_bytes(4, "little")) == (12, 0, bytes((10, 0, 0, 9)))
 
 
+def test_addresses_are_translated_as_the_switch_asks_for_it() -> None:
+    four, six = "ct(commit,nat(src=10.0.0.5-10.0.0.9:1000-2000,random)),eth1", "ct(nat(dst=[2001:db8::5]:80)),eth1"
+    options = rule(parse(line(four)), device).options["act"][0]["options"]
+    assert (options["action"], options["nat_ipv4_min"], options["nat_ipv4_max"]) == (
+        1 | 8 | 16,
+        bytes((10, 0, 0, 5)),
+        bytes((10, 0, 0, 9)),
+    )
+    assert (options["nat_port_min"], options["nat_port_max"]) == (1000, 2000)
+    options = rule(parse(line(six)), device).options["act"][0]["options"]
+    assert (options["action"], options["nat_ipv6_min"][-1], options["nat_port_min"]) == (8 | 32, 5, 80)
+    assert "nat_ipv6_max" not in options
+    options = rule(parse(line("ct(nat(src=2001:db8::5-2001:db8::9)),eth1")), device).options["act"][0]["options"]
+    assert (options["nat_ipv6_min"][-1], options["nat_ipv6_max"][-1]) == (5, 9)
+    options = rule(parse(line("ct(nat,label=0x2/0xf),eth1")), device).options["act"][0]["options"]
+    assert (options["action"], options["labels"][0], options["labels_mask"][0]) == (8, 2, 15)
+
+
+def test_geneves_options_are_matched_and_set() -> None:
+    match = "tunnel(tun_id=0x1,src=10.0.0.1,dst=10.0.0.2,geneve({class=0x102,type=0x80,len=4,0xa/0xf}),flags(+key)),"
+    option = "{class=0x102,type=0x80,len=8,0x1}{class=0x103,type=0,len=0}"
+    actions = f"set(tunnel(tun_id=0x2,dst=10.0.0.3,ttl=64,geneve({option}),flags(key))),eth1"
+    options = rule(parse(line(actions, before=META + match)), device).options
+    assert options["key_enc_opts"] == {"geneve": [{"class": 0x102, "type": 0x80, "data": bytes((0, 0, 0, 10))}]}
+    assert options["key_enc_opts_mask"]["geneve"][0] == {"class": 0xFFFF, "type": 0xFF, "data": bytes((0, 0, 0, 15))}
+    kinds = [one["kind"] for one in options["act"]]
+    assert kinds == ["tunnel_key", "tunnel_key", "mirred"]
+    first, second = options["act"][1]["options"]["enc_opts"]["geneve"]
+    assert (first["data"].hex(), second["class"], second["data"]) == ("0000000000000001", 0x103, b"")
+
+
+def test_mpls_is_matched_and_set() -> None:
+    key = "eth_type(0x8847),mpls(label=7/0xfffff,tc=0/0,ttl=64/0xff,bos=1/1)"
+    options = rule(
+        parse(line("set(mpls(label=9,tc=0,ttl=3,bos=1)),pop_mpls(eth_type=0x800),eth1", key=key)), device
+    ).options
+    assert (options["key_mpls_label"], options["key_mpls_ttl"], options["key_mpls_bos"]) == (7, 64, 1)
+    assert "key_mpls_tc" not in options
+    change, pop, _ = (one["options"] for one in options["act"])
+    assert (change["parms"].m_action, change["label"], pop["parms"].m_action, pop["proto"]) == (3, 9, 1, 0x800)
+
+
+def test_packets_are_measured_by_a_policer_that_jumps() -> None:
+    actions = "check_pkt_len(size=1400,gt(eth1),le(push_vlan(vid=5,pcp=0),enp3s0f0))"
+    police, long, tag, short = rule(parse(line(actions)), device).options["act"]
+    assert (police["kind"], police["options"]["tbf"].mtu) == ("police", 1400)
+    assert police["options"]["result"] == TC_ACT_JUMP | 2
+    assert [one["kind"] for one in (long, tag, short)] == ["mirred", "vlan", "mirred"]
+    assert {one["options"]["parms"].action for one in (long, short)} == {TC_ACT_STOLEN}
+
+
+def test_a_rule_says_as_much_as_its_flow_or_is_not_made() -> None:
+    for before in ("skb_priority(5),", "ct_tuple4(src=10.0.0.1),", "tunnel(dst=10.0.0.2,vxlan(gbp(id=1)),flags()),"):
+        with pytest.raises(UnbuildableError):
+            rule(parse(line(before=before)), device)
+    assert rule(parse(line(before="skb_mark(0),dp_hash(0/0),")), device)
+
+
 def test_what_has_no_rule_is_said() -> None:
-    for actions in ("meter(1),eth1", "eth9", "ct(nat(src=10.0.0.1)),eth1"):
+    for actions in ("meter(1),eth1", "eth9", "ct(nat(source=10.0.0.1)),eth1", "ct(helper=ftp),eth1", "dec_ttl,eth1"):
         with pytest.raises(UnbuildableError):
             rule(parse(line(actions)), device)
 

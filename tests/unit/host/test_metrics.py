@@ -46,7 +46,7 @@ def test_flows_are_counted_by_place_and_reason() -> None:
     found = figures(HostCollector(trial=False, see=busy))
     assert found["asap2_flows[('place', 'hardware')]"] == 1
     assert found["asap2_flows_not_offloaded[('reason', 'action.truncate')]"] == 1
-    assert found["asap2_flows_not_offloaded[('reason', 'unexplained')]"] == 1
+    assert found["asap2_flows_not_offloaded[('reason', 'nic.unexplained')]"] == 1
     assert not any("'offloaded'" in name for name in found)
 
 
@@ -71,6 +71,23 @@ def test_each_flow_is_tried_once_and_forgotten_when_it_goes() -> None:
     for _ in range(3):
         figures(collector)
     assert asked == [["1", "2"], [], [], ["1", "2"]]
+
+
+def test_a_flow_that_changed_is_tried_again() -> None:
+    asked: list[list[str]] = []
+
+    def attempt(_host: Host, flows: list[Flow]) -> tuple[FlowTrial, ...]:
+        asked.append([flow.ufid or "" for flow in flows])
+        return ()
+
+    lines = busy().openvswitch.datapath_flows
+    moved = tuple(line.replace("dp:tc", "dp:ovs") for line in lines)
+    hosts = [busy(), with_switch(busy(), datapath_flows=moved)]
+    collector = HostCollector(see=lambda: hosts.pop(0), attempt=attempt)
+    for _ in range(2):
+        figures(collector)
+    assert asked[0] == ["1", "2"]
+    assert len(asked[1]) == 1
 
 
 def test_a_host_without_anything_has_figures_too() -> None:

@@ -18,7 +18,7 @@ from asap2.host import switch_log, versions
 from asap2.host.attachment import Attachment, attachment
 from asap2.host.explain import nic
 from asap2.host.explain.flow import Flow, parse
-from asap2.host.explain.reasons import OFFLOADED, REASONS, TAKEN_NOW, UNEXPLAINED
+from asap2.host.explain.reasons import NIC_UNEXPLAINED, OFFLOADED, REASONS, TAKEN_NOW, TC_UNEXPLAINED, UNEXPLAINED
 from asap2.host.explain.tclayer import Layer, Refusal, refusals
 from asap2.host.inventory import FlowTrial, Host
 from asap2.netlink.tables.ovs import OVS_DP_F_TC_RECIRC_SHARING
@@ -121,6 +121,7 @@ class _Explainer:
         features = self.switch.datapath_features
         log = self.switch.log
         states = switch_log.ct_states(log)
+        states = host.ct_states if states is None else states
         self.said, self.without_flow_api = switch_log.refusals(log), switch_log.without_flow_api(log)
         self.usual = {code: line for line in log for code, words in SAID.items() if words in line}
         types = {one.name: one.type for one in self.switch.datapath_ports}
@@ -144,7 +145,7 @@ class _Explainer:
                 reasons.append(one)
         except ValueError as error:
             unread = Evidence("flow", f"it has a value that cannot be read: {error}")
-            reasons.append((Refusal(UNEXPLAINED, "it could not be read whole"), (unread,)))
+            reasons.append((Refusal(TC_UNEXPLAINED, "it could not be read whole"), (unread,)))
         first, evidence = reasons[0]
         others = tuple(dict.fromkeys(one.code for one, _ in reasons[1:] if one.code not in (first.code, *UNDECIDED)))
         meaning = REASONS[first.code]
@@ -188,13 +189,24 @@ class _Explainer:
         switch = self.switch
         if not flow.datapath.startswith("system@"):
             yield Refusal("switch.userspace", flow.datapath), (Evidence("host", f"it is a flow of {flow.datapath}"),)
+        elif switch.offloaded_flows is not None or flow.dp == "tc":
+            yield from self._policy(flow)
         elif not switch.hw_offload:
             said = switch.option("hw-offload") or "not set"
             yield Refusal("switch.off", f"hw-offload {said}"), (Evidence("host", f"other_config:hw-offload is {said}"),)
-        elif switch.offloaded_flows is None:
+        else:
             seen = Evidence("host", "`upcall/show` has no line of offloaded flows")
             yield Refusal("switch.not-in-force", "hw-offload true, and not in force"), (seen,)
-        elif switch.option("tc-policy") == "skip_hw" and flow.dp == "tc":
+
+    def _policy(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+        """The policy in force, which the flow's filter shows: the database's counts from the switch's next start."""
+        tried = self.trials.get(flow.ufid or "", [])
+        wanted = self.switch.option("tc-policy") == "skip_hw"
+        if any(one.skip_hw for one in tried):
+            seen = Evidence("trial", "the flow's filter in TC has the flag skip_hw")
+            since = "" if wanted else ", and is in force until the switch's next start"
+            yield Refusal("switch.skip-hw", f"tc-policy was skip_hw when the switch started{since}"), (seen,)
+        elif wanted and flow.dp == "tc" and not tried:
             seen = Evidence("host", "other_config:tc-policy is skip_hw")
             yield Refusal("switch.skip-hw", "tc-policy skip_hw"), (seen,)
 
@@ -239,8 +251,8 @@ class _Explainer:
         refused = bool(tried and tried.error > 0)
         code = nic.code(tried) if tried and refused else None
         without = self._no_tunnels(flow)
-        if code == "nic.refused" and without:
-            yield Refusal("nic.tunnel", without), (Evidence("host", without), *([_seen(tried)] if tried else ()))
+        if tried and refused and without and (not tried.in_words or code == "nic.refused"):
+            yield Refusal("nic.tunnel", without), (Evidence("host", without), _seen(tried))
         if code in (None, "nic.other-switch", "nic.to-host", "nic.refused"):
             for reason, seen in self._other_switch(flow):
                 yield reason, (*seen, *([_seen(tried)] if tried and refused else ()))
@@ -323,7 +335,8 @@ class _Explainer:
         seen = [Evidence("flow", "matches and actions are ones that the switch's TC layer has")]
         seen.append(Evidence("host", f"{flow.in_port} is a port with hw-tc-offload and an ingress qdisc, or not known"))
         seen += [_seen(one) for one in tried] if tried else [Evidence("trial", "no rule was tried")]
-        return Refusal(UNEXPLAINED, "nothing was found"), tuple(seen)
+        code = NIC_UNEXPLAINED if flow.dp == "tc" else TC_UNEXPLAINED
+        return Refusal(code, "nothing was found"), tuple(seen)
 
     # ---- what there is of evidence
 
@@ -340,7 +353,7 @@ class _Explainer:
             yield Evidence("log", switch_log.words(line))
 
 
-UNDECIDED = (UNEXPLAINED, TAKEN_NOW)
+UNDECIDED = (*UNEXPLAINED, TAKEN_NOW)
 """Codes that are not refusals."""
 
 

@@ -19,6 +19,8 @@ from asap2.errors import UsageError
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 _CALL = re.compile(r"([\w.:@\-]+)\((.*)\)", re.DOTALL)
 _FIGURE = re.compile(r"(ufid|packets|bytes|used|flags|offloaded|dp|dp-extra-info):(.*)")
+_SOMEWHERE = re.compile(r"(?:^|, ?)(ufid|packets|bytes|offloaded|dp):([^,\s]+)")
+"""Figures, whatever brackets are before them: Open vSwitch prints a bad key's without their ends."""
 CT_STATES = {"new": 1, "est": 2, "rel": 4, "rpl": 8, "inv": 16, "trk": 32, "snat": 64, "dnat": 128}
 """OVS_CS_F_* (include/uapi/linux/openvswitch.h) by the words that dumps without -m use."""
 
@@ -152,6 +154,14 @@ def masked(text: str | None, width: int) -> tuple[int, int]:
     return number(value), number(mask) if slash else (1 << width) - 1
 
 
+def matched(name: str, text: str) -> bool:
+    """Whether the attribute *name* with *text* in its brackets matches anything: it or one of its parts has a mask."""
+    call = Call(name, text)
+    if "=" not in text and "(" not in text:
+        return bool(masked(text, 128)[1])
+    return any(masked(part, 128)[1] if "(" not in part else True for part in call.parts.values())
+
+
 def _ct_words(text: str) -> tuple[int, int]:
     """Flags as dumps without -m print them: ``+est-new`` or ``est|trk``."""
     value = mask = 0
@@ -162,8 +172,12 @@ def _ct_words(text: str) -> tuple[int, int]:
     return value, mask
 
 
-PLAIN = frozenset({"pop_vlan", "ct_clear", "drop", "pop_eth", "pop_nsh", "dec_ttl"})
+PLAIN = frozenset({"pop_vlan", "ct", "ct_clear", "drop", "pop_eth", "pop_nsh", "dec_ttl"})
 """Actions without brackets; every other word is a port."""
+
+
+NESTS = frozenset({"clone", "sample", "check_pkt_len", "actions", "gt", "le"})
+"""Actions, and their branches, that have actions in their brackets."""
 
 
 def outputs(actions: tuple[Call, ...]) -> Iterator[str]:
@@ -183,7 +197,7 @@ def parse(text: str, datapath: str = "system@ovs-system") -> Flow:
     before, found, after = text.partition("actions:")
     if not found or "(" not in before:
         raise UsageError(f"{text[:60]!r} is no flow as `ovs-appctl dpctl/dump-flows -m` prints it")
-    figures: dict[str, str] = {}
+    figures = dict(_SOMEWHERE.findall(before))
     attributes = []
     for part in split(before):
         figure = _FIGURE.fullmatch(part)
@@ -218,5 +232,13 @@ def named(flow: Flow, names: Mapping[str, str]) -> Flow:
     outer = dict(flow.levels[0])
     if "in_port" in outer:
         outer["in_port"] = names.get(outer["in_port"], outer["in_port"])
-    actions = tuple(Call(names.get(one.name, one.name)) if one.text is None else one for one in flow.actions)
-    return replace(flow, levels=(outer, *flow.levels[1:]), actions=actions)
+    return replace(flow, levels=(outer, *flow.levels[1:]), actions=tuple(_named(one, names) for one in flow.actions))
+
+
+def _named(action: Call, names: Mapping[str, str]) -> Call:
+    """*action*, and those in it, with names for the numbers of ports."""
+    if action.text is None:
+        return Call(names.get(action.name, action.name))
+    if action.name not in NESTS:
+        return action
+    return Call(action.name, ",".join(str(_named(one, names)) for one in action.inner))

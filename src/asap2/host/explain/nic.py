@@ -21,7 +21,8 @@ WORDS = (
     ("nic.to-host", r"ingress|int(?:ernal)? port"),
     ("nic.other-switch", r"same switch|same HW|not an? .*representor|not on same"),
     ("nic.mirror", r"split rule|port mirroring"),
-    ("nic.tunnel", r"[Tt]unnel|[Dd]ecap|[Ee]ncap|route"),
+    ("nic.tunnel-route", r"[Rr]oute|[Nn]eigh"),
+    ("nic.tunnel", r"[Tt]unnel|[Dd]ecap|[Ee]ncap|VXLAN port"),
     ("nic.full", r"[Nn]o (?:more )?space|table is full"),
 )
 """Codes by the words of a refusal, the first that fits."""
@@ -44,7 +45,7 @@ def code(tried: FlowTrial) -> str:
         for found, pattern in WORDS:
             if re.search(pattern, tried.refusal):
                 return found
-    kinds = [culprit.partition(" ") for culprit in tried.culprits]
+    kinds = [part.partition(" ") for culprit in tried.culprits for part in culprit.split(" and ")]
     if any(kind == "match" for kind, _, _ in kinds):
         return "nic.match"
     for _, _, name in kinds:

@@ -7,15 +7,17 @@ meets it. It is taken out at once.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from asap2.host import trial
-from asap2.host.explain.flow import Flow, parse
-from asap2.host.explain.rule import Device, Rule, UnbuildableError, rule
+from asap2.host.explain.flow import CT_STATES, Flow, parse
+from asap2.host.explain.rule import Rule, rule
+from asap2.host.explain.rule_actions import Device, UnbuildableError
 from asap2.host.inventory import FlowTrial, Host
 from asap2.host.kernel import tc
 from asap2.netlink.client import Connection
@@ -27,6 +29,8 @@ NEEDED = ("key_eth_type", "key_vlan_eth_type", "key_cvlan_eth_type", "key_eth_ds
 """Keys that others rest on."""
 VALUES = (*NEEDED, "key_flags", "key_ct_state", "act")
 """Options of which the value counts for what a NIC takes, not the mask alone."""
+TC_NEW, TC_ESTABLISHED, TC_TRACKED, TC_INVALID, TC_REPLY = 1, 2, 8, 16, 32
+"""TCA_FLOWER_KEY_CT_FLAGS_* (pkt_cls.h)."""
 UNTRIED = -1
 """FlowTrial's error of a rule that could not be tried."""
 
@@ -44,6 +48,33 @@ def try_flows(host: Host, flows: list[Flow]) -> tuple[FlowTrial, ...]:
     with Connection(NETLINK_ROUTE) as route:
         prober = _Prober(route, host)
         return tuple(one for flow in flows for one in prober.trials(flow))
+
+
+def tried(host: Host, flows: list[Flow]) -> Host:
+    """*host* with what came of trying the rules of *flows* on this machine, and connection tracking in TC."""
+    return dataclasses.replace(host, flow_trials=try_flows(host, flows), ct_states=ct_states(host) if flows else None)
+
+
+def ct_states(host: Host) -> int | None:
+    """The states of connection tracking that TC matches, tried as Open vSwitch does when it starts
+    (probe_ct_state_support); None when there is no ingress qdisc to try it on."""
+    with Connection(NETLINK_ROUTE) as route:
+        ports = {one.index for one in host.netdevs if host.openvswitch.datapath_type(one.name) == ""}
+        qdisc = next((row for row in tc.qdiscs(route) if row.index in ports), None)
+        if qdisc is None:
+            return None
+
+        def takes(state: int) -> bool:
+            options = trial.flower(trial.drop(), key_ct_state=state, key_ct_state_mask=state)
+            return tc.try_rule(route, qdisc, options, trial.IPV4, flags=TCA_CLS_FLAGS_SKIP_HW) is None
+
+        if not takes(TC_NEW | TC_TRACKED):
+            return 0
+        found = sum(CT_STATES[word] for word in ("new", "est", "rel", "trk"))
+        if takes(0xFFFF) or not takes(TC_TRACKED | TC_INVALID):
+            return found
+        found |= CT_STATES["inv"]
+        return found | (CT_STATES["rpl"] if takes(TC_TRACKED | TC_ESTABLISHED | TC_REPLY) else 0)
 
 
 def not_offloaded(lines: tuple[str, ...]) -> list[Flow]:
@@ -66,18 +97,21 @@ class _Prober:
         ufid = flow.ufid or ""
         netdev = self._host.netdev(flow.in_port)
         qdisc = self._qdiscs.get(netdev.index) if netdev else None
-        if netdev is None or qdisc is None or self._internal(flow.in_port):
+        if netdev is None or qdisc is None:
             what = "its port is no network device here" if netdev is None else f"{flow.in_port} has no ingress qdisc"
-            yield FlowTrial(ufid, False, UNTRIED, what if qdisc is None else "it comes from the host itself")
+            yield FlowTrial(ufid, False, UNTRIED, what)
             return
+        row = self._present(flow, qdisc)
         try:
-            made = self._present(flow, qdisc) or rule(flow, self._device)
+            made = _dumped(row) if row else rule(flow, self._device)
         except UnbuildableError as error:
             yield FlowTrial(ufid, False, UNTRIED, f"no rule can be made of it: {error}")
             return
+        skips = bool(row and row.attrs["options"].get("flags", 0) & TCA_CLS_FLAGS_SKIP_HW)
         flags = POLICIES.get(self._host.openvswitch.option("tc-policy") or "", 0)
-        yield self._tried(ufid, qdisc, made, flags)
-        if flags != TCA_CLS_FLAGS_SKIP_SW:
+        tried = self._tried(ufid, qdisc, made, flags)
+        yield dataclasses.replace(tried, skip_hw=skips)
+        if flags != TCA_CLS_FLAGS_SKIP_SW and not self._internal(flow.in_port):
             yield self._tried(ufid, qdisc, made, TCA_CLS_FLAGS_SKIP_SW)
 
     def _internal(self, port: str) -> bool:
@@ -87,29 +121,22 @@ class _Prober:
         netdev = self._host.netdev(port)
         return Device(netdev.index, self._internal(port)) if netdev else None
 
-    def _present(self, flow: Flow, qdisc: tc.QdiscRow) -> Rule | None:
-        """The rule of a flow that is in TC already, as the kernel has it."""
+    def _present(self, flow: Flow, qdisc: tc.QdiscRow) -> tc.FilterRow | None:
+        """The filter of a flow that is in TC already."""
         if flow.dp != "tc" or not flow.ufid:
             return None
         if qdisc.index not in self._rows:
             self._rows[qdisc.index] = list(tc.filters(self._route, qdisc, terse=False))
         cookie = cookie_of(flow.ufid)
-        row = next((row for row in self._rows[qdisc.index] if row.cookie.hex() == cookie), None)
-        if row is None:
-            return None
-        dumped: Mapping[str, Any] = row.attrs["options"]
-        options = {name: value for name, value in dumped.items() if str(name).startswith("key_")}
-        options |= {"key_eth_dst": trial.NOBODY, "key_eth_dst_mask": b"\xff" * 6}
-        options["act"] = [tc.asked(one, cookie=False) for one in dumped.get("act", {}).values()]
-        return Rule(options, row.key.protocol, row.chain)
+        return next((row for row in self._rows[qdisc.index] if row.cookie.hex() == cookie), None)
 
     def _tried(self, ufid: str, qdisc: tc.QdiscRow, made: Rule, flags: int) -> FlowTrial:
         skip_sw = flags == TCA_CLS_FLAGS_SKIP_SW
         shape = (qdisc.index, flags, made.protocol, made.chain, *_shape(made.options))
         if shape not in self._known:
             error = self._try(qdisc, made, flags)
-            look = skip_sw and error is not None and error.errno != errno.ENOSPC
-            self._known[shape] = error, tuple(self._culprits(qdisc, made, flags)) if look else ()
+            look = error if skip_sw and error is not None and error.errno != errno.ENOSPC else None
+            self._known[shape] = error, tuple(self._culprits(qdisc, made, flags, look)) if look else ()
         error, culprits = self._known[shape]
         if error is None:
             return FlowTrial(ufid, skip_sw)
@@ -117,22 +144,61 @@ class _Prober:
         return FlowTrial(ufid, skip_sw, number, error.text or os.strerror(number), bool(error.text), culprits)
 
     def _try(self, qdisc: tc.QdiscRow, made: Rule, flags: int) -> NetlinkError | None:
-        return tc.try_rule(self._route, qdisc, made.options, made.protocol, chain=made.chain, flags=flags)
+        """Put the rule where the switch would: what comes from an internal port is behind the port's egress."""
+        name = next((one.name for one in self._host.netdevs if one.index == qdisc.index), "")
+        egress = self._internal(name)
+        return tc.try_rule(
+            self._route, qdisc, made.options, made.protocol, chain=made.chain, flags=flags, egress=egress
+        )
 
-    def _culprits(self, qdisc: tc.QdiscRow, made: Rule, flags: int) -> Iterator[str]:
-        """The parts of a rule without any one of which it is taken."""
-        for name in made.options:
-            if not name.startswith("key_") or name.endswith("_mask") or name in NEEDED:
-                continue
-            rest = {key: value for key, value in made.options.items() if key not in (name, f"{name}_mask")}
-            if self._try(qdisc, Rule(rest, made.protocol, made.chain), flags) is None:
-                yield f"match {name.removeprefix('key_')}"
-        actions = made.options["act"]
-        for at, action in enumerate(actions):
-            others = [*actions[:at], *actions[at + 1 :]]
-            less = Rule({**made.options, "act": others}, made.protocol, made.chain)
-            if others and self._try(qdisc, less, flags) is None:
-                yield f"action {action['kind']}"
+    def _culprits(self, qdisc: tc.QdiscRow, made: Rule, flags: int, error: NetlinkError) -> Iterator[str]:
+        """The parts of a rule, which *error* refuses, without any one of which it is taken; where there is none, and
+        the error has no words, the few without all of which it is, in one."""
+        parts = list(_parts(made))
+        found = False
+        for part in parts:
+            if self._try(qdisc, _without(made, {part}), flags) is None:
+                found = True
+                yield _word(made, part)
+        if found or error.text:
+            return
+        left = set(parts)
+        if self._try(qdisc, _without(made, left), flags) is not None:
+            return
+        for part in parts:
+            if self._try(qdisc, _without(made, left - {part}), flags) is None:
+                left.remove(part)
+        yield " and ".join(dict.fromkeys(_word(made, part) for part in parts if part in left))
+
+
+def _parts(made: Rule) -> Iterator[str | int]:
+    """What of a rule can be left out: its matches by name, its actions by place."""
+    for name in made.options:
+        if name.startswith("key_") and not name.endswith("_mask") and name not in NEEDED:
+            yield name
+    yield from range(len(made.options["act"]))
+
+
+def _without(made: Rule, parts: Set[str | int]) -> Rule:
+    """*made* without *parts*; a rule that does nothing else drops."""
+    options = {name: value for name, value in made.options.items() if name.removesuffix("_mask") not in parts}
+    options["act"] = [one for at, one in enumerate(made.options["act"]) if at not in parts] or [trial.drop()]
+    return Rule(options, made.protocol, made.chain)
+
+
+def _word(made: Rule, part: str | int) -> str:
+    if isinstance(part, str):
+        return f"match {part.removeprefix('key_')}"
+    return f"action {made.options['act'][part]['kind']}"
+
+
+def _dumped(row: tc.FilterRow) -> Rule:
+    """The rule of a filter as the kernel has it, but for nobody's MAC."""
+    dumped: Mapping[str, Any] = row.attrs["options"]
+    options = {name: value for name, value in dumped.items() if str(name).startswith("key_")}
+    options |= {"key_eth_dst": trial.NOBODY, "key_eth_dst_mask": b"\xff" * 6}
+    options["act"] = [tc.asked(one, cookie=False) for one in dumped.get("act", {}).values()]
+    return Rule(options, row.key.protocol, row.chain)
 
 
 def _shape(options: Mapping[str, Any]) -> Iterator[object]:

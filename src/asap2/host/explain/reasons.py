@@ -20,7 +20,11 @@ class Meaning:
     fix: str
 
 
-OFFLOADED, UNEXPLAINED, TAKEN_NOW = "offloaded", "unexplained", "taken-now"
+OFFLOADED, TAKEN_NOW = "offloaded", "taken-now"
+TC_UNEXPLAINED, NIC_UNEXPLAINED = "tc.unexplained", "nic.unexplained"
+UNEXPLAINED = (TC_UNEXPLAINED, NIC_UNEXPLAINED)
+"""Last resorts: they name the layer that keeps the flow, and no more."""
+DEEPER = "asap2 host explain --deep"
 
 REASONS: dict[str, Meaning] = {
     OFFLOADED: Meaning("the NIC has it", "nothing"),
@@ -28,11 +32,6 @@ REASONS: dict[str, Meaning] = {
         "the NIC takes the rule now: what was in the way when the flow was put in is gone, and Open vSwitch does not "
         "try again by itself",
         PURGE,
-    ),
-    UNEXPLAINED: Meaning(
-        "nothing that was looked at stands in its way",
-        "ovs-appctl vlog/set netdev_offload_tc:file:dbg dpif_netlink:file:dbg tc:file:dbg && "
-        f"{PURGE}; then explain it again: the log says more",
     ),
     # ---- Open vSwitch's settings
     "switch.off": Meaning(
@@ -97,7 +96,7 @@ REASONS: dict[str, Meaning] = {
     "match.mpls-stack": Meaning("TC matches one MPLS label, not a stack", "match on the outermost label alone"),
     "match.ipv6-fragment": Meaning("fragments of IPv6 packets are not offloaded", "a larger MTU, or a smaller MSS"),
     "match.ct-state": Meaning(
-        "the state of connection tracking that it matches is not one that TC has here",
+        "what it matches of connection tracking (state, zone, mark, label) is not something that TC has here",
         "Linux 5.15 or newer with act_ct; no +snat, +dnat matches",
     ),
     "match.ct-tuple": Meaning("TC has no match on a connection's original addresses", "no ct_nw_src and the like"),
@@ -170,6 +169,10 @@ REASONS: dict[str, Meaning] = {
         "there is no TC priority left for another shape of rule", "fewer shapes of OpenFlow rules"
     ),
     "tc.refused": Meaning("the kernel's TC refuses the rule", "see what it says"),
+    TC_UNEXPLAINED: Meaning(
+        "Open vSwitch's TC layer, or the kernel's TC, did not take the flow, and nothing that was looked at tells why",
+        f"{DEEPER} asks the switch itself",
+    ),
     # ---- the driver
     "nic.chain": Meaning("the NIC has not so many tables (TC chains)", "newer firmware or NIC; fewer recirculations"),
     "nic.match": Meaning("the NIC cannot match on this", "leave the match out of the OpenFlow rules"),
@@ -199,8 +202,16 @@ REASONS: dict[str, Meaning] = {
         "the NIC does not encapsulate here",
         "devlink dev eswitch set pci/ADDRESS encap-mode basic, where the NIC has tunnels",
     ),
+    "nic.tunnel-route": Meaning(
+        "the NIC's driver finds no way to the tunnel's other end",
+        "a route to it over the uplink, with the tunnel's local address there: ip route get REMOTE",
+    ),
     "nic.full": Meaning(
         "the NIC has no room for another rule", "fewer flows, or a shorter max-idle; a NIC with more room"
     ),
     "nic.refused": Meaning("the NIC's driver refuses the rule", "see what it says, and what it takes"),
+    NIC_UNEXPLAINED: Meaning(
+        "TC has the flow, the NIC has not, and nothing that was looked at tells why",
+        "explain it on its host, with the trial of its rule (no --no-trial, no --from)",
+    ),
 }

@@ -2,67 +2,32 @@
 """The flower rule that Open vSwitch makes of a flow, from the flow's text (lib/netdev-offload-tc.c and lib/tc.c, 3.1).
 
 Keys and actions are those of :mod:`asap2.netlink.tables`; the destination MAC is nobody's, so that the rule matches no
-packet when it is tried.
+packet when it is tried. Of a flow that matches what no rule can, none is made: a rule says as much as its flow.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from asap2.host import trial
-from asap2.host.explain.flow import Call, Flow, masked, number
-from asap2.netlink.tables.actions import (
-    TC_ACT_GOTO_CHAIN,
-    TC_ACT_PIPE,
-    TC_ACT_SHOT,
-    TC_ACT_STOLEN,
-    TCA_EGRESS_MIRROR,
-    TCA_EGRESS_REDIR,
-    TCA_INGRESS_MIRROR,
-    TCA_INGRESS_REDIR,
-    TCA_TUNNEL_KEY_ACT_RELEASE,
-    TCA_TUNNEL_KEY_ACT_SET,
-    Csum,
-    Generic,
-    Mirred,
-    Pedit,
-    PeditKey,
-    TunnelKey,
-)
+from asap2.host.explain.flow import Call, Flow, masked, matched, number
+from asap2.host.explain.rule_actions import Device, UnbuildableError, actions, geneve
 from asap2.netlink.tables.flower import TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST, TCA_FLOWER_KEY_FLAGS_IS_FRAGMENT
 
-ETH, IP4, IP6, TCP, UDP = 1, 2, 3, 4, 5
-"""TCA_PEDIT_KEY_EX_HDR_TYPE_* (include/uapi/linux/tc_act/tc_pedit.h)."""
-PLACES = {
-    ("eth", "dst"): (ETH, 0, 6),
-    ("eth", "src"): (ETH, 6, 6),
-    ("ipv4", "tos"): (IP4, 1, 1),
-    ("ipv4", "ttl"): (IP4, 8, 1),
-    ("ipv4", "src"): (IP4, 12, 4),
-    ("ipv4", "dst"): (IP4, 16, 4),
-    ("ipv6", "hlimit"): (IP6, 7, 1),
-    ("ipv6", "src"): (IP6, 8, 16),
-    ("ipv6", "dst"): (IP6, 24, 16),
-    ("tcp", "src"): (TCP, 0, 2),
-    ("tcp", "dst"): (TCP, 2, 2),
-    ("udp", "src"): (UDP, 0, 2),
-    ("udp", "dst"): (UDP, 2, 2),
-}
-"""Fields that are set: header, offset and octets in it."""
-CSUM_IPV4, CSUM_ICMP, CSUM_TCP, CSUM_UDP = 1, 2, 8, 16
-"""TCA_CSUM_UPDATE_FLAG_* (tc_csum.h)."""
-CT_COMMIT, CT_FORCE, CT_CLEAR, CT_NAT = 1, 2, 4, 8
-"""TCA_CT_ACT_* (tc_ct.h)."""
-PACKET_HOST = 0
+MPLS = (0x8847, 0x8848)
 PORTS = {6: "tcp", 17: "udp", 132: "sctp"}
+MATCHED = frozenset(
+    {"recirc_id", "in_port", "tunnel", "ct_state", "ct_zone", "ct_mark", "ct_label", "eth", "eth_type", "vlan"}
+    | {"mpls", "arp", "ipv4", "ipv6", "tcp", "tcp_flags", "udp", "sctp", "icmp", "icmpv6", "skb_mark", "packet_type"}
+)
+"""Attributes of a flow that a rule can match, or that Open vSwitch leaves out (the last two, when they are 0)."""
+TUNNEL_MATCHED = frozenset(
+    {"tun_id", "src", "dst", "ipv6_src", "ipv6_dst", "tos", "ttl", "tp_src", "tp_dst", "geneve", "flags"}
+)
+"""Parts of a flow's tunnel that a rule can match, or that Open vSwitch leaves out (the flags)."""
 FRAGMENT, FIRST = TCA_FLOWER_KEY_FLAGS_IS_FRAGMENT, TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST
-
-
-class UnbuildableError(Exception):
-    """No rule can be made of the flow; the text says of what of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +39,11 @@ class Rule:
     chain: int
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A port's network device: its interface index, and whether it is a bridge's own (an internal port)."""
-
-    index: int
-    internal: bool = False
-
-
 def rule(flow: Flow, device: Callable[[str], Device | None]) -> Rule:
     """The rule of *flow*; *device* finds a port's. UnbuildableError when it has something that no rule has."""
     try:
         options = _match(flow)
-        options["act"] = _actions(flow, device)
+        options["act"] = actions(flow, device)
         protocol = number(flow.levels[0].get("eth_type", "0").partition("/")[0])
         return Rule(options, protocol, flow.recirc_id)
     except (ValueError, OverflowError) as error:
@@ -97,6 +54,10 @@ def rule(flow: Flow, device: Callable[[str], Device | None]) -> Rule:
 
 
 def _match(flow: Flow) -> dict[str, Any]:
+    for level in flow.levels:
+        for name, text in level.items():
+            if name not in MATCHED and matched(name, text):
+                raise UnbuildableError(f"match on {name}({text})")
     ethertypes = [number(level["eth_type"].partition("/")[0]) for level in flow.levels if "eth_type" in level]
     options: dict[str, Any] = {"key_eth_dst": trial.NOBODY, "key_eth_dst_mask": b"\xff" * 6}
     value, mask = flow.part("eth", "src", 48)
@@ -126,8 +87,11 @@ def _put(options: dict[str, Any], name: str, value: Any, mask: Any) -> None:
 
 def _network(flow: Flow, options: dict[str, Any]) -> None:
     ip = "ipv4" if "ipv4" in flow.inside else "ipv6" if "ipv6" in flow.inside else None
-    if "mpls" in flow.inside:
-        raise UnbuildableError("MPLS")
+    if "mpls" in flow.levels[0] and flow.eth_type in MPLS:  # behind a tag the switch leaves it out
+        for part, width in (("ttl", 8), ("tc", 3), ("bos", 1), ("label", 20)):
+            value, mask = flow.part("mpls", part, width)
+            if mask:
+                options[f"key_mpls_{part}"] = value
     if "arp" in flow.inside:
         for key, part, size in (("sip", "sip", 4), ("tip", "tip", 4), ("sha", "sha", 6), ("tha", "tha", 6)):
             value, mask = flow.part("arp", part, 8 * size)
@@ -186,8 +150,13 @@ def _tunnel(flow: Flow, options: dict[str, Any]) -> None:
     text = flow.levels[0].get("tunnel")
     if not text:
         return
-    if "geneve(" in text:
-        raise UnbuildableError("Geneve options")
+    parts = Call("tunnel", text).parts
+    beyond = [name for name in parts if name not in TUNNEL_MATCHED and not name.startswith("flags")]
+    if beyond:
+        raise UnbuildableError(f"match on {beyond[0]} of a tunnel")
+    if parts.get("geneve"):
+        found, masks = geneve(parts["geneve"])
+        options["key_enc_opts"], options["key_enc_opts_mask"] = {"geneve": found}, {"geneve": masks}
     for part, name, size in (
         ("src", "ipv4_src", 4),
         ("dst", "ipv4_dst", 4),
@@ -204,133 +173,3 @@ def _tunnel(flow: Flow, options: dict[str, Any]) -> None:
     _put(options, "enc_udp_src_port", *flow.part("tunnel", "tp_src", 16))
     value, _ = flow.part("tunnel", "tp_dst", 16)
     _put(options, "enc_udp_dst_port", value, 0xFFFF if value else 0)
-
-
-# ---- actions
-
-
-def _actions(flow: Flow, device: Callable[[str], Device | None]) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
-    released = "tunnel" not in flow.levels[0]
-    for at, action in enumerate(flow.actions):
-        last = at == len(flow.actions) - 1
-        if action.text is None and action.name not in ("pop_vlan", "ct_clear", "drop"):
-            found = device(action.name)
-            if found is None:
-                raise UnbuildableError(f"output to {action.name}")
-            if not released:
-                made.append(_tunnel_key(TCA_TUNNEL_KEY_ACT_RELEASE))
-                released = True
-            made += _output(found, last)
-        elif action.name == "set":
-            for field in action.inner:
-                if field.name == "tunnel" and not released:
-                    made.append(_tunnel_key(TCA_TUNNEL_KEY_ACT_RELEASE))
-                    released = True
-                made += [_encap(field)] if field.name == "tunnel" else _set(flow, field)
-        else:
-            made.append(_plain(action))
-    return made or [trial.drop()]
-
-
-def _plain(action: Call) -> dict[str, Any]:
-    parts = action.parts
-    if action.name == "pop_vlan":
-        return trial.pop_vlan()
-    if action.name == "push_vlan":
-        pushed = trial.push_vlan(number(parts.get("vid", "0")))
-        pushed["options"]["push_vlan_priority"] = number(parts.get("pcp", "0"))
-        pushed["options"]["push_vlan_protocol"] = number(parts.get("tpid", "0x8100"))
-        return pushed
-    if action.name in ("recirc", "drop"):
-        verdict = TC_ACT_GOTO_CHAIN | number(action.text) if action.text else TC_ACT_SHOT
-        return {"kind": "gact", "options": {"parms": Generic(action=verdict)}}
-    if action.name == "ct_clear":
-        return {"kind": "ct", "options": {"parms": Generic(action=TC_ACT_PIPE), "action": CT_CLEAR}}
-    if action.name == "ct":
-        if "=" in parts.get("nat", "") or "label" in parts:
-            raise UnbuildableError(str(action))
-        flags = sum(bit for word, bit in (("commit", CT_COMMIT), ("nat", CT_NAT)) if word in parts)
-        flags |= CT_COMMIT | CT_FORCE if "force_commit" in parts else 0
-        options: dict[str, Any] = {"parms": Generic(action=TC_ACT_PIPE), "action": flags}
-        if "zone" in parts:
-            options["zone"] = number(parts["zone"])
-        if "mark" in parts:
-            options["mark"], options["mark_mask"] = masked(parts["mark"], 32)
-        return {"kind": "ct", "options": options}
-    raise UnbuildableError(str(action))
-
-
-def _output(device: Device, last: bool) -> list[dict[str, Any]]:
-    ways = (TCA_INGRESS_REDIR, TCA_INGRESS_MIRROR) if device.internal else (TCA_EGRESS_REDIR, TCA_EGRESS_MIRROR)
-    parms = Mirred(action=TC_ACT_STOLEN if last else TC_ACT_PIPE, eaction=ways[0 if last else 1], ifindex=device.index)
-    sent: dict[str, Any] = {"kind": "mirred", "options": {"parms": parms}}
-    if not device.internal:
-        return [sent]
-    return [{"kind": "skbedit", "options": {"parms": Generic(action=TC_ACT_PIPE), "ptype": PACKET_HOST}}, sent]
-
-
-def _tunnel_key(way: int, **options: Any) -> dict[str, Any]:
-    return {"kind": "tunnel_key", "options": {"parms": TunnelKey(action=TC_ACT_PIPE, t_action=way), **options}}
-
-
-def _encap(field: Call) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    parts = field.parts
-    if "geneve" in parts:
-        raise UnbuildableError("Geneve options")
-    for part, name in (
-        ("src", "enc_ipv4_src"),
-        ("dst", "enc_ipv4_dst"),
-        ("ipv6_src", "enc_ipv6_src"),
-        ("ipv6_dst", "enc_ipv6_dst"),
-    ):
-        if part in parts:
-            options[name] = ipaddress.ip_address(parts[part]).packed
-    if "enc_ipv4_dst" in options:
-        options.setdefault("enc_ipv4_src", bytes(4))
-    if "enc_ipv6_dst" in options:
-        options.setdefault("enc_ipv6_src", bytes(16))
-    for part, name in (("tun_id", "enc_key_id"), ("tp_dst", "enc_dst_port"), ("tos", "enc_tos"), ("ttl", "enc_ttl")):
-        if part in parts:
-            options[name] = number(parts[part])
-    options["no_csum"] = 0 if "csum" in (field.text or "") else 1
-    return _tunnel_key(TCA_TUNNEL_KEY_ACT_SET, **options)
-
-
-def _set(flow: Flow, field: Call) -> list[dict[str, Any]]:
-    keys: list[tuple[int, PeditKey]] = []
-    for part, text in field.parts.items():
-        place = PLACES.get((field.name, part))
-        if place is None:
-            if part in ("proto", "frag"):
-                continue
-            raise UnbuildableError(f"set({field.name}({part}))")
-        header, offset, octets = place
-        value, mask = masked(text, 8 * octets)
-        keys += [(header, key) for key in _words(offset, value.to_bytes(octets, "big"), mask.to_bytes(octets, "big"))]
-    if not keys:
-        return []
-    parms = Pedit(action=TC_ACT_PIPE, nkeys=len(keys), keys=tuple(key for _, key in keys))
-    extended = {"key_ex": [{"htype": header, "cmd": 0} for header, _ in keys]}
-    made: list[dict[str, Any]] = [{"kind": "pedit", "options": {"parms_ex": parms, "keys_ex": extended}}]
-    protocol = flow.part("ipv6" if field.name == "ipv6" else "ipv4", "proto", 8)[0]
-    sums = CSUM_IPV4 if field.name == "ipv4" else 0
-    if field.name != "eth":
-        sums |= {6: CSUM_TCP, 17: CSUM_UDP, 58: CSUM_ICMP}.get(protocol, 0)
-        made.append({"kind": "csum", "options": {"parms": Csum(action=TC_ACT_PIPE, update_flags=sums)}})
-    return made
-
-
-def _words(offset: int, value: bytes, mask: bytes) -> list[PeditKey]:
-    """The 32-bit words that set *mask* of *value* at *offset*; what stays is in a key's mask, as it lies in memory."""
-    before = offset % 4
-    after = -(before + len(value)) % 4
-    value, mask = bytes(before) + value + bytes(after), bytes(before) + mask + bytes(after)
-    words = []
-    for at in range(0, len(mask), 4):
-        bits = int.from_bytes(mask[at : at + 4], "little")
-        if bits:
-            now = int.from_bytes(value[at : at + 4], "little") & bits
-            words.append(PeditKey(mask=bits ^ 0xFFFFFFFF, val=now, off=offset - before + at))
-    return words

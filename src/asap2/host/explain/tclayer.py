@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from asap2.host.explain.flow import CT_STATES, Call, Flow, masked
+from asap2.host.explain.flow import CT_STATES, Call, Flow, masked, matched
 from asap2.host.versions import numbers
 
 MAX_ACTIONS = 16
@@ -65,10 +65,12 @@ def refusals(flow: Flow, layer: Layer) -> Iterator[Refusal]:
     for look in MATCHES:
         yield from look(flow)
     yield from _connection(flow, layer)
-    yield from _Actions(flow, layer).refusals()
+    actions = _Actions(flow, layer)
+    yield from actions.refusals()
     recirculates = flow.recirc_id or any(action.name == "recirc" for action in flow.actions)
     if recirculates and layer.recirculates is False:
         yield Refusal("action.recirculate", f"recirc_id({flow.recirc_id:#x})" if flow.recirc_id else "recirc()")
+    yield from actions.late
 
 
 def _ports(flow: Flow, layer: Layer) -> Iterator[Refusal]:
@@ -106,7 +108,9 @@ def _metadata(flow: Flow) -> Iterator[Refusal]:
         yield Refusal("match.dp-hash", f"dp_hash({outer['dp_hash']})")
     if flow.value("skb_priority")[1]:
         yield Refusal("match.skb-priority", f"skb_priority({outer['skb_priority']})")
-    if "packet_type" in outer:
+    if "eth" not in outer and "skb_mark" in outer and flow.ufid:  # a dump of every attribute, and none of Ethernet
+        yield Refusal("match.packet-type", "it has no Ethernet header")
+    elif "packet_type" in outer:
         namespace, kind = flow.part("packet_type", "ns", 16), flow.part("packet_type", "id", 16)
         if namespace[0] & namespace[1] or kind[0] & kind[1]:
             yield Refusal("match.packet-type", f"packet_type({outer['packet_type']})")
@@ -125,10 +129,10 @@ def _network(flow: Flow) -> Iterator[Refusal]:
             yield Refusal("match.ipv6-fragment", f"frag={frag}")
         if flow.part("ipv6", "label", 20)[1]:
             yield Refusal("match.other", "the IPv6 flow label")
-    if flow.eth_type == RARP and any(masked(text, 48)[1] for text in Call("arp", inside.get("arp")).parts.values()):
+    if flow.eth_type == RARP and matched("arp", inside.get("arp", "")):
         yield Refusal("match.other", "fields of RARP")
     for name, code in (("nd", "match.nd"), ("nd_ext", "match.nd"), ("nsh", "match.nsh")):
-        if name in inside and any(masked(text, 128)[1] for text in Call(name, inside[name]).parts.values()):
+        if name in inside and matched(name, inside[name]):
             yield Refusal(code, f"{name}({inside[name]})")
 
 
@@ -137,8 +141,11 @@ def _connection(flow: Flow, layer: Layer) -> Iterator[Refusal]:
     beyond = flow.value("ct_state")[1] & ~(TC_CT_STATES if layer.ct_states is None else layer.ct_states)
     if beyond:
         yield Refusal("match.ct-state", f"ct_state({outer['ct_state']})")
+    for name in ("ct_zone", "ct_mark", "ct_label") if not layer.tracks else ():
+        if flow.value(name, 128)[1]:
+            yield Refusal("match.ct-state", f"{name}({outer[name]})")
     for name in ("ct_tuple4", "ct_tuple6"):
-        if name in outer and any(masked(text, 128)[1] for text in Call(name, outer[name]).parts.values()):
+        if name in outer and matched(name, outer[name]):
             yield Refusal("match.ct-tuple", f"{name}({outer[name]})")
 
 
@@ -166,14 +173,16 @@ class _Actions:
         self.flow, self.layer = flow, layer
         self.count = 0
         self.sent = False
+        self.late: list[Refusal] = []
+        """What is refused only when the rule's message is written, behind all else."""
 
     def refusals(self) -> Iterator[Refusal]:
         for action in self.flow.actions:
             yield from self._one(action)
-        if self.count > MAX_ACTIONS:
-            yield Refusal("action.too-many", f"{self.count} actions")
 
     def _one(self, action: Call) -> Iterator[Refusal]:
+        if self.count == MAX_ACTIONS:
+            yield Refusal("action.too-many", f"{len(self.flow.actions)} actions")
         self.count += 1
         name = action.name
         simple = SIMPLE.get(name)
@@ -195,7 +204,7 @@ class _Actions:
             yield from self._check_length(action)
         elif name == "recirc":
             if self.sent and "tunnel" in self.flow.levels[0]:
-                yield Refusal("action.tunnel-mirror", str(action))
+                self.late.append(Refusal("action.tunnel-mirror", str(action)))
         elif simple is not None:
             yield Refusal(simple, str(action))
         elif action.text is None:
@@ -232,7 +241,7 @@ class _Actions:
             elif field.name in ("ipv4", "ipv6", "tcp", "udp") and changed:
                 ip = "ipv6" if self.flow.eth_type == IPV6 else "ipv4"
                 if self.flow.part(ip, "proto", 8)[0] not in CHECKSUMMED:
-                    yield Refusal("action.set-protocol", str(action))
+                    self.late.append(Refusal("action.set-protocol", str(action)))
 
 
 SIMPLE = {

@@ -24,14 +24,17 @@ from asap2.netlink.tables.link import (
     VFINFO_LIST,
     Ifinfomsg,
 )
-from asap2.netlink.wire import NLM_F_DUMP, NetlinkError
+from asap2.netlink.wire import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NetlinkError
 
 IFF_UP = 1
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_GETROUTE = 26
 RTM_GETSTATS = 94
 IFLA_STATS_LINK_OFFLOAD_XSTATS = 4
 RT_TABLE_MAIN = 254
+IFA_F_NODAD = 0x02
 IFA_F_PERMANENT = 0x80
 
 LINK_STATES = {
@@ -187,6 +190,16 @@ def addresses(route: Connection) -> dict[int, list[str]]:
         if not (address.version == 6 and address.is_link_local):
             found.setdefault(header.index, []).append(f"{address}/{header.prefixlen}")
     return found
+
+
+def set_address(route: Connection, index: int, address: str, there: bool) -> None:
+    """Give a device *address* (``10.0.0.1/24``), or take it away; EEXIST, EADDRNOTAVAIL."""
+    one = ipaddress.ip_interface(address)
+    family = socket.AF_INET if one.version == 4 else socket.AF_INET6
+    flags = IFA_F_NODAD if one.version == 6 else 0
+    header = Ifaddrmsg(family, one.network.prefixlen, flags, index=index)
+    request = ADDRESS.encode(header, {"local": one.ip.packed, "address": one.ip.packed})
+    route.request(RTM_NEWADDR if there else RTM_DELADDR, NLM_F_CREATE | NLM_F_EXCL if there else 0, request)
 
 
 def default_interfaces(route: Connection) -> set[int]:

@@ -208,13 +208,15 @@ def try_rule(
     *,
     chain: int = 0,
     flags: int = TCA_CLS_FLAGS_SKIP_SW,
+    egress: bool = False,
 ) -> NetlinkError | None:
-    """Put a flower rule, by default with skip_sw, into *qdisc*'s ingress and take it out; why it was refused, or None.
+    """Put a flower rule, by default with skip_sw, into *qdisc*'s ingress (or *egress*, where it has one) and take it
+    out; why it was refused, or None.
 
     *flower* is of :data:`asap2.netlink.tables.flower.FLOWER`; what it matches should be what no packet has. The rule
     gets a priority of its own, the last that is free; *protocol* is an Ethernet protocol as a host integer.
     """
-    place = next(iter(_places(qdisc)))
+    place = list(_places(qdisc))[-1 if egress else 0]
     used = {row.key.prio for row in filters(route, qdisc) if row.chain == chain}
     prio = next((one for one in range(LAST_PRIO, 0, -1) if one not in used), max(used, default=0) + 1)
     key = place._replace(info=info(prio, protocol))

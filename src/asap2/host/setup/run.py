@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +66,8 @@ class Outcome:
 
 
 AS_BEFORE = "everything is as it was before"
+RESTARTING = 15.0
+"""Seconds that Open vSwitch may take to come up, when a run was killed while it was being started anew."""
 
 
 class FailedError(Asap2Error):
@@ -81,13 +84,24 @@ class _StepFailedError(Exception):
 def prepare(wanted: Wanted, machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> Planned:
     """What :func:`setup` would do."""
     journal = journals.load(path)
-    now = machine.look()
+    now = machine.look() if wanted.nic_only else _look(machine, journal)
     return _planned(now, _target(now, wanted, journal, force))
 
 
 def _planned(now: Host, target: Target) -> Planned:
     steps = plan(now, target)
     return Planned(steps, changes(now, steps))
+
+
+def _look(machine: Machine, journal: Journal | None) -> Host:
+    """How the machine is. Where an earlier run was killed while the switch was being started anew, the service manager
+    goes on with that, and the switch is waited for."""
+    now = machine.look()
+    end = time.monotonic() + RESTARTING
+    while journal is not None and journal.restart_pending and not now.openvswitch.running and time.monotonic() < end:
+        time.sleep(0.2)
+        now = machine.look()
+    return now
 
 
 def _target(now: Host, wanted: Wanted, journal: Journal | None, force: bool, order: str | None = None) -> Target:
@@ -122,7 +136,7 @@ def prepare_undo(machine: Machine, *, force: bool = False, path: Path = journals
     journal = journals.load(path)
     if journal is None:
         return None
-    now = machine.look()
+    now = _look(machine, journal)
     return _planned(now, restore_target(journal, now, force=force))
 
 
@@ -157,7 +171,7 @@ class _Run:
     def setup(self, wanted: Wanted, force: bool, order: str | None) -> Outcome:
         """Set up; _StepFailedError when a step failed and all before it was taken back."""
         earlier = journals.load(self.path)
-        now = self.machine.look()
+        now = self.machine.look() if wanted.nic_only else _look(self.machine, earlier)
         target = _target(now, wanted, earlier, force, order)
         planned = _planned(now, target)
         steps = planned.steps
@@ -185,7 +199,7 @@ class _Run:
 
     def back(self, journal: Journal, *, force: bool, failed: bool) -> Outcome:
         """Go back to before *journal*; *failed*: since a step of a set-up failed."""
-        now = self.machine.look()
+        now = _look(self.machine, journal)
         planned = _planned(now, restore_target(journal, now, force=force))
         self.observer.planned(planned, failed)
         saved = journals.load(self.path) or journal

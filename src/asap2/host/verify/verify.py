@@ -12,7 +12,7 @@ from asap2.errors import Asap2Error
 from asap2.host import openvswitch
 from asap2.host.explain.explain import Explanation, explain
 from asap2.host.explain.flow import Flow, parse
-from asap2.host.explain.probe import try_flows
+from asap2.host.explain.probe import tried
 from asap2.host.inventory import Host
 from asap2.host.observe import observe
 from asap2.host.verify import agent, traffic, watch
@@ -205,7 +205,7 @@ def reasons(host: Host, flows: list[Flow]) -> dict[str, Explanation]:
     if not flows:
         return {}
     now = observe(full=True, filters=False, openflow=False)
-    now = dataclasses.replace(now, flow_trials=try_flows(now, flows), hostname=host.hostname)
+    now = dataclasses.replace(tried(now, flows), hostname=host.hostname)
     return {one.ufid or "": one for one in explain(now, flows)}
 
 

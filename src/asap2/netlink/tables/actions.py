@@ -62,6 +62,10 @@ TCA_VLAN_ACT_PUSH_ETH = 5
 TCA_TUNNEL_KEY_ACT_SET = 1
 TCA_TUNNEL_KEY_ACT_RELEASE = 2
 
+TCA_MPLS_ACT_POP = 1
+TCA_MPLS_ACT_PUSH = 2
+TCA_MPLS_ACT_MODIFY = 3
+
 TCA_ACT_MAX_PRIO = 32
 
 
@@ -169,6 +173,17 @@ class TunnelKey(NamedTuple):
     refcnt: int = 0
     bindcnt: int = 0
     t_action: int = 0
+
+
+class Mpls(NamedTuple):
+    """struct tc_mpls; *m_action* is TCA_MPLS_ACT_*."""
+
+    index: int = 0  # type: ignore[assignment]
+    capab: int = 0
+    action: int = 0
+    refcnt: int = 0
+    bindcnt: int = 0
+    m_action: int = 0
 
 
 class Csum(NamedTuple):
@@ -344,6 +359,19 @@ PEDIT = Table(
     },
 )
 CSUM = Table("csum", {1: ("parms", struct(Csum, "=IIiiiI")), 2: ("tm", tcf), 3: ("pad", binary)})
+MPLS = Table(
+    "mpls",
+    {
+        1: ("tm", tcf),
+        2: ("parms", struct(Mpls, "=IIiiii")),
+        3: ("pad", binary),
+        4: ("proto", be16),
+        5: ("label", u32),
+        6: ("tc", u8),
+        7: ("ttl", u8),
+        8: ("bos", u8),
+    },
+)
 POLICE = Table(
     "police",
     {
@@ -392,6 +420,7 @@ OPTIONS = {
     "tunnel_key": TUNNEL_KEY,
     "pedit": PEDIT,
     "csum": CSUM,
+    "mpls": MPLS,
     "police": POLICE,
     "ct": CT,
 }

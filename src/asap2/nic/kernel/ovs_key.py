@@ -236,9 +236,6 @@ def to_match(key: Level, mask: Level | None) -> Match:
         value = key.attrs.get(kind)
         if value and any(a & b for a, b in zip(value, _mask_of(mask, kind, len(value)), strict=False)):
             raise _invalid(f"Key type {kind} is not supported by this datapath.")
-    for kind in _UNSUPPORTED:
-        if kind in key.attrs:
-            raise _invalid(f"Key type {kind} is not supported by this datapath.")
     if TUNNEL in key.attrs:
         _tunnel(out, key.attrs[TUNNEL], mask.attrs.get(TUNNEL, b"") if mask is not None else None)
     if ethernet := key.attrs.get(ETHERNET):
@@ -246,6 +243,9 @@ def to_match(key: Level, mask: Level | None) -> Match:
         out.put_bytes("eth_src", ethernet[:6], masked[:6])
         out.put_bytes("eth_dst", ethernet[6:], masked[6:])
     inner, inner_mask = _vlans(out, key, mask)
+    for kind in _UNSUPPORTED:
+        if kind in key.attrs or kind in inner.attrs:
+            raise _invalid(f"Key type {kind} is not supported by this datapath.")
     _network(out, inner, inner_mask)
     return Match(**out.fields)
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proof by traffic that follows a set-up: from a VF of a NIC that was just set up to a peer on the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from asap2.errors import Asap2Error, UsageError
+from asap2.host.inventory import Host
+from asap2.host.kernel.links import Link, link_named, set_address, set_up
+from asap2.host.observe import observe
+from asap2.host.verify.endpoint import Guest, Port, guest_of
+from asap2.host.verify.verify import Result, need_switch, send
+from asap2.netlink.client import Connection
+from asap2.netlink.wire import NetlinkError
+
+PROTOCOLS = ("icmp", "udp", "tcp")
+COUNT = 1000
+"""Packets of each protocol, both ways together."""
+PORT = 7
+"""Of UDP and TCP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whom to send to, an IP address, and the address with its prefix's length that the VF gets meanwhile, if any."""
+
+    peer: str
+    address: str | None = None
+
+
+def checked(peer: str, address: str | None) -> Wanted:
+    """What is wanted, as it was typed; UsageError for what are no addresses, or not of one kind."""
+    try:
+        other = ipaddress.ip_address(peer)
+    except ValueError:
+        raise UsageError(f"--verify takes an IP address, not {peer!r}") from None
+    if address is not None:
+        try:
+            mine = ipaddress.ip_interface(address)
+        except ValueError:
+            raise UsageError(f"--address takes an address with its prefix, as 10.57.0.1/24, not {address!r}") from None
+        if mine.version != other.version or other not in mine.network or other == mine.ip:
+            raise UsageError(f"{peer} cannot be reached from {address}: it is not another address of that prefix")
+    return Wanted(str(other), address)
+
+
+def prove(names: Iterable[str], wanted: Wanted) -> tuple[Host, Port, list[Result]]:
+    """Send from the first VF of the first of the PFs *names*; Asap2Error when it has no representor, device or
+    address."""
+    host = observe(full=True, filters=False, openflow=False)
+    need_switch(host)
+    port = _first(host, names)
+    with _addressed(guest_of(port, None), wanted.address) as guest:
+        results = [send(host, port, guest, wanted.peer, protocol, COUNT, PORT) for protocol in PROTOCOLS]
+    return host, port, results
+
+
+def _first(host: Host, names: Iterable[str]) -> Port:
+    for name in names:
+        pf = host.pf(name)
+        for vf in pf.vfs if pf else ():
+            representor = host.representor(pf, vf.index) if pf else None
+            if pf and representor:
+                return Port(pf, vf, representor)
+    raise Asap2Error("there is no VF with a representor to send from")
+
+
+@contextlib.contextmanager
+def _addressed(guest: Guest, address: str | None) -> Iterator[Guest]:
+    """*guest*, its device up and with *address* meanwhile; where it is another namespace's, it has what it has."""
+    if address is None and not guest.addresses:
+        raise Asap2Error(f"{guest.device} has no address to send from: say one with --address, as 10.57.0.1/24")
+    if address is None or guest.netns is not None:
+        yield guest
+        return
+    with Connection() as route:
+        link = link_named(route, guest.device)
+        if link is None:
+            raise Asap2Error(f"{guest.device} has gone")
+        added = _add(route, link, address)
+        try:
+            set_up(route, link.index, True)
+            yield Guest(None, guest.device, (str(ipaddress.ip_interface(address).ip),))
+        finally:
+            with contextlib.suppress(NetlinkError):
+                if not link.up:
+                    set_up(route, link.index, False)
+                if added:
+                    set_address(route, link.index, address, False)
+
+
+def _add(route: Connection, link: Link, address: str) -> bool:
+    """Give *link* the address; whether it had it not."""
+    try:
+        set_address(route, link.index, address, True)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise Asap2Error(f"{link.name} cannot get {address}: {error.text or error.strerror}") from None
+    return True
