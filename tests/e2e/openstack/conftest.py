@@ -46,7 +46,7 @@ def links() -> str:
 
 
 @pytest.fixture(scope="session")
-def everywhere(cloud: Cloud) -> Operator:
+def prepared(cloud: Cloud) -> Operator:
     """The cloud's operator, who has made an image, a flavour, and a network over VLAN."""
     operator = Operator(cloud)
     operator.prepare()
@@ -54,8 +54,8 @@ def everywhere(cloud: Cloud) -> Operator:
 
 
 @pytest.fixture
-def operator(everywhere: Operator) -> Iterator[Operator]:
+def operator(prepared: Operator) -> Iterator[Operator]:
     """The operator; what the test made of servers and ports is deleted after it, and then nothing must be left."""
-    yield everywhere
-    everywhere.clear()
-    assert everywhere.traces() == everywhere.untouched
+    yield prepared
+    prepared.clear()
+    assert prepared.traces() == prepared.untouched
