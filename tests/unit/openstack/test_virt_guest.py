@@ -12,6 +12,7 @@ import pytest
 
 from asap2.lab.layout import NAME
 from asap2.openstack.virt.guest import NAME_MAX, Guests, Interface, free_name, start_time
+from asap2.openstack.virt.pci import PciError
 
 UUID = "0ac70391-8e43-49d7-89d4-a25cf9fe72ff"
 
@@ -52,6 +53,23 @@ def test_a_guest_is_not_taken_for_a_later_process_of_its_number(tmp_path: Path) 
     for guest.pid, guest.started in ((0, 0), (os.getpid(), started), (os.getpid(), started - 1)):
         states.append(guest.running)
     assert states == [False, True, False]
+
+
+def test_one_vf_that_does_not_come_back_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StuckVf:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def release(self) -> None:
+            if self.address == "0000:03:00.2":
+                raise PciError("0000:03:00.2 is stuck")
+
+    monkeypatch.setattr("asap2.openstack.virt.guest.Vf", StuckVf)
+    guest = Guests(tmp_path).new(UUID, "instance-00000001", "vm1")
+    guest.interfaces = {"a": Interface("0000:03:00.2", "eth0"), "b": Interface("0000:03:00.3", "eth1")}
+    with pytest.raises(PciError, match="is stuck"):
+        guest.stop()
+    assert list(guest.interfaces) == ["a"]
 
 
 def test_a_process_that_has_ended_has_no_start_time() -> None:

@@ -8,8 +8,10 @@ over. It uses sysfs, ``ip`` and os-vif, as it would on a real NIC, and knows not
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +200,7 @@ class Asap2Driver(driver.ComputeDriver):
         """End the guest, give its VFs back to the host and take the representors out of Open vSwitch."""
         guest = self.guests.find(instance.uuid)
         if guest:
-            self._known_running.discard(guest.uuid)
-            guest.stop()
+            self._stop(guest)
         self.cleanup(context, instance, network_info, block_device_info, destroy_disks, destroy_secrets=destroy_secrets)
 
     def cleanup(
@@ -233,16 +234,13 @@ class Asap2Driver(driver.ComputeDriver):
     ) -> None:
         """End the guest and start it anew, on the same VFs."""
         guest = self._find(instance)
-        self._known_running.discard(guest.uuid)
-        guest.stop()
+        self._stop(guest)
         self.plug_vifs(instance, network_info)
         self._run(guest, network_info)
 
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:  # noqa: ARG002
         """End the guest; its VFs go back to the host until it runs again."""
-        guest = self._find(instance)
-        self._known_running.discard(guest.uuid)
-        guest.stop()
+        self._stop(self._find(instance))
 
     def power_on(
         self,
@@ -255,15 +253,21 @@ class Asap2Driver(driver.ComputeDriver):
     ) -> None:
         """Start a guest that does not run."""
         guest = self._find(instance)
-        guest.stop()
+        self._stop(guest)
         self.plug_vifs(instance, network_info)
         self._run(guest, network_info)
 
     def _run(self, guest: Guest, vifs: Any) -> None:
-        guest.start()
-        for vif in vifs:
-            guest.give(wanted(vif))
+        with told():
+            guest.start()
+            for vif in vifs:
+                guest.give(wanted(vif))
         self._known_running.add(guest.uuid)
+
+    def _stop(self, guest: Guest) -> None:
+        self._known_running.discard(guest.uuid)
+        with told():
+            guest.stop()
 
     def _give_back(self, instance: Any, vifs: Any) -> None:
         try:
@@ -287,7 +291,8 @@ class Asap2Driver(driver.ComputeDriver):
                 raise exception.VirtualInterfacePlugException(
                     f"port {vif['id']} is bound as {vif['type']}, which os-vif does not plug"
                 )
-            os_vif.plug(plugged, os_vif_util.nova_to_osvif_instance(instance))
+            with told():
+                os_vif.plug(plugged, os_vif_util.nova_to_osvif_instance(instance))
 
     def unplug_vifs(self, instance: Any, network_info: Any) -> None:
         """Have os-vif take the representors out again; a port that was not bound has none."""
@@ -331,6 +336,15 @@ class Asap2Driver(driver.ComputeDriver):
         LOG.error("neutron says that %s failed", event_name, instance=instance)
         if CONF.vif_plugging_is_fatal:
             raise exception.VirtualInterfaceCreateException()
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Make failures into ones of nova's, whose words reach the user; of others he sees the name alone."""
+    try:
+        yield
+    except (pci.PciError, os_vif.exception.ExceptionBase) as error:
+        raise exception.InstanceDeployFailure(str(error)) from error
 
 
 def wanted(vif: Any) -> Wanted:

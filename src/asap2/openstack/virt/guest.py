@@ -100,13 +100,22 @@ class Guest:
         self._show()
 
     def stop(self) -> None:
-        """Kill the process and take back every VF; what is gone already is passed over."""
-        for port in list(self.interfaces):
-            self.take(port)
+        """Kill the process and take back every VF; what is gone already is passed over.
+
+        PciError when a VF does not come back, after all else has been done; the guest still has it then.
+        """
         if self.running:
             _end(self.pid)
         self.pid = 0
         self.save()
+        complaints = []
+        for port in list(self.interfaces):
+            try:
+                self.take(port)
+            except PciError as error:
+                complaints.append(str(error))
+        if complaints:
+            raise PciError("; ".join(complaints))
         if Path("/run/netns", self.name).exists():
             run("ip", "netns", "delete", self.name)
         self._hide()
