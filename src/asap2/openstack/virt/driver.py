@@ -76,7 +76,7 @@ class Asap2Driver(driver.ComputeDriver):
         guest = self._find(instance)
         if guest.running:
             return hardware.InstanceInfo(state=power_state.RUNNING, internal_id=guest.name)
-        return hardware.InstanceInfo(state=power_state.CRASHED if guest.pid else power_state.SHUTDOWN)
+        return hardware.InstanceInfo(state=power_state.SHUTDOWN)
 
     def instance_exists(self, instance: Any) -> bool:
         """Whether there is a guest for *instance*."""
