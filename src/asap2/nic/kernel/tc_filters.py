@@ -486,8 +486,7 @@ class Filters:
             except NetlinkError as error:
                 log.info("a tunnel on device %d is left to software: %s", block.ifindex, error.strerror)
                 actions = self.offloader.to_host(block.ifindex)
-            if actions != hardware.rule.actions:
-                hardware.pipeline.replace(hardware.handle, actions)
+            hardware.pipeline.replace(hardware.handle, actions)
 
     def _in_hardware(self, ifindex: int) -> Iterator[tuple[tc_actions.Step, ...]]:
         """What the device's ingress filters do that are in hardware."""

@@ -17,53 +17,10 @@
  *
  * Build: clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu -c eswitch.bpf.c -o eswitch.bpf.o
  */
-#include "lookup.h"
+#include "express.h"
 #include "rewrite.h"
 
-/* ---- sending ---- */
-
-/* Leave word for the node. */
-static __always_inline void tell(struct work *w, u32 resume)
-{
-	if (w->skb->tc_index != resume)
-		w->skb->tc_index = resume;
-}
-
-static __always_inline int deliver(struct work *w, u32 slot, int last)
-{
-	struct port *p = bpf_map_lookup_elem(&ports, &slot);
-	struct __sk_buff *skb = w->skb;
-	u32 ifindex, flags;
-
-	if (!p)
-		return drop(w, DROP_OUT_PORT);
-	flags = READ_ONCE(p->flags);
-	ifindex = READ_ONCE(p->ifindex);
-	if (!(flags & PORT_ENABLED) || !ifindex)
-		return drop(w, DROP_OUT_PORT);
-	if (constants.tracing) {
-		trace(skb, EVENT_SEND, p->id, w->table, skb->tc_index);
-		return TCX_PASS;
-	}
-	if (!last) {
-		if (bpf_clone_redirect(skb, ifindex, flags & PORT_INGRESS ? BPF_F_INGRESS : 0))
-			drop(w, DROP_OUTPUT);
-		return 0;
-	}
-	if (flags & PORT_INGRESS)
-		return bpf_redirect(ifindex, BPF_F_INGRESS);
-	if (flags & PORT_PEER && !w->egress) {
-		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-
-		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
-		if (flags & PORT_PEER_ANY)
-			return bpf_redirect_peer(ifindex, 0);
-		if (data + 6 <= end && *(u32 *)data == *(u32 *)p->mac &&
-		    *(u16 *)(data + 4) == *(u16 *)(p->mac + 4))
-			return bpf_redirect_peer(ifindex, 0);
-	}
-	return bpf_redirect(ifindex, 0);
-}
+/* ---- user space, and the network stack ---- */
 
 static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last)
 {
@@ -326,25 +283,13 @@ __noinline int segments(struct __sk_buff *skb, u32 from)
 static __always_inline void count(struct work *w, u32 rule)
 {
 	struct __sk_buff *skb = w->skb;
-	u32 at = (bpf_get_smp_processor_id() & (constants.shards - 1)) * constants.rules + rule;
-	struct count *c = bpf_map_lookup_elem(&counts, &at);
-	u64 packets = skb->gso_segs ?: 1, bytes = skb->len + (skb->vlan_present ? 4 : 0);
+	u32 packets = skb->gso_segs ?: 1, inner;
 
-	if (!c)
-		return;
 	if (!skb->gso_segs && skb->gso_size) {
-		u32 inner = w->parsed == PARSED_TUNNEL ? w->inner : tunnel_at(skb, &w->p.f);
-
+		inner = w->parsed == PARSED_TUNNEL ? w->inner : tunnel_at(skb, &w->p.f);
 		packets = segments(skb, inner > UNKNOWN ? inner : 0);
 	}
-	if (constants.shared) {
-		__sync_fetch_and_add(&c->packets, packets);
-		__sync_fetch_and_add(&c->bytes, bytes);
-	} else {
-		c->packets += packets;
-		c->bytes += bytes;
-	}
-	c->used = bpf_ktime_get_coarse_ns();
+	add(skb, rule, packets);
 }
 
 static __always_inline int missed(struct work *w)
@@ -450,7 +395,9 @@ int eswitch(struct __sk_buff *skb)
 	u32 ifindex = skb->ifindex, zero = 0, resume, chain = 0, *slot;
 	struct resume *found;
 	struct config *c;
+	struct port *in;
 	struct work w;
+	int verdict;
 
 	if (constants.tracing) {
 		c = bpf_map_lookup_elem(&config, &zero);
@@ -466,11 +413,17 @@ int eswitch(struct __sk_buff *skb)
 			set_tunnel(skb, TEST_SLOT);
 		skb->tc_index = c->test_resume;
 	}
+	in = port_of(ifindex);
+	if (!in)
+		return TCX_NEXT;
+	if (!skb->tc_index && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED && in->n_tables) {
+		verdict = express(skb, in);
+		if (verdict != LONG_WAY)
+			return verdict;
+	}
 	__builtin_memset(&w, 0, sizeof(w));
 	w.skb = skb;
-	w.in = port_of(ifindex);
-	if (!w.in)
-		return TCX_NEXT;
+	w.in = in;
 	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
 	w.egress = !!(w.in->flags & PORT_INTERNAL);
 	if (w.egress && skb->mark == SELF_MARK)

@@ -185,16 +185,17 @@ static __always_inline u32 search(struct work *w, struct stats *s)
 	return w->rule;
 }
 
-static __always_inline void cache_key(struct cache_key *key, union packed *p, struct node *merged, u64 generation)
+static __always_inline void cache_key(struct cache_key *key, const u64 *w, struct node *merged, u32 wide,
+				      u64 generation)
 {
-	u32 wide = merged->wide, buckets = wide ? constants.wide_buckets : constants.buckets;
+	u32 buckets = wide ? constants.wide_buckets : constants.buckets;
 	u32 base = bpf_get_smp_processor_id() * buckets;
 	u64 hash;
 
 	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
 	key->generation = generation << 1 | (wide != 0);
-	hash = masked_hash(p->w, merged->mask, wide, key->generation);
-	key->w = p->w;
+	hash = masked_hash(w, merged->mask, wide, key->generation);
+	key->w = w;
 	key->mask = merged->mask;
 	key->wide = wide;
 	key->one = base + (hash & (buckets - 1));
@@ -209,7 +210,7 @@ __noinline int recall(union packed *p, struct node *merged, u64 generation)
 
 	if (!p || !merged)
 		return -1;
-	cache_key(&key, p, merged, generation);
+	cache_key(&key, p->w, merged, merged->wide, generation);
 	c = key.wide ? cache_find(&key, 1) : cache_find(&key, 0);
 	return c ? c->rule : -1;
 }
@@ -221,7 +222,7 @@ __noinline int remember(union packed *p, struct node *merged, u64 generation, u3
 
 	if (!p || !merged)
 		return 0;
-	cache_key(&key, p, merged, generation);
+	cache_key(&key, p->w, merged, merged->wide, generation);
 	if (key.wide)
 		cache_put(&key, rule, 1);
 	else

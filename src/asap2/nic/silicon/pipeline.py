@@ -188,11 +188,12 @@ class Pipeline:
 
     @property
     def rules(self) -> dict[int, Rule]:
-        """Every rule, by handle. Handles outlive the process."""
+        """Every rule, by handle, as :meth:`rule` gives it. Handles outlive the process."""
         return {handle: self.rule(handle) for handle in self._entries}
 
     def rule(self, handle: int) -> Rule:
-        """The rule with *handle*, as the maps have it. KeyError."""
+        """The rule with *handle*, as the maps have it: actions that do the same as those that were given, but
+        may be put in other words: an address is set by parts. KeyError."""
         entry = self._entries[handle]
         head = entry.node.head
         tunnel = bool(head.table & maps.TUNNEL_LIST)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.pipeline import Pipeline, Port
@@ -57,7 +58,7 @@ class Both:
                     return
                 if not handle:
                     raise DifferenceError(f"only the program has such a rule already: {rule}")
-                _same("the rule", self.pipeline.rules[handle], rule)
+                _same("the rule", *(replace(each, actions=()) for each in (self.pipeline.rule(handle), rule)))
                 self._handles[number] = handle
             case Replace(number, actions) if number in self._handles:
                 self.pipeline.replace(self._handles[number], actions)

@@ -62,6 +62,19 @@ _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") an
 _FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
 _IN_TUNNEL = tuple(name for name in _FIELDS if name not in HIDDEN_IN_TUNNEL)
 _WIDTHS = FIELD_BITS | {"tun_id": 32}
+_USUAL: tuple[str, ...] = (
+    "eth_dst",
+    "eth_src",
+    "eth_type",
+    "vlan_tci",
+    "vlan_tpid",
+    "ip_proto",
+    "ip_tos",
+    "ip_ttl",
+    "ip_frag",
+)
+_USUAL += ("ip_src", "ip_dst", "l4_src", "l4_dst", "cvlan_tci")
+"""What rules of the usual kind match on, addresses IPv4 ones: for packets that the program has a short way for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +147,9 @@ def program(random: Random, packets: int) -> list[Step]:
 
     It is either one of a silicon, which puts packets into tunnels and takes them out itself, or one of a node, which
     leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
+    In some nearly all is as it usually is: IPv4, TCP and UDP, and rules for that.
     """
-    return Author(random, silicon=random.random() < 0.6).program(packets)
+    return Author(random, silicon=random.random() < 0.6, usual=random.random() < 0.35).program(packets)
 
 
 class Author:
@@ -146,12 +160,14 @@ class Author:
         random: Random,
         *,
         silicon: bool,
+        usual: bool = False,
         ports: tuple[int, ...] = PORTS,
         in_ports: tuple[int, ...] = (1, 1, 1, 1, 2),
         tables: tuple[int, ...] = TABLES,
     ) -> None:
         self._random = random
         self._silicon = silicon
+        self._usual = usual
         self._out_ports = ports
         self._in_ports = in_ports
         self._tables = tables
@@ -193,6 +209,12 @@ class Author:
         return alike(random, made) if chance > 0.5 else made
 
     def _frame(self) -> bytes:
+        if self._usual and self._random.random() < 0.7:
+            while True:
+                made = frame(self._random)
+                seen = packet.parse(made)
+                if seen.get("eth_type") == 0x0800 and seen.get("ip_proto") in (6, 17):
+                    return made
         return tunnelled(self._random) if self._silicon and self._random.random() < 0.4 else frame(self._random)
 
     def _send(self) -> Send:
@@ -246,6 +268,9 @@ class Author:
         random = self._random
         like = random.choice(self._frames)
         names, seen = _FIELDS, packet.parse(like)
+        if self._usual and random.random() < 0.8:
+            usual = random.sample(_USUAL, random.choice((0, 1, 1, 2, 3)))
+            return Match(**{name: self._masked(name, seen) for name in usual})
         inside = tunnel.look_into(like, OTHER_PORTS)
         if not self._silicon and random.random() < 0.5:
             names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, seen | tunnel.fields_of(random.choice(self._tunnels))
@@ -261,7 +286,7 @@ class Author:
 
     def _masked(self, name: str, seen: Fields) -> Masked:
         random = self._random
-        width = _WIDTHS[name]
+        width = 32 if self._usual and name in ("ip_src", "ip_dst") else _WIDTHS[name]
         full = (1 << width) - 1
         mask = random.choice((full, full, full, 1, full ^ 1, full >> 1, random.getrandbits(width))) or full
         value = seen.get(name, 0) if random.random() < 0.9 else random.getrandbits(width)
@@ -269,6 +294,9 @@ class Author:
 
     def _actions(self) -> tuple[Action, ...]:
         random = self._random
+        if self._usual and random.random() < 0.7:
+            before: tuple[tuple[Action, ...], ...] = ((), (PushVlan(*_tag(random)),), (PopVlan(),))
+            return (*random.choice(before), Output(random.choice(self._out_ports), random.choice((0, 0, 3))))
         chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
         resume = random.choice((0, 0, 1, 2, 0xFFFF))
         match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto", "enter")):

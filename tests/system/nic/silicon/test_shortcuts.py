@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,54 @@ def test_opened_again_it_finds_the_same(pipeline: Pipeline, pin_dir: Path) -> No
 
 def _ipv4(source: int) -> bytes:
     return bytes.fromhex("4500002e00004000403d0000") + source.to_bytes(4, "big") + bytes(4)
+
+
+def _with_ports(begin: int = 0x45, fragment: int = 0, protocol: int = 17, behind: bytes = b"") -> bytes:
+    """An IPv4 header, what is *behind* it, and ports 1000 and 2000."""
+    fixed = struct.pack(">BBHHHBBH", begin, 0, 60, 1, fragment, 64, protocol, 0)
+    return fixed + bytes((10, 0, 0, 1, 10, 0, 0, 2)) + behind + struct.pack(">HHHH", 1000, 2000, 8, 0) + bytes(32)
+
+
+def full(value: int, bits: int) -> Masked:
+    return Masked(value, (1 << bits) - 1)
+
+
+@pytest.mark.parametrize("port", [PortKind.VF, PortKind.UPLINK])
+@pytest.mark.parametrize(
+    ("payload", "tags", "metadata"),
+    [
+        (_with_ports(fragment=0x2000), (), None),
+        (_with_ports(fragment=1), (), None),
+        (_with_ports(begin=0x46, behind=struct.pack(">HH", 1000, 2000))[:26] + bytes(30), (), None),
+        (_with_ports(protocol=1), (), None),
+        (_with_ports(begin=0x44), (), None),
+        (_with_ports(), ((0x8100, 57),), None),
+        (_with_ports(), (), (0x8100, 57)),
+        (_with_ports()[:24], (), None),
+    ],
+    ids=["first fragment", "later fragment", "options", "ICMP", "short header", "tag", "tag aside", "cut short"],
+)
+def test_what_is_not_as_usual_is_not_taken_for_what_was(
+    pipeline: Pipeline,
+    port: PortKind,
+    payload: bytes,
+    tags: tuple[tuple[int, int], ...],
+    metadata: tuple[int, int] | None,
+) -> None:
+    pipeline.set_port(Port(VF1, 101, port, tables=(0,), miss=Miss.DROP))
+    match = Match(
+        eth_type=full(0x0800, 16),
+        vlan_tci=full(0, 16),
+        ip_proto=full(17, 8),
+        ip_frag=full(0, 8),
+        l4_src=full(1000, 16),
+        l4_dst=full(2000, 16),
+    )
+    pipeline.add(Rule(0, VF1, 1, match, (Output(VF2),)))
+    usual = ethernet(MAC[VF2], MAC[VF1], _with_ports(), 0x0800)
+    other = (ethernet(MAC[VF2], MAC[VF1], payload, 0x0800, tags))[: 14 + 4 * len(tags) + len(payload)]
+    for _ in range(3):
+        for frame, tag, expected in ((usual, None, [VF2]), (other, metadata, [])):
+            events = pipeline.trace(frame, pipeline.ports[VF1], tag=tag)
+            assert [event.port for event in events if isinstance(event, Sent)] == expected
+    assert pipeline.lookups().cache_hits >= 4

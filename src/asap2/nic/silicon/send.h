@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Out of a port, and a rule's counters. */
+#pragma once
+
+#include "eswitch.h"
+
+/* Leave word for the node. */
+static __always_inline void tell(struct work *w, u32 resume)
+{
+	if (w->skb->tc_index != resume)
+		w->skb->tc_index = resume;
+}
+
+static __always_inline int deliver(struct work *w, u32 slot, int last)
+{
+	struct port *p = bpf_map_lookup_elem(&ports, &slot);
+	struct __sk_buff *skb = w->skb;
+	u32 ifindex, flags;
+
+	if (!p)
+		return drop(w, DROP_OUT_PORT);
+	flags = READ_ONCE(p->flags);
+	ifindex = READ_ONCE(p->ifindex);
+	if (!(flags & PORT_ENABLED) || !ifindex)
+		return drop(w, DROP_OUT_PORT);
+	if (constants.tracing) {
+		trace(skb, EVENT_SEND, p->id, w->table, skb->tc_index);
+		return TCX_PASS;
+	}
+	if (!last) {
+		if (bpf_clone_redirect(skb, ifindex, flags & PORT_INGRESS ? BPF_F_INGRESS : 0))
+			drop(w, DROP_OUTPUT);
+		return 0;
+	}
+	if (flags & PORT_INGRESS)
+		return bpf_redirect(ifindex, BPF_F_INGRESS);
+	if (flags & PORT_PEER && !w->egress) {
+		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
+		if (flags & PORT_PEER_ANY)
+			return bpf_redirect_peer(ifindex, 0);
+		if (data + 6 <= end && *(u32 *)data == *(u32 *)p->mac &&
+		    *(u16 *)(data + 4) == *(u16 *)(p->mac + 4))
+			return bpf_redirect_peer(ifindex, 0);
+	}
+	return bpf_redirect(ifindex, 0);
+}
+
+static __always_inline void add(struct __sk_buff *skb, u32 rule, u64 packets)
+{
+	u32 at = (bpf_get_smp_processor_id() & (constants.shards - 1)) * constants.rules + rule;
+	struct count *c = bpf_map_lookup_elem(&counts, &at);
+	u64 bytes = skb->len + (skb->vlan_present ? 4 : 0);
+
+	if (!c)
+		return;
+	if (constants.shared) {
+		__sync_fetch_and_add(&c->packets, packets);
+		__sync_fetch_and_add(&c->bytes, bytes);
+	} else {
+		c->packets += packets;
+		c->bytes += bytes;
+	}
+	c->used = bpf_ktime_get_coarse_ns();
+}
