@@ -169,7 +169,9 @@ class Fleet(Hosts):
             config = self.place / f"{node}.sshd"
             config.write_text(SSHD.format(key=self.place / node, authorized=self.place / "operator.pub"))
             unlock = "sed -i '/^root:!/s/^root:[^:]*/root:*/' /etc/shadow"
-            self.ok(node, f"{unlock}; mkdir /run/sshd && /usr/sbin/sshd -f {config} -o ListenAddress=192.0.2.{number}")
+            home = "sed -i '/^root:/s#:/root:#:/run/root:#' /etc/passwd"  # not the machine's own
+            start = f"mkdir /run/sshd /run/root && /usr/sbin/sshd -f {config} -o ListenAddress=192.0.2.{number}"
+            self.ok(node, f"{unlock} && {home} && {start}")
             return f"192.0.2.{number} {(self.place / f'{node}.pub').read_text()}"
 
         (self.place / "known_hosts").write_text("".join(self._each(serve).values()))
