@@ -100,7 +100,12 @@ def source_port(flow_hash: int) -> int:
 
 
 def encapsulate(frame: bytes, into: Encap, flow_hash: int) -> bytes:
-    """*frame* in the tunnel *into*, tags inside. IPv4: no identification, may be fragmented. The UDP checksum is 0."""
+    """*frame* in the tunnel *into*, tags inside. IPv4: no identification, may be fragmented.
+
+    The UDP checksum is 0, over IPv6 too (RFC 6935), whatever the rule asks for: mlx5 gives the NIC headers whose
+    checksum is 0 and looks at no flag of the tunnel's (mlx5e_gen_ip_tunnel_header_vxlan in en/tc_tun_vxlan.c); the NIC
+    fills in lengths, source port and IPv4's checksum.
+    """
     vxlan = struct.pack("!B3xI", _ID_IS_THERE, into.tun_id << 8) + frame
     udp = struct.pack("!4H", source_port(flow_hash), into.tp_dst, _UDP_HEADER + len(vxlan), 0) + vxlan
     if len(into.dst) == 4:
