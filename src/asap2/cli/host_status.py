@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asap2.cli.host_subject import AsJson, From, Pfs, need_root, subject
+from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,7 +53,6 @@ def status(
         return
     from rich.live import Live
 
-    need_root()
     with Live(drawn(page(pfs, file)), screen=False, auto_refresh=False) as live:
         while True:
             time.sleep(interval)

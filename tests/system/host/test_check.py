@@ -113,7 +113,17 @@ def test_bad_input_gets_one_sentence(bench: Hosts, words: list[str], status: int
 
 
 def test_who_is_not_root_is_told_so(bench: Hosts) -> None:
-    for words in ("check", "setup", "undo", "status", "persist", "capture /tmp/x"):
+    changing = ("setup", "undo", "persist")
+    looking = (
+        "check",
+        "status",
+        "explain",
+        "explain --deep",
+        "verify eth0 10.0.0.1",
+        "metrics --once",
+        "capture /tmp/x",
+    )
+    for words in (*changing, *looking):
         # who may read everything, so that the program can be run from wherever it lies
         user = "--reuid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
         done = bench.run("hv1", f"setpriv {user} {sys.executable} -m asap2.cli.main host {words}")
