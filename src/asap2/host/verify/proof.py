@@ -50,13 +50,17 @@ def checked(peer: str, address: str | None) -> Wanted:
 
 
 def prove(names: Iterable[str], wanted: Wanted) -> tuple[Host, Port, list[Result]]:
-    """Send from the first VF of the first of the PFs *names*; Asap2Error when it has no representor, device or
-    address."""
+    """Send from the first VF of the first of the PFs *names*, one protocol after the other until one is not offloaded;
+    Asap2Error when it has no representor, device or address."""
     host = observe(full=True, filters=False, openflow=False)
     need_switch(host)
     port = _first(host, names)
     with _addressed(guest_of(port, None), wanted.address) as guest:
-        results = [send(host, port, guest, wanted.peer, protocol, COUNT, PORT) for protocol in PROTOCOLS]
+        results: list[Result] = []
+        for protocol in PROTOCOLS:
+            results.append(send(host, port, guest, wanted.peer, protocol, COUNT, PORT))
+            if not results[-1].offloaded:
+                break
     return host, port, results
 
 
