@@ -17,7 +17,7 @@ def up(
         Path | None, typer.Argument(metavar="FILE", help="Another topology than two nodes (docs/lab.md).")
     ] = None,
 ) -> None:
-    """Bring up a lab and, on it, nova, neutron, placement, glance and RabbitMQ."""
+    """Bring up a lab and, on it, nova, neutron, placement, glance, MariaDB and RabbitMQ."""
     from importlib import resources
 
     from asap2.lab.topology import load, parse
