@@ -180,7 +180,7 @@ def _windowed(
     opened: socket.socket, count: int, send: Callable[[int], None], receive: Callable[[], bool]
 ) -> tuple[int, int]:
     """Send *count* packets, few on their way at a time; how many were sent, and how many answers came."""
-    sent = received = 0
+    sent = received = lost = 0
     opened.setblocking(False)
     with selectors.DefaultSelector() as selector:
         selector.register(opened, selectors.EVENT_READ)
@@ -200,7 +200,6 @@ def _windowed(
             if sent == 1:
                 received += wait(PATIENCE)
                 time.sleep(PAUSE)
-            lost = 0
             while sent - received - lost >= WINDOW:
                 answers = wait(PATIENCE)
                 received += answers
