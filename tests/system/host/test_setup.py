@@ -268,13 +268,13 @@ def test_the_page_shows_guests_and_what_passed_the_host_by(both: Hosts) -> None:
     both.ping("vm1", "10.57.0.2", 100)
     data = both.data("hv1", "status")
     vf = data["nics"][0]["vfs"][1]
-    assert (vf["guest"], vf["vlan"], vf["representor"], vf["bridge"]) == ("vm 8e2c", 57, "eth1", "br-int")
+    assert (vf["guest"], vf["vlan"], vf["representor"], vf["bridge"]) == ("server 8e2c", 57, "eth1", "br-int")
     assert vf["tx_packets"] >= 100
     assert vf["host_packets"] < 20
     assert data["flows"]["in_hardware"] >= 2
     page = both.done("hv1", "status")
     assert "hv1" in page
-    assert "vm 8e2c" in page
+    assert "server 8e2c" in page
     watching = both.start(
         "hv1", sys.executable, "-m", "asap2.cli.main", "host", "status", "--watch", "--json", "--interval", "0.2"
     )

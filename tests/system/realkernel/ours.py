@@ -60,6 +60,7 @@ class _Pipeline:
         self.switch = _Switch()
         self.more: Counter[int] = Counter()
         """Octets that the kernel counts for a rule more than we do, see :func:`_octets_more`."""
+        self._rules: dict[int, Rule] = {}
         for port in range(guest.PORTS):
             ifindex = guest.NEAR + port
             self.switch.set_port(Port(ifindex, ifindex, PortKind.NODE, tables=(0,), miss=Miss.PASS))
@@ -67,13 +68,20 @@ class _Pipeline:
     def supports(self, _rule: Rule) -> str | None:
         return None
 
+    def rule(self, handle: int) -> Rule:
+        return self._rules[handle]
+
     def add(self, rule: Rule) -> int:
-        return self.switch.add(replace(rule, match=views.tags(rule.match)) if self.allowances else rule)
+        handle = self.switch.add(replace(rule, match=views.tags(rule.match)) if self.allowances else rule)
+        self._rules[handle] = rule
+        return handle
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         self.switch.replace(handle, actions)
+        self._rules[handle] = replace(self._rules[handle], actions=actions)
 
     def remove(self, handle: int) -> Counters:
+        del self._rules[handle]
         return self.switch.remove(handle)
 
     def counters(self, handles: Sequence[int]) -> list[Counters]:

@@ -37,6 +37,22 @@ def frame(random: Random, depth: int = 0) -> bytes:
     return _damaged(random, made) if random.random() < 0.2 else made
 
 
+def usual(random: Random) -> bytes:
+    """TCP or UDP in IPv4, sometimes with a tag, seldom in fragments."""
+    ports = struct.pack(">HH", random.choice(_PORTS), random.choice(_PORTS))
+    rest = random.randbytes(random.choice((0, 6, 24)))
+    if random.random() < 0.5:
+        protocol, content = 6, ports + struct.pack(">IIHHHH", 1, 2, 0x5010, 3, random.choice(_CHECKSUMS), 0) + rest
+    else:
+        protocol, content = 17, ports + struct.pack(">HH", 8 + len(rest), random.choice(_CHECKSUMS)) + rest
+    fragment = random.choice((0, 0, 0, 0, 0, 0, 0x4000, 0x4000, 0x2000, 1))
+    tos, ttl = random.choice(TOS), random.choice(TTL)
+    fixed = struct.pack(">BBHHHBBH", 0x45, tos, 20 + len(content), 1, fragment, ttl, protocol, 0x5678)
+    tag = struct.pack(">HH", random.choice(TPIDS), random.choice(_TCIS)) if random.random() < 0.3 else b""
+    ethernet = random.choice(MACS) + random.choice(MACS) + tag + b"\x08\0"
+    return ethernet + fixed + random.choice(IPV4) + random.choice(IPV4) + content
+
+
 def tunnelled(random: Random, depth: int = 0) -> bytes:
     """A frame that is in a tunnel, or nearly so."""
     ethertype, content = _vxlan(random, depth)

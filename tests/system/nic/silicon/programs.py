@@ -48,6 +48,7 @@ from tests.system.nic.silicon.frames import (
     alike,
     frame,
     tunnelled,
+    usual,
 )
 
 PORTS = (1, 2, 3)
@@ -210,11 +211,7 @@ class Author:
 
     def _frame(self) -> bytes:
         if self._usual and self._random.random() < 0.7:
-            while True:
-                made = frame(self._random)
-                seen = packet.parse(made)
-                if seen.get("eth_type") == 0x0800 and seen.get("ip_proto") in (6, 17):
-                    return made
+            return usual(self._random)
         return tunnelled(self._random) if self._silicon and self._random.random() < 0.4 else frame(self._random)
 
     def _send(self) -> Send:
@@ -269,8 +266,8 @@ class Author:
         like = random.choice(self._frames)
         names, seen = _FIELDS, packet.parse(like)
         if self._usual and random.random() < 0.8:
-            usual = random.sample(_USUAL, random.choice((0, 1, 1, 2, 3)))
-            return Match(**{name: self._masked(name, seen) for name in usual})
+            some = random.sample(_USUAL, random.choice((0, 1, 1, 2, 3)))
+            return Match(**{name: self._masked(name, seen) for name in some})
         inside = tunnel.look_into(like, OTHER_PORTS)
         if not self._silicon and random.random() < 0.5:
             names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, seen | tunnel.fields_of(random.choice(self._tunnels))
