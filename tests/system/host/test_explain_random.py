@@ -68,6 +68,7 @@ def wrong(one: dict[str, Any]) -> str | None:
 @pytest.mark.parametrize(("node", "first"), [("hv1", 1), ("hv2", 1), ("hv1", None), ("hv2", None)])
 def test_random_flows_are_explained_as_the_switch_logs_it(nodes: Explained, node: str, first: int | None) -> None:
     """Each flow is put in with ``dpctl/add-flow``; *first* is its first seed, None for a new one."""
+    fixed = first is not None
     first = first or random.randrange(1 << 30)
     done = nodes.run(node, f"cd {REPOSITORY} && {sys.executable} -m tests.system.host.fuzz {first} 400", timeout=120)
     assert done.returncode == 0, done.stderr
@@ -76,5 +77,7 @@ def test_random_flows_are_explained_as_the_switch_logs_it(nodes: Explained, node
     bad = [f"{why}: {one['text']}\n{one['silent']}\n{one['log']}" for one in flows if (why := wrong(one))]
     assert not bad, "\n\n".join(bad[:5])
     codes = Counter(one["silent"][0] for one in flows)
-    assert len(codes) > 20, codes
-    assert codes["offloaded"] > 3
+    assert codes
+    if fixed:  # of new ones there may be few by chance
+        assert len(codes) > 20, codes
+        assert codes["offloaded"] > 3
