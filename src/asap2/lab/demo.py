@@ -14,7 +14,6 @@ from importlib import resources
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from asap2.errors import Asap2Error
 from asap2.lab.lab import Lab
@@ -91,15 +90,7 @@ class Demo:
 
     def print_summary(self) -> None:
         """Print the short table of the end."""
-        table = Table(title="What was shown", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("what")
-        table.add_column("result", justify="right")
-        for what, result in self.figures.rows():
-            table.add_row(what, result)
-        self.console.print()
-        self.console.print(table)
-        verdict = "[red]failed[/red]" if self.failure else "[green]all as it must be[/green]"
-        self.console.print(f"\n{len(self.terminal.steps)} commands in {self.seconds:.0f} s: {verdict}", highlight=False)
+        self.terminal.summary(self.figures.rows(), self.seconds, self.failure)
 
     def _virtual_functions(self, host: Host) -> None:
         type_ = self.terminal.type

@@ -12,12 +12,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from asap2.errors import Asap2Error
 from asap2.lab.background import Program
@@ -134,6 +135,18 @@ class Terminal:
         if complaint:
             raise self.failed(where, command, complaint)
         self.say(f"  [green]✓[/green] {escape(words or 'done')} [dim]({seconds:.2f} s)[/dim]")
+
+    def summary(self, rows: Iterable[tuple[str, str]], seconds: float, failure: str | None) -> None:
+        """Print the short table of the end, (what, result), and the verdict."""
+        table = Table(title="What was shown", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("what")
+        table.add_column("result", justify="right")
+        for what, result in rows:
+            table.add_row(what, result)
+        self.console.print()
+        self.console.print(table)
+        verdict = "[red]failed[/red]" if failure else "[green]all as it must be[/green]"
+        self.console.print(f"\n{len(self.steps)} commands in {seconds:.0f} s: {verdict}", highlight=False)
 
 
 def expect(pattern: str, words: str = "") -> Judge:

@@ -44,7 +44,6 @@ from asap2.netlink.wire import (
     done,
     error_of,
     spans,
-    success,
 )
 
 log = logging.getLogger(__name__)
@@ -185,9 +184,6 @@ class Dispatcher:
                 length = HEADER_LEN + len(payload)
                 reply(protocol, portid, HEADER.pack(length, type_, flags, seq, portid) + payload + _PAD[length & 3])
             if not message.flags & NLM_F_ACK or dumped:
-                return
-            if warning is None:
-                reply(protocol, portid, success(seq, portid, data[start : start + HEADER_LEN]))
                 return
             number, text, offset = 0, warning, None
         else:

@@ -148,6 +148,8 @@ def acknowledgement(
     an error unless the client capped acknowledgements; the text and offset go to those who asked for them.
     """
     length, _type, _flags, seq, _pid = HEADER.unpack_from(request)
+    if not error and text is None:  # most are: nothing to put together
+        return _SUCCESS.pack(_SUCCESS.size, NLMSG_ERROR, NLM_F_CAPPED, seq, portid, 0, request[:HEADER_LEN])
     answer_flags = 0
     quoted = request[:HEADER_LEN]
     if error and not cap_ack:
@@ -164,11 +166,6 @@ def acknowledgement(
             answer_flags |= NLM_F_ACK_TLVS
             quoted += _PAD[len(quoted) & 3]
     return build(NLMSG_ERROR, answer_flags, seq, portid, _S32.pack(-error) + quoted + extra)
-
-
-def success(seq: int, portid: int, request_header: bytes) -> bytes:
-    """What :func:`acknowledgement` gives for success when there is nothing to add: *request_header* is quoted."""
-    return _SUCCESS.pack(_SUCCESS.size, NLMSG_ERROR, NLM_F_CAPPED, seq, portid, 0, request_header)
 
 
 def done(seq: int, portid: int, error: int = 0, *, ext_ack: bool = False, text: str | None = None) -> bytes:

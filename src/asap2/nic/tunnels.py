@@ -17,7 +17,8 @@ from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop, Routes
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
-from asap2.nic.udp_ports import VXLAN_PORT, UdpPorts
+from asap2.nic.silicon.tunnel import VXLAN_PORT
+from asap2.nic.udp_ports import UdpPorts
 
 DEFAULT_TTL = 64
 

@@ -2,7 +2,8 @@
 """To which UDP ports VXLAN comes, as the driver learns it from the node's vxlan devices.
 
 The kernel tells a NIC's driver the port of each vxlan device that is up; the driver has a table of them and adds those
-that fit (net/ipv4/udp_tunnel_nic.c). mlx5's has seven places, and 4789 besides (mlx5_vxlan_max_udp_ports() - 1).
+that fit (net/ipv4/udp_tunnel_nic.c). mlx5's has seven places (mlx5_vxlan_max_udp_ports() - 1), and 4789 besides, which
+is always there (UDP_TUNNEL_NIC_INFO_STATIC_IANA_VXLAN).
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from asap2.nic.links import Link
+from asap2.nic.silicon.tunnel import VXLAN_PORT
 
-VXLAN_PORT = 4789
-"""The port that IANA has given to VXLAN: it is always there (UDP_TUNNEL_NIC_INFO_STATIC_IANA_VXLAN)."""
 PLACES = 7
 
 

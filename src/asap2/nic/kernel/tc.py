@@ -239,12 +239,8 @@ class TcFace:
     def _made(self, request: Request, block: Block, chain: int, proto: Proto, one: Filter) -> Answer:
         """A filter was made: keep it, and tell."""
         self._filters.keep(block, chain, proto, one)
-        frame = one.shape.frames.get((one.in_hw, False)) if one.shape is not None else None
-        if frame is not None and not one.before.packets:
-            message = Message(RTM_NEWTFILTER, frame.fresh(one.handle, one.request, one.indices), request.flags)
-        else:
-            counters = self._filters.counters([one])[0] if one.before.packets else Counters()
-            message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
+        counters = self._filters.counters([one])[0] if one.before.packets else None
+        message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         return [message] if request.echo else None
 
@@ -356,14 +352,16 @@ class TcFace:
         chain: int,
         proto: Proto,
         one: Filter | None,
-        counters: Counters,
+        counters: Counters | None,
         flags: int,
         *,
         terse: bool = False,
     ) -> Message:
+        """What tells of a filter, or (None) of a whole priority; without *counters*, of one that was made just now."""
         frame = one.shape.frames.get((one.in_hw, terse)) if one is not None and one.shape is not None else None
         if one is not None and frame is not None:
-            return Message(kind, frame.fill(one.handle, one.request, one.indices, _state(one, counters)), flags)
+            state = _state(one, counters) if counters is not None else None
+            return Message(kind, frame.fill(one.handle, one.request, one.indices, state), flags)
         parent = PARENT_EGRESS if block.egress else PARENT_INGRESS
         handle = one.handle if one else 0
         header = tables.Tcmsg(0, block.ifindex, handle, parent, tables.info(proto.prio, proto.protocol))
@@ -373,7 +371,7 @@ class TcFace:
         key, listed = one.key, one.listed
         if one.shape is not None and not listed:  # made by its shape: what it was asked to be is in the request alone
             key, listed = one.shape.read(one.request, one.indices)
-        attrs["options"] = _options(proto.kind, one, key, listed, counters, terse)
+        attrs["options"] = _options(proto.kind, one, key, listed, counters or Counters(), terse)
         payload = tables.TC.encode(header, attrs)
         if one.shape is not None:
             one.shape.learn(payload, one.in_hw, terse, listed)

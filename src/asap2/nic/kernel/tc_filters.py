@@ -391,7 +391,7 @@ class Filters:
             try:
                 nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
                 handle = self._add(pipeline, rule, old)
-                placed.append(Placed.eswitch(pipeline, handle, rule.in_port, nic, pf))
+                placed.append(Placed(pipeline, handle, rule.in_port, nic, pf))
             except NetlinkError as error:
                 refusal = error
         if flags & SKIP_SW:
@@ -511,7 +511,7 @@ class Filters:
         one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
         value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
-            value += _PLACE.pack(placed.handle, placed.in_port, len(placed.name)) + placed.name
+            value += _PLACE.pack(placed.handle, placed.in_port, len(name := placed.name)) + name
         self._journal.put(one.record, value + one.request)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:

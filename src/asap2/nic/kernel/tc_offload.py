@@ -46,13 +46,11 @@ class Placed:
     in_port: int
     nic: Nic | None = None
     pf: Pf | None = None
-    name: bytes = b""
-    """"NIC/PF", or empty for the node's pipeline: what is kept of it over a restart."""
 
-    @classmethod
-    def eswitch(cls, pipeline: Pipeline, handle: int, in_port: int, nic: Nic, pf: Pf) -> Placed:
-        """A rule in the eSwitch of a NIC's PF."""
-        return cls(pipeline, handle, in_port, nic, pf, f"{nic.name}/{pf.index}".encode())
+    @property
+    def name(self) -> bytes:
+        """ "NIC/PF", or empty for the node's pipeline: what is kept of it over a restart."""
+        return b"" if self.nic is None or self.pf is None else f"{self.nic.name}/{self.pf.index}".encode()
 
     @property
     def rule(self) -> Rule:
@@ -172,7 +170,7 @@ class Offloader:
         if _settings(placement.device, like.pf) != placement.state:
             return None
         handle = like.pipeline.add_like(placement.pattern, key)
-        return None if handle is None else Placed(like.pipeline, handle, like.in_port, like.nic, like.pf, like.name)
+        return None if handle is None else Placed(like.pipeline, handle, like.in_port, like.nic, like.pf)
 
     def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
@@ -335,7 +333,7 @@ class Offloader:
             return Placed(self._node.pipeline, handle, in_port)
         name, _, index = place.partition("/")
         nic = nics[name]
-        return Placed.eswitch(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
+        return Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
 
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
         device = self._netdevs.by_ifindex(step.ifindex)

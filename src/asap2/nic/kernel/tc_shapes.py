@@ -98,22 +98,16 @@ class Frame:
     stats: list[_Stats] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
 
-    def fresh(self, handle: int, request: bytes, indices: tuple[int, ...]) -> bytes:
-        """The message of a filter that was made just now: it has counted nothing."""
-        return bytes(self._start(handle, request, indices))
-
-    def _start(self, handle: int, request: bytes, indices: tuple[int, ...]) -> bytearray:
+    def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState | None) -> bytes:
+        """The message of one filter; without *state*, of one that was made just now."""
         out = bytearray(self.template)
         _U32.pack_into(out, _HANDLE_AT, handle)
         for at, stop, start, end in self.copies:
             out[at:stop] = request[start:end]
         for at, index in zip(self.indices, indices, strict=False):
             _U32.pack_into(out, at, index)
-        return out
-
-    def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState) -> bytes:
-        """The message of one filter."""
-        out = self._start(handle, request, indices)
+        if state is None:
+            return bytes(out)
         counters = state.counters
         if counters.packets:
             packets = counters.packets & 0xFFFFFFFF

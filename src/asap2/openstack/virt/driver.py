@@ -233,10 +233,7 @@ class Asap2Driver(driver.ComputeDriver):
         share_info: Any = None,  # noqa: ARG002
     ) -> None:
         """End the guest and start it anew, on the same VFs."""
-        guest = self._find(instance)
-        self._stop(guest)
-        self.plug_vifs(instance, network_info)
-        self._run(guest, network_info)
+        self._restart(instance, network_info)
 
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:  # noqa: ARG002
         """End the guest; its VFs go back to the host until it runs again."""
@@ -252,6 +249,9 @@ class Asap2Driver(driver.ComputeDriver):
         share_info: Any = None,  # noqa: ARG002
     ) -> None:
         """Start a guest that does not run."""
+        self._restart(instance, network_info)
+
+    def _restart(self, instance: Any, network_info: Any) -> None:
         guest = self._find(instance)
         self._stop(guest)
         self.plug_vifs(instance, network_info)
