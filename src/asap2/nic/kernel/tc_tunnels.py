@@ -16,10 +16,10 @@ def used_since(filters: Filters, since_ns: int) -> Iterator[tuple[int, SetTunnel
     found = set()
     for _, _, _, one in filters.all():
         placed = one.hardware
-        if placed is None or not any(isinstance(action, Encap) for action in placed.rule.actions):
+        into = [pair for pair in _tunnels(one.steps) if pair not in found] if placed is not None else []
+        if placed is None or not into or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
             continue
-        into = [pair for pair in _tunnels(one.steps) if pair not in found]
-        if into and placed.pipeline.counters([placed.handle])[0].used_ns > since_ns:
+        if any(isinstance(action, Encap) for action in placed.rule.actions):  # else it has left them to the host
             found.update(into)
             yield from into
 
