@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asap2.errors import Asap2Error
@@ -30,11 +31,16 @@ def measure(path: TrafficPath) -> dict[str, float]:
         return {**figures, **small_packets(path, server), **transactions(path)}
 
 
-def throughput(path: TrafficPath) -> dict[str, float]:
-    """As :func:`measure`, without the transactions."""
-    figures = tcp(path)
-    with _sockperf_server(path) as server:
-        return {**figures, **small_packets(path, server)}
+def packets_in_turn(paths: Sequence[TrafficPath], turns: int) -> dict[str, dict[str, float]]:
+    """``packets_per_second`` of each path, as :func:`measure` has it: the median of *turns*, in each of which the paths
+    follow one another closely, as what else the machine does changes from second to second."""
+    measured: dict[str, list[float]] = {path.name: [] for path in paths}
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(_sockperf_server(path)) for path in paths]
+        for _ in range(turns):
+            for path, server in zip(paths, servers, strict=True):
+                measured[path.name].append(small_packets(path, server)["packets_per_second"])
+    return {name: {"packets_per_second": statistics.median(values)} for name, values in measured.items()}
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ import os
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from asap2.lab.bench.measure import throughput
+from asap2.lab.bench.measure import packets_in_turn, tcp
 from asap2.lab.bench.scale.burst import Burst
 from asap2.lab.bench.scale.insertion import Insertion
 from asap2.lab.bench.scale.lookup import Lookups, name_of
@@ -19,6 +20,8 @@ from asap2.lab.bench.scale.sizes import FULL, Sizes
 from asap2.lab.lab import Lab
 
 ROUNDS = 5
+PACKET_TURNS = 3
+"""How often in a round each path carries small packets."""
 
 Figures = dict[str, float]
 Round = dict[str, Figures]
@@ -94,18 +97,18 @@ def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FUL
         with _built(lab, sizes) as things:
             for number in range(rounds):
                 measured.append({})
-                for name, measurement in things:
-                    figures = measurement()
-                    measured[-1].setdefault(name, {}).update(figures)
-                    words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-                    tell(f"round {number + 1} of {rounds}: {name}: {words}")
+                for measurement in things:
+                    for name, figures in measurement().items():
+                        measured[-1].setdefault(name, {}).update(figures)
+                        words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+                        tell(f"round {number + 1} of {rounds}: {name}: {words}")
     finally:
         lab.down()
     return summarize(measured, sizes) | {"load_average_before": round(load, 2)}
 
 
 @contextlib.contextmanager
-def _built(lab: Lab, sizes: Sizes) -> Iterator[list[tuple[str, Callable[[], Figures]]]]:
+def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
     """Bring everything up; what is to be measured, in turn."""
     plan = topology()
     lab.up(plan)
@@ -114,18 +117,19 @@ def _built(lab: Lab, sizes: Sizes) -> Iterator[list[tuple[str, Callable[[], Figu
         paths = build(place, plan)
         lookups = stack.enter_context(contextlib.closing(Lookups(place, sizes)))
         insertion = Insertion(place, "rules", sizes.batch_rules)
-        things: list[tuple[str, Callable[[], Figures]]] = []
-        things += [(path.name, lambda path=path: throughput(path)) for path in paths]  # type: ignore[misc]
-        things.append(("direct_frames", lookups.direct))
-        things += [
-            (name_of(*each), lambda number=number: lookups.measure(number))  # type: ignore[misc]
-            for number, each in enumerate(sizes.tables)
-        ]
-        things.append(("insertion", insertion.measure))
+        things: list[Callable[[], Round]] = [_named(path.name, partial(tcp, path)) for path in paths]
+        things.append(partial(packets_in_turn, paths, PACKET_TURNS))
+        things.append(_named("direct_frames", lookups.direct))
+        things += [_named(name_of(*each), partial(lookups.measure, n)) for n, each in enumerate(sizes.tables)]
+        things.append(_named("insertion", insertion.measure))
         for name, offload in (("flows-offloaded", True), ("flows-software", False)):
             burst = stack.enter_context(contextlib.closing(Burst(place, plan, name, sizes, offload=offload)))
-            things.append((name.replace("-", "_"), burst.measure))
+            things.append(_named(name.replace("-", "_"), burst.measure))
         yield things
+
+
+def _named(name: str, measurement: Callable[[], Figures]) -> Callable[[], Round]:
+    return lambda: {name: measurement()}
 
 
 def summarize(measured: list[Round], sizes: Sizes) -> dict[str, Any]:
