@@ -49,7 +49,7 @@ def setup(
     as_json: AsJson = False,
 ) -> int:
     """Bring NICs and Open vSwitch to hardware offload. What is so already stays; a failure takes back what was done."""
-    from asap2.errors import UsageError
+    from asap2.errors import Asap2Error, UsageError
     from asap2.host.setup.wanted import load
 
     need_root()
@@ -93,7 +93,12 @@ def setup(
         from asap2.cli.host_verify import as_data, show
         from asap2.host.verify.proof import prove
 
-        host, port, results = prove((nic.pf for nic in wanted.nic), proof)
+        try:
+            host, port, results = prove((nic.pf for nic in wanted.nic), proof)
+        except Asap2Error as error:
+            if as_json:  # what was set up stays, and is to be told
+                shown.end({**data, "verify": {"offloaded": False, "error": str(error)}})
+            raise
         good = all(result.offloaded for result in results)
         data["verify"] = as_data(host, port, results, good)
         if not as_json:

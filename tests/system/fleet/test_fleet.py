@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from tests.system.fleet.fleet import NODES, VF_ADDRESS, Fleet, Play, peer
+from tests.system.host.conftest import PF
 from tests.system.host.test_setup import assert_same
 
 ALL = f"offload_serial={len(NODES)}"
+REPRESENTOR = "eth1"
+"""Of VF 1."""
 UNIT = "/etc/systemd/system/asap2-host.service"
 
 
@@ -66,10 +69,9 @@ def test_group_variables_count(fleet: Fleet, first: Play) -> None:
     assert fleet.ok(NODES[4], f"ls {UNIT}")
 
 
-def test_the_second_time_nothing_changes_and_traffic_proves_it(fleet: Fleet, first: Play) -> None:
-    assert first.status == 0
-    fleet.hand_out()
-    proofs = {
+def proofs() -> dict[str, Any]:
+    """The variables of hosts whose guests are to ping the next host's."""
+    return {
         node: {
             "offload_verify": [
                 {
@@ -83,7 +85,12 @@ def test_the_second_time_nothing_changes_and_traffic_proves_it(fleet: Fleet, fir
         }
         for node in NODES
     }
-    fleet.inventory(proofs)
+
+
+def test_the_second_time_nothing_changes_and_traffic_proves_it(fleet: Fleet, first: Play) -> None:
+    assert first.status == 0
+    fleet.hand_out()
+    fleet.inventory(proofs())
     play = fleet.play("setup", "-e", ALL, "--tags", "setup,persist,verify")
     assert play.status == 0, play.output
     assert play.touched == set()
@@ -92,6 +99,24 @@ def test_the_second_time_nothing_changes_and_traffic_proves_it(fleet: Fleet, fir
         (one,) = [proof for proof in result["results"] if isinstance(proof, dict)]
         assert one["results"][0]["verdict"].startswith("offloaded: ")
         assert one["results"][0]["total"] >= 200
+
+
+def test_a_rollout_stops_where_traffic_is_not_offloaded(fleet: Fleet, first: Play) -> None:
+    """The third host's OpenFlow rule does what no rule of a NIC can; its check does not see that, its traffic does."""
+    assert first.status == 0
+    cut = f"in_port={PF},ip,actions=output(port={REPRESENTOR},max_len=1000)"
+    fleet.ok(NODES[2], f"ovs-ofctl add-flow br-int priority=50,{cut}")
+    try:
+        play = fleet.play("setup", "-e", "offload_serial=2", "--tags", "setup,check,verify")
+    finally:
+        fleet.ok(NODES[2], f"ovs-ofctl del-flows br-int in_port={PF},ip")
+    assert play.status == 2
+    assert play.hosts == set(NODES[:4])
+    assert {result["verdict"] for result in play.of("check").values()} == {"ok"}
+    assert set(play.failed) == {NODES[2]}
+    (proof,) = play.failed[NODES[2]]["results"]
+    assert "is not offloaded: icmp: " in proof["msg"]
+    assert "action.truncate: " in proof["msg"]
 
 
 def test_undoing_is_refused_while_guests_have_vfs(fleet: Fleet) -> None:

@@ -77,5 +77,17 @@ put p1 "ct_state(+trk+dnat),PORT,$tcp=10.9.0.9),$any" "@d0"
 put p1 "ct_state(+trk),ct_tuple4(src=10.9.0.1,proto=6),PORT,$tcp=10.9.0.10),$any" "@d0"
 explain prepared
 ovs-appctl dpctl/dump-flows -m > /mnt/results/flows
+# NSH has no notation that dpctl reads back: a packet, whose flow the switch itself puts in
+ovs-ofctl add-flow br0 dl_type=0x894f,nsh_mdtype=1,nsh_spi=5,actions=output:d0
+for _ in $(seq 50); do
+    ovs-appctl dpctl/dump-flows | grep -q "nsh(" && break
+    python3 -c 'import socket
+service = bytes.fromhex("0fc6 0103 000005ff") + bytes(16)  # RFC 8300: MD type 1, an Ethernet frame next, path 5, index 255
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as p2:
+    p2.bind(("p2", 0))
+    p2.send(bytes(12) + b"\x89\x4f" + service + bytes(60))'
+    sleep 0.1
+done
+explain served
 cp /var/log/openvswitch/ovs-vswitchd.log /mnt/results/log
 python3 -c "import ctypes; ctypes.CDLL(None).reboot(0x4321FEDC)"

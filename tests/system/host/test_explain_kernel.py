@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``asap2 host explain`` beside Open vSwitch on a real kernel (Linux 6.1 as user-mode-linux), for what a node has not:
-connection tracking in TC, the datapath's hash, ports that TC has no qdisc for, and no recirculation with TC.
+connection tracking in TC, the datapath's hash, NSH, ports that TC has no qdisc for, and no recirculation with TC.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ INIT = Path(__file__).with_name("kernel_guest.sh")
 
 
 class Explained:
-    """What was explained on the kernel: a switch whose first port TC had no qdisc for, and the same started anew."""
+    """What was explained on the kernel: a switch whose first port TC had no qdisc for; the same started anew; and that
+    with a rule for packets of a service function path."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
@@ -45,7 +46,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Explained:
     command += [str(REPOSITORY), str(results), ":".join(path for path in sys.path if path)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     console = results / "console"
-    assert (results / "prepared.json").exists(), done.stdout + (console.read_text() if console.exists() else "")
+    assert (results / "served.json").exists(), done.stdout + (console.read_text() if console.exists() else "")
     return Explained(results)
 
 
@@ -58,6 +59,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Explained:
         ("action.ct-helper", "prepared", ["in_port(p1)", "dst=10.9.0.5", "helper=ftp"], "ovs", "flow"),
         ("action.recirculate", "prepared", ["in_port(p1)", "actions:ct,recirc(0x5)"], "ovs", "flow"),
         ("match.ct-state", "prepared", ["in_port(p1)", "dst=10.9.0.9"], "ovs", "flow"),
+        ("match.nsh", "served", ["in_port(p1)", "nsh(mdtype=1,spi=0x5)"], "ovs", "flow"),
         ("match.ct-tuple", "prepared", ["in_port(p1)", "dst=10.9.0.10"], "ovs", "flow"),
         (
             "port.not-nic",
@@ -78,7 +80,7 @@ def test_what_a_real_kernels_switch_does_not_offload_is_told(
 
 
 def test_no_flow_of_a_real_kernel_is_left_unexplained(kernel: Explained) -> None:
-    for switch in ("unprepared", "prepared"):
+    for switch in ("unprepared", "prepared", "served"):
         codes = json.loads((kernel.results / f"{switch}.json").read_text())["reasons"]
         assert codes
         assert not [code for code in codes if code.endswith("unexplained")], codes

@@ -57,6 +57,10 @@ def test_a_proof_that_fails_is_told(lab: Hosts) -> None:
     again = lab.host("hv1", *SETUP, "--verify", "10.57.0.99")
     assert again.returncode == 1
     assert again.stderr == f"asap2: {PF}v0 has no address to send from: say one with --address, as 10.57.0.1/24\n"
+    told = lab.host("hv1", *SETUP, "--verify", "10.57.0.99", "--json")
+    assert (told.returncode, told.stderr) == (1, again.stderr)
+    proof = json.loads(told.stdout)["verify"]
+    assert proof == {"offloaded": False, "error": again.stderr.removeprefix("asap2: ").strip()}
 
 
 @pytest.mark.parametrize("order", ["vfs-first", "switchdev-first"])

@@ -15,7 +15,6 @@ from asap2.host.explain.reasons import REASONS
 TESTS = Path(__file__).resolve().parents[2] / "system/host"
 UNPROVOKED = {
     "switch.not-in-force": "Open vSwitch since 2.8 takes hw-offload=true at once; an older one is not at hand",
-    "match.nsh": "a node's datapath has no NSH, and Open vSwitch 3.1 reads no NSH key that is put in by hand",
     "action.check-length": "only Open vSwitch before 3.0 refuses it; 3.1 is at hand",
     "tc.no-priority": "where TC takes several masks a priority, Open vSwitch uses one for each Ethernet type, of which "
     "there are 64000, and of priorities 65530",
