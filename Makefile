@@ -30,7 +30,7 @@ demo-openstack: setup-openstack
 	@$(BIN)/asap2 demo --openstack $(ARGS)
 
 test-openstack: setup-openstack
-	@$(BIN)/python -m pytest tests/e2e/openstack $(ARGS)
+	@$(BIN)/python scripts/test openstack $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

@@ -15,7 +15,7 @@ from typing import Any
 from asap2.lab.execute import run
 from asap2.lab.namespaces import call_in
 from asap2.openstack.cloud import Cloud
-from asap2.openstack.plan import CONTROLLER, TOKEN, url
+from asap2.openstack.plan import CONTROLLER, DIRECTORY, TOKEN, url
 from asap2.openstack.services import Service
 
 SECONDS = 90.0
@@ -139,6 +139,8 @@ class Operator:
             self.wait_gone(server)
         for port in self.call("network", "GET", "/v2.0/ports")["ports"]:
             self.call("network", "DELETE", f"/v2.0/ports/{port['id']}")
+        # nova forgets to free the VFs of a server that goes while its resource tracker looks, until that looks again
+        wait_for(lambda: not self.vfs_given_out())
 
     def call(self, service: str, method: str, path: str, body: Any = None) -> Any:
         """What the service answers, parsed; RefusedError with its reason when it refuses."""
@@ -197,6 +199,13 @@ class Operator:
                 "guests": self.sh(node.node, "ls /run/openstack-servers"),
             }
         return found
+
+    def vfs_given_out(self) -> list[str]:
+        """The PCI addresses of the VFs that nova takes for some server's, by its database."""
+        socket = DIRECTORY / "state" / CONTROLLER / "mariadb.socket"
+        client = ["mariadb", "--no-defaults", "--user=root", f"--socket={socket}", "--skip-column-names", "nova"]
+        query = "SELECT address FROM pci_devices WHERE deleted = 0 AND status IN ('claimed', 'allocated')"
+        return run(self.cloud.lab.layout.bundle(CONTROLLER), *client, "--execute", query).split()
 
     def service(self, name: str, node: int = 0) -> Service:
         """A service of a node."""

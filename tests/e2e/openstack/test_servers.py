@@ -49,6 +49,7 @@ def test_a_port_is_bound_with_a_vf_that_has_its_mac(operator: Operator) -> None:
     port = operator.port()
     operator.server("vm0", [port])
     bound = operator.show_port(port)
+    assert operator.vfs_given_out() == [bound["binding:profile"]["pci_slot"]]
     assert (bound["status"], bound["binding:vif_type"]) == ("ACTIVE", "ovs")
     assert bound["binding:profile"]["pci_slot"] in operator.nodes[0].vlan_vfs
     number = bound["binding:profile"]["vf_num"]
