@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +224,9 @@ class Cloud:
             self._wait(deadline, [rabbitmq], lambda: self._listens(PORTS["rabbitmq"]))
         for service in on_nodes:
             self.start(service)
-        for what, port in (("placement", "placement"), ("glance", "image"), ("neutron-server", "network")):
-            with self._step(what):
-                self._wait(deadline, [waiting[what if what != "glance" else "glance-api"]], lambda: self._answers(port))  # noqa: B023
+        for name, api in (("placement", "placement"), ("glance-api", "image"), ("neutron-server", "network")):
+            with self._step(name):
+                self._wait(deadline, [waiting[name]], partial(self._answers, api))
         nova = [waiting[name] for name in ("nova-conductor", "nova-scheduler", "nova-api")]
         with self._step("nova: API, conductor and scheduler"):
             self._wait(deadline, nova, lambda: self._answers("compute"))

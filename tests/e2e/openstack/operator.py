@@ -57,6 +57,11 @@ class Operator:
         self.networks[name] = made
         return made
 
+    def forget_network(self, name: str) -> None:
+        """Delete a network that has no ports, if it was made."""
+        if made := self.networks.pop(name, None):
+            self.call("network", "DELETE", f"/v2.0/networks/{made}")
+
     def port(self, network: str = "private", vnic: str = "direct", profile: Any = SWITCHDEV) -> dict[str, Any]:
         """Make a port."""
         wanted = {"network_id": self.networks[network], "binding:vnic_type": vnic, "binding:profile": profile}
@@ -220,6 +225,21 @@ class Operator:
             yield
         finally:
             self.cloud.start(service)
+
+    def restart_neutron(self) -> None:
+        """Stop and start neutron-server, and wait until it answers."""
+        service = self.cloud.service("neutron-server", CONTROLLER)
+        self.cloud.processes.stop(service)
+        self.cloud.start(service)
+
+        def answers() -> bool:
+            try:
+                self.call("network", "GET", "/v2.0/ports")
+            except (RefusedError, OSError):
+                return False
+            return True
+
+        wait_for(answers)
 
     def agent_is_alive(self, node: int = 0) -> bool:
         """Whether neutron takes a node's agent for alive."""

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from asap2.lab.background import Program
+from asap2.openstack.plan import CONTROLLER
 from asap2.openstack.settings import AGENT_DOWN_SECONDS
 from tests.e2e.openstack.operator import Operator, RefusedError, address, wait_for
 
@@ -41,6 +42,23 @@ def test_a_port_that_is_not_direct_is_refused(operator: Operator) -> None:
 def test_a_wrong_physical_network(operator: Operator) -> None:
     with pytest.raises(RefusedError, match="physical_network 'other' unknown"):
         operator.network("wrong", "10.59.0", "vlan", "other", 58)
+
+
+def test_a_physical_network_that_no_vf_belongs_to(operator: Operator) -> None:
+    """neutron knows it, and no host's ``[pci] device_spec`` does."""
+    file = operator.cloud.directory / "etc" / CONTROLLER / "ml2_conf.ini"
+    text = file.read_text()
+    file.write_text(text.replace("network_vlan_ranges = ", "network_vlan_ranges = spare:200:299,"))
+    operator.restart_neutron()
+    try:
+        operator.network("elsewhere", "10.59.0", "vlan", "spare", 200)
+        server = operator.boot("vm0", [operator.port("elsewhere")], node=None)
+        assert "No valid host was found" in operator.fault(server)
+    finally:
+        operator.clear()
+        operator.forget_network("elsewhere")
+        file.write_text(text)
+        operator.restart_neutron()
 
 
 def test_an_agent_that_is_down(operator: Operator) -> None:
