@@ -105,7 +105,7 @@ def test_a_rollout_stops_where_traffic_is_not_offloaded(fleet: Fleet, first: Pla
     """The third host's OpenFlow rule does what no rule of a NIC can; its check does not see that, its traffic does."""
     assert first.status == 0
     cut = f"in_port={PF},ip,actions=output(port={REPRESENTOR},max_len=1000)"
-    fleet.ok(NODES[2], f"ovs-ofctl add-flow br-int priority=50,{cut}")
+    fleet.ok(NODES[2], f"ovs-ofctl add-flow br-int 'priority=50,{cut}'")
     try:
         play = fleet.play("setup", "-e", "offload_serial=2", "--tags", "setup,check,verify")
     finally:

@@ -20,8 +20,6 @@ from asap2.lab.bench.scale.sizes import FULL, Sizes
 from asap2.lab.lab import Lab
 
 ROUNDS = 5
-PACKET_TURNS = 3
-"""How often in a round each path carries small packets."""
 
 Figures = dict[str, float]
 Round = dict[str, Figures]
@@ -118,7 +116,7 @@ def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
         lookups = stack.enter_context(contextlib.closing(Lookups(place, sizes)))
         insertion = Insertion(place, "rules", sizes.batch_rules)
         things: list[Callable[[], Round]] = [_named(path.name, partial(tcp, path)) for path in paths]
-        things.append(partial(packets_in_turn, paths, PACKET_TURNS))
+        things.append(partial(packets_in_turn, paths, sizes.turns))
         things.append(_named("direct_frames", lookups.direct))
         things += [_named(name_of(*each), partial(lookups.measure, n)) for n, each in enumerate(sizes.tables)]
         things.append(_named("insertion", insertion.measure))
