@@ -11,8 +11,8 @@ class Sizes:
     """``tables``: rules and masks of each NIC whose lookups are measured. ``few_flows`` fit into any cache,
     ``many_flows`` come round robin, ``cold_flows`` are each seen once. ``runs`` of the program in one measurement,
     ``packets_seconds`` of real packets. ``batch_rules`` in one file of ``tc -batch``. ``new_flows`` sent with at most
-    ``window`` of them on their way; ``first_packets`` sent one at a time, ``pause`` seconds after the last came. Each path
-    carries small packets ``turns`` times a round."""
+    ``window`` of them on their way; ``first_packets`` sent one at a time, ``pause`` seconds after the last came. Each
+    path carries small packets ``turns`` times a round."""
 
     tables: tuple[tuple[int, int], ...] = (
         (1, 1),
