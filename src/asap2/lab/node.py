@@ -77,6 +77,7 @@ def daemon_settings(layout: Layout, node: Node) -> dict[str, object]:
                 "pci": nic.pci,
                 "ports": nic.ports,
                 "total_vfs": nic.total_vfs,
+                "rules": nic.rules,
                 "netns": str(layout.silicon(node.name, nic.index)),
             }
             for nic in node.nics

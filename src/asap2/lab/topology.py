@@ -24,6 +24,8 @@ NETDEV_NAME_MAX = 15
 NODE_NAME_MAX = 32
 """Characters in the name of a node or guest; it is a host name, and part of socket paths."""
 NIC_NAME_MAX = 15
+LEAST_RULES = 256
+"""Room that an eSwitch has at least, for it to be of use."""
 
 PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
 """Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""
@@ -38,7 +40,7 @@ class TopologyError(UsageError):
 @dataclass(frozen=True, slots=True)
 class Nic:
     """A software ConnectX. ``vfs`` is what sriov_numvfs is set to when the lab comes up; ``switchdev`` whether the
-    eSwitch is put into that mode then, with hw-tc-offload on."""
+    eSwitch is put into that mode then, with hw-tc-offload on; ``rules`` how many the eSwitch has room for."""
 
     name: str
     index: int
@@ -48,6 +50,7 @@ class Nic:
     total_vfs: int
     vfs: int
     switchdev: bool
+    rules: int
 
     @property
     def bus(self) -> str:
@@ -274,13 +277,14 @@ def _nic(table: _Table, index: int) -> Nic:
     ports = table.integer("ports", 1, 2, 1)
     total_vfs = table.integer("total_vfs", 0, MODELS[model].max_vfs, 8)
     vfs = table.integer("vfs", 0, total_vfs, 0)
+    rules = table.integer("rules", LEAST_RULES, MODELS[model].max_rules, MODELS[model].max_rules)
     mode = table.string("mode") or "legacy"
     if mode not in ("legacy", "switchdev"):
         raise table.error("mode", f"{mode!r} must be legacy or switchdev")
     if mode == "switchdev" and not vfs:
         raise table.error("mode", "switchdev needs vfs to be at least 1")
     table.done()
-    return Nic(name, index, model, pci, ports, total_vfs, vfs, mode == "switchdev")
+    return Nic(name, index, model, pci, ports, total_vfs, vfs, mode == "switchdev", rules)
 
 
 def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:

@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from asap2.nic.hands import Hands
@@ -113,7 +113,9 @@ class Nic:
     @classmethod
     def configured(cls, config: dict[str, Any]) -> Nic:
         """From an entry of the daemon's configuration; ValueError says what is wrong with it."""
-        nic = cls(config["name"], model(config["model"]), config["pci"], config["total_vfs"], config["netns"])
+        kind = model(config["model"])
+        kind = replace(kind, max_rules=config.get("rules", kind.max_rules))
+        nic = cls(config["name"], kind, config["pci"], config["total_vfs"], config["netns"])
         domain_bus, _, slot = nic.pci.rpartition(":")
         device, _, function = slot.partition(".")
         if function != "0" or len(domain_bus) != 7:

@@ -20,6 +20,7 @@ name = "hv1"
 name = "hv2"
 [[node.nic]]
 model = "ConnectX-4 Lx"
+rules = 1024
 """
 LOG = "/var/log/openvswitch/ovs-vswitchd.log"
 REP, UPLINK, BRIDGE, OTHER, VETH, VXLAN = "3", "2", "1", "4", "5", "6"

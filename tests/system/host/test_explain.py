@@ -446,10 +446,9 @@ def test_offload_that_is_off(nodes: Explained) -> None:
 
 @pytest.mark.provokes("nic.full")
 def test_a_nic_that_is_full(nodes: Explained) -> None:
-    """A ConnectX-4 Lx has room for 65536 rules."""
     rule = 'printf "filter add dev eth1 ingress protocol ip prio 9 flower skip_sw dst_ip 10.1.%d.%d action drop\\n"'
     nodes.ok("hv2", "devlink dev eswitch set pci/0000:03:00.0 inline-mode transport; ethtool -K eth1 hw-tc-offload on")
-    fill = f"for b in $(seq 0 255); do for c in $(seq 0 255); do {rule} $b $c; done; done"
+    fill = f"for b in $(seq 0 3); do for c in $(seq 0 255); do {rule} $b $c; done; done"
     nodes.ok("hv2", f"({fill}) > /run/fill && tc -b /run/fill", timeout=120)
     try:
         assert nodes.reason("hv2", nodes.put("hv2", "eth_type(0x88cc)", UPLINK))["code"] == "nic.full"

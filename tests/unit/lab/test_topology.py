@@ -37,7 +37,7 @@ def guest(text: str) -> str:
 def test_defaults_are_those_of_the_documentation() -> None:
     (node,) = parse('[[node]]\nname = "hv1"\n[[node.nic]]\n').nodes
     assert node.openvswitch
-    assert node.nics == (Nic("nic0", 0, "ConnectX-5", "0000:03:00.0", 1, 8, 0, False),)
+    assert node.nics == (Nic("nic0", 0, "ConnectX-5", "0000:03:00.0", 1, 8, 0, False, 262144),)
 
 
 def test_a_second_nic_is_on_the_next_bus() -> None:
@@ -47,7 +47,7 @@ def test_a_second_nic_is_on_the_next_bus() -> None:
 
 
 def test_virtual_functions_follow_the_physical_ones_port_by_port() -> None:
-    nic = Nic("nic0", 0, "ConnectX-5", "0000:03:00.0", 2, 8, 0, False)
+    nic = Nic("nic0", 0, "ConnectX-5", "0000:03:00.0", 2, 8, 0, False, 262144)
     assert [nic.pf_address(port) for port in (0, 1)] == ["0000:03:00.0", "0000:03:00.1"]
     assert nic.vf_address(0, 0) == "0000:03:00.2"
     assert nic.vf_address(0, 6) == "0000:03:01.0"
@@ -109,6 +109,10 @@ WRONG = {
     "three ports": ('[[node]]\nname = "a"\n[[node.nic]]\nports = 3\n', "ports is 3, and must be 1 to 2"),
     "too many VFs": ('[[node]]\nname = "a"\n[[node.nic]]\ntotal_vfs = 128\n', "total_vfs is 128, and must be 0 to 127"),
     "more VFs than there can be": ('[[node]]\nname = "a"\n[[node.nic]]\nvfs = 9\n', "vfs is 9, and must be 0 to 8"),
+    "more rules than the model has": (
+        '[[node]]\nname = "a"\n[[node.nic]]\nmodel = "ConnectX-4 Lx"\nrules = 65537\n',
+        "rules is 65537, and must be 256 to 65536",
+    ),
     "an unknown mode": ('[[node]]\nname = "a"\n[[node.nic]]\nmode = "x"\n', "mode 'x' must be legacy or switchdev"),
     "switchdev without VFs": ('[[node]]\nname = "a"\n[[node.nic]]\nmode = "switchdev"\n', "switchdev needs vfs"),
     "a cable of one end": (NODES + '[[cable]]\nends = ["hv1/nic0"]\n', "must name two ports"),
@@ -199,7 +203,7 @@ def test_a_file_that_is_wrong_is_told_with_its_name(tmp_path: Path) -> None:
         load(tmp_path / "lab.toml")
 
 
-KEYS = "name node nic vf vfs mode mac address ends ports total_vfs pci model device port openvswitch other"
+KEYS = "name node nic vf vfs mode mac address ends ports total_vfs rules pci model device port openvswitch other"
 TABLES = ("[[node]]", "[[node.nic]]", "[[cable]]", "[[guest]]", "[node]")
 SCALARS = st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["hv1", "hv1/nic0", "switchdev"])
 PAIRS = st.tuples(st.sampled_from(KEYS.split()), SCALARS | st.lists(SCALARS, max_size=3))

@@ -70,6 +70,12 @@ def test_a_wrong_configuration_is_refused_in_one_sentence(change: dict[str, Any]
         Nic.configured({**config, **change})
 
 
+def test_the_room_for_rules_is_the_models_unless_said() -> None:
+    config = {"name": "n", "model": "ConnectX-5", "pci": PF, "ports": 1, "total_vfs": 8, "netns": "x"}
+    assert Nic.configured(config).model.max_rules == 262144
+    assert Nic.configured({**config, "rules": 300}).model.max_rules == 300
+
+
 # ---- numvfs
 
 
