@@ -144,6 +144,7 @@ class TestSettings:
                     "pci": "0000:03:00.0",
                     "ports": 2,
                     "total_vfs": 8,
+                    "rules": 262144,
                     "netns": str(directory / "nics/0/net"),
                 },
                 {
@@ -152,6 +153,7 @@ class TestSettings:
                     "pci": "0000:04:00.0",
                     "ports": 1,
                     "total_vfs": 8,
+                    "rules": 65536,
                     "netns": str(directory / "nics/1/net"),
                 },
             ],
