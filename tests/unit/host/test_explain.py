@@ -171,6 +171,14 @@ REFUSED = [
     ("action.tunnel-option", line("set(tunnel(tun_id=0x1,dst=10.0.0.2,erspan(ver=1,idx=0x1),flags(key))),eth1")),
     ("action.too-many", line(",".join(["eth1", PF] * 9))),
     ("action.tunnel-mirror", line("eth1,recirc(0x1)", before=META + "tunnel(tun_id=0x1,dst=10.0.0.2,flags(+key)),")),
+    (
+        "action.set-protocol",  # to take a tag off is not to send a copy
+        line(
+            "pop_vlan,recirc(0x1),set(ipv4(src=10.9.0.1)),eth1",
+            key=IP.replace("proto=17", "proto=50"),
+            before=META + "tunnel(tun_id=0x1,dst=10.0.0.2,flags(+key)),",
+        ),
+    ),
     ("action.ethernet", line("pop_eth,eth1")),
     ("action.nsh", line("pop_nsh(),eth1")),
     ("action.other", line("dec_mpls_ttl(1),eth1")),
