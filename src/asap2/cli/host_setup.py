@@ -84,7 +84,6 @@ def setup(
         outcome = do(wanted, hands, shown, force=force)
     data: dict[str, Any] = {"changed": bool(outcome.steps)}
     if not as_json:
-        shown.end(data)
         shown.nics(outcome.host)
         if not wanted.nic_only:
             shown.failures(wanted)

@@ -10,6 +10,7 @@ import typer
 
 from asap2.cli.host_subject import AsJson, need_root
 from asap2.errors import Asap2Error, UsageError
+from asap2.host.verify import COUNT, ECHO_PORT, PROTOCOLS
 
 if TYPE_CHECKING:
     from asap2.host.inventory import Host
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from asap2.host.verify.verify import Result
 
 app = typer.Typer(add_completion=False)
-KNOWN = ("icmp", "udp", "tcp")
 
 
 @app.command()
@@ -32,9 +32,9 @@ def verify(
         str | None, typer.Option(metavar="NAME|PID", help="Where VF's device is; found by itself if not said.")
     ] = None,
     peer_netns: Annotated[str | None, typer.Option(metavar="NAME|PID", help="Where PEER's device is, if a VF.")] = None,
-    protocol: Annotated[str, typer.Option(metavar="LIST", help="Of icmp, udp, tcp.")] = ",".join(KNOWN),
-    count: Annotated[int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol.")] = 1000,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of UDP and TCP; PEER need not listen.")] = 7,
+    protocol: Annotated[str, typer.Option(metavar="LIST", help="Of icmp, udp, tcp.")] = ",".join(PROTOCOLS),
+    count: Annotated[int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol.")] = COUNT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of UDP and TCP; PEER need not listen.")] = ECHO_PORT,
     through: Annotated[
         str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: it counts only if packets go through one.")
     ] = None,
@@ -70,9 +70,9 @@ def verify(
 
 def _chosen(protocol: str, through: str | None) -> list[str]:
     words = [word.strip() for word in protocol.split(",") if word.strip()]
-    wrong = [word for word in words if word not in KNOWN]
+    wrong = [word for word in words if word not in PROTOCOLS]
     if wrong or not words:
-        raise UsageError(f"--protocol is a list of {', '.join(KNOWN)}, not {protocol!r}")
+        raise UsageError(f"--protocol is a list of {', '.join(PROTOCOLS)}, not {protocol!r}")
     if through not in (None, "vlan", "tunnel"):
         raise UsageError(f"--through is vlan or tunnel, not {through!r}")
     return words

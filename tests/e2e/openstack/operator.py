@@ -217,9 +217,9 @@ class Operator:
         return self.cloud.service(name, self.nodes[node].host)
 
     @contextmanager
-    def without(self, name: str, node: int = 0) -> Iterator[None]:
-        """A service of a node does not run meanwhile."""
-        service = self.service(name, node)
+    def without(self, name: str, host: str | None = None) -> Iterator[None]:
+        """A service of a host, of the first node when not said, does not run meanwhile."""
+        service = self.cloud.service(name, host or self.nodes[0].host)
         self.cloud.processes.stop(service)
         try:
             yield
@@ -228,9 +228,8 @@ class Operator:
 
     def restart_neutron(self) -> None:
         """Stop and start neutron-server, and wait until it answers."""
-        service = self.cloud.service("neutron-server", CONTROLLER)
-        self.cloud.processes.stop(service)
-        self.cloud.start(service)
+        with self.without("neutron-server", CONTROLLER):
+            pass
 
         def answers() -> bool:
             try:

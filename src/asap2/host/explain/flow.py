@@ -58,6 +58,11 @@ class Call:
     text: str | None = None
 
     @property
+    def is_port(self) -> bool:
+        """Of an action: whether it is the name of a port, to which packets are sent."""
+        return self.text is None and self.name not in PLAIN
+
+    @property
     def parts(self) -> dict[str, str]:
         """What is in the brackets: ``key=value`` by key, ``key(value)`` by key, words with an empty value."""
         found = {}
@@ -183,7 +188,7 @@ NESTS = frozenset({"clone", "sample", "check_pkt_len", "actions", "gt", "le"})
 def outputs(actions: tuple[Call, ...]) -> Iterator[str]:
     """The ports that *actions* send to."""
     for action in actions:
-        if action.text is None and action.name not in PLAIN:
+        if action.is_port:
             yield action.name
         elif action.name == "clone":
             yield from outputs(action.inner)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asap2.host import trial
-from asap2.host.explain.flow import PLAIN, Call, Flow, masked, number
+from asap2.host.explain.flow import Call, Flow, masked, number
 from asap2.netlink.tables.actions import (
     TC_ACT_GOTO_CHAIN,
     TC_ACT_JUMP,
@@ -109,7 +109,7 @@ class _Actions:
         """Add *every* action; *last* when none comes behind them."""
         for at, action in enumerate(every):
             final = last and at == len(every) - 1
-            if action.text is None and action.name not in PLAIN:
+            if action.is_port:
                 self._release()
                 self.made += _output(self._found(action.name), final)
             elif action.name == "set":

@@ -206,8 +206,8 @@ class _Actions:
                 self.late.append(Refusal("action.tunnel-mirror", str(action)))
         elif simple is not None:
             yield Refusal(simple, str(action))
-        elif action.text is None and name not in KNOWN:
-            self.sent = True  # a port's name
+        elif action.is_port:
+            self.sent = True
         elif name not in KNOWN:
             yield Refusal("action.other", str(action))
 

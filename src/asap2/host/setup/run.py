@@ -84,7 +84,7 @@ class _StepFailedError(Exception):
 def prepare(wanted: Wanted, machine: Machine, *, force: bool = False, path: Path = journals.PATH) -> Planned:
     """What :func:`setup` would do."""
     journal = journals.load(path)
-    now = machine.look() if wanted.nic_only else _look(machine, journal)
+    now = _look(machine, None if wanted.nic_only else journal)
     return _planned(now, _target(now, wanted, journal, force))
 
 
@@ -171,7 +171,7 @@ class _Run:
     def setup(self, wanted: Wanted, force: bool, order: str | None) -> Outcome:
         """Set up; _StepFailedError when a step failed and all before it was taken back."""
         earlier = journals.load(self.path)
-        now = self.machine.look() if wanted.nic_only else _look(self.machine, earlier)
+        now = _look(self.machine, None if wanted.nic_only else earlier)
         target = _target(now, wanted, earlier, force, order)
         planned = _planned(now, target)
         steps = planned.steps

@@ -13,16 +13,11 @@ from asap2.errors import Asap2Error, UsageError
 from asap2.host.inventory import Host
 from asap2.host.kernel.links import Link, link_named, set_address, set_up
 from asap2.host.observe import observe
+from asap2.host.verify import COUNT, ECHO_PORT, PROTOCOLS
 from asap2.host.verify.endpoint import Guest, Port, guest_of
 from asap2.host.verify.verify import Result, need_switch, send
 from asap2.netlink.client import Connection
 from asap2.netlink.wire import NetlinkError
-
-PROTOCOLS = ("icmp", "udp", "tcp")
-COUNT = 1000
-"""Packets of each protocol, both ways together."""
-PORT = 7
-"""Of UDP and TCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ def prove(names: Iterable[str], wanted: Wanted) -> tuple[Host, Port, list[Result
     with _addressed(guest_of(port, None), wanted.address) as guest:
         results: list[Result] = []
         for protocol in PROTOCOLS:
-            results.append(send(host, port, guest, wanted.peer, protocol, COUNT, PORT))
+            results.append(send(host, port, guest, wanted.peer, protocol, COUNT, ECHO_PORT))
             if not results[-1].offloaded:
                 break
     return host, port, results

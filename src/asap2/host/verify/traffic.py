@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from asap2.host.verify import ECHO_PORT
+
 PAUSE = 0.7
 """Seconds between the first packets and the others: a bridge that has just learned where the peer is takes its floods
 back when the switch looks next, twice a second (max-revalidator)."""
@@ -25,8 +27,6 @@ PATIENCE = 1.0
 WINDOW = 16
 """Packets on their way at a time."""
 PAYLOAD = bytes(56)
-ECHO_PORT = 7
-"""RFC 862."""
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _ICMP = struct.Struct("!BBHHH")
 _TCP_INFO_SEGMENTS = struct.Struct("=II")
