@@ -50,8 +50,10 @@ typedef __s32 s32;
 #define DECAP_L3_IPV4 (1ULL << 7)
 #define DECAP_L3_IPV6 (1ULL << 8)
 
-/* enum tcx_action_base; not in the headers of Linux 6.1 */
-enum { TCX_NEXT = -1, TCX_PASS = 0, TCX_DROP = 2 };
+/* enum tcx_action_base has these names since Linux 6.6, with the values of TC's: macros, so that older and newer headers do */
+#define TCX_NEXT TC_ACT_UNSPEC
+#define TCX_PASS TC_ACT_OK
+#define TCX_DROP TC_ACT_SHOT
 
 enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
 		 PORT_KNOWN = 32 /* user space's: the slot is taken */,
