@@ -3,8 +3,8 @@
 
 A *view* is made in a new mount namespace. /run is fresh; what is written to /etc, /usr/local and /var/log stays in the
 view (overlayfs over the machine's); Open vSwitch's directories are empty; /sys is that of the view's own network
-namespace. A node besides has the NIC's faces: the FUSE tree over parts of /sys, the netlink redirect library in
-/etc/ld.so.preload, and a systemctl that runs Open vSwitch.
+namespace. Programs of nodes and guests run with the netlink redirect library, by /etc/ld.so.preload. A node besides has
+the FUSE tree over parts of /sys, and a systemctl that runs Open vSwitch.
 """
 
 from __future__ import annotations
@@ -56,14 +56,15 @@ class View:
     sysfs: Path | None = None
 
 
-def node_files(redirect: Path) -> dict[str, tuple[bytes, int]]:
-    """The files that make a node of a view: *redirect* is the library as built."""
+def redirected(library: Path) -> dict[str, tuple[bytes, int]]:
+    """The files that have a view's programs ask the NIC's daemon; *library* is the redirect library as built."""
+    return {REDIRECT: (library.read_bytes(), 0o755), "/etc/ld.so.preload": (f"{REDIRECT}\n".encode(), 0o644)}
+
+
+def node_files(library: Path) -> dict[str, tuple[bytes, int]]:
+    """The files that make a node of a view."""
     shim = f'#!/bin/sh\nexec {sys.executable} -m asap2.lab.openvswitch "$@"\n'
-    return {
-        REDIRECT: (redirect.read_bytes(), 0o755),
-        SYSTEMCTL: (shim.encode(), 0o755),
-        "/etc/ld.so.preload": (f"{REDIRECT}\n".encode(), 0o644),
-    }
+    return {**redirected(library), SYSTEMCTL: (shim.encode(), 0o755)}
 
 
 def lay_out(view: View) -> None:

@@ -4,21 +4,28 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from asap2.lab.execute import ip
-from asap2.lab.filesystem import View, lay_out
+from asap2.lab.filesystem import View, lay_out, redirected
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import create
 from asap2.lab.network import quiet_network
 from asap2.lab.topology import Guest
 
 
-def make(layout: Layout, guest: Guest) -> None:
-    """Make the guest's namespaces. It has no network device yet but the loopback."""
+def make(layout: Layout, guest: Guest, library: Path) -> None:
+    """Make the guest's namespaces. It has no network device yet but the loopback.
+
+    With the redirect *library* its programs see in the VF what a virtual machine's see; they ask the node's daemon.
+    """
+    served = layout.node(guest.node) / "sock"
+    served.mkdir(parents=True, exist_ok=True)
+    view = View(guest.name, layout.root, redirected(library), {"/run/asap2": served})
 
     def inside() -> None:
         socket.sethostname(guest.name)
-        lay_out(View(guest.name, layout.root))
+        lay_out(view)
         quiet_network()
 
     create(layout.guest(guest.name) / "ns", ["net", "uts", "mnt"], inside)

@@ -78,7 +78,7 @@ class Lab:
         mount("tmpfs", self.root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
         mount("", self.root, flags=MS_PRIVATE)
         for its_guest in topology.guests:
-            guest.make(self.layout, its_guest)
+            guest.make(self.layout, its_guest, node.redirect_library())
         for hypervisor in topology.nodes:
             node.make_silicon(self.layout, hypervisor)
         for joined in topology.cables:

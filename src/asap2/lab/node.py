@@ -27,6 +27,13 @@ REDIRECT_LIBRARY = Path(asap2.netlink.__file__).with_name("redirect.so")
 DIRECTORIES = ("sock", "sys", "realsys", "bpf", "state")
 
 
+def redirect_library() -> Path:
+    """The library that `make setup` builds; Asap2Error when it is not there."""
+    if not REDIRECT_LIBRARY.exists():
+        raise Asap2Error(f"{REDIRECT_LIBRARY} is not there; `make setup` builds it")
+    return REDIRECT_LIBRARY
+
+
 def make_silicon(layout: Layout, node: Node) -> None:
     """Make the network namespace of each NIC's silicon; cables can be joined to it then."""
     for nic in node.nics:
@@ -49,12 +56,10 @@ def make(layout: Layout, node: Node, guests: Sequence[Guest]) -> None:
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     call_in(bundle, lambda: mount("sysfs", directory / "realsys", "sysfs", flags), ["net"])
     mount("bpffs", directory / "bpf", "bpf", flags, "mode=700")
-    if not REDIRECT_LIBRARY.exists():
-        raise Asap2Error(f"{REDIRECT_LIBRARY} is not there; `make setup` builds it")
     view = View(
         hostname=node.name,
         hidden=layout.root,
-        files=node_files(REDIRECT_LIBRARY),
+        files=node_files(redirect_library()),
         binds={
             "/run/asap2": directory / "sock",
             **{f"/run/netns/{guest.name}": layout.guest(guest.name) / "ns" / "net" for guest in guests},

@@ -243,6 +243,10 @@ class Dispatcher:
                 raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
         elif family.ops and not family.real:
             raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
+        if family.netns is not None and family.netns != request.client.netns.cookie:
+            if request.dump:
+                return []
+            raise NetlinkError(errno.ENODEV, at_start=True)
         answer = handler(
             request,
             GenlHeader(

@@ -2,19 +2,15 @@
 /*
  * The redirect library: a program's netlink requests for emulated things go to asap2's server, all others to the kernel.
  *
- * Loaded by /etc/ld.so.preload. It interposes libc's send and receive functions, connect(), setsockopt() and
+ * Loaded by /etc/ld.so.preload. It interposes libc's send and receive functions (receive.h), connect(), setsockopt() and
  * ioctl(SIOCETHTOOL). A diverted request goes, whole, over a Unix seqpacket connection (one for each thread) to the
  * server, which queues every reply in the program's own netlink socket before it says so here: thus, as with the kernel,
  * replies are there when send() returns. Without a server all goes to the kernel.
  */
 #include "redirect.h"
+#include "receive.h"
 
 /* ---- which messages ---- */
-
-static int has(const uint8_t *bitmap, unsigned number)
-{
-	return bitmap[number / 8] >> number % 8 & 1;
-}
 
 /* Types that may be diverted at all, to tell at a glance: any generic netlink family but the reserved; links and TC. */
 static int plausible(const void *data, size_t size)
@@ -45,46 +41,7 @@ static int is_diverted(int protocol, unsigned type, const struct greeting *greet
 	return type == GENL_ID_CTRL || (type < 1024 && has(greeting->genl, type));
 }
 
-/* The next message's start, or 0 when what follows is none. */
-static size_t step(const char *data, size_t size, size_t position, struct nlmsghdr *header)
-{
-	size_t next;
-
-	if (size - position < sizeof *header)
-		return 0;
-	memcpy(header, data + position, sizeof *header);
-	if (header->nlmsg_len < sizeof *header || header->nlmsg_len > size - position)
-		return 0;
-	next = position + NLMSG_ALIGN(header->nlmsg_len);
-	return next > size ? size : next;
-}
-
-static int netlink_protocol(int fd)
-{
-	int value = -1, saved = errno;
-	socklen_t length = sizeof value;
-
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) < 0 || value != AF_NETLINK)
-		value = -1;
-	else {
-		length = sizeof value;
-		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 ||
-		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC))
-			value = -1;
-	}
-	errno = saved;
-	return value;
-}
-
 /* ---- requests ---- */
-
-static uint64_t namespace_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t length = sizeof cookie;
-
-	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0 ? cookie : 0;
-}
 
 static int netlink_flag(int fd, int option)
 {
@@ -304,62 +261,6 @@ int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
 		messages[i].msg_len = sent;
 	}
 	return count;
-}
-
-/* ---- replies come from the server's port: show them as the kernel's ---- */
-
-static int from_server(const void *address, socklen_t length)
-{
-	const struct sockaddr_nl *sender = address;
-	return sender && length >= sizeof *sender && sender->nl_family == AF_NETLINK && sender->nl_pid == SERVER_PORTID;
-}
-
-static void show_kernel(struct msghdr *message)
-{
-	struct cmsghdr *control;
-
-	if (!from_server(message->msg_name, message->msg_namelen))
-		return;
-	((struct sockaddr_nl *)message->msg_name)->nl_pid = 0;
-	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control))
-		if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_CREDENTIALS &&
-		    control->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
-			memset(CMSG_DATA(control), 0, sizeof(struct ucred));
-}
-
-ssize_t recvmsg(int fd, struct msghdr *message, int flags)
-{
-	ssize_t got = real_recvmsg(fd, message, flags);
-	if (got >= 0)
-		show_kernel(message);
-	return got;
-}
-
-int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
-{
-	REAL(recvmmsg);
-	int i, got = real(fd, messages, count, flags, timeout);
-	for (i = 0; i < got; i++)
-		show_kernel(&messages[i].msg_hdr);
-	return got;
-}
-
-ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length)
-{
-	REAL(recvfrom);
-	ssize_t got = real(fd, data, size, flags, address, length);
-	if (got >= 0 && address && length && from_server(address, *length))
-		((struct sockaddr_nl *)address)->nl_pid = 0;
-	return got;
-}
-
-/* what programs built with _FORTIFY_SOURCE call */
-ssize_t __recvfrom_chk(int fd, void *data, size_t size, size_t room, int flags, struct sockaddr *address,
-		       socklen_t *length)
-{
-	if (size > room)
-		abort();
-	return recvfrom(fd, data, size, flags, address, length);
 }
 
 /* A socket connected to the kernel would refuse the server's replies: bind it only, as connect() does besides. */

@@ -60,7 +60,7 @@ struct greeting {
 	uint8_t ethtool[32];
 };
 
-enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5 };
+enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5, SHOW = 6 };
 enum option { OPTION_EXT_ACK = 1, OPTION_CAP_ACK = 2, OPTION_STRICT = 4, OPTION_FD = 8 };
 
 struct ask {
@@ -70,7 +70,7 @@ struct ask {
 	uint32_t portid;
 	uint64_t cookie;
 	uint32_t options;
-	uint32_t argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command */
+	uint32_t argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command; SHOW: the room */
 };
 
 /* WAITING is a bit beside the others: replies wait for room in the socket, which the server wants (CLAIM) to go on. */
@@ -341,6 +341,52 @@ static const struct greeting *diverted(void)
 	}
 	errno = saved;
 	return result < 0 ? NULL : &own.greeting;
+}
+
+/* ---- netlink sockets and messages ---- */
+
+static int has(const uint8_t *bitmap, unsigned number)
+{
+	return bitmap[number / 8] >> number % 8 & 1;
+}
+
+/* The next message's start, or 0 when what follows is none. */
+static size_t step(const char *data, size_t size, size_t position, struct nlmsghdr *header)
+{
+	size_t next;
+
+	if (size - position < sizeof *header)
+		return 0;
+	memcpy(header, data + position, sizeof *header);
+	if (header->nlmsg_len < sizeof *header || header->nlmsg_len > size - position)
+		return 0;
+	next = position + NLMSG_ALIGN(header->nlmsg_len);
+	return next > size ? size : next;
+}
+
+static int netlink_protocol(int fd)
+{
+	int value = -1, saved = errno;
+	socklen_t length = sizeof value;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) < 0 || value != AF_NETLINK)
+		value = -1;
+	else {
+		length = sizeof value;
+		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 ||
+		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC))
+			value = -1;
+	}
+	errno = saved;
+	return value;
+}
+
+static uint64_t namespace_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t length = sizeof cookie;
+
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0 ? cookie : 0;
 }
 
 #endif

@@ -168,7 +168,9 @@ class GenlFamily:
     *id* is from :data:`EMULATED_FAMILIES`, the ids of *groups* from :data:`EMULATED_GROUPS`. *ops* are (command, flags
     GENL_*) as GETFAMILY shows them; none: what *handlers* has. With *real*, where the kernel has a family of that name
     its id and groups stay as they are, *handlers* serve their commands, and the others are the kernel's own; *id* and
-    *groups* hold then what the kernel says. Where the kernel has none, the family is emulated as any other.
+    *groups* hold then what the kernel says. Where the kernel has none, the family is emulated as any other. With
+    *netns*, the cookie of a network namespace, what the family tells of is there alone: elsewhere dumps are empty, and
+    all else is ENODEV.
     """
 
     name: str
@@ -180,6 +182,7 @@ class GenlFamily:
     groups: Sequence[tuple[str, int]] = ()
     handlers: Mapping[int, GenlHandler] = field(default_factory=dict)
     real: bool = False
+    netns: int | None = None
 
     def payload(self, cmd: int, body: bytes, version: int | None = None) -> bytes:
         """The generic netlink header (struct genlmsghdr) and *body*, as a message's payload."""

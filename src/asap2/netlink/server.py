@@ -47,7 +47,7 @@ from asap2.netlink.request import (
     Request,
 )
 from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, build
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NlMsg, build, split
 
 __all__ = [
     "PASS",
@@ -64,11 +64,13 @@ __all__ = [
     "Reply",
     "Request",
     "Server",
+    "Shower",
 ]
 
 log = logging.getLogger(__name__)
 
 EthtoolHandler = Callable[[Netns, str, int, bytes], "bytes | None"]
+Shower = Callable[[Netns, NlMsg, int], "bytes | None"]
 _READ = selectors.EVENT_READ
 _LARGEST_ASK = 1 << 20
 _FDS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
@@ -103,6 +105,7 @@ class Server:
         self.lock = lock
         self._dispatcher = Dispatcher(lock)
         self._ethtool: EthtoolHandler | None = None
+        self._showers: dict[tuple[int, int], Shower] = {}
         self._ethtool_commands: frozenset[int] = frozenset()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
             cookie = cookie_of(probe)
@@ -160,6 +163,16 @@ class Server:
         OSError that it raises is the program's.
         """
         self._ethtool, self._ethtool_commands = handler, frozenset(commands)
+
+    def show(self, protocol: int, types: Iterable[int], shower: Shower) -> None:
+        """Show messages of these types that the kernel sends by itself as *shower* gives them.
+
+        It gets the namespace of the program that has received one, the message, and how many bytes its payload may
+        have; it gives another payload, or None to leave the message as it is. It may see a message that it has shown
+        already. Served are RTM_NEWLINK and RTM_DELLINK, and families of the kernel's that :meth:`family` serves.
+        """
+        for type_ in types:
+            self._showers[protocol, type_] = shower
 
     def attach(self, selector: selectors.BaseSelector, listener: socket.socket | None = None) -> None:
         """Listen, and register with *selector*: call ``key.data(mask)`` for each key that it reports as ready.
@@ -352,6 +365,8 @@ class Server:
                 return self._membership(peer, tag, kind, namespace, portid, argument, *_INODE.unpack(data))
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
                 return self._ioctl(tag, namespace, argument, data)
+            if kind == Kind.SHOW:
+                return self._show(tag, namespace, protocol, argument, data)
             return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
         finally:
             if namespace is not self._home:
@@ -372,6 +387,26 @@ class Server:
         else:
             members.pop(member, None)
         return ANSWER.pack(tag, Verdict.DONE, 0, 0)
+
+    def _show(self, tag: int, namespace: Namespace, protocol: int, room: int, data: bytes) -> bytes:
+        shown, changed, spare = [], False, room - len(data)
+        for message in split(data):
+            shower = self._showers.get((protocol, message.type))
+            payload = None
+            if shower is not None:
+                try:
+                    with self.lock:
+                        payload = shower(namespace.netns, message, max(len(message.payload) + spare, 0))
+                except Exception:
+                    log.exception("a message of type %d that is to be shown: %s", message.type, message.payload.hex())
+            if payload is not None and len(payload) <= len(message.payload) + spare:
+                changed, spare = True, spare + len(message.payload) - len(payload)
+                message = message._replace(payload=payload)
+            shown.append(message.pack())
+        whole = b"".join(shown)
+        if not changed or len(whole) > room:
+            return ANSWER.pack(tag, Verdict.PASS, 0, 0)
+        return ANSWER.pack(tag, Verdict.DONE, 0, 0) + whole
 
     def _ioctl(self, tag: int, namespace: Namespace, command: int, data: bytes) -> bytes:
         assert self._ethtool is not None

@@ -19,9 +19,11 @@ SERVER_PORTID: Final = 0x41534132
 ASK: Final = struct.Struct("=IIIIQII")
 """struct ask: kind, tag, protocol, port id, namespace cookie, options, argument; then the request's bytes.
 
-The argument is the group for JOIN and LEAVE (the socket's inode follows), the command for ETHTOOL."""
+The argument is the group for JOIN and LEAVE (the socket's inode follows), the command for ETHTOOL, for SHOW how
+many bytes the messages may be made of."""
 ANSWER: Final = struct.Struct("=IIII")
-"""struct answer: tag, verdict, bytes consumed (or errno), bytes to pass; then the buffer of an ioctl."""
+"""struct answer: tag, verdict, bytes consumed (or errno), bytes to pass; then the buffer of an ioctl,
+or the messages as they are to be seen."""
 _GREETING = struct.Struct("=IIQQ32s128s32s")
 IFNAMSIZ: Final = 16
 
@@ -34,6 +36,7 @@ class Kind(enum.IntEnum):
     LEAVE = 3
     ETHTOOL = 4
     CLAIM = 5
+    SHOW = 6
 
 
 class Verdict(enum.IntEnum):

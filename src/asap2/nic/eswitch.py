@@ -6,11 +6,13 @@ Plain functions of the driver's state and of the netdevs that there are; far end
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asap2.nic import legacy
 from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
+from asap2.nic.netdevs import Role
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
@@ -43,6 +45,23 @@ def vf_name(pf: Pf, vf: Vf) -> str:
 def representor_name(pf: Pf, vf: Vf) -> str:
     """The far end of a representor."""
     return f"pf{pf.index}rep{vf.index}"
+
+
+_FAR_END = re.compile(r"pf(\d+)(?:(vf|rep)(\d+))?")
+
+
+def netdev_of(nic: Nic, name: str) -> tuple[Role, Pf, Vf | None] | None:
+    """What the netdev is, or was, whose far end has that *name*; None for another name. A VF that is no more is made
+    up: its place and nothing else."""
+    found = _FAR_END.fullmatch(name)
+    if found is None or int(found[1]) >= len(nic.pfs):
+        return None
+    pf = nic.pfs[int(found[1])]
+    if found[2] is None:
+        return Role.PF, pf, None
+    index = int(found[3])
+    vf = pf.vfs[index] if index < len(pf.vfs) else Vf(index, nic.vf_bdf(pf, index))
+    return (Role.VF if found[2] == "vf" else Role.REPRESENTOR), pf, vf
 
 
 def wire_name(pf: Pf) -> str:

@@ -21,6 +21,10 @@ MAX_VLANS = 2
 """VLAN actions of one rule (MLX5_FS_VLAN_DEPTH, include/linux/mlx5/fs.h)."""
 
 
+MAX_MTU = 9978
+"""The largest MTU of a ConnectX's netdevs (mlx5e's max_mtu)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """One kind of NIC.

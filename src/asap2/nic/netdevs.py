@@ -63,6 +63,9 @@ class NetDevs(Protocol):
     def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """The device with *ifindex* in the node's namespace (None) or that with *netns_cookie*."""
 
+    def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
+        """As :meth:`by_ifindex`; where there is none now, the one that had the ifindex last, its name empty."""
+
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """The device called *name* there."""
 

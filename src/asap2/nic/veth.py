@@ -36,6 +36,7 @@ from asap2.nic import eswitch
 from asap2.nic.device import Nic, Pf, Vf
 from asap2.nic.fdb import Fdb
 from asap2.nic.links import Link, LinkReader
+from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.netns import in_netns
 from asap2.nic.port_ids import pf_port, representor_port, vf_port
@@ -44,10 +45,9 @@ from asap2.nic.silicon.ports import Port
 
 log = logging.getLogger(__name__)
 
-MAX_MTU = 9978
-"""The largest MTU of a ConnectX (mlx5e's max_mtu)."""
-
 _INTERNAL = re.compile(r"int\d+")
+_SEEN = 4096
+"""Netdevs that are remembered after they have gone or moved."""
 SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
@@ -67,11 +67,19 @@ class Silicon:
         self.attached: dict[str, int] = {}
         self.monitor = in_netns(self.fd, _link_monitor)
         self._fdbs: dict[int, Fdb] = {}
+        self.seen: dict[tuple[int | None, int], str] = {}
+        """Far ends by where their near ends are or were: network namespace's id and ifindex there."""
 
     def refresh(self) -> None:
         """Read every link of the silicon anew."""
         self.far = {link.name: link for link in self.reader.all()}
         self.attached = {name: index for name, index in self.attached.items() if name in self.far}
+        for far in self.far.values():
+            if far.peer:
+                self.seen.pop((far.nsid, far.peer), None)
+                self.seen[far.nsid, far.peer] = far.name
+        for oldest in list(self.seen)[:-_SEEN]:
+            del self.seen[oldest]
 
     def fdb(self, pf: Pf) -> Fdb:
         """The legacy eSwitch of *pf*."""
@@ -218,6 +226,22 @@ class VethNetDevs:
         if netns_cookie not in (None, self.node_cookie):
             return None
         return next((d for d in self.all() if d.name == name), None)
+
+    def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        found = self.by_ifindex(ifindex, netns_cookie)
+        home = netns_cookie in (None, self.node_cookie)
+        namespace = self.node_fd if home else self.namespace(netns_cookie or 0)
+        if found is not None or namespace is None:
+            return found
+        for silicon in self.silicon.values():
+            name = silicon.seen.get((silicon.reader.nsid(namespace), ifindex), "")
+            if _INTERNAL.fullmatch(name):
+                return NetDev(ifindex, "", Role.INTERNAL)
+            if (far := eswitch.netdev_of(silicon.nic, name)) is not None:
+                role, pf, vf = far
+                return NetDev(ifindex, "", role, silicon.nic, pf, vf)
+        return None
 
     def _elsewhere(self, ifindex: int, netns_cookie: int) -> NetDev | None:
         """The VF with *ifindex* in another namespace than the node's."""

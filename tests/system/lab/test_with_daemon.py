@@ -83,7 +83,11 @@ def test_switchdev_nics_come_up_with_representors_and_offload_on(real: Lab) -> N
     assert "mode switchdev" in sh(real, "hv1", "devlink dev eswitch show pci/0000:03:00.0")
     assert "hw-tc-offload: on" in sh(real, "hv1", "ethtool -k enp3s0f0")
     assert sh(real, "hv1", "cat /sys/class/net/eth*/phys_port_name") == "pf0vf0\npf0vf1\npf0vf2\npf0vf3"
-    assert "fa:16:3e:00:00:02" in sh(real, "vm2", "ip link show eth0")
+    seen = sh(real, "vm2", "ip -d link show eth0")
+    assert "fa:16:3e:00:00:02" in seen
+    assert "parentbus pci parentdev 0000:03:00.3" in seen
+    assert "veth" not in seen
+    assert "mlx5_core" in sh(real, "vm2", "ethtool -i eth0")
     assert sh(real, "hv1", "systemctl is-active openvswitch") == "active"
     assert sh(real, "hv1", "ovs-vsctl get Open_vSwitch . external_ids:rundir") == '"/var/run/openvswitch"'
 

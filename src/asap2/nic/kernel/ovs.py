@@ -136,6 +136,7 @@ class OvsFace:
             "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
         )
         for family in (self._dp, self._vport, self._flow, self._packet):
+            family.netns = server.netns.cookie
             server.family(family)
 
     # ---- datapaths

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """rtnetlink's links: the NIC's netdevs shown as what they are, and the VF attributes that ``ip link set PF vf N`` sets.
 
-The kernel answers RTM_GETLINK; what it says of a device of ours is changed on the way: a veth's peer and kind go, and
-what a ConnectX's netdev has comes in, each attribute where rtnl_fill_ifinfo() puts it. Requests to change a link go on
-to the kernel, but for the list of VF attributes, which is the driver's.
+The kernel answers RTM_GETLINK, and tells of changes; what it says of a device of ours is changed on the way: a veth's
+peer and kind go, and what a ConnectX's netdev has comes in, each attribute where rtnl_fill_ifinfo() puts it. Requests
+to change a link go on to the kernel, but for the list of VF attributes, which is the driver's.
 
 Sources: net/core/rtnetlink.c, drivers/net/ethernet/mellanox/mlx5/core/{en_main,en_rep}.c of Linux 6.x.
 """
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import sys
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from asap2.netlink.request import PASS, Answer, Message, Proxy, Request
+from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
 from asap2.netlink.server import Server
 from asap2.netlink.tables.link import (
     LINK,
@@ -27,6 +28,7 @@ from asap2.netlink.tables.link import (
     RTM_GETLINK,
     RTM_NEWLINK,
     RTM_SETLINK,
+    RTNLGRP_LINK,
     VF_INFO,
     VF_STATS,
     VFINFO_LIST,
@@ -34,6 +36,7 @@ from asap2.netlink.tables.link import (
 )
 from asap2.netlink.wire import (
     NETLINK_ROUTE,
+    NLA_F_NESTED,
     NLA_TYPE_MASK,
     NLM_F_DUMP,
     NetlinkError,
@@ -44,6 +47,7 @@ from asap2.netlink.wire import (
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
+from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 
 _LINK = LINK.table.numbers
@@ -54,8 +58,12 @@ _BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_q
 _NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
-_NOT_OF_LINKS = (socket.AF_INET6, 7)
-"""Address families whose RTM_GETLINK is another thing: IPv6's and (AF_BRIDGE) the bridge's state of a port."""
+_AF_BRIDGE = 7
+_NOT_OF_LINKS = (socket.AF_INET6, _AF_BRIDGE)
+"""Address families whose RTM_GETLINK is another thing: IPv6's and the bridge's state of a port."""
+_IFF_UP = 1
+IFLA_EVENT_FEATURES = 2
+_BRIDGE_FLAGS_SELF, _BRIDGE_MODE_VEB = 2, 0
 
 VfCounters = dict[str, int]
 """``rx_packets``, ``tx_packets``, ``rx_bytes``, ``tx_bytes``, ``broadcast``, ``multicast``, ``rx_dropped`` and
@@ -79,6 +87,7 @@ class LinkFace:
         server.route([RTM_GETLINK], self.get)
         server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
         server.route([RTM_DELLINK], self.delete)
+        server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
         """A netdev was set up or down: a VF's link follows its representor's."""
@@ -91,7 +100,8 @@ class LinkFace:
         """One link or all: the kernel's answer, with our devices as they are to be seen."""
         payload = request.payload
         if payload[0] in _NOT_OF_LINKS:
-            return PASS
+            more = self._embedded_bridges(request) if payload[0] == _AF_BRIDGE and request.dump else ()
+            return Proxy(lambda message: [self._without_peer(message, request)], more)
         start = _HEADER if len(payload) >= _HEADER else 4
         asked = LINK.table.decode(payload, start) if len(payload) > start else {}
         if "target_netnsid" in asked:
@@ -116,6 +126,30 @@ class LinkFace:
 
         return Proxy(wanted, payload=payload[:start] + b"".join(attribute(t, v) for t, v in kept))
 
+    def _without_peer(self, message: NlMsg, request: Request) -> Message:
+        payload = message.payload
+        if len(payload) >= _HEADER and self._device(_ifindex(payload), request) is not None:
+            payload = _no_peer(payload)
+        return Message(message.type, payload)
+
+    def _embedded_bridges(self, request: Request) -> Iterable[Message]:
+        """What mlx5e_bridge_getlink() says of a PF whose VFs are switched as legacy mode does: a bridge in the NIC."""
+        if self._server is None or not self._at_home(request):
+            return
+        kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
+        for device in self.netdevs.all():
+            pf = device.pf
+            if device.role is not Role.PF or pf is None or pf.mode is not EswitchMode.LEGACY or not pf.vfs:
+                continue
+            (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
+            header, link = LINK.decode(answer.payload)
+            attrs = {name: link[name] for name in ("ifname", "mtu", "operstate", "master", "address") if name in link}
+            attrs["af_spec"] = attribute(0, struct.pack("=H", _BRIDGE_FLAGS_SELF)) + attribute(
+                1, struct.pack("=H", _BRIDGE_MODE_VEB)
+            )
+            protinfo = attribute(_LINK["protinfo"] | NLA_F_NESTED, b"")
+            yield Message(RTM_NEWLINK, LINK.encode(header._replace(family=_AF_BRIDGE, change=0), attrs) + protinfo)
+
     def _is_internal(self, ifindex: int) -> bool:
         device = self.netdevs.by_ifindex(ifindex)
         return device is not None and device.role is Role.INTERNAL
@@ -130,10 +164,13 @@ class LinkFace:
                 payload = self.rewrite(payload, device, mask, master)
         return Message(message.type, payload)
 
-    def rewrite(self, payload: bytes, device: NetDev | None, mask: int, master: int | None = None) -> bytes:
+    def rewrite(
+        self, payload: bytes, device: NetDev | None, mask: int, master: int | None = None, *, grow: bool = True
+    ) -> bytes:
         """An RTM_NEWLINK of the kernel, as it would be if *device* were what it stands for.
 
-        *mask* is the request's IFLA_EXT_MASK; *master* the device's master in Open vSwitch.
+        *mask* is the request's IFLA_EXT_MASK; *master* the device's master in Open vSwitch. Without *grow* the veth
+        goes and nothing comes in.
         """
         own = device is not None
         found: list[tuple[int, bytes]] = []
@@ -145,7 +182,11 @@ class LinkFace:
                     continue
             if (own and number in _OF_A_PEER) or (master is not None and number == _LINK["master"]):
                 continue
+            if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
+                value = struct.pack("=I", MAX_MTU)
             found.append((type_, value))
+        if not grow:
+            return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)
         if device is not None and device.role is Role.INTERNAL and not _has(found, "linkinfo"):
             found.append((_LINK["linkinfo"], LINKINFO.encode({"kind": "openvswitch"})))
         if master is not None:
@@ -174,7 +215,7 @@ class LinkFace:
             port["perm_address"] = pf.mac
         if device.phys_port_name is not None:
             port["phys_port_name"] = device.phys_port_name
-        if device.role is not Role.VF and pf.mode is EswitchMode.SWITCHDEV:
+        if device.role is Role.REPRESENTOR or (device.role is Role.PF and pf.mode is EswitchMode.SWITCHDEV):
             port["phys_switch_id"] = bytes.fromhex(nic.switch_id(pf))
         _insert(found, _ADDRESSES, LINK.table.encode(port))
         parent = LINK.table.encode({"parent_dev_name": function.bdf, "parent_dev_bus_name": "pci"})
@@ -201,6 +242,46 @@ class LinkFace:
             info["stats"] = {name: counters.get(name, 0) for name in names}
         return info
 
+    # ---- notifications
+
+    def notified(self, netns: Netns, message: NlMsg, room: int) -> bytes | None:
+        """What the kernel tells of a link by itself, as it is to be seen: see :meth:`Server.show`."""
+        payload = message.payload
+        if len(payload) < _HEADER:
+            return None
+        ifindex = _ifindex(payload)
+        if payload[0] in _NOT_OF_LINKS:
+            return _no_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
+        info = {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}
+        kind = LINKINFO.decode(info.get(_LINK["linkinfo"], b"")).get("kind")
+        device = self.netdevs.last_known(ifindex, netns.cookie) if kind == "veth" else None
+        if device is not None and device.role is Role.OTHER:
+            device = None
+        at_home = self._server is not None and netns.cookie == self._server.netns.cookie
+        master = self.master(ifindex) if at_home else None
+        if device is None and master is None:
+            return None
+        shown = self.rewrite(payload, device, 0, master)
+        return shown if len(shown) <= room else self.rewrite(payload, device, 0, master, grow=False)
+
+    def announce(self, netns: Netns, device: NetDev, event: int | None = None) -> None:
+        """Tell who listens that the driver has changed *device* (rtmsg_ifinfo()); *event* is an IFLA_EVENT_*."""
+        if self._server is None:
+            return
+        kernel = self._server.kernel(netns, NETLINK_ROUTE)
+        try:
+            (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
+        except NetlinkError:  # gone meanwhile
+            return
+        header, _attrs = LINK.decode(answer.payload)
+        if event is None and not header.flags & _IFF_UP:  # netdev_state_change()
+            return
+        at_home = netns.cookie == self._server.netns.cookie
+        payload = self.rewrite(answer.payload, device, 0, self.master(device.ifindex) if at_home else None)
+        if event is not None:
+            payload += attribute(_LINK["event"], struct.pack("=I", event))
+        self._server.notify(netns, RTNLGRP_LINK, Message(RTM_NEWLINK, payload))
+
     # ---- RTM_NEWLINK, RTM_SETLINK
 
     def change(self, request: Request) -> Answer:
@@ -214,13 +295,21 @@ class LinkFace:
         )
         if stays and any(name in attrs for name in _NAMESPACE):
             raise NetlinkError(errno.EINVAL, "The interface netns is immutable")
+        if device.pf is not None and attrs.get("mtu", 0) > MAX_MTU:
+            raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
         if "vfinfo_list" not in attrs or device.pf is None or device.nic is None:
             return PASS
-        for type_, raw in attributes(_raw(request.payload, "vfinfo_list")):
-            if type_ & NLA_TYPE_MASK != VFINFO_LIST.numbers["vf_info"]:
-                raise NetlinkError(errno.EINVAL)
-            with as_netlink():
-                self._set_vf(device, VF_INFO.decode(raw))
+        done = 0
+        try:
+            for type_, raw in attributes(_raw(request.payload, "vfinfo_list")):
+                if type_ & NLA_TYPE_MASK != VFINFO_LIST.numbers["vf_info"]:
+                    raise NetlinkError(errno.EINVAL)
+                with as_netlink():
+                    self._set_vf(device, VF_INFO.decode(raw))
+                done += 1
+        finally:
+            if done:
+                self.announce(request.client.netns, device)
         others = [
             (type_, value)
             for type_, value in attributes(request.payload, _HEADER)
@@ -323,6 +412,12 @@ def _ifindex(payload: bytes) -> int:
 def _raw(payload: bytes, name: str) -> bytes:
     """The payload of the last attribute *name* of a link message."""
     return {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}[_LINK[name]]
+
+
+def _no_peer(payload: bytes) -> bytes:
+    """A link message of another address family, without what is a veth's."""
+    kept = [(t, v) for t, v in attributes(payload, _HEADER) if t & NLA_TYPE_MASK not in _OF_A_PEER]
+    return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in kept)
 
 
 def _has(found: list[tuple[int, bytes]], name: str) -> bool:

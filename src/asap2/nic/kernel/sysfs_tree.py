@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel import kstrto, pci
+from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, Role
 
 MLX5_CORE = "bus/pci/drivers/mlx5_core"
@@ -170,6 +171,12 @@ def _ids(data: bytes) -> None:
 def _uevent_action(data: bytes) -> None:
     if kstrto.line(data).split(" ")[0] not in _UEVENT_ACTIONS:
         raise _error(errno.EINVAL)
+
+
+def _set_mtu(file: Path, data: bytes) -> None:
+    if kstrto.unsigned(data) > MAX_MTU:
+        raise _error(errno.EINVAL)
+    file.write_bytes(data)
 
 
 def _accept_number(data: bytes) -> None:
@@ -334,13 +341,17 @@ class _Builder:
         own.entries["dev_port"] = _constant("0\n")
         own.entries["phys_port_name"] = Attribute(lambda: _given(device.phys_port_name))
         own.entries["phys_switch_id"] = Attribute(lambda: _given(_switch_id(device)))
-        if device.port_speed is not None:
-            own.entries["speed"] = Attribute(lambda: self._speed(device))
+        own.entries["speed"] = Attribute(lambda: f"{device.port_speed if self._linked(device) else -1}\n")
+        own.entries["duplex"] = Attribute(lambda: "full\n" if self._linked(device) else "unknown\n")
+        mtu = self.real / VIRTUAL_NET / device.name / "mtu"
+        own.entries["mtu"] = Attribute(mtu.read_text, lambda data: _set_mtu(mtu, data))
 
-    def _speed(self, device: NetDev) -> str:
-        """The port's speed, -1 without a link; EINVAL while the netdev is down (net/core/net-sysfs.c, speed_show)."""
-        carrier = (self.real / VIRTUAL_NET / device.name / "carrier").read_text()
-        return f"{device.port_speed if carrier.strip() == '1' else -1}\n"
+    def _linked(self, device: NetDev) -> bool:
+        """Whether a netdev with link settings has a link: EINVAL while it is down, and for representors, which have
+        none (net/core/net-sysfs.c, speed_show and duplex_show)."""
+        if device.port_speed is None:
+            raise _error(errno.EINVAL)
+        return (self.real / VIRTUAL_NET / device.name / "carrier").read_text().strip() == "1"
 
     # ---- module
 

@@ -75,6 +75,7 @@ class VethHands:
         self.silicon = opened[0]
         self.links = IPRoute()
         self.known: dict[int, tuple[Role, Nic | None, Pf | None, Vf | None]] = {}
+        self.gone: dict[int, tuple[Role, Nic | None, Pf | None, Vf | None]] = {}
         self.rules = 0
         with socket.socket() as probe:
             self.home = cookie_of(probe)
@@ -93,7 +94,7 @@ class VethHands:
     def _remove(self, role: Role, pf: Pf, vf: Vf | None) -> None:
         for index, (its_role, _, its_pf, its_vf) in list(self.known.items()):
             if its_role is role and its_pf is pf and its_vf is vf:
-                del self.known[index]
+                self.gone[index] = self.known.pop(index)
                 with contextlib.suppress(RouteError):
                     self.links.link("del", index=index)
 
@@ -137,6 +138,10 @@ class VethHands:
             return found
         away = self.known.get(ifindex)
         return NetDev(ifindex, "", *away) if away and away[0] is Role.VF and not found else None
+
+    def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
+        gone = self.gone.get(ifindex)
+        return self.by_ifindex(ifindex, netns_cookie) or (NetDev(ifindex, "", *gone) if gone else None)
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         found = next((device for device in self.all() if device.name == name), None)

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import select
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -198,3 +202,90 @@ def test_a_vf_in_a_namespace_of_its_own_is_the_same_there(four: Node) -> None:
         assert "parentdev 0000:03:00.4" in shown
         assert "not supported" in four.fail(f"nsenter -t {pid} -n ip link del {PF}v2")
         four.run(f"nsenter -t {pid} -n ip link set {PF}v2 netns {four.view}")
+
+
+LISTENERS = {
+    "ip": "exec stdbuf -oL ip -d monitor link",
+    "pyroute2, by recv()": f"""exec {sys.executable} -u -c '
+from pyroute2 import IPRoute
+link = IPRoute()
+link.bind()
+while True:
+    for one in link.get():
+        if one["event"] not in ("RTM_NEWLINK", "RTM_DELLINK"): continue
+        print("Deleted" if one["event"] == "RTM_DELLINK" else "", one["family"],
+              *(f"{{name}} {{value}}" for name, value in one["attrs"] if name != "IFLA_AF_SPEC"))
+'""",
+    "a buffer of the size announced": """exec python3 -u -c '
+import socket
+link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+link.bind((0, 1))
+while True:
+    link.recv(1, socket.MSG_PEEK)
+    size = link.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+    buffer = bytearray(size)
+    got, _, flags, sender = link.recvmsg_into([buffer])
+    assert not flags & socket.MSG_TRUNC
+    assert sender == (0, 1), sender
+    print(buffer[16], buffer[:got])
+'""",
+}
+
+
+@contextlib.contextmanager
+def listening(node: Node, how: str) -> Iterator[Callable[[str], str]]:
+    """A program that listens for links; what is given waits for a line of its output with a text in it."""
+    with node.start(LISTENERS[how]) as process:
+        assert process.stdout
+        read = process.stdout.readline
+
+        def line_with(text: str) -> str:
+            said = [""]
+            while text not in (line := read()) or not line:
+                assert line, f"the listener ended: {said}"
+                said.append(line)
+            return line
+
+        joined = False
+        while not joined:  # until it hears
+            node.run("ip link add name t-probe type bridge; ip link del t-probe")
+            joined = bool(select.select([process.stdout], [], [], 0.1)[0])
+        line_with("t-probe")
+        yield line_with
+
+
+@pytest.mark.parametrize("how", LISTENERS)
+def test_what_the_kernel_tells_of_a_netdev_shows_no_veth(four: Node, how: str) -> None:
+    with listening(four, how) as line_with:
+        four.run(f"ip link set {PF} up")
+        line = line_with(PF)
+        assert "0000:03:00.0" in line or "0000:03:00.0" in line_with("0000:03:00.0")
+        four.run(f"ip link set {PF} vf 1 trust on")  # the kernel knows nothing of this one
+        assert "veth" not in line_with(PF)
+        four.run(
+            f"echo 0 > /sys/class/net/{PF}/device/sriov_numvfs; ip link add name t-end type bridge; ip link del t-end"
+        )
+        gone = []
+        while "t-end" not in (line := line_with("")):
+            gone.append(line)
+        assert any(f"{PF}v3" in line for line in gone)
+        assert not [line for line in gone if "veth" in line or "@if" in line or "IFLA_LINK " in line]
+
+
+def test_bridges_and_ipv6_tell_of_no_peer(four: Node) -> None:
+    four.run(f"sysctl -qw net.ipv6.conf.{PF}.disable_ipv6=0; ip link set {PF} up")
+    assert f"{PF}: <" in four.run("bridge link show")
+    assert four.run("bridge link show").rstrip().endswith("mtu 1500 hwmode VEB")
+    four.run(f"ip link add name t-br type bridge; ip link set {PF}v0 master t-br")
+    assert f"{PF}v0: <" in four.run("bridge link show")
+    assert "@" not in four.run("bridge link show; ip -6 link show")
+    four.tell(mode="switchdev")
+    assert "VEB" not in four.run("bridge link show")
+
+
+def test_the_largest_mtu_is_the_nics(four: Node) -> None:
+    assert link(four, PF)["max_mtu"] == 9978
+    assert "mtu greater than device maximum" in four.fail(f"ip link set {PF} mtu 9979")
+    assert "Invalid argument" in four.fail(f"echo 9979 > /sys/class/net/{PF}/mtu")
+    four.run(f"ip link set {PF} mtu 9978; echo 9000 > /sys/class/net/{PF}v0/mtu")
+    assert [link(four, name)["mtu"] for name in (PF, f"{PF}v0")] == [9978, 9000]

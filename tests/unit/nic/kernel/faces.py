@@ -20,6 +20,8 @@ class StillServer:
         self.routes: dict[int, Any] = {}
         self.families: dict[str, GenlFamily] = {}
         self.sent: list[tuple[str, str, bytes]] = []
+        self.showers: dict[tuple[int, int], Any] = {}
+        self.notified: list[tuple[int, Any]] = []
 
     def route(self, types: Any, handler: Any) -> None:
         self.routes.update(dict.fromkeys(types, handler))
@@ -29,6 +31,12 @@ class StillServer:
 
     def ethtool_ioctl(self, commands: Any, handler: Any) -> None:
         self.ioctl = (tuple(commands), handler)
+
+    def show(self, protocol: int, types: Any, shower: Any) -> None:
+        self.showers.update({(protocol, type_): shower for type_ in types})
+
+    def notify(self, _netns: Netns, group: int, message: Any) -> None:
+        self.notified.append((group, message))
 
     def multicast(self, family: str, group: str, payload: bytes, _netns: Netns | None = None) -> None:
         self.sent.append((family, group, payload))

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asap2.netlink.request import PASS
+from asap2.netlink.request import PASS, Proxy
 from asap2.netlink.tables.link import (
     LINK,
     RTEXT_FILTER_SKIP_STATS,
@@ -22,12 +23,12 @@ from asap2.netlink.tables.link import (
     RTM_SETLINK,
     Ifinfomsg,
 )
-from asap2.netlink.wire import NLM_F_DUMP, NetlinkError, attribute, attributes
+from asap2.netlink.wire import NLM_F_DUMP, NetlinkError, NlMsg, attribute, attributes
 from asap2.nic.device import EswitchMode
 from asap2.nic.kernel.rtnetlink import LinkFace
 from asap2.nic.netdevs import NetDev, Role
 from tests.unit.nic.hands import ListedNetDevs, booted, refused
-from tests.unit.nic.kernel.faces import request
+from tests.unit.nic.kernel.faces import HOME, request
 
 PF = "0000:03:00.0"
 # What Linux 6.18 says of a veth, in its order, for what matters here.
@@ -106,6 +107,37 @@ def test_the_switch_id_is_the_eswitchs() -> None:
     assert "phys_switch_id" not in shown(face, "enp3s0f0v1")
     face.driver.set_mode(PF, EswitchMode.LEGACY)
     assert "phys_switch_id" not in shown(face, "enp3s0f0")
+
+
+def told(
+    face: LinkFace, name: str, room: int = 1 << 16, type_: int = RTM_NEWLINK, **change: Any
+) -> dict[Any, Any] | None:
+    """What a notification of the kernel's says of the device when it is shown; None: it stays as it is."""
+    payload = LINK.encode(Ifinfomsg(index=netdev(face, name).ifindex), {**VETH, **change})
+    found = face.notified(HOME, NlMsg(type_, 0, 0, 0, payload), room)
+    return None if found is None else LINK.decode(found)[1]
+
+
+@pytest.mark.parametrize("type_", [RTM_NEWLINK, RTM_DELLINK])
+def test_notifications_say_the_same_without_vfs(type_: int) -> None:
+    face = made()
+    known = shown(face, "enp3s0f0", mask=0)
+    assert told(face, "enp3s0f0", type_=type_) == known
+    assert "linkinfo" not in known
+    assert "link" not in known
+
+
+def test_a_notification_without_room_to_grow_loses_the_veth_only() -> None:
+    lean = told(made(), "enp3s0f0", room=0)
+    assert lean is not None
+    assert list(lean) == [name for name in VETH if name not in ("link", "link_netnsid", "linkinfo")]
+
+
+def test_a_notification_that_was_shown_or_is_of_another_kind_stays_as_it_is() -> None:
+    face = made()
+    assert told(face, "eth0", linkinfo={"kind": "vxlan"}) is None
+    payload = face.rewrite(LINK.encode(Ifinfomsg(index=netdev(face, "eth0").ifindex), VETH), netdev(face, "eth0"), 0)
+    assert face.notified(HOME, NlMsg(RTM_NEWLINK, 0, 0, 0, payload), 1 << 16) is None
 
 
 def test_a_masters_kind_stays_when_the_veths_goes() -> None:
@@ -208,10 +240,21 @@ def test_representors_and_the_uplink_stay_where_they_are() -> None:
     assert change(face, "enp3s0f0", {"net_ns_pid": 1}) is PASS
 
 
-def test_other_families_and_namespaces_are_the_kernels() -> None:
+@pytest.mark.parametrize("family", [socket.AF_INET6, 7])
+def test_links_of_other_families_have_no_peer_either(family: int) -> None:
     face = made()
-    assert face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(family=7), {}), NLM_F_DUMP)) is PASS
-    assert face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(family=10), {}), NLM_F_DUMP)) is PASS
+    proxy = face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(family=family), {}), NLM_F_DUMP))
+    assert isinstance(proxy, Proxy)
+    index = netdev(face, "eth0").ifindex
+    told = LINK.encode(
+        Ifinfomsg(family, 1, index, 3, 0), {"ifname": "eth0", "mtu": 1500, "link": 5, "protinfo": b"1234"}
+    )
+    (shown,) = proxy.rewrite(NlMsg(RTM_NEWLINK, 2, 1, 0, told))
+    assert LINK.decode(shown.payload)[1] == {"ifname": "eth0", "mtu": 1500, "protinfo": b"1234"}
+
+
+def test_other_namespaces_are_the_kernels() -> None:
+    face = made()
     assert face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(), {"target_netnsid": 1}))) is PASS
     assert face.get(request(RTM_GETLINK, b"\x11", NLM_F_DUMP)) is not PASS
 

@@ -187,7 +187,7 @@ def test_cpus_near_the_device_are_all_that_are_online(sys: Sys) -> None:
 def test_what_is_not_ours_is_the_real_sysfs_but_for_the_hosts_pci_bus(sys: Sys) -> None:
     assert sys.node("class/net/lo/mtu") == Real("class/net/lo/mtu")
     assert sys.node("devices/virtual/net/lo") == Real("devices/virtual/net/lo")
-    assert sys.node(f"{PORT}/{PF}/net/enp3s0f0/mtu") == Real("devices/virtual/net/enp3s0f0/mtu")
+    assert sys.node(f"{PORT}/{PF}/net/enp3s0f0/tx_queue_len") == Real("devices/virtual/net/enp3s0f0/tx_queue_len")
     assert sys.node("module/fuse") == Real("module/fuse")
     for hidden in ("bus/pci/devices/0000:00:00.0", "bus/pci/slots", "devices/virtual/net/enp3s0f0"):
         with pytest.raises(FileNotFoundError):

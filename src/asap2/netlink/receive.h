@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * What a program receives on its netlink sockets: the server's replies look like the kernel's, and what the kernel
+ * tells by itself of a device of ours (RTM_NEWLINK, RTM_DELLINK, ethtool's notifications) is shown as the NIC's.
+ *
+ * The kernel delivers notifications itself, so poll(), queue limits and ENOBUFS stay native; the server is given the
+ * message once the program has it, and gives it back rewritten (SHOW). A message may pass here twice, peeked at and then
+ * read, or answered by the server and then read without the sender's address: the server leaves it as it is then.
+ */
+#ifndef ASAP2_RECEIVE_H
+#define ASAP2_RECEIVE_H
+
+#include "redirect.h"
+
+#define GROWTH 512 /* by how much a message may grow: parent device, port name, switch id */
+#define STACK_ROOM 8192 /* longer messages need malloc() */
+
+static int from_server(const void *address, socklen_t length)
+{
+	const struct sockaddr_nl *sender = address;
+	return sender && length >= sizeof *sender && sender->nl_family == AF_NETLINK && sender->nl_pid == SERVER_PORTID;
+}
+
+/* Whether a message that the program has received, in full, may be one that the server is to show. */
+static int may_show(const void *data, size_t size)
+{
+	const struct nlmsghdr *header = data;
+
+	return size >= NLMSG_LENGTH(sizeof(struct genlmsghdr)) && header->nlmsg_len >= NLMSG_LENGTH(4) &&
+	       header->nlmsg_len <= size && header->nlmsg_type >= NLMSG_MIN_TYPE && header->nlmsg_type < 1024 &&
+	       !(header->nlmsg_flags & (NLM_F_MULTI | NLM_F_REQUEST));
+}
+
+static int is_shown(int protocol, unsigned type, const struct greeting *greeting)
+{
+	if (protocol == NETLINK_ROUTE)
+		return (type == RTM_NEWLINK || type == RTM_DELLINK) && has(greeting->route, RTM_GETLINK);
+	return protocol == NETLINK_GENERIC && type > GENL_ID_CTRL && has(greeting->genl, type);
+}
+
+/* Have the server show the *got* bytes at *data*, where there is room for *capacity*; the new number of bytes. */
+static size_t show(int fd, char *data, size_t got, size_t capacity)
+{
+	const struct nlmsghdr *header = (const struct nlmsghdr *)data;
+	struct ask ask = { .kind = SHOW };
+	const struct greeting *greeting;
+	struct answer answer;
+	char small[STACK_ROOM], *room = small;
+	size_t length = capacity < got + GROWTH ? capacity : got + GROWTH;
+	int protocol;
+
+	if (!may_show(data, got) || got > CHUNK)
+		return got;
+	protocol = netlink_protocol(fd);
+	if (protocol < 0 || !(greeting = diverted()) || !is_shown(protocol, header->nlmsg_type, greeting))
+		return got;
+	if (length > sizeof small && !(room = malloc(length)))
+		return got;
+	ask.protocol = protocol;
+	ask.cookie = namespace_of(fd);
+	ask.argument = length;
+	if (put(&ask, fd, data, got, &answer, room, &length) == 0 && answer.verdict == DONE && length <= capacity) {
+		memcpy(data, room, length);
+		got = length;
+	}
+	if (room != small)
+		free(room);
+	return got;
+}
+
+/* As show(), in parts. */
+static size_t show_parts(int fd, const struct iovec *parts, size_t count, size_t got)
+{
+	char together[STACK_ROOM];
+	size_t i, position, capacity = 0, shown;
+
+	while (count && parts[0].iov_len == 0) {
+		parts++;
+		count--;
+	}
+	if (!count)
+		return got;
+	if (got <= parts[0].iov_len)
+		return show(fd, parts[0].iov_base, got, parts[0].iov_len);
+	for (i = 0; i < count; i++)
+		capacity += parts[i].iov_len;
+	if (parts[0].iov_len < sizeof(struct nlmsghdr) || got > sizeof together || got > capacity ||
+	    ((const struct nlmsghdr *)parts[0].iov_base)->nlmsg_len > got)
+		return got;
+	for (i = position = 0; i < count && position < got; position += parts[i++].iov_len)
+		memcpy(together + position, parts[i].iov_base,
+		       parts[i].iov_len < got - position ? parts[i].iov_len : got - position);
+	shown = show(fd, together, got, capacity < sizeof together ? capacity : sizeof together);
+	for (i = position = 0; i < count && position < shown; position += parts[i++].iov_len)
+		memcpy(parts[i].iov_base, together + position,
+		       parts[i].iov_len < shown - position ? parts[i].iov_len : shown - position);
+	return shown;
+}
+
+/* A program that asks how long the next message is makes a buffer of that size: which must take what it grows by. */
+static ssize_t announced(int fd, ssize_t got, size_t capacity, int flags)
+{
+	if (flags & MSG_PEEK && flags & MSG_TRUNC && got > 0 && (size_t)got > capacity && netlink_protocol(fd) >= 0)
+		return got + GROWTH;
+	return got;
+}
+
+static ssize_t received(int fd, struct msghdr *message, ssize_t got, int flags)
+{
+	struct cmsghdr *control;
+	size_t i, capacity = 0;
+
+	for (i = 0; i < message->msg_iovlen; i++)
+		capacity += message->msg_iov[i].iov_len;
+	if (!from_server(message->msg_name, message->msg_namelen)) {
+		const struct sockaddr_nl *sender = message->msg_name;
+
+		if (sender && message->msg_namelen >= sizeof sender->nl_family && sender->nl_family != AF_NETLINK)
+			return got;
+		if ((size_t)got > capacity || message->msg_flags & MSG_TRUNC)
+			return announced(fd, got, capacity, flags);
+		return show_parts(fd, message->msg_iov, message->msg_iovlen, got);
+	}
+	((struct sockaddr_nl *)message->msg_name)->nl_pid = 0;
+	for (control = CMSG_FIRSTHDR(message); control; control = CMSG_NXTHDR(message, control))
+		if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_CREDENTIALS &&
+		    control->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
+			memset(CMSG_DATA(control), 0, sizeof(struct ucred));
+	return got;
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+	ssize_t got = real_recvmsg(fd, message, flags);
+	return got > 0 ? received(fd, message, got, flags) : got;
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+	REAL(recvmmsg);
+	int i, got = real(fd, messages, count, flags, timeout);
+	for (i = 0; i < got; i++)
+		messages[i].msg_len = received(fd, &messages[i].msg_hdr, messages[i].msg_len, flags);
+	return got;
+}
+
+ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length)
+{
+	REAL(recvfrom);
+	socklen_t room = address && length ? *length : 0;
+	struct iovec part = { data, size };
+	struct msghdr message = { .msg_name = address, .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t got = real(fd, data, size, flags, address, length);
+
+	if (got <= 0)
+		return got;
+	message.msg_namelen = !room ? 0 : *length < room ? *length : room;
+	if (!message.msg_namelen)
+		message.msg_name = NULL;
+	return received(fd, &message, got, flags);
+}
+
+ssize_t recv(int fd, void *data, size_t size, int flags)
+{
+	return recvfrom(fd, data, size, flags, NULL, NULL);
+}
+
+ssize_t read(int fd, void *data, size_t size)
+{
+	REAL(read);
+	ssize_t got = real(fd, data, size);
+	return got > 0 ? (ssize_t)show(fd, data, got, size) : got;
+}
+
+ssize_t readv(int fd, const struct iovec *parts, int count)
+{
+	REAL(readv);
+	ssize_t got = real(fd, parts, count);
+	return got > 0 ? (ssize_t)show_parts(fd, parts, count, got) : got;
+}
+
+/* what programs built with _FORTIFY_SOURCE call */
+ssize_t __recvfrom_chk(int fd, void *data, size_t size, size_t room, int flags, struct sockaddr *address,
+		       socklen_t *length)
+{
+	if (size > room)
+		abort();
+	return recvfrom(fd, data, size, flags, address, length);
+}
+
+ssize_t __recv_chk(int fd, void *data, size_t size, size_t room, int flags)
+{
+	if (size > room)
+		abort();
+	return recv(fd, data, size, flags);
+}
+
+ssize_t __read_chk(int fd, void *data, size_t size, size_t room)
+{
+	if (size > room)
+		abort();
+	return read(fd, data, size);
+}
+
+#endif
