@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from asap2.screen import Screen
 
 app = typer.Typer(add_completion=False)
 
@@ -36,10 +36,10 @@ def bench(
 ) -> None:
     """Compare the NIC with its peers, in turns, round after round. A round takes about 45 s; the scale
     suite needs a minute before the first, and 5 GB of memory for its millions of rules."""
-    from rich.console import Console
+    from asap2.screen import Screen
 
-    console = Console(stderr=True, soft_wrap=True)
-    result, draw, show = _paths(rounds, console) if suite is Suite.PATHS else _scale(rounds, console)
+    screen = Screen(stderr=True)
+    result, draw, show = _paths(rounds, screen) if suite is Suite.PATHS else _scale(rounds, screen)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
         plot = plot or json_file.with_suffix(".png")
@@ -48,7 +48,7 @@ def bench(
     show(result)
 
 
-def _paths(rounds: int, console: Console) -> Any:
+def _paths(rounds: int, screen: Screen) -> Any:
     """The result of the suite, what draws it, and what prints it."""
     from asap2.cli.tables import print_bench
     from asap2.lab.bench.plot import plot
@@ -58,19 +58,19 @@ def _paths(rounds: int, console: Console) -> Any:
     def tell(number: int, name: str, figures: dict[str, float]) -> None:
         words = f"{figures['tcp_gbps']:6.2f} Gbit/s, {figures['packets_per_second']:8.0f} packets/s"
         words += f", {figures['transactions_per_second']:7.0f} transactions/s"
-        console.print(f"round {number} of {rounds}: {name:14} {words}", highlight=False)
+        screen.say(f"round {number} of {rounds}: {name:14} {words}")
 
     return run(Lab(), rounds, tell), plot, print_bench
 
 
-def _scale(rounds: int, console: Console) -> Any:
+def _scale(rounds: int, screen: Screen) -> Any:
     """As :func:`_paths`."""
     from asap2.cli.tables import print_scale
     from asap2.lab.bench.scale.plot import plot
     from asap2.lab.bench.scale.run import run
     from asap2.lab.lab import Lab
 
-    return run(Lab(), rounds, lambda line: console.print(line, highlight=False)), plot, print_scale
+    return run(Lab(), rounds, screen.say), plot, print_scale
 
 
 command = typer.main.get_command(app)

@@ -21,10 +21,11 @@ def demo(
     ] = False,
 ) -> None:
     """Do the getting-started procedure on two software hypervisors, and show that it works."""
-    from rich.console import Console
+    from asap2.output import say
+    from asap2.screen import Screen
 
-    console = Console(soft_wrap=True)
-    shown = _on_openstack(console) if openstack else _on_lab(console)
+    screen = Screen()
+    shown = _on_openstack(screen) if openstack else _on_lab(screen)
     try:
         shown.run(keep)
     finally:
@@ -32,13 +33,12 @@ def demo(
             report.write_text(json.dumps(shown.report(), indent=2) + "\n")
     shown.print_summary()
     if keep:
-        console.print(
+        say(
             "\nThe cloud stays up. To look around: `asap2 openstack ls`, `asap2 exec controller openstack server list`,"
             " `asap2 shell vm1`; to take it down: `asap2 openstack down`."
             if openstack
             else "\nThe lab stays up. To look around: `asap2 lab ls`, `asap2 shell hv1`, "
-            "`asap2 exec vm1 ping 10.57.0.2`; to take it down: `asap2 lab down`.",
-            highlight=False,
+            "`asap2 exec vm1 ping 10.57.0.2`; to take it down: `asap2 lab down`."
         )
     if shown.failure:
         from asap2.errors import Asap2Error
@@ -46,18 +46,18 @@ def demo(
         raise Asap2Error(shown.failure)
 
 
-def _on_lab(console: Any) -> Any:
+def _on_lab(screen: Any) -> Any:
     from asap2.lab.demo import Demo
     from asap2.lab.lab import Lab
 
-    return Demo(Lab(), console)
+    return Demo(Lab(), screen)
 
 
-def _on_openstack(console: Any) -> Any:
+def _on_openstack(screen: Any) -> Any:
     from asap2.openstack.cloud import Cloud
     from asap2.openstack.demo import Demo
 
-    return Demo(Cloud(say=lambda text: console.print(text, highlight=False, markup=False)), console)
+    return Demo(Cloud(say=screen.say), screen)
 
 
 command = typer.main.get_command(app)

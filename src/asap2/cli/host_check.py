@@ -40,9 +40,8 @@ def check(
     counts = summary(findings)
     bad = counts[Verdict.FAIL] + (counts[Verdict.WARN] if strict else 0)
     if as_json:
-        import json
-
         from asap2.host.records import to_data
+        from asap2.output import say_json
 
         data = {
             "host": host.hostname,
@@ -53,7 +52,7 @@ def check(
             "checks": [one.id for one in CHECKS],
             "findings": to_data(findings),
         }
-        print(json.dumps(data, indent=2))
+        say_json(data)
     else:
         show(host, chosen, findings)
     return 1 if bad else 0
@@ -61,30 +60,26 @@ def check(
 
 def show(host: Host, pfs: tuple[Pf, ...], findings: list[Finding]) -> None:
     """Print findings for people: what is in order in a line each, what is not with its reason and its fix."""
-    from rich.console import Console
-    from rich.text import Text
-
     from asap2.host.check.audit import summary
     from asap2.host.check.finding import Verdict
+    from asap2.screen import Screen
 
-    console = Console(highlight=False, soft_wrap=True)
+    screen = Screen()
     styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "dim"}
     several = len(pfs) > 1
     for one in findings:
-        line = Text(f"{one.verdict:8}", styles[one.verdict])
-        line.append(f"{one.id:21} ", "bold")
         named = one.subject and (several or one.subject not in [pf.name for pf in pfs])
-        line.append(f"{one.subject}: " if named else "", "none")
-        line.append(one.found, "none")
-        console.print(line)
+        where = f"{one.subject}: " if named else ""
+        screen.say((f"{one.verdict:8}", styles[one.verdict]), (f"{one.id:21} ", "bold"), where, one.found)
         if one.verdict in (Verdict.WARN, Verdict.FAIL):
-            console.print(Text(f"{'':30}because {one.why}", "dim"))
+            screen.say(f"{'':30}because {one.why}", style="dim")
             if one.fix:
-                console.print(Text(f"{'':30}fix: {one.fix}"))
+                screen.say(f"{'':30}fix: {one.fix}")
     counts = summary(findings)
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     verdict = "hardware offload is not ready here" if counts[Verdict.FAIL] else "nothing stands in the way of offload"
-    console.print(f"\n{host.hostname}: {verdict} ({words})", style="bold red" if counts[Verdict.FAIL] else "bold green")
+    screen.say()
+    screen.say(f"{host.hostname}: {verdict} ({words})", style="bold red" if counts[Verdict.FAIL] else "bold green")
 
 
 command = typer.main.get_command(app)

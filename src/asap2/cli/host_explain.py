@@ -59,12 +59,11 @@ def explain(
         flows = [flow for flow in now if flow.ufid in asked]
         found = reasons(host, flows)
     if as_json:
-        import json
-
         from asap2.host.records import to_data
+        from asap2.output import say_json
 
         data = {"host": host.hostname, "taken": host.taken, "reasons": counted(found), "flows": to_data(found)}
-        print(json.dumps(data, indent=2))
+        say_json(data)
     else:
         show(host, found, every, what)
 
@@ -105,38 +104,36 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
 
 def show(host: Host, found: list[Explanation], every: bool, what: str | None) -> None:
     """Print explanations for people, those of one reason together."""
-    from rich.console import Console
-    from rich.text import Text
+    from asap2.screen import Screen
 
-    console = Console(highlight=False, soft_wrap=True)
+    screen = Screen()
     about = f" at {what}" if what else ""
     if not found:
-        console.print(f"{host.hostname}: no flow{about} is in software")
+        screen.say(f"{host.hostname}: no flow{about} is in software")
         return
     codes = list(dict.fromkeys(one.code for one in found))
     for code in sorted(codes, key=lambda code: -sum(one.code == code for one in found)):
         group = [one for one in found if one.code == code]
-        line = Text(f"{code}", "green" if code == "offloaded" else "bold red")
-        line.append(f"  {len(group)} flow{'s' if len(group) > 1 else ''}, ", "none")
-        line.append(f"{sum(one.packets for one in group)} packets: {group[0].why}", "none")
-        console.print(line)
+        flows = f"  {len(group)} flow{'s' if len(group) > 1 else ''}"
+        words = f"{flows}, {sum(one.packets for one in group)} packets: {group[0].why}"
+        screen.say((code, "green" if code == "offloaded" else "bold red"), words)
         for one in group if every else group[:SHOWN]:
             where = f"{one.in_port or 'any port'} to {', '.join(one.outputs) or 'nowhere'}"
-            console.print(Text(f"    {where}, {one.packets} packets: {one.found}"))
+            screen.say(f"    {where}, {one.packets} packets: {one.found}")
             for behind in one.attachments:
-                console.print(Text(f"        {behind.representor}: {behind}", "dim"))
+                screen.say(f"        {behind.representor}: {behind}", style="dim")
             for seen in one.evidence:
-                console.print(Text(f"        {seen.source}: {seen.seen}", "dim"))
+                screen.say(f"        {seen.source}: {seen.seen}", style="dim")
             if one.others:
-                console.print(Text(f"        in the way next: {', '.join(one.others)}", "dim"))
-            console.print(Text(f"        {one.flow}", "dim"), soft_wrap=True)
+                screen.say(f"        in the way next: {', '.join(one.others)}", style="dim")
+            screen.say(f"        {one.flow}", style="dim")
         if not every and len(group) > SHOWN:
-            console.print(Text(f"    and {len(group) - SHOWN} more (--all)", "dim"))
+            screen.say(f"    and {len(group) - SHOWN} more (--all)", style="dim")
         if code != "offloaded":
-            console.print(Text(f"    do: {group[0].fix}"))
-        console.print()
+            screen.say(f"    do: {group[0].fix}")
+        screen.say()
     rest = sum(one.code != "offloaded" for one in found)
-    console.print(f"{host.hostname}: {rest} flow{'s are' if rest != 1 else ' is'} not in hardware", style="bold")
+    screen.say(f"{host.hostname}: {rest} flow{'s are' if rest != 1 else ' is'} not in hardware", style="bold")
 
 
 command = typer.main.get_command(app)

@@ -28,6 +28,7 @@ def persist(
     need_root()
     from asap2.host.observe import observe
     from asap2.host.setup import persist as files
+    from asap2.output import say
 
     if remove:
         found = files.removes()
@@ -36,11 +37,11 @@ def persist(
             _tell(found, dry_run)
             return
         for path in gone:
-            print(f"removed {path}")
+            say(f"removed {path}")
         for one in found if dry_run else ():
-            print(f"would remove {one.path}")
+            say(f"would remove {one.path}")
         if not found:
-            print("nothing to remove: `asap2 host persist` has written nothing here")
+            say("nothing to remove: `asap2 host persist` has written nothing here")
         return
     host = observe(openflow=False)
     found = files.writes(host)
@@ -51,18 +52,17 @@ def persist(
         return
     if dry_run:
         for path, content in files.files(host).items():
-            print(f"=== {path}\n{content}")
+            say(f"=== {path}\n{content}")
         return
     for path in files.write(host):
-        print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _tell(found: list[Written], dry_run: bool) -> None:
-    import json
-
     from asap2.host.records import to_data
+    from asap2.output import say_json
 
-    print(json.dumps({"changed": bool(found) and not dry_run, "files": to_data(found)}, indent=2))
+    say_json({"changed": bool(found) and not dry_run, "files": to_data(found)})
 
 
 command = typer.main.get_command(app)

@@ -12,16 +12,12 @@ import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
-
     from asap2.host.status import Status, VfStatus
+    from asap2.screen import Group
 
 app = typer.Typer(add_completion=False)
 COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent", "by host", "offloaded")
 """Of the table of VFs; the last four are about packets as the guest counts them."""
-WIDTH = 160
-"""Characters of a line, where the output is no terminal."""
 
 
 @app.command()
@@ -34,26 +30,21 @@ def status(
 ) -> None:
     """Show NICs, their VFs, representors and guests, and where the flows are."""
     if as_json:
-        import json
-
         from asap2.host.records import to_data
+        from asap2.output import say_json
 
         while True:
-            print(json.dumps(to_data(page(pfs, file)), indent=None if watch else 2), flush=True)
+            say_json(to_data(page(pfs, file)), indent=None if watch else 2)
             if not watch:
                 return
             time.sleep(interval)
-    from rich.console import Console
+    from asap2.screen import Live, Screen
 
+    screen = Screen(wrap=True)
     if not watch:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = WIDTH
-        console.print(drawn(page(pfs, file)))
+        screen.print(drawn(page(pfs, file)))
         return
-    from rich.live import Live
-
-    with Live(drawn(page(pfs, file)), screen=False, auto_refresh=False) as live:
+    with Live(drawn(page(pfs, file)), console=screen, screen=False, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
             live.update(drawn(page(pfs, file)), refresh=True)
@@ -68,24 +59,21 @@ def page(pfs: list[str] | None, file: Path | None) -> Status:
 
 def drawn(page: Status) -> Group:
     """The page for a terminal."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from asap2.cli.tables import table
+    from asap2.screen import Group, Table, Text, styled, table
 
     flows = page.flows
     offload = "hw-offload on" if page.hw_offload else "hw-offload off"
     if page.hw_offload and not page.in_force:
         offload += " (not in force)"
     switch = f"Open vSwitch {page.openvswitch or 'not installed'} {'running' if page.running else 'not running'}"
-    head = Text(f"{page.hostname}", "bold")
-    head.append(f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}", "not bold")
-    where = Text("Flows: ")
-    where.append(f"{flows.in_hardware} in hardware", "green" if flows.in_hardware else "")
-    where.append(f", {flows.in_tc_software} in TC software, ")
-    where.append(f"{'?' if flows.in_datapath is None else flows.in_datapath} in Open vSwitch's datapath")
-    if flows.lookups:
-        where.append("; lookups there: hit {}, missed {}, lost {}".format(*flows.lookups))
+    head = styled((page.hostname, "bold"), f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}")
+    datapath = "?" if flows.in_datapath is None else flows.in_datapath
+    where = styled(
+        "Flows: ",
+        (f"{flows.in_hardware} in hardware", "green" if flows.in_hardware else ""),
+        f", {flows.in_tc_software} in TC software, {datapath} in Open vSwitch's datapath",
+        "; lookups there: hit {}, missed {}, lost {}".format(*flows.lookups) if flows.lookups else "",
+    )
     parts: list[Text | Table] = [head, where]
     for nic in page.nics:
         link = "up" if nic.carrier else "no carrier" if nic.up else "down"
@@ -97,11 +85,8 @@ def drawn(page: Status) -> Group:
             f"{nic.num_vfs} of {nic.total_vfs} VFs",
             f"rules: {nic.rules_in_hardware} in hardware, {nic.rules_in_software} not",
         ]
-        title = Text(f"\n{nic.name} ", "bold")
-        title.append(f"({nic.address})  ", "not bold")
-        title.append("; ".join(words), "not bold")
+        title = styled((nic.name, "bold"), f" ({nic.address})  {'; '.join(words)}")
         vfs = table("", *COLUMNS)
-        vfs.title = None
         for column in vfs.columns[:5]:
             column.no_wrap = True
         for vf in nic.vfs:
@@ -118,7 +103,7 @@ def drawn(page: Status) -> Group:
                 _short(vf.host_packets),
                 "" if part is None else f"{100 * part:.1f} %",
             )
-        parts.append(title)
+        parts += [Text(), title]
         if nic.vfs:
             parts.append(vfs)
     return Group(*parts)

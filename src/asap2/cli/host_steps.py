@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from asap2.host.setup.steps import Step, title
+from asap2.output import say_json
+from asap2.screen import Screen, styled
 
 if TYPE_CHECKING:
     from asap2.host.inventory import Host
@@ -25,19 +25,23 @@ class Shown:
         self._began = time.monotonic()
         self._data: dict[str, Any] = {"steps": [], "changes": []}
         self._back = False
-        self._terminal = sys.stdout.isatty()
+        self._done = 0
+        self._screen = Screen()
 
     def say(self, words: str) -> None:
         """A line."""
-        print(words, flush=True)
+        self._screen.say(words)
 
     def planned(self, planned: Planned, back: bool) -> None:
         """The plan, each step with the commands that a person would type."""
         self._back = back
         if self.as_json:
             if not back:
-                steps = [{"title": title(step), "commands": list(step.commands)} for step in planned.steps]
-                self._data = {"steps": steps, "changes": [dataclasses.asdict(one) for one in planned.changes]}
+                self._done = 0
+                self._data = {
+                    "steps": [_as_data(step) for step in planned.steps],
+                    "changes": [dataclasses.asdict(one) for one in planned.changes],
+                }
             return
         if back:
             self.say("going back:")
@@ -47,17 +51,20 @@ class Shown:
         for number, step in enumerate(planned.steps, 1):
             self.say(f"{number:3}  {title(step)}")
             for command in step.commands:
-                self.say(f"       {self._dim(command)}")
+                self._screen.say("       ", (command, "dim"))
 
     def begin(self, step: Step) -> None:
         """A step begins; on a terminal its line is there meanwhile."""
-        if not self.as_json and self._terminal:
-            print(f" …   {title(step)}", end="\r", flush=True)
+        if not self.as_json and self._screen.is_terminal:
+            self._screen.print(styled(f" …   {title(step)}"), end="\r")
 
     def done(self, step: Step) -> None:
-        """A step is done."""
+        """A step is done: by now its network devices have names."""
         if not self.as_json:
             self.say(f"done {title(step)}")
+        elif not self._back:
+            self._data["steps"][self._done] = _as_data(step)
+            self._done += 1
 
     def failed(self, step: Step, why: str) -> None:
         """A step failed."""
@@ -68,7 +75,7 @@ class Shown:
         """The end: the JSON, or *words* and how long it took."""
         seconds = round(time.monotonic() - self._began, 2)
         if self.as_json:
-            print(json.dumps({**data, **self._data, "seconds": seconds}, indent=2))
+            say_json({**data, **self._data, "seconds": seconds})
         elif words is not None:
             self.say(f"{words} ({seconds:.1f} s)")
 
@@ -77,7 +84,8 @@ class Shown:
         for pf in host.pfs:
             if not pf.switchdev:
                 continue
-            self.say(f"\n{pf.name} ({pf.address}) is in switchdev mode:")
+            self.say("")
+            self.say(f"{pf.name} ({pf.address}) is in switchdev mode:")
             for vf in pf.vfs:
                 representor = host.representor(pf, vf.index)
                 place = host.openvswitch.port_of(representor.name) if representor else None
@@ -102,5 +110,6 @@ class Shown:
         seconds = time.monotonic() - self._began
         self.say(f"check: {'not ready' if bad else 'nothing stands in the way of offload'} ({seconds:.1f} s)")
 
-    def _dim(self, words: str) -> str:
-        return f"\033[2m{words}\033[0m" if self._terminal else words
+
+def _as_data(step: Step) -> dict[str, Any]:
+    return {"title": title(step), "commands": list(step.commands)}

@@ -112,11 +112,13 @@ def _send(
 
 
 def _serve(port: int, seconds: float, netns: str | None) -> int:
-    from asap2.host.verify import namespaces, traffic
+    from asap2.host.kernel import namespaces
+    from asap2.host.verify import traffic
+    from asap2.output import say
 
     if netns is not None:
         namespaces.enter(namespaces.path_of(netns))
-    traffic.serve(port, seconds, lambda: print(f"echoing UDP and TCP at port {port} for {seconds:g} s", flush=True))
+    traffic.serve(port, seconds, lambda: say(f"echoing UDP and TCP at port {port} for {seconds:g} s"))
     return 0
 
 
@@ -124,18 +126,15 @@ def _end(host: Host, one: Port, results: list[Result], through: str | None, as_j
     missing = through is not None and not all(_goes(result, through) for result in results)
     good = all(result.offloaded for result in results) and not missing
     if as_json:
-        import json
+        from asap2.output import say_json
 
-        print(json.dumps(as_data(host, one, results, good), indent=2))
+        say_json(as_data(host, one, results, good))
         return 0 if good else 1
     show(one, results)
     if missing:
-        from rich.console import Console
-        from rich.text import Text
+        from asap2.screen import Screen
 
-        Console(highlight=False, soft_wrap=True).print(
-            Text(f"  the traffic does not go through a {through}", "bold red")
-        )
+        Screen().say(f"  the traffic does not go through a {through}", style="bold red")
     return 0 if good else 1
 
 
@@ -155,22 +154,19 @@ def as_data(host: Host, one: Port, results: list[Result], good: bool) -> dict[st
 
 def show(one: Port, results: list[Result]) -> None:
     """Print what came of it for people."""
-    from rich.console import Console
-    from rich.text import Text
+    from asap2.screen import Screen
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(f"VF {one.vf.index} of {one.pf.name}, representor {one.representor.name}", "bold"))
+    screen = Screen()
+    screen.say(f"VF {one.vf.index} of {one.pf.name}, representor {one.representor.name}", style="bold")
     for result in results:
-        line = Text(f"  {result.protocol:5}", "bold")
-        line.append(result.verdict, "green" if result.offloaded else "bold red")
-        console.print(line)
+        screen.say((f"  {result.protocol:5}", "bold"), (result.verdict, "green" if result.offloaded else "bold red"))
         for flow in result.flows:
             words = f"        {flow.way:3} {flow.packets} packets, {'in hardware' if flow.offloaded else 'in software'}"
             words += f", {', '.join(flow.through)}" if flow.through else ""
             words += f": {flow.reason}: {flow.found}" if flow.reason else ""
-            console.print(Text(words, "dim"))
+            screen.say(words, style="dim")
     if any(flow.reason for result in results for flow in result.flows):
-        console.print(f"  `asap2 host explain {one.representor.name}` says what to do")
+        screen.say(f"  `asap2 host explain {one.representor.name}` says what to do")
 
 
 def _goes(result: Result, through: str) -> bool:

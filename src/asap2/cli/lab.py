@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +25,10 @@ def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="The topology (
 def down() -> None:
     """Take the lab down, whatever state it is in; nothing of it stays."""
     from asap2.lab.lab import Lab
+    from asap2.output import say
 
     if not Lab().down():
-        typer.echo("no lab is up", err=True)
+        say("no lab is up", file=sys.stderr)
 
 
 @app.command()
@@ -34,14 +36,15 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Tell what the lab consists of."""
-    from asap2.cli.tables import print_json, print_lab
+    from asap2.cli.tables import print_lab
     from asap2.lab.lab import Lab
+    from asap2.output import say, say_json
 
     description = Lab().describe()
     if as_json:
-        print_json(description)
+        say_json(description)
     elif description is None:
-        typer.echo("no lab is up", err=True)
+        say("no lab is up", file=sys.stderr)
     else:
         print_lab(description)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 from asap2.errors import Asap2Error
+from asap2.output import say, tolerate
 
 VERBS = ("demo", "lab", "exec", "shell", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
@@ -14,6 +15,7 @@ VERBS = ("demo", "lab", "exec", "shell", "bench", "host", "openstack")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line *arguments* (the process's own when None); the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
+    tolerate()
     try:
         if len(words) > 2 and words[0] == "exec" and not words[1].startswith("-"):
             from asap2.cli.exec import execute  # without typer, which takes longer to import than all else
@@ -23,16 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(words, VERBS)
     except Asap2Error as error:
-        print(f"asap2: {error}", file=sys.stderr)
+        say(f"asap2: {error}", file=sys.stderr)
         return error.status
     except PermissionError as error:
-        print(f"asap2: this needs root ({error.filename or 'an operation'}: {error.strerror})", file=sys.stderr)
+        say(f"asap2: this needs root ({error.filename or 'an operation'}: {error.strerror})", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"asap2: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        say(f"asap2: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("asap2: interrupted", file=sys.stderr)
+        say("asap2: interrupted", file=sys.stderr)
         return 130
 
 

@@ -13,6 +13,7 @@ import typer
 from asap2.cli.host_subject import AsJson, From
 from asap2.errors import Asap2Error, UsageError
 from asap2.openstack.config.generate import Format, Role
+from asap2.output import say
 
 if TYPE_CHECKING:
     from asap2.host.check.finding import Finding
@@ -102,18 +103,17 @@ def config(
     )
     files = generate(values, format, role)
     for note in values.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     if as_json:
-        import json
-
         from asap2.host.records import to_data
+        from asap2.output import say_json
 
-        print(json.dumps({"format": format, "values": to_data(values), "files": to_data(files)}, indent=2))
+        say_json({"format": format, "values": to_data(values), "files": to_data(files)})
     elif output is None:
-        print(shown(files), end="")
+        say(shown(files), end="")
     if output is not None:
         for path in write(files, output, force=force):
-            print(f"wrote {path}", file=sys.stderr if as_json else sys.stdout)
+            say(f"wrote {path}", file=sys.stderr if as_json else sys.stdout)
     return 0
 
 
@@ -171,9 +171,8 @@ def _check(files: list[str], capture: Path | None, python: str | None, as_json: 
     counts = summary(findings)
     bad = counts[Verdict.FAIL]
     if as_json:
-        import json
-
         from asap2.host.records import to_data
+        from asap2.output import say_json
 
         data = {
             "host": host.hostname if host else None,
@@ -183,7 +182,7 @@ def _check(files: list[str], capture: Path | None, python: str | None, as_json: 
             "summary": dict(counts),
             "findings": to_data(findings),
         }
-        print(json.dumps(data, indent=2))
+        say_json(data)
     else:
         by = ", ".join(f"{service} {version}" for service, version in settings.versions)
         _show(findings, f"{len(settings.entries)} settings, by {by}: {'not right' if bad else 'nothing is wrong'}")
@@ -192,24 +191,20 @@ def _check(files: list[str], capture: Path | None, python: str | None, as_json: 
 
 def _show(findings: list[Finding], end: str) -> None:
     """Print findings for people: where, what, why, what to do."""
-    from rich.console import Console
-    from rich.text import Text
-
     from asap2.host.check.finding import Verdict
+    from asap2.screen import Screen
 
-    console = Console(highlight=False, soft_wrap=True)
+    screen = Screen()
     styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red", Verdict.UNKNOWN: "dim"}
     for one in findings:
-        line = Text(f"{one.verdict:8}", styles[one.verdict])
-        line.append(f"{one.subject}: " if one.subject else "", "bold")
-        line.append(one.found, "none")
-        console.print(line)
+        where = f"{one.subject}: " if one.subject else ""
+        screen.say((f"{one.verdict:8}", styles[one.verdict]), (where, "bold"), one.found)
         if one.verdict is not Verdict.OK and one.why:
-            console.print(Text(f"{'':8}because {one.why}", "dim"))
+            screen.say(f"{'':8}because {one.why}", style="dim")
         if one.fix:
-            console.print(Text(f"{'':8}fix: {one.fix}"))
+            screen.say(f"{'':8}fix: {one.fix}")
     bad = any(one.verdict is Verdict.FAIL for one in findings)
-    console.print(end, style="bold red" if bad else "bold green")
+    screen.say(end, style="bold red" if bad else "bold green")
 
 
 command = typer.main.get_command(app)

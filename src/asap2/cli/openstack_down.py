@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 app = typer.Typer(add_completion=False)
@@ -12,9 +14,10 @@ app = typer.Typer(add_completion=False)
 def down() -> None:
     """Take the cloud and its lab down, whatever state they are in; nothing of them stays."""
     from asap2.openstack.cloud import Cloud
+    from asap2.output import say
 
     if not Cloud().down():
-        typer.echo("no cloud is up", err=True)
+        say("no cloud is up", file=sys.stderr)
 
 
 command = typer.main.get_command(app)

@@ -13,16 +13,16 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def ls(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Tell which services there are, which run, and where they write what they do."""
-    from asap2.cli.tables import print_json
     from asap2.openstack.cloud import Cloud
+    from asap2.output import say, say_json
 
     found = Cloud().describe()
     if as_json:
-        print_json(found)
+        say_json(found)
         return
     for each in found:
         state = f"pid {each['pid']}" if each["pid"] else "does not run"
-        typer.echo(f"{each['host']:<18}{each['service']:<28}{state:<16}{each['log']}")
+        say(f"{each['host']:<18}{each['service']:<28}{state:<16}{each['log']}")
 
 
 command = typer.main.get_command(app)

@@ -22,10 +22,11 @@ def up(
 
     from asap2.lab.topology import load, parse
     from asap2.openstack.cloud import Cloud
+    from asap2.output import say
 
     shipped = resources.files("asap2.openstack").joinpath("topology.toml")
-    Cloud(say=typer.echo).up(load(file) if file else parse(shipped.read_text()))
-    typer.echo(
+    Cloud(say=say).up(load(file) if file else parse(shipped.read_text()))
+    say(
         "The cloud is up. `asap2 exec controller openstack …` is its client, `asap2 openstack ls` tells how it does, "
         "`asap2 openstack down` takes it down."
     )

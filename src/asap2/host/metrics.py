@@ -26,6 +26,7 @@ from asap2.host.explain.reasons import OFFLOADED
 from asap2.host.inventory import FlowTrial, Host
 from asap2.host.observe import observe
 from asap2.host.status import NicStatus, Status, status
+from asap2.output import line
 
 Trier = Callable[[Host, list[Flow]], tuple[FlowTrial, ...]]
 AGAIN = 300.0
@@ -149,13 +150,13 @@ def _nics(page: Status) -> Iterator[Metric]:
         "asap2_representor_packets", "Packets of a VF that its representor counts.", labels=["pf", "vf", "representor"]
     )
     for nic in page.nics:
-        mode.add_metric([nic.name, nic.address], nic.mode == "switchdev")
-        rules.add_metric([nic.name, "hardware"], nic.rules_in_hardware)
-        rules.add_metric([nic.name, "software"], nic.rules_in_software)
+        mode.add_metric([line(nic.name), nic.address], nic.mode == "switchdev")
+        rules.add_metric([line(nic.name), "hardware"], nic.rules_in_hardware)
+        rules.add_metric([line(nic.name), "software"], nic.rules_in_software)
         _count(families, nic)
         for vf in nic.vfs:
             if vf.representor:
-                host_packets.add_metric([nic.name, str(vf.index), vf.representor], vf.host_packets)
+                host_packets.add_metric([line(nic.name), str(vf.index), line(vf.representor)], vf.host_packets)
     yield mode
     yield rules
     yield from families.values()
@@ -165,9 +166,11 @@ def _nics(page: Status) -> Iterator[Metric]:
 def _count(families: dict[tuple[str, str], CounterMetricFamily], nic: NicStatus) -> None:
     for unit in ("packets", "bytes"):
         for direction, short in (("received", "rx"), ("sent", "tx")):
-            families["uplink", unit].add_metric([nic.name, direction], getattr(nic, f"{short}_{unit}"))
+            families["uplink", unit].add_metric([line(nic.name), direction], getattr(nic, f"{short}_{unit}"))
             for vf in nic.vfs:
-                families["vf", unit].add_metric([nic.name, str(vf.index), direction], getattr(vf, f"{short}_{unit}"))
+                families["vf", unit].add_metric(
+                    [line(nic.name), str(vf.index), direction], getattr(vf, f"{short}_{unit}")
+                )
 
 
 def _findings(host: Host) -> Metric:

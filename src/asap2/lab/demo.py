@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from rich.console import Console
-
 from asap2.errors import Asap2Error
 from asap2.lab.lab import Lab
 from asap2.lab.proofs import Figures, Proofs
 from asap2.lab.terminal import OutputError, Terminal, as_data, expect
 from asap2.lab.topology import Guest, Topology, parse
+from asap2.screen import Screen
 
 VFS = 4
 """Virtual functions that each NIC gets; the guest takes the last."""
@@ -50,11 +49,10 @@ def topology() -> Topology:
 class Demo:
     """One run; :meth:`report` tells how it went."""
 
-    def __init__(self, lab: Lab, console: Console) -> None:
+    def __init__(self, lab: Lab, screen: Screen) -> None:
         self.lab = lab
-        self.console = console
         self.topology = topology()
-        self.terminal = Terminal(lab.layout, console)
+        self.terminal = Terminal(lab.layout, screen)
         self.hosts = [
             Host(node.name, next(guest for guest in self.topology.guests if guest.node == node.name))
             for node in self.topology.nodes
@@ -68,7 +66,7 @@ class Demo:
         began = time.monotonic()
         self.terminal.heading("Two hypervisors, each with a software ConnectX-5, joined by a cable")
         self.lab.up(self.topology)
-        self.terminal.say(f"  [green]✓[/green] the lab is up [dim]({time.monotonic() - began:.2f} s)[/dim]")
+        self.terminal.done("the lab is up", time.monotonic() - began)
         try:
             for host in self.hosts:
                 self._virtual_functions(host)

@@ -14,7 +14,7 @@ from typing import Any
 
 from asap2.errors import Asap2Error
 from asap2.lab import cable, guest, machine, node
-from asap2.lab.execute import start
+from asap2.lab.execute import run, start
 from asap2.lab.layout import Layout, layout
 from asap2.lab.links import remove_links
 from asap2.lab.namespaces import identity, kept_below
@@ -69,6 +69,8 @@ class Lab:
         for each in record["nodes"]:
             each["daemon"] = self._daemon_pid(each["name"])
             each["processes"] = self._processes(self.layout.node(each["name"]))
+            for nic in each["nics"]:
+                nic["vfs"] = {address: self._vfs(each["name"], address) for address in nic["netdevs"].values()}
         for each in record["guests"]:
             each["processes"] = self._processes(self.layout.guest(each["name"]))
         return record
@@ -147,6 +149,12 @@ class Lab:
             pid = int((self.layout.node(name) / "daemon.pid").read_text())
             if pid in inside([identity(self.layout.node(name) / "ns" / "net")]):
                 return pid
+        return None
+
+    def _vfs(self, name: str, address: str) -> int | None:
+        """How many VFs the PF at *address* has, as the node's sysfs says; None when that does not answer."""
+        with contextlib.suppress(Asap2Error, ValueError):
+            return int(run(self.layout.bundle(name), "cat", f"/sys/bus/pci/devices/{address}/sriov_numvfs"))
         return None
 
     def _processes(self, directory: Path) -> int:

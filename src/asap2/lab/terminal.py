@@ -16,14 +16,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from asap2.errors import Asap2Error
 from asap2.lab.background import Program
 from asap2.lab.execute import start
 from asap2.lab.layout import Layout
+from asap2.screen import Part, Screen, table
 
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
@@ -59,18 +56,23 @@ Judge = Callable[[str], str | None]
 class Terminal:
     """Where commands are typed."""
 
-    def __init__(self, layout: Layout, console: Console) -> None:
+    def __init__(self, layout: Layout, screen: Screen) -> None:
         self.layout = layout
-        self.console = console
+        self.screen = screen
         self.steps: list[Step] = []
 
     def heading(self, text: str) -> None:
         """Say what comes next."""
-        self.console.print(f"\n[bold]── {text}[/bold]", highlight=False)
+        self.screen.say()
+        self.screen.say(f"── {text}", style="bold")
 
-    def say(self, text: str) -> None:
+    def say(self, *parts: Part) -> None:
         """Say something."""
-        self.console.print(text, highlight=False)
+        self.screen.say(*parts)
+
+    def done(self, what: str, seconds: float) -> None:
+        """Say that something was done, and how long it took."""
+        self.screen.say("  ", ("✓", "green"), f" {what} ", (f"({seconds:.2f} s)", "dim"))
 
     def type(self, where: str, command: str, judge: Judge | None = None) -> str:
         """Run *command* by a shell in the node or guest *where*; its output. StepError when it is not as wanted."""
@@ -107,11 +109,11 @@ class Terminal:
 
     def failed(self, where: str, command: str, complaint: str) -> StepError:
         """The error for a step, recorded as failed, that went wrong for another reason than its exit status."""
-        self.console.print(f"[red]✗ {escape(complaint)}[/red]", highlight=False)
+        self.screen.say(f"✗ {complaint}", style="red")
         return StepError(f"{where}: `{command}`: {complaint}")
 
     def _prompt(self, where: str, command: str) -> None:
-        self.console.print(f"[bold cyan]{where}#[/bold cyan] [bold]{escape(command)}[/bold]", highlight=False)
+        self.screen.say((f"{where}#", "bold cyan"), " ", (command, "bold"))
 
     def conclude(self, where: str, command: str, status: int, output: str, judge: Judge | None, seconds: float) -> None:
         """Show the *output* of *command* and the verdict on it, and record the step."""
@@ -120,7 +122,7 @@ class Terminal:
             half = SHOWN_LINES // 2
             lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
         for line in lines:
-            self.console.print(f"    {escape(line)}", highlight=False, soft_wrap=True)
+            self.screen.say(f"    {line}")
         complaint, words = None, None
         try:
             if status == TIMED_OUT:
@@ -134,19 +136,19 @@ class Terminal:
         self.steps.append(Step(where, command, status, complaint is None, round(seconds, 3)))
         if complaint:
             raise self.failed(where, command, complaint)
-        self.say(f"  [green]✓[/green] {escape(words or 'done')} [dim]({seconds:.2f} s)[/dim]")
+        self.done(words or "done", seconds)
 
     def summary(self, rows: Iterable[tuple[str, str]], seconds: float, failure: str | None) -> None:
         """Print the short table of the end, (what, result), and the verdict."""
-        table = Table(title="What was shown", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("what")
-        table.add_column("result", justify="right")
+        shown = table("What was shown", "what", "result")
+        shown.columns[1].justify = "right"
         for what, result in rows:
-            table.add_row(what, result)
-        self.console.print()
-        self.console.print(table)
-        verdict = "[red]failed[/red]" if failure else "[green]all as it must be[/green]"
-        self.console.print(f"\n{len(self.steps)} commands in {seconds:.0f} s: {verdict}", highlight=False)
+            shown.add_row(what, result)
+        self.screen.say()
+        self.screen.print(shown)
+        self.screen.say()
+        verdict = ("failed", "red") if failure else ("all as it must be", "green")
+        self.screen.say(f"{len(self.steps)} commands in {seconds:.0f} s: ", verdict)
 
 
 def expect(pattern: str, words: str = "") -> Judge:

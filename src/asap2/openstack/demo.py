@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from rich.console import Console
-
 from asap2.errors import Asap2Error
 from asap2.lab.terminal import Judge, OutputError, Terminal, as_data, expect
 from asap2.lab.topology import parse
 from asap2.openstack.cloud import Cloud
 from asap2.openstack.plan import CONTROLLER, INTEGRATION_BRIDGE, PHYSICAL_NETWORK, Compute
+from asap2.screen import Screen
 
 IMAGE, FLAVOR = "mellanox_fedora", "m1.small"
 """As on the page. A guest is a namespace: the image is only there to be asked for."""
@@ -101,11 +100,10 @@ class Figures:
 class Demo:
     """One run; :meth:`report` tells how it went."""
 
-    def __init__(self, cloud: Cloud, console: Console) -> None:
+    def __init__(self, cloud: Cloud, screen: Screen) -> None:
         self.cloud = cloud
-        self.console = console
         self.topology = parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text())
-        self.terminal = Terminal(cloud.lab.layout, console)
+        self.terminal = Terminal(cloud.lab.layout, screen)
         self.figures = Figures()
         self.failure: str | None = "it was not done"
         self.seconds = 0.0

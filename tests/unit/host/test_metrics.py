@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from asap2.host.explain.flow import Flow
 from asap2.host.inventory import DatapathPort, FlowTrial, Host
 from asap2.host.metrics import HostCollector, registry
-from tests.unit.host.hosts import fresh, offloading, with_pf, with_switch
+from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "docs/grafana-dashboard.json"
 FLOW = (
@@ -105,3 +105,8 @@ def test_the_dashboard_shows_figures_that_there_are() -> None:
     assert asked <= served
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_a_name_that_is_no_utf_8_is_no_failure() -> None:
+    host = with_netdev(offloading(), "eth0", name="\udcffrep\x1b")
+    assert 'representor="\\\\xffrep\\\\x1b"' in generate_latest(registry(HostCollector(False, lambda: host))).decode()

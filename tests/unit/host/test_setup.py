@@ -16,7 +16,7 @@ from asap2.host.inventory import Host, Vf
 from asap2.host.setup import journal as journals
 from asap2.host.setup.restore import differences
 from asap2.host.setup.run import FailedError, Planned, prepare, prepare_undo, setup, undo
-from asap2.host.setup.steps import RestartSwitch, SetEswitch, SetVfs, Step
+from asap2.host.setup.steps import RestartSwitch, SetEswitch, SetVfs, Step, title
 from asap2.host.setup.wanted import Nic, Switch, VfWanted, Wanted
 from tests.unit.host import machine
 from tests.unit.host.machine import DRIVER, Device, Function, Model
@@ -105,6 +105,8 @@ def test_a_fresh_host_is_set_up_in_the_order_of_the_page(path: Path) -> None:
         "AddPorts",
     ]
     assert model.bridges == {"br-int": ["enp3s0f0", "eth0", "eth1", "eth2", "eth3"]}
+    assert title(seen.steps[5]) == "eth0 and 3 more: hw-tc-offload on, up"
+    assert seen.steps[9].commands[1] == "ovs-vsctl --may-exist add-port br-int eth0"
     assert all(one.own is not None for one in model.nics[0].vfs)
 
 

@@ -7,13 +7,13 @@ import dataclasses
 import io
 
 import pytest
-from rich.console import Console
 
 from asap2.cli.host_status import drawn
 from asap2.host.attachment import Attachment
-from asap2.host.inventory import Bridge, Host, Interface, Port
+from asap2.host.inventory import Away, Bridge, Host, Interface, Port
 from asap2.host.records import to_data
 from asap2.host.status import status
+from asap2.screen import Screen
 from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
 
 
@@ -52,6 +52,13 @@ def test_flows_are_counted_where_they_are() -> None:
     assert (page.nics[0].rules_in_hardware, page.nics[0].rules_in_software) == (1, 1)
 
 
+def test_a_vf_in_a_named_namespace_is_shown_with_its_name_and_mac() -> None:
+    vf = dataclasses.replace(offloading().pfs[0].vfs[0], netdev=None, away=Away("vm1", "net0", "96:ab:fd:00:00:01"))
+    host = with_pf(offloading(), vfs=(vf,))
+    (shown,) = status(host, host.pfs).nics[0].vfs
+    assert (shown.guest, shown.mac) == ("net0 in vm1", "96:ab:fd:00:00:01")
+
+
 def with_ids(**ids: str) -> Host:
     """A host whose VF 0's representor has these external_ids, which are written with underscores."""
     host = busy()
@@ -70,9 +77,9 @@ def test_neutrons_port_and_novas_server_are_named_with_mac_and_status() -> None:
 
 def test_a_port_that_is_not_active_or_has_another_mac_is_shown_so() -> None:
     host = with_ids(iface_id="p-7", vm_id="s-1", attached_mac="fa:16:3e:00:00:01", iface_status="inactive")
-    console = Console(file=io.StringIO(), width=160)
-    console.print(drawn(status(host, host.pfs)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    screen = Screen(file=io.StringIO(), wrap=True)
+    screen.print(drawn(status(host, host.pfs)))
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
     for line in ("server s-1", "port p-7", "attached-mac fa:16:3e:00:00:01", "iface-status inactive"):
         assert line in text
 
@@ -87,9 +94,9 @@ def test_ids_that_name_nobody_are_no_guest(ids: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("host", [fresh(), offloading(), busy()])
 def test_the_page_is_drawn(host: Host) -> None:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(drawn(status(host, host.pfs)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    screen = Screen(file=io.StringIO(), wrap=True)
+    screen.print(drawn(status(host, host.pfs)))
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "enp3s0f0 (0000:03:00.0)  ConnectX-5, firmware 16.35.4030, mlx5_core" in text
     for vf in host.pfs[0].vfs:
         assert vf.address.removeprefix("0000:") in text

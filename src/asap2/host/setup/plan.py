@@ -239,6 +239,33 @@ def find(host: Host, pf: Pf, port: PortRef) -> Netdev | None:
     return next((host.netdev(vf.netdev) for vf in pf.vfs if vf.index == port.vf), None)
 
 
+def named(step: Step, now: Host) -> Step:
+    """*step* with the names that its network devices have now."""
+
+    def name(port: PortRef) -> PortRef:
+        pf = now.pf(port.pf)
+        netdev = find(now, pf, port) if pf else None
+        return dataclasses.replace(port, hint=netdev.name) if netdev else port
+
+    match step:
+        case SetPorts():
+            ports = tuple(dataclasses.replace(one, port=name(one.port)) for one in step.ports)
+            return dataclasses.replace(step, ports=ports)
+        case AddPorts():
+            return dataclasses.replace(step, ports=tuple(name(one) for one in step.ports))
+    return step
+
+
+def nameless(step: Step) -> bool:
+    """Whether *step* is about a network device that had no name when it was planned."""
+    match step:
+        case SetPorts():
+            return not all(one.port.hint for one in step.ports)
+        case AddPorts():
+            return not all(one.hint for one in step.ports)
+    return False
+
+
 def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortState | None:
     """What of *wanted* is not so yet, or is *lost* on the way; None when all is so."""
     netdev = find(now, pf, wanted.port)

@@ -15,7 +15,7 @@ from asap2.host.setup import journal as journals
 from asap2.host.setup.changes import Change, changes
 from asap2.host.setup.failure import StepError
 from asap2.host.setup.journal import Journal
-from asap2.host.setup.plan import NEED_RESTART, Target, plan
+from asap2.host.setup.plan import NEED_RESTART, Target, named, nameless, plan
 from asap2.host.setup.restore import differences, restore_target
 from asap2.host.setup.steps import RestartSwitch, SetEswitch, SetOption, Step, title
 from asap2.host.setup.target import setup_target
@@ -90,7 +90,7 @@ def prepare(wanted: Wanted, machine: Machine, *, force: bool = False, path: Path
 
 def _planned(now: Host, target: Target) -> Planned:
     steps = plan(now, target)
-    return Planned(steps, changes(now, steps))
+    return Planned(tuple(named(step, now) for step in steps), changes(now, steps))
 
 
 def _look(machine: Machine, journal: Journal | None) -> Host:
@@ -222,6 +222,8 @@ class _Run:
             if isinstance(step, SetOption) and step.key in NEED_RESTART and not journal.restart_pending:
                 journal = dataclasses.replace(journal, restart_pending=True)
                 journals.save(journal, self.path)
+            if nameless(step):
+                step = named(step, self.machine.look())
             self.observer.begin(step)
             try:
                 self.machine.do(step)

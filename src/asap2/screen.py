@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands print in colours and tables: the one module that uses rich.
+
+A string is text and never markup: ``[red]`` and ``:ab:`` are printed as they are. What has a style is said so, with
+:func:`styled`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.segment import Segment
+from rich.table import Table as _Table
+from rich.text import Text
+
+from asap2.output import line, visible
+
+__all__ = ["Group", "Live", "Part", "Screen", "Table", "Text", "styled", "table"]
+
+WIDTH = 160
+"""Characters of a line, where the output is no terminal."""
+Part = str | tuple[str, str]
+"""Text, or text with a style."""
+
+
+class Screen(Console):
+    """A console that takes every string for text, and shows an escape for what a terminal would obey."""
+
+    def __init__(self, *, file: TextIO | None = None, stderr: bool = False, wrap: bool = False) -> None:
+        """*wrap* breaks lines at the terminal's width, as tables want."""
+        super().__init__(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = WIDTH
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich's, of whatever it is: what no caller has made visible is made so here."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    def say(self, *parts: Part, style: str = "") -> None:
+        """A line of text, each of its *parts* in its style."""
+        self.print(styled(*parts, style=style))
+
+
+class Table(_Table):
+    """A table whose cells are text."""
+
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        """A row; a string may have several lines."""
+        super().add_row(*(Text(visible(one)) if isinstance(one, str) else one for one in cells), **how)
+
+
+def styled(*parts: Part, style: str = "") -> Text:
+    """A line of *parts*; *style* is that of the whole."""
+    made = Text(style=style)
+    for one in parts:
+        text, own = one if isinstance(one, tuple) else (one, "")
+        made.append(line(text), own or None)
+    return made
+
+
+def table(title: str, *columns: str) -> Table:
+    """An empty table in the style of all of ours; without a title when that is empty."""
+    made = Table(title=styled(title, style="bold") if title else None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(styled(column))
+    return made
