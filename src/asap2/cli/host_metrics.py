@@ -25,21 +25,18 @@ def metrics(
     """Serve figures for Prometheus: flows in hardware and not, by reason; packets of VFs, and by the host."""
     need_root()
     from asap2.host.metrics import HostCollector, registry
+    from asap2.output import say
 
     collected = registry(HostCollector(trial))
     if once:
         from prometheus_client.exposition import generate_latest
 
-        print(generate_latest(collected).decode(), end="")
+        say(generate_latest(collected).decode(), end="")
         return
-    from prometheus_client import start_http_server
+    from asap2.host.exporter import serve
 
-    server, thread = start_http_server(port, address, collected)
-    print(f"serving http://{address}:{port}/metrics", flush=True)
-    try:
-        thread.join()
-    finally:
-        server.shutdown()
+    where = f"[{address}]" if ":" in address else address
+    serve(address, port, collected, lambda port: say(f"serving http://{where}:{port}/metrics"))
 
 
 command = typer.main.get_command(app)
