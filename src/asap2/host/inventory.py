@@ -35,13 +35,22 @@ class Eswitch:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Where a VF's network device is: in the network namespace called ``netns`` (``ip netns``)."""
+
+    netns: str
+    netdev: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Vf:
     """A virtual function, and its attributes as ``ip link set PF vf N`` sets them.
 
     ``driver`` is None when unbound; ``netdev`` is its network device in this network namespace, None when it has none
-    or when that is elsewhere; ``iommu_group`` None without an IOMMU; ``opened_by`` names the process that holds it
-    through VFIO. ``rates`` are minimum and maximum in Mbit/s, ``link_state`` "auto", "enable" or "disable"; the
-    counters are of packets and bytes as the guest sees them.
+    or when that is elsewhere: ``away`` says where, if that has a name; ``iommu_group`` None without an IOMMU;
+    ``opened_by`` names the process that holds it through VFIO. ``rates`` are minimum and maximum in Mbit/s,
+    ``link_state`` "auto", "enable" or "disable"; the counters are of packets and bytes as the guest sees them.
     """
 
     index: int
@@ -63,6 +72,7 @@ class Vf:
     rx_bytes: int = 0
     tx_packets: int = 0
     tx_bytes: int = 0
+    away: Away | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +410,8 @@ def vf_user(vf: Vf) -> str | None:
         return f"a guest ({vf.opened_by})"
     if vf.driver in VFIO or vf.driver is None:
         return None
+    if vf.away is not None:
+        return f"a guest (its network device {vf.away.netdev} is in the namespace {vf.away.netns})"
     if vf.netdev is None:
         return "a guest (its network device is in another namespace)"
     return None

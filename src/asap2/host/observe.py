@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asap2.host import openvswitch, platform
-from asap2.host.inventory import Filter, Host, Netdev, OpenVSwitch, Pairs, Pf, Qdisc, Vf
-from asap2.host.kernel import ethtool, sysfs, tc
+from asap2.host.inventory import VFIO, Filter, Host, Netdev, OpenVSwitch, Pairs, Pf, Qdisc, Vf
+from asap2.host.kernel import ethtool, namespaces, sysfs, tc
 from asap2.host.kernel.devlink import Devlink
 from asap2.host.kernel.ethtool import Ethtool
 from asap2.host.kernel.links import (
@@ -181,7 +181,9 @@ def _vfs(function: sysfs.Function, infos: dict[int, dict[Any, Any]]) -> tuple[Vf
     vfs = function.vfs
     groups = {number: _number(vf.link("iommu_group")) for number, vf in vfs}
     opened = platform.opened_vfio_groups() if any(group is not None for group in groups.values()) else {}
-    return tuple(_vf(number, vf, groups[number], opened, infos.get(number, {})) for number, vf in vfs)
+    found = tuple(_vf(number, vf, groups[number], opened, infos.get(number, {})) for number, vf in vfs)
+    elsewhere = namespaces.away(one.address for one in found if one.driver not in (None, *VFIO) and one.netdev is None)
+    return tuple(dataclasses.replace(one, away=elsewhere.get(one.address)) for one in found)
 
 
 def _vf(number: int, function: sysfs.Function, group: int | None, opened: dict[int, str], info: dict[Any, Any]) -> Vf:

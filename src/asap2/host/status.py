@@ -15,9 +15,10 @@ from asap2.host.inventory import Host, Netdev, Pf, Vf, vf_user
 class VfStatus:
     """A VF: its place, its guest, and what it and the host saw.
 
-    ``mac`` is the administrator's, or else that of its device; ``vlan`` is its port's tag, or in legacy mode its own;
-    ``guest`` names who has it, None when nobody is known, and ``attachment`` what Open vSwitch says of that. Packets
-    are as the guest sees them; ``host_packets`` are those of them that went through its representor, either way.
+    ``mac`` is the administrator's, or else that of its device, wherever it is; ``vlan`` is its port's tag, or in legacy
+    mode its own; ``guest`` names who has it, None when nobody is known, and ``attachment`` what Open vSwitch says of
+    that. Packets are as the guest sees them; ``host_packets`` are those of them that went through its representor,
+    either way.
     """
 
     index: int
@@ -157,13 +158,14 @@ def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
     place = host.openvswitch.port_of(representor.name) if representor else None
     own = host.netdev(vf.netdev)
     set_mac = vf.mac if vf.mac.strip("0:") else None
+    device_mac = own.mac if own else vf.away.mac if vf.away else None
     behind = attachment(host, representor.name if representor else None)
     return VfStatus(
         index=vf.index,
         address=vf.address,
         driver=vf.driver,
         netdev=vf.netdev,
-        mac=set_mac or (own.mac if own else None),
+        mac=set_mac or device_mac,
         vlan=(place[1].tag if place else None) or vf.vlan or None,
         guest=guest(vf, behind),
         representor=representor.name if representor else None,
@@ -179,10 +181,12 @@ def _vf(host: Host, vf: Vf, representor: Netdev | None) -> VfStatus:
 
 
 def guest(vf: Vf, behind: Attachment | None) -> str | None:
-    """Who has *vf*: what Open vSwitch says (OpenStack's, libvirt's names), the process that holds it, or that it is
-    elsewhere."""
+    """Who has *vf*: what Open vSwitch says (OpenStack's, libvirt's names), the process that holds it, or where its
+    device is."""
     if behind:
         return str(behind)
     if vf.opened_by:
         return vf.opened_by
+    if vf.away:
+        return f"{vf.away.netdev} in {vf.away.netns}"
     return "in another namespace" if vf_user(vf) else None

@@ -12,7 +12,8 @@ import pytest
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.host.explain.flow import parse
-from asap2.host.verify import namespaces, traffic, watch
+from asap2.host.kernel import namespaces
+from asap2.host.verify import traffic, watch
 from asap2.host.verify.endpoint import Guest, port_of
 from asap2.host.verify.verify import FlowSeen, carries, judge, through
 from tests.unit.host.hosts import offloading

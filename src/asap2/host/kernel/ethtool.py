@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 import re
 import socket
 import struct
@@ -111,7 +112,7 @@ def bus_address(name: str) -> str | None:
 def _driver_info(name: str, part: slice) -> str | None:
     buffer = array.array("B", struct.pack("=I", ETHTOOL_GDRVINFO).ljust(_DRVINFO_SIZE, b"\0"))
     address, _ = buffer.buffer_info()
-    request = struct.pack("16sP16x", name.encode(), address)
+    request = struct.pack("16sP16x", os.fsencode(name), address)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
             fcntl.ioctl(asked, SIOCETHTOOL, request)

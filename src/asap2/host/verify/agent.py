@@ -13,7 +13,8 @@ import sys
 from typing import Any
 
 from asap2.errors import Asap2Error
-from asap2.host.verify import namespaces, traffic
+from asap2.host.kernel import namespaces
+from asap2.host.verify import traffic
 
 
 def command(request: dict[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.host.inventory import Host, Netdev, Pf, Vf
-from asap2.host.verify import agent, namespaces
+from asap2.host.kernel import namespaces
+from asap2.host.verify import agent
 
 
 @dataclass(frozen=True, slots=True)

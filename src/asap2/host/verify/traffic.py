@@ -57,7 +57,7 @@ def address_family(peer: str) -> int:
 def _opened(peer: str, kind: int, device: str | None, protocol: int = 0) -> socket.socket:
     opened = socket.socket(address_family(peer), kind, protocol)
     if device:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(device))
     return opened
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asap2.errors import UsageError
+from asap2.host.inventory import Away
 from asap2.host.kernel.ethtool import bus_address
-from asap2.host.kernel.links import addresses, links
+from asap2.host.kernel.links import Link, addresses, links, mac_text
 from asap2.netlink.client import Connection
 
 CLONE_NEWNET = 0x40000000
 NAMED = Path("/run/netns")
 """Where ``ip netns`` keeps them."""
+CONTAINERS = Path("/run/docker/netns")
+"""Where Docker does; what follows the Container Network Interface uses :data:`NAMED`."""
 
 
 def path_of(name: str) -> str:
@@ -56,13 +60,42 @@ def device_of(function: str) -> tuple[str, list[str]] | None:
     with Connection() as route:
         has = addresses(route)
         for link in links(route):
-            if link.name == "lo":
-                continue
-            if function == link.attrs.get("parent_dev_name", None) or (
-                "parent_dev_name" not in link.attrs and bus_address(link.name) == function
-            ):
+            if function == _function(link):
                 return link.name, has.get(link.index, [])
     return None
+
+
+def _function(link: Link) -> str | None:
+    """The PCI address of the function behind *link*, a device of this thread's namespace."""
+    if link.name == "lo":
+        return None
+    name = link.attrs.get("parent_dev_name")
+    return bus_address(link.name) if name is None else str(name)
+
+
+def away(functions: Iterable[str]) -> dict[str, Away]:
+    """Where the network devices of the PCI *functions* are, of those that are in a namespace with a name."""
+    wanted, found = set(functions), dict[str, Away]()
+
+    def look() -> None:
+        for path in [*sorted(NAMED.glob("*")), *sorted(CONTAINERS.glob("*"))]:
+            if wanted <= found.keys():
+                return
+            try:
+                enter(str(path))
+                with Connection() as route:
+                    for link in links(route):
+                        function = _function(link)
+                        if function in wanted and function not in found:
+                            found[function] = Away(path.name, link.name, mac_text(link.attrs.get("address", b"")))
+            except OSError:  # it is no namespace any more
+                continue
+
+    if wanted:  # a thread of its own stays in the last namespace
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    return found
 
 
 def find(function: str, paths: Iterable[str]) -> tuple[str, str, list[str]] | None:
