@@ -36,7 +36,6 @@ from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.kernel.tc_tunnels import used_since
-from asap2.nic.netdevs import Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
@@ -81,7 +80,6 @@ class Daemon:
             pipeline,
             lambda ifindex: ifindex in self.netdevs.internal,
             tunnels.port_of,
-            self._represents,
         )
         sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
@@ -120,11 +118,6 @@ class Daemon:
         self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
         self.sysfs.changed = self._attribute_written
 
-    def _represents(self, ifindex: int) -> bool:
-        """Whether a device stands for a port of an eSwitch."""
-        device = self.netdevs.by_ifindex(ifindex)
-        return device is not None and device.role in (Role.PF, Role.REPRESENTOR)
-
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
         placed = (one.hardware for _, _, _, one in self.filters.all())
         return sum(place is not None and place.nic is nic and place.pf is pf for place in placed)
@@ -150,6 +143,7 @@ class Daemon:
         up = self.netdevs.up()
         for device in self.netdevs.all():
             self.link.link_changed(device, device.ifindex in up)
+        self.ports.use_eswitch(self.netdevs.eswitch_ports())
         self.tc.links_changed()
         self.ovs.links_changed()
         self.devlink.changed()

@@ -123,6 +123,7 @@ def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
             PortKind.UPLINK_REP if switchdev else PortKind.PF,
             mac=uplink.mac or pf.mac,
             deliver=Deliver.PEER,
+            peer_any=switchdev,  # it has to get, without a carrier too, what is for internal ports of Open vSwitch
             tables=(legacy.FDB,) if switch else (),
             miss=Miss.REDIRECT if wire else Miss.DROP,
             miss_port=wire_port(pf.index),

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which netdevs of the node run the node's pipeline, and what for: TC rules, Open vSwitch's datapath, or both.
+"""Which netdevs of the node run the node's pipeline, and what for: TC rules, Open vSwitch's datapath, or packets of
+which a NIC tells where it gave up.
 
 The pipeline's port id of a device is its ifindex. A device that is only sent to has a port too, without a program.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from asap2.nic.rules import OVS_TABLE
@@ -20,7 +21,8 @@ from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 class _Use:
     tc: bool = False
     vport: bool = False
-    attached: bool = False
+    resumes: bool = False
+    mac: bytes = bytes(6)
 
 
 class NodePorts:
@@ -31,11 +33,9 @@ class NodePorts:
         pipeline: Pipeline,
         is_internal: Callable[[int], bool],
         tunnel_port: Callable[[int], int | None] = lambda _ifindex: None,
-        of_nic: Callable[[int], bool] = lambda _ifindex: False,
     ) -> None:
         self.pipeline = pipeline
         self._tunnel_port = tunnel_port
-        self._of_nic = of_nic
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self.upcall_device = 0
@@ -50,6 +50,16 @@ class NodePorts:
         """The device is, or no longer is, a port of the Open vSwitch datapath."""
         self._use(ifindex).vport = on
         self._apply(ifindex)
+
+    def use_eswitch(self, macs: Mapping[int, bytes]) -> None:
+        """These are the devices, with their addresses, that stand for ports of an eSwitch: uplinks and representors in
+        switchdev mode. Each reads what the NIC tells of a packet, whatever else it is used for."""
+        for ifindex in {*macs, *(known for known, use in self._uses.items() if use.resumes)}:
+            use, mac = self._use(ifindex), macs.get(ifindex)
+            wanted = mac is not None, mac or bytes(6)
+            if (use.resumes, use.mac) != wanted:
+                use.resumes, use.mac = wanted
+                self._apply(ifindex)
 
     def sent_to(self, ifindex: int) -> None:
         """A rule sends to the device."""
@@ -85,14 +95,17 @@ class NodePorts:
                 miss=Miss.UPCALL if use.vport else Miss.PASS,
                 metadata=tunnel_port is not None,
                 tunnel_port=tunnel_port or 0,
-                resumes=self._of_nic(ifindex),
+                mac=use.mac,
+                peer_any=use.resumes,
+                resumes=use.resumes,
             )
         )
         hook: Hook = "egress" if internal else "ingress"
-        if tables and not use.attached:
-            self.pipeline.attach(ifindex, None, hook)
-            use.attached = True
-        elif not tables and use.attached:
-            with contextlib.suppress(OSError):
+        try:
+            if tables or use.resumes:
+                self.pipeline.attach(ifindex, None, hook)
+            else:
                 self.pipeline.detach(ifindex, hook)
-            use.attached = False
+        except OSError as error:
+            if error.errno not in (errno.ENODEV, errno.ENOENT):  # the device may be gone by now
+                raise

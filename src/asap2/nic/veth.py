@@ -33,7 +33,7 @@ from pyroute2 import NetNS
 from pyroute2.netlink.exceptions import NetlinkError as RouteError
 
 from asap2.nic import eswitch
-from asap2.nic.device import Nic, Pf, Vf
+from asap2.nic.device import EswitchMode, Nic, Pf, Vf
 from asap2.nic.fdb import Fdb
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
@@ -170,6 +170,18 @@ class VethNetDevs:
             self.create_pf(silicon.nic, pf)
         if lost or gone:
             self.on_return()
+
+    def eswitch_ports(self) -> dict[int, bytes]:
+        """The devices of the node that stand for ports of an eSwitch in switchdev mode, and their MACs."""
+        macs = {link.ifindex: link.mac for link in self.node.all()}
+        return {
+            device.ifindex: macs[device.ifindex]
+            for device in self.all()
+            if device.role in (Role.PF, Role.REPRESENTOR)
+            and device.pf is not None
+            and device.pf.mode is EswitchMode.SWITCHDEV
+            and device.ifindex in macs
+        }
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""

@@ -182,10 +182,13 @@ class Offloader:
         )
 
     def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> NetDev:
-        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it."""
+        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it; the uplink where it sends
+        to an internal port."""
         port = self._tunnels.port_of(ifindex)
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
         device = self._netdevs.by_ifindex(target.ifindex) if target else None
+        if device is not None and device.role is Role.INTERNAL:
+            device = self._only_uplink()
         if port is None or device is None or not any(isinstance(step, Decap) for step in steps):
             raise NetlinkError(errno.EOPNOTSUPP)
         if not match.tun_tp_dst.mask:
@@ -195,6 +198,15 @@ class Offloader:
         if not self._tunnels.ports.has(match.tun_tp_dst.value):
             raise tc_capability.refuse("Matched UDP dst port is not registered as a VXLAN port")
         return device
+
+    def _only_uplink(self) -> NetDev | None:
+        """The uplink of the node's eSwitch, when that is the only one: any could get the tunnel's packets."""
+        uplinks = [
+            device
+            for device in self._netdevs.all()
+            if device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV
+        ]
+        return uplinks[0] if len(uplinks) == 1 else None
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
         """For a filter on an internal port: the device of the eSwitch that it sends to first."""
@@ -234,9 +246,12 @@ class Offloader:
         return Enter(self._internal(nic, pf, ifindex), self._number(0, ifindex))
 
     def _to_internal(
-        self, nic: Nic, pf: Pf, step: tc_actions.Mirred, done: list[tc_actions.Step], *, internal: bool
+        self, nic: Nic, host: int, step: tc_actions.Mirred, done: list[tc_actions.Step], *, internal: bool
     ) -> Output:
-        """The action that has the host receive a packet on an internal port (tc_act_can_offload_redirect_ingress)."""
+        """The action that has the host receive a packet on an internal port (tc_act_can_offload_redirect_ingress).
+
+        The node gets it by *host*, the port that it gets all by that no rule is for: that one is up.
+        """
         device = self._netdevs.by_ifindex(step.ifindex)
         if not step.final or not nic.model.internal_ports:
             raise tc_capability.refuse("mirred ingress is not supported")
@@ -247,7 +262,7 @@ class Offloader:
         if any(isinstance(action, tc_actions.Mirred | Output) for action in done):
             raise tc_capability.refuse("redirect to int port ingress is supported only as single destination")
         self._node.sent_to(step.ifindex)
-        return Output(pf_port(pf.index), self._number(DELIVER, step.ifindex))
+        return Output(host, self._number(DELIVER, step.ifindex))
 
     def _actions(
         self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...], *, internal: bool = False
@@ -271,7 +286,7 @@ class Offloader:
                 else:
                     raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
             elif isinstance(step, tc_actions.Mirred) and step.ingress:
-                done.append(self._to_internal(nic, pf, step, done, internal=internal))
+                done.append(self._to_internal(nic, host, step, done, internal=internal))
             elif isinstance(step, Goto):
                 done.append(replace(step, resume=self._number(step.table)))
             else:
