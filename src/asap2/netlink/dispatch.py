@@ -58,8 +58,8 @@ _ADMIN = GENL_ADMIN_PERM | GENL_UNS_ADMIN_PERM
 class Outlet(Protocol):
     """Where replies go, and where the kernel is asked: :class:`asap2.netlink.namespaces.Namespace`."""
 
-    def reply(self, protocol: int, portid: int, message: bytes, *, dump: bool = False) -> None:
-        """Queue a reply in a client's socket."""
+    def reply(self, protocol: int, portid: int, *messages: bytes, dump: bool = False) -> None:
+        """Queue replies in a client's socket."""
 
     def busy_dumping(self, protocol: int, portid: int) -> bool:
         """Whether a dump to the client is under way."""
@@ -162,12 +162,13 @@ class Dispatcher:
         protocol, portid, seq = client.protocol, client.portid, message.seq
         reply = outlet.reply
         if dumped and not (error is not None and error.at_start):
+            chunks: list[bytes] = []
             chunk: list[bytes] = []
             size = 0
             for type_, payload, flags in messages:
                 length = HEADER_LEN + len(payload)
                 if size + length > DUMP_CHUNK and chunk:
-                    reply(protocol, portid, b"".join(chunk), dump=True)
+                    chunks.append(b"".join(chunk))
                     chunk, size = [], 0
                 chunk.append(HEADER.pack(length, type_, flags | NLM_F_MULTI, seq, portid))
                 chunk.append(payload)
@@ -175,9 +176,10 @@ class Dispatcher:
                     chunk.append(_PAD[length & 3])
                 size += (length + 3) & ~3
             if chunk:
-                reply(protocol, portid, b"".join(chunk), dump=True)
+                chunks.append(b"".join(chunk))
             number, text = (error.errno or errno.EINVAL, error.text) if error is not None else (0, warning)
-            reply(protocol, portid, done(seq, portid, number, ext_ack=client.ext_ack, text=text), dump=True)
+            last = done(seq, portid, number, ext_ack=client.ext_ack, text=text)
+            reply(protocol, portid, *chunks, last, dump=True)
             return
         if error is None:
             for type_, payload, flags in messages:

@@ -15,10 +15,12 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from asap2.netlink.client import Connection
 from asap2.netlink.request import Netns
+from asap2.netlink.sendmmsg import MOST, send_many
 from asap2.netlink.sidechannel import SERVER_PORTID
 from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE
 
@@ -86,9 +88,9 @@ class _Waiting:
 
     __slots__ = ("dumping", "fd", "messages", "pid", "size")
 
-    def __init__(self, first: bytes, dumping: bool) -> None:
-        self.messages = deque([first])
-        self.size = len(first)
+    def __init__(self, messages: Sequence[bytes], dumping: bool) -> None:
+        self.messages = deque(messages)
+        self.size = sum(map(len, messages))
         self.dumping = dumping
         self.fd = -1
         self.pid = 0
@@ -155,21 +157,27 @@ class Namespace:
         waiting = self._waiting.get((protocol, portid))
         return waiting is not None and waiting.dumping
 
-    def reply(self, protocol: int, portid: int, message: bytes, *, dump: bool = False) -> None:
-        """Queue a reply in a client's socket: now or, when that is full, as it reads. One that is gone gets none."""
+    def reply(self, protocol: int, portid: int, *messages: bytes, dump: bool = False) -> None:
+        """Queue replies in a client's socket: now or, when that is full, as it reads. One that is gone gets none."""
         if self._waiting:
             with self._lock:
                 waiting = self._waiting.get((protocol, portid))
                 if waiting is not None:
-                    if dump or waiting.size < _MOST_WAITING:
-                        waiting.dumping |= dump
-                        waiting.messages.append(message)
-                        waiting.size += len(message)
+                    for message in messages:
+                        if dump or waiting.size < _MOST_WAITING:
+                            waiting.dumping |= dump
+                            waiting.messages.append(message)
+                            waiting.size += len(message)
                     return
         try:
-            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
+            if len(messages) == 1:
+                self._sockets[protocol].sendto(messages[0], socket.MSG_DONTWAIT, (portid, 0))
+            else:
+                sent = send_many(self._sockets[protocol].fileno(), portid, messages, socket.MSG_DONTWAIT)
+                if sent < len(messages):
+                    self._waiting[(protocol, portid)] = _Waiting(messages[sent:], dump)
         except BlockingIOError:
-            self._waiting[(protocol, portid)] = _Waiting(message, dump)
+            self._waiting[(protocol, portid)] = _Waiting(messages, dump)
         except ConnectionRefusedError:
             pass
         except OSError as error:
@@ -203,17 +211,17 @@ class Namespace:
 
     def _drain(self, protocol: int, portid: int, waiting: _Waiting) -> None:
         """Send what waits for a client, blocking; in a thread."""
-        sent: bytes | None = None
+        sent = 0
         while True:
             with self._lock:
-                if sent is not None:
-                    waiting.messages.popleft()
-                    waiting.size -= len(sent)
+                for _ in range(sent):
+                    waiting.size -= len(waiting.messages.popleft())
                 if not waiting.messages:
                     del self._waiting[(protocol, portid)]
                     break
-                sent = waiting.messages[0]
-            if not self._send_blocking(protocol, portid, sent, waiting):
+                messages = list(islice(waiting.messages, MOST))
+            sent = self._send_blocking(protocol, portid, messages, waiting)
+            if not sent:
                 with self._lock:
                     del self._waiting[(protocol, portid)]
                 break
@@ -221,18 +229,17 @@ class Namespace:
         if self.idle and self.retired is not None:
             self.retired(self)
 
-    def _send_blocking(self, protocol: int, portid: int, message: bytes, waiting: _Waiting) -> bool:
-        """Whether it could be sent: not when this was closed, or the client has closed its socket."""
+    def _send_blocking(self, protocol: int, portid: int, messages: list[bytes], waiting: _Waiting) -> int:
+        """How many of *messages* could be sent: none when this was closed, or the client has closed its socket."""
         while not self._closed:
             try:
-                self._sockets[protocol].sendto(message, (portid, 0))
-                return True
+                return send_many(self._sockets[protocol].fileno(), portid, messages)
             except BlockingIOError:  # for a second there was no room: is anyone still there to read?
                 if not holds_socket(waiting.pid, os.fstat(waiting.fd).st_ino):
-                    return False
+                    return 0
             except OSError:
-                return False
-        return False
+                return 0
+        return 0
 
     def unicast(self, protocol: int, portid: int, message: bytes) -> None:
         """Send to a client without waiting.

@@ -81,10 +81,10 @@ class Mailbox:
         self.dumping = False
         self._kernel = kernel
 
-    def reply(self, protocol: int, portid: int, message: bytes, *, dump: bool = False) -> None:
+    def reply(self, protocol: int, portid: int, *messages: bytes, dump: bool = False) -> None:
         assert (protocol, portid) in ((NETLINK_ROUTE, 9), (NETLINK_GENERIC, 9))
         assert isinstance(dump, bool)
-        self.datagrams.append(message)
+        self.datagrams.extend(messages)
 
     def busy_dumping(self, protocol: int, portid: int) -> bool:
         assert (protocol, portid) in ((NETLINK_ROUTE, 9), (NETLINK_GENERIC, 9))

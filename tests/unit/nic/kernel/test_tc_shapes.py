@@ -133,8 +133,8 @@ class Node:
 
     sent_to = is_internal = lambda _self, _ifindex: False
 
-    def reply(self, _protocol: int, _portid: int, message: bytes, *, dump: bool = False) -> None:
-        self.told.append(bytes((dump,)) + message)
+    def reply(self, _protocol: int, _portid: int, *messages: bytes, dump: bool = False) -> None:
+        self.told += [bytes((dump,)) + message for message in messages]
 
     def busy_dumping(self, _protocol: int, _portid: int) -> bool:
         return False
