@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from typing import Final
 
 from asap2.netlink.codec import Attrs
@@ -138,6 +139,9 @@ class Proto:
     filters: dict[int, Filter] = field(default_factory=dict)
     keys: dict[Identity, int] = field(default_factory=dict)
     next_handle: int = 1
+    """Every free handle is this, or greater, or among the freed."""
+    freed: list[int] = field(default_factory=list)
+    """A heap of handles that were given back; some may be taken again."""
     older: dict[Identity, list[int]] = field(default_factory=dict)
     """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
     ages: dict[tuple[tuple[str, int], ...], Age] = field(default_factory=dict)
@@ -191,10 +195,19 @@ class Proto:
             del self.ages[masks]
 
     def new_handle(self) -> int:
-        """The lowest free handle."""
+        """The lowest free handle (idr_alloc_u32)."""
+        while self.freed:
+            if self.freed[0] not in self.filters:
+                return self.freed[0]
+            heappop(self.freed)
         while self.next_handle in self.filters:
             self.next_handle += 1
         return self.next_handle
+
+    def give_back(self, handle: int) -> None:
+        """A filter that had this handle is gone."""
+        if handle < self.next_handle:
+            heappush(self.freed, handle)
 
 
 @dataclass(slots=True)
@@ -430,7 +443,7 @@ class Filters:
         if one is None:
             raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
         proto.drop(one)
-        proto.next_handle = min(proto.next_handle, handle)
+        proto.give_back(handle)
         self._unplace(one)
         if not proto.filters:
             self._drop_proto(block, chain, proto)
