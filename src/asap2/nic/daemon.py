@@ -7,6 +7,7 @@ be killed at any time: the silicon forwards on, and the next one takes up the st
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -51,6 +52,10 @@ NODE_RULES = 65536
 NEIGHBOURS_NS = 5_000_000_000
 """How often the kernel is told which neighbours hardware sends to: the kernel's delay_first_probe_time, as with mlx5
 (mlx5e_rep_neigh_update_init_interval)."""
+
+NICENESS = -15
+"""The daemon answers in the kernel's place, so it must not wait for a CPU while programs that ask it run: ovs-vswitchd,
+which runs at -10 (ovs-ctl(8), --ovs-vswitchd-priority), would have its flows expire."""
 
 LOOK_NS = 60_000 if (os.cpu_count() or 1) > 1 else 0
 """How long the daemon looks for more to do before it sleeps: who asks needs a CPU meanwhile."""
@@ -255,6 +260,13 @@ class Daemon:
         self.sysfs.stop()
 
 
+def _hurry() -> None:
+    """Take :data:`NICENESS` among the programs of all sessions (sched(7), "The autogroup feature"), where allowed."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
 def main() -> int:
     """Run the daemon of the configuration named on the command line."""
     if len(sys.argv) != 2:
@@ -263,6 +275,7 @@ def main() -> int:
     logging.basicConfig(
         level=os.environ.get("ASAP2_LOG", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    _hurry()
     config = json.loads(Path(sys.argv[1]).read_text())
     daemon = Daemon(config)
     wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
