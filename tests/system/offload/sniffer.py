@@ -21,12 +21,27 @@ ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 3, 263, 8, 4
 PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 1, 1
 TP_STATUS_VLAN_VALID = 16
 QUIET_MS = 200
+S_TAG = 0x88A8_0000
+"""What an 802.1ad tag is more than an 802.1Q tag, as :func:`frame` takes tags and :meth:`Sniffer.seen` gives them."""
+_PAYLOAD = bytes(range(50))
+_TPIDS = {0x8100: 0, 0x88A8: S_TAG}
+_CHANGED = -1
 
 
 def frame(dst: str, src: str, *tags: int) -> bytes:
-    """A frame with these 802.1Q tags, the outer first."""
-    shim = b"".join(b"\x81\x00" + tag.to_bytes(2, "big") for tag in tags)
-    return bytes.fromhex((dst + src).replace(":", "")) + shim + ETHERTYPE.to_bytes(2, "big") + bytes(50)
+    """A frame with these tags, the outer first."""
+    shim = b"".join((tag if tag & S_TAG else tag | 0x8100_0000).to_bytes(4, "big") for tag in tags)
+    return bytes.fromhex((dst + src).replace(":", "")) + shim + ETHERTYPE.to_bytes(2, "big") + _PAYLOAD
+
+
+def send(bench: Bench, where: str, device: str, *frames: bytes) -> None:
+    """Send frames from a device in a guest or node."""
+    listed = [one.hex() for one in frames]
+    program = (
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
+        f"s.bind(('{device}', 0)); [s.send(bytes.fromhex(f)) for f in {listed}]"
+    )
+    bench.ok(where, f'python3 -c "{program}"')
 
 
 class Sniffer:
@@ -45,7 +60,8 @@ class Sniffer:
         assert self.process.stdout.readline() == "ready\n"
 
     def seen(self) -> list[tuple[int, ...]]:
-        """The VLAN tags of each frame, in the order they came; waits until no more come."""
+        """The VLAN tags of each frame, in the order they came; waits until no more come. A frame whose payload has
+        changed has the tag -1 in front."""
         lines = self.process.communicate("stop\n", timeout=20)[0].split("\n")[:-1]
         return [tuple(map(int, line.split())) for line in lines]
 
@@ -65,17 +81,17 @@ def _main() -> None:
     while poll.poll(QUIET_MS):
         data, auxiliary, _, address = sock.recvmsg(2048, 256)
         tags = [
-            tci & 0xEFFF
+            _TPIDS[tpid] | tci & 0xEFFF
             for _, kind, value in auxiliary
-            for status, _, _, _, _, tci, _ in [struct.unpack("=IIIHHHH", value)]
+            for status, _, _, _, _, tci, tpid in [struct.unpack("=IIIHHHH", value)]
             if kind == PACKET_AUXDATA and status & TP_STATUS_VLAN_VALID
         ]
         at = 12
-        while data[at : at + 2] == b"\x81\x00":
-            tags.append(int.from_bytes(data[at + 2 : at + 4], "big"))
+        while (tpid := int.from_bytes(data[at : at + 2], "big")) in _TPIDS:
+            tags.append(_TPIDS[tpid] | int.from_bytes(data[at + 2 : at + 4], "big"))
             at += 4
-        if address[2] != PACKET_OUTGOING and int.from_bytes(data[at : at + 2], "big") == ETHERTYPE:
-            print(*tags, flush=True)
+        if address[2] != PACKET_OUTGOING and tpid == ETHERTYPE:
+            print(*([] if data[at + 2 :] == _PAYLOAD else [_CHANGED]), *tags, flush=True)
 
 
 if __name__ == "__main__":

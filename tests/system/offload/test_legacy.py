@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.system.offload import sniffer
 from tests.system.offload.conftest import PCI, PF
 from tests.system.offload.labs import Bench, until
 from tests.system.offload.sniffer import Sniffer, frame
@@ -124,11 +125,7 @@ def device(where: str) -> str:
 
 def send(bench: Bench, where: str, what: bytes, times: int = 1) -> None:
     """Send a frame from a guest's VF, or from a node's PF."""
-    program = (
-        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); "
-        f"s.bind(('{device(where)}', 0)); [s.send(bytes.fromhex('{what.hex()}')) for _ in range({times})]"
-    )
-    bench.ok(where, f'python3 -c "{program}"')
+    sniffer.send(bench, where, device(where), *[what] * times)
 
 
 def watch(bench: Bench, *where: str) -> dict[str, Sniffer]:
@@ -201,10 +198,10 @@ def test_what_nobody_has_goes_to_the_wire_and_from_it_to_the_pf(lab: Bench) -> N
 @pytest.mark.parametrize(("trust", "promiscuous", "count"), [("off", True, 0), ("on", False, 0), ("on", True, 1)])
 def test_only_a_trusted_vf_is_let_be_promiscuous(lab: Bench, trust: str, promiscuous: bool, count: int) -> None:
     lab.ok("hv1", f"ip link set {PF} vf 1 trust {trust}")
-    sniffer = Sniffer(lab, "b", "eth0", promiscuous=promiscuous)
+    watching = Sniffer(lab, "b", "eth0", promiscuous=promiscuous)
     lab.ok("hv1", f"ip link show {PF}")  # the daemon has by now seen that the device is promiscuous
     send(lab, "d", frame(STRANGER, MAC_D))
-    assert sniffer.seen() == [()] * count
+    assert watching.seen() == [()] * count
 
 
 # ---- VLAN
@@ -258,10 +255,10 @@ def test_a_tagging_guest_in_a_vlan_gets_a_second_tag(lab: Bench) -> None:
 
 def test_spoofed_frames_are_dropped_and_counted(lab: Bench) -> None:
     lab.ok("hv1", f"ip link set {PF} vf 0 spoofchk on")
-    before, sniffer = counters(lab, 0), Sniffer(lab, "b", "eth0")
+    before, watching = counters(lab, 0), Sniffer(lab, "b", "eth0")
     send(lab, "a", frame(MAC_B, STRANGER), 3)
     send(lab, "a", frame(MAC_B, MAC_A))
-    assert sniffer.seen() == [()]
+    assert watching.seen() == [()]
     assert counted(lab, 0, before)["tx_dropped"] == 3
 
 

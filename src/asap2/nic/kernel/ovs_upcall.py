@@ -2,8 +2,9 @@
 """Packets between the node's pipeline and user space: upcalls in, executed packets out.
 
 The pipeline sends a packet that user space must see to the egress of ``ovs-system``, its context in a slot that the
-mark names. That device has no transmit offloads, so the kernel has cut super-packets into segments, completed
-checksums and put VLAN tags in line by the time a packet socket there sees it, as its datapath does before an upcall.
+mark names. That device has no transmit offloads, so the kernel has cut super-packets into segments and completed
+checksums by the time a packet socket there sees it, as its datapath does before an upcall. A VLAN tag that is not in
+line by then, the socket tells of.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ ETH_P_ALL = 0x0003
 _BATCH = 64
 _RECEIVE_BUFFER = 16 << 20
 _MAX_FRAME = 1 << 16
-_ANCILLARY = 64
+_ANCILLARY = 256
+PACKET_AUXDATA = 8
+TP_STATUS_VLAN_VALID = 1 << 4
+_AUXDATA = struct.Struct("=3I4H")
+"""``struct tpacket_auxdata``."""
 
 
 class PacketPath:
@@ -49,6 +54,7 @@ class PacketPath:
         self.receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
+        self.receiver.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.receiver.bind((upcall_device, ETH_P_ALL))
         self._sender = _sender()
         self._sink_sender = in_netns(sink_netns, _sender)
@@ -72,11 +78,17 @@ class PacketPath:
                 raise
             if address[2] != PACKET_OUTGOING:
                 continue
+            mark = 0
             for level, kind, data in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SO_MARK:
-                    context = self._pipeline.read_upcall(struct.unpack("=I", data[:4])[0])
-                    if context is not None:
-                        yield context, packet
+                    (mark,) = struct.unpack("=I", data[:4])
+                elif level == SOL_PACKET and kind == PACKET_AUXDATA:
+                    status, _, _, _, _, tci, tpid = _AUXDATA.unpack(data[: _AUXDATA.size])
+                    if status & TP_STATUS_VLAN_VALID:
+                        packet = packet[:12] + struct.pack("!HH", tpid, tci) + packet[12:]
+            context = self._pipeline.read_upcall(mark)
+            if context is not None:
+                yield context, packet
 
     def dropped(self) -> int:
         """Upcalls lost so far because this process was too slow."""

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VLAN tags of both kinds that guests send, up to four deep: they arrive as sent, and flows are offloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.offload.labs import Bench, packets_of
+from tests.system.offload.sniffer import S_TAG, Sniffer, frame, send
+
+TOPOLOGY = """
+[[node]]
+name = "hv1"
+[[node.nic]]
+vfs = 2
+mode = "switchdev"
+
+[[guest]]
+name = "vm1"
+node = "hv1"
+vf = 0
+mac = "fa:16:3e:00:00:01"
+
+[[guest]]
+name = "vm2"
+node = "hv1"
+vf = 1
+mac = "fa:16:3e:00:00:02"
+"""
+MACS = "fa:16:3e:00:00:02", "fa:16:3e:00:00:01"
+STACKS = (
+    (10,),
+    (S_TAG | 10,),
+    (10, 11),
+    (10, S_TAG | 11),
+    (S_TAG | 0x6005, 11),
+    (S_TAG | 10, S_TAG | 11),
+    (10, 11, 12),
+    (S_TAG | 10, S_TAG | 11, 12),
+    (S_TAG | 10, S_TAG | 11, S_TAG | 12, 13),
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Bench]:
+    """Two guests of one hypervisor, joined by flows that look at nothing."""
+    with Bench.running("qinq", TOPOLOGY) as bench:
+        bench.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:vlan-limit=2 other_config:max-idle=30000")
+        bench.ok("hv1", "ovs-vsctl add-br br0 -- set-fail-mode br0 secure -- add-port br0 eth0 -- add-port br0 eth1")
+        bench.ok("hv1", "ip link set eth0 up && ip link set eth1 up")
+        yield bench
+
+
+def _offload(lab: Bench, on: bool, flows: tuple[str, ...]) -> None:
+    lab.ok("hv1", f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
+    lab.ok("hv1", "systemctl restart openvswitch && ovs-ofctl del-flows br0")
+    for flow in flows:
+        lab.ok("hv1", f"ovs-ofctl -O OpenFlow13 add-flow br0 {flow}")
+
+
+def _missed(lab: Bench) -> int:
+    return int(lab.ok("hv1", "ovs-dpctl show").split("missed:")[1].split()[0])
+
+
+@pytest.mark.parametrize("offload", [True, False])
+@pytest.mark.parametrize("inserts", [True, False])
+def test_every_stack_of_tags_arrives_as_it_was_sent(lab: Bench, offload: bool, inserts: bool) -> None:
+    """Whether or not the device that upcalls leave by puts tags into frames: its features are the user's to change."""
+    _offload(lab, offload, ("in_port=eth0,actions=output:eth1", "in_port=eth1,actions=output:eth0"))
+    state = "on" if inserts else "off"
+    lab.ok("hv1", f"ethtool -K ovs-system tx-vlan-hw-insert {state} tx-vlan-stag-hw-insert {state}")
+    seen, before = Sniffer(lab, "vm2", "eth0"), _missed(lab)
+    frames = [frame(*MACS, *stack) for stack in STACKS]
+    send(lab, "vm1", "eth0", *frames)  # each the first of its flow
+    lab.ok("hv1", "ovs-appctl revalidator/wait")
+    send(lab, "vm1", "eth0", *frames * 4)
+    assert sorted(seen.seen()) == sorted(STACKS * 5)
+    assert _missed(lab) == before + len(STACKS)
+    flows = [flow for flow in lab.flows("hv1", "all") if "in_port(eth0)" in flow]
+    assert sum(map(packets_of, flows)) == 4 * len(STACKS)
+    assert len([flow for flow in flows if "offloaded:yes" in flow]) == len(STACKS) * offload
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_a_service_tag_that_the_switch_puts_on_and_takes_off(lab: Bench, offload: bool) -> None:
+    _offload(
+        lab,
+        offload,
+        (
+            "'in_port=eth0,actions=push_vlan:0x88a8,set_field:4196->vlan_vid,output:eth1'",
+            "'in_port=eth1,vlan_tci=0x1000/0x1000,actions=pop_vlan,output:eth0'",
+        ),
+    )
+    there, back = Sniffer(lab, "vm2", "eth0"), Sniffer(lab, "vm1", "eth0")
+    stacks: tuple[tuple[int, ...], ...] = ((), (11,), (S_TAG | 11,))
+    for stack in stacks:
+        send(lab, "vm1", "eth0", *[frame(*MACS, *stack)] * 3)
+        send(lab, "vm2", "eth0", *[frame(MACS[1], MACS[0], S_TAG | 100, *stack)] * 3)
+    assert there.seen() == [(S_TAG | 100, *stack) for stack in stacks for _ in range(3)]
+    assert back.seen() == [stack for stack in stacks for _ in range(3)]
+    flows = [flow for flow in lab.flows("hv1", "all") if "vlan" in flow]
+    assert len(flows) == 2 * len(stacks)
+    assert all(("offloaded:yes" in flow) == offload for flow in flows)
