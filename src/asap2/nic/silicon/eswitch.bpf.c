@@ -22,31 +22,51 @@
 
 /* ---- user space, and the network stack ---- */
 
+/* A packet that user space should have got. */
+static __always_inline int lost(struct work *w)
+{
+	__sync_fetch_and_add(&w->in->refused, 1);
+	return drop(w, DROP_UPCALL);
+}
+
+/*
+ * Whether a port has no more room for packets on their way to user space: the memory, and what user space manages, is
+ * for all. Where such packets get lost unseen, room would never come back: so one may try now and then.
+ */
+static __always_inline int full(struct port *in, u32 limit, u64 now)
+{
+	if (!limit || (s64)(READ_ONCE(in->given) - READ_ONCE(in->taken)) < (s64)limit)
+		return 0;
+	return constants.tracing || now - READ_ONCE(in->since) < UPCALL_PATIENCE;
+}
+
 static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last)
 {
 	struct __sk_buff *skb = w->skb;
-	u32 zero = 0, at, mark, ifindex, old;
+	u32 zero = 0, at, mark, ifindex, old, units;
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
-	struct stats *s = this_stats();
 	struct upcall *u;
+	u64 now;
 
-	if (!c || !s)
-		return drop(w, DROP_UPCALL);
+	if (!c)
+		return lost(w);
 	ifindex = READ_ONCE(c->upcall_ifindex);
-	if (!ifindex)
-		return drop(w, DROP_UPCALL);
-	/* Each CPU counts in steps of how many there are: no two give the same number. */
-	mark = UPCALL_MAGIC | ((s->upcalls++ * constants.cpus + bpf_get_smp_processor_id()) & UPCALL_SEQ);
+	now = bpf_ktime_get_ns();
+	if (!ifindex || full(w->in, READ_ONCE(c->upcall_limit), now))
+		return lost(w);
+	mark = UPCALL_MAGIC | (__sync_fetch_and_add(&c->upcalls, 1) & UPCALL_SEQ);
 	at = mark & 8191;
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
-		return drop(w, DROP_UPCALL);
+		return lost(w);
 	if (w->in->flags & PORT_METADATA && !w->released && has_metadata(skb)) {
 		w->inner = METADATA;
 		parse_tunnel(w);
 	} else {
 		parse(w);
 	}
+	units = 1 + (skb->len + (skb->vlan_present ? 4 : 0)) / UPCALL_UNIT;
+	w->in->since = now;
 	u->mark = 0;
 	u->kind = kind;
 	u->in_port = w->in->id;
@@ -55,6 +75,8 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u->hash = bpf_get_hash_recalc(skb);
 	u->len = skb->len;
 	u->max_len = w->max_len;
+	u->units = units;
+	u->at = __sync_fetch_and_add(&w->in->given, units) + units;
 	__builtin_memcpy(&u->key, &w->p, sizeof(w->p));
 	barrier();
 	u->mark = mark;
@@ -62,12 +84,12 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 		trace(skb, EVENT_UPCALL, mark, w->table, cookie);
 		return TCX_PASS;
 	}
+	/* What is lost from here on user space counts, by the gap in `at`. */
 	old = skb->mark;
 	skb->mark = mark;
 	if (last)
 		return bpf_redirect(ifindex, 0);
-	if (bpf_clone_redirect(skb, ifindex, 0))
-		drop(w, DROP_UPCALL);
+	bpf_clone_redirect(skb, ifindex, 0);
 	skb->mark = old;
 	return 0;
 }

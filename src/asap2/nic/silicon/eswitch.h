@@ -13,6 +13,7 @@ typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
+typedef __s64 s64;
 
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define barrier() asm volatile("" ::: "memory")
@@ -31,6 +32,8 @@ typedef __s32 s32;
 
 #define UPCALL_MAGIC 0xa5a00000	/* upper 12 bits of skb->mark of a packet for user space; below: sequence */
 #define UPCALL_SEQ 0x000fffff
+#define UPCALL_UNIT 2048
+#define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
 #define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
 #define TUNNEL_LIST 0x20000000	/* bit of a table: the list of its rules that match on a tunnel */
 #define VXLAN_PORT 4789
@@ -123,6 +126,12 @@ struct port {
 	u8 mac[6];
 	u16 kind;	/* user space's */
 	u32 hints[2 * TABLES];	/* the program's: where it last found the head of each table, and of its rules on tunnels */
+	/*
+	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
+	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.
+	 */
+	u64 given, taken, refused, since;
+	u64 delivered, failed;	/* user space's: packets that reached their receiver, and that were lost later */
 };
 
 struct head_id {
@@ -204,7 +213,6 @@ struct stats {
 	u64 drops[DROP_REASONS];
 	/* [0]: TC chains, [1]: Open vSwitch tables */
 	u64 hit[2], missed[2], probes[2], cache_hits[2];
-	u64 upcalls;
 };
 
 struct upcall {
@@ -212,7 +220,8 @@ struct upcall {
 	u32 kind;	/* 0 miss, 1 action */
 	u32 in_port, table;
 	u64 cookie;
-	u32 hash, len, max_len, unused;
+	u32 hash, len, max_len, units;
+	u64 at;	/* its port's `given`, with this one */
 	union packed key;
 };
 
@@ -226,6 +235,8 @@ struct config {
 	u16 tunnels;	/* of tunnel_ports: those behind are not in use */
 	u16 tunnel_ports[TUNNEL_PORTS];	/* network byte order; 0: none */
 	u16 unused;
+	u32 upcall_limit, upcalls;	/* units that a port may have on their way, 0: any number; the program's sequence */
+	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
 };
 
 #define TRACE_BYTES 4096

@@ -30,7 +30,7 @@ class DropReason(enum.IntEnum):
     TRUNCATE = 7
     """It could not be cut to the length asked for."""
     UPCALL = 8
-    """There is no device to hand it to user space by, or that device did not take it."""
+    """There is no device to hand it to user space by, or its port has as many on their way there as it may have."""
     OUTPUT = 9
     """The kernel refused to transmit a copy."""
 
@@ -48,7 +48,8 @@ class UpcallContext:
 
     *table* is where the last lookup took place. *cookie* is the action's. *skb_hash* is the kernel's flow hash.
     *length* is the packet's, without a tag in its metadata, before segmentation; *max_length* is how much of it the
-    receiver is to see (Open vSwitch's ``trunc``), 0 for all. *key* is ``struct fields``.
+    receiver is to see (Open vSwitch's ``trunc``), 0 for all. *units* is what the packet counts as among those that
+    its port has on their way, *at* the sum of its port's up to and with this one. *key* is ``struct fields``.
     """
 
     kind: UpcallKind
@@ -58,6 +59,8 @@ class UpcallContext:
     skb_hash: int
     length: int
     max_length: int
+    units: int
+    at: int
     key: bytes
 
     @property

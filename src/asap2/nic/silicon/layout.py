@@ -69,7 +69,8 @@ class Layout:
                 "resumes",
             )
         }
-        if self.keys.key_size != 8 + maps.FIELDS_SIZE or self.stats.value_size != ctypes.sizeof(maps.StatsRecord):
+        sizes = self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size
+        if sizes != (8 + maps.FIELDS_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)):
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
         self.ports = self._array("ports", maps.PortRecord)
         self.near = self._arrays["near"].memory()

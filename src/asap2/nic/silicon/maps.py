@@ -17,6 +17,7 @@ TRACE_BYTES = 4096
 TEST_SLOT = 0
 """The slot of tunnels that no rule has: for metadata of a packet that is traced."""
 UPCALL_SLOTS = 8192
+UPCALL_UNIT = 2048
 NEAR = 4096
 UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
@@ -129,6 +130,12 @@ class PortRecord(ctypes.Structure):
     tables: ctypes.Array[ctypes.c_uint32]
     mac: ctypes.Array[ctypes.c_uint8]
     kind: int
+    given: int
+    taken: int
+    refused: int
+    since: int
+    delivered: int
+    failed: int
     _fields_ = [
         ("id", u32),
         ("ifindex", u32),
@@ -140,6 +147,12 @@ class PortRecord(ctypes.Structure):
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
         ("hints", u32 * (2 * MAX_TABLES)),
+        ("given", u64),
+        ("taken", u64),
+        ("refused", u64),
+        ("since", u64),
+        ("delivered", u64),
+        ("failed", u64),
     ]
 
 
@@ -230,7 +243,6 @@ class StatsRecord(ctypes.Structure):
         ("missed", u64 * 2),
         ("probes", u64 * 2),
         ("cache_hits", u64 * 2),
-        ("upcalls", u64),
     ]
 
 
@@ -245,6 +257,8 @@ class UpcallRecord(ctypes.Structure):
     hash: int
     len: int
     max_len: int
+    units: int
+    at: int
     key: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("mark", u32),
@@ -255,7 +269,8 @@ class UpcallRecord(ctypes.Structure):
         ("hash", u32),
         ("len", u32),
         ("max_len", u32),
-        ("unused", u32),
+        ("units", u32),
+        ("at", u64),
         ("key", ctypes.c_uint8 * FIELDS_SIZE),
     ]
 
@@ -277,6 +292,8 @@ class ConfigRecord(ctypes.Structure):
     shards: int
     tunnels: int
     tunnel_ports: ctypes.Array[ctypes.c_uint8]
+    upcall_limit: int
+    failed: int
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -293,6 +310,9 @@ class ConfigRecord(ctypes.Structure):
         ("tunnels", u16),
         ("tunnel_ports", ctypes.c_uint8 * (2 * TUNNEL_PORTS)),
         ("unused", u16),
+        ("upcall_limit", u32),
+        ("upcalls", u32),
+        ("failed", u64),
     ]
 
 

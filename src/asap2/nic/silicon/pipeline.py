@@ -24,6 +24,7 @@ from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
 from asap2.nic.silicon.resumes import Resumes
 from asap2.nic.silicon.tracing import Tracing
+from asap2.nic.silicon.upcall_accounts import UpcallAccounts
 
 __all__ = ["Deliver", "DropReason", "Miss", "Pattern", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
 
@@ -53,11 +54,10 @@ class Pipeline:
     """One eSwitch program with its maps, pinned: it forwards on when nobody has it open.
 
     A pipeline serves the devices of one network namespace. Its methods may not run at the same time in two threads,
-    nor in two processes. ``lost`` counts the packets for user space that user space did not get; the receiver adds.
+    nor in two processes.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.lost = 0
         self._tracing: Tracing | None = None
         self._layout = layout
         self._ports = PortSlots(layout)
@@ -65,6 +65,8 @@ class Pipeline:
         self._actions = ActionLists(layout, self._ports)
         self.resumes = Resumes(layout, self._ports)
         """The places that packets of a NIC can be sent on to."""
+        self.upcalls = UpcallAccounts(layout, self._ports)
+        """What each port has on its way to user space, and what was lost."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
         self._bloom = Bloom(layout.bloom)
         self._entries: dict[int, _Entry] = {}
@@ -156,6 +158,7 @@ class Pipeline:
     def remove_port(self, port_id: int) -> None:
         """Make a port not exist. Rules may go on naming it: what they send there is dropped. KeyError."""
         self._ports.remove(port_id)
+        self.upcalls.forget(port_id)
 
     @property
     def ports(self) -> dict[int, Port]:
@@ -362,8 +365,14 @@ class Pipeline:
         def total(name: str) -> int:
             return sum(getattr(s, name)[kind] for s in stats for kind in kinds)
 
+        refused = sum(s.drops[DropReason.UPCALL] for s in stats)
         return LookupStats(
-            total("hit"), total("missed"), self.lost, self._lists.masks(ovs), total("probes"), total("cache_hits")
+            total("hit"),
+            total("missed"),
+            refused + self.upcalls.failed,
+            self._lists.masks(ovs),
+            total("probes"),
+            total("cache_hits"),
         )
 
     def read_upcall(self, mark: int) -> UpcallContext | None:
@@ -385,6 +394,8 @@ class Pipeline:
             record.hash,
             record.len,
             record.max_len,
+            record.units,
+            record.at,
             bytes(record.key),
         )
 

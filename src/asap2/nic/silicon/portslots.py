@@ -58,11 +58,21 @@ class PortSlots:
         number: int = self._layout.ports[slot].id
         return number
 
+    def record(self, port_id: int) -> maps.PortRecord | None:
+        """What the program has of a port that exists."""
+        if port_id not in self._ports:
+            return None
+        record: maps.PortRecord = self._layout.ports[self._by_id[port_id]]
+        return record
+
     def set(self, port: Port) -> None:
         """Make *port* exist, or change it. A field that stays the same is not touched."""
         old = self._ports.get(port.id)
         slot = self.refer(port.id)
         record = self._layout.ports[slot]
+        if old is None:
+            record.refused = record.delivered = record.failed = 0
+            record.taken = record.given
         miss_slot = self.refer(port.miss_port) if port.miss is Miss.REDIRECT else 0
         tables = tuple(port.tables) + (0,) * (MAX_TABLES - len(port.tables))
         if old and (old.ifindex, old.kind) != (port.ifindex, port.kind):

@@ -26,6 +26,9 @@ an output's, or where no rule matches, of the last Goto or Enter. What it means,
 (:meth:`ReferenceSwitch.set_resume`): a packet that comes in with it by a port that ``resumes`` starts at another chain
 of its first table, perhaps as if it came in by another port, or goes to a port at once.
 
+User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
+that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it.
+
 Each output gets the packet as it is by then. What the kernel's flow hash decides, the source port of a tunnel, the
 caller decides by giving that hash.
 """
@@ -77,6 +80,9 @@ from asap2.nic.silicon.rewrite import rewrite
 
 LOOKUPS = 8
 """Lookups that one packet may have, in all stages together."""
+
+UPCALL_UNIT = 2048
+"""Bytes of a packet that make another unit of what its port has on its way to user space."""
 
 _Place = tuple[int, int, int]
 _Mask = frozenset[tuple[str, int]]
@@ -139,6 +145,10 @@ class ReferenceSwitch:
 
     def __init__(self, *, upcall: bool = True) -> None:
         self.upcall = upcall
+        self.upcall_limit = 0
+        """Units that each port may have on their way to user space; 0: any number."""
+        self._on_their_way: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
         self._ports: dict[int, Port] = {}
         self._entries: dict[int, _Entry] = {}
         self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
@@ -159,6 +169,18 @@ class ReferenceSwitch:
     def remove_port(self, port_id: int) -> None:
         """Make it not exist."""
         del self._ports[port_id]
+        self._on_their_way.pop(port_id, None)
+        self._lost.pop(port_id, None)
+
+    def new_receiver(self) -> None:
+        """Another process takes user space's part: what was on its way is lost."""
+        for port_id, units in self._on_their_way.items():
+            self._lost[port_id] = self.lost(port_id) + units
+        self._on_their_way.clear()
+
+    def lost(self, port_id: int) -> int:
+        """Packets of a port that user space should have got, and did not."""
+        return self._lost.get(port_id, 0)
 
     def set_tunnel_ports(self, ports: tuple[int, ...]) -> None:
         """VXLAN comes to these UDP ports, besides 4789; 0 is none."""
@@ -373,8 +395,11 @@ class ReferenceSwitch:
     def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
         """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but
         of a packet that the silicon could take out of its tunnel, the outside."""
-        if not self.upcall:
+        on_their_way = self._on_their_way.get(port.id, 0)
+        if not self.upcall or 0 < self.upcall_limit <= on_their_way:
+            self._lost[port.id] = self.lost(port.id) + 1
             return Dropped(DropReason.UPCALL)
+        self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
         inside = self._inside(what, port) if port.metadata else None
         known = self.look(what.frame) if inside is None else inside
         return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known)

@@ -17,7 +17,7 @@ _MINIMUM = 14 + 40
 
 _TRACE = struct.Struct("=IIQIIIII16sBB2sI16sI")
 """``struct trace`` without the packet; the tunnel's part is ``struct bpf_tunnel_key``."""
-_UPCALL = struct.Struct(f"=IIIIQIIII{maps.FIELDS_SIZE}s")
+_UPCALL = struct.Struct(f"=IIIIQIIIIQ{maps.FIELDS_SIZE}s")
 _CSUM, _SEQ, _DONT_FRAGMENT = 0x01, 0x08, 0x100
 """Bits of ``tunnel_flags`` (include/uapi/linux/if_tunnel.h); a sequence number marks what a packet came in with."""
 
@@ -77,7 +77,7 @@ class Tracing:
             return Sent(arg, frame, _tunnel(tunnel, *key) if tunnel else None, cookie)
         if event == maps.EVENT_PASS:
             return Passed(frame)
-        _, kind, in_port, table, cookie, _, _, max_length, _, fields = _UPCALL.unpack_from(
+        _, kind, in_port, table, cookie, _, _, max_length, _, _, fields = _UPCALL.unpack_from(
             self._upcalls, arg % maps.UPCALL_SLOTS * _UPCALL.size
         )
         known = {name: value for name, value in maps.decode_fields(fields).items() if value}

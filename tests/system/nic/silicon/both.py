@@ -9,7 +9,7 @@ from dataclasses import replace
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
-from tests.system.nic.silicon.programs import PLACES, Add, Remove, Replace, Send, SetPorts, Step
+from tests.system.nic.silicon.programs import PLACES, Add, NewReceiver, Remove, Replace, Send, SetPorts, Step
 
 
 class DifferenceError(AssertionError):
@@ -67,7 +67,11 @@ class Both:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
-            case SetPorts(ports, tunnel_ports):
+            case NewReceiver():
+                self.pipeline.upcalls.restart()
+                self.reference.new_receiver()
+            case SetPorts(ports, tunnel_ports, upcall_limit):
+                self.pipeline.upcalls.limit = self.reference.upcall_limit = upcall_limit
                 self.pipeline.set_tunnel_ports(tunnel_ports)
                 self.reference.set_tunnel_ports(tunnel_ports)
                 for port in ports:
@@ -109,6 +113,8 @@ class Both:
             _same("whether it was used", bool(counted.used_ns), bool(expected.packets))
         drops = self.pipeline.drops()
         _same("drops", {name: drops[name] - self._drops[name] for name in drops}, self.reference.drops())
+        for port_id in self._ports:
+            _same("lost upcalls", self.pipeline.upcalls.counts(port_id).lost, self.reference.lost(port_id))
         for ovs in (False, True):
             now, before = self.pipeline.lookups(ovs), self._lookups[ovs]
             expected_lookups = self.reference.lookups(ovs)
@@ -122,6 +128,7 @@ class Both:
         for port in self.pipeline.ports:
             self.pipeline.remove_port(port)
         self.pipeline.set_tunnel_ports(())
+        self.pipeline.upcalls.limit = 0
 
 
 def split(frame: bytes) -> tuple[tuple[int, int] | None, bytes]:

@@ -139,6 +139,10 @@ class Tap:
             raw.bind((self._name, 0))
             raw.send(vnet + frame)
 
+    def fileno(self) -> int:
+        """To be waited for."""
+        return self._socket.fileno()
+
     def receive(self, timeout: float = PATIENCE) -> bytes:
         """The next frame; its mark is in ``mark``, the type that the kernel gives it in ``protocol``. TimeoutError."""
         while True:

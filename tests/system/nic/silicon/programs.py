@@ -80,10 +80,12 @@ _USUAL += ("ip_src", "ip_dst", "l4_src", "l4_dst", "cvlan_tci")
 
 @dataclass(frozen=True, slots=True)
 class SetPorts:
-    """Make these ports, or change them. VXLAN comes to the UDP ports *tunnel_ports*."""
+    """Make these ports, or change them. VXLAN comes to the UDP ports *tunnel_ports*. Each port may have *upcall_limit*
+    units on their way to user space."""
 
     ports: tuple[Port, ...]
     tunnel_ports: tuple[int, ...] = ()
+    upcall_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,11 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class NewReceiver:
+    """User space begins again, and with it the count of what each port has on its way there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
     kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
@@ -124,7 +131,7 @@ class Send:
     resume: int = 0
 
 
-Step = SetPorts | Add | Replace | Remove | Send
+Step = SetPorts | Add | Replace | Remove | NewReceiver | Send
 
 
 def written(value: Any) -> str:
@@ -191,9 +198,11 @@ class Author:
 
     def _change(self) -> Step:
         random = self._random
-        kind = random.choice(("add", "add", "replace", "remove", "ports"))
+        kind = random.choice(("add", "add", "replace", "remove", "ports", "receiver"))
         if kind == "ports":
             return self._ports()
+        if kind == "receiver":
+            return NewReceiver()
         if kind == "add" or not self._rules:
             return self._add()
         number = random.choice(self._rules)
@@ -247,6 +256,7 @@ class Author:
                 for number in PORTS
             ),
             random.choice(_TUNNEL_PORTS),
+            random.choice((0, 0, 1, 2, 20)),
         )
 
     def _add(self) -> Add:

@@ -68,6 +68,6 @@ def _simpler(step: Step) -> Iterator[Step]:
         case SetPorts(ports):
             for at, port in enumerate(ports):
                 if len(port.tables) > 1:
-                    yield SetPorts((*ports[:at], replace(port, tables=port.tables[:-1]), *ports[at + 1 :]))
+                    yield replace(step, ports=(*ports[:at], replace(port, tables=port.tables[:-1]), *ports[at + 1 :]))
                 if port.metadata:
-                    yield SetPorts((*ports[:at], replace(port, metadata=False), *ports[at + 1 :]))
+                    yield replace(step, ports=(*ports[:at], replace(port, metadata=False), *ports[at + 1 :]))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import select
 import socket
 import struct
 import subprocess
@@ -28,9 +28,10 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon.events import LookupStats, UpcallKind
+from asap2.nic.silicon.events import LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.maps import UPCALL_SLOTS
 from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.nic.silicon.upcall_accounts import UpcallCounts
 from tests.system.nic.silicon.conftest import MAC, REP1, VF1, Nic
 from tests.system.nic.silicon.network import Namespace, Tap, ethernet, eventually, veth
 from tests.system.nic.silicon.packets import ipv4, tcp_is_right, tcp_with_pseudo_checksum, udp
@@ -88,6 +89,26 @@ class Node:
         self._taps.append(Tap(self.far, f"far-{name}"))
         return self._taps[-1]
 
+    def take_upcall(self) -> UpcallContext:
+        """A frame that has come for user space, taken into account: what is known of its packet."""
+        self.upcalls.receive()
+        context = self.pipeline.read_upcall(self.upcalls.mark)
+        assert context is not None
+        self.pipeline.upcalls.arrived(context)
+        return context
+
+    def lose(self, tap: Tap, *frames: bytes) -> None:
+        """Send frames that user space should get while the device that they leave by is down."""
+        self.space.links(lambda ipr: ipr.link("set", index=self.index("ovs-system"), state="down"))
+        tap.send(*frames)
+        self.space.links(lambda ipr: ipr.link("set", index=self.index("ovs-system"), state="up"))
+        with pytest.raises(OSError, match="Network is down"):
+            self.upcalls.receive()
+
+    def counts(self, name: str) -> UpcallCounts:
+        """What became of a port's upcalls."""
+        return self.pipeline.upcalls.counts(self.index(name))
+
     def close(self) -> None:
         """Everything ends."""
         for tap in self._taps:
@@ -127,21 +148,87 @@ def test_marks_of_others_are_no_upcalls(node: Node) -> None:
 
 def test_an_upcall_that_was_overtaken_is_not_taken_for_another(node: Node) -> None:
     rep1 = node.far_tap("rep1")
-    everywhere = os.sched_getaffinity(0)
-    # Each CPU overtakes only its own.
-    os.sched_setaffinity(0, {min(everywhere)})
-    try:
-        rep1.send(ethernet(B, A))
-        node.upcalls.receive()
-        mark = node.upcalls.mark
-        assert node.pipeline.read_upcall(mark) is not None
-        for _ in range(UPCALL_SLOTS // 128):
-            rep1.send(*[ethernet(B, A)] * 128)
-            for _ in range(128):
-                node.upcalls.receive()
-    finally:
-        os.sched_setaffinity(0, everywhere)
+    rep1.send(ethernet(B, A))
+    node.upcalls.receive()
+    mark = node.upcalls.mark
+    assert node.pipeline.read_upcall(mark) is not None
+    for _ in range(UPCALL_SLOTS // 128):
+        rep1.send(*[ethernet(B, A)] * 128)
+        for _ in range(128):
+            node.upcalls.receive()
     assert node.pipeline.read_upcall(mark) is None
+
+
+def test_a_port_hands_over_no_more_than_its_share_and_takes_none_of_anothers(node: Node) -> None:
+    node.pipeline.upcalls.limit = 3
+    rep1, rep2 = node.far_tap("rep1"), node.far_tap("rep2")
+    rep1.send(*[ethernet(B, A)] * 5)
+    rep2.send(*[ethernet(A, B)] * 2)
+    first = [node.take_upcall() for _ in range(5)]
+    assert [context.port for context in first] == [node.index("rep1")] * 3 + [node.index("rep2")] * 2
+    assert node.counts("rep1").lost == node.pipeline.lookups().lost == 2
+    assert node.counts("rep2").lost == 0
+    rep1.send(ethernet(B, A))
+    assert node.counts("rep1").lost == 3
+    node.pipeline.upcalls.done(first[0].port, first[0].units, True)
+    rep1.send(*[ethernet(B, A)] * 2)
+    assert node.take_upcall().at == first[2].at + 1
+    assert node.counts("rep1") == UpcallCounts(delivered=1, lost=4)
+
+
+def test_what_is_lost_between_program_and_receiver_is_counted(node: Node) -> None:
+    rep1 = node.far_tap("rep1")
+    rep1.send(ethernet(B, A))
+    node.take_upcall()
+    node.lose(rep1, *[ethernet(B, A)] * 2)
+    assert node.counts("rep1").lost == 0
+    rep1.send(ethernet(B, A))
+    node.take_upcall()
+    assert node.counts("rep1").lost == node.pipeline.lookups().lost == 2
+
+
+def test_a_port_whose_packets_were_all_lost_is_not_shut_out_for_good(node: Node) -> None:
+    node.pipeline.upcalls.limit = 2
+    rep1 = node.far_tap("rep1")
+    node.lose(rep1, *[ethernet(B, A)] * 2)
+
+    def one_gets_through() -> bool:
+        rep1.send(ethernet(B, A))
+        return select.select([node.upcalls], [], [], 0.05)[0] != []
+
+    assert eventually(one_gets_through)
+    context = node.take_upcall()
+    node.pipeline.upcalls.done(context.port, context.units, True)
+    rep1.send(ethernet(B, A))
+    node.take_upcall()
+    refused = node.counts("rep1").lost - 2
+    assert node.counts("rep1") == UpcallCounts(1, refused + 2)
+    assert node.pipeline.drops()["upcall"] == refused
+
+
+def test_a_super_packet_counts_by_its_size(node: Node) -> None:
+    node.pipeline.upcalls.limit = 3
+    rep1 = node.far_tap("rep1")
+    segment = tcp_with_pseudo_checksum("10.0.0.1", "10.0.0.2", 1, 2, bytes(4200))
+    frame = ethernet(B, A, ipv4("10.0.0.1", "10.0.0.2", 6, segment), 0x0800)
+    rep1.send_super_packet(frame, 1400)
+    assert [node.take_upcall().units for _ in range(3)] == [3, 3, 3]
+    rep1.send(ethernet(B, A))
+    assert node.counts("rep1").lost == 1
+
+
+def test_a_new_receiver_counts_what_the_last_one_left_as_lost(node: Node) -> None:
+    node.pipeline.upcalls.limit = 2
+    rep1 = node.far_tap("rep1")
+    rep1.send(*[ethernet(B, A)] * 2)
+    for _ in range(2):
+        node.take_upcall()
+    again = Pipeline.open(node.pipeline.directory)
+    again.upcalls.restart()
+    assert again.upcalls.counts(node.index("rep1")).lost == 2
+    rep1.send(ethernet(B, A))
+    node.upcalls.receive()
+    again.close()
 
 
 def test_a_copy_for_user_space_leaves_the_packet_as_it_was(node: Node) -> None:

@@ -143,13 +143,13 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("record", "size"),
     [
-        (maps.PortRecord, 80),
+        (maps.PortRecord, 128),
         (maps.HeadRecord, 24),
         (maps.NodeRecord, 128),
         (maps.RuleRecord, 8),
         (maps.CellRecord, 16),
         (maps.CountRecord, 32),
-        (maps.UpcallRecord, 152),
+        (maps.UpcallRecord, 160),
     ],
 )
 def test_records_have_the_program_s_size(record: type[ctypes.Structure], size: int) -> None:
