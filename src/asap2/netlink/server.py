@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from asap2.netlink import sidechannel
+from asap2.netlink import queues, sidechannel
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.listener import listen
@@ -222,6 +222,17 @@ class Server:
         if namespace is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         namespace.unicast(protocol, portid, build(type, flags, seq, 0, payload))
+
+    def waiting(self, netns: Netns, protocol: int) -> dict[int, int] | None:
+        """The bytes that wait in the receive queues of a namespace's sockets, by port id; None: it cannot be known."""
+        namespace = self._namespaces.get(netns.cookie)
+        if namespace is None:
+            return None
+        try:
+            return queues.waiting(namespace.kernel(queues.NETLINK_SOCK_DIAG), protocol)
+        except OSError as error:
+            log.debug("cannot look at receive queues: %s", error)
+            return None
 
     def multicast(self, family: str, group: str, payload: bytes, netns: Netns | None = None) -> None:
         """Send a message to each member of a generic netlink family's group in *netns* (None: the server's own).

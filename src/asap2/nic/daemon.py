@@ -220,7 +220,8 @@ class Daemon:
         with self.lock:
             self._guarded(self._tidy)
         while self.running:
-            events = self.selector.select(0 if look_until else self._wait)
+            waits = [0 if look_until else self._wait, self._serve_upcalls()]
+            events = self.selector.select(min((wait for wait in waits if wait is not None), default=None))
             if not events:
                 if not look_until:
                     with self.lock:
@@ -234,6 +235,15 @@ class Daemon:
             with self.lock:
                 self._guarded(self._tidy)
             look_until = time.monotonic_ns() + LOOK_NS
+
+    def _serve_upcalls(self) -> float | None:
+        """Pass on some packets that wait for Open vSwitch; the seconds to the next time."""
+        try:
+            with self.lock:
+                return self.ovs.serve_upcalls()
+        except Exception:
+            log.exception("unexpected")
+            return None
 
     def _tidy(self) -> None:
         """What is due after each round: following links, writing down what has changed, telling of neighbours."""

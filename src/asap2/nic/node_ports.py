@@ -13,8 +13,12 @@ from dataclasses import dataclass
 
 from asap2.nic.rules import OVS_TABLE
 from asap2.nic.silicon.loader import Hook
+from asap2.nic.silicon.maps import UPCALL_SLOTS
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
+
+LEAST_UPCALLS, MOST_UPCALLS = 16, 2048
+"""Bounds of what one port may have on its way to user space: at most about what a kernel's socket holds."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class NodePorts:
         """The device is, or no longer is, a port of the Open vSwitch datapath."""
         self._use(ifindex).vport = on
         self._apply(ifindex)
+        self._share()
 
     def use_eswitch(self, macs: Mapping[int, bytes]) -> None:
         """These are the devices, with their addresses, that stand for ports of an eSwitch: uplinks and representors in
@@ -71,6 +76,12 @@ class NodePorts:
         """The device is no more, and its program with it."""
         if self._uses.pop(ifindex, None) is not None:
             self.pipeline.remove_port(ifindex)
+            self._share()
+
+    def _share(self) -> None:
+        """Divide the room for packets on their way to user space among the ports of the datapath."""
+        vports = sum(use.vport for use in self._uses.values()) or 1
+        self.pipeline.upcalls.limit = max(LEAST_UPCALLS, min(MOST_UPCALLS, UPCALL_SLOTS // vports))
 
     def known(self) -> list[int]:
         """Every device that has a port."""

@@ -240,6 +240,7 @@ DATAPATH_ATTRS = Table(
     },
 )
 TUNNEL_OPTIONS = Table("ovs_tunnel", {1: ("dst_port", u16), 2: ("extension", binary)})
+VPORT_UPCALL_STATS = Table("ovs_vport_upcall", {0: ("success", u64), 1: ("fail", u64)})
 VPORT_ATTRS = Table(
     "ovs_vport",
     {
@@ -252,7 +253,7 @@ VPORT_ATTRS = Table(
         7: ("pad", binary),
         8: ("ifindex", u32),
         9: ("netnsid", u32),
-        10: ("upcall_stats", binary),
+        10: ("upcall_stats", nested(VPORT_UPCALL_STATS)),
     },
 )
 VXLAN_EXT = Table("ovs_vxlan_ext", {1: ("gbp", u32)})

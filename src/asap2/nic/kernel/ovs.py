@@ -17,13 +17,12 @@ from typing import Final
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Netns, Request
 from asap2.netlink.server import Server
-from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import (
     FEATURES,
-    PER_CPU_PID,
     TYPE_INTERNAL,
     TYPE_NETDEV,
     Datapath,
@@ -31,24 +30,25 @@ from asap2.nic.kernel.ovs_datapath import (
     InternalDevices,
     Vport,
 )
-from asap2.nic.kernel.ovs_extract import extract, tunnel
+from asap2.nic.kernel.ovs_delivery import Delivery
+from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import OVS_TABLE, Counters, SetTunnel
-from asap2.nic.silicon.events import UpcallKind
+from asap2.nic.rules import Counters, SetTunnel
 
 log = logging.getLogger(__name__)
 
 NEW, DEL, GET, SET = 1, 2, 3, 4
-PACKET_MISS, PACKET_ACTION, PACKET_EXECUTE = 1, 2, 3
+PACKET_EXECUTE = 3
 
 DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
 DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
 PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
+PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 10, 0, 1
 FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
 FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
 UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA, PKT_PROBE, PKT_HASH = 1, 2, 3, 4, 8, 11
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE = 1, 2, 3, 8
 
 DATAPATH_ID: Final = 0x7010
 VPORT_ID: Final = 0x7011
@@ -101,7 +101,6 @@ class OvsFace:
         self.datapath: Datapath | None = None
         self.packets: PacketPath | None = None
         self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
-        self._lost = 0
         self._dp = GenlFamily(
             "ovs_datapath",
             DATAPATH_ID,
@@ -138,6 +137,7 @@ class OvsFace:
         for family in (self._dp, self._vport, self._flow, self._packet):
             family.netns = server.netns.cookie
             server.family(family)
+        self._delivery = Delivery(server, self._packet.payload, PACKET_ID)
 
     # ---- datapaths
 
@@ -155,10 +155,9 @@ class OvsFace:
         return dp
 
     def _dp_message(self, dp: Datapath, cmd: int) -> Message:
+        self._settle(dp)
         looked = dp.pipeline.lookups(ovs=True)
-        if self.packets is not None:
-            self._lost = self.packets.dropped()
-        stats = struct.pack("=4Q", looked.hit, looked.missed, self._lost, len(dp.flows))
+        stats = struct.pack("=4Q", looked.hit, looked.missed, looked.lost, len(dp.flows))
         megaflow = struct.pack("=QIIQQ", looked.mask_hits, len(dp.masks), 0, looked.cache_hits, 0)
         body = (
             _S32.pack(dp.ifindex)
@@ -207,6 +206,7 @@ class OvsFace:
         self.packets = PacketPath(self._ports.pipeline, dp.name, self._sink_netns)
         self._ports.upcall_device = dp.ifindex
         self._ports.pipeline.set_upcall(dp.ifindex)
+        self._delivery.start(dp)
         self.on_packets(self.packets)
 
     def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
@@ -218,7 +218,6 @@ class OvsFace:
             path.close()
         dp.destroy()
         self.datapath = None
-        self._lost = 0
         return [message] if request.echo else None
 
     def _dp_get(self, request: Request, genl: GenlHeader) -> Answer:
@@ -241,10 +240,17 @@ class OvsFace:
         dp.keep()
         return [self._dp_message(dp, SET)] if request.echo else None
 
+    def _settle(self, dp: Datapath) -> None:
+        """Before figures are told: read all that has come, so that what is missing is lost."""
+        if self.packets is not None and self._delivery.collect(dp, self.packets):
+            dp.pipeline.upcalls.settle()
+
     # ---- ports
 
     def _port_message(self, dp: Datapath, vport: Vport, cmd: int, counters: dict[str, tuple[int, ...]]) -> Message:
         pids = vport.pids or (0,)
+        upcalls = dp.pipeline.upcalls.counts(vport.ifindex)
+        told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
         body = (
             _S32.pack(dp.ifindex)
             + attribute(PORT_NO, _U32.pack(vport.number))
@@ -252,6 +258,7 @@ class OvsFace:
             + attribute(PORT_NAME, vport.name.encode() + b"\0")
             + attribute(PORT_IFINDEX, _U32.pack(vport.ifindex))
             + attribute(PORT_STATS, struct.pack("=8Q", *counters.get(vport.name, (0,) * 8)))
+            + attribute(PORT_UPCALL_STATS, told)
             + attribute(PORT_UPCALL_PID, struct.pack(f"={len(pids)}I", *pids))
         )
         return Message(VPORT_ID, self._vport.payload(cmd, body))
@@ -467,51 +474,15 @@ class OvsFace:
         def userspace(step: act.Userspace, frame: bytes) -> None:
             vport = dp.vports.get(in_port)
             if vport is not None:
-                self._upcall(dp, vport, frame, PACKET_ACTION, extract(frame, in_port), step, 0)
+                self._delivery.execute(dp, vport, frame, extract(frame, in_port), step)
 
         act.execute(packet, steps, output, userspace)
 
     def read_upcalls(self) -> None:
-        """Pass on the packets that wait for user space."""
-        dp, path = self.datapath, self.packets
-        if dp is None or path is None:
-            return
-        for context, packet in path.upcalls():
-            is_action = context.kind is UpcallKind.ACTION
-            vport = dp.by_ifindex(context.port)
-            if vport is None or len(packet) < 14:
-                continue
-            step = dp.userspace.get(context.cookie) if is_action else None
-            if is_action and step is None:
-                continue
-            cmd = PACKET_ACTION if is_action else PACKET_MISS
-            packet = packet[: context.max_length or None]
-            outer = b""
-            if context.in_tunnel:
-                outer = tunnel(context.fields)
-            key = extract(packet, vport.number, context.table & ~OVS_TABLE, outer)
-            self._upcall(dp, vport, packet, cmd, key, step, context.skb_hash)
+        """Take in the packets that wait for user space."""
+        if self.datapath is not None and self.packets is not None:
+            self._delivery.collect(self.datapath, self.packets)
 
-    def _upcall(
-        self,
-        dp: Datapath,
-        vport: Vport,
-        packet: bytes,
-        cmd: int,
-        key: bytes,
-        step: act.Userspace | None,
-        packet_hash: int,
-    ) -> None:
-        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, key)
-        if step is not None and step.userdata is not None:
-            body += attribute(PKT_USERDATA, step.userdata)
-        body += attribute(PKT_HASH, _U64.pack(packet_hash)) + attribute(PKT_PACKET, packet)
-        pid = step.pid if step is not None and step.pid != PER_CPU_PID else dp.pid_for(vport, packet_hash)
-        if not pid:
-            self._lost += 1
-            return
-        try:
-            self._server.unicast(dp.netns, NETLINK_GENERIC, pid, PACKET_ID, self._packet.payload(cmd, body), seq=0)
-        except OSError as error:
-            self._lost += 1
-            log.debug("upcall to port id %d lost: %s", pid, error)
+    def serve_upcalls(self) -> float | None:
+        """Pass some of them on; the seconds after which to do so again, None: when more have come."""
+        return self._delivery.serve(self.datapath) if self.datapath is not None else None

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Upcalls on their way to Open vSwitch: each port's in turn, no more than it reads, and every loss counted.
+
+A packet waits in one of three places. The packet socket is first in, first out, so it is emptied at once. The socket of
+Open vSwitch's handler is so too: little is put there. In between, a packet waits in its port's own queue. The program
+bounds what one port may have in all three (:mod:`asap2.nic.silicon.upcall_accounts`).
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from asap2.netlink.server import Server
+from asap2.netlink.wire import NETLINK_GENERIC, attribute
+from asap2.nic.kernel import ovs_actions as act
+from asap2.nic.kernel.ovs_datapath import PER_CPU_PID, Datapath, Vport
+from asap2.nic.kernel.ovs_extract import extract, tunnel
+from asap2.nic.kernel.ovs_receivers import ROOM, SHARED_ROOM, Receivers
+from asap2.nic.kernel.ovs_turns import Turns
+from asap2.nic.kernel.ovs_upcall import BATCH, PacketPath
+from asap2.nic.rules import OVS_TABLE
+from asap2.nic.silicon.events import UpcallContext, UpcallKind
+
+log = logging.getLogger(__name__)
+
+PACKET_MISS, PACKET_ACTION = 1, 2
+PKT_PACKET, PKT_KEY, PKT_USERDATA, PKT_HASH = 1, 2, 4, 11
+_IN_A_ROW = 16
+"""Packets given in one go; then others that wait for the daemon have their turn."""
+_SHARED_NS = 1_000_000_000
+"""How long ports are taken to compete after packets of two have come."""
+_LOOK_AGAIN = 0.001
+"""Seconds after which receivers that had no room are looked at again."""
+_S32, _U64 = struct.Struct("=i"), struct.Struct("=Q")
+
+
+class _Waiting(NamedTuple):
+    """A frame for user space, and the units of its packet that it stands for."""
+
+    context: UpcallContext
+    frame: bytes
+    units: int
+
+
+class Delivery:
+    """Gives packets to user space through *server*; *message* makes one of the packet family's of a command and what
+    follows the header."""
+
+    def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int) -> None:
+        self._server = server
+        self._message = message
+        self._family = family
+        self._turns: Turns[_Waiting] = Turns()
+        self._receivers = Receivers(lambda: None)
+        self._last_port = 0
+        self._shared_until = 0
+
+    def start(self, dp: Datapath) -> None:
+        """A datapath begins, or goes on in a new process."""
+        self._turns = Turns()
+        self._receivers = Receivers(lambda: self._server.waiting(dp.netns, NETLINK_GENERIC))
+        dp.pipeline.upcalls.restart()
+
+    def collect(self, dp: Datapath, path: PacketPath) -> bool:
+        """Put the packets that have come, at most a batch, where they are served in turn; whether that were all."""
+        accounts = dp.pipeline.upcalls
+        count = 0
+        for context, frame in path.upcalls():
+            count += 1
+            if context.port != self._last_port:
+                self._last_port, self._shared_until = context.port, time.monotonic_ns() + _SHARED_NS
+            self._turns.put(context.port, _Waiting(context, frame, accounts.arrived(context)))
+        return count < BATCH
+
+    def serve(self, dp: Datapath) -> float | None:
+        """Give user space some of what waits; the seconds after which to come again, None: nothing waits."""
+        if not self._turns:
+            return None
+        self._receivers.begin()
+        room = SHARED_ROOM if time.monotonic_ns() < self._shared_until else ROOM
+        ports = {vport.ifindex: vport for vport in dp.vports.values()}
+        accounts = dp.pipeline.upcalls
+
+        def ready(waiting: _Waiting, new: bool) -> bool:
+            vport = ports.get(waiting.context.port)
+            if vport is None:
+                return True
+            receiver = _receiver(dp, vport, waiting.context, _step(dp, waiting))
+            return self._receivers.has_room(receiver, ROOM if new else room)
+
+        for _ in range(_IN_A_ROW):
+            waiting = self._turns.take(ready)
+            if waiting is None:
+                return _LOOK_AGAIN if self._turns else None
+            context = waiting.context
+            delivered = self._give(dp, ports.get(context.port), waiting)
+            accounts.done(context.port, waiting.units, delivered)
+        return 0 if self._turns else None
+
+    def _give(self, dp: Datapath, vport: Vport | None, waiting: _Waiting) -> bool:
+        context, frame = waiting.context, waiting.frame
+        step = _step(dp, waiting)
+        is_action = context.kind is UpcallKind.ACTION
+        if vport is None or len(frame) < 14 or (is_action and step is None):
+            return False
+        frame = frame[: context.max_length or None]
+        outer = tunnel(context.fields) if context.in_tunnel else b""
+        key = extract(frame, vport.number, context.table & ~OVS_TABLE, outer)
+        cmd = PACKET_ACTION if is_action else PACKET_MISS
+        return self._send(dp, _receiver(dp, vport, context, step), frame, cmd, key, step, context.skb_hash)
+
+    def execute(self, dp: Datapath, vport: Vport, frame: bytes, key: bytes, step: act.Userspace) -> None:
+        """Give user space a packet that it has sent itself, as an action of its says."""
+        pid = dp.pid_for(vport, 0) if step.pid == PER_CPU_PID else step.pid
+        delivered = self._send(dp, pid, frame, PACKET_ACTION, key, step, 0)
+        dp.pipeline.upcalls.count(vport.ifindex, delivered)
+
+    def _send(
+        self, dp: Datapath, pid: int, frame: bytes, cmd: int, key: bytes, step: act.Userspace | None, packet_hash: int
+    ) -> bool:
+        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, key)
+        if step is not None and step.userdata is not None:
+            body += attribute(PKT_USERDATA, step.userdata)
+        body += attribute(PKT_HASH, _U64.pack(packet_hash)) + attribute(PKT_PACKET, frame)
+        if not pid:
+            return False
+        try:
+            self._server.unicast(dp.netns, NETLINK_GENERIC, pid, self._family, self._message(cmd, body), seq=0)
+        except OSError as error:
+            log.debug("upcall to port id %d lost: %s", pid, error)
+            return False
+        self._receivers.sent(pid, len(body))
+        return True
+
+
+def _step(dp: Datapath, waiting: _Waiting) -> act.Userspace | None:
+    """The action that a packet is for user space by."""
+    context = waiting.context
+    return dp.userspace.get(context.cookie) if context.kind is UpcallKind.ACTION else None
+
+
+def _receiver(dp: Datapath, vport: Vport, context: UpcallContext, step: act.Userspace | None) -> int:
+    """The netlink port id that a packet is for; 0 for none."""
+    if step is not None and step.pid != PER_CPU_PID:
+        return step.pid
+    return dp.pid_for(vport, context.skb_hash)

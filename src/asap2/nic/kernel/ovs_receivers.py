@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much is given to each receiver of upcalls at once.
+
+What waits in a receiver's socket is first in, first out, whosever it is. So little is put there when several ports have
+something: the rest waits where it is served in turn (:mod:`.ovs_turns`). The packets of one port alone go by the batch,
+since receivers are quicker then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+SHARED_ROOM, ROOM = 2 << 10, 32 << 10
+"""Bytes, with the kernel's overhead, that may wait in one receiver's socket, when several ports have packets for it and
+when one has: about two small packets, and two dozen."""
+_OVERHEAD = 1024
+"""The kernel's for one small message, about."""
+
+
+class Receivers:
+    """The sockets that upcalls go to; *waiting* gives the bytes in each by port id, None where that cannot be known."""
+
+    def __init__(self, waiting: Callable[[], dict[int, int] | None]) -> None:
+        self._waiting = waiting
+        self._queued: dict[int, int] = {}
+        self._looked = False
+
+    def begin(self) -> None:
+        """A new round of sending: look again at what waits."""
+        self._looked = False
+
+    def has_room(self, portid: int, room: int) -> bool:
+        """Whether less than *room* waits at a receiver. One that is gone takes everything: who sends then learns of
+        it."""
+        if self._queued.get(portid, room) < room:
+            return True
+        if not self._looked:
+            self._looked = True
+            self._queued = self._waiting() or {}
+        return self._queued.get(portid, 0) < room
+
+    def sent(self, portid: int, size: int) -> None:
+        """A message of *size* bytes has been sent."""
+        if portid in self._queued:
+            self._queued[portid] += size + _OVERHEAD
