@@ -34,10 +34,11 @@ class Burst:
 
     def __init__(self, place: Layout, plan: Topology, node: str, sizes: Sizes, *, offload: bool) -> None:
         self._sizes = sizes
-        self._node = place.node(node) / "ns"
+        self.node = place.node(node) / "ns"
         self._offload = offload
         switch_on(place, node, offload=offload)
         one, other = (guest for guest in plan.guests if guest.node == node)
+        self.guest = place.guest(one.name)
         self._macs = [bytes.fromhex((guest.mac or "").replace(":", "")) for guest in (one, other)]
         self._source, self._destination = (_number(address(guest)) for guest in (one, other))
         self._openflow()
@@ -52,11 +53,11 @@ class Burst:
     def _openflow(self) -> None:
         """To choose a path by the hash of addresses and ports, Open vSwitch must look at all of these: so each
         connection is a flow of its own, as with rules of many tenants."""
-        one, other = representors(self._node)[:2]
-        numbers = [run(self._node, "ovs-vsctl", "get", "Interface", name, "ofport").strip() for name in (one, other)]
+        one, other = representors(self.node)[:2]
+        numbers = [run(self.node, "ovs-vsctl", "get", "Interface", name, "ofport").strip() for name in (one, other)]
         split = "multipath(symmetric_l3l4+udp,0,modulo_n,1,0,NXM_NX_REG0[0..7])"
-        run(self._node, "ovs-ofctl", "del-flows", "br0")
-        run(self._node, "ovs-ofctl", "add-flow", "br0", f"in_port={numbers[0]},udp,actions={split},output:{numbers[1]}")
+        run(self.node, "ovs-ofctl", "del-flows", "br0")
+        run(self.node, "ovs-ofctl", "add-flow", "br0", f"in_port={numbers[0]},udp,actions={split},output:{numbers[1]}")
 
     def _socket(self, guest: Path, family: int, kind: int, place: tuple[str, int]) -> socket.socket:
         netns = os.open(guest / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
@@ -77,17 +78,24 @@ class Burst:
         try:
             return self._new_flows() | self._first_packets()
         finally:
-            run(self._node, "ovs-appctl", "revalidator/purge")
+            run(self.node, "ovs-appctl", "revalidator/purge")
 
     def _new_flows(self) -> dict[str, float]:
-        sizes = self._sizes
-        frames = [self._frame(self._next + at) for at in range(sizes.new_flows)]
-        self._next += sizes.new_flows
         before = self._flows()
+        _, came, seconds = self.make(self._sizes.new_flows)
+        made = self._flows() - before
+        if not came or not made:
+            raise Asap2Error("no new flow came through Open vSwitch")
+        return {"flows_per_second": min(came, made) / seconds, "flows_lost": self._sizes.new_flows - came}
+
+    def make(self, count: int) -> tuple[list[bytes], int, float]:
+        """Send one packet of each of *count* new flows: the packets, how many came, and seconds until the last did."""
+        frames = [self._frame(self._next + at) for at in range(count)]
+        self._next += count
         began = last = time.perf_counter()
         sent = came = lost = 0
-        while came + lost < sizes.new_flows:
-            while sent < sizes.new_flows and sent - came - lost < sizes.window:
+        while came + lost < count:
+            while sent < count and sent - came - lost < self._sizes.window:
                 self._sender.send(frames[sent])
                 sent += 1
             try:
@@ -97,15 +105,12 @@ class Burst:
             except TimeoutError:
                 lost = sent - came
         self.lost += lost
-        made = self._flows() - before
-        if not came or not made:
-            raise Asap2Error("no new flow came through Open vSwitch")
-        return {"flows_per_second": min(came, made) / (last - began), "flows_lost": lost}
+        return frames, came, last - began
 
     def _flows(self) -> int:
         """Flows of the datapath that are where they should be."""
         kind = "offloaded" if self._offload else "ovs"
-        return run(self._node, "ovs-appctl", "dpctl/dump-flows", f"type={kind}").count("udp(src=")
+        return run(self.node, "ovs-appctl", "dpctl/dump-flows", f"type={kind}").count("udp(src=")
 
     def _first_packets(self) -> dict[str, float]:
         first, second = [], []

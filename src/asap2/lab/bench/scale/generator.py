@@ -48,6 +48,7 @@ class Generator:
         self._socket = in_netns(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         in_netns(netns, lambda: self._socket.bind((device, 0)))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+        self._next = 0
         size = len(frames[0])
         self._data = ctypes.create_string_buffer(b"".join(frames))
         start = ctypes.addressof(self._data)
@@ -65,6 +66,14 @@ class Generator:
         while (now := time.perf_counter()) < end:
             at = self._send(at, min(BATCH, flows - at)) % flows
         return now - began
+
+    def send_some(self, count: int) -> None:
+        """Send *count* frames, from where the last such call ended, round and round. OSError."""
+        while count > 0:
+            some = min(BATCH, count, len(self._vectors) - self._next)
+            sent = self._send(self._next, some) - self._next
+            self._next = (self._next + sent) % len(self._vectors)
+            count -= sent
 
     def _send(self, at: int, count: int) -> int:
         """Send *count* frames from number *at* on; the number of the next."""
