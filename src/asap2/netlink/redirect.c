@@ -361,18 +361,28 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 
 /*
  * How long the caller's buffer is (include/uapi/linux/ethtool.h): a base, and as many elements as the number at an
- * offset says. The elements are the answer, but for those commands that also set.
+ * offset says. The elements are the answer, but for those commands that also set. Of some answers the kernel alone says
+ * how long they are, and the caller knows: MOST is more than any.
  */
+#define MOST 4096
+
 static const struct shape {
 	uint32_t command;
 	uint32_t base;
-	uint32_t counted_at;
+	uint32_t counted_at; /* 0: there are as many as the server says */
 	uint32_t element;
 	int sets;
 } shapes[] = {
 	{ ETHTOOL_GSET, sizeof(struct ethtool_cmd), 0, 0, 0 },
 	{ ETHTOOL_GDRVINFO, sizeof(struct ethtool_drvinfo), 0, 0, 0 },
 	{ ETHTOOL_GLINK, sizeof(struct ethtool_value), 0, 0, 0 },
+	{ ETHTOOL_GCOALESCE, sizeof(struct ethtool_coalesce), 0, 0, 0 },
+	{ ETHTOOL_GRINGPARAM, sizeof(struct ethtool_ringparam), 0, 0, 0 },
+	{ ETHTOOL_GPAUSEPARAM, sizeof(struct ethtool_pauseparam), 0, 0, 0 },
+	{ ETHTOOL_GCHANNELS, sizeof(struct ethtool_channels), 0, 0, 0 },
+	{ ETHTOOL_GRXRINGS, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
+	{ ETHTOOL_GRXCLSRLCNT, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
+	{ ETHTOOL_GRXCLSRLALL, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
 	{ ETHTOOL_GRXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GTXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GSG, sizeof(struct ethtool_value), 0, 0, 0 },
@@ -381,8 +391,10 @@ static const struct shape {
 	{ ETHTOOL_GGRO, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GFLAGS, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GPFLAGS, sizeof(struct ethtool_value), 0, 0, 0 },
-	{ ETHTOOL_GSTRINGS, sizeof(struct ethtool_gstrings), offsetof(struct ethtool_gstrings, len), ETH_GSTRING_LEN, 0 },
-	{ ETHTOOL_GSTATS, sizeof(struct ethtool_stats), offsetof(struct ethtool_stats, n_stats), sizeof(uint64_t), 0 },
+	{ ETHTOOL_GSSET_INFO, sizeof(struct ethtool_sset_info), 0, sizeof(uint32_t), 0 },
+	{ ETHTOOL_GSTRINGS, sizeof(struct ethtool_gstrings), 0, ETH_GSTRING_LEN, 0 },
+	{ ETHTOOL_GSTATS, sizeof(struct ethtool_stats), 0, sizeof(uint64_t), 0 },
+	{ ETHTOOL_GLINKSETTINGS, sizeof(struct ethtool_link_settings), 0, sizeof(uint32_t), 0 },
 	{ ETHTOOL_GPERMADDR, sizeof(struct ethtool_perm_addr), offsetof(struct ethtool_perm_addr, size), 1, 0 },
 	{ ETHTOOL_GFEATURES, sizeof(struct ethtool_gfeatures), offsetof(struct ethtool_gfeatures, size),
 	  sizeof(struct ethtool_get_features_block), 0 },
@@ -397,7 +409,7 @@ static int ethtool(int fd, const struct ifreq *request)
 	struct answer answer;
 	char *buffer = request->ifr_data, *room;
 	const struct shape *shape = NULL;
-	uint32_t command, count = 0;
+	uint32_t command, count;
 	size_t i, size, given, length;
 	int result;
 
@@ -407,9 +419,10 @@ static int ethtool(int fd, const struct ifreq *request)
 			shape = &shapes[i];
 	if (!shape || !(greeting = diverted()) || !has(greeting->ethtool, command))
 		return ALL_NATIVE;
-	if (shape->element)
+	count = shape->element ? MOST : 0;
+	if (shape->counted_at)
 		memcpy(&count, buffer + shape->counted_at, sizeof count);
-	if (count > 4096)
+	if (count > MOST)
 		return ALL_NATIVE;
 	size = shape->base + (size_t)count * shape->element;
 	given = shape->sets ? size : shape->base;

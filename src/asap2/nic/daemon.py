@@ -31,7 +31,7 @@ from asap2.nic.kernel.devlink import DevlinkFace
 from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.ovs import OvsFace
 from asap2.nic.kernel.ovs_upcall import PacketPath
-from asap2.nic.kernel.rtnetlink import LinkFace
+from asap2.nic.kernel.rtnetlink import IFLA_EVENT_FEATURES, LinkFace
 from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
@@ -119,6 +119,8 @@ class Daemon:
         self.devlink = DevlinkFace(self.driver, self.netdevs)
         self.devlink.register(self.server)
         self.ethtool = EthtoolFace(self.driver, self.netdevs)
+        self.ethtool.kinds = self.netdevs.vf_counters
+        self.ethtool.features_changed = lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES)
         self.ethtool.register(self.server)
         self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
         self.sysfs.changed = self._attribute_written

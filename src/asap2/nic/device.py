@@ -96,7 +96,9 @@ class Pf:
     driver_override: str = ""
     vfs: list[Vf] = field(default_factory=list)
     hw_tc_offload: dict[str, bool] = field(default_factory=dict)
-    """The feature by role: "uplink", "rep0"…"""
+    """The feature by role: "uplink", "rep0", "vf0"…"""
+    settings: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What ``ethtool`` has set otherwise than the driver does (:mod:`asap2.nic.kernel.ethtool_settings`), by role."""
 
 
 @dataclass(slots=True)
@@ -199,6 +201,8 @@ class Driver:
         if vf is not None:
             self.hands.destroy_vf(nic, pf, vf)
             vf.bound = False
+            for kept in (pf.hw_tc_offload, pf.settings):
+                kept.pop(f"vf{vf.index}", None)
         else:
             self._disable_sriov(nic, pf)
             if pf.mode is EswitchMode.SWITCHDEV:
@@ -289,8 +293,14 @@ class Driver:
             if pf.mode is EswitchMode.SWITCHDEV:
                 self.hands.destroy_representor(nic, pf, vf)
         pf.vfs = []
-        pf.hw_tc_offload = {k: v for k, v in pf.hw_tc_offload.items() if k == "uplink"}
+        self._forget(pf, "rep", "vf")
         self.hands.set_mode(nic, pf)
+
+    @staticmethod
+    def _forget(pf: Pf, *roles: str) -> None:
+        """Drop what was set of netdevs that are no more."""
+        pf.hw_tc_offload = {key: value for key, value in pf.hw_tc_offload.items() if not key.startswith(roles)}
+        pf.settings = {key: value for key, value in pf.settings.items() if not key.startswith(roles)}
 
     # ---- eSwitch mode (mlx5_devlink_eswitch_mode_set)
 
@@ -322,7 +332,7 @@ class Driver:
                 raise DriverError(error.errno or 0, "mlx5_core: Failed setting eswitch to offloads") from error
         else:
             self._destroy_representors(nic, pf)
-            pf.hw_tc_offload = {k: v for k, v in pf.hw_tc_offload.items() if k == "uplink"}
+            self._forget(pf, "rep")
         self.hands.set_mode(nic, pf)
         self.generation += 1
 
@@ -463,6 +473,7 @@ class Driver:
             for pf, saved in zip(nic.pfs, state.get(nic.name, []), strict=False):
                 for name in ("bound", "inline_mode", "encap", "autoprobe", "driver_override", "hw_tc_offload"):
                     setattr(pf, name, saved[name])
+                pf.settings = saved.get("settings", {})
                 pf.mode = EswitchMode(saved["mode"])
                 pf.vfs = [
                     Vf(**{**v, "mac": bytes.fromhex(v["mac"]), "link_state": LinkState(v["link_state"])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from asap2.nic.device import Nic, Pf, Vf
 
@@ -50,8 +50,37 @@ class NetDev:
 
     @property
     def offload_key(self) -> str:
-        """The key of :attr:`asap2.nic.device.Pf.hw_tc_offload` for this device."""
-        return "uplink" if self.role is Role.PF else f"rep{self.vf.index if self.vf else ''}"
+        """The key of :attr:`asap2.nic.device.Pf.hw_tc_offload` and of ``settings`` for this device."""
+        if self.role is Role.PF:
+            return "uplink"
+        return f"{'vf' if self.role is Role.VF else 'rep'}{self.vf.index if self.vf else ''}"
+
+
+class Counters(NamedTuple):
+    """The first of struct rtnl_link_stats64 (include/uapi/linux/if_link.h)."""
+
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_errors: int = 0
+    tx_errors: int = 0
+    rx_dropped: int = 0
+    tx_dropped: int = 0
+    multicast: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What has passed a netdev of a NIC: ``own`` is what the netdev itself has received and sent, ``function`` the same
+    of the function that it is or stands for, ``wire`` of the port, at the cable."""
+
+    own: Counters
+    function: Counters
+    wire: Counters
+
+
+NO_TRAFFIC = Traffic(Counters(), Counters(), Counters())
 
 
 class NetDevs(Protocol):
@@ -65,6 +94,9 @@ class NetDevs(Protocol):
 
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """As :meth:`by_ifindex`; where there is none now, the one that had the ifindex last, its name empty."""
+
+    def traffic(self, device: NetDev) -> Traffic:
+        """What has passed *device*, a NIC's, wherever it is."""
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """The device called *name* there."""

@@ -27,6 +27,12 @@ def test_what_the_page_shows_is_there(lab: Bench) -> None:
     assert re.search(r"port \d+: eth3\n", ports)
 
 
+def counted(lab: Bench, node: str, name: str) -> dict[str, int]:
+    """What ``ethtool -S`` counts."""
+    lines = lab.ok(node, f"ethtool -S {name}").splitlines()[1:]
+    return {key.strip(): int(value) for key, _, value in (line.partition(":") for line in lines)}
+
+
 def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) -> None:
     idle.ping("vm1", "10.57.0.2")  # the guests know each other's address, so that what follows is one flow each way
     for node in ("hv1", "hv2"):
@@ -36,6 +42,7 @@ def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) ->
         assert capture.stderr is not None
         while "listening on" not in capture.stderr.readline():
             pass
+    before = {(node, name): counted(idle, node, name) for node in captures for name in ("eth3", PF)}
     idle.ping("vm1", "10.57.0.2", 1)
     until(lambda: all(len(idle.flows(node)) >= 2 for node in captures), why="the flows were not offloaded")
     idle.ping("vm1", "10.57.0.2", PINGS - 1)
@@ -48,6 +55,11 @@ def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) ->
         assert len(replies) == 1, f"{node}:\n{seen}"
         assert "seq 1," in requests[0]
         assert "seq 1," in replies[0]
+    for (node, name), was in before.items():
+        passed = {key: value - was[key] for key, value in counted(idle, node, name).items()}
+        carried = ("vport_rx_packets", "vport_tx_packets") if name == "eth3" else ("rx_packets_phy", "tx_packets_phy")
+        assert min(passed[key] for key in carried) >= PINGS
+        assert max(passed["rx_packets"], passed["tx_packets"]) < PINGS / 2
     for node in ("hv1", "hv2"):
         out = idle.flow(node, "in_port(eth3)", "eth_type(0x0800)")
         into = idle.flow(node, f"in_port({PF})", "vlan(vid=57,pcp=0)", "eth_type(0x0800)")

@@ -18,7 +18,14 @@ ETHTOOL_MSG_FEATURES_SET = 12
 ETHTOOL_MSG_PRIVFLAGS_GET = 13
 ETHTOOL_MSG_PRIVFLAGS_SET = 14
 ETHTOOL_MSG_RINGS_GET = 15
+ETHTOOL_MSG_RINGS_SET = 16
 ETHTOOL_MSG_CHANNELS_GET = 17
+ETHTOOL_MSG_CHANNELS_SET = 18
+ETHTOOL_MSG_COALESCE_GET = 19
+ETHTOOL_MSG_COALESCE_SET = 20
+ETHTOOL_MSG_PAUSE_GET = 21
+ETHTOOL_MSG_PAUSE_SET = 22
+ETHTOOL_MSG_FEC_GET = 29
 
 ETHTOOL_MSG_STRSET_GET_REPLY = 1
 ETHTOOL_MSG_LINKINFO_GET_REPLY = 2
@@ -28,13 +35,26 @@ ETHTOOL_MSG_FEATURES_GET_REPLY = 11
 ETHTOOL_MSG_FEATURES_SET_REPLY = 12
 ETHTOOL_MSG_FEATURES_NTF = 13
 ETHTOOL_MSG_PRIVFLAGS_GET_REPLY = 14
+ETHTOOL_MSG_PRIVFLAGS_NTF = 15
+ETHTOOL_MSG_RINGS_GET_REPLY = 16
+ETHTOOL_MSG_RINGS_NTF = 17
+ETHTOOL_MSG_CHANNELS_GET_REPLY = 18
+ETHTOOL_MSG_CHANNELS_NTF = 19
+ETHTOOL_MSG_COALESCE_GET_REPLY = 20
+ETHTOOL_MSG_COALESCE_NTF = 21
+ETHTOOL_MSG_PAUSE_GET_REPLY = 22
+ETHTOOL_MSG_PAUSE_NTF = 23
+ETHTOOL_MSG_FEC_GET_REPLY = 30
 
 ETHTOOL_FLAG_COMPACT_BITSETS = 1
 ETHTOOL_FLAG_OMIT_REPLY = 2
 ETHTOOL_FLAG_STATS = 4
 
+ETH_SS_TEST = 0
+ETH_SS_STATS = 1
 ETH_SS_PRIV_FLAGS = 2
 ETH_SS_FEATURES = 4
+ETH_SS_LINK_MODES = 9
 
 ETHTOOL_GDRVINFO = 0x3
 """Command of ioctl(SIOCETHTOOL): driver information."""
@@ -114,6 +134,71 @@ FEATURES_ATTRS = Table(
     },
 )
 PRIVFLAGS_ATTRS = Table("privflags", {1: ("header", _header), 2: ("flags", _bitset)})
+RINGS_ATTRS = Table(
+    "rings",
+    {
+        1: ("header", _header),
+        2: ("rx_max", u32),
+        3: ("rx_mini_max", u32),
+        4: ("rx_jumbo_max", u32),
+        5: ("tx_max", u32),
+        6: ("rx", u32),
+        7: ("rx_mini", u32),
+        8: ("rx_jumbo", u32),
+        9: ("tx", u32),
+        10: ("rx_buf_len", u32),
+        11: ("tcp_data_split", u8),
+        12: ("cqe_size", u32),
+        13: ("tx_push", u8),
+        14: ("rx_push", u8),
+    },
+)
+CHANNELS_ATTRS = Table(
+    "channels",
+    {
+        1: ("header", _header),
+        2: ("rx_max", u32),
+        3: ("tx_max", u32),
+        4: ("other_max", u32),
+        5: ("combined_max", u32),
+        6: ("rx_count", u32),
+        7: ("tx_count", u32),
+        8: ("other_count", u32),
+        9: ("combined_count", u32),
+    },
+)
+COALESCE_ATTRS = Table(
+    "coalesce",
+    {
+        1: ("header", _header),
+        2: ("rx_usecs", u32),
+        3: ("rx_max_frames", u32),
+        4: ("rx_usecs_irq", u32),
+        5: ("rx_max_frames_irq", u32),
+        6: ("tx_usecs", u32),
+        7: ("tx_max_frames", u32),
+        8: ("tx_usecs_irq", u32),
+        9: ("tx_max_frames_irq", u32),
+        10: ("stats_block_usecs", u32),
+        11: ("use_adaptive_rx", u8),
+        12: ("use_adaptive_tx", u8),
+        13: ("pkt_rate_low", u32),
+        14: ("rx_usecs_low", u32),
+        15: ("rx_max_frames_low", u32),
+        16: ("tx_usecs_low", u32),
+        17: ("tx_max_frames_low", u32),
+        18: ("pkt_rate_high", u32),
+        19: ("rx_usecs_high", u32),
+        20: ("rx_max_frames_high", u32),
+        21: ("tx_usecs_high", u32),
+        22: ("tx_max_frames_high", u32),
+        23: ("rate_sample_interval", u32),
+        24: ("use_cqe_mode_tx", u8),
+        25: ("use_cqe_mode_rx", u8),
+    },
+)
+PAUSE_ATTRS = Table("pause", {1: ("header", _header), 2: ("autoneg", u8), 3: ("rx", u8), 4: ("tx", u8)})
+FEC_ATTRS = Table("fec", {1: ("header", _header), 2: ("modes", _bitset), 3: ("auto", u8), 4: ("active", u32)})
 HEADER_ONLY_ATTRS = Table("ethtool_any", {1: ("header", _header)})
 
 STRSET: Body[GenlHdr] = Body(GenlHdr, "=BBH", STRSET_ATTRS)
@@ -122,6 +207,11 @@ LINKMODES: Body[GenlHdr] = Body(GenlHdr, "=BBH", LINKMODES_ATTRS)
 LINKSTATE: Body[GenlHdr] = Body(GenlHdr, "=BBH", LINKSTATE_ATTRS)
 FEATURES: Body[GenlHdr] = Body(GenlHdr, "=BBH", FEATURES_ATTRS)
 PRIVFLAGS: Body[GenlHdr] = Body(GenlHdr, "=BBH", PRIVFLAGS_ATTRS)
+RINGS: Body[GenlHdr] = Body(GenlHdr, "=BBH", RINGS_ATTRS)
+CHANNELS: Body[GenlHdr] = Body(GenlHdr, "=BBH", CHANNELS_ATTRS)
+COALESCE: Body[GenlHdr] = Body(GenlHdr, "=BBH", COALESCE_ATTRS)
+PAUSE: Body[GenlHdr] = Body(GenlHdr, "=BBH", PAUSE_ATTRS)
+FEC: Body[GenlHdr] = Body(GenlHdr, "=BBH", FEC_ATTRS)
 ANY: Body[GenlHdr] = Body(GenlHdr, "=BBH", HEADER_ONLY_ATTRS)
 """Any request of the family: which device, and the flags; all else as bytes."""
 

@@ -7,7 +7,7 @@ import sys
 
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
-from asap2.netlink.tables.link import LINK, RTM_GETLINK, RTM_NEWLINK, Ifinfomsg
+from asap2.netlink.tables.link import LINK, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_NEWLINK, Ifinfomsg
 from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
 from asap2.nic.netdevs import NetDev, NetDevs
 
@@ -31,3 +31,15 @@ def netdev_named(server: Server, netdevs: NetDevs, netns: Netns, name: str) -> N
     """What of ours is called *name* in *netns*."""
     ifindex = ifindex_named(server, netns, name)
     return None if ifindex is None else netdevs.by_ifindex(ifindex, netns.cookie)
+
+
+def name_of(server: Server, netns: Netns, ifindex: int) -> str | None:
+    """The name of the device *ifindex* in *netns*; None when there is none."""
+    try:
+        (answer,) = server.kernel(netns, NETLINK_ROUTE).request(
+            RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=ifindex), {"ext_mask": RTEXT_FILTER_SKIP_STATS})
+        )
+    except NetlinkError:
+        return None
+    name: str = LINK.decode(answer.payload)[1]["ifname"]
+    return name

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.system.nic.kernel.emulated_node import Node
+from tests.system.nic.kernel.emulated_node import Node, NodeMaker
 
 PF = "enp3s0f0"
 
@@ -15,6 +15,15 @@ PF = "enp3s0f0"
 @pytest.fixture
 def switchdev(node: Node) -> Node:
     """A node with one VF and its representor."""
+    node.run(f"echo 1 > /sys/class/net/{PF}/device/sriov_numvfs")
+    node.tell(mode="switchdev")
+    return node
+
+
+@pytest.fixture(scope="module")
+def still(make_node: NodeMaker) -> Node:
+    """The same, for the tests that change nothing."""
+    node = make_node()
     node.run(f"echo 1 > /sys/class/net/{PF}/device/sriov_numvfs")
     node.tell(mode="switchdev")
     return node
@@ -48,10 +57,11 @@ def test_it_stays_on_while_rules_are_offloaded(switchdev: Node) -> None:
     assert offload(switchdev, PF) == "hw-tc-offload: on\n"
 
 
-def test_a_vf_and_other_devices_cannot_have_it(switchdev: Node) -> None:
-    for name in (f"{PF}v0", "lo"):
-        assert offload(switchdev, name) == "hw-tc-offload: off [fixed]\n"
-        assert switchdev.fail(f"ethtool -K {name} hw-tc-offload on") == "Could not change any device features\n"
+def test_a_vf_can_have_it_too_and_other_devices_cannot(switchdev: Node) -> None:
+    assert switchdev.run(f"ethtool -K {PF}v0 hw-tc-offload on") == ""
+    assert offload(switchdev, f"{PF}v0") == "hw-tc-offload: on\n"
+    assert offload(switchdev, "lo") == "hw-tc-offload: off [fixed]\n"
+    assert switchdev.fail("ethtool -K lo hw-tc-offload on") == "Could not change any device features\n"
 
 
 def test_other_features_are_the_kernels_in_the_same_request_too(switchdev: Node) -> None:
@@ -103,11 +113,81 @@ def test_the_permanent_address_is_the_factorys(node: Node) -> None:
 
 
 def test_who_monitors_is_told_of_the_feature(switchdev: Node) -> None:
+    switchdev.run("ethtool -K eth0 hw-tc-offload off")
     with switchdev.start("exec stdbuf -oL ethtool --monitor") as monitor:
         assert monitor.stdout
         assert monitor.stdout.readline() == "listening...\n"
-        switchdev.run(f"ethtool -K {PF} hw-tc-offload on")
         line = monitor.stdout.readline
-        while not (told := line()).startswith("hw-tc-offload"):
-            assert told
-        assert told == "hw-tc-offload: on\n"
+
+        def told(start: str) -> str:
+            while not (said := line()).startswith(start):
+                assert said
+            return said
+
+        switchdev.run(f"ethtool -K {PF} hw-tc-offload on")
+        assert told("hw-tc-offload") == "hw-tc-offload: on\n"
+        switchdev.run(f"ethtool -K {PF} gso off")  # the kernel tells of this one, and knows nothing of ours
+        assert told("hw-tc-offload") == "hw-tc-offload: on\n"
+        switchdev.run("ethtool -K eth0 gso off")
+        assert told("hw-tc-offload") == "hw-tc-offload: off\n"
+        switchdev.run(f"ethtool -G {PF} rx 512; ethtool -C eth0 adaptive-rx off rx-usecs 5")
+        assert told(f"Ring parameters for {PF}")
+        assert told("rx-usecs:") == "rx-usecs: 5\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "pf", "vf", "representor"),
+    [
+        ("{} | grep -c Speed", "1", "1", "0"),
+        ("-g {} | grep -m1 -A9 Current | grep ^RX:", "RX:\t\t1024", "RX:\t\t1024", "RX:\t\t256"),
+        ("-l {} | grep Combined | tail -1", "Combined:\t2", "Combined:\t2", "Combined:\t1"),
+        ("-a {} | grep ^RX:", "RX:\t\ton", "RX:\t\toff", NO := "Operation not supported"),
+        ("-c {} | grep ^Adaptive", *["Adaptive RX: on  TX: on"] * 3),
+        ("--show-priv-flags {} | grep -c :", "9", "9", NO),
+        ("--show-fec {} | grep Active", "Active FEC encoding: RS", NO, NO),
+        ("-n {} | head -1", "2 RX rings available", "2 RX rings available", NO),
+        ("-S {} | grep -c _phy", "42", "42", "0"),
+        ("-S {} | grep -c rx_vport_unicast", "2", "2", "0"),
+        ("-S {} | grep -c peer_ifindex", "0", "0", "0"),
+        ("--show-eee {}", NO, NO, NO),
+    ],
+)
+def test_each_netdev_tells_what_mlx5s_does(still: Node, command: str, pf: str, vf: str, representor: str) -> None:
+    for name, expected in ((PF, pf), (f"{PF}v0", vf), ("eth0", representor)):
+        done = still.try_(f"ethtool {command.format(name)}".replace("Combined:\t2", f"Combined:\t{os.cpu_count()}"))
+        expected = expected.replace("\t2", f"\t{os.cpu_count()}").replace("2 RX", f"{os.cpu_count()} RX")
+        assert expected in done.stdout + done.stderr, name
+
+
+def test_dumps_have_every_netdev_once(still: Node) -> None:
+    asked = still.run("ethtool -l '*' | grep parameters")
+    assert sorted(asked.split()) == sorted(
+        f"Channel parameters for {name}:".split()[i] for name in (PF, f"{PF}v0", "eth0") for i in range(4)
+    )
+
+
+def test_what_is_set_stays_set_and_what_is_wrong_is_refused(switchdev: Node) -> None:
+    switchdev.run(f"ethtool -L {PF}v0 combined 1; ethtool --set-priv-flags {PF} rx_cqe_compress on")
+    assert "rx_cqe_compress    : on" in switchdev.run(f"ethtool --show-priv-flags {PF}")
+    assert "ring size exceeds maximum" in switchdev.fail(f"ethtool -G {PF} rx 9000")
+    assert "Operation not supported" in switchdev.fail("ethtool -A eth0 rx on")
+    assert "rx1_packets" not in switchdev.run(f"ethtool -S {PF}v0")
+    assert switchdev.tell(state=True)["nic0"][0]["settings"]["uplink"]["flag_rx_cqe_compress"] == 1
+
+
+def test_old_programs_are_told_the_same_by_ioctl(still: Node) -> None:
+    asked = """python3 -c '
+import ctypes, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+some = socket.socket()
+def asked(name, command, size):
+    buffer = ctypes.create_string_buffer(struct.pack("=I", command), size)
+    request = ctypes.create_string_buffer(struct.pack("16sP", name.encode(), ctypes.addressof(buffer)), 40)
+    return libc.ioctl(some.fileno(), 0x8946, request) and ctypes.get_errno(), buffer.raw
+for name in sys.argv[1:]:
+    number, settings = asked(name, 1, 44)
+    print(number, struct.unpack_from("=H", settings, 12)[0] | struct.unpack_from("=H", settings, 28)[0] << 16)
+    print(struct.unpack_from("=9I", asked(name, 0x10, 36)[1])[5], asked(name, 0x12, 16)[0])
+' """
+    lines = still.run(f"{asked} {PF} {PF}v0 eth0").splitlines()
+    assert lines == ["0 4294967295", "1024 0", "0 4294967295", "1024 0", "95 0", "256 95"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import struct
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ from asap2.netlink.wire import NetlinkError, NlMsg, attribute
 from asap2.nic.device import Driver, EswitchMode
 from asap2.nic.kernel.ethtool import EthtoolFace
 from tests.unit.nic.hands import ListedNetDevs, RecordingHands, booted
-from tests.unit.nic.kernel.faces import HOME, StillServer, request
+from tests.unit.nic.kernel.faces import StillServer, request
 
 NAMES = ["tx-checksum-ipv4", "rx-gro", "hw-tc-offload", "loopback"]
 PF = "0000:03:00.0"
@@ -155,9 +154,12 @@ def test_the_feature_can_be_changed_and_has_its_state(served: Served, name: str,
     assert features["nochange"]["loopback"]
 
 
-def test_a_vf_has_what_the_kernel_says(served: Served) -> None:
-    assert not served.get("enp3s0f0v0", compact=True)["hw"]["hw-tc-offload"]
-    assert served.set("enp3s0f0v0", bits(hw_tc_offload=True)) is None
+def test_a_vf_has_the_feature_until_it_is_unbound(served: Served) -> None:
+    assert served.get("enp3s0f0v0", compact=True)["hw"]["hw-tc-offload"]
+    assert served.set("enp3s0f0v0", bits(hw_tc_offload=True)) == ({}, {"hw-tc-offload": True}, {})
+    served.driver.unbind("0000:03:00.2")
+    served.driver.bind("0000:03:00.2")
+    assert not served.get("enp3s0f0v0", compact=True)["active"]["hw-tc-offload"]
 
 
 def test_turning_it_on_changes_one_bit_and_asks_nothing_of_the_kernel(served: Served) -> None:
@@ -214,13 +216,3 @@ def test_a_change_is_told_once(served: Served) -> None:
     ((family, group, payload),) = served.kernel.sent
     assert (family, group, payload[0]) == ("ethtool", "monitor", ETHTOOL_MSG_FEATURES_NTF)
     assert set_bits(FEATURES.decode(payload)[1]["active"], NAMES)["hw-tc-offload"]
-
-
-def test_driver_information_has_the_size_that_the_kernel_gives(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = served.netdevs.by_name("eth0")
-    monkeypatch.setattr("asap2.nic.kernel.ethtool.netdev_named", lambda *_: device)
-    filled = served.face.ioctl(HOME, "eth0", 3, bytes(196))
-    assert filled
-    assert len(filled) == 196
-    assert filled[4:13] == b"mlx5e_rep"
-    assert served.face.ioctl(HOME, "eth0", 0x20, struct.pack("=II", 0x20, 32)) is None
