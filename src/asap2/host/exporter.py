@@ -8,6 +8,7 @@ request, or take its answer, in time is closed; so is the one that waits longest
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,9 +48,10 @@ class Exporter:
 
     async def serve(self, address: str, port: int, ready: Callable[[int], None]) -> None:
         """Serve until cancelled."""
-        server = await asyncio.start_server(self._connected, address, port, limit=LONGEST)
+        opened = _bound(address, port)
+        server = await asyncio.start_server(self._connected, sock=opened, limit=LONGEST)
         async with server:
-            ready(server.sockets[0].getsockname()[1])
+            ready(opened.getsockname()[1])
             await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,6 +103,19 @@ class Exporter:
         said: list[tuple[str, list[tuple[str, str]]]] = []
         body = b"".join(self._application(environ, lambda status, headers: said.append((status, headers))))
         return *said[0], body
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """A socket at *address* and *port*; OSError that names them."""
+    family, kind, protocol, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(where)
+    except OSError as error:
+        opened.close()
+        raise OSError(error.errno, error.strerror, f"{address} port {port}") from None
+    return opened
 
 
 def _response(status: str, body: bytes, headers: Iterable[tuple[str, str]] = (), *, whole: bool = True) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TAIL = 4 << 20
@@ -13,8 +13,9 @@ TAIL = 4 << 20
 MOST = 2000
 """Lines that are kept, the last ones, of those that are about flows."""
 _RELEVANT = re.compile(
-    r"\|(?:netdev_offload_tc|netdev_offload|tc)(?:\([^)]*\))?\|"
-    r"|failed to offload flow|put\[(?:create|modify)\] ufid:|probe tc|flow API"
+    r"\|(?:(?:netdev|dpif)_offload(?:_tc)?(?:_netdev)?|tc)(?:\([^)]*\))?\|"
+    r"|failed to offload flow|put\[(?:create|modify)\] ufid:|failed to put\[|probe tc|flow API"
+    r"|error reply to|opened log file"
 )
 _START = re.compile(r"flow API|Flow API Enabled|probe tc|failed to get ifindex|failed adding ingress qdisc")
 """What is logged once, when the switch starts or a port is added: these lines are kept however old."""
@@ -22,9 +23,20 @@ _PORT = re.compile(
     r"\|(?P<assigned>[^\s|]+): Assigned flow API"
     r"|\|(?P<none>[^\s|]+): No suitable flow API"
     r"|failed to get ifindex for (?P<index>[^\s|]+):"
+    r"|\|(?P<failed>[^\s|]+): Failed assigning flow API"
+    r"|Failed adding netdev (?P<refused>\S+) to dpif-offload provider tc"
 )
 _PUT = re.compile(r"put\[\w+\].* ?ufid:(\S+)")
-NOTHING = ("added flow", "tunnel:", "vlan_id", "vlan_prio", "flow get", "updating old handle", "flow API")
+NOTHING = (
+    "added flow",
+    "tunnel:",
+    "vlan_id",
+    "vlan_prio",
+    "flow get",
+    "updating old handle",
+    "flow API",
+    "Tried offloading",
+)
 """What debug lines have that say nothing of a refusal."""
 
 
@@ -58,6 +70,25 @@ def ct_states(lines: Iterable[str]) -> int | None:
     return int(found[-1].rpartition(" ")[2], 16) if found else None
 
 
+def probes(lines: Iterable[str]) -> str | None:
+    """What the switch found the kernel's TC to have when it started, a line each; None when its log does not go back
+    to that."""
+    found: list[str] | None = None
+    for line in lines:
+        if "probe tc: supported ovs ct_state bits:" in line:  # each start says that
+            found = []
+        if found is not None and "probe tc:" in line:
+            found.append(line)
+    return None if found is None else "\n".join(found)
+
+
+def chains(flows: Iterable[str]) -> Iterator[int]:
+    """The recirculation ids that the flows in TC of a dump lead to."""
+    for flow in flows:
+        if "dp:tc" in flow:
+            yield from (int(one, 16) for one in re.findall(r"recirc\(0x([0-9a-f]+)\)", flow))
+
+
 def without_flow_api(lines: Iterable[str]) -> dict[str, str]:
     """The ports that have no flow API, with the last line that says so: those that got one since are left out."""
     said: dict[str, str] = {}
@@ -66,7 +97,7 @@ def without_flow_api(lines: Iterable[str]) -> dict[str, str]:
         if found and found["assigned"]:
             said.pop(found["assigned"], None)
         elif found:
-            said[found["none"] or found["index"]] = line
+            said[found["none"] or found["index"] or found["failed"] or found["refused"]] = line
     return said
 
 

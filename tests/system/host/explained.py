@@ -101,7 +101,11 @@ def explaining(name: str) -> Iterator[Explained]:
             lab.ok(node, f"{SLOW_REVALIDATOR} && ip link add v0 type veth peer name v1 && ip link set v0 up")
             lab.ok(node, "ovs-vsctl add-port br-int v0")
             lab.ok(node, "ovs-vsctl add-port br-int vx -- set interface vx type=vxlan options:remote_ip=192.0.2.9")
-            lab.ok(node, "ovs-appctl vlog/set netdev_offload_tc:file:dbg dpif_netlink:file:dbg tc:file:dbg")
+            lab.ok(
+                node,
+                r"for m in $(ovs-appctl vlog/list | grep -oE '^((netdev|dpif)_offload\w*|dpif_netlink|tc) ');"
+                " do ovs-appctl vlog/set $m:file:dbg; done",
+            )
             lab.ok(node, "ovs-appctl vlog/disable-rate-limit")
             shown = lab.ok(node, "ovs-appctl dpctl/show")
             for number, name in ((BRIDGE, "br-int"), (UPLINK, PF), (REP, "eth0"), (OTHER, "eth1"), (VETH, "v0")):

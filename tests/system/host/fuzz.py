@@ -11,6 +11,7 @@ import re
 import sys
 from typing import Any
 
+from asap2.host.explain.deep import log_levels
 from asap2.host.explain.explain import explain
 from asap2.host.explain.flow import named, parse
 from asap2.host.explain.probe import tried
@@ -25,7 +26,7 @@ LAST = "f0220000-0000-0000-ffff-ffffffffffff"
 
 def put(first: int, count: int) -> dict[str, dict[str, Any]]:
     """Put flows in; by id what was put, why the switch refused it at all, and what its flow API logged of it."""
-    for module in ("netdev_offload_tc", "dpif_netlink", "tc"):
+    for module in log_levels(ask("vlog/list")):
         ask("vlog/set", f"{module}:file:dbg")
     ask("vlog/disable-rate-limit")
     done: dict[str, dict[str, Any]] = {}
@@ -48,7 +49,11 @@ def put(first: int, count: int) -> dict[str, dict[str, Any]]:
         fields = line.split("|", 4)
         if len(fields) < 5 or "(" in fields[2]:
             continue  # the switch's other threads
-        tried = re.match(r".*put\[\w+\].* ?ufid:(\S+)", fields[4]) if fields[2] == "dpif_netlink" else None
+        tried = (
+            re.match(r".*put\[\w+\].* ?ufid:(\S+)", fields[4])
+            if fields[2] in ("dpif_netlink", "dpif_offload")
+            else None
+        )
         if tried:
             if tried[1] in done:
                 done[tried[1]]["log"] = before

@@ -320,7 +320,7 @@ def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
     served.communicate(timeout=10)
     names = re.compile(r"^(\w+)", re.MULTILINE)
     assert set(names.findall(scraped)) == set(names.findall(text))
-    assert (busy.returncode, busy.stderr) == (1, "asap2: Address already in use\n")
+    assert (busy.returncode, busy.stderr) == (1, "asap2: 127.0.0.1 port 9499: Address already in use\n")
 
 
 @pytest.mark.parametrize(

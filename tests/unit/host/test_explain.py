@@ -222,6 +222,80 @@ def test_versions_and_kernels_that_have_less() -> None:
     assert codes == ["action.ct", "action.meter", "action.check-length", "action.recirculate"]
 
 
+FIRST = IP.replace("frag=no", "frag=first")
+FRAGMENT = line("set(ipv4(src=10.0.0.9)),eth1", key=FIRST)
+GBP = line(before=META + "tunnel(tun_id=0x1,dst=10.0.0.2,vxlan(gbp(id=5,flags=0)),flags(+key)),")
+OAM = line(before=META + "tunnel(tun_id=0x1,dst=10.0.0.2,flags(+key+oam)),")
+SET_GBP = line("set(tunnel(tun_id=0x1,dst=10.0.0.2,vxlan(gbp(id=5,flags=0)),flags(key))),eth1")
+SET_SOURCE = line("set(tunnel(tun_id=0x1,dst=10.0.0.2,tp_src=5,flags(key))),eth1")
+SCTP = line("set(ipv4(ttl=63)),eth1", key=IP.replace("proto=17", "proto=132"))
+BEHIND = line().replace("recirc_id(0)", "recirc_id(0x5)")
+FAR = line().replace("recirc_id(0)", "recirc_id(0x10000001)")
+UNFRAGMENTED = line(key=IP.replace(",frag=no", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        (FRAGMENT, {"3.1.0": None, "3.3.3": None, "3.3.4": "action.set-fragment"}),
+        (FRAGMENT, {"3.4.1": None, "3.4.2": "action.set-fragment", "3.5.0": "action.set-fragment"}),
+        (FRAGMENT.replace("proto=17", "proto=1"), {"3.5.0": None}),
+        (GBP, {"3.1.0": "match.tunnel", "3.3.0": None, "3.7.1": None}),
+        (OAM, {"3.1.0": "match.tunnel", "3.4.5": "match.tunnel", "3.5.0": None}),
+        (SET_GBP, {"3.1.7": "action.tunnel-option", "3.2.0": None}),
+        (SET_SOURCE, {"3.1.3": None, "3.1.4": "action.tunnel-option", "3.2.1": None, "3.3.0": "action.tunnel-option"}),
+        (SCTP, {"3.1.0": "action.set-protocol", "3.2.5": "action.set-protocol", "3.3.0": None}),
+        (BEHIND, {"3.5.4": None, "3.6.0": "match.recirculation"}),
+        (FAR, {"3.5.2": None, "3.5.3": "match.recirculation"}),
+        (UNFRAGMENTED, {"3.4.1": None, "3.4.2": "match.incomplete", "4.0.0": "match.incomplete"}),
+    ],
+)  # fmt: skip
+def test_releases_differ_in_what_they_refuse(text: str, codes: dict[str, str | None]) -> None:
+    for version, code in codes.items():
+        layer = Layer({}, version, recirculates=True, encap_flags=True, chains=frozenset({7}))
+        assert [one.code for one in refusals(parse(text), layer)] == [code] * (code is not None), version
+
+
+def test_a_kernel_may_have_less_than_the_release() -> None:
+    layer = Layer({}, "3.5.0", recirculates=True, gbp=False, encap_flags=False)
+    assert [one.code for one in refusals(parse(SET_GBP), layer)] == ["action.tunnel-option"]
+    assert [one.code for one in refusals(parse(OAM), layer)] == ["match.tunnel"]
+    assert list(refusals(parse(GBP), layer)) == []  # it asks the kernel, whatever it found
+
+
+PROBES = (
+    "2024-01-01T00:00:00.000Z|00011|netdev_offload_tc|INFO|probe tc: supported ovs ct_state bits: 0x3f",
+    "2024-01-01T00:00:00.000Z|00012|netdev_offload_tc|INFO|probe tc: vxlan gbp is supported.",
+    "2024-01-01T00:00:00.000Z|00013|netdev_offload_tc|INFO|probe tc: enc flags are supported.",
+)
+
+
+def test_what_the_kernel_has_is_read_from_the_last_start_in_the_log() -> None:
+    oam = reason(OAM, host(version="3.5.0", log=PROBES))
+    assert oam.code == "tc.unexplained"
+    again = (*PROBES, PROBES[0], PROBES[1])
+    assert reason(OAM, host(version="3.5.0", log=again)).code == "match.tunnel"
+    assert reason(SET_GBP, host(version="3.5.0", log=again)).code == "tc.unexplained"
+    assert reason(SET_GBP, host(version="3.5.0", log=PROBES[:1])).code == "action.tunnel-option"
+    assert reason(SET_GBP, host(version="3.5.0")).code == "tc.unexplained"
+
+
+def test_a_flow_behind_a_step_that_is_in_tc_is_not_refused() -> None:
+    leads = line("ct(zone=1),recirc(0x5)").replace("dp:ovs", "dp:tc")
+    assert reason(BEHIND, host(version="3.6.0")).code == "match.recirculation"
+    assert reason(BEHIND, host(version="3.6.0", datapath_flows=(leads,))).code == "tc.unexplained"
+
+
+def test_the_policy_of_vxlan_is_matched_and_set() -> None:
+    made = rule(parse(GBP.replace("id=5,flags=0", "id=5/0xff,flags=0x8")), device).options
+    assert (made["key_enc_opts"], made["key_enc_opts_mask"]) == (
+        {"vxlan": {"gbp": 0x80005}},
+        {"vxlan": {"gbp": 0xFF00FF}},
+    )
+    tunnel, _ = rule(parse(SET_GBP), device).options["act"]
+    assert tunnel["options"]["enc_opts"] == {"vxlan": {"gbp": 5}}
+
+
 # ---- the order of reasons, and their evidence
 
 
@@ -292,11 +366,37 @@ def test_the_log_is_evidence_and_the_last_resort() -> None:
         ("offloading attribute nw_tos isn't supported", "match.other"),
         ("unsupported put action type: 24", "action.other"),
         ("Tunnel options are in the wrong format.", "match.tunnel"),
+        ("set action type 7 not supported on fragments due to checksum limitation", "action.set-fragment"),
+        ("match for chain 5 failed due to non-existing goto chain action", "match.recirculation"),
+        ("Can't find offloaded netdev for output port 3", "port.gone"),
     ],
 )
 def test_what_only_the_log_tells_has_its_code(said: str, code: str) -> None:
     log = (LOG[2].replace("something new isn't supported", said), *LOG[3:])
     assert reason(line(), host(log=log)).code == code
+
+
+def told(said: str) -> tuple[str, ...]:
+    """A log in which the switch says that of the flow."""
+    return (LOG[2].replace("something new isn't supported", said), *LOG[3:])
+
+
+def test_the_log_decides_over_what_the_text_and_a_trial_tell() -> None:
+    tried = dataclasses.replace(
+        host(log=told("unsupported tunnel key attribute TP_SRC")), flow_trials=(FlowTrial(UFID, False),)
+    )
+    assert reason(SET_SOURCE, tried).code == "action.tunnel-option"
+    several = line("trunc(64),eth1", before=META.replace("skb_mark(0/0)", "skb_mark(0x5/0xff)"))
+    found = reason(several, host(log=told("unsupported put action type: 13")))
+    assert (found.code, found.found, found.others) == ("action.truncate", "trunc(64)", ("match.skb-mark",))
+    nd = line(key="eth_type(0x86dd),ipv6(proto=58,frag=no),icmpv6(type=135,code=0),nd(target=2001:db8::1)")
+    assert reason(nd, host(log=told("offloading isn't supported, unknown attribute"))).code == "match.nd"
+
+
+def test_the_log_of_ports_does_not_decide_as_they_may_have_changed() -> None:
+    said = told("Flow API provider mismatch between ingress (eth0) and egress (eth1) ports")
+    now = dataclasses.replace(host(log=said), flow_trials=(FlowTrial(UFID, False),))
+    assert reason(line(), now).code == "taken-now"
 
 
 def test_what_is_logged_once_is_kept_however_long_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +547,7 @@ def test_packets_are_measured_by_a_policer_that_jumps() -> None:
 
 
 def test_a_rule_says_as_much_as_its_flow_or_is_not_made() -> None:
-    for before in ("skb_priority(5),", "ct_tuple4(src=10.0.0.1),", "tunnel(dst=10.0.0.2,vxlan(gbp(id=1)),flags()),"):
+    for before in ("skb_priority(5),", "ct_tuple4(src=10.0.0.1),", "tunnel(dst=10.0.0.2,erspan(ver=1),flags()),"):
         with pytest.raises(UnbuildableError):
             rule(parse(line(before=before)), device)
     assert rule(parse(line(before="skb_mark(0),dp_hash(0/0),")), device)

@@ -16,6 +16,9 @@ TESTS = Path(__file__).resolve().parents[2] / "system/host"
 UNPROVOKED = {
     "switch.not-in-force": "Open vSwitch since 2.8 takes hw-offload=true at once; an older one is not at hand",
     "action.check-length": "only Open vSwitch before 3.0 refuses it; 3.1 is at hand",
+    "action.set-fragment": "Open vSwitch refuses it since 3.3.4; 3.1 is at hand",
+    "match.incomplete": "Open vSwitch refuses it since 3.3.4; 3.1 is at hand",
+    "match.recirculation": "Open vSwitch refuses it since 3.6; 3.1 is at hand",
     "tc.no-priority": "where TC takes several masks a priority, Open vSwitch uses one for each Ethernet type, of which "
     "there are 64000, and of priorities 65530",
 }

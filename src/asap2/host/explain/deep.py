@@ -19,8 +19,8 @@ from asap2.host.inventory import DatapathPort
 from asap2.host.openvswitch import SwitchError, ask, switch_pid
 from asap2.host.switch_log import path
 
-MODULES = ("dpif_netlink", "netdev_offload_tc", "tc")
-"""The switch's modules that tell why they refuse a flow."""
+MODULES = ("dpif_netlink", "netdev_offload_tc", "dpif_offload", "dpif_offload_tc", "dpif_offload_tc_netdev", "tc")
+"""The switch's modules that tell why they refuse a flow: Open vSwitch 3.7 has those of dpif_offload for the second."""
 MOST = 16
 """Flows that are asked about: the switch's debug log has twenty lines of a kind, then five a minute."""
 PATIENCE = 5.0

@@ -32,28 +32,33 @@ SAID = {
 }
 """What the log says at its usual level, by code."""
 LOGGED = (
-    ("match.skb-mark", "attribute pkt_mark"),
-    ("match.skb-priority", "attribute skb_priority"),
-    ("match.dp-hash", "attribute dp_hash"),
-    ("match.packet-type", "attribute packet_type"),
-    ("match.no-ethertype", "non-ethernet"),
-    ("match.mpls-stack", "multiple mpls_lses"),
-    ("match.ipv6-fragment", "IPv6 fragments"),
-    ("match.tunnel", "Tunnel options are in the wrong format"),
-    ("match.other", "offloading attribute|unknown attribute"),
-    ("action.too-many", r"Can only support \d+ actions"),
-    ("action.recirculate", "recirc_id sharing"),
-    ("action.flow-api", "Flow API provider mismatch"),
-    ("action.set-protocol", "can't offload rewrite"),
-    ("action.set-field", "unsupported set action|unsupported sub attribute|too many pedit offsets"),
-    ("action.tunnel-option", "unsupported tunnel key"),
-    ("action.other", "unsupported put action"),
-    ("port.gone", "Can't find netdev for output port"),
-    ("port.no-flow-api", "failed to get ifindex|find ifindex"),
-    ("tc.no-priority", "couldn't get tc prio"),
+    ("match.skb-mark", "", "attribute pkt_mark"),
+    ("match.skb-priority", "", "attribute skb_priority"),
+    ("match.dp-hash", "", "attribute dp_hash"),
+    ("match.packet-type", "", "attribute packet_type"),
+    ("match.no-ethertype", "", "non-ethernet"),
+    ("match.mpls-stack", "", "multiple mpls_lses"),
+    ("match.ipv6-fragment", "", "IPv6 fragments"),
+    ("match.tunnel", "", "Tunnel options are in the wrong format|Unable to parse geneve options"),
+    ("match.recirculation", "", "match for chain .* failed|exceeds the chain id"),
+    ("match.other", r"match\..*", "offloading attribute|unknown attribute"),
+    ("action.too-many", "", r"Can only support \d+ actions"),
+    ("action.recirculate", "", "recirc_id sharing"),
+    ("action.set-fragment", "", "not supported on fragments"),
+    ("action.set-protocol", "", "can't offload rewrite"),
+    ("action.set-field", "", "unsupported set action|unsupported sub attribute|too many pedit offsets"),
+    ("action.tunnel-option", "", "unsupported tunnel key|error parsing VXLAN options"),
+    ("action.other", r"action\..*", "unsupported put action"),
+    ("tc.no-priority", "", "couldn't get tc prio"),
 )
-"""What the debug log says of a flow, by code: for versions of Open vSwitch that refuse what the flow's text does not
-tell."""
+"""What the debug log says of a flow: code, a pattern of other codes that it may be said for, and of what is said. It
+decides: these refusals rest on the flow and the switch alone."""
+STATE = (
+    ("action.flow-api", "Flow API provider mismatch"),
+    ("port.gone", "Can't find netdev for output port|Can't find offloaded netdev"),
+    ("port.no-flow-api", "failed to get ifindex|find ifindex"),
+)
+"""What it says of ports, by code: they may have changed since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,9 @@ def counted(explanations: Iterable[Explanation]) -> dict[str, int]:
     return dict(Counter(one.code for one in explanations).most_common())
 
 
+Reason = tuple[Refusal, tuple[Evidence, ...]]
+
+
 class _Explainer:
     """One host, and the flow at hand."""
 
@@ -126,12 +134,16 @@ class _Explainer:
         self.usual = {code: line for line in log for code, words in SAID.items() if words in line}
         types = {one.name: one.type for one in self.switch.datapath_ports}
         types |= {str(one.number): one.type for one in self.switch.datapath_ports}
+        probed = switch_log.probes(log)
         self.layer = Layer(
             types,
             self.switch.version or self.switch.installed or "3.1",
             None if features is None else bool(features & OVS_DP_F_TC_RECIRC_SHARING),
             states is None or states != 0,
             states,
+            probed is None or "vxlan gbp is supported" in probed,
+            probed is not None and "enc flags are supported" in probed,
+            frozenset(switch_log.chains(self.switch.datapath_flows)),
         )
         self.trials: dict[str, list[FlowTrial]] = {}
         for one in host.flow_trials:
@@ -146,6 +158,7 @@ class _Explainer:
         except ValueError as error:
             unread = Evidence("flow", f"it has a value that cannot be read: {error}")
             reasons.append((Refusal(TC_UNEXPLAINED, "it could not be read whole"), (unread,)))
+        reasons = self._decided(flow, reasons)
         first, evidence = reasons[0]
         others = tuple(dict.fromkeys(one.code for one, _ in reasons[1:] if one.code not in (first.code, *UNDECIDED)))
         meaning = REASONS[first.code]
@@ -166,9 +179,23 @@ class _Explainer:
             tuple(who for port in (flow.in_port, *flow.outputs) if (who := attachment(self.host, port))),
         )
 
+    def _decided(self, flow: Flow, reasons: list[Reason]) -> list[Reason]:
+        """*reasons*, first those of the switch's settings, then what its log says of the flow, if that says why."""
+        said = self.said.get(flow.ufid or "")
+        found = next(((code, also) for code, also, words in LOGGED if said and re.search(words, said)), None)
+        if said is None or found is None or flow.dp == "tc" or flow.offloaded == "yes":
+            return reasons
+        code, also = found
+        settings = [one for one in reasons if one[0].code.startswith("switch.")]
+        fitting = [one for one in reasons if re.fullmatch(rf"{code}|{also}" if also else code, one[0].code)]
+        if not fitting:
+            fitting = [(Refusal(code, f"the switch's log says: {said}"), ())]
+        rest = [one for one in reasons if one not in settings and one not in fitting]
+        return [*settings, *fitting, *rest]
+
     # ---- who refuses, in order
 
-    def _reasons(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _reasons(self, flow: Flow) -> Iterator[Reason]:
         if flow.offloaded == "yes":
             yield Refusal(OFFLOADED, "offloaded:yes"), (Evidence("flow", f"offloaded:yes, dp:{flow.dp}"),)
             return
@@ -185,7 +212,7 @@ class _Explainer:
             yield from self._said(flow)
         yield self._nothing(flow)
 
-    def _settings(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _settings(self, flow: Flow) -> Iterator[Reason]:
         switch = self.switch
         if not flow.datapath.startswith("system@"):
             yield Refusal("switch.userspace", flow.datapath), (Evidence("host", f"it is a flow of {flow.datapath}"),)
@@ -198,7 +225,7 @@ class _Explainer:
             seen = Evidence("host", "`upcall/show` has no line of offloaded flows")
             yield Refusal("switch.not-in-force", "hw-offload true, and not in force"), (seen,)
 
-    def _policy(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _policy(self, flow: Flow) -> Iterator[Reason]:
         """The policy in force, which the flow's filter shows: the database's counts from the switch's next start."""
         tried = self.trials.get(flow.ufid or "", [])
         wanted = self.switch.option("tc-policy") == "skip_hw"
@@ -210,7 +237,7 @@ class _Explainer:
             seen = Evidence("host", "other_config:tc-policy is skip_hw")
             yield Refusal("switch.skip-hw", "tc-policy skip_hw"), (seen,)
 
-    def _port(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _port(self, flow: Flow) -> Iterator[Reason]:
         """What the port that a flow in TC comes in at is, if no switchdev NIC's."""
         kind = self.layer.ports.get(flow.in_port)
         netdev = self.host.netdev(flow.in_port)
@@ -234,7 +261,7 @@ class _Explainer:
             seen = Evidence("host", f"ethtool: hw-tc-offload of {netdev.name} is off")
             yield Refusal("port.feature-off", netdev.name), (seen,)
 
-    def _tunnel_end(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _tunnel_end(self, flow: Flow) -> Iterator[Reason]:
         """A tunnel's far end: in hardware when it goes to a representor, and the NIC may encapsulate."""
         targets = [self.host.netdev(port) for port in flow.outputs]
         pfs = [pf for pf in self.host.pfs if pf.switchdev]
@@ -245,7 +272,7 @@ class _Explainer:
         elif pfs and all(pf.eswitch and pf.eswitch.encap_mode == "none" for pf in pfs):
             yield Refusal("nic.tunnel", "encap-mode none"), (Evidence("host", "devlink: encap-mode none"),)
 
-    def _driver(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _driver(self, flow: Flow) -> Iterator[Reason]:
         """The NIC's own word on a rule that TC has in software."""
         tried = self._trial(flow, skip_sw=True)
         refused = bool(tried and tried.error > 0)
@@ -275,7 +302,7 @@ class _Explainer:
                 return None
         return "; ".join(seen) or None
 
-    def _other_switch(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _other_switch(self, flow: Flow) -> Iterator[Reason]:
         one = self.host.netdev(flow.in_port)
         for port in flow.outputs:
             other = self.host.netdev(port)
@@ -287,7 +314,7 @@ class _Explainer:
             elif self.layer.ports.get(port) not in TUNNELS and other.kind not in TUNNELS:
                 yield Refusal("nic.other-switch", f"output to {port}"), (seen,)
 
-    def _no_qdisc(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _no_qdisc(self, flow: Flow) -> Iterator[Reason]:
         """What a rule is put into."""
         if self.switch.offloaded_flows is None or self.host.netdev(flow.in_port) is None:
             return
@@ -299,21 +326,21 @@ class _Explainer:
             else:
                 yield Refusal("port.no-qdisc", flow.in_port), (seen,)
 
-    def _no_flow_api(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _no_flow_api(self, flow: Flow) -> Iterator[Reason]:
         """Ports that it sends to, of which the log says that they have no flow API."""
         for port in flow.outputs:
             said = self.without_flow_api.get(port)
             if said:
                 yield Refusal("action.flow-api", f"output to {port}"), (Evidence("log", switch_log.words(said)),)
 
-    def _said(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
-        """What only the switch's own log says of the flow."""
+    def _said(self, flow: Flow) -> Iterator[Reason]:
+        """What the switch's own log says of the flow that does not decide."""
         said = self.said.get(flow.ufid or "")
-        if said:
-            code = next((code for code, words in LOGGED if re.search(words, said)), "tc.refused")
+        if said and not any(re.search(words, said) for _, _, words in LOGGED):
+            code = next((code for code, words in STATE if re.search(words, said)), "tc.refused")
             yield Refusal(code, f"the switch's log says: {said}"), (Evidence("log", said),)
 
-    def _kernel(self, flow: Flow) -> Iterator[tuple[Refusal, tuple[Evidence, ...]]]:
+    def _kernel(self, flow: Flow) -> Iterator[Reason]:
         """What the kernel, or with tc-policy skip_sw the NIC, says of a rule that the switch would make."""
         policy = self.switch.option("tc-policy") == "skip_sw"
         tried = self._trial(flow, skip_sw=policy)
@@ -330,7 +357,7 @@ class _Explainer:
         elif tried and tried.error == 0:
             yield Refusal(TAKEN_NOW, "TC took the rule when it was tried"), (_seen(tried),)
 
-    def _nothing(self, flow: Flow) -> tuple[Refusal, tuple[Evidence, ...]]:
+    def _nothing(self, flow: Flow) -> Reason:
         tried = self.trials.get(flow.ufid or "")
         seen = [Evidence("flow", "matches and actions are ones that the switch's TC layer has")]
         seen.append(Evidence("host", f"{flow.in_port} is a port with hw-tc-offload and an ingress qdisc, or not known"))

@@ -107,6 +107,14 @@ REASONS: dict[str, Meaning] = {
     "match.tunnel": Meaning(
         "the tunnel's fields that it matches are not ones that TC has", "no OAM, GBP, ERSPAN or GTP-U matches"
     ),
+    "match.incomplete": Meaning(
+        "it matches on too little: this Open vSwitch wants the whole Ethernet type, and of IP whether it is a fragment",
+        "nothing: flows that Open vSwitch makes by itself have both",
+    ),
+    "match.recirculation": Meaning(
+        "it goes on from an earlier step, and TC does not have that step",
+        "look why the flow with that recirc() in its actions is not in TC: asap2 host explain --all",
+    ),
     "match.other": Meaning("TC has no such match", "leave the field out of the OpenFlow rules"),
     # ---- actions that it does not have
     "action.controller": Meaning(
@@ -137,6 +145,10 @@ REASONS: dict[str, Meaning] = {
         "TC has no helpers for protocols (ct(alg=…))", "no alg for traffic that is to be offloaded"
     ),
     "action.set-field": Meaning("TC cannot set this field", "leave it out of the OpenFlow rules"),
+    "action.set-fragment": Meaning(
+        "of fragments nothing can be rewritten that the checksum of TCP, UDP or ICMPv6 covers: TC has no whole packet",
+        "a larger MTU, or a smaller MSS, so that there are no fragments",
+    ),
     "action.set-protocol": Meaning(
         "to set addresses, TTL or ports, the rule must say TCP, UDP or ICMP, as checksums follow from it",
         "match on tcp, udp or icmp in the OpenFlow rule that sets the field",

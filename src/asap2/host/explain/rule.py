@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flower rule that Open vSwitch makes of a flow, from the flow's text (lib/netdev-offload-tc.c and lib/tc.c, 3.1).
+"""The flower rule that Open vSwitch makes of a flow, from the flow's text (lib/netdev-offload-tc.c and lib/tc.c).
 
 Keys and actions are those of :mod:`asap2.netlink.tables`; the destination MAC is nobody's, so that the rule matches no
 packet when it is tried. Of a flow that matches what no rule can, none is made: a rule says as much as its flow.
@@ -13,7 +13,7 @@ from typing import Any
 
 from asap2.host import trial
 from asap2.host.explain.flow import Call, Flow, masked, matched, number
-from asap2.host.explain.rule_actions import Device, UnbuildableError, actions, geneve
+from asap2.host.explain.rule_actions import Device, UnbuildableError, actions, gbp, geneve
 from asap2.netlink.tables.flower import TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST, TCA_FLOWER_KEY_FLAGS_IS_FRAGMENT
 
 MPLS = (0x8847, 0x8848)
@@ -24,7 +24,7 @@ MATCHED = frozenset(
 )
 """Attributes of a flow that a rule can match, or that Open vSwitch leaves out (the last two, when they are 0)."""
 TUNNEL_MATCHED = frozenset(
-    {"tun_id", "src", "dst", "ipv6_src", "ipv6_dst", "tos", "ttl", "tp_src", "tp_dst", "geneve", "flags"}
+    {"tun_id", "src", "dst", "ipv6_src", "ipv6_dst", "tos", "ttl", "tp_src", "tp_dst", "geneve", "vxlan", "flags"}
 )
 """Parts of a flow's tunnel that a rule can match, or that Open vSwitch leaves out (the flags)."""
 FRAGMENT, FIRST = TCA_FLOWER_KEY_FLAGS_IS_FRAGMENT, TCA_FLOWER_KEY_FLAGS_FRAG_IS_FIRST
@@ -157,6 +157,11 @@ def _tunnel(flow: Flow, options: dict[str, Any]) -> None:
     if parts.get("geneve"):
         found, masks = geneve(parts["geneve"])
         options["key_enc_opts"], options["key_enc_opts_mask"] = {"geneve": found}, {"geneve": masks}
+    if parts.get("vxlan"):
+        policy, mask = gbp(parts["vxlan"])
+        if mask:
+            options["key_enc_opts"] = {"vxlan": {"gbp": policy}}
+            options["key_enc_opts_mask"] = {"vxlan": {"gbp": mask}}
     for part, name, size in (
         ("src", "ipv4_src", 4),
         ("dst", "ipv4_dst", 4),

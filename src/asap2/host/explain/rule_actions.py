@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The actions of the flower rule that Open vSwitch makes of a flow (lib/netdev-offload-tc.c and lib/tc.c, 3.1)."""
+"""The actions of the flower rule that Open vSwitch makes of a flow (lib/netdev-offload-tc.c and lib/tc.c)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ CT_COMMIT, CT_FORCE, CT_CLEAR, CT_NAT, CT_NAT_SRC, CT_NAT_DST = 1, 2, 4, 8, 16, 
 PACKET_HOST = 0
 CT_PARTS = frozenset({"commit", "force_commit", "zone", "mark", "label", "timeout", "nat"})
 TUNNEL_PARTS = frozenset(
-    {"tun_id", "src", "dst", "ipv6_src", "ipv6_dst", "tos", "ttl", "tp_src", "tp_dst", "geneve", "flags"}
+    {"tun_id", "src", "dst", "ipv6_src", "ipv6_dst", "tos", "ttl", "tp_src", "tp_dst", "geneve", "vxlan", "flags"}
 )
 _RANGE = re.compile(
     r"\[([^\]]+)\](?:-\[([^\]]+)\])?(?::(\d+)(?:-(\d+))?)?"
@@ -268,8 +268,17 @@ def _encap(field: Call) -> Action:
             options[name] = number(parts[part])
     if "geneve" in parts:
         options["enc_opts"] = {"geneve": geneve(parts["geneve"])[0]}
+    if "vxlan" in parts:
+        options["enc_opts"] = {"vxlan": {"gbp": gbp(parts["vxlan"])[0]}}
     options["no_csum"] = 0 if "csum" in (field.text or "") else 1
     return _tunnel_key(TCA_TUNNEL_KEY_ACT_SET, **options)
+
+
+def gbp(text: str) -> tuple[int, int]:
+    """VXLAN's group-based policy as TC has it, and its mask: ``gbp(id=3,flags=0x8)``; ValueError for what is none."""
+    parts = Call("vxlan", Call("vxlan", text).parts.get("gbp")).parts
+    (number_, number_mask), (flags, flags_mask) = masked(parts.get("id"), 16), masked(parts.get("flags"), 8)
+    return flags << 16 | number_, flags_mask << 16 | number_mask
 
 
 def geneve(text: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

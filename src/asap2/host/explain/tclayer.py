@@ -2,23 +2,31 @@
 """What Open vSwitch's TC layer makes no rule of, told from the flow's text in the order in which it looks.
 
 After lib/dpif-netlink.c (parse_flow_put), lib/netdev-offload-tc.c (netdev_tc_flow_put, test_key_and_mask,
-netdev_tc_parse_nl_actions) and lib/tc.c (nl_msg_put_flower_acts) of Open vSwitch 3.1. The OpenFlow-only matches that it
-lists besides (registers, metadata, conj_id, actset_output, IGMP) are in no datapath's key.
+netdev_tc_parse_nl_actions) and lib/tc.c (nl_msg_put_flower_acts) of Open vSwitch 3.1, and what
+:mod:`asap2.host.explain.releases` has of others. The OpenFlow-only matches that it lists besides (registers, metadata,
+conj_id, actset_output, IGMP) are in no datapath's key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
+from asap2.host.explain import releases
 from asap2.host.explain.flow import CT_STATES, Call, Flow, masked, matched
-from asap2.host.versions import numbers
 
 MAX_ACTIONS = 16
 """TCA_ACT_MAX_NUM in lib/tc.h."""
 ARP, RARP, IPV4, IPV6, MPLS = 0x0806, 0x8035, 0x0800, 0x86DD, (0x8847, 0x8848)
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+IGMP, IPIP, GRE, SCTP, UDPLITE = 2, 4, 47, 132, 136
 CHECKSUMMED = (TCP, UDP, ICMP, ICMPV6)
+OTHERS = (IGMP, IPIP, GRE, SCTP, UDPLITE)
+"""IP protocols whose headers are rewritten, too, since releases.OTHER_PROTOCOLS."""
+COVERED = (TCP, UDP, ICMPV6, UDPLITE)
+"""IP protocols whose checksum covers what set() changes (tc_will_add_l4_checksum)."""
+MAX_CHAIN = 0x0FFFFFFF
+"""TC_ACT_EXT_VAL_MASK (include/uapi/linux/pkt_cls.h)."""
 TC_CT_STATES = sum(CT_STATES[word] for word in ("new", "est", "rel", "rpl", "inv", "trk"))
 SET_PARTS = {
     "eth": {"src", "dst"},
@@ -46,24 +54,29 @@ class Layer:
     """What the switch and its kernel are: the ports of the datapath by name and number, each with its type ("internal",
     "vxlan"; "" for a device), or none when not known; the switch's version; whether the kernel shares recirculation ids
     with TC (None: not known), whether its TC tracks connections, and which states of them it matches (OVS_CS_F_*,
-    None: not known)."""
+    None: not known); whether its TC has the group-based policy of VXLAN and the flags of tunnels; the recirculation
+    ids that flows in TC lead to (None: not known)."""
 
     ports: Mapping[str, str]
     version: str = "3.1"
     recirculates: bool | None = None
     tracks: bool = True
     ct_states: int | None = None
+    gbp: bool = True
+    encap_flags: bool = False
+    chains: Set[int] | None = None
 
-    def since(self, *release: int) -> bool:
-        """Whether the switch is of *release* or newer."""
-        return numbers(self.version) >= release
+    def has(self, change: tuple[releases.Release, ...]) -> bool:
+        """Whether the switch has a *change* of :mod:`asap2.host.explain.releases`."""
+        return releases.has(self.version, change)
 
 
 def refusals(flow: Flow, layer: Layer) -> Iterator[Refusal]:
     """Why no TC rule is made of *flow*: the first is the switch's reason, the others would come next."""
     yield from _ports(flow, layer)
+    yield from _chain(flow, layer)
     for look in MATCHES:
-        yield from look(flow)
+        yield from look(flow, layer)
     yield from _connection(flow, layer)
     actions = _Actions(flow, layer)
     yield from actions.refusals()
@@ -86,7 +99,15 @@ def _ports(flow: Flow, layer: Layer) -> Iterator[Refusal]:
 # ---- matches
 
 
-def _vlans(flow: Flow) -> Iterator[Refusal]:
+def _chain(flow: Flow, layer: Layer) -> Iterator[Refusal]:
+    number = flow.recirc_id
+    if number > MAX_CHAIN and layer.has(releases.CHAINS_BOUNDED):
+        yield Refusal("match.recirculation", f"recirc_id({number:#x}), which is no number of a TC chain")
+    elif number and layer.has(releases.CHAINS_IN_USE) and layer.chains is not None and number not in layer.chains:
+        yield Refusal("match.recirculation", f"recirc_id({number:#x}), to which no flow in TC leads")
+
+
+def _vlans(flow: Flow, _layer: Layer) -> Iterator[Refusal]:
     for level in flow.levels[:2]:
         if "vlan" not in level:
             continue
@@ -99,7 +120,7 @@ def _vlans(flow: Flow) -> Iterator[Refusal]:
             yield Refusal("match.vlan-mask", f"vlan({level['vlan']})")
 
 
-def _metadata(flow: Flow) -> Iterator[Refusal]:
+def _metadata(flow: Flow, _layer: Layer) -> Iterator[Refusal]:
     outer = flow.levels[0]
     value, mask = flow.value("skb_mark")
     if mask and (value or mask != 0xFFFFFFFF):
@@ -116,7 +137,7 @@ def _metadata(flow: Flow) -> Iterator[Refusal]:
             yield Refusal("match.packet-type", f"packet_type({outer['packet_type']})")
 
 
-def _network(flow: Flow) -> Iterator[Refusal]:
+def _network(flow: Flow, layer: Layer) -> Iterator[Refusal]:
     inside = flow.inside
     stack = inside.get("mpls", "")
     if "lse1" in stack or stack.count("label=") > 1:
@@ -129,6 +150,13 @@ def _network(flow: Flow) -> Iterator[Refusal]:
             yield Refusal("match.ipv6-fragment", f"frag={frag}")
         if flow.part("ipv6", "label", 20)[1]:
             yield Refusal("match.other", "the IPv6 flow label")
+    if layer.has(releases.CAREFUL_FRAGMENTS) and flow.eth_type in (IPV4, IPV6):
+        name = "ipv6" if flow.eth_type == IPV6 else "ipv4"
+        text = inside.get("eth_type", "")
+        if "/" in text and masked(text, 16)[1] != 0xFFFF:
+            yield Refusal("match.incomplete", f"eth_type({text})")
+        elif "frag" not in Call(name, inside.get(name)).parts:
+            yield Refusal("match.incomplete", f"{name}({inside.get(name, '')}) without frag")
     if flow.eth_type == RARP and matched("arp", inside.get("arp", "")):
         yield Refusal("match.other", "fields of RARP")
     for name, code in (("nd", "match.nd"), ("nd_ext", "match.nd"), ("nsh", "match.nsh")):
@@ -149,17 +177,19 @@ def _connection(flow: Flow, layer: Layer) -> Iterator[Refusal]:
             yield Refusal("match.ct-tuple", f"{name}({outer[name]})")
 
 
-def _tunnel(flow: Flow) -> Iterator[Refusal]:
+def _tunnel(flow: Flow, layer: Layer) -> Iterator[Refusal]:
     parts = Call("tunnel", flow.levels[0].get("tunnel")).parts
     for name, text in parts.items():
         if name.startswith("flags"):  # as "flags(+oam)", and in a dump without -m as "flags"
-            if "oam" in text:
+            if "oam" in text and not (layer.encap_flags and layer.has(releases.ENCAP_FLAGS)):
                 yield Refusal("match.tunnel", f"tunnel flags {text}")
+        elif name == "vxlan" and layer.has(releases.VXLAN_GBP):
+            continue  # the kernel's TC has it or not
         elif name in ("vxlan", "erspan", "gtpu") or (name == "geneve" and text and "genev" not in flow.in_port):
             yield Refusal("match.tunnel", f"{name}({text})")
 
 
-MATCHES: tuple[Callable[[Flow], Iterator[Refusal]], ...] = (_vlans, _metadata, _network, _tunnel)
+MATCHES: tuple[Callable[[Flow, Layer], Iterator[Refusal]], ...] = (_vlans, _metadata, _network, _tunnel)
 
 
 # ---- actions
@@ -197,7 +227,7 @@ class _Actions:
             elif "helper" in action.parts:
                 yield Refusal("action.ct-helper", str(action))
         elif name == "meter":
-            if not self.layer.since(3, 0):
+            if not self.layer.has(releases.METERS):
                 yield Refusal("action.meter", str(action))
         elif name == "check_pkt_len":
             yield from self._check_length(action)
@@ -212,7 +242,7 @@ class _Actions:
             yield Refusal("action.other", str(action))
 
     def _check_length(self, action: Call) -> Iterator[Refusal]:
-        if not self.layer.since(3, 0):
+        if not self.layer.has(releases.METERS):
             yield Refusal("action.check-length", str(action))
             return
         for branch in action.inner:
@@ -224,23 +254,40 @@ class _Actions:
         for field in action.inner:
             parts = field.parts
             if field.name == "tunnel":
-                beyond = [part for part in parts if part not in TUNNEL_SET and not part.startswith("flags")]
+                allowed = TUNNEL_SET - {"tp_src"} if self.layer.has(releases.NO_TUNNEL_SOURCE) else TUNNEL_SET
+                if self.layer.gbp and self.layer.has(releases.VXLAN_GBP):
+                    allowed = allowed | {"vxlan"}
+                beyond = [part for part in parts if part not in allowed and not part.startswith("flags")]
                 if beyond or "oam" in (field.text or ""):
                     yield Refusal("action.tunnel-option", str(action))
                 continue
-            allowed = SET_PARTS.get(field.name)
-            if allowed is None:
+            known = SET_PARTS.get(field.name)
+            if known is None:
                 yield Refusal("action.set-field", str(action))
                 continue
+            if self._fragment(field.name):
+                yield Refusal("action.set-fragment", str(action))
+                continue
             whole = "frag" in parts  # set without a mask, all of which is copied
-            changed = {part for part, text in parts.items() if part in allowed or (not whole and masked(text, 128)[1])}
+            changed = {part for part, text in parts.items() if part in known or (not whole and masked(text, 128)[1])}
             changed = {part for part in changed if masked(parts[part], 128)[1]}
-            if changed - allowed:
-                yield Refusal("action.set-field", f"set({field.name}({', '.join(sorted(changed - allowed))}))")
+            if changed - known:
+                yield Refusal("action.set-field", f"set({field.name}({', '.join(sorted(changed - known))}))")
             elif field.name in ("ipv4", "ipv6", "tcp", "udp") and changed:
-                ip = "ipv6" if self.flow.eth_type == IPV6 else "ipv4"
-                if self.flow.part(ip, "proto", 8)[0] not in CHECKSUMMED:
+                rewritten = CHECKSUMMED + OTHERS if self.layer.has(releases.OTHER_PROTOCOLS) else CHECKSUMMED
+                if self._protocol() not in rewritten:
                     self.late.append(Refusal("action.set-protocol", str(action)))
+
+    def _protocol(self) -> int:
+        return self.flow.part("ipv6" if self.flow.eth_type == IPV6 else "ipv4", "proto", 8)[0]
+
+    def _fragment(self, header: str) -> bool:
+        """Whether the flow is of fragments, and to set fields of *header* would change a checksum of layer 4."""
+        if not self.layer.has(releases.CAREFUL_FRAGMENTS) or header not in ("ipv4", "ipv6", "tcp", "udp"):
+            return False
+        ip = "ipv6" if self.flow.eth_type == IPV6 else "ipv4"
+        frag = Call(ip, self.flow.inside.get(ip)).parts.get("frag", "no")
+        return frag in ("first", "later") and self._protocol() in COVERED
 
 
 SIMPLE = {
