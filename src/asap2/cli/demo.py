@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 demo [--openstack] [--report FILE] [--keep]``."""
+"""``asap2 demo [--openstack] [--report FILE] [--keep] [--rounds N]``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ app = typer.Typer(add_completion=False)
 def demo(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what happened as JSON.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up.")] = False,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=50, metavar="N", help="Number of rounds with the NIC and without offload.")
+    ] = 3,
     openstack: Annotated[
         bool, typer.Option("--openstack", help="The same by OpenStack: servers on direct ports, over VLAN and VXLAN.")
     ] = False,
@@ -25,7 +28,7 @@ def demo(
     from asap2.screen import Screen
 
     screen = Screen()
-    shown = _on_openstack(screen) if openstack else _on_lab(screen)
+    shown = _on_openstack(screen) if openstack else _on_lab(screen, rounds)
     try:
         shown.run(keep)
     finally:
@@ -46,11 +49,11 @@ def demo(
         raise Asap2Error(shown.failure)
 
 
-def _on_lab(screen: Any) -> Any:
+def _on_lab(screen: Any, rounds: int) -> Any:
     from asap2.lab.demo import Demo
     from asap2.lab.lab import Lab
 
-    return Demo(Lab(), screen)
+    return Demo(Lab(), screen, rounds)
 
 
 def _on_openstack(screen: Any) -> Any:

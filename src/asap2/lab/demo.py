@@ -15,17 +15,13 @@ from typing import Any
 
 from asap2.errors import Asap2Error
 from asap2.lab.lab import Lab
-from asap2.lab.proofs import Figures, Proofs
+from asap2.lab.proofs import BRIDGE, MAX_IDLE, VLAN, Figures, Proofs
 from asap2.lab.terminal import OutputError, Terminal, as_data, expect
 from asap2.lab.topology import Guest, Topology, parse
 from asap2.screen import Screen
 
 VFS = 4
 """Virtual functions that each NIC gets; the guest takes the last."""
-VLAN = 57
-BRIDGE = "br-int"
-MAX_IDLE = 30000
-"""Milliseconds that an unused flow stays, as on the page."""
 DRIVER = "/sys/bus/pci/drivers/mlx5_core"
 
 
@@ -47,10 +43,11 @@ def topology() -> Topology:
 
 
 class Demo:
-    """One run; :meth:`report` tells how it went."""
+    """One run, its comparison in so many *rounds*; :meth:`report` tells how it went."""
 
-    def __init__(self, lab: Lab, screen: Screen) -> None:
+    def __init__(self, lab: Lab, screen: Screen, rounds: int = 3) -> None:
         self.lab = lab
+        self.rounds = rounds
         self.topology = topology()
         self.terminal = Terminal(lab.layout, screen)
         self.hosts = [
@@ -73,7 +70,7 @@ class Demo:
                 self._switchdev(host)
                 self._open_vswitch(host)
                 self._guest(host)
-            Proofs(self.terminal, self.hosts, self.figures).all()
+            Proofs(self.terminal, self.hosts, self.figures).all(self.rounds)
             self.failure = None
         except Asap2Error as error:
             self.failure = str(error)

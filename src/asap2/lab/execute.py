@@ -11,9 +11,9 @@ from asap2.errors import Asap2Error
 from asap2.lab.enter import enter, environment
 
 
-def start(bundle: Path, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
-    """Start *command* inside *bundle*'s namespaces, its output and errors in one pipe, as text, maybe in a session of
-    its own, so that all that it starts can be killed with it."""
+def start(bundle: Path | None, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
+    """Start *command* inside *bundle*'s namespaces (None: this process's), its output and errors in one pipe, as text,
+    maybe in a session of its own, so that all that it starts can be killed with it."""
     return subprocess.Popen(
         list(command),
         stdin=subprocess.DEVNULL,
@@ -23,16 +23,18 @@ def start(bundle: Path, command: Sequence[str], *, session: bool = False) -> sub
         errors="replace",
         env=environment(),
         start_new_session=session,
-        preexec_fn=lambda: enter(bundle),
+        preexec_fn=None if bundle is None else lambda: enter(bundle),
     )
 
 
-def run(bundle: Path, *command: str) -> str:
-    """The output of *command* run inside *bundle*'s namespaces; Asap2Error with its words when it fails."""
+def run(bundle: Path | None, *command: str) -> str:
+    """The output of *command* run inside *bundle*'s namespaces (None: this process's); Asap2Error with its words when
+    it fails."""
     process = start(bundle, command)
     output, _ = process.communicate()
     if process.returncode:
-        raise Asap2Error(f"{bundle.parent.name}: `{' '.join(command)}` failed: {' '.join(output.split())}")
+        where = f"{bundle.parent.name}: " if bundle else ""
+        raise Asap2Error(f"{where}`{' '.join(command)}` failed: {' '.join(output.split())}")
     return output
 
 

@@ -26,6 +26,8 @@ SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
 STEP_SECONDS = 30.0
 """How long a command may take."""
+MACHINE = "machine"
+"""Where a command is typed that runs outside the lab's nodes and guests."""
 TIMED_OUT = 124
 """The exit status that timeout(1) gives for a command that took too long."""
 
@@ -74,11 +76,13 @@ class Terminal:
         """Say that something was done, and how long it took."""
         self.screen.say("  ", ("✓", "green"), f" {what} ", (f"({seconds:.2f} s)", "dim"))
 
-    def type(self, where: str, command: str, judge: Judge | None = None) -> str:
-        """Run *command* by a shell in the node or guest *where*; its output. StepError when it is not as wanted."""
+    def type(self, where: str, command: str, judge: Judge | None = None, *, shown: bool = True) -> str:
+        """Run *command* by a shell in the node or guest *where*, or on the :data:`MACHINE`; its output, which may be
+        left out of what is *shown*. StepError when it is not as wanted."""
         self._prompt(where, command)
         began = time.monotonic()
-        process = start(self.layout.bundle(where), ["bash", "-c", command], session=True)
+        bundle = None if where == MACHINE else self.layout.bundle(where)
+        process = start(bundle, ["bash", "-c", command], session=True)
         try:
             output, _ = process.communicate(timeout=STEP_SECONDS)
             status = process.returncode
@@ -86,7 +90,7 @@ class Terminal:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             status = TIMED_OUT
-        self.conclude(where, command, status, output, judge, time.monotonic() - began)
+        self.conclude(where, command, status, output, judge, time.monotonic() - began, shown=shown)
         return output
 
     def begin(self, where: str, command: str, begun: str) -> Program:
@@ -115,14 +119,19 @@ class Terminal:
     def _prompt(self, where: str, command: str) -> None:
         self.screen.say((f"{where}#", "bold cyan"), " ", (command, "bold"))
 
-    def conclude(self, where: str, command: str, status: int, output: str, judge: Judge | None, seconds: float) -> None:
-        """Show the *output* of *command* and the verdict on it, and record the step."""
-        lines = output.replace("\r", "").splitlines()
-        if len(lines) > SHOWN_LINES:
-            half = SHOWN_LINES // 2
-            lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
-        for line in lines:
-            self.screen.say(f"    {line}")
+    def conclude(
+        self,
+        where: str,
+        command: str,
+        status: int,
+        output: str,
+        judge: Judge | None,
+        seconds: float,
+        *,
+        shown: bool = True,
+    ) -> None:
+        """Show the *output* of *command*, which is not *shown* unless it failed, and the verdict on it, and record the
+        step."""
         complaint, words = None, None
         try:
             if status == TIMED_OUT:
@@ -133,6 +142,12 @@ class Terminal:
                 words = judge(output)
         except OutputError as error:
             complaint = str(error)
+        lines = output.replace("\r", "").splitlines() if shown or complaint else []
+        if len(lines) > SHOWN_LINES:
+            half = SHOWN_LINES // 2
+            lines = [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
+        for line in lines:
+            self.screen.say(f"    {line}")
         self.steps.append(Step(where, command, status, complaint is None, round(seconds, 3)))
         if complaint:
             raise self.failed(where, command, complaint)

@@ -79,7 +79,7 @@ def asap2(place: Layout) -> Asap2:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "asap2.cli.main", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
     return run
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from asap2.lab.demo import counts
-from asap2.lab.proofs import Figures, find_flow, gbps, packets
+from asap2.lab.proofs import Figures
+from asap2.lab.reading import find_flow, gbps, packets
 from asap2.lab.terminal import OutputError, expect
 
 FLOWS = """\
@@ -82,7 +83,8 @@ def test_figures_that_were_not_measured_are_null_in_the_report() -> None:
         "packets_sent": None,
         "representor_packets": None,
         "offloaded_packets": None,
-        "tcp_gbps": {"software": None, "offloaded": None},
+        "tcp_gbps": {"userspace": None, "software": None, "offloaded": None},
         "cpu_percent": {"vswitchd": None, "daemon": None},
+        "comparison": None,
     }
     assert all(result.startswith("not measured") for _, result in Figures().rows())

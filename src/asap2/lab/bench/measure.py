@@ -66,30 +66,39 @@ def tcp(path: TrafficPath) -> dict[str, float]:
 
 def small_packets(path: TrafficPath, server: Program) -> dict[str, float]:
     """Small UDP packets to the sockperf *server* as fast as one sender can."""
-    before = _udp_datagrams(server.process.pid)
-    output = _sockperf(path, "throughput")
-    received = _udp_datagrams(server.process.pid) - before
-    found = re.search(r"Total of \d+ messages sent in ([\d.]+) sec", output)
-    if not found:
-        raise Asap2Error(f"sockperf did not say how long it sent through the path {path.name}")
-    return {"packets_per_second": received / float(found[1])}
+    before = udp_datagrams(server.process.pid)
+    seconds = sent_for(run(path.client, *sockperf("throughput", path.address)))
+    return {"packets_per_second": (udp_datagrams(server.process.pid) - before) / seconds}
 
 
 def transactions(path: TrafficPath) -> dict[str, float]:
     """One small UDP packet at a time, there and back."""
-    output = _sockperf(path, "ping-pong")
+    return {"transactions_per_second": answered(run(path.client, *sockperf("ping-pong", path.address)))}
+
+
+def sockperf(kind: str, address: str) -> list[str]:
+    """The command that sends small packets: ``throughput``, as fast as it can, or ``ping-pong``, one at a time."""
+    where = ["-i", address, "-p", str(PORT)]
+    return ["sockperf", kind, *where, "-m", str(SMALL_BYTES), "-t", str(SMALL_SECONDS)]
+
+
+def sent_for(output: str) -> float:
+    """How long, in seconds, ``sockperf throughput`` sent; Asap2Error when it does not say."""
+    found = re.search(r"Total of \d+ messages sent in ([\d.]+) sec", output)
+    if not found:
+        raise Asap2Error("sockperf did not say how long it sent")
+    return float(found[1])
+
+
+def answered(output: str) -> float:
+    """Transactions per second of ``sockperf ping-pong``; Asap2Error when there were no answers."""
     found = re.search(r"\[Valid Duration\] RunTime=([\d.]+) sec; SentMessages=\d+; ReceivedMessages=(\d+)", output)
     if not found:
-        raise Asap2Error(f"sockperf got no answers through the path {path.name}")
-    return {"transactions_per_second": int(found[2]) / float(found[1])}
+        raise Asap2Error("sockperf got no answers")
+    return int(found[2]) / float(found[1])
 
 
-def _sockperf(path: TrafficPath, kind: str) -> str:
-    where = ("-i", path.address, "-p", str(PORT))
-    return run(path.client, "sockperf", kind, *where, "-m", str(SMALL_BYTES), "-t", str(SMALL_SECONDS))
-
-
-def _udp_datagrams(pid: int) -> int:
+def udp_datagrams(pid: int) -> int:
     """UDP datagrams that programs have received in the network namespace of process *pid* (netstat -su)."""
     names, values = (line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines() if "Udp:" in line)
     return int(values[names.index("InDatagrams")])

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What offload must gain over Open vSwitch that forwards every packet itself: the verdict of demo and benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A *figure* of the offloaded path, as a multiple of the userspace switch's: at least, or at most, *bound*."""
+
+    figure: str
+    name: str
+    bound: float
+    unit: str = ""
+    most: bool = False
+
+    def show(self, *values: float) -> str:
+        """Values of the figure, and their unit."""
+        return ", ".join(f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values) + self.unit
+
+    def met(self, value: float) -> bool:
+        """Whether *value* is within the bound."""
+        return value <= self.bound if self.most else value >= self.bound
+
+    @property
+    def wanted(self) -> str:
+        """The bound in words."""
+        return f"at {'most' if self.most else 'least'} {self.bound:g}"
+
+
+GAINS = (
+    Gain("tcp_gbps", "TCP", 1.5, " Gbit/s"),
+    Gain("packets_per_second", "small packets", 1.3, "/s"),
+    Gain("transactions_per_second", "request and response", 1.5, "/s"),
+    Gain("host_cpu_seconds_per_gbit", "CPU of the hosts' processes per gigabit", 0.1, " s", most=True),
+    Gain("host_packets", "packets that the host saw", 0.01, most=True),
+)
+"""Far from what is measured on a machine with nothing else to do, so that other work beside it changes no verdict."""
+
+
+def targets(offloaded: Mapping[str, float], userspace: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """What became of each of :data:`GAINS`, as plain data. What the userspace switch did not do at all has no ratio: it
+    counts as missed."""
+    found: dict[str, dict[str, Any]] = {}
+    for gain in GAINS:
+        peer = userspace[gain.figure]
+        value = round(offloaded[gain.figure] / peer, 5) if peer else None
+        bound = "at_most" if gain.most else "at_least"
+        found[gain.name] = {"value": value, bound: gain.bound, "met": value is not None and gain.met(value)}
+    return found
+
+
+def missed(found: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """One sentence about the targets that were missed, if any."""
+    words = [
+        f"{gain.name} {'without a ratio' if value is None else f'{value:g} times'} ({gain.wanted})"
+        for gain in GAINS
+        for value in [found[gain.name]["value"]]
+        if not found[gain.name]["met"]
+    ]
+    return f"offload gains too little over Open vSwitch in user space: {', '.join(words)}" if words else None

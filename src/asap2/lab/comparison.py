@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's comparison: the NIC beside Open vSwitch that forwards every packet itself, between the same guests.
+
+The ports move from one switch to the other and back, round after round: the VF's representor, where each packet comes
+that the NIC has no rule for, and the uplink. All else stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asap2.errors import Asap2Error
+from asap2.lab.background import Program
+from asap2.lab.bench.against import targets
+from asap2.lab.bench.measure import PORT, sent_for, sockperf, udp_datagrams
+from asap2.lab.cpu import process_seconds
+from asap2.lab.execute import run
+from asap2.lab.openvswitch import RUN_DIRECTORY, SWITCH
+from asap2.lab.reading import Host, address, gbps, judge_iperf
+from asap2.lab.terminal import MACHINE, OutputError, Terminal
+from asap2.lab.userspace_switch import UserspaceSwitch, lookups
+
+WAYS = ("userspace", "offloaded")
+TCP_SECONDS = 1
+PING_SECONDS = 1
+WARM_UP = 5
+"""Echo requests that go before a measurement: flows are where they belong then."""
+OFFLOADED_FLOWS = "ovs-appctl dpctl/dump-flows type=offloaded"
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one of the ways did, in all rounds."""
+
+    tcp_gbps: list[float] = field(default_factory=list)
+    packets_per_second: list[float] = field(default_factory=list)
+    transactions_per_second: list[float] = field(default_factory=list)
+    gbit: float = 0
+    seconds: float = 0
+    switch_cpu: float = 0
+    daemon_cpu: float = 0
+    """CPU time, in seconds, of both nodes' switches and of both daemons during the TCP streams."""
+    host_packets: int = 0
+    """Packets that the first node's switches looked up."""
+
+    def figures(self) -> dict[str, float]:
+        """Medians of the rounds, and what was counted in all of them."""
+        return {
+            "tcp_gbps": statistics.median(self.tcp_gbps),
+            "packets_per_second": round(statistics.median(self.packets_per_second)),
+            "transactions_per_second": round(statistics.median(self.transactions_per_second)),
+            "host_cpu_seconds_per_gbit": round((self.switch_cpu + self.daemon_cpu) / self.gbit, 5),
+            "host_packets": self.host_packets,
+        }
+
+    def cpu_percent(self) -> dict[str, float | None]:
+        """CPU during the TCP streams, in percent of a core."""
+        return {
+            "vswitchd": round(100 * self.switch_cpu / self.seconds, 2),
+            "daemon": round(100 * self.daemon_cpu / self.seconds, 2),
+        }
+
+
+class Comparison:
+    """A run on two hosts, each of which has *options* for its two ports in the bridge *bridge*."""
+
+    def __init__(
+        self, terminal: Terminal, hosts: Sequence[Host], bridge: str, options: Callable[[Host], dict[str, str]]
+    ) -> None:
+        self.terminal = terminal
+        self.hosts = hosts
+        self.bridge = bridge
+        self.ports = {host.name: options(host) for host in hosts}
+        self.switches = {host.name: UserspaceSwitch.of(terminal.layout, host.name) for host in hosts}
+        self.client, self.server = (host.guest for host in hosts)
+        self.measured = {way: Measured() for way in WAYS}
+
+    def run(self, rounds: int) -> dict[str, Any]:
+        """Measure *rounds* times; the figures of each way and what became of each target, as plain data. The NIC has the ports then,
+        as before."""
+        terminal, to = self.terminal, address(self.server)
+        terminal.heading("A hypervisor without offload: Open vSwitch forwards every packet itself, in user space")
+        for switch in self.switches.values():
+            for command in switch.start():
+                terminal.type(MACHINE, command)
+        with contextlib.ExitStack() as servers:
+            servers.enter_context(terminal.begin(self.server.name, "iperf3 -s", "Server listening"))
+            small = f"sockperf server -i {to} -p {PORT}"
+            server = servers.enter_context(terminal.begin(self.server.name, small, "to block on socket"))
+            for number in range(rounds):
+                for way, take in zip(WAYS, (self._to_userspace, self._to_nic), strict=True):
+                    terminal.heading(f"Round {number + 1} of {rounds}, {SENTENCES[way]}")
+                    take()
+                    self._measure(way, server)
+        for switch in self.switches.values():
+            for command in switch.stop():
+                terminal.type(MACHINE, command)
+        figures = {way: self.measured[way].figures() for way in WAYS}
+        return {"rounds": rounds, **figures, "targets": targets(figures["offloaded"], figures["userspace"])}
+
+    def _to_userspace(self) -> None:
+        for host in self.hosts:
+            leave = " -- ".join(f"del-port {self.bridge} {port}" for port in self.ports[host.name])
+            self.terminal.type(host.name, f"ovs-vsctl {leave}")
+            self.terminal.type(host.name, OFFLOADED_FLOWS, _no_flows)
+            self.terminal.type(MACHINE, self.switches[host.name].join(self.ports[host.name]))
+
+    def _to_nic(self) -> None:
+        for host in self.hosts:
+            ports = self.ports[host.name]
+            self.terminal.type(MACHINE, self.switches[host.name].leave(ports))
+            join = " -- ".join(f"add-port {self.bridge} {port} {ports[port]}".strip() for port in ports)
+            self.terminal.type(host.name, f"ovs-vsctl {join}")
+
+    def _measure(self, way: str, server: Program) -> None:
+        """One round of one way. TCP last: by then the switches are done with the ports that came and went, which is not
+        to count as what packets cost."""
+        measured, before = self.measured[way], self._lookups(way)
+        self._type(f"ping -q -c {WARM_UP} -i 0.1 -W 10 {address(self.server)}", _none_lost)
+        self._small_packets(measured, server)
+        spent = self._tcp(measured, *self._processes(way))
+        looked_up = self._lookups(way) - before
+        measured.host_packets += looked_up
+        self.terminal.say(
+            f"  {self.hosts[0].name}'s switch handled {looked_up:,} packets of these; "
+            f"for TCP the processes of both hosts took {spent:.2f} s of CPU"
+        )
+
+    def _small_packets(self, measured: Measured, server: Program) -> None:
+        received = udp_datagrams(server.process.pid)
+
+        def throughput(output: str) -> str:
+            rate = (udp_datagrams(server.process.pid) - received) / _sent_for(output)
+            measured.packets_per_second.append(rate)
+            return f"{rate:,.0f} packets/s came through"
+
+        self._type(" ".join(sockperf("throughput", address(self.server))), throughput)
+        # sockperf's ping-pong would sleep two seconds each time
+        output = self._type(
+            f"ping -q -f -w {PING_SECONDS} {address(self.server)}", lambda text: f"{echoes(text):,.0f} echoes/s"
+        )
+        measured.transactions_per_second.append(echoes(output))
+
+    def _tcp(self, measured: Measured, switches: list[int], daemons: list[int]) -> float:
+        """CPU time, in seconds, that the processes took for one TCP stream."""
+        before = process_seconds(switches), process_seconds(daemons)
+        output = self._type(f"iperf3 -c {address(self.server)} -t {TCP_SECONDS} -f g", judge_iperf)
+        after = process_seconds(switches), process_seconds(daemons)
+        measured.tcp_gbps.append(gbps(output))
+        measured.gbit += gbps(output) * TCP_SECONDS
+        measured.seconds += TCP_SECONDS
+        measured.switch_cpu += after[0] - before[0]
+        measured.daemon_cpu += after[1] - before[1]
+        return sum(after) - sum(before)
+
+    def _type(self, command: str, judge: Callable[[str], str]) -> str:
+        return self.terminal.type(self.client.name, command, judge, shown=False)
+
+    def _processes(self, way: str) -> tuple[list[int], list[int]]:
+        """The processes of both hosts that have to do with packets: switches, and the NICs' daemons."""
+        layout = self.terminal.layout
+        switches = [int(run(layout.bundle(host.name), "cat", f"{RUN_DIRECTORY}/{SWITCH}.pid")) for host in self.hosts]
+        if way == "userspace":
+            switches += [switch.pid() for switch in self.switches.values()]
+        return switches, [int((layout.node(host.name) / "daemon.pid").read_text()) for host in self.hosts]
+
+    def _lookups(self, way: str) -> int:
+        """Packets that the first host's switches have looked up."""
+        host = self.hosts[0]
+        found = lookups(run(self.terminal.layout.bundle(host.name), "ovs-appctl", "dpctl/show"))
+        return found + (self.switches[host.name].lookups() if way == "userspace" else 0)
+
+
+SENTENCES = {
+    "userspace": "without offload: the ports go to the switch in user space, and the NICs have no rules",
+    "offloaded": "with offload: the ports come back, and the NICs get rules",
+}
+
+
+def _no_flows(output: str) -> str:
+    if output.strip():
+        raise OutputError("the NIC still has flows")
+    return "the NIC has no flows"
+
+
+def _none_lost(output: str) -> str:
+    found = re.search(r"(\d+) packets transmitted, (\d+) received.*\n(?:rtt \S+ = (.*))?", output)
+    if not found or found[1] != found[2]:
+        raise OutputError("packets were lost")
+    return f"none lost; round trip: {found[3]}"
+
+
+def echoes(output: str) -> float:
+    """Echo replies per second that a flood ping got, which sends the next request when the last one was answered."""
+    found = re.search(r" (\d+) received.* time (\d+)ms", output)
+    if not found or not int(found[1]) or not int(found[2]):
+        raise OutputError("no packet came back")
+    return int(found[1]) / int(found[2]) * 1000
+
+
+def _sent_for(output: str) -> float:
+    try:
+        return sent_for(output)
+    except Asap2Error as error:
+        raise OutputError(str(error)) from None
