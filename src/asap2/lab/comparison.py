@@ -81,8 +81,10 @@ class Comparison:
         self.measured = {way: Measured() for way in WAYS}
 
     def run(self, rounds: int) -> dict[str, Any]:
-        """Measure *rounds* times; the figures of each way and what became of each target, as plain data. The NIC has the ports then,
-        as before."""
+        """Measure *rounds* times; the figures of each way and what became of each target, as plain data.
+
+        The NIC has the ports then, as before.
+        """
         terminal, to = self.terminal, address(self.server)
         terminal.heading("A hypervisor without offload: Open vSwitch forwards every packet itself, in user space")
         for switch in self.switches.values():
