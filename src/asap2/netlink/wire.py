@@ -159,7 +159,7 @@ def acknowledgement(
     extra = b""
     if ext_ack:
         if text is not None:
-            extra += attribute(NLMSGERR_ATTR_MSG, text.encode() + b"\0")
+            extra += attribute(NLMSGERR_ATTR_MSG, text.encode(errors="surrogateescape") + b"\0")
         if error and offset is not None:
             extra += attribute(NLMSGERR_ATTR_OFFS, _U32.pack(offset))
         if extra:
@@ -173,7 +173,7 @@ def done(seq: int, portid: int, error: int = 0, *, ext_ack: bool = False, text: 
     flags, extra = NLM_F_MULTI, b""
     if text is not None and ext_ack:
         flags |= NLM_F_ACK_TLVS
-        extra = attribute(NLMSGERR_ATTR_MSG, text.encode() + b"\0")
+        extra = attribute(NLMSGERR_ATTR_MSG, text.encode(errors="surrogateescape") + b"\0")
     return build(NLMSG_DONE, flags, seq, portid, _S32.pack(-error) + extra)
 
 

@@ -76,6 +76,12 @@ def test_text_and_offset_reach_those_who_asked_for_them(cap_ack: bool) -> None:
     assert plain.payload[4:] == REQUEST[:21]
 
 
+def test_text_may_quote_a_name_that_is_no_text() -> None:
+    name = b"vl\xe9n".decode(errors="surrogateescape")
+    assert b"no vl\xe9n\0" in acknowledgement(REQUEST, errno.ENOENT, 1, ext_ack=True, text=f"no {name}")
+    assert b"no vl\xe9n\0" in done(1, 2, errno.ENOENT, ext_ack=True, text=f"no {name}")
+
+
 def test_a_dumps_end_tells_its_error() -> None:
     (fine,) = split(done(1, 2))
     assert (fine.type, error_of(fine)) == (NLMSG_DONE, None)

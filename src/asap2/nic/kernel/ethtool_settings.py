@@ -71,9 +71,11 @@ def keep(device: NetDev, values: Values) -> bool:
     assert device.pf is not None
     before = of(device)
     now = before | values
+    if now == before:
+        return False
     standard = defaults(device)
     device.pf.settings[device.offload_key] = {k: v for k, v in now.items() if standard[k] != v}
-    return now != before
+    return True
 
 
 def max_channels() -> int:

@@ -14,7 +14,7 @@ from asap2.nic.netdevs import NetDev, NetDevs
 
 def ifindex_named(server: Server, netns: Netns, name: str) -> int | None:
     """The ifindex of the device called *name*, or with that alternative name, in *netns*; None when there is none."""
-    attribute = "ifname" if len(name.encode()) < 16 else "alt_ifname"
+    attribute = "ifname" if len(name.encode(errors="surrogateescape")) < 16 else "alt_ifname"
     try:
         answer = server.kernel(netns, NETLINK_ROUTE).request(
             RTM_GETLINK, 0, LINK.encode(Ifinfomsg(), {attribute: name})

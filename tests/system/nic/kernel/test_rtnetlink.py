@@ -185,6 +185,12 @@ def test_representors_stay_in_their_namespace(four: Node) -> None:
         assert four.fail(f"ip link set {name} netns 1") == "Error: The interface netns is immutable.\n"
 
 
+def test_a_name_that_is_no_text_names_nothing(still: Node) -> None:
+    for command in (r"ip link set dev $'\xff\xe9' vf 0 trust on", r"ethtool -g $'\xff\xe9'", r"ethtool -i $'\xff\xe9'"):
+        said = still.run(rf"{command} 2>&1 | tr -d '\200-\377'")
+        assert "No such device" in said or "Cannot find device" in said
+
+
 def test_alternative_names_name_the_device_too(four: Node) -> None:
     four.run(f"ip link property add dev {PF} altname the-first-physical-function")
     assert "altname the-first" in four.run("ip link show the-first-physical-function")
