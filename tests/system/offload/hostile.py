@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python hostile.py DEVICE OWN-MAC COUNT SEED``: what a hostile guest sends. Prints how many frames went out.
+"""``python hostile.py DEVICE OWN-MAC COUNT SEED [learn]``: what a hostile guest sends. Prints how many frames went out.
+
+With *learn* it takes no other guest's address, but a thousand that nobody has, and broadcast.
 
 Run by itself in a guest; it needs the standard library alone.
 """
@@ -66,13 +68,14 @@ KINDS = ("noise", "cut", "header lies", "fragments", "extensions", "tags", "tunn
 
 def main() -> None:
     """Send."""
-    device, own, count, seed = sys.argv[1:]
+    device, own, count, seed, *learn = sys.argv[1:]
     rng, sent = random.Random(int(seed)), Counter[str]()
     mac = bytes.fromhex(own.replace(":", ""))
+    others = (*(bytes.fromhex(f"02000003{n:04x}") for n in range(1000)), b"\xff" * 6) if learn else SPOOFED
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((device, 0))
         for _ in range(int(count)):
-            source = mac if rng.random() < 0.5 else rng.choice(SPOOFED)
+            source = mac if rng.random() < 0.5 else rng.choice(others)
             frame = rng.choice(SPOOFED) + source + body(rng.choice(KINDS), rng)
             try:
                 sender.send(frame)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Self
 import pytest
 
 from asap2.lab.layout import ROOT_VARIABLE
+from asap2.nic.netns import in_netns
 
 
 class Bench:
@@ -63,6 +65,16 @@ class Bench:
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
         )
+
+    def socket(self, guest: str, family: int, kind: int, address: tuple[str, int]) -> socket.socket:
+        """A socket of this process in a guest, bound to *address*."""
+        netns = os.open(self.root / "guests" / guest / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            made = in_netns(netns, lambda: socket.socket(family, kind, 0))
+            in_netns(netns, lambda: made.bind(address))
+        finally:
+            os.close(netns)
+        return made
 
     def flows(self, node: str, kind: str = "offloaded") -> list[str]:
         """The datapath's flows of one type."""

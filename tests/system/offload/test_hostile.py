@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from asap2.nic.silicon.maps import UPCALL_SLOTS
 from tests.system.offload.conftest import PF
+from tests.system.offload.floods import Flood, Receiver, frame
 from tests.system.offload.labs import Bench, packets_of, until
 
 TOPOLOGY = """
@@ -151,6 +155,122 @@ def test_open_vswitch_bears_it(lab: Bench) -> None:
         lab.run("hv1", "tc qdisc del dev eth2 ingress")
     assert lab.daemon("hv1") == daemon
     lab.ping("vm1", "10.58.0.2", 20)
+
+
+ONE_BY_ONE = "multipath(symmetric_l3l4+udp,0,modulo_n,1,0,NXM_NX_REG0[0..7])"
+"""To choose a path by the hash of addresses and ports, Open vSwitch looks at them: so each datagram is a new flow."""
+_UPCALLS = """
+from asap2.netlink.client import Connection, genl_family
+from asap2.netlink.tables.ovs import VPORT_ATTRS
+connection = Connection(16)
+datapath = open("/sys/class/net/ovs-system/ifindex").read()
+header = bytes((3, 1, 0, 0)) + int(datapath).to_bytes(4, "little")
+for message in connection.request(genl_family(connection, "ovs_vport").id, 0x300, header):
+    port = VPORT_ATTRS.decode(message.payload, 8)
+    print(port["name"], port["upcall_stats"]["success"], port["upcall_stats"]["fail"])
+"""
+
+
+def upcalls(bench: Bench) -> dict[str, tuple[int, int]]:
+    """Of each port of hv1's datapath, upcalls that Open vSwitch got, and that it did not."""
+    lines = bench.ok("hv1", f"{sys.executable} - <<'E'\n{_UPCALLS}\nE").splitlines()
+    return {name: (int(success), int(fail)) for name, success, fail in map(str.split, lines)}
+
+
+def lost(bench: Bench) -> int:
+    """Upcalls that Open vSwitch did not get, by its own figure for the datapath."""
+    found = re.search(r"lost:(\d+)", bench.ok("hv1", "ovs-appctl dpctl/show"))
+    assert found
+    return int(found[1])
+
+
+@pytest.fixture
+def flooded(lab: Bench) -> Iterator[Bench]:
+    """vm3 and vm4 are joined too, and a datagram of vm3's to vm4, or of vm1's to vm2, is a flow of its own."""
+    lab.ok("hv1", "ovs-vsctl add-port br0 eth2 -- add-port br0 eth3")
+    add = "ovs-ofctl add-flow br0 cookie=9,priority=60"
+    lab.ok("hv1", f"{add},in_port=eth2,udp,'actions={ONE_BY_ONE},output:eth3'")
+    lab.ok("hv1", f"{add},in_port=eth1,udp,'actions={ONE_BY_ONE},output:{PF}'")
+    lab.ping("vm1", "10.58.0.2", 2, "-i 0.01")
+    yield lab
+    lab.ok("hv1", "ovs-ofctl del-flows br0 cookie=9/-1 && ovs-vsctl del-port eth2 -- del-port eth3")
+    lab.ok("hv1", "ovs-appctl revalidator/purge")
+
+
+class Accounts:
+    """What became of the datagrams that vm3 sends to vm4."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._receiver = Receiver(bench, 4)
+        self._before, self._lost = upcalls(bench), lost(bench)
+        self.arrived = self.counted = 0
+
+    def complete(self, sent: int) -> None:
+        """Wait until each of those *sent* has arrived or is counted as lost, at its port and in all, nowhere else."""
+
+        def all_accounted_for() -> bool:
+            self.arrived += self._receiver.waiting()
+            self.counted = upcalls(self._bench)["eth2"][1] - self._before["eth2"][1]
+            return self.arrived + self.counted == sent
+
+        until(all_accounted_for, 20, "some have neither arrived nor been counted")
+        self._receiver.close()
+        after = upcalls(self._bench)
+        assert after["eth2"][0] - self._before["eth2"][0] == self.arrived
+        assert after["eth1"][1] == self._before["eth1"][1]
+        assert lost(self._bench) - self._lost == self.counted
+
+
+def test_a_flood_of_new_flows_costs_others_none_and_each_lost_one_is_counted(flooded: Bench) -> None:
+    accounts, victim = Accounts(flooded), Receiver(flooded, 2)
+    with (
+        flooded.socket("vm1", socket.AF_PACKET, socket.SOCK_RAW, ("eth0", 0)) as sender,
+        Flood(flooded, 3, 4) as flood,
+    ):
+        for number in range(30):
+            sender.send(frame(1, 2, number))
+            assert victim.one() == number
+    victim.close()
+    accounts.complete(flood.sent)
+
+
+def test_while_the_switch_stands_still_each_port_has_its_share_of_what_waits(flooded: Bench) -> None:
+    accounts, victim = Accounts(flooded), Receiver(flooded, 2)
+    signal = "kill -{} $(cat /var/run/openvswitch/ovs-vswitchd.pid)"
+    flooded.ok("hv1", signal.format("STOP"))
+    try:
+        with flooded.socket("vm3", socket.AF_PACKET, socket.SOCK_RAW, ("eth0", 0)) as sender:
+            for number in range(10_000):
+                sender.send(frame(3, 4, number))
+        with flooded.socket("vm1", socket.AF_PACKET, socket.SOCK_RAW, ("eth0", 0)) as sender:
+            for number in range(30, 60):
+                sender.send(frame(1, 2, number))
+    finally:
+        flooded.ok("hv1", signal.format("CONT"))
+    assert sorted(victim.one() for _ in range(30)) == list(range(30, 60))
+    victim.close()
+    accounts.complete(10_000)
+    assert accounts.counted > 10_000 - UPCALL_SLOTS
+    assert accounts.arrived > 500
+
+
+def test_a_hostile_guest_costs_an_established_ping_nothing_where_the_bridge_learns(lab: Bench) -> None:
+    """All that vm3 sends is for Open vSwitch, which learns its addresses: its own, broadcast, and a thousand more."""
+    lab.ok("hv1", "ovs-vsctl add-port br0 eth2 -- add-port br0 eth3")
+    daemon = lab.daemon("hv1")
+    try:
+        lab.ping("vm1", "10.58.0.2", 3, "-i 0.01")
+        with lab.start("vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, "20000", "5", "learn") as attacker:
+            lab.ping("vm1", "10.58.0.2", 150)
+            out, error = attacker.communicate(timeout=60)
+        assert not error
+        assert json.loads(out)["total"] > 18000
+    finally:
+        lab.ok("hv1", "ovs-vsctl del-port eth2 -- del-port eth3")
+        lab.ok("hv1", "ovs-appctl revalidator/purge && ovs-appctl fdb/flush br0")
+        lab.ok("hv2", "ovs-appctl revalidator/purge && ovs-appctl fdb/flush br0")
+    assert lab.daemon("hv1") == daemon
 
 
 @pytest.mark.parametrize(
