@@ -53,9 +53,9 @@ NEIGHBOURS_NS = 5_000_000_000
 """How often the kernel is told which neighbours hardware sends to: the kernel's delay_first_probe_time, as with mlx5
 (mlx5e_rep_neigh_update_init_interval)."""
 
-NICENESS = -15
+NICENESS = -10
 """The daemon answers in the kernel's place, so it must not wait for a CPU while programs that ask it run: ovs-vswitchd,
-which runs at -10 (ovs-ctl(8), --ovs-vswitchd-priority), would have its flows expire."""
+which runs at -10 too (ovs-ctl(8), --ovs-vswitchd-priority), would have its flows expire."""
 
 LOOK_NS = 60_000 if (os.cpu_count() or 1) > 1 else 0
 """How long the daemon looks for more to do before it sleeps: who asks needs a CPU meanwhile."""
