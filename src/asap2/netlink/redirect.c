@@ -357,7 +357,7 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 	return real(fd, level, option, value, length);
 }
 
-/* ---- ioctl(SIOCETHTOOL) ---- */
+/* ---- ioctl(SIOCETHTOOL), ioctl(SIOCSIFMTU) ---- */
 
 /*
  * How long the caller's buffer is (include/uapi/linux/ethtool.h): a base, and as many elements as the number at an
@@ -447,6 +447,24 @@ static int ethtool(int fd, const struct ifreq *request)
 	return result;
 }
 
+/* The largest MTU is the NIC's, not the veth's: have the server refuse what is above it. */
+static int set_mtu(int fd, const struct ifreq *request)
+{
+	struct ask ask = { .kind = ETHTOOL, .argument = SIOCSIFMTU };
+	char payload[IFNAMSIZ + sizeof(int)];
+	struct answer answer;
+
+	if (!diverted())
+		return ALL_NATIVE;
+	memcpy(payload, request->ifr_name, IFNAMSIZ);
+	memcpy(payload + IFNAMSIZ, &request->ifr_mtu, sizeof(int));
+	ask.cookie = namespace_of(fd);
+	if (put(&ask, fd, payload, sizeof payload, &answer, NULL, NULL) < 0 || answer.verdict != ERROR)
+		return ALL_NATIVE;
+	errno = answer.consumed ? (int)answer.consumed : EINVAL;
+	return -1;
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
 	REAL(ioctl);
@@ -462,5 +480,7 @@ int ioctl(int fd, unsigned long request, ...)
 		if (result != ALL_NATIVE)
 			return result;
 	}
+	if (request == SIOCSIFMTU && argument && set_mtu(fd, argument) != ALL_NATIVE)
+		return -1;
 	return real(fd, request, argument);
 }

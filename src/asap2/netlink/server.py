@@ -156,7 +156,9 @@ class Server:
         self._dispatcher.add_family(family)
 
     def ethtool_ioctl(self, commands: Iterable[int], handler: EthtoolHandler) -> None:
-        """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that redirect.c knows the size of.
+        """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that redirect.c knows the size of; and, as
+        command SIOCSIFMTU with the MTU in the buffer, what sets an MTU: there an error is the answer, or the kernel's
+        own.
 
         The handler gets namespace, interface name, command and the caller's buffer (what it gives the kernel: for
         commands that only get, the fixed part); it gives the buffer filled in, or None for the kernel to answer; an

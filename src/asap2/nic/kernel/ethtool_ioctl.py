@@ -19,6 +19,7 @@ from asap2.nic.device import Driver, Nic, Pf, Vf
 from asap2.nic.kernel import ethtool_link, ethtool_settings, ethtool_stats
 from asap2.nic.kernel.ethtool_kernel import EthtoolKernel
 from asap2.nic.kernel.ethtool_messages import EthtoolMessages
+from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, Role
 
 ETHTOOL_GSET: Final = 0x1
@@ -35,6 +36,7 @@ ETHTOOL_GRXCLSRLALL: Final = 0x30
 ETHTOOL_GSSET_INFO: Final = 0x37
 ETHTOOL_GCHANNELS: Final = 0x3C
 ETHTOOL_GLINKSETTINGS: Final = 0x4C
+SIOCSIFMTU: Final = 0x8922
 
 _DRVINFO = struct.Struct("=I32s32s32s32s32s12x5I")
 """struct ethtool_drvinfo: command, driver, version, firmware, bus, expansion ROM; private flags, statistics, tests,
@@ -94,6 +96,12 @@ class EthtoolIoctl:
             return None
         if len(buffer) < 4:
             raise _refuse(errno.EFAULT)
+        if command == SIOCSIFMTU:
+            if device.pf is not None and struct.unpack_from("=i", buffer)[0] > MAX_MTU:
+                raise _refuse(errno.EINVAL)
+            return None
+        if command not in self._commands:
+            return None
         if device.pf is None and command != ETHTOOL_GDRVINFO:
             raise _refuse(errno.EOPNOTSUPP)
         try:

@@ -293,5 +293,9 @@ def test_the_largest_mtu_is_the_nics(four: Node) -> None:
     assert link(four, PF)["max_mtu"] == 9978
     assert "mtu greater than device maximum" in four.fail(f"ip link set {PF} mtu 9979")
     assert "Invalid argument" in four.fail(f"echo 9979 > /sys/class/net/{PF}/mtu")
+    asked = 'struct.pack("16si20x", b"{}", {})'
+    ioctl = f"python3 -c 'import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8922, {asked})'"
+    assert "Invalid argument" in four.fail(ioctl.format(PF, 9979))
+    four.run(ioctl.format(PF, 9000))
     four.run(f"ip link set {PF} mtu 9978; echo 9000 > /sys/class/net/{PF}v0/mtu")
     assert [link(four, name)["mtu"] for name in (PF, f"{PF}v0")] == [9978, 9000]
