@@ -6,12 +6,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 
+MANY = 8192
+"""Numbers that may rest before a grace period is waited for."""
+
 
 class Indices:
     """Hands out the numbers 1 to *limit* - 1 (0 means "none" to the program).
 
     A number given back is not handed out again before a grace period: until then a program that was running may hold
-    it. Grace periods take milliseconds, so one is waited for only when no other number is left.
+    it. Grace periods take milliseconds, so one is waited for only when many numbers rest, or no other is left; so the
+    numbers in use stay low, and with them the memory that their records take.
     """
 
     def __init__(self, limit: int, what: str, grace: Callable[[], None]) -> None:
@@ -25,7 +29,7 @@ class Indices:
     def take(self) -> int:
         """A number nobody uses. Raises :class:`OSError` with ENOSPC when there is none."""
         if not self._free:
-            if self._fresh < self._limit:
+            if self._fresh < self._limit and len(self._resting) < MANY:
                 self._fresh += 1
                 return self._fresh - 1
             if not self._resting:

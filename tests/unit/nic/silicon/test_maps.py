@@ -29,7 +29,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import actioncodes, maps
-from asap2.nic.silicon.indices import Indices
+from asap2.nic.silicon.indices import MANY, Indices
 
 SUPPORTED = [name for name in FIELD_BITS if name not in maps.UNSUPPORTED_FIELDS]
 FIELDS = [name for name in SUPPORTED if not name.startswith("tun_")]
@@ -165,6 +165,15 @@ def test_a_number_rests_for_a_grace_period_before_it_is_used_again() -> None:
     assert not periods
     assert indices.take() == 1
     assert len(periods) == 1
+
+
+def test_when_many_rest_they_are_used_again_before_fresh_ones() -> None:
+    periods = []
+    indices = Indices(1 << 20, "things", lambda: periods.append(1))
+    for _ in range(3 * MANY):
+        indices.give(indices.take())
+    assert len(periods) == 2
+    assert indices.take() <= MANY
 
 
 def test_without_a_number_left_there_is_no_space() -> None:
