@@ -266,6 +266,13 @@ class SetField:
 
 
 @dataclass(frozen=True, slots=True)
+class AddTtl:
+    """Add *amount*, 1 to 255, to the time to live or hop limit, modulo 256; checksums stay right."""
+
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Encap:
     """Put the packet in a tunnel. *protocol* names the header, as ``vxlan``; the rest are its fields."""
 
@@ -315,6 +322,7 @@ Action = (
     | Pass
     | Truncate
     | SetField
+    | AddTtl
     | Encap
     | Decap
     | SetTunnel

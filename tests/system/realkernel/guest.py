@@ -6,10 +6,11 @@ It runs as process 1 on the host's root file system, mounted read-only, with the
     /usr/bin/python3 -S -E -B guest.py DIRECTORY
 
 DIRECTORY, of the host, has ``cases`` and gets ``results``: streams of pickles, of plain tuples. A case is a list of
-steps, ``("ask", type, flags, payload)`` for a netlink request and ``("send", port, frame, mss)`` for a frame that comes
-in by a port, a TCP super-packet of segments of *mss* bytes unless that is 0. Its result is ``("case", answers,
-captures)``: for each request the messages ``(type, flags, payload)`` of its answer, and ``(ifindex, tag or None,
-frame)`` of each frame that came out, in order. Or it is ``("failed", why)``.
+steps, ``("ask", type, flags, payload)`` for a netlink request, ``("send", port, frame, mss)`` for a frame that comes in
+by a port, a TCP super-packet of segments of *mss* bytes unless that is 0, and ``("run", command)`` for a shell command.
+Its result is ``("case", answers, captures)``: for each request the messages ``(type, flags, payload)`` of its answer,
+for each command one of its exit status, 0 and what it wrote, and ``(ifindex, tag or None, frame)`` of each frame that
+came out, in order. Or it is ``("failed", why)``.
 
 Each port is a veth pair: ``n`` has the filters, ``f`` is its far end, where frames are sent and come out. What passes
 the filters of ``n`` comes out of the bond ``b`` above it, whatever its protocol: a bond takes every frame before the
@@ -243,6 +244,10 @@ def run(steps: list[tuple[Any, ...]], netlink: Netlink, wires: Wires) -> tuple[A
         if batch:
             answers += netlink.ask(batch)
             batch = []
+        if step[0] == "run":
+            done = subprocess.run(step[1], shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            answers.append([(done.returncode, 0, done.stdout)])
+            continue
         wires.send(*step[1:])
         sent = True
     if batch:

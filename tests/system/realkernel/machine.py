@@ -31,7 +31,9 @@ Ask = tuple[Literal["ask"], int, int, bytes]
 """A netlink request: type, flags, payload."""
 Send = tuple[Literal["send"], int, bytes, int]
 """A frame that comes in by a port: the port, the frame, and of a TCP super-packet the bytes in a segment, else 0."""
-Step = Ask | Send
+Run = tuple[Literal["run"], str]
+"""A shell command; its answer is one message: exit status, 0, and what it wrote."""
+Step = Ask | Send | Run
 Case = Sequence[Step]
 
 
@@ -174,3 +176,8 @@ def ask(kind: int, flags: int, payload: bytes) -> Ask:
 def send(port: int, frame: bytes, mss: int = 0) -> Send:
     """A step that sends."""
     return ("send", port, frame, mss)
+
+
+def command(line: str) -> Run:
+    """A step that runs a shell command."""
+    return ("run", line)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from asap2.nic.rules import (
     FIELD_BITS,
     Action,
+    AddTtl,
     Decap,
     Drop,
     Encap,
@@ -34,6 +35,7 @@ from asap2.nic.silicon.maps import (
     LAYER_IPV6,
     LAYER_L4,
     MAX_ACTIONS,
+    OP_ADD,
     OP_DECAP,
     OP_DROP,
     OP_ENCAP,
@@ -94,6 +96,11 @@ def _rewrite(name: str, to: Masked) -> list[tuple[int, Argument]]:
             return _words(LAYER_L4, 2, to, 2)
         case _:
             raise ValueError(f"{name} cannot be rewritten")
+
+
+def _add_ttl(amount: int) -> list[tuple[int, Argument]]:
+    """Cells that add to the time to live of either version: as those that set it, but for the operation."""
+    return [(op & ~0xFF | OP_ADD, arg) for op, arg in _rewrite("ip_ttl", Masked(amount, 0xFF))]
 
 
 def _decode_rewrite(op: int, arg: int) -> list[SetField]:
@@ -159,6 +166,8 @@ def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
                 cells.append((OP_TRUNCATE, for_upcall << 32 | length))
             case SetField(name, to):
                 cells += _rewrite(name, to)
+            case AddTtl(amount):
+                cells += _add_ttl(amount)
             case Encap():
                 cells.append((OP_ENCAP, action))
             case SetTunnel():
@@ -174,6 +183,8 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
         return [arg]
     if op & 0xFF == OP_SET:
         return list(_decode_rewrite(op, arg))
+    if op & 0xFF == OP_ADD:
+        return [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)]
     if op == OP_DECAP:
         return [Decap()]
     return [_decode_simple(op, arg)]
@@ -253,6 +264,9 @@ def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
             case SetField(name, to):
                 if name not in REWRITABLE or to.mask >> FIELD_BITS[name]:
                     return f"rewriting {name} is not supported"
+            case AddTtl(amount):
+                if not 0 < amount < 256:
+                    return f"adding {amount} to the time to live is not supported"
             case Encap() | SetTunnel():
                 reason = _tunnel_reason(action)
                 if reason:

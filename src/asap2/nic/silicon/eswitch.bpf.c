@@ -163,6 +163,7 @@ __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 ar
 	case OP_MODIFY_VLAN:
 		return modify_vlan(skb, arg) ? -1 : CHANGED;
 	case OP_SET:
+	case OP_ADD:
 		read_fields(skb, f, 0);
 		return rewrite(skb, f, op, arg) < 0 ? -1 : CHANGED;
 	case OP_ENCAP:

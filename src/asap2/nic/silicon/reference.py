@@ -43,6 +43,7 @@ from dataclasses import dataclass, replace
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
+    AddTtl,
     Counters,
     Decap,
     Drop,
@@ -358,7 +359,7 @@ class ReferenceSwitch:
                     except packet.CutTagError:
                         yield Dropped(DropReason.ACTION)
                         return None
-                case SetField():
+                case SetField() | AddTtl():
                     what.frame = rewrite(what.frame, action)
                 case Encap():
                     what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)

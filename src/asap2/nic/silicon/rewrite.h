@@ -71,7 +71,7 @@ static __always_inline u32 l4_checksum(const struct places *at)
 
 /*
  * `op` holds layer and word index in its second and third octets; `arg` value and mask, as they lie in the packet, whose
- * fields are `f`. 1: the packet has changed; -1: failed.
+ * fields are `f`. OP_ADD adds: the mask is one octet's. 1: the packet has changed; -1: failed.
  */
 __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 {
@@ -112,7 +112,7 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 	}
 	if (bpf_skb_load_bytes(skb, offset, &old, 4))
 		return 0;
-	new = (old & ~mask) | (value & mask);
+	new = (old & ~mask) | (((op & 0xff) == OP_ADD ? old + value : value) & mask);
 	if (new == old)
 		return 0;
 	if (layer != LAYER_ETH && at.l4) {

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from asap2.nic.rules import Frag, SetField
+from asap2.nic.rules import AddTtl, Frag, Masked, SetField
 from asap2.nic.silicon import packet
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
@@ -13,9 +13,11 @@ _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
 _L4_CHECKSUM = {_TCP: 16, _UDP: 6, _ICMPV6: 2}
 
 
-def rewrite(frame: bytes, action: SetField) -> bytes:
+def rewrite(frame: bytes, action: SetField | AddTtl) -> bytes:
     """*frame* with the field rewritten; as it is where it has no such header, or a later fragment no such port."""
     fields = packet.parse(frame)
+    if isinstance(action, AddTtl):
+        action = SetField("ip_ttl", Masked(fields.get("ip_ttl", 0) + action.amount & 0xFF, 0xFF))
     at, eth_type = 12, fields.get("eth_type", 0)
     for tag in ("vlan_tci", "cvlan_tci"):
         at += 4 if tag in fields else 0

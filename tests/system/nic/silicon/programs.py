@@ -12,6 +12,7 @@ from asap2.nic.rules import (
     FIELD_BITS,
     OVS_TABLE,
     Action,
+    AddTtl,
     Decap,
     Drop,
     Encap,
@@ -369,7 +370,9 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 _VALUES |= {"eth_src": _VALUES["eth_dst"], "ip_dst": _VALUES["ip_src"], "l4_dst": _VALUES["l4_src"]}
 
 
-def _set_field(random: Random) -> SetField:
+def _set_field(random: Random) -> SetField | AddTtl:
+    if random.random() < 0.1:
+        return AddTtl(random.choice((1, 254, 255, 255)))
     name = random.choice(REWRITABLE)
     width = FIELD_BITS[name]
     full = (1 << width) - 1

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from asap2.nic.rules import (
     FIELD_BITS,
     Action,
+    AddTtl,
     Decap,
     Drop,
     Encap,
@@ -93,6 +94,12 @@ def test_rewrites_come_back_as_the_same_bits(name: str, value: int, mask: int) -
     assert Masked(found_value, found_mask) == action.to
 
 
+@given(st.integers(1, 255))
+def test_an_addition_to_the_time_to_live_comes_back_once(amount: int) -> None:
+    cells = actioncodes.encode_actions([AddTtl(amount)])
+    assert [part for cell in cells for part in actioncodes.decode_action(*cell)] == [AddTtl(amount)]
+
+
 def test_fields_do_not_overlap() -> None:
     everything = maps.encode_fields({name: (1 << FIELD_BITS[name]) - 1 for name in FIELDS})
     assert sum(byte.bit_count() for byte in everything) == sum(FIELD_BITS[name] for name in FIELDS)
@@ -120,6 +127,7 @@ def test_a_cut_comes_back_whatever_it_is_for() -> None:
     ("actions", "reason"),
     [
         ([SetField("eth_type", Masked(1, 255))], "rewriting eth_type is not supported"),
+        ([AddTtl(0)], "adding 0 to the time to live is not supported"),
         ([Drop(), Decap()], "must be the last action"),
         ([Encap("vxlan", 1, bytes(4), bytes(4))], "outer Ethernet header needs two addresses"),
         ([Output(1)] * 513, "513 actions are more than the 512"),
