@@ -22,7 +22,7 @@ typedef __s64 s64;
 
 #define TABLES 4	/* tables of one port, tried in turn */
 #define LOOKUPS 8	/* lookups of one packet: stages and gotos */
-#define MASKS 4096	/* nodes in one list */
+#define MASKS 65536	/* nodes in one list: as many as TC has priorities */
 #define ACTIONS 512	/* actions of one rule */
 #define L2_WINDOW 22	/* Ethernet header and two tags */
 #define L3_WINDOW 192	/* what is looked at from the network header on */

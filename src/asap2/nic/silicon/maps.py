@@ -10,7 +10,7 @@ from asap2.nic.rules import FIELD_BITS, Masked, Match
 from asap2.nic.silicon.ports import MAX_TABLES
 
 MAX_LOOKUPS = 8
-MAX_MASKS = 4096
+MAX_MASKS = 65536
 MAX_ACTIONS = 512
 DROP_REASONS = 16
 TRACE_BYTES = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 from asap2.nic.silicon import maps
@@ -37,6 +37,8 @@ class Head:
     merged: int = 0
     union: int = 0
     nodes: list[MaskNode] = field(default_factory=list)
+    masks: dict[bytes, int] = field(default_factory=dict)
+    """How many of them have each mask."""
     by_mask: dict[tuple[int, bytes], MaskNode] = field(default_factory=dict)
 
 
@@ -99,6 +101,7 @@ class MaskLists:
             self._layout.nodes[node.index].next = head.nodes[at].index if at < len(head.nodes) else 0
             self._link(head, at, node.index)
             head.nodes.insert(at, node)
+            head.masks[node.mask] = head.masks.get(node.mask, 0) + 1
             node.linked = True
             self._layout.heads[head.index].generation = self._layout.next_generation()
             if new:
@@ -115,21 +118,23 @@ class MaskLists:
             if node.union:
                 self._nodes.give(node.union)
             if node.linked:
-                at = head.nodes.index(node)
+                at = head.nodes.index(node, bisect_left(head.nodes, node.priority, key=lambda n: n.priority))
                 self._link(head, at, self._layout.nodes[node.index].next)
                 del head.nodes[at]
+                head.masks[node.mask] -= 1
             self._nodes.give(node.index)
             if self._forget_if_empty(head):
                 return
-            if node.linked:
+            if node.linked and not head.masks[node.mask]:
+                del head.masks[node.mask]
                 self._narrow(head)
         self._layout.heads[head.index].generation = self._layout.next_generation()
 
     def _narrow(self, head: Head) -> None:
         """Take out of the union what no mask needs any more, if there is room: the cache serves more packets then."""
         union = 0
-        for node in head.nodes:
-            union |= int.from_bytes(node.mask, "big")
+        for mask in head.masks:
+            union |= int.from_bytes(mask, "big")
         if union != head.union:
             with contextlib.suppress(OSError):
                 self._set_union(head, union, self._union_record(self._nodes.take(), head, union))
@@ -189,6 +194,7 @@ class MaskLists:
                 found = self._layout.nodes[at]
                 node = MaskNode(at, found.priority, bytes(found.mask), head, linked=True)
                 head.nodes.append(node)
+                head.masks[node.mask] = head.masks.get(node.mask, 0) + 1
                 head.by_mask[node.priority, node.mask] = node
                 nodes[at] = node
                 at = found.next

@@ -17,6 +17,7 @@ from tests.system.nic.silicon.network import Tap, ethernet, veth
 
 TO_VF2 = Match(eth_dst=Masked(int.from_bytes(MAC[VF2], "big"), 2**48 - 1))
 FULL = 64
+MASKS = 5000
 
 
 class Killed(BaseException):
@@ -70,21 +71,19 @@ def test_a_list_as_long_as_may_be_is_done_to_the_end(pipeline: Pipeline) -> None
     assert len(events) == 1 + maps.MAX_ACTIONS
 
 
-def test_a_list_of_as_many_masks_as_may_be_is_searched_to_the_end(pin_dir: Path) -> None:
+def test_a_list_of_more_masks_than_a_thousand_is_searched_to_the_end(pin_dir: Path) -> None:
     pipeline = Pipeline.open(pin_dir, max_rules=8192, tracing=True)
     try:
         pipeline.set_port(Port(VF1, 101, PortKind.VF, tables=(0,), miss=Miss.DROP))
         made = [
             pipeline.add(Rule(0, VF1, 1, Match(eth_dst=Masked(n + 1, n + 1), eth_src=Masked(0, n + 1))))
-            for n in range(maps.MAX_MASKS - 1)
+            for n in range(MASKS - 1)
         ]
         last = pipeline.add(Rule(0, VF1, 1, Match(eth_type=Masked(0x88B5, 0xFFFF))))
-        with pytest.raises(OSError, match="at most 4096 masks"):
-            pipeline.add(Rule(0, VF1, 1, Match(eth_type=Masked(0x88B5, 0xFFFE | 1), ip_tos=Masked(1, 1))))
         for _ in range(2):
             events = pipeline.trace(ethernet(bytes(6), bytes(6)), pipeline.ports[VF1])
             assert getattr(events[0], "handle", None) == last
-        assert pipeline.lookups().mask_hits == maps.MAX_MASKS
+        assert pipeline.lookups().mask_hits == MASKS
         for handle in made:
             pipeline.remove(handle)
         assert pipeline.lookups().masks == 1
