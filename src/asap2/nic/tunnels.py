@@ -44,7 +44,7 @@ class _Way(NamedTuple):
     hop: Hop | None
     mac: bytes = b""
     vlan: tuple[int, int] | None = None
-    error: str = ""
+    error: int = 0
 
 
 class Tunnels:
@@ -77,26 +77,17 @@ class Tunnels:
         say), the packets leave by the uplink, with that device's address (get_route_and_out_devs).
 
         Raises:
-            NetlinkError: EOPNOTSUPP, the NICs do not know VXLAN to that UDP port, there is no route, or it is by a port
-                of an eSwitch that is not *pf*'s uplink.
+            NetlinkError: EOPNOTSUPP, the NICs do not know VXLAN to that UDP port, or the route is by a port of an
+                eSwitch that is not *pf*'s uplink; ENETUNREACH and the like, there is no route.
         """
         device = self.link(ifindex)
         if device is None or device.kind != "vxlan":
-            raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unknown tunnel device")
+            raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unsupported tunnel")
         if not self.ports.has(tunnel.tp_dst):
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: vxlan udp dport was not registered with the HW")
         end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
-        way, new = self._ways.get(end), end not in self._ways
-        if way is None:
-            way = self._ways[end] = self._ask(end)
-        hop = way.hop
-        if hop is None:
-            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: no route to the tunnel's end: {way.error}")
-        out = self._device(hop.ifindex)
-        if out is not None and out.nic is not None and (out.role is not Role.PF or out.pf is not pf):
-            raise NetlinkError(
-                errno.EOPNOTSUPP, "mlx5_core: devices are not on same switch HW, can't offload forwarding"
-            )
+        new = end not in self._ways
+        way, hop, out = self._route(pf, end)
         if hop.mac is None or not way.mac:
             if new:
                 self._routes.use(hop, way.mac)
@@ -115,6 +106,29 @@ class Tunnels:
         if way.vlan is not None:
             return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
+
+    def decap(self, pf: Pf, ifindex: int, near: bytes, far: bytes) -> None:
+        """Check that what comes out of a tunnel from *far* to *near*, of the vxlan device *ifindex*, comes in by *pf*'s
+        uplink: that the route back leads there (mlx5e_tc_tun_route_lookup).
+
+        Raises:
+            NetlinkError: the kernel's, ENETUNREACH where there is no route or it ends at this host; EOPNOTSUPP, it is
+                by a port of an eSwitch that is not *pf*'s uplink.
+        """
+        device = self.link(ifindex)
+        self._route(pf, _End(far, near, device.tunnel_lower if device is not None else 0))
+
+    def _route(self, pf: Pf, end: _End) -> tuple[_Way, Hop, NetDev | None]:
+        """The way to a tunnel's end, which leads over *pf*'s uplink or a device above it."""
+        way = self._ways.get(end)
+        if way is None:
+            way = self._ways[end] = self._ask(end)
+        if way.hop is None:
+            raise NetlinkError(way.error or errno.ENETUNREACH)
+        out = self._device(way.hop.ifindex)
+        if out is not None and out.nic is not None and (out.role is not Role.PF or out.pf is not pf):
+            raise NetlinkError(errno.EOPNOTSUPP)
+        return way, way.hop, out
 
     def used(self, ifindex: int, tunnel: SetTunnel) -> None:
         """Hardware has sent packets in *tunnel* through the vxlan device *ifindex*: so their neighbour, of which the
@@ -141,6 +155,6 @@ class Tunnels:
         try:
             hop = self._routes.resolve(end.dst, end.src, end.lower)
         except NetlinkError as error:
-            return _Way(None, error=str(error.strerror))
+            return _Way(None, error=error.errno or errno.ENETUNREACH)
         link = self.link(hop.ifindex)
         return _Way(hop) if link is None else _Way(hop, link.mac, link.vlan)

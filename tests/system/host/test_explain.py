@@ -148,7 +148,7 @@ DRIVER = [
     ("hv2", "nic.tunnel", REP, "eth_type(0x88cc)", f"set({ENCAP}),{VXLAN}", "has no tunnel offload"),
     ("hv2", "nic.match", REP, ipv4(17, ttl="64") + ",udp(src=0/0,dst=0/0)", UPLINK, "Matching on TTL"),
     ("hv1", "nic.refused", VXLAN, UDP, f"recirc(5),{REP}", "without a word"),
-    ("hv1", "nic.tunnel-route", REP, UDP, f"set({ENCAP}),{VXLAN}", "no route to the tunnel's end"),
+    ("hv1", "nic.tunnel-route", REP, UDP, f"set({ENCAP}),{VXLAN}", "Network is unreachable"),
     ("hv2", "nic.mirror", REP, "eth_type(0x88cc)", f"{OTHER},push_vlan(vid=1,pcp=0),{UPLINK}", "split rule"),
 ]
 

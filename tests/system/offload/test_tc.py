@@ -11,6 +11,7 @@ from tests.system.offload.conftest import PF
 from tests.system.offload.labs import Bench
 
 ADD = "tc filter add dev eth3 ingress"
+HW_STATS = "mlx5_core: Flow action HW stats type is not supported"
 
 
 @pytest.fixture
@@ -52,16 +53,40 @@ def test_a_chain_is_followed(tc: Bench) -> None:
     assert len(re.findall(r"Sent 294 bytes 3 pkt", shown(tc))) == 2
 
 
-def test_going_back_a_chain_is_refused(tc: Bench) -> None:
-    done = tc.run("hv1", f"{ADD} protocol ip chain 3 flower skip_sw action goto chain 1")
-    assert "Error: mlx5_core: Goto earlier chain is not supported." in done.stderr
+def test_a_chain_may_go_back_to_one_before(tc: Bench) -> None:
+    """With ignore_flow_level; a packet that goes round has an end."""
+    tc.ok("hv1", f"{ADD} protocol ip prio 1 flower skip_sw ip_proto icmp dst_ip 10.57.0.9 action goto chain 5")
+    tc.ok("hv1", f"{ADD} protocol ip chain 5 prio 1 flower skip_sw action goto chain 2")
+    tc.ok("hv1", f"{ADD} protocol ip chain 2 prio 1 flower skip_sw action drop")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 3 -i 0.01 -W 0.1 10.57.0.9")
+    assert len(re.findall(r"Sent 294 bytes 3 pkt", shown(tc))) == 3
+
+
+def test_what_hardware_lets_pass_is_the_hosts(tc: Bench) -> None:
+    tc.ok("hv1", f"{ADD} protocol ip prio 1 flower skip_sw ip_proto icmp dst_ip 10.57.0.9 action pass")
+    tc.ok("hv1", f"{ADD} protocol ip prio 2 flower skip_hw ip_proto icmp dst_ip 10.57.0.9 action drop")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 3 -i 0.01 -W 0.1 10.57.0.9")
+    passed, dropped = shown(tc).split("pref 2 flower chain 0 handle")
+    assert "Sent hardware 294 bytes 3 pkt" in passed
+    assert "Sent 252 bytes 3 pkt (dropped 3" in dropped  # software counts from the IP header on
 
 
 @pytest.mark.parametrize(
     ("rule", "error"),
     [
         ("protocol ip flower skip_sw action mirred egress redirect dev lo", "devices are not on same switch HW"),
-        ("protocol ip flower skip_sw action pass", "Rule must have at least one forward/drop action"),
+        ("protocol ip flower skip_sw", "mlx5_core: Flow action doesn't have any entries"),
+        ("protocol ip flower skip_sw action vlan pop", "Rule must have at least one forward/drop action"),
+        ("protocol ip flower skip_sw action continue", 'act_gact: Offload of "continue" action is not supported'),
+        ("protocol ip flower skip_sw action drop hw_stats disabled", HW_STATS),
+        ("protocol ip flower skip_sw action drop hw_stats immediate", HW_STATS),
+        ("protocol ip prio 1 matchall skip_sw action drop", "mlx5 supports only police action for matchall"),
+        (
+            "protocol ip flower skip_sw action pedit ex munge ip ttl set 5 pipe action drop",
+            "mlx5_core: Drop with modify header action is not supported",
+        ),
         ("protocol ip flower skip_sw ct_state +trk action drop", "ct_state is not supported"),
         ("protocol ip flower skip_sw skip_hw action drop", "Invalid argument"),
         ("protocol ip u32 match u32 0 0 action drop", "TC classifier not found"),

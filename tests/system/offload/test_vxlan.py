@@ -108,11 +108,12 @@ def test_a_tunnel_to_another_port_is_in_hardware_while_a_device_has_it(overlay: 
 
 
 UNSET = "action tunnel_key unset action mirred egress redirect dev eth3"
-REFUSED = {
-    f"enc_key_id 5 enc_dst_port 8472 {UNSET}": "Matched UDP dst port is not registered as a VXLAN port",
-    f"enc_key_id 5 enc_dst_port 1234 {UNSET}": "Matched UDP dst port is not registered as a VXLAN port",
-    f"enc_key_id 5 {UNSET}": "UDP tunnel decap filter must include enc_dst_port condition",
-}
+REFUSED = (
+    f"enc_key_id 5 enc_dst_port 8472 {UNSET}",
+    f"enc_key_id 5 enc_dst_port 1234 {UNSET}",
+    f"enc_key_id 5 {UNSET}",
+)
+UNPARSED = "mlx5_core: Failed to parse tunnel attributes"
 
 
 def test_udp_ports_that_the_nic_does_not_know_are_refused_as_by_mlx5(overlay: Bench) -> None:
@@ -121,8 +122,8 @@ def test_udp_ports_that_the_nic_does_not_know_are_refused_as_by_mlx5(overlay: Be
     overlay.ok("hv1", "ip link add vx8 type vxlan external dstport 8472 && tc qdisc add dev vx8 ingress")
     others = [f"vxb{number}" for number in range(7)]
     try:
-        for filtered, text in REFUSED.items():
-            assert f"mlx5_core: {text}" in overlay.run("hv1", f"{add} {filtered}").stderr
+        for filtered in REFUSED:
+            assert UNPARSED in overlay.run("hv1", f"{add} {filtered}").stderr
         into = "action tunnel_key set id 5 src_ip 172.16.0.1 dst_ip 172.16.0.2 dst_port 8472"
         out = overlay.run(
             "hv1",
@@ -135,7 +136,7 @@ def test_udp_ports_that_the_nic_does_not_know_are_refused_as_by_mlx5(overlay: Be
             )
         overlay.ok("hv1", "ip link set vx8 up")
         eighth = f"{add} enc_key_id 5 enc_dst_port 8472 {UNSET}"
-        assert "not registered as a VXLAN port" in overlay.run("hv1", eighth).stderr
+        assert UNPARSED in overlay.run("hv1", eighth).stderr
         overlay.ok("hv1", f"ip link del {others.pop()}")
         overlay.ok("hv1", eighth)
     finally:

@@ -33,6 +33,10 @@ def describe(case: Case, ours: Outcome, result: Result) -> Iterator[str]:
             super_packet = f" in segments of {step[3]}" if step[3] else ""
             yield f"  send by port {step[1]}: {step[2].hex()}{super_packet}"
             continue
+        if step[0] == "run":
+            yield f"  {step[1]}"
+            number += 1
+            continue
         error = error_in(result.answers[number])
         yield f"  request {number}: {_request(step)}" + (f"; the kernel says errno {error.errno}" if error else "")
         number += 1

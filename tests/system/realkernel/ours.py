@@ -101,6 +101,8 @@ class _NodePorts:
     def sent_to(self, ifindex: int) -> None:
         """A rule sends to a device."""
 
+    upcall_device = 0
+
     def is_internal(self, _ifindex: int) -> bool:
         return False
 
@@ -146,13 +148,10 @@ class _Handlers:
         """Nobody listens."""
 
 
-class _Face(TcFace):
-    """The TC face where only the kernel's devices exist."""
-
-    @staticmethod
-    def _device(ifindex: int) -> None:
-        if ifindex not in range(guest.NEAR, guest.NEAR + guest.PORTS):
-            raise NetlinkError(errno.ENODEV)
+def _check_device(ifindex: int) -> None:
+    """Only the kernel's devices exist."""
+    if ifindex not in range(guest.NEAR, guest.NEAR + guest.PORTS):
+        raise NetlinkError(errno.ENODEV)
 
 
 @dataclass
@@ -174,12 +173,14 @@ def run(case: Case, *, allowances: bool = True) -> Outcome:
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
     offloader = Offloader(cast(CountedNetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
-    _Face(cast(Server, handlers), Filters(offloader, cast(Journal, _NoJournal())), ports, _COOKIE)
+    filters = Filters(offloader, cast(Journal, _NoJournal()))
+    filters.check_device = _check_device
+    TcFace(cast(Server, handlers), filters, ports, _COOKIE)
     outcome = Outcome()
     for step in case:
         if step[0] == "ask":
             outcome.answers.append(_ask(handlers, *step[1:]))
-        else:
+        elif step[0] == "send":
             _send(pipeline, *step[1:], outcome)
     return outcome
 

@@ -458,7 +458,6 @@ def test_flows_are_found_by_id_and_port() -> None:
         ("mlx5_core: devices are not on same switch HW, can't offload forwarding", "nic.other-switch"),
         ("mlx5_core: current firmware doesn't support split rule for port mirroring", "nic.mirror"),
         ("mlx5_core: Decap with goto isn't supported", "nic.tunnel"),
-        ("mlx5_core: no route to the tunnel's end: Network is unreachable", "nic.tunnel-route"),
         ("TC offload is disabled on net device", "port.feature-off"),
         ("nfp: something else entirely", "nic.refused"),
     ],

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
-from asap2.nic.kernel.tc_actions import Mirred, Step, Trap
 from asap2.nic.kernel.tc_capability import Place, check, depth, pushed
+from asap2.nic.kernel.tc_steps import Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
 from asap2.nic.rules import (
+    ANY,
     VLAN_PRESENT,
+    AddTtl,
     Decap,
     Drop,
     Frag,
@@ -22,6 +25,7 @@ from asap2.nic.rules import (
     Masked,
     Match,
     ModifyVlan,
+    Pass,
     PopVlan,
     PushVlan,
     SetField,
@@ -33,6 +37,7 @@ REP, OTHER, WIRE, VXLAN = 11, 12, 10, 99
 VF, UPLINK = Place(False, REP, wire=WIRE), Place(True, WIRE, wire=WIRE)
 NO_PEDIT = "The pedit offload action is not supported"
 NO_SECOND = "vlan push action is not supported for vlan depth > 1"
+ONE_INTERNAL = "redirect to int port ingress is supported only as single destination"
 TUNNEL = SetTunnel(5, bytes(4), bytes(4))
 
 
@@ -42,6 +47,7 @@ def exactly(value: int, bits: int = 16) -> Masked:
 
 IP = exactly(0x0800)
 TCP = exactly(6, 8)
+TTL = SetField("ip_ttl", exactly(1, 8))
 PLAIN = Match(eth_type=IP, eth_dst=exactly(1, 48))
 TAGGED = Match(eth_type=IP, vlan_tci=Masked(VLAN_PRESENT | 57, 0xFFFF), vlan_tpid=exactly(0x8100))
 
@@ -88,7 +94,11 @@ def test_every_model_takes(model: str, place: Place, match: Match, steps: tuple[
     [
         ({"eth_type": exactly(0x0806), "ip_src": exactly(1, 32)}, (out(),), "Unsupported key"),
         ({"eth_type": exactly(0x0806), "arp_sha": exactly(1, 48)}, (out(),), "Unsupported key"),
-        ({"eth_type": IP, "ip_frag": Masked(Frag.FIRST, Frag.FIRST)}, (out(),), ""),
+        (
+            {"eth_type": IP, "ip_frag": Masked(Frag.FIRST, Frag.FIRST)},
+            (out(),),
+            "Match on frag first/later is not supported",
+        ),
         (
             {"eth_type": IP, "ip_proto": exactly(132, 8), "l4_dst": exactly(80)},
             (out(),),
@@ -98,6 +108,13 @@ def test_every_model_takes(model: str, place: Place, match: Match, steps: tuple[
         ({}, tuple(out(100 + n) for n in range(33)), "can't support more output ports, can't offload forwarding"),
         ({}, (out(REP),), "can't forward from a VF to itself"),
         ({}, (Trap(), out()), "action trap is supported as a sole action only"),
+        ({}, (), "EINVAL: Flow action doesn't have any entries"),
+        ({}, (PopVlan(), GoOn()), "Rule must have at least one forward/drop action"),
+        ({}, (out(), Drop()), "Rule cannot support forward+drop action"),
+        ({}, (Csum(1), out()), "TC csum action is only offloaded with pedit"),
+        ({}, (PacketType(3), out()), "skbedit ptype is only supported with type host"),
+        ({}, (Mirred(OTHER, True, False),), "Not implemented offload action"),
+        ({}, (Mirred(OTHER, True, True),), "redirect to ingress is supported only for OVS internal ports"),
     ],
 )
 def test_no_model_takes(model: str, match: dict[str, Any], steps: tuple[Step, ...], text: str) -> None:
@@ -152,7 +169,14 @@ def test_no_model_takes(model: str, match: dict[str, Any], steps: tuple[Step, ..
             None,
             None,
         ),
-        (UPLINK, Match(eth_type=IP, ip_proto=exactly(1, 8), l4_src=exactly(8)), (out(REP),), "", None, None),
+        (
+            UPLINK,
+            Match(eth_type=IP, ip_proto=exactly(1, 8), l4_src=exactly(8)),
+            (out(REP),),
+            "Match on Flex protocols for ICMP is not supported",
+            None,
+            None,
+        ),
         (
             UPLINK,
             PLAIN,
@@ -233,7 +257,7 @@ def test_rewrites_are_counted_as_the_hardwares_fields() -> None:
         SetField("ip_src", exactly(1, 128)),  # 4
         SetField("ip_dst", exactly(1, 128)),  # 4
         SetField("ip_ttl", exactly(1, 8)),
-        SetField("ip_tos", exactly(1, 8)),
+        SetField("ip_tos", Masked(4, 0xFC)),
         SetField("l4_src", exactly(1)),
         SetField("l4_dst", exactly(1)),
     ]
@@ -241,6 +265,57 @@ def test_rewrites_are_counted_as_the_hardwares_fields() -> None:
     again = [*whole, SetField("eth_dst", Masked(0, 0xFFFF))]
     assert answer(CX5, VF, match, *again, out()) == "ENOSPC: too many pedit actions, can't offload"
     assert answer(CX6, VF, match, *again, out()) is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        ((TTL, Drop()), "Drop with modify header action is not supported"),
+        ((SetField("ip_ttl", exactly(64, 8)), Drop()), None),  # the packets have that value already
+        ((AddTtl(255), out()), None),
+        ((AddTtl(255), Drop()), "Drop with modify header action is not supported"),
+        ((SetField("ip_tos", exactly(4, 8)), out()), "attempt to offload an unsupported field"),
+        ((SetField("l4_dst", Masked(0x101, 0x101)), out()), "rewrite of few sub-fields isn't supported"),
+        ((TTL, Csum(1 | 8 | 16), out()), None),
+        ((TTL, Csum(2), out()), "can't offload TC csum action for some header/s"),
+        ((Goto(0),), None),
+        ((Pass(),), None),
+        ((Mirred(OTHER, True, True),), "redirect to int port ingress requires ptype=host action"),
+        ((PacketType(0), Mirred(OTHER, True, True)), None),
+        ((PacketType(0), out(REP + 50, final=False), Mirred(OTHER, True, True)), ONE_INTERNAL),
+        ((out(OTHER, final=False), out(REP + 50)), "Rules with internal port can have only one destination"),
+    ],
+)
+def test_a_connectx_5_takes(steps: tuple[Step, ...], text: str | None) -> None:
+    match = Match(eth_type=IP, ip_proto=TCP, ip_ttl=exactly(64, 8))
+    place = replace(VF, chain=3, internal_ports=frozenset({OTHER}))
+    assert answer(CX5, place, match, *steps) == text
+
+
+def test_without_chains_a_rule_goes_to_none_before() -> None:
+    assert answer(CX4, VF, Match(eth_type=IP), Goto(0)) == "Goto lower numbered chain isn't supported"
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "text"),
+    [
+        (ANY, ANY, None),
+        (exactly(0, 8), ANY, None),
+        (exactly(0, 8), exactly(2, 8), None),
+        (Masked(0, 0xFC), Masked(0, 0xFC), None),
+        (Masked(0, 1), ANY, "Partial match on enc_tos ecn bits isn't supported"),
+        (ANY, Masked(2, 3), "Matching on tos ecn bits without also matching enc_tos ecn bits isn't supported"),
+        (Masked(0, 3), Masked(0, 1), "Partial match on tos ecn bits with match on enc_tos ecn bits isn't supported"),
+        (Masked(1, 3), Masked(0, 3), "Match on enc_tos ecn = ECT(1) isn't supported"),
+        (Masked(3, 3), Masked(3, 3), None),
+        (Masked(3, 3), Masked(0, 3), "Match on tos enc_tos ecn = CE while match on tos ecn != CE isn't supported"),
+    ],
+)
+def test_congestion_bits_are_matched_inside_a_tunnel_where_leaving_it_keeps_them(
+    outer: Masked, inner: Masked, text: str | None
+) -> None:
+    match = Match(eth_type=IP, tun_tos=outer, ip_tos=inner)
+    assert answer(CX5, replace(UPLINK, tunnel=True), match, Decap(), out(REP)) == text
 
 
 @pytest.mark.parametrize(("protocol", "taken"), [(6, True), (17, True), (1, True), (132, False), (0, False)])

@@ -41,6 +41,8 @@ def code(tried: FlowTrial) -> str:
     """The code of a rule that the NIC refused."""
     if tried.error == errno.ENOSPC and not tried.in_words:
         return "nic.full"
+    if tried.error in (errno.ENETUNREACH, errno.EHOSTUNREACH) and not tried.in_words:
+        return "nic.tunnel-route"
     if tried.in_words:
         for found, pattern in WORDS:
             if re.search(pattern, tried.refusal):

@@ -1,56 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TC actions: attributes to rule actions, and to what the kernel gives back.
+"""TC actions: attributes to steps, steps to a rule's actions, and actions to what the kernel gives back.
 
-Sources: net/sched/act_api.c, tcf_action_dump_1() for order and contents; act_{gact,mirred,vlan,skbedit}.c for each.
+Sources: net/sched/act_api.c of Linux 6.1: tcf_action_init() for what is refused, tcf_action_dump_1() for order and
+contents. :mod:`asap2.nic.kernel.tc_action_kinds` has what is one kind's.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.kernel import tc_pedit
-from asap2.nic.rules import Action, Counters, Decap, Drop, Goto, ModifyVlan, Output, Pass, PopVlan, PushVlan, SetTunnel
+from asap2.nic.kernel.tc_action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARSERS, Options, parms_of
+from asap2.nic.kernel.tc_steps import Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
+from asap2.nic.rules import Action, Counters, Drop, Goto, Output, Pass
+
+__all__ = ["Beyond", "Csum", "GoOn", "Mirred", "PacketType", "Step", "Trap"]
 
 USER_HZ: Final = 100
-PACKET_HOST: Final = 0
-HW_STATS_ANY: Final = 7
-USED_HW_STATS_DELAYED: Final = ta.Bitfield32(2, 7)
-FLAG_SKIP_HW: Final = 2
+HW_STATS_DELAYED, HW_STATS_ANY = 2, 3
+"""TCA_ACT_HW_STATS_*: a driver may count late; as it likes (the default)."""
+USED_HW_STATS_DELAYED: Final = ta.Bitfield32(HW_STATS_DELAYED, HW_STATS_ANY)
+FLAG_SKIP_HW, FLAG_SKIP_SW = 2, 4
+"""TCA_ACT_FLAGS_*."""
+_MOST_COOKIE: Final = 16
 _FINAL: Final[dict[int, Action]] = {ta.TC_ACT_OK: Pass(), ta.TC_ACT_SHOT: Drop()}
 _TAKEN: Final = (ta.TC_ACT_STOLEN, ta.TC_ACT_QUEUED, ta.TC_ACT_REDIRECT)
 
 
 @dataclass(frozen=True, slots=True)
-class Mirred:
-    """Send to device ``ifindex``, into its receive path when ``ingress``; ``final`` for a redirect."""
+class Parsed:
+    """One action: what it does, its verdict, and its options as they are given back but for the index.
 
-    ifindex: int
-    ingress: bool
-    final: bool
+    *flags* are the TCA_ACT_FLAGS_* and *hw_stats* the TCA_ACT_HW_STATS_* that were given.
+    """
+
+    kind: str
+    steps: tuple[Step, ...]
+    verdict: int
+    options: Options
+    cookie: bytes | None = None
+    flags: int = 0
+    hw_stats: int = HW_STATS_ANY
+
+    def listed(self, index: int, reached: bool, instance: Instance | None = None) -> Listed:
+        """The action as one of a filter."""
+        drops = self.kind == "gact" and self.verdict == ta.TC_ACT_SHOT
+        options = _indexed(self.options, index)
+        return Listed(self.kind, self.cookie, self.flags, options, index, reached, drops, self.hw_stats, instance)
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
-    """Give the packet to the host by the representor."""
+@dataclass(slots=True, eq=False)
+class Instance:
+    """An action that may be shared (struct tc_action): by filters, which bind it, and by whoever made it by itself.
+
+    *references* counts both, ``bindings`` the filters' uses; *request* is its attributes as they were given.
+    """
+
+    index: int
+    parsed: Parsed
+    request: bytes
+    made_ns: int
+    references: int = 1
+    filters: list[Any] = field(default_factory=list)
+    """The filters that use it, one for each use."""
+    past: Counters = field(default_factory=Counters)
+    """What it has done for filters that are no more."""
+    first_ns: int = 0
+    by_filter: bool = False
+    """Whether a filter made it."""
+    held: bool = False
+    """Whether a request that changes it has a reference."""
+
+    @property
+    def bindings(self) -> int:
+        """How often filters use it."""
+        return len(self.filters)
+
+    @property
+    def skips(self) -> int:
+        """Which of TCA_ACT_FLAGS_SKIP_* it has."""
+        return self.parsed.flags & (FLAG_SKIP_HW | FLAG_SKIP_SW)
 
 
-@dataclass(frozen=True, slots=True)
-class GoOn:
-    """The list ends without a verdict: the packet goes on to the network stack."""
+class Indices(Protocol):
+    """Where the actions of each kind have their indices."""
+
+    def bound(self, kind: str, index: int) -> Instance | None:
+        """The action with this index, where there is one already, for one filter more."""
+
+    def take(self, kind: str, index: int) -> int:
+        """The index of a new action: *index*, or where that is 0 the lowest that is free."""
+
+    def give(self, kind: str, index: int) -> None:
+        """Undo :meth:`take`."""
 
 
-Step = Action | Mirred | Trap | GoOn
+class Given:
+    """The indices that a filter's actions have already; *instance* says which are shared."""
 
+    def __init__(
+        self, indices: Iterable[int], instance: Callable[[str, int], Instance | None] = lambda _kind, _index: None
+    ) -> None:
+        self._indices = iter(indices)
+        self._instance = instance
+        self._index = 0
 
-_Parsed = tuple[list[Step], int, tuple[tuple[str, Any], ...]]
-"""Steps, verdict, and the options given back, of one action."""
+    def bound(self, kind: str, _index: int) -> Instance | None:
+        """The next action, where it is shared."""
+        self._index = next(self._indices)
+        return self._instance(kind, self._index)
+
+    def take(self, _kind: str, _index: int) -> int:
+        """Its index."""
+        return self._index
+
+    def give(self, kind: str, index: int) -> None:
+        """It stays the filter's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,54 +130,110 @@ class Listed:
 
     kind: str
     cookie: bytes | None
-    flags: ta.Bitfield32 | None
-    options: tuple[tuple[str, Any], ...]
+    flags: int
+    options: Options
+    index: int
     reached: bool = True
     """Whether no action before it ends the list."""
     drops: bool = False
     """Whether it is a gact that counts its packets as dropped."""
+    hw_stats: int = HW_STATS_ANY
+    instance: Instance | None = None
+    """What it is where others may share it."""
 
 
-def _unsupported(text: str) -> NetlinkError:
-    return NetlinkError(errno.EOPNOTSUPP, text)
+def _indexed(options: Options, index: int, references: int = 1, bindings: int = 1) -> Options:
+    """*options* of the action with this index, so often referred to and bound."""
+    return tuple(
+        (name, value._replace(index=index, capab=0, refcnt=references, bindcnt=bindings))
+        if name in ("parms", "parms_ex")
+        else (name, value)
+        for name, value in options
+    )
 
 
-def parse(actions: Attrs, next_index: Callable[[str, int], int]) -> tuple[tuple[Step, ...], tuple[Listed, ...]]:
-    """What a filter's actions do, and how they are given back.
+def parse(actions: Attrs, indices: Indices, skips: int | None = None) -> tuple[tuple[Step, ...], tuple[Listed, ...]]:
+    """What a filter's actions do, and how they are given back; *skips* are the filter's own FLAG_SKIP_*, as those of an
+    action must be that was made by itself.
 
-    *next_index* gives an action of a kind its index (0: choose one). EINVAL for what the kernel refuses, ENOENT for an
-    unknown kind, EOPNOTSUPP for what the pipeline cannot do.
+    Raises, with every index given back: EINVAL for what the kernel refuses, ENOENT for an unknown kind, EOPNOTSUPP for
+    what is not supported.
     """
-    steps: list[Step] = []
     listed: list[Listed] = []
+    steps: list[Step] = []
     done = False
-    for _, action in sorted((number, action) for number, action in actions.items() if isinstance(number, int)):
-        kind = action.get("kind")
-        options = action.get("options")
-        if not kind:
-            raise NetlinkError(errno.EINVAL, "TC action kind must be specified")
-        if not isinstance(options, Attrs):
-            raise _unsupported(f"TC action {kind} is not supported")
-        translated, verdict, kept = _one(kind, options, next_index)
-        flags = action.get("flags")
-        flags = flags if flags and flags.value else None
-        drops = kind == "gact" and verdict == ta.TC_ACT_SHOT
-        listed.append(Listed(kind, action.get("cookie"), flags, kept, not done, drops))
-        if done:
-            continue
-        steps += translated
-        if verdict == ta.TC_ACT_PIPE:
-            continue
-        done = True
-        steps += _verdict(verdict, any(isinstance(step, Mirred) for step in steps))
+    try:
+        for action in in_order(actions):
+            kind, parms = action["kind"], parms_of(action.get("options"))
+            wanted = parms.index if parms is not None else 0
+            instance = indices.bound(kind, wanted)
+            if instance is None:
+                parsed = parse_one(action)
+                index = indices.take(kind, wanted)
+            elif skips is not None and not instance.by_filter and instance.skips != skips:
+                raise NetlinkError(errno.EINVAL, "Mismatch between action and filter offload flags")
+            else:
+                parsed, index = instance.parsed, instance.index
+            listed.append(parsed.listed(index, not done, instance))
+            if done:
+                steps += _behind(parsed, steps)
+                continue
+            steps += parsed.steps
+            if parsed.verdict != ta.TC_ACT_PIPE:
+                done = True
+                steps += _verdict(parsed.verdict, any(isinstance(step, Mirred) for step in steps))
+    except NetlinkError:
+        for one in listed:
+            if one.instance is None:
+                indices.give(one.kind, one.index)
+        raise
     if not done:
         steps.append(GoOn())
+    counted = {one.hw_stats for one in listed}
+    if len(counted) > 1 or not all(one & HW_STATS_DELAYED for one in counted):
+        steps.insert(0, Beyond("mlx5_core: Flow action HW stats type is not supported"))
     return tuple(steps), tuple(listed)
 
 
-def indices(listed: tuple[Listed, ...]) -> tuple[int, ...]:
-    """The actions' indices."""
-    return tuple(value.index for action in listed for name, value in action.options if name in ("parms", "parms_ex"))
+def in_order(actions: Attrs) -> list[Attrs]:
+    """A request's actions by their number, each of a kind that there is (tcf_action_init); EINVAL, ENOENT."""
+    given = [action for _, action in sorted((key, value) for key, value in actions.items() if isinstance(key, int))]
+    for action in given:
+        kind = action.get("kind")
+        if not kind:
+            raise NetlinkError(errno.EINVAL, "TC action kind must be specified")
+        if kind not in KINDS:
+            raise NetlinkError(errno.ENOENT, "Failed to load TC action module")
+    return given
+
+
+def parse_one(action: Attrs) -> Parsed:
+    """One action of a request (tcf_action_init_1); errors as :func:`parse`."""
+    kind, options = action["kind"], action.get("options")
+    cookie, flags, hw_stats = action.get("cookie"), action.get("flags"), action.get("hw_stats")
+    if cookie is not None and len(cookie) > _MOST_COOKIE:
+        raise NetlinkError(errno.EINVAL, "TC cookie size above the maximum")
+    both = FLAG_SKIP_HW | FLAG_SKIP_SW
+    if flags is not None and flags.value & both == both:
+        raise NetlinkError(errno.EINVAL)
+    if kind not in PARSERS:
+        raise NetlinkError(errno.EOPNOTSUPP, f"TC action {kind} is not supported")
+    if not isinstance(options, Attrs):
+        raise NetlinkError(errno.EINVAL, NO_OPTIONS.get(kind))
+    if parms_of(options) is None:
+        raise NetlinkError(errno.EINVAL, NO_PARMS.get(kind))
+    steps, verdict, kept = PARSERS[kind](options)
+    given = flags.value if flags is not None else 0
+    counted = HW_STATS_ANY if hw_stats is None else hw_stats.value
+    return Parsed(kind, tuple(steps), verdict, kept, cookie, given, counted)
+
+
+def _behind(parsed: Parsed, before: list[Step]) -> list[Step]:
+    """What an action that packets do not meet means for a NIC, whose driver takes the list as a whole."""
+    whole = [*before, *parsed.steps, *(_verdict(parsed.verdict, True) if parsed.kind == "gact" else ())]
+    if any(isinstance(s, Drop) for s in whole) and any(isinstance(s, Mirred | Goto | Pass | Trap) for s in whole):
+        return [Beyond("mlx5_core: Rule cannot support forward+drop action")]
+    return []
 
 
 def _verdict(verdict: int, sent: bool) -> list[Step]:
@@ -119,112 +246,7 @@ def _verdict(verdict: int, sent: bool) -> list[Step]:
         return [Goto(verdict & ta.TC_ACT_EXT_VAL_MASK)]
     if verdict == ta.TC_ACT_TRAP:
         return [Trap()]
-    raise _unsupported(f"TC verdict {verdict:#x} is not supported")
-
-
-def _parms(options: Attrs, kind: str, next_index: Callable[[str, int], int]) -> tuple[Any, Any]:
-    """The action's parameters as given, and as given back (index, one reference, one binding)."""
-    parms = options.get("parms")
-    if parms is None:
-        raise NetlinkError(errno.EINVAL, f"{kind}: missing parameters")
-    return parms, parms._replace(index=next_index(kind, parms.index), capab=0, refcnt=1, bindcnt=1)
-
-
-def _one(kind: str, options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
-    """(steps, verdict, options given back) of one action."""
-    if kind == "gact":
-        parms, kept = _parms(options, kind, next_index)
-        if "prob" in options:
-            raise _unsupported("TC action gact with a probability is not supported")
-        return [], parms.action, (("parms", kept),)
-    if kind == "mirred":
-        parms, kept = _parms(options, kind, next_index)
-        if parms.eaction not in (1, 2, 3, 4):
-            raise NetlinkError(errno.EINVAL, "Unknown mirred option")
-        final = parms.eaction in (ta.TCA_EGRESS_REDIR, ta.TCA_INGRESS_REDIR)
-        step = Mirred(parms.ifindex, parms.eaction in (ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR), final)
-        return [step], parms.action, (("parms", kept),)
-    if kind == "vlan":
-        return _vlan(options, next_index)
-    if kind == "tunnel_key":
-        return _tunnel_key(options, next_index)
-    if kind == "pedit":
-        return _pedit(options, next_index)
-    if kind == "csum":
-        parms, kept = _parms(options, kind, next_index)
-        return [], parms.action, (("parms", kept),)
-    if kind == "skbedit":
-        parms, kept = _parms(options, kind, next_index)
-        if set(options) - {"parms", "ptype"} or options.get("ptype", PACKET_HOST) != PACKET_HOST:
-            raise _unsupported('TC action skbedit does more than "ptype host", which is not supported')
-        return [], parms.action, (("parms", kept), *((("ptype", options["ptype"]),) if "ptype" in options else ()))
-    raise _unsupported(f"TC action {kind} is not supported")
-
-
-def _tunnel_key(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
-    parms, kept = _parms(options, "tunnel_key", next_index)
-    if parms.t_action == ta.TCA_TUNNEL_KEY_ACT_RELEASE:
-        return [Decap()], parms.action, (("parms", kept),)
-    if parms.t_action != ta.TCA_TUNNEL_KEY_ACT_SET:
-        raise NetlinkError(errno.EINVAL, "Unknown tunnel key action")
-    version = "ipv4" if "enc_ipv4_dst" in options else "ipv6"
-    source, destination = options.get(f"enc_{version}_src"), options.get(f"enc_{version}_dst")
-    if source is None or destination is None:
-        raise NetlinkError(errno.EINVAL, "Missing either ip saddr or daddr")
-    if "enc_opts" in options or "enc_key_id" not in options:
-        raise _unsupported("tunnel_key without an id, or with options, is not supported")
-    tos, ttl, port = options.get("enc_tos", 0), options.get("enc_ttl", 0), options.get("enc_dst_port", 0)
-    no_csum, no_frag = bool(options.get("no_csum")), bool(options.get("no_frag"))
-    step = SetTunnel(options["enc_key_id"], source, destination, tos, ttl, port, not no_csum, no_frag)
-    back: list[tuple[str, Any]] = [
-        ("parms", kept),
-        ("enc_key_id", options["enc_key_id"]),
-        (f"enc_{version}_src", source),
-        (f"enc_{version}_dst", destination),
-    ]
-    back += [("enc_dst_port", port)] if port else []
-    back.append(("no_csum", int(no_csum)))
-    back += [("no_frag", True)] if no_frag else []
-    back += [("enc_tos", tos)] if tos else []
-    back += [("enc_ttl", ttl)] if ttl else []
-    return [step], parms.action, tuple(back)
-
-
-def _pedit(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
-    parms = options.get("parms_ex")
-    extended = options.get("keys_ex")
-    if parms is None or extended is None:
-        raise _unsupported("pedit without extended keys is not supported")
-    kinds = [(key.get("htype", 0), key.get("cmd", 0)) for key in extended.get("key_ex", [])]
-    if not parms.keys or parms.nkeys != len(parms.keys) or len(kinds) != len(parms.keys):
-        raise NetlinkError(errno.EINVAL, "Pedit requires keys to be passed")
-    kept = parms._replace(index=next_index("pedit", parms.index), capab=0, refcnt=1, bindcnt=1)
-    steps: list[Step] = list(tc_pedit.parse(parms.keys, kinds))
-    return steps, parms.action, (("keys_ex", extended), ("parms_ex", kept))
-
-
-def _vlan(options: Attrs, next_index: Callable[[str, int], int]) -> _Parsed:
-    parms, kept = _parms(options, "vlan", next_index)
-    if parms.v_action == ta.TCA_VLAN_ACT_POP:
-        return [PopVlan()], parms.action, (("parms", kept),)
-    if parms.v_action not in (ta.TCA_VLAN_ACT_PUSH, ta.TCA_VLAN_ACT_MODIFY):
-        raise _unsupported(f"TC vlan action {parms.v_action} is not supported")
-    vid = options.get("push_vlan_id")
-    if vid is None:
-        raise NetlinkError(errno.EINVAL)
-    if vid >= 0xFFF:
-        raise NetlinkError(errno.ERANGE)
-    protocol = options.get("push_vlan_protocol", 0x8100)
-    if protocol not in (0x8100, 0x88A8):
-        raise NetlinkError(errno.EPROTONOSUPPORT)
-    priority = options.get("push_vlan_priority", 0) & 7
-    push = parms.v_action == ta.TCA_VLAN_ACT_PUSH
-    kept_priority = None if "push_vlan_priority" not in options else priority
-    back: list[tuple[str, Any]] = [("parms", kept), ("push_vlan_id", vid), ("push_vlan_protocol", protocol)]
-    if push or kept_priority is not None:
-        back.append(("push_vlan_priority", priority))
-    step = PushVlan(vid, priority, protocol) if push else ModifyVlan(vid, kept_priority, protocol)
-    return [step], parms.action, tuple(back)
+    return [Beyond(None, f"TC verdict {verdict:#x} is not supported")]
 
 
 def to_rule(
@@ -238,41 +260,70 @@ def to_rule(
     for step in steps:
         if isinstance(step, Mirred):
             actions.append(Output(output(step)))
+        elif isinstance(step, Beyond):
+            if step.software:
+                raise NetlinkError(errno.EOPNOTSUPP, step.software)
+        elif isinstance(step, PacketType | Csum):
+            continue
         elif isinstance(step, Trap):
             actions.append(trap())
         elif isinstance(step, GoOn):
-            if stack or not actions or not isinstance(actions[-1], Output):
+            if stack:
                 actions.append(Pass())
         else:
             actions.append(step)
     return tuple(actions) or (Pass(),)
 
 
-def dump(listed: tuple[Listed, ...], state: ActionState, *, terse: bool) -> list[dict[str, Any]]:
-    """The actions as the kernel gives them back, with counters and times."""
-    none = ta.Basic(0, 0)
-    counted = ta.Basic(state.counters.bytes, state.counters.packets & 0xFFFFFFFF)
+def dump(
+    listed: tuple[Listed, ...],
+    state: ActionState,
+    *,
+    terse: bool,
+    shared: Callable[[Instance], ActionState] | None = None,
+) -> list[dict[str, Any]]:
+    """A filter's actions as the kernel gives them back, with counters and times: *state*'s, or for those that others
+    may share, what *shared* says."""
+    none = ActionState(Counters(), state.made_ns, state.first_ns, state.in_hw, state.skip_hw)
     out = []
     for action in listed:
-        basic = counted if action.reached else none
-        queue = ta.Queue(drops=basic.packets if action.drops else 0)
-        stats = {"basic": basic, "basic_hw": basic if state.in_hw else none, "queue": queue}
-        entry: dict[str, Any] = {"kind": action.kind, "stats": stats}
-        if action.cookie is not None:
-            entry["cookie"] = action.cookie
-        if not terse:
-            if state.in_hw:
-                entry["used_hw_stats"] = USED_HW_STATS_DELAYED
-            flags = action.flags
-            if state.skip_hw:
-                value = (flags.value if flags else 0) | FLAG_SKIP_HW
-                flags = ta.Bitfield32(value, value)
-            if flags:
-                entry["flags"] = flags
-            entry["in_hw_count"] = 0
-            entry["options"] = {**dict(action.options), "tm": state.times()}
-        out.append(entry)
+        instance = action.instance
+        if instance is None or shared is None:
+            out.append(dump_one(action, state if action.reached else none, terse=terse))
+        else:
+            counts = instance.references, instance.bindings
+            out.append(dump_one(action, shared(instance), *counts, terse=terse))
     return out
+
+
+def dump_one(
+    action: Listed, state: ActionState, references: int = 1, bindings: int = 1, *, terse: bool = False
+) -> dict[str, Any]:
+    """One action as the kernel gives it back (tcf_action_dump_1)."""
+    counted = ta.Basic(state.counters.bytes, state.counters.packets & 0xFFFFFFFF)
+    queue = ta.Queue(drops=counted.packets if action.drops else 0)
+    hardware = counted if state.in_hw else ta.Basic(0, 0)
+    entry: dict[str, Any] = {
+        "kind": action.kind,
+        "stats": {"basic": counted, "basic_hw": hardware, "queue": queue},
+    }
+    if action.cookie is not None:
+        entry["cookie"] = action.cookie
+    if terse:
+        return entry
+    if action.hw_stats != HW_STATS_ANY:
+        entry["hw_stats"] = ta.Bitfield32(action.hw_stats, HW_STATS_ANY)
+    if state.in_hw:
+        entry["used_hw_stats"] = USED_HW_STATS_DELAYED
+    flags = action.flags | (FLAG_SKIP_HW if state.skip_hw else 0)
+    if flags:
+        entry["flags"] = ta.Bitfield32(flags, flags)
+    entry["in_hw_count"] = 0
+    options = action.options
+    if (references, bindings) != (1, 1):
+        options = _indexed(options, action.index, references, bindings)
+    entry["options"] = {**dict(options), "tm": state.times()}
+    return entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Final
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.tables.actions import ACTION
 from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Nic
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
+from asap2.nic.kernel.tc_action_table import ActionTable
+from asap2.nic.kernel.tc_actions import Given, Instance
 from asap2.nic.kernel.tc_flower import FlowerKey, Identity
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed, Placement
@@ -35,16 +39,23 @@ SKIP_HW: Final = 1
 SKIP_SW: Final = 2
 IN_HW: Final = 4
 NOT_IN_HW: Final = 8
-_USER_FLAGS: Final = SKIP_HW | SKIP_SW | 16
+VERBOSE: Final = 16
+_USER_FLAGS: Final = SKIP_HW | SKIP_SW | VERBOSE
 AUTO_PRIO: Final = 0xC000
+FIRST_OF_AUTO: Final = 0x8000
+"""The priority that a filter gets by itself, where none is taken from the second number on."""
 MAX_CHAIN: Final = 0x0FFF_FFFF
 _ETH_HLEN: Final = 14
 _NOTHING: Final = Counters()
 
 _QDISC = struct.Struct("=ci")
+_CHAIN = struct.Struct("=ci?I")
+_ACTION = struct.Struct("=cI")
+_INSTANCE = struct.Struct("=QI?")
+"""When made (ns), references that are not filters', whether a filter made it; an action's attributes follow."""
 _FILTER = struct.Struct("=ci?III")
 _MADE = struct.Struct("=QHHH")
-"""When made (ns), protocol, rank, number of places that follow."""
+"""When made (ns), protocol, rank, number of places that follow; then come the actions' indices, and the request."""
 _TWINS: Final = 4
 _NEWEST: Final = (1 << _TWINS) - 1
 _LAST_RANK: Final = 0xFFFF
@@ -80,7 +91,9 @@ class Filter:
     """The payload of the request that made it, from struct tcmsg on."""
     shape: Shape | None = None
     indices: tuple[int, ...] = ()
-    """The indices of its actions, where it was made by its shape."""
+    """The indices of its actions."""
+    shared: bool = False
+    """Whether an action of its is, or was, one that others may use too."""
     translated: FlowerKey | None = None
     """Its key, unless it was made by its shape: then it is in the request."""
     hardware: Placed | None = field(init=False)
@@ -95,8 +108,22 @@ class Filter:
 
     @property
     def in_hw(self) -> bool:
-        """Whether the eSwitch has the rule."""
+        """Whether an eSwitch has the rule."""
         return self.hardware is not None
+
+    @property
+    def in_hw_count(self) -> int:
+        """How many eSwitches have the rule."""
+        return 0 if self.hardware is None else sum(placed.nic is not None for placed in self.placed)
+
+    def state(self, counters: Counters) -> tc_actions.ActionState:
+        """What its actions share, with what it has counted."""
+        return tc_actions.ActionState(counters, self.made_ns, self.first_ns, self.in_hw, bool(self.flags & SKIP_HW))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its actions."""
+        return self.shape.kinds if self.shape is not None else tuple(one.kind for one in self.listed)
 
     @property
     def key(self) -> FlowerKey:
@@ -210,6 +237,23 @@ class Proto:
             heappush(self.freed, handle)
 
 
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What all filters of a chain are: of a *kind*, and with masks within those of *key*."""
+
+    kind: str
+    key: FlowerKey
+    request: bytes
+
+    def check(self, key: FlowerKey) -> None:
+        """EINVAL for a filter whose key does not fit (fl_mask_fits_tmplt)."""
+        masks = dict(self.key.masks)
+        for name, mask in key.masks:
+            allowed = masks.get(name, 0)
+            if name != "addresses" and (allowed != -1 if mask == -1 else allowed != -1 and mask & ~allowed):
+                raise NetlinkError(errno.EINVAL, "cls_flower: Mask does not fit the template")
+
+
 @dataclass(slots=True)
 class Block:
     """The filters of one device and direction: chains of priorities."""
@@ -217,7 +261,10 @@ class Block:
     ifindex: int
     egress: bool
     chains: dict[int, dict[int, Proto]] = field(default_factory=dict)
-    explicit: set[int] = field(default_factory=set)
+    explicit: dict[int, Template | None] = field(default_factory=dict)
+    """Chains that somebody asked for, which stay when they are empty."""
+    parent: int = 0
+    """The parent by which filters were last put here: the one that dumps tell (struct tcf_block, classid)."""
 
     def protos(self, chain: int | None = None) -> Iterator[tuple[int, Proto]]:
         """(chain, proto) in order of chain, then priority."""
@@ -234,6 +281,19 @@ class Qdisc:
     kind: str
     ingress: Block
     egress: Block
+
+    @property
+    def blocks(self) -> tuple[Block, Block]:
+        """Both."""
+        return self.ingress, self.egress
+
+
+def check_device(ifindex: int) -> None:
+    """ENODEV where there is no such device."""
+    try:
+        socket.if_indextoname(ifindex)
+    except (OSError, OverflowError):
+        raise NetlinkError(errno.ENODEV) from None
 
 
 def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
@@ -264,7 +324,12 @@ class Filters:
         self.offloader = offloader
         self._journal = journal
         self.qdiscs: dict[int, Qdisc] = {}
-        self._indexes: dict[str, int] = {}
+        self.actions = ActionTable()
+        self.check_device: Callable[[int], None] = check_device
+        self.refused: NetlinkError | None = None
+        """Why the filter that was put last is not in hardware."""
+        self._left: dict[str | None, int] = {}
+        """How many filters hardware does not encapsulate for now, by why."""
         offloader.others = self._in_hardware
 
     # ---- qdiscs
@@ -278,10 +343,12 @@ class Filters:
         """Remove the qdisc and its filters."""
         qdisc = self.qdiscs.pop(ifindex)
         self._journal.delete(_QDISC.pack(b"q", ifindex))
-        for block in (qdisc.ingress, qdisc.egress):
+        for block in qdisc.blocks:
             for _, proto in list(block.protos()):
                 for one in list(proto.filters.values()):
                     self._unplace(one)
+            for chain in list(block.explicit):
+                self._journal.delete(_CHAIN.pack(b"c", block.ifindex, block.egress, chain))
 
     # ---- filters
 
@@ -299,17 +366,56 @@ class Filters:
         flags = options.get("flags", 0)
         if flags & ~_USER_FLAGS or flags & (SKIP_HW | SKIP_SW) == SKIP_HW | SKIP_SW:
             raise NetlinkError(errno.EINVAL)
-        key = parse_flower(options, proto.protocol)
         actions = options.get("act")
-        steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
+        steps: tuple[tc_actions.Step, ...] = ()
+        listed: tuple[tc_actions.Listed, ...] = ()
+        if isinstance(actions, Attrs):
+            skips = (flags & SKIP_HW and tc_actions.FLAG_SKIP_HW) | (flags & SKIP_SW and tc_actions.FLAG_SKIP_SW)
+            steps, listed = tc_actions.parse(actions, self, skips)
+        try:
+            made = self._made(block, chain, proto, handle, options, steps, listed, old)
+        except NetlinkError:
+            self._give_back(listed)
+            raise
+        if old is not None:
+            proto.drop(old)
+            kept = {(id(now.pipeline), now.handle) for now in made.placed}
+            self._release(old)
+            for was in old.placed:
+                if (id(was.pipeline), was.handle) not in kept:
+                    was.pipeline.remove(was.handle)
+            made.before = self.counters([made])[0]
+        proto.hold(made)
+        for one in listed:
+            if one.instance is not None:
+                self._bind(one.kind, one.instance, made)
+        block.chains.setdefault(chain, {})[proto.prio] = proto
+        return made
+
+    def _made(
+        self,
+        block: Block,
+        chain: int,
+        proto: Proto,
+        handle: int,
+        options: Attrs,
+        steps: tuple[tc_actions.Step, ...],
+        listed: tuple[tc_actions.Listed, ...],
+        old: Filter | None,
+    ) -> Filter:
+        """The filter, its rules in place; errors as :meth:`put`."""
+        flags = options.get("flags", 0)
+        key = parse_flower(options, proto.protocol)
+        template = block.explicit.get(chain)
+        if template is not None:
+            template.check(key)
         if old is not None and old.masks != key.masks:
             raise NetlinkError(errno.EINVAL)
-        twin = proto.keys.get(key.identity)
-        if twin is not None and old is None:
+        if key.identity in proto.keys and old is None:
             raise NetlinkError(errno.EEXIST)
         rank = proto.rank(key, old)
-        placed = self._place(block, chain, _priority(proto.prio, rank), key, steps, flags, old)
-        made = Filter(
+        placed = self._place(block, chain, proto.kind, _priority(proto.prio, rank), key, steps, flags, old)
+        return Filter(
             handle or proto.new_handle(),
             key.identity,
             key.masks,
@@ -320,23 +426,14 @@ class Filters:
             placed,
             time.monotonic_ns(),
             rank=rank,
+            indices=tuple(one.index for one in listed),
+            shared=any(one.instance is not None for one in listed),
             translated=key,
         )
-        if old is not None:
-            proto.drop(old)
-            kept = {(id(now.pipeline), now.handle) for now in placed}
-            for was in old.placed:
-                if (id(was.pipeline), was.handle) not in kept:
-                    was.pipeline.remove(was.handle)
-            made.before = self.counters([made])[0]
-        proto.hold(made)
-        block.chains.setdefault(chain, {})[proto.prio] = proto
-        return made
 
     def put_shaped(self, block: Block, proto: Proto, shape: Shape, request: bytes) -> Filter:
         """Add the filter of a request of a known shape, as :meth:`put` would; NetlinkError, as there."""
         identity = shape.identity(request)
-        indices = tuple([self._index(kind, 0) for kind in shape.kinds])
         if identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
         known = proto.places.get(shape)
@@ -352,7 +449,9 @@ class Filters:
         else:
             key = shape.key(request)
             rank = proto.rank(key, None)
-            placed = self._place(block, shape.chain, _priority(proto.prio, rank), key, shape.steps, shape.flags, None)
+            priority = _priority(proto.prio, rank)
+            placed = self._place(block, shape.chain, proto.kind, priority, key, shape.steps, shape.flags, None)
+        take = self.actions.take
         made = Filter(
             proto.new_handle(),
             identity,
@@ -369,7 +468,7 @@ class Filters:
             rank,
             request,
             shape,
-            indices,
+            tuple([take(kind) for kind in shape.kinds]),
         )
         proto.hold(made)
         if again is None:
@@ -391,6 +490,7 @@ class Filters:
         self,
         block: Block,
         chain: int,
+        kind: str,
         prio: int,
         key: FlowerKey,
         steps: tuple[tc_actions.Step, ...],
@@ -402,11 +502,13 @@ class Filters:
         placed: list[Placed] = []
         if not flags & SKIP_HW:
             try:
-                nic, pf, pipeline, rule = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
-                handle = self._add(pipeline, rule, old)
-                placed.append(Placed(pipeline, handle, rule.in_port, nic, pf))
+                self.offloader.offered(block.ifindex, kind, prio >> 16, steps)
+                rules = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
+                for nic, pf, pipeline, rule in rules:
+                    placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, nic, pf))
             except NetlinkError as error:
                 refusal = error
+        self.refused = refusal
         if flags & SKIP_SW:
             if not placed:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
@@ -433,6 +535,7 @@ class Filters:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
 
     def _unplace(self, one: Filter) -> None:
+        self._release(one)
         for placed in one.placed:
             placed.pipeline.remove(placed.handle)
         self._journal.delete(one.record)
@@ -488,18 +591,25 @@ class Filters:
 
     def reresolve(self) -> None:
         """Routes or neighbours have changed: tunnels follow them."""
+        left: dict[str | None, int] = {}
         for block, chain, proto, one in list(self.all()):
             hardware = one.hardware
             if hardware is None or not _is_tunnel(one.steps) or hardware.nic is None or hardware.pf is None:
                 continue
             try:
                 priority = _priority(proto.prio, one.rank)
-                *_, rule = self.offloader.hardware(block.ifindex, chain, priority, one.key.match, one.steps)
+                ((*_, rule),) = self.offloader.hardware(block.ifindex, chain, priority, one.key.match, one.steps)
                 actions = rule.actions
             except NetlinkError as error:
-                log.info("a tunnel on device %d is left to software: %s", block.ifindex, error.strerror)
+                left[error.strerror] = left.get(error.strerror, 0) + 1
                 actions = self.offloader.to_host(block.ifindex)
             hardware.pipeline.replace(hardware.handle, actions)
+        if left != self._left:
+            for reason, count in left.items():
+                log.info("software sends what %d filters encapsulate: %s", count, reason)
+            if not left:
+                log.info("hardware encapsulates again")
+        self._left = left
 
     def _in_hardware(self, ifindex: int) -> Iterator[tuple[tc_actions.Step, ...]]:
         """What the device's ingress filters do that are in hardware."""
@@ -512,7 +622,7 @@ class Filters:
     def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
         """Every filter."""
         for qdisc in self.qdiscs.values():
-            for block in (qdisc.ingress, qdisc.egress):
+            for block in qdisc.blocks:
                 for chain, proto in block.protos():
                     for one in proto.filters.values():
                         yield block, chain, proto, one
@@ -525,6 +635,8 @@ class Filters:
         value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
             value += _PLACE.pack(placed.handle, placed.in_port, len(name := placed.name)) + name
+        indices = one.indices
+        value += struct.pack(f"=B{len(indices)}I", len(indices), *indices)
         self._journal.put(one.record, value + one.request)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:
@@ -533,6 +645,11 @@ class Filters:
             if key[:1] == b"q":
                 ifindex = _QDISC.unpack(key)[1]
                 self.qdiscs[ifindex] = Qdisc(value.decode(), Block(ifindex, False), Block(ifindex, True))
+        for key, value in self._journal.items():
+            if key[:1] == b"a":
+                self._restore_action(key, value)
+            elif key[:1] == b"c":
+                self._restore_chain(key, value)
         for key, value in self._journal.items():
             if key[:1] == b"f":
                 self._restore(key, value, nics)
@@ -546,14 +663,16 @@ class Filters:
             rule_handle, in_port, length = _PLACE.unpack_from(value, at)
             at += _PLACE.size + length
             places.append((value[at - length : at].decode(), rule_handle, in_port))
-        _, attrs = TC.decode(value[at:])
+        indices = struct.unpack_from(f"={value[at]}I", value, at + 1)
+        request = value[at + 1 + 4 * len(indices) :]
+        _, attrs = TC.decode(request)
         options, kind = attrs["options"], attrs.get("kind", "flower")
         qdisc = self.qdiscs[ifindex]
         block = qdisc.egress if egress else qdisc.ingress
         proto = block.chains.setdefault(chain, {}).setdefault(prio, Proto(prio, protocol, kind))
         key = parse_flower(options, protocol)
         actions = options.get("act")
-        steps, listed = tc_actions.parse(actions, self._index) if isinstance(actions, Attrs) else ((), ())
+        steps, listed = tc_actions.parse(actions, Given(indices, self.actions.instance)) if actions else ((), ())
         placed = tuple(
             self.offloader.placed(place, nics, in_port, rule_handle, steps) for place, rule_handle, in_port in places
         )
@@ -570,12 +689,171 @@ class Filters:
             0,
             record,
             rank=rank,
+            request=request,
+            indices=indices,
+            shared=any(action.instance is not None for action in listed),
             translated=key,
         )
         proto.hold(one)
+        for action in listed:
+            if action.instance is None:
+                self.actions.take(action.kind, action.index)
+            else:
+                action.instance.references += 1
+                action.instance.filters.append(one)
 
-    def _index(self, kind: str, wanted: int) -> int:
-        if wanted:
-            return wanted
-        self._indexes[kind] = self._indexes.get(kind, 0) + 1
-        return self._indexes[kind]
+    def _restore_action(self, key: bytes, value: bytes) -> None:
+        _, index = _ACTION.unpack_from(key)
+        made_ns, references, by_filter = _INSTANCE.unpack_from(value)
+        request = value[_INSTANCE.size :]
+        action = ACTION.decode(request)
+        instance = Instance(index, tc_actions.parse_one(action), request, made_ns, references, by_filter=by_filter)
+        self.actions.take(action["kind"], index)
+        self.actions.share(action["kind"], instance)
+
+    def _restore_chain(self, key: bytes, value: bytes) -> None:
+        _, ifindex, egress, chain = _CHAIN.unpack(key)
+        qdisc = self.qdiscs[ifindex]
+        block = qdisc.egress if egress else qdisc.ingress
+        block.explicit[chain] = template_of(value) if value else None
+        block.chains.setdefault(chain, {})
+
+    # ---- chains
+
+    def add_chain(self, block: Block, chain: int, template: Template | None) -> None:
+        """Make a chain that stays when it is empty."""
+        block.explicit[chain] = template
+        block.chains.setdefault(chain, {})
+        key = _CHAIN.pack(b"c", block.ifindex, block.egress, chain)
+        self._journal.put(key, template.request if template is not None else b"")
+
+    def remove_chain(self, block: Block, chain: int) -> None:
+        """Remove a chain and all that is in it."""
+        for _, proto in list(block.protos(chain)):
+            self.remove_proto(block, chain, proto)
+        if chain in block.explicit:
+            del block.explicit[chain]
+            self._journal.delete(_CHAIN.pack(b"c", block.ifindex, block.egress, chain))
+        block.chains.pop(chain, None)
+
+    # ---- actions
+
+    def bound(self, kind: str, index: int) -> Instance | None:
+        """The action with this index, from now on one that filters and users share; None where there is none."""
+        if not index or not self.actions.has(kind, index):
+            return None
+        return self.actions.instance(kind, index) or self._share(kind, index)
+
+    def take(self, kind: str, index: int) -> int:
+        """The index of a filter's new action."""
+        return self.actions.take(kind, index)
+
+    def give(self, kind: str, index: int) -> None:
+        """Take the index back."""
+        self.actions.give(kind, index)
+
+    def owners(self, kind: str) -> dict[int, tuple[Filter, int]]:
+        """The filters that have actions of a kind, by the action's index, and the place in their list."""
+        return {
+            index: (one, at)
+            for _, _, _, one in self.all()
+            for at, (its_kind, index) in enumerate(zip(one.kinds, one.indices, strict=True))
+            if its_kind == kind
+        }
+
+    def listed(self, one: Filter) -> tuple[tc_actions.Listed, ...]:
+        """A filter's actions."""
+        if one.listed or one.shape is None:
+            return one.listed
+        return one.shape.read(one.request, one.indices)[1]
+
+    def _share(self, kind: str, index: int) -> Instance:
+        """Let a filter's own action be one that may be shared."""
+        owner, at = self.owners(kind)[index]
+        request = TC.decode(owner.request)[1]["options"]["act"]
+        action = tc_actions.in_order(request)[at]
+        instance = Instance(index, tc_actions.parse_one(action), ACTION.encode(action), owner.made_ns, by_filter=True)
+        instance.filters.append(owner)
+        self.actions.share(kind, instance)
+        listed = self.listed(owner)
+        owner.listed = (*listed[:at], replace(listed[at], instance=instance), *listed[at + 1 :])
+        owner.shared = True
+        self.keep_action(kind, instance)
+        return instance
+
+    def _bind(self, kind: str, instance: Instance, one: Filter) -> None:
+        instance.references += 1
+        instance.filters.append(one)
+        self.keep_action(kind, instance)
+
+    def _give_back(self, listed: tuple[tc_actions.Listed, ...]) -> None:
+        """A filter with these actions was not made."""
+        for one in listed:
+            if one.instance is None:
+                self.actions.give(one.kind, one.index)
+
+    def _release(self, one: Filter) -> None:
+        """A filter leaves its actions (tcf_exts_destroy)."""
+        if not one.shared:
+            give = self.actions.give
+            for kind, index in zip(one.kinds, one.indices, strict=True):
+                give(kind, index)
+            return
+        counted = self.counters([one])[0]
+        for listed in one.listed:
+            instance = listed.instance
+            if instance is None:
+                self.actions.give(listed.kind, listed.index)
+                continue
+            instance.filters.remove(one)
+            instance.past = _sum(instance.past, counted if listed.reached else _NOTHING)
+            self.drop_reference(listed.kind, instance)
+
+    def drop_reference(self, kind: str, instance: Instance) -> None:
+        """One reference less to an action; it goes with the last."""
+        instance.references -= 1
+        if instance.references:
+            self.keep_action(kind, instance)
+            return
+        self.actions.give(kind, instance.index)
+        self._journal.delete(_ACTION.pack(b"a", instance.index) + kind.encode())
+
+    def keep_action(self, kind: str, instance: Instance) -> None:
+        """Remember an action that may be shared."""
+        value = _INSTANCE.pack(instance.made_ns, instance.references - instance.bindings, instance.by_filter)
+        self._journal.put(_ACTION.pack(b"a", instance.index) + kind.encode(), value + instance.request)
+
+    def action_state(self, instance: Instance) -> tc_actions.ActionState:
+        """What an action has done for all filters that use it, and did for those that are no more."""
+        total, first = instance.past, instance.first_ns
+        for one, counted in zip(instance.filters, self.counters(list(instance.filters)), strict=True):
+            total = _sum(total, counted)
+            first = min(filter(None, (first, one.first_ns)), default=0)
+        instance.first_ns = first
+        in_hw = any(one.in_hw for one in instance.filters)
+        skip_hw = instance.by_filter and any(one.flags & SKIP_HW for one in instance.filters)
+        return tc_actions.ActionState(total, instance.made_ns, first, in_hw, skip_hw)
+
+    def action_changed(self, instance: Instance) -> None:
+        """An action does something else: so do the rules of software that have it. Hardware goes on as it was told
+        (mlx5 is not told of actions that change)."""
+        for block, chain, proto, one in list(self.all()):
+            if one not in instance.filters:
+                continue
+            request = TC.decode(one.request)[1]["options"]["act"]
+            one.steps, one.listed = tc_actions.parse(request, Given(one.indices, self.actions.instance))
+            for placed in one.placed:
+                if placed.nic is None:
+                    priority = _priority(proto.prio, one.rank)
+                    _, rule = self.offloader.software(block.ifindex, chain, priority, one.key.match, one.steps)
+                    placed.pipeline.replace(placed.handle, rule.actions)
+
+
+def template_of(request: bytes) -> Template:
+    """The template that a request for a chain (struct tcmsg on) asks for; errors as :func:`.tc_flower.parse`."""
+    header, attrs = TC.decode(request)
+    return Template(attrs["kind"], parse_flower(attrs["options"], header.protocol), request)
+
+
+def _sum(one: Counters, other: Counters) -> Counters:
+    return Counters(one.packets + other.packets, one.bytes + other.bytes, max(one.used_ns, other.used_ns))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.kernel import tc_actions, tc_capability
+from asap2.nic.kernel.tc_steps import Beyond
 from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
@@ -116,18 +117,57 @@ class Offloader:
         self.others: Callable[[int], Iterable[tuple[tc_actions.Step, ...]]] = lambda _ifindex: ()
         """What the filters on a device do that are in hardware."""
 
+    def offered(self, ifindex: int, kind: str, prio: int, steps: tuple[tc_actions.Step, ...]) -> None:
+        """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
+        to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
+        for step in steps:
+            if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
+                raise NetlinkError(errno.EOPNOTSUPP, step.hardware)
+        if kind != "matchall":
+            return
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.role is not Role.REPRESENTOR or device.pf is None:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if prio != 1:
+            raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
+        if not steps:
+            raise tc_capability.refuse("matchall called with no action", errno.EINVAL)
+        if len([step for step in steps if not isinstance(step, Beyond | tc_actions.GoOn)]) > 1:
+            raise tc_capability.refuse("matchall policing support only a single action")
+        raise tc_capability.refuse("mlx5 supports only police action for matchall")
+
     def hardware(
         self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
-    ) -> tuple[Nic, Pf, Pipeline, Rule]:
-        """The eSwitch rule of a filter on device *ifindex*; NetlinkError says why there can be none."""
+    ) -> list[tuple[Nic, Pf, Pipeline, Rule]]:
+        """The eSwitch rules of a filter on device *ifindex*, in one eSwitch mostly: what comes out of a tunnel to be
+        dropped is for every one. NetlinkError says why there can be none."""
         device = self._netdevs.by_ifindex(ifindex)
+        if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
+            uplink = self._uplink_of_internal(steps) if device.role is Role.INTERNAL else device
+            return [self._rule(device, uplink, ifindex, chain, prio, match, steps)]
+        found = []
+        refusal = NetlinkError(errno.EOPNOTSUPP)
+        for uplink in self._tunnel_ends(ifindex, chain, steps):
+            try:
+                found.append(self._rule(device, uplink, ifindex, chain, prio, match, steps))
+            except NetlinkError as error:
+                refusal = error
+        if not found:
+            raise refusal
+        return found
+
+    def _rule(
+        self,
+        device: NetDev | None,
+        uplink: NetDev,
+        ifindex: int,
+        chain: int,
+        prio: int,
+        match: Match,
+        steps: tuple[tc_actions.Step, ...],
+    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+        """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
         internal = device is not None and device.role is Role.INTERNAL
-        if device is not None and internal:
-            uplink = self._uplink_of_internal(steps)
-        elif device is None or device.pf is None:
-            uplink = self._tunnel_end(ifindex, match, steps)
-        else:
-            uplink = device
         nic, pf = uplink.nic, uplink.pf
         if nic is None or pf is None or uplink.role not in (Role.PF, Role.REPRESENTOR):
             raise NetlinkError(errno.EOPNOTSUPP)
@@ -135,20 +175,35 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        tunnel = not internal and uplink is not device
+        if tunnel:
+            self._check_tunnel_port(nic, pf, match)
+            if not any(isinstance(step, Decap) for step in steps):
+                steps = (Decap(), *steps)
         vf = None if uplink is not device else uplink.vf
-        tc_capability.check(nic.model, pf, self._place(ifindex, chain, nic, pf, vf is None), match, steps)
+        place = self._place(uplink.ifindex, chain, nic, pf, vf is None)
+        if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
+            place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
+        tc_capability.check(nic.model, pf, place, match, steps)
+        if tunnel:
+            self._check_tunnel_route(pf, ifindex, match)
         in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
         host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
         if internal:
             in_port = self._internal(nic, pf, ifindex)
-        actions = self._actions(nic, pf, host, steps, internal=internal)
-        self._check(chain, actions)
+        actions = self._actions(nic, pf, host, steps)
         rule = Rule(chain, in_port, prio, match, actions)
         pipeline = self._silicon(nic)
         reason = pipeline.supports(rule)
         if reason is not None:
             raise tc_capability.refuse(reason)
         return nic, pf, pipeline, rule
+
+    def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
+        """The internal ports among what *steps* send to."""
+        targets = {step.ifindex for step in steps if isinstance(step, tc_actions.Mirred)}
+        devices = ((ifindex, self._netdevs.by_ifindex(ifindex)) for ifindex in targets)
+        return frozenset(ifindex for ifindex, device in devices if device is not None and device.role is Role.INTERNAL)
 
     def placement(self, ifindex: int, placed: Placed, steps: tuple[tc_actions.Step, ...]) -> Placement | None:
         """What :meth:`again` needs; None where a placement depends on more than the devices and their settings."""
@@ -181,23 +236,34 @@ class Offloader:
             uplink, ifindex, chain, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
         )
 
-    def _tunnel_end(self, ifindex: int, match: Match, steps: tuple[tc_actions.Step, ...]) -> NetDev:
-        """For a filter on a vxlan device: the representor it sends to, whose eSwitch has it; the uplink where it sends
-        to an internal port."""
-        port = self._tunnels.port_of(ifindex)
+    def _tunnel_ends(self, ifindex: int, chain: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
+        """For a filter on a vxlan device: the representor that it sends to first, whose eSwitch has it, or the uplink
+        where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops."""
+        if self._tunnels.port_of(ifindex) is None or chain:
+            return []
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
-        device = self._netdevs.by_ifindex(target.ifindex) if target else None
-        if device is not None and device.role is Role.INTERNAL:
-            device = self._only_uplink()
-        if port is None or device is None or not any(isinstance(step, Decap) for step in steps):
+        if target is not None:
+            device = self._netdevs.by_ifindex(target.ifindex)
+            if device is not None and device.role is Role.INTERNAL:
+                device = self._only_uplink()
+            return [device] if device is not None else []
+        if not any(isinstance(step, Drop) for step in steps):
+            return []
+        return [device for device in self._netdevs.all() if device.role is Role.PF]
+
+    def _check_tunnel_port(self, nic: Nic, pf: Pf, match: Match) -> None:
+        """mlx5e_tc_tun_parse(), whose words the caller of it replaces by its own; without tunnels nobody asks it."""
+        if not nic.model.vxlan_offload or not pf.encap:
             raise NetlinkError(errno.EOPNOTSUPP)
-        if not match.tun_tp_dst.mask:
-            raise tc_capability.refuse("UDP tunnel decap filter must include enc_dst_port condition")
-        if match.tun_tp_dst.mask != 0xFFFF:
-            raise tc_capability.refuse("UDP tunnel decap filter must match enc_dst_port fully")
-        if not self._tunnels.ports.has(match.tun_tp_dst.value):
-            raise tc_capability.refuse("Matched UDP dst port is not registered as a VXLAN port")
-        return device
+        if match.tun_tp_dst.mask != 0xFFFF or not self._tunnels.ports.has(match.tun_tp_dst.value):
+            raise tc_capability.refuse("Failed to parse tunnel attributes")
+
+    def _check_tunnel_route(self, pf: Pf, ifindex: int, match: Match) -> None:
+        """What the key names both ends of comes in by the way to the far one."""
+        near, far = match.tun_dst, match.tun_src
+        if near.value and far.value:
+            size = 16 if max(near.mask, far.mask) >> 32 else 4
+            self._tunnels.decap(pf, ifindex, near.value.to_bytes(size, "big"), far.value.to_bytes(size, "big"))
 
     def _only_uplink(self) -> NetDev | None:
         """The uplink of the node's eSwitch, when that is the only one: any could get the tunnel's packets."""
@@ -245,28 +311,15 @@ class Offloader:
         """The action that has a packet come in by the internal port *ifindex*."""
         return Enter(self._internal(nic, pf, ifindex), self._number(0, ifindex))
 
-    def _to_internal(
-        self, nic: Nic, host: int, step: tc_actions.Mirred, done: list[tc_actions.Step], *, internal: bool
-    ) -> Output:
-        """The action that has the host receive a packet on an internal port (tc_act_can_offload_redirect_ingress).
+    def _to_internal(self, host: int, step: tc_actions.Mirred) -> Output:
+        """The action that has the host receive a packet on an internal port.
 
         The node gets it by *host*, the port that it gets all by that no rule is for: that one is up.
         """
-        device = self._netdevs.by_ifindex(step.ifindex)
-        if not step.final or not nic.model.internal_ports:
-            raise tc_capability.refuse("mirred ingress is not supported")
-        if device is None or device.role is not Role.INTERNAL:
-            raise tc_capability.refuse("redirect to ingress is supported only for OVS internal ports")
-        if internal:
-            raise tc_capability.refuse("redirect to ingress is not supported from internal port")
-        if any(isinstance(action, tc_actions.Mirred | Output) for action in done):
-            raise tc_capability.refuse("redirect to int port ingress is supported only as single destination")
         self._node.sent_to(step.ifindex)
         return Output(host, self._number(DELIVER, step.ifindex))
 
-    def _actions(
-        self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...], *, internal: bool = False
-    ) -> tuple[Action, ...]:
+    def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
         """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
         done: list[tc_actions.Step] = []
         tunnel: SetTunnel | None = None
@@ -286,7 +339,9 @@ class Offloader:
                 else:
                     raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
             elif isinstance(step, tc_actions.Mirred) and step.ingress:
-                done.append(self._to_internal(nic, host, step, done, internal=internal))
+                done.append(self._to_internal(host, step))
+            elif isinstance(step, Pass):
+                done.append(Output(host))  # nothing here is for the packet, as where no rule is
             elif isinstance(step, Goto):
                 done.append(replace(step, resume=self._number(step.table)))
             else:
@@ -355,11 +410,3 @@ class Offloader:
         if device is None or device.nic is not nic or device.pf is not pf or device.role is Role.VF:
             raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
         return wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
-
-    @staticmethod
-    def _check(chain: int, actions: tuple[Action, ...]) -> None:
-        for action in actions:
-            if isinstance(action, Goto) and action.table <= chain:
-                raise tc_capability.refuse("Goto earlier chain is not supported")
-            if isinstance(action, Pass):
-                raise tc_capability.refuse("Rule must have at least one forward/drop action")

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.rules import Masked, SetField
+from asap2.nic.kernel.tc_steps import Beyond, Step
+from asap2.nic.rules import AddTtl, Masked, SetField
 
-HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP = 1, 2, 3, 4, 5
-CMD_SET: Final = 0
+HTYPE_NETWORK, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP = range(6)
+CMD_SET, CMD_ADD = 0, 1
 
 _FIELDS: Final[dict[int, tuple[tuple[str, int, int, int], ...]]] = {
     HTYPE_ETH: (("eth_dst", 0, 6, 0), ("eth_src", 6, 6, 0)),
@@ -25,39 +26,68 @@ _FIELDS: Final[dict[int, tuple[tuple[str, int, int, int], ...]]] = {
     HTYPE_UDP: (("l4_src", 0, 2, 0), ("l4_dst", 2, 2, 0)),
 }
 """Header type to (field, offset, octets, bits to the right of it)."""
+_TTL: Final = {HTYPE_IP4: (8, 0), HTYPE_IP6: (4, 24)}
+"""Header type to where its time to live is: the offset of its word, and its place there in memory order."""
+_UNSUPPORTED: Final = "mlx5_core: attempt to offload an unsupported field"
+_TWICE: Final = "mlx5_core: curr_pmask and new mask same. Acting twice on same location"
 _WIDTH: Final = {"ip_tos": 8}
 _CHECKSUM: Final = {HTYPE_IP4: range(10, 12)}
 """Octets that are kept right by themselves, so an edit of them is not needed and not done."""
 
 
-def parse(keys: Iterable[Any], kinds: Iterable[tuple[int, int]]) -> list[SetField]:
+def parse(keys: Iterable[Any], kinds: Iterable[tuple[int, int]]) -> list[Step]:
     """The rewrites of pedit *keys* (mask, val, off as in struct tc_pedit_key), *kinds* their (header type, command).
 
-    Raises:
-        NetlinkError: EOPNOTSUPP for an edit that is not of a known field, or that adds.
+    An edit that is not of a known field, or that adds to another than the time to live, is a :class:`.Beyond`.
     """
     values: dict[int, dict[int, tuple[int, int]]] = {}
+    added: list[Step] = []
+    twice = False
     for key, (header, command) in zip(keys, kinds, strict=True):
-        if command != CMD_SET or key.offmask or header not in _FIELDS:
-            raise NetlinkError(errno.EOPNOTSUPP, "pedit of this kind is not supported")
+        if header == HTYPE_NETWORK:
+            return [Beyond("mlx5_core: legacy pedit isn't offloaded", "pedit without a header is not supported")]
+        if key.offmask or header not in _FIELDS:
+            return [Beyond(_UNSUPPORTED, "pedit of this kind is not supported")]
+        if command == CMD_ADD:
+            added.append(_addition(header, key, bool(added)))
+            continue
+        if command != CMD_SET:
+            raise NetlinkError(errno.EINVAL)
         octets = values.setdefault(header, {})
         for index in range(4):
             changed = ~(key.mask >> 8 * index) & 0xFF
             if changed:
                 value, mask = octets.get(key.off + index, (0, 0))
+                twice |= bool(mask & changed)
                 octets[key.off + index] = (
                     value & ~changed | (key.val >> 8 * index) & changed,
                     mask | changed,
                 )
-    rewrites: list[SetField] = []
+    rewrites: list[Step] = []
     for header, octets in values.items():
         for offset in _CHECKSUM.get(header, ()):
             octets.pop(offset, None)
         rewrites += _fields(header, octets)
-    return rewrites
+    if twice:
+        rewrites.append(Beyond(_TWICE))
+    if added and any(isinstance(step, SetField) and step.field == "ip_ttl" for step in rewrites):
+        text = "can't set and add to the same HW field"
+        return [Beyond(f"mlx5_core: {text}", "pedit that sets and adds to the time to live is not supported")]
+    return rewrites + added
 
 
-def _fields(header: int, octets: dict[int, tuple[int, int]]) -> Iterable[SetField]:
+def _addition(header: int, key: Any, again: bool) -> Step:
+    """What a key with the command "add" does (take one off a time to live, mostly), *again* if there was one before."""
+    if again:
+        return Beyond(_TWICE, "pedit that adds twice is not supported")
+    offset, shift = _TTL.get(header, (-1, 0))
+    changed = ~key.mask & 0xFFFF_FFFF
+    if key.off != offset or changed != 0xFF << shift or not key.val & changed:
+        return Beyond(_UNSUPPORTED, "pedit that adds to another field than the time to live is not supported")
+    return AddTtl(key.val >> shift & 0xFF)
+
+
+def _fields(header: int, octets: dict[int, tuple[int, int]]) -> Iterable[Step]:
     for name, start, length, shift in _FIELDS[header]:
         value = mask = 0
         for offset in range(start, start + length):
@@ -74,4 +104,4 @@ def _fields(header: int, octets: dict[int, tuple[int, int]]) -> Iterable[SetFiel
                 else:
                     octets.pop(offset, None)
     if octets:
-        raise NetlinkError(errno.EOPNOTSUPP, f"pedit of octet {min(octets)} of header {header} is not supported")
+        yield Beyond(_UNSUPPORTED, f"pedit of octet {min(octets)} of header {header} is not supported")

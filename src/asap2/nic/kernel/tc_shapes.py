@@ -174,8 +174,7 @@ class Shape:
         header, attrs = TC.decode(request)
         options = attrs["options"]
         actions = options.get("act")
-        given = iter(indices)
-        listed = tc_actions.parse(actions, lambda _kind, _wanted: next(given))[1] if actions is not None else ()
+        listed = tc_actions.parse(actions, tc_actions.Given(indices))[1] if actions is not None else ()
         return parse(options, header.protocol), listed
 
     def learn(self, message: bytes, in_hw: bool, terse: bool, listed: tuple[Listed, ...]) -> None:

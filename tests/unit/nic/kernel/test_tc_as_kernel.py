@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_filters_are_the_same_by_what_they_are_given_under_their_masks() -> None
 
 def parsed(*actions: dict[str, Any]) -> tuple[tuple[tc_actions.Step, ...], tuple[tc_actions.Listed, ...]]:
     options: Attrs = FLOWER.decode(FLOWER.encode({"act": list(actions)}))
-    return tc_actions.parse(options["act"], lambda _kind, wanted: wanted or 1)
+    return tc_actions.parse(options["act"], tc_actions.Given(repeat(1)))
 
 
 def mirror(verdict: int) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def test_a_packet_that_is_taken_goes_nowhere() -> None:
 @pytest.mark.parametrize("verdict", [ta.TC_ACT_UNSPEC, ta.TC_ACT_RECLASSIFY])
 def test_a_verdict_that_the_pipeline_has_not_is_refused(verdict: int) -> None:
     with pytest.raises(NetlinkError) as refused:
-        parsed(gact(verdict))
+        rule(gact(verdict))
     assert refused.value.errno == errno.EOPNOTSUPP
 
 

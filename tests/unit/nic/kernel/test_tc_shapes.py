@@ -18,13 +18,15 @@ from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.request import Client, Handler, Message, Netns
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc as tables
+from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER
 from asap2.netlink.wire import NETLINK_ROUTE, build
 from asap2.nic.device import EswitchMode
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
-from asap2.nic.kernel.tc import PARENT_INGRESS, RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER, TcFace
+from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.kernel.tc_qdiscs import PARENT_INGRESS
 from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
@@ -131,6 +133,7 @@ class Node:
     def use_tc(self, ifindex: int, on: bool) -> None:
         """A port of the node's pipeline."""
 
+    upcall_device = 0
     sent_to = is_internal = lambda _self, _ifindex: False
 
     def reply(self, _protocol: int, _portid: int, *messages: bytes, dump: bool = False) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_actions_are_given_back_as_the_kernel_gave_them_back() -> None:
     compared = 0
     for request, reply, _ in exchanges():
         indexes = [action["options"]["parms"].index for action in reply["act"].values()]
-        _, listed = tc_actions.parse(request["act"], lambda _kind, _wanted: indexes.pop(0))  # noqa: B023
+        _, listed = tc_actions.parse(request["act"], tc_actions.Given(indexes))
         state = tc_actions.ActionState(Counters(), 0, 0, False, bool(request["flags"] & 1))
         mine = tc_actions.dump(listed, state, terse=False)
         for given, expected in zip(mine, reply["act"].values(), strict=True):
@@ -117,7 +118,7 @@ def action(kind: str, **options: Any) -> dict[str, Any]:
 
 def steps_of(*actions: dict[str, Any]) -> tuple[tc_actions.Step, ...]:
     encoded = FLOWER.decode(FLOWER.encode({"act": list(actions)}))
-    return tc_actions.parse(encoded["act"], lambda _kind, wanted: wanted or 1)[0]
+    return tc_actions.parse(encoded["act"], tc_actions.Given(repeat(1)))[0]
 
 
 def generic(verdict: int, **more: int) -> Any:
@@ -153,11 +154,12 @@ def test_verdicts() -> None:
 
 def test_what_follows_a_verdict_is_kept_but_not_done() -> None:
     steps = steps_of(action("gact", parms=generic(2)), action("mirred", parms=generic(4, eaction=1, ifindex=9)))
-    assert steps == (Drop(),)
+    assert steps == (Drop(), tc_actions.Beyond("mlx5_core: Rule cannot support forward+drop action"))
+    assert tc_actions.to_rule(steps, lambda step: step.ifindex, Pass) == (Drop(),)
 
 
 def test_skip_hw_shows_in_the_flags_of_each_action() -> None:
     encoded = FLOWER.decode(FLOWER.encode({"act": [action("gact", parms=generic(2))]}))
-    _, listed = tc_actions.parse(encoded["act"], lambda _kind, _wanted: 1)
+    _, listed = tc_actions.parse(encoded["act"], tc_actions.Given(repeat(1)))
     state = tc_actions.ActionState(Counters(), 0, 0, False, True)
     assert tc_actions.dump(listed, state, terse=False)[0]["flags"] == Bitfield32(2, 2)

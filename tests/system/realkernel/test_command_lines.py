@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tc says of a representor, in software, what it says of a device of a real kernel's: word for word."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.offload.labs import Bench
+from tests.system.realkernel import guest, machine
+
+TOPOLOGY = """
+[[node]]
+name = "hv1"
+openvswitch = false
+[[node.nic]]
+vfs = 2
+"""
+SWITCHDEV = """
+for number in 1 2; do echo 0000:03:00.$number > /sys/bus/pci/drivers/mlx5_core/unbind; done
+devlink dev eswitch set pci/0000:03:00.0 mode switchdev
+for name in eth0 eth1; do ip link set $name up; done
+"""
+DEVICES = (
+    f"tc qdisc del dev m{guest.MARKER_RELAY} clsact",
+    "ip link add eth0 type veth peer name far0",
+    "ip link add eth1 type veth peer name far1",
+    "for name in eth0 eth1 far0 far1; do ip link set $name up; done",
+)
+RESET = (
+    *(f"tc qdisc del dev {device} ingress" for device in ("eth0", "eth1")),
+    *(
+        f"tc actions flush action {kind}"
+        for kind in ("gact", "mirred", "vlan", "pedit", "skbedit", "csum", "tunnel_key")
+    ),
+)
+_END = "=== status "
+
+
+def parts() -> dict[str, tuple[str, ...]]:
+    """The parts of command_lines.txt by name."""
+    found: dict[str, list[str]] = {}
+    for line in Path(__file__).with_name("command_lines.txt").read_text().splitlines():
+        if line.startswith("["):
+            lines = found[line[1:].partition("]")[0]] = []
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return {name: tuple(lines) for name, lines in found.items()}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Bench]:
+    """A NIC in switchdev mode with two representors, and nothing else."""
+    with Bench.running("commands", TOPOLOGY) as bench:
+        bench.ok("hv1", SWITCHDEV)
+        yield bench
+
+
+def said_here(bench: Bench, lines: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Exit status and output of each command line in the node."""
+    script = "\n".join(f"( eval {shlex.quote(line)} ) 2>&1; status=$?; echo; echo '{_END}'$status" for line in lines)
+    output = bench.run("hv1", script, 120).stdout
+    *whole, rest = re.split(rf"\n{_END}(\d+)\n", output)
+    assert not rest
+    return [(int(status), _trimmed(text)) for text, status in zip(whole[::2], whole[1::2], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def there() -> dict[str, list[tuple[int, str]]]:
+    """The same of a real kernel, by part: one boot for all."""
+    asked = {name: (*lines, *RESET) for name, lines in parts().items()}
+    lines = (*DEVICES, *(line for part in asked.values() for line in part))
+    (result,) = machine.run([[machine.command(line) for line in lines]])
+    answers = iter([answer[0] for answer in result.answers[len(DEVICES) :]])
+    said = {name: [next(answers) for _ in part] for name, part in asked.items()}
+    return {
+        name: [(status, _trimmed(text.decode())) for status, _, text in one[: -len(RESET)]]
+        for name, one in said.items()
+    }
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+@pytest.mark.parametrize("name", parts())
+def test_tc_says_what_it_says_on_a_real_kernel(lab: Bench, there: dict[str, list[tuple[int, str]]], name: str) -> None:
+    lines = parts()[name]
+    here = said_here(lab, (*lines, *RESET))[: len(lines)]
+    different = [
+        f"$ {line}\nhere ({ours[0]}):\n{ours[1]}\nthere ({theirs[0]}):\n{theirs[1]}"
+        for line, ours, theirs in zip(lines, here, there[name], strict=True)
+        if ours != theirs
+    ]
+    assert not different, "\n\n".join(different)
