@@ -51,7 +51,13 @@ def print_bench(result: dict[str, Any]) -> None:
             f"{path['transactions_per_second']:.0f} ({ratio['transactions_per_second']:.2f})",
             f"{path['cpu_seconds_per_gbit']:.3f} ({ratio['cpu_seconds_per_gbit']:.2f})",
         )
-    Screen(wrap=True).print(figures)
+    screen = Screen(wrap=True)
+    screen.print(figures)
+    hosts = table("What the hosts did", "path", "CPU s of its processes per Gbit", "packets that it saw")
+    for name, host in result["hosts"].items():
+        hosts.add_row(name, f"{host['host_cpu_seconds_per_gbit']:.4f}", f"{host['host_packets']:,.0f}")
+    screen.print(hosts)
+    _print_targets(screen, "Offloaded, as a multiple of ovs_userspace", result["targets"])
 
 
 def print_scale(result: dict[str, Any]) -> None:
@@ -70,9 +76,13 @@ def print_scale(result: dict[str, Any]) -> None:
     for name, each in result["ratios"].items():
         ratios.add_row(name, *spread(each))
     screen.print(ratios)
-    targets = table("Targets", "what", "value", "target", "")
-    for name, each in result["targets"].items():
+    _print_targets(screen, "Targets", result["targets"])
+
+
+def _print_targets(screen: Screen, title: str, targets: dict[str, dict[str, Any]]) -> None:
+    shown = table(title, "what", "value", "target", "")
+    for name, each in targets.items():
         bound = f"at least {each['at_least']:g}" if "at_least" in each else f"at most {each['at_most']:g}"
         verdict = styled(("met", "green") if each["met"] else ("missed", "red"))
-        targets.add_row(name, f"{each['value']:g}", bound, verdict)
-    screen.print(targets)
+        shown.add_row(name, "none" if each["value"] is None else f"{each['value']:g}", bound, verdict)
+    screen.print(shown)

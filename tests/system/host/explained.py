@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.system.host.conftest import PF, Hosts
+from tests.system.offload.labs import until
 
 TOPOLOGY = """
 [[node]]
@@ -65,6 +67,27 @@ class Explained(Hosts):
         ufid, text, actions = self.made(key, actions, port, before)
         self.run(node, f"ovs-appctl dpctl/add-flow '{text}' '{actions}'")
         return ufid
+
+    def log_with(self, node: str, pattern: re.Pattern[str]) -> re.Match[str]:
+        """The first match in the switch's log, whose lines a thread of their own writes: they may take a moment."""
+        found: list[re.Match[str]] = []
+
+        def come() -> bool:
+            found.extend(pattern.finditer(self.ok(node, f"cat {LOG}")))
+            return bool(found)
+
+        until(come, 20, f"no {pattern.pattern} in the log")
+        return found[0]
+
+    def logged(self, node: str, ufids: Sequence[str]) -> dict[str, str]:
+        """What the switch, asked to put in flows with these ids one after the other, logged before each was in the
+        datapath or refused by it, and the line that says so."""
+        text = self.log_with(node, re.compile(rf"[\s\S]*put\[\w+\] ufid:{ufids[-1]}.*\n"))[0]
+        found = {}
+        for ufid in ufids:
+            before, line, after = re.split(rf"(.*put\[\w+\] ufid:{ufid}.*\n)", text, maxsplit=1)
+            found[ufid], text = before + line, after
+        return found
 
     def reason(self, node: str, what: str) -> dict[str, Any]:
         """What `asap2 host explain` says of one flow."""

@@ -155,7 +155,7 @@ DRIVER = [
 
 @dataclass(frozen=True)
 class Provoked:
-    """What came of a flow: its text, what the switch logged, and the explanation if it is in the datapath."""
+    """What came of a flow: its text, what the switch logged of it, and the explanation if it is in the datapath."""
 
     text: str
     logged: str
@@ -173,13 +173,11 @@ def provoked(nodes: Explained) -> dict[tuple[str, ...], Provoked]:
     for node in ("hv1", "hv2"):
         mine = [case for case in cases if case[0] == node]
         made = [nodes.made(key, actions, port, before) for _, _, port, key, actions, before in mine]
-        size = f"stat -c %s {LOG}; "
-        script = "".join(f"{size}ovs-appctl dpctl/add-flow '{text}' '{act}' 2> /dev/null; " for _, text, act in made)
-        sizes = [int(word) for word in nodes.run(node, f"{script}{size}").stdout.split()]
-        log = nodes.ok(node, f"cat {LOG}")
+        nodes.run(node, "\n".join(f"ovs-appctl dpctl/add-flow '{text}' '{act}' 2> /dev/null" for _, text, act in made))
+        logged = nodes.logged(node, [ufid for ufid, _, _ in made])
         explained = nodes.reasons(node)
-        for case, (ufid, text, actions), start, end in zip(mine, made, sizes, sizes[1:], strict=False):
-            found[case] = Provoked(f"{text}, actions:{actions}", log[start:end], explained.get(ufid))
+        for case, (ufid, text, actions) in zip(mine, made, strict=True):
+            found[case] = Provoked(f"{text}, actions:{actions}", logged[ufid], explained.get(ufid))
     return found
 
 
@@ -406,10 +404,8 @@ def test_actions_that_the_nodes_datapath_has_not_either(
     nodes.run("hv1", f"ovs-ofctl -O OpenFlow15 add-group br-int {group}")
     nodes.ok("hv1", f"ovs-ofctl -O OpenFlow15 add-flow br-int 'priority=9,ip,nw_dst={address},actions={actions}'")
     nodes.run("hv1", f"ip netns exec g1 ping -c 2 -i 0.1 -W 0.1 {address}")
-    put = re.compile(rf"unsupported put action type: {kind}\n(?:.*\n){{1,3}}?.*put\[\w+\] ufid:\S+ (.*actions:.*)")
-    found = put.search(nodes.ok("hv1", f"cat {LOG}"))
-    assert found
-    assert nodes.reason("hv1", found[1])["code"] == code
+    put = re.compile(rf"unsupported put action type: {kind}\n(?:.*\n){{1,3}}?.*put\[\w+\] ufid:\S+ (.*actions:.*)\n")
+    assert nodes.reason("hv1", nodes.log_with("hv1", put)[1])["code"] == code
 
 
 # ---- the switch's settings; each starts the switch anew, so these come last

@@ -20,7 +20,11 @@ def test_every_path_carries_packets_in_its_own_way(place: Layout, monkeypatch: p
     lab = Lab(place)
     paths = build(lab)
     assert [path.name for path in paths] == list(NAMES)
+    hosts = [path.host for path in paths if path.host]
+    before = [host.lookups() for host in hosts]
     assert all(measure.tcp(path)["tcp_gbps"] > 0 for path in paths)
+    offloaded, *seen = (host.lookups() - least for host, least in zip(hosts, before, strict=True))
+    assert all(100 * offloaded < each for each in seen), (offloaded, seen)
     assert flows(place.bundle("offloaded"), "type=offloaded")
     assert not flows(place.bundle("software"), "type=offloaded")
     assert flows(place.bundle("software"), "type=ovs")

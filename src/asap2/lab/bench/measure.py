@@ -13,7 +13,7 @@ from pathlib import Path
 from asap2.errors import Asap2Error
 from asap2.lab.background import Program
 from asap2.lab.bench.paths import TrafficPath
-from asap2.lab.cpu import machine_seconds
+from asap2.lab.cpu import machine_seconds, process_seconds
 from asap2.lab.execute import run
 
 TCP_SECONDS = 2
@@ -25,10 +25,16 @@ PORT = 7777
 
 def measure(path: TrafficPath) -> dict[str, float]:
     """All figures of one round: ``tcp_gbps`` and ``cpu_seconds_per_gbit`` of one TCP stream, ``packets_per_second`` of
-    small UDP packets that the receiver got, ``transactions_per_second`` of one small UDP packet there and one back."""
+    small UDP packets that the receiver got, ``transactions_per_second`` of one small UDP packet there and one back. Of
+    a path with a host, also ``host_cpu_seconds_per_gbit``, what its processes took for the TCP stream, and
+    ``host_packets``, those of all of these that its switch handled."""
+    before = path.host.lookups() if path.host else 0
     figures = tcp(path)
     with _sockperf_server(path) as server:
-        return {**figures, **small_packets(path, server), **transactions(path)}
+        figures |= small_packets(path, server) | transactions(path)
+    if path.host:
+        figures["host_packets"] = path.host.lookups() - before
+    return figures
 
 
 def packets_in_turn(paths: Sequence[TrafficPath], turns: int) -> dict[str, dict[str, float]]:
@@ -51,17 +57,20 @@ def _sockperf_server(path: TrafficPath) -> Iterator[Program]:
 
 
 def tcp(path: TrafficPath) -> dict[str, float]:
-    """One TCP stream; CPU seconds are those of the whole machine meanwhile, the two guests' included."""
+    """One TCP stream; CPU seconds are those of the whole machine meanwhile, the two guests' included, and those of the
+    host's processes."""
+    processes = path.host.processes() if path.host else []
     with Program(path.server, ["iperf3", "--server", "--one-off"]) as server:
         server.read_until("Server listening")
-        before = machine_seconds()
+        before, of_host = machine_seconds(), process_seconds(processes)
         output = run(path.client, "iperf3", "--client", path.address, "--time", str(TCP_SECONDS), "--json")
-        spent = machine_seconds() - before
+        spent, by_host = machine_seconds() - before, process_seconds(processes) - of_host
     received = json.loads(output)["end"]["sum_received"]
     gbit = received["bytes"] * 8 / 1e9
     if not gbit:
         raise Asap2Error(f"no TCP data came through the path {path.name}")
-    return {"tcp_gbps": received["bits_per_second"] / 1e9, "cpu_seconds_per_gbit": spent / gbit}
+    figures = {"tcp_gbps": received["bits_per_second"] / 1e9, "cpu_seconds_per_gbit": spent / gbit}
+    return figures | ({"host_cpu_seconds_per_gbit": by_host / gbit} if path.host else {})
 
 
 def small_packets(path: TrafficPath, server: Program) -> dict[str, float]:

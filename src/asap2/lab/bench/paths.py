@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The five paths from guest to guest that are compared, all in namespaces of a lab of their own.
 
-=================  ======================================================================================
+=================  ========================================================================================
 ``direct``         the two guests are the ends of one veth pair: what the machine can do
 ``offloaded``      VFs of a software ConnectX, Open vSwitch with hw-offload=true
 ``bridge``         a Linux bridge
 ``software``       VFs of a software ConnectX, Open vSwitch with hw-offload=false: our software datapath
-``ovs_userspace``  Open vSwitch's own userspace datapath (datapath_type=netdev, userspace-tso-enable=true)
-=================  ======================================================================================
+``ovs_userspace``  VFs of a software ConnectX without rules, Open vSwitch forwarding every packet in user space
+=================  ========================================================================================
 """
 
 from __future__ import annotations
@@ -22,26 +22,53 @@ from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import create
 from asap2.lab.network import no_ipv6
+from asap2.lab.openvswitch import RUN_DIRECTORY, SWITCH
 from asap2.lab.topology import Topology, parse
+from asap2.lab.userspace_switch import UserspaceSwitch, lookups
 
 NAMES = ("direct", "offloaded", "bridge", "software", "ovs_userspace")
 MAX_IDLE = 30000
 """Milliseconds that an unused flow stays, as in the getting-started procedure."""
 SET = "other_config:"
+SWITCH_PID = f"{RUN_DIRECTORY}/{SWITCH}.pid"
+USERSPACE = "ovs-userspace"
+"""The node that has a switch in user space."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchingHost:
+    """A node whose Open vSwitch, or a *userspace* switch in its place, joins two guests."""
+
+    layout: Layout
+    node: str
+    userspace: UserspaceSwitch | None = None
+
+    def processes(self) -> list[int]:
+        """The processes that have to do with packets: the switch and the NIC's daemon."""
+        place = self.layout.node(self.node)
+        switch = self.userspace.pid() if self.userspace else int(run(place / "ns", "cat", SWITCH_PID))
+        return [switch, int((place / "daemon.pid").read_text())]
+
+    def lookups(self) -> int:
+        """Packets that the switch has looked up."""
+        if self.userspace:
+            return self.userspace.lookups()
+        return lookups(run(self.layout.node(self.node) / "ns", "ovs-appctl", "dpctl/show"))
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficPath:
-    """Two guests' namespaces, and the address of the second."""
+    """Two guests' namespaces, the address of the second, and the host between them, if there is one."""
 
     name: str
     client: Path
     server: Path
     address: str
+    host: SwitchingHost | None = None
 
 
 def topology() -> Topology:
-    """The nodes and guests of the paths ``offloaded`` and ``software``."""
+    """The nodes and guests of the paths ``offloaded``, ``software`` and ``ovs_userspace``."""
     return parse(resources.files("asap2.lab").joinpath("topologies/bench.toml").read_text())
 
 
@@ -52,14 +79,18 @@ def build(lab: Lab) -> list[TrafficPath]:
     layout = lab.layout
     found = {}
     for node in plan.nodes:
-        switch_on(layout, node.name, offload=node.name == "offloaded")
+        if node.name == USERSPACE:
+            host = SwitchingHost(layout, node.name, userspace_switch(layout, node.name))
+        else:
+            switch_on(layout, node.name, offload=node.name == "offloaded")
+            host = SwitchingHost(layout, node.name)
         one, other = (guest for guest in plan.guests if guest.node == node.name)
         address = (other.address or "").split("/")[0]
         ends = layout.guest(one.name) / "ns", layout.guest(other.name) / "ns"
-        found[node.name] = TrafficPath(node.name, *ends, address)
+        name = node.name.replace("-", "_")
+        found[name] = TrafficPath(name, *ends, address, host)
     found["direct"] = direct(layout)
     found["bridge"] = _bridge(layout)
-    found["ovs_userspace"] = _ovs_userspace(layout)
     for path in found.values():
         run(path.client, "ping", "-q", "-c", "2", "-i", "0.2", "-W", "5", path.address)
     return [found[name] for name in NAMES]
@@ -81,6 +112,17 @@ def switch_on(layout: Layout, node: str, *, offload: bool, options: Sequence[str
     for representor in representors(bundle):
         run(bundle, "ovs-vsctl", "add-port", "br0", representor, *options)
         run(bundle, "ip", "link", "set", representor, "up")
+
+
+def userspace_switch(layout: Layout, node: str) -> UserspaceSwitch:
+    """Join the representors of *node* by a switch in user space."""
+    bundle, switch = layout.node(node) / "ns", UserspaceSwitch.of(layout, node)
+    ports = representors(bundle)
+    for command in [*switch.start(), switch.join(dict.fromkeys(ports, ""))]:
+        run(None, "sh", "-c", command)
+    for port in ports:
+        run(bundle, "ip", "link", "set", port, "up")
+    return switch
 
 
 def plain(layout: Layout, *names: str) -> list[Path]:
@@ -106,41 +148,12 @@ def direct(layout: Layout) -> TrafficPath:
     return TrafficPath("direct", one, other, "10.9.3.2")
 
 
-def _star(layout: Layout, name: str, network: str) -> tuple[Path, TrafficPath]:
-    """A namespace with ports p0 and p1, each leading to a guest."""
-    middle, *guests = plain(layout, name, f"{name}-a", f"{name}-b")
+def _bridge(layout: Layout) -> TrafficPath:
+    """A namespace with a Linux bridge, whose ports p0 and p1 each lead to a guest."""
+    middle, *guests = plain(layout, "bridge", "bridge-a", "bridge-b")
+    ip(middle / "net", "link add name br0 type bridge", "link set dev br0 up")
     for number, guest in enumerate(guests):
         ip(guest / "net", f"link add name eth0 type veth peer name p{number} netns {middle / 'net'}")
-        give_address(guest, f"{network}.{number + 1}")
-        ip(middle / "net", f"link set dev p{number} up")
-    return middle, TrafficPath(name.replace("-", "_"), guests[0], guests[1], f"{network}.2")
-
-
-def _bridge(layout: Layout) -> TrafficPath:
-    middle, path = _star(layout, "bridge", "10.9.4")
-    ip(middle / "net", "link add name br0 type bridge", "link set dev p0 master br0", "link set dev p1 master br0")
-    ip(middle / "net", "link set dev br0 up")
-    return path
-
-
-def _ovs_userspace(layout: Layout) -> TrafficPath:
-    """An Open vSwitch that needs no datapath in the kernel, its files away from where a node's or machine's are."""
-    middle, path = _star(layout, "ovs-userspace", "10.9.5")
-    place = layout.root / "ovs-userspace"
-    place.mkdir()
-    variables = [f"OVS_{kind}DIR={place}" for kind in ("RUN", "LOG", "DB", "SYSCONF")]
-
-    def ovs(*command: str) -> None:
-        run(middle, "env", *variables, *command)
-
-    database, socket = place / "conf.db", place / "db.sock"
-    schema = "/usr/share/openvswitch/vswitch.ovsschema"
-    ovs("ovsdb-tool", "create", str(database), schema)
-    quiet = ("-vconsole:off", "--detach", "--no-chdir", "--pidfile", "--log-file")
-    ovs("ovsdb-server", str(database), f"--remote=punix:{socket}", *quiet)
-    ovs("ovs-vsctl", "--no-wait", "init")
-    ovs("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".", f"{SET}userspace-tso-enable=true")
-    ovs("ovs-vswitchd", f"unix:{socket}", *quiet)
-    ovs("ovs-vsctl", "add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev")
-    ovs("ovs-vsctl", "add-port", "br0", "p0", "--", "add-port", "br0", "p1")
-    return path
+        give_address(guest, f"10.9.4.{number + 1}")
+        ip(middle / "net", f"link set dev p{number} master br0", f"link set dev p{number} up")
+    return TrafficPath("bridge", guests[0], guests[1], "10.9.4.2")

@@ -7,10 +7,14 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from asap2.lab.bench.against import targets
 from asap2.lab.bench.measure import measure
 from asap2.lab.bench.paths import NAMES, build
 from asap2.lab.lab import Lab
 
+HOSTS = ("offloaded", "software", "ovs_userspace")
+"""The paths that have a host between the guests."""
+HOST_FIGURES = ("host_cpu_seconds_per_gbit", "host_packets")
 FIGURES = ("tcp_gbps", "packets_per_second", "transactions_per_second", "cpu_seconds_per_gbit")
 ROUNDS = 5
 
@@ -35,7 +39,8 @@ def run(lab: Lab, rounds: int, tell: Callable[[int, str, dict[str, float]], obje
 
 
 def summarize(measured: Rounds) -> dict[str, Any]:
-    """Medians over the rounds, and ratios of these to those of the direct path."""
+    """Medians over the rounds, and ratios of these to those of the direct path; what hosts did; what became of the
+    targets of offload."""
     medians = {
         name: {figure: statistics.median(each[name][figure] for each in measured) for figure in FIGURES}
         for name in NAMES
@@ -44,5 +49,10 @@ def summarize(measured: Rounds) -> dict[str, Any]:
         name: {figure: round(medians[name][figure] / medians["direct"][figure], 3) for figure in FIGURES}
         for name in NAMES
     }
+    hosts = {
+        name: {figure: round(statistics.median(each[name][figure] for each in measured), 5) for figure in HOST_FIGURES}
+        for name in HOSTS
+    }
     rounded = {name: {figure: round(value, 4) for figure, value in each.items()} for name, each in medians.items()}
-    return {"rounds": len(measured), "paths": rounded, "ratios": ratios}
+    gained = targets(*(medians[name] | hosts[name] for name in ("offloaded", "ovs_userspace")))
+    return {"rounds": len(measured), "paths": rounded, "ratios": ratios, "hosts": hosts, "targets": gained}
