@@ -33,9 +33,9 @@ class Gain:
 
 
 GAINS = (
-    Gain("tcp_gbps", "TCP", 1.5, " Gbit/s"),
-    Gain("packets_per_second", "small packets", 1.3, "/s"),
-    Gain("transactions_per_second", "request and response", 1.5, "/s"),
+    Gain("tcp_gbps", "TCP", 1.25, " Gbit/s"),
+    Gain("packets_per_second", "small packets", 1.25, "/s"),
+    Gain("transactions_per_second", "request and response", 1.25, "/s"),
     Gain("host_cpu_seconds_per_gbit", "CPU of the hosts' processes per gigabit", 0.1, " s", most=True),
     Gain("host_packets", "packets that the host saw", 0.01, most=True),
 )
