@@ -20,7 +20,7 @@ from pathlib import Path
 from asap2.errors import Asap2Error
 from asap2.lab.enter import enter, environment
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a program may take to begin, and to end when it has been told to."""
 
 

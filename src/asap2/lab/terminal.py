@@ -24,7 +24,7 @@ from asap2.screen import Part, Screen, table
 
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
-STEP_SECONDS = 30.0
+STEP_SECONDS = 60.0
 """How long a command may take."""
 MACHINE = "machine"
 """Where a command is typed that runs outside the lab's nodes and guests."""

@@ -76,7 +76,7 @@ class Explained(Hosts):
             found.extend(pattern.finditer(self.ok(node, f"cat {LOG}")))
             return bool(found)
 
-        until(come, 20, f"no {pattern.pattern} in the log")
+        until(come, why=f"no {pattern.pattern} in the log")
         return found[0]
 
     def logged(self, node: str, ufids: Sequence[str]) -> dict[str, str]:

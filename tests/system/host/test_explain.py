@@ -315,7 +315,7 @@ def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
     scraped = nodes.ok("hv1", f'{sys.executable} -c "{ask}"')
     busy = nodes.host("hv1", "metrics", "--port", "9499")
     served.terminate()
-    served.communicate(timeout=10)
+    served.communicate(timeout=60)
     names = re.compile(r"^(\w+)", re.MULTILINE)
     assert set(names.findall(scraped)) == set(names.findall(text))
     assert (busy.returncode, busy.stderr) == (1, "asap2: 127.0.0.1 port 9499: Address already in use\n")

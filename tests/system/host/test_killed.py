@@ -56,8 +56,8 @@ def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
     while line not in (told := running.stdout.readline()) or not told.startswith("done"):
         assert told, "it ended"
     running.kill()
-    running.communicate(timeout=10)
-    until(lambda: lab.run("hv1", "ovs-vsctl --timeout=1 show").returncode == 0, 20, "Open vSwitch did not come back")
+    running.communicate(timeout=60)
+    until(lambda: lab.run("hv1", "ovs-vsctl --timeout=1 show").returncode == 0, why="Open vSwitch did not come back")
     lab.done("hv1", *words)
     assert lab.host("hv1", "check").returncode == 0
     lab.done("hv1", "undo")
@@ -73,5 +73,5 @@ def test_two_at_once_do_not_mix(lab: Hosts) -> None:
     second = lab.host("hv1", *words)
     assert second.returncode == 1
     assert second.stderr.strip() == "asap2: another `asap2 host setup` or `undo` is under way"
-    first.communicate(timeout=30)
+    first.communicate(timeout=60)
     assert first.returncode == 0

@@ -285,5 +285,5 @@ def test_the_page_shows_guests_and_what_passed_the_host_by(both: Hosts) -> None:
     assert watching.stdout is not None
     pages = [json.loads(watching.stdout.readline()) for _ in range(2)]
     watching.terminate()
-    watching.communicate(timeout=10)
+    watching.communicate(timeout=60)
     assert [page["hostname"] for page in pages] == ["hv1", "hv1"]

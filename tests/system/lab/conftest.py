@@ -89,7 +89,7 @@ def sh(lab: Lab, name: str, script: str) -> str:
     return run(lab.layout.bundle(name), "bash", "-c", script).strip()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     """Return when *condition* holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -202,7 +202,7 @@ class TestTakingDown:
             start(up.layout.bundle("t-guest"), ["unshare", "--mount", "sleep", "1000"]),
         ]
         up.down()
-        assert [process.wait(5) for process in processes] == [-signal.SIGKILL] * 3
+        assert [process.wait(60) for process in processes] == [-signal.SIGKILL] * 3
         for process in processes:
             process.communicate()
 

@@ -19,6 +19,9 @@ import pytest
 from asap2.lab.layout import ROOT_VARIABLE
 from asap2.nic.netns import in_netns
 
+PATIENCE = 60.0
+"""Seconds after which what is waited for has failed: far longer than it takes, since other work may go on beside it."""
+
 
 class Bench:
     """The lab: runs programs in nodes and guests."""
@@ -44,16 +47,16 @@ class Bench:
             down = bench.asap2("lab", "down")
             assert down.returncode == 0, down.stderr
 
-    def asap2(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def asap2(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run the command ``asap2``."""
         command = [sys.executable, "-m", "asap2.cli.main", *words]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout)
 
-    def run(self, where: str, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, where: str, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a shell command line in a node or guest."""
         return self.asap2("exec", where, "--", "bash", "-c", command, timeout=timeout)
 
-    def ok(self, where: str, command: str, timeout: float = 60) -> str:
+    def ok(self, where: str, command: str, timeout: float = 300) -> str:
         """As :meth:`run`; its output, when it succeeds."""
         done = self.run(where, command, timeout)
         assert done.returncode == 0, f"{where}$ {command}\n{done.stdout}{done.stderr}"
@@ -88,12 +91,12 @@ class Bench:
             found[:] = [flow for flow in self.flows(node, kind) if all(part in flow for part in parts)]
             return len(found) == 1
 
-        until(one, 5, f"{node} has not one flow with {parts}")
+        until(one, why=f"{node} has not one flow with {parts}")
         return found[0]
 
     def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
         """Ping without loss; its output."""
-        output = self.ok(guest, f"ping -n -c {count} -W 5 {options} {address}")
+        output = self.ok(guest, f"ping -n -c {count} -W 20 {options} {address}")
         assert f"{count} received, 0% packet loss" in output
         return output
 
@@ -112,7 +115,7 @@ def packets_of(flow: str) -> int:
     return int(found[1])
 
 
-def until(what: Callable[[], bool], seconds: float = 10, why: str = "it did not happen") -> None:
+def until(what: Callable[[], bool], seconds: float = PATIENCE, why: str = "it did not happen") -> None:
     """Wait for a condition that no event announces."""
     end = time.monotonic() + seconds
     while not what():

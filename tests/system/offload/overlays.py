@@ -64,9 +64,9 @@ def tcp_crosses(bench: Bench) -> None:
 
 def send_tcp(bench: Bench, client: str, server: str, amount: str = "30M", address: str = "") -> None:
     """Send *amount* of octets over one TCP connection, to the server's *address* (in the overlay where not given)."""
-    with bench.start(server, "timeout", "30", "iperf3", "-s", "-1") as listening:
+    with bench.start(server, "timeout", "120", "iperf3", "-s", "-1") as listening:
         until(lambda: ":5201" in bench.ok(server, "ss -ltn"))
-        done = bench.run(client, f"timeout 20 iperf3 -c {address or ADDRESSES[server]} -n {amount}")
+        done = bench.run(client, f"timeout 60 iperf3 -c {address or ADDRESSES[server]} -n {amount}")
         if done.returncode:
             listening.terminate()
         listening.communicate()

@@ -62,7 +62,7 @@ class Sniffer:
     def seen(self) -> list[tuple[int, ...]]:
         """The VLAN tags of each frame, in the order they came; waits until no more come. A frame whose payload has
         changed has the tag -1 in front."""
-        lines = self.process.communicate("stop\n", timeout=20)[0].split("\n")[:-1]
+        lines = self.process.communicate("stop\n", timeout=60)[0].split("\n")[:-1]
         return [tuple(map(int, line.split())) for line in lines]
 
 

@@ -81,7 +81,7 @@ def test_packets_are_forwarded_while_the_daemon_is_dead_and_the_next_one_goes_on
     old = idle.daemon("hv1")
     os.kill(old, signal.SIGKILL)
     idle.ping("vm1", "10.57.0.2", 20)
-    until(lambda: idle.daemon("hv1") not in (0, old), 20, "no daemon came up")
+    until(lambda: idle.daemon("hv1") not in (0, old), why="no daemon came up")
     flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
     assert packets_of(flow) >= before + 20
     assert "mode switchdev" in idle.ok("hv1", f"devlink dev eswitch show pci/{PCI}")

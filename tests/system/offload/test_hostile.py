@@ -148,7 +148,7 @@ def test_open_vswitch_bears_it(lab: Bench) -> None:
             shown = lab.ok("hv1", "ovs-ofctl dump-flows br0 in_port=eth2")
             return sum(map(int, re.findall(r"n_packets=(\d+)", shown)))
 
-        until(lambda: dropped() > FRAMES // 2, 10, "Open vSwitch has not counted what it dropped")
+        until(lambda: dropped() > FRAMES // 2, why="Open vSwitch has not counted what it dropped")
     finally:
         # The port first: frames that still wait for Open vSwitch would teach it, without the rules, where vm1 is not.
         lab.ok("hv1", "ovs-vsctl del-port eth2 && ovs-ofctl del-flows br0 cookie=7/-1")
@@ -214,7 +214,7 @@ class Accounts:
             self.counted = upcalls(self._bench)["eth2"][1] - self._before["eth2"][1]
             return self.arrived + self.counted == sent
 
-        until(all_accounted_for, 20, "some have neither arrived nor been counted")
+        until(all_accounted_for, why="some have neither arrived nor been counted")
         self._receiver.close()
         after = upcalls(self._bench)
         assert after["eth2"][0] - self._before["eth2"][0] == self.arrived

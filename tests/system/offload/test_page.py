@@ -48,7 +48,7 @@ def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) ->
     idle.ping("vm1", "10.57.0.2", PINGS - 1)
     for node, capture in captures.items():
         capture.send_signal(signal.SIGINT)
-        seen, _ = capture.communicate(timeout=10)
+        seen, _ = capture.communicate(timeout=60)
         requests = [line for line in seen.splitlines() if "echo request" in line]
         replies = [line for line in seen.splitlines() if "echo reply" in line]
         assert len(requests) == 1, f"{node}:\n{seen}"
@@ -74,7 +74,7 @@ def test_flows_are_gone_after_max_idle(idle: Bench) -> None:
     idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=500")
     try:
         idle.ping("vm1", "10.57.0.2")
-        until(lambda: not idle.flows("hv1", "all"), 15, "flows did not age out")
+        until(lambda: not idle.flows("hv1", "all"), why="flows did not age out")
         assert "flower" not in idle.ok("hv1", "tc filter show dev eth3 ingress")
     finally:
         idle.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
@@ -101,7 +101,7 @@ def test_tcp_flows_through_hardware(idle: Bench) -> None:
     server = idle.start("vm2", "iperf3", "-s", "-1")
     until(lambda: ":5201" in idle.ok("vm2", "ss -ltn"))
     idle.ok("vm1", "iperf3 -c 10.57.0.2 -n 20M")
-    server.communicate(timeout=20)
+    server.communicate(timeout=60)
     flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")
     assert "offloaded:yes" in flow
     octets = re.search(r"bytes:(\d+)", flow)

@@ -64,7 +64,7 @@ _BLOCK, _SLOT, _BLOCKS = 1 << 16, 1 << 11, 128
 _TPACKET = struct.Struct("=IIIHHIIHH4x")
 _IFINDEX = struct.Struct("=i")
 _SLL_IFINDEX = _TPACKET.size + 4
-_PATIENCE_MS = 20_000
+_PATIENCE_MS = 120_000
 _MARKER = b"\xff" * 6 + bytes(6) + b"\x88\xb5"
 
 _Captured = tuple[int, "tuple[int, int] | None", bytes]
