@@ -32,6 +32,22 @@ def test_both_ways_are_in_hardware(overlay: Bench) -> None:
     assert "in_hw in_hw_count 1" in overlay.ok("hv1", "tc -s filter show dev vxlan_sys_4789 ingress")
 
 
+def test_what_comes_out_of_the_tunnel_to_be_dropped_is_dropped_by_hardware(overlay: Bench) -> None:
+    """Open vSwitch's rule says nothing of the tunnel but its key: neither that it is left, nor where packets go."""
+    overlay.ok("hv2", "ovs-ofctl add-flow br-int priority=100,in_port=vx0,udp,actions=drop")
+    try:
+        overlay.ok("vm1", "ip neigh replace 10.58.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+        send = "for number in 1 2 3 4 5; do echo > /dev/udp/10.58.0.9/7; done"
+        overlay.ok("vm1", f"bash -c '{send}'")
+        into = overlay.flow("hv2", "in_port(vxlan_sys_4789)", "udp", "actions:drop", kind="all")
+        assert "offloaded:yes" in into
+        before = packets_of(into)
+        overlay.ok("vm1", f"bash -c '{send}'")
+        assert packets_of(overlay.flow("hv2", "in_port(vxlan_sys_4789)", "actions:drop")) == before + 5
+    finally:
+        overlay.ok("hv2", "ovs-ofctl del-flows --strict br-int priority=100,in_port=vx0,udp")
+
+
 @pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)
 def test_tcp_crosses_whoever_offloads(overlay: Bench, first: bool, second: bool) -> None:
     with offloading(overlay, first, second):

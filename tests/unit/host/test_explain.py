@@ -306,6 +306,7 @@ def trial(skip_sw: bool, number: int = 0, refusal: str = "", **more: object) -> 
 
 
 IN_TC = line().replace("dp:ovs", "dp:tc")
+FROM_ETH1 = line(port="eth1").replace("dp:ovs", "dp:tc")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +317,12 @@ IN_TC = line().replace("dp:ovs", "dp:tc")
         (line("trunc(64),eth1"), host(offloaded_flows=None), "switch.not-in-force"),
         (IN_TC, host(other_config=(("hw-offload", "true"), ("tc-policy", "skip_hw"))), "switch.skip-hw"),
         (IN_TC.replace("in_port(eth0)", "in_port(br-int)"), host(), "port.internal"),
+        (FROM_ETH1.replace(PF, "drop"), with_netdev(host(), "eth1", kind="vxlan", switch_id=None), "nic.unexplained"),
+        (
+            FROM_ETH1.replace(PF, "br-int"),
+            with_netdev(host(), "eth1", kind="vxlan", switch_id=None),
+            "port.tunnel-elsewhere",
+        ),
         (IN_TC, with_netdev(host(), "eth0", hw_tc_offload=False), "port.feature-off"),
         (IN_TC, with_netdev(host(), "eth0", switch_id=None, kind="veth"), "port.not-nic"),
         (IN_TC.replace("in_port(eth0)", f"in_port({PF})"), with_netdev(host(), PF, switch_id=None), "port.legacy"),

@@ -262,10 +262,10 @@ class _Explainer:
             yield Refusal("port.feature-off", netdev.name), (seen,)
 
     def _tunnel_end(self, flow: Flow) -> Iterator[Reason]:
-        """A tunnel's far end: in hardware when it goes to a representor, and the NIC may encapsulate."""
+        """A tunnel's far end: in hardware when it goes to a representor or nowhere, and the NIC may encapsulate."""
         targets = [self.host.netdev(port) for port in flow.outputs]
         pfs = [pf for pf in self.host.pfs if pf.switchdev]
-        if not any(one and one.switch_id for one in targets):
+        if not (any(one and one.switch_id for one in targets) if targets else pfs):
             names = ", ".join(flow.outputs) or "nowhere"
             seen = Evidence("host", f"{names}: no port of a switchdev NIC")
             yield Refusal("port.tunnel-elsewhere", f"{flow.in_port} to {names}"), (seen,)

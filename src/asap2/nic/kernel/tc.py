@@ -33,7 +33,7 @@ from asap2.nic.kernel.tc_filters import (
     Proto,
 )
 from asap2.nic.kernel.tc_flower import FlowerKey
-from asap2.nic.kernel.tc_qdiscs import PARENT_EGRESS, RTNLGRP_TC, QdiscFace, find_block, is_ours
+from asap2.nic.kernel.tc_qdiscs import PARENT_EGRESS, PARENT_INGRESS, RTNLGRP_TC, QdiscFace, find_block, is_ours
 from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Counters
@@ -118,9 +118,12 @@ class TcFace:
             return None
         header = shape.header
         qdisc = self._filters.qdiscs.get(header.ifindex)
-        if qdisc is None:
+        if qdisc is None or header.parent not in (PARENT_INGRESS, PARENT_EGRESS):
             return None
-        block = qdisc.egress if header.parent == PARENT_EGRESS else qdisc.ingress
+        block = qdisc.egress if header.parent == PARENT_EGRESS and qdisc.kind == "clsact" else qdisc.ingress
+        if shape.chain in block.explicit:
+            return None
+        block.parent = header.parent
         proto = block.chains.get(shape.chain, {}).get(header.prio)
         if proto is None or proto.protocol != header.protocol or proto.kind != "flower":
             return None
