@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from asap2.netlink.tables import actions as ta
-from asap2.nic.kernel.tc_pedit import CMD_SET, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP
+from asap2.nic.kernel.tc_pedit import CMD_ADD, CMD_SET, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP
 from asap2.nic.silicon import packet
 from tests.system.realkernel.actions import Action
 from tests.system.realkernel.frames import IPV4, IPV6, MACS, TPIDS
@@ -24,6 +24,7 @@ from tests.system.realkernel.frames import IPV4, IPV6, MACS, TPIDS
 _UPDATE_ALL = 1 | 2 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_ of the IPv4 header, ICMP, TCP and UDP (include/uapi/linux/tc_act/tc_csum.h)."""
 _IS_FRAGMENT = 1
+_TTL = {(HTYPE_IP4, 8), (HTYPE_IP6, 7)}
 
 Edit = tuple[int, int, bytes, bytes]
 """Header type, offset of a field in it, the field's new octets, and the bits of them that are set."""
@@ -58,7 +59,9 @@ def actions(random: Random, chosen: dict[str, Any]) -> list[Action]:
     found = [_edit(random, chosen) for _ in range(random.randint(1, 3))]
     fields = {(header, offset): (header, offset, value, mask) for header, offset, value, mask in found}
     words = [word for edit in fields.values() for word in _words(edit)]
-    made = [pedit(words)]
+    adding = random.random() < 0.5
+    added = {place for place, (_, _, value, _) in fields.items() if adding and place in _TTL and any(value)}
+    made = [pedit(words, {(header, offset & ~3) for header, offset in added})]
     if any(header != HTYPE_ETH for header, _ in fields):
         made.append({"kind": "csum", "options": {"parms": ta.Csum(action=ta.TC_ACT_PIPE, update_flags=_UPDATE_ALL)}})
     return made
@@ -107,8 +110,13 @@ def _words(edit: Edit) -> list[tuple[int, ta.PeditKey]]:
     ]
 
 
-def pedit(words: list[tuple[int, ta.PeditKey]]) -> Action:
-    """The action with these keys."""
+def pedit(words: list[tuple[int, ta.PeditKey]], added: set[tuple[int, int]] | None = None) -> Action:
+    """The action with these keys, which set, but for those of words that are *added* to."""
     parms = ta.Pedit(action=ta.TC_ACT_PIPE, nkeys=len(words), keys=tuple(key for _, key in words))
-    extended = {"key_ex": [{"htype": header, "cmd": CMD_SET} for header, _ in words]}
+    extended = {
+        "key_ex": [
+            {"htype": header, "cmd": CMD_ADD if (header, key.off) in (added or ()) else CMD_SET}
+            for header, key in words
+        ]
+    }
     return {"kind": "pedit", "options": {"parms_ex": parms, "keys_ex": extended}}
