@@ -292,9 +292,11 @@ class TcFace:
         attrs: dict[str, Any] = {"kind": proto.kind, "chain": chain}
         if one is None:
             return Message(kind, tables.TC.encode(header, attrs), flags)
-        key, listed = one.key, one.listed
-        if one.shape is not None and not listed:  # made by its shape: what it was asked to be is in the request alone
-            key, listed = one.shape.read(one.request, one.indices)
+        key, listed = one.translated, one.listed
+        if key is None:  # made by its shape: what it was asked to be is in the request alone
+            assert one.shape is not None
+            key, read = one.shape.read(one.request, one.indices)
+            listed = listed or read
         state = one.state(counters or Counters())
         actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.action_state)
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)

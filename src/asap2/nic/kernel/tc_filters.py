@@ -665,10 +665,11 @@ class Filters:
             places.append((value[at - length : at].decode(), rule_handle, in_port))
         indices = struct.unpack_from(f"={value[at]}I", value, at + 1)
         request = value[at + 1 + 4 * len(indices) :]
-        _, attrs = TC.decode(request)
+        header, attrs = TC.decode(request)
         options, kind = attrs["options"], attrs.get("kind", "flower")
         qdisc = self.qdiscs[ifindex]
         block = qdisc.egress if egress else qdisc.ingress
+        block.parent = header.parent
         proto = block.chains.setdefault(chain, {}).setdefault(prio, Proto(prio, protocol, kind))
         key = parse_flower(options, protocol)
         actions = options.get("act")

@@ -12,7 +12,14 @@ import pytest
 
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc as tables
-from asap2.netlink.tables.tc import RTM_DELACTION, RTM_DELTFILTER, RTM_GETACTION, RTM_NEWACTION, RTM_NEWTFILTER
+from asap2.netlink.tables.tc import (
+    RTM_DELACTION,
+    RTM_DELTFILTER,
+    RTM_GETACTION,
+    RTM_GETTFILTER,
+    RTM_NEWACTION,
+    RTM_NEWTFILTER,
+)
 from asap2.netlink.wire import NLMSG_ERROR
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.tc_action_table import ActionTable
@@ -29,6 +36,7 @@ REPLACE = 0x100
 def devices() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("socket.if_indextoname", lambda ifindex: f"eth{ifindex}")
+        patch.setattr("time.monotonic_ns", lambda: 1_000_000_000_000)
         yield
 
 
@@ -73,6 +81,12 @@ def listed(node: Node, kind: str = "gact") -> list[tuple[int, int, int]]:
             _, attrs = tables.ACTION_BODY.decode(message[17:])
             found += [one["options"]["parms"] for one in attrs["tab"].values()]
     return [(one.index, one.refcnt, one.bindcnt) for one in found]
+
+
+def dumped(node: Node) -> list[bytes]:
+    """All filters."""
+    header = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, 0)
+    return node.ask(RTM_GETTFILTER, 1 | DUMP, tables.TC.encode(header, {}))
 
 
 def test_an_index_is_the_lowest_that_is_free() -> None:
@@ -140,9 +154,9 @@ def test_indices_and_what_is_shared_survive_a_restart(tmp_path: Path) -> None:
             assert add(node, 9, gact(2)) == 0
             assert remove(node, 1) == 0
         assert add(node, last, *actions) == 0
-    before = listed(node), listed(node, "mirred")
+    before = listed(node), listed(node, "mirred"), dumped(node)
     again = Filters(node.filters.offloader, Journal(tmp_path / "tcTrue.journal"))
     nics: Any = {"nic0": node.devices[REPRESENTOR].nic}
     assert again.restore(nics) == [REPRESENTOR]
     node.face._filters.actions, node.face._filters.qdiscs = again.actions, again.qdiscs
-    assert (listed(node), listed(node, "mirred")) == before
+    assert (listed(node), listed(node, "mirred"), dumped(node)) == before
