@@ -5,7 +5,8 @@
  * Loaded by /etc/ld.so.preload. It interposes libc's send and receive functions (receive.h), connect(), setsockopt() and
  * ioctl(SIOCETHTOOL). A diverted request goes, whole, over a Unix seqpacket connection (one for each thread) to the
  * server, which queues every reply in the program's own netlink socket before it says so here: thus, as with the kernel,
- * replies are there when send() returns. Without a server all goes to the kernel.
+ * replies are there when send() returns. While there is no server, what it might have to answer waits for the next for a
+ * while, and is refused then: the kernel, which knows our devices as something else, never gets it.
  */
 #include "redirect.h"
 #include "receive.h"
@@ -34,6 +35,8 @@ static int may_divert(int protocol, unsigned type)
 
 static int is_diverted(int protocol, unsigned type, const struct greeting *greeting)
 {
+	if (!greeting) /* the server says what is not its own */
+		return may_divert(protocol, type);
 	if (protocol == NETLINK_ROUTE)
 		return type < 256 && has(greeting->route, type);
 	if (type >= EMULATED_FIRST && type <= EMULATED_LAST)
@@ -82,6 +85,49 @@ static int to_kernel(int fd, const struct sockaddr_nl *address, socklen_t length
 
 enum { ALL_NATIVE = -2 };
 
+/*
+ * There is no server: have the kernel refuse each request of a batch, so that the error comes where programs look for it
+ * (ethtool does not look at what send() gives). The kernel does not get the request, but one with its sequence number
+ * for a link (ENODEV) or a command (EOPNOTSUPP) that cannot be. Returns as send() does.
+ */
+static ssize_t refuse(int fd, int protocol, const char *data, size_t position, size_t size, int flags)
+{
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	struct nlmsghdr header;
+	size_t next;
+
+	for (; (next = step(data, size, position, &header)); position = next) {
+		struct {
+			struct nlmsghdr header;
+			union {
+				struct ifinfomsg link;
+				struct genlmsghdr command;
+			};
+		} request = { .header = header };
+		struct iovec part = { &request, sizeof request };
+		struct msghdr message = { .msg_name = &kernel,
+					  .msg_namelen = sizeof kernel,
+					  .msg_iov = &part,
+					  .msg_iovlen = 1 };
+
+		request.header.nlmsg_flags &= NLM_F_REQUEST;
+		if (protocol == NETLINK_ROUTE) {
+			request.header.nlmsg_type = RTM_GETLINK;
+			request.link.ifi_index = INT32_MAX;
+			part.iov_len = NLMSG_LENGTH(sizeof request.link);
+		} else {
+			request.header.nlmsg_type = GENL_ID_CTRL;
+			request.command.cmd = UINT8_MAX;
+			request.command.version = 1;
+			part.iov_len = NLMSG_LENGTH(sizeof request.command);
+		}
+		request.header.nlmsg_len = part.iov_len;
+		if (real_sendmsg(fd, &message, flags) < 0)
+			return -1;
+	}
+	return size;
+}
+
 /* Have the server answer what is its own of a batch, the kernel the rest. Returns as send() does, or ALL_NATIVE. */
 static ssize_t submit(int fd, int protocol, const char *data, size_t size, int flags)
 {
@@ -90,17 +136,22 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 	struct nlmsghdr header;
 	struct answer answer;
 	size_t position, next;
-	int wanted = 0, result;
+	int wanted = 0, dumps = 0, retried = 0, result;
 
 	for (position = 0; !wanted && (next = step(data, size, position, &header)); position = next)
 		wanted = may_divert(protocol, header.nlmsg_type);
-	if (!wanted || !(greeting = diverted()))
+	if (!wanted)
 		return ALL_NATIVE;
+	greeting = diverted();
 	wanted = 0;
-	for (position = 0; !wanted && (next = step(data, size, position, &header)); position = next)
-		wanted = is_diverted(protocol, header.nlmsg_type, greeting);
-	if (!wanted || !(ask.portid = port_of(fd)))
+	for (position = 0; (next = step(data, size, position, &header)); position = next) {
+		wanted |= is_diverted(protocol, header.nlmsg_type, greeting);
+		dumps |= (header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+	}
+	if (!wanted)
 		return ALL_NATIVE;
+	if (!(ask.portid = port_of(fd)))
+		return -1;
 	ask.cookie = namespace_of(fd);
 	ask.options = (netlink_flag(fd, NETLINK_EXT_ACK) ? OPTION_EXT_ACK : 0) |
 		      (netlink_flag(fd, NETLINK_CAP_ACK) ? OPTION_CAP_ACK : 0) |
@@ -117,22 +168,18 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 				break;
 		}
 		result = put(&ask, fd, data + position, end - position, &answer, NULL, NULL);
-		if (result == -2) {
-			errno = ECONNREFUSED;
-			return -1;
-		}
-		if (result == 0 && answer.verdict & WAITING) {
+		/* most likely the server died before it read this; the next does it, or says that it has been done */
+		if (result == -2 && !dumps && !retried++)
+			continue;
+		if (result < 0 || answer.verdict == ERROR)
+			return refuse(fd, protocol, data, position, size, flags);
+		if (answer.verdict & WAITING) {
 			struct ask claim = { .kind = CLAIM, .protocol = protocol, .portid = ask.portid, .cookie = ask.cookie };
 			struct answer ignored;
 
 			claim.options = OPTION_FD;
 			put(&claim, fd, NULL, 0, &ignored, NULL, NULL);
 			answer.verdict &= ~WAITING;
-		}
-		if (result < 0) { /* no server any more: what it has not answered is the kernel's */
-			if (position == 0)
-				return ALL_NATIVE;
-			answer = (struct answer){ .verdict = PASS, .pass = end - position };
 		}
 		if (answer.verdict == PASS) {
 			struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
@@ -158,7 +205,7 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 		} else if (answer.verdict == DONE) {
 			position = end;
 		} else {
-			errno = answer.verdict == ERROR && answer.consumed ? (int)answer.consumed : EPROTO;
+			errno = EPROTO;
 			return -1;
 		}
 	}
@@ -200,8 +247,10 @@ static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int
 	/* a header may be cut by parts, but then at least its length and type stand in the first */
 	if (parts[0].iov_len >= sizeof(struct nlmsghdr) && !plausible(parts[0].iov_base, size))
 		return ALL_NATIVE;
-	if (netlink_protocol(fd) < 0 || (size > sizeof small && !(data = malloc(size))))
+	if (netlink_protocol(fd) < 0)
 		return ALL_NATIVE;
+	if (size > sizeof small && !(data = malloc(size)))
+		return -1;
 	for (i = 0; i < count; i++) {
 		memcpy(data + position, parts[i].iov_base, parts[i].iov_len);
 		position += parts[i].iov_len;
@@ -269,7 +318,7 @@ int connect(int fd, const struct sockaddr *address, socklen_t length)
 	const struct sockaddr_nl *kernel = (const struct sockaddr_nl *)address;
 
 	if (address && length >= sizeof *kernel && kernel->nl_family == AF_NETLINK && kernel->nl_pid == 0 &&
-	    kernel->nl_groups == 0 && netlink_protocol(fd) >= 0 && diverted())
+	    kernel->nl_groups == 0 && netlink_protocol(fd) >= 0)
 		return port_of(fd) ? 0 : -1;
 	return real_connect(fd, address, length);
 }
@@ -291,10 +340,18 @@ static int membership(int fd, enum kind kind, uint32_t group)
 	struct ask ask = { .kind = kind, .protocol = NETLINK_GENERIC, .portid = port_of(fd), .argument = group };
 	struct answer answer;
 	uint64_t inode = inode_of(fd);
-	int i;
+	int i, result;
 
 	ask.cookie = namespace_of(fd);
-	if (!ask.portid || put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL) < 0 || answer.verdict == PASS)
+	if (!ask.portid)
+		return -1;
+	if ((result = put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL)) == -2)
+		result = put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL);
+	if (result < 0) {
+		errno = ECONNREFUSED;
+		return -1;
+	}
+	if (answer.verdict == PASS)
 		return ALL_NATIVE;
 	if (answer.verdict != DONE) {
 		errno = answer.consumed ? (int)answer.consumed : EINVAL;
@@ -417,7 +474,7 @@ static int ethtool(int fd, const struct ifreq *request)
 	for (i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		if (shapes[i].command == command)
 			shape = &shapes[i];
-	if (!shape || !(greeting = diverted()) || !has(greeting->ethtool, command))
+	if (!shape || ((greeting = diverted()) && !has(greeting->ethtool, command)))
 		return ALL_NATIVE;
 	count = shape->element ? MOST : 0;
 	if (shape->counted_at)
@@ -426,16 +483,22 @@ static int ethtool(int fd, const struct ifreq *request)
 		return ALL_NATIVE;
 	size = shape->base + (size_t)count * shape->element;
 	given = shape->sets ? size : shape->base;
-	length = size;
 	room = malloc(IFNAMSIZ + size);
 	if (!room)
-		return ALL_NATIVE;
-	memcpy(room, request->ifr_name, IFNAMSIZ);
-	memcpy(room + IFNAMSIZ, buffer, given);
+		return -1;
 	ask.cookie = namespace_of(fd);
 	ask.argument = command;
-	result = put(&ask, fd, room, IFNAMSIZ + given, &answer, room, &length);
-	if (result < 0 || answer.verdict == PASS)
+	for (i = 0; i < 2; i++) {
+		memcpy(room, request->ifr_name, IFNAMSIZ);
+		memcpy(room + IFNAMSIZ, buffer, given);
+		length = size;
+		if ((result = put(&ask, fd, room, IFNAMSIZ + given, &answer, room, &length)) != -2)
+			break; /* else the server died: the next one may know */
+	}
+	if (result < 0) {
+		errno = ENODEV; /* as of a device that its driver has detached */
+		result = -1;
+	} else if (answer.verdict == PASS)
 		result = ALL_NATIVE;
 	else if (answer.verdict == DONE)
 		memcpy(buffer, room, length);

@@ -49,6 +49,10 @@
 #define SPIN 200000 /* ns that an answer is looked for before its thread sleeps */
 #define PAUSES 60 /* between two looks: who answers may have the same core's other half, and the same socket's lock */
 #define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
+#define ABSENT_MS 4000 /* how long we try again while nobody listens: a supervisor may be starting */
+#define ABSENT_VARIABLE "ASAP2_NETLINK_WAIT" /* another number of milliseconds */
+#define TRY_MS 20 /* between two tries */
+#define GREETING_S 120 /* how long we wait for the greeting while somebody listens: a daemon may be starting */
 
 struct greeting {
 	uint32_t magic;
@@ -148,21 +152,23 @@ static void make_cleanup_key(void)
 
 static void rejoin(struct connection *c);
 
-/* Connect and read the greeting; 0, or -1 when there is no server. */
-static int open_connection(struct connection *c)
+static int64_t now_ms(void)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	const char *path = secure_getenv(SOCKET_PATH_VARIABLE);
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Connect once and read the greeting; 0 or -1. */
+static int try_connection(struct connection *c, const struct sockaddr_un *address)
+{
 	struct iovec part = { &c->greeting, sizeof c->greeting };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	struct timeval limit = { .tv_sec = GREETING_S }, none = { 0 };
 	ssize_t got;
 	int fd, high;
 
-	if (!path || !*path)
-		path = SOCKET_PATH;
-	if (strlen(path) >= sizeof address.sun_path)
-		return -1;
-	strcpy(address.sun_path, path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
@@ -172,7 +178,9 @@ static int open_connection(struct connection *c)
 		fd = high;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
-	while ((got = real_connect(fd, (struct sockaddr *)&address, sizeof address)) < 0 && errno == EINTR)
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	while ((got = real_connect(fd, (const struct sockaddr *)address, sizeof *address)) < 0 && errno == EINTR)
 		;
 	if (got < 0)
 		goto fail;
@@ -180,17 +188,44 @@ static int open_connection(struct connection *c)
 		;
 	if (got != sizeof c->greeting || c->greeting.magic != MAGIC || c->greeting.version != VERSION)
 		goto fail;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
 	c->inode = inode_of(fd);
 	c->process = getpid();
 	c->fd = fd + 1;
+	return 0;
+fail:
+	close(fd);
+	return -1;
+}
+
+/*
+ * Connect and read the greeting; 0, or -1 when there is no server. While somebody keeps the listening socket, we wait in
+ * its queue for the next server; when nobody does, we try for a while: the socket may be about to be made.
+ */
+static int open_connection(struct connection *c)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *path = secure_getenv(SOCKET_PATH_VARIABLE);
+	const char *patience = secure_getenv(ABSENT_VARIABLE);
+	int64_t give_up = now_ms() + (patience ? atoi(patience) : ABSENT_MS);
+
+	if (!path || !*path)
+		path = SOCKET_PATH;
+	if (strlen(path) >= sizeof address.sun_path)
+		return -1;
+	strcpy(address.sun_path, path);
+	memset(&c->greeting, 0, sizeof c->greeting);
+	while (try_connection(c, &address) < 0) {
+		if (now_ms() >= give_up)
+			return -1;
+		nanosleep(&(struct timespec){ .tv_nsec = TRY_MS * 1000000L }, NULL);
+	}
 	pthread_once(&cleanup_once, make_cleanup_key);
 	if (c == &own)
 		pthread_setspecific(cleanup_key, c);
 	rejoin(c);
 	return 0;
-fail:
-	close(fd);
-	return -1;
 }
 
 /* Make sure of a connection that is this thread's and this process's own. */
@@ -327,13 +362,13 @@ static int put(struct ask *ask, int passed_fd, const void *payload, size_t size,
 	return result;
 }
 
-/* What the server diverts: NULL when there is none. */
+/* What the server diverts: NULL when that is not known. */
 static const struct greeting *diverted(void)
 {
 	int saved = errno, result = 0;
 
-	if (own.busy)
-		return &own.greeting;
+	if (own.busy) /* we are in a signal handler, perhaps before the greeting came */
+		return own.greeting.magic == MAGIC ? &own.greeting : NULL;
 	if (!own.fd || own.process != getpid()) {
 		own.busy = 1;
 		result = ensure(&own);

@@ -27,6 +27,7 @@ class Redirected:
         self.socket = directory / "netlink.sock"
         self.server: subprocess.Popen[str] | None = None
         self.environment = {**os.environ, "ASAP2_NETLINK_SOCK": str(self.socket), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment["ASAP2_NETLINK_WAIT"] = "300"
 
     def start_server(self, filters: int = 0) -> None:
         """Start the toy server and wait until it listens."""

@@ -344,15 +344,17 @@ def restart() -> None:
 
 
 def death() -> None:
-    """The server dies while it answers: an error, and the next request goes to the kernel."""
+    """The server dies while it answers: an error, and the kernel gets neither this request nor the next."""
     with genl() as sock:
-        try:
-            sock.send(build(TOY, NLM_F_REQUEST, 1, 0, bytes((TOY_DIE, 1, 0, 0)) + bytes(4)))
-        except OSError as error:
-            print(errno.errorcode[error.errno or 0])
+        sock.send(build(TOY, NLM_F_REQUEST, 7, 0, bytes((TOY_DIE, 1, 0, 0)) + bytes(4)))
+        (message,) = split(sock.recv(4096))
+        print(message.seq, error_of(message))
         print(echo(sock))
     with Connection(NETLINK_GENERIC) as connection:
-        print(genl_family(connection, "nlctrl"))
+        try:
+            print(genl_family(connection, "nlctrl"))
+        except OSError as error:
+            print(error)
 
 
 def fuzz(seed: str) -> None:

@@ -98,8 +98,8 @@ def test_multicast_groups_of_emulated_families(redirected: Redirected) -> None:
 
 def test_a_server_that_dies_while_it_answers_is_an_error_and_no_hang(redirected: Redirected) -> None:
     lines = redirected.program("death").splitlines()
-    assert lines[:2] == ["ECONNREFUSED", "[Errno 2] No such file or directory"]
-    assert lines[2].startswith("FamilyInfo(id=16")
+    refusal = "[Errno 95] Operation not supported"
+    assert lines == [f"7 {refusal}", refusal, refusal]
 
 
 def test_a_new_server_takes_over_memberships_too(redirected: Redirected) -> None:
@@ -116,7 +116,7 @@ def test_a_new_server_takes_over_memberships_too(redirected: Redirected) -> None
         assert program.stdout.readline() == "ok\n"
         redirected.stop_server()
         program.stdin.write("\n")
-        assert program.stdout.readline() == "[Errno 2] No such file or directory deaf\n"
+        assert program.stdout.readline() == "[Errno 95] Operation not supported deaf\n"
         redirected.start_server()
         program.stdin.write("\n")
         assert program.stdout.readline() == "ok heard\n"
@@ -146,10 +146,35 @@ def test_a_stopped_server_holds_up_but_loses_nothing(redirected: Redirected) -> 
         assert program.communicate(timeout=60)[0] == "ok\n"
 
 
-def test_without_a_server_all_is_the_kernels(redirected: Redirected) -> None:
+@pytest.mark.parametrize("left", ["a socket that nobody listens at", "nothing"])
+def test_without_a_server_links_tc_and_families_are_out_of_reach(redirected: Redirected, left: str) -> None:
     redirected.stop_server()
-    assert "alias" not in redirected.run("ip", "link")
-    assert "LOOPBACK" in redirected.run("ip", "link")
+    if left == "nothing":
+        redirected.socket.unlink()
+    assert "No such device" in redirected.run("ip", "link", "show", "v0", code=1)
+    assert "No such device" in redirected.run("ip", "link", "del", "v0", code=2)
+    assert "No such device" in redirected.run("tc", "qdisc", "add", "dev", "v0", "clsact", code=1)
+    assert "No such device" in redirected.run("ethtool", "-i", "v0", code=71)
+    redirected.environment["ASAP2_NETLINK_WAIT"] = "0"  # it tries one ioctl after the other
+    assert "TCP" not in redirected.run("ethtool", "--show-features", "v0", code=1)
+    assert "cache" in redirected.run("ip", "route", "get", "127.0.0.1")  # what was never ours goes on
+    redirected.start_server()
+    redirected.run("ip", "link", "del", "v0")
+
+
+def test_who_asks_before_the_server_is_there_waits_for_it(redirected: Redirected) -> None:
+    redirected.stop_server()
+    redirected.environment["ASAP2_NETLINK_WAIT"] = "60000"
+    with subprocess.Popen(
+        redirected.command(sys.executable, HERE / "program.py", "one"),
+        env=redirected.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(0.5)
+        redirected.start_server()
+        assert program.communicate(timeout=60)[0] == "ok\n"
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
