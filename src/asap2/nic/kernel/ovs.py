@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -67,7 +68,7 @@ def _named(payload: bytes) -> dict[int, bytes]:
 
 
 def _string(value: bytes | None) -> str | None:
-    return None if value is None else value.split(b"\0", 1)[0].decode(errors="replace")
+    return None if value is None else value.split(b"\0", 1)[0].decode(errors="surrogateescape")
 
 
 def _u32(value: bytes | None) -> int | None:
@@ -161,7 +162,7 @@ class OvsFace:
         megaflow = struct.pack("=QIIQQ", looked.mask_hits, len(dp.masks), 0, looked.cache_hits, 0)
         body = (
             _S32.pack(dp.ifindex)
-            + attribute(DP_NAME, dp.name.encode() + b"\0")
+            + attribute(DP_NAME, os.fsencode(dp.name) + b"\0")
             + attribute(DP_STATS, stats)
             + attribute(DP_MEGAFLOW_STATS, megaflow)
             + attribute(DP_USER_FEATURES, _U32.pack(dp.features))
@@ -229,6 +230,7 @@ class OvsFace:
         attrs = _named(genl.attrs)
         dp = self._find(genl.header, attrs)
         features = self._features(attrs)
+        dp.reserve()
         if features is not None:
             dp.features = features
         pids = attrs.get(DP_PER_CPU_PIDS)
@@ -255,7 +257,7 @@ class OvsFace:
             _S32.pack(dp.ifindex)
             + attribute(PORT_NO, _U32.pack(vport.number))
             + attribute(PORT_TYPE, _U32.pack(vport.type))
-            + attribute(PORT_NAME, vport.name.encode() + b"\0")
+            + attribute(PORT_NAME, os.fsencode(vport.name) + b"\0")
             + attribute(PORT_IFINDEX, _U32.pack(vport.ifindex))
             + attribute(PORT_STATS, struct.pack("=8Q", *counters.get(vport.name, (0,) * 8)))
             + attribute(PORT_UPCALL_STATS, told)
@@ -325,6 +327,7 @@ class OvsFace:
         if kind is not None and kind != vport.type:
             raise NetlinkError(errno.EINVAL)
         if PORT_UPCALL_PID in attrs:
+            dp.reserve()
             vport.pids = self._pids(attrs)
             dp.keep_port(vport)
         return [self._port_message(dp, vport, SET, device_counters())] if request.echo else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import struct
 import time
@@ -127,7 +128,7 @@ class Datapath:
         such device; EINVAL: loopback, or an internal port of another kind; EOPNOTSUPP: another type."""
         if kind not in (TYPE_NETDEV, TYPE_INTERNAL):
             raise _error(errno.EAFNOSUPPORT)
-        if not 0 < len(name.encode()) < 16:
+        if not 0 < len(os.fsencode(name)) < 16:
             raise _error(errno.EINVAL)
         if number is not None:
             if number >= act.MAX_PORTS:
@@ -141,6 +142,7 @@ class Datapath:
         return self._add(number, kind, name, pids)
 
     def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
+        self.reserve()
         if kind == TYPE_INTERNAL:
             try:
                 ifindex = self.devices.create_internal(name)
@@ -225,6 +227,7 @@ class Datapath:
         if old is not None:
             self.set_actions(old, actions)
             return old
+        self.reserve()
         number = ovs_key.in_port_of(key)
         ifindex = None if number is None else self.ifindex_of(number)
         translated, flow.cookies = self._translate(steps)
@@ -253,6 +256,7 @@ class Datapath:
         """Give *flow* other actions; its counters go on."""
         if actions == flow.actions:
             return
+        self.reserve()
         translated, cookies = self._translate(list(act.parse(actions)))
         if flow.handle is not None:
             self.pipeline.replace(flow.handle, translated)
@@ -335,6 +339,13 @@ class Datapath:
         self._journal.clear()
 
     # ---- keeping
+
+    def reserve(self) -> None:
+        """Refuse a change that could not be kept, before it is made."""
+        try:
+            self._journal.reserve()
+        except OSError as error:
+            raise _error(error.errno or errno.ENOSPC) from None
 
     def keep(self) -> None:
         """Remember the datapath's own attributes."""

@@ -139,14 +139,14 @@ def prepare(device: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command, value in ((ETHTOOL_STXCSUM, 0), (ETHTOOL_STSO, 0), (ETHTOOL_SGSO, 0), (ETHTOOL_SFLAGS, 0)):
             data = ctypes.create_string_buffer(struct.pack("=II", command, value))
-            request = struct.pack("=16sQ8x", device.encode(), ctypes.addressof(data))
+            request = struct.pack("=16sQ8x", os.fsencode(device), ctypes.addressof(data))
             with contextlib.suppress(OSError):
                 fcntl.ioctl(control, SIOCETHTOOL, request)
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
-        request = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", device.encode(), 0))
+        request = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", os.fsencode(device), 0))
         flags = struct.unpack_from("=H", request, 16)[0]
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("=16sH22x", device.encode(), flags | IFF_UP))
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("=16sH22x", os.fsencode(device), flags | IFF_UP))
 
 
 def device_counters() -> dict[str, tuple[int, ...]]:

@@ -336,6 +336,7 @@ class Filters:
 
     def add_qdisc(self, ifindex: int, kind: str) -> None:
         """Add an ingress or clsact qdisc."""
+        self._reserve()
         self.qdiscs[ifindex] = Qdisc(kind, Block(ifindex, False), Block(ifindex, True))
         self._journal.put(_QDISC.pack(b"q", ifindex), kind.encode())
 
@@ -413,6 +414,7 @@ class Filters:
             raise NetlinkError(errno.EINVAL)
         if key.identity in proto.keys and old is None:
             raise NetlinkError(errno.EEXIST)
+        self._reserve()
         rank = proto.rank(key, old)
         placed = self._place(block, chain, proto.kind, _priority(proto.prio, rank), key, steps, flags, old)
         return Filter(
@@ -436,6 +438,7 @@ class Filters:
         identity = shape.identity(request)
         if identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
+        self._reserve()
         known = proto.places.get(shape)
         again: Placed | None = None
         if known is not None and known.age.filters:
@@ -628,6 +631,13 @@ class Filters:
                         yield block, chain, proto, one
 
     # ---- keeping
+
+    def _reserve(self) -> None:
+        """Refuse a change that could not be kept, before it is made."""
+        try:
+            self._journal.reserve()
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
 
     def keep(self, block: Block, chain: int, proto: Proto, one: Filter) -> None:
         """Remember a filter."""
