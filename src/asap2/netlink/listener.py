@@ -2,7 +2,7 @@
 """The socket that the redirect library asks, apart from the server behind it.
 
 Who keeps a node's daemon running makes the socket and lends it to one daemon after the other. So who asks while there
-is none waits for the next, and nothing of the NIC's goes to the kernel meanwhile.
+is none waits for the next.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ def path_in(run_dir: Path) -> Path:
 
 def listen(path: Path) -> socket.socket:
     """A socket that listens at *path* for programs of all users; one that was there is replaced. OSError."""
-    path.unlink(missing_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    listener.bind(str(path))
-    path.chmod(0o666)
+    listener.bind(str(new))
+    new.chmod(0o666)
     listener.listen(_BACKLOG)
+    new.rename(path)
     return listener
 
 

@@ -35,6 +35,8 @@ _BPF_RETURN = 0x06
 _SEND_BUFFER = 8 << 20
 _MOST_WAITING = 16 << 20
 """Bytes of replies kept for a client that does not read them; a dump is kept whole, since none else begins before."""
+MOST_CLAIMS = 64
+"""Clients of one user, other than root, that may leave replies unread at the same time, in one network namespace."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -86,14 +88,14 @@ def _deafen(sock: socket.socket) -> None:
 class _Waiting:
     """Messages for one client whose receive buffer is full; *fd* is its socket, once the library has handed it over."""
 
-    __slots__ = ("dumping", "fd", "messages", "pid", "size")
+    __slots__ = ("dumping", "fd", "messages", "pid", "size", "uid")
 
     def __init__(self, messages: Sequence[bytes], dumping: bool) -> None:
         self.messages = deque(messages)
         self.size = sum(map(len, messages))
         self.dumping = dumping
         self.fd = -1
-        self.pid = 0
+        self.pid = self.uid = 0
 
 
 def holds_socket(pid: int, inode: int) -> bool:
@@ -188,17 +190,22 @@ class Namespace:
         waiting = self._waiting.get((protocol, portid))
         return waiting is not None and waiting.fd < 0
 
-    def claim(self, protocol: int, portid: int, fd: int, pid: int) -> None:
+    def claim(self, protocol: int, portid: int, fd: int, pid: int, uid: int) -> None:
         """Send what waits for a client as it reads. *fd*, which is closed in the end, is its socket; *pid* the client.
 
-        While we hold the socket, no other can get its port id, and with it replies that are not its own.
+        While we hold the socket, no other can get its port id, and with it replies that are not its own. Each takes a
+        thread, so users but root have :data:`MOST_CLAIMS` at most: what waits for one more is lost.
         """
         with self._lock:
             waiting = self._waiting.get((protocol, portid))
             if waiting is None or waiting.fd >= 0:
                 os.close(fd)
                 return
-            waiting.fd, waiting.pid = fd, pid
+            if uid and sum(other.fd >= 0 and other.uid == uid for other in self._waiting.values()) >= MOST_CLAIMS:
+                del self._waiting[(protocol, portid)]
+                os.close(fd)
+                return
+            waiting.fd, waiting.pid, waiting.uid = fd, pid, uid
         threading.Thread(
             target=self._drain, args=(protocol, portid, waiting), name="netlink-replies", daemon=True
         ).start()

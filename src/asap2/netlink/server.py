@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from asap2.netlink import queues, sidechannel
+from asap2.netlink.admission import Admission
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.listener import listen
@@ -75,17 +76,27 @@ _READ = selectors.EVENT_READ
 _LARGEST_ASK = 1 << 20
 _FDS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
 _CAP_NET_ADMIN = 12
+_PEERCRED = struct.Struct("=iII")
+"""struct ucred: pid, uid, gid."""
 _INODE = struct.Struct("=Q")
+_MOST_CLIENTS = 1024
+"""Sockets of one connection that are remembered; of one with more, all are forgotten and looked at again."""
+_ACCEPTED_AT_ONCE = 64
+"""Connections that are taken before others' questions are answered."""
+_MOST_MEMBERS = 4096
+"""Members of a group, from which on only privileged ones may join."""
+_MOST_HELD = 64
+"""Network namespaces that one connection may keep served by joining groups there."""
 
 
 class _Peer:
     """One connection of the library: a thread of a client."""
 
-    __slots__ = ("clients", "held", "pid", "privileged", "sock", "unclaimed")
+    __slots__ = ("clients", "held", "pid", "privileged", "sock", "uid", "unclaimed")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, pid: int, uid: int) -> None:
         self.sock = sock
-        self.pid, uid, _gid = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        self.pid, self.uid = pid, uid
         self.privileged = uid == 0 or _has_net_admin(self.pid)
         self.unclaimed: tuple[Namespace, int, int] | None = None
         self.clients: dict[tuple[int, int, int, int], Client] = {}
@@ -120,6 +131,7 @@ class Server:
         self._lent = False
         self._selector: selectors.BaseSelector | None = None
         self._peers: set[_Peer] = set()
+        self._admission = Admission()
         self._buffer = bytearray(_LARGEST_ASK)
         self._view = memoryview(self._buffer)
 
@@ -209,6 +221,7 @@ class Server:
         for namespace in list(self._namespaces.values()):
             namespace.close()
         self._namespaces.clear()
+        self._admission.close()
         os.close(self._home_fd)
 
     def unicast(
@@ -281,23 +294,31 @@ class Server:
     def _accept(self, _mask: int) -> None:
         assert self._listener is not None
         assert self._selector is not None
-        while True:
+        for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 sock, _address = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 log.warning("cannot accept a connection of the redirect library: %s", error)
+                if self._admission.refuse(self._listener, error):
+                    continue
                 return
+            pid, uid, _gid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+            if not self._admission.enter(pid, uid):
+                log.warning("user %d has too many connections of the redirect library", uid)
+                sock.close()
+                continue
             sock.setblocking(False)
-            peer = _Peer(sock)
+            peer = _Peer(sock, pid, uid)
             try:
                 sock.send(self._greeting)
+                self._selector.register(sock, _READ, lambda _mask, peer=peer: self._readable(peer))
             except OSError:
+                self._admission.leave(pid, uid)
                 sock.close()
                 continue
             self._peers.add(peer)
-            self._selector.register(sock, _READ, lambda _mask, peer=peer: self._readable(peer))
 
     def _drop(self, peer: _Peer) -> None:
         assert self._selector is not None
@@ -306,6 +327,7 @@ class Server:
         self._peers.discard(peer)
         self._selector.unregister(peer.sock)
         peer.sock.close()
+        self._admission.leave(peer.pid, peer.uid)
         if peer.unclaimed is not None:
             namespace, protocol, portid = peer.unclaimed
             namespace.forget(protocol, portid)
@@ -348,13 +370,15 @@ class Server:
                 namespace = self._enter(cookie, fd)
             except OSError as error:
                 log.warning("cannot answer a client in its network namespace: %s", error)
-                return ANSWER.pack(tag, Verdict.PASS, 0, size - ASK.size)
+                return ANSWER.pack(tag, Verdict.ERROR, error.errno or errno.ECONNREFUSED, 0)
         data = bytes(self._view[ASK.size : size])
         try:
             if kind == Kind.SUBMIT and protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
                 key = (protocol, portid, cookie, options & ~OPTION_FD)
                 client = peer.clients.get(key)
                 if client is None or client.netns is not namespace.netns:
+                    if len(peer.clients) >= _MOST_CLIENTS:
+                        peer.clients.clear()
                     client = peer.clients[key] = Client(
                         protocol,
                         portid,
@@ -372,7 +396,7 @@ class Server:
                 return ANSWER.pack(tag, verdict, consumed, passed)
             if kind == Kind.CLAIM and fd is not None:
                 peer.unclaimed = None
-                namespace.claim(protocol, portid, os.dup(fd), peer.pid)
+                namespace.claim(protocol, portid, os.dup(fd), peer.pid, peer.uid)
                 return ANSWER.pack(tag, Verdict.DONE, 0, 0)
             if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
                 return self._membership(peer, tag, kind, namespace, portid, argument, *_INODE.unpack(data))
@@ -393,10 +417,14 @@ class Server:
             return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
         member = (namespace.netns.cookie, portid)
         if kind == Kind.JOIN:
-            members[member] = (peer.pid, inode)
+            if len(members) >= _MOST_MEMBERS and not peer.privileged:
+                return ANSWER.pack(tag, Verdict.ERROR, errno.ENOBUFS, 0)
             if namespace is not self._home and namespace not in peer.held:
+                if len(peer.held) >= _MOST_HELD:
+                    return ANSWER.pack(tag, Verdict.ERROR, errno.ENOBUFS, 0)
                 peer.held.add(namespace)
                 namespace.holders += 1
+            members[member] = (peer.pid, inode)
         else:
             members.pop(member, None)
         return ANSWER.pack(tag, Verdict.DONE, 0, 0)
@@ -430,7 +458,7 @@ class Server:
         except OSError as error:
             return ANSWER.pack(tag, Verdict.ERROR, error.errno or errno.EINVAL, 0)
         except Exception:
-            log.exception("ethtool command %#x of %s", command, name)
+            log.exception("ethtool command %#x of %r", command, name)
             return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
         if filled is None:
             return ANSWER.pack(tag, Verdict.PASS, 0, 0)
@@ -456,8 +484,8 @@ class Server:
 def _has_net_admin(pid: int) -> bool:
     """Whether a process has CAP_NET_ADMIN."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("CapEff:"):
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
     except (OSError, ValueError):
         pass

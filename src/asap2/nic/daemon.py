@@ -23,8 +23,10 @@ from types import FrameType
 from typing import Any
 
 from asap2.netlink import listener
+from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
+from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver, Nic, Pf
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.devlink import DevlinkFace
@@ -40,6 +42,7 @@ from asap2.nic.kernel.tc_tunnels import used_since
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.snapshot import Snapshot
 from asap2.nic.tunnels import Tunnels
 from asap2.nic.udp_ports import UdpPorts
 from asap2.nic.veth import VethNetDevs, open_pipeline
@@ -48,6 +51,9 @@ log = logging.getLogger("asap2.nic.daemon")
 
 NODE_RULES = 65536
 """Rules that the node's own pipeline holds: flows of the software datapath and TC rules that are not offloaded."""
+
+STATE_ROOM, STATE_ROOM_OF_VF = 1 << 16, 512
+"""Octets of the driver's state: room for all that a NIC can have, so that a full file system is no obstacle."""
 
 NEIGHBOURS_NS = 5_000_000_000
 """How often the kernel is told which neighbours hardware sends to: the kernel's delay_first_probe_time, as with mlx5
@@ -93,7 +99,8 @@ class Daemon:
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
         state = self.run_dir / "state"
         state.mkdir(exist_ok=True)
-        self._driver_state = state / "driver.json"
+        vfs = sum(nic.total_vfs * len(nic.pfs) for nic in nics)
+        self._driver_state = Snapshot(state / "driver", STATE_ROOM + vfs * STATE_ROOM_OF_VF)
         self._kept = -1
         self._neighbours_told = time.monotonic_ns()
         self._wait: float | None = None
@@ -195,10 +202,10 @@ class Daemon:
 
     def _restore(self) -> None:
         """Take up what an earlier daemon of this node left."""
-        if not self._driver_state.exists():
+        if self._driver_state.state is None:
             return
         log.info("taking up the state of an earlier run")
-        self.driver.restore(json.loads(self._driver_state.read_text()))
+        self.driver.restore(json.loads(self._driver_state.state))
         self.netdevs.restore()
         with_qdisc = self.filters.restore({nic.name: nic for nic in self.driver.nics})
         self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
@@ -210,10 +217,9 @@ class Daemon:
     def _keep(self) -> None:
         """Write the driver's state down when it has changed."""
         if self._kept != self.driver.generation:
-            self._kept = self.driver.generation
-            part = self._driver_state.with_suffix(".part")
-            part.write_text(json.dumps(self.driver.snapshot()))
-            part.rename(self._driver_state)
+            generation = self.driver.generation
+            self._driver_state.write(json.dumps(self.driver.snapshot()).encode())
+            self._kept = generation
 
     def run(self) -> None:
         """Serve until :meth:`stop`. After something was done it looks for more for a while before it sleeps: who asks
@@ -284,9 +290,8 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m asap2.nic.daemon CONFIG.json", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=os.environ.get("ASAP2_LOG", "INFO"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr()
+    raise_limit()
     _hurry()
     config = json.loads(Path(sys.argv[1]).read_text())
     daemon = Daemon(config)
@@ -302,7 +307,7 @@ def main() -> int:
     daemon.start()
     gc.freeze()  # what is there by now stays: no need to look through it again while a packet waits
     gc.set_threshold(20_000, 20, 50)  # nor often through what rules consist of
-    (daemon.run_dir / "ready").write_text(str(os.getpid()))
+    (daemon.run_dir / "ready").touch()  # empty, so that there is room for it in a full file system
     daemon.run()
     daemon.close()
     return 0

@@ -36,6 +36,9 @@ _PAGE = 4096
 _ATTRIBUTES_KEPT = 60.0
 """Seconds for which the kernel may remember a file's type and mode: they are the same as long as there is the file."""
 
+_MOST_REAL_OPEN = 512
+"""Files of the real sysfs that may be open, each a descriptor of this process, before only root may open more."""
+
 _LIBFUSE_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 _NETDEV_FILE = re.compile(r"(?:^|/)net/")
 _STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
@@ -44,6 +47,14 @@ _TIMES = ("st_atime", "st_mtime", "st_ctime")
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def _asking_user() -> int:
+    """The user id of the process whose request is served."""
+    import mfusepy
+
+    uid: int = mfusepy.fuse_get_context()[0]
+    return uid
 
 
 class SysFs:
@@ -159,6 +170,8 @@ class _Operations:
         self._made_of: tuple[int, list[NetDev]] | None = None
         self._handles: dict[int, _Open | int] = {}
         self._next = 0
+        self._real_open = 0
+        """Files of the real sysfs that are open."""
         self._uid, self._gid = os.geteuid(), os.getegid()
         self._mounted = time.time_ns()
 
@@ -244,6 +257,8 @@ class _Operations:
         if isinstance(node, Real):
             if access != os.O_RDONLY and not _NETDEV_FILE.search(node.path):
                 raise _error(errno.EROFS)
+            if self._real_open >= _MOST_REAL_OPEN and _asking_user():
+                raise _error(errno.ENFILE)
             opened = os.open(self._path(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
         elif isinstance(node, Attribute):
             if (access != os.O_WRONLY and not node.show) or (access != os.O_RDONLY and not node.store):
@@ -253,6 +268,7 @@ class _Operations:
             raise _error(errno.EISDIR)
         self._next += 1
         self._handles[self._next] = opened
+        self._real_open += isinstance(opened, int)
         return self._next
 
     def read(self, _path: str, size: int, offset: int, handle: int) -> bytes:
@@ -263,7 +279,7 @@ class _Operations:
             assert opened.attribute.show is not None
             with self._lock:
                 content = opened.attribute.show()
-            opened.content = content.encode() if isinstance(content, str) else content
+            opened.content = os.fsencode(content) if isinstance(content, str) else content
         return opened.content[offset : offset + size]
 
     def write(self, _path: str, data: bytes, offset: int, handle: int) -> int:
@@ -281,6 +297,7 @@ class _Operations:
         opened = self._handles.pop(handle)
         if isinstance(opened, int):
             os.close(opened)
+            self._real_open -= 1
         return 0
 
     def truncate(self, _path: str, _length: int, _handle: int | None = None) -> int:
