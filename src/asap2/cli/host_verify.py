@@ -100,7 +100,9 @@ def _send(
             raise Asap2Error(f"{other.device}, VF {peer}, has no address that {guest.device} could reach") from None
         address = addresses[0]
         request = {"do": "serve", "netns": other.netns, "port": port, "seconds": 3600}
-        server = subprocess.Popen(agent.command(request), stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(  # in a group of its own: Ctrl-C is for this process, which ends it
+            agent.command(request), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
+        )
         assert server.stdout is not None
         server.stdout.readline()  # it is ready
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +16,16 @@ class Child:
 
     def __init__(self, call: Callable[[], Any]) -> None:
         read_end, write_end = os.pipe()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self.pid = os.fork()
         if self.pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.close(write_end)
             self._answer = os.fdopen(read_end, "rb")
             return
         try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: its parent says something
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.close(read_end)
             answer = json.dumps(_outcome(call)).encode()
             with os.fdopen(write_end, "wb") as pipe:

@@ -25,7 +25,9 @@ def command(request: dict[str, Any]) -> list[str]:
 def ask(request: dict[str, Any], timeout: float = 60) -> Any:
     """What the agent answers; Asap2Error with its sentence."""
     try:
-        done = subprocess.run(command(request), capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command(request), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, process_group=0
+        )
     except subprocess.TimeoutExpired:
         raise Asap2Error("the traffic did not come to an end") from None
     try:
