@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make demo` and `make test` set up what is missing, then do their job. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack demo demo-openstack test test-openstack lint bench clean
+.PHONY: help setup setup-openstack demo demo-openstack test test-openstack soak lint bench clean
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -10,6 +10,7 @@ ARGS ?=
 help:
 	@echo 'make demo    the getting-started procedure on two software hypervisors (as root; ARGS=--keep leaves them up)'
 	@echo 'make test    lint, unit tests and system tests (as root)'
+	@echo 'make soak    kills of what a node consists of, and labs broken off: the long form (as root; 15 minutes)'
 	@echo 'make bench   throughput, packet rate, latency and CPU of five paths; writes build/bench.json and build/bench.png'
 	@echo 'make demo-openstack  the same through a real OpenStack cloud on this machine (as root; installs it first)'
 	@echo 'make test-openstack  the tests with that cloud'
@@ -39,6 +40,10 @@ lint: setup
 
 test: lint
 	@$(BIN)/python scripts/test $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m tests.system.survival kills
+	@$(BIN)/python -m tests.system.survival cycles
 
 bench: setup
 	@mkdir -p build

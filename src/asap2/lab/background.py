@@ -20,8 +20,9 @@ from pathlib import Path
 from asap2.errors import Asap2Error
 from asap2.lab.enter import enter, environment
 
-PATIENCE = 60.0
-"""Seconds that a program may take to begin, and to end when it has been told to."""
+PATIENCE = 300.0
+"""Seconds that a program may take to begin, and to end when it has been told to: one that takes longer hangs, on a slow
+machine, too."""
 
 
 class Program:
@@ -56,6 +57,12 @@ class Program:
                 raise Asap2Error(
                     f"`{self.command}` did not begin: {' '.join(self.output.split()) or 'it said nothing'}"
                 )
+
+    def read_more(self, seconds: float) -> None:
+        """Take in what comes within *seconds*."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0 and self._read(left):
+            pass
 
     def read_until_quiet(self, seconds: float = 0.25) -> None:
         """Return when nothing more has come for *seconds*."""

@@ -20,9 +20,9 @@ from asap2.lab.bench.against import targets
 from asap2.lab.bench.measure import PORT, sent_for, sockperf, udp_datagrams
 from asap2.lab.cpu import process_seconds
 from asap2.lab.execute import run
-from asap2.lab.openvswitch import RUN_DIRECTORY, SWITCH
 from asap2.lab.reading import Host, address, gbps, judge_iperf
 from asap2.lab.terminal import MACHINE, OutputError, Terminal
+from asap2.lab.units import RUN_DIRECTORY, SWITCH
 from asap2.lab.userspace_switch import UserspaceSwitch, lookups
 
 WAYS = ("userspace", "offloaded")

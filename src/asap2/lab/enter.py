@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
+from asap2.lab.revive import revive
 from asap2.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ def environment() -> dict[str, str]:
 
 def replace_process(bundle: Path, command: Sequence[str]) -> NoReturn:
     """Become *command* inside *bundle*'s namespaces, so that signals and the exit status are its own."""
+    revive(bundle.parents[2])
     enter(bundle)
     try:
         os.execvpe(command[0], list(command), environment())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,9 @@ OPENVSWITCH = ("/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch
 FACES = ("bus/pci", "class/net", "devices", "module")
 """The parts of /sys that the node's daemon serves."""
 
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How mountinfo writes blanks, line ends and backslashes (proc_pid_mountinfo(5))."""
+
 REDIRECT = "/usr/local/lib/asap2/redirect.so"
 SYSTEMCTL = "/usr/local/bin/systemctl"
 
@@ -63,7 +67,8 @@ def redirected(library: Path) -> dict[str, tuple[bytes, int]]:
 
 def node_files(library: Path) -> dict[str, tuple[bytes, int]]:
     """The files that make a node of a view."""
-    shim = f'#!/bin/sh\nexec {sys.executable} -m asap2.lab.openvswitch "$@"\n'
+    # SIGINT is ignored till Python is up and dies of it like other programs, without a traceback
+    shim = f"#!/bin/sh\ntrap '' INT\nexec {sys.executable} -m asap2.lab.openvswitch \"$@\"\n"
     return {**redirected(library), SYSTEMCTL: (shim.encode(), 0o755)}
 
 
@@ -84,7 +89,8 @@ def lay_out(view: View) -> None:
     for target, tree in binds.items():
         _place(tree, target)
     for directory in OPENVSWITCH:
-        _empty(directory)
+        if directory not in binds:
+            _empty(directory)
 
     if os.path.ismount("/sys"):
         detach("/sys")
@@ -161,9 +167,9 @@ def _empty(directory: str) -> None:
 def _mounts_below(directory: str) -> Iterator[str]:
     """Where something is mounted below *directory*, without what is mounted below that."""
     found: list[str] = []
-    with open("/proc/self/mountinfo") as table:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as table:
         for line in table:
-            path = line.split()[4].encode().decode("unicode_escape")
+            path = _OCTAL.sub(lambda found: chr(int(found[1], 8)), line.split(" ")[4])
             if path.startswith(f"{directory}/") and not any(path == top or path.startswith(f"{top}/") for top in found):
                 found.append(path)
     yield from found
@@ -173,19 +179,45 @@ def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
     """Lay the FUSE tree mounted at *served* over the node's /sys, in place of one that was laid there before.
 
     *realsys* is the node's real sysfs, whose devices/system shows through. After the death of the FUSE server the old
-    tree answers ENOTCONN; it is taken away first.
+    tree answers ENOTCONN; it is taken away last, so that nobody sees the real sysfs meanwhile.
     """
 
     def lay() -> None:
         faces = [(f"/sys/{part}", clone_tree(served / part)) for part in FACES]
         faces.append(("/sys/devices/system", clone_tree(realsys / "devices/system")))
+        new = os.stat(served / FACES[0])
         enter(bundle, ["mnt"])
-        for path in ("/sys/devices", "/sys/class/net", "/sys/bus/pci", "/sys/module"):
-            _uncover(path)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(f"/sys/{FACES[0]}"), new) and os.path.ismount("/sys/devices/system"):
+                return
         for path, tree in faces:
-            attach_tree(tree, path)
+            _replace(path, tree)
 
     Child(lay).result()
+
+
+def _replace(path: str, tree: int) -> None:
+    """Mount *tree* on *path*, in place of all that is mounted there.
+
+    Where the kernel cannot mount beneath (Linux before 6.5), or nothing is mounted there, it goes on top in the end.
+    """
+    try:
+        if not _is_covered(path):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        attach_tree(tree, path, beneath=True)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _uncover(path)
+        attach_tree(tree, path)
+        return
+    detach(path)
+
+
+def _is_covered(path: str) -> bool:
+    """Whether something is mounted on *path* itself."""
+    table = Path("/proc/self/mountinfo").read_bytes()
+    return any(line.split(b" ")[4] == os.fsencode(path) for line in table.splitlines())
 
 
 def _uncover(path: str) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,10 @@ from asap2.lab import cable, guest, machine, node
 from asap2.lab.execute import run, start
 from asap2.lab.layout import Layout, layout
 from asap2.lab.links import remove_links
+from asap2.lab.lock import Lock
 from asap2.lab.namespaces import identity, kept_below
 from asap2.lab.processes import end_all, inside
+from asap2.lab.revive import revive
 from asap2.lab.syscalls import MS_NODEV, MS_NOSUID, MS_PRIVATE, detach, mount
 from asap2.lab.topology import Topology
 
@@ -66,6 +67,7 @@ class Lab:
             if not self.root.exists():
                 return None
             raise Asap2Error("a lab is half up; `asap2 lab down` takes it down") from None
+        revive(self.root)
         for each in record["nodes"]:
             each["daemon"] = self._daemon_pid(each["name"])
             each["processes"] = self._processes(self.layout.node(each["name"]))
@@ -123,16 +125,10 @@ class Lab:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """See to it that one command at a time makes this lab or takes it down.
-
-        The lock is an abstract Unix socket (unix(7)) named after the lab's place, so that no file stays. Forked
-        children share it: what a killed command still had at work ends before the next begins.
-        """
-        parent = self.root.parent.stat()
-        name = f"\0asap2-lab {parent.st_dev}:{parent.st_ino}/{self.root.name}"
-        with socket.socket(socket.AF_UNIX) as lock:
+        """Let one command at a time make this lab or take it down."""
+        with Lock(self.root) as lock:
             deadline = time.monotonic() + self.patience
-            while not _bound(lock, name):
+            while not lock.take():
                 if time.monotonic() > deadline:
                     raise Asap2Error("another asap2 lab command is at work; wait until it has ended")
                 time.sleep(0.01)
@@ -159,16 +155,6 @@ class Lab:
 
     def _processes(self, directory: Path) -> int:
         return len(list(inside([identity(path) for path in (directory / "ns").iterdir()])))
-
-
-def _bound(lock: socket.socket, name: str) -> bool:
-    try:
-        lock.bind(name)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
 
 
 def _record(topology: Topology) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asap2.netlink
 from asap2.errors import Asap2Error
+from asap2.lab import units
 from asap2.lab.child import Child
 from asap2.lab.enter import enter
 from asap2.lab.execute import ip, run
@@ -20,11 +21,14 @@ from asap2.lab.filesystem import View, lay_out, node_files
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import no_ipv6, quiet_network
+from asap2.lab.supervisor import COMMAND
 from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.lab.topology import Guest, Nic, Node
 
 REDIRECT_LIBRARY = Path(asap2.netlink.__file__).with_name("redirect.so")
-DIRECTORIES = ("sock", "sys", "realsys", "bpf", "state")
+DIRECTORIES = ("sock", "sys", "realsys", "bpf", "state", "log", "units")
+LOG_ROOM = "64m"
+"""Of the file system for the logs of Open vSwitch, which the supervisor shortens long before that is full."""
 
 
 def redirect_library() -> Path:
@@ -55,6 +59,8 @@ def make(layout: Layout, node: Node, guests: Sequence[Guest]) -> None:
     ip(bundle / "net", "link set dev lo up")
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     call_in(bundle, lambda: mount("sysfs", directory / "realsys", "sysfs", flags), ["net"])
+    mount("tmpfs", directory / "log", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"mode=755,size={LOG_ROOM}")
+    units.prepare(directory / "units")
     mount("bpffs", directory / "bpf", "bpf", flags, "mode=700")
     view = View(
         hostname=node.name,
@@ -62,6 +68,8 @@ def make(layout: Layout, node: Node, guests: Sequence[Guest]) -> None:
         files=node_files(redirect_library()),
         binds={
             "/run/asap2": directory / "sock",
+            "/run/asap2-units": directory / "units",
+            "/var/log/openvswitch": directory / "log",
             **{f"/run/netns/{guest.name}": layout.guest(guest.name) / "ns" / "net" for guest in guests},
         },
         sysfs=directory / "realsys",
@@ -90,31 +98,39 @@ def daemon_settings(layout: Layout, node: Node) -> dict[str, object]:
     }
 
 
+def supervise(directory: Path, notify: int | None = None) -> None:
+    """Start the supervisor of the node that is in *directory*, no child of this process. It writes ``ready`` to the
+    descriptor *notify* when its daemon serves, and then, or when that has failed, closes it."""
+    words = [sys.executable, "-m", "asap2.lab.supervisor", str(directory)]
+
+    def start() -> None:
+        with (directory / "daemon.log").open("ab") as log:
+            subprocess.Popen(
+                [*words, str(notify)] if notify is not None else words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                pass_fds=[notify] if notify is not None else [],
+                start_new_session=True,
+                preexec_fn=lambda: enter(directory / "ns", ["net"]),
+            )
+
+    Child(start).result()
+
+
 class Daemon:
-    """A node's daemon being started, under a supervisor that starts it anew when it dies and is no child of ours."""
+    """A node's daemon being started by its supervisor, which starts it anew when it dies."""
 
     def __init__(self, layout: Layout, node: Node, command: Sequence[str] | None = None) -> None:
         self.name = node.name
         self.directory = layout.node(node.name)
         read_end, write_end = os.pipe()
-        words = [sys.executable, "-m", "asap2.lab.supervisor", str(self.directory), str(write_end)]
-        words += command or [sys.executable, "-m", "asap2.nic.daemon"]
-
-        def supervise() -> None:
-            with (self.directory / "daemon.log").open("ab") as log:
-                subprocess.Popen(
-                    [*words, str(self.directory / "daemon.json")],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[write_end],
-                    start_new_session=True,
-                    preexec_fn=lambda: enter(self.directory / "ns", ["net"]),
-                )
-
+        words = command or [sys.executable, "-m", "asap2.nic.daemon"]
+        (self.directory / COMMAND).write_text(json.dumps(words))
         self._word = os.fdopen(read_end)
         try:
-            Child(supervise).result()
+            supervise(self.directory, write_end)
         finally:
             os.close(write_end)
 

@@ -1,70 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
 """``systemctl`` of a node: it runs Debian's Open vSwitch as systemd's units do, where there is no systemd.
 
-It does what ExecStart= and ExecStop= say in the units ovsdb-server, ovs-vswitchd and openvswitch-switch of Debian's
-package openvswitch-switch. In place of Restart=on-failure, Open vSwitch's own monitor process starts a daemon anew that
-crashed. Words and exit statuses are systemctl's.
+Words and exit statuses are systemctl's; what the units do is in :mod:`asap2.lab.units`.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-OVS_CTL = "/usr/share/openvswitch/scripts/ovs-ctl"
-RUN_DIRECTORY = "/var/run/openvswitch"
+from asap2.lab import units
+from asap2.lab.units import BOTH, DATABASE, SWITCH
+
 WANTS = "/etc/systemd/system/multi-user.target.wants"
 UNIT_DIRECTORY = "/lib/systemd/system"
 
-DATABASE, SWITCH = "ovsdb-server", "ovs-vswitchd"
-UNITS = {
-    "openvswitch-switch": (DATABASE, SWITCH),
-    "openvswitch": (DATABASE, SWITCH),
-    DATABASE: (DATABASE,),
-    SWITCH: (DATABASE, SWITCH),
-}
-"""Daemons that each unit needs, in the order of their start. Red Hat calls the first unit ``openvswitch``."""
+ALIASES = {"openvswitch": BOTH}
+"""Red Hat's name of the unit."""
+UNITS = {BOTH: (DATABASE, SWITCH), DATABASE: (DATABASE,), SWITCH: (DATABASE, SWITCH)}
+"""Daemons that each unit needs, in the order of their start."""
 OWN = UNITS | {SWITCH: (SWITCH,)}
-"""Daemons that each unit stops."""
-DESCRIPTIONS = {DATABASE: "Open vSwitch Database Unit", SWITCH: "Open vSwitch Forwarding Unit"}
+"""Daemons that each unit is about."""
+DESCRIPTIONS = {
+    DATABASE: "Open vSwitch Database Unit",
+    SWITCH: "Open vSwitch Forwarding Unit",
+    BOTH: "Open vSwitch",
+}
 
 NOT_RUNNING, NO_SUCH_UNIT = 3, 5
 """Exit statuses (systemctl(1), and the init script actions of the Linux Standard Base)."""
 
-START = {
-    DATABASE: ("--no-ovs-vswitchd", "--system-id=random", "--no-record-hostname", "start"),
-    SWITCH: ("--no-ovsdb-server", "--system-id=random", "--no-record-hostname", "start"),
-}
-STOP = {DATABASE: ("--no-ovs-vswitchd", "stop"), SWITCH: ("--no-ovsdb-server", "stop")}
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of the command line."""
+
+    quiet: bool = False
+    alone: bool = False
+    """--job-mode=ignore-dependencies: nothing happens to other units."""
+    properties: tuple[str, ...] = ()
+    values_only: bool = False
 
 
 def main(arguments: list[str]) -> int:
     """Do what ``systemctl ARGUMENTS`` does; the exit status."""
-    quiet = "-q" in arguments or "--quiet" in arguments
-    words = [word for word in arguments if not word.startswith("-")]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if arguments[:1] == ["main-exited"]:  # from the node's supervisor
+        units.main_exited(arguments[1])
+        return 0
+    options, words, now = _parse(arguments)
     if not words:
         print("asap2: systemctl of a node knows the units of Open vSwitch, and no others", file=sys.stderr)
         return 0
     verb, names = words[0], [word.removesuffix(".service") for word in words[1:]]
-    if verb in ("daemon-reload", "reset-failed"):
+    if verb == "daemon-reload":
         return 0
     action = ACTIONS.get(verb)
     if action is None:
         print(f"Unknown command verb {verb}.", file=sys.stderr)
         return 1
     if not names:
-        print("Too few arguments.", file=sys.stderr)
-        return 1
+        if verb == "reset-failed":
+            names = list(units.DAEMONS)
+        else:
+            print("Too few arguments.", file=sys.stderr)
+            return 1
     status = 0
-    for name in names:
+    for given in names:
+        name = ALIASES.get(given, given)
         if name not in UNITS:
             status = _unknown(verb, name)
             continue
-        status = action(name, quiet) or status
-        if verb in ("enable", "disable") and "--now" in arguments:
-            status = (start if verb == "enable" else stop)(name, quiet) or status
+        status = action(name, options) or status
+        if verb in ("enable", "disable") and now:
+            status = (start if verb == "enable" else stop)(name, options) or status
     return status
+
+
+def _parse(arguments: list[str]) -> tuple[Options, list[str], bool]:
+    words, properties = [], []
+    rest = iter(arguments)
+    for word in rest:
+        if word in ("-p", "--property"):
+            properties += next(rest, "").split(",")
+        elif word.startswith("--property="):
+            properties += word.partition("=")[2].split(",")
+        elif not word.startswith("-"):
+            words.append(word)
+    options = Options(
+        "-q" in arguments or "--quiet" in arguments,
+        "--job-mode=ignore-dependencies" in arguments,
+        tuple(properties),
+        "--value" in arguments,
+    )
+    return options, words, "--now" in arguments
 
 
 def _unknown(verb: str, name: str) -> int:
@@ -78,64 +112,175 @@ def _unknown(verb: str, name: str) -> int:
     return NO_SUCH_UNIT
 
 
-def start(name: str, _quiet: bool = False) -> int:
-    """Start the daemons of unit *name* that do not run."""
-    for daemon in UNITS[name]:
-        if pid_of(daemon) is None and _ovs_ctl(name, *START[daemon]):
-            return 1
-    return 0
+def _as_job(name: str, work: Callable[[], str]) -> int:
+    """Do *work*, which gives what went wrong or nothing, as systemd does a job: it goes on when systemctl is killed."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.setsid()
+            with units.job():
+                said = work()
+            if said:
+                print(f"Job for {name}.service failed because {said}", file=sys.stderr)
+            status = 1 if said else 0
+        except OSError as error:
+            print(f"Failed to change {name}.service: {error.strerror}", file=sys.stderr)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def stop(name: str, _quiet: bool = False) -> int:
-    """Stop the daemons of unit *name*; the database takes the switch with it, which requires it."""
-    daemons = (DATABASE, SWITCH) if name == DATABASE else OWN[name]
+def _start(name: str, alone: bool) -> str:
+    for daemon in OWN[name] if alone else UNITS[name]:
+        if said := units.start(daemon):
+            return said
+    if name == BOTH:
+        units.mark(True)
+    return ""
+
+
+def _stop(name: str, alone: bool) -> str:
+    daemons = (DATABASE, SWITCH) if name == DATABASE and not alone else OWN[name]
     for daemon in reversed(daemons):
-        if pid_of(daemon) is not None and _ovs_ctl(name, *STOP[daemon]):
-            return 1
-    return 0
+        if said := units.stop(daemon):
+            return said
+    if not alone:
+        units.mark(False)
+    return ""
 
 
-def restart(name: str, quiet: bool = False) -> int:
+def start(name: str, options: Options) -> int:
+    """Start the daemons of unit *name* that do not run."""
+    return _as_job(name, lambda: _start(name, options.alone))
+
+
+def stop(name: str, options: Options) -> int:
+    """Stop the daemons of unit *name*; the database takes the switch with it, which requires it."""
+    return _as_job(name, lambda: _stop(name, options.alone))
+
+
+def restart(name: str, options: Options) -> int:
     """Stop, then start, all that runs or belongs to unit *name*."""
-    switch_ran = pid_of(SWITCH) is not None
-    status = stop(name, quiet) or start(name, quiet)
-    if not status and switch_ran and name == DATABASE:
-        status = start(SWITCH, quiet)
-    return status
+
+    def work() -> str:
+        switch_ran = units.pid_of(SWITCH) is not None
+        both_active = units.read(units.DIRECTORY, BOTH).state == "active"
+        said = _stop(name, options.alone) or _start(name, options.alone)
+        if not said and switch_ran and name == DATABASE and not options.alone:
+            said = _start(SWITCH, False)
+        if not said and both_active:
+            units.mark(True)
+        return said
+
+    return _as_job(name, work)
 
 
-def is_active(name: str, quiet: bool) -> int:
+def reload(name: str, options: Options) -> int:
+    """Run ExecReload= of unit *name*, a restart that keeps Open vSwitch's flows."""
+    if not _active(name):
+        print(f"Failed to reload {name}.service: Unit {name}.service is not active.", file=sys.stderr)
+        return 1
+    if name == BOTH:  # it calls systemctl itself
+        return subprocess.run([units.RELOAD], stdin=subprocess.DEVNULL, capture_output=True).returncode
+    # ReloadPropagatedFrom=
+    daemons = (DATABASE, SWITCH) if name == DATABASE and not options.alone else OWN[name]
+    return _as_job(name, lambda: next(filter(None, map(units.reload, daemons)), ""))
+
+
+def _active(name: str) -> bool:
+    if name == BOTH and units.read(units.DIRECTORY, BOTH).state == "active":
+        return True
+    return all(units.pid_of(daemon) is not None for daemon in OWN[name])
+
+
+def _state(name: str) -> str:
+    """ActiveState= of unit *name*."""
+    if _active(name):
+        return "active"
+    state = units.read(units.DIRECTORY, name).state
+    return {"auto-restart": "activating", "active": "activating"}.get(state, state)
+
+
+def is_active(name: str, options: Options) -> int:
     """Tell whether unit *name* runs."""
-    active = all(pid_of(daemon) is not None for daemon in OWN[name])
-    if not quiet:
-        print("active" if active else "inactive")
-    return 0 if active else NOT_RUNNING
+    state = _state(name)
+    if not options.quiet:
+        print(state)
+    return 0 if state == "active" else NOT_RUNNING
 
 
-def is_enabled(name: str, quiet: bool) -> int:
+def is_failed(name: str, options: Options) -> int:
+    """Tell whether unit *name* has failed."""
+    state = _state(name)
+    if not options.quiet:
+        print(state)
+    return 0 if state == "failed" else 1
+
+
+def is_enabled(name: str, options: Options) -> int:
     """Tell whether unit *name* starts with the machine."""
     enabled = os.path.lexists(_link(name))
-    if not quiet:
+    if not options.quiet:
         print("enabled" if enabled else "disabled")
     return 0 if enabled else 1
 
 
-def status(name: str, _quiet: bool) -> int:
+def _sub_state(name: str, state: str) -> str:
+    if state == "active":
+        return "running" if name != BOTH else "exited"
+    return {"activating": "auto-restart", "inactive": "dead", "failed": "failed"}.get(state, "start")
+
+
+def status(name: str, _options: Options) -> int:
     """Describe unit *name*."""
-    running = {daemon: pid_of(daemon) for daemon in OWN[name]}
-    active = all(pid is not None for pid in running.values())
-    state = "active (running)" if active else "inactive (dead)"
+    record, state = units.read(units.DIRECTORY, name), _state(name)
     enabled = "enabled" if os.path.lexists(_link(name)) else "disabled"
-    print(f"{'●' if active else '○'} {name}.service - {DESCRIPTIONS.get(name, 'Open vSwitch')}")
+    words = f"failed (Result: {record.result})" if state == "failed" else f"{state} ({_sub_state(name, state)})"
+    if state == "activating" and record.state == "auto-restart":
+        words += f" (Result: {record.result})"
+    if record.since:
+        words += time.strftime(" since %a %Y-%m-%d %H:%M:%S %Z", time.localtime(record.since))
+    print(f"{'●' if state == 'active' else '×' if state == 'failed' else '○'} {name}.service - {DESCRIPTIONS[name]}")
     print(f"     Loaded: loaded ({_unit_file(name)}; {enabled})")
-    print(f"     Active: {state}")
-    for daemon, pid in running.items():
-        if pid is not None:
+    print(f"     Active: {words}")
+    for daemon in OWN[name]:
+        if (pid := units.pid_of(daemon)) is not None:
             print(f"   Main PID: {pid} ({daemon})")
-    return 0 if active else NOT_RUNNING
+    return 0 if state == "active" else NOT_RUNNING
 
 
-def enable(name: str, _quiet: bool) -> int:
+def show(name: str, options: Options) -> int:
+    """Print properties of unit *name*."""
+    record, state = units.read(units.DIRECTORY, name), _state(name)
+    known = {
+        "Id": f"{name}.service",
+        "MainPID": (units.pid_of(name) or 0) if name != BOTH else 0,
+        "NRestarts": record.restarts,
+        "Result": record.result,
+        "Restart": "on-failure" if name != BOTH else "no",
+        "ActiveState": state,
+        "SubState": _sub_state(name, state),
+    }
+    for key, value in known.items():
+        if not options.properties or key in options.properties:
+            print(value if options.values_only else f"{key}={value}")
+    return 0
+
+
+def reset_failed(name: str, _options: Options) -> int:
+    """Forget that unit *name* has failed, and how often it was started."""
+
+    def work() -> str:
+        for daemon in OWN[name]:
+            units.reset(daemon)
+        return ""
+
+    return _as_job(name, work)
+
+
+def enable(name: str, _options: Options) -> int:
     """Have unit *name* start with the machine: the link that systemctl makes."""
     link = _link(name)
     if not os.path.lexists(link):
@@ -145,7 +290,7 @@ def enable(name: str, _quiet: bool) -> int:
     return 0
 
 
-def disable(name: str, _quiet: bool) -> int:
+def disable(name: str, _options: Options) -> int:
     """Undo :func:`enable`."""
     if os.path.lexists(_link(name)):
         os.unlink(_link(name))
@@ -153,47 +298,31 @@ def disable(name: str, _quiet: bool) -> int:
     return 0
 
 
-ACTIONS = {
+ACTIONS: dict[str, Callable[[str, Options], int]] = {
     "start": start,
     "stop": stop,
     "restart": restart,
-    "reload": restart,
-    "force-reload": restart,
-    "try-restart": lambda name, quiet: restart(name, quiet) if not is_active(name, True) else 0,
-    "reload-or-restart": restart,
+    "reload": reload,
+    "force-reload": reload,
+    "try-restart": lambda name, options: restart(name, options) if _active(name) else 0,
+    "reload-or-restart": lambda name, options: (reload if _active(name) else start)(name, options),
     "status": status,
+    "show": show,
     "is-active": is_active,
+    "is-failed": is_failed,
     "is-enabled": is_enabled,
+    "reset-failed": reset_failed,
     "enable": enable,
     "disable": disable,
 }
 
 
-def pid_of(daemon: str) -> int | None:
-    """The process id of *daemon* while it runs, from its pidfile."""
-    try:
-        with open(f"{RUN_DIRECTORY}/{daemon}.pid") as file:
-            pid = int(file.read())
-        with open(f"/proc/{pid}/comm") as file:
-            return pid if file.read().strip() == daemon else None
-    except (OSError, ValueError):
-        return None
-
-
-def _ovs_ctl(name: str, *arguments: str) -> int:
-    """Run ovs-ctl; its words are shown only when it fails, as systemctl sends them to the journal."""
-    done = subprocess.run([OVS_CTL, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        print(f"Job for {name}.service failed: {' '.join((done.stdout + done.stderr).split())}", file=sys.stderr)
-    return done.returncode
-
-
 def _link(name: str) -> str:
-    return f"{WANTS}/{'openvswitch-switch' if name == 'openvswitch' else name}.service"
+    return f"{WANTS}/{name}.service"
 
 
 def _unit_file(name: str) -> str:
-    return f"{UNIT_DIRECTORY}/{'openvswitch-switch' if name == 'openvswitch' else name}.service"
+    return f"{UNIT_DIRECTORY}/{name}.service"
 
 
 if __name__ == "__main__":

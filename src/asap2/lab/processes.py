@@ -33,19 +33,39 @@ def inside(namespaces: Collection[Identity]) -> Iterator[int]:
                     break
 
 
-def end_all(namespaces: Collection[Identity], seconds: float = 10) -> None:
-    """Kill every process in *namespaces* and wait until none is left, also of those started meanwhile."""
+def end_all(namespaces: Collection[Identity], seconds: float = 60) -> None:
+    """Kill every process in *namespaces* and wait until none is left, also of those started meanwhile.
+
+    All are stopped first: those that start others, as a supervisor does when its like is killed, cannot any longer.
+    *seconds* is how long we wait while none of them ends.
+    """
+    alive = _stop_all(namespaces)
     deadline = time.monotonic() + seconds
-    while alive := list(inside(namespaces)):
-        if os.getpid() in alive:
-            raise Asap2Error("this process is itself inside the lab; take the lab down from outside")
-        if time.monotonic() > deadline:
-            named = ", ".join(f"{pid} ({_command(pid)})" for pid in alive)
-            raise Asap2Error(f"processes of the lab do not end: {named}")
+    while alive:
         _kill(alive, deadline)
+        left = set(inside(namespaces))
+        if left < alive:
+            deadline = time.monotonic() + seconds
+        elif time.monotonic() > deadline:
+            named = ", ".join(f"{pid} ({_command(pid)})" for pid in sorted(left))
+            raise Asap2Error(f"processes of the lab do not end: {named}")
+        alive = left
 
 
-def _kill(pids: list[int], deadline: float) -> None:
+def _stop_all(namespaces: Collection[Identity]) -> set[int]:
+    """Stop every process in *namespaces*; all of them."""
+    stopped: set[int] = set()
+    while new := set(inside(namespaces)) - stopped:
+        if os.getpid() in new:
+            raise Asap2Error("this process is itself inside the lab; take the lab down from outside")
+        for pid in new:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped |= new
+    return stopped
+
+
+def _kill(pids: Collection[int], deadline: float) -> None:
     ended = select.poll()
     descriptors = set()
     for pid in pids:
@@ -65,6 +85,6 @@ def _kill(pids: list[int], deadline: float) -> None:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return ascii(Path(f"/proc/{pid}/comm").read_text(errors="replace").strip())[1:-1]
     except OSError:
         return "gone"

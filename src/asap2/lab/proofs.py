@@ -15,9 +15,9 @@ from asap2.lab.bench.against import GAINS, Gain, missed
 from asap2.lab.comparison import Comparison
 from asap2.lab.cpu import process_seconds
 from asap2.lab.execute import run
-from asap2.lab.openvswitch import RUN_DIRECTORY, SWITCH
 from asap2.lab.reading import Host, address, find_flow, gbps, judge_iperf, packets
 from asap2.lab.terminal import OutputError, StepError, Terminal
+from asap2.lab.units import RUN_DIRECTORY, SWITCH
 
 PINGS = 20
 PING_INTERVAL = 0.1
@@ -25,7 +25,7 @@ PING_INTERVAL = 0.1
 TCP_SECONDS = 2
 SHORT_IDLE = 1000
 """Milliseconds: the max-idle with which flows are seen to age out."""
-AGEING_SECONDS = 20.0
+AGEING_SECONDS = 120.0
 """How long that may take: the revalidators look every 500 ms, and dump in rounds."""
 OFFLOADING_SECONDS = 20.0
 """How long flows may take to be in the eSwitch."""

@@ -1,77 +1,258 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m asap2.lab.supervisor DIRECTORY NOTIFY COMMAND...``: keeps a node's daemon running.
+"""``python -m asap2.lab.supervisor DIRECTORY NOTIFY``: keeps what a node consists of running, itself included.
 
-It runs in the network namespace of the node whose directory is DIRECTORY. It starts COMMAND, waits until COMMAND has
-made the file ``ready``, lays its FUSE tree over the node's /sys, and writes ``ready`` to the file descriptor NOTIFY.
-When the daemon dies, it is started anew. SIGTERM ends both. The socket that programs ask is the supervisor's: who asks
-while there is no daemon waits for the next.
+It runs in the network namespace of the node whose directory is DIRECTORY. It starts the node's daemon, waits until the
+daemon has made the file ``ready``, lays its FUSE tree over the node's /sys, and writes ``ready`` to the file descriptor
+NOTIFY. Whenever the daemon dies, it starts another; whenever a program of Open vSwitch dies that the node's systemctl
+started, it has the node's systemctl do what systemd would. SIGTERM ends supervisor and daemon.
+
+There are two of them. The second waits for the end of the first, takes its place with the daemon as it is, and forks
+another second. Whoever kills both leaves the daemon at work and nothing to watch it, until an ``asap2`` command looks
+at the node (:mod:`asap2.lab.revive`). The socket that programs ask is held by all three: while one of them lives, who
+asks while there is no daemon waits for the next.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
 from asap2.lab.filesystem import show_faces
-from asap2.lab.syscalls import detach
+from asap2.lab.services import Services
+from asap2.lab.syscalls import descriptor_of, detach
+from asap2.lab.watched import Watched
+from asap2.logfile import shorten
 from asap2.netlink import listener
 
-START_SECONDS = 30.0
-"""How long a daemon may take to serve."""
+COMMAND, LOCK = "daemon.command", "supervisor.lock"
+"""Files of the node: the command that runs its daemon, as JSON; what a supervisor holds a lock of while it lives."""
 SHORT_LIFE = 2.0
-"""Seconds: a daemon that died sooner did not work."""
-SHORT_LIVES = 5
-"""So many short lives in a row, and it is given up."""
+"""Seconds: a daemon that died sooner did not work, and the next is started after a pause."""
+LONGEST_PAUSE = 5.0
+STUCK_SECONDS = 120.0
+"""A daemon that does not serve yet is given up when it has not had any CPU time for so long."""
+MOST_LOGGED = 8 << 20
+"""Octets of each log of the node."""
+_LOOK_AT_LOGS = 10.0
+_LOOK_FOR_READY = 0.005
+_TRY_AGAIN = 1.0
+_PID_WIDTH = 16
+
+
+class TookOver(Exception):  # noqa: N818
+    """This process, which waited, has taken the place of the supervisor that is dead."""
 
 
 class Supervisor:
-    """Keeps one daemon running."""
+    """Keeps one node running."""
 
-    def __init__(self, directory: Path, notify: int, command: list[str]) -> None:
+    def __init__(self, directory: Path, notify: int | None) -> None:
         self.directory = directory
-        self.notify: int | None = notify
-        self.command = command
-        self.daemon: subprocess.Popen[bytes] | None = None
-        self.listener = listener.listen(listener.path_in(directory))
+        self.notify = notify
+        self.command: list[str] = json.loads((directory / COMMAND).read_text())
+        self.services = Services(directory)
+        self.daemon: Watched | None = None
+        self.standby: Watched | None = None
+        self.serving = False
+        self._start_at = 0.0
+        self._pause = 0.0
+        self._began = 0.0
+        self._progress = (0, 0.0)
+        self._complained = False
+        self._logs_at = 0.0
+        self._pid_file = os.open(directory / "daemon.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.daemon = self._running_daemon()
+        self.listener = self._lent_listener() if self.daemon is not None else None
+        if self.listener is None:
+            self.listener = listener.listen(listener.path_in(directory)).detach()
+            if self.daemon is not None:  # it serves a socket that nobody finds any more
+                self.daemon.kill()
 
     def run(self) -> int:
-        """Keep the daemon running until told to stop or it cannot be kept; the exit status."""
-        signal.signal(signal.SIGTERM, self._stop)
-        short_lives = 0
-        while short_lives < SHORT_LIVES:
-            began = time.monotonic()
-            self._clear()
-            descriptor = self.listener.fileno()
-            environment = os.environ | {listener.VARIABLE: str(descriptor)}
-            self.daemon = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, cwd="/", env=environment, pass_fds=[descriptor]
-            )
-            (self.directory / "daemon.pid").write_text(f"{self.daemon.pid}\n")
-            if self._became_ready(self.daemon):
-                show_faces(self.directory / "ns", self.directory / "sys", self.directory / "realsys")
-                self._tell()
-            elif self.notify is not None:
-                self.daemon.kill()
-                return 1
-            status = self.daemon.wait()
-            short_lives = short_lives + 1 if time.monotonic() - began < SHORT_LIFE else 0
-            print(f"supervisor: the daemon ended with status {status}", file=sys.stderr, flush=True)
-        print("supervisor: the daemon does not stay alive; giving it up", file=sys.stderr, flush=True)
-        return 1
+        """Keep the node running until told to stop; the exit status. A failure of the first daemon ends it too."""
+        while True:
+            try:
+                return self._run()
+            except TookOver:
+                self.daemon = self._running_daemon()
+                self.serving = False
 
-    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.daemon is not None:
-            self.daemon.terminate()
-            self.daemon.wait()
-        sys.exit(0)
+    def _run(self) -> int:
+        signal.signal(signal.SIGTERM, self._stop)
+        self._note("supervisor.pid")
+        self._began = time.monotonic()
+        self._progress = (0, self._began)
+        while True:
+            now = time.monotonic()
+            if self.standby is not None and self.standby.ended():
+                self.standby.close()
+                self.standby = None
+            if self.standby is None and self.notify is None:
+                self._start_standby()
+            if self.daemon is not None and self.daemon.ended():
+                if self.notify is not None:
+                    return 1
+                self._daemon_ended(now)
+            if self.daemon is None and now >= self._start_at:
+                self._start_daemon(now)
+            if self.daemon is not None and not self.serving:
+                self._look_whether_it_serves(now)
+            self.services.look()
+            if now >= self._logs_at:
+                self._logs_at = now + _LOOK_AT_LOGS
+                self._shorten_logs()
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """Sleep until something is to be done."""
+        wake_at = min(self._logs_at, self.services.look_at)
+        if self.daemon is None:
+            wake_at = min(wake_at, self._start_at)
+        elif not self.serving:
+            wake_at = min(wake_at, now + _LOOK_FOR_READY)
+        if self.standby is None and self.notify is None:
+            wake_at = min(wake_at, now + _TRY_AGAIN)
+        waiting = select.poll()
+        for process in (self.daemon, self.standby):
+            if process is not None:
+                waiting.register(process.descriptor, select.POLLIN)
+        for descriptor in self.services.descriptors():
+            waiting.register(descriptor, select.POLLIN)
+        waiting.poll(max(0.0, wake_at - time.monotonic()) * 1000 + 1)
+
+    # ---- the second supervisor
+
+    def _start_standby(self) -> None:
+        """Fork the process that waits for the end of this one. In that, TookOver is raised when it has come."""
+        first = os.pidfd_open(os.getpid())
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _say(f"cannot start another supervisor: {error.strerror}")
+            os.close(first)
+            return
+        if pid:
+            os.close(first)
+            self.standby = Watched(pid)
+            return
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._note("standby.pid")
+        select.select([first], [], [])
+        os.close(first)
+        for process in (self.daemon, self.standby):
+            if process is not None:
+                process.close()
+        self.services.forget()
+        self.daemon = self.standby = None
+        _say("the supervisor was killed; another takes its place")
+        raise TookOver
+
+    # ---- the daemon
+
+    def _lock_of_daemon(self) -> int | None:
+        """A descriptor of the file that a daemon has locked while it lives, locked; None when it lives."""
+        file = os.open(self.directory / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return None
+        return file
+
+    def _running_daemon(self) -> Watched | None:
+        """The daemon that an earlier supervisor started."""
+        while (lock := self._lock_of_daemon()) is None:
+            numbers = [name for name in os.listdir("/proc") if name.isdecimal()]
+            with contextlib.suppress(OSError):
+                numbers.insert(0, os.pread(self._pid_file, _PID_WIDTH, 0).decode())
+            for number in numbers:
+                with contextlib.suppress(OSError, ValueError):
+                    process = Watched(int(number))
+                    if process.pid != os.getpid() and _has_open(process.pid, self.directory / "daemon.lock"):
+                        return process
+                    process.close()
+        os.close(lock)
+        return None
+
+    def _lent_listener(self) -> int | None:
+        """The socket that the running daemon was lent by an earlier supervisor."""
+        assert self.daemon is not None
+        with contextlib.suppress(OSError, ValueError):
+            variables = Path(f"/proc/{self.daemon.pid}/environ").read_bytes().split(b"\0")
+            name = f"{listener.VARIABLE}=".encode()
+            (number,) = (int(one.removeprefix(name)) for one in variables if one.startswith(name))
+            return descriptor_of(self.daemon.descriptor, number)
+        return None
+
+    def _start_daemon(self, now: float) -> None:
+        assert self.listener is not None
+        try:
+            self._clear()
+            lock = self._lock_of_daemon()
+            if lock is None:
+                self._start_at = now + _LOOK_FOR_READY
+                return
+            try:
+                started = subprocess.Popen(
+                    [*self.command, str(self.directory / "daemon.json")],
+                    stdin=subprocess.DEVNULL,
+                    cwd="/",
+                    env=os.environ | {listener.VARIABLE: str(self.listener)},
+                    pass_fds=[self.listener, lock],
+                    preexec_fn=lambda: _write(self._pid_file, os.getpid()),
+                )
+            finally:
+                os.close(lock)
+            self.daemon = Watched(started.pid)
+            started.returncode = 0  # it is ours to wait for, not Popen's
+            self._began = now
+            self._progress = (0, now)
+            self._complained = False
+        except (OSError, subprocess.SubprocessError) as error:
+            _say(f"cannot start the daemon: {error}")
+            self._start_at = now + _TRY_AGAIN
+
+    def _daemon_ended(self, now: float) -> None:
+        assert self.daemon is not None
+        _say(f"the daemon, process {self.daemon.pid}, has ended")
+        self.daemon.close()
+        self.daemon = None
+        self.serving = False
+        short = now - self._began < SHORT_LIFE
+        self._start_at = now + self._pause if short else now
+        self._pause = min(LONGEST_PAUSE, max(0.1, 2 * self._pause)) if short else 0.0
+
+    def _look_whether_it_serves(self, now: float) -> None:
+        """Show its /sys and tell, when it is ready; give it up when it makes no progress."""
+        assert self.daemon is not None
+        if (self.directory / "ready").exists():
+            try:
+                show_faces(self.directory / "ns", self.directory / "sys", self.directory / "realsys")
+            except (OSError, RuntimeError) as error:  # it is dying, if this is not a fault of ours
+                if not self._complained:
+                    _say(f"cannot show /sys: {error}")
+                self._complained = True
+                return
+            self.serving = True
+            self._tell()
+            return
+        used, since = self._progress
+        if (uses := self.daemon.cpu_time()) != used:
+            self._progress = uses, now
+        elif now - since > STUCK_SECONDS:
+            _say(f"the daemon does not serve, and has done nothing for {STUCK_SECONDS:g} s")
+            self.daemon.kill()
 
     def _clear(self) -> None:
         """Take away what a dead daemon left: its word that it serves, and its FUSE mount."""
@@ -84,22 +265,24 @@ class Supervisor:
                     raise
                 return
 
-    def _became_ready(self, daemon: subprocess.Popen[bytes]) -> bool:
-        descriptor = os.pidfd_open(daemon.pid)
-        ended = select.poll()
-        ended.register(descriptor, select.POLLIN)
-        deadline = time.monotonic() + START_SECONDS
-        try:
-            while time.monotonic() < deadline:
-                if (self.directory / "ready").exists():
-                    return True
-                if ended.poll(5):
-                    return False
-        finally:
-            os.close(descriptor)
-        print(f"supervisor: the daemon does not serve after {START_SECONDS:g} s", file=sys.stderr, flush=True)
-        daemon.kill()
-        return False
+    # ---- the rest
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.standby is not None:
+            self.standby.kill()
+        if self.daemon is not None:
+            self.daemon.kill(signal.SIGTERM)
+            select.select([self.daemon.descriptor], [], [])
+        sys.exit(0)
+
+    def _note(self, name: str) -> None:
+        """Write this process's number into a file of the node, if there is room for it."""
+        with contextlib.suppress(OSError):
+            file = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _write(file, os.getpid())
+            finally:
+                os.close(file)
 
     def _tell(self) -> None:
         if self.notify is not None:
@@ -108,13 +291,65 @@ class Supervisor:
             os.close(self.notify)
             self.notify = None
 
+    def _shorten_logs(self) -> None:
+        logs: Iterable[Path] = ()
+        with contextlib.suppress(OSError):
+            logs = [self.directory / "daemon.log", *(self.directory / "log").iterdir()]
+        for log in logs:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    shorten(descriptor, MOST_LOGGED)
+                finally:
+                    os.close(descriptor)
+
+
+def _write(file: int, pid: int) -> None:
+    """Put a process id into a file, in place: there is room for it also in a full file system."""
+    os.pwrite(file, f"{pid}\n".rjust(_PID_WIDTH).encode(), 0)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has the file open."""
+    wanted = path.stat()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), wanted):
+                return True
+    return False
+
+
+def _say(words: str) -> None:
+    """Log a line, if there is room for it."""
+    with contextlib.suppress(OSError):
+        print(f"supervisor: {words}", file=sys.stderr, flush=True)
+
+
+def hold_lock(directory: Path, seconds: float = 1.0) -> bool:
+    """Hold the lock of the node's supervisors as long as this process and those that it forks live; False when others
+    do. One that only looks (:mod:`asap2.lab.revive`) has it for a moment."""
+    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(file)
+                return False
+            time.sleep(_LOOK_FOR_READY)
+
 
 def main() -> int:
     """Run with the process's arguments."""
     directory = Path(sys.argv[1])
-    notify = int(sys.argv[2])
-    os.set_inheritable(notify, False)
-    return Supervisor(directory, notify, sys.argv[3:]).run()
+    notify = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    if notify is not None:
+        os.set_inheritable(notify, False)
+    if not hold_lock(directory):
+        return 0
+    return Supervisor(directory, notify).run()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """The system calls about namespaces and mounts that Python 3.11 lacks, by ctypes over the C library.
 
 Each raises :class:`OSError` with the kernel's errno and the path concerned. Man pages: unshare(2), setns(2), mount(2),
-umount2(2); for open_tree and move_mount (Linux 5.2) include/uapi/linux/mount.h.
+umount2(2), pidfd_getfd(2); for open_tree and move_mount (Linux 5.2) include/uapi/linux/mount.h.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ MNT_DETACH = 0x2
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
-"""The numbers are the same on every architecture since Linux 5.2."""
+_SYS_PIDFD_GETFD = 438
+"""The numbers are the same on every architecture."""
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_BENEATH = 0x200
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -83,8 +85,18 @@ def clone_tree(path: Path | str) -> int:
     return _checked(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path_bytes, ctypes.c_uint(flags)), path)
 
 
-def attach_tree(tree: int, target: Path | str) -> None:
-    """Put the copy that :func:`clone_tree` gave at *target*, which may be in another mount namespace by now."""
+def attach_tree(tree: int, target: Path | str, *, beneath: bool = False) -> None:
+    """Put the copy that :func:`clone_tree` gave at *target*, which may be in another mount namespace by now.
+
+    With *beneath*, it goes under what is mounted there, and shows when that is taken away (Linux 6.5; EINVAL before).
+    """
     empty, path = ctypes.c_char_p(b""), ctypes.c_char_p(os.fsencode(target))
-    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+    flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | (_MOVE_MOUNT_BENEATH if beneath else 0))
     _checked(_libc.syscall(_SYS_MOVE_MOUNT, tree, empty, _AT_FDCWD, path, flags), target)
+
+
+def descriptor_of(process: int, number: int) -> int:
+    """A copy of descriptor *number* of the process whose pidfd is *process*."""
+    copy = _checked(_libc.syscall(_SYS_PIDFD_GETFD, process, number, 0))
+    os.set_inheritable(copy, False)
+    return copy

@@ -24,8 +24,8 @@ from asap2.screen import Part, Screen, table
 
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
-STEP_SECONDS = 60.0
-"""How long a command may take."""
+STEP_SECONDS = 300.0
+"""How long a command may take: one that takes longer hangs, on a slow machine, too."""
 MACHINE = "machine"
 """Where a command is typed that runs outside the lab's nodes and guests."""
 TIMED_OUT = 124

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's daemon that serves nothing: the node's real sysfs in place of the FUSE tree. For tests of the lab itself."""
+"""A node's daemon that serves nothing: the node's real sysfs in place of the FUSE tree, all netlink is the kernel's.
+For tests of the lab itself."""
 
 from __future__ import annotations
 
 import json
-import signal
+import selectors
 import sys
+import threading
 from pathlib import Path
 
 from asap2.lab.syscalls import MS_BIND, mount
-from asap2.netlink.listener import path_in
+from asap2.netlink.listener import lent, path_in
+from asap2.netlink.server import Server
 
 run_dir = Path(json.loads(Path(sys.argv[1]).read_text())["run_dir"])
 mount(run_dir / "realsys", run_dir / "sys", flags=MS_BIND)
-path_in(run_dir).unlink(missing_ok=True)  # who asks is to ask the kernel, not to wait
-(run_dir / "ready").touch()
-signal.pause()
+server = Server(path_in(run_dir), threading.RLock())
+with selectors.DefaultSelector() as selector:
+    server.attach(selector, lent())
+    (run_dir / "ready").touch()
+    while True:
+        for key, mask in selector.select():
+            key.data(mask)

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
-import time
+import socket
+import struct
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +17,13 @@ from asap2.errors import Asap2Error
 from asap2.lab.background import Program
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
+from asap2.lab.namespaces import call_in
 from asap2.lab.topology import Topology, parse
 
 from .conftest import Machine, sh, wait_for
 
+SIOCSIFNAME = 0x8923
+"""netdevice(7)."""
 PF = "/sys/class/net/enp3s0f0/device"
 
 LEGACY = """
@@ -122,7 +128,57 @@ def test_who_asks_while_the_daemon_is_dead_waits_for_the_next(real: Lab) -> None
         os.kill(daemon(real, "hv1"), signal.SIGKILL)
         assert "mode switchdev" in sh(real, "hv1", "devlink dev eswitch show pci/0000:03:00.0")
         assert "qdisc ingress ffff:" in sh(real, "hv1", "tc qdisc show dev eth0")
-        time.sleep(2)  # a daemon that lives shorter, time and again, is given up
+
+
+def rename(old: bytes, new: bytes) -> None:
+    """Rename a device of this network namespace, as ``ip link set OLD name NEW`` does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCSIFNAME, struct.pack("16s16s8x", old, new))
+
+
+def test_a_guest_may_call_its_device_whatever_the_kernel_lets_it(real: Lab) -> None:
+    real.up(parse(LEGACY))
+    sh(real, "t-a", "ip link set eth0 down")
+    old = b"eth0"
+    for new in (b"\xff\xfe", b"\x1b[31m\x07", b'"a', b"\xc3", b"-x", b"'"):
+        call_in(real.layout.bundle("t-a"), lambda old=old, new=new: rename(old, new), ["net"])  # type: ignore[misc]
+        assert sh(real, "t-one", f"cat {PF}/sriov_numvfs") == "2"
+        assert "vf 1" in sh(real, "t-one", "ip link show enp3s0f0")
+        old = new
+        call_in(real.layout.bundle("t-one"), lambda new=new: rename(b"enp3s0f0v0", new), ["net"])  # type: ignore[misc]
+        assert sh(real, "t-one", "ls /sys/class/net | wc -l") == "3"
+        assert "link/ether" in sh(real, "t-one", "ip link show")
+        call_in(real.layout.bundle("t-one"), lambda new=new: rename(new, b"enp3s0f0v0"), ["net"])  # type: ignore[misc]
+    assert "Traceback" not in (real.layout.node("t-one") / "daemon.log").read_text(errors="replace")
+    assert real.down()
+
+
+def test_in_a_full_file_system_what_cannot_be_kept_is_refused_and_all_else_goes_on(real: Lab, tmp_path: Path) -> None:
+    real.up(shipped("one-node.toml"))
+    one = "filter {} dev eth0 ingress prio {} protocol ip flower dst_ip 10.{}.{}.1 skip_hw action drop\n"
+    batch = tmp_path / "batch"
+    batch.write_text("".join(one.format("add", 1, i // 250, i % 250) for i in range(20_000)))
+    sh(real, "hv1", "tc qdisc add dev eth0 ingress")
+    filler = real.root / "filler"
+    with filler.open("wb") as file:
+        room = os.statvfs(real.root)
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+    with pytest.raises(Asap2Error, match="No space left on device"):
+        sh(real, "hv1", f"tc -batch {batch}")
+    count = "tc filter show dev eth0 ingress | grep -c dst_ip"
+    there = int(sh(real, "hv1", count))
+    assert 500 < there < 20_000
+    sh(real, "hv1", "ip link set enp3s0f0 vf 0 mac 02:00:00:00:00:77")  # room for that is there from the start
+    first = daemon(real, "hv1")
+    os.kill(first, signal.SIGKILL)
+    assert int(sh(real, "hv1", count)) == there
+    assert daemon(real, "hv1") != first
+    assert "02:00:00:00:00:77" in sh(real, "hv1", "ip link show enp3s0f0")
+    sh(real, "hv1", "tc filter del dev eth0 ingress prio 1")
+    filler.unlink()
+    batch.write_text("".join(one.format("add", 2, i // 250, i % 250) for i in range(5_000)))
+    sh(real, "hv1", f"tc -batch {batch}")
+    assert int(sh(real, "hv1", count)) == 5_000
 
 
 def test_a_lab_under_load_goes_down_and_leaves_nothing(real: Lab) -> None:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mending nodes whose supervisors were all killed: each ``asap2`` command that looks at a lab does it in passing."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def revive(root: Path) -> None:
+    """Start a supervisor for each node of the lab at *root* that has none, but not while it is made or taken down."""
+    unwatched = list(_unwatched(root))
+    if not unwatched:
+        return
+    from asap2.lab.lock import Lock
+    from asap2.lab.node import supervise
+
+    with Lock(root) as lock, contextlib.suppress(OSError):
+        if lock.take() and (root / "lab.json").exists():
+            for directory in unwatched:
+                supervise(directory)
+
+
+def _unwatched(root: Path) -> Iterator[Path]:
+    for file in root.glob("nodes/*/supervisor.lock"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                yield file.parent
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.system.survival kills [--rounds N] | cycles [--cycles N] [--seed N]``: the long campaigns.
+
+``kills`` brings a lab of its own up, kills the parts of its node, and prints how many packets each kind of kill lost;
+its exit status is 1 when one that leaves ovs-vswitchd alone lost any. ``cycles`` brings labs up and down, a third of
+them interrupted; its exit status is 1 when anything is left. No other lab must be at work on the machine meanwhile:
+eBPF programs and maps are counted, and they have no owner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import resources
+from pathlib import Path
+
+from asap2.lab.lab import Lab
+from asap2.lab.layout import Layout
+from asap2.lab.topology import parse
+from tests.system.survival import cycles, kills
+
+TOPOLOGY = Path(str(resources.files("asap2.lab").joinpath("topologies", "one-node.toml")))
+
+
+def main() -> int:
+    """Run with the process's arguments."""
+    parser = argparse.ArgumentParser(prog="python -m tests.system.survival")
+    commands = parser.add_subparsers(required=True, dest="command")
+    killing = commands.add_parser("kills")
+    killing.add_argument("--rounds", type=int, default=5 * len(kills.KINDS))
+    cycling = commands.add_parser("cycles")
+    cycling.add_argument("--cycles", type=int, default=100)
+    cycling.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    root = Path(f"/run/t-survival-{os.getpid()}")
+    if arguments.command == "kills":
+        return _kills(root, arguments.rounds)
+    return _cycles(root, arguments.cycles, arguments.seed)
+
+
+def _kills(root: Path, rounds: int) -> int:
+    lab = Lab(Layout(root))
+    lab.up(parse(TOPOLOGY.read_text()))
+    done: list[kills.Round] = []
+    try:
+        done = kills.campaign(
+            lab.layout,
+            rounds,
+            lambda one: print(f"{' + '.join(one.killed)}: {one.lost} of {one.sent} lost", flush=True),
+        )
+    finally:
+        lab.down()
+    print(kills.summary(done))
+    return 1 if any(one.lost for one in done if not kills.RESTARTS_SWITCH & set(one.killed)) else 0
+
+
+def _cycles(root: Path, count: int, seed: int) -> int:
+    def tell(number: int, what: str, wrong: list[str]) -> None:
+        print(f"{number + 1:4} {what}: {'; '.join(wrong) or 'nothing left'}", flush=True)
+
+    wrong = cycles.campaign(root, TOPOLOGY, count, seed, tell)
+    print(f"{count} cycles: {len(wrong)} things wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
