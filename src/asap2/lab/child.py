@@ -3,12 +3,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold SIGINT back while a process is forked, which calls what this gives: Ctrl-C then ends it without a word.
+
+    Else it would tell of a KeyboardInterrupt of its own, beside its parent, or have its parent tell.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def let_interrupt() -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    try:
+        yield let_interrupt
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Child:
@@ -16,16 +36,15 @@ class Child:
 
     def __init__(self, call: Callable[[], Any]) -> None:
         read_end, write_end = os.pipe()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self.pid = os.fork()
+        with interrupts_held() as let_interrupt:
+            self.pid = os.fork()
+            if not self.pid:
+                let_interrupt()
         if self.pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.close(write_end)
             self._answer = os.fdopen(read_end, "rb")
             return
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: its parent says something
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             os.close(read_end)
             answer = json.dumps(_outcome(call)).encode()
             with os.fdopen(write_end, "wb") as pipe:
@@ -38,10 +57,13 @@ class Child:
             os._exit(0)
 
     def result(self) -> Any:
-        """What the call returned (as JSON can carry it); OSError as it raised it, RuntimeError for all else."""
+        """What the call returned (as JSON can carry it); OSError as it raised it, RuntimeError for all else,
+        KeyboardInterrupt when Ctrl-C ended it."""
         with self._answer:
             answer = self._answer.read()
-        os.waitpid(self.pid, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if status == -signal.SIGINT:  # a terminal's Ctrl-C reaches both
+            raise KeyboardInterrupt
         outcome = json.loads(answer or '{"error": "the process was killed"}')
         if "errno" in outcome:
             raise OSError(outcome["errno"], outcome["text"], outcome["path"])

@@ -8,23 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap2.errors import Asap2Error
+from asap2.lab.child import interrupts_held
 from asap2.lab.enter import enter, environment
 
 
 def start(bundle: Path | None, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
     """Start *command* inside *bundle*'s namespaces (None: this process's), its output and errors in one pipe, as text,
     maybe in a session of its own, so that all that it starts can be killed with it."""
-    return subprocess.Popen(
-        list(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment(),
-        start_new_session=session,
-        preexec_fn=None if bundle is None else lambda: enter(bundle),
-    )
+    with interrupts_held() as let_interrupt:
+
+        def begin() -> None:
+            let_interrupt()
+            if bundle is not None:
+                enter(bundle)
+
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment(),
+            start_new_session=session,
+            preexec_fn=begin,
+        )
 
 
 def run(bundle: Path | None, *command: str) -> str:
