@@ -122,6 +122,8 @@ class Journal:
     def put(self, key: bytes, value: bytes) -> None:
         """Set *key*, which is not empty; it survives a kill of this process when the call returns. OSError ENOSPC:
         the old value stays."""
+        if self._live.get(key) == value:
+            return
         tombstone = 0 if key in self._live else _HEADER.size + len(key)
         size = _HEADER.size + len(key) + len(value)
         if self._end + size + tombstone + self._owed > self._size:

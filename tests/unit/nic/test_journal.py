@@ -68,8 +68,9 @@ def test_it_grows_and_is_rewritten_when_most_of_it_is_dead(tmp_path: Path) -> No
     assert grown > 2 * module._CHUNK
     for number in range(1, 9):
         kept.delete(b"%d" % number)
-    for _ in range(module._SLACK):
-        kept.put(b"again", b"")
+    for number in range(module._SLACK):
+        kept.put(b"again", b"%d" % number)
+    kept.put(b"again", b"")
     assert path.stat().st_size < grown
     assert dict(Journal(path).items()) == {b"0": big, b"again": b""}
 

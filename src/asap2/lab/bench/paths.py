@@ -22,8 +22,8 @@ from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import create
 from asap2.lab.network import no_ipv6
-from asap2.lab.openvswitch import RUN_DIRECTORY, SWITCH
 from asap2.lab.topology import Topology, parse
+from asap2.lab.units import RUN_DIRECTORY, SWITCH
 from asap2.lab.userspace_switch import UserspaceSwitch, lookups
 
 NAMES = ("direct", "offloaded", "bridge", "software", "ovs_userspace")

@@ -86,6 +86,7 @@ class ActionFace:
         if parsed.flags & tc_actions.FLAG_SKIP_SW:  # which no driver takes by itself but policing
             raise NetlinkError(errno.EINVAL)
         request = ACTION.encode(action)
+        filters.reserve()
         if known is None:
             made = Instance(filters.take(kind, wanted), parsed, request, time.monotonic_ns())
             filters.actions.share(kind, made)

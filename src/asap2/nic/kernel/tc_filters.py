@@ -336,7 +336,7 @@ class Filters:
 
     def add_qdisc(self, ifindex: int, kind: str) -> None:
         """Add an ingress or clsact qdisc."""
-        self._reserve()
+        self.reserve()
         self.qdiscs[ifindex] = Qdisc(kind, Block(ifindex, False), Block(ifindex, True))
         self._journal.put(_QDISC.pack(b"q", ifindex), kind.encode())
 
@@ -414,7 +414,7 @@ class Filters:
             raise NetlinkError(errno.EINVAL)
         if key.identity in proto.keys and old is None:
             raise NetlinkError(errno.EEXIST)
-        self._reserve()
+        self.reserve()
         rank = proto.rank(key, old)
         placed = self._place(block, chain, proto.kind, _priority(proto.prio, rank), key, steps, flags, old)
         return Filter(
@@ -438,7 +438,7 @@ class Filters:
         identity = shape.identity(request)
         if identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
-        self._reserve()
+        self.reserve()
         known = proto.places.get(shape)
         again: Placed | None = None
         if known is not None and known.age.filters:
@@ -632,7 +632,7 @@ class Filters:
 
     # ---- keeping
 
-    def _reserve(self) -> None:
+    def reserve(self) -> None:
         """Refuse a change that could not be kept, before it is made."""
         try:
             self._journal.reserve()
@@ -733,6 +733,7 @@ class Filters:
 
     def add_chain(self, block: Block, chain: int, template: Template | None) -> None:
         """Make a chain that stays when it is empty."""
+        self.reserve()
         block.explicit[chain] = template
         block.chains.setdefault(chain, {})
         key = _CHAIN.pack(b"c", block.ifindex, block.egress, chain)
