@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asap2.host.inventory import Host, Vf
@@ -297,7 +297,7 @@ def wishes(draw: st.DrawFn) -> Wanted:
     )
 
 
-anything = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+anything = settings(max_examples=60)
 
 
 def reached(host: Host, wish: Wanted) -> bool:

@@ -40,7 +40,6 @@ def test_program_and_reference_agree_on_many_packets(pipelines: list[Pipeline], 
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(random=st.randoms(use_true_random=False), which=st.sampled_from([0, 1]))

@@ -8,7 +8,7 @@ import errno
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asap2.netlink.request import GenlHeader, Message
@@ -169,7 +169,6 @@ def test_function_numbers_of_two_ports_do_not_meet() -> None:
     assert sorted(numbers) == list(range(8))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100), st.integers(0, 0xFFFF))
 def test_malformed_requests_are_refused(data: bytes, flags: int) -> None:
     served = Served(*booted())

@@ -8,7 +8,7 @@ import errno
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asap2.netlink.request import PASS, GenlHeader, Netns, Proxy, Request
@@ -193,7 +193,6 @@ def test_what_the_kernel_refuses_changes_nothing_here_either(served: Served) -> 
     assert served.driver.nics[0].pfs[0].hw_tc_offload == {}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_malformed_requests_are_refused_or_the_kernels(data: bytes) -> None:
     served = Served()

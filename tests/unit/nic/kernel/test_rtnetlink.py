@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asap2.netlink.request import PASS, Proxy
@@ -267,7 +267,6 @@ def test_deleting_is_refused_for_ours_only() -> None:
     assert face.delete(request(RTM_DELLINK, LINK.encode(Ifinfomsg(index=1), {}))) is PASS
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=120), st.integers(0, 0xFFFF))
 def test_malformed_requests_are_refused_or_the_kernels(data: bytes, flags: int) -> None:
     face = made()
@@ -278,7 +277,6 @@ def test_malformed_requests_are_refused_or_the_kernels(data: bytes, flags: int) 
                 handler(request(RTM_SETLINK, payload, flags))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_message_of_the_kernel_can_be_rewritten(data: bytes) -> None:
     face = made()

@@ -227,7 +227,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(steps=STEPS)
 def test_a_shape_saves_work_and_changes_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     directory = tmp_path_factory.mktemp("journal")
