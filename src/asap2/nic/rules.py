@@ -20,6 +20,8 @@ VLAN_PRESENT = 0x1000
 OVS_TABLE = 0x8000_0000
 """Tables with this bit are Open vSwitch recirculation ids; without it they are TC chains."""
 
+BARE = 0x1000_0000
+"""Bit of a table: its rules are for packets without an Ethernet header, and the others for packets with one."""
 
 TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0100, 0x0200
 """Bits of ``tun_flags``: the outer UDP header had a checksum, the IPv4 header said not to fragment, the tunnel's header
@@ -77,6 +79,19 @@ FIELD_BITS: dict[str, int] = {
     "arp_sha": 48,
     "arp_tha": 48,
     "nd_target": 128,
+    "mpls_lse1": 32,
+    "mpls_lse2": 32,
+    "mpls_lse3": 32,
+    "mpls_labels": 8,
+    "nsh_flags": 8,
+    "nsh_ttl": 8,
+    "nsh_mdtype": 8,
+    "nsh_np": 8,
+    "nsh_path": 32,
+    "nsh_context": 128,
+    "dp_hash": 32,
+    "skb_mark": 32,
+    "skb_priority": 32,
     "tun_id": 64,
     "tun_src": 128,
     "tun_dst": 128,
@@ -97,6 +112,11 @@ class Match:
     ``ip_src`` and ``ip_dst`` hold an IPv4 address (or ARP's sender and target protocol address) in the low 32 bits,
     an IPv6 address in all 128. ``ip_proto`` holds ARP's operation for ARP. ``l4_src`` and ``l4_dst`` hold ICMP's
     type and code. The fields of a header that is not there, or is cut short, or of a later fragment, are 0.
+    ``arp_sha`` and ``arp_tha`` hold the source's and target's link-layer address of neighbour discovery, too.
+    ``mpls_lse1`` to ``mpls_lse3`` are the first label stack entries, ``mpls_labels`` has a bit for each of them.
+    ``dp_hash`` is what :class:`Hash` computed last, ``skb_mark`` and ``skb_priority`` are the packet's in the kernel.
+
+    The tables of Open vSwitch see a packet as its datapath in Linux does, others as the kernel's flow dissector.
 
     It keeps the fields that are matched on, and no others: most rules have few. ValueError for a mask that is wider
     than its field, TypeError for a field that there is not.
@@ -123,6 +143,19 @@ class Match:
     arp_sha: Masked
     arp_tha: Masked
     nd_target: Masked
+    mpls_lse1: Masked
+    mpls_lse2: Masked
+    mpls_lse3: Masked
+    mpls_labels: Masked
+    nsh_flags: Masked
+    nsh_ttl: Masked
+    nsh_mdtype: Masked
+    nsh_np: Masked
+    nsh_path: Masked
+    nsh_context: Masked
+    dp_hash: Masked
+    skb_mark: Masked
+    skb_priority: Masked
     tun_id: Masked
     tun_src: Masked
     tun_dst: Masked
@@ -252,14 +285,18 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Cut the next output's copy to *length* bytes (Open vSwitch ``trunc``)."""
+    """Cut what the next output or upcall sends to *length* bytes (Open vSwitch ``trunc``), without the outer tag."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetField:
-    """Rewrite header *field* (a name of :data:`FIELD_BITS`) where ``mask`` says, checksums kept right."""
+    """Rewrite header *field* (a name of :data:`FIELD_BITS`) where ``mask`` says, checksums kept right.
+
+    SCTP's ports have names of their own, ``sctp_src`` and ``sctp_dst``: as ``l4_src`` they are rewritten without
+    SCTP's checksum, as TC does.
+    """
 
     field: str
     to: Masked
@@ -310,6 +347,95 @@ class SetTunnel:
     dont_fragment: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Do *actions* with a copy of the packet, then go on with the packet as it is (Open vSwitch ``clone``)."""
+
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """As :class:`Clone`, of *probability* / 2^32 of the packets: none for 0, all for 0xffffffff."""
+
+    probability: int
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLength:
+    """Go on with *greater* if the packet, or each segment of a super-packet, has more than *length* bytes, else with
+    *others*. The outer tag does not count."""
+
+    length: int
+    greater: tuple[Action, ...]
+    others: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecTtl:
+    """One hop less to live; of a packet that has none left, *exhausted* becomes instead of all that follows."""
+
+    exhausted: tuple[Action, ...]
+
+
+class HashAlgorithm(enum.IntEnum):
+    """OVS_HASH_ALG_*: the kernel's hash of the flow, or one that is the same in both directions."""
+
+    L4 = 0
+    SYMMETRIC = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hash:
+    """Compute the packet's ``dp_hash``, which stays with it through later lookups."""
+
+    algorithm: HashAlgorithm
+    basis: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushMpls:
+    """Put the label stack entry *lse* behind the Ethernet header, whose type becomes *ethertype*; or, *outside*, in
+    front of the Ethernet header. A packet with a tag is dropped, here and in the following actions."""
+
+    lse: int
+    ethertype: int
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PopMpls:
+    """Take the outer label stack entry away; *ethertype* is what follows. Nothing when the packet has none."""
+
+    ethertype: int
+
+
+@dataclass(frozen=True, slots=True)
+class PushNsh:
+    """Put a network service header (RFC 8300) in front of the packet, which then has no Ethernet header."""
+
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PopNsh:
+    """Take the network service header away from a packet that begins with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushEthernet:
+    """Give a packet that has none an Ethernet header."""
+
+    dst: bytes
+    src: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PopEthernet:
+    """Take the Ethernet header away: such a packet can go to user space, or be looked up (:data:`BARE`)."""
+
+
 Action = (
     Output
     | PushVlan
@@ -326,6 +452,17 @@ Action = (
     | Encap
     | Decap
     | SetTunnel
+    | Clone
+    | Sample
+    | CheckLength
+    | DecTtl
+    | Hash
+    | PushMpls
+    | PopMpls
+    | PushNsh
+    | PopNsh
+    | PushEthernet
+    | PopEthernet
 )
 
 

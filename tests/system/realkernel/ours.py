@@ -42,8 +42,8 @@ class _Switch(ReferenceSwitch):
 
     view: views.View | None = None
 
-    def look(self, frame: bytes) -> packet.Fields:
-        return super().look(frame) if self.view is None else self.view.look(frame)
+    def look(self, frame: bytes, *, ovs: bool = False) -> packet.Fields:
+        return super().look(frame, ovs=ovs) if self.view is None else self.view.look(frame)
 
     def retag(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> bytes:
         if self.view is not None:

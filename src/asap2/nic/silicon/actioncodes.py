@@ -4,24 +4,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from asap2.nic.rules import (
     FIELD_BITS,
     Action,
     AddTtl,
+    CheckLength,
+    Clone,
     Decap,
+    DecTtl,
     Drop,
     Encap,
     Enter,
     Goto,
+    Hash,
+    HashAlgorithm,
     Masked,
     Match,
     ModifyVlan,
     Output,
     Pass,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
     PopVlan,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
     PushVlan,
+    Sample,
     SetField,
     SetTunnel,
     Truncate,
@@ -34,29 +47,59 @@ from asap2.nic.silicon.maps import (
     LAYER_IPV4,
     LAYER_IPV6,
     LAYER_L4,
+    LAYER_MPLS,
+    LAYER_SCTP,
     MAX_ACTIONS,
     OP_ADD,
+    OP_CHECK_LENGTH,
+    OP_CLONE,
+    OP_DEC_TTL,
     OP_DECAP,
     OP_DROP,
     OP_ENCAP,
     OP_ENTER,
     OP_GOTO,
+    OP_HASH,
     OP_MODIFY_VLAN,
     OP_OUTPUT,
     OP_PASS,
+    OP_POP_ETHERNET,
+    OP_POP_MPLS,
+    OP_POP_NSH,
     OP_POP_VLAN,
+    OP_PUSH_ETHERNET,
+    OP_PUSH_MPLS,
+    OP_PUSH_NSH,
     OP_PUSH_VLAN,
+    OP_SAMPLE,
     OP_SET,
+    OP_SET_META,
     OP_SET_TUNNEL,
     OP_TRUNCATE,
     OP_UPCALL,
+    OUTER_MAX,
+    OVERLAID,
     UNSUPPORTED_FIELDS,
     in_tunnel,
     number,
     word,
 )
 
-Argument = int | Encap | SetTunnel
+Code = tuple[int, "Argument"]
+"""What a cell does, and its argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """An argument that names an action list, in the lower half, and a *parameter*, in the upper."""
+
+    codes: tuple[Code, ...]
+    parameter: int = 0
+
+
+Argument = int | Encap | SetTunnel | PushNsh | Nested
+
+_META = {"skb_mark": 0, "skb_priority": 1}
 
 
 def _words(layer: int, offset: int, to: Masked, octets: int) -> list[tuple[int, Argument]]:
@@ -94,6 +137,16 @@ def _rewrite(name: str, to: Masked) -> list[tuple[int, Argument]]:
             return _words(LAYER_L4, 0, to, 2)
         case "l4_dst":
             return _words(LAYER_L4, 2, to, 2)
+        case "sctp_src":
+            return _words(LAYER_SCTP, 0, to, 2)
+        case "sctp_dst":
+            return _words(LAYER_SCTP, 2, to, 2)
+        case "ipv6_label":
+            return _words(LAYER_IPV6, 0, to, 4)
+        case "mpls_lse1":
+            return _words(LAYER_MPLS, 0, to, 4)
+        case "skb_mark" | "skb_priority":
+            return [(OP_SET_META | _META[name] << 8, to.value << 32 | to.mask)]
         case _:
             raise ValueError(f"{name} cannot be rewritten")
 
@@ -120,12 +173,18 @@ def _decode_rewrite(op: int, arg: int) -> list[SetField]:
             fields = [("ip_tos", -16, 8)]
         case 1, _:
             fields = [("ip_ttl", -24, 8)]
-        case 2, (0 | 1):
+        case 2, 0:
+            fields = [("ipv6_label", 0, 20)]
+        case 2, 1:
             fields = []
         case 2, _:
             fields = [("ip_src" if index < 6 else "ip_dst", 32 * (3 - (index - 2) % 4), 128)]
         case 3, _:
             fields = [("l4_src", -16, 16), ("l4_dst", 0, 16)]
+        case 5, _:
+            fields = [("mpls_lse1", 0, 32)]
+        case 6, _:
+            fields = [("sctp_src", -16, 16), ("sctp_dst", 0, 16)]
         case _:
             fields = [("ip_dst" if index else "ip_src", 0, 128)]
     out = []
@@ -138,19 +197,14 @@ def _decode_rewrite(op: int, arg: int) -> list[SetField]:
     return out
 
 
-def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
+def encode_actions(actions: Sequence[Action]) -> list[Code]:
     """*actions* as (op, argument); an output's argument is still the port's id, a tunnel's the action itself."""
-    cells: list[tuple[int, Argument]] = []
+    cells: list[Code] = []
     for at, action in enumerate(actions):
+        last = at + 1 == len(actions)
         match action:
             case Output(port, resume):
                 cells.append((OP_OUTPUT, resume << 32 | port))
-            case PushVlan(vid, pcp, tpid):
-                cells.append((OP_PUSH_VLAN, tpid << 16 | pcp << 13 | vid))
-            case PopVlan():
-                cells.append((OP_POP_VLAN, 0))
-            case ModifyVlan(vid, pcp, tpid):
-                cells.append((OP_MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid))
             case Drop():
                 cells.append((OP_DROP, 0))
             case Goto(table, resume):
@@ -162,31 +216,112 @@ def encode_actions(actions: Sequence[Action]) -> list[tuple[int, Argument]]:
             case Pass():
                 cells.append((OP_PASS, 0))
             case Truncate(length):
-                for_upcall = at + 1 < len(actions) and isinstance(actions[at + 1], Upcall)
-                cells.append((OP_TRUNCATE, for_upcall << 32 | length))
-            case SetField(name, to):
-                cells += _rewrite(name, to)
-            case AddTtl(amount):
-                cells += _add_ttl(amount)
-            case Encap():
-                cells.append((OP_ENCAP, action))
-            case SetTunnel():
-                cells.append((OP_SET_TUNNEL, action))
-            case Decap():
-                cells.append((OP_DECAP, 0))
+                cells.append((OP_TRUNCATE, length))
+            case CheckLength() if not last:
+                cells.append((OP_CLONE, Nested(tuple(encode_actions([action])))))
+            case CheckLength(length, greater, others):
+                cells.append((OP_CHECK_LENGTH, Nested(tuple(encode_actions(greater)), length)))
+                cells += encode_actions(others)
+            case Clone(nested):
+                cells.append((OP_CLONE, Nested(tuple(encode_actions(nested)))))
+            case Sample(probability, nested):
+                cells.append((OP_SAMPLE, Nested(tuple(encode_actions(nested)), probability)))
+            case DecTtl(nested):
+                cells.append((OP_DEC_TTL, Nested(tuple(encode_actions(nested)))))
+            case _:
+                cells += _encode_change(action)
     return cells
 
 
+def _encode_change(action: Action) -> list[Code]:
+    """An action that changes the packet and leads nowhere."""
+    match action:
+        case PushVlan(vid, pcp, tpid):
+            return [(OP_PUSH_VLAN, tpid << 16 | pcp << 13 | vid)]
+        case PopVlan():
+            return [(OP_POP_VLAN, 0)]
+        case ModifyVlan(vid, pcp, tpid):
+            return [(OP_MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid)]
+        case SetField(name, to):
+            return _rewrite(name, to)
+        case AddTtl(amount):
+            return _add_ttl(amount)
+        case Encap():
+            return [(OP_ENCAP, action)]
+        case SetTunnel():
+            return [(OP_SET_TUNNEL, action)]
+        case Decap():
+            return [(OP_DECAP, 0)]
+        case Hash(algorithm, basis):
+            return [(OP_HASH, algorithm << 32 | basis)]
+        case PushMpls(lse, ethertype, outside):
+            return [(OP_PUSH_MPLS | outside << 8, lse << 32 | ethertype)]
+        case PopMpls(ethertype):
+            return [(OP_POP_MPLS, ethertype)]
+        case PushNsh():
+            return [(OP_PUSH_NSH, action)]
+        case PopNsh():
+            return [(OP_POP_NSH, 0)]
+        case PushEthernet(dst, src):
+            addresses = Masked(int.from_bytes(dst + src, "big"), (1 << 96) - 1)
+            return [(OP_PUSH_ETHERNET, 0), *_words(LAYER_ETH, 0, addresses, 12)]
+        case PopEthernet():
+            return [(OP_POP_ETHERNET, 0)]
+        case _:
+            raise ValueError(f"{action} changes nothing")
+
+
+def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
+    """The inverse of :func:`encode_actions`: actions that do the same, perhaps in other words. A rewrite may be a part
+    of the field's, or nothing new."""
+    actions: list[Action] = []
+    for at, (op, arg) in enumerate(codes):
+        kind = op & 0xFF
+        if isinstance(arg, Nested):
+            nested = decode_actions(arg.codes)
+            match kind:
+                case 15:
+                    actions.append(Clone(nested))
+                case 16:
+                    actions.append(Sample(arg.parameter, nested))
+                case 17:
+                    actions.append(CheckLength(arg.parameter, nested, decode_actions(codes[at + 1 :])))
+                    break
+                case _:
+                    actions.append(DecTtl(nested))
+        else:
+            actions += decode_action(op, arg)
+    return tuple(actions)
+
+
 def decode_action(op: int, arg: Argument) -> list[Action]:
-    """The inverse of :func:`encode_actions` for one cell: a rewrite may be a part of the field's, or nothing new."""
+    """The action of one cell that names no list."""
+    if isinstance(arg, Nested):
+        return list(decode_actions([(op, arg)]))
     if not isinstance(arg, int):
         return [arg]
-    if op & 0xFF == OP_SET:
-        return list(_decode_rewrite(op, arg))
-    if op & 0xFF == OP_ADD:
-        return [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)]
-    if op == OP_DECAP:
-        return [Decap()]
+    match op & 0xFF:
+        case 10:
+            return list(_decode_rewrite(op, arg))
+        case 12:
+            return [Decap()]
+        case 19:
+            return [Hash(HashAlgorithm(arg >> 32), arg & 0xFFFF_FFFF)]
+        case 20:
+            name = next(name for name, which in _META.items() if which == op >> 8)
+            return [SetField(name, Masked(arg >> 32, arg & 0xFFFF_FFFF))]
+        case 21:
+            return [PushMpls(arg >> 32, arg & 0xFFFF, bool(op >> 8))]
+        case 22:
+            return [PopMpls(arg)]
+        case 23:
+            return [PushEthernet(bytes(6), bytes(6))]
+        case 24:
+            return [PopEthernet()]
+        case 26:
+            return [PopNsh()]
+        case 27:
+            return [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)]
     return [_decode_simple(op, arg)]
 
 
@@ -208,7 +343,7 @@ def _decode_simple(op: int, arg: int) -> Action:
         case 8:
             return Pass()
         case 9:
-            return Truncate(arg & 0xFFFF_FFFF)
+            return Truncate(arg)
         case 14:
             return Enter(arg & 0xFFFF_FFFF, arg >> 32)
         case _:
@@ -218,9 +353,25 @@ def _decode_simple(op: int, arg: int) -> Action:
 REWRITABLE = ("eth_dst", "eth_src", "ip_src", "ip_dst", "ip_tos", "ip_ttl", "l4_src", "l4_dst")
 """Fields that :class:`asap2.nic.rules.SetField` can rewrite."""
 
+WIDTHS = {name: FIELD_BITS[name] for name in (*REWRITABLE, "ipv6_label", "mpls_lse1")}
+WIDTHS |= {"skb_mark": 32, "skb_priority": 32, "sctp_src": 16, "sctp_dst": 16}
+"""All of them, those of Open vSwitch's datapath alone too, and their width in bits."""
+
+
+def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
+    """The action lists in an action."""
+    match action:
+        case Clone(nested) | Sample(_, nested) | DecTtl(nested):
+            return (nested,)
+        case CheckLength(_, greater, others):
+            return greater, others
+    return ()
+
 
 def _encodable(actions: Sequence[Action]) -> bool:
-    return all(action.field in REWRITABLE for action in actions if isinstance(action, SetField))
+    return all(action.field in WIDTHS for action in actions if isinstance(action, SetField)) and all(
+        _encodable(nested) for action in actions for nested in _nested(action)
+    )
 
 
 def _tunnel_reason(action: Encap | SetTunnel) -> str | None:
@@ -244,6 +395,10 @@ def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
     used = match.used()
     if not UNSUPPORTED_FIELDS.isdisjoint(used):
         return f"matching on {next(name for name in used if name in UNSUPPORTED_FIELDS)} is not supported"
+    for name in OVERLAID.keys() & used.keys():
+        eth_type = match.eth_type
+        if eth_type.mask != 0xFFFF or eth_type.value not in OVERLAID[name]:
+            return f"matching on {name} takes a match on the ethertype that has it"
     if in_tunnel(match):
         if not HIDDEN_IN_TUNNEL.isdisjoint(used):
             return "hardware addresses in ARP and neighbour discovery cannot be matched inside a tunnel"
@@ -257,35 +412,41 @@ def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
     if len(encode_actions(actions)) > MAX_ACTIONS if _encodable(actions) else len(actions) > MAX_ACTIONS:
         return f"{len(actions)} actions are more than the {MAX_ACTIONS} that a rule can have"
     for at, action in enumerate(actions):
-        last = at + 1 == len(actions)
-        match action:
-            case Output() | PopVlan() | Decap():
-                pass
-            case SetField(name, to):
-                if name not in REWRITABLE or to.mask >> FIELD_BITS[name]:
-                    return f"rewriting {name} is not supported"
-            case AddTtl(amount):
-                if not 0 < amount < 256:
-                    return f"adding {amount} to the time to live is not supported"
-            case Encap() | SetTunnel():
-                reason = _tunnel_reason(action)
-                if reason:
-                    return reason
-            case PushVlan(vid, pcp, tpid) | ModifyVlan(vid, pcp, tpid):
-                if not (0 <= vid < 4096 and 0 <= (pcp or 0) < 8):
-                    return f"VLAN id {vid} with priority {pcp} is out of range"
-                if tpid not in (0x8100, 0x88A8):
-                    return f"VLAN ethertype {tpid:#06x} is not supported"
-            case Drop() | Pass() | Goto() | Enter():
-                if not last:
-                    return f"{type(action).__name__.lower()} must be the last action"
-            case Upcall(cookie):
-                if cookie >> 64:
-                    return "an upcall's cookie has at most 64 bits"
-            case Truncate(length):
-                if length < 14:
-                    return "a packet cannot be cut inside its Ethernet header"
-                following = actions[at + 1] if not last else None
-                if not isinstance(following, Upcall) and not (isinstance(following, Output) and at + 2 == len(actions)):
-                    return "only the last output, or a copy for user space, can be cut short"
+        reason = _unsupported_action(action, last=at + 1 == len(actions))
+        if reason:
+            return reason
+    return None
+
+
+def _unsupported_action(action: Action, *, last: bool) -> str | None:
+    match action:
+        case SetField(name, to):
+            if name not in WIDTHS or to.mask >> WIDTHS[name]:
+                return f"rewriting {name} is not supported"
+        case AddTtl(amount):
+            if not 0 < amount < 256:
+                return f"adding {amount} to the time to live is not supported"
+        case Encap() | SetTunnel():
+            return _tunnel_reason(action)
+        case PushVlan(vid, pcp, tpid) | ModifyVlan(vid, pcp, tpid):
+            if not (0 <= vid < 4096 and 0 <= (pcp or 0) < 8):
+                return f"VLAN id {vid} with priority {pcp} is out of range"
+            if tpid not in (0x8100, 0x88A8):
+                return f"VLAN ethertype {tpid:#06x} is not supported"
+        case Drop() | Pass() | Goto() | Enter():
+            if not last:
+                return f"{type(action).__name__.lower()} must be the last action"
+        case Upcall(cookie):
+            if cookie >> 64:
+                return "an upcall's cookie has at most 64 bits"
+        case Truncate(length):
+            if length < 14:
+                return "a packet cannot be cut inside its Ethernet header"
+        case PushNsh(header):
+            if not 8 <= len(header) <= OUTER_MAX - 14:
+                return f"a network service header of {len(header)} bytes is not supported"
+    for nested in _nested(action):
+        reason = _unsupported_actions(nested)
+        if reason:
+            return reason
     return None

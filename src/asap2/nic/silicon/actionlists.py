@@ -4,18 +4,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from asap2.nic.rules import Action
+from asap2.nic.rules import Action, Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
-Content = tuple[int, actioncodes.Argument, int]
+
+class _List(NamedTuple):
+    """An argument that names a list: the *cell* that starts it, 0 for the empty one, and the upper half."""
+
+    cell: int
+    parameter: int
+
+
+_Argument = int | Encap | SetTunnel | PushNsh | _List
+Content = tuple[int, _Argument, int]
 """What a cell holds: op, argument, and the cell that follows."""
 
 _TO_PORTS = (maps.OP_OUTPUT, maps.OP_ENTER)
+_LISTS = (maps.OP_CLONE, maps.OP_SAMPLE, maps.OP_CHECK_LENGTH, maps.OP_DEC_TTL)
 _PORT = 0xFFFF_FFFF
 """The part of their argument that names a port: by its id here, by its slot in the program's memory."""
 
@@ -34,8 +45,20 @@ class ActionLists:
 
     def intern(self, actions: Sequence[Action]) -> int:
         """The cell that starts *actions*, 0 for none, kept until :meth:`release`. OSError ENOSPC."""
+        return self._intern(actioncodes.encode_actions(actions))
+
+    def _intern(self, codes: Sequence[actioncodes.Code]) -> int:
         cell = 0
-        for op, arg in reversed(actioncodes.encode_actions(actions)):
+        for op, argument in reversed(codes):
+            arg: _Argument
+            if isinstance(argument, actioncodes.Nested):
+                try:
+                    arg = _List(self._intern(argument.codes), argument.parameter)
+                except OSError:
+                    self.release(cell)
+                    raise
+            else:
+                arg = argument
             content = (op, arg, cell)
             known = self._known.get(content)
             if known is None:
@@ -43,10 +66,14 @@ class ActionLists:
                     known = self._new(content)
                 except OSError:
                     self.release(cell)
+                    if isinstance(arg, _List):
+                        self.release(arg.cell)
                     raise
             else:
                 # The list that starts there holds its rest already.
                 self._drop_reference(cell)
+                if isinstance(arg, _List):
+                    self._drop_reference(arg.cell)
             self._references[known] += 1
             cell = known
         return cell
@@ -63,11 +90,21 @@ class ActionLists:
             self._references[cell] += 1
         return True
 
+    def take_tunnel(self, tunnel: SetTunnel) -> int:
+        """A slot that holds *tunnel*, until :meth:`give_tunnel`. OSError ENOSPC."""
+        return self._encaps.take(tunnel)
+
+    def give_tunnel(self, slot: int) -> None:
+        """Undo :meth:`take_tunnel`."""
+        self._encaps.give(slot)
+
     def _new(self, content: Content) -> int:
         op, arg, following = content
         number = self._cells.take()
         try:
-            if not isinstance(arg, int):
+            if isinstance(arg, _List):
+                arg = arg.parameter << 32 | arg.cell
+            elif not isinstance(arg, int):
                 arg = self._encaps.take(arg)
             elif op in _TO_PORTS:
                 arg = arg & ~_PORT | self._ports.refer(arg & _PORT)
@@ -93,7 +130,9 @@ class ActionLists:
                 return
             content = self._content.pop(cell)
             del self._known[content], self._references[cell]
-            if not isinstance(content[1], int):
+            if isinstance(content[1], _List):
+                self.release(content[1].cell)
+            elif not isinstance(content[1], int):
                 self._encaps.give(self._layout.cells[cell].arg)
             elif content[0] in _TO_PORTS:
                 self._ports.release(content[1] & _PORT)
@@ -102,32 +141,44 @@ class ActionLists:
 
     def read(self, cell: int) -> tuple[Action, ...]:
         """The list that starts at *cell*, from the program's memory."""
-        actions: list[Action] = []
+        return actioncodes.decode_actions(self._codes(cell))
+
+    def _codes(self, cell: int) -> list[actioncodes.Code]:
+        codes: list[actioncodes.Code] = []
         while cell:
             record = self._layout.cells[cell]
-            actions += actioncodes.decode_action(record.op, self._argument(record))
+            arg = self._argument(record)
+            if isinstance(arg, _List):
+                codes.append((record.op, actioncodes.Nested(tuple(self._codes(arg.cell)), arg.parameter)))
+            else:
+                codes.append((record.op, arg))
             cell = record.next
-        return tuple(actions)
+        return codes
 
-    def _argument(self, record: maps.CellRecord) -> actioncodes.Argument:
+    def _argument(self, record: maps.CellRecord) -> _Argument:
         if record.op in _TO_PORTS:
             return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
-        if record.op in (maps.OP_ENCAP, maps.OP_SET_TUNNEL):
+        if record.op in (maps.OP_ENCAP, maps.OP_SET_TUNNEL, maps.OP_PUSH_NSH):
             return self._encaps.read(record.arg)
+        if record.op in _LISTS:
+            return _List(record.arg & _PORT, record.arg >> 32)
         return record.arg
 
     def restore(self, starts: Sequence[int]) -> None:
         """Take over the lists that start at *starts*, one for each reference."""
         tunnels: set[int] = set()
-        for start in starts:
-            cell = start
+        waiting = list(starts)
+        while waiting:
+            cell = waiting.pop()
             while cell:
                 if cell in self._references:
                     self._references[cell] += 1
                     break
                 record = self._layout.cells[cell]
                 arg = self._argument(record)
-                if not isinstance(arg, int):
+                if isinstance(arg, _List):
+                    waiting.append(arg.cell)
+                elif not isinstance(arg, int):
                     tunnels.add(record.arg)
                 elif record.op in _TO_PORTS:
                     self._ports.refer(arg & _PORT)

@@ -11,13 +11,14 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from asap2.nic.rules import Encap, SetTunnel
+from asap2.nic.rules import Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 
 _ETHERNET = 14
-_HEADERS, _METADATA = 1, 2
+_HEADERS, _METADATA, _NSH = 1, 2, 3
+_NSH_TYPE = b"\x89\x4f"
 _META = struct.Struct("=Q16s16sBBBBH")
 
 
@@ -76,7 +77,7 @@ class Encaps:
         self._layout = layout
         self._slots = Indices(len(layout.encaps), "tunnels", layout.grace_period)
 
-    def take(self, action: Encap | SetTunnel) -> int:
+    def take(self, action: Encap | SetTunnel | PushNsh) -> int:
         """A slot that holds *action*. OSError ENOSPC."""
         slot = self._slots.take()
         record = self._layout.encaps[slot]
@@ -84,6 +85,9 @@ class Encaps:
             headers = outer(action)
             record.len, record.ip, record.udp, record.kind = len(headers.header), headers.ip, headers.udp, _HEADERS
             data = headers.header
+        elif isinstance(action, PushNsh):
+            data = bytes(12) + _NSH_TYPE + action.header
+            record.len, record.ip, record.udp, record.kind = len(data), 0, 0, _NSH
         else:
             record.len = record.ip = record.udp = 0
             record.kind = _METADATA
@@ -95,7 +99,7 @@ class Encaps:
         """Give a slot back."""
         self._slots.give(slot)
 
-    def read(self, slot: int) -> Encap | SetTunnel:
+    def read(self, slot: int) -> Encap | SetTunnel | PushNsh:
         """What a slot holds."""
         record = self._layout.encaps[slot]
         data = bytes(record.header)
@@ -103,6 +107,8 @@ class Encaps:
             tun_id, src, dst, tos, ttl, ipv6, csum, dont_fragment = _META.unpack_from(data)
             start = 0 if ipv6 else 12
             return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, bool(csum), bool(dont_fragment))
+        if record.kind == _NSH:
+            return PushNsh(data[_ETHERNET : record.len])
         ip, udp = data[_ETHERNET : record.udp], data[record.udp :]
         if len(ip) == 20:
             tos, ttl, src, dst = ip[1], ip[8], ip[12:16], ip[16:20]

@@ -17,8 +17,7 @@
  *
  * Build: clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu -c eswitch.bpf.c -o eswitch.bpf.o
  */
-#include "express.h"
-#include "rewrite.h"
+#include "copies.h"
 
 /* ---- user space, and the network stack ---- */
 
@@ -59,8 +58,8 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
 		return lost(w);
-	if (w->in->flags & PORT_METADATA && !w->released && has_metadata(skb)) {
-		w->inner = METADATA;
+	if (w->in->flags & PORT_METADATA && !w->s->state.released && has_metadata(skb)) {
+		w->s->inner = METADATA;
 		parse_tunnel(w);
 	} else {
 		parse(w);
@@ -70,18 +69,18 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u->mark = 0;
 	u->kind = kind;
 	u->in_port = w->in->id;
-	u->table = w->table;
+	u->table = w->s->table;
 	u->cookie = cookie;
 	u->hash = bpf_get_hash_recalc(skb);
 	u->len = skb->len;
-	u->max_len = w->max_len;
+	u->max_len = w->s->state.max_len;
 	u->units = units;
 	u->at = __sync_fetch_and_add(&w->in->given, units) + units;
-	__builtin_memcpy(&u->key, &w->p, sizeof(w->p));
+	__builtin_memcpy(&u->key, &w->s->p, sizeof(w->s->p));
 	barrier();
 	u->mark = mark;
 	if (constants.tracing) {
-		trace(skb, EVENT_UPCALL, mark, w->table, cookie);
+		trace(skb, EVENT_UPCALL, mark, w->s->table, cookie);
 		return TCX_PASS;
 	}
 	/* What is lost from here on user space counts, by the gap in `at`. */
@@ -103,10 +102,10 @@ static __always_inline int pass(struct work *w)
 	struct __sk_buff *skb = w->skb;
 
 	if (constants.tracing) {
-		trace(skb, EVENT_PASS, 0, w->table, 0);
+		trace(skb, EVENT_PASS, 0, w->s->table, 0);
 		return TCX_PASS;
 	}
-	if (w->egress)
+	if (w->s->egress)
 		return TCX_DROP;
 	if (w->in->flags & PORT_PEER_ANY) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -180,128 +179,187 @@ __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 ar
 /* The packet is not what it was: what is known of it is void. */
 static __always_inline void changed(struct work *w)
 {
-	w->parsed = PARSED_NOT;
-	if (w->inner != METADATA)
-		w->inner = UNKNOWN;
+	w->s->parsed = PARSED_NOT;
+	if (w->s->inner != METADATA)
+		w->s->inner = UNKNOWN;
+}
+
+/*
+ * Before a packet goes out of a port: cut it as an action before has said; where it is not the `last` that becomes of it,
+ * a copy goes by the cell `single`, and the packet does not. 1: so it is; -1: failed.
+ */
+__noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u32 single)
+{
+	u32 limit, len = skb->len;
+
+	if (!state)
+		return -1;
+	limit = state->max_len;
+	if (untagged_length(skb, len) <= limit)
+		return 0;
+	if (single)
+		return copy(skb, state, place, place >> 32, single | SINGLE) ? -1 : 1;
+	return bpf_skb_change_tail(skb, limit + (len - untagged_length(skb, len)), 0) ? -1 : 0;
+}
+
+/* Out of the port that the cell names. */
+static __always_inline void output(struct work *w, struct cell *c, int last)
+{
+	int verdict;
+
+	w->s->sent = 1;
+	if (w->s->state.no_ethernet) {
+		/* A port takes frames alone. */
+		w->s->verdict = drop(w, DROP_ACTION);
+		w->s->state.max_len = 0;
+		return;
+	}
+	if (w->s->state.max_len) {
+		changed(w);
+		verdict = shorten(w->skb, &w->s->state, (u64)w->s->table << 32 | w->in->slot, last ? 0 : w->s->cell);
+		w->s->state.max_len = 0;
+		if (verdict < 0)
+			w->s->verdict = drop(w, last ? DROP_TRUNCATE : DROP_COPY);
+		if (verdict)
+			return;
+	}
+	/* The upper half says what the node is to do with it. */
+	tell(w, c->arg >> 32);
+	verdict = deliver(w, c->arg, last);
+	if (last)
+		w->s->verdict = verdict;
+	else
+		tell(w, 0);
 }
 
 static long act(u32 i, struct work *w)
 {
-	struct cell *c = bpf_map_lookup_elem(&cells, &w->cell);
+	struct cell *c = bpf_map_lookup_elem(&cells, &w->s->cell);
 	struct port *port;
 	int last, verdict;
-	u32 len, slot;
+	u32 slot, following, nested, op;
 
 	if (!c)
 		return 1;
-	last = c->next == 0;
+	last = c->next == 0 || w->s->state.single;
+	following = c->next;
 	switch (c->op & 0xff) {
 	case OP_OUTPUT:
-		/* The upper half says what the node is to do with it. */
-		tell(w, c->arg >> 32);
-		verdict = deliver(w, c->arg, last);
-		if (last)
-			w->verdict = verdict;
-		else
-			tell(w, 0);
-		w->sent = 1;
+		output(w, c, last);
 		break;
 	case OP_UPCALL:
 		verdict = upcall(w, 1, c->arg, last);
 		if (last)
-			w->verdict = verdict;
-		w->max_len = 0;
-		w->sent = 1;
+			w->s->verdict = verdict;
+		w->s->state.max_len = 0;
+		w->s->sent = 1;
 		break;
 	case OP_TRUNCATE:
-		/* Only right before an upcall (user space cuts) or the last output. */
-		len = c->arg;
-		if (c->arg >> 32) {
-			w->max_len = len;
-			break;
-		}
-		/* The outer tag does not count, wherever it is. */
-		if (!w->skb->vlan_present && is_vlan((u16)w->skb->protocol))
-			len += 4;
-		if (w->skb->len <= len)
-			break;
-		changed(w);
-		if (bpf_skb_change_tail(w->skb, len, 0)) {
-			w->verdict = drop(w, DROP_TRUNCATE);
-			w->sent = 1;
-			return 1;
-		}
+		w->s->state.max_len = c->arg;
 		break;
 	case OP_GOTO:
-		w->table = c->arg;
-		w->resume = c->arg >> 32;
-		w->flow = FLOW_GOTO;
+		w->s->table = c->arg;
+		w->s->resume = c->arg >> 32;
+		w->s->flow = FLOW_GOTO;
 		return 1;
 	case OP_ENTER:
 		slot = c->arg;
 		port = bpf_map_lookup_elem(&ports, &slot);
 		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || !port->n_tables) {
-			w->verdict = drop(w, DROP_OUT_PORT);
-			w->sent = 1;
+			w->s->verdict = drop(w, DROP_OUT_PORT);
+			w->s->sent = 1;
 			return 1;
 		}
 		w->in = port;
-		w->stage = 0;
-		w->table = port->tables[0];
-		w->resume = c->arg >> 32;
-		w->flow = FLOW_GOTO;
+		w->s->slot = slot;
+		w->s->state.stage = 0;
+		w->s->table = port->tables[0];
+		w->s->resume = c->arg >> 32;
+		w->s->flow = FLOW_GOTO;
 		return 1;
 	case OP_PASS:
-		w->flow = FLOW_PASS;
+		w->s->flow = FLOW_PASS;
 		return 1;
 	case OP_DROP:
-		w->verdict = drop(w, DROP_RULE);
-		w->sent = 1;
+		w->s->verdict = drop(w, DROP_RULE);
+		w->s->sent = 1;
 		return 1;
-	default:
-		verdict = transform(w->skb, &w->p.f, c->op, c->arg, w->in->flags);
+	case OP_CLONE:
+	case OP_SAMPLE:
+	case OP_CHECK_LENGTH:
+	case OP_DEC_TTL:
+	case OP_HASH:
+	case OP_SET_META:
+	case OP_PUSH_MPLS:
+	case OP_POP_MPLS:
+	case OP_PUSH_ETHERNET:
+	case OP_POP_ETHERNET:
+	case OP_PUSH_NSH:
+	case OP_POP_NSH:
+		op = c->op & 0xff;
+		nested = c->arg;
+		verdict = op == OP_CLONE ? BRANCH : rare(w->skb, &w->s->p.f, &w->s->state, c->op, c->arg);
 		if (verdict < 0)
 			goto failed;
+		if (op != OP_CLONE && op != OP_SAMPLE && op != OP_CHECK_LENGTH)
+			changed(w);
+		if (verdict != BRANCH)
+			break;
+		if (op == OP_CLONE || (op == OP_SAMPLE && !last)) {
+			if (copy(w->skb, &w->s->state, w->in->slot, w->s->table, nested))
+				drop(w, DROP_COPY);
+			w->s->sent = 1;
+		} else {
+			following = nested;
+			last = following == 0;
+		}
+		break;
+	default:
+		verdict = transform(w->skb, &w->s->p.f, c->op, c->arg, w->in->flags);
+		if (verdict < 0)
+			goto failed;
+		if ((c->op & 0xff) == OP_SET_TUNNEL)
+			w->s->state.tunnel = c->arg;
 		if (verdict & RELEASED) {
-			w->released = 1;
-			w->inner = UNKNOWN;
+			w->s->state.released = 1;
+			w->s->inner = UNKNOWN;
 		}
 		changed(w);
 	}
-	w->cell = c->next;
+	w->s->cell = following;
 	return last;
 failed:
-	w->verdict = drop(w, DROP_ACTION);
-	w->sent = 1;
+	w->s->verdict = drop(w, DROP_ACTION);
+	w->s->sent = 1;
 	return 1;
 }
 
-/* Of a super-packet whose headers have changed (the kernel then forgets), from the Ethernet header at `from` on. */
-__noinline int segments(struct __sk_buff *skb, u32 from)
+/* Do the action list that begins at s->cell. */
+__noinline int perform(struct __sk_buff *skb, struct way *s)
 {
-	u32 size = skb->gso_size, l3 = 14, headers;
-	u8 h[20], doff;
-	u16 type;
+	struct work w = { .skb = skb, .s = s };
+	u32 slot;
 
-	if (!size || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
-		return 1;
-	for (int i = 0; i < 2; i++) {
-		if (!is_vlan(type))
-			break;
-		l3 += 4;
-		if (bpf_skb_load_bytes(skb, from + l3 - 2, &type, 2))
-			return 1;
-	}
-	if (bpf_skb_load_bytes(skb, from + l3, h, sizeof(h)))
-		return 1;
-	headers = from + l3 + (type == bpf_htons(ETH_P_IP) ? (h[0] & 15) * 4 : 40);
-	if ((type == bpf_htons(ETH_P_IP) ? h[9] : h[6]) != 6)
-		headers += 8;
-	else if (bpf_skb_load_bytes(skb, headers + 12, &doff, 1))
-		return 1;
-	else
-		headers += (doff >> 4) * 4;
-	return skb->len > headers ? (skb->len - headers + size - 1) / size : 1;
+	if (!s)
+		return 0;
+	slot = s->slot;
+	w.in = bpf_map_lookup_elem(&ports, &slot);
+	s->flow = FLOW_DONE;
+	s->sent = 0;
+	s->verdict = TCX_DROP;
+	if (s->cell && w.in)
+		bpf_loop(ACTIONS, act, &w, 0);
+	if (s->flow == FLOW_DONE && !s->sent)
+		drop(&w, DROP_RULE);
+	return 0;
+}
+
+/* Of a super-packet whose headers have changed (the kernel then forgets), from the Ethernet header at `from` on. */
+static __always_inline u32 segments(struct __sk_buff *skb, u32 from)
+{
+	u32 size = skb->gso_size, headers = header_length(skb, from);
+
+	return size && headers && skb->len > headers ? (skb->len - headers + size - 1) / size : 1;
 }
 
 static __always_inline void count(struct work *w, u32 rule)
@@ -310,7 +368,7 @@ static __always_inline void count(struct work *w, u32 rule)
 	u32 packets = skb->gso_segs ?: 1, inner;
 
 	if (!skb->gso_segs && skb->gso_size) {
-		inner = w->parsed == PARSED_TUNNEL ? w->inner : tunnel_at(skb, &w->p.f);
+		inner = (w->s->parsed & ~PARSED_OVS) == PARSED_TUNNEL ? w->s->inner : tunnel_at(skb, &w->s->p.f);
 		packets = segments(skb, inner > UNKNOWN ? inner : 0);
 	}
 	add(skb, rule, packets);
@@ -322,9 +380,10 @@ static __always_inline int missed(struct work *w)
 
 	switch (in->miss) {
 	case MISS_REDIRECT:
-		tell(w, w->resume);
+		tell(w, w->s->resume);
 		return deliver(w, in->miss_slot, 1);
 	case MISS_UPCALL:
+		w->s->state.max_len = 0;
 		return upcall(w, 0, 0, 1);
 	case MISS_PASS:
 		return pass(w);
@@ -338,29 +397,30 @@ static long step(u32 i, struct work *w)
 {
 	struct port *in = w->in;
 	struct rule *r;
-	u32 rule = 0, stage, list = 0, chain = 0;
+	u32 rule = 0, stage, list = 0, chain = 0, slot;
 
-	if (!w->plain) {
-		if (w->lookups++ == LOOKUPS) {
-			w->verdict = drop(w, DROP_LOOP);
+	if (!w->s->plain) {
+		if (w->s->state.lookups++ == LOOKUPS) {
+			w->s->verdict = drop(w, DROP_LOOP);
 			return 1;
 		}
-		if (in->flags & (PORT_WIRE | PORT_METADATA) && !(w->released && in->flags & PORT_METADATA)) {
-			w->parsed = PARSED_PLAIN;
-			w->inner = find_inner(w->skb, &w->p.f, in->flags);
-			list = w->inner ? TUNNEL_LIST : 0;
+		if (in->flags & (PORT_WIRE | PORT_METADATA) && !(w->s->state.released && in->flags & PORT_METADATA)) {
+			w->s->parsed = PARSED_PLAIN;
+			w->s->inner = find_inner(w->skb, &w->s->p.f, in->flags);
+			add_metadata(w->skb, &w->s->p.f, &w->s->state);
+			list = w->s->inner ? TUNNEL_LIST : 0;
 		}
 	}
 	opaque(list);
 	rule = lookup(w, list);
 	if (!rule && list) {
-		w->plain = 1;
+		w->s->plain = 1;
 		return 0;
 	}
-	w->plain = 0;
+	w->s->plain = 0;
 	if (!rule) {
 		/* The next stage goes on where this one stopped: tc_skb_ext's chain, openvswitch's recirc_id. */
-		chain = w->table & CHAIN_MASK;
+		chain = w->s->table & CHAIN_MASK;
 		goto next_stage;
 	}
 	r = bpf_map_lookup_elem(&rules, &rule);
@@ -368,30 +428,28 @@ static long step(u32 i, struct work *w)
 		return 1;
 	count(w, rule);
 	if (constants.tracing)
-		trace(w->skb, EVENT_MATCH, rule, w->table, 0);
-	w->cell = READ_ONCE(r->actions);
-	w->flow = FLOW_DONE;
-	w->sent = 0;
-	w->max_len = 0;
-	w->verdict = TCX_DROP;
-	if (w->cell)
-		bpf_loop(ACTIONS, act, w, 0);
-	if (w->flow == FLOW_GOTO)
+		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
+	w->s->cell = READ_ONCE(r->actions);
+	perform(w->skb, w->s);
+	if (w->s->flow == FLOW_GOTO) {
+		slot = w->s->slot;
+		in = bpf_map_lookup_elem(&ports, &slot);
+		if (!in)
+			return 1;
+		w->in = in;
 		return 0;
-	if (w->flow == FLOW_DONE) {
-		if (!w->sent)
-			drop(w, DROP_RULE);
-		return 1;
 	}
+	if (w->s->flow == FLOW_DONE)
+		return 1;
 	chain = 0;
 next_stage:
-	stage = ++w->stage;
+	stage = ++w->s->state.stage;
 	if (stage < in->n_tables && stage < TABLES) {
 		opaque(stage);
-		w->table = in->tables[stage & (TABLES - 1)] | chain;
+		w->s->table = in->tables[stage & (TABLES - 1)] | chain;
 		return 0;
 	}
-	w->verdict = rule ? pass(w) : missed(w);
+	w->s->verdict = rule ? pass(w) : missed(w);
 	return 1;
 }
 
@@ -413,14 +471,72 @@ static __always_inline struct port *port_of(u32 ifindex)
 	return bpf_map_lookup_elem(&ports, &at);
 }
 
+/* Room for one run of the program; what is there of an earlier one is gone. */
+static __always_inline struct way *take_way(struct ways *all)
+{
+	u32 deep = all->deep;
+	struct way *way;
+
+	opaque(deep);
+	if (deep >= WAYS)
+		return 0;
+	all->deep = deep + 1;
+	way = &all->way[deep];
+	__builtin_memset(way, 0, sizeof(*way));
+	return way;
+}
+
+static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct way *s)
+{
+	struct work w = { .skb = skb, .in = in, .s = s };
+	u32 resume = skb->tc_index, chain = 0, slot;
+	struct resume *found;
+
+	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
+	s->egress = !!(in->flags & PORT_INTERNAL);
+	s->inner = UNKNOWN;
+	tell(&w, 0);
+	if (skb->len < 14)
+		return drop(&w, DROP_SHORT);
+	if (s->egress && !constants.tracing) {
+		u32 mark = skb->mark;
+
+		skb->mark = SELF_MARK;
+		bpf_clone_redirect(skb, in->ifindex, 0);
+		skb->mark = mark;
+	}
+	if (resume && in->flags & PORT_RESUME) {
+		found = bpf_map_lookup_elem(&resumes, &resume);
+		if (found && found->table == DELIVER)
+			return deliver(&w, found->slot, 1);
+		if (found) {
+			chain = found->table;
+			slot = found->slot;
+			if (slot) {
+				in = bpf_map_lookup_elem(&ports, &slot);
+				if (!in || !(READ_ONCE(in->flags) & PORT_ENABLED))
+					return drop(&w, DROP_IN_PORT);
+				w.in = in;
+				s->egress = !!(in->flags & PORT_INTERNAL);
+			}
+		}
+	}
+	if (!in->n_tables)
+		return missed(&w);
+	s->slot = in->slot;
+	s->table = in->tables[0] | chain;
+	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
+	return s->verdict;
+}
+
 SEC("tc")
 int eswitch(struct __sk_buff *skb)
 {
-	u32 ifindex = skb->ifindex, zero = 0, resume, chain = 0, *slot;
-	struct resume *found;
+	u32 ifindex = skb->ifindex, zero = 0;
 	struct config *c;
 	struct port *in;
-	struct work w;
+	struct ways *all;
+	struct way *s;
 	int verdict;
 
 	if (constants.tracing) {
@@ -445,47 +561,78 @@ int eswitch(struct __sk_buff *skb)
 		if (verdict != LONG_WAY)
 			return verdict;
 	}
-	__builtin_memset(&w, 0, sizeof(w));
-	w.skb = skb;
-	w.in = in;
-	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
-	w.egress = !!(w.in->flags & PORT_INTERNAL);
-	if (w.egress && skb->mark == SELF_MARK)
+	if (in->flags & PORT_INTERNAL && skb->mark == SELF_MARK)
 		return TCX_NEXT;
-	if (w.in->ifindex != ifindex || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
-		return drop(&w, DROP_IN_PORT);
-	w.inner = UNKNOWN;
-	resume = skb->tc_index;
-	tell(&w, 0);
-	if (skb->len < 14)
-		return drop(&w, DROP_SHORT);
-	if (w.egress && !constants.tracing) {
-		u32 mark = skb->mark;
+	if (in->ifindex != ifindex || !(READ_ONCE(in->flags) & PORT_ENABLED)) {
+		struct work w = { .skb = skb };
 
-		skb->mark = SELF_MARK;
-		bpf_clone_redirect(skb, ifindex, 0);
-		skb->mark = mark;
+		return drop(&w, DROP_IN_PORT);
 	}
-	if (resume && w.in->flags & PORT_RESUME) {
-		found = bpf_map_lookup_elem(&resumes, &resume);
-		if (found && found->table == DELIVER)
-			return deliver(&w, found->slot, 1);
-		if (found) {
-			chain = found->table;
-			slot = &found->slot;
-			if (*slot) {
-				w.in = bpf_map_lookup_elem(&ports, slot);
-				if (!w.in || !(READ_ONCE(w.in->flags) & PORT_ENABLED))
-					return drop(&w, DROP_IN_PORT);
-				w.egress = !!(w.in->flags & PORT_INTERNAL);
-			}
+	all = bpf_map_lookup_elem(&ways, &zero);
+	s = all ? take_way(all) : 0;
+	if (!s)
+		return TCX_DROP;
+	verdict = follow(skb, in, s);
+	all->deep--;
+	return verdict;
+}
+
+/*
+ * At the egress of the device that upcalls leave by: copies of packets, and packets that user space hands in, go on
+ * here. Upcalls pass.
+ */
+SEC("tc")
+int onward(struct __sk_buff *skb)
+{
+	u32 zero = 0, slot;
+	struct entry *e = bpf_map_lookup_elem(&copied, &zero);
+	struct ways *all = bpf_map_lookup_elem(&ways, &zero);
+	struct work w = { .skb = skb };
+	struct way *s;
+	int verdict;
+
+	if (!e || !all)
+		return TCX_NEXT;
+	if (e->active) {
+		e->active = 0;
+	} else {
+		if (skb->mark != ENTRY_MARK)
+			return TCX_NEXT;
+		e = bpf_map_lookup_elem(&handed_in, &zero);
+		if (!e)
+			return TCX_DROP;
+		skb->mark = e->mark;
+		skb->priority = e->priority;
+		if (e->state.has_hash)
+			bpf_set_hash(skb, e->hash);
+		if (e->tunnel)
+			set_tunnel(skb, e->tunnel);
+	}
+	s = take_way(all);
+	if (!s)
+		return TCX_DROP;
+	s->slot = e->slot;
+	s->egress = 1;
+	s->inner = UNKNOWN;
+	s->table = e->table;
+	s->cell = e->cell;
+	s->state = e->state;
+	perform(skb, s);
+	s->state.single = 0;
+	verdict = s->verdict;
+	if (s->flow != FLOW_DONE) {
+		slot = s->slot;
+		w.s = s;
+		w.in = bpf_map_lookup_elem(&ports, &slot);
+		if (w.in && s->flow == FLOW_PASS) {
+			verdict = pass(&w);
+		} else if (w.in) {
+			bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
+			verdict = s->verdict;
 		}
 	}
-	if (!w.in->n_tables)
-		return missed(&w);
-	w.table = w.in->tables[0] | chain;
-	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
-	return w.verdict;
+	all->deep--;
+	return constants.tracing ? TCX_DROP : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

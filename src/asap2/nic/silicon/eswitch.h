@@ -27,6 +27,8 @@ typedef __s64 s64;
 #define L2_WINDOW 22	/* Ethernet header and two tags */
 #define L3_WINDOW 192	/* what is looked at from the network header on */
 #define EXTENSIONS 8	/* IPv6 extension headers that are skipped */
+#define MPLS_LABELS 3	/* labels that rules match on */
+#define COPIES 6	/* copies of copies of one packet: the kernel transmits no deeper than 8 */
 #define CHAIN_MASK 0x7fffffff
 #define NEAR 4096	/* a power of two */
 
@@ -35,7 +37,10 @@ typedef __s64 s64;
 #define UPCALL_UNIT 2048
 #define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
 #define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
+#define ENTRY_MARK 0xa5c00000	/* a packet that user space hands in (`handed_in` says how it goes on) */
 #define TUNNEL_LIST 0x20000000	/* bit of a table: the list of its rules that match on a tunnel */
+#define BARE_LIST 0x10000000	/* bit of a table: the list of its rules for packets without an Ethernet header */
+#define AS_OVS 0x10000	/* of an offset that is given to the parser: see the packet as Open vSwitch does */
 #define VXLAN_PORT 4789
 #define TUNNEL_PORTS 8	/* UDP ports that VXLAN may come to besides */
 #define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */
@@ -48,6 +53,9 @@ typedef __s64 s64;
 #define ETH_P_8021Q 0x8100
 #define ETH_P_IPV6 0x86dd
 #define ETH_P_8021AD 0x88a8
+#define ETH_P_MPLS_UC 0x8847
+#define ETH_P_MPLS_MC 0x8848
+#define ETH_P_NSH 0x894f
 #define VLAN_PRESENT 0x1000
 
 /* Linux 6.4; not in the headers of Linux 6.1 */
@@ -69,9 +77,11 @@ enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_A
 #define TUN_FLAGS 0x0301	/* those that rules match on: with TUN_CSUM, "do not fragment" and "OAM" */
 enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
 enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
-	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_ADD };
+	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_CLONE, OP_SAMPLE, OP_CHECK_LENGTH,
+	  OP_DEC_TTL, OP_HASH, OP_SET_META, OP_PUSH_MPLS, OP_POP_MPLS, OP_PUSH_ETHERNET, OP_POP_ETHERNET, OP_PUSH_NSH,
+	  OP_POP_NSH, OP_ADD };
 enum drop { DROP_RULE, DROP_MISS, DROP_SHORT, DROP_IN_PORT, DROP_OUT_PORT, DROP_LOOP, DROP_ACTION, DROP_TRUNCATE,
-	    DROP_UPCALL, DROP_OUTPUT, DROP_REASONS = 16 };
+	    DROP_UPCALL, DROP_OUTPUT, DROP_COPY, DROP_REASONS = 16 };
 enum event { EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP };
 
 /* What rules match on; network byte order. The offsets are also in maps.py. */
@@ -100,10 +110,21 @@ struct fields {
 	};
 	u16 tun_tp_dst;
 	union {
-		u8 nd_target[16];
-		u8 tun_src[16];
+		struct {
+			union {
+				u8 nd_target[16];
+				u8 tun_src[16];
+			};
+			u8 tun_dst[16];
+		};
+		struct { u32 lse[MPLS_LABELS]; u8 labels; } mpls;	/* labels: a bit for each */
+		struct { u8 flags, ttl, type, next; u32 path; u8 context[16]; } nsh;
 	};
-	u8 tun_dst[16];
+	u32 dp_hash, skb_mark;
+	u32 skb_priority;
+	u8 no_ethernet;	/* the packet begins with its network header; what stands in front is room */
+	u8 in_tunnel;	/* the tunnel's fields are the packet's */
+	u16 unused;
 };
 
 #define WORDS (sizeof(struct fields) / 8)
@@ -122,7 +143,9 @@ struct key {
 
 struct port {
 	u32 id, ifindex, flags, miss;
-	u32 miss_slot, n_tables, tables[TABLES];
+	u32 miss_slot;
+	u16 n_tables, slot;	/* its own number */
+	u32 tables[TABLES];
 	u8 mac[6];
 	u16 kind;	/* user space's */
 	u32 hints[2 * TABLES];	/* the program's: where it last found the head of each table, and of its rules on tunnels */
@@ -184,6 +207,35 @@ struct resume {
 #define RESUMES 65536
 #define DELIVER 0xffffffff
 
+/* What a packet, and a copy of it, has beside its octets and what the kernel knows. */
+struct state {
+	u32 dp_hash;
+	u32 max_len;	/* of what is sent next; 0: all */
+	u32 tunnel;	/* slot of `encaps`: the metadata that an action gave it; 0: none has */
+	u32 unused;
+	u8 no_ethernet;
+	u8 layered;	/* headers have been put in front */
+	u8 released;	/* the metadata that the packet came with counts no more */
+	u8 lookups;	/* so many so far */
+	u8 depth;	/* of copies of copies */
+	u8 single;	/* of the action list, the first alone */
+	u8 has_hash;	/* of a packet that user space hands in */
+	u8 stage;	/* which of its port's tables it is in */
+};
+
+/*
+ * How a copy of a packet, or a packet that user space hands in, goes on: with the action list `cell`. It begins at the
+ * egress of the upcall device, where nothing else sees it.
+ */
+struct entry {
+	u32 active;	/* of a copy: it is on its way there */
+	u32 slot;	/* the port it came in by */
+	u32 table, cell;
+	u32 tunnel;	/* slot of `encaps`: the metadata that it came with; 0: none */
+	u32 mark, priority, hash;	/* of a packet that user space hands in */
+	struct state state;
+};
+
 struct count {
 	u64 packets, bytes, used, unused;
 };
@@ -239,6 +291,30 @@ struct config {
 	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
 };
 
+/* One packet on its way. */
+struct way {
+	union packed p;
+	struct state state;
+	u32 table, node, rule, cell;
+	u32 slot;	/* of the port that it came in by */
+	int verdict;
+	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
+	u16 probes;
+	u16 resume;	/* what the node is told when no rule matches */
+	u8 egress, parsed, sent, flow;	/* enum parsed, enum flow */
+	u8 plain;	/* the rules for tunnels have been tried */
+};
+
+/*
+ * Those of a processor. A run of the program that sends a packet may meet itself in the middle, as with a copy, or where
+ * the kernel sends a tunnel's packet at once: each run has its own.
+ */
+#define WAYS 10
+struct ways {
+	u32 deep, unused;
+	struct way way[WAYS];
+};
+
 #define TRACE_BYTES 4096
 #define TEST_SLOT 0	/* slot of `encaps` that no rule has: metadata of a packet that comes in, marked by a sequence */
 struct trace {
@@ -281,6 +357,11 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 MMAPPED(config, struct config, 1);
 MMAPPED(traces, struct trace, 1);
 MMAPPED(resumes, struct resume, RESUMES);
+MMAPPED(handed_in, struct entry, 1);
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, struct entry); } copied SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, struct ways); } ways SEC(".maps");
 
 /* Updating a map of maps waits for every program that runs: the grace period that user space needs. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
@@ -298,22 +379,15 @@ const volatile struct {
 	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
 } constants = { 4096, 1, 1, 1, 1, 1, 1, 0 };
 
-/* One packet on its way. */
+/* It in the hands of one run of a program. */
 struct work {
 	struct __sk_buff *skb;
 	struct port *in;
-	union packed p;
-	u32 table, node, rule, cell, max_len;
-	int verdict;
-	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
-	u16 probes;
-	u16 resume;	/* what the node is told when no rule matches */
-	u8 egress, parsed, stage, sent, flow;	/* enum parsed, enum flow */
-	u8 lookups, plain;	/* so many so far; the rules for tunnels have been tried */
-	u8 released;	/* the metadata that the packet came with counts no more */
+	struct way *s;
 };
 
-enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL };
+/* With PARSED_OVS: as Open vSwitch's tables see the packet. */
+enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 #define METADATA 1
 #define UNKNOWN 2
 
@@ -371,6 +445,6 @@ static __always_inline int drop(struct work *w, u32 reason)
 	if (s && reason < DROP_REASONS)
 		s->drops[reason]++;
 	if (constants.tracing)
-		trace(w->skb, EVENT_DROP, reason, w->table, 0);
+		trace(w->skb, EVENT_DROP, reason, 0, 0);
 	return TCX_DROP;
 }

@@ -26,13 +26,16 @@ class DropReason(enum.IntEnum):
     LOOP = 5
     """More lookups than one packet may have."""
     ACTION = 6
-    """A VLAN action failed, as on a frame that ends inside a tag."""
+    """An action failed, as one on tags does with a frame that ends inside a tag; or a packet without an Ethernet header
+    was to go out of a port."""
     TRUNCATE = 7
     """It could not be cut to the length asked for."""
     UPCALL = 8
     """There is no device to hand it to user space by, or its port has as many on their way there as it may have."""
     OUTPUT = 9
     """The kernel refused to transmit a copy."""
+    COPY = 10
+    """A copy that was to go its own way could not be made, or was one of too many copies of copies."""
 
 
 class UpcallKind(enum.IntEnum):
@@ -67,6 +70,11 @@ class UpcallContext:
     def fields(self) -> dict[str, int]:
         """The packet's values of :data:`asap2.nic.rules.FIELD_BITS`."""
         return maps.decode_fields(self.key)
+
+    @property
+    def has_ethernet(self) -> bool:
+        """Whether the packet has an Ethernet header; else what stands in front of it is room for one."""
+        return maps.has_ethernet(self.key)
 
     @property
     def in_tunnel(self) -> bool:

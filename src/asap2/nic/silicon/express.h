@@ -87,13 +87,14 @@ static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
  */
 __noinline int express(struct __sk_buff *skb, struct port *in)
 {
-	struct stats *s = this_stats();
-	struct work w = { .skb = skb };
+	struct stats *counted = this_stats();
+	struct way s = {};
+	struct work w = { .skb = skb, .s = &s };
 	struct cell *c, *first = 0;
 	struct rule *r;
 	u32 rule, at;
 
-	if (!in || !s || in->flags & (PORT_METADATA | PORT_INTERNAL) || (!skb->gso_segs && skb->gso_size))
+	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL) || (!skb->gso_segs && skb->gso_size))
 		return LONG_WAY;
 	rule = expected(skb, in);
 	r = bpf_map_lookup_elem(&rules, &rule);
@@ -110,13 +111,13 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	}
 	if (!c || c->op != OP_OUTPUT || c->next)
 		return LONG_WAY;
-	w.table = in->tables[0];
-	at = w.table >> 31;
-	s->hit[at]++;
-	s->cache_hits[at]++;
+	s.table = in->tables[0];
+	at = s.table >> 31;
+	counted->hit[at]++;
+	counted->cache_hits[at]++;
 	add(skb, rule, skb->gso_segs ?: 1);
 	if (constants.tracing)
-		trace(skb, EVENT_MATCH, rule, w.table, 0);
+		trace(skb, EVENT_MATCH, rule, s.table, 0);
 	if (first && (first->op == OP_PUSH_VLAN ? bpf_skb_vlan_push(skb, bpf_htons((u32)first->arg >> 16), (u16)first->arg) :
 						  bpf_skb_vlan_pop(skb)))
 		return drop(&w, DROP_ACTION);

@@ -13,7 +13,8 @@ from typing import Any
 from asap2.nic.silicon import bloom, loader, maps
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
-PROGRAM = "eswitch"
+PROGRAM, ONWARD = "eswitch", "onward"
+"""The program of every port, and that of the device that upcalls leave by."""
 
 _RULE = struct.Struct("=II")
 """struct rule."""
@@ -46,6 +47,7 @@ class Layout:
 
         self.directory = directory
         self.program = loader.pinned(directory / PROGRAM)
+        self.onward = loader.pinned(directory / ONWARD)
         self.devs = opened("devs")
         self.head_of = opened("head_of")
         self.keys = opened("keys")
@@ -67,6 +69,7 @@ class Layout:
                 "config",
                 "traces",
                 "resumes",
+                "handed_in",
             )
         }
         sizes = self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size
@@ -84,6 +87,7 @@ class Layout:
         self.encaps = self._array("encaps", maps.EncapRecord)
         self.traces = self._array("traces", maps.TraceRecord)
         self.resumes = self._array("resumes", maps.ResumeRecord)
+        self.entry: maps.EntryRecord = self._array("handed_in", maps.EntryRecord)[0]
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
         self._cells: list[int] = []
         self._rules_memory = self._arrays["rules"].memory()
@@ -130,7 +134,7 @@ class Layout:
     def close(self) -> None:
         """Close the file descriptors. What is pinned works on."""
         every = [self.devs, self.head_of, self.keys, self.stats, self._grace, *self._arrays.values()]
-        for fd in (self.program, *(m.fd for m in every)):
+        for fd in (self.program, self.onward, *(m.fd for m in every)):
             os.close(fd)
 
 
@@ -173,9 +177,12 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "config": None,
             "traces": 1024 if tracing else 1,
             "resumes": None,
+            "handed_in": None,
+            "copied": None,
+            "ways": None,
             "grace": None,
         },
-        (PROGRAM,),
+        (PROGRAM, ONWARD),
         constants,
     )
     layout = Layout(directory)

@@ -19,7 +19,8 @@ static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 wide, 
 	if (wide)
 		h += WORD(4) * 0xc4ceb9fe1a85ec53 + WORD(6) * 0x94d049bb133111eb + WORD(8) * 0xa0761d6478bd642f +
 		     WORD(9) * 0xe7037ed1a0b428db + WORD(10) * 0x8ebc6af09c88c6e3 + WORD(11) * 0x589965cc75374cc3 +
-		     WORD(12) * 0xc6a4a7935bd1e995 + WORD(13) * 0xc2b2ae3d27d4eb4f;
+		     WORD(12) * 0xc6a4a7935bd1e995 + WORD(13) * 0xc2b2ae3d27d4eb4f + WORD(14) * 0x9fb21c651e98df25 +
+		     WORD(15) * 0xd1b54a32d192ed03;
 	h ^= h >> 32;
 	h *= 0x9e3779b97f4a7c15;
 	return h ^ h >> 29;
@@ -49,24 +50,24 @@ __noinline int find(union packed *p, struct node *node, u32 at)
 
 static long probe(u32 i, struct work *w)
 {
-	u32 at = w->node, place;
+	u32 at = w->s->node, place;
 	struct node *node = bpf_map_lookup_elem(&nodes, &at);
 	u64 hash, bits, *word;
 
 	if (!node)
 		return 1;
-	w->probes++;
-	hash = masked_hash(w->p.w, node->mask, node->wide, at);
+	w->s->probes++;
+	hash = masked_hash(w->s->p.w, node->mask, node->wide, at);
 	place = hash >> 40 & (constants.bloom - 1);
 	bits = 1ULL << (hash & 63) | 1ULL << (hash >> 6 & 63) | 1ULL << (hash >> 12 & 63);
 	word = bpf_map_lookup_elem(&bloom, &place);
 	if (word && (READ_ONCE(*word) & bits) == bits) {
-		w->rule = find(&w->p, node, at);
-		if (w->rule)
+		w->s->rule = find(&w->s->p, node, at);
+		if (w->s->rule)
 			return 1;
 	}
-	w->node = READ_ONCE(node->next);
-	return w->node == 0;
+	w->s->node = READ_ONCE(node->next);
+	return w->s->node == 0;
 }
 
 /* Words of a packet in the order of struct cached. */
@@ -175,14 +176,14 @@ static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32
 	}
 }
 
-/* The rule under the first mask where the packet has one, from w->node on; 0 when there is none. */
+/* The rule under the first mask where the packet has one, from w->s->node on; 0 when there is none. */
 static __always_inline u32 search(struct work *w, struct stats *s)
 {
-	w->rule = 0;
-	w->probes = 0;
+	w->s->rule = 0;
+	w->s->probes = 0;
 	bpf_loop(MASKS, probe, w, 0);
-	s->probes[w->table >> 31] += w->probes;
-	return w->rule;
+	s->probes[w->s->table >> 31] += w->s->probes;
+	return w->s->rule;
 }
 
 static __always_inline void cache_key(struct cache_key *key, const u64 *w, struct node *merged, u32 wide,
@@ -255,10 +256,12 @@ static __always_inline struct head *head_for(struct port *in, struct head_id *id
 	return head;
 }
 
-/* The rule that decides in (w->table | list, in port), 0 when there is none. */
+/* The rule that decides in (w->s->table | list, in port), 0 when there is none. */
 static __noinline u32 lookup(struct work *w, u32 list)
 {
-	struct head_id id = { .table = w->table | list, .in_port = w->in->id };
+	struct head_id id = {
+		.table = w->s->table | list | (w->s->state.no_ethernet ? BARE_LIST : 0), .in_port = w->in->id
+	};
 	struct stats *s = this_stats();
 	struct head *head;
 	struct node *merged;
@@ -268,15 +271,15 @@ static __noinline u32 lookup(struct work *w, u32 list)
 
 	if (!s)
 		return 0;
-	head = head_for(w->in, &id, (w->stage & (TABLES - 1)) * 2 + (list != 0));
+	head = head_for(w->in, &id, (w->s->state.stage & (TABLES - 1)) * 2 + (list != 0));
 	if (!head)
 		goto none;
 	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */
 	generation = READ_ONCE(head->generation);
 	barrier();
 	at = READ_ONCE(head->merged);
-	w->node = READ_ONCE(head->first);
-	if (!w->node)
+	w->s->node = READ_ONCE(head->first);
+	if (!w->s->node)
 		goto none;
 	if (list)
 		parse_tunnel(w);
@@ -285,20 +288,20 @@ static __noinline u32 lookup(struct work *w, u32 list)
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged)
 		goto none;
-	rule = recall(&w->p, merged, generation);
+	rule = recall(&w->s->p, merged, generation);
 	if (rule >= 0) {
-		w->rule = rule;
-		s->cache_hits[w->table >> 31]++;
+		w->s->rule = rule;
+		s->cache_hits[w->s->table >> 31]++;
 	} else {
 		rule = search(w, s);
-		remember(&w->p, merged, generation, rule);
+		remember(&w->s->p, merged, generation, rule);
 	}
-	if (!w->rule)
+	if (!w->s->rule)
 		goto none;
-	s->hit[w->table >> 31]++;
-	return w->rule;
+	s->hit[w->s->table >> 31]++;
+	return w->s->rule;
 none:
 	if (!list)
-		s->missed[w->table >> 31]++;
+		s->missed[w->s->table >> 31]++;
 	return 0;
 }

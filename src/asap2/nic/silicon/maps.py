@@ -26,9 +26,17 @@ PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN 
 PORT_WIRE, PORT_METADATA, PORT_RESUME = 64, 128, 256
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
-OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_ADD = range(10, 16)
-LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW = range(5)
+OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_CLONE, OP_SAMPLE, OP_CHECK_LENGTH, OP_DEC_TTL = range(10, 19)
+OP_HASH, OP_SET_META, OP_PUSH_MPLS, OP_POP_MPLS, OP_PUSH_ETHERNET, OP_POP_ETHERNET, OP_PUSH_NSH, OP_POP_NSH = range(
+    19, 27
+)
+OP_ADD = 27
+LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW, LAYER_MPLS, LAYER_SCTP = range(7)
+ENTRY_MARK = 0xA5C0_0000
+"""Mark of a packet that user space hands in (:class:`EntryRecord`)."""
 OUTER_MAX = 96
+LAST_STAGE = 254
+"""Behind all tables of a port: where a lookup finds nothing there, the port's miss decides."""
 TUNNEL_PORTS = 8
 """UDP ports that VXLAN may come to besides 4789."""
 RESUMES = 65536
@@ -36,7 +44,7 @@ DELIVER = 0xFFFF_FFFF
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
-FIELDS_SIZE = 112
+FIELDS_SIZE = 128
 _PLACES: dict[str, tuple[int, int]] = {
     "eth_dst": (0, 6),
     "eth_type": (6, 2),
@@ -58,6 +66,19 @@ _PLACES: dict[str, tuple[int, int]] = {
     "tcp_flags": (70, 2),
     "arp_tha": (72, 6),
     "nd_target": (80, 16),
+    "mpls_lse1": (80, 4),
+    "mpls_lse2": (84, 4),
+    "mpls_lse3": (88, 4),
+    "mpls_labels": (92, 1),
+    "nsh_flags": (80, 1),
+    "nsh_ttl": (81, 1),
+    "nsh_mdtype": (82, 1),
+    "nsh_np": (83, 1),
+    "nsh_path": (84, 4),
+    "nsh_context": (88, 16),
+    "dp_hash": (112, 4),
+    "skb_mark": (116, 4),
+    "skb_priority": (120, 4),
 }
 """Offset and size of each field in ``struct fields``, big-endian."""
 
@@ -72,8 +93,20 @@ _TUNNEL_PLACES: dict[str, tuple[int, int]] = {
 }
 """The same of a packet in a tunnel; they lie over :data:`HIDDEN_IN_TUNNEL`."""
 
-HIDDEN_IN_TUNNEL = frozenset({"arp_sha", "arp_tha", "nd_target"})
+_MPLS_FIELDS = frozenset({"mpls_lse1", "mpls_lse2", "mpls_lse3", "mpls_labels"})
+_NSH_FIELDS = frozenset({"nsh_flags", "nsh_ttl", "nsh_mdtype", "nsh_np", "nsh_path", "nsh_context"})
+OVERLAID: dict[str, tuple[int, ...]] = {
+    "nd_target": (0x86DD,),
+    **dict.fromkeys(_MPLS_FIELDS, (0x8847, 0x8848)),
+    **dict.fromkeys(_NSH_FIELDS, (0x894F,)),
+}
+"""Fields that share their place: a rule that matches on one matches on one of these ethertypes."""
+
+HIDDEN_IN_TUNNEL = frozenset({"arp_sha", "arp_tha"}) | OVERLAID.keys()
 """What cannot be matched inside a tunnel."""
+
+_NO_ETHERNET, _IN_TUNNEL_FLAG = 124, 125
+"""Where a ``struct fields`` tells that the packet has no Ethernet header, and that it came out of a tunnel."""
 
 _IN_TUNNEL = {name: place for name, place in _PLACES.items() if name not in HIDDEN_IN_TUNNEL} | _TUNNEL_PLACES
 _SHIFTS = {name: 8 * (FIELDS_SIZE - at - size) for name, (at, size) in (_PLACES | _TUNNEL_PLACES).items()}
@@ -127,6 +160,7 @@ class PortRecord(ctypes.Structure):
     miss: int
     miss_slot: int
     n_tables: int
+    slot: int
     tables: ctypes.Array[ctypes.c_uint32]
     mac: ctypes.Array[ctypes.c_uint8]
     kind: int
@@ -142,7 +176,8 @@ class PortRecord(ctypes.Structure):
         ("flags", u32),
         ("miss", u32),
         ("miss_slot", u32),
-        ("n_tables", u32),
+        ("n_tables", u16),
+        ("slot", u16),
         ("tables", u32 * MAX_TABLES),
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
@@ -153,6 +188,27 @@ class PortRecord(ctypes.Structure):
         ("since", u64),
         ("delivered", u64),
         ("failed", u64),
+    ]
+
+
+class EntryRecord(ctypes.Structure):
+    """``struct entry``: how a packet that user space hands in goes on."""
+
+    slot: int
+    table: int
+    cell: int
+    tunnel: int
+    mark: int
+    priority: int
+    hash: int
+    dp_hash: int
+    has_hash: int
+    stage: int
+    _fields_ = [
+        *((name, u32) for name in ("active", "slot", "table", "cell", "tunnel", "mark", "priority", "hash")),
+        *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "reserved")),
+        *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
+        *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
     ]
 
 
@@ -354,22 +410,34 @@ def encode_match(match: Match) -> tuple[bytes, bytes]:
 def decode_match(mask: bytes, value: bytes, *, tunnel: bool = False) -> Match:
     """The inverse of :func:`encode_match`, of a match for packets in a *tunnel* or for others."""
     used = {}
-    for name, (at, size) in (_IN_TUNNEL if tunnel else _PLACES).items():
+    for name, (at, size) in _places(value, tunnel=tunnel).items():
         bits = int.from_bytes(mask[at : at + size], "big")
         if bits:
             used[name] = Masked(int.from_bytes(value[at : at + size], "big"), bits)
     return Match(**used)
 
 
+def _places(data: bytes, *, tunnel: bool) -> dict[str, tuple[int, int]]:
+    """The fields that a ``struct fields`` has: of those that share a place, what its ethertype says."""
+    if tunnel:
+        return _IN_TUNNEL
+    eth_type = int.from_bytes(data[6:8], "big")
+    return {name: at for name, at in _PLACES.items() if name not in OVERLAID or eth_type in OVERLAID[name]}
+
+
 def has_tunnel(data: bytes) -> bool:
-    """Whether a ``struct fields`` is that of a packet in a tunnel: it has a destination."""
-    tun_dst, size = _TUNNEL_PLACES["tun_dst"]
-    return any(data[tun_dst : tun_dst + size])
+    """Whether a ``struct fields`` is that of a packet in a tunnel."""
+    return bool(data[_IN_TUNNEL_FLAG])
+
+
+def has_ethernet(data: bytes) -> bool:
+    """Whether a ``struct fields`` is that of a packet with an Ethernet header."""
+    return not data[_NO_ETHERNET]
 
 
 def decode_fields(data: bytes) -> dict[str, int]:
-    """The values in a ``struct fields``, by name; those of a tunnel when there is one: it has a destination."""
-    places = _IN_TUNNEL if has_tunnel(data) else _PLACES
+    """The values in a ``struct fields``, by name; those of a tunnel when there is one."""
+    places = _places(data, tunnel=has_tunnel(data))
     return {name: int.from_bytes(data[at : at + size], "big") for name, (at, size) in places.items()}
 
 
@@ -378,4 +446,6 @@ def encode_fields(values: dict[str, int]) -> bytes:
     packed = 0
     for name, shift in _SHIFTS.items():
         packed |= values.get(name, 0) << shift
+    if not _TUNNEL_PLACES.keys().isdisjoint(values):
+        packed |= 1 << 8 * (FIELDS_SIZE - 1 - _IN_TUNNEL_FLAG)
     return packed.to_bytes(FIELDS_SIZE, "big")

@@ -2,8 +2,9 @@
 """What the eSwitch sees in an Ethernet frame, and what it can do to its VLAN tags. The specification of the parser.
 
 Frames are bytes as on the wire, tags included, without the frame check sequence. Sources: RFC 791, 826, 8200, 4861,
-IEEE 802.1Q, and the Linux kernel's flow dissector (net/core/flow_dissector.c) and Open vSwitch key extraction
-(net/openvswitch/flow.c), between which the eSwitch chooses where they differ.
+3032, 8300, IEEE 802.1Q, and the Linux kernel's flow dissector (net/core/flow_dissector.c) and Open vSwitch key
+extraction (net/openvswitch/flow.c). Where these two differ, Open vSwitch's tables have the latter, and TC's a choice of
+both.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ _TPIDS = (0x8100, 0x88A8)
 _IPV4, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 59, 60
+_OVS_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, _DESTINATION)
+_SNAP = b"\xaa\xaa"
+_BOTTOM = 0x100
+"""Bit of a label stack entry: it is the last."""
+_LABELS = 3
+_SOURCE_OPTION, _TARGET_OPTION = 1, 2
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 
 
@@ -42,8 +49,9 @@ def _word(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 2], "big")
 
 
-def parse(frame: bytes, window: int = L3_WINDOW) -> Fields:
-    """The fields of :class:`asap2.nic.rules.Match` that are not 0 in *frame*, which has an Ethernet header.
+def parse(frame: bytes, window: int = L3_WINDOW, *, ovs: bool = False) -> Fields:
+    """The fields of :class:`asap2.nic.rules.Match` that are not 0 in *frame*, which has an Ethernet header; with *ovs*,
+    as Open vSwitch sees them.
 
     A tag counts when all its four bytes are there and an ethertype follows. A third tag is not looked into: it is the
     ``eth_type``. The DEI bit of a tag does not count; its place has VLAN_PRESENT.
@@ -61,22 +69,32 @@ def parse(frame: bytes, window: int = L3_WINDOW) -> Fields:
         else:
             break
     eth_type = _word(frame, at)
+    at += 2
+    if eth_type < 0x600 and ovs and frame[at : at + 2] == _SNAP and frame[at + 3 : at + 6] == bytes(3):
+        # Its type follows, and what that says.
+        eth_type = _word(frame, at + 6) if len(frame) >= at + 8 else LLC
+        at += 8
     fields["eth_type"] = eth_type if eth_type >= 0x600 else LLC
-    packet = frame[at + 2 : at + 2 + window]
+    packet, whole = frame[at : at + window], len(frame) - at
     match eth_type:
         case 0x0800:
-            fields |= _ipv4(packet)
+            fields |= _ipv4(packet, whole, ovs=ovs)
         case 0x86DD:
-            fields |= _ipv6(packet)
+            fields |= _ipv6(packet, whole, ovs=ovs)
         case 0x0806 | 0x8035:
             fields |= _arp(packet)
+        case 0x8847 | 0x8848:
+            fields |= _mpls(packet)
+        case 0x894F:
+            fields |= _nsh(frame[at:])
     return {name: value for name, value in fields.items() if value}
 
 
-def _ipv4(packet: bytes) -> Fields:
-    """A header shorter than 20 bytes, by the frame's end or its own account, is not there. Options are skipped."""
+def _ipv4(packet: bytes, whole: int, *, ovs: bool) -> Fields:
+    """A header shorter than 20 bytes, by the frame's end or its own account, is not there. Options are skipped; to Open
+    vSwitch, a header whose options are cut short is not there either."""
     length = (packet[0] & 15) * 4 if packet else 0
-    if len(packet) < 20 or length < 20:
+    if len(packet) < 20 or length < 20 or (ovs and whole < length):
         return {}
     fields = {
         "ip_tos": packet[1],
@@ -90,10 +108,10 @@ def _ipv4(packet: bytes) -> Fields:
         return fields | {"ip_frag": Frag.IS_FRAGMENT}
     if fragment & 0x2000:
         fields["ip_frag"] = Frag.IS_FRAGMENT | Frag.FIRST
-    return fields | _l4(packet[length:], packet[9], _ICMP)
+    return fields | _l4(packet[length:], packet[9], _ICMP, whole - length, ovs=ovs)
 
 
-def _ipv6(packet: bytes) -> Fields:
+def _ipv6(packet: bytes, whole: int, *, ovs: bool) -> Fields:
     """Hop-by-hop, routing, destination and fragment headers are skipped, as by the flow dissector.
 
     ``ip_proto`` is the number of the last header that could be reached: behind a header that is cut short, that
@@ -111,6 +129,10 @@ def _ipv6(packet: bytes) -> Fields:
         "ip_proto": packet[6],
     }
     rest = packet[40:]
+    if ovs and packet[6] in _OVS_EXTENSIONS:
+        more, at = _ovs_extensions(packet)
+        fields |= more
+        return fields if at is None else fields | _l4(packet[at:], fields["ip_proto"], _ICMPV6, whole - at, ovs=ovs)
     for _ in range(EXTENSIONS):
         if fields["ip_proto"] not in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION):
             break
@@ -125,12 +147,47 @@ def _ipv6(packet: bytes) -> Fields:
         else:
             fields["ip_proto"] = rest[0]
             rest = rest[(rest[1] + 1) * 8 :]
-    return fields | _l4(rest, fields["ip_proto"], _ICMPV6)
+    return fields | _l4(rest, fields["ip_proto"], _ICMPV6, whole - 40, ovs=ovs)
 
 
-def _l4(segment: bytes, protocol: int, icmp: int) -> Fields:
-    """Nothing of a header that is cut short, as in Open vSwitch."""
+def _ovs_extensions(packet: bytes) -> tuple[Fields, int | None]:
+    """The protocol and fragment of an IPv6 packet whose extension headers are to be followed, and where the transport
+    header begins (``None``: it is not there).
+
+    The authentication header is one, too. The protocol of a later fragment is 44; it is 59, none, where headers cannot
+    be followed to their end, as behind a later fragment's.
+    """
+    fields: Fields = {"ip_proto": _NO_NEXT}
+    protocol, at = packet[6], 40
+    for _ in range(EXTENSIONS):
+        if protocol not in _OVS_EXTENSIONS or protocol == _NO_NEXT:
+            break
+        if len(packet) < at + 2 or at + 8 > L3_WINDOW:
+            return fields, None
+        following, length = packet[at], packet[at + 1]
+        if protocol == _FRAGMENT:
+            fields["ip_frag"] = Frag.IS_FRAGMENT | Frag.FIRST
+            if len(packet) < at + 4:
+                return fields, None
+            if _word(packet, at + 2) & 0xFFF8:
+                if following not in _OVS_EXTENSIONS or following == _NO_NEXT:
+                    fields = {"ip_proto": _FRAGMENT, "ip_frag": Frag.IS_FRAGMENT}
+                return fields, None
+            at += 8
+        else:
+            at += (length + 2) * 4 if protocol == _AUTHENTICATION else (length + 1) * 8
+        protocol = following
+    if protocol in _OVS_EXTENSIONS and protocol != _NO_NEXT:
+        return fields, None
+    fields["ip_proto"] = protocol
+    return fields, at
+
+
+def _l4(segment: bytes, protocol: int, icmp: int, whole: int, *, ovs: bool) -> Fields:
+    """Nothing of a header that is cut short, as in Open vSwitch, to which all of TCP's options belong."""
     if protocol in _L4_HEADER and len(segment) >= _L4_HEADER[protocol]:
+        if ovs and protocol == _TCP and not 20 <= (segment[12] >> 4) * 4 <= whole:
+            return {}
         fields = {"l4_src": _word(segment, 0), "l4_dst": _word(segment, 2)}
         if protocol == _TCP:
             fields["tcp_flags"] = _word(segment, 12) & 0xFFF
@@ -139,9 +196,59 @@ def _l4(segment: bytes, protocol: int, icmp: int) -> Fields:
         fields = {"l4_src": segment[0], "l4_dst": segment[1]}
         neighbour = segment[0] in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT) and segment[1] == 0
         if protocol == _ICMPV6 and neighbour and len(segment) >= 24:
-            fields["nd_target"] = int.from_bytes(segment[8:24], "big")
+            fields |= _neighbour(segment)
         return fields
     return {}
+
+
+def _neighbour(segment: bytes) -> Fields:
+    """Target and link-layer addresses of neighbour discovery; nothing of a message that has one of these twice."""
+    fields = {"nd_target": int.from_bytes(segment[8:24], "big")}
+    at = 24
+    while at + 8 <= len(segment):
+        kind, length = segment[at], segment[at + 1] * 8
+        if not length or at + length > len(segment):
+            break
+        if length == 8 and kind in (_SOURCE_OPTION, _TARGET_OPTION):
+            name = "arp_sha" if kind == _SOURCE_OPTION else "arp_tha"
+            if fields.get(name):
+                return {}
+            fields[name] = int.from_bytes(segment[at + 2 : at + 8], "big")
+        at += length
+    return fields
+
+
+def _mpls(packet: bytes) -> Fields:
+    """The first labels, and a bit for each where the stack has an end."""
+    fields: Fields = {}
+    for count in range(1, L3_WINDOW // 4 + 1):
+        if len(packet) < 4 * count:
+            break
+        entry = int.from_bytes(packet[4 * count - 4 : 4 * count], "big")
+        if count <= _LABELS:
+            fields[f"mpls_lse{count}"] = entry
+        if entry & _BOTTOM:
+            fields["mpls_labels"] = (1 << min(count, _LABELS)) - 1
+            break
+    return fields
+
+
+def _nsh(packet: bytes) -> Fields:
+    """A network service header of version 0 and type 1 or 2; anything else has no fields, as one that is cut short."""
+    if len(packet) < 8:
+        return {}
+    head, kind = _word(packet, 0), packet[2]
+    length = (head & 0x3F) * 4
+    if head >> 14 or len(packet) < length or kind not in (1, 2) or (kind == 1 and length != 24):
+        return {}
+    fields = {
+        "nsh_flags": head >> 12 & 3,
+        "nsh_ttl": head >> 6 & 0x3F,
+        "nsh_mdtype": kind,
+        "nsh_np": packet[3],
+        "nsh_path": int.from_bytes(packet[4:8], "big"),
+    }
+    return fields | ({"nsh_context": int.from_bytes(packet[8:24], "big")} if kind == 1 else {})
 
 
 def _arp(packet: bytes) -> Fields:

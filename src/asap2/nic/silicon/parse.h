@@ -4,9 +4,135 @@
 
 #include "eswitch.h"
 
-#define FARTHEST (TUNNEL_MAX + L2_WINDOW + L3_WINDOW)
+#define FARTHEST (TUNNEL_MAX + L2_WINDOW + 8 + L3_WINDOW)
 
-static __always_inline int dissect_l4(u8 *data, u8 *end, u32 l3, u32 l4, struct fields *f, u32 type)
+/*
+ * Neighbour discovery's options: the link-layer addresses, of the source and of the target. One that is there twice
+ * makes all fields of neighbour discovery void, as in Open vSwitch.
+ */
+__noinline int neighbour_options(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
+{
+	if (!f)
+		return 0;
+	if (end > skb->len)
+		end = skb->len;
+	for (int i = 0; i < L3_WINDOW / 8; i++) {
+		u8 option[8], *address, any = 0;
+		u32 octets;
+
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, option, 8))
+			break;
+		octets = option[1] * 8;
+		if (!octets || at + octets > end)
+			break;
+		at += octets;
+		if (octets != 8 || (option[0] != 1 && option[0] != 2))
+			continue;
+		address = option[0] == 1 ? f->arp_sha : f->arp_tha;
+		for (int j = 0; j < 6; j++)
+			any |= address[j];
+		if (any) {
+			__builtin_memset(f->nd_target, 0, 16);
+			__builtin_memset(f->arp_sha, 0, 6);
+			__builtin_memset(f->arp_tha, 0, 6);
+			break;
+		}
+		__builtin_memcpy(address, option + 2, 6);
+	}
+	return 0;
+}
+
+/* MPLS labels from `at` on: the first ones, and how many there are to the last of the stack (none: it does not end). */
+__noinline int dissect_mpls(struct __sk_buff *skb, struct fields *f, u32 at)
+{
+	u32 lse;
+
+	if (!f)
+		return 0;
+	for (int i = 0; i < L3_WINDOW / 4; i++) {
+		if (bpf_skb_load_bytes(skb, at + 4 * i, &lse, 4))
+			break;
+		if (i < MPLS_LABELS)
+			f->mpls.lse[i] = lse;
+		if (lse & bpf_htonl(0x100)) {
+			f->mpls.labels = i == 0 ? 1 : i == 1 ? 3 : 7;
+			break;
+		}
+	}
+	return 0;
+}
+
+/* A network service header (RFC 8300) at `at`; nothing of one that is not whole, or of another version or type. */
+__noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
+{
+	u8 h[24];
+	u32 octets;
+
+	if (!f || bpf_skb_load_bytes(skb, at, h, 8))
+		return 0;
+	octets = (h[1] & 0x3f) * 4;
+	if (h[0] >> 6 || skb->len < at + octets || !(h[2] == 2 || (h[2] == 1 && octets == 24)))
+		return 0;
+	if (h[2] == 1 && bpf_skb_load_bytes(skb, at + 8, f->nsh.context, 16))
+		return 0;
+	f->nsh.flags = h[0] >> 4 & 3;
+	f->nsh.ttl = (h[0] & 0xf) << 2 | h[1] >> 6;
+	f->nsh.type = h[2];
+	f->nsh.next = h[3];
+	__builtin_memcpy(&f->nsh.path, h + 4, 4);
+	return 0;
+}
+
+static __always_inline int is_extension(u32 next)
+{
+	return next == 0 || next == 43 || next == 44 || next == 51 || next == 59 || next == 60;
+}
+
+/*
+ * IPv6 extension headers from `at` on as Open vSwitch sees them: where the transport header begins, 0: it is not there.
+ * A later fragment has the protocol 44, headers that cannot be followed to their end have 59, none.
+ */
+__noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
+{
+	u32 next;
+
+	if (!f)
+		return 0;
+	next = f->ip_proto;
+	f->ip_proto = 59;
+	for (int i = 0; i < EXTENSIONS; i++) {
+		u8 e[2];
+		u16 frag;
+
+		if (!is_extension(next) || next == 59)
+			break;
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, e, 2))
+			return 0;
+		if (next == 44) {
+			f->ip_frag = 3;
+			if (bpf_skb_load_bytes(skb, at + 2, &frag, 2))
+				return 0;
+			if (frag & bpf_htons(0xfff8)) {
+				if (!is_extension(e[0]) || e[0] == 59) {
+					f->ip_frag = 1;
+					f->ip_proto = 44;
+				}
+				return 0;
+			}
+			at += 8;
+		} else {
+			at += next == 51 ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
+		}
+		next = e[0];
+	}
+	if (is_extension(next) && next != 59)
+		return 0;
+	f->ip_proto = next;
+	return at;
+}
+
+static __always_inline int dissect_l4(struct __sk_buff *skb, u8 *data, u8 *end, u32 l3, u32 l4, struct fields *f,
+				      u32 type, u32 view)
 {
 	u8 proto = f->ip_proto;
 
@@ -20,6 +146,8 @@ static __always_inline int dissect_l4(u8 *data, u8 *end, u32 l3, u32 l4, struct 
 			return 0;
 		if (h + 20 > end)
 			return 1;
+		if (view && (h[12] >> 4 < 5 || skb->len < l4 + (h[12] >> 4) * 4))
+			return 0;
 		f->l4_src = *(u16 *)h;
 		f->l4_dst = *(u16 *)(h + 2);
 		f->tcp_flags = *(u16 *)(h + 12) & bpf_htons(0x0fff);
@@ -50,18 +178,23 @@ static __always_inline int dissect_l4(u8 *data, u8 *end, u32 l3, u32 l4, struct 
 			if (h + 24 > end)
 				return 1;
 			__builtin_memcpy(f->nd_target, h + 8, 16);
+			neighbour_options(skb, f, l4 + 24, l3 + L3_WINDOW);
 		}
 	}
 	return 0;
 }
 
-/* Fills `f` from the Ethernet header at `from` on. 1: the linear part of the packet ended before a header did. */
+/*
+ * Fills `f` from the Ethernet header at `from` on; with AS_OVS, as Open vSwitch sees the packet. 1: the linear part of
+ * the packet ended before a header did.
+ */
 __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 {
 	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	u32 l3, l4, tags = 0, type;
+	u32 l3, l4, tags = 0, type, view = from & AS_OVS;
 	u16 proto;
 
+	from &= AS_OVS - 1;
 	if (!f || from > TUNNEL_MAX)
 		return 0;
 	__builtin_memset(f, 0, sizeof(*f));
@@ -105,13 +238,21 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		}
 	}
 	type = bpf_ntohs(proto);
-	if (type < 0x600)
+	if (type < 0x600) {
+		u16 snap[4];
+
 		type = ETH_P_802_2;
+		if (view && !bpf_skb_load_bytes(skb, from + l3, snap, 8) && snap[0] == 0xaaaa &&
+		    !(snap[1] & bpf_htons(0xff)) && !snap[2] && bpf_ntohs(snap[3]) >= 0x600) {
+			type = bpf_ntohs(snap[3]);
+			l3 += 8;
+		}
+	}
 	f->eth_type = bpf_htons(type);
 
 	l3 += from;
 	opaque(l3);
-	if (l3 > TUNNEL_MAX + L2_WINDOW)
+	if (l3 > TUNNEL_MAX + L2_WINDOW + 8)
 		return 0;
 	u8 *h = data + l3;
 
@@ -120,7 +261,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 			return 1;
 		u32 ihl = (h[0] & 15) * 4;
 
-		if (ihl < 20)
+		if (ihl < 20 || (view && skb->len < l3 + ihl))
 			return 0;
 		f->ip_tos = h[1];
 		f->ip_ttl = h[8];
@@ -134,7 +275,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 			if (frag & 0x1fff)
 				return 0;
 		}
-		return dissect_l4(data, end, l3, l3 + ihl, f, type);
+		return dissect_l4(skb, data, end, l3, l3 + ihl, f, type, view);
 	}
 	if (type == ETH_P_IPV6) {
 		if (h + 40 > end)
@@ -149,6 +290,10 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		__builtin_memcpy(f->ip_dst, h + 24, 16);
 		f->ip_proto = next;
 		l4 = l3 + 40;
+		if (view && is_extension(next)) {
+			l4 = extensions(skb, f, l4, l3 + L3_WINDOW);
+			return l4 ? dissect_l4(skb, data, end, l3, l4, f, type, view) : 0;
+		}
 		for (int i = 0; i < EXTENSIONS; i++) {
 			if (next != 0 && next != 43 && next != 60 && next != 44)
 				break;
@@ -171,7 +316,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 			}
 			f->ip_proto = next = following;
 		}
-		return dissect_l4(data, end, l3, l4, f, type);
+		return dissect_l4(skb, data, end, l3, l4, f, type, view);
 	}
 	if (type == ETH_P_ARP || type == ETH_P_RARP) {
 		if (h + 28 > end)
@@ -186,27 +331,56 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		__builtin_memcpy(f->ip_src + 12, h + 14, 4);
 		__builtin_memcpy(f->arp_tha, h + 18, 6);
 		__builtin_memcpy(f->ip_dst + 12, h + 24, 4);
+		return 0;
 	}
-	return 0;
+	if (type == ETH_P_MPLS_UC || type == ETH_P_MPLS_MC)
+		return dissect_mpls(skb, f, l3);
+	return type == ETH_P_NSH ? dissect_nsh(skb, f, l3) : 0;
 }
 
 /* The fields of the packet from the Ethernet header at `from` on. */
 __noinline int read_fields(struct __sk_buff *skb, struct fields *f, u32 from)
 {
-	u32 wanted = from + L2_WINDOW + L3_WINDOW;
+	u32 wanted = (from & (AS_OVS - 1)) + L2_WINDOW + L3_WINDOW;
 
-	if (from > TUNNEL_MAX)
+	if ((from & (AS_OVS - 1)) > TUNNEL_MAX)
 		return 0;
 	if (dissect(skb, f, from) && !bpf_skb_pull_data(skb, skb->len < wanted ? skb->len : wanted))
 		dissect(skb, f, from);
 	return 0;
 }
 
+/* How the packet is parsed for a lookup where it is now. */
+static __always_inline u32 view_of(struct work *w)
+{
+	return w->s->table >> 31 ? AS_OVS : 0;
+}
+
+static __always_inline u8 wanted(struct work *w, u8 parsed)
+{
+	return w->s->table >> 31 ? parsed | PARSED_OVS : parsed;
+}
+
+/* What the packet's octets do not tell. */
+__noinline int add_metadata(struct __sk_buff *skb, struct fields *f, struct state *state)
+{
+	if (!f || !state)
+		return 0;
+	f->dp_hash = bpf_htonl(state->dp_hash);
+	f->skb_mark = bpf_htonl(skb->mark);
+	f->skb_priority = bpf_htonl(skb->priority);
+	f->no_ethernet = state->no_ethernet;
+	return 0;
+}
+
 /* The fields of the packet as it is, its own outermost headers. */
 static __always_inline void parse(struct work *w)
 {
-	if (w->parsed == PARSED_PLAIN)
+	u8 parsed = wanted(w, PARSED_PLAIN);
+
+	if (w->s->parsed == parsed)
 		return;
-	w->parsed = PARSED_PLAIN;
-	read_fields(w->skb, &w->p.f, 0);
+	w->s->parsed = parsed;
+	read_fields(w->skb, &w->s->p.f, view_of(w));
+	add_metadata(w->skb, &w->s->p.f, &w->s->state);
 }

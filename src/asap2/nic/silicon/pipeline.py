@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from asap2.nic.rules import Action, Counters, Rule, SetTunnel
+from asap2.nic.rules import Action, Counters, Match, Rule, SetTunnel
 from asap2.nic.silicon import actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
 from asap2.nic.silicon.bloom import Bloom
@@ -26,7 +27,18 @@ from asap2.nic.silicon.resumes import Resumes
 from asap2.nic.silicon.tracing import Tracing
 from asap2.nic.silicon.upcall_accounts import UpcallAccounts
 
-__all__ = ["Deliver", "DropReason", "Miss", "Pattern", "Pipeline", "Port", "PortKind", "UpcallContext", "UpcallKind"]
+__all__ = [
+    "Deliver",
+    "DropReason",
+    "HandedIn",
+    "Miss",
+    "Pattern",
+    "Pipeline",
+    "Port",
+    "PortKind",
+    "UpcallContext",
+    "UpcallKind",
+]
 
 
 class _Entry:
@@ -48,6 +60,21 @@ class Pattern(NamedTuple):
     content: Content | None
     key: bytes
     """The matched values of the rule that the pattern was taken of, as ``struct fields``."""
+
+
+class HandedIn(NamedTuple):
+    """What becomes of a packet that user space hands in, as if it had come in by *port* and been looked up in *table*:
+    the *actions* are done. What it does not show itself is given: the *tunnel* that it came in, *mark* and *priority*,
+    the kernel's hash of its flow (``None``: the kernel computes it) and the hash that an action has computed."""
+
+    actions: tuple[Action, ...]
+    port: int
+    table: int
+    tunnel: SetTunnel | None = None
+    mark: int = 0
+    priority: int = 0
+    dp_hash: int = 0
+    skb_hash: int | None = None
 
 
 class Pipeline:
@@ -120,23 +147,31 @@ class Pipeline:
 
     # ---- devices and ports ----
 
+    def attach_onward(self, ifindex: int, netns: int | None) -> None:
+        """Let copies of packets, and packets that :meth:`hand_in` is for, go on at the egress of the device that
+        upcalls leave by (:meth:`set_upcall`), in the namespace of descriptor *netns* (``None``: this one)."""
+        self._attach(self._layout.onward, ifindex, netns, "egress")
+
     def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress") -> None:
         """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
 
         A device is read at egress when its port is :attr:`PortKind.INTERNAL`, at ingress otherwise. Where the program
         runs already it goes on undisturbed.
         """
+        self._attach(self._layout.program, ifindex, netns, hook)
+
+    def _attach(self, program: int, ifindex: int, netns: int | None, hook: Hook) -> None:
         path = self._link_path(ifindex, hook)
         if path.exists():
             link = loader.pinned(path)
             try:
                 if loader.link_is_attached(link):
-                    loader.update_link(link, self._layout.program)
+                    loader.update_link(link, program)
                     return
             finally:
                 os.close(link)
             path.unlink()
-        link = loader.attach_tcx(self._layout.program, ifindex, hook, netns)
+        link = loader.attach_tcx(program, ifindex, hook, netns)
         try:
             loader.pin(link, path)
         finally:
@@ -266,6 +301,30 @@ class Pipeline:
         node.rules += 1
         self._install(handle, node, key, actions)
         return handle
+
+    @contextlib.contextmanager
+    def hand_in(self, way: HandedIn) -> Iterator[int]:
+        """The mark of a packet that goes the *way* when it is transmitted on the device of :meth:`attach_onward`.
+
+        Raises :class:`OSError` as :meth:`add`.
+        """
+        reason = actioncodes.unsupported(Match(), way.actions)
+        if reason:
+            raise OSError(errno.EOPNOTSUPP, reason)
+        entry = self._layout.entry
+        with contextlib.ExitStack() as held:
+            entry.cell = self._actions.intern(way.actions)
+            held.callback(self._actions.release, entry.cell)
+            entry.slot = self._ports.refer(way.port)
+            held.callback(self._ports.release, way.port)
+            entry.tunnel = 0
+            if way.tunnel is not None:
+                entry.tunnel = self._actions.take_tunnel(way.tunnel)
+                held.callback(self._actions.give_tunnel, entry.tunnel)
+            entry.table, entry.stage, entry.dp_hash = way.table, maps.LAST_STAGE, way.dp_hash
+            entry.mark, entry.priority = way.mark, way.priority
+            entry.hash, entry.has_hash = way.skb_hash or 0, way.skb_hash is not None
+            yield maps.ENTRY_MARK
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
         """Let packets find a rule for which everything else is there; OSError, and all of it is given back."""

@@ -37,6 +37,7 @@ class PortSlots:
             record = self._layout.ports[slot]
             record.flags = 0
             record.id = port_id
+            record.slot = slot
             record.ifindex = 0
             record.flags = maps.PORT_KNOWN
             self._by_id[port_id] = slot

@@ -29,8 +29,9 @@ of its first table, perhaps as if it came in by another port, or goes to a port 
 User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
 that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it.
 
-Each output gets the packet as it is by then. What the kernel's flow hash decides, the source port of a tunnel, the
-caller decides by giving that hash.
+Each output gets the packet as it is by then. A copy of a packet goes its way to its end before the packet does
+(:class:`Clone`). What the kernel's flow hash decides, the source port of a tunnel and Open vSwitch's hash, the caller
+decides by giving that hash, which stands for the kernel's random number, too.
 """
 
 from __future__ import annotations
@@ -41,28 +42,42 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from asap2.nic.rules import (
+    BARE,
     OVS_TABLE,
     Action,
     AddTtl,
+    CheckLength,
+    Clone,
     Counters,
     Decap,
+    DecTtl,
     Drop,
     Encap,
     Enter,
     Goto,
+    Hash,
+    HashAlgorithm,
+    Masked,
     Match,
     ModifyVlan,
     Output,
     Pass,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
     PopVlan,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
     PushVlan,
     Rule,
+    Sample,
     SetField,
     SetTunnel,
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon import packet, tunnel
+from asap2.nic.silicon import layers, packet, tunnel
 from asap2.nic.silicon.events import (
     Dropped,
     DropReason,
@@ -80,7 +95,13 @@ from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
 
 LOOKUPS = 8
-"""Lookups that one packet may have, in all stages together."""
+"""Lookups that one packet may have, in all stages together; of a copy, those before it count."""
+
+COPIES = 6
+"""So many copies of copies of one packet there can be."""
+
+_ALWAYS = 0xFFFF_FFFF
+_32_BITS = 0xFFFF_FFFF
 
 UPCALL_UNIT = 2048
 """Bytes of a packet that make another unit of what its port has on its way to user space."""
@@ -139,6 +160,24 @@ class _Packet:
     goes_into: SetTunnel | None = None
     resume: int = 0
     """What the node is told when no rule matches."""
+    cut: int | None = None
+    """What is sent next is to be cut to so many bytes."""
+    mark: int = 0
+    priority: int = 0
+    dp_hash: int = 0
+    bare: bool = False
+    """It has no Ethernet header; what stands in front is room for one."""
+    layered: bool = False
+    """Headers have been put in front of it: the kernel then makes no room go."""
+    stage: int = 0
+    """Which of its port's tables it is in."""
+    lookups: int = 0
+    depth: int = 0
+
+    def metadata(self) -> Fields:
+        """What its octets do not show."""
+        fields = {"dp_hash": self.dp_hash, "skb_mark": self.mark, "skb_priority": self.priority}
+        return {name: value for name, value in fields.items() if value}
 
 
 class ReferenceSwitch:
@@ -255,9 +294,9 @@ class ReferenceSwitch:
             events.append(event)
         return events
 
-    def look(self, frame: bytes) -> Fields:
-        """What rules see of a packet by its own headers."""
-        return packet.parse(frame)
+    def look(self, frame: bytes, *, ovs: bool = False) -> Fields:
+        """What rules see of a packet by its own headers, those in Open vSwitch's tables with *ovs*."""
+        return packet.parse(frame, ovs=ovs)
 
     def retag(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> bytes:
         """*frame* with its tags changed. Raises :class:`.packet.CutTagError`."""
@@ -287,14 +326,14 @@ class ReferenceSwitch:
                     yield Dropped(DropReason.IN_PORT)
                     return
                 port = self._ports[other]
-        yield from self._search(what, port, chain)
-
-    def _search(self, what: _Packet, port: Port, chain: int) -> Iterator[Event]:
         if not port.tables:
             yield from self._miss(what, port, 0)
             return
-        stage, table = 0, port.tables[0] | chain
-        for _ in range(LOOKUPS):
+        yield from self._search(what, port, port.tables[0] | chain)
+
+    def _search(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
+        while what.lookups < LOOKUPS:
+            what.lookups += 1
             entry = self._lookup(table, port, what)
             if entry is None:
                 chain = table & ~OVS_TABLE
@@ -311,13 +350,13 @@ class ReferenceSwitch:
                     continue
                 if isinstance(following, Enter):
                     port, what.resume = self._ports[following.port], following.resume
-                    stage, table = 0, port.tables[0]
+                    what.stage, table = 0, port.tables[0]
                     continue
                 chain = 0
                 passed = True
-            stage += 1
-            if stage < len(port.tables):
-                table = port.tables[stage] | chain
+            what.stage += 1
+            if what.stage < len(port.tables):
+                table = port.tables[what.stage] | chain
                 continue
             if passed:
                 yield Passed(what.frame)
@@ -327,50 +366,62 @@ class ReferenceSwitch:
         yield Dropped(DropReason.LOOP)
 
     def _lookup(self, table: int, port: Port, what: _Packet) -> _Entry | None:
-        found = None
-        for_tunnels = self._lists.get((table, port.id, True))
+        found, ovs = None, bool(table & OVS_TABLE)
+        where = table | BARE if what.bare else table
+        for_tunnels = self._lists.get((where, port.id, True))
         if for_tunnels:
-            inside = self._inside(what, port)
+            inside = self._inside(what, port, ovs=ovs)
             if inside is not None:
-                found = _first(for_tunnels, inside)
-        others = self._lists.get((table, port.id, False))
+                found = _first(for_tunnels, inside | what.metadata())
+        others = self._lists.get((where, port.id, False))
         if found is None and others:
-            found = _first(others, self.look(what.frame))
+            found = _first(others, self.look(what.frame, ovs=ovs) | what.metadata())
         self._lookups[bool(table & OVS_TABLE)][found is None] += 1
         return found
 
     def _act(
-        self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int
+        self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int, *, sent: bool = False
     ) -> Generator[Event, None, Goto | Enter | Pass | None]:
-        """Do *actions*, changing the packet; what comes then, ``None``: nothing."""
-        sent = False
-        cut: int | None = None
-        for action in actions:
+        """Do *actions*, changing the packet; what comes then, ``None``: nothing. It was *sent* somewhere before."""
+        for at, action in enumerate(actions):
+            last = at + 1 == len(actions)
             match action:
                 case Output(to, resume):
-                    yield self._send(_shortened(what.frame, cut), to, what.goes_into, resume)
-                    sent, cut = True, None
+                    yield from self._output(what, to, resume, last=last)
+                    sent = True
                 case Upcall(cookie):
-                    yield self._give(UpcallKind.ACTION, what, port, table, cookie, cut or 0)
-                    sent, cut = True, None
-                case PushVlan() | PopVlan() | ModifyVlan():
-                    try:
-                        what.frame = self.retag(what.frame, action)
-                    except packet.CutTagError:
+                    yield self._give(UpcallKind.ACTION, what, port, table, cookie, what.cut or 0)
+                    sent, what.cut = True, None
+                case Truncate(length):
+                    what.cut = length
+                case Clone(nested):
+                    yield from self._copy(nested, what, port, table)
+                    sent = True
+                case Sample(probability, nested):
+                    if not self._chosen(probability, what):
+                        continue
+                    if last:
+                        return (yield from self._act(nested, what, port, table, sent=sent))
+                    yield from self._copy(nested, what, port, table)
+                    sent = True
+                case CheckLength(length, greater, others):
+                    nested = greater if _length(what) > length else others
+                    if last:
+                        return (yield from self._act(nested, what, port, table, sent=sent))
+                    yield from self._copy((action,), what, port, table)
+                    sent = True
+                case DecTtl(exhausted):
+                    left = _hops(what.frame)
+                    if left is None:
                         yield Dropped(DropReason.ACTION)
                         return None
-                case SetField() | AddTtl():
-                    what.frame = rewrite(what.frame, action)
-                case Encap():
-                    what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)
-                case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
-                    what.came_in = None
-                case Decap():
-                    what.frame = tunnel.decapsulate(what.frame, self._tunnel_ports)
-                case SetTunnel():
-                    what.came_in, what.goes_into = None, replace(action, tp_dst=0)
-                case Truncate(length):
-                    cut = length
+                    if left <= 1:
+                        return (yield from self._act(exhausted, what, port, table, sent=sent))
+                    what.frame = (
+                        rewrite(what.frame, SetField("ip_ttl", Masked(left - 1, 0xFF))) if left < 256 else what.frame
+                    )
+                case Hash(algorithm, basis):
+                    what.dp_hash = self._hash(algorithm, basis, what)
                 case Enter(entered) if not self._can_enter(entered):
                     yield Dropped(DropReason.OUT_PORT)
                     return None
@@ -379,9 +430,112 @@ class ReferenceSwitch:
                 case Drop():
                     yield Dropped(DropReason.RULE)
                     return None
+                case _:
+                    try:
+                        self._change(action, what, port)
+                    except (packet.CutTagError, layers.LayerError):
+                        yield Dropped(DropReason.ACTION)
+                        return None
         if not sent:
             yield Dropped(DropReason.RULE)
         return None
+
+    def _change(self, action: Action, what: _Packet, port: Port) -> None:
+        """Do one that changes the packet and leads nowhere. Raises CutTagError, LayerError."""
+        match action:
+            case PushVlan() | PopVlan() | ModifyVlan():
+                what.frame = self.retag(what.frame, action)
+            case SetField("skb_mark", to):
+                what.mark = what.mark & ~to.mask | to.value
+            case SetField("skb_priority", to):
+                what.priority = what.priority & ~to.mask | to.value
+            case SetField() | AddTtl():
+                what.frame = rewrite(what.frame, action)
+            case Encap():
+                what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)
+            case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
+                what.came_in = None
+            case Decap():
+                what.frame = tunnel.decapsulate(what.frame, self._tunnel_ports)
+            case SetTunnel():
+                what.came_in, what.goes_into = None, replace(action, tp_dst=0)
+            case _:
+                self._change_layers(action, what)
+
+    def _change_layers(self, action: Action, what: _Packet) -> None:
+        match action:
+            case PushMpls(entry, ethertype, outside):
+                if outside and what.bare:
+                    raise layers.LayerError
+                push = layers.push_mpls_outside if outside else layers.push_mpls
+                what.frame, what.bare = push(what.frame, entry, ethertype), what.bare or outside
+                what.layered = True
+            case PopMpls(ethertype):
+                popped = layers.pop_mpls(what.frame, ethertype)
+                if ethertype == layers.ETHERNET and what.bare and popped is not what.frame:
+                    self._take_room(what, layers.without_room(popped))
+                else:
+                    what.frame = popped
+            case PushEthernet(dst, src):
+                if not what.bare:
+                    raise layers.LayerError
+                what.frame, what.bare = layers.push_ethernet(what.frame, dst, src), False
+            case PopEthernet():
+                if what.bare:
+                    raise layers.LayerError
+                what.frame, what.bare = layers.pop_ethernet(what.frame), True
+            case PushNsh(header):
+                what.frame = layers.push_nsh(what.frame, header, ethernet=not what.bare)
+                what.bare = what.layered = True
+            case PopNsh():
+                if not what.bare:
+                    raise layers.LayerError
+                frame, ethernet = layers.pop_nsh(what.frame)
+                if ethernet:
+                    self._take_room(what, frame)
+                else:
+                    what.frame = frame
+
+    @staticmethod
+    def _take_room(what: _Packet, frame: bytes) -> None:
+        if what.layered:
+            raise layers.LayerError
+        what.frame, what.bare = frame, False
+
+    def _output(self, what: _Packet, to: int, resume: int, *, last: bool) -> Iterator[Event]:
+        cut, what.cut = what.cut, None
+        if what.bare:  # a port takes frames alone
+            yield Dropped(DropReason.ACTION)
+        elif cut is not None and not last and what.depth == COPIES and _length(what) > cut:  # cut is a copy
+            yield Dropped(DropReason.COPY)
+        else:
+            yield self._send(_shortened(what.frame, cut), to, what.goes_into, resume)
+
+    def _copy(self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int) -> Iterator[Event]:
+        """A copy of the packet goes the way that *actions* say, to its end."""
+        if what.depth == COPIES:
+            yield Dropped(DropReason.COPY)
+            return
+        copy = replace(what, depth=what.depth + 1)
+        following = yield from self._act(actions, copy, port, table)
+        match following:
+            case Goto(to, resume):
+                copy.resume = resume
+                yield from self._search(copy, port, to)
+            case Enter(entered, resume):
+                copy.resume, copy.stage = resume, 0
+                port = self._ports[entered]
+                yield from self._search(copy, port, port.tables[0])
+            case Pass():
+                yield Passed(copy.frame)
+
+    @staticmethod
+    def _chosen(probability: int, what: _Packet) -> bool:
+        return probability == _ALWAYS or bool(probability and what.flow_hash <= probability)
+
+    def _hash(self, algorithm: HashAlgorithm, basis: int, what: _Packet) -> int:
+        value = what.flow_hash if algorithm is HashAlgorithm.L4 else _symmetric(self.look(what.frame, ovs=True))
+        return _jhash((value, 0, 0), basis + _JHASH_INITIAL + 4) or 1
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)
@@ -401,9 +555,10 @@ class ReferenceSwitch:
             self._lost[port.id] = self.lost(port.id) + 1
             return Dropped(DropReason.UPCALL)
         self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
-        inside = self._inside(what, port) if port.metadata else None
-        known = self.look(what.frame) if inside is None else inside
-        return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known)
+        ovs = bool(table & OVS_TABLE)
+        inside = self._inside(what, port, ovs=ovs) if port.metadata else None
+        known = self.look(what.frame, ovs=ovs) if inside is None else inside
+        return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known | what.metadata())
 
     def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
@@ -416,16 +571,16 @@ class ReferenceSwitch:
             case Miss.DROP:
                 yield Dropped(DropReason.MISS)
 
-    def _inside(self, what: _Packet, port: Port) -> Fields | None:
+    def _inside(self, what: _Packet, port: Port, *, ovs: bool) -> Fields | None:
         """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
         if port.metadata:
             if not what.came_in:
                 return None
-            return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port))
+            return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port), ovs=ovs)
         if port.kind is not PortKind.UPLINK:
             return None
         inside = tunnel.look_into(what.frame, self._tunnel_ports)
-        return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel) if inside else None
+        return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel, ovs=ovs) if inside else None
 
 
 def _first(entries: list[_Entry], fields: Fields) -> _Entry | None:
@@ -450,3 +605,47 @@ def _shortened(frame: bytes, length: int | None) -> bytes:
     if length is None:
         return frame
     return frame[: length + 4 if packet.tagged(frame) else length]
+
+
+def _length(what: _Packet) -> int:
+    """Of the packet without its outer tag and without room in front, or of a segment."""
+    return len(what.frame) - (4 if packet.tagged(what.frame) else 0) - (packet.HEADER if what.bare else 0)
+
+
+def _hops(frame: bytes) -> int | None:
+    """How many hops an IP packet may still live, 256 for another, or one with two tags; None: it is cut short."""
+    fields = packet.parse(frame)
+    l3 = packet.HEADER + (4 if "vlan_tci" in fields else 0)
+    header = {0x0800: (20, 8), 0x86DD: (40, 7)}.get(fields["eth_type"])
+    if header is None or "cvlan_tci" in fields:
+        return 256
+    return frame[l3 + header[1]] if len(frame) >= l3 + header[0] else None
+
+
+_JHASH_INITIAL = 0xDEADBEEF
+
+
+def _rotated(word: int, by: int) -> int:
+    return (word << by | word >> 32 - by) & _32_BITS
+
+
+def _jhash(words: tuple[int, int, int], initial: int) -> int:
+    """Bob Jenkins' hash of three words (http://burtleburtle.net/bob/c/lookup3.c, final())."""
+    mixed = [(word + initial) & _32_BITS for word in words]
+    for to, other, by in ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24)):
+        mixed[to] = (mixed[to] ^ mixed[other]) - _rotated(mixed[other], by) & _32_BITS
+    return mixed[2]
+
+
+def _symmetric(fields: Fields) -> int:
+    """A hash of both ends of a flow that is the same in both directions."""
+    either = total = 0
+    for shift in (96, 64, 32, 0):
+        src, dst = (fields.get(name, 0) >> shift & _32_BITS for name in ("ip_src", "ip_dst"))
+        either = _rotated(either, 7) ^ src ^ dst
+        total = _rotated(total, 7) + src + dst & _32_BITS
+    protocol, ports = fields.get("ip_proto", 0), 0
+    if protocol in (6, 17, 132):
+        src, dst = fields.get("l4_src", 0), fields.get("l4_dst", 0)
+        ports = (src ^ dst) << 16 | src + dst & 0xFFFF
+    return _jhash((either, total, ports ^ protocol), _JHASH_INITIAL)

@@ -4,7 +4,7 @@
 
 #include "parse.h"
 
-enum layer { LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW };
+enum layer { LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW, LAYER_MPLS, LAYER_SCTP };
 
 /* Where the headers of the packet begin; 0: not there. */
 struct places {
@@ -55,6 +55,33 @@ static __always_inline void locate(struct __sk_buff *skb, struct fields *f, stru
 		at->l4 = 0;
 }
 
+/* The product of two polynomials over GF(2) modulo that of CRC32c, bits reflected: x^0 is the highest bit. */
+static __always_inline u32 crc_product(u32 a, u32 b)
+{
+	u32 product = 0;
+
+	for (int i = 0; i < 32; i++) {
+		product ^= b & -(a >> 31);
+		a <<= 1;
+		b = b >> 1 ^ (0x82f63b78 & -(b & 1));
+	}
+	return product;
+}
+
+/* What changes in the CRC32c of a packet when four octets change by `change` that begin so many `octets` before its end. */
+__noinline u32 crc_change(u32 change, u32 octets)
+{
+	u32 power = 0x00800000, factor = 0x80000000;	/* x^8, x^0 */
+
+	for (int i = 0; i < 17; i++) {
+		if (octets & 1)
+			factor = crc_product(factor, power);
+		power = crc_product(power, power);
+		octets >>= 1;
+	}
+	return crc_product(change, factor);
+}
+
 static __always_inline u32 l4_checksum(const struct places *at)
 {
 	switch (at->proto) {
@@ -83,6 +110,11 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		return -1;
 	locate(skb, f, &at);
 	switch (layer) {
+	case LAYER_MPLS:
+		if (f->eth_type != bpf_htons(ETH_P_MPLS_UC) && f->eth_type != bpf_htons(ETH_P_MPLS_MC))
+			return 0;
+		offset = at.l3;
+		break;
 	case LAYER_ETH:
 		offset = 4 * word;
 		break;
@@ -103,6 +135,8 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		offset = at.l3 + 4 * word;
 		break;
 	default:
+		if (layer == LAYER_SCTP && at.proto != 132)
+			return 0;
 		if (!at.type || !at.l4 || (at.proto != 6 && at.proto != 17 && at.proto != 132))
 			return 0;
 		if (skb->len < at.l4 + (at.proto == 6 ? 20 : at.proto == 17 ? 8 : 12))
@@ -115,7 +149,15 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 	new = (old & ~mask) | (((op & 0xff) == OP_ADD ? old + value : value) & mask);
 	if (new == old)
 		return 0;
-	if (layer != LAYER_ETH && at.l4) {
+	if (layer == LAYER_SCTP) {
+		u32 sum;
+
+		if (bpf_skb_load_bytes(skb, offset + 8, &sum, 4) || bpf_skb_store_bytes(skb, offset, &new, 4, 0))
+			return -1;
+		sum ^= crc_change(old ^ new, skb->len - offset);
+		return bpf_skb_store_bytes(skb, offset + 8, &sum, 4, 0) ? -1 : 1;
+	}
+	if (layer != LAYER_ETH && layer < LAYER_MPLS && at.l4) {
 		check = l4_checksum(&at);
 		if (check && skb->len < check + 2)
 			check = 0;

@@ -8,7 +8,10 @@ from asap2.nic.silicon import packet
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _TCP, _UDP, _ICMPV6, _SCTP = 6, 17, 58, 132
+_MPLS = (0x8847, 0x8848)
 _EXTENSIONS = (0, 43, 44, 60)
+_CASTAGNOLI = 0x82F63B78
+"""The polynomial of CRC32c, bits reflected (RFC 9260, appendix A)."""
 _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
 _L4_CHECKSUM = {_TCP: 16, _UDP: 6, _ICMPV6: 2}
 
@@ -24,17 +27,27 @@ def rewrite(frame: bytes, action: SetField | AddTtl) -> bytes:
     l3 = at + 2
     if action.field in ("eth_dst", "eth_src"):
         return _put(frame, 0 if action.field == "eth_dst" else 6, 6, action.to.value, action.to.mask)
+    if action.field == "mpls_lse1":
+        whole = eth_type in _MPLS and len(frame) >= l3 + 4
+        return _put(frame, l3, 4, action.to.value, action.to.mask) if whole else frame
     if eth_type == _IPV4 and len(frame) >= l3 + 20 and frame[l3] & 15 >= 5:
         l4 = l3 + (frame[l3] & 15) * 4
         places = {"ip_tos": (l3 + 1, 1), "ip_ttl": (l3 + 8, 1), "ip_src": (l3 + 12, 4), "ip_dst": (l3 + 16, 4)}
     elif eth_type == _IPV6 and len(frame) >= l3 + 40:
         l4 = _behind_extensions(frame, l3)
-        places = {"ip_ttl": (l3 + 7, 1), "ip_src": (l3 + 8, 16), "ip_dst": (l3 + 24, 16)}
+        places = {"ipv6_label": (l3, 4), "ip_ttl": (l3 + 7, 1), "ip_src": (l3 + 8, 16), "ip_dst": (l3 + 24, 16)}
     else:
         return frame
     if fields.get("ip_frag", 0) == Frag.IS_FRAGMENT:
         l4 = 0
     proto = fields.get("ip_proto", 0)
+    if action.field in ("sctp_src", "sctp_dst"):
+        if proto != _SCTP or not l4 or len(frame) < l4 + _L4_HEADER[_SCTP]:
+            return frame
+        changed = _put(frame, l4 + (2 if action.field == "sctp_dst" else 0), 2, action.to.value, action.to.mask)
+        return _with_crc(frame, changed, l4)
+    if action.field == "ipv6_label" and eth_type != _IPV6:
+        return frame
     if action.field in ("l4_src", "l4_dst"):
         if not l4 or proto not in _L4_HEADER or len(frame) < l4 + _L4_HEADER[proto]:
             return frame
@@ -50,6 +63,26 @@ def rewrite(frame: bytes, action: SetField | AddTtl) -> bytes:
     if action.field in ("ip_src", "ip_dst") and (eth_type == _IPV6 or proto != _ICMPV6):
         changed = _with_l4(frame, changed, (at, size), l4, proto, eth_type)
     return changed
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFF_FFFF
+    for octet in data:
+        crc ^= octet
+        for _ in range(8):
+            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
+    return crc ^ 0xFFFF_FFFF
+
+
+def _with_crc(old: bytes, new: bytes, l4: int) -> bytes:
+    """*new* with SCTP's checksum changed as much as the right one is: what was wrong stays wrong."""
+    if old == new:
+        return new
+    right = (_crc32c(frame[l4 : l4 + 8] + bytes(4) + frame[l4 + 12 :]) for frame in (old, new))
+    checksum = int.from_bytes(new[l4 + 8 : l4 + 12], "little")
+    for crc in right:
+        checksum ^= crc
+    return new[: l4 + 8] + checksum.to_bytes(4, "little") + new[l4 + 12 :]
 
 
 def _behind_extensions(frame: bytes, l3: int) -> int:

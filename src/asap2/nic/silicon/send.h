@@ -24,7 +24,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	if (!(flags & PORT_ENABLED) || !ifindex)
 		return drop(w, DROP_OUT_PORT);
 	if (constants.tracing) {
-		trace(skb, EVENT_SEND, p->id, w->table, skb->tc_index);
+		trace(skb, EVENT_SEND, p->id, w->s->table, skb->tc_index);
 		return TCX_PASS;
 	}
 	if (!last) {
@@ -34,7 +34,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	}
 	if (flags & PORT_INGRESS)
 		return bpf_redirect(ifindex, BPF_F_INGRESS);
-	if (flags & PORT_PEER && !w->egress) {
+	if (flags & PORT_PEER && !w->s->egress) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
 		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */

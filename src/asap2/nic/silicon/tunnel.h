@@ -84,7 +84,7 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 		return 0;
 	__builtin_memset(f->arp_sha, 0, 6);
 	__builtin_memset(f->arp_tha, 0, 6);
-	__builtin_memset(f->tun_src, 0, 16);
+	__builtin_memset(f->tun_src, 0, 32);
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_FLAGS)) {
 		u32 src = bpf_htonl(key.remote_ipv4), dst = bpf_htonl(key.local_ipv4);
 
@@ -113,7 +113,7 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 		return 0;
 	__builtin_memset(f->arp_sha, 0, 6);
 	__builtin_memset(f->arp_tha, 0, 6);
-	__builtin_memset(f->tun_src, 0, 16);
+	__builtin_memset(f->tun_src, 0, 32);
 	if (bpf_skb_load_bytes(skb, l4 + UDP_LEN + 4, id, 4) || bpf_skb_load_bytes(skb, l4 + 2, port, 2) ||
 	    bpf_skb_load_bytes(skb, l4 + 6, sum, 2))
 		return 0;
@@ -139,12 +139,20 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 	return 0;
 }
 
-/* The fields of the packet inside (from `inner` on; METADATA: the kernel took it out), and of its tunnel. */
+/*
+ * The fields of the packet inside (from `inner` on; METADATA: the kernel took it out), and of its tunnel. `inner` may
+ * have AS_OVS.
+ */
 __noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner, u32 flags)
 {
-	u32 from = inner == METADATA ? 0 : inner;
+	u32 view = inner & AS_OVS, from;
 
-	read_fields(skb, f, from);
+	if (!f)
+		return 0;
+	inner &= AS_OVS - 1;
+	from = inner == METADATA ? 0 : inner;
+	read_fields(skb, f, from | view);
+	f->in_tunnel = 1;
 	if (from)
 		tunnel_headers(skb, f, from);
 	else
@@ -154,10 +162,13 @@ __noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner, u
 
 static __always_inline void parse_tunnel(struct work *w)
 {
-	if (w->parsed == PARSED_TUNNEL)
+	u8 parsed = wanted(w, PARSED_TUNNEL);
+
+	if (w->s->parsed == parsed)
 		return;
-	w->parsed = PARSED_TUNNEL;
-	read_tunnel(w->skb, &w->p.f, w->inner, w->in->flags);
+	w->s->parsed = parsed;
+	read_tunnel(w->skb, &w->s->p.f, w->s->inner | view_of(w), w->in->flags);
+	add_metadata(w->skb, &w->s->p.f, &w->s->state);
 }
 
 /*
@@ -177,27 +188,18 @@ static __always_inline int settle(struct __sk_buff *skb)
 
 #define LEAST 34	/* the kernel wants an Ethernet and an IP header to remain */
 
-/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: the packet has changed; -1: failed. */
-__noinline int decapsulate(struct __sk_buff *skb, struct fields *f)
+/*
+ * Everything in front of the Ethernet header at `inner` goes, of a packet that is IP to the kernel. 1: the packet has
+ * changed; -1: failed.
+ */
+__noinline int strip(struct __sk_buff *skb, u32 inner)
 {
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 	u16 type, becomes = bpf_htons(ETH_P_IP);
-	u32 inner, left, tags = 0;
+	u32 left, tags = 0;
 	u8 eth[14];
 
-	if (!f)
-		return -1;
-	read_fields(skb, f, 0);
-	inner = tunnel_at(skb, f);
-	if (!inner)
-		return 0;
-	if (f->vlan_tci) {
-		if (!skb->vlan_present)
-			inner -= 4;
-		if (bpf_skb_vlan_pop(skb))
-			return -1;
-	}
-	if (inner < 50 || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, 14))
+	if (inner < 14 || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, 14))
 		return -1;
 	type = *(u16 *)(eth + 12);
 	left = skb->len - inner;
@@ -227,6 +229,26 @@ __noinline int decapsulate(struct __sk_buff *skb, struct fields *f)
 		if (i <= tags && bpf_skb_vlan_pop(skb) && i < tags)
 			return -1;
 	return 1;
+}
+
+/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: the packet has changed; -1: failed. */
+static __always_inline int decapsulate(struct __sk_buff *skb, struct fields *f)
+{
+	u32 inner;
+
+	if (!f)
+		return -1;
+	read_fields(skb, f, 0);
+	inner = tunnel_at(skb, f);
+	if (!inner)
+		return 0;
+	if (f->vlan_tci) {
+		if (!skb->vlan_present)
+			inner -= 4;
+		if (bpf_skb_vlan_pop(skb))
+			return -1;
+	}
+	return strip(skb, inner);
 }
 
 static __always_inline u16 fold(u32 sum)

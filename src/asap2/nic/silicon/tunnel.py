@@ -25,7 +25,7 @@ _ID_IS_THERE = 0x08
 _SOURCE_PORTS = (32768, 60999)
 """The kernel's ip_local_port_range, by default."""
 
-_NOT_INSIDE = ("arp_sha", "arp_tha", "nd_target")
+_NOT_INSIDE = ("arp_", "nd_", "mpls_", "nsh_")
 """What cannot be matched on in a tunnel."""
 
 
@@ -86,9 +86,10 @@ def fields_of(tunnel: SetTunnel, port: int = 0) -> Fields:
     return {name: value for name, value in fields.items() if value}
 
 
-def inner_fields(frame: bytes, tunnel: Fields) -> Fields:
-    """What rules that match on a tunnel see of the inner *frame*."""
-    inner = {name: value for name, value in packet.parse(frame).items() if name not in _NOT_INSIDE}
+def inner_fields(frame: bytes, tunnel: Fields, *, ovs: bool = False) -> Fields:
+    """What rules that match on a tunnel see of the inner *frame*; *ovs* as for :func:`.packet.parse`."""
+    parsed = packet.parse(frame, ovs=ovs)
+    inner = {name: value for name, value in parsed.items() if not name.startswith(_NOT_INSIDE)}
     return inner | tunnel
 
 

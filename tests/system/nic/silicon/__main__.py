@@ -16,7 +16,14 @@ from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
 from random import SystemRandom
 
-from tests.system.nic.silicon.campaign import CACHES, Difference, campaign, private_bpffs, tracing_pipeline
+from tests.system.nic.silicon.campaign import (
+    CACHES,
+    Difference,
+    campaign,
+    network_of_its_own,
+    private_bpffs,
+    tracing_pipeline,
+)
 
 _INTERVAL = 10.0
 """Seconds between two lines of progress."""
@@ -71,7 +78,7 @@ class _Clock:
 
 
 def _run(seed: int, cases: int, first: int, every: int, progress: Progress) -> Difference | None:
-    with private_bpffs() as bpffs:
+    with network_of_its_own(), private_bpffs() as bpffs:
         pipelines = [tracing_pipeline(bpffs, cache) for cache in CACHES]
         return campaign(pipelines, seed, cases, first=first, every=every, progress=progress)
 

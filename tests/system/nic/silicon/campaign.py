@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+from pyroute2 import IPRoute
 
 from asap2.nic.silicon.pipeline import Pipeline
 from tests.system.nic.silicon.both import Both, DifferenceError
@@ -25,8 +28,8 @@ PACKETS = 200
 """Packets of one program."""
 CACHES = (None, 2)
 """Sizes of the exact-match cache, for programs in turn: as it comes, and so small that entries displace one another."""
-_UPCALL_DEVICE = 1
 _MNT_DETACH = 2  # umount2(2)
+_CLONE_NEWNET = 0x4000_0000
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,29 @@ def private_bpffs(where: Path | None = None) -> Iterator[Path]:
         os.close(root)
 
 
+@contextlib.contextmanager
+def network_of_its_own() -> Iterator[None]:
+    """This thread is in a new network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if libc.unshare(_CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        yield
+    finally:
+        libc.setns(before, _CLONE_NEWNET)
+        os.close(before)
+
+
 def tracing_pipeline(bpffs: Path, cache: int | None) -> Pipeline:
-    """A program that tells what it would do."""
-    where = bpffs / f"tracing-{cache}"
-    return Pipeline.open(where, max_rules=256, tracing=True, upcall_ifindex=_UPCALL_DEVICE, cache_entries=cache)
+    """A program that tells what it would do, in a :func:`network_of_its_own`, with a device that copies go on at."""
+    where, name = bpffs / f"tracing-{cache}", f"copies-{cache}"
+    with IPRoute() as ipr:
+        ipr.link("add", ifname=name, kind="veth", peer={"ifname": f"far-{cache}"})
+    device = socket.if_nametoindex(name)
+    pipeline = Pipeline.open(where, max_rules=256, tracing=True, upcall_ifindex=device, cache_entries=cache)
+    pipeline.attach_onward(device, None)
+    return pipeline
 
 
 def made(seed: int, number: int, packets: int = PACKETS) -> list[Step]:

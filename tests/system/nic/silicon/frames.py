@@ -83,7 +83,8 @@ def _damaged(random: Random, whole: bytes) -> bytes:
 
 def _network(random: Random, depth: int) -> tuple[int, bytes]:
     """An ethertype and what is behind it."""
-    match random.choice(("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "ipv6", "arp", "other", "vxlan")):
+    kinds = ("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "ipv6", "arp", "other", "vxlan", "mpls", "nsh", "llc")
+    match random.choice(kinds):
         case "ipv4":
             return 0x0800, _ipv4(random, *_transport(random))
         case "ipv6":
@@ -95,9 +96,34 @@ def _network(random: Random, depth: int) -> tuple[int, bytes]:
             return random.choice((0x0806, 0x0806, 0x8035)), content + random.choice(MACS) + random.choice(IPV4)
         case "vxlan" if depth <= _DEPTH:
             return _vxlan(random, depth)
+        case "mpls":
+            count = random.choice((1, 1, 2, 3, 4, 8))
+            entries = [random.choice((0, 0x0006_4040, random.getrandbits(32))) & ~0x100 for _ in range(count)]
+            entries[-1] |= random.choice((0x100, 0x100, 0x100, 0))
+            content = struct.pack(f">{count}I", *entries) + random.choice((_network(random, 9)[1], frame(random, 9)))
+            return random.choice((0x8847, 0x8848)), content
+        case "nsh":
+            inside = frame(random, 9) if random.random() < 0.6 else _network(random, 9)[1]
+            return 0x894F, service_header(random) + inside
+        case "llc":
+            snap = random.choice((b"\xaa\xaa\x03\0\0\0", b"\xaa\xaa\0\0\0\0", b"\xaa\xaa\x03\0\0\1", b"\x42\x42\3"))
+            ethertype, content = _network(random, 9)
+            return random.choice((0, 46, 1500)), snap + ethertype.to_bytes(2, "big") + content
         case _:
-            kinds = (0x88B5, 0x8847, 0, 46, 0x5FF, 0x600, 0xFFFF, 0x9100, 0x8100)
-            return random.choice(kinds), random.randbytes(random.choice((0, 1, 5, 19, 30, 46, 60)))
+            others = (0x88B5, 0x8847, 0, 46, 0x5FF, 0x600, 0xFFFF, 0x9100, 0x8100)
+            return random.choice(others), random.randbytes(random.choice((0, 1, 5, 19, 30, 46, 60)))
+
+
+def service_header(random: Random) -> bytes:
+    """A network service header (RFC 8300), most of them right."""
+    kind = random.choice((1, 1, 1, 2, 2, 0, 0xFF))
+    context = random.randbytes(16 if kind != 2 else random.choice((0, 4, 24)))
+    length = 2 + len(context) // 4 if random.random() < 0.95 else random.randrange(64)
+    head = random.choice((0,) * 9 + (1,)) << 14 | random.randrange(4) << 12 | random.randrange(64) << 6 | length
+    following = random.choice((1, 2, 3, 3, 3, 4, 5, 0, 6))
+    return (
+        struct.pack(">HBBI", head, kind, following, random.choice((0, 0x0000_7BFF, random.getrandbits(32)))) + context
+    )
 
 
 def _ipv4(random: Random, protocol: int, payload: bytes) -> bytes:
@@ -112,7 +138,7 @@ def _ipv4(random: Random, protocol: int, payload: bytes) -> bytes:
 
 def _ipv6(random: Random, protocol: int, payload: bytes) -> bytes:
     if random.random() < 0.3:
-        for extension in random.choices((0, 43, 60, 44), k=random.choice((1, 1, 2, 3, 4, 9))):
+        for extension in random.choices((0, 43, 60, 44, 51, 59), k=random.choice((1, 1, 2, 3, 4, 9))):
             if extension == 44:
                 protocol, payload = 44, ipv6_fragment(protocol, random.choice((0, 0, 1, 8, 0xFFF8)), payload)
             else:
@@ -129,7 +155,8 @@ def _transport(random: Random) -> tuple[int, bytes]:
     rest = random.randbytes(random.choice((0, 0, 1, 6, 17, 24, 24, 150)))
     match random.choice(("tcp", "tcp", "udp", "udp", "sctp", "icmp", "icmpv6", "neighbour", "other")):
         case "tcp":
-            return 6, struct.pack(">HHIIHHHH", *ports, 1, 2, 0x5000 | random.getrandbits(12), 3, checksum, 0) + rest
+            offset = random.choice((5,) * 8 + (4, 6, 11)) << 12
+            return 6, struct.pack(">HHIIHHHH", *ports, 1, 2, offset | random.getrandbits(12), 3, checksum, 0) + rest
         case "udp":
             return 17, struct.pack(">HHHH", *ports, 8 + len(rest), checksum) + rest
         case "sctp":
@@ -140,7 +167,12 @@ def _transport(random: Random) -> tuple[int, bytes]:
             return 58, struct.pack(">BBHI", random.choice((1, 128, 135)), random.choice((0, 1)), checksum, 0) + rest
         case "neighbour":
             kind = random.choice(((135, 0), (136, 0), (135, 1), (134, 0)))
-            return 58, struct.pack(">BBHI", *kind, checksum, 0) + random.choice(IPV6) + rest
+            options = b"".join(
+                bytes((random.choice((1, 1, 2, 2, 3)), random.choice((1, 1, 1, 1, 2, 0))))
+                + random.choice((*MACS, bytes(6)))
+                for _ in range(random.choice((0, 1, 1, 2, 3)))
+            )
+            return 58, struct.pack(">BBHI", *kind, checksum, 0) + random.choice(IPV6) + options + rest
         case _:
             return random.choice((0, 2, 41, 43, 44, 47, 50, 60, 136, 255)), rest
 

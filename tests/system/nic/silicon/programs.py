@@ -9,31 +9,44 @@ from random import Random
 from typing import Any
 
 from asap2.nic.rules import (
+    BARE,
     FIELD_BITS,
     OVS_TABLE,
     Action,
     AddTtl,
+    CheckLength,
+    Clone,
     Decap,
+    DecTtl,
     Drop,
     Encap,
     Enter,
     Goto,
+    Hash,
+    HashAlgorithm,
     Masked,
     Match,
     ModifyVlan,
     Output,
     Pass,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
     PopVlan,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
     PushVlan,
     Rule,
+    Sample,
     SetField,
     SetTunnel,
     Truncate,
     Upcall,
 )
 from asap2.nic.silicon import packet, tunnel
-from asap2.nic.silicon.actioncodes import REWRITABLE
-from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, UNSUPPORTED_FIELDS
+from asap2.nic.silicon.actioncodes import REWRITABLE, WIDTHS
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, UNSUPPORTED_FIELDS
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import MAX_TABLES, Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -48,6 +61,7 @@ from tests.system.nic.silicon.frames import (
     TUNNEL_IDS,
     alike,
     frame,
+    service_header,
     tunnelled,
     usual,
 )
@@ -55,9 +69,12 @@ from tests.system.nic.silicon.frames import (
 PORTS = (1, 2, 3)
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
+_BARE = (OVS_TABLE | BARE | 1, OVS_TABLE | BARE | 7)
 PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT))
 """What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
 _TUNNEL_PORTS = ((), (), (8472,), (0, 8472), (80, 0, 8472), (0,), (*range(1, 8), 8472))
+_NESTED = 2
+"""Copies within copies in one list of actions."""
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
@@ -269,13 +286,15 @@ class Author:
         """A rule; most are in the first table, so that several have a say about the same packet."""
         random = self._random
         table = self._tables[0] if random.random() < 0.4 else random.choice(self._tables)
+        if not self._silicon and random.random() < 0.1:
+            table = random.choice(_BARE)
         return Rule(table, random.choice(self._in_ports), random.randrange(3), self._match(), self._actions())
 
     def _match(self) -> Match:
         """A few fields with any masks, mostly what a frame that comes in has."""
         random = self._random
         like = random.choice(self._frames)
-        names, seen = _FIELDS, packet.parse(like)
+        names, seen = _FIELDS, packet.parse(like, ovs=random.random() < 0.5)
         if self._usual and random.random() < 0.8:
             some = random.sample(_USUAL, random.choice((0, 1, 1, 2, 3)))
             return Match(**{name: self._masked(name, seen) for name in some})
@@ -290,7 +309,19 @@ class Author:
         }
         if names is not _FIELDS and random.random() < 0.8:
             chosen.add(random.choice(_TUNNEL_FIELDS))
-        return Match(**{name: self._masked(name, seen) for name in chosen})
+        matched = {name: self._masked(name, seen) for name in chosen}
+        for name in chosen & OVERLAID.keys():  # two of other ethertypes have nothing in common
+            kind = seen["eth_type"] if seen.get("eth_type") in OVERLAID[name] else random.choice(OVERLAID[name])
+            if "eth_type" in matched and matched["eth_type"].value != kind:
+                del matched[name]
+            else:
+                matched["eth_type"] = Masked(kind, 0xFFFF)
+        matched = {
+            name: masked
+            for name, masked in matched.items()
+            if name not in OVERLAID or matched["eth_type"].value in OVERLAID[name]
+        }
+        return Match(**matched)
 
     def _masked(self, name: str, seen: Fields) -> Masked:
         random = self._random
@@ -324,14 +355,58 @@ class Author:
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
         made: list[Action] = []
         for action in chosen:
-            output = action is last and isinstance(action, Output) and not self._silicon
-            if (output or isinstance(action, Upcall)) and random.random() < 0.4:
+            if isinstance(action, Upcall if self._silicon else Upcall | Output | Goto) and random.random() < 0.3:
                 made.append(Truncate(random.randint(64, 100)))
             made.append(action)
         return tuple(made)
 
-    def _middle(self) -> Action:
+    def _nested(self, depth: int) -> tuple[Action, ...]:
+        """What a copy does, or a packet instead of the rest of a list."""
         random = self._random
+        chosen = [self._middle(depth + 1) for _ in range(random.choice((0, 1, 2)))]
+        ends = (
+            Output(random.choice(self._out_ports)),
+            Output(random.choice(self._out_ports)),
+            Goto(random.choice(self._tables)),
+            Drop(),
+        )
+        return (*chosen, random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
+
+    def _datapath(self, depth: int) -> Action:
+        """An action of Open vSwitch's datapath alone."""
+        random = self._random
+        kinds = ["hash", "ttl", "mpls", "unmpls", "nsh", "unnsh", "bare", "framed", "set", "set", "sample", "length"]
+        match random.choice((*kinds, "clone", "clone") if depth < _NESTED else ("hash", "mpls", "unmpls", "set")):
+            case "clone":
+                return Clone(self._nested(depth))
+            case "sample":
+                return Sample(random.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF)), self._nested(depth))
+            case "length":
+                return CheckLength(random.choice((1, 60, 64, 100, 200)), self._nested(depth), self._nested(depth))
+            case "ttl":
+                return DecTtl(self._nested(depth))
+            case "hash":
+                return Hash(random.choice(list(HashAlgorithm)), random.choice((0, 1, 0xFFFFFFFF)))
+            case "mpls":
+                entry = random.choice((0x100, 0x0006_4140, random.getrandbits(32)))
+                return PushMpls(entry, random.choice((0x8847, 0x8848)), random.random() < 0.15)
+            case "unmpls":
+                return PopMpls(random.choice((0x0800, 0x86DD, 0x8847, 0x0806, 0x6558)))
+            case "nsh":
+                return PushNsh(service_header(random))
+            case "unnsh":
+                return PopNsh()
+            case "bare":
+                return PopEthernet()
+            case "framed":
+                return PushEthernet(random.choice(MACS), random.choice(MACS))
+            case _:
+                return _set_field(random, tuple(WIDTHS))
+
+    def _middle(self, depth: int = 0) -> Action:
+        random = self._random
+        if not self._silicon and random.random() < 0.45:
+            return self._datapath(depth)
         kinds = ["output", "output", "push", "pop", "pop", "modify", "upcall", "set", "set", "set", "decap"]
         kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
         match random.choice(kinds):
@@ -370,15 +445,15 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 _VALUES |= {"eth_src": _VALUES["eth_dst"], "ip_dst": _VALUES["ip_src"], "l4_dst": _VALUES["l4_src"]}
 
 
-def _set_field(random: Random) -> SetField | AddTtl:
+def _set_field(random: Random, names: tuple[str, ...] = REWRITABLE) -> SetField | AddTtl:
     if random.random() < 0.1:
         return AddTtl(random.choice((1, 254, 255, 255)))
-    name = random.choice(REWRITABLE)
-    width = FIELD_BITS[name]
+    name = random.choice(names)
+    width = WIDTHS[name]
     full = (1 << width) - 1
     low = full if name not in ("ip_src", "ip_dst") else random.choice((full, 0xFFFFFFFF))
     mask = random.choice((low, low, low, 1, full ^ 1, random.getrandbits(width))) or full
-    value = random.choice(_VALUES[name]) if random.random() < 0.7 else random.getrandbits(width)
+    value = random.choice(_VALUES.get(name, (0, 1))) if random.random() < 0.7 else random.getrandbits(width)
     return SetField(name, Masked(value & mask, mask))
 
 

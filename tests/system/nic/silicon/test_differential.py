@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
 from tests.system.nic.silicon.both import Both
-from tests.system.nic.silicon.campaign import CACHES, campaign, tracing_pipeline
+from tests.system.nic.silicon.campaign import CACHES, campaign, network_of_its_own, tracing_pipeline
 from tests.system.nic.silicon.frames import frame
 from tests.system.nic.silicon.programs import Send, SetPorts, program, random_tunnel
 from tests.system.nic.silicon.regressions import REGRESSIONS
@@ -25,10 +25,11 @@ CASES = 100_000
 @pytest.fixture(scope="module")
 def pipelines(bpffs: Path) -> Iterator[list[Pipeline]]:
     """Programs that tell what they would do. With two places, entries of the cache displace one another."""
-    opened = [tracing_pipeline(bpffs, cache) for cache in CACHES]
-    yield opened
-    for pipeline in opened:
-        pipeline.destroy()
+    with network_of_its_own():
+        opened = [tracing_pipeline(bpffs, cache) for cache in CACHES]
+        yield opened
+        for pipeline in opened:
+            pipeline.destroy()
 
 
 @pytest.mark.parametrize("seed", [1, SystemRandom().randrange(1 << 31)], ids=["fixed seed", "new seed"])

@@ -14,17 +14,28 @@ from asap2.nic.rules import (
     FIELD_BITS,
     Action,
     AddTtl,
+    CheckLength,
+    Clone,
     Decap,
+    DecTtl,
     Drop,
     Encap,
     Goto,
+    Hash,
+    HashAlgorithm,
     Masked,
     Match,
     ModifyVlan,
     Output,
     Pass,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
     PopVlan,
+    PushMpls,
+    PushNsh,
     PushVlan,
+    Sample,
     SetField,
     Truncate,
     Upcall,
@@ -33,7 +44,7 @@ from asap2.nic.silicon import actioncodes, maps
 from asap2.nic.silicon.indices import MANY, Indices
 
 SUPPORTED = [name for name in FIELD_BITS if name not in maps.UNSUPPORTED_FIELDS]
-FIELDS = [name for name in SUPPORTED if not name.startswith("tun_")]
+FIELDS = [name for name in SUPPORTED if not name.startswith("tun_") and name not in maps.OVERLAID]
 IN_TUNNEL = [name for name in SUPPORTED if name not in maps.HIDDEN_IN_TUNNEL]
 
 ACTIONS: list[Action] = [
@@ -76,7 +87,7 @@ def test_a_match_in_a_tunnel_comes_back(values: dict[str, tuple[int, int]]) -> N
 def test_fields_in_a_tunnel_do_not_overlap() -> None:
     everything = {name: (1 << width(name)) - 1 for name in IN_TUNNEL}
     encoded = maps.encode_fields(everything)
-    assert sum(byte.bit_count() for byte in encoded) == sum(width(name) for name in IN_TUNNEL)
+    assert sum(byte.bit_count() for byte in encoded) == sum(width(name) for name in IN_TUNNEL) + 1  # it is in one
     assert maps.decode_fields(encoded) == everything
 
 
@@ -112,9 +123,39 @@ def test_addresses_are_in_network_order() -> None:
     assert mask[44:48] == bytes([255, 255, 255, 1])
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+LISTS: list[Action] = [
+    Clone((PushMpls(0x100, 0x8847), Output(1))),
+    Sample(1 << 31, (PopMpls(0x0800), Goto(5))),
+    CheckLength(1500, (Output(1), Clone((Drop(),))), (Output(2),)),
+    DecTtl((Upcall(1),)),
+    Hash(HashAlgorithm.SYMMETRIC, 7),
+    SetField("skb_mark", Masked(1, 3)),
+    SetField("mpls_lse1", Masked(1, 0xFF)),
+    PushMpls(1 << 31, 0x8848, outside=True),
+    PushNsh(bytes(24)),
+    PopNsh(),
+    PopEthernet(),
+]
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, *LISTS])
 def test_an_action_comes_back(action: Action) -> None:
-    assert actioncodes.decode_action(*actioncodes.encode_actions([action])[0]) == [action]
+    assert actioncodes.decode_actions(actioncodes.encode_actions([action])) == (action,)
+
+
+def test_a_check_before_the_end_is_one_of_a_copy() -> None:
+    check = CheckLength(1500, (Output(1),), ())
+    assert actioncodes.decode_actions(actioncodes.encode_actions([check, Output(2)])) == (Clone((check,)), Output(2))
+
+
+def test_fields_that_share_a_place_take_their_ethertype() -> None:
+    reason = actioncodes.unsupported(Match(mpls_lse1=Masked(1, 1)), [])
+    assert reason == "matching on mpls_lse1 takes a match on the ethertype that has it"
+    for name, ethertypes in maps.OVERLAID.items():
+        for ethertype in ethertypes:
+            match = Match(eth_type=Masked(ethertype, 0xFFFF), **{name: Masked(1, 1)})
+            assert actioncodes.unsupported(match, []) is None
+            assert maps.decode_match(*maps.encode_match(match)) == match
 
 
 def test_a_cut_comes_back_whatever_it_is_for() -> None:
@@ -134,8 +175,9 @@ def test_a_cut_comes_back_whatever_it_is_for() -> None:
         ([Drop(), Output(1)], "drop must be the last action"),
         ([PushVlan(4096)], "VLAN id 4096 with priority 0 is out of range"),
         ([PushVlan(1, tpid=0x9100)], "VLAN ethertype 0x9100 is not supported"),
-        ([Truncate(100), Output(1), Output(2)], "can be cut short"),
-        ([Truncate(100)], "can be cut short"),
+        ([Clone((Goto(1), Output(1)))], "goto must be the last action"),
+        ([Clone((Sample(1, (SetField("ip_proto", Masked(1, 255)),)),))], "rewriting ip_proto is not supported"),
+        ([PushNsh(bytes(90))], "header of 90 bytes"),
         ([Truncate(13), Output(1)], "inside its Ethernet header"),
     ],
 )
@@ -153,11 +195,12 @@ def test_tunnel_fields_are_refused_by_name() -> None:
     [
         (maps.PortRecord, 128),
         (maps.HeadRecord, 24),
-        (maps.NodeRecord, 128),
+        (maps.NodeRecord, 144),
         (maps.RuleRecord, 8),
         (maps.CellRecord, 16),
         (maps.CountRecord, 32),
-        (maps.UpcallRecord, 160),
+        (maps.UpcallRecord, 176),
+        (maps.EntryRecord, 56),
     ],
 )
 def test_records_have_the_program_s_size(record: type[ctypes.Structure], size: int) -> None:

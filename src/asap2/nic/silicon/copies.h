@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Copies of a packet that go a way of their own. There is no helper that copies a packet and leaves it to the program,
+ * but a copy can be transmitted on a device (the one that upcalls leave by), and the program at that device's egress
+ * (`onward`) runs before this one goes on. So the copy is done with, in its place, before the packet itself.
+ */
+#pragma once
+
+#include "express.h"
+#include "layers.h"
+
+#define SINGLE 0x80000000
+
+/* A copy goes on with the action list `cell`: with its first action alone where SINGLE is in it. -1: it cannot. */
+__noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 table, u32 cell)
+{
+	u32 zero = 0, ifindex;
+	struct entry *e = bpf_map_lookup_elem(&copied, &zero);
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	u32 failed;
+
+	if (!e || !c || !state || state->depth >= COPIES)
+		return -1;
+	ifindex = READ_ONCE(c->upcall_ifindex);
+	if (!ifindex)
+		return -1;
+	e->slot = slot;
+	e->table = table;
+	e->cell = cell & ~SINGLE;
+	e->state = *state;
+	e->state.single = !!(cell & SINGLE);
+	e->state.depth++;
+	e->active = 1;
+	barrier();
+	bpf_clone_redirect(skb, ifindex, 0);
+	/* Where it was not taken over, it could not be made, or no program runs there. */
+	failed = READ_ONCE(e->active);
+	e->active = 0;
+	/* All metadata that programs give on one processor is one object of the kernel's: perhaps it is the copy's now. */
+	if (state->tunnel || (constants.tracing && c->test_tunnel))
+		set_tunnel(skb, state->tunnel);
+	return failed ? -1 : 0;
+}
+
+static __always_inline u32 rotated(u32 word, u32 by)
+{
+	return word << by | word >> (32 - by);
+}
+
+/* Bob Jenkins' hash of three words and an initial value, as the kernel's jhash (include/linux/jhash.h). */
+static __always_inline u32 jhash(u32 a, u32 b, u32 c, u32 initial)
+{
+	a += initial;
+	b += initial;
+	c += initial;
+	c ^= b; c -= rotated(b, 14);
+	a ^= c; a -= rotated(c, 11);
+	b ^= a; b -= rotated(a, 25);
+	c ^= b; c -= rotated(b, 16);
+	a ^= c; a -= rotated(c, 4);
+	b ^= a; b -= rotated(a, 14);
+	c ^= b; c -= rotated(b, 24);
+	return c;
+}
+
+#define JHASH_INITIAL 0xdeadbeef
+
+enum hash_algorithm { HASH_L4, HASH_SYMMETRIC };
+
+/* The same for both directions of a flow. */
+static __always_inline u32 symmetric_hash(struct __sk_buff *skb, struct fields *f)
+{
+	u32 either = 0, sum = 0, ports = 0;
+
+	if (!f)
+		return 0;
+	read_fields(skb, f, AS_OVS);
+	for (int i = 0; i < 4; i++) {
+		u32 src, dst;
+
+		__builtin_memcpy(&src, f->ip_src + 4 * i, 4);
+		__builtin_memcpy(&dst, f->ip_dst + 4 * i, 4);
+		src = bpf_ntohl(src);
+		dst = bpf_ntohl(dst);
+		either = rotated(either, 7) ^ src ^ dst;
+		sum = rotated(sum, 7) + src + dst;
+	}
+	if (f->ip_proto == 6 || f->ip_proto == 17 || f->ip_proto == 132)
+		ports = (u32)(bpf_ntohs(f->l4_src) ^ bpf_ntohs(f->l4_dst)) << 16 |
+			((bpf_ntohs(f->l4_src) + bpf_ntohs(f->l4_dst)) & 0xffff);
+	return jhash(either, sum, ports ^ f->ip_proto, JHASH_INITIAL);
+}
+
+/* What Open vSwitch's action "hash" computes. */
+static __always_inline u32 dp_hash(struct __sk_buff *skb, struct fields *f, u32 algorithm, u32 basis)
+{
+	u32 zero = 0, hash;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+
+	if (algorithm == HASH_SYMMETRIC)
+		hash = symmetric_hash(skb, f);
+	else
+		hash = constants.tracing && c ? c->test_hash : bpf_get_hash_recalc(skb);
+	return jhash(hash, 0, 0, basis + JHASH_INITIAL + 4) ?: 1;
+}
+
+/* Whether an action with this probability in 2^32 is taken. */
+static __always_inline int chosen(u32 probability)
+{
+	u32 zero = 0;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+
+	if (probability == 0xffffffff)
+		return 1;
+	return probability && (constants.tracing && c ? c->test_hash : bpf_get_prandom_u32()) <= probability;
+}
+
+/* One hop less to live. 0: there is none left; -1: failed. */
+static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
+{
+	u32 l3 = 14;
+	u8 h[8];
+
+	if (!f)
+		return -1;
+	read_fields(skb, f, 0);
+	if (f->cvlan_tci)
+		return 1;
+	if (f->vlan_tci && !skb->vlan_present)
+		l3 = 18;
+	if (f->eth_type == bpf_htons(ETH_P_IP)) {
+		if (skb->len < l3 + 20 || bpf_skb_load_bytes(skb, l3 + 8, h, 1))
+			return -1;
+		if (h[0] <= 1)
+			return 0;
+		return rewrite(skb, f, OP_SET | LAYER_IPV4 << 8 | 2 << 16, (u64)(h[0] - 1) << 32 | 0xff) < 0 ? -1 : 1;
+	}
+	if (f->eth_type == bpf_htons(ETH_P_IPV6)) {
+		if (skb->len < l3 + 40 || bpf_skb_load_bytes(skb, l3 + 7, h, 1))
+			return -1;
+		if (h[0] <= 1)
+			return 0;
+		return rewrite(skb, f, OP_SET | LAYER_IPV6 << 8 | 1 << 16, (u64)(h[0] - 1) << 56 | 0xff000000) < 0 ? -1 : 1;
+	}
+	return 1;
+}
+
+/* Where the payload of a super-packet begins, from the Ethernet header at `from` on; 0: nobody knows. */
+__noinline u32 header_length(struct __sk_buff *skb, u32 from)
+{
+	u32 l3 = 14, headers;
+	u8 h[20], doff;
+	u16 type;
+
+	if (from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		if (!is_vlan(type))
+			break;
+		l3 += 4;
+		if (bpf_skb_load_bytes(skb, from + l3 - 2, &type, 2))
+			return 0;
+	}
+	if (bpf_skb_load_bytes(skb, from + l3, h, sizeof(h)))
+		return 0;
+	headers = from + l3 + (type == bpf_htons(ETH_P_IP) ? (h[0] & 15) * 4 : 40);
+	if ((type == bpf_htons(ETH_P_IP) ? h[9] : h[6]) != 6)
+		headers += 8;
+	else if (bpf_skb_load_bytes(skb, headers + 12, &doff, 1))
+		return 0;
+	else
+		headers += (doff >> 4) * 4;
+	return headers;
+}
+
+/* Without a tag, which is beside the packet in Open vSwitch, wherever it is here. */
+static __always_inline u32 untagged_length(struct __sk_buff *skb, u32 length)
+{
+	return !skb->vlan_present && is_vlan((u16)skb->protocol) ? length - 4 : length;
+}
+
+/* Whether the packet, or each segment of a super-packet, has no more octets than `most`. */
+static __always_inline int fits(struct __sk_buff *skb, u32 most, u32 bare)
+{
+	u32 length = untagged_length(skb, skb->len), size = skb->gso_size, headers;
+
+	if (bare)
+		length -= 14;
+	if (length <= most)
+		return 1;
+	if (!size)
+		return 0;
+	headers = header_length(skb, 0);
+	return headers && untagged_length(skb, headers + size) <= most;
+}
+
+/* Value and mask. Two functions, since the compiler would make one of both, with a pointer that is not allowed. */
+__noinline int set_mark(struct __sk_buff *skb, u64 arg)
+{
+	skb->mark = (skb->mark & ~(u32)arg) | (u32)(arg >> 32);
+	return 0;
+}
+
+__noinline int set_priority(struct __sk_buff *skb, u64 arg)
+{
+	skb->priority = (skb->priority & ~(u32)arg) | (u32)(arg >> 32);
+	return 0;
+}
+
+enum rarely { NOTHING, BRANCH };
+
+/*
+ * An action that is not among the usual ones. BRANCH: the list that it names is to be done, in place of what follows, or
+ * with a copy; -1: failed.
+ */
+__noinline int rare(struct __sk_buff *skb, struct fields *f, struct state *state, u32 op, u64 arg)
+{
+	int done;
+
+	if (!f || !state)
+		return -1;
+	switch (op & 0xff) {
+	case OP_SAMPLE:
+		return chosen(arg >> 32) ? BRANCH : NOTHING;
+	case OP_CHECK_LENGTH:
+		return fits(skb, arg >> 32, state->no_ethernet) ? NOTHING : BRANCH;
+	case OP_DEC_TTL:
+		done = dec_ttl(skb, f);
+		return done < 0 ? -1 : done ? NOTHING : BRANCH;
+	case OP_HASH:
+		state->dp_hash = dp_hash(skb, f, arg >> 32, arg);
+		return NOTHING;
+	case OP_SET_META:
+		return op >> 8 ? set_priority(skb, arg) : set_mark(skb, arg);
+	default:
+		done = layers(skb, op, arg, state->no_ethernet | state->layered << 1);
+		if (done < 0)
+			return -1;
+		state->no_ethernet = done;
+		if ((op & 0xff) == OP_PUSH_MPLS || (op & 0xff) == OP_PUSH_NSH)
+			state->layered = 1;
+		return NOTHING;
+	}
+}
