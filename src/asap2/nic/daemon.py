@@ -107,15 +107,11 @@ class Daemon:
         self.filters = Filters(offloader, Journal(state / "tc.journal"))
         self.netdevs.rules_offloaded = self._offloaded
         self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
-        sink = self.netdevs.silicon[nics[0].name]
         self.ovs = OvsFace(
             self.server,
             self.ports,
             self.netdevs,
-            sink.fd,
-            lambda ifindex: self.netdevs.internal[ifindex],
             Journal(state / "ovs.journal"),
-            tunnels.port_of,
         )
         self.ovs.on_packets = self._watch_packets
         self._packets: PacketPath | None = None

@@ -24,7 +24,6 @@ from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import (
     FEATURES,
-    TYPE_INTERNAL,
     TYPE_NETDEV,
     Datapath,
     Flow,
@@ -35,7 +34,8 @@ from asap2.nic.kernel.ovs_delivery import Delivery
 from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Counters, SetTunnel
+from asap2.nic.rules import OVS_TABLE, Counters
+from asap2.nic.silicon.pipeline import HandedIn
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 10, 0, 1
 FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
 FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
 UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE = 1, 2, 3, 8
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE, PKT_HASH = 1, 2, 3, 8, 11
+_HASH_BITS = 0xFFFF_FFFF
 
 DATAPATH_ID: Final = 0x7010
 VPORT_ID: Final = 0x7011
@@ -57,6 +58,7 @@ FLOW_ID: Final = 0x7012
 PACKET_ID: Final = 0x7013
 _OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
 MASKS_CACHE_SIZE: Final = 256
+_ETH_HLEN: Final = 14
 
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
@@ -87,18 +89,12 @@ class OvsFace:
         server: Server,
         ports: NodePorts,
         devices: InternalDevices,
-        sink_netns: int,
-        far_end: Callable[[int], str],
         journal: Journal,
-        tunnel_port: Callable[[int], int | None],
     ) -> None:
-        self._tunnel_port = tunnel_port
         self._journal = journal
         self._server = server
         self._ports = ports
         self._devices = devices
-        self._sink_netns = sink_netns
-        self._far_end = far_end
         self.datapath: Datapath | None = None
         self.packets: PacketPath | None = None
         self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
@@ -204,9 +200,11 @@ class OvsFace:
     def _start(self, dp: Datapath) -> None:
         self.datapath = dp
         prepare(dp.name)
-        self.packets = PacketPath(self._ports.pipeline, dp.name, self._sink_netns)
+        self.packets = PacketPath(self._ports.pipeline, dp.name)
         self._ports.upcall_device = dp.ifindex
+        self._ports.use_vport(dp.ifindex, True)
         self._ports.pipeline.set_upcall(dp.ifindex)
+        self._ports.pipeline.attach_onward(dp.ifindex, None)
         self._delivery.start(dp)
         self.on_packets(self.packets)
 
@@ -277,7 +275,7 @@ class OvsFace:
         number = _u32(attrs.get(PORT_NO))
         if number is None:
             raise NetlinkError(errno.EINVAL)
-        if number >= act.MAX_PORTS:
+        if number >= ovs_key.MAX_PORTS:
             raise NetlinkError(errno.EFBIG)
         dp = self._of(header)
         if number not in dp.vports:
@@ -353,8 +351,10 @@ class OvsFace:
         body = _S32.pack(dp.ifindex)
         if flow.ufid is not None:
             body += attribute(FLOW_UFID, flow.ufid)
-        if not omit & UFID_OMIT_KEY or flow.ufid is None:
-            body += attribute(FLOW_KEY, flow.key)
+            if not omit & UFID_OMIT_KEY:
+                body += attribute(FLOW_KEY, flow.key)
+        else:
+            body += attribute(FLOW_KEY, flow.exact)
         if not omit & UFID_OMIT_MASK:
             body += attribute(FLOW_MASK, flow.mask)
         if counters.used_ns:
@@ -362,7 +362,7 @@ class OvsFace:
         if counters.packets:
             body += attribute(FLOW_STATS, struct.pack("=QQ", counters.packets, counters.bytes))
         if not omit & UFID_OMIT_ACTIONS:
-            body += attribute(FLOW_ACTIONS, flow.actions)
+            body += attribute(FLOW_ACTIONS, act.echoed(flow.actions))
         return Message(FLOW_ID, self._flow.payload(cmd, body))
 
     @staticmethod
@@ -377,8 +377,9 @@ class OvsFace:
         if ufid is None and key is None:
             raise NetlinkError(errno.EINVAL, "Flow get message rejected, Key attribute missing.")
         exact = None
-        if ufid is None and key is not None:
-            exact, _ = ovs_key.normalized(ovs_key.parse(key), None)
+        if key is not None:
+            fields = ovs_key.match_of(key, None).key
+            exact = ovs_key.emit(fields, fields)
         flow = dp.find(ufid, exact)
         if flow is None:
             raise NetlinkError(errno.ENOENT)
@@ -390,25 +391,30 @@ class OvsFace:
             raise NetlinkError(errno.EINVAL, "Flow key attr not present in new flow.")
         if FLOW_ACTIONS not in attrs:
             raise NetlinkError(errno.EINVAL, "Flow actions attr not present in new flow.")
-        key = ovs_key.parse(attrs[FLOW_KEY])
-        mask = ovs_key.parse(attrs[FLOW_MASK]) if FLOW_MASK in attrs else None
+        match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
+        act.parse(attrs[FLOW_ACTIONS], match.masked())
         ufid = self._ufid(attrs)
         dp = self._of(genl.header)
-        if request.create or request.excl:
-            exact = None if ufid is not None else ovs_key.normalized(key, None)[0]
-            if dp.find(ufid, exact) is not None:
-                raise NetlinkError(errno.EEXIST)
-        flow = dp.put(ufid, key, mask, attrs[FLOW_ACTIONS])
+        if (request.create or request.excl) and dp.find(ufid, ovs_key.emit(match.key, match.key)) is not None:
+            raise NetlinkError(errno.EEXIST)
+        flow = dp.put(ufid, match, attrs[FLOW_ACTIONS])
         return [self._flow_message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
 
     def _flow_set(self, request: Request, genl: GenlHeader) -> Answer:
         attrs = _named(genl.attrs)
         if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
             raise NetlinkError(errno.EINVAL, "Flow key attribute not present in set flow.")
+        match = None
+        if FLOW_KEY in attrs:
+            match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
+        if FLOW_ACTIONS in attrs:
+            if match is None:
+                raise NetlinkError(errno.EINVAL)
+            act.parse(attrs[FLOW_ACTIONS], match.masked())
         dp = self._of(genl.header)
         flow = self._flow_find(dp, attrs)
-        if FLOW_ACTIONS in attrs:
-            dp.set_actions(flow, attrs[FLOW_ACTIONS])
+        if FLOW_ACTIONS in attrs and match is not None:
+            dp.set_actions(flow, match, attrs[FLOW_ACTIONS])
         counters = dp.counters([flow])[0]
         if FLOW_CLEAR in attrs:
             dp.clear(flow)
@@ -447,39 +453,48 @@ class OvsFace:
         attrs = _named(genl.attrs)
         if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
             raise NetlinkError(errno.EINVAL)
-        dp = self._of(genl.header)
         packet = attrs[PKT_PACKET]
         if len(packet) < 14:
             raise NetlinkError(errno.EINVAL)
-        steps = list(act.parse(attrs[PKT_ACTIONS]))
-        in_port = ovs_key.in_port_of(ovs_key.parse(attrs[PKT_KEY])) or 0
+        metadata: ovs_key.Fields = {}
+        ovs_key.metadata_of(dict(ovs_key.walk(attrs[PKT_KEY])), metadata, is_mask=False)
+        if not metadata["mac_proto"]:
+            raise NetlinkError(errno.EINVAL)
+        key = extract(packet, metadata)
+        if key is None:
+            raise NetlinkError(errno.EINVAL)
+        steps = act.parse(attrs[PKT_ACTIONS], key)
+        dp = self._of(genl.header)
         if PKT_PROBE not in attrs:
-            self._run(dp, packet, steps, in_port)
+            self._run(dp, packet, steps, key, attrs.get(PKT_HASH))
         return None
 
-    def _run(self, dp: Datapath, packet: bytes, steps: list[act.Step], in_port: int) -> None:
+    def _run(
+        self, dp: Datapath, packet: bytes, steps: tuple[act.Step, ...], key: ovs_key.Fields, packet_hash: bytes | None
+    ) -> None:
+        """Let the pipeline do *steps* with *packet*, of which user space knows the *key*."""
         path = self.packets
         if path is None:
             return
-
-        def output(number: int, frame: bytes, into: SetTunnel | None) -> None:
-            vport = dp.vports.get(number)
-            if vport is None:
-                return
-            port = self._tunnel_port(vport.ifindex) if into is not None else None
-            if into is not None and port is not None:
-                path.send_in_vxlan(into, port, frame)
-            elif vport.type == TYPE_INTERNAL:
-                path.send_to_sink(self._far_end(vport.ifindex), frame)
-            else:
-                path.send(vport.name, frame)
-
-        def userspace(step: act.Userspace, frame: bytes) -> None:
-            vport = dp.vports.get(in_port)
-            if vport is not None:
-                self._delivery.execute(dp, vport, frame, extract(frame, in_port), step)
-
-        act.execute(packet, steps, output, userspace)
+        port = dp.ifindex_of(key["in_port"])
+        actions = dp.one_packet(steps)
+        way = HandedIn(
+            actions,
+            dp.ifindex if port is None else port,
+            OVS_TABLE | key.get("recirc_id", 0),
+            act.tunnel_of(key) if key.get("tun_proto") else None,
+            key.get("skb_mark", 0),
+            key.get("skb_priority", 0),
+            key.get("dp_hash", 0),
+            None if packet_hash is None else _U64.unpack_from(packet_hash)[0] & _HASH_BITS or None,
+        )
+        try:
+            with dp.pipeline.hand_in(way) as mark:
+                path.hand_in(packet, mark)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise NetlinkError(errno.EINVAL) from None
+            log.debug("cannot do actions with a packet of %d bytes: %s", len(packet), error)
 
     def read_upcalls(self) -> None:
         """Take in the packets that wait for user space."""

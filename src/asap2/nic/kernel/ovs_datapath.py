@@ -6,13 +6,16 @@ It does what net/openvswitch does in the kernel; :mod:`asap2.nic.kernel.ovs` spe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -22,7 +25,9 @@ from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Action, Counters, Drop, Rule
+from asap2.nic.rules import Action, Counters, Rule
+
+log = logging.getLogger(__name__)
 
 TYPE_NETDEV: Final = 1
 TYPE_INTERNAL: Final = 2
@@ -36,9 +41,11 @@ FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_TC_RECIRC_SHARING | F_DISPATCH_
 
 PER_CPU_PID: Final = 0xFFFF_FFFF
 
-_FLOW = struct.Struct("<5I")
-"""A kept flow: rule handle, number of cookies, lengths of UFID, key and mask; they follow, then the actions."""
+_FLOW = struct.Struct("<6I")
+"""A kept flow: rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
 _NO_RULE: Final = 0xFFFF_FFFF
+_PASSING: Final = 8192
+"""So many packets that were handed in may wait for user space: as many as wait of all."""
 
 
 def _error(number: int) -> NetlinkError:
@@ -68,9 +75,11 @@ class Vport:
 
 @dataclass(slots=True)
 class Flow:
-    """A flow as user space gave it; ``handle`` is its rule in the pipeline, None when it can match nothing."""
+    """A flow: ``key``, masked, ``mask`` and ``actions`` are what user space is given back, ``exact`` its whole key;
+    ``handle`` is its rule in the pipeline, None when it can match nothing."""
 
     ufid: bytes | None
+    exact: bytes
     key: bytes
     mask: bytes
     actions: bytes
@@ -82,7 +91,7 @@ class Flow:
     @property
     def identity(self) -> bytes:
         """What user space names it by."""
-        return self.ufid if self.ufid is not None else self.key
+        return self.ufid if self.ufid is not None else self.exact
 
 
 class Datapath:
@@ -112,6 +121,7 @@ class Datapath:
         self.masks: dict[bytes, int] = {}
         self.userspace: dict[int, act.Userspace] = {}
         self._next_cookie = 1
+        self._passing: deque[tuple[int, ...]] = deque()
         if restored:
             self._restore()
             self.local = self.vports[0]
@@ -131,12 +141,12 @@ class Datapath:
         if not 0 < len(os.fsencode(name)) < 16:
             raise _error(errno.EINVAL)
         if number is not None:
-            if number >= act.MAX_PORTS:
+            if number >= ovs_key.MAX_PORTS:
                 raise _error(errno.EFBIG)
             if number in self.vports:
                 raise _error(errno.EBUSY)
         else:
-            number = next((n for n in range(1, act.MAX_PORTS) if n not in self.vports), None)
+            number = next((n for n in range(1, ovs_key.MAX_PORTS) if n not in self.vports), None)
             if number is None:
                 raise _error(errno.EFBIG)
         return self._add(number, kind, name, pids)
@@ -214,55 +224,70 @@ class Datapath:
             return self.flows.get(ufid)
         return self.flows.get(key) if key is not None else None
 
-    def put(self, ufid: bytes | None, key: ovs_key.Level, mask: ovs_key.Level | None, actions: bytes) -> Flow:
+    def put(self, ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes) -> Flow:
         """Add a flow, or give the one that is there new actions.
 
-        EINVAL for a key, mask or action that the datapath does not have; ENOSPC when the pipeline is full.
+        EINVAL for a mask or action that the datapath does not have; ENOENT when the flow of *ufid* has another key or
+        mask; ENOSPC when the pipeline is full. Then nothing has changed.
         """
-        steps = list(act.parse(actions))
-        match = ovs_key.to_match(key, mask)
-        key_bytes, mask_bytes = ovs_key.normalized(key, mask)
-        flow = Flow(ufid, key_bytes, mask_bytes, actions, None)
+        key = match.masked()
+        steps = act.parse(actions, key)
+        flow = Flow(
+            ufid,
+            ovs_key.emit(match.key, match.key),
+            ovs_key.emit(key, key),
+            ovs_key.emit(key, match.mask, is_mask=True),
+            actions,
+            None,
+        )
         old = self.flows.get(flow.identity)
         if old is not None:
-            self.set_actions(old, actions)
+            if (old.key, old.mask) != (flow.key, flow.mask):
+                raise _error(errno.ENOENT)
+            self._change(old, actions, steps)
             return old
         self.reserve()
-        number = ovs_key.in_port_of(key)
-        ifindex = None if number is None else self.ifindex_of(number)
+        found = ovs_key.to_match(match)
+        ifindex = self.ifindex_of(match.key["in_port"])
         translated, flow.cookies = self._translate(steps)
-        if ifindex is not None:
-            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, match, translated)
-            self._install(flow)
+        if found is not None and ifindex is not None:
+            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, found, translated)
+            with self._forgetting(flow.cookies):
+                flow.handle = self.pipeline.add(flow.rule)
         self.flows[flow.identity] = flow
-        self.masks[mask_bytes] = self.masks.get(mask_bytes, 0) + 1
+        self.masks[flow.mask] = self.masks.get(flow.mask, 0) + 1
         self._keep_flow(flow)
         return flow
 
-    def _install(self, flow: Flow) -> None:
-        if flow.rule is None:
-            return
-        reason = self.pipeline.supports(flow.rule)
-        if reason is not None:
-            self._forget_cookies(flow.cookies)
-            raise NetlinkError(errno.EINVAL, reason)
+    @contextlib.contextmanager
+    def _forgetting(self, cookies: tuple[int, ...]) -> Iterator[None]:
+        """What the pipeline refuses is refused to user space, and leaves nothing behind."""
         try:
-            flow.handle = self.pipeline.add(flow.rule)
+            yield
         except OSError as error:
-            self._forget_cookies(flow.cookies)
-            raise _error(error.errno or errno.ENOSPC) from None
+            self._forget_cookies(cookies)
+            raise _error(errno.EINVAL if error.errno == errno.EOPNOTSUPP else error.errno or errno.ENOSPC) from None
 
-    def set_actions(self, flow: Flow, actions: bytes) -> None:
-        """Give *flow* other actions; its counters go on."""
+    def set_actions(self, flow: Flow, match: ovs_key.FlowMatch, actions: bytes) -> None:
+        """Give *flow*, whose key and mask are *match*, other actions; its counters go on. Raises as :meth:`put`."""
+        self._change(flow, actions, act.parse(actions, match.masked()))
+
+    def _change(self, flow: Flow, actions: bytes, steps: tuple[act.Step, ...]) -> None:
         if actions == flow.actions:
             return
         self.reserve()
-        translated, cookies = self._translate(list(act.parse(actions)))
-        if flow.handle is not None:
-            self.pipeline.replace(flow.handle, translated)
-        self._forget_cookies(flow.cookies)
-        flow.actions, flow.cookies = actions, cookies
+        self._replace(flow, steps)
+        flow.actions = actions
         self._keep_flow(flow)
+
+    def _replace(self, flow: Flow, steps: tuple[act.Step, ...]) -> None:
+        """Let packets of *flow* take *steps* from now on."""
+        translated, cookies = self._translate(steps)
+        if flow.handle is not None:
+            with self._forgetting(cookies):
+                self.pipeline.replace(flow.handle, translated)
+        self._forget_cookies(flow.cookies)
+        flow.cookies = cookies
 
     def delete(self, flow: Flow) -> Counters:
         """Remove *flow*; its last counters."""
@@ -290,7 +315,7 @@ class Datapath:
         if flow.handle is not None:
             (flow.base,) = self.pipeline.counters([flow.handle])
 
-    def _translate(self, steps: list[act.Step]) -> tuple[tuple[Action, ...], tuple[int, ...]]:
+    def _translate(self, steps: tuple[act.Step, ...]) -> tuple[tuple[Action, ...], tuple[int, ...]]:
         cookies: list[int] = []
 
         def cookie_of(step: act.Userspace) -> int:
@@ -303,6 +328,16 @@ class Datapath:
         translated = act.to_rule(steps, self.ifindex_of, cookie_of)
         return translated, tuple(cookies)
 
+    def one_packet(self, steps: tuple[act.Step, ...]) -> tuple[Action, ...]:
+        """The rule actions of *steps* for a packet that user space hands in. What it gives to user space again can be
+        read for some time."""
+        translated, cookies = self._translate(steps)
+        if cookies:
+            self._passing.append(cookies)
+            if len(self._passing) > _PASSING:
+                self._forget_cookies(self._passing.popleft())
+        return translated
+
     def _forget_cookies(self, cookies: tuple[int, ...]) -> None:
         for cookie in cookies:
             self.userspace.pop(cookie, None)
@@ -310,15 +345,17 @@ class Datapath:
     def _rules_of_port_changed(self, vport: Vport) -> None:
         """A port came or went: flows that send to it start or stop doing so."""
         for flow in self.flows.values():
-            if flow.handle is None or flow.rule is None:
+            if flow.handle is None:
                 continue
-            steps = list(act.parse(flow.actions))
-            if not any(isinstance(s, act.PortOutput) and s.port == vport.number for s in steps):
+            steps = _steps_of(flow)
+            if vport.number not in act.outputs(steps):
                 continue
-            translated, cookies = self._translate(steps)
-            self.pipeline.replace(flow.handle, translated or (Drop(),))
-            self._forget_cookies(flow.cookies)
-            flow.cookies = cookies
+            try:
+                self._replace(flow, steps)
+            except OSError as error:
+                # The old actions name the device by its number, which nobody else has: nothing goes wrong.
+                log.error("flow %s does not follow port %d: %s", flow.identity.hex(), vport.number, error)
+                continue
             self._keep_flow(flow)
 
     # ---- upcalls
@@ -359,11 +396,10 @@ class Datapath:
 
     def _keep_flow(self, flow: Flow) -> None:
         handle = _NO_RULE if flow.handle is None else flow.handle
-        record = _FLOW.pack(handle, len(flow.cookies), *(len(x) for x in (flow.ufid or b"", flow.key, flow.mask)))
+        parts = flow.ufid or b"", flow.exact, flow.key, flow.mask
+        record = _FLOW.pack(handle, len(flow.cookies), *map(len, parts))
         cookies = b"".join(cookie.to_bytes(4, "little") for cookie in flow.cookies)
-        self._journal.put(
-            b"f" + flow.identity, record + cookies + (flow.ufid or b"") + flow.key + flow.mask + flow.actions
-        )
+        self._journal.put(b"f" + flow.identity, record + cookies + b"".join(parts) + flow.actions)
 
     def _restore(self) -> None:
         """Take up ports and flows of an earlier run; the flows' rules are in the pipeline still."""
@@ -388,20 +424,21 @@ class Datapath:
         for length in lengths:
             parts.append(value[at : at + length])
             at += length
-        ufid, key_bytes, mask_bytes = parts
-        flow = Flow(ufid or None, key_bytes, mask_bytes, value[at:], None, cookies=cookies)
-        steps = list(act.parse(flow.actions))
+        ufid, exact, key, mask = parts
+        flow = Flow(ufid or None, exact, key, mask, value[at:], None, cookies=cookies)
         if handle != _NO_RULE:
-            key = ovs_key.parse(key_bytes)
-            ifindex = self.ifindex_of(ovs_key.in_port_of(key) or 0) or 0
-            match = ovs_key.to_match(key, ovs_key.parse(mask_bytes))
-            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, match, ())
             flow.handle = handle
-        for cookie, step in zip(cookies, (s for s in steps if isinstance(s, act.Userspace)), strict=False):
+            flow.rule = self.pipeline.rule(handle)
+        for cookie, step in zip(cookies, act.userspaces(_steps_of(flow)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
         self.flows[flow.identity] = flow
-        self.masks[mask_bytes] = self.masks.get(mask_bytes, 0) + 1
+        self.masks[mask] = self.masks.get(mask, 0) + 1
+
+
+def _steps_of(flow: Flow) -> tuple[act.Step, ...]:
+    """The steps of a flow's actions, which were checked when they came."""
+    return act.parse(flow.actions, ovs_key.match_of(flow.exact, flow.mask).masked())
 
 
 def _port_key(number: int) -> bytes:

@@ -17,25 +17,27 @@ from typing import NamedTuple
 from asap2.netlink.server import Server
 from asap2.netlink.wire import NETLINK_GENERIC, attribute
 from asap2.nic.kernel import ovs_actions as act
+from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import PER_CPU_PID, Datapath, Vport
-from asap2.nic.kernel.ovs_extract import extract, tunnel
+from asap2.nic.kernel.ovs_extract import extract, tunnel_metadata
 from asap2.nic.kernel.ovs_receivers import ROOM, SHARED_ROOM, Receivers
 from asap2.nic.kernel.ovs_turns import Turns
 from asap2.nic.kernel.ovs_upcall import BATCH, PacketPath
-from asap2.nic.rules import OVS_TABLE
+from asap2.nic.rules import BARE, OVS_TABLE
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
 
 log = logging.getLogger(__name__)
 
 PACKET_MISS, PACKET_ACTION = 1, 2
-PKT_PACKET, PKT_KEY, PKT_USERDATA, PKT_HASH = 1, 2, 4, 11
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA, PKT_LEN, PKT_HASH = 1, 2, 3, 4, 10, 11
+_ETH_HLEN = 14
 _IN_A_ROW = 16
 """Packets given in one go; then others that wait for the daemon have their turn."""
 _SHARED_NS = 1_000_000_000
 """How long ports are taken to compete after packets of two have come."""
 _LOOK_AGAIN = 0.001
 """Seconds after which receivers that had no room are looked at again."""
-_S32, _U64 = struct.Struct("=i"), struct.Struct("=Q")
+_S32, _U32, _U64 = struct.Struct("=i"), struct.Struct("=I"), struct.Struct("=Q")
 
 
 class _Waiting(NamedTuple):
@@ -105,27 +107,22 @@ class Delivery:
         context, frame = waiting.context, waiting.frame
         step = _step(dp, waiting)
         is_action = context.kind is UpcallKind.ACTION
-        if vport is None or len(frame) < 14 or (is_action and step is None):
+        if vport is None or len(frame) < _ETH_HLEN or (is_action and step is None):
             return False
-        frame = frame[: context.max_length or None]
-        outer = tunnel(context.fields) if context.in_tunnel else b""
-        key = extract(frame, vport.number, context.table & ~OVS_TABLE, outer)
+        key = extract(frame, _metadata(vport, context), ethernet=context.has_ethernet)
+        if key is None:
+            return False
+        if not context.has_ethernet:
+            frame = frame[_ETH_HLEN:]
+        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, ovs_key.emit(key, key)) + _of_action(step)
+        given = frame[: context.max_length or None]
+        if len(given) < len(frame):
+            body += attribute(PKT_LEN, _U32.pack(len(frame)))
+        body += attribute(PKT_HASH, _U64.pack(context.skb_hash)) + attribute(PKT_PACKET, given)
         cmd = PACKET_ACTION if is_action else PACKET_MISS
-        return self._send(dp, _receiver(dp, vport, context, step), frame, cmd, key, step, context.skb_hash)
+        return self._send(dp, _receiver(dp, vport, context, step), cmd, body)
 
-    def execute(self, dp: Datapath, vport: Vport, frame: bytes, key: bytes, step: act.Userspace) -> None:
-        """Give user space a packet that it has sent itself, as an action of its says."""
-        pid = dp.pid_for(vport, 0) if step.pid == PER_CPU_PID else step.pid
-        delivered = self._send(dp, pid, frame, PACKET_ACTION, key, step, 0)
-        dp.pipeline.upcalls.count(vport.ifindex, delivered)
-
-    def _send(
-        self, dp: Datapath, pid: int, frame: bytes, cmd: int, key: bytes, step: act.Userspace | None, packet_hash: int
-    ) -> bool:
-        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, key)
-        if step is not None and step.userdata is not None:
-            body += attribute(PKT_USERDATA, step.userdata)
-        body += attribute(PKT_HASH, _U64.pack(packet_hash)) + attribute(PKT_PACKET, frame)
+    def _send(self, dp: Datapath, pid: int, cmd: int, body: bytes) -> bool:
         if not pid:
             return False
         try:
@@ -135,6 +132,22 @@ class Delivery:
             return False
         self._receivers.sent(pid, len(body))
         return True
+
+
+def _metadata(vport: Vport, context: UpcallContext) -> ovs_key.Fields:
+    """What a packet that was given to user space does not show itself."""
+    fields = context.fields
+    known = {name: fields[name] for name in ("dp_hash", "skb_mark", "skb_priority")}
+    known |= {"in_port": vport.number, "recirc_id": context.table & ~(OVS_TABLE | BARE)}
+    return known | tunnel_metadata(fields) if context.in_tunnel else known
+
+
+def _of_action(step: act.Userspace | None) -> bytes:
+    """What the action that gives a packet to user space has to say."""
+    if step is None:
+        return b""
+    userdata = b"" if step.userdata is None else attribute(PKT_USERDATA, step.userdata)
+    return userdata if step.actions is None else userdata + attribute(PKT_ACTIONS, act.echoed(step.actions))
 
 
 def _step(dp: Datapath, waiting: _Waiting) -> act.Userspace | None:

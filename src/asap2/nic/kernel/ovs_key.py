@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open vSwitch flow keys: netlink attributes to rule matches, and a packet to the key that an upcall carries.
+"""Open vSwitch flow keys: netlink attributes to fields, checked as Linux checks them, and back.
 
-Attribute numbers and layouts: include/uapi/linux/openvswitch.h; meanings: net/openvswitch/{flow,flow_netlink}.c.
-All addresses and ports are big-endian on the wire, attribute headers in host order.
+A key, or a mask, is a dictionary of fields by name; a field that is not there is 0. The names are those of
+:data:`asap2.nic.rules.FIELD_BITS`, with the kernel's values where they differ (fragments, TPIDs), and metadata that the
+kernel's ``struct sw_flow_key`` has besides. Numbers are host integers. Attribute numbers and layouts:
+include/uapi/linux/openvswitch.h; meanings and checks: net/openvswitch/flow_netlink.c.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
-from asap2.nic.rules import OVS_TABLE, VLAN_PRESENT, Frag, Masked, Match
-from asap2.nic.rules import TUN_CSUM as TUN_CSUM_BIT
-from asap2.nic.rules import TUN_DONT_FRAGMENT as TUN_DF_BIT
-from asap2.nic.rules import TUN_OAM as TUN_OAM_BIT
+from asap2.nic.rules import (
+    BARE,
+    OVS_TABLE,
+    TUN_CSUM,
+    TUN_DONT_FRAGMENT,
+    TUN_OAM,
+    VLAN_PRESENT,
+    Frag,
+    Masked,
+    Match,
+)
 
 ENCAP: Final = 1
 PRIORITY: Final = 2
@@ -47,9 +56,15 @@ CT_LABELS: Final = 25
 CT_ORIG_TUPLE_IPV4: Final = 26
 CT_ORIG_TUPLE_IPV6: Final = 27
 NSH: Final = 28
+PACKET_TYPE: Final = 29
+ND_EXTENSIONS: Final = 30
+TUNNEL_INFO: Final = 31
 IPV6_EXTHDRS: Final = 32
 
-_LENGTHS: Final[dict[int, int]] = {
+VARIABLE: Final = -1
+LENGTHS: Final[dict[int, int]] = {
+    0: 0,
+    ENCAP: VARIABLE,
     PRIORITY: 4,
     IN_PORT: 4,
     ETHERNET: 12,
@@ -65,45 +80,51 @@ _LENGTHS: Final[dict[int, int]] = {
     ARP: 24,
     ND: 28,
     SKB_MARK: 4,
+    TUNNEL: VARIABLE,
     TCP_FLAGS: 2,
     DP_HASH: 4,
     RECIRC_ID: 4,
+    MPLS: VARIABLE,
     CT_STATE: 4,
     CT_ZONE: 2,
     CT_MARK: 4,
     CT_LABELS: 16,
     CT_ORIG_TUPLE_IPV4: 16,
     CT_ORIG_TUPLE_IPV6: 40,
+    NSH: VARIABLE,
+    IPV6_EXTHDRS: 2,
 }
-"""Length in bytes of each attribute of fixed size; another length is EINVAL, as in the kernel."""
+"""Length in bytes of each attribute; another length is EINVAL."""
 
 TUN_ID: Final = 0
 TUN_IPV4_SRC: Final = 1
 TUN_IPV4_DST: Final = 2
 TUN_TOS: Final = 3
 TUN_TTL: Final = 4
-TUN_DONT_FRAGMENT: Final = 5
-TUN_CSUM: Final = 6
-TUN_OAM: Final = 7
+TUN_ATTR_DONT_FRAGMENT: Final = 5
+TUN_ATTR_CSUM: Final = 6
+TUN_ATTR_OAM: Final = 7
 TUN_TP_SRC: Final = 9
 TUN_TP_DST: Final = 10
 TUN_IPV6_SRC: Final = 12
 TUN_IPV6_DST: Final = 13
-TUNNEL_LENGTHS: Final[dict[int, int]] = {
+TUN_PAD: Final = 14
+_TUNNEL_LENGTHS: Final[dict[int, int]] = {
     TUN_ID: 8,
     TUN_IPV4_SRC: 4,
     TUN_IPV4_DST: 4,
     TUN_TOS: 1,
     TUN_TTL: 1,
-    TUN_DONT_FRAGMENT: 0,
-    TUN_CSUM: 0,
-    TUN_OAM: 0,
+    TUN_ATTR_DONT_FRAGMENT: 0,
+    TUN_ATTR_CSUM: 0,
+    TUN_ATTR_OAM: 0,
     TUN_TP_SRC: 2,
     TUN_TP_DST: 2,
     TUN_IPV6_SRC: 16,
     TUN_IPV6_DST: 16,
+    TUN_PAD: 0,
 }
-"""OVS_TUNNEL_KEY_ATTR_* and their lengths in bytes; flags have none."""
+"""OVS_TUNNEL_KEY_ATTR_* and their lengths in bytes; flags have none. Options of tunnels are not among them."""
 _TUNNEL_FIELDS: Final = {
     TUN_ID: "tun_id",
     TUN_IPV4_SRC: "tun_src",
@@ -112,275 +133,572 @@ _TUNNEL_FIELDS: Final = {
     TUN_IPV6_DST: "tun_dst",
     TUN_TOS: "tun_tos",
     TUN_TTL: "tun_ttl",
+    TUN_TP_SRC: "tun_tp_src",
     TUN_TP_DST: "tun_tp_dst",
 }
+TUN_KEY: Final = 0x0004
+"""Bit of ``tun_flags``: the tunnel has an id (TUNNEL_KEY, include/net/ip_tunnels.h)."""
+_TUNNEL_FLAGS: Final = {
+    TUN_ID: TUN_KEY,
+    TUN_ATTR_DONT_FRAGMENT: TUN_DONT_FRAGMENT,
+    TUN_ATTR_CSUM: TUN_CSUM,
+    TUN_ATTR_OAM: TUN_OAM,
+}
+_ALL_TUNNEL_FLAGS: Final = TUN_KEY | TUN_DONT_FRAGMENT | TUN_CSUM | TUN_OAM
+INET, INET6 = 2, 10
+"""``tun_proto``: AF_INET, AF_INET6."""
 
-TUNNEL_FLAGS: Final = {TUN_DONT_FRAGMENT: TUN_DF_BIT, TUN_CSUM: TUN_CSUM_BIT, TUN_OAM: TUN_OAM_BIT}
-"""Attributes that are flags, and their bits in ``tun_flags``."""
+NSH_BASE: Final = 1
+NSH_MD1: Final = 2
+NSH_MD2: Final = 3
 
-_VLAN_TYPES = (0x8100, 0x88A8)
-_FRAGS = {0: Frag.NONE, 1: Frag.IS_FRAGMENT | Frag.FIRST, 2: Frag.IS_FRAGMENT}
-"""OVS_FRAG_TYPE_{NONE,FIRST,LATER} in the rule vocabulary."""
+MAX_PORTS: Final = 65535
+"""DP_MAX_PORTS (net/openvswitch/datapath.h); as ``in_port``: none."""
+ETH_P_802_2: Final = 0x0004
+_802_3_MIN: Final = 0x600
+_VLAN_TYPES: Final = (0x8100, 0x88A8)
+_IPV4, _IPV6, _ARP, _NSH = 0x0800, 0x86DD, (0x0806, 0x8035), 0x894F
+MPLS_TYPES: Final = (0x8847, 0x8848)
+_LABELS: Final = 3
+_TCP, _UDP, _ICMP, _ICMPV6, _SCTP = 6, 17, 1, 58, 132
+_NEIGHBOUR: Final = (135, 136)
+FRAG_NONE, FRAG_FIRST, FRAG_LATER = 0, 1, 2
+_LABEL_BITS: Final = 0xFFFFF
 
-_ZERO_OR_REFUSE = (PRIORITY, SKB_MARK, DP_HASH, CT_STATE, CT_ZONE, CT_MARK, CT_LABELS)
-"""Packet metadata that is always 0 here: a match on 0 holds, one on anything else is refused."""
-_UNSUPPORTED = (MPLS, CT_ORIG_TUPLE_IPV4, CT_ORIG_TUPLE_IPV6, NSH)
-
-_U16 = struct.Struct("!H")
-
-
-@dataclass(slots=True)
-class Level:
-    """The attributes of a key or mask, those behind its VLAN tags in ``inner``."""
-
-    attrs: dict[int, bytes]
-    inner: Level | None = None
-
-
-def _invalid(text: str) -> NetlinkError:
-    return NetlinkError(errno.EINVAL, text)
+Fields = dict[str, int]
+_Attrs = dict[int, bytes]
 
 
-def parse(payload: bytes, depth: int = 0) -> Level:
-    """The attributes of a nested key or mask; EINVAL for a wrong length, a repeat, an unknown type or deep nesting."""
-    level = Level({})
+@dataclass(frozen=True, slots=True)
+class FlowMatch:
+    """The *key* of a flow, unmasked, and the *mask* that says which bits of it count."""
+
+    key: Fields
+    mask: Fields
+
+    def masked(self) -> Fields:
+        """The key's bits that count."""
+        return {name: value & self.mask.get(name, 0) for name, value in self.key.items()}
+
+
+def invalid() -> NetlinkError:
+    """EINVAL; what is wrong, the kernel tells its own log alone."""
+    return NetlinkError(errno.EINVAL)
+
+
+def walk(payload: bytes) -> list[tuple[int, bytes]]:
+    """The attributes of *payload* by number; EINVAL when they do not fill it."""
+    found, end = [], 0
     for kind, value in attributes(payload):
-        kind &= NLA_TYPE_MASK
-        if kind in level.attrs or (kind == ENCAP and level.inner):
-            raise _invalid(f"Duplicate key (type {kind}).")
-        if kind == ENCAP:
-            if depth > 1:
-                raise _invalid("Too many VLAN tags.")
-            level.inner = parse(value, depth + 1)
-            continue
-        expected = _LENGTHS.get(kind)
-        if expected is not None and len(value) != expected:
-            raise _invalid(f"Key {kind} has unexpected len {len(value)} expected {expected}")
-        if kind > IPV6_EXTHDRS or kind == 0:
-            raise _invalid(f"Key type {kind} is out of range")
-        level.attrs[kind] = bytes(value)
-    return level
-
-
-def in_port_of(level: Level) -> int | None:
-    """IN_PORT of a key, None when it has none."""
-    value = level.attrs.get(IN_PORT)
-    return None if value is None else int.from_bytes(value, "little")
-
-
-def table_of(level: Level) -> int:
-    """The table of the key's recirculation id."""
-    value = level.attrs.get(RECIRC_ID)
-    return OVS_TABLE | (int.from_bytes(value, "little") if value else 0)
-
-
-class _Builder:
-    """Collects match fields from a key and a mask, level by level."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, Masked] = {}
-
-    def put(self, name: str, value: int, mask: int) -> None:
-        if mask:
-            self.fields[name] = Masked(value & mask, mask)
-
-    def put_bytes(self, name: str, key: bytes, mask: bytes) -> None:
-        self.put(name, int.from_bytes(key, "big"), int.from_bytes(mask, "big"))
-
-
-def tunnel_attributes(payload: bytes) -> dict[int, bytes]:
-    """The attributes of a tunnel key by number; EINVAL for a wrong length, EOPNOTSUPP for tunnel options."""
-    found = {}
-    for kind, value in attributes(payload):
-        kind &= NLA_TYPE_MASK
-        if kind not in TUNNEL_LENGTHS:
-            raise NetlinkError(errno.EOPNOTSUPP, f"Tunnel attribute {kind} is not supported by this datapath.")
-        if len(value) != TUNNEL_LENGTHS[kind]:
-            raise _invalid(f"Tunnel attr {kind} has unexpected len {len(value)} expected {TUNNEL_LENGTHS[kind]}")
-        found[kind] = bytes(value)
+        found.append((kind & NLA_TYPE_MASK, bytes(value)))
+        end += 4 + len(value) + 3 & ~3
+    if end < len(payload):
+        raise invalid()
     return found
 
 
-def _flags(found: Iterable[int]) -> int:
-    """The bits of the flags that are among these attributes."""
-    return sum(TUNNEL_FLAGS.get(kind, 0) for kind in found)
+def _parse(payload: bytes, into: _Attrs, *, is_mask: bool) -> None:
+    """Add attributes to *into*; of a mask, those that are not all zeros (__parse_flow_nlattrs)."""
+    for kind, value in walk(payload):
+        length = LENGTHS.get(kind)
+        if length is None or kind in into or length not in (VARIABLE, len(value)):
+            raise invalid()
+        if not is_mask or any(value):
+            into[kind] = value
 
 
-def _tunnel(out: _Builder, key: bytes, mask: bytes | None) -> None:
-    values = tunnel_attributes(key)
-    masks = None if mask is None else tunnel_attributes(mask)
-    out.put("tun_flags", _flags(values), _flags(TUNNEL_FLAGS if masks is None else masks))
-    for kind, name in _TUNNEL_FIELDS.items():
-        value = values.get(kind)
-        if kind == TUN_ID and value is not None:
-            if any(value[:4]):
-                raise _invalid("A tunnel's id has 32 bits here.")
-            out.put_bytes(name, value[4:], b"\xff" * 4 if masks is None else masks.get(kind, bytes(8))[4:])
-        elif value is not None:
-            out.put_bytes(name, value, b"\xff" * len(value) if masks is None else masks.get(kind, bytes(len(value))))
-
-
-def _mask_of(mask: Level | None, kind: int, length: int) -> bytes:
+def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
+    """A flow's key and mask (``None``: exact on all that the key names), checked. EINVAL (ovs_nla_get_match)."""
+    attrs: _Attrs = {}
+    _parse(key, attrs, is_mask=False)
+    fields: Fields = {}
+    masks: Fields = {}
+    _vlans(attrs, fields, fields, is_mask=False)
+    named = attrs.keys() | set()
+    _fields_of(attrs, fields, fields, is_mask=False)
     if mask is None:
-        return b"\xff" * length
-    return mask.attrs.get(kind, bytes(length))
+        mask = _exact(key)
+        if fields.get("tun_proto"):
+            masks |= dict.fromkeys(("tun_src", "tun_dst"), (1 << 128) - 1)
+            masks |= {
+                "tun_id": (1 << 64) - 1,
+                "tun_tos": 0xFF,
+                "tun_ttl": 0xFF,
+                "tun_tp_src": 0xFFFF,
+                "tun_tp_dst": 0xFFFF,
+            }
+    attrs = {}
+    _parse(mask, attrs, is_mask=True)
+    masks |= {"vlan_tci": 0xFFFF, "cvlan_tci": 0xFFFF}
+    _vlans(attrs, masks, fields, is_mask=True)
+    masking = attrs.keys() | set()
+    _fields_of(attrs, masks, fields, is_mask=True)
+    _validate(fields, masks, named, masking)
+    return FlowMatch(fields, masks)
 
 
-def to_match(key: Level, mask: Level | None) -> Match:
-    """The match of a flow's key and mask (no mask: exact on all that the key names).
-
-    EINVAL where the key asks for what the datapath does not have (connection tracking, MPLS, NSH).
-    """
-    out = _Builder()
-    for kind in _ZERO_OR_REFUSE:
-        value = key.attrs.get(kind)
-        if value and any(a & b for a, b in zip(value, _mask_of(mask, kind, len(value)), strict=False)):
-            raise _invalid(f"Key type {kind} is not supported by this datapath.")
-    if TUNNEL in key.attrs:
-        _tunnel(out, key.attrs[TUNNEL], mask.attrs.get(TUNNEL, b"") if mask is not None else None)
-    if ethernet := key.attrs.get(ETHERNET):
-        masked = _mask_of(mask, ETHERNET, 12)
-        out.put_bytes("eth_src", ethernet[:6], masked[:6])
-        out.put_bytes("eth_dst", ethernet[6:], masked[6:])
-    inner, inner_mask = _vlans(out, key, mask)
-    for kind in _UNSUPPORTED:
-        if kind in key.attrs or kind in inner.attrs:
-            raise _invalid(f"Key type {kind} is not supported by this datapath.")
-    _network(out, inner, inner_mask)
-    return Match(**out.fields)
-
-
-def _vlans(out: _Builder, key: Level, mask: Level | None) -> tuple[Level, Level | None]:
-    """Match the tags; the level of the payload. Both TCIs are always matched (ovs_nla_get_match)."""
-    for depth, name in enumerate(("vlan_tci", "cvlan_tci")):
-        ethertype = key.attrs.get(ETHERTYPE)
-        tagged = ethertype is not None and _U16.unpack(ethertype)[0] in _VLAN_TYPES and VLAN in key.attrs
-        if not tagged:
-            out.put(name, 0, 0xFFFF)
-            if depth == 0:
-                out.put("cvlan_tci", 0, 0xFFFF)
-            return key, mask
-        tci = _U16.unpack(key.attrs[VLAN])[0]
-        tci_mask = _U16.unpack(_mask_of(mask, VLAN, 2))[0]
-        if not tci & VLAN_PRESENT:
-            raise _invalid("VLAN TCI does not have VLAN_CFI_MASK bit set.")
-        out.put(name, tci, tci_mask)
-        if depth == 0:
-            out.put("vlan_tpid", _U16.unpack(key.attrs[ETHERTYPE])[0], _U16.unpack(_mask_of(mask, ETHERTYPE, 2))[0])
-        else:
-            tpid = _U16.unpack(key.attrs[ETHERTYPE])[0], _U16.unpack(_mask_of(mask, ETHERTYPE, 2))[0]
-            out.put("cvlan_tpid", tpid[0] >> 8, tpid[1] >> 8)
-        key = key.inner or Level({})
-        mask = None if mask is None else (mask.inner or Level({}))
-    return key, mask
-
-
-def _network(out: _Builder, key: Level, mask: Level | None) -> None:
-    if ethertype := key.attrs.get(ETHERTYPE):
-        out.put_bytes("eth_type", ethertype, _mask_of(mask, ETHERTYPE, 2))
-    if ipv4 := key.attrs.get(IPV4):
-        m = _mask_of(mask, IPV4, 12)
-        out.put_bytes("ip_src", ipv4[:4], m[:4])
-        out.put_bytes("ip_dst", ipv4[4:8], m[4:8])
-        _ip(out, ipv4[8:12], m[8:12])
-    elif ipv6 := key.attrs.get(IPV6):
-        m = _mask_of(mask, IPV6, 40)
-        out.put_bytes("ip_src", ipv6[:16], m[:16])
-        out.put_bytes("ip_dst", ipv6[16:32], m[16:32])
-        out.put("ipv6_label", int.from_bytes(ipv6[32:36], "big"), int.from_bytes(m[32:36], "big") & 0xFFFFF)
-        _ip(out, ipv6[36:40], m[36:40])
-    elif arp := key.attrs.get(ARP):
-        m = _mask_of(mask, ARP, 24)
-        out.put_bytes("ip_src", arp[:4], m[:4])
-        out.put_bytes("ip_dst", arp[4:8], m[4:8])
-        out.put_bytes("ip_proto", arp[9:10], m[9:10])
-        out.put_bytes("arp_sha", arp[10:16], m[10:16])
-        out.put_bytes("arp_tha", arp[16:22], m[16:22])
-    _transport(out, key, mask)
-
-
-def _ip(out: _Builder, tail: bytes, mask: bytes) -> None:
-    """proto, tos, ttl, frag: the same four octets in both IP keys."""
-    for index, name in enumerate(("ip_proto", "ip_tos", "ip_ttl")):
-        out.put(name, tail[index], mask[index])
-    if mask[3]:
-        frag = _FRAGS.get(tail[3])
-        if frag is None:
-            raise _invalid(f"IP fragment type {tail[3]} is out of range.")
-        out.put("ip_frag", int(frag), 3)
-
-
-def _transport(out: _Builder, key: Level, mask: Level | None) -> None:
-    for kind in (TCP, UDP, SCTP):
-        if ports := key.attrs.get(kind):
-            m = _mask_of(mask, kind, 4)
-            out.put_bytes("l4_src", ports[:2], m[:2])
-            out.put_bytes("l4_dst", ports[2:], m[2:])
-    for kind in (ICMP, ICMPV6):
-        if icmp := key.attrs.get(kind):
-            m = _mask_of(mask, kind, 2)
-            out.put("l4_src", icmp[0], m[0])
-            out.put("l4_dst", icmp[1], m[1])
-    if flags := key.attrs.get(TCP_FLAGS):
-        m = _mask_of(mask, TCP_FLAGS, 2)
-        out.put("tcp_flags", int.from_bytes(flags, "big") & 0xFFF, int.from_bytes(m, "big") & 0xFFF)
-    if nd := key.attrs.get(ND):
-        m = _mask_of(mask, ND, 28)
-        out.put_bytes("nd_target", nd[:16], m[:16])
-        out.put_bytes("arp_sha", nd[16:22], m[16:22])
-        out.put_bytes("arp_tha", nd[22:28], m[22:28])
-
-
-def normalized(key: Level, mask: Level | None) -> tuple[bytes, bytes]:
-    """Key and mask as the kernel gives them back: every metadata attribute there, in its order (__ovs_nla_put_key)."""
-    return _emit(key, key, is_mask=False), _emit(key, mask, is_mask=True)
-
-
-def _emit(key: Level, values: Level | None, *, is_mask: bool) -> bytes:
+def _exact(payload: bytes, *, key: bool = True) -> bytes:
+    """The mask of a key that is to match exactly: all bits of the attributes that it has (nlattr_set)."""
     out = bytearray()
-    for kind, length in (
-        (RECIRC_ID, 4),
-        (DP_HASH, 4),
-        (PRIORITY, 4),
-        (TUNNEL, 0),
-        (IN_PORT, 4),
-        (SKB_MARK, 4),
-        (CT_STATE, 4),
-        (CT_ZONE, 2),
-        (CT_MARK, 4),
-        (CT_LABELS, 16),
-    ):
-        if kind == TUNNEL:
-            if TUNNEL in key.attrs:
-                out += attribute(TUNNEL, (values if values is not None else key).attrs.get(TUNNEL, b""))
-            continue
-        if values is None:
-            value = b"\xff" * length if kind in key.attrs else bytes(length)
+    for kind, value in attributes(payload):
+        number = kind & NLA_TYPE_MASK
+        if key and number == ENCAP:
+            value = _exact(value)
+        elif key and number in (TUNNEL, NSH):
+            value = _exact(value, key=False)
         else:
-            value = values.attrs.get(kind, bytes(length))
-        if kind == IN_PORT and kind not in key.attrs:
-            continue
+            value = b"\xff" * len(value)
         out += attribute(kind, value)
-    out += _emit_headers(key, values, is_mask=is_mask)
     return bytes(out)
 
 
-def _emit_headers(key: Level, values: Level | None, *, is_mask: bool) -> bytes:
-    out = bytearray()
-    for kind in (ETHERNET, ETHERTYPE, VLAN):
-        if kind in key.attrs:
-            out += attribute(kind, _value(values, kind))
-    if key.inner is not None:
-        inner = values.inner if values is not None else None
-        out += attribute(
-            ENCAP, _emit_headers(key.inner, None if values is None else inner or Level({}), is_mask=is_mask)
-        )
-    for kind in (IPV4, IPV6, ARP, TCP, TCP_FLAGS, UDP, SCTP, ICMP, ICMPV6, ND):
-        if kind in key.attrs:
-            out += attribute(kind, _value(values, kind))
-    return bytes(out)
+def _vlans(attrs: _Attrs, into: Fields, key: Fields, *, is_mask: bool) -> None:
+    """Take the tags out of *attrs*, whose payload's attributes then stand there (parse_vlan_from_nlattrs)."""
+    for name in ("vlan", "cvlan"):
+        present = _has_tag(attrs, key, name, is_mask=is_mask)
+        if present:
+            into[f"{name}_tpid"] = int.from_bytes(attrs.pop(ETHERTYPE), "big")
+            into[f"{name}_tci"] = int.from_bytes(attrs.pop(VLAN), "big")
+            _parse(attrs.pop(ENCAP), attrs, is_mask=is_mask)
+        if not key.get(f"{name}_tci", 0) & VLAN_PRESENT:
+            return
 
 
-def _value(values: Level | None, kind: int) -> bytes:
-    length = _LENGTHS[kind]
-    return b"\xff" * length if values is None else values.attrs.get(kind, bytes(length))
+def _has_tag(attrs: _Attrs, key: Fields, name: str, *, is_mask: bool) -> bool:
+    tci, ethertype = (int.from_bytes(attrs.get(kind, b""), "big") for kind in (VLAN, ETHERTYPE))
+    if is_mask:
+        if ENCAP not in attrs:
+            return False
+        if not key.get(f"{name}_tci", 0) & VLAN_PRESENT or ethertype != 0xFFFF or not tci & VLAN_PRESENT:
+            raise invalid()
+        return True
+    if ETHERNET not in attrs or ethertype not in _VLAN_TYPES:
+        return False
+    if VLAN not in attrs or ENCAP not in attrs or (not tci & VLAN_PRESENT and (tci or attrs[ENCAP])):
+        raise invalid()
+    return True
+
+
+def _fields_of(attrs: _Attrs, into: Fields, key: Fields, *, is_mask: bool) -> None:
+    """The fields of *attrs*, which must all be known; a mask looks in the *key* (ovs_key_from_nlattrs)."""
+    rest = metadata_of(attrs, into, is_mask=is_mask)
+    if ETHERNET in rest:
+        ethernet = rest.pop(ETHERNET)
+        into["eth_src"], into["eth_dst"] = int.from_bytes(ethernet[:6], "big"), int.from_bytes(ethernet[6:], "big")
+        if VLAN in rest:
+            raise invalid()
+        if ETHERTYPE in rest:
+            _ethertype(rest, into, is_mask=is_mask)
+        elif not is_mask:
+            into["eth_type"] = ETH_P_802_2
+    elif not key.get("eth_type"):
+        raise invalid()
+    for kind, read in _READERS.items():
+        if kind in rest:
+            read(rest.pop(kind), into, is_mask)
+    if rest:
+        raise invalid()
+
+
+def _ethertype(attrs: _Attrs, into: Fields, *, is_mask: bool) -> None:
+    ethertype = int.from_bytes(attrs.pop(ETHERTYPE), "big")
+    if not is_mask and ethertype < _802_3_MIN:
+        raise invalid()
+    into["eth_type"] = 0xFFFF if is_mask else ethertype
+
+
+_METADATA: Final = {DP_HASH: "dp_hash", RECIRC_ID: "recirc_id", PRIORITY: "skb_priority", SKB_MARK: "skb_mark"}
+_METADATA_CT: Final = {CT_STATE: "ct_state", CT_ZONE: "ct_zone", CT_MARK: "ct_mark", CT_LABELS: "ct_labels"}
+_TUPLES: Final = {CT_ORIG_TUPLE_IPV4: "ct_orig_ipv4", CT_ORIG_TUPLE_IPV6: "ct_orig_ipv6"}
+
+
+def metadata_of(attrs: _Attrs, into: Fields, *, is_mask: bool) -> _Attrs:
+    """Read what a packet does not show itself; the attributes that are left (metadata_from_nlattrs)."""
+    rest = dict(attrs)
+    for kind, name in (_METADATA | _METADATA_CT | _TUPLES).items():
+        if kind in rest:
+            into[name] = int.from_bytes(rest.pop(kind), "little")
+    if IN_PORT in rest:
+        number = int.from_bytes(rest.pop(IN_PORT), "little")
+        if not is_mask and number >= MAX_PORTS:
+            raise invalid()
+        into["in_port"] = 0xFFFF if is_mask else number
+    elif not is_mask:
+        into["in_port"] = MAX_PORTS
+    if TUNNEL in rest:
+        read_tunnel(rest.pop(TUNNEL), into, is_mask=is_mask)
+    ethernet = ETHERNET in rest or ETHERTYPE not in rest
+    into["mac_proto"] = 0xFF if is_mask else int(ethernet)
+    if not ethernet:
+        _ethertype(rest, into, is_mask=is_mask)
+    return rest
+
+
+def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
+    """The tunnel's fields of a key's attribute. EINVAL, also for options of tunnels (ip_tun_from_nlattr)."""
+    families, flags, kinds = set(), 0, set()
+    for kind, value in walk(payload):
+        if _TUNNEL_LENGTHS.get(kind) != len(value):
+            raise invalid()
+        kinds.add(kind)
+        flags |= _TUNNEL_FLAGS.get(kind, 0)
+        if kind in _TUNNEL_FIELDS:
+            into[_TUNNEL_FIELDS[kind]] = int.from_bytes(value, "big")
+        if kind in (TUN_IPV4_SRC, TUN_IPV4_DST):
+            families.add(INET)
+        elif kind in (TUN_IPV6_SRC, TUN_IPV6_DST):
+            families.add(INET6)
+    into["tun_flags"] = flags
+    into["tun_proto"] = 0xFF if is_mask else INET6 if INET6 in families else INET
+    if len(families) > 1 or (not is_mask and (not families or not into.get("tun_dst") or TUN_TTL not in kinds)):
+        raise invalid()
+
+
+def _ip(tail: bytes, into: Fields, is_mask: bool) -> None:
+    """proto, tos, ttl, frag: the same four octets in both IP keys."""
+    if not is_mask and tail[3] > FRAG_LATER:
+        raise invalid()
+    into["ip_proto"], into["ip_tos"], into["ip_ttl"], into["ip_frag"] = tail
+
+
+def _read_ipv4(value: bytes, into: Fields, is_mask: bool) -> None:
+    into["ip_src"], into["ip_dst"] = struct.unpack_from("!II", value)
+    _ip(value[8:12], into, is_mask)
+
+
+def _read_ipv6(value: bytes, into: Fields, is_mask: bool) -> None:
+    label = int.from_bytes(value[32:36], "big")
+    if not is_mask and label > _LABEL_BITS:
+        raise invalid()
+    into["ip_src"], into["ip_dst"] = int.from_bytes(value[:16], "big"), int.from_bytes(value[16:32], "big")
+    into["ipv6_label"] = label
+    _ip(value[36:40], into, is_mask)
+
+
+def _read_exthdrs(value: bytes, into: Fields, _is_mask: bool) -> None:
+    into["ipv6_exthdrs"] = int.from_bytes(value, "little")
+
+
+def _read_arp(value: bytes, into: Fields, is_mask: bool) -> None:
+    operation = int.from_bytes(value[8:10], "big")
+    if not is_mask and operation > 0xFF:
+        raise invalid()
+    into["ip_src"], into["ip_dst"] = struct.unpack_from("!II", value)
+    into["ip_proto"] = operation & 0xFF
+    into["arp_sha"], into["arp_tha"] = int.from_bytes(value[10:16], "big"), int.from_bytes(value[16:22], "big")
+
+
+def _read_nsh(value: bytes, into: Fields, is_mask: bool) -> None:
+    into |= nsh_fields(value, is_mask=is_mask)
+
+
+def nsh_fields(payload: bytes, *, is_mask: bool) -> Fields:
+    """The fields of a network service header's attributes. EINVAL (nsh_key_put_from_nlattr)."""
+    fields: Fields = {}
+    kinds = set()
+    for kind, value in walk(payload):
+        if kind not in (NSH_BASE, NSH_MD1) or len(value) != (8 if kind == NSH_BASE else 16):
+            raise invalid()
+        kinds.add(kind)
+        if kind == NSH_BASE:
+            names = ("nsh_flags", "nsh_ttl", "nsh_mdtype", "nsh_np", "nsh_path")
+            fields |= zip(names, struct.unpack("!BBBBI", value), strict=True)
+        else:
+            fields["nsh_context"] = int.from_bytes(value, "big")
+    if not is_mask and NSH_MD1 in kinds and fields.get("nsh_mdtype", 0) != 1:
+        raise invalid()
+    return fields
+
+
+def _read_mpls(value: bytes, into: Fields, _is_mask: bool) -> None:
+    count = len(value) // 4
+    if len(value) % 4 or not 0 < count <= _LABELS:
+        raise invalid()
+    for label in range(count):
+        into[f"mpls_lse{label + 1}"] = int.from_bytes(value[4 * label : 4 * label + 4], "big")
+    into["mpls_labels"] = (1 << count) - 1
+
+
+def _read_ports(value: bytes, into: Fields, _is_mask: bool) -> None:
+    into["l4_src"], into["l4_dst"] = struct.unpack("!HH", value)
+
+
+def _read_icmp(value: bytes, into: Fields, _is_mask: bool) -> None:
+    into["l4_src"], into["l4_dst"] = value
+
+
+def _read_tcp_flags(value: bytes, into: Fields, _is_mask: bool) -> None:
+    into["tcp_flags"] = int.from_bytes(value, "big")
+
+
+def _read_nd(value: bytes, into: Fields, _is_mask: bool) -> None:
+    into["nd_target"] = int.from_bytes(value[:16], "big")
+    into["arp_sha"], into["arp_tha"] = int.from_bytes(value[16:22], "big"), int.from_bytes(value[22:28], "big")
+
+
+_READERS: Final[dict[int, Callable[[bytes, Fields, bool], None]]] = {
+    IPV4: _read_ipv4,
+    IPV6: _read_ipv6,
+    IPV6_EXTHDRS: _read_exthdrs,
+    ARP: _read_arp,
+    NSH: _read_nsh,
+    MPLS: _read_mpls,
+    TCP: _read_ports,
+    TCP_FLAGS: _read_tcp_flags,
+    UDP: _read_ports,
+    SCTP: _read_ports,
+    ICMP: _read_icmp,
+    ICMPV6: _read_icmp,
+    ND: _read_nd,
+}
+
+_CONDITIONAL: Final = {IPV4, IPV6, TCP, TCP_FLAGS, UDP, SCTP, ICMP, ICMPV6, ARP, ND, MPLS, NSH}
+"""Attributes that a mask may have only where all that they depend on is matched exactly."""
+
+
+def _validate(key: Fields, mask: Fields, named: set[int], masking: set[int]) -> None:
+    """Whether a key has the attributes that its protocols take, and its mask no others (match_validate)."""
+    expected, allowed = set(), (named - _CONDITIONAL) | {TUNNEL, IN_PORT, ETHERTYPE}
+    exact_type = mask.get("eth_type") == 0xFFFF
+    for kind, because in _protocols(key):
+        expected.add(kind)
+        if exact_type and (because is None or mask.get(because[0], 0) == because[1]):
+            allowed.add(kind)
+    if not expected <= named or not masking <= allowed:
+        raise invalid()
+
+
+def _protocols(key: Fields) -> list[tuple[int, tuple[str, int] | None]]:
+    """The attributes that the protocols of *key* have, outer first, and which field of the mask has to be what for a
+    mask on them."""
+    ethertype, protocol = key.get("eth_type", 0), key.get("ip_proto", 0)
+    found: list[tuple[int, tuple[str, int] | None]] = []
+    if ethertype in _ARP:
+        found.append((ARP, None))
+    elif ethertype in MPLS_TYPES:
+        found.append((MPLS, None))
+    elif ethertype == _NSH:
+        found.append((NSH, None))
+    elif ethertype in (_IPV4, _IPV6):
+        found.append((IPV4 if ethertype == _IPV4 else IPV6, None))
+        if key.get("ip_frag") == FRAG_LATER:
+            return found
+        by_protocol = ("ip_proto", 0xFF)
+        found += [(kind, by_protocol) for kind in _TRANSPORT.get(protocol, ())]
+        if ethertype == _IPV4 and protocol == _ICMP:
+            found.append((ICMP, by_protocol))
+        if ethertype == _IPV6 and protocol == _ICMPV6:
+            found.append((ICMPV6, by_protocol))
+            if key.get("l4_src", 0) in _NEIGHBOUR:
+                found.append((ND, ("l4_src", 0xFF)))
+    return found
+
+
+_TRANSPORT: Final = {_TCP: (TCP, TCP_FLAGS), _UDP: (UDP,), _SCTP: (SCTP,)}
+
+
+# ---- back to attributes
+
+
+def emit(key: Fields, values: Fields, *, is_mask: bool = False) -> bytes:
+    """*values*, a masked key or its mask, as the kernel gives them back: which attributes there are, the masked *key*
+    says (__ovs_nla_put_key)."""
+
+    def u32(kind: int, name: str) -> bytes:
+        return attribute(kind, values.get(name, 0).to_bytes(4, "little"))
+
+    out = u32(RECIRC_ID, "recirc_id") + u32(DP_HASH, "dp_hash") + u32(PRIORITY, "skb_priority")
+    if key.get("tun_proto") or is_mask:
+        out += attribute(TUNNEL, emit_tunnel(values, key.get("tun_proto", 0)))
+    in_port = values.get("in_port", 0)
+    if key.get("in_port") != MAX_PORTS:
+        out += attribute(IN_PORT, (in_port | (0xFFFF_0000 if is_mask else 0)).to_bytes(4, "little"))
+    elif is_mask and in_port == 0xFFFF:
+        out += attribute(IN_PORT, b"\xff" * 4)
+    out += (
+        u32(SKB_MARK, "skb_mark")
+        + u32(CT_STATE, "ct_state")
+        + attribute(CT_ZONE, values.get("ct_zone", 0).to_bytes(2, "little"))
+        + u32(CT_MARK, "ct_mark")
+        + attribute(CT_LABELS, values.get("ct_labels", 0).to_bytes(16, "little"))
+    )
+    if not key.get("mac_proto", 1):
+        return out + _emit_type(key, values)
+    return out + _octets(ETHERNET, values, ("eth_src", 6), ("eth_dst", 6)) + _emit_tags(key, values, is_mask=is_mask)
+
+
+def _emit_tags(key: Fields, values: Fields, *, is_mask: bool) -> bytes:
+    ethertype = key.get("eth_type", 0)
+    tags: list[bytes] = []
+    cut = False
+    for name in ("vlan", "cvlan"):
+        tagged = bool(key.get(f"{name}_tci"))
+        if not tagged and ethertype not in _VLAN_TYPES:
+            break
+        tpid = 0xFFFF if is_mask else values.get(f"{name}_tpid", 0)
+        tags.append(attribute(ETHERTYPE, tpid.to_bytes(2, "big")) + _octets(VLAN, values, (f"{name}_tci", 2)))
+        cut = not tagged
+        if cut:
+            break
+    if cut:
+        inside = b""
+    elif ethertype == ETH_P_802_2:
+        mask = values.get("eth_type", 0)
+        inside = attribute(ETHERTYPE, mask.to_bytes(2, "big")) if is_mask and mask else b""
+    else:
+        inside = _emit_type(key, values)
+    for tag in reversed(tags):
+        inside = tag + attribute(ENCAP, inside)
+    return inside
+
+
+def _emit_type(key: Fields, values: Fields) -> bytes:
+    out = _octets(ETHERTYPE, values, ("eth_type", 2))
+    ethertype, later = key.get("eth_type", 0), key.get("ip_frag") == FRAG_LATER
+    if ethertype == _IPV4:
+        out += _octets(IPV4, values, ("ip_src", 4), ("ip_dst", 4), *_IP_TAIL)
+        return out if later else out + _emit_transport(key, values)
+    if ethertype == _IPV6:
+        out += _octets(IPV6, values, ("ip_src", 16), ("ip_dst", 16), ("ipv6_label", 4), *_IP_TAIL)
+        out += attribute(IPV6_EXTHDRS, values.get("ipv6_exthdrs", 0).to_bytes(2, "little"))
+        return out if later else out + _emit_transport(key, values)
+    if ethertype == _NSH:
+        base = _octets(NSH_BASE, values, *((f"nsh_{n}", 1) for n in ("flags", "ttl", "mdtype", "np")), ("nsh_path", 4))
+        if values is not key or key.get("nsh_mdtype") == 1:
+            base += _octets(NSH_MD1, values, ("nsh_context", 16))
+        return out + attribute(NSH, base)
+    if ethertype in _ARP:
+        ends = ("ip_src", 4), ("ip_dst", 4), ("ip_proto", 2), ("arp_sha", 6), ("arp_tha", 6), ("", 2)
+        return out + _octets(ARP, values, *ends)
+    if ethertype in MPLS_TYPES:
+        count = values.get("mpls_labels", 0).bit_count()
+        return out + _octets(MPLS, values, *((f"mpls_lse{label + 1}", 4) for label in range(count)))
+    return out
+
+
+_IP_TAIL: Final = (("ip_proto", 1), ("ip_tos", 1), ("ip_ttl", 1), ("ip_frag", 1))
+
+
+def _emit_transport(key: Fields, values: Fields) -> bytes:
+    protocol, ports = key.get("ip_proto", 0), (("l4_src", 2), ("l4_dst", 2))
+    if protocol == _TCP:
+        return _octets(TCP, values, *ports) + _octets(TCP_FLAGS, values, ("tcp_flags", 2))
+    if protocol == _UDP:
+        return _octets(UDP, values, *ports)
+    if protocol == _SCTP:
+        return _octets(SCTP, values, *ports)
+    kinds = ("l4_src", 1), ("l4_dst", 1)
+    if protocol == _ICMP and key["eth_type"] == _IPV4:
+        return _octets(ICMP, values, *kinds)
+    if protocol == _ICMPV6 and key["eth_type"] == _IPV6:
+        out = _octets(ICMPV6, values, *kinds)
+        if key.get("l4_src", 0) in _NEIGHBOUR:
+            out += _octets(ND, values, ("nd_target", 16), ("arp_sha", 6), ("arp_tha", 6))
+        return out
+    return b""
+
+
+def _octets(kind: int, values: Fields, *parts: tuple[str, int]) -> bytes:
+    return attribute(kind, b"".join(values.get(name, 0).to_bytes(size, "big") for name, size in parts))
+
+
+def emit_tunnel(values: Fields, family: int) -> bytes:
+    """The attributes of a tunnel key (__ip_tun_to_nlattr)."""
+    flags = values.get("tun_flags", 0)
+    out = _octets(TUN_ID, values, ("tun_id", 8)) if flags & TUN_KEY else b""
+    version4 = family == INET
+    for name, kind in (
+        ("tun_src", TUN_IPV4_SRC if version4 else TUN_IPV6_SRC),
+        ("tun_dst", TUN_IPV4_DST if version4 else TUN_IPV6_DST),
+    ):
+        size = 4 if version4 else 16
+        value = values.get(name, 0) & (1 << 8 * size) - 1
+        if family and value:
+            out += attribute(kind, value.to_bytes(size, "big"))
+    if values.get("tun_tos"):
+        out += _octets(TUN_TOS, values, ("tun_tos", 1))
+    out += _octets(TUN_TTL, values, ("tun_ttl", 1))
+    for kind in (TUN_ATTR_DONT_FRAGMENT, TUN_ATTR_CSUM):
+        if flags & _TUNNEL_FLAGS[kind]:
+            out += attribute(kind, b"")
+    for kind, name in ((TUN_TP_SRC, "tun_tp_src"), (TUN_TP_DST, "tun_tp_dst")):
+        if values.get(name):
+            out += _octets(kind, values, (name, 2))
+    return out + (attribute(TUN_ATTR_OAM, b"") if flags & TUN_OAM else b"")
+
+
+# ---- to the pipeline
+
+
+def table_of(key: Fields) -> int:
+    """The table that a flow with this masked key is in."""
+    return OVS_TABLE | key.get("recirc_id", 0) | (0 if key.get("mac_proto", 1) else BARE)
+
+
+_SAME: Final = (
+    *("eth_dst", "eth_src", "eth_type", "vlan_tpid", "vlan_tci", "cvlan_tci", "ip_proto", "ip_tos", "ip_ttl"),
+    *("ip_src", "ip_dst", "ipv6_label", "l4_src", "l4_dst", "tcp_flags", "arp_sha", "arp_tha", "nd_target"),
+    *("mpls_lse1", "mpls_lse2", "mpls_lse3", "mpls_labels", "nsh_flags", "nsh_ttl", "nsh_mdtype", "nsh_np"),
+    *("nsh_path", "nsh_context", "dp_hash", "skb_mark", "skb_priority", "tun_tos", "tun_ttl", "tun_tp_dst"),
+)
+"""Fields that rules match on as they are."""
+_BITS: Final = {"ipv6_label": _LABEL_BITS, "tcp_flags": 0xFFF}
+_NOT_SERVED: Final = (*_METADATA_CT.values(), *_TUPLES.values(), "ipv6_exthdrs", "tun_tp_src")
+"""What this datapath cannot match on, since it is always 0: connection tracking, for example."""
+
+
+def to_match(flow: FlowMatch) -> Match | None:
+    """The match of a flow; ``None`` when no packet can be like that. EINVAL where this datapath cannot tell."""
+    key, mask = flow.masked(), flow.mask
+    out: dict[str, Masked] = {}
+    if any(key.get(name) for name in _NOT_SERVED):
+        raise invalid()
+    for name in _SAME:
+        bits = mask.get(name, 0) & _BITS.get(name, -1)
+        if bits and (not name.startswith("tun_") or key.get("tun_proto")):
+            value = key.get(name, 0)
+            if value & ~bits:
+                return None
+            out[name] = Masked(value, bits)
+    if bits := mask.get("cvlan_tpid", 0) >> 8:
+        out["cvlan_tpid"] = Masked(key.get("cvlan_tpid", 0) >> 8, bits)
+    if not key.get("vlan_tci"):  # of a tag that is not there, all is 0
+        out.pop("vlan_tpid", None)
+    if not key.get("cvlan_tci"):
+        out.pop("cvlan_tpid", None)
+    if key.get("tun_proto"):
+        impossible = _tunnel_match(key, mask, out)
+        if impossible:
+            return None
+    _fragment_match(key, mask, out)
+    return Match(**out)
+
+
+def _tunnel_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> bool:
+    """Match the tunnel; whether no packet can be like that: ids have 24 bits on the wire."""
+    if key.get("tun_id", 0) >> 32:
+        return True
+    if bits := mask.get("tun_id", 0) & 0xFFFF_FFFF:
+        out["tun_id"] = Masked(key.get("tun_id", 0), bits)
+    for name in ("tun_src", "tun_dst"):
+        bits = mask.get(name, 0)
+        if bits:
+            out[name] = Masked(key.get(name, 0), bits)
+    if bits := mask.get("tun_flags", 0) & (TUN_CSUM | TUN_DONT_FRAGMENT | TUN_OAM):
+        out["tun_flags"] = Masked(key.get("tun_flags", 0) & bits, bits)
+    return False
+
+
+def _fragment_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:
+    """The kernel's numbers of fragments (OVS_FRAG_TYPE_*) as the bits that rules have."""
+    bits, value = mask.get("ip_frag", 0) & 3, key.get("ip_frag", 0)
+    if bits == 3 or (bits == FRAG_LATER and value):
+        out["ip_frag"] = Masked(int(FRAGMENTS[value]), 3)
+    elif bits == FRAG_FIRST:
+        out["ip_frag"] = Masked(Frag.FIRST if value else 0, Frag.FIRST)
+    elif bits:
+        raise invalid()
+
+
+FRAGMENTS: Final = {FRAG_NONE: Frag.NONE, FRAG_FIRST: Frag.IS_FRAGMENT | Frag.FIRST, FRAG_LATER: Frag.IS_FRAGMENT}
+"""OVS_FRAG_TYPE_* in the rule vocabulary."""

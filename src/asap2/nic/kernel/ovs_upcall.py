@@ -20,8 +20,6 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from asap2.nic.netns import in_netns
-from asap2.nic.rules import SetTunnel
 from asap2.nic.silicon.events import UpcallContext
 from asap2.nic.silicon.pipeline import Pipeline
 
@@ -29,9 +27,6 @@ log = logging.getLogger(__name__)
 
 SO_RCVBUFFORCE = 33
 SO_RCVMARK = 75
-SO_NO_CHECK = 11
-UDP_NO_CHECK6_TX = 101
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 SOL_PACKET = 263
 PACKET_OUTGOING = 4
 ETH_P_ALL = 0x0003
@@ -46,9 +41,9 @@ _AUXDATA = struct.Struct("=3I4H")
 
 
 class PacketPath:
-    """The packet sockets of one datapath: reads upcalls on *upcall_device*, writes to any device."""
+    """The packet sockets of one datapath: reads upcalls on *upcall_device*, and hands packets in there."""
 
-    def __init__(self, pipeline: Pipeline, upcall_device: str, sink_netns: int) -> None:
+    def __init__(self, pipeline: Pipeline, upcall_device: str) -> None:
         self._pipeline = pipeline
         self.receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
@@ -56,11 +51,11 @@ class PacketPath:
         self.receiver.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         self.receiver.bind((upcall_device, ETH_P_ALL))
         self._sender = _sender()
-        self._sink_sender = in_netns(sink_netns, _sender)
+        self._device, self._mark = upcall_device, 0
 
     def close(self) -> None:
         """Close the sockets."""
-        for sock in (self.receiver, self._sender, self._sink_sender):
+        for sock in (self.receiver, self._sender):
             sock.close()
 
     def upcalls(self) -> Iterator[tuple[UpcallContext, bytes]]:
@@ -88,40 +83,15 @@ class PacketPath:
             if context is not None:
                 yield context, packet
 
-    def send(self, device: str, frame: bytes) -> None:
-        """Send *frame* out of a device of the node; a refusal (down, too long) is a drop."""
-        self._send(self._sender, device, frame)
-
-    def send_to_sink(self, far_end: str, frame: bytes) -> None:
-        """Send *frame* from the far end of an internal port: the node receives it there."""
-        self._send(self._sink_sender, far_end, frame)
-
-    def send_in_vxlan(self, tunnel: SetTunnel, port: int, frame: bytes) -> None:
-        """Send *frame* in VXLAN to UDP *port* of the tunnel's other end, by the node's own routes (RFC 7348)."""
-        family = socket.AF_INET if len(tunnel.dst) == 4 else socket.AF_INET6
-        header = struct.pack("!II", 0x0800_0000, tunnel.tun_id << 8 & 0xFFFF_FFFF)
+    def hand_in(self, frame: bytes, mark: int) -> None:
+        """Give *frame* to the program at the upcall device, which does with it what *mark* says before this returns."""
+        if mark != self._mark:
+            self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+            self._mark = mark
         try:
-            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sender:
-                if family == socket.AF_INET:
-                    sender.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, not tunnel.csum)
-                    sender.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE * tunnel.dont_fragment)
-                    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, tunnel.ttl or 64)
-                    sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tunnel.tos)
-                else:
-                    sender.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, not tunnel.csum)
-                    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, tunnel.ttl or 64)
-                    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tunnel.tos)
-                if any(tunnel.src):
-                    sender.bind((socket.inet_ntop(family, tunnel.src), 0))
-                sender.sendto(header + frame, (socket.inet_ntop(family, tunnel.dst), port))
+            self._sender.sendto(frame, (self._device, ETH_P_ALL))
         except OSError as error:
-            log.debug("cannot send %d bytes into a tunnel: %s", len(frame), error)
-
-    def _send(self, sender: socket.socket, device: str, frame: bytes) -> None:
-        try:
-            sender.sendto(frame, (device, ETH_P_ALL))
-        except OSError as error:
-            log.debug("cannot send %d bytes to %s: %s", len(frame), device, error)
+            log.debug("%d bytes are not handed in at %s: %s", len(frame), self._device, error)
 
 
 def _sender() -> socket.socket:
