@@ -43,7 +43,8 @@ class NodePorts:
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self.upcall_device = 0
-        """The device that upcalls leave by: its own traffic is nobody's, so it runs no program."""
+        """The device that upcalls leave by: its own traffic is nobody's, so it runs the program for what goes on there
+        alone (:meth:`.Pipeline.attach_onward`)."""
 
     def use_tc(self, ifindex: int, on: bool) -> None:
         """The device has, or no longer has, an ingress qdisc."""
@@ -113,7 +114,9 @@ class NodePorts:
         )
         hook: Hook = "egress" if internal else "ingress"
         try:
-            if tables or use.resumes:
+            if ifindex == self.upcall_device:
+                self.pipeline.attach_onward(ifindex, None)
+            elif tables or use.resumes:
                 self.pipeline.attach(ifindex, None, hook)
             else:
                 self.pipeline.detach(ifindex, hook)

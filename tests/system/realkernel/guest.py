@@ -77,7 +77,7 @@ def _mount(source: str, target: str, kind: str, data: str = "") -> None:
         raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
 
 
-def set_up(directory: str) -> str:
+def set_up(directory: str, modules: tuple[str, ...] = MODULES) -> str:
     """File systems, modules, network devices. Where *directory* of the host can be written."""
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
     _mount("proc", "/proc", "proc")
@@ -88,7 +88,7 @@ def set_up(directory: str) -> str:
     os.makedirs("/tmp/lib")
     os.symlink("/usr/lib/uml/modules", "/tmp/lib/modules")
     Path("/tmp/options.conf").write_text("options bonding max_bonds=0\n")
-    _run(["modprobe", "-C", "/tmp/options.conf", "-d", "/tmp", "-a", *MODULES])
+    run_command(["modprobe", "-C", "/tmp/options.conf", "-d", "/tmp", "-a", *modules])
     for scope in ("all", "default"):
         Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
     lines = []
@@ -101,14 +101,15 @@ def set_up(directory: str) -> str:
     for one, other in ((MARKER_IN, MARKER_RELAY), (MARKER_OUT, MARKER_END)):
         lines.append(f"link add name m{one} index {one} type veth peer name m{other} index {other}")
         lines += [f"link set m{end} up" for end in (one, other)]
-    _run(["ip", "-batch", "-"], "\n".join(lines))
-    _run(["tc", "qdisc", "add", "dev", f"m{MARKER_RELAY}", "clsact"])
+    run_command(["ip", "-batch", "-"], "\n".join(lines))
+    run_command(["tc", "qdisc", "add", "dev", f"m{MARKER_RELAY}", "clsact"])
     relay = f"tc filter add dev m{MARKER_RELAY} ingress matchall action mirred egress redirect dev m{MARKER_OUT}"
-    _run(relay.split())
+    run_command(relay.split())
     return "/tmp/share"
 
 
-def _run(command: list[str], given: str = "") -> None:
+def run_command(command: list[str], given: str = "") -> None:
+    """Run a program, which gets *given* to read; OSError when it fails."""
     done = subprocess.run(command, input=given, text=True, capture_output=True, check=False)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -257,6 +258,12 @@ def run(steps: list[tuple[Any, ...]], netlink: Netlink, wires: Wires) -> tuple[A
     return "case", answers, captures
 
 
+def power_off() -> None:
+    """End the kernel."""
+    os.sync()
+    _LIBC.reboot(_RB_POWER_OFF)
+
+
 def main(directory: str) -> None:
     """Do every case."""
     share = set_up(directory)
@@ -279,5 +286,4 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
     finally:
-        os.sync()
-        _LIBC.reboot(_RB_POWER_OFF)
+        power_off()

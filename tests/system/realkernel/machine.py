@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from tests.system.realkernel import guest
 
@@ -62,11 +62,14 @@ class KernelError(RuntimeError):
 class Kernel:
     """One boot of the kernel, which does *cases*; a context manager. It runs beside this process until asked."""
 
-    def __init__(self, cases: Sequence[Case], *, time_limit: float = 180) -> None:
+    def __init__(
+        self, cases: Sequence[Sequence[Any]], *, time_limit: float = 180, program: str = guest.__file__
+    ) -> None:
+        """*program* is what does the cases in there."""
         self._count = len(cases)
         self._time_limit = time_limit
-        program = shutil.which(PROGRAM)
-        if program is None:
+        kernel = shutil.which(PROGRAM)
+        if kernel is None:
             raise KernelError(f"{PROGRAM} is not there: install Debian's package user-mode-linux (make setup does)")
         self._directory = tempfile.TemporaryDirectory(prefix="asap2-realkernel-")
         path = Path(self._directory.name)
@@ -74,9 +77,9 @@ class Kernel:
             for case in cases:
                 pickle.dump(list(case), out)
         self._console = path / "console"
-        command = ["setpriv", "--pdeathsig", "TERM", program, f"mem={MEMORY_MB}M", f"uml_dir={path}/", "quiet"]
+        command = ["setpriv", "--pdeathsig", "TERM", kernel, f"mem={MEMORY_MB}M", f"uml_dir={path}/", "quiet"]
         command += ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1"]
-        command += ["init=/usr/bin/python3", "--", "-S", "-E", "-B", guest.__file__, str(path)]
+        command += ["init=/usr/bin/python3", "--", "-S", "-E", "-B", program, str(path)]
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if not _has_room("/dev/shm"):
             environment["TMPDIR"] = str(path)
@@ -118,9 +121,13 @@ class Kernel:
 
     def results(self) -> list[Result]:
         """Wait for the end of the cases. :class:`KernelError` says in one sentence what went wrong."""
+        return [_result(*one) for one in self.raw_results()]
+
+    def raw_results(self) -> list[tuple[Any, ...]]:
+        """The same as the program in there wrote it."""
         if not self._ended(self._time_limit):
             raise self._error(f"did not finish {self._count} cases in {self._time_limit:.0f} s")
-        found: list[Result] = []
+        found: list[tuple[Any, ...]] = []
         results = Path(self._directory.name) / "results"
         if not results.exists():
             raise self._error("did not start the cases")
@@ -132,7 +139,7 @@ class Kernel:
                     break
                 if kind != "case":
                     raise KernelError(f"the kernel's program failed in case {len(found)}: {rest[0]}")
-                found.append(_result(*rest))
+                found.append(tuple(rest))
         if len(found) != self._count:
             raise self._error(f"did {len(found)} of {self._count} cases")
         return found

@@ -204,7 +204,6 @@ class OvsFace:
         self._ports.upcall_device = dp.ifindex
         self._ports.use_vport(dp.ifindex, True)
         self._ports.pipeline.set_upcall(dp.ifindex)
-        self._ports.pipeline.attach_onward(dp.ifindex, None)
         self._delivery.start(dp)
         self.on_packets(self.packets)
 

@@ -19,6 +19,8 @@ _TPIDS: Final = {0x81: 0x8100, 0x88: 0x88A8}
 _NSH: Final = 0x894F
 _IPV6: Final = 0x86DD
 _IPV6_HEADER: Final = 40
+_SNAP: Final = 8
+"""Bytes between a length and what follows a SNAP header."""
 
 NO_NEXT, ESP, AUTH, DEST, FRAG, ROUTER, HOP, UNREP, UNSEQ = (1 << bit for bit in range(9))
 """Bits that tell of extension headers (OFPIEH12_*, net/openvswitch/flow.h)."""
@@ -34,8 +36,10 @@ def extract(frame: bytes, metadata: Fields, *, ethernet: bool = True) -> Fields 
     if "cvlan_tpid" in fields:
         fields["cvlan_tpid"] = _TPIDS[fields["cvlan_tpid"]]
     if fields["eth_type"] == _IPV6:
-        tags = ("vlan_tci" in fields) + ("cvlan_tci" in fields)
-        fields["ipv6_exthdrs"] = extension_headers(frame[packet.HEADER + 4 * tags :])
+        at = packet.HEADER + 4 * (("vlan_tci" in fields) + ("cvlan_tci" in fields))
+        if frame[at - 2 : at] != _IPV6.to_bytes(2, "big"):
+            at += _SNAP
+        fields["ipv6_exthdrs"] = extension_headers(frame[at:])
     if not ethernet:
         fields["mac_proto"] = 0
         del fields["eth_src"], fields["eth_dst"]

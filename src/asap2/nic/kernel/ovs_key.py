@@ -197,23 +197,24 @@ def walk(payload: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _parse(payload: bytes, into: _Attrs, *, is_mask: bool) -> None:
-    """Add attributes to *into*; of a mask, those that are not all zeros (__parse_flow_nlattrs)."""
+def _parse(payload: bytes, into: _Attrs, last: _Attrs, *, is_mask: bool) -> None:
+    """Add attributes to *into* and *last*; of a mask, those that are not all zeros (__parse_flow_nlattrs)."""
     for kind, value in walk(payload):
         length = LENGTHS.get(kind)
         if length is None or kind in into or length not in (VARIABLE, len(value)):
             raise invalid()
         if not is_mask or any(value):
-            into[kind] = value
+            into[kind] = last[kind] = value
 
 
 def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
     """A flow's key and mask (``None``: exact on all that the key names), checked. EINVAL (ovs_nla_get_match)."""
     attrs: _Attrs = {}
-    _parse(key, attrs, is_mask=False)
+    last: _Attrs = {}
+    _parse(key, attrs, last, is_mask=False)
     fields: Fields = {}
     masks: Fields = {}
-    _vlans(attrs, fields, fields, is_mask=False)
+    _vlans(attrs, last, fields, fields, is_mask=False)
     named = attrs.keys() | set()
     _fields_of(attrs, fields, fields, is_mask=False)
     if mask is None:
@@ -228,9 +229,9 @@ def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
                 "tun_tp_dst": 0xFFFF,
             }
     attrs = {}
-    _parse(mask, attrs, is_mask=True)
+    _parse(mask, attrs, last, is_mask=True)
     masks |= {"vlan_tci": 0xFFFF, "cvlan_tci": 0xFFFF}
-    _vlans(attrs, masks, fields, is_mask=True)
+    _vlans(attrs, last, masks, fields, is_mask=True)
     masking = attrs.keys() | set()
     _fields_of(attrs, masks, fields, is_mask=True)
     _validate(fields, masks, named, masking)
@@ -246,26 +247,33 @@ def _exact(payload: bytes, *, key: bool = True) -> bytes:
             value = _exact(value)
         elif key and number in (TUNNEL, NSH):
             value = _exact(value, key=False)
+        elif number == CT_STATE:
+            value = _CT_SUPPORTED.to_bytes(4, "little")
         else:
             value = b"\xff" * len(value)
         out += attribute(kind, value)
     return bytes(out)
 
 
-def _vlans(attrs: _Attrs, into: Fields, key: Fields, *, is_mask: bool) -> None:
-    """Take the tags out of *attrs*, whose payload's attributes then stand there (parse_vlan_from_nlattrs)."""
+def _vlans(attrs: _Attrs, last: _Attrs, into: Fields, key: Fields, *, is_mask: bool) -> None:
+    """Take the tags out of *attrs*, whose payload's attributes then stand there (parse_vlan_from_nlattrs).
+
+    Where a mask has no attribute of the tag, the kernel takes the *last* of that kind: of the tag before, or the key's.
+    """
     for name in ("vlan", "cvlan"):
-        present = _has_tag(attrs, key, name, is_mask=is_mask)
-        if present:
-            into[f"{name}_tpid"] = int.from_bytes(attrs.pop(ETHERTYPE), "big")
-            into[f"{name}_tci"] = int.from_bytes(attrs.pop(VLAN), "big")
-            _parse(attrs.pop(ENCAP), attrs, is_mask=is_mask)
+        if _has_tag(attrs, last, key, name, is_mask=is_mask):
+            into[f"{name}_tpid"] = int.from_bytes(last[ETHERTYPE], "big")
+            into[f"{name}_tci"] = int.from_bytes(last[VLAN], "big")
+            for kind in (ETHERTYPE, VLAN):
+                attrs.pop(kind, None)
+            _parse(attrs.pop(ENCAP), attrs, last, is_mask=is_mask)
         if not key.get(f"{name}_tci", 0) & VLAN_PRESENT:
             return
 
 
-def _has_tag(attrs: _Attrs, key: Fields, name: str, *, is_mask: bool) -> bool:
-    tci, ethertype = (int.from_bytes(attrs.get(kind, b""), "big") for kind in (VLAN, ETHERTYPE))
+def _has_tag(attrs: _Attrs, last: _Attrs, key: Fields, name: str, *, is_mask: bool) -> bool:
+    found = last if is_mask else attrs
+    tci, ethertype = (int.from_bytes(found.get(kind, b""), "big") for kind in (VLAN, ETHERTYPE))
     if is_mask:
         if ENCAP not in attrs:
             return False
@@ -307,6 +315,8 @@ def _ethertype(attrs: _Attrs, into: Fields, *, is_mask: bool) -> None:
     into["eth_type"] = 0xFFFF if is_mask else ethertype
 
 
+_CT_SUPPORTED: Final = 0xFF
+"""CT_SUPPORTED_MASK: the bits of ``ct_state`` that there are."""
 _METADATA: Final = {DP_HASH: "dp_hash", RECIRC_ID: "recirc_id", PRIORITY: "skb_priority", SKB_MARK: "skb_mark"}
 _METADATA_CT: Final = {CT_STATE: "ct_state", CT_ZONE: "ct_zone", CT_MARK: "ct_mark", CT_LABELS: "ct_labels"}
 _TUPLES: Final = {CT_ORIG_TUPLE_IPV4: "ct_orig_ipv4", CT_ORIG_TUPLE_IPV6: "ct_orig_ipv6"}
@@ -318,6 +328,8 @@ def metadata_of(attrs: _Attrs, into: Fields, *, is_mask: bool) -> _Attrs:
     for kind, name in (_METADATA | _METADATA_CT | _TUPLES).items():
         if kind in rest:
             into[name] = int.from_bytes(rest.pop(kind), "little")
+    if into.get("ct_state", 0) & ~_CT_SUPPORTED:
+        raise invalid()
     if IN_PORT in rest:
         number = int.from_bytes(rest.pop(IN_PORT), "little")
         if not is_mask and number >= MAX_PORTS:

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random flows and frames for Open vSwitch's datapath: most of them right, many nearly so."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+from asap2.netlink.wire import attribute
+from asap2.nic.kernel import ovs_actions as act
+from asap2.nic.kernel import ovs_key as key
+from asap2.nic.kernel.ovs_extract import AUTH, extract
+from tests.system.nic.silicon.frames import frame
+
+_LONGEST = 160
+_IPV6, _ICMPV6, _NEIGHBOUR = 0x86DD, 58, (135, 136)
+Flow = tuple[bytes, bytes | None, bytes]
+"""Key, mask and actions, as attributes."""
+
+
+def random_frame(random: Random) -> bytes:
+    """A frame of at least 60 bytes, so that nothing pads it, and with headers no longer than we look at.
+
+    Of messages of neighbour discovery with a code, and of an IPv6 header that is cut short, the kernel tells what was
+    in its memory, and what it tells of authentication headers is not what its source says: there are none here.
+    """
+    while True:
+        made = frame(random)[:_LONGEST].ljust(60, b"\0")
+        fields = extract(made, {}) or {}
+        neighbour = fields.get("ip_proto") == _ICMPV6 and fields.get("l4_src") in _NEIGHBOUR and fields.get("l4_dst")
+        cut = fields.get("eth_type") == _IPV6 and not fields.get("ip_src")
+        if not (neighbour or cut or fields.get("ipv6_exthdrs", 0) & AUTH):
+            return made
+
+
+def random_flow(random: Random) -> Flow:
+    """A flow: the key is of some frame, or damaged."""
+    made = None
+    while made is None:
+        made = extract(frame(random), {"in_port": 1, "recirc_id": random.choice((0, 0, 5))})
+    exact = without_zone(key.emit(made, made))
+    mask = None if random.random() < 0.15 else _mask(random, exact)
+    actions = _actions(random, made, 0)
+    if random.random() < 0.15:
+        exact = _damaged(random, exact)
+    if random.random() < 0.1:
+        actions = _damaged(random, actions)
+    return exact, mask, actions
+
+
+_IGNORED = (key.CT_STATE, key.CT_ZONE, key.CT_MARK, key.CT_LABELS, key.IPV6_EXTHDRS)
+"""Matches that this datapath has not: they are left out of masks."""
+
+
+def without_zone(payload: bytes) -> bytes:
+    """A key without the zone of connection tracking, which the kernel of user-mode-linux has not."""
+    return b"".join(attribute(kind, value) for kind, value in key.walk(payload) if kind != key.CT_ZONE)
+
+
+def _mask(random: Random, payload: bytes) -> bytes:
+    out = b""
+    for kind, value in key.walk(payload):
+        if kind in _IGNORED or (kind == key.PRIORITY and random.random() < 0.8):
+            continue
+        if kind == key.ENCAP:
+            out += attribute(kind, _mask(random, value))
+        elif kind == key.NSH:
+            inner = b"".join(attribute(number, _bits(random, len(data))) for number, data in key.walk(value))
+            out += attribute(kind, inner)
+        elif kind in (key.ETHERTYPE, key.VLAN) and random.random() < 0.9:
+            out += attribute(kind, b"\xff" * len(value))
+        elif kind in (key.IPV4, key.IPV6):
+            exact = b"\xff" if random.random() < 0.8 else b"\0"
+            at = len(value) - 4
+            out += attribute(
+                kind, _bits(random, at) + exact + _bits(random, 2) + random.choice((b"\xff", b"\xff", b"\0"))
+            )
+        elif random.random() < 0.85:
+            out += attribute(kind, _bits(random, len(value)))
+    return out
+
+
+def _bits(random: Random, size: int) -> bytes:
+    return random.choice((b"\xff" * size, b"\xff" * size, bytes(size), random.randbytes(size)))
+
+
+_KINDS = (*range(12), 13, 14, 15, 17, 18, 20, 21, 22, 28, 40)
+"""Numbers of attributes; as actions, not those that this datapath has not."""
+
+
+def _damaged(random: Random, payload: bytes) -> bytes:
+    attrs = key.walk(payload)
+    if not attrs:
+        return attribute(random.choice(_KINDS), random.randbytes(random.choice((0, 2, 4, 12))))
+    at = random.randrange(len(attrs))
+    kind, value = attrs[at]
+    match random.choice(("drop", "twice", "shorter", "byte", "kind")):
+        case "drop":
+            del attrs[at]
+        case "twice":
+            attrs.insert(at, (kind, value))
+        case "shorter":
+            attrs[at] = kind, value[:-1]
+        case "byte":
+            where = random.randrange(len(value) or 1)
+            attrs[at] = kind, value[:where] + random.randbytes(1) + value[where + 1 :]
+        case "kind":
+            attrs[at] = random.choice(_KINDS), value
+    return b"".join(attribute(kind, value) for kind, value in attrs)
+
+
+def _actions(random: Random, of: key.Fields, depth: int) -> bytes:
+    return b"".join(_action(random, of, depth) for _ in range(random.choice((0, 1, 1, 2, 3))))
+
+
+def _word(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+_SIMPLE: tuple[str, ...] = (
+    *("output", "output", "recirc", "trunc", "hash", "user", "vlan", "unvlan", "mpls", "unmpls", "add", "eth"),
+    *("uneth", "nsh", "unnsh", "set", "set", "set", "set", "tunnel"),
+)
+
+
+def _action(random: Random, of: key.Fields, depth: int) -> bytes:
+    nested = ("clone", "sample", "length") if depth < 2 else ()
+    match random.choice((*_SIMPLE, *nested)):
+        case "output":
+            return _word(act.OUTPUT, random.choice((1, 2, 2, 9, 65534, 65535)))
+        case "recirc":
+            return _word(act.RECIRC, random.choice((0, 7)))
+        case "trunc":
+            return _word(act.TRUNC, random.choice((0, 13, 14, 100)))
+        case "hash":
+            return attribute(act.HASH, struct.pack("=II", random.choice((0, 0, 7)), 1))
+        case "user":
+            pid = attribute(act.USERSPACE_PID, struct.pack("=I", random.choice((0, 77, 77))))
+            return attribute(act.USERSPACE, pid + random.choice((b"", attribute(2, b"cookie"))))
+        case "vlan":
+            tpid, tci = random.choice((0x8100, 0x88A8, 0x9100)), random.choice((0x1005, 5))
+            return attribute(act.PUSH_VLAN, struct.pack("!HH", tpid, tci))
+        case "unvlan":
+            return attribute(act.POP_VLAN, b"")
+        case "mpls" | "add" as kind:
+            entry = struct.pack("!IH", 0x0006_4140, random.choice((0x8847, 0x8848, 0x0800)))
+            if kind == "mpls":
+                return attribute(act.PUSH_MPLS, entry + bytes(2))
+            return attribute(act.ADD_MPLS, entry + struct.pack("=H", random.choice((0, 1))))
+        case "unmpls":
+            return attribute(act.POP_MPLS, struct.pack("!H", random.choice((0x0800, 0x8847, 0x6558))))
+        case "eth":
+            return attribute(act.PUSH_ETH, random.randbytes(12))
+        case "uneth":
+            return attribute(act.POP_ETH, b"")
+        case "nsh":
+            kind = random.choice((1, 1, 2))
+            base = attribute(key.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
+            context = attribute(key.NSH_MD1, bytes(16)) if random.random() < 0.6 else attribute(key.NSH_MD2, bytes(8))
+            return attribute(act.PUSH_NSH, attribute(key.NSH, base + random.choice((context, context, b""))))
+        case "unnsh":
+            return attribute(act.POP_NSH, b"")
+        case "tunnel":
+            return attribute(act.SET, attribute(key.TUNNEL, _tunnel(random)))
+        case "clone":
+            return attribute(act.CLONE, _actions(random, of, depth + 1))
+        case "sample":
+            probability = _word(1, random.choice((0, 0x7FFFFFFF, 0xFFFFFFFF)))
+            return attribute(act.SAMPLE, probability + attribute(2, _actions(random, of, depth + 1)))
+        case "length":
+            lists = [attribute(which, _actions(random, of, depth + 1)) for which in (2, 3)]
+            random.shuffle(lists)
+            return attribute(act.CHECK_PKT_LEN, attribute(1, random.choice((b"\x64\0", b"\0\0"))) + b"".join(lists))
+        case _:
+            return _set(random, of)
+
+
+def _tunnel(random: Random) -> bytes:
+    attrs = [
+        attribute(key.TUN_IPV4_SRC, b"\x0a\0\0\1"),
+        attribute(key.TUN_IPV4_DST, random.choice((b"\x0a\0\0\2", bytes(4)))),
+        attribute(key.TUN_TOS, random.choice((b"\0", b"\x08"))),
+        attribute(key.TUN_TTL, b"\x40"),
+        attribute(key.TUN_ATTR_DONT_FRAGMENT, b""),
+        attribute(key.TUN_ATTR_CSUM, b""),
+        attribute(key.TUN_TP_SRC, b"\0\1"),
+        attribute(key.TUN_TP_DST, b"\x12\xb5"),
+        attribute(key.TUN_IPV6_DST, bytes(15) + b"\1"),
+    ]
+    chosen = [one for one in attrs[:8] if random.random() < 0.8] + (attrs[8:] if random.random() < 0.1 else [])
+    random.shuffle(chosen)
+    return b"".join(chosen)
+
+
+def _set(random: Random, of: key.Fields) -> bytes:
+    present = dict(key.walk(key.emit(of, of)))
+    kinds = (key.ETHERNET, key.IPV4, key.IPV6, key.TCP, key.UDP, key.SCTP, key.MPLS, key.SKB_MARK, key.PRIORITY)
+    here = [kind for kind in kinds if kind in present] or [key.ETHERNET]
+    kind = random.choice((random.choice(here), random.choice(here), random.choice((*kinds, key.ND, key.ARP, key.ICMP))))
+    size = 4 if kind == key.MPLS else max(key.LENGTHS[kind], 0)
+    value = present.get(kind, b"")[:size].ljust(size, b"\0")
+    if random.random() < 0.3:
+        at = random.randrange(size)
+        value = value[:at] + random.randbytes(1) + value[at + 1 :]
+    if random.random() < 0.4:
+        return attribute(act.SET, attribute(kind, value))
+    mask = bytearray(_bits(random, size))
+    if kind in (key.IPV4, key.IPV6) and random.random() < 0.8:
+        mask[-4] = mask[-1] = 0
+        if kind == key.IPV6:
+            mask[32:34] = bytes(2)
+    masked = bytes(v & m for v, m in zip(value, mask, strict=True)) if random.random() < 0.9 else value
+    return attribute(act.SET_MASKED, attribute(kind, masked + bytes(mask)))
