@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recirculation: Open vSwitch's flows with recirculation ids are TC chains, in hardware and on in software.
 
-No OpenFlow pipeline makes such flows here (docs/architecture.md), so they are put in by hand, and the revalidators, who
-remove flows that no pipeline makes, are paused.
+No OpenFlow pipeline makes such flows for the NIC (docs/architecture.md), so they are put in by hand, and the
+revalidators, who remove flows that no pipeline makes, are paused.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from random import Random
 
-from asap2.netlink.wire import attribute
+from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key as key
 from asap2.nic.kernel.ovs_extract import AUTH, extract
@@ -42,7 +42,8 @@ def random_flow(random: Random) -> Flow:
     mask = None if random.random() < 0.15 else _mask(random, exact)
     actions = _actions(random, made, 0)
     if random.random() < 0.15:
-        exact = _damaged(random, exact)
+        damaged = _damaged(random, exact)
+        exact = exact if _overlaps(damaged) else damaged
     if random.random() < 0.1:
         actions = _damaged(random, actions)
     return exact, mask, actions
@@ -50,6 +51,19 @@ def random_flow(random: Random) -> Flow:
 
 _IGNORED = (key.CT_STATE, key.CT_ZONE, key.CT_MARK, key.CT_LABELS, key.IPV6_EXTHDRS)
 """Matches that this datapath has not: they are left out of masks."""
+
+
+_NETWORK = {key.IPV4, key.IPV6, key.ARP, key.MPLS, key.NSH}
+
+
+def _overlaps(payload: bytes) -> bool:
+    """Whether a key has two headers that lie in the same memory in the kernel's: what it then says is nobody's rule."""
+    kinds: list[int] = []
+    while payload:
+        attrs = {kind & NLA_TYPE_MASK: value for kind, value in attributes(payload)}
+        kinds += attrs.keys() & _NETWORK
+        payload = attrs.get(key.ENCAP, b"")
+    return len(kinds) > 1
 
 
 def without_zone(payload: bytes) -> bytes:
