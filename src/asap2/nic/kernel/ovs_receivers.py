@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-SHARED_ROOM, ROOM = 2 << 10, 32 << 10
-"""Bytes, with the kernel's overhead, that may wait in one receiver's socket, when several ports have packets for it and
-when one has: about two small packets, and two dozen."""
+SHARED_ROOM, ROOM = 1, 32 << 10
+"""Bytes, with the kernel's overhead: a receiver's socket gets another packet where fewer wait. That is one at a time
+when several ports have packets, and about two dozen small ones when one port has."""
 _OVERHEAD = 1024
 """The kernel's for one small message, about."""
 

@@ -30,18 +30,23 @@ _PORTS = 60_000
 
 
 class Burst:
-    """Flows from the first guest of *node* to the second, by one OpenFlow rule that looks at addresses and ports."""
+    """Flows from the first guest of *node* to the second, by one OpenFlow rule that looks at addresses and ports.
 
-    def __init__(self, place: Layout, plan: Topology, node: str, sizes: Sizes, *, offload: bool) -> None:
+    With *pair* 1, from the third to the fourth, on the switch that the first pair has set up.
+    """
+
+    def __init__(self, place: Layout, plan: Topology, node: str, sizes: Sizes, *, offload: bool, pair: int = 0) -> None:
         self._sizes = sizes
         self.node = place.node(node) / "ns"
         self._offload = offload
-        switch_on(place, node, offload=offload)
-        one, other = (guest for guest in plan.guests if guest.node == node)
+        if not pair:
+            switch_on(place, node, offload=offload)
+            run(self.node, "ovs-ofctl", "del-flows", "br0")
+        one, other = [guest for guest in plan.guests if guest.node == node][2 * pair : 2 * pair + 2]
         self.guest = place.guest(one.name)
         self._macs = [bytes.fromhex((guest.mac or "").replace(":", "")) for guest in (one, other)]
         self._source, self._destination = (_number(address(guest)) for guest in (one, other))
-        self._openflow()
+        self._openflow(pair)
         self._sender = self._socket(place.guest(one.name), socket.AF_PACKET, socket.SOCK_RAW, ("eth0", 0))
         self._receiver = self._socket(
             place.guest(other.name), socket.AF_INET, socket.SOCK_DGRAM, (address(other), table.DST_PORT)
@@ -50,13 +55,12 @@ class Burst:
         self._next = 0
         self.lost = 0
 
-    def _openflow(self) -> None:
+    def _openflow(self, pair: int) -> None:
         """To choose a path by the hash of addresses and ports, Open vSwitch must look at all of these: so each
         connection is a flow of its own, as with rules of many tenants."""
-        one, other = representors(self.node)[:2]
+        one, other = representors(self.node)[2 * pair : 2 * pair + 2]
         numbers = [run(self.node, "ovs-vsctl", "get", "Interface", name, "ofport").strip() for name in (one, other)]
         split = "multipath(symmetric_l3l4+udp,0,modulo_n,1,0,NXM_NX_REG0[0..7])"
-        run(self.node, "ovs-ofctl", "del-flows", "br0")
         run(self.node, "ovs-ofctl", "add-flow", "br0", f"in_port={numbers[0]},udp,actions={split},output:{numbers[1]}")
 
     def _socket(self, guest: Path, family: int, kind: int, place: tuple[str, int]) -> socket.socket:
@@ -90,8 +94,7 @@ class Burst:
 
     def make(self, count: int) -> tuple[list[bytes], int, float]:
         """Send one packet of each of *count* new flows: the packets, how many came, and seconds until the last did."""
-        frames = [self._frame(self._next + at) for at in range(count)]
-        self._next += count
+        frames = self.frames(count)
         began = last = time.perf_counter()
         sent = came = lost = 0
         while came + lost < count:
@@ -107,6 +110,12 @@ class Burst:
         self.lost += lost
         return frames, came, last - began
 
+    def frames(self, count: int) -> list[bytes]:
+        """A packet of each of *count* new flows, not sent yet."""
+        found = [self._frame(self._next + at) for at in range(count)]
+        self._next += count
+        return found
+
     def _flows(self) -> int:
         """Flows of the datapath that are where they should be."""
         kind = "offloaded" if self._offload else "ovs"
@@ -114,16 +123,14 @@ class Burst:
 
     def _first_packets(self) -> dict[str, float]:
         first, second = [], []
-        for _ in range(self._sizes.first_packets):
-            frame = self._frame(self._next)
-            self._next += 1
-            first.append(self._way(frame))
+        for frame in self.frames(self._sizes.first_packets):
+            first.append(self.way(frame))
             time.sleep(self._sizes.pause)
-            second.append(self._way(frame))
+            second.append(self.way(frame))
         return {"first_packet_ms": statistics.median(first), "second_packet_ms": statistics.median(second)}
 
-    def _way(self, frame: bytes) -> float:
-        """Milliseconds until the frame has come."""
+    def way(self, frame: bytes) -> float:
+        """Milliseconds until the frame has come. TimeoutError."""
         began = time.perf_counter()
         self._sender.send(frame)
         self._receiver.recv(64)

@@ -62,9 +62,9 @@ def _targets(axis: Any, result: dict[str, Any]) -> None:
     """Each target as how far it is met: 1 is as wanted, more is better."""
     names, shares = [], []
     for name, each in result["targets"].items():
-        share = each["value"] / each["at_least"] if "at_least" in each else each["at_most"] / each["value"]
+        reached, wanted = (each["value"], each["at_least"]) if "at_least" in each else (each["at_most"], each["value"])
         names.append(textwrap.fill(name, 34))
-        shares.append(share)
+        shares.append(reached / wanted if wanted else 1.0)
     colours = ["#76b900" if share >= 1 else "#c44e52" for share in shares]
     bars = axis.barh(range(len(names)), shares, color=colours)
     axis.bar_label(bars, fmt="%.2f", fontsize=8)

@@ -12,7 +12,8 @@ class Sizes:
     ``many_flows`` come round robin, ``cold_flows`` are each seen once. ``runs`` of the program in one measurement,
     ``packets_seconds`` of real packets. ``batch_rules`` in one file of ``tc -batch``. ``new_flows`` sent with at most
     ``window`` of them on their way; ``first_packets`` sent one at a time, ``pause`` seconds after the last came. Each
-    path carries small packets ``turns`` times a round. So many flows at once are ``held`` for ``held_seconds``."""
+    path carries small packets ``turns`` times a round. So many flows at once are ``held`` for ``held_seconds``. A
+    flood is ``flood_flows`` new flows, ``flood_rate`` a second."""
 
     tables: tuple[tuple[int, int], ...] = (
         (1, 1),
@@ -39,6 +40,8 @@ class Sizes:
     turns: int = 3
     held: tuple[int, ...] = (20_000, 100_000)
     held_seconds: float = 4.0
+    flood_flows: int = 60_000
+    flood_rate: int = 30_000
 
 
 FULL = Sizes()
