@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from asap2.host.explain.explain import Explanation
     from asap2.host.explain.flow import Flow
     from asap2.host.inventory import Host
+    from asap2.host.refused import Refused
+    from asap2.screen import Screen
 
 app = typer.Typer(add_completion=False)
 SHOWN = 3
@@ -62,10 +64,25 @@ def explain(
         from asap2.host.records import to_data
         from asap2.output import say_json
 
-        data = {"host": host.hostname, "taken": host.taken, "reasons": counted(found), "flows": to_data(found)}
+        data = {
+            "host": host.hostname,
+            "taken": host.taken,
+            "reasons": counted(found),
+            "flows": to_data(found),
+            "refused": to_data(without_flow(host, what)),
+        }
         say_json(data)
     else:
         show(host, found, every, what)
+
+
+def without_flow(host: Host, what: str | None) -> list[Refused]:
+    """What was refused, so that there is no flow of it, as far as *what* names it; nothing for a flow."""
+    from asap2.host.refused import refused
+
+    place = host.openvswitch.port_of(what) if what else None
+    names = {what, place[0].name if place else what}
+    return [one for one in refused(host) if what is None or one.about in names]
 
 
 def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, list[Flow]]:
@@ -108,8 +125,11 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
 
     screen = Screen()
     about = f" at {what}" if what else ""
+    missing = without_flow(host, what)
+    show_refused(missing, every, screen)
+    rest = f"; refused, so that there is no flow: {len(missing)}" if missing else ""
     if not found:
-        screen.say(f"{host.hostname}: no flow{about} is in software")
+        screen.say(f"{host.hostname}: no flow{about} is in software{rest}")
         return
     codes = list(dict.fromkeys(one.code for one in found))
     for code in sorted(codes, key=lambda code: -sum(one.code == code for one in found)):
@@ -132,8 +152,25 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
         if code != "offloaded":
             screen.say(f"    do: {group[0].fix}")
         screen.say()
-    rest = sum(one.code != "offloaded" for one in found)
-    screen.say(f"{host.hostname}: {rest} flow{'s are' if rest != 1 else ' is'} not in hardware", style="bold")
+    soft = sum(one.code != "offloaded" for one in found)
+    screen.say(f"{host.hostname}: {soft} flow{'s are' if soft != 1 else ' is'} not in hardware{rest}", style="bold")
+
+
+def show_refused(missing: list[Refused], every: bool, screen: Screen) -> None:
+    """Print what there is no flow of, for people."""
+    from asap2.host.explain.reasons import REASONS
+
+    for code in dict.fromkeys(one.code for one in missing):
+        group = [one for one in missing if one.code == code]
+        screen.say((code, "bold red"), f"  {REASONS[code].why}")
+        for one in group if every else group[:SHOWN]:
+            times = f", {one.times} times" if one.times > 1 else ""
+            screen.say(f"    {one.about}{times}: {one.found}")
+            screen.say(f"        {one.evidence}", style="dim")
+        if not every and len(group) > SHOWN:
+            screen.say(f"    and {len(group) - SHOWN} more (--all)", style="dim")
+        screen.say(f"    do: {REASONS[code].fix.replace('{port}', group[0].about)}")
+        screen.say()
 
 
 command = typer.main.get_command(app)

@@ -16,6 +16,8 @@ Pairs = tuple[tuple[str, str], ...]
 """A small dictionary, in the order of its keys."""
 
 LEGACY, SWITCHDEV = "legacy", "switchdev"
+SECURE = "secure"
+"""The fail_mode of a bridge that drops what no OpenFlow rule is for, with a controller and without."""
 VFIO = ("vfio-pci", "mlx5_vfio_pci", "pci-stub", "uio_pci_generic", "igb_uio")
 """Drivers by which a virtual machine or a user-space program gets a function."""
 
@@ -237,14 +239,30 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """An OpenFlow controller, or a manager of the database, that Open vSwitch is to connect to. ``state`` is "VOID",
+    "BACKOFF", "CONNECTING", "ACTIVE" or "IDLE"; ``seconds`` since it was last connected, None when it never was."""
+
+    target: str
+    connected: bool = False
+    state: str | None = None
+    last_error: str | None = None
+    seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bridge:
-    """A bridge. ``ct_flows`` counts its OpenFlow rules that use connection tracking, ``flows`` all of them."""
+    """A bridge. ``ct_flows`` counts its OpenFlow rules that use connection tracking, ``flows`` all of them but those
+    that Open vSwitch itself makes and hides; None when they were not counted. ``fail_mode`` is "secure" or
+    "standalone", None when not set, which is standalone."""
 
     name: str
     datapath_type: str = ""
     ports: tuple[Port, ...] = ()
-    flows: int = 0
+    flows: int | None = None
     ct_flows: int = 0
+    fail_mode: str | None = None
+    controllers: tuple[Remote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +281,7 @@ class OpenVSwitch:
     ``offloaded_flows`` is None while the switch has no flow API in use, whatever hw-offload says: it was not restarted,
     or has no port that takes it. ``lookups`` are the datapath's hit, missed and lost. ``datapath_flows`` are the lines
     of ``dpctl/dump-flows -m`` and ``userspace_flows`` those of userspace datapaths, ``log`` the lines of its log that
-    say why flows are not offloaded, in captures only. ``flow_limit`` is the most flows that it has at present.
+    say why flows are not offloaded, or what was refused. ``flow_limit`` is the most flows that it has at present.
     ``datapath_features`` are OVS_DP_F_* that are in force, None where the kernel does not tell.
     """
 
@@ -283,6 +301,7 @@ class OpenVSwitch:
     datapath_features: int | None = None
     flow_limit: int | None = None
     log: tuple[str, ...] = ()
+    managers: tuple[Remote, ...] = ()
 
     def datapath_type(self, port: str) -> str | None:
         """The type of the datapath's port called *port*; None when there is none."""

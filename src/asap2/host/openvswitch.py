@@ -6,6 +6,7 @@ What is read comes as :class:`asap2.host.inventory.OpenVSwitch`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import struct
@@ -19,17 +20,19 @@ import ovs.stream
 import ovs.unixctl.client
 
 from asap2.host import switch_log
-from asap2.host.inventory import Bridge, DatapathPort, Interface, OpenVSwitch, Pairs, Port
+from asap2.host.inventory import SECURE, Bridge, DatapathPort, Interface, OpenVSwitch, Pairs, Port, Remote
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.tables.ovs import DATAPATH, OVS_DP_CMD_GET, OvsHeader
 from asap2.netlink.wire import NETLINK_GENERIC, NLM_F_DUMP, NetlinkError
 
 DATABASE = "Open_vSwitch"
-TABLES = ("Open_vSwitch", "Bridge", "Port", "Interface")
+TABLES = ("Open_vSwitch", "Bridge", "Port", "Interface", "Controller", "Manager")
 SERVICES = ("openvswitch-switch", "openvswitch")
 """What distributions call the service: Debian's name, then Red Hat's."""
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 SWITCH = "ovs-vswitchd"
+OPENFLOW_PRIORITY = 65535
+"""The highest that an OpenFlow rule can have."""
 VSCTL_TIMEOUT = 20
 """Seconds that ovs-vsctl waits for the switch to do what the database says."""
 OPTIONS = (
@@ -112,9 +115,22 @@ def _pairs(column: Any, keys: Iterable[str]) -> Pairs:
     return tuple((key, str(found[key])) for key in sorted(keys) if key in found)
 
 
+def remote(row: dict[str, Any]) -> Remote:
+    """A row of Controller or Manager."""
+    status = value(row["status"])
+    seconds = str(status.get("sec_since_disconnect", ""))
+    return Remote(
+        target=row["target"],
+        connected=row["is_connected"],
+        state=status.get("state"),
+        last_error=status.get("last_error"),
+        seconds=int(seconds) if seconds.isdecimal() else None,
+    )
+
+
 def bridges(tables: dict[str, list[dict[str, Any]]]) -> tuple[Bridge, ...]:
     """The bridges in rows of the database, by name, as are their ports."""
-    rows = {row["_uuid"][1]: row for table in TABLES for row in tables[table]}
+    rows = {row["_uuid"][1]: row for table in TABLES for row in tables.get(table, [])}
 
     def interface(row: dict[str, Any]) -> Interface:
         return Interface(
@@ -132,7 +148,13 @@ def bridges(tables: dict[str, list[dict[str, Any]]]) -> tuple[Bridge, ...]:
 
     def bridge(row: dict[str, Any]) -> Bridge:
         below = sorted((rows[uuid] for uuid in _many(row["ports"]) if uuid in rows), key=lambda one: one["name"])
-        return Bridge(row["name"], row["datapath_type"], tuple(map(port, below)))
+        return Bridge(
+            name=row["name"],
+            datapath_type=row["datapath_type"],
+            ports=tuple(map(port, below)),
+            fail_mode=_one(row["fail_mode"]),
+            controllers=tuple(remote(rows[uuid]) for uuid in _many(row["controller"]) if uuid in rows),
+        )
 
     return tuple(bridge(row) for row in sorted(tables["Bridge"], key=lambda one: one["name"]))
 
@@ -228,9 +250,15 @@ def datapath_features() -> int | None:
 
 
 def openflow_figures(text: str) -> tuple[int, int]:
-    """How many OpenFlow rules ``bridge/dump-flows`` printed, and how many use connection tracking."""
-    lines = [line for line in text.splitlines() if "actions=" in line]
+    """How many OpenFlow rules ``bridge/dump-flows`` printed, without those that Open vSwitch makes for itself (in table
+    254, or of priorities beyond OpenFlow's), and how many use connection tracking."""
+    lines = [line for line in text.splitlines() if "actions=" in line and not _hidden(line)]
     return len(lines), sum(1 for line in lines if "ct(" in line or "ct_state=" in line)
+
+
+def _hidden(line: str) -> bool:
+    priority = re.search(r"\bpriority=(\d+)", line)
+    return "table_id=254," in line or bool(priority and int(priority[1]) > OPENFLOW_PRIORITY)
 
 
 # ---- both
@@ -255,7 +283,8 @@ def installed_version() -> str | None:
 
 
 def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
-    """The state now: with *full* the datapath's flows too, with *openflow* the bridges' rules counted."""
+    """The state now: with *full* the datapath's flows too, with *openflow* the bridges' rules counted, with either the
+    log, and the rules of bridges that drop what no rule is for."""
     tables = read_tables()
     if tables is None:
         return OpenVSwitch(installed=installed_version(), service=service())
@@ -273,12 +302,10 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
             upcalls, datapaths = ask("upcall/show"), ask("dpctl/show")
             flows, limit = upcall_figures(upcalls), flow_limit(upcalls)
             counted, ports = lookups(datapaths), datapath_ports(datapaths)
-            if openflow:
-                figures = [openflow_figures(ask("bridge/dump-flows", bridge.name)) for bridge in found]
-                found = tuple(
-                    Bridge(bridge.name, bridge.datapath_type, bridge.ports, *both)
-                    for bridge, both in zip(found, figures, strict=True)
-                )
+            found = tuple(
+                _with_figures(bridge) if openflow or (full and bridge.fail_mode == SECURE) else bridge
+                for bridge in found
+            )
             if full:
                 lines = dump_flows()
         except SwitchError:
@@ -299,8 +326,14 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
         datapath_ports=ports,
         datapath_features=datapath_features() if full else None,
         flow_limit=limit,
-        log=switch_log.relevant(switch_pid()) if full else (),
+        log=switch_log.relevant(switch_pid()) if full or openflow else (),
+        managers=tuple(map(remote, tables["Manager"])),
     )
+
+
+def _with_figures(bridge: Bridge) -> Bridge:
+    flows, ct_flows = openflow_figures(ask("bridge/dump-flows", bridge.name))
+    return dataclasses.replace(bridge, flows=flows, ct_flows=ct_flows)
 
 
 def vsctl(*arguments: str) -> str:

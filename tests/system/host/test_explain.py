@@ -96,7 +96,7 @@ OPEN_VSWITCH = [
     ("action.set-field", UDP, f"set(skb_mark(0x5)),{UPLINK}", "", "unsupported set action type"),
     (
         "action.set-protocol",
-        f"{ipv4(132)},sctp(src=1,dst=2)",
+        ipv4(50),
         f"set(ipv4(ttl=9)),{UPLINK}",
         "",
         "can't offload rewrite of IP/IPV6 with",
@@ -104,7 +104,7 @@ OPEN_VSWITCH = [
     (
         "action.tunnel-option",
         UDP,
-        f"set(tunnel(tun_id=0x1,src=192.0.2.1,dst=192.0.2.9,ttl=64,tp_dst=4789,vxlan(gbp(id=1,flags=0)),flags(key))),{VXLAN}",
+        f"set(tunnel(tun_id=0x1,src=192.0.2.1,dst=192.0.2.9,ttl=64,tp_dst=4789,erspan(ver=1,idx=0x1),flags(key))),{VXLAN}",
         "",
         "unsupported tunnel key attribute",
     ),
@@ -239,6 +239,28 @@ def test_trying_changes_nothing(nodes: Explained) -> None:
     nodes.done("hv1", "explain")
     after = nodes.ok("hv1", f"for d in eth0 {PF} vxlan_sys_4789; do tc filter show dev $d ingress; done")
     assert after == before
+
+
+@pytest.mark.provokes("port.error", "controller.unreachable", "bridge.empty", "openflow.refused", "datapath.refused")
+def test_what_was_refused_is_told_though_there_is_no_flow_of_it(nodes: Explained) -> None:
+    made = "add-br br-x -- set-fail-mode br-x secure -- set-controller br-x tcp:127.0.0.1:9 -- add-port br-x nosuch"
+    nodes.ok("hv1", f"ovs-vsctl --no-wait {made}")
+    try:
+        until(lambda: "BACKOFF" in nodes.ok("hv1", "ovs-vsctl get controller br-x status"))
+        nodes.run("hv1", "ovs-ofctl -O OpenFlow14 --bundle add-flow br-x actions=group:77")
+        nodes.put("hv1", UDP, "ct(commit,helper=nosuch)")
+        found = {one["code"]: one for one in nodes.data("hv1", "explain")["refused"]}
+        checked = nodes.data("hv1", "check", "--no-trial")["findings"]
+    finally:
+        nodes.ok("hv1", "ovs-vsctl del-br br-x")
+    nodes.told |= found.keys()
+    assert found["port.error"]["about"] == "nosuch"
+    assert "tcp:127.0.0.1:9 is not connected" in found["controller.unreachable"]["found"]
+    assert found["bridge.empty"]["about"] == "br-x"
+    assert found["openflow.refused"]["found"].startswith("OFPT_BUNDLE_")
+    assert "ct(commit,helper=nosuch)" in found["datapath.refused"]["found"]
+    bad = {one["id"] for one in checked if one["verdict"] in ("warn", "fail")}
+    assert bad >= {"ovs.ports", "ovs.controllers", "ovs.fail-mode", "openflow.refused", "datapath.refused"}
 
 
 @pytest.mark.provokes("offloaded")

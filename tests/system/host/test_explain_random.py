@@ -27,7 +27,7 @@ SAID = (
     ("multiple mpls_lses", "match.mpls-stack"),
     ("IPv6 fragments|attribute nw_tos", "match.ipv6-fragment"),
     ("not supported on fragments", "action.set-fragment"),
-    ("match for chain", r"match\.recirculation|taken-now"),  # now another flow may lead there
+    ("match for chain", r"(match|action|tc)\..*|taken-now"),  # by now another flow may lead there
     ("unknown attribute", r"match\.(other|ct-state|ct-tuple|nd|nsh|tunnel)"),
     (r"Can only support \d+ actions", "action.too-many"),
     ("can't offload rewrite", "action.set-protocol"),

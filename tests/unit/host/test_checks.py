@@ -10,7 +10,7 @@ import pytest
 from asap2.host.check.audit import CHECKS, audit, summary
 from asap2.host.check.finding import Finding, Verdict
 from asap2.host.check.surroundings import cpu_list
-from asap2.host.inventory import Bridge, Eswitch, Host, Interface, Netdev, Port, Trial
+from asap2.host.inventory import Bridge, Eswitch, Host, Interface, Netdev, Port, Remote, Trial
 from tests.unit.host.hosts import (
     PF,
     fresh,
@@ -68,6 +68,14 @@ def test_every_failure_says_what_to_do() -> None:
 
 
 SET_UP = offloading()
+REJECTED = (
+    "2024-01-01T00:00:00.000Z|00068|connmgr|INFO|br-int<->unix#21: sending OFPBAC_BAD_OUT_GROUP error reply to"
+    " OFPT_FLOW_MOD message"
+)
+NOT_TAKEN = (
+    "2024-01-01T00:00:00.000Z|00148|dpif(handler1)|WARN|system@ovs-system: failed to put[create] (Invalid argument)"
+    " ufid:1-2 recirc_id(0),in_port(2),eth_type(0x0800), actions:ct(commit,helper=ftp)"
+)
 CASES = [
     ("kernel", Verdict.FAIL, with_platform(SET_UP, kernel="4.12.14-lp")),
     ("iproute2", Verdict.FAIL, with_platform(SET_UP, iproute2="4.11.0")),
@@ -126,6 +134,14 @@ CASES = [
         Verdict.FAIL,
         bridged(SET_UP, ports=(Port("eth0", interfaces=(Interface("eth0", error="could not open network device"),)),)),
     ),
+    ("ovs.controllers", Verdict.FAIL, bridged(SET_UP, fail_mode="secure", flows=1, controllers=(Remote("tcp:a:1"),))),
+    ("ovs.controllers", Verdict.WARN, bridged(SET_UP, controllers=(Remote("tcp:a:1"),))),
+    ("ovs.controllers", Verdict.OK, bridged(SET_UP, controllers=(Remote("tcp:a:1", True), Remote("ptcp:6653")))),
+    ("ovs.managers", Verdict.WARN, with_switch(SET_UP, managers=(Remote("ssl:a:6640"),))),
+    ("ovs.managers", Verdict.OK, with_switch(SET_UP, managers=(Remote("ptcp:6640"),))),
+    ("ovs.fail-mode", Verdict.FAIL, bridged(SET_UP, fail_mode="secure", flows=0)),
+    ("openflow.refused", Verdict.WARN, with_switch(SET_UP, log=(REJECTED,))),
+    ("datapath.refused", Verdict.FAIL, with_switch(SET_UP, log=(NOT_TAKEN,))),
     ("ct", Verdict.WARN, bridged(SET_UP, ct_flows=3)),
     ("networkmanager", Verdict.WARN, with_netdev(with_platform(SET_UP, network_manager=True), "eth0", nm_managed=True)),
     ("networkmanager", Verdict.OK, with_platform(SET_UP, network_manager=True)),

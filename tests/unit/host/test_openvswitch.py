@@ -55,7 +55,14 @@ def test_bridges_are_put_together_and_secrets_left_out() -> None:
     tables: dict[str, list[dict[str, Any]]] = {
         "Open_vSwitch": [{"_uuid": ["uuid", "o"]}],
         "Bridge": [
-            {"_uuid": ["uuid", "b"], "name": "br0", "datapath_type": "system", "ports": ["set", [["uuid", "p"]]]}
+            {
+                "_uuid": ["uuid", "b"],
+                "name": "br0",
+                "datapath_type": "system",
+                "ports": ["set", [["uuid", "p"]]],
+                "fail_mode": ["set", []],
+                "controller": ["set", []],
+            }
         ],
         "Port": [
             {

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from asap2.host.check.eswitch import bridged
 from asap2.host.check.finding import Result, check, fail, listed, ok, unknown, warn
-from asap2.host.inventory import Host, Pf
+from asap2.host.inventory import SECURE, Host, Pf
+from asap2.host.refused import Refused, reached, refused, unreached
 
 PFS = tuple[Pf, ...]
 SHORT_IDLE = 1000
@@ -100,6 +101,65 @@ def ports(host: Host, _pfs: PFS) -> Iterator[Result]:
                     yield fail(one.error, f"ovs-vsctl del-port {bridge.name} {port.name}", one.name)
 
 
+@check("ovs.controllers", "a bridge gets its OpenFlow rules from its controller")
+def controllers(host: Host, _pfs: PFS) -> Iterator[Result]:
+    """Whether the bridges' controllers are connected."""
+    for bridge in host.openvswitch.bridges if host.openvswitch.running else ():
+        lost = [one for one in bridge.controllers if not reached(one)]
+        for one in lost:
+            fix = f"start what listens at {one.target}, or: ovs-vsctl del-controller {bridge.name}"
+            secure = bridge.fail_mode == SECURE and len(lost) == len(bridge.controllers)
+            then = "; fail_mode secure: no rule comes or goes" if secure else ""
+            yield (fail if secure else warn)(f"{unreached(one)}{then}", fix, bridge.name)
+        if bridge.controllers and not lost:
+            yield ok(f"connected: {listed([one.target for one in bridge.controllers])}", bridge.name)
+
+
+@check("ovs.managers", "a manager, as OVN's or an SDN controller's, sets up bridges and ports by the database")
+def managers(host: Host, _pfs: PFS) -> Iterator[Result]:
+    """Whether the database's managers are connected."""
+    have = host.openvswitch.managers
+    for one in have:
+        if not reached(one):
+            yield warn(unreached(one), f"start what listens at {one.target}, or: ovs-vsctl del-manager")
+    if have and all(map(reached, have)):
+        yield ok(f"connected: {listed([one.target for one in have])}")
+
+
+@check("ovs.fail-mode", "a bridge in fail_mode secure drops whatever no OpenFlow rule is for")
+def fail_mode(host: Host, _pfs: PFS) -> Iterator[Result]:
+    """Bridges that drop everything."""
+    for one in _refused(host, "bridge.empty"):
+        fix = f"start its controller, or: ovs-vsctl del-fail-mode {one.about}"
+        yield fail(f"{one.found}: it drops every packet", fix, one.about)
+
+
+@check("openflow.refused", "a rule that the switch rejected is not there, nor is any of its bundle")
+def openflow_refused(host: Host, _pfs: PFS) -> Iterator[Result]:
+    """OpenFlow messages that the switch rejected of late."""
+    for one in _refused(host, "openflow.refused"):
+        fix = "look in the log of the controller or agent for what it asked: `asap2 host explain` has the switch's line"
+        yield warn(f"{one.found}, {_times(one)} in the last minutes", fix, one.about)
+
+
+@check("datapath.refused", "the switch itself handles each packet of a flow that the datapath does not take")
+def datapath_refused(host: Host, _pfs: PFS) -> Iterator[Result]:
+    """Flows that the datapath did not take of late."""
+    found = _refused(host, "datapath.refused")
+    for error in sorted({one.found.partition(": ")[0] for one in found}):
+        flows = [one for one in found if one.found.startswith(f"{error}: ")]
+        fix = "asap2 host explain   # shows the flows; dmesg | tail may say more"
+        yield fail(f"{len(flows)} flow{'s' * (len(flows) != 1)}, as the log says: {error}", fix)
+
+
+def _refused(host: Host, code: str) -> list[Refused]:
+    return [one for one in refused(host) if one.code == code]
+
+
+def _times(one: Refused) -> str:
+    return "once" if one.times == 1 else f"{one.times} times"
+
+
 @check("ct", "flows under connection tracking need a NIC and kernel that offload it; ICMP and new connections never do")
 def connection_tracking(host: Host, pfs: PFS) -> Iterator[Result]:
     """OpenFlow rules with connection tracking, as port security and security groups make them."""
@@ -114,4 +174,17 @@ def connection_tracking(host: Host, pfs: PFS) -> Iterator[Result]:
         yield ok(f"no rule of {listed(sorted(ours))} tracks connections")
 
 
-CHECKS = (running, hw_offload, tc_policy, max_idle, datapath, ports, connection_tracking)
+CHECKS = (
+    running,
+    hw_offload,
+    tc_policy,
+    max_idle,
+    datapath,
+    ports,
+    controllers,
+    managers,
+    fail_mode,
+    openflow_refused,
+    datapath_refused,
+    connection_tracking,
+)

@@ -14,7 +14,8 @@ PURGE = "ovs-appctl revalidator/purge"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a code means, and what to do: ``fix`` may have ``{port}`` for the flow's port."""
+    """What a code means, and what to do: ``fix`` may have ``{port}`` for the flow's port, or for the port or bridge
+    that a refusal is about."""
 
     why: str
     fix: str
@@ -222,6 +223,28 @@ REASONS: dict[str, Meaning] = {
         "the NIC has no room for another rule", "fewer flows, or a shorter max-idle; a NIC with more room"
     ),
     "nic.refused": Meaning("the NIC's driver refuses the rule", "see what it says, and what it takes"),
+    # ---- what there is no flow of, as it was refused
+    "datapath.refused": Meaning(
+        "the datapath does not take the flow, so the switch itself handles each of its packets",
+        "see what it says; an action or match may need a newer kernel or a module: dmesg | tail",
+    ),
+    "openflow.refused": Meaning(
+        "the switch rejected the message, so its rules are not there; of a bundle, none is",
+        "look in the log of the controller or agent for what it asked, and mend that",
+    ),
+    "port.error": Meaning(
+        "Open vSwitch cannot use the interface, so no packet goes through it",
+        "give it the name and type of a device that is there, or take it out: ovs-vsctl del-port {port}",
+    ),
+    "controller.unreachable": Meaning(
+        "the bridge's controller is not connected, so it gets no new rules",
+        "start the controller, or mend its address: ovs-vsctl get-controller {port}; to do without one: "
+        "ovs-vsctl del-controller {port}",
+    ),
+    "bridge.empty": Meaning(
+        "the bridge drops every packet: it is to have rules from a controller, and has none",
+        "start its controller, or: ovs-vsctl del-fail-mode {port}",
+    ),
     NIC_UNEXPLAINED: Meaning(
         "TC has the flow, the NIC has not, and nothing that was looked at tells why",
         "explain it on its host, with the trial of its rule (no --no-trial, no --from)",
