@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,23 +24,32 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def verify(
     vf: Annotated[
-        str | None, typer.Argument(metavar="[VF]", help="Its representor, PCI address, network device, or guest's id.")
+        str | None, typer.Argument(metavar="VF", help="Its representor, PCI address, network device, or guest's id.")
     ] = None,
     peer: Annotated[
-        str | None, typer.Argument(metavar="[PEER]", help="An address, or another VF of this host: to send to.")
+        str | None, typer.Argument(metavar="PEER", help="Whom to send to: an address, or another VF of this host.")
     ] = None,
     netns: Annotated[
-        str | None, typer.Option(metavar="NAME|PID", help="Where VF's device is; found by itself if not said.")
+        str | None, typer.Option(metavar="NAME|PID", help="Where VF's device is (default: look for it).")
     ] = None,
     peer_netns: Annotated[str | None, typer.Option(metavar="NAME|PID", help="Where PEER's device is, if a VF.")] = None,
-    protocol: Annotated[str, typer.Option(metavar="LIST", help="Of icmp, udp, tcp.")] = ",".join(PROTOCOLS),
-    count: Annotated[int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol.")] = COUNT,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of UDP and TCP; PEER need not listen.")] = ECHO_PORT,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Address of VF's device meanwhile.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(metavar="LIST", help="Protocols to send, of icmp, udp, tcp.")] = ",".join(
+        PROTOCOLS
+    ),
+    count: Annotated[
+        int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol, both ways together.")
+    ] = COUNT,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of UDP and TCP; PEER need not listen there.")
+    ] = ECHO_PORT,
     through: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: it counts only if packets go through one.")
+        str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: fail unless all packets go through one.")
     ] = None,
     listen: Annotated[
-        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Send nothing: watch what comes and goes.")
+        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Send nothing; watch the VF's own traffic.")
     ] = None,
     serve: Annotated[
         float | None, typer.Option(min=0.5, metavar="SECONDS", help="Be the other end: echo UDP and TCP.")
@@ -64,7 +74,7 @@ def verify(
     if listen is not None:
         results = [watch(host, one, listen)]
     else:
-        results = _send(host, one, peer or "", (netns, peer_netns), protocols, count, port)
+        results = _send(host, one, peer or "", (netns, peer_netns), address, protocols, count, port)
     return _end(host, one, results, through, as_json)
 
 
@@ -79,38 +89,38 @@ def _chosen(protocol: str, through: str | None) -> list[str]:
 
 
 def _send(
-    host: Host, one: Port, peer: str, places: tuple[str | None, str | None], protocols: list[str], count: int, port: int
+    host: Host,
+    one: Port,
+    peer: str,
+    places: tuple[str | None, str | None],
+    mine: str | None,
+    protocols: list[str],
+    count: int,
+    port: int,
 ) -> list[Result]:
-    import subprocess
-
     from asap2.host.verify import agent
-    from asap2.host.verify.endpoint import guest_of, port_of
+    from asap2.host.verify.endpoint import addressed, guest_of, port_of
+    from asap2.host.verify.proof import reaches
     from asap2.host.verify.verify import need_switch, send
 
     need_switch(host)
     guest = guest_of(one, places[0])
-    server = None
-    try:
-        address = str(ipaddress.ip_address(peer))
-    except ValueError:
-        other = guest_of(port_of(host, peer), places[1])
-        versions = {ipaddress.ip_address(address).version for address in guest.addresses}
-        addresses = [one for one in other.addresses if ipaddress.ip_address(one).version in versions]
-        if not addresses:
-            raise Asap2Error(f"{other.device}, VF {peer}, has no address that {guest.device} could reach") from None
-        address = addresses[0]
-        request = {"do": "serve", "netns": other.netns, "port": port, "seconds": 3600}
-        server = subprocess.Popen(  # in a group of its own: Ctrl-C is for this process, which ends it
-            agent.command(request), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
-        )
-        assert server.stdout is not None
-        server.stdout.readline()  # it is ready
-    try:
-        return [send(host, one, guest, address, protocol, count, port) for protocol in protocols]
-    finally:
-        if server is not None:
-            server.kill()
-            server.communicate()
+    with contextlib.ExitStack() as stack:
+        try:
+            other = ipaddress.ip_address(peer)
+        except ValueError:
+            there = guest_of(port_of(host, peer), places[1])
+            own = (ipaddress.ip_interface(mine).ip,) if mine else map(ipaddress.ip_address, guest.addresses)
+            versions = {each.version for each in own}
+            addresses = [each for each in map(ipaddress.ip_address, there.addresses) if each.version in versions]
+            if not addresses:
+                raise Asap2Error(f"{there.device}, VF {peer}, has no address that {guest.device} could reach") from None
+            other = addresses[0]
+            stack.enter_context(agent.serving(there.netns, port))
+        if mine is not None:
+            reaches(mine, other)
+        guest = stack.enter_context(addressed(guest, mine))
+        return [send(host, one, guest, str(other), protocol, count, port) for protocol in protocols]
 
 
 def _serve(port: int, seconds: float, netns: str | None) -> int:

@@ -135,10 +135,20 @@ def test_a_nic_that_offloads_nothing(guests: Hosts) -> None:
 
 
 def test_a_peer_that_does_not_answer(idle: Hosts) -> None:
-    status, results = verified(idle, "eth1", "10.57.0.99", "--protocol", "icmp,tcp", "--count", "20")
+    status, results = verified(idle, "eth1", "10.57.0.99", "--count", "1000")
     assert status == 1
-    assert "10.57.0.99" in results["icmp"]["verdict"]
-    assert "10.57.0.99" in results["tcp"]["verdict"]
+    for protocol in ("icmp", "udp", "tcp"):
+        assert results[protocol]["verdict"].endswith("; nobody answers ARP for 10.57.0.99 at eth0")
+
+
+def test_a_vf_without_an_address_gets_one_meanwhile(idle: Hosts) -> None:
+    before = idle.ok("hv1", f"ip addr show dev {PF}v0")
+    mine = ("--address", "10.57.0.5/24", "--protocol", "icmp", "--count", "100")
+    status, results = verified(idle, "eth0", PEER, *mine)
+    assert (status, results["icmp"]["offloaded"]) == (0, True)
+    status, results = verified(idle, "eth0", "eth1", *mine)  # another VF of the same host
+    assert (status, results["icmp"]["offloaded"]) == (0, True)
+    assert idle.ok("hv1", f"ip addr show dev {PF}v0") == before
 
 
 def test_traffic_of_the_guests_own_is_watched(idle: Hosts) -> None:
@@ -169,7 +179,9 @@ def test_where_nothing_is_sent_nothing_is_proven(idle: Hosts) -> None:
         (["eth7", PEER], 2, "asap2: eth7 is no VF of this host, nor its representor; representors here: eth0, eth1"),
         (["eth1", PEER, "--netns", "nowhere"], 2, "asap2: there is no network namespace 'nowhere'"),
         (["eth1", PEER, "--protocol", "sctp"], 2, "asap2: --protocol is a list of icmp, udp, tcp, not 'sctp'"),
-        (["eth0", PEER], 1, "has no IPv4 address to reach 10.57.0.2 from"),
+        (["eth0", PEER], 1, "has no address to send from: say one with --address, as 10.57.0.1/24"),
+        (["eth0", PEER, "--address", "10.58.0.1/24"], 2, "10.57.0.2 cannot be reached from 10.58.0.1/24"),
+        (["eth0", PEER, "--address", "here"], 2, "--address takes an address with its prefix"),
         (["eth0", PEER, "--netns", "vm1"], 1, "is not in the namespace vm1"),
     ],
 )

@@ -6,10 +6,12 @@ It prints one line of JSON: what was found, or ``{"error": "a sentence"}``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from asap2.errors import Asap2Error
@@ -39,6 +41,22 @@ def ask(request: dict[str, Any], timeout: float = 60) -> Any:
     return answer
 
 
+@contextlib.contextmanager
+def serving(netns: str | None, port: int) -> Iterator[None]:
+    """UDP and TCP are echoed at *port* in a namespace (None: this one) meanwhile."""
+    request = {"do": "serve", "netns": netns, "port": port, "seconds": 3600}
+    server = subprocess.Popen(  # in a group of its own: Ctrl-C is for this process, which ends it
+        command(request), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
+    )
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()  # it is ready
+        yield
+    finally:
+        server.kill()
+        server.communicate()
+
+
 def main(request: dict[str, Any]) -> Any:
     """Do what is asked."""
     if request["do"] == "find":
@@ -59,6 +77,6 @@ if __name__ == "__main__":
         print(json.dumps({"error": str(error)}))
     except OSError as error:
         where = error.filename or json.loads(sys.argv[1]).get("peer", "the traffic")
-        print(json.dumps({"error": f"{where}: {error.strerror}"}))
+        print(json.dumps({"error": f"{where}: {error.strerror or error or type(error).__name__}"}))
     except KeyboardInterrupt:
         sys.exit(130)

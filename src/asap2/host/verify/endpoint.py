@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.host.inventory import Host, Netdev, Pf, Vf
 from asap2.host.kernel import namespaces
+from asap2.host.kernel.links import Link, link_named, set_address, set_up
 from asap2.host.verify import agent
+from asap2.netlink.client import Connection
+from asap2.netlink.wire import NetlinkError
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +92,45 @@ def _plain(addresses: list[str]) -> tuple[str, ...]:
 def shown(netns: str | None) -> str:
     """A namespace for people."""
     return "this host" if netns is None else os.path.basename(netns) if "/proc/" not in netns else netns
+
+
+@contextlib.contextmanager
+def addressed(guest: Guest, address: str | None) -> Iterator[Guest]:
+    """*guest*, its device up and with *address* meanwhile; where it is another namespace's, it has what it has.
+    Asap2Error when it has none."""
+    if guest.netns is not None or address is None:
+        if not guest.addresses:
+            if guest.netns is None:
+                how = "say one with --address, as 10.57.0.1/24"
+                raise Asap2Error(f"{guest.device} has no address to send from: {how}")
+            raise Asap2Error(
+                f"{guest.device} in {shown(guest.netns)} has no address to send from: give it one there, by "
+                f"`ip addr add ADDRESS/LENGTH dev {guest.device}`"
+            )
+        yield guest
+        return
+    with Connection() as route:
+        link = link_named(route, guest.device)
+        if link is None:
+            raise Asap2Error(f"{guest.device} has gone")
+        added = _add(route, link, address)
+        try:
+            set_up(route, link.index, True)
+            yield Guest(None, guest.device, (str(ipaddress.ip_interface(address).ip),))
+        finally:
+            with contextlib.suppress(NetlinkError):
+                if not link.up:
+                    set_up(route, link.index, False)
+                if added:
+                    set_address(route, link.index, address, False)
+
+
+def _add(route: Connection, link: Link, address: str) -> bool:
+    """Give *link* the address; whether it had it not."""
+    try:
+        set_address(route, link.index, address, True)
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise Asap2Error(f"{link.name} cannot get {address}: {error.text or error.strerror}") from None
+    return True

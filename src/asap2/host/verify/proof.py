@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.host.inventory import Host
-from asap2.host.kernel.links import Link, link_named, set_address, set_up
 from asap2.host.observe import observe
 from asap2.host.verify import COUNT, ECHO_PORT, PROTOCOLS
-from asap2.host.verify.endpoint import Guest, Port, guest_of
+from asap2.host.verify.endpoint import Port, addressed, guest_of
 from asap2.host.verify.verify import Result, need_switch, send
-from asap2.netlink.client import Connection
-from asap2.netlink.wire import NetlinkError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +30,18 @@ def checked(peer: str, address: str | None) -> Wanted:
     except ValueError:
         raise UsageError(f"--verify takes an IP address, not {peer!r}") from None
     if address is not None:
-        try:
-            mine = ipaddress.ip_interface(address)
-        except ValueError:
-            raise UsageError(f"--address takes an address with its prefix, as 10.57.0.1/24, not {address!r}") from None
-        if mine.version != other.version or other not in mine.network or other == mine.ip:
-            raise UsageError(f"{peer} cannot be reached from {address}: it is not another address of that prefix")
+        reaches(address, other)
     return Wanted(str(other), address)
+
+
+def reaches(address: str, other: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """UsageError when *address*, as it was typed, is none with a prefix, or not one to reach *other* from."""
+    try:
+        mine = ipaddress.ip_interface(address)
+    except ValueError:
+        raise UsageError(f"--address takes an address with its prefix, as 10.57.0.1/24, not {address!r}") from None
+    if mine.version != other.version or other not in mine.network or other == mine.ip:
+        raise UsageError(f"{other} cannot be reached from {address}: it is not another address of that prefix")
 
 
 def prove(names: Iterable[str], wanted: Wanted) -> tuple[Host, Port, list[Result]]:
@@ -50,7 +50,7 @@ def prove(names: Iterable[str], wanted: Wanted) -> tuple[Host, Port, list[Result
     host = observe(full=True, filters=False, openflow=False)
     need_switch(host)
     port = _first(host, names)
-    with _addressed(guest_of(port, None), wanted.address) as guest:
+    with addressed(guest_of(port, None), wanted.address) as guest:
         results: list[Result] = []
         for protocol in PROTOCOLS:
             results.append(send(host, port, guest, wanted.peer, protocol, COUNT, ECHO_PORT))
@@ -67,38 +67,3 @@ def _first(host: Host, names: Iterable[str]) -> Port:
             if pf and representor:
                 return Port(pf, vf, representor)
     raise Asap2Error("there is no VF with a representor to send from")
-
-
-@contextlib.contextmanager
-def _addressed(guest: Guest, address: str | None) -> Iterator[Guest]:
-    """*guest*, its device up and with *address* meanwhile; where it is another namespace's, it has what it has."""
-    if address is None and not guest.addresses:
-        raise Asap2Error(f"{guest.device} has no address to send from: say one with --address, as 10.57.0.1/24")
-    if address is None or guest.netns is not None:
-        yield guest
-        return
-    with Connection() as route:
-        link = link_named(route, guest.device)
-        if link is None:
-            raise Asap2Error(f"{guest.device} has gone")
-        added = _add(route, link, address)
-        try:
-            set_up(route, link.index, True)
-            yield Guest(None, guest.device, (str(ipaddress.ip_interface(address).ip),))
-        finally:
-            with contextlib.suppress(NetlinkError):
-                if not link.up:
-                    set_up(route, link.index, False)
-                if added:
-                    set_address(route, link.index, address, False)
-
-
-def _add(route: Connection, link: Link, address: str) -> bool:
-    """Give *link* the address; whether it had it not."""
-    try:
-        set_address(route, link.index, address, True)
-    except NetlinkError as error:
-        if error.errno == errno.EEXIST:
-            return False
-        raise Asap2Error(f"{link.name} cannot get {address}: {error.text or error.strerror}") from None
-    return True

@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from asap2.host.verify import ECHO_PORT
 
@@ -27,6 +28,9 @@ PATIENCE = 1.0
 WINDOW = 16
 """Packets on their way at a time."""
 PAYLOAD = bytes(56)
+NEIGHBOURS = Path("/proc/thread-self/net/arp")
+ATF_COM = 2
+"""A neighbour whose MAC is known (linux/if_arp.h)."""
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _ICMP = struct.Struct("!BBHHH")
 _TCP_INFO_SEGMENTS = struct.Struct("=II")
@@ -81,7 +85,7 @@ def icmp(peer: str, count: int, device: str | None = None, _port: int = 0) -> Se
 
         sent, received = _windowed(raw, max(2, count // 2), send, receive)
     if not received:
-        raise TrafficError(f"nothing comes back from {peer}: {sent} echo requests, no reply")
+        raise TrafficError(f"nothing comes back from {peer}: {sent} echo requests, no reply{_nobody(peer)}")
     return Sent(sent, received, "echo")
 
 
@@ -93,7 +97,10 @@ def udp(peer: str, count: int, device: str | None = None, port: int = ECHO_PORT)
         def send(_number: int) -> None:
             for _ in range(2):  # an error of an earlier datagram (ICMP port unreachable) is told once
                 with contextlib.suppress(ConnectionRefusedError):
-                    opened.send(PAYLOAD)
+                    try:
+                        opened.send(PAYLOAD)
+                    except TimeoutError:  # what waits for the neighbour fills the socket's buffer
+                        raise TrafficError(f"no datagram gets out to {peer}{_nobody(peer)}") from None
                     return
 
         def receive() -> bool:
@@ -120,7 +127,7 @@ def tcp(peer: str, count: int, device: str | None = None, port: int = ECHO_PORT)
         except ConnectionRefusedError:
             return _handshakes(peer, count, device, port)
         except TimeoutError:
-            raise TrafficError(f"{peer} does not answer to TCP at port {port}") from None
+            raise TrafficError(f"{peer} does not answer to TCP at port {port}{_nobody(peer)}") from None
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.settimeout(PATIENCE)
         how = "echo"
@@ -157,6 +164,16 @@ def _handshakes(peer: str, count: int, device: str | None, port: int) -> Sent:
         if tries == 1:
             time.sleep(PAUSE)
     return Sent(tries, tries, "handshakes", port)
+
+
+def _nobody(peer: str) -> str:
+    """Words for a sentence, when the neighbour *peer* does not answer ARP."""
+    with contextlib.suppress(OSError):
+        for line in NEIGHBOURS.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[0] == peer and int(fields[2], 16) & ATF_COM == 0:
+                return f"; nobody answers ARP for {peer} at {fields[5]}"
+    return ""
 
 
 def _segments(opened: socket.socket) -> tuple[int, int]:

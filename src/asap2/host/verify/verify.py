@@ -186,7 +186,7 @@ def _flows(
 ) -> Iterator[FlowSeen]:
     carried = [flow for flow in after.values() if carries(flow, kind) and _grown(before, flow)]
     why = reasons(host, [flow for flow in carried if flow.offloaded != "yes"])
-    for flow in carried:
+    for flow in sorted(carried, key=lambda flow: flow.in_port != port.representor.name):
         way = "out" if flow.in_port == port.representor.name else "in"
         said = why.get(flow.ufid or "")
         yield FlowSeen(
