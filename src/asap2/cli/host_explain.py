@@ -28,16 +28,16 @@ def explain(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FLOW|PORT]",
-            help="A flow id, a port, or a flow as dpctl/dump-flows -m prints it; if none, all that are not offloaded.",
+            metavar="FLOW|PORT",
+            help="A flow id, a port, or a flow as dpctl/dump-flows -m prints it (default: all that are not offloaded).",
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show every flow, not a few of each reason.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all flows, not a few of each reason.")] = False,
     trial: Annotated[
         bool, typer.Option(help="Try the flows' rules in TC and in the NIC, with a MAC that nobody has.")
     ] = True,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Have the switch's debug log tell what nothing else does.")
+        bool, typer.Option("--deep", help="Put undecided flows in again, and read why from the switch's debug log.")
     ] = False,
     as_json: AsJson = False,
     file: From = None,
@@ -135,25 +135,36 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
     for code in sorted(codes, key=lambda code: -sum(one.code == code for one in found)):
         group = [one for one in found if one.code == code]
         flows = f"  {len(group)} flow{'s' if len(group) > 1 else ''}"
-        words = f"{flows}, {sum(one.packets for one in group)} packets: {group[0].why}"
+        words = f"{flows}, {_packets(sum(one.packets for one in group))}: {group[0].why}"
         screen.say((code, "green" if code == "offloaded" else "bold red"), words)
-        for one in group if every else group[:SHOWN]:
-            where = f"{one.in_port or 'any port'} to {', '.join(one.outputs) or 'nowhere'}"
-            screen.say(f"    {where}, {one.packets} packets: {one.found}")
-            for behind in one.attachments:
-                screen.say(f"        {behind.representor}: {behind}", style="dim")
-            for seen in one.evidence:
-                screen.say(f"        {seen.source}: {seen.seen}", style="dim")
-            if one.others:
-                screen.say(f"        in the way next: {', '.join(one.others)}", style="dim")
-            screen.say(f"        {one.flow}", style="dim")
-        if not every and len(group) > SHOWN:
-            screen.say(f"    and {len(group) - SHOWN} more (--all)", style="dim")
-        if code != "offloaded":
-            screen.say(f"    do: {group[0].fix}")
+        for fix in dict.fromkeys(one.fix for one in group):
+            some = [one for one in group if one.fix == fix]
+            for one in some if every else some[:SHOWN]:
+                show_flow(one, screen)
+            if not every and len(some) > SHOWN:
+                screen.say(f"    and {len(some) - SHOWN} more (--all)", style="dim")
+            if code != "offloaded":
+                screen.say(f"    do: {fix}")
         screen.say()
     soft = sum(one.code != "offloaded" for one in found)
     screen.say(f"{host.hostname}: {soft} flow{'s are' if soft != 1 else ' is'} not in hardware{rest}", style="bold")
+
+
+def show_flow(one: Explanation, screen: Screen) -> None:
+    """Print an explanation for people."""
+    where = f"{one.in_port or 'any port'} to {', '.join(one.outputs) or 'nowhere'}"
+    screen.say(f"    {where}, {_packets(one.packets)}: {one.found}")
+    for behind in one.attachments:
+        screen.say(f"        {behind.representor}: {behind}", style="dim")
+    for seen in one.evidence:
+        screen.say(f"        {seen.source}: {seen.seen}", style="dim")
+    if one.others:
+        screen.say(f"        in the way next: {', '.join(one.others)}", style="dim")
+    screen.say(f"        {one.flow}", style="dim")
+
+
+def _packets(number: int) -> str:
+    return f"{number} packet{'s' * (number != 1)}"
 
 
 def show_refused(missing: list[Refused], every: bool, screen: Screen) -> None:

@@ -19,11 +19,11 @@ from asap2.host.explain import deep, nic
 from asap2.host.explain.explain import Explanation, explain, select
 from asap2.host.explain.flow import masked, named, parse
 from asap2.host.explain.probe import cookie_of
-from asap2.host.explain.reasons import REASONS
+from asap2.host.explain.reasons import NEIGHBOURS, REASONS
 from asap2.host.explain.rule import rule
 from asap2.host.explain.rule_actions import Device, UnbuildableError
 from asap2.host.explain.tclayer import Layer, refusals
-from asap2.host.inventory import DatapathPort, FlowTrial, Host
+from asap2.host.inventory import DatapathPort, FlowTrial, Host, Netdev
 from asap2.netlink.tables.actions import TC_ACT_JUMP, TC_ACT_STOLEN
 from tests.unit.host.hosts import PF, offloading, with_netdev, with_switch
 
@@ -436,6 +436,31 @@ def test_what_would_be_in_the_way_next_is_told_too() -> None:
         line("trunc(64),userspace(pid=1,slow_path(lacp))", before=META.replace("skb_priority(0/0)", "skb_priority(0)"))
     )
     assert (found.code, found.others) == ("match.skb-priority", ("action.truncate", "action.slow-path"))
+
+
+ARP = "eth_type(0x0806),arp(sip=10.0.0.1,tip=10.0.0.2,op=1,sha=00:00:00:00:00:00/00:00:00:00:00:00)"
+SOLICIT = "eth_type(0x86dd),ipv6(proto=58,frag=no),icmpv6(type=135,code=0),nd(target=2001:db8::1)"
+
+
+def test_arp_and_neighbour_discovery_have_no_match_to_leave_out() -> None:
+    where = trial(True, errno.EOPNOTSUPP, "mlx5_core: Unsupported key", in_words=True)
+    arp = reason(line(key=ARP).replace("dp:ovs", "dp:tc"), where)
+    assert (arp.code, arp.fix) == ("nic.match", NEIGHBOURS)
+    assert (reason(line(key=SOLICIT)).code, reason(line(key=SOLICIT)).fix) == ("match.nd", NEIGHBOURS)
+    assert reason(IN_TC, where).fix == REASONS["nic.match"].fix
+
+
+def test_what_to_do_names_what_it_is_about() -> None:
+    off = with_netdev(host(), "br-int")
+    assert reason(IN_TC.replace("in_port(eth0)", "in_port(br-int)"), off).code == "port.internal"
+    to_host = dataclasses.replace(off, netdevs=(*off.netdevs, Netdev(99, "br-int")))
+    found = reason(IN_TC.replace(f"actions:{PF}", "actions:br-int"), to_host)
+    assert found.code == "nic.to-host"
+    assert found.fix.endswith("ovs-ofctl mod-port br-int br-int no-flood")
+    legacy = with_netdev(host(), PF, switch_id=None)
+    assert reason(IN_TC.replace("in_port(eth0)", f"in_port({PF})"), legacy).fix == f"asap2 host setup {PF}"
+    assert reason(line(), host(offloaded_flows=None)).fix == "systemctl restart openvswitch-switch"
+    assert not any("{" in reason(text).fix for _, text in REFUSED)
 
 
 def test_without_a_switch_there_are_no_flows() -> None:

@@ -18,11 +18,21 @@ from asap2.host import switch_log, versions
 from asap2.host.attachment import Attachment, attachment
 from asap2.host.explain import nic
 from asap2.host.explain.flow import Flow, parse
-from asap2.host.explain.reasons import NIC_UNEXPLAINED, OFFLOADED, REASONS, TAKEN_NOW, TC_UNEXPLAINED, UNEXPLAINED
-from asap2.host.explain.tclayer import Layer, Refusal, refusals
-from asap2.host.inventory import FlowTrial, Host
+from asap2.host.explain.reasons import (
+    NEIGHBOURS,
+    NIC_UNEXPLAINED,
+    OFFLOADED,
+    REASONS,
+    TAKEN_NOW,
+    TC_UNEXPLAINED,
+    UNEXPLAINED,
+)
+from asap2.host.explain.tclayer import ARP, IPV6, RARP, Layer, Refusal, refusals
+from asap2.host.inventory import FlowTrial, Host, Pf
 from asap2.netlink.tables.ovs import OVS_DP_F_TC_RECIRC_SHARING
 
+DISCOVERY = range(133, 138)
+"""ICMPv6's types of neighbour discovery (RFC 4861)."""
 TUNNELS = ("vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "gtpu", "bareudp")
 SAID = {
     "action.recirculate": "recirc_id sharing not supported",
@@ -173,11 +183,37 @@ class _Explainer:
             first.code,
             first.found,
             meaning.why,
-            meaning.fix.replace("{port}", flow.in_port),
+            self._fix(flow, first, meaning.fix),
             (*evidence, *self._logged(flow, first.code)),
             others,
             tuple(who for port in (flow.in_port, *flow.outputs) if (who := attachment(self.host, port))),
         )
+
+    def _fix(self, flow: Flow, refusal: Refusal, fix: str) -> str:
+        """What to do about a *refusal* of *flow*: *fix*, with names in place of what stands for them."""
+        if refusal.code.startswith(("match.", "nic.match")) and _of_neighbours(flow):
+            return NEIGHBOURS
+        ports = [flow.in_port, *flow.outputs]
+        pf = next((found for port in ports if (found := self._pf(port))), None)
+        place = next((one for port in ports if (one := self.switch.port_of(port))), None)
+        words = {
+            "port": flow.in_port,
+            "bridge": place[0].name if place else "BRIDGE",
+            "service": self.switch.service or "openvswitch",
+            "pf": pf.name if pf else "PF",
+            "address": pf.address if pf else "ADDRESS",
+        }
+        for name, word in words.items():
+            fix = fix.replace(f"{{{name}}}", word)
+        return fix
+
+    def _pf(self, port: str) -> Pf | None:
+        """The PF whose uplink or representor *port* is; of a host with one alone, that."""
+        netdev = self.host.netdev(port)
+        own = [pf for pf in self.host.pfs if pf.netdev == port]
+        if not own and netdev and netdev.switch_id:
+            own = [pf for pf in self.host.pfs if any(one.name == port for _, one in self.host.representors(pf))]
+        return next(iter(own or (self.host.pfs if len(self.host.pfs) == 1 else ())), None)
 
     def _decided(self, flow: Flow, reasons: list[Reason]) -> list[Reason]:
         """*reasons*, first those of the switch's settings, then what its log says of the flow, if that says why."""
@@ -378,6 +414,13 @@ class _Explainer:
         line = self.usual.get(code)
         if line:
             yield Evidence("log", switch_log.words(line))
+
+
+def _of_neighbours(flow: Flow) -> bool:
+    """Whether its packets are ARP or neighbour discovery."""
+    if flow.eth_type in (ARP, RARP):
+        return True
+    return flow.eth_type == IPV6 and flow.part("icmpv6", "type", 8)[0] in DISCOVERY
 
 
 UNDECIDED = (*UNEXPLAINED, TAKEN_NOW)

@@ -14,8 +14,9 @@ PURGE = "ovs-appctl revalidator/purge"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a code means, and what to do: ``fix`` may have ``{port}`` for the flow's port, or for the port or bridge
-    that a refusal is about."""
+    """What a code means, and what to do. ``fix`` may have ``{port}`` for the flow's port, or for the port or bridge
+    that a refusal is about, ``{bridge}`` and ``{service}`` of Open vSwitch, and ``{pf}`` and PCI ``{address}`` of a
+    NIC."""
 
     why: str
     fix: str
@@ -25,6 +26,8 @@ OFFLOADED, TAKEN_NOW = "offloaded", "taken-now"
 TC_UNEXPLAINED, NIC_UNEXPLAINED = "tc.unexplained", "nic.unexplained"
 UNEXPLAINED = (TC_UNEXPLAINED, NIC_UNEXPLAINED)
 """Last resorts: they name the layer that keeps the flow, and no more."""
+NEIGHBOURS = "nothing; Open vSwitch itself matches on their addresses, and they are few packets"
+"""What to do about ARP and neighbour discovery."""
 DEEPER = "asap2 host explain --deep"
 
 REASONS: dict[str, Meaning] = {
@@ -37,18 +40,17 @@ REASONS: dict[str, Meaning] = {
     # ---- Open vSwitch's settings
     "switch.off": Meaning(
         "Open vSwitch offloads nothing unless it is told to",
-        "asap2 host setup, or: ovs-vsctl set Open_vSwitch . other_config:hw-offload=true, and start it anew",
+        "asap2 host setup, or: ovs-vsctl set Open_vSwitch . other_config:hw-offload=true, then systemctl restart "
+        "{service}",
     ),
-    "switch.not-in-force": Meaning(
-        "hw-offload counts from the switch's next start", "systemctl restart openvswitch-switch"
-    ),
+    "switch.not-in-force": Meaning("hw-offload counts from the switch's next start", "systemctl restart {service}"),
     "switch.skip-hw": Meaning(
         "tc-policy skip_hw keeps all flows in TC's software",
-        "ovs-vsctl remove Open_vSwitch . other_config tc-policy, and start the switch anew",
+        "ovs-vsctl remove Open_vSwitch . other_config tc-policy, then systemctl restart {service}",
     ),
     "switch.userspace": Meaning(
         "a bridge of the userspace datapath does not offload through TC",
-        "ovs-vsctl set bridge BRIDGE datapath_type=system",
+        "ovs-vsctl set bridge {bridge} datapath_type=system",
     ),
     # ---- ports
     "port.gone": Meaning(
@@ -62,7 +64,7 @@ REASONS: dict[str, Meaning] = {
         "the packets come in at a device that is no port of a switchdev NIC",
         "give the guest a VF in place of this device",
     ),
-    "port.legacy": Meaning("the NIC's eSwitch is in legacy mode", "asap2 host setup PF"),
+    "port.legacy": Meaning("the NIC's eSwitch is in legacy mode", "asap2 host setup {pf}"),
     "port.feature-off": Meaning("hw-tc-offload is off on the port", f"ethtool -K {{port}} hw-tc-offload on && {PURGE}"),
     "port.no-qdisc": Meaning(
         "the port has no ingress qdisc to put the rule into: another program removed it",
@@ -125,7 +127,7 @@ REASONS: dict[str, Meaning] = {
         "the switch itself handles these packets (LACP, BFD, CFM, STP, or an action that only it can do)",
         "nothing for protocols, they are few; else look for the action in the OpenFlow rules: ovs-appctl ofproto/trace",
     ),
-    "action.sampling": Meaning("packets are sampled for sFlow or IPFIX", "ovs-vsctl clear bridge BRIDGE sflow ipfix"),
+    "action.sampling": Meaning("packets are sampled for sFlow or IPFIX", "ovs-vsctl clear bridge {bridge} sflow ipfix"),
     "action.userspace": Meaning("the packets go to a program", "ovs-appctl ofproto/trace shows the rule that does it"),
     "action.truncate": Meaning("TC has no truncation", "a mirror without snaplen, output without max_len"),
     "action.hash": Meaning(
@@ -191,7 +193,7 @@ REASONS: dict[str, Meaning] = {
     "nic.match": Meaning("the NIC cannot match on this", "leave the match out of the OpenFlow rules"),
     "nic.inline": Meaning(
         "the rule looks deeper into packets than the VFs' drivers show the NIC",
-        "devlink dev eswitch set pci/ADDRESS inline-mode transport, while no VF is bound",
+        "devlink dev eswitch set pci/{address} inline-mode transport, while no VF is bound",
     ),
     "nic.vlan": Meaning("the NIC cannot push or pop VLANs like this", "one VLAN a VF, pushed on its way to the wire"),
     "nic.rewrite": Meaning("the NIC cannot rewrite headers like this", "fewer fields set in one rule, or a newer NIC"),
@@ -206,14 +208,14 @@ REASONS: dict[str, Meaning] = {
     "nic.to-host": Meaning(
         "it sends to the host itself, over a bridge's own interface",
         "nothing, for the host's own traffic; else keep floods off the bridge's own interface: "
-        "ovs-ofctl mod-port BRIDGE LOCAL no-flood",
+        "ovs-ofctl mod-port {bridge} {bridge} no-flood",
     ),
     "nic.mirror": Meaning(
         "the NIC's firmware cannot change a packet after a copy was sent", "newer firmware; no mirror"
     ),
     "nic.tunnel": Meaning(
         "the NIC does not encapsulate here",
-        "devlink dev eswitch set pci/ADDRESS encap-mode basic, where the NIC has tunnels",
+        "devlink dev eswitch set pci/{address} encap-mode basic, where the NIC has tunnels",
     ),
     "nic.tunnel-route": Meaning(
         "the NIC's driver finds no way to the tunnel's other end",
