@@ -89,7 +89,7 @@ options:
         description: After how many milliseconds a flow without packets goes; left alone when not said.
         type: int
       restart:
-        description: Whether it may be started anew. If not, C(hw-offload) counts from its next start.
+        description: Whether it may be restarted. If not, C(hw-offload) counts from its next start.
         type: bool
         default: true
   nic_only:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,12 @@ def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to 
     from asap2.host.explain.probe import not_offloaded, tried
     from asap2.host.observe import observe
     from asap2.host.trial import attempt_all
+    from asap2.output import say
 
     host = observe(full=True)
     host = tried(host, not_offloaded(host.openvswitch.datapath_flows))
     write(dataclasses.replace(host, trials=attempt_all(host, host.pfs)), file)
+    say(f"wrote {file}", file=sys.stderr)
 
 
 command = typer.main.get_command(app)

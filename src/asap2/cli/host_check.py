@@ -21,13 +21,13 @@ app = typer.Typer(add_completion=False)
 def check(
     pfs: Pfs = None,
     as_json: AsJson = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as findings for the exit status.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 for warnings, too.")] = False,
     trial: Annotated[
-        bool, typer.Option(help="Put a rule into the NIC, and take it out, to see that it takes it.")
+        bool, typer.Option(help="Put rules into the NIC and take them out, to see that it takes them.")
     ] = True,
     file: From = None,
 ) -> int:
-    """Audit what hardware offload needs, with a fix for what is missing. Exit status 0: nothing stands in its way."""
+    """Check what hardware offload needs, with a fix for what is missing. Exit status 0: nothing stands in its way."""
     from asap2.host.check.audit import CHECKS, audit, summary
     from asap2.host.check.finding import Verdict
 

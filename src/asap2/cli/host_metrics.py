@@ -15,9 +15,11 @@ PORT = 9417
 
 @app.command()
 def metrics(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="To be scraped at.")] = PORT,
-    address: Annotated[str, typer.Option(help="Of this host, to be scraped at; 0.0.0.0 for all.")] = "127.0.0.1",
-    once: Annotated[bool, typer.Option("--once", help="Print the figures and end, for a file collector.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port to listen on for Prometheus.")] = PORT,
+    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the figures once and exit, for a file collector.")
+    ] = False,
     trial: Annotated[
         bool, typer.Option(help="Try the rule of each flow that is new in software, to know the NIC's answer.")
     ] = True,

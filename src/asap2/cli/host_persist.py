@@ -18,13 +18,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def persist(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Take the files away; what is set up stays, until a boot.")
+        bool, typer.Option("--remove", help="Remove the files; the present set-up stays until the next boot.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files, write none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files, and write none.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have NICs set up at each boot as they are now: a systemd unit and udev rules. Open vSwitch remembers by
-    itself."""
+    """Set NICs up at each boot as they are now, by a systemd unit and udev rules. Open vSwitch remembers its own
+    part."""
     need_root()
     from asap2.host.observe import observe
     from asap2.host.setup import persist as files
@@ -54,8 +54,11 @@ def persist(
         for path, content in files.files(host).items():
             say(f"=== {path}\n{content}")
         return
-    for path in files.write(host):
-        say(f"wrote {path}")
+    files.write(host)
+    for one in found:
+        say(f"wrote {one.path}")
+    if not found:
+        say("nothing to do: the files are there already")
 
 
 def _tell(found: list[Written], dry_run: bool) -> None:

@@ -22,33 +22,38 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change n
 def setup(
     pfs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PF]…", help="Network devices or PCI addresses; may be left out if one."),
+        typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: the only one)."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="A configuration, in place of options.")] = None,
-    vfs: Annotated[int | None, typer.Option(metavar="N", help="VFs; as many as there are, or 4.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read a configuration in place of options.")
+    ] = None,
+    vfs: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of VFs to create (default: keep the current number, or 4).")
+    ] = None,
     order: Annotated[
-        str, typer.Option(metavar="ORDER", help="vfs-first, switchdev-first, or auto: what the driver wants.")
+        str, typer.Option(metavar="ORDER", help="vfs-first, switchdev-first, or auto (what the driver needs).")
     ] = "auto",
-    bridge: Annotated[
-        str | None, typer.Option(metavar="BR", help="The bridge for the uplink; made if missing.")
-    ] = None,
+    bridge: Annotated[str | None, typer.Option(metavar="BR", help="Bridge for the uplink; created if missing.")] = None,
     uplink: Annotated[bool, typer.Option(help="Put the uplink into the bridge.")] = True,
-    representors: Annotated[bool, typer.Option(help="Put the representors into the bridge, and set them up.")] = False,
-    restart: Annotated[bool, typer.Option(help="Start Open vSwitch anew, if hw-offload changes.")] = True,
-    nic_only: Annotated[bool, typer.Option("--nic-only", help="Leave Open vSwitch alone: it need not run.")] = False,
+    representors: Annotated[
+        bool, typer.Option(help="Put the representors into the bridge, too, and set them up.")
+    ] = False,
+    restart: Annotated[bool, typer.Option(help="Restart Open vSwitch if hw-offload changes.")] = True,
+    nic_only: Annotated[bool, typer.Option("--nic-only", help="Leave Open vSwitch alone; it need not run.")] = False,
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if it cuts the link that this host is reached by.")
+        bool, typer.Option("--force", help="Go on even if it cuts the link that this host is reached by.")
     ] = False,
     verify: Annotated[
         str | None, typer.Option(metavar="PEER", help="Then prove it with traffic from the first VF to this address.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="What that VF is addressed by meanwhile.")
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Address of that VF during the proof.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Bring NICs and Open vSwitch to hardware offload. What is so already stays; a failure takes back what was done."""
+    """Set up NICs and Open vSwitch for hardware offload. Steps that are already done are skipped; a failure takes back
+    what was done."""
     from asap2.errors import Asap2Error, UsageError
     from asap2.host.setup.wanted import load
 
@@ -103,7 +108,9 @@ def setup(
         if not as_json:
             shown.say("")
             show(port, results)
-            shown.end({}, "verified: it is offloaded" if good else "not verified: it is not all offloaded")
+            shown.end(
+                {}, "verified: all traffic is offloaded" if good else "not verified: not all traffic is offloaded"
+            )
     if as_json:
         shown.end(data)
     return 0 if good else 1

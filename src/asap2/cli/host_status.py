@@ -23,8 +23,10 @@ COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent
 @app.command()
 def status(
     pfs: Pfs = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until interrupted.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until interrupted.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks, with --watch.")
+    ] = 2.0,
     as_json: AsJson = False,
     file: From = None,
 ) -> None:
@@ -44,6 +46,10 @@ def status(
     if not watch:
         screen.print(drawn(page(pfs, file)))
         return
+    if not screen.is_terminal:
+        while True:
+            screen.print(drawn(page(pfs, file)))
+            time.sleep(interval)
     with Live(drawn(page(pfs, file)), console=screen, screen=False, auto_refresh=False) as live:
         while True:
             time.sleep(interval)

@@ -47,7 +47,7 @@ class Shown:
             self.say("going back:")
             return
         if not planned.steps:
-            self.say("nothing to do: it is so already")
+            self.say("nothing to do: everything is set up already")
         for number, step in enumerate(planned.steps, 1):
             self.say(f"{number:3}  {title(step)}")
             for command in step.commands:

@@ -13,20 +13,18 @@ from asap2.errors import Asap2Error
 from asap2.host.inventory import Host, Pf
 from asap2.host.select import choose
 
-Pfs = Annotated[
-    list[str] | None, typer.Argument(metavar="[PF]…", help="Network devices or PCI addresses; all if none.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Pfs = Annotated[list[str] | None, typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: all).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 From = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="Look at what `asap2 host capture` wrote, not at this host."),
+    typer.Option("--from", metavar="FILE", help="Read a file of `asap2 host capture` in place of this host."),
 ]
 
 
 def need_root() -> None:
     """Asap2Error for who is not root."""
     if os.geteuid():
-        raise Asap2Error("this needs root: say `sudo asap2 host …`")
+        raise Asap2Error("this needs root: run it as `sudo asap2 host …`")
 
 
 def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf, ...]]:

@@ -17,11 +17,11 @@ app = typer.Typer(add_completion=False)
 def undo(
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if the host uses VFs, or others have ports in a bridge.")
+        bool, typer.Option("--force", help="Go on even if the host uses VFs, or others have ports in a bridge.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Bring back what was before the first `asap2 host setup`: no orphaned flower filters, no files of persist."""
+    """Restore what was before the first `asap2 host setup`, without orphaned flower filters and files of persist."""
     need_root()
     from asap2.cli.host_steps import Shown
     from asap2.host.setup.hands import Hands

@@ -50,8 +50,9 @@ def run(words: list[str], verbs: tuple[str, ...]) -> int:
             raise
         if not explain():  # the help was asked for by giving no argument, and has been shown
             return UsageError.status
-        verb = f" {words[0]}" if words and words[0] in verbs else ""
-        raise UsageError(f"{explain().rstrip('.')}; `asap2{verb} --help` shows the usage") from None
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "asap2"
+        raise UsageError(f"{explain().rstrip('.')}; `{command} --help` shows the usage") from None
     return status if isinstance(status, int) else 0
 
 

@@ -39,5 +39,5 @@ def read(path: Path) -> Host:
     try:
         data = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise UsageError(f"{path} is not a capture: it is no JSON") from None
+        raise UsageError(f"{path} is not a capture: not valid JSON") from None
     return host_of(data, str(path))

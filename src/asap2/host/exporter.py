@@ -107,7 +107,10 @@ class Exporter:
 
 def _bound(address: str, port: int) -> socket.socket:
     """A socket at *address* and *port*; OSError that names them."""
-    family, kind, protocol, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, address) from None
     opened = socket.socket(family, kind, protocol)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

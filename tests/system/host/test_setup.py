@@ -52,7 +52,7 @@ def test_one_command_from_a_fresh_node_to_offload_that_traffic_proves(both: Host
 def test_a_proof_that_fails_is_told(lab: Hosts) -> None:
     done = lab.host("hv1", *SETUP, "--verify", "10.57.0.99", "--address", "10.57.0.1/24")
     assert done.returncode == 1
-    assert "not verified: it is not all offloaded" in done.stdout
+    assert "not verified: not all traffic is offloaded" in done.stdout
     assert lab.host("hv1", "check").returncode == 0
     again = lab.host("hv1", *SETUP, "--verify", "10.57.0.99")
     assert again.returncode == 1

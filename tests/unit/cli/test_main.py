@@ -21,7 +21,7 @@ def _no_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         (["dance"], "No such command 'dance'; `asap2 --help` shows the usage"),
         (["lab", "dance"], "No such command 'dance'; `asap2 lab --help` shows the usage"),
-        (["lab", "up"], "Missing argument 'FILE'; `asap2 lab --help` shows the usage"),
+        (["lab", "up"], "Missing argument 'FILE'; `asap2 lab up --help` shows the usage"),
         (["exec"], "Missing argument 'NODE|GUEST'; `asap2 exec --help` shows the usage"),
         (["exec", "hv1"], "Missing argument 'CMD…'; `asap2 exec --help` shows the usage"),
         (["exec", "hv1", "--"], "which command is to run in hv1? `asap2 exec hv1 CMD…`"),

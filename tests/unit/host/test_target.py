@@ -85,7 +85,7 @@ REFUSALS = [
     (
         with_switch(fresh(), service=None),
         wish(),
-        "systemd has no service for Open vSwitch here; say --no-restart, and start it anew yourself",
+        "systemd has no service for Open vSwitch here; say --no-restart, and restart it yourself",
     ),
     (
         dataclasses.replace(fresh(), reached_by=(PF,)),

@@ -30,7 +30,7 @@ def running(host: Host, _pfs: PFS) -> Iterator[Result]:
         yield ok("ovsdb-server and ovs-vswitchd")
 
 
-@check("ovs.hw-offload", "without it Open vSwitch gives no flow to TC; a change counts from the next start")
+@check("ovs.hw-offload", "without it Open vSwitch gives no flow to TC; a change takes effect at the next start")
 def hw_offload(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Whether hw-offload is on, and in force."""
     switch = host.openvswitch
@@ -42,7 +42,7 @@ def hw_offload(host: Host, _pfs: PFS) -> Iterator[Result]:
     elif not switch.running or not any(bridge.ports for bridge in switch.bridges):
         yield ok("true")
     elif switch.offloaded_flows is None:
-        yield fail("true, and not in force: the switch was not started anew since", restart)
+        yield fail("true, and not in force: the switch was not restarted since", restart)
     else:
         yield ok("true, and in force")
 

@@ -68,7 +68,7 @@ def _of(now: Host, step: Step) -> Iterator[Change]:
             what = f"Open_vSwitch other_config:{step.key}"
             yield Change(what, NOT_SET if have is None else have, NOT_SET if step.value is None else step.value)
         case RestartSwitch():
-            yield Change(f"service {step.service}", "running", "started anew")
+            yield Change(f"service {step.service}", "running", "restarted")
         case SetBridge():
             bridges = [one.name for one in now.openvswitch.bridges]
             yield Change(f"bridge {step.name}", _there(step.name in bridges), _there(step.there))

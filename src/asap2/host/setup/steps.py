@@ -287,7 +287,7 @@ def title(step: Step) -> str:
         case SetOption():
             return f"Open vSwitch: {step.key} {step.value if step.value is not None else 'not set'}"
         case RestartSwitch():
-            return "Open vSwitch: start anew"
+            return "Open vSwitch: restart"
         case SetBridge():
             return f"Open vSwitch: {'make' if step.there else 'take away'} bridge {step.name}"
         case AddPorts():

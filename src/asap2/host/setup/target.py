@@ -68,7 +68,7 @@ def setup_target(
     if now.openvswitch.hw_offload:
         options["hw-offload"] = now.openvswitch.option("hw-offload")
     if wanted.openvswitch.restart and not wanted.nic_only and now.openvswitch.service is None:
-        raise RefusedError("systemd has no service for Open vSwitch here; say --no-restart, and start it anew yourself")
+        raise RefusedError("systemd has no service for Open vSwitch here; say --no-restart, and restart it yourself")
     return Target(
         nics=tuple(nics),
         options=() if wanted.nic_only else tuple((key, word) for key, word in options.items() if word is not None),
