@@ -90,7 +90,7 @@ def test_two_guests_of_one_host(guests: Hosts) -> None:
         assert status == 0
         assert [one["how"] for one in results.values()] == ["echo", "echo", "echo"]
     finally:
-        guests.ok("hv1", f"ip -n vm3 link set {PF}v0 netns 1; ip netns del vm3; true")
+        guests.ok("hv1", f"ip -n vm3 link set {PF}v0 netns $$; ip netns del vm3")
 
 
 def test_a_vlan_is_seen_on_the_way(idle: Hosts) -> None:
