@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+PATIENCE = 60.0
+"""Seconds that a supervisor may take to start, before the command goes on without it."""
+
+
 def revive(root: Path) -> None:
     """Start a supervisor for each node of the lab at *root* that has none, but not while it is made or taken down."""
     unwatched = list(_unwatched(root))
@@ -25,6 +29,23 @@ def revive(root: Path) -> None:
         if lock.take() and (root / "lab.json").exists():
             for directory in unwatched:
                 supervise(directory)
+            for directory in unwatched:
+                _wait_for_listener(directory)
+
+
+def _wait_for_listener(directory: Path) -> None:
+    """Return when programs of the node can wait for its daemon, or never will."""
+    import socket
+    import time
+
+    from asap2.netlink.listener import path_in
+
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking, contextlib.suppress(OSError):
+            asking.connect(str(path_in(directory)))
+            return
+        time.sleep(0.02)
 
 
 def _unwatched(root: Path) -> Iterator[Path]:

@@ -51,6 +51,7 @@
 #define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
 #define ABSENT_MS 4000 /* how long we try again while nobody listens: a supervisor may be starting */
 #define ABSENT_VARIABLE "ASAP2_NETLINK_WAIT" /* another number of milliseconds */
+#define AGAIN_MS 10000 /* how long we do not wait again after that */
 #define TRY_MS 20 /* between two tries */
 #define GREETING_S 120 /* how long we wait for the greeting while somebody listens: a daemon may be starting */
 
@@ -208,7 +209,11 @@ static int open_connection(struct connection *c)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = secure_getenv(SOCKET_PATH_VARIABLE);
 	const char *patience = secure_getenv(ABSENT_VARIABLE);
-	int64_t give_up = now_ms() + (patience ? atoi(patience) : ABSENT_MS);
+	static int64_t given_up; /* when; who has waited once does not wait for each request */
+	int64_t give_up = now_ms(), last = __atomic_load_n(&given_up, __ATOMIC_RELAXED);
+
+	if (!last || give_up - last > AGAIN_MS)
+		give_up += patience ? atoi(patience) : ABSENT_MS;
 
 	if (!path || !*path)
 		path = SOCKET_PATH;
@@ -217,8 +222,10 @@ static int open_connection(struct connection *c)
 	strcpy(address.sun_path, path);
 	memset(&c->greeting, 0, sizeof c->greeting);
 	while (try_connection(c, &address) < 0) {
-		if (now_ms() >= give_up)
+		if (now_ms() >= give_up) {
+			__atomic_store_n(&given_up, now_ms(), __ATOMIC_RELAXED);
 			return -1;
+		}
 		nanosleep(&(struct timespec){ .tv_nsec = TRY_MS * 1000000L }, NULL);
 	}
 	pthread_once(&cleanup_once, make_cleanup_key);
