@@ -37,6 +37,8 @@ class Journal:
         self._path = path
         self._live: dict[bytes, bytes] = {}
         self._records = 0
+        self._tried = 0
+        """How many records there were when it could not be rewritten."""
         self._owed = _HEADER.size
         """Octets that deleting all that is live takes, and the zeros at the end."""
         self._end = self._read()
@@ -140,6 +142,7 @@ class Journal:
         """Forget everything."""
         self._live.clear()
         used, self._end, self._records, self._owed = self._end, 0, 0, _HEADER.size
+        self._tried = 0
         self._wipe(0, used)
         if self._size > _CHUNK:
             assert self._memory is not None
@@ -163,7 +166,7 @@ class Journal:
         _HEADER.pack_into(self._memory, self._end, len(key), value_length)
         self._end = end
         self._records += 1
-        if self._records > 2 * len(self._live) + _SLACK:
+        if self._records > max(2 * len(self._live), self._tried) + _SLACK:
             self._rewrite()
 
     def _rewrite(self) -> None:
@@ -179,6 +182,7 @@ class Journal:
         except OSError:  # no room for both: the old one is good, and is tried again later
             with contextlib.suppress(OSError):
                 part.unlink()
+            self._tried = self._records
             return
         fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
         os.rename(part, self._path)
@@ -186,5 +190,5 @@ class Journal:
         assert self._memory is not None
         self._memory.close()
         self._fd, self._end, self._size = fd, end, size
-        self._records = len(self._live)
+        self._records, self._tried = len(self._live), 0
         self._memory = mmap.mmap(fd, size)
