@@ -73,6 +73,27 @@ def test_what_hardware_lets_pass_is_the_hosts(tc: Bench) -> None:
     assert "Sent 252 bytes 3 pkt (dropped 3" in dropped  # software counts from the IP header on
 
 
+def test_devices_that_share_a_block_have_its_filters(tc: Bench) -> None:
+    for device in ("eth2", "eth3"):
+        tc.run("hv1", f"tc qdisc del dev {device} ingress")
+        tc.ok("hv1", f"tc qdisc add dev {device} ingress_block 11 ingress")
+    drop = "protocol ip flower skip_sw ip_proto icmp dst_ip 10.57.0.9 action drop"
+    refused = tc.run("hv1", f"{ADD} {drop}")
+    assert "This filter block is shared. Please use the block index to manipulate the filters" in refused.stderr
+    tc.ok("hv1", f"tc filter add block 11 {drop}")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 3 -i 0.01 -W 0.1 10.57.0.9")
+    assert "filter block 11 protocol ip pref 49152" in shown(tc)
+    assert "in_hw in_hw_count 2" in shown(tc)
+    assert "Sent hardware 294 bytes 3 pkt" in shown(tc)
+    tc.ok("hv1", "tc qdisc del dev eth3 ingress")
+    counted = tc.ok("hv1", "tc -s filter show block 11")
+    assert "in_hw in_hw_count 1" in counted
+    assert "Sent hardware 294 bytes 3 pkt" in counted
+    tc.ok("hv1", "tc qdisc del dev eth2 ingress")
+    assert tc.run("hv1", f"tc filter add block 11 {drop}").returncode == 2
+
+
 @pytest.mark.parametrize(
     ("rule", "error"),
     [

@@ -33,7 +33,15 @@ from asap2.nic.kernel.tc_filters import (
     Proto,
 )
 from asap2.nic.kernel.tc_flower import FlowerKey
-from asap2.nic.kernel.tc_qdiscs import PARENT_EGRESS, PARENT_INGRESS, RTNLGRP_TC, QdiscFace, find_block, is_ours
+from asap2.nic.kernel.tc_qdiscs import (
+    PARENT_EGRESS,
+    PARENT_INGRESS,
+    RTNLGRP_TC,
+    QdiscFace,
+    find_block,
+    is_ours,
+    seen_block,
+)
 from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Counters
@@ -103,7 +111,7 @@ class TcFace:
         if new_chain:
             self._chains.came(request, block, chain)
         one.request = request.payload
-        if template is None and not one.shared:
+        if template is None and not one.shared and not block.index:
             one.shape = self._shapes.add(request.flags, request.payload, header, attrs, one.key, one.steps, one.listed)
         if one.shape is not None:
             self._filters.remember_place(block, proto, one)
@@ -121,7 +129,7 @@ class TcFace:
         if qdisc is None or header.parent not in (PARENT_INGRESS, PARENT_EGRESS):
             return None
         block = qdisc.egress if header.parent == PARENT_EGRESS and qdisc.kind == "clsact" else qdisc.ingress
-        if shape.chain in block.explicit:
+        if shape.chain in block.explicit or block.index:
             return None
         block.parent = header.parent
         proto = block.chains.get(shape.chain, {}).get(header.prio)
@@ -144,10 +152,11 @@ class TcFace:
 
     def _check_direction(self, block: Block) -> None:
         """EOPNOTSUPP for filters that the node's pipeline does not see the packets of."""
-        if block.ifindex == self._ports.upcall_device:
-            return  # it has no packets but the switch's own
-        if block.egress != self._ports.is_internal(block.ifindex):
-            raise NetlinkError(errno.EOPNOTSUPP, "Filters of this direction are not supported on this device")
+        for ifindex in block.devices:
+            if ifindex == self._ports.upcall_device:
+                continue  # it has no packets but the switch's own
+            if block.egress != self._ports.is_internal(ifindex):
+                raise NetlinkError(errno.EOPNOTSUPP, "Filters of this direction are not supported on this device")
 
     @staticmethod
     def _new_proto(protos: dict[int, Proto], prio: int, protocol: int, kind: str | None, create: bool) -> Proto:
@@ -230,12 +239,12 @@ class TcFace:
         if not is_ours(header):
             return PASS
         if request.dump:
-            if header.ifindex in (0, -1):
+            if not header.ifindex:
                 return []
             flags = attrs.get("dump_flags")
             terse = bool(flags and flags.value & _TERSE)
             try:
-                block = find_block(self._filters, header)
+                block = seen_block(self._filters, header)
             except NetlinkError:
                 return []
             return self._dump(block, attrs.get("chain"), header, terse)

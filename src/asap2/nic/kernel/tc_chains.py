@@ -14,7 +14,7 @@ from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NetlinkError
 from asap2.nic.kernel.tc_filters import MAX_CHAIN, Block, Filters, Proto, Template, template_of
-from asap2.nic.kernel.tc_qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours
+from asap2.nic.kernel.tc_qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours, seen_block
 
 CLASSIFIERS: Final = ("flower", "matchall")
 
@@ -29,7 +29,8 @@ def chain_of(attrs: Attrs) -> int:
 
 def chain_message(kind: int, block: Block, chain: int, template: Template | None, flags: int = 0) -> Message:
     """What tells of a chain (tc_chain_fill_node)."""
-    header = tables.Tcmsg(0, block.ifindex, 0, HANDLE_INGRESS, 0)  # either block's parent is the qdisc here
+    parent = block.index or HANDLE_INGRESS  # either block's parent is the qdisc here
+    header = tables.Tcmsg(0, block.ifindex, 0, parent, 0)
     attrs: dict[str, Any] = {"chain": chain}
     if template is not None:
         attrs |= {"kind": template.kind, "options": dict(template.key.dump)}
@@ -101,7 +102,7 @@ class ChainFace:
 
     def _dump(self, header: tables.Tcmsg, attrs: Attrs) -> list[Message]:
         try:
-            block = find_block(self._filters, header)
+            block = seen_block(self._filters, header)
         except NetlinkError:
             return []
         only = attrs.get("chain")

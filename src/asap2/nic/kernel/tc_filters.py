@@ -12,7 +12,7 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Final
@@ -49,19 +49,21 @@ _ETH_HLEN: Final = 14
 _NOTHING: Final = Counters()
 
 _QDISC = struct.Struct("=ci")
-_CHAIN = struct.Struct("=ci?I")
+_SHARED = struct.Struct("=I")
+"""The index of the block that a qdisc shares, or 0; its kind follows."""
+_CHAIN = struct.Struct("=cq?I")
 _ACTION = struct.Struct("=cI")
 _INSTANCE = struct.Struct("=QI?")
 """When made (ns), references that are not filters', whether a filter made it; an action's attributes follow."""
-_FILTER = struct.Struct("=ci?III")
+_FILTER = struct.Struct("=cq?III")
 _MADE = struct.Struct("=QHHH")
 """When made (ns), protocol, rank, number of places that follow; then come the actions' indices, and the request."""
 _TWINS: Final = 4
 _NEWEST: Final = (1 << _TWINS) - 1
 _LAST_RANK: Final = 0xFFFF
 """A filter's rank among those of its priority: the age of its mask, and (so many low bits) of one key the newest."""
-_PLACE = struct.Struct("=IIH")
-"""Rule handle, in-port, length of the place's name that follows."""
+_PLACE = struct.Struct("=IIiH")
+"""Rule handle, in-port, device, length of the place's name that follows."""
 
 
 @dataclass(slots=True)
@@ -100,8 +102,12 @@ class Filter:
     """Its rule in the eSwitch."""
 
     def __post_init__(self) -> None:
-        self.hardware = None
-        for placed in self.placed:
+        self.put_in(self.placed)
+
+    def put_in(self, places: tuple[Placed, ...]) -> None:
+        """Its rule is in these *places* now."""
+        self.placed, self.hardware = places, None
+        for placed in places:
             if placed.nic is not None:
                 self.hardware = placed
                 break
@@ -256,15 +262,26 @@ class Template:
 
 @dataclass(slots=True)
 class Block:
-    """The filters of one device and direction: chains of priorities."""
+    """The filters of one device and direction, or of the devices that share them: chains of priorities."""
 
     ifindex: int
+    """The device, or -1 where devices share it."""
     egress: bool
     chains: dict[int, dict[int, Proto]] = field(default_factory=dict)
     explicit: dict[int, Template | None] = field(default_factory=dict)
     """Chains that somebody asked for, which stay when they are empty."""
     parent: int = 0
-    """The parent by which filters were last put here: the one that dumps tell (struct tcf_block, classid)."""
+    """The parent by which filters were last put here: the one that dumps tell (struct tcf_block, classid). A
+    shared one's index."""
+    index: int = 0
+    """By which devices share it; 0: they do not."""
+    devices: list[int] = field(default_factory=list)
+    """Those that have it."""
+
+    @property
+    def identity(self) -> int:
+        """What the journal knows it by."""
+        return -self.index if self.index else self.ifindex
 
     def protos(self, chain: int | None = None) -> Iterator[tuple[int, Proto]]:
         """(chain, proto) in order of chain, then priority."""
@@ -324,6 +341,8 @@ class Filters:
         self.offloader = offloader
         self._journal = journal
         self.qdiscs: dict[int, Qdisc] = {}
+        self.shared: dict[int, Block] = {}
+        """Blocks that devices share, by index."""
         self.actions = ActionTable()
         self.check_device: Callable[[int], None] = check_device
         self.refused: NetlinkError | None = None
@@ -334,22 +353,71 @@ class Filters:
 
     # ---- qdiscs
 
-    def add_qdisc(self, ifindex: int, kind: str) -> None:
-        """Add an ingress or clsact qdisc."""
+    def add_qdisc(self, ifindex: int, kind: str, shared: int = 0) -> None:
+        """Add an ingress or clsact qdisc, whose ingress block may be *shared*; NetlinkError where the filters that are
+        there cannot be this device's, too."""
         self.reserve()
-        self.qdiscs[ifindex] = Qdisc(kind, Block(ifindex, False), Block(ifindex, True))
-        self._journal.put(_QDISC.pack(b"q", ifindex), kind.encode())
+        block = self.shared.get(shared)
+        if block is not None:
+            self._bind_device(block, ifindex)
+        self._join(ifindex, kind, shared)
+        self._journal.put(_QDISC.pack(b"q", ifindex), _SHARED.pack(shared) + kind.encode())
+
+    def _join(self, ifindex: int, kind: str, shared: int) -> None:
+        if shared:
+            ingress = self.shared.setdefault(shared, Block(-1, False, parent=shared, index=shared))
+        else:
+            ingress = Block(ifindex, False)
+        ingress.devices.append(ifindex)
+        self.qdiscs[ifindex] = Qdisc(kind, ingress, Block(ifindex, True, devices=[ifindex]))
 
     def remove_qdisc(self, ifindex: int) -> None:
-        """Remove the qdisc and its filters."""
+        """Remove the qdisc, and its filters unless other devices share them."""
         qdisc = self.qdiscs.pop(ifindex)
         self._journal.delete(_QDISC.pack(b"q", ifindex))
         for block in qdisc.blocks:
+            block.devices.remove(ifindex)
+            if block.devices:
+                self._unbind_device(block, ifindex)
+                continue
+            self.shared.pop(block.index, None)
             for _, proto in list(block.protos()):
                 for one in list(proto.filters.values()):
                     self._unplace(one)
             for chain in list(block.explicit):
-                self._journal.delete(_CHAIN.pack(b"c", block.ifindex, block.egress, chain))
+                self._journal.delete(_CHAIN.pack(b"c", block.identity, block.egress, chain))
+
+    def _bind_device(self, block: Block, ifindex: int) -> None:
+        """Put a block's filters on one more device (tcf_block_offload_bind, tcf_block_playback_offloads)."""
+        filters = [(chain, proto, one) for chain, proto in block.protos() for one in proto.filters.values()]
+        if any(one.in_hw for *_, one in filters):
+            self.offloader.may_bind(ifindex)
+        added: list[tuple[Placed, ...]] = []
+        try:
+            for chain, proto, one in filters:
+                priority = _priority(proto.prio, one.rank)
+                added.append(
+                    self._place_on(ifindex, False, chain, proto.kind, priority, one.key, one.steps, one.flags, None)
+                )
+        except NetlinkError:
+            for places in added:
+                self._undo(places)
+            raise
+        for (chain, proto, one), places in zip(filters, added, strict=True):
+            one.put_in(one.placed + places)
+            self.keep(block, chain, proto, one)
+
+    def _unbind_device(self, block: Block, ifindex: int) -> None:
+        """Take a block's filters off a device; what they have counted there stays counted."""
+        for chain, proto in block.protos():
+            for one in proto.filters.values():
+                shown, there = self.counters([one])[0], [placed for placed in one.placed if placed.device == ifindex]
+                one.put_in(tuple(placed for placed in one.placed if placed.device != ifindex))
+                one.before = _NOTHING
+                left = self.counters([one])[0]
+                one.before = Counters(left.packets - shown.packets, left.bytes - shown.bytes)
+                self._undo(there)
+                self.keep(block, chain, proto, one)
 
     # ---- filters
 
@@ -500,30 +568,64 @@ class Filters:
         flags: int,
         old: Filter | None,
     ) -> tuple[Placed, ...]:
+        """Put the rule of a filter on each of the block's devices."""
+        if not block.index:
+            return self._place_on(block.ifindex, block.egress, chain, kind, prio, key, steps, flags, old)
+        done: tuple[Placed, ...] = ()
+        refusal: NetlinkError | None = None
+        try:
+            for ifindex in block.devices:
+                done += self._place_on(ifindex, False, chain, kind, prio, key, steps, flags, old)
+                refusal = refusal or self.refused
+        except NetlinkError:
+            self._undo(done, old)
+            raise
+        self.refused = refusal
+        return done
+
+    def _place_on(
+        self,
+        ifindex: int,
+        egress: bool,
+        chain: int,
+        kind: str,
+        prio: int,
+        key: FlowerKey,
+        steps: tuple[tc_actions.Step, ...],
+        flags: int,
+        old: Filter | None,
+    ) -> tuple[Placed, ...]:
         """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
         refusal: NetlinkError | None = None
         placed: list[Placed] = []
         if not flags & SKIP_HW:
             try:
-                self.offloader.offered(block.ifindex, kind, prio >> 16, steps)
-                rules = self.offloader.hardware(block.ifindex, chain, prio, key.match, steps)
+                self.offloader.offered(ifindex, kind, prio >> 16, steps)
+                rules = self.offloader.hardware(ifindex, chain, prio, key.match, steps)
                 for nic, pf, pipeline, rule in rules:
-                    placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, nic, pf))
+                    placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, nic, pf, ifindex))
             except NetlinkError as error:
                 refusal = error
         self.refused = refusal
         if flags & SKIP_SW:
             if not placed:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
-        elif not placed or block.egress or _uses_tunnel(steps):
+        elif not placed or egress or _uses_tunnel(steps):
             try:
-                pipeline, rule = self.offloader.software(block.ifindex, chain, prio, key.match, steps)
-                placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port))
+                pipeline, rule = self.offloader.software(ifindex, chain, prio, key.match, steps)
+                placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, device=ifindex))
             except NetlinkError:
-                for done in placed:
-                    done.pipeline.remove(done.handle)
+                self._undo(placed, old)
                 raise
         return tuple(placed)
+
+    @staticmethod
+    def _undo(places: Iterable[Placed], old: Filter | None = None) -> None:
+        """Take rules away again, but for those that the *old* filter has."""
+        kept = {(id(placed.pipeline), placed.handle) for placed in (old.placed if old is not None else ())}
+        for placed in places:
+            if (id(placed.pipeline), placed.handle) not in kept:
+                placed.pipeline.remove(placed.handle)
 
     @staticmethod
     def _add(pipeline: Pipeline, rule: Rule, old: Filter | None) -> int:
@@ -596,17 +698,20 @@ class Filters:
         """Routes or neighbours have changed: tunnels follow them."""
         left: dict[str | None, int] = {}
         for block, chain, proto, one in list(self.all()):
-            hardware = one.hardware
-            if hardware is None or not _is_tunnel(one.steps) or hardware.nic is None or hardware.pf is None:
+            if one.hardware is None or not _is_tunnel(one.steps):
                 continue
-            try:
-                priority = _priority(proto.prio, one.rank)
-                ((*_, rule),) = self.offloader.hardware(block.ifindex, chain, priority, one.key.match, one.steps)
-                actions = rule.actions
-            except NetlinkError as error:
-                left[error.strerror] = left.get(error.strerror, 0) + 1
-                actions = self.offloader.to_host(block.ifindex)
-            hardware.pipeline.replace(hardware.handle, actions)
+            for placed in one.placed:
+                if placed.nic is None or placed.pf is None:
+                    continue
+                ifindex = placed.device if block.index else block.ifindex
+                try:
+                    priority = _priority(proto.prio, one.rank)
+                    ((*_, rule),) = self.offloader.hardware(ifindex, chain, priority, one.key.match, one.steps)
+                    actions = rule.actions
+                except NetlinkError as error:
+                    left[error.strerror] = left.get(error.strerror, 0) + 1
+                    actions = self.offloader.to_host(ifindex)
+                placed.pipeline.replace(placed.handle, actions)
         if left != self._left:
             for reason, count in left.items():
                 log.info("software sends what %d filters encapsulate: %s", count, reason)
@@ -624,11 +729,11 @@ class Filters:
 
     def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
         """Every filter."""
-        for qdisc in self.qdiscs.values():
-            for block in qdisc.blocks:
-                for chain, proto in block.protos():
-                    for one in proto.filters.values():
-                        yield block, chain, proto, one
+        own = (block for qdisc in self.qdiscs.values() for block in qdisc.blocks if not block.index)
+        for block in (*own, *self.shared.values()):
+            for chain, proto in block.protos():
+                for one in proto.filters.values():
+                    yield block, chain, proto, one
 
     # ---- keeping
 
@@ -641,10 +746,10 @@ class Filters:
 
     def keep(self, block: Block, chain: int, proto: Proto, one: Filter) -> None:
         """Remember a filter."""
-        one.record = _FILTER.pack(b"f", block.ifindex, block.egress, chain, proto.prio, one.handle)
+        one.record = _FILTER.pack(b"f", block.identity, block.egress, chain, proto.prio, one.handle)
         value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
-            value += _PLACE.pack(placed.handle, placed.in_port, len(name := placed.name)) + name
+            value += _PLACE.pack(placed.handle, placed.in_port, placed.device, len(name := placed.name)) + name
         indices = one.indices
         value += struct.pack(f"=B{len(indices)}I", len(indices), *indices)
         self._journal.put(one.record, value + one.request)
@@ -654,7 +759,7 @@ class Filters:
         for key, value in self._journal.items():
             if key[:1] == b"q":
                 ifindex = _QDISC.unpack(key)[1]
-                self.qdiscs[ifindex] = Qdisc(value.decode(), Block(ifindex, False), Block(ifindex, True))
+                self._join(ifindex, value[_SHARED.size :].decode(), *_SHARED.unpack_from(value))
         for key, value in self._journal.items():
             if key[:1] == b"a":
                 self._restore_action(key, value)
@@ -666,26 +771,26 @@ class Filters:
         return list(self.qdiscs)
 
     def _restore(self, record: bytes, value: bytes, nics: dict[str, Nic]) -> None:
-        _, ifindex, egress, chain, prio, handle = _FILTER.unpack(record)
+        _, identity, egress, chain, prio, handle = _FILTER.unpack(record)
         made_ns, protocol, rank, count = _MADE.unpack_from(value)
         at, places = _MADE.size, []
         for _ in range(count):
-            rule_handle, in_port, length = _PLACE.unpack_from(value, at)
+            rule_handle, in_port, device, length = _PLACE.unpack_from(value, at)
             at += _PLACE.size + length
-            places.append((value[at - length : at].decode(), rule_handle, in_port))
+            places.append((value[at - length : at].decode(), rule_handle, in_port, device))
         indices = struct.unpack_from(f"={value[at]}I", value, at + 1)
         request = value[at + 1 + 4 * len(indices) :]
         header, attrs = TC.decode(request)
         options, kind = attrs["options"], attrs.get("kind", "flower")
-        qdisc = self.qdiscs[ifindex]
-        block = qdisc.egress if egress else qdisc.ingress
+        block = self._block(identity, egress)
         block.parent = header.parent
         proto = block.chains.setdefault(chain, {}).setdefault(prio, Proto(prio, protocol, kind))
         key = parse_flower(options, protocol)
         actions = options.get("act")
         steps, listed = tc_actions.parse(actions, Given(indices, self.actions.instance)) if actions else ((), ())
         placed = tuple(
-            self.offloader.placed(place, nics, in_port, rule_handle, steps) for place, rule_handle, in_port in places
+            replace(self.offloader.placed(place, nics, in_port, rule_handle, steps), device=device)
+            for place, rule_handle, in_port, device in places
         )
         one = Filter(
             handle,
@@ -722,10 +827,16 @@ class Filters:
         self.actions.take(action["kind"], index)
         self.actions.share(action["kind"], instance)
 
+    def _block(self, identity: int, egress: bool) -> Block:
+        """The block that the journal knows by *identity*."""
+        if identity < 0:
+            return self.shared[-identity]
+        qdisc = self.qdiscs[identity]
+        return qdisc.egress if egress else qdisc.ingress
+
     def _restore_chain(self, key: bytes, value: bytes) -> None:
-        _, ifindex, egress, chain = _CHAIN.unpack(key)
-        qdisc = self.qdiscs[ifindex]
-        block = qdisc.egress if egress else qdisc.ingress
+        _, identity, egress, chain = _CHAIN.unpack(key)
+        block = self._block(identity, egress)
         block.explicit[chain] = template_of(value) if value else None
         block.chains.setdefault(chain, {})
 
@@ -736,7 +847,7 @@ class Filters:
         self.reserve()
         block.explicit[chain] = template
         block.chains.setdefault(chain, {})
-        key = _CHAIN.pack(b"c", block.ifindex, block.egress, chain)
+        key = _CHAIN.pack(b"c", block.identity, block.egress, chain)
         self._journal.put(key, template.request if template is not None else b"")
 
     def remove_chain(self, block: Block, chain: int) -> None:
@@ -745,7 +856,7 @@ class Filters:
             self.remove_proto(block, chain, proto)
         if chain in block.explicit:
             del block.explicit[chain]
-            self._journal.delete(_CHAIN.pack(b"c", block.ifindex, block.egress, chain))
+            self._journal.delete(_CHAIN.pack(b"c", block.identity, block.egress, chain))
         block.chains.pop(chain, None)
 
     # ---- actions

@@ -47,6 +47,8 @@ class Placed:
     in_port: int
     nic: Nic | None = None
     pf: Pf | None = None
+    device: int = 0
+    """The device whose packets it is for, of those that share a block."""
 
     @property
     def name(self) -> bytes:
@@ -383,6 +385,15 @@ class Offloader:
             return steps
         self._node.sent_to(last.ifindex)
         return (*steps[:-1], Enter(last.ifindex))
+
+    def may_bind(self, ifindex: int) -> None:
+        """NetlinkError where a device cannot share filters that are in hardware (tcf_block_offload_bind)."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.pf is None:
+            if self._tunnels.port_of(ifindex) is None:
+                raise NetlinkError(errno.EOPNOTSUPP)
+        elif not tc_offload_enabled(device):
+            raise NetlinkError(errno.EOPNOTSUPP, "Bind to offloaded block failed as dev has offload disabled")
 
     def to_host(self, ifindex: int) -> tuple[Action, ...]:
         """The actions that leave the packets of a representor to the host."""

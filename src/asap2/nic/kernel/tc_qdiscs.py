@@ -11,6 +11,7 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
+from asap2.netlink.codec import Attrs
 from asap2.netlink.request import PASS, Answer, Message, Proxy, Request
 from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
@@ -37,9 +38,21 @@ def is_ours(header: tables.Tcmsg) -> bool:
 
 
 def find_block(filters: Filters, header: tables.Tcmsg) -> Block:
-    """The block that a request for filters or chains is for; ENODEV, EINVAL, ENOENT."""
+    """The block that a request for filters or chains is for; ENODEV, EINVAL, ENOENT, EOPNOTSUPP."""
+    block = seen_block(filters, header)
+    if block.index and header.ifindex != -1:
+        text = "This filter block is shared. Please use the block index to manipulate the filters"
+        raise NetlinkError(errno.EOPNOTSUPP, text)
+    return block
+
+
+def seen_block(filters: Filters, header: tables.Tcmsg) -> Block:
+    """As :func:`find_block`, for a dump, which may name a device for the block that it shares."""
     if header.ifindex == -1:
-        raise NetlinkError(errno.EINVAL, "Block of given index was not found")
+        shared = filters.shared.get(header.parent)
+        if shared is None:
+            raise NetlinkError(errno.EINVAL, "Block of given index was not found")
+        return shared
     filters.check_device(header.ifindex)
     qdisc = filters.qdiscs.get(header.ifindex)
     if qdisc is None:
@@ -102,11 +115,11 @@ class QdiscFace:
             raise NetlinkError(errno.ENOENT, "Qdisc not found. To create specify NLM_F_CREATE flag")
         if kind not in _OURS:
             return PASS
-        if kind == "ingress" and attrs.get("egress_block"):
-            raise NetlinkError(errno.EINVAL, "Egress block sharing is not supported")
-        if attrs.get("ingress_block") or attrs.get("egress_block"):
-            raise NetlinkError(errno.EOPNOTSUPP, "Shared blocks are not supported")
-        self._filters.add_qdisc(header.ifindex, kind)
+        shared = _shared(kind, attrs)
+        block = self._filters.shared.get(shared)
+        if block is not None and block.chains and self._ports.is_internal(header.ifindex):
+            raise NetlinkError(errno.EOPNOTSUPP, "Filters of this direction are not supported on this device")
+        self._filters.add_qdisc(header.ifindex, kind, shared)
         self._ports.use_tc(header.ifindex, True)
         return self._told(request, header.ifindex, self._filters.qdiscs[header.ifindex])
 
@@ -141,7 +154,12 @@ class QdiscFace:
         if not header.parent:
             raise NetlinkError(errno.EINVAL, "Classid cannot be zero")
         message = _message(RTM_DELQDISC, header.ifindex, qdisc, 0)
-        gone = [(block, chain, block.explicit.get(chain)) for block in qdisc.blocks for chain in sorted(block.chains)]
+        gone = [
+            (block, chain, block.explicit.get(chain))
+            for block in qdisc.blocks
+            if len(block.devices) == 1
+            for chain in sorted(block.chains)
+        ]
         self._filters.remove_qdisc(header.ifindex)
         self._ports.use_tc(header.ifindex, False)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
@@ -168,6 +186,22 @@ class QdiscFace:
         return Proxy(_unchanged, ours)
 
 
+def _shared(kind: str, attrs: Attrs) -> int:
+    """The index of the block that a new qdisc shares, or 0 (qdisc_block_indexes_set); EINVAL, EOPNOTSUPP."""
+    for name in ("ingress", "egress"):
+        index = attrs.get(f"{name}_block")
+        if index is None:
+            continue
+        if not index:
+            raise NetlinkError(errno.EINVAL, f"{name.capitalize()} block index cannot be 0")
+        if name == "egress":
+            if kind == "ingress":
+                raise NetlinkError(errno.EOPNOTSUPP, "Egress block sharing is not supported")
+            raise NetlinkError(errno.EOPNOTSUPP, "Shared egress blocks are not supported")
+    shared: int = attrs.get("ingress_block", 0)
+    return shared
+
+
 def _is_mine(header: tables.Tcmsg) -> bool:
     return header.parent == TC_H_INGRESS or (not header.parent and header.handle & _MAJOR == HANDLE_INGRESS)
 
@@ -176,6 +210,7 @@ def _message(kind: int, ifindex: int, qdisc: Qdisc, references: int = 1) -> Mess
     header = tables.Tcmsg(0, ifindex, HANDLE_INGRESS, TC_H_INGRESS, references)
     attrs = {
         "kind": qdisc.kind,
+        **({"ingress_block": qdisc.ingress.index} if qdisc.ingress.index else {}),
         "options": {},
         "hw_offload": 0,
         "stats2": {"basic": Basic(0, 0), "queue": Queue()},
