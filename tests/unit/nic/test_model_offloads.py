@@ -332,4 +332,7 @@ def test_without_encapsulation_mode_there_are_no_tunnels() -> None:
 
 
 def test_the_same_vxlan_device_twice_is_two_tunnels() -> None:
-    assert answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), TUNNEL, out(VXLAN)) is None
+    other = replace(TUNNEL, tun_id=6)
+    assert answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), other, out(VXLAN)) is None
+    twice = answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), TUNNEL, out(VXLAN))
+    assert twice == "can't duplicate encap action"

@@ -168,7 +168,8 @@ class _Actions:
         self.rewrites = 0
         self.rewriting = False
         """Whether there was a rewrite, even one of no effect (MLX5_FLOW_CONTEXT_ACTION_MOD_HDR)."""
-        self.encap = False
+        self.encap: SetTunnel | None = None
+        self.encaps: list[SetTunnel] = []
         self.decap = False
         self.host = False
         self.goto = 0
@@ -211,7 +212,7 @@ class _Actions:
                     self.host = True
                 case SetTunnel():
                     self._tunnel()
-                    self.encap = True
+                    self.encap = step
                 case Decap():
                     self._tunnel()
                     self.decap = True
@@ -303,8 +304,9 @@ class _Actions:
             return
         if len(self.outputs) >= MAX_DESTINATIONS:
             raise refuse("can't support more output ports, can't offload forwarding")
-        if self.encap:
-            self.encap = False
+        if self.encap is not None:
+            self.encaps.append(self.encap)
+            self.encap = None
             self.outputs.append(-1)
             return
         if step.ifindex in self.outputs:
@@ -356,6 +358,8 @@ class _Actions:
             raise refuse("Internal port rule is only supported on chain 0")
         if self.place.internal and self.goto:
             raise refuse("Internal port rule offload doesn't support goto action")
+        if len(set(self.encaps)) < len(self.encaps):
+            raise refuse("can't duplicate encap action")
         if not self.model.vlan_depth:
             self._emulated_vlan()
 
