@@ -451,6 +451,7 @@ static const struct shape {
 	{ ETHTOOL_GSSET_INFO, sizeof(struct ethtool_sset_info), 0, sizeof(uint32_t), 0 },
 	{ ETHTOOL_GSTRINGS, sizeof(struct ethtool_gstrings), 0, ETH_GSTRING_LEN, 0 },
 	{ ETHTOOL_GSTATS, sizeof(struct ethtool_stats), 0, sizeof(uint64_t), 0 },
+	{ ETHTOOL_GRSSH, sizeof(struct ethtool_rxfh), 0, sizeof(uint32_t), 0 },
 	{ ETHTOOL_GLINKSETTINGS, sizeof(struct ethtool_link_settings), 0, sizeof(uint32_t), 0 },
 	{ ETHTOOL_GPERMADDR, sizeof(struct ethtool_perm_addr), offsetof(struct ethtool_perm_addr, size), 1, 0 },
 	{ ETHTOOL_GFEATURES, sizeof(struct ethtool_gfeatures), offsetof(struct ethtool_gfeatures, size),

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import struct
 from collections.abc import Callable
@@ -35,6 +36,7 @@ ETHTOOL_GRXCLSRLCNT: Final = 0x2E
 ETHTOOL_GRXCLSRLALL: Final = 0x30
 ETHTOOL_GSSET_INFO: Final = 0x37
 ETHTOOL_GCHANNELS: Final = 0x3C
+ETHTOOL_GRSSH: Final = 0x46
 ETHTOOL_GLINKSETTINGS: Final = 0x4C
 SIOCSIFMTU: Final = 0x8922
 
@@ -51,6 +53,11 @@ _WORDS = 4
 """32-bit words of a mask of link modes, of which there were 121 in Linux 6.12."""
 _RXNFC = struct.Struct("=IIQ168xI4x")
 """struct ethtool_rxnfc: command, flow_type, data, a flow, rule_cnt."""
+
+_RXFH = struct.Struct("=IIIIB7x")
+"""struct ethtool_rxfh: command, context, entries of the table and octets of the key that follow, hash function."""
+_RSS_TABLE, _RSS_KEY, _TOEPLITZ = 128, 40, 1
+"""MLX5E_INDIR_MIN_RQT_SIZE, the key's octets, ETH_RSS_HASH_TOP."""
 
 VfKinds = Callable[[Nic, Pf, Vf], dict[str, int]]
 
@@ -82,6 +89,7 @@ class EthtoolIoctl:
             ETHTOOL_GRXRINGS: self._classifier,
             ETHTOOL_GRXCLSRLCNT: self._classifier,
             ETHTOOL_GRXCLSRLALL: self._classifier,
+            ETHTOOL_GRSSH: self._receive_hash,
         }
 
     @property
@@ -216,3 +224,20 @@ class EthtoolIoctl:
         (command,) = struct.unpack_from("=I", buffer)
         rings = ethtool_settings.of(device)["combined_count"]
         return _RXNFC.pack(command, 0, rings if command == ETHTOOL_GRXRINGS else 0, 0)
+
+    def _receive_hash(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        """How packets are spread over receive rings; who asks for nothing is told how long table and key are."""
+        if device.role is Role.REPRESENTOR or device.pf is None:
+            raise _refuse(errno.EOPNOTSUPP)
+        _command, context, entries, octets, *_ = _RXFH.unpack_from(buffer)
+        rings = ethtool_settings.of(device)["combined_count"]
+        table = max(_RSS_TABLE, 1 << (2 * rings - 1).bit_length())
+        fixed = _RXFH.pack(ETHTOOL_GRSSH, context, table, _RSS_KEY, _TOEPLITZ)
+        if (entries, octets) == (0, 0):
+            return fixed
+        if context or entries not in (0, table) or octets not in (0, _RSS_KEY):
+            raise _refuse(errno.EINVAL)
+        function = device.vf or device.pf
+        key = hashlib.sha512(function.bdf.encode() + device.pf.mac).digest()[:_RSS_KEY]
+        spread = struct.pack(f"={table}I", *(i % rings for i in range(table)))
+        return fixed + (spread if entries else b"") + (key if octets else b"")

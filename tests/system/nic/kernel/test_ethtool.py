@@ -150,6 +150,7 @@ def test_who_monitors_is_told_of_the_feature(switchdev: Node) -> None:
         ("-S {} | grep -c rx_vport_unicast", "2", "2", "0"),
         ("-S {} | grep -c peer_ifindex", "0", "0", "0"),
         ("--show-eee {}", NO, NO, NO),
+        ("-x {} | head -2", *[f"with {os.cpu_count()} RX ring(s):\n    0:      0"] * 2, NO),
     ],
 )
 def test_each_netdev_tells_what_mlx5s_does(still: Node, command: str, pf: str, vf: str, representor: str) -> None:
