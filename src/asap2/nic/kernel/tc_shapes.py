@@ -42,7 +42,7 @@ _OPTIONS, _ACT, _COOKIE, _ACT_OPTIONS, _ACT_STATS = (
 )
 _NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags"})
 """Keys with a mask whose value decides more than what is compared."""
-MOST_SHAPES: Final = 4096
+MOST_SHAPES: Final = 1024
 
 Span = tuple[int, int]
 

@@ -407,7 +407,7 @@ def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
     return _unsupported_actions(tuple(actions))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
     if len(encode_actions(actions)) > MAX_ACTIONS if _encodable(actions) else len(actions) > MAX_ACTIONS:
         return f"{len(actions)} actions are more than the {MAX_ACTIONS} that a rule can have"
