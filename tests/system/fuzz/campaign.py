@@ -45,8 +45,8 @@ DUMPS = (
 )
 
 
-_CHANGING = re.compile(r"(used|expires)[: ]\S+|installed \d+ sec|\bindex \d+")
-"""What a program tells of time, and what a new daemon numbers anew."""
+_CHANGING = re.compile(r"(used|expires)[: ]\S+|installed \d+ sec")
+"""What a program tells of time."""
 
 
 @dataclass(frozen=True)
