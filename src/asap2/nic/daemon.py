@@ -52,7 +52,7 @@ log = logging.getLogger("asap2.nic.daemon")
 NODE_RULES = 65536
 """Rules that the node's own pipeline holds: flows of the software datapath and TC rules that are not offloaded."""
 
-STATE_ROOM, STATE_ROOM_OF_VF = 1 << 16, 512
+STATE_ROOM, STATE_ROOM_OF_VF = 1 << 16, 1536
 """Octets of the driver's state: room for all that a NIC can have, so that a full file system is no obstacle."""
 
 NEIGHBOURS_NS = 5_000_000_000

@@ -24,6 +24,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_LINK, IFLA_VXLAN_PORT = 3, 15
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
+MOST_IFINDEX = 0x7FFF_FFFF
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
 _S32 = struct.Struct("=i")
@@ -71,6 +72,8 @@ class LinkReader:
 
     def one(self, ifindex: int, nsid: int | None = None) -> Link | None:
         """The link *ifindex*, of the namespace with id *nsid* when given; None when there is none."""
+        if not 0 < ifindex <= MOST_IFINDEX:
+            return None
         target = attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid)) if nsid is not None else b""
         try:
             return next(iter(self._ask(ifindex, 0, target)), None)

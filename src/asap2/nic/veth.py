@@ -361,7 +361,12 @@ class VethNetDevs:
     # ---- internal ports of the datapath
 
     def create_internal(self, name: str) -> int:
-        """Make an internal port; its ifindex. OSError as the kernel gives it (EEXIST, EINVAL for a bad name)."""
+        """Make an internal port; its ifindex. OSError as the kernel gives it (EEXIST, EINVAL for a bad name); EINVAL
+        also for a name that is no UTF-8."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
         silicon = next(iter(self.silicon.values()))
         part = f"int-{os.urandom(4).hex()}"
         ifindex = self._pair(silicon, part, name, bytes(6))

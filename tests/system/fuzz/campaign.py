@@ -45,8 +45,8 @@ DUMPS = (
 )
 
 
-_CHANGING = re.compile(r"(used|expires)[: ]\S+|installed \d+ sec")
-"""What a program tells of time."""
+_CHANGING = re.compile(r"(used|expires)[: ]\S+|installed \d+ sec|(?<=^filter )(ingress |egress )?(parent \S+ )?")
+"""What a program tells of time, and of the parent by which filters were last put in, or tried to be."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Node:
     def up(self) -> Iterator[None]:
         """Bring it up, and down in the end."""
         before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = str(ROOT)
+        os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT}/src"
         try:
             self.lab.up(parse(TOPOLOGY))
             yield

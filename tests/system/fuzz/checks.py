@@ -9,6 +9,7 @@ import json
 from asap2.nic.daemon import Daemon
 from asap2.nic.netdevs import Role
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.snapshot import Snapshot
 
 
 class TroubleError(Exception):
@@ -68,10 +69,12 @@ def _devices(daemon: Daemon) -> None:
 def _state(daemon: Daemon) -> None:
     """What is written down is what is so, and can be read."""
     daemon._keep()
-    written = json.loads((daemon.run_dir / "state" / "driver.json").read_text())
+    kept = Snapshot(daemon.run_dir / "state" / "driver", 0)
+    kept.close()
+    written = json.loads(kept.state or b"{}")
     now = json.loads(json.dumps(daemon.driver.snapshot()))
     for name, pfs in now.items():
         for before, pf in zip(written[name], pfs, strict=True):
             for key, value in pf.items():
                 if before[key] != value:
-                    raise TroubleError(f"driver.json has {before[key]} for {key}, which is {value}")
+                    raise TroubleError(f"{before[key]} is written down for {key}, which is {value}")

@@ -32,6 +32,7 @@ from tests.system.fuzz.source import Source
 
 BATCH = 64
 CHECK_EVERY = 4000
+MOST_TRACEBACKS = 100
 FRESH_EVERY = 20_000
 """Messages after which everything that was put in is taken out, so that memory can be compared."""
 UNKNOWN = {19: "ENODEV"}
@@ -47,7 +48,8 @@ class Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info:
-            self.tracebacks.append(self.format(record))
+            if len(self.tracebacks) < MOST_TRACEBACKS:
+                self.tracebacks.append(self.format(record))
         else:
             self.warnings[self.format(record)[:400]] += 1
 
@@ -202,8 +204,8 @@ class Feeder:
     def _check(self) -> None:
         try:
             check(self.daemon)
-        except TroubleError as error:
-            self.trouble.append(f"after {self.sent} messages: {error}")
+        except Exception as error:
+            self.trouble.append(f"after {self.sent} messages: {error!r}")
         self._progress(False)
 
     def _fresh(self) -> None:

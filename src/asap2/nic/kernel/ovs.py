@@ -81,6 +81,14 @@ def _u32(value: bytes | None) -> int | None:
     return _U32.unpack_from(value)[0]  # type: ignore[no-any-return]
 
 
+def _u64(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) < _U64.size:
+        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+    return _U64.unpack_from(value)[0]  # type: ignore[no-any-return]
+
+
 class OvsFace:
     """The four families; at most one datapath."""
 
@@ -485,7 +493,7 @@ class OvsFace:
             key.get("skb_mark", 0),
             key.get("skb_priority", 0),
             key.get("dp_hash", 0),
-            None if packet_hash is None else _U64.unpack_from(packet_hash)[0] & _HASH_BITS or None,
+            (_u64(packet_hash) or 0) & _HASH_BITS or None,
         )
         try:
             with dp.pipeline.hand_in(way) as mark:

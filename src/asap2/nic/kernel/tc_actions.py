@@ -182,7 +182,7 @@ def parse(actions: Attrs, indices: Indices, skips: int | None = None) -> tuple[t
             if parsed.verdict != ta.TC_ACT_PIPE:
                 done = True
                 steps += _verdict(parsed.verdict, any(isinstance(step, Mirred) for step in steps))
-    except NetlinkError:
+    except Exception:
         for one in listed:
             if one.instance is None:
                 indices.give(one.kind, one.index)

@@ -443,7 +443,7 @@ class Filters:
             steps, listed = tc_actions.parse(actions, self, skips)
         try:
             made = self._made(block, chain, proto, handle, options, steps, listed, old)
-        except NetlinkError:
+        except Exception:
             self._give_back(listed)
             raise
         if old is not None:
@@ -892,7 +892,10 @@ class Filters:
 
     def _share(self, kind: str, index: int) -> Instance:
         """Let a filter's own action be one that may be shared."""
-        owner, at = self.owners(kind)[index]
+        owners = self.owners(kind)
+        if index not in owners:  # an action before it in the same request has the index (tcf_idr_check_alloc)
+            raise NetlinkError(errno.EAGAIN)
+        owner, at = owners[index]
         request = TC.decode(owner.request)[1]["options"]["act"]
         action = tc_actions.in_order(request)[at]
         instance = Instance(index, tc_actions.parse_one(action), ACTION.encode(action), owner.made_ns, by_filter=True)

@@ -160,3 +160,16 @@ def test_indices_and_what_is_shared_survive_a_restart(tmp_path: Path) -> None:
     assert again.restore(nics) == [REPRESENTOR]
     node.face._filters.actions, node.face._filters.qdiscs = again.actions, again.qdiscs
     assert (listed(node), listed(node, "mirred"), dumped(node)) == before
+
+
+def test_an_index_that_one_request_names_twice_is_refused_and_free_again(node: Node) -> None:
+    assert add(node, 1, gact(3, index=7), gact(2, index=7)) == errno.EAGAIN
+    assert listed(node) == []
+    assert add(node, 1, gact(2, index=7)) == 0
+    assert listed(node) == [(7, 1, 1)]
+
+
+def test_whatever_stops_a_filter_its_actions_are_free_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asap2.nic.kernel.tc_filters.parse_flower", lambda *_: 1 // 0)
+    assert add(node, 1, gact(2)) == errno.EINVAL
+    assert listed(node) == []
