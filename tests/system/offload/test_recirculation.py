@@ -2,12 +2,14 @@
 """Recirculation: Open vSwitch's flows with recirculation ids are TC chains, in hardware and on in software.
 
 No OpenFlow pipeline makes such flows for the NIC (docs/architecture.md), so they are put in by hand, and the
-revalidators, who remove flows that no pipeline makes, are paused.
+revalidators, who remove flows that no pipeline makes, are paused. What pipelines recirculate is left to the software
+datapath: hashes, labels, lengths.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -109,3 +111,67 @@ def in_port(bench: Bench) -> str:
     found = re.search(r"port (\d+): eth3$", bench.ok("hv1", "ovs-appctl dpctl/show"), re.MULTILINE)
     assert found
     return found[1]
+
+
+@pytest.fixture
+def pipelines(lab: Bench) -> Iterator[Bench]:
+    """Whatever OpenFlow rules and groups a test adds to the two bridges go again."""
+    for vm, address in (("vm1", "10.57.0.2"), ("vm2", "10.57.0.1")):
+        lab.ping(vm, address, 3, "-i 0.2")
+    yield lab
+    for node in ("hv1", "hv2"):
+        lab.ok(node, "ovs-ofctl del-flows br-int && ovs-ofctl add-flow br-int priority=0,actions=normal")
+        lab.ok(node, "ovs-ofctl -O OpenFlow15 del-groups br-int")
+
+
+def rules(bench: Bench, node: str, *made: str) -> None:
+    """Add OpenFlow rules, which every packet from now on sees."""
+    for rule in made:
+        bench.ok(node, f"ovs-ofctl -O OpenFlow15 add-flow br-int '{rule}'")
+    bench.ok(node, "ovs-appctl revalidator/purge")
+
+
+def test_a_select_group_spreads_connections_by_their_hash(pipelines: Bench) -> None:
+    buckets = (
+        f"bucket=bucket_id:{tos},weight:50,actions=set_field:{tos}->ip_dscp,push_vlan:0x8100,"
+        f"set_field:{0x1000 | 57}->vlan_vid,output:{PF}"
+        for tos in (8, 16)
+    )
+    group = f"group_id=1,type=select,selection_method=dp_hash,{','.join(buckets)}"
+    pipelines.ok("hv1", f"ovs-ofctl -O OpenFlow15 add-group br-int '{group}'")
+    rules(pipelines, "hv1", "priority=9,udp,in_port=eth3,actions=group:1")
+    seen = []
+    with pipelines.socket("vm2", socket.AF_INET, socket.SOCK_DGRAM, ("10.57.0.2", 5700)) as listener:
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        listener.settimeout(20)
+        for port in range(20000, 20032):
+            with pipelines.socket("vm1", socket.AF_INET, socket.SOCK_DGRAM, ("10.57.0.1", port)) as sender:
+                for _ in range(2):  # the first is Open vSwitch's own to do, the second its flow's
+                    sender.sendto(port.to_bytes(2, "big"), ("10.57.0.2", 5700))
+                    data, control, _flags, _from = listener.recvmsg(2, 64)
+                    seen.append((data, control[0][2][0] >> 2))
+    assert {tos for _data, tos in seen} == {8, 16}
+    assert len(set(seen)) == 32, "a connection has one bucket"
+    flows = pipelines.flows("hv1", "ovs")
+    assert any("hash(" in flow and "recirc(" in flow for flow in flows)
+    assert any("dp_hash(" in flow for flow in flows)
+
+
+def test_labels_are_put_on_and_taken_off(pipelines: Bench) -> None:
+    rules(pipelines, "hv1", f"priority=9,ip,in_port=eth3,actions=push_mpls:0x8847,set_field:57->mpls_label,output:{PF}")
+    rules(pipelines, "hv2", f"priority=9,mpls,mpls_label=57,in_port={PF},actions=pop_mpls:0x0800,output:eth3")
+    pipelines.ping("vm1", "10.57.0.2", 20)
+    assert "pop_mpls(eth_type=0x800)" in pipelines.flow("hv2", "eth_type(0x8847)", "label=57", kind="ovs")
+
+
+def test_long_packets_may_go_another_way(pipelines: Bench) -> None:
+    rules(
+        pipelines,
+        "hv1",
+        "priority=9,icmp,in_port=eth3,actions=check_pkt_larger(300)->NXM_NX_REG0[0],resubmit(,1)",
+        "table=1,priority=1,actions=normal",
+        "table=1,priority=9,reg0=1,actions=drop",
+    )
+    pipelines.ping("vm1", "10.57.0.2", 20, "-i 0.01 -s 258")
+    assert "100% packet loss" in pipelines.run("vm1", "ping -n -c 3 -i 0.1 -W 0.3 -s 259 10.57.0.2").stdout
+    assert packets_of(pipelines.flow("hv1", "check_pkt_len(size=300", kind="ovs")) >= 20
