@@ -87,7 +87,7 @@ class Hosts(Bench):
         self.host(node, "undo", "--force")
         self.ok(
             node,
-            "rm -rf /etc/asap2; systemctl start openvswitch; "
+            "rm -rf /etc/asap2; systemctl reset-failed openvswitch; systemctl start openvswitch; "
             "for b in $(ovs-vsctl list-br); do ovs-vsctl del-br $b; done; "
             "[ $(ovs-vsctl get Open_vSwitch . other_config) = {} ] || "
             "{ ovs-vsctl clear Open_vSwitch . other_config; systemctl restart openvswitch; }; "

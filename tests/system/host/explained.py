@@ -118,7 +118,7 @@ def explaining(name: str) -> Iterator[Explained]:
     with Explained.running(name, TOPOLOGY) as lab:
         lab.told = set()
         for node in ("hv1", "hv2"):
-            lab.ok(node, "systemctl start openvswitch")
+            lab.ok(node, "systemctl reset-failed openvswitch; systemctl start openvswitch")
             lab.done(node, "setup", "--vfs", "2", "--bridge", "br-int")
             lab.ok(node, "ovs-vsctl add-port br-int eth0 && ovs-vsctl add-port br-int eth1; ip link set eth0 up")
             lab.ok(node, f"{SLOW_REVALIDATOR} && ip link add v0 type veth peer name v1 && ip link set v0 up")
