@@ -70,6 +70,14 @@ class Node:
             return units.read(self.directory / "units", part).pid
         return int((self.directory / f"{part}.pid").read_text())
 
+    def runs(self, part: str) -> bool:
+        """Whether the process that has a part's id is the part: another may have it by now."""
+        pid = self.pid_of(part)
+        if pid <= 1 or not started_at(pid):
+            return False
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return (part if part in units.DAEMONS else str(self.directory)).encode() in command
+
     def offloaded(self) -> bool:
         """Whether the flows of both directions are in hardware."""
         flows = run(self.bundle, "ovs-appctl", "dpctl/dump-flows", "type=offloaded").splitlines()
@@ -107,6 +115,7 @@ def one_round(node: Node, killed: tuple[str, ...], interval: float = 0.001, *, l
     with Program(node.guest, ["ping", "-i", str(interval), PEER]) as pinging:
         pinging.read_until("icmp_seq=50 ", _PATIENCE)
         wait_for(node.offloaded, pinging)
+        wait_for(lambda: all(node.runs(part) for part in killed), pinging)
         before = {part: node.pid_of(part) for part in killed}
         for pid in before.values():
             os.kill(pid, signal.SIGKILL)
