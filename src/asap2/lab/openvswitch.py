@@ -50,8 +50,11 @@ class Options:
 def main(arguments: list[str]) -> int:
     """Do what ``systemctl ARGUMENTS`` does; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if arguments[:1] == ["main-exited"]:  # from the node's supervisor
+    if arguments[:1] == ["main-exited"]:  # from the node's supervisor, as the next
         units.main_exited(arguments[1])
+        return 0
+    if arguments == ["switch-was-refused"]:
+        units.switch_was_refused()
         return 0
     options, words, now = _parse(arguments)
     if not words:

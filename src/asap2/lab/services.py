@@ -78,14 +78,21 @@ class Services:
                 return
         if record.state in ("active", "auto-restart") and daemon not in self._main and daemon not in self._job:
             self.look_at = now + _TRY_AGAIN
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                started = subprocess.Popen(
-                    [sys.executable, "-m", "asap2.lab.openvswitch", "main-exited", daemon],
-                    stdin=subprocess.DEVNULL,
-                    cwd="/",
-                    env=environment(),
-                    start_new_session=True,
-                    preexec_fn=lambda: enter(self._bundle),
-                )
-                started.returncode = 0  # it is ours to wait for, not Popen's
-                self._job[daemon] = Watched(started.pid)
+            self._start(daemon, "main-exited", daemon)
+
+    def switch_was_refused(self) -> None:
+        """Have ovs-vswitchd restarted, which was told that there is nothing of the NIC's."""
+        self._start("refused", "switch-was-refused")
+
+    def _start(self, name: str, *words: str) -> None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            started = subprocess.Popen(
+                [sys.executable, "-m", "asap2.lab.openvswitch", *words],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=environment(),
+                start_new_session=True,
+                preexec_fn=lambda: enter(self._bundle),
+            )
+            started.returncode = 0  # it is ours to wait for, not Popen's
+            self._job[name] = Watched(started.pid)

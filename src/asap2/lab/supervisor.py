@@ -18,6 +18,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -42,6 +43,8 @@ SHORT_LIFE = 2.0
 LONGEST_PAUSE = 5.0
 STUCK_SECONDS = 120.0
 """A daemon that does not serve yet is given up when it has not had any CPU time for so long."""
+PROGRAMS_WAIT = 100.0
+"""How long the redirect library surely waits for a daemon while somebody listens (GREETING_S in redirect.h)."""
 MOST_LOGGED = 8 << 20
 """Octets of each log of the node."""
 _LOOK_AT_LOGS = 10.0
@@ -74,6 +77,10 @@ class Supervisor:
         self._pid_file = os.open(directory / "daemon.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.daemon = self._running_daemon()
         self.listener = self._lent_listener() if self.daemon is not None else None
+        self._patience_ends = math.inf
+        """When programs that ask are no longer waiting for a daemon, but are refused."""
+        if self.listener is None and notify is None:
+            self._patience_ends = 0.0
         if self.listener is None:
             self.listener = listener.listen(listener.path_in(directory)).detach()
             if self.daemon is not None:  # it serves a socket that nobody finds any more
@@ -228,6 +235,8 @@ class Supervisor:
         _say(f"the daemon, process {self.daemon.pid}, has ended")
         self.daemon.close()
         self.daemon = None
+        if self.serving:
+            self._patience_ends = now + PROGRAMS_WAIT
         self.serving = False
         short = now - self._began < SHORT_LIFE
         self._start_at = now + self._pause if short else now
@@ -246,6 +255,9 @@ class Supervisor:
                 return
             self.serving = True
             self._tell()
+            if now > self._patience_ends:
+                self.services.switch_was_refused()
+            self._patience_ends = math.inf
             return
         used, since = self._progress
         if (uses := self.daemon.cpu_time()) != used:

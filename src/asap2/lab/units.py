@@ -223,6 +223,13 @@ def main_exited(daemon: str) -> None:
                 print(f"systemctl: {daemon}: {said}", file=sys.stderr, flush=True)
 
 
+def switch_was_refused() -> None:
+    """Restart ovs-vswitchd, if it runs: nobody answered it for so long that it has taken its ports for gone."""
+    with job():
+        if read(DIRECTORY, SWITCH).runs and (said := stop(SWITCH) or start(SWITCH)):
+            print(f"systemctl: {SWITCH}: {said}", file=sys.stderr, flush=True)
+
+
 def _restart(daemon: str) -> str:
     """Start *daemon*, and what depends on it or it depends on, after its failure; what went wrong, or nothing."""
     if daemon == DATABASE:

@@ -78,6 +78,11 @@ class Node:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         return (part if part in units.DAEMONS else str(self.directory)).encode() in command
 
+    def mend(self) -> None:
+        """Give a command that looks at the node."""
+        command = [sys.executable, "-m", "asap2.cli.main", "exec", NODE, "true"]
+        subprocess.run(command, env=os.environ | {"ASAP2_LAB": str(self.directory.parents[1])}, check=True)
+
     def offloaded(self) -> bool:
         """Whether the flows of both directions are in hardware."""
         flows = run(self.bundle, "ovs-appctl", "dpctl/dump-flows", "type=offloaded").splitlines()
@@ -120,11 +125,7 @@ def one_round(node: Node, killed: tuple[str, ...], interval: float = 0.001, *, l
         for pid in before.values():
             os.kill(pid, signal.SIGKILL)
         if set(killed) == {"supervisor", "standby"}:  # nobody is left to bring them back but the next command
-            subprocess.run(
-                [sys.executable, "-m", "asap2.cli.main", "exec", NODE, "true"],
-                env=os.environ | {"ASAP2_LAB": str(node.directory.parents[1])},
-                check=True,
-            )
+            node.mend()
         for condition in (lambda: node.whole(before), node.active, node.offloaded):
             wait_for(condition, pinging)
         pinging.read_more(_AFTERWARDS)

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from asap2.errors import Asap2Error
+from asap2.lab.background import Program
+from asap2.lab.execute import run
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.topology import parse
@@ -32,6 +36,23 @@ def node() -> Iterator[kills.Node]:
 @pytest.mark.parametrize("killed", [("supervisor",), ("daemon", "supervisor"), ("supervisor", "standby")])
 def test_offloaded_packets_do_not_notice_kills(node: kills.Node, killed: tuple[str, ...]) -> None:
     assert kills.one_round(node, killed, 0.005).lost == 0
+
+
+def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(node: kills.Node) -> None:
+    for part in ("supervisor", "standby", "daemon"):
+        assert node.runs(part)
+        os.kill(node.pid_of(part), signal.SIGKILL)
+    for command in ("ip link del eth0", "ip link show eth0", "tc qdisc show dev eth0", "ethtool -i eth0"):
+        with pytest.raises(Asap2Error, match="No such device"):
+            run(node.bundle, "env", "ASAP2_NETLINK_WAIT=50", *command.split())
+    refused = int(run(node.bundle, "systemctl", "show", "-p", "MainPID", "--value", "ovs-vswitchd"))
+    with pytest.raises(Asap2Error, match="not connected"):
+        run(node.bundle, "cat", "/sys/class/net/eth0/phys_port_name")
+    node.mend()
+    assert "driver: mlx5e_rep" in run(node.bundle, "ethtool", "-i", "eth0")
+    with Program(node.guest, ["ping", "-i", "0.01", kills.PEER]) as pinging:
+        kills.wait_for(lambda: node.runs("ovs-vswitchd") and node.pid_of("ovs-vswitchd") != refused, pinging)
+        kills.wait_for(lambda: node.active() and node.offloaded(), pinging)
 
 
 @pytest.mark.parametrize("killed", [("ovs-vswitchd",), ("ovsdb-server", "daemon")])

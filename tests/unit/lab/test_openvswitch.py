@@ -312,3 +312,14 @@ def test_a_record_that_is_damaged_is_none(tmp_path: Path) -> None:
     for damage in ("", "{", "[]", '{"pid": 1}', '{"starts": 1}', '{"starts": [], "colour": "red"}', "\udcff"):
         (tmp_path / "one").write_text(damage, errors="surrogateescape")
         assert units.read(tmp_path, "one") == units.Record()
+
+
+def test_a_switch_that_was_refused_is_restarted_if_it_runs(daemons: Daemons) -> None:
+    main(["start", "openvswitch"])
+    daemons.calls.clear()
+    assert main(["switch-was-refused"]) == 0
+    assert daemons.calls == ["stop ovs-vswitchd", "start ovs-vswitchd"]
+    main(["stop", "openvswitch"])
+    daemons.calls.clear()
+    assert main(["switch-was-refused"]) == 0
+    assert daemons.calls == []
