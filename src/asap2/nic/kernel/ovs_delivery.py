@@ -86,28 +86,34 @@ class Delivery:
         room = SHARED_ROOM if time.monotonic_ns() < self._shared_until else ROOM
         ports = {vport.ifindex: vport for vport in dp.vports.values()}
         accounts = dp.pipeline.upcalls
+        vport: Vport | None = None
+        step: act.Userspace | None = None
+        receiver = 0
 
         def ready(waiting: _Waiting, new: bool) -> bool:
+            nonlocal vport, step, receiver
             vport = ports.get(waiting.context.port)
             if vport is None:
                 return True
-            receiver = _receiver(dp, vport, waiting.context, _step(dp, waiting))
+            step = _step(dp, waiting)
+            receiver = _receiver(dp, vport, waiting.context, step)
             return self._receivers.has_room(receiver, ROOM if new else room)
 
         for _ in range(_IN_A_ROW):
             waiting = self._turns.take(ready)
             if waiting is None:
                 return _LOOK_AGAIN if self._turns else None
-            context = waiting.context
-            delivered = self._give(dp, ports.get(context.port), waiting)
-            accounts.done(context.port, waiting.units, delivered)
+            delivered = False
+            try:
+                delivered = vport is not None and self._give(dp, vport, waiting, step, receiver)
+            finally:
+                accounts.done(waiting.context.port, waiting.units, delivered)
         return 0 if self._turns else None
 
-    def _give(self, dp: Datapath, vport: Vport | None, waiting: _Waiting) -> bool:
+    def _give(self, dp: Datapath, vport: Vport, waiting: _Waiting, step: act.Userspace | None, receiver: int) -> bool:
         context, frame = waiting.context, waiting.frame
-        step = _step(dp, waiting)
         is_action = context.kind is UpcallKind.ACTION
-        if vport is None or len(frame) < _ETH_HLEN or (is_action and step is None):
+        if len(frame) < _ETH_HLEN or (is_action and step is None):
             return False
         key = extract(frame, _metadata(vport, context), ethernet=context.has_ethernet)
         if key is None:
@@ -120,7 +126,7 @@ class Delivery:
             body += attribute(PKT_LEN, _U32.pack(len(frame)))
         body += attribute(PKT_HASH, _U64.pack(context.skb_hash)) + attribute(PKT_PACKET, given)
         cmd = PACKET_ACTION if is_action else PACKET_MISS
-        return self._send(dp, _receiver(dp, vport, context, step), cmd, body)
+        return self._send(dp, receiver, cmd, body)
 
     def _send(self, dp: Datapath, pid: int, cmd: int, body: bytes) -> bool:
         if not pid:

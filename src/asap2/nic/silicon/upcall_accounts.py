@@ -103,17 +103,10 @@ class UpcallAccounts:
             return
         account.waiting = max(0, account.waiting - units)
         account.record.taken = account.last - account.waiting
-        self.count(port_id, delivered)
-
-    def count(self, port_id: int, delivered: bool) -> None:
-        """Count a packet of a port."""
-        record = self._ports.record(port_id)
-        if record is None:
-            return
         if delivered:
-            record.delivered += 1
+            account.record.delivered += 1
         else:
-            self._fail(record, 1)
+            self._fail(account.record, 1)
 
     def settle(self) -> None:
         """All that has arrived was read: what else was handed over, but for the very last, is lost."""
