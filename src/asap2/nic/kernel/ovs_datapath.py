@@ -360,10 +360,9 @@ class Datapath:
 
     # ---- upcalls
 
-    def pid_for(self, vport: Vport, packet_hash: int) -> int:
-        """The netlink port id that an upcall of *vport* goes to; 0 for none."""
-        pids = self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
-        return pids[packet_hash % len(pids)] if pids else 0
+    def pids_for(self, vport: Vport) -> tuple[int, ...]:
+        """The netlink port ids that upcalls of *vport* may go to."""
+        return self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
 
     def destroy(self) -> None:
         """Remove every flow and port."""

@@ -20,7 +20,7 @@ from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
 from asap2.nic.kernel.ovs_datapath import PER_CPU_PID, Datapath, Vport
 from asap2.nic.kernel.ovs_extract import extract, tunnel_metadata
-from asap2.nic.kernel.ovs_receivers import ROOM, SHARED_ROOM, Receivers
+from asap2.nic.kernel.ovs_receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
 from asap2.nic.kernel.ovs_turns import Turns
 from asap2.nic.kernel.ovs_upcall import BATCH, PacketPath
 from asap2.nic.rules import BARE, OVS_TABLE
@@ -83,7 +83,8 @@ class Delivery:
         if not self._turns:
             return None
         self._receivers.begin()
-        room = SHARED_ROOM if time.monotonic_ns() < self._shared_until else ROOM
+        shared = time.monotonic_ns() < self._shared_until
+        room = SHARED_ROOM if shared else ROOM
         ports = {vport.ifindex: vport for vport in dp.vports.values()}
         accounts = dp.pipeline.upcalls
         vport: Vport | None = None
@@ -96,7 +97,10 @@ class Delivery:
             if vport is None:
                 return True
             step = _step(dp, waiting)
-            receiver = _receiver(dp, vport, waiting.context, step)
+            if step is not None and step.pid != PER_CPU_PID:
+                receiver = step.pid
+            else:
+                receiver = receiver_of(dp.pids_for(vport), waiting.context.skb_hash, shared=shared, new=new)
             return self._receivers.has_room(receiver, ROOM if new else room)
 
         for _ in range(_IN_A_ROW):
@@ -160,10 +164,3 @@ def _step(dp: Datapath, waiting: _Waiting) -> act.Userspace | None:
     """The action that a packet is for user space by."""
     context = waiting.context
     return dp.userspace.get(context.cookie) if context.kind is UpcallKind.ACTION else None
-
-
-def _receiver(dp: Datapath, vport: Vport, context: UpcallContext, step: act.Userspace | None) -> int:
-    """The netlink port id that a packet is for; 0 for none."""
-    if step is not None and step.pid != PER_CPU_PID:
-        return step.pid
-    return dp.pid_for(vport, context.skb_hash)

@@ -43,3 +43,16 @@ class Receivers:
         """A message of *size* bytes has been sent."""
         if portid in self._queued:
             self._queued[portid] += size + _OVERHEAD
+
+
+def receiver_of(portids: tuple[int, ...], packet_hash: int, *, shared: bool, new: bool) -> int:
+    """The port id among *portids* that a packet goes to; 0 for none.
+
+    While ports compete for receivers (*shared*), one receiver is kept for packets of ports that have nothing else
+    waiting (*new*): it is idle when they come.
+    """
+    if shared and len(portids) > 1:
+        if new:
+            return portids[-1]
+        portids = portids[:-1]
+    return portids[packet_hash % len(portids)] if portids else 0

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from asap2.nic.kernel.ovs_receivers import Receivers
+from asap2.nic.kernel.ovs_receivers import Receivers, receiver_of
 from asap2.nic.kernel.ovs_turns import Turns
 
 
@@ -76,3 +76,14 @@ def test_a_receiver_that_is_gone_or_cannot_be_looked_at_is_sent_to() -> None:
         for _ in range(100):
             assert receivers.has_room(7, 2048)
             receivers.sent(7, 200)
+
+
+def test_while_ports_compete_one_receiver_is_kept_for_those_with_nothing_else_waiting() -> None:
+    def receivers(portids: tuple[int, ...], *, shared: bool, new: bool) -> set[int]:
+        return {receiver_of(portids, packet_hash, shared=shared, new=new) for packet_hash in range(12)}
+
+    assert receivers((7, 8, 9), shared=False, new=True) == receivers((7, 8, 9), shared=False, new=False) == {7, 8, 9}
+    assert receivers((7, 8, 9), shared=True, new=False) == {7, 8}
+    assert receivers((7, 8, 9), shared=True, new=True) == {9}
+    assert receivers((7,), shared=True, new=False) == receivers((7,), shared=True, new=True) == {7}
+    assert receivers((), shared=True, new=True) == {0}
