@@ -204,7 +204,8 @@ def test_a_switch_that_offloads_already_keeps_its_ports_and_filters(lab: Hosts) 
         (
             f"echo 2 > /sys/class/net/{PF}/device/sriov_numvfs && ip link set {PF}v1 netns vm1",
             [],
-            "VF 1 of enp3s0f0 (0000:03:00.3) is in use by a guest (its network device is in another namespace)",
+            "VF 1 of enp3s0f0 (0000:03:00.3) is in use by a guest (its network device enp3s0f0v1 is in the namespace "
+            "vm1)",
         ),
         (
             "ovs-vsctl add-br br-dp -- set bridge br-dp datapath_type=netdev",
