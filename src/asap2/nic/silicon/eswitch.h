@@ -71,7 +71,8 @@ enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_A
 		 PORT_KNOWN = 32 /* user space's: the slot is taken */,
 		 PORT_WIRE = 64 /* tunnels are looked into */,
 		 PORT_METADATA = 128, /* a tunnel device of the kernel's: packets carry tunnel metadata */
-		 PORT_RESUME = 256 /* a NIC's: packets that the NIC gave up on say where (struct resume) */ };
+		 PORT_RESUME = 256, /* a NIC's: packets that the NIC gave up on say where (struct resume) */
+		 PORT_BEHIND = 512 /* behind the device: what goes out to it is told so by `tell` */ };
 #define TUNNEL_PORT(flags) ((flags) >> 16)	/* of a tunnel device: what its packets came to */
 #define TUN_CSUM 0x0001	/* as in include/net/ip_tunnels.h */
 #define TUN_FLAGS 0x0301	/* those that rules match on: with TUN_CSUM, "do not fragment" and "OAM" */
@@ -142,7 +143,8 @@ struct key {
 };
 
 struct port {
-	u32 id, ifindex, flags, miss;
+	u32 id, ifindex, flags;
+	u16 miss, tell;
 	u32 miss_slot;
 	u16 n_tables, slot;	/* its own number */
 	u32 tables[TABLES];

@@ -23,7 +23,7 @@ UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
 PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN = 1, 2, 4, 8, 16, 32
-PORT_WIRE, PORT_METADATA, PORT_RESUME = 64, 128, 256
+PORT_WIRE, PORT_METADATA, PORT_RESUME, PORT_BEHIND = 64, 128, 256, 512
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
 OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_CLONE, OP_SAMPLE, OP_CHECK_LENGTH, OP_DEC_TTL = range(10, 19)
@@ -158,6 +158,7 @@ class PortRecord(ctypes.Structure):
     ifindex: int
     flags: int
     miss: int
+    tell: int
     miss_slot: int
     n_tables: int
     slot: int
@@ -174,7 +175,8 @@ class PortRecord(ctypes.Structure):
         ("id", u32),
         ("ifindex", u32),
         ("flags", u32),
-        ("miss", u32),
+        ("miss", u16),
+        ("tell", u16),
         ("miss_slot", u32),
         ("n_tables", u16),
         ("slot", u16),

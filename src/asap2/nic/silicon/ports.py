@@ -78,6 +78,9 @@ class Port:
     """The UDP port that packets came to which come in by a tunnel device."""
     resumes: bool = False
     """A NIC's representor: the NIC tells where it gave up on a packet."""
+    tell: int = 0
+    """Not 0: the port is behind the device, which it shares: packets are sent there with this number, by which a
+    program at the device's other end knows whose they are. What comes in by the device is not the port's by itself."""
 
     def __post_init__(self) -> None:
         if len(self.mac) != 6:

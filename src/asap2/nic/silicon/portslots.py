@@ -84,6 +84,7 @@ class PortSlots:
             "ifindex": port.ifindex,
             "miss_slot": miss_slot,
             "miss": int(port.miss),
+            "tell": port.tell,
             "flags": _flags(port),
         }
         if bytes(record.mac) != port.mac:
@@ -94,7 +95,8 @@ class PortSlots:
         for name, value in changes.items():
             if getattr(record, name) != value:
                 setattr(record, name, value)
-        if port.ifindex and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
+        reads = port.ifindex and not port.tell
+        if reads and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
             self._layout.devs.update(maps.word(port.ifindex), maps.word(slot))
             self._set_near(port.ifindex, slot)
         self._ports[port.id] = port
@@ -164,6 +166,7 @@ def _flags(port: Port) -> int:
     flags |= maps.PORT_WIRE if port.kind is PortKind.UPLINK else 0
     flags |= maps.PORT_METADATA if port.metadata else 0
     flags |= maps.PORT_RESUME if port.resumes else 0
+    flags |= maps.PORT_BEHIND if port.tell else 0
     flags |= port.tunnel_port << 16
     return flags
 
@@ -189,4 +192,5 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         bool(record.flags & maps.PORT_METADATA),
         record.flags >> 16,
         bool(record.flags & maps.PORT_RESUME),
+        record.tell,
     )

@@ -24,7 +24,8 @@ matches, among the others, by the packet's own headers. Rules that match on a tu
 A NIC that does not finish a packet leaves a number with it that says what the node is to do (``resume``): the number of
 an output's, or where no rule matches, of the last Goto or Enter. What it means, the node's pipeline was told
 (:meth:`ReferenceSwitch.set_resume`): a packet that comes in with it by a port that ``resumes`` starts at another chain
-of its first table, perhaps as if it came in by another port, or goes to a port at once.
+of its first table, perhaps as if it came in by another port, or goes to a port at once. A port that is behind a device
+(``tell``) has its packets told apart in the same way.
 
 User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
 that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it.
@@ -545,7 +546,7 @@ class ReferenceSwitch:
         port = self._ports.get(to)
         if port is None or not port.enabled or not port.ifindex:
             return Dropped(DropReason.OUT_PORT)
-        return Sent(to, frame, goes_into, resume)
+        return Sent(to, frame, goes_into, port.tell or resume)
 
     def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
         """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but

@@ -67,10 +67,12 @@ from tests.system.nic.silicon.frames import (
 )
 
 PORTS = (1, 2, 3)
+BEHIND = 4
+"""A port that is behind a device: nothing comes in by it, but what is said to have."""
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
 _BARE = (OVS_TABLE | BARE | 1, OVS_TABLE | BARE | 7)
-PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT))
+PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT), (0, BEHIND), (DELIVER, BEHIND))
 """What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
 _TUNNEL_PORTS = ((), (), (8472,), (0, 8472), (80, 0, 8472), (0,), (*range(1, 8), 8472))
 _NESTED = 2
@@ -187,7 +189,7 @@ class Author:
         *,
         silicon: bool,
         usual: bool = False,
-        ports: tuple[int, ...] = PORTS,
+        ports: tuple[int, ...] = (*PORTS, BEHIND),
         in_ports: tuple[int, ...] = (1, 1, 1, 1, 2),
         tables: tuple[int, ...] = TABLES,
     ) -> None:
@@ -266,12 +268,13 @@ class Author:
                     if random.random() < 0.8
                     else tuple(random.choices(TABLES, k=random.randrange(MAX_TABLES + 1))),
                     miss=random.choice(list(Miss)),
-                    miss_port=random.choice((*PORTS, _ABSENT)),
+                    miss_port=random.choice((*PORTS, BEHIND, _ABSENT)),
                     enabled=random.random() < 0.97,
                     metadata=random.random() < (0.05 if self._silicon else 0.6),
                     resumes=random.random() < 0.5,
+                    tell=random.choice((1, 0xFFFF)) if number == BEHIND else 0,
                 )
-                for number in PORTS
+                for number in (*PORTS, BEHIND)
             ),
             random.choice(_TUNNEL_PORTS),
             random.choice((0, 0, 1, 2, 20)),
