@@ -28,6 +28,7 @@ from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.kernel.devlink import DevlinkFace
 from asap2.nic.kernel.ethtool import EthtoolFace
@@ -89,7 +90,7 @@ class Daemon:
         self.tunnels = tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex, self.udp_ports)
         self.ports = NodePorts(
             pipeline,
-            lambda ifindex: ifindex in self.netdevs.internal,
+            self.netdevs.is_internal,
             tunnels.port_of,
         )
         sock = listener.path_in(self.run_dir)
@@ -110,13 +111,14 @@ class Daemon:
         self.ovs = OvsFace(
             self.server,
             self.ports,
-            self.netdevs,
+            InternalPorts(self.netdevs, self.ports),
             Journal(state / "ovs.journal"),
         )
         self.ovs.on_packets = self._watch_packets
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)
         self.link.master = self.ovs.master
+        self.link.immovable = self.ovs.is_datapath
         self.link.counters = self.netdevs.vf_counters
         self.link.register(self.server)
         self.devlink = DevlinkFace(self.driver, self.netdevs)
@@ -202,11 +204,12 @@ class Daemon:
             return
         log.info("taking up the state of an earlier run")
         self.driver.restore(json.loads(self._driver_state.state))
-        self.netdevs.restore()
-        with_qdisc = self.filters.restore({nic.name: nic for nic in self.driver.nics})
-        self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
-        for ifindex in with_qdisc:
-            self.ports.use_tc(ifindex, True)
+        with self.ports.together():
+            with_qdisc = self.filters.restore({nic.name: nic for nic in self.driver.nics})
+            self.ovs.restore(Netns(self.netdevs.node_cookie, self.netdevs.node_fd))
+            for ifindex in with_qdisc:
+                self.ports.use_tc(ifindex, True)
+            self.ports.use_eswitch(self.netdevs.eswitch_ports())
         self._links_changed()
         self.filters.reresolve()
 

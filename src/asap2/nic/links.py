@@ -16,7 +16,7 @@ from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
 
 RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
-NETNSA_NSID, NETNSA_FD = 1, 3
+NETNSA_NSID, NETNSA_FD, NETNSA_TARGET_NSID = 1, 3, 4
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
 IFLA_PROMISCUITY = 30
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
@@ -99,6 +99,16 @@ class LinkReader:
         (answer,) = self._kernel.request(RTM_GETNSID, 0, request)
         (found,) = _S32.unpack(_nested(answer.payload, 4)[NETNSA_NSID])
         return found if found >= 0 else None
+
+    def nsid_as_seen_from(self, target: int, nsid: int) -> int:
+        """The id that the namespace with id *nsid* here has in the one with id *target*; -1 when it has none there."""
+        request = bytes(4) + attribute(NETNSA_NSID, _S32.pack(nsid)) + attribute(NETNSA_TARGET_NSID, _S32.pack(target))
+        try:
+            (answer,) = self._kernel.request(RTM_GETNSID, 0, request)
+        except NetlinkError:
+            return -1
+        (found,) = _S32.unpack(_nested(answer.payload, 4)[NETNSA_NSID])
+        return int(found)
 
     def _ask(self, ifindex: int, flags: int, more: bytes) -> list[Link]:
         payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _WITHOUT_STATS + more

@@ -7,10 +7,12 @@ The pipeline's port id of a device is its ifindex. A device that is only sent to
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from asap2.nic.port_ids import TRUNK_PORT
 from asap2.nic.rules import OVS_TABLE
 from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.maps import UPCALL_SLOTS
@@ -42,14 +44,71 @@ class NodePorts:
         self._tunnel_port = tunnel_port
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
+        self._elsewhere: set[int] = set()
         self.upcall_device = 0
         """The device that upcalls leave by: its own traffic is nobody's, so it runs the program for what goes on there
         alone (:meth:`.Pipeline.attach_onward`)."""
+        self._together: set[int] | None = None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What devices are used for is put into effect at the end, all at once: a process that takes up from an earlier
+        one learns of it bit by bit, while packets go on as before."""
+        self._together = set()
+        try:
+            yield
+        finally:
+            learnt, self._together = self._together, None
+            for ifindex in learnt.intersection(self._uses):
+                self._apply(ifindex)
 
     def use_tc(self, ifindex: int, on: bool) -> None:
         """The device has, or no longer has, an ingress qdisc."""
         self._use(ifindex).tc = on
         self._apply(ifindex)
+
+    def use_trunk(self, ifindex: int) -> None:
+        """The device is the datapath's own: what comes in by it is internal ports' in other network namespaces, and
+        says whose. That is another port than the device's own, which packets of user space are handed in at."""
+        self.pipeline.set_port(Port(TRUNK_PORT, ifindex, PortKind.NODE, tables=(), miss=Miss.PASS, resumes=True))
+        self.pipeline.attach(ifindex, None, "ingress")
+
+    def number_of(self, port: int) -> int:
+        """The number that says of a packet which comes in by that device that it is the port's, for good until
+        :meth:`remove_elsewhere`."""
+        return self.pipeline.resumes.hold(0, port)
+
+    def add_elsewhere(self, port: int, tell: int) -> None:
+        """*port* is a port of the datapath in another network namespace: packets for it are sent to that device's other
+        end, with the number *tell*."""
+        self._elsewhere.add(port)
+        self.pipeline.set_port(
+            Port(
+                port,
+                self.upcall_device,
+                PortKind.NODE,
+                deliver=Deliver.PEER,
+                peer_any=True,
+                tables=(OVS_TABLE,),
+                miss=Miss.UPCALL,
+                tell=tell,
+            )
+        )
+        self._share()
+
+    def remove_elsewhere(self, port: int) -> None:
+        """Undo :meth:`add_elsewhere`, of this or of an earlier process."""
+        self._elsewhere.discard(port)
+        if port in self.pipeline.ports:
+            self.pipeline.remove_port(port)
+        self.pipeline.resumes.give_back(0, port)
+        self._share()
+
+    def left(self, ifindex: int) -> None:
+        """The device is in another network namespace: its program there would take others for those of the node."""
+        for hook in ("ingress", "egress"):
+            self.pipeline.detach(ifindex, hook)
+        self.gone(ifindex)
 
     def use_vport(self, ifindex: int, on: bool) -> None:
         """The device is, or no longer is, a port of the Open vSwitch datapath."""
@@ -75,13 +134,15 @@ class NodePorts:
 
     def gone(self, ifindex: int) -> None:
         """The device is no more, and its program with it."""
+        if ifindex == self.upcall_device and TRUNK_PORT in self.pipeline.ports:
+            self.pipeline.remove_port(TRUNK_PORT)
         if self._uses.pop(ifindex, None) is not None:
             self.pipeline.remove_port(ifindex)
             self._share()
 
     def _share(self) -> None:
         """Divide the room for packets on their way to user space among the ports of the datapath."""
-        vports = sum(use.vport for use in self._uses.values()) or 1
+        vports = sum(use.vport for use in self._uses.values()) + len(self._elsewhere) or 1
         self.pipeline.upcalls.limit = max(LEAST_UPCALLS, min(MOST_UPCALLS, UPCALL_SLOTS // vports))
 
     def known(self) -> list[int]:
@@ -92,6 +153,9 @@ class NodePorts:
         return self._uses.setdefault(ifindex, _Use())
 
     def _apply(self, ifindex: int) -> None:
+        if self._together is not None:
+            self._together.add(ifindex)
+            return
         use = self._uses[ifindex]
         internal, tunnel_port = self.is_internal(ifindex), self._tunnel_port(ifindex)
         tables = ((0,) if use.tc else ()) + ((OVS_TABLE,) if use.vport else ())

@@ -36,6 +36,30 @@ def internal_port(ifindex: int) -> int:
     return INTERNAL_PORTS + ifindex
 
 
+ELSEWHERE_PORTS = 0x2000_0000
+"""Port ids from here on, in the node's pipeline as in the silicon's, are internal ports of Open vSwitch in other
+network namespaces than the node's."""
+
+
+def elsewhere_port(far: int) -> int:
+    """Port id of such an internal port whose far end's ifindex is *far*."""
+    return ELSEWHERE_PORTS + far
+
+
+NODE_SIDE_PORTS = 0x3000_0000
+"""Port ids from here on are the same in the silicon's pipeline, as seen from there: the node."""
+
+
+def node_side_port(far: int) -> int:
+    """The port id by which the silicon gives the node what comes in by the internal port whose far end is *far*."""
+    return NODE_SIDE_PORTS + far
+
+
+TRUNK_PORT = 0x3FFF_FFFF
+"""Port id of what comes in by the Open vSwitch datapath's own device, in the node's pipeline and, at its far end, in
+the silicon's: packets of internal ports in other network namespaces."""
+
+
 def pf_of(port: int) -> int:
     """The index of the PF that a port belongs to."""
     return port // PF_PORTS

@@ -8,7 +8,7 @@ PF ``enp3s0f0``        ``pf0``             ``pf_port``
 VF ``enp3s0f0v3``      ``pf0vf3``          ``vf_port``
 representor ``eth3``   ``pf0rep3``         ``representor_port``
 wire (the cable)       ``p0``              ``wire_port``
-internal port ``br0``  ``int<ifindex>``    none: a sink
+internal port ``br0``  ``int<ifindex>``    none: a sink; ``elsewhere_port`` when it is not in the node
 =====================  ==================  =========================
 
 Links are watched from the silicon's namespace with NETLINK_LISTEN_ALL_NSID (netlink(7)): its far ends make the kernel
@@ -35,6 +35,7 @@ from pyroute2.netlink.exceptions import NetlinkError as RouteError
 from asap2.nic import eswitch
 from asap2.nic.device import EswitchMode, Nic, Pf, Vf
 from asap2.nic.fdb import Fdb
+from asap2.nic.internal_ports import Place
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NO_TRAFFIC, Counters, NetDev, Role, Traffic
@@ -96,8 +97,6 @@ class VethNetDevs:
         self.node_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.node = LinkReader()
         self.silicon = {nic.name: Silicon(nic, open_pipeline(nic)) for nic in nics}
-        self.internal: dict[int, str] = {}
-        """Internal ports of the datapath: ifindex to far end."""
         self.rules_offloaded: Callable[[Nic, Pf], int] = lambda _nic, _pf: 0
         self.on_return: Callable[[], None] = lambda: None
         """Called when a netdev has come back whose network namespace went."""
@@ -110,15 +109,10 @@ class VethNetDevs:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             (self.node_cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
         self._devices: list[NetDev] | None = None
+        self._places: dict[str, Place] = {}
         self._by_ifindex: dict[int, NetDev] = {}
         self._epoch = 0
         self._lock = threading.RLock()
-
-    def restore(self) -> None:
-        """Find the internal ports of an earlier run: far ends ``int<ifindex>``."""
-        for silicon in self.silicon.values():
-            silicon.refresh()
-            self.internal.update({far.peer: name for name, far in silicon.far.items() if _INTERNAL.fullmatch(name)})
 
     # ---- watching
 
@@ -277,14 +271,21 @@ class VethNetDevs:
         return None
 
     def _elsewhere(self, ifindex: int, netns_cookie: int) -> NetDev | None:
-        """The VF with *ifindex* in another namespace than the node's."""
+        """The VF or internal port with *ifindex* in another namespace than the node's."""
         namespace = self.namespace(netns_cookie)
         if namespace is None:
             return None
         self.all()
         for silicon in self.silicon.values():
             nsid = silicon.reader.nsid(namespace)
-            for pf in silicon.nic.pfs if nsid is not None else []:
+            if nsid is None:
+                continue
+            if silicon is self._sink and any(
+                _INTERNAL.fullmatch(far.name) and (far.peer, far.nsid) == (ifindex, nsid)
+                for far in silicon.far.values()
+            ):
+                return NetDev(ifindex, "", Role.INTERNAL)
+            for pf in silicon.nic.pfs:
                 for vf in pf.vfs:
                     far = silicon.far.get(eswitch.vf_name(pf, vf))
                     if far and (far.peer, far.nsid) == (ifindex, nsid):
@@ -315,10 +316,26 @@ class VethNetDevs:
                 for vf in pf.vfs:
                     here(f"pf{pf.index}vf{vf.index}", Role.VF, pf, vf)
                     here(f"pf{pf.index}rep{vf.index}", Role.REPRESENTOR, pf, vf)
-        for ifindex in self.internal:
-            with contextlib.suppress(OSError):
-                found.append(NetDev(ifindex, socket.if_indextoname(ifindex), Role.INTERNAL))
+        self._places = self._read_places()
+        for place in self._places.values():
+            if place.netnsid is None:
+                found.append(NetDev(place.ifindex, place.name, Role.INTERNAL))
         return found
+
+    def _read_places(self) -> dict[str, Place]:
+        """The internal ports of the datapath."""
+        silicon, places = self._sink, {}
+        home, here = self._node_nsid(silicon), {link.ifindex: link for link in self.node.all()}
+        for far in silicon.far.values():
+            if not _INTERNAL.fullmatch(far.name) or far.nsid is None:
+                continue
+            near, netnsid = here.get(far.peer), None
+            if far.nsid != home:
+                near = silicon.reader.one(far.peer, far.nsid)
+                netnsid = silicon.reader.nsid_as_seen_from(home, far.nsid) if home is not None else -1
+            if near is not None:
+                places[far.name] = Place(far.name, far.ifindex, near.ifindex, near.name, near.mac, netnsid)
+        return places
 
     # ---- Hands
 
@@ -360,33 +377,67 @@ class VethNetDevs:
 
     # ---- internal ports of the datapath
 
-    def create_internal(self, name: str) -> int:
-        """Make an internal port; its ifindex. OSError as the kernel gives it (EEXIST, EINVAL for a bad name); EINVAL
-        also for a name that is no UTF-8."""
+    @property
+    def _sink(self) -> Silicon:
+        """The silicon that holds the far ends of internal ports."""
+        return next(iter(self.silicon.values()))
+
+    @property
+    def internal_pipeline(self) -> Pipeline:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        return self._sink.pipeline
+
+    def create_internal(self, name: str) -> str:
+        """See :class:`asap2.nic.internal_ports.FarEnds`. EINVAL also for a name that is no UTF-8."""
         try:
             name.encode()
         except UnicodeEncodeError:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-        silicon = next(iter(self.silicon.values()))
+        silicon = self._sink
         part = f"int-{os.urandom(4).hex()}"
-        ifindex = self._pair(silicon, part, name, bytes(6))
-        far = f"int{ifindex}"
+        far = f"int{self._pair(silicon, part, name, bytes(6))}"
         index = silicon.links.link_lookup(ifname=part)[0]
         silicon.links.link("set", index=index, state="down")
         silicon.links.link("set", index=index, ifname=far)
         silicon.links.link("set", index=index, state="up")
-        self.internal[ifindex] = far
         self._devices = None
-        return ifindex
+        return far
 
-    def destroy_internal(self, ifindex: int) -> None:
-        """Remove an internal port."""
-        silicon = next(iter(self.silicon.values()))
-        far = self.internal.pop(ifindex, None)
+    def destroy_internal(self, far: str) -> None:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        silicon = self._sink
         self._devices = None
-        if far:
-            with contextlib.suppress(RouteError, IndexError):
-                silicon.links.link("del", index=silicon.links.link_lookup(ifname=far)[0])
+        with contextlib.suppress(RouteError, IndexError):
+            silicon.links.link("del", index=silicon.links.link_lookup(ifname=far)[0])
+
+    def internal_places(self) -> dict[str, Place]:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        with self._lock:
+            self.all()
+            return self._places
+
+    def internal_counters(self, far: str) -> tuple[int, ...]:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        link = self._sink.far.get(far)
+        return self._sink.reader.counters(link.peer, link.nsid)[:8] if link else (0,) * 8
+
+    def attach_internal(self, far: str) -> None:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        silicon = self._sink
+        link = silicon.far.get(far)
+        if link is not None and silicon.attached.get(far) != link.ifindex:
+            silicon.pipeline.attach(link.ifindex, silicon.fd, "ingress")
+            silicon.attached[far] = link.ifindex
+
+    def detach_internal(self, number: int) -> None:
+        """See :class:`asap2.nic.internal_ports.FarEnds`."""
+        silicon = self._sink
+        silicon.pipeline.detach(number)
+        silicon.attached = {far: index for far, index in silicon.attached.items() if index != number}
+
+    def is_internal(self, ifindex: int) -> bool:
+        """Whether the device is an internal port that is at home."""
+        return any(place.netnsid is None and place.ifindex == ifindex for place in self.internal_places().values())
 
     # ---- plumbing
 

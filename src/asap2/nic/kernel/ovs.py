@@ -45,6 +45,7 @@ PACKET_EXECUTE = 3
 DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
 DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
 PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
+PORT_NETNSID = 9
 PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 10, 0, 1
 FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
 FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
@@ -211,6 +212,7 @@ class OvsFace:
         self.packets = PacketPath(self._ports.pipeline, dp.name)
         self._ports.upcall_device = dp.ifindex
         self._ports.use_vport(dp.ifindex, True)
+        self._ports.use_trunk(dp.ifindex)
         self._ports.pipeline.set_upcall(dp.ifindex)
         self._delivery.start(dp)
         self.on_packets(self.packets)
@@ -256,7 +258,9 @@ class OvsFace:
 
     def _port_message(self, dp: Datapath, vport: Vport, cmd: int, counters: dict[str, tuple[int, ...]]) -> Message:
         pids = vport.pids or (0,)
-        upcalls = dp.pipeline.upcalls.counts(vport.ifindex)
+        elsewhere = vport.netnsid is not None
+        counted = self._devices.counters(vport.far) if elsewhere else counters.get(vport.name, (0,) * 8)
+        upcalls = dp.pipeline.upcalls.counts(vport.port)
         told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
         body = (
             _S32.pack(dp.ifindex)
@@ -264,7 +268,8 @@ class OvsFace:
             + attribute(PORT_TYPE, _U32.pack(vport.type))
             + attribute(PORT_NAME, os.fsencode(vport.name) + b"\0")
             + attribute(PORT_IFINDEX, _U32.pack(vport.ifindex))
-            + attribute(PORT_STATS, struct.pack("=8Q", *counters.get(vport.name, (0,) * 8)))
+            + (b"" if vport.netnsid is None else attribute(PORT_NETNSID, _S32.pack(vport.netnsid)))
+            + attribute(PORT_STATS, struct.pack("=8Q", *counted))
             + attribute(PORT_UPCALL_STATS, told)
             + attribute(PORT_UPCALL_PID, struct.pack(f"={len(pids)}I", *pids))
         )
@@ -340,11 +345,15 @@ class OvsFace:
     def master(self, ifindex: int) -> int | None:
         """The datapath's own device, when *ifindex* is a port of it (netdev_master_upper_dev_link)."""
         dp = self.datapath
-        vport = dp.by_ifindex(ifindex) if dp else None
+        vport = dp.by_port(ifindex) if dp else None
         return dp.ifindex if dp and vport and vport.type == TYPE_NETDEV else None
 
+    def is_datapath(self, ifindex: int) -> bool:
+        """Whether *ifindex* is the datapath's own device."""
+        return self.datapath is not None and self.datapath.ifindex == ifindex
+
     def links_changed(self) -> None:
-        """Follow renames and removals of devices; tell who listens."""
+        """Follow renames, moves and removals of devices; tell who listens."""
         dp = self.datapath
         if dp is None:
             return
@@ -483,7 +492,7 @@ class OvsFace:
         path = self.packets
         if path is None:
             return
-        port = dp.ifindex_of(key["in_port"])
+        port = dp.port_of(key["in_port"])
         actions = dp.one_packet(steps)
         way = HandedIn(
             actions,

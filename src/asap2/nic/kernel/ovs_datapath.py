@@ -16,11 +16,12 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.internal_ports import Place
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
@@ -53,24 +54,43 @@ def _error(number: int) -> NetlinkError:
 
 
 class InternalDevices(Protocol):
-    """Makes and removes the devices of internal ports."""
+    """The devices of internal ports (:class:`asap2.nic.internal_ports.InternalPorts`)."""
 
-    def create_internal(self, name: str) -> int:
-        """Make one; its ifindex."""
+    def create(self, name: str) -> Place:
+        """Make one."""
 
-    def destroy_internal(self, ifindex: int) -> None:
+    def destroy(self, far: str) -> None:
         """Remove one."""
+
+    def place(self, far: str) -> Place | None:
+        """Where one is; None: nowhere."""
+
+    def counters(self, far: str) -> tuple[int, ...]:
+        """Its counters, in the order of struct ovs_vport_stats."""
+
+    def follow(self, far: str, trunk: str) -> None:
+        """Make the pipelines reach one where it is now."""
+
+    def forget(self, port: int) -> None:
+        """A port of the node's pipeline that was one in another network namespace is no more."""
 
 
 @dataclass(slots=True)
 class Vport:
-    """A port: its number in the datapath, its device, and the netlink port ids that its upcalls go to."""
+    """A port: its number in the datapath, its device, and the netlink port ids that its upcalls go to.
+
+    ``port`` is its id in the node's pipeline. ``far`` tells an internal port's device wherever it is, ``netnsid`` is
+    its network namespace when that is not the node's.
+    """
 
     number: int
     type: int
     name: str
     ifindex: int
     pids: tuple[int, ...] = ()
+    far: str = ""
+    port: int = 0
+    netnsid: int | None = None
 
 
 @dataclass(slots=True)
@@ -153,9 +173,11 @@ class Datapath:
 
     def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
         self.reserve()
+        far = ""
         if kind == TYPE_INTERNAL:
             try:
-                ifindex = self.devices.create_internal(name)
+                place = self.devices.create(name)
+                far, ifindex = place.far, place.ifindex
             except OSError as error:
                 raise _error(error.errno or errno.EINVAL) from None
         else:
@@ -165,9 +187,9 @@ class Datapath:
                 raise _error(errno.ENODEV) from None
             if name == "lo":
                 raise _error(errno.EINVAL)
-            if any(port.ifindex == ifindex for port in self.vports.values()):
+            if any(port.port == ifindex for port in self.vports.values()):
                 raise _error(errno.EBUSY)
-        vport = Vport(number, kind, name, ifindex, pids)
+        vport = Vport(number, kind, name, ifindex, pids, far, ifindex)
         self.vports[number] = vport
         if number or kind == TYPE_NETDEV:
             self.ports.use_vport(ifindex, True)
@@ -181,40 +203,86 @@ class Datapath:
             raise _error(errno.EINVAL)
         self.vports.pop(vport.number, None)
         self._journal.delete(_port_key(vport.number))
-        if device_gone:
-            self.ports.gone(vport.ifindex)
+        if vport.netnsid is not None:
+            self.devices.forget(vport.port)
+        elif device_gone:
+            self.ports.gone(vport.port)
         else:
-            self.ports.use_vport(vport.ifindex, False)
-        if vport.type == TYPE_INTERNAL:
-            self.ports.gone(vport.ifindex)
-            self.devices.destroy_internal(vport.ifindex)
+            self.ports.use_vport(vport.port, False)
+        if vport.far:
+            self.ports.gone(vport.port)
+            self.devices.destroy(vport.far)
         self._rules_of_port_changed(vport)
 
     def refresh(self) -> list[Vport]:
-        """Follow renames, drop ports whose device is gone; the ones dropped."""
+        """Follow renames and moves, drop ports whose device is gone; the ones dropped that user space is told of."""
         gone = []
         for vport in list(self.vports.values()):
+            if vport.far:
+                self._follow(vport)
+                continue
             try:
                 vport.name = socket.if_indextoname(vport.ifindex)
             except OSError:
-                if vport.number:
-                    self.remove_port(vport, device_gone=True)
-                    gone.append(vport)
+                self.remove_port(vport, device_gone=True)
+                gone.append(vport)
         return gone
+
+    def _follow(self, vport: Vport) -> None:
+        """An internal port is where its device is, in whatever network namespace; it goes with the namespace, which is
+        told to nobody (ovs_exit_net)."""
+        place = self.devices.place(vport.far)
+        if place is None:
+            if vport.number:
+                self.remove_port(vport, device_gone=True)
+            return
+        self.devices.follow(vport.far, self.vports[0].far)
+        vport.name, vport.ifindex = place.name, place.ifindex
+        before, vport.port = vport.port, place.port
+        was_home, vport.netnsid = vport.netnsid is None, place.netnsid
+        if before == place.port or not vport.number:
+            return
+        if was_home:
+            self.ports.left(before)
+        else:
+            self.devices.forget(before)
+        if place.netnsid is None:
+            self.ports.use_vport(place.port, True)
+        self._renumber(before, place.port)
+        self._rules_of_port_changed(vport)
+        self.keep_port(vport)
+
+    def _renumber(self, before: int, now: int) -> None:
+        """A port has another id in the pipeline: the rules of its flows have it too, and their counters go on."""
+        for flow in self.flows.values():
+            if flow.rule is None or flow.handle is None or flow.rule.in_port != before:
+                continue
+            counted = self.pipeline.remove(flow.handle)
+            flow.base = Counters(flow.base.packets - counted.packets, flow.base.bytes - counted.bytes)
+            flow.handle = None
+            self._forget_cookies(flow.cookies)
+            translated, flow.cookies = self._translate(_steps_of(flow))
+            flow.rule = replace(flow.rule, in_port=now, actions=translated)
+            try:
+                with self._forgetting(flow.cookies):
+                    flow.handle = self.pipeline.add(flow.rule)
+            except OSError as error:
+                log.error("flow %s does not follow its port: %s", flow.identity.hex(), error)
+            self._keep_flow(flow)
 
     def by_name(self, name: str) -> Vport | None:
         """The port whose device is called *name* now."""
         self.refresh()
         return next((port for port in self.vports.values() if port.name == name), None)
 
-    def by_ifindex(self, ifindex: int) -> Vport | None:
-        """The port of device *ifindex*."""
-        return next((port for port in self.vports.values() if port.ifindex == ifindex), None)
+    def by_port(self, port: int) -> Vport | None:
+        """The port with that id in the node's pipeline: the ifindex of a device that is in the node."""
+        return next((vport for vport in self.vports.values() if vport.port == port), None)
 
-    def ifindex_of(self, number: int) -> int | None:
-        """The device of port *number*."""
+    def port_of(self, number: int) -> int | None:
+        """The id in the node's pipeline of port *number*."""
         vport = self.vports.get(number)
-        return vport.ifindex if vport else None
+        return vport.port if vport else None
 
     # ---- flows
 
@@ -248,10 +316,10 @@ class Datapath:
             return old
         self.reserve()
         found = ovs_key.to_match(match)
-        ifindex = self.ifindex_of(match.key["in_port"])
+        port = self.port_of(match.key["in_port"])
         translated, flow.cookies = self._translate(steps)
-        if found is not None and ifindex is not None:
-            flow.rule = Rule(ovs_key.table_of(key), ifindex, 0, found, translated)
+        if found is not None and port is not None:
+            flow.rule = Rule(ovs_key.table_of(key), port, 0, found, translated)
             with self._forgetting(flow.cookies):
                 flow.handle = self.pipeline.add(flow.rule)
         self.flows[flow.identity] = flow
@@ -325,7 +393,7 @@ class Datapath:
             cookies.append(cookie)
             return cookie
 
-        translated = act.to_rule(steps, self.ifindex_of, cookie_of)
+        translated = act.to_rule(steps, self.port_of, cookie_of)
         return translated, tuple(cookies)
 
     def one_packet(self, steps: tuple[act.Step, ...]) -> tuple[Action, ...]:
@@ -371,7 +439,7 @@ class Datapath:
             if vport.number:
                 self.remove_port(vport)
         self.ports.gone(self.local.ifindex)
-        self.devices.destroy_internal(self.local.ifindex)
+        self.devices.destroy(self.local.far)
         self._journal.clear()
 
     # ---- keeping
@@ -390,7 +458,7 @@ class Datapath:
 
     def keep_port(self, vport: Vport) -> None:
         """Remember a port."""
-        state = [vport.number, vport.type, vport.name, vport.ifindex, vport.pids]
+        state = [vport.number, vport.type, vport.name, vport.ifindex, vport.pids, vport.far, vport.port]
         self._journal.put(_port_key(vport.number), json.dumps(state).encode())
 
     def _keep_flow(self, flow: Flow) -> None:
@@ -406,13 +474,20 @@ class Datapath:
         self.features, self.cpu_pids = state["features"], tuple(state["cpu_pids"])
         for key, value in self._journal.items():
             if key[:1] == b"v":
-                number, kind, name, ifindex, pids = json.loads(value)
-                self.vports[number] = Vport(number, kind, name, ifindex, tuple(pids))
-                if number:
+                number, kind, name, ifindex, pids, far, port = json.loads(value)
+                vport = self.vports[number] = Vport(number, kind, name, ifindex, tuple(pids), far, port)
+                if port != ifindex:
+                    vport.netnsid = -1
+                elif number and (not far or self._at_home(vport)):
                     self.ports.use_vport(ifindex, True)
         for key, value in self._journal.items():
             if key[:1] == b"f":
                 self._restore_flow(value)
+
+    def _at_home(self, vport: Vport) -> bool:
+        """Whether an internal port is where it was when it was noted."""
+        place = self.devices.place(vport.far)
+        return place is not None and place.port == vport.port
 
     def _restore_flow(self, value: bytes) -> None:
         handle, count, *lengths = _FLOW.unpack_from(value)

@@ -85,7 +85,7 @@ class Delivery:
         self._receivers.begin()
         shared = time.monotonic_ns() < self._shared_until
         room = SHARED_ROOM if shared else ROOM
-        ports = {vport.ifindex: vport for vport in dp.vports.values()}
+        ports = {vport.port: vport for vport in dp.vports.values()}
         accounts = dp.pipeline.upcalls
         vport: Vport | None = None
         step: act.Userspace | None = None

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.nic.silicon.events import UpcallContext
+from asap2.nic.silicon.maps import UPCALL_MAGIC, UPCALL_MAGIC_MASK
 from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class PacketPath:
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         self.receiver.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
         self.receiver.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        _attach_filter(self.receiver)
         self.receiver.bind((upcall_device, ETH_P_ALL))
         self._sender = _sender()
         self._device, self._mark = upcall_device, 0
@@ -96,6 +98,26 @@ class PacketPath:
 
 def _sender() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+
+
+SO_ATTACH_FILTER = 26
+_MARK = 0xFFFF_F000 + 20  # SKF_AD_OFF + SKF_AD_MARK
+_ONLY_UPCALLS = (
+    (0x20, 0, 0, _MARK),
+    (0x54, 0, 0, UPCALL_MAGIC_MASK),
+    (0x15, 0, 1, UPCALL_MAGIC),
+    (0x06, 0, 0, 0xFFFF_FFFF),
+    (0x06, 0, 0, 0),
+)
+"""A classic BPF program (linux/filter.h): packets with the mark of an upcall, and no others."""
+
+
+def _attach_filter(sock: socket.socket) -> None:
+    """Let *sock* receive upcalls only: packets for internal ports in other network namespaces use the device too."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _ONLY_UPCALLS))
+    sock.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(_ONLY_UPCALLS), ctypes.addressof(program))
+    )
 
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCETHTOOL = 0x8913, 0x8914, 0x8946

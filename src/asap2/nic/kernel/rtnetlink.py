@@ -72,13 +72,15 @@ VfCounters = dict[str, int]
 
 class LinkFace:
     """Serves links. ``counters`` gives a VF's traffic; ``master`` the ifindex of the Open vSwitch datapath's device
-    that the one with this ifindex, in the node's namespace, is a port of (None: of none)."""
+    that the one with this ifindex, in the node's namespace, is a port of (None: of none); ``immovable`` whether it is
+    that device itself, which stays in its namespace."""
 
     def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
         self.driver = driver
         self.netdevs = netdevs
         self.counters: Callable[[Nic, Pf, Vf], VfCounters] = lambda _nic, _pf, _vf: {}
         self.master: Callable[[int], int | None] = lambda _ifindex: None
+        self.immovable: Callable[[int], bool] = lambda _ifindex: False
         self._server: Server | None = None
 
     def register(self, server: Server) -> None:
@@ -290,8 +292,10 @@ class LinkFace:
         if device is None:
             return PASS
         _header, attrs = LINK.decode(request.payload)
-        stays = device.role is Role.REPRESENTOR or (
-            device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV
+        stays = (
+            device.role is Role.REPRESENTOR
+            or (device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV)
+            or (device.role is Role.INTERNAL and self._at_home(request) and self.immovable(device.ifindex))
         )
         if stays and any(name in attrs for name in _NAMESPACE):
             raise NetlinkError(errno.EINVAL, "The interface netns is immutable")

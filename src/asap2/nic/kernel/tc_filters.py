@@ -442,6 +442,9 @@ class Filters:
             skips = (flags & SKIP_HW and tc_actions.FLAG_SKIP_HW) | (flags & SKIP_SW and tc_actions.FLAG_SKIP_SW)
             steps, listed = tc_actions.parse(actions, self, skips)
         try:
+            for step in steps:
+                if isinstance(step, tc_actions.Mirred):
+                    self.check_device(step.ifindex)  # tcf_mirred_init()
             made = self._made(block, chain, proto, handle, options, steps, listed, old)
         except Exception:
             self._give_back(listed)

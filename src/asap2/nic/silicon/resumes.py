@@ -25,6 +25,7 @@ class Resumes:
         self._layout = layout
         self._ports = ports
         self._numbers: dict[tuple[int, int], int] = {}
+        self._held: set[int] = set()
         self._free = Indices(len(layout.resumes), "places to go on at", layout.grace_period)
 
     def at(self, table: int, port: int = 0) -> int:
@@ -44,16 +45,32 @@ class Resumes:
             self._numbers[place] = number
         return number
 
+    def hold(self, table: int, port: int = 0) -> int:
+        """As :meth:`at`, until :meth:`give_back`."""
+        number = self.at(table, port)
+        self._held.add(number)
+        return number
+
+    def give_back(self, table: int, port: int = 0) -> None:
+        """Undo :meth:`hold`, or :meth:`at`; nothing when there is no such number."""
+        number = self._numbers.get((table, port))
+        if number is not None:
+            self._held.discard(number)
+            self._give(table, port)
+
     def keep(self, used: Iterable[int]) -> None:
-        """Take back every number that is not in *used*."""
-        kept = set(used)
+        """Take back every number that is neither in *used* nor held."""
+        kept = self._held.union(used)
         for (table, port), number in list(self._numbers.items()):
             if number not in kept:
-                del self._numbers[table, port]
-                self._free.give(number)
-                self._layout.resumes[number].table = self._layout.resumes[number].slot = 0
-                if port:
-                    self._ports.release(port)
+                self._give(table, port)
+
+    def _give(self, table: int, port: int) -> None:
+        number = self._numbers.pop((table, port))
+        self._free.give(number)
+        self._layout.resumes[number].table = self._layout.resumes[number].slot = 0
+        if port:
+            self._ports.release(port)
 
     def restore(self) -> None:
         """Read everything from the maps; after the ports."""

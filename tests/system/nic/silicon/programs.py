@@ -72,7 +72,17 @@ BEHIND = 4
 _ABSENT = 99
 TABLES = (0, 1, 7, OVS_TABLE, OVS_TABLE | 1, OVS_TABLE | 7)
 _BARE = (OVS_TABLE | BARE | 1, OVS_TABLE | BARE | 7)
-PLACES = ((1, 0), (7, 0), (0, 2), (7, 3), (0, _ABSENT), (DELIVER, 2), (DELIVER, _ABSENT), (0, BEHIND), (DELIVER, BEHIND))
+PLACES = (
+    (1, 0),
+    (7, 0),
+    (0, 2),
+    (7, 3),
+    (0, _ABSENT),
+    (DELIVER, 2),
+    (DELIVER, _ABSENT),
+    (0, BEHIND),
+    (DELIVER, BEHIND),
+)
 """What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
 _TUNNEL_PORTS = ((), (), (8472,), (0, 8472), (80, 0, 8472), (0,), (*range(1, 8), 8472))
 _NESTED = 2

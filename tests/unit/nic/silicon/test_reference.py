@@ -296,6 +296,13 @@ def test_the_node_goes_on_there() -> None:
     assert switch.process(TO_1, B, resume=4) == [Passed(TO_1)]
 
 
+def test_what_goes_to_a_port_behind_a_device_says_whose_it_is() -> None:
+    switch = made()
+    switch.set_port(Port(GONE, 102, PortKind.NODE, tables=(), miss=Miss.DROP, tell=9))
+    switch.add(rule(Output(GONE, 5), Output(GONE), Output(B)))
+    assert switch.process(TO_1, A)[1:] == [Sent(GONE, TO_1, resume=9), Sent(GONE, TO_1, resume=9), Sent(B, TO_1)]
+
+
 def test_a_packet_enters_by_another_port() -> None:
     switch = made()
     switch.set_port(Port(GONE, 103, PortKind.INTERNAL, tables=(3,), miss=Miss.DROP))
