@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -115,10 +116,15 @@ class Bench:
 
     def daemon(self, node: str) -> int:
         """The process id of the node's daemon; 0 while none serves."""
-        try:
-            return int((self.root / "nodes" / node / "ready").read_text() or 0)
-        except FileNotFoundError:
-            return 0
+        directory = self.root / "nodes" / node
+        return int((directory / "daemon.pid").read_text()) if (directory / "ready").exists() else 0
+
+    def kill_daemon(self, node: str) -> int:
+        """Kill the node's daemon without warning; the process id that it had."""
+        process = self.daemon(node)
+        assert process, f"no daemon serves {node}"
+        os.kill(process, signal.SIGKILL)
+        return process
 
 
 def packets_of(flow: str) -> int:

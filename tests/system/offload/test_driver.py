@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from pathlib import Path
 
@@ -78,8 +76,7 @@ def test_packets_are_forwarded_while_the_daemon_is_dead_and_the_next_one_goes_on
     idle.ping("vm1", "10.57.0.2")
     until(lambda: len(idle.flows("hv1")) >= 2)
     before = packets_of(idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)"))
-    old = idle.daemon("hv1")
-    os.kill(old, signal.SIGKILL)
+    old = idle.kill_daemon("hv1")
     idle.ping("vm1", "10.57.0.2", 20)
     until(lambda: idle.daemon("hv1") not in (0, old), why="no daemon came up")
     flow = idle.flow("hv1", "in_port(eth3)", "eth_type(0x0800)")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -84,8 +82,7 @@ def _cable(lab: Bench, state: str) -> None:
 
 
 def _kill(lab: Bench) -> None:
-    process = lab.daemon("hv1")
-    os.kill(process, signal.SIGKILL)
+    process = lab.kill_daemon("hv1")
     until(lambda: lab.daemon("hv1") not in (0, process))
 
 

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -372,8 +370,7 @@ def test_traffic_goes_on_while_the_daemon_is_dead_and_the_next_one_takes_over(la
     come_to_reach(lab, "a", "b")
     send(lab, "a", frame("ff:ff:ff:ff:ff:ff", MAC_A))
     before = counters(lab, 1)
-    old = lab.daemon("hv1")
-    os.kill(old, signal.SIGKILL)
+    old = lab.kill_daemon("hv1")
     lab.ping("a", ADDRESS["b"], 20)
     until(lambda: lab.daemon("hv1") not in (0, old), why="no daemon came up")
     assert counters(lab, 1)["broadcast"] >= before["broadcast"] >= 1
