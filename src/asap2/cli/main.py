@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from asap2.errors import Asap2Error
-from asap2.output import say, tolerate
+_RAISES = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _RAISES:  # until all is imported, Ctrl-C ends the program as others, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from asap2.errors import Asap2Error  # noqa: E402
+from asap2.output import say, tolerate  # noqa: E402
+
+if _RAISES:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VERBS = ("demo", "lab", "exec", "shell", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""

@@ -76,8 +76,8 @@ def _count(kind: str) -> int:
 
 
 def one_cycle(root: Path, topology: Path, interrupt: tuple[signal.Signals, float] | None = None) -> str:
-    """Up, and down; with *interrupt*, up is sent the signal after so many seconds. What the commands said that they
-    should not have; nothing is fine."""
+    """Up, and down; with *interrupt*, up is sent the signal so many seconds after it has begun. What the commands said
+    that they should not have; nothing is fine."""
     environment = os.environ | {"ASAP2_LAB": str(root)}
     command = [sys.executable, "-m", "asap2.cli.main", "lab"]
     with subprocess.Popen(
@@ -91,6 +91,8 @@ def one_cycle(root: Path, topology: Path, interrupt: tuple[signal.Signals, float
         process_group=0,
     ) as up:
         if interrupt is not None:
+            while up.poll() is None and not root.exists():  # before, there is nothing but Python, which is starting
+                select.select([], [], [], 0.001)
             select.select([], [], [], interrupt[1])
             if interrupt[0] is signal.SIGKILL:
                 up.kill()
