@@ -128,6 +128,9 @@ class _NoJournal:
     def put(self, key: bytes, value: bytes) -> None:
         """Nothing is kept."""
 
+    def reserve(self) -> None:
+        """There is always room."""
+
     def delete(self, key: bytes) -> None:
         """Nothing was kept."""
 
