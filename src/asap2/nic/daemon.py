@@ -158,6 +158,7 @@ class Daemon:
         self.ports.use_eswitch(self.netdevs.eswitch_ports())
         self.tc.links_changed()
         self.ovs.links_changed()
+        self.ports.links_changed()
         self.devlink.changed()
         self.udp_ports.follow()
         self._follow_tunnels()

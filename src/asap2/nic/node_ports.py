@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -139,6 +140,13 @@ class NodePorts:
         if self._uses.pop(ifindex, None) is not None:
             self.pipeline.remove_port(ifindex)
             self._share()
+
+    def links_changed(self) -> None:
+        """Forget the devices that are no more; of the datapath's ports the datapath knows itself which those are."""
+        there = {ifindex for ifindex, _ in socket.if_nameindex()}
+        for ifindex, use in list(self._uses.items()):
+            if ifindex not in there and not use.vport and not self.is_internal(ifindex):
+                self.gone(ifindex)
 
     def _share(self) -> None:
         """Divide the room for packets on their way to user space among the ports of the datapath."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import collections
 import json
+import socket
 
 from asap2.nic.daemon import Daemon
 from asap2.nic.netdevs import Role
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.snapshot import Snapshot
+
+STRANGERS = 8
 
 
 class TroubleError(Exception):
@@ -20,6 +23,7 @@ def check(daemon: Daemon) -> None:
     """TroubleError when it does not. The daemon's lock is held."""
     _rules(daemon)
     _devices(daemon)
+    _ports(daemon)
     _state(daemon)
 
 
@@ -64,6 +68,16 @@ def _devices(daemon: Daemon) -> None:
             there[function.bdf, device.role] += 1
     if +wanted != there:
         raise TroubleError(f"netdevs: wanted {dict(+wanted - there)} more, {dict(there - +wanted)} fewer")
+
+
+def _ports(daemon: Daemon) -> None:
+    """A port of the node's pipeline is a device's that there is, once the daemon has followed its links; but for a few
+    that rules send to and that never were."""
+    there = {ifindex for ifindex, _ in socket.if_nameindex()}
+    daemon.netdevs.drain()
+    gone = set(daemon.ports.known()) - there
+    if len(gone) > STRANGERS and not daemon.netdevs.unsettled:
+        raise TroubleError(f"ports of devices that are no more: {sorted(gone)[:10]}")
 
 
 def _state(daemon: Daemon) -> None:

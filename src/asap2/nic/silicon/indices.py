@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 
-MANY = 8192
+MANY = 1024
 """Numbers that may rest before a grace period is waited for."""
 
 
