@@ -142,13 +142,13 @@ def test_a_peer_that_does_not_answer(idle: Hosts) -> None:
 
 
 def test_a_vf_without_an_address_gets_one_meanwhile(idle: Hosts) -> None:
-    before = idle.ok("hv1", f"ip addr show dev {PF}v0")
+    before = idle.ok("hv1", f"ip -br addr show dev {PF}v0")
     mine = ("--address", "10.57.0.5/24", "--protocol", "icmp", "--count", "100")
     status, results = verified(idle, "eth0", PEER, *mine)
     assert (status, results["icmp"]["offloaded"]) == (0, True)
     status, results = verified(idle, "eth0", "eth1", *mine)  # another VF of the same host
     assert (status, results["icmp"]["offloaded"]) == (0, True)
-    assert idle.ok("hv1", f"ip addr show dev {PF}v0") == before
+    assert idle.ok("hv1", f"ip -br addr show dev {PF}v0") == before
 
 
 def test_traffic_of_the_guests_own_is_watched(idle: Hosts) -> None:
