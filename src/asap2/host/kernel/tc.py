@@ -138,10 +138,9 @@ def filters(route: Connection, qdisc: QdiscRow, *, terse: bool = True) -> Iterat
 def _places(qdisc: QdiscRow) -> Iterator[Tcmsg]:
     if qdisc.block:
         yield Tcmsg(ifindex=BLOCK, parent=qdisc.block)
-    elif qdisc.kind == "ingress":
-        yield Tcmsg(ifindex=qdisc.index, parent=TC_INGRESS_PARENT)
-    else:
+    else:  # an ingress qdisc takes clsact's parent, too, by which Open vSwitch puts its filters there
         yield Tcmsg(ifindex=qdisc.index, parent=TC_H_MIN_INGRESS)
+    if not qdisc.block and qdisc.kind != "ingress":
         yield Tcmsg(ifindex=qdisc.index, parent=TC_H_MIN_EGRESS)
 
 
@@ -217,7 +216,10 @@ def try_rule(
     gets a priority of its own, the last that is free; *protocol* is an Ethernet protocol as a host integer.
     """
     place = list(_places(qdisc))[-1 if egress else 0]
-    used = {row.key.prio for row in filters(route, qdisc) if row.chain == chain}
+    rows = list(filters(route, qdisc))
+    beside = next((row.key.parent for row in rows if (row.key.parent == TC_H_MIN_EGRESS) == egress), place.parent)
+    place = place._replace(parent=beside)  # dumps tell that by which a filter was put there last, of all of them
+    used = {row.key.prio for row in rows if row.chain == chain}
     prio = next((one for one in range(LAST_PRIO, 0, -1) if one not in used), max(used, default=0) + 1)
     key = place._replace(info=info(prio, protocol))
     where = {"kind": "flower", **({"chain": chain} if chain else {})}
