@@ -366,7 +366,7 @@ def test_what_nothing_tells_the_switch_is_asked_for(nodes: Explained) -> None:
     """With ``--deep`` it puts the flow in again with its debug log on, which is then as it was."""
     quiet = "; ".join(f"ovs-appctl vlog/set {one}:file:info" for one in ("dpif_netlink", "netdev_offload_tc", "tc"))
     nodes.ok("hv2", quiet)
-    ufid = nodes.put("hv2", UDP, REP, VXLAN, TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5"))
+    ufid = nodes.put("hv2", "eth_type(0x8847),mpls(label=1,tc=0,ttl=64,bos=1)", UPLINK)
     before = nodes.ok("hv2", "ovs-appctl vlog/list; ovs-appctl dpctl/dump-flows -m")
     (found,) = nodes.reasons("hv2", ufid, "--no-trial").values()
     assert found["code"] == "tc.unexplained"
