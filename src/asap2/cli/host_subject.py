@@ -24,7 +24,7 @@ From = Annotated[
 def need_root() -> None:
     """Asap2Error for who is not root."""
     if os.geteuid():
-        raise Asap2Error("this needs root: run it as `sudo asap2 host …`")
+        raise Asap2Error("this needs root: say `sudo asap2 host …`")
 
 
 def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf, ...]]:
