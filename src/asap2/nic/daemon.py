@@ -131,8 +131,8 @@ class Daemon:
         self.sysfs.changed = self._attribute_written
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
-        placed = (one.hardware for _, _, _, one in self.filters.all())
-        return sum(place is not None and place.nic is nic and place.pf is pf for place in placed)
+        placed = (place for _, _, _, one in self.filters.all() for place in one.placed)
+        return sum(place.nic is nic and place.pf is pf for place in placed)
 
     def _returned(self) -> None:
         self.driver.generation += 1

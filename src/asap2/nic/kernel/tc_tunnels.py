@@ -15,13 +15,14 @@ def used_since(filters: Filters, since_ns: int) -> Iterator[tuple[int, SetTunnel
     ifindex and the tunnel."""
     found = set()
     for _, _, _, one in filters.all():
-        placed = one.hardware
-        into = [pair for pair in _tunnels(one.steps) if pair not in found] if placed is not None else []
-        if placed is None or not into or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
-            continue
-        if any(isinstance(action, Encap) for action in placed.rule.actions):  # else it has left them to the host
-            found.update(into)
-            yield from into
+        into = [pair for pair in _tunnels(one.steps) if pair not in found] if one.in_hw else []
+        for placed in one.placed if into else ():
+            if placed.nic is None or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
+                continue
+            if any(isinstance(action, Encap) for action in placed.rule.actions):  # else it has left them to the host
+                found.update(into)
+                yield from into
+                break
 
 
 def _tunnels(steps: tuple[object, ...]) -> Iterator[tuple[int, SetTunnel]]:

@@ -138,6 +138,8 @@ def test_an_action_that_changes_changes_what_software_does(node: Node) -> None:
 
 
 def test_what_is_refused_leaves_no_action(node: Node) -> None:
+    assert add(node, 1, gact(3, index=7), gact(2, index=7)) == errno.EAGAIN
+    assert listed(node) == []
     assert add(node, 1, gact(2), {"kind": "nosuch"}) == errno.ENOENT
     assert add(node, 1, mirred(OTHER), gact(1)) == 0
     assert add(node, 1, gact(2)) == errno.EEXIST
