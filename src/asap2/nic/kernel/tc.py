@@ -89,7 +89,7 @@ class TcFace:
         if not prio and not request.create:
             raise NetlinkError(errno.ENOENT, "Invalid filter command with priority of zero")
         block = find_block(self._filters, header)
-        block.parent = header.parent
+        self._filters.put_by(block, header.parent)
         chain = chain_of(attrs)
         protos = block.chains.get(chain, {})
         proto = protos.get(prio) if prio else None
@@ -131,7 +131,7 @@ class TcFace:
         block = qdisc.egress if header.parent == PARENT_EGRESS and qdisc.kind == "clsact" else qdisc.ingress
         if shape.chain in block.explicit or block.index:
             return None
-        block.parent = header.parent
+        self._filters.put_by(block, header.parent)
         proto = block.chains.get(shape.chain, {}).get(header.prio)
         if proto is None or proto.protocol != header.protocol or proto.kind != "flower":
             return None

@@ -52,6 +52,7 @@ _QDISC = struct.Struct("=ci")
 _SHARED = struct.Struct("=I")
 """The index of the block that a qdisc shares, or 0; its kind follows."""
 _CHAIN = struct.Struct("=cq?I")
+_PARENT = struct.Struct("=cq?")
 _ACTION = struct.Struct("=cI")
 _INSTANCE = struct.Struct("=QI?")
 """When made (ns), references that are not filters', whether a filter made it; an action's attributes follow."""
@@ -386,6 +387,8 @@ class Filters:
                     self._unplace(one)
             for chain in list(block.explicit):
                 self._journal.delete(_CHAIN.pack(b"c", block.identity, block.egress, chain))
+            if block.parent and not block.index:
+                self._journal.delete(_PARENT.pack(b"p", block.identity, block.egress))
 
     def _bind_device(self, block: Block, ifindex: int) -> None:
         """Put a block's filters on one more device (tcf_block_offload_bind, tcf_block_playback_offloads)."""
@@ -418,6 +421,13 @@ class Filters:
                 one.before = Counters(left.packets - shown.packets, left.bytes - shown.bytes)
                 self._undo(there)
                 self.keep(block, chain, proto, one)
+
+    def put_by(self, block: Block, parent: int) -> None:
+        """Filters are put into the block by this *parent*, which dumps tell from now on."""
+        if block.parent != parent:
+            self.reserve()
+            block.parent = parent
+            self._journal.put(_PARENT.pack(b"p", block.identity, block.egress), struct.pack("=I", parent))
 
     # ---- filters
 
@@ -768,6 +778,9 @@ class Filters:
                 self._restore_action(key, value)
             elif key[:1] == b"c":
                 self._restore_chain(key, value)
+            elif key[:1] == b"p":
+                _, identity, egress = _PARENT.unpack(key)
+                (self._block(identity, egress).parent,) = struct.unpack("=I", value)
         for key, value in self._journal.items():
             if key[:1] == b"f":
                 self._restore(key, value, nics)
@@ -783,10 +796,9 @@ class Filters:
             places.append((value[at - length : at].decode(), rule_handle, in_port, device))
         indices = struct.unpack_from(f"={value[at]}I", value, at + 1)
         request = value[at + 1 + 4 * len(indices) :]
-        header, attrs = TC.decode(request)
+        _, attrs = TC.decode(request)
         options, kind = attrs["options"], attrs.get("kind", "flower")
         block = self._block(identity, egress)
-        block.parent = header.parent
         proto = block.chains.setdefault(chain, {}).setdefault(prio, Proto(prio, protocol, kind))
         key = parse_flower(options, protocol)
         actions = options.get("act")
