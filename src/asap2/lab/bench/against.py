@@ -39,7 +39,7 @@ GAINS = (
     Gain("host_cpu_seconds_per_gbit", "CPU of the hosts' processes per gigabit", 0.1, " s", most=True),
     Gain("host_packets", "packets that the host saw", 0.01, most=True),
 )
-"""Far from what is measured on a machine with nothing else to do, so that other work beside it changes no verdict."""
+"""Far from what a machine with nothing else to do gives, so that other work beside it seldom changes a verdict."""
 
 
 def targets(offloaded: Mapping[str, float], userspace: Mapping[str, float]) -> dict[str, dict[str, Any]]:

@@ -107,7 +107,8 @@ def answered(output: str) -> float:
     return int(found[2]) / float(found[1])
 
 
-def udp_datagrams(pid: int) -> int:
-    """UDP datagrams that programs have received in the network namespace of process *pid* (netstat -su)."""
+def udp_datagrams(pid: int, *counters: str) -> int:
+    """UDP datagrams that programs have received in the network namespace of process *pid*, or what other *counters* say
+    together (netstat -su)."""
     names, values = (line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines() if "Udp:" in line)
-    return int(values[names.index("InDatagrams")])
+    return sum(int(values[names.index(counter)]) for counter in counters or ("InDatagrams",))
