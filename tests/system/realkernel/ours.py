@@ -8,7 +8,6 @@ node's software pipeline. No netlink socket, no eBPF program.
 from __future__ import annotations
 
 import errno
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -58,8 +57,6 @@ class _Pipeline:
     def __init__(self, allowances: bool) -> None:
         self.allowances = allowances
         self.switch = _Switch()
-        self.more: Counter[int] = Counter()
-        """Octets that the kernel counts for a rule more than we do, see :func:`_octets_more`."""
         self._rules: dict[int, Rule] = {}
         for port in range(guest.PORTS):
             ifindex = guest.NEAR + port
@@ -85,8 +82,7 @@ class _Pipeline:
         return self.switch.remove(handle)
 
     def counters(self, handles: Sequence[int]) -> list[Counters]:
-        counted = [self.switch.counters(handle) for handle in handles]
-        return [replace(one, bytes=one.bytes + self.more[handle]) for one, handle in zip(counted, handles, strict=True)]
+        return [self.switch.counters(handle) for handle in handles]
 
 
 class _NodePorts:
@@ -202,25 +198,14 @@ def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outco
     view = views.View()
     pipeline.switch.view = view if pipeline.allowances else None
     events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
-    matched = [event.handle for event in events if isinstance(event, Matched)]
-    for handle, seen in zip(matched, view.looked_at, strict=False):  # only the last look can have found nothing
-        pipeline.more[handle] += _octets_more(frame, seen, segments)
     outcome.frames += 1
-    outcome.matched += bool(matched)
+    outcome.matched += any(isinstance(event, Matched) for event in events)
     for event in events:
         match event:
             case Sent(to, sent):
                 outcome.captures.append(Capture(to - guest.NEAR, False, sent))
             case Passed(sent):
                 outcome.captures.append(Capture(port, True, sent))
-
-
-def _octets_more(frame: bytes, seen: bytes, segments: int) -> int:
-    """The kernel counts what came in (qdisc_pkt_len()), without its Ethernet header and its outer tag, which is beside
-    it; once for a super-packet. The eSwitch counts what the rule sees, tags included, and from that the TC face takes
-    an Ethernet header for each segment."""
-    kernel = len(frame) - 14 - 4 * packet.tagged(frame)
-    return kernel - (len(seen) - 14 * segments)
 
 
 def _tcp_payload(frame: bytes) -> int:

@@ -38,8 +38,6 @@ class View:
     """
 
     def __init__(self) -> None:
-        self.looked_at: list[bytes] = []
-        """The frames that rules were looked for, in order."""
         self._hidden = 0
 
     def retagged(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> None:
@@ -51,7 +49,6 @@ class View:
 
     def look(self, frame: bytes) -> Fields:
         """A rule is looked for: what the kernel sees of *frame*, however far behind a header is."""
-        self.looked_at.append(frame)
         return parse(frame[:18] + frame[18 + self._hidden :], partial(packet.parse, window=1 << 16))
 
 

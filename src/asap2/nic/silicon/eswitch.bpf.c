@@ -365,13 +365,14 @@ static __always_inline u32 segments(struct __sk_buff *skb, u32 from)
 static __always_inline void count(struct work *w, u32 rule)
 {
 	struct __sk_buff *skb = w->skb;
-	u32 packets = skb->gso_segs ?: 1, inner;
+	u32 packets = skb->gso_segs ?: 1, inner, tc;
 
 	if (!skb->gso_segs && skb->gso_size) {
 		inner = (w->s->parsed & ~PARSED_OVS) == PARSED_TUNNEL ? w->s->inner : tunnel_at(skb, &w->s->p.f);
 		packets = segments(skb, inner > UNKNOWN ? inner : 0);
 	}
-	add(skb, rule, packets);
+	tc = w->in->flags & PORT_ARRIVED && !(w->s->table >> 31);
+	add(rule, packets, tc ? octets_arrived(w->s->state.arrived, packets) : octets(skb));
 }
 
 static __always_inline int missed(struct work *w)
@@ -495,6 +496,9 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
 	s->egress = !!(in->flags & PORT_INTERNAL);
 	s->inner = UNKNOWN;
+	s->state.arrived = skb->len;
+	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
+		s->state.arrived -= 4;
 	tell(&w, 0);
 	if (skb->len < 14)
 		return drop(&w, DROP_SHORT);

@@ -72,7 +72,8 @@ enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_A
 		 PORT_WIRE = 64 /* tunnels are looked into */,
 		 PORT_METADATA = 128, /* a tunnel device of the kernel's: packets carry tunnel metadata */
 		 PORT_RESUME = 256, /* a NIC's: packets that the NIC gave up on say where (struct resume) */
-		 PORT_BEHIND = 512 /* behind the device: what goes out to it is told so by `tell` */ };
+		 PORT_BEHIND = 512, /* behind the device: what goes out to it is told so by `tell` */
+		 PORT_ARRIVED = 1024 /* TC's rules count bytes as they came in by the device */ };
 #define TUNNEL_PORT(flags) ((flags) >> 16)	/* of a tunnel device: what its packets came to */
 #define TUN_CSUM 0x0001	/* as in include/net/ip_tunnels.h */
 #define TUN_FLAGS 0x0301	/* those that rules match on: with TUN_CSUM, "do not fragment" and "OAM" */
@@ -214,7 +215,7 @@ struct state {
 	u32 dp_hash;
 	u32 max_len;	/* of what is sent next; 0: all */
 	u32 tunnel;	/* slot of `encaps`: the metadata that an action gave it; 0: none has */
-	u32 unused;
+	u32 arrived;	/* bytes that came in, without the outer tag */
 	u8 no_ethernet;
 	u8 layered;	/* headers have been put in front */
 	u8 released;	/* the metadata that the packet came with counts no more */

@@ -92,7 +92,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct work w = { .skb = skb, .s = &s };
 	struct cell *c, *first = 0;
 	struct rule *r;
-	u32 rule, at;
+	u32 rule, at, packets = skb->gso_segs ?: 1;
 
 	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL) || (!skb->gso_segs && skb->gso_size))
 		return LONG_WAY;
@@ -115,7 +115,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	at = s.table >> 31;
 	counted->hit[at]++;
 	counted->cache_hits[at]++;
-	add(skb, rule, skb->gso_segs ?: 1);
+	add(rule, packets, in->flags & PORT_ARRIVED && !at ? octets_arrived(skb->len, packets) : octets(skb));
 	if (constants.tracing)
 		trace(skb, EVENT_MATCH, rule, s.table, 0);
 	if (first && (first->op == OP_PUSH_VLAN ? bpf_skb_vlan_push(skb, bpf_htons((u32)first->arg >> 16), (u16)first->arg) :

@@ -23,7 +23,7 @@ UPCALL_MAGIC = 0xA5A0_0000
 UPCALL_MAGIC_MASK = 0xFFF0_0000
 
 PORT_ENABLED, PORT_INTERNAL, PORT_PEER, PORT_PEER_ANY, PORT_INGRESS, PORT_KNOWN = 1, 2, 4, 8, 16, 32
-PORT_WIRE, PORT_METADATA, PORT_RESUME, PORT_BEHIND = 64, 128, 256, 512
+PORT_WIRE, PORT_METADATA, PORT_RESUME, PORT_BEHIND, PORT_ARRIVED = 64, 128, 256, 512, 1024
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS, OP_TRUNCATE = range(1, 10)
 OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_CLONE, OP_SAMPLE, OP_CHECK_LENGTH, OP_DEC_TTL = range(10, 19)
@@ -208,7 +208,7 @@ class EntryRecord(ctypes.Structure):
     stage: int
     _fields_ = [
         *((name, u32) for name in ("active", "slot", "table", "cell", "tunnel", "mark", "priority", "hash")),
-        *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "reserved")),
+        *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "arrived")),
         *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
         *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
     ]

@@ -167,6 +167,7 @@ def _flags(port: Port) -> int:
     flags |= maps.PORT_METADATA if port.metadata else 0
     flags |= maps.PORT_RESUME if port.resumes else 0
     flags |= maps.PORT_BEHIND if port.tell else 0
+    flags |= maps.PORT_ARRIVED if port.kind is PortKind.NODE else 0
     flags |= port.tunnel_port << 16
     return flags
 

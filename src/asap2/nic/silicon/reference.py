@@ -172,6 +172,8 @@ class _Packet:
     """Headers have been put in front of it: the kernel then makes no room go."""
     stage: int = 0
     """Which of its port's tables it is in."""
+    arrived: int = 0
+    """Bytes that came in, without the outer tag."""
     lookups: int = 0
     depth: int = 0
 
@@ -289,7 +291,7 @@ class ReferenceSwitch:
         *resume* the number that a NIC has left with it.
         """
         events: list[Event] = []
-        for event in self._run(_Packet(frame, segments, flow_hash, came_in), self._ports[port_id], resume):
+        for event in self._run(self._arrive(frame, segments, flow_hash, came_in), self._ports[port_id], resume):
             if isinstance(event, Dropped):
                 self._drops[event.reason] += 1
             events.append(event)
@@ -332,6 +334,22 @@ class ReferenceSwitch:
             return
         yield from self._search(what, port, port.tables[0] | chain)
 
+    @staticmethod
+    def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> _Packet:
+        what = _Packet(frame, segments, flow_hash, came_in)
+        whole = packet.tagged(frame) and len(frame) >= packet.HEADER + 4
+        what.arrived = len(frame) - 4 * whole
+        return what
+
+    @staticmethod
+    def _octets(what: _Packet, port: Port, table: int) -> int:
+        """What a rule counts. TC's of a node's device: what came in, whatever was done to it since, without its outer
+        tag (qdisc_pkt_len), and 14 for each segment of a super-packet but the first, which the TC face takes off
+        again. Others: as the wire would."""
+        if port.kind is PortKind.NODE and not table & OVS_TABLE:
+            return what.arrived + packet.HEADER * (what.segments - 1)
+        return len(what.frame)
+
     def _search(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         while what.lookups < LOOKUPS:
             what.lookups += 1
@@ -341,7 +359,7 @@ class ReferenceSwitch:
                 passed = False
             else:
                 entry.packets += what.segments
-                entry.bytes += len(what.frame)
+                entry.bytes += self._octets(what, port, table)
                 yield Matched(entry.handle, table)
                 following = yield from self._act(entry.rule.actions, what, port, table)
                 if following is None:

@@ -49,11 +49,25 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	return bpf_redirect(ifindex, 0);
 }
 
-static __always_inline void add(struct __sk_buff *skb, u32 rule, u64 packets)
+/* As the wire would count, tags included. */
+static __always_inline u64 octets(struct __sk_buff *skb)
+{
+	return skb->len + (skb->vlan_present ? 4 : 0);
+}
+
+/*
+ * As TC's actions count (qdisc_pkt_len): what came in, whatever was done to it since, without its outer tag, and of a
+ * super-packet with one header of 14 bytes for each of its segments, which the TC face takes off again.
+ */
+static __always_inline u64 octets_arrived(u32 arrived, u64 packets)
+{
+	return arrived + 14 * (packets - 1);
+}
+
+static __always_inline void add(u32 rule, u64 packets, u64 bytes)
 {
 	u32 at = (bpf_get_smp_processor_id() & (constants.shards - 1)) * constants.rules + rule;
 	struct count *c = bpf_map_lookup_elem(&counts, &at);
-	u64 bytes = skb->len + (skb->vlan_present ? 4 : 0);
 
 	if (!c)
 		return;
