@@ -242,6 +242,8 @@ class Proto:
         """A filter that had this handle is gone."""
         if handle < self.next_handle:
             heappush(self.freed, handle)
+            if len(self.freed) > 2 * self.next_handle:  # who names handles gives the same one back again and again
+                self.freed = sorted(set(self.freed) - self.filters.keys())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,15 @@ def test_the_lowest_free_handle_is_given() -> None:
 def test_freed_handles_do_not_pile_up() -> None:
     proto = Proto(1, 0x0800, "flower")
     filters = cast("dict[int, Any]", proto.filters)
-    for _ in range(1000):
-        handle = proto.new_handle()
-        filters[handle] = cast(Filter, object())
-        del filters[handle]
-        proto.give_back(handle)
-    assert len(proto.freed) <= 1
+    for _ in range(10):
+        filters[proto.new_handle()] = cast(Filter, object())
+    for _ in range(1000):  # its user chose the handle
+        del filters[5]
+        proto.give_back(5)
+        assert proto.new_handle() == 5
+        filters[5] = cast(Filter, object())
+        del filters[7]
+        proto.give_back(7)
+        filters[7] = cast(Filter, object())
+    assert len(proto.freed) <= 20
+    assert proto.new_handle() == 11
