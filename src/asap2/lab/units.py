@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -47,6 +48,8 @@ _OTHER = {DATABASE: "--no-ovs-vswitchd", SWITCH: "--no-ovsdb-server"}
 _NEW = ("--no-monitor", "--system-id=random", "--no-record-hostname")
 RESTART_SECONDS = 0.1
 START_LIMIT, START_INTERVAL = 5, 10.0
+_EXIT_SECONDS = 2.0
+"""As long as ovs-ctl waits for a daemon that was asked to exit, before it sends signals (ovs-lib, stop_daemon)."""
 JOB_SECONDS = 300
 """TimeoutSec= of the units."""
 
@@ -169,11 +172,33 @@ def start(daemon: str) -> str:
 
 def stop(daemon: str) -> str:
     """Stop *daemon* if it runs; what went wrong, or nothing."""
+    pid = pid_of(daemon)
+    if pid is not None:
+        _exit(daemon, pid)
     if pid_of(daemon) is not None and (said := _ovs_ctl(_OTHER[daemon], "stop")) is not None:
         return said
     if read(DIRECTORY, daemon).state != "failed":
         _become(daemon, "inactive")
     return ""
+
+
+def _exit(daemon: str, pid: int) -> None:
+    """Ask *daemon* to exit and wait for its end, as ovs-ctl does first of all.
+
+    ovs-ctl takes an ended process for one that runs until its parent has waited for it. Some machines' init does that
+    seconds later, and so long packets would wait for the next daemon.
+    """
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        command = ["ovs-appctl", "-T", "1", "-t", f"{RUN_DIRECTORY}/{daemon}.{pid}.ctl", "exit"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not done.returncode:
+            select.select([ended], [], [], _EXIT_SECONDS)
+    finally:
+        os.close(ended)
 
 
 def reload(daemon: str) -> str:
