@@ -123,8 +123,9 @@ def test_undoing_is_refused_while_guests_have_vfs(fleet: Fleet) -> None:
     play = fleet.play("undo", "-e", "offload_serial=2")
     assert play.status == 2
     assert play.hosts == set(NODES[:2])
-    refusal = "VF 1 of enp3s0f0 (0000:03:00.3) is in use by a guest (its network device is in another namespace)"
-    assert all(result["msg"].startswith(refusal) for result in play.of("undo").values())
+    refusal = "VF 1 of enp3s0f0 (0000:03:00.3) is in use by a guest (its network device eth0 is in the namespace "
+    said = [result["msg"] for result in play.of("undo").values()]
+    assert all(message.startswith(refusal) for message in said), said
 
 
 def test_undoing_brings_all_back(fleet: Fleet, before: dict[str, Any]) -> None:
