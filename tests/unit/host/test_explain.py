@@ -17,7 +17,7 @@ from asap2.errors import Asap2Error, UsageError
 from asap2.host import switch_log
 from asap2.host.explain import deep, nic
 from asap2.host.explain.explain import Explanation, explain, select
-from asap2.host.explain.flow import masked, named, parse
+from asap2.host.explain.flow import masked, matched, named, parse
 from asap2.host.explain.probe import cookie_of
 from asap2.host.explain.reasons import NEIGHBOURS, REASONS
 from asap2.host.explain.rule import rule
@@ -593,3 +593,9 @@ def test_what_has_no_rule_is_said() -> None:
 def test_the_page_of_reasons_has_each_code_and_no_other() -> None:
     listed = re.findall(r"^\| `([a-z0-9.\-]+)` \|", REASONS_PAGE.read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(REASONS)
+
+
+def test_octets_of_an_attribute_that_open_vswitch_does_not_know_are_a_number() -> None:
+    assert masked("00 00/00 00", 128) == (0, 0)
+    assert masked("0a ff/ff ff", 128) == (0x0AFF, 0xFFFF)
+    assert not matched("key32", "00 00/00 00")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from asap2.errors import UsageError
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
+_OCTETS = re.compile(r"[\da-f]{2}(?: [\da-f]{2})+")
 _CALL = re.compile(r"([\w.:@\-]+)\((.*)\)", re.DOTALL)
 _FIGURE = re.compile(r"(ufid|packets|bytes|used|flags|offloaded|dp|dp-extra-info):(.*)")
 _SOMEWHERE = re.compile(r"(?:^|, ?)(ufid|packets|bytes|offloaded|dp):([^,\s]+)")
@@ -42,7 +43,13 @@ def split(text: str) -> Iterator[str]:
 
 
 def number(text: str) -> int:
-    """A number, MAC or IP address as an integer; ValueError when it is none of these."""
+    """A number, MAC or IP address as an integer; ValueError when it is none of these.
+
+    The octets of an attribute that is newer than Open vSwitch are a number too, as in ``key32(00 00/00 00)``: the IPv6
+    extension headers that Linux tells of since 5.18.
+    """
+    if _OCTETS.fullmatch(text):
+        return int(text.replace(" ", ""), 16)
     if _MAC.fullmatch(text):
         return int(text.replace(":", ""), 16)
     if ":" in text or text.count(".") == 3:
@@ -154,7 +161,12 @@ def masked(text: str | None, width: int) -> tuple[int, int]:
     if not text:
         return 0, 0
     value, slash, mask = text.partition("/")
-    if any(letter.isalpha() for letter in value) and not value.startswith("0x") and ":" not in value:
+    if (
+        any(letter.isalpha() for letter in value)
+        and not _OCTETS.fullmatch(value)
+        and not value.startswith("0x")
+        and ":" not in value
+    ):
         return _ct_words(value)
     return number(value), number(mask) if slash else (1 << width) - 1
 
