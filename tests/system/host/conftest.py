@@ -71,9 +71,10 @@ class Hosts(Bench):
         return found
 
     def killed(self, node: str, number: int, what: str, when: str) -> subprocess.CompletedProcess[str]:
-        """Have the node set up, or undone, and killed at a step."""
+        """Have the node set up, or undone, and killed at a step. It may restart Open vSwitch each time: more often than
+        systemd lets one."""
         command = f"cd {REPOSITORY} && {sys.executable} -m tests.system.host.killed {number} {what} {when}"
-        return self.run(node, command)
+        return self.run(node, f"systemctl reset-failed openvswitch; {command}")
 
     def guest(self, node: str, guest: str, vf: int = 1) -> None:
         """Hand a VF of the first PF to a guest, as eth0 with the guest's address."""
