@@ -435,7 +435,11 @@ def test_actions_that_the_nodes_datapath_has_not_either(
 
 @pytest.mark.provokes("switch.skip-hw")
 def test_a_policy_that_skips_hardware(nodes: Explained) -> None:
-    nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_hw && systemctl restart openvswitch")
+    nodes.ok(
+        "hv2",
+        "ovs-vsctl set Open_vSwitch . other_config:tc-policy=skip_hw && systemctl reset-failed openvswitch && "
+        "systemctl restart openvswitch",
+    )
     ufid = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
     assert nodes.reason("hv2", ufid)["code"] == "switch.skip-hw"
 
@@ -452,10 +456,14 @@ def test_a_policy_counts_from_the_switchs_start(nodes: Explained) -> None:
 @pytest.mark.provokes("switch.off")
 def test_offload_that_is_off(nodes: Explained) -> None:
     """Open vSwitch 3.1 goes on offloading until its next start when it is unset, and begins at once when it is set."""
-    nodes.ok("hv2", "systemctl restart openvswitch; ovs-vsctl remove Open_vSwitch . other_config hw-offload")
+    nodes.ok(
+        "hv2",
+        "systemctl reset-failed openvswitch && "
+        "systemctl restart openvswitch; ovs-vsctl remove Open_vSwitch . other_config hw-offload",
+    )
     one = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
     assert nodes.reason("hv2", one)["code"] == "offloaded"
-    nodes.ok("hv2", "systemctl restart openvswitch")
+    nodes.ok("hv2", "systemctl reset-failed openvswitch && systemctl restart openvswitch")
     one = nodes.put("hv2", "eth_type(0x88cc)", UPLINK)
     assert nodes.reason("hv2", one)["code"] == "switch.off"
     nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
@@ -489,7 +497,11 @@ def test_a_nic_in_legacy_mode(nodes: Explained) -> None:
     nodes.ok("hv2", "ovs-vsctl del-port eth0 -- del-port eth1")
     nodes.ok("hv2", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=none")
     nodes.ok("hv2", f"echo 0 > /sys/class/net/{PF}/device/sriov_numvfs; ovs-appctl revalidator/purge")
-    nodes.ok("hv2", "devlink dev eswitch set pci/0000:03:00.0 mode legacy && systemctl restart openvswitch")
+    nodes.ok(
+        "hv2",
+        "devlink dev eswitch set pci/0000:03:00.0 mode legacy && systemctl reset-failed openvswitch && "
+        "systemctl restart openvswitch",
+    )
     shown = nodes.ok("hv2", "ovs-appctl dpctl/show system@ovs-system")
     numbers = {name: number for number, name in re.findall(r"port (\d+): (\S+)", shown)}
     found = nodes.provoked("hv2", "eth_type(0x88cc)", numbers["v0"], numbers[PF])

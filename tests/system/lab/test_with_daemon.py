@@ -101,7 +101,12 @@ def test_switchdev_nics_come_up_with_representors_and_offload_on(real: Lab) -> N
 
 def test_packets_pass_while_the_daemon_is_dead_and_the_next_one_serves_on(real: Lab) -> None:
     real.up(shipped("one-node.toml"))
-    sh(real, "hv1", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true && systemctl restart openvswitch")
+    sh(
+        real,
+        "hv1",
+        "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true && systemctl reset-failed openvswitch && "
+        "systemctl restart openvswitch",
+    )
     sh(real, "hv1", "ovs-vsctl add-br br0; for i in 0 1; do ovs-vsctl add-port br0 eth$i; ip link set eth$i up; done")
     sh(real, "vm1", "ping -q -c 3 -i 0.1 10.57.0.2")
     first = daemon(real, "hv1")

@@ -52,7 +52,7 @@ def set_up(bench: Bench, node: str, guest: str, *, offload: bool = True) -> None
         bench.ok(node, f"echo {function} > /sys/bus/pci/drivers/mlx5_core/bind")
     bench.ok(node, "systemctl enable openvswitch.service && systemctl start openvswitch.service")
     bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(offload).lower()}")
-    bench.ok(node, "systemctl restart openvswitch.service")
+    bench.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch.service")
     bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
     bench.ok(node, f"ovs-vsctl add-br br-int -- add-port br-int {PF} -- add-port br-int eth3 tag=57")
     bench.ok(node, f"ip link set {PF} up && ip link set eth3 up")

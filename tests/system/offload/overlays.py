@@ -23,7 +23,11 @@ def join(bench: Bench, underlay: str) -> None:
         bench.ok(node, f"devlink dev eswitch set pci/{PCI} mode switchdev && ethtool -K {PF} hw-tc-offload on")
         bench.ok(node, f"ip link set {PF} mtu 1600 up && ip link set eth3 up")
         bench.ok(node, "systemctl start openvswitch && ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
-        bench.ok(node, "systemctl restart openvswitch && ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
+        bench.ok(
+            node,
+            "systemctl reset-failed openvswitch && "
+            "systemctl restart openvswitch && ovs-vsctl set Open_vSwitch . other_config:max-idle=30000",
+        )
         bench.ok(
             node,
             "ovs-vsctl add-br br-int -- add-port br-int eth3 -- add-port br-int vx0 -- "
@@ -37,7 +41,7 @@ def join(bench: Bench, underlay: str) -> None:
 def offload(bench: Bench, node: str, on: bool) -> None:
     """Turn Open vSwitch's offload on or off."""
     bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
-    bench.ok(node, "systemctl restart openvswitch")
+    bench.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch")
 
 
 EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, True), (False, False)]

@@ -55,7 +55,7 @@ def lab() -> Iterator[Bench]:
     with Bench.running("delivery", TOPOLOGY) as bench:
         for number, (node, address) in enumerate(HOSTS.items(), 1):
             bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:max-idle=30000")
-            bench.ok(node, "systemctl restart openvswitch")
+            bench.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch")
             bench.ok(
                 node,
                 "ovs-vsctl add-br br0 -- add-port br0 eth0 -- add-port br0 vx0 -- "

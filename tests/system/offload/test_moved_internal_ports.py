@@ -37,7 +37,11 @@ def node() -> Iterator[Bench]:
     """A bridge of a guest, whose switch offloads, and the namespace qdhcp."""
     with Bench.running("moved", TOPOLOGY) as bench:
         bench.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:max-idle=30000")
-        bench.ok("hv1", "systemctl restart openvswitch && ovs-vsctl add-br br0 -- add-port br0 eth0")
+        bench.ok(
+            "hv1",
+            "systemctl reset-failed openvswitch && "
+            "systemctl restart openvswitch && ovs-vsctl add-br br0 -- add-port br0 eth0",
+        )
         bench.ok("hv1", "ip link set eth0 up && ip netns add qdhcp")
         yield bench
 
@@ -174,7 +178,7 @@ def test_it_may_come_back(lab: Bench) -> None:
 
 def test_open_vswitch_may_be_restarted_meanwhile(lab: Bench) -> None:
     _answers(lab)
-    lab.ok("hv1", "systemctl restart openvswitch")
+    lab.ok("hv1", "systemctl reset-failed openvswitch && systemctl restart openvswitch")
     _answers(lab)
     assert _interface(lab, "error") == "[]"
 

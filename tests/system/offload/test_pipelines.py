@@ -54,7 +54,9 @@ def lab() -> Iterator[Bench]:
     with Bench.running("pipelines", TOPOLOGY) as bench:
         for node, ports in (("hv1", (PF, "eth1", "eth2", "eth3")), ("hv2", (PF, "eth0"))):
             bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true other_config:max-idle=30000")
-            bench.ok(node, "systemctl restart openvswitch && ovs-vsctl add-br br0")
+            bench.ok(
+                node, "systemctl reset-failed openvswitch && systemctl restart openvswitch && ovs-vsctl add-br br0"
+            )
             for port in ports:
                 bench.ok(node, f"ovs-vsctl add-port br0 {port} && ip link set {port} up")
         for guest, subnet, own in (("vm1", 2, 1), ("vm2", 1, 2), ("vm4", 1, 2)):

@@ -55,7 +55,7 @@ def lab() -> Iterator[Bench]:
 
 def _offload(lab: Bench, on: bool, flows: tuple[str, ...]) -> None:
     lab.ok("hv1", f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
-    lab.ok("hv1", "systemctl restart openvswitch && ovs-ofctl del-flows br0")
+    lab.ok("hv1", "systemctl reset-failed openvswitch && systemctl restart openvswitch && ovs-ofctl del-flows br0")
     for flow in flows:
         lab.ok("hv1", f"ovs-ofctl -O OpenFlow13 add-flow br0 {flow}")
 
