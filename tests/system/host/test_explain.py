@@ -314,7 +314,7 @@ def test_no_flow_is_left_unexplained_here_or_from_a_capture(nodes: Explained, tm
     for _, _, port, key, actions, _ in DRIVER:
         made.append(nodes.made(key, actions, port, TUNNEL.format("") if port == VXLAN else ""))
     nodes.run("hv1", "\n".join(f"ovs-appctl dpctl/add-flow '{text}' '{actions}'" for _, text, actions in made))
-    dumped = nodes.flows("hv1", "non-offloaded")
+    dumped = nodes.flows("hv1", kind="non-offloaded")
     live = {one["ufid"]: one["code"] for one in nodes.data("hv1", "explain")["flows"]}
     assert len(live) == len(dumped) > 20
     assert not {"tc.unexplained", "nic.unexplained"} & set(live.values())
@@ -404,7 +404,7 @@ def test_rules_and_packets_of_a_guest(nodes: Explained) -> None:
     flows = nodes.reasons("hv1", "eth0").values()
     assert [one["code"] for one in flows if "dst=10.9.0.2" in one["flow"]] == ["action.controller"]
     nodes.ok("hv1", f"ip netns exec g1 {sys.executable} -c '{FRAME}'")
-    until(lambda: any("dst=02:00:00:00:00:88" in flow for flow in nodes.flows("hv1", "non-offloaded")))
+    nodes.flow("hv1", "dst=02:00:00:00:00:88", kind="non-offloaded")
     flows = nodes.reasons("hv1", "eth0").values()
     assert [one["code"] for one in flows if "dst=02:00:00:00:00:88" in one["flow"]] == ["match.no-ethertype"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.offload.labs import Bench
+from tests.system.offload.labs import LASTING, Bench
 
 TOPOLOGY = """
 [[node]]
@@ -53,7 +53,7 @@ def set_up(bench: Bench, node: str, guest: str, *, offload: bool = True) -> None
     bench.ok(node, "systemctl enable openvswitch.service && systemctl start openvswitch.service")
     bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(offload).lower()}")
     bench.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch.service")
-    bench.ok(node, "ovs-vsctl set Open_vSwitch . other_config:max-idle=30000")
+    bench.ok(node, f"ovs-vsctl set Open_vSwitch . {LASTING}")
     bench.ok(node, f"ovs-vsctl add-br br-int -- add-port br-int {PF} -- add-port br-int eth3 tag=57")
     bench.ok(node, f"ip link set {PF} up && ip link set eth3 up")
     number = guest.removeprefix("vm")
@@ -78,8 +78,7 @@ def lab(empty: Bench) -> Bench:
 
 @pytest.fixture
 def idle(lab: Bench) -> Bench:
-    """The lab without a flow in the datapath."""
+    """The lab without a flow of IPv4 in the datapath."""
     for node in ("hv1", "hv2"):
-        lab.ok(node, "ovs-appctl revalidator/purge")
-        assert not lab.flows(node)
+        lab.forget(node)
     return lab

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ from asap2.nic.netns import in_netns
 
 PATIENCE = 60.0
 """Seconds after which what is waited for has failed: far longer than it takes, since other work may go on beside it."""
+IPV4 = "eth_type(0x0800)"
+"""What flows of IPv4 have in them, and no other."""
+LASTING = "other_config:max-idle=600000 other_config:max-revalidator=2000 other_config:min-revalidate-pps=1"
+"""Settings with which Open vSwitch keeps the flows that a test counts by. With its own, revalidators that are late, as
+on a busy machine, remove flows that carry little."""
 
 
 class Bench:
@@ -93,26 +99,62 @@ class Bench:
             os.close(netns)
         return made
 
-    def flows(self, node: str, kind: str = "offloaded") -> list[str]:
-        """The datapath's flows of one type."""
-        return self.ok(node, f"ovs-appctl dpctl/dump-flows -m type={kind}").splitlines()
+    def switch(self, node: str, *, offload: bool = True) -> None:
+        """Restart the node's Open vSwitch so that it offloads, or does not, and keeps flows for long."""
+        self.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(offload).lower()} {LASTING}")
+        self.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch")
+
+    def flows(self, node: str, *parts: str, kind: str = "offloaded") -> list[str]:
+        """The datapath's flows of one type that hold every part; without parts, those of a guest that looks for a
+        neighbour too, which it may do at any time."""
+        shown = self.ok(node, f"ovs-appctl dpctl/dump-flows -m type={kind}").splitlines()
+        return [flow for flow in shown if all(part in flow for part in parts)]
 
     def flow(self, node: str, *parts: str, kind: str = "offloaded") -> str:
         """The one flow that holds every part; it may take a moment to be there."""
         found: list[str] = []
 
         def one() -> bool:
-            found[:] = [flow for flow in self.flows(node, kind) if all(part in flow for part in parts)]
+            found[:] = self.flows(node, *parts, kind=kind)
             return len(found) == 1
 
         until(one, why=f"{node} has not one flow with {parts}")
         return found[0]
+
+    def forget(self, node: str) -> None:
+        """Remove the datapath's flows of IPv4, and what else there is."""
+
+        def gone() -> bool:
+            self.ok(node, "ovs-appctl revalidator/purge")
+            return not self.flows(node, IPV4, kind="all")
+
+        until(gone, why=f"{node} has flows of IPv4 while nobody sends")
 
     def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
         """Ping without loss; its output."""
         output = self.ok(guest, f"ping -n -c {count} -W 20 {options} {address}")
         assert f"{count} received, 0% packet loss" in output
         return output
+
+    @contextlib.contextmanager
+    def flooding(self, guest: str, address: str) -> Iterator[None]:
+        """Ping as fast as answers come, and lose none. (A ping that is broken off may be between packet and answer.)"""
+        stop, lost = threading.Event(), list[str]()
+
+        def flood() -> None:
+            while not stop.is_set():
+                output = self.run(guest, f"ping -n -q -f -c 2000 -W 20 {address}").stdout
+                if ", 0% packet loss" not in output:
+                    lost.append(output)
+
+        beside = threading.Thread(target=flood)
+        beside.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            beside.join()
+        assert not lost, lost
 
     def daemon(self, node: str) -> int:
         """The process id of the node's daemon; 0 while none serves."""

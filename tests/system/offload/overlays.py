@@ -22,12 +22,8 @@ def join(bench: Bench, underlay: str) -> None:
         bench.ok(node, f"echo {VFS} > /sys/class/net/{PF}/device/sriov_numvfs")
         bench.ok(node, f"devlink dev eswitch set pci/{PCI} mode switchdev && ethtool -K {PF} hw-tc-offload on")
         bench.ok(node, f"ip link set {PF} mtu 1600 up && ip link set eth3 up")
-        bench.ok(node, "systemctl start openvswitch && ovs-vsctl set Open_vSwitch . other_config:hw-offload=true")
-        bench.ok(
-            node,
-            "systemctl reset-failed openvswitch && "
-            "systemctl restart openvswitch && ovs-vsctl set Open_vSwitch . other_config:max-idle=30000",
-        )
+        bench.ok(node, "systemctl start openvswitch")
+        bench.switch(node)
         bench.ok(
             node,
             "ovs-vsctl add-br br-int -- add-port br-int eth3 -- add-port br-int vx0 -- "
@@ -38,25 +34,19 @@ def join(bench: Bench, underlay: str) -> None:
         bench.ok(guest, "ip link set eth0 mtu 1430 up")
 
 
-def offload(bench: Bench, node: str, on: bool) -> None:
-    """Turn Open vSwitch's offload on or off."""
-    bench.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(on).lower()}")
-    bench.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch")
-
-
 EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, True), (False, False)]
 
 
 @contextlib.contextmanager
 def offloading(bench: Bench, first: bool, second: bool) -> Iterator[None]:
     """Offload as asked for on hv1 and hv2; on both again at the end."""
-    offload(bench, "hv1", first)
-    offload(bench, "hv2", second)
+    bench.switch("hv1", offload=first)
+    bench.switch("hv2", offload=second)
     try:
         yield
     finally:
-        offload(bench, "hv1", True)
-        offload(bench, "hv2", True)
+        bench.switch("hv1")
+        bench.switch("hv2")
 
 
 def tcp_crosses(bench: Bench) -> None:

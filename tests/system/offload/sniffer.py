@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ ETHERTYPE = 0x88B5
 ETH_P_ALL, SOL_PACKET, PACKET_AUXDATA, PACKET_OUTGOING = 3, 263, 8, 4
 PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 1, 1
 TP_STATUS_VLAN_VALID = 16
-QUIET_MS = 200
+QUIET_MS, PATIENCE = 200, 60
 S_TAG = 0x88A8_0000
 """What an 802.1ad tag is more than an 802.1Q tag, as :func:`frame` takes tags and :meth:`Sniffer.seen` gives them."""
 _PAYLOAD = bytes(range(50))
@@ -59,10 +60,10 @@ class Sniffer:
         assert self.process.stdout
         assert self.process.stdout.readline() == "ready\n"
 
-    def seen(self) -> list[tuple[int, ...]]:
-        """The VLAN tags of each frame, in the order they came; waits until no more come. A frame whose payload has
-        changed has the tag -1 in front."""
-        lines = self.process.communicate("stop\n", timeout=60)[0].split("\n")[:-1]
+    def seen(self, count: int = 0) -> list[tuple[int, ...]]:
+        """The VLAN tags of each frame, in the order they came; waits for *count*, and then until no more come. A frame
+        whose payload has changed has the tag -1 in front."""
+        lines = self.process.communicate(f"{count}\n", timeout=2 * PATIENCE)[0].split("\n")[:-1]
         return [tuple(map(int, line.split())) for line in lines]
 
 
@@ -75,10 +76,12 @@ def _main() -> None:
         index = socket.if_nametoindex(device)
         sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, struct.pack("=IHH8s", index, PACKET_MR_PROMISC, 0, b""))
     print("ready", flush=True)
-    sys.stdin.readline()
+    wanted, end = int(sys.stdin.readline()), time.monotonic() + PATIENCE
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    while poll.poll(QUIET_MS):
+    while poll.poll(QUIET_MS) or (wanted > 0 and time.monotonic() < end):
+        if not poll.poll(0):
+            continue
         data, auxiliary, _, address = sock.recvmsg(2048, 256)
         tags = [
             _TPIDS[tpid] | tci & 0xEFFF
@@ -91,6 +94,7 @@ def _main() -> None:
             tags.append(_TPIDS[tpid] | int.from_bytes(data[at + 2 : at + 4], "big"))
             at += 4
         if address[2] != PACKET_OUTGOING and tpid == ETHERTYPE:
+            wanted -= 1
             print(*([] if data[at + 2 :] == _PAYLOAD else [_CHANGED]), *tags, flush=True)
 
 

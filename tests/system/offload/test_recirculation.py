@@ -152,7 +152,7 @@ def test_a_select_group_spreads_connections_by_their_hash(pipelines: Bench) -> N
                     seen.append((data, control[0][2][0] >> 2))
     assert {tos for _data, tos in seen} == {8, 16}
     assert len(set(seen)) == 32, "a connection has one bucket"
-    flows = pipelines.flows("hv1", "ovs")
+    flows = pipelines.flows("hv1", kind="ovs")
     assert any("hash(" in flow and "recirc(" in flow for flow in flows)
     assert any("dp_hash(" in flow for flow in flows)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import Bench, packets_of
-from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offload, offloading, send_tcp, tcp_crosses
+from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, send_tcp, tcp_crosses
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_outer_checksum_is_as_asked_for_and_matched(overlay: Bench, csum: bo
 def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> None:
     """With its key for the UDP port, which the kernel's metadata does not have."""
     overlay.ok("hv2", "ethtool -K enp3s0f0 hw-tc-offload off && ethtool -K eth3 hw-tc-offload off")
-    offload(overlay, "hv2", True)
+    overlay.switch("hv2")
     try:
         overlay.ping("vm1", "10.58.0.2", 4, "-i 0.3")
         into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", "tp_dst=4789")
@@ -93,7 +93,7 @@ def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> N
         assert packets_of(overlay.flow("hv2", *into, kind="tc")) == packets_of(before) + 10
     finally:
         overlay.ok("hv2", "ethtool -K enp3s0f0 hw-tc-offload on && ethtool -K eth3 hw-tc-offload on")
-        offload(overlay, "hv2", True)
+        overlay.switch("hv2")
 
 
 def new_tunnel(bench: Bench, options: str = "") -> None:
