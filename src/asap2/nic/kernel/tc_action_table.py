@@ -7,46 +7,20 @@ An action is the filter's alone that it came with, until another request names i
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
-from heapq import heappop, heappush
 
-from asap2.netlink.wire import NetlinkError
+from asap2.nic.kernel.idr import Idr
 from asap2.nic.kernel.tc_actions import Instance
-
-_HIGHEST = 0xFFFF_FFFF
 
 
 class _Kind:
     """The indices of one kind: the :class:`.Instance` of each that is in use, or None for a filter's own."""
 
-    __slots__ = ("_free", "_next", "used")
+    __slots__ = ("free", "used")
 
     def __init__(self) -> None:
         self.used: dict[int, Instance | None] = {}
-        self._free: list[int] = []
-        """Indices below :attr:`_next` that may be free: one that was asked for by number is here still."""
-        self._next = 1
-
-    def lowest(self) -> int:
-        """The lowest free index (idr_alloc_u32); ENOSPC."""
-        used, free = self.used, self._free
-        while free:
-            index = heappop(free)
-            if index not in used:
-                return index
-        while self._next in used:
-            self._next += 1
-        if self._next > _HIGHEST:
-            raise NetlinkError(errno.ENOSPC)
-        self._next += 1
-        return self._next - 1
-
-    def give(self, index: int) -> None:
-        """Take an index back."""
-        del self.used[index]
-        if index < self._next:
-            heappush(self._free, index)
+        self.free = Idr(self.used)
 
 
 class ActionTable:
@@ -67,13 +41,15 @@ class ActionTable:
         if known is None:
             known = self._kind(kind)
         if not index:
-            index = known.lowest()
+            index = known.free.lowest()
         known.used[index] = None
         return index
 
     def give(self, kind: str, index: int) -> None:
         """Take an index back."""
-        self._kinds[kind].give(index)
+        known = self._kinds[kind]
+        del known.used[index]
+        known.free.give(index)
 
     def has(self, kind: str, index: int) -> bool:
         """Whether there is such an action."""

@@ -14,8 +14,8 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from heapq import heappop, heappush
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.actions import ACTION
@@ -24,6 +24,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Nic
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import tc_actions
+from asap2.nic.kernel.idr import Idr
 from asap2.nic.kernel.tc_action_table import ActionTable
 from asap2.nic.kernel.tc_actions import Given, Instance
 from asap2.nic.kernel.tc_flower import FlowerKey, Identity
@@ -172,16 +173,16 @@ class Proto:
     kind: str
     filters: dict[int, Filter] = field(default_factory=dict)
     keys: dict[Identity, int] = field(default_factory=dict)
-    next_handle: int = 1
-    """Every free handle is this, or greater, or among the freed."""
-    freed: list[int] = field(default_factory=list)
-    """A heap of handles that were given back; some may be taken again."""
     older: dict[Identity, list[int]] = field(default_factory=dict)
     """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
     ages: dict[tuple[tuple[str, int], ...], Age] = field(default_factory=dict)
     """Of each mask."""
-    places: dict[Shape, Known] = field(default_factory=dict)
+    places: WeakKeyDictionary[Shape, Known] = field(default_factory=WeakKeyDictionary)
     """Where filters of a shape went, and others will go."""
+    handles: Idr = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.handles = Idr(self.filters)
 
     def rank(self, key: FlowerKey, old: Filter | None) -> int:
         """The place of a filter with *key* among those of this priority, if it takes that of *old*; ENOSPC."""
@@ -227,23 +228,6 @@ class Proto:
         age.filters -= 1
         if not age.filters:
             del self.ages[masks]
-
-    def new_handle(self) -> int:
-        """The lowest free handle (idr_alloc_u32)."""
-        while self.freed:
-            if self.freed[0] not in self.filters:
-                return self.freed[0]
-            heappop(self.freed)
-        while self.next_handle in self.filters:
-            self.next_handle += 1
-        return self.next_handle
-
-    def give_back(self, handle: int) -> None:
-        """A filter that had this handle is gone."""
-        if handle < self.next_handle:
-            heappush(self.freed, handle)
-            if len(self.freed) > 2 * self.next_handle:  # who names handles gives the same one back again and again
-                self.freed = sorted(set(self.freed) - self.filters.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,7 +485,7 @@ class Filters:
         rank = proto.rank(key, old)
         placed = self._place(block, chain, proto.kind, _priority(proto.prio, rank), key, steps, flags, old)
         return Filter(
-            handle or proto.new_handle(),
+            handle or proto.handles.lowest(),
             key.identity,
             key.masks,
             options.get("classid"),
@@ -539,7 +523,7 @@ class Filters:
             placed = self._place(block, shape.chain, proto.kind, priority, key, shape.steps, shape.flags, None)
         take = self.actions.take
         made = Filter(
-            proto.new_handle(),
+            proto.handles.lowest(),
             identity,
             shape.masks,
             shape.classid,
@@ -666,7 +650,7 @@ class Filters:
         if one is None:
             raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
         proto.drop(one)
-        proto.give_back(handle)
+        proto.handles.give(handle)
         self._unplace(one)
         if not proto.filters:
             self._drop_proto(block, chain, proto)

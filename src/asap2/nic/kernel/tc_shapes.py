@@ -43,6 +43,8 @@ _OPTIONS, _ACT, _COOKIE, _ACT_OPTIONS, _ACT_STATS = (
 _NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags"})
 """Keys with a mask whose value decides more than what is compared."""
 MOST_SHAPES: Final = 1024
+_MOST_ONCE: Final = 4096
+"""Shapes that have come once, of which only that is known."""
 
 Span = tuple[int, int]
 
@@ -124,7 +126,7 @@ class Frame:
         return bytes(out)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Shape:
     """What is the same for all filters of one shape."""
 
@@ -209,11 +211,12 @@ class Shape:
 
 
 class Shapes:
-    """The shapes that have been seen."""
+    """The shapes that have been seen, from the second time on: most shapes of random requests never come again."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], dict[int, dict[int, Shape]]] = {}
         self._count = 0
+        self._once: set[int] = set()
 
     def find(self, flags: int, request: bytes) -> Shape | None:
         """The shape of a request, from struct tcmsg on, with these message flags (NLM_F_*)."""
@@ -236,7 +239,8 @@ class Shapes:
         steps: tuple[Step, ...],
         listed: tuple[Listed, ...],
     ) -> Shape | None:
-        """Remember the shape of a request that was translated; None if it is too odd for that."""
+        """The shape of a request that was translated, remembered when it came before; None if it is too odd for
+        that."""
         if header.handle or not header.prio or attrs.get("kind") != "flower":
             return None
         found = _holes(request, key)
@@ -270,14 +274,23 @@ class Shapes:
             holes,
             cookies,
         )
+        mask = int.from_bytes(care, "big")
+        self._remember(len(request), flags, mask, int.from_bytes(request, "big") & mask, shape)
+        return shape
+
+    def _remember(self, size: int, flags: int, mask: int, cared_for: int, shape: Shape) -> None:
+        seen = hash((size, flags, mask, cared_for))
+        if seen not in self._once:
+            if len(self._once) >= _MOST_ONCE:
+                self._once.clear()
+            self._once.add(seen)
+            return
+        self._once.discard(seen)
         if self._count >= MOST_SHAPES:
             self._seen.clear()
             self._count = 0
         self._count += 1
-        mask = int.from_bytes(care, "big")
-        by_care = self._seen.setdefault((len(request), flags), {})
-        by_care.setdefault(mask, {})[int.from_bytes(request, "big") & mask] = shape
-        return shape
+        self._seen.setdefault((size, flags), {}).setdefault(mask, {})[cared_for] = shape
 
 
 def _is_whole(hole: Hole) -> bool:

@@ -157,6 +157,13 @@ class NoShapes(Shapes):
         return None
 
 
+class All(set[int]):
+    """Has everything: each shape has come before."""
+
+    def __contains__(self, _item: object) -> bool:
+        return True
+
+
 @pytest.fixture(scope="module", autouse=True)
 def standing_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -232,6 +239,7 @@ STEPS = st.lists(
 def test_a_shape_saves_work_and_changes_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     directory = tmp_path_factory.mktemp("journal")
     quick, slow = Node(directory, True), Node(directory, False)
+    quick.face._shapes._once = All()
     for step in steps:
         said = [node_does(node, step) for node in (quick, slow)]
         assert said[0] == said[1]
@@ -259,20 +267,46 @@ def node_does(node: Node, step: bytes | str) -> list[bytes]:
     return []
 
 
-def test_the_second_of_a_shape_is_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def to(last: int, *actions: dict[str, Any]) -> bytes:
+    """A request for a filter on an address that ends in *last*."""
+    keys = {"key_eth_type": 0x0800, "key_ipv4_dst": bytes((10, 0, last >> 8, last & 0xFF)), "act": list(actions)}
+    header = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, tables.info(1, 0x0800))
+    return tables.TC.encode(header, {"kind": "flower", "options": keys})
+
+
+def test_the_third_of_a_shape_is_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(tmp_path, True)
-
-    def request(last: int) -> bytes:
-        keys = {"key_eth_type": 0x0800, "key_ipv4_dst": bytes((10, 0, 0, last)), "act": [mirred(OTHER)]}
-        header = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, tables.info(1, 0x0800))
-        return tables.TC.encode(header, {"kind": "flower", "options": keys})
-
-    node.ask(RTM_NEWTFILTER, NEW, request(1))
+    for number in (1, 2):
+        node.ask(RTM_NEWTFILTER, NEW, to(number, mirred(OTHER)))
 
     def refuse(*_: Any) -> Any:
         raise AssertionError("translated again")
 
     monkeypatch.setattr("asap2.nic.kernel.tc_filters.parse_flower", refuse)
     monkeypatch.setattr(tc_actions, "parse", refuse)
-    node.ask(RTM_NEWTFILTER, NEW, request(2))
-    assert {rule.match.ip_dst.value & 0xFF for rule in node.silicon.rules.values()} == {1, 2}
+    node.ask(RTM_NEWTFILTER, NEW, to(3, mirred(OTHER)))
+    assert {rule.match.ip_dst.value & 0xFF for rule in node.silicon.rules.values()} == {1, 2, 3}
+
+
+def test_shapes_that_come_once_are_not_kept(tmp_path: Path) -> None:
+    node = Node(tmp_path, True)
+    for vid in range(1, 300):
+        node.ask(RTM_NEWTFILTER, NEW, to(vid, push(vid), mirred(UPLINK)))
+    assert len(node.silicon.rules) == 299
+    assert not node.face._shapes._seen
+
+
+def test_a_priority_forgets_where_filters_went_whose_shape_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asap2.nic.kernel.tc_shapes.MOST_SHAPES", 8)
+    node = Node(tmp_path, True)
+    node.ask(RTM_NEWTFILTER, NEW, to(0, mirred(OTHER)))
+    ((block, chain, proto, first),) = node.filters.all()
+    for vid in range(1, 100):
+        for number in (1, 2, 3):
+            node.ask(RTM_NEWTFILTER, NEW, to(number, push(vid), mirred(UPLINK)))
+        for one in list(proto.filters.values()):
+            if one is not first:
+                node.filters.remove(block, chain, proto, one.handle)
+    assert len(proto.places) <= 8
