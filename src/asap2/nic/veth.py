@@ -29,13 +29,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pyroute2 import NetNS
-from pyroute2.netlink.exceptions import NetlinkError as RouteError
-
 from asap2.nic import eswitch
 from asap2.nic.device import EswitchMode, Nic, Pf, Vf
 from asap2.nic.fdb import Fdb
 from asap2.nic.internal_ports import Place
+from asap2.nic.link_changes import LinkChanges
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NO_TRAFFIC, Counters, NetDev, Role, Traffic
@@ -62,7 +60,7 @@ class Silicon:
         self.nic = nic
         self.pipeline = pipeline
         self.fd = os.open(nic.netns, os.O_RDONLY | os.O_CLOEXEC)
-        self.links = NetNS(nic.netns)
+        self.changes = in_netns(self.fd, LinkChanges)
         self.reader = in_netns(self.fd, LinkReader)
         self.far: dict[str, Link] = {}
         self.attached: dict[str, int] = {}
@@ -395,11 +393,10 @@ class VethNetDevs:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
         silicon = self._sink
         part = f"int-{os.urandom(4).hex()}"
-        far = f"int{self._pair(silicon, part, name, bytes(6))}"
-        index = silicon.links.link_lookup(ifname=part)[0]
-        silicon.links.link("set", index=index, state="down")
-        silicon.links.link("set", index=index, ifname=far)
-        silicon.links.link("set", index=index, state="up")
+        far = f"int{self._pair(silicon, part, name, bytes(6), up=False)}"
+        index = silicon.far[part].ifindex
+        silicon.changes.rename(index, far)
+        silicon.changes.set_up(index, True)
         self._devices = None
         return far
 
@@ -407,8 +404,8 @@ class VethNetDevs:
         """See :class:`asap2.nic.internal_ports.FarEnds`."""
         silicon = self._sink
         self._devices = None
-        with contextlib.suppress(RouteError, IndexError):
-            silicon.links.link("del", index=silicon.links.link_lookup(ifname=far)[0])
+        with contextlib.suppress(OSError):
+            silicon.changes.delete(far)
 
     def internal_places(self) -> dict[str, Place]:
         """See :class:`asap2.nic.internal_ports.FarEnds`."""
@@ -443,33 +440,26 @@ class VethNetDevs:
 
     def _pair(self, silicon: Silicon, far: str, near: str, mac: bytes, *, up: bool = True) -> int:
         """Make a pair, the far end *up*; the near end's ifindex. A zero *mac* lets the kernel choose one."""
-        peer: dict[str, object] = {"ifname": near, "net_ns_fd": self.node_fd}
-        if any(mac):
-            peer["address"] = mac.hex(":")
-        try:
-            silicon.links.link("add", ifname=far, kind="veth", peer=peer, mtu=MAX_MTU)
-        except RouteError as error:
-            raise OSError(error.code, os.strerror(error.code)) from None
+        silicon.changes.add_veth(far, MAX_MTU, near, self.node_fd, mac if any(mac) else None)
         silicon.refresh()
         link = silicon.far[far]
         if up:
-            silicon.links.link("set", index=link.ifindex, state="up")
+            silicon.changes.set_up(link.ifindex, True)
         self._devices = None
         return link.peer
 
     def _remove(self, silicon: Silicon, far: str, port: int) -> None:
         silicon.pipeline.remove_port(port)
         self._devices = None
-        for index in silicon.links.link_lookup(ifname=far):
-            with contextlib.suppress(RouteError):
-                silicon.links.link("del", index=index)
+        with contextlib.suppress(OSError):
+            silicon.changes.delete(far)
         silicon.attached.pop(far, None)
 
     def _link(self, silicon: Silicon, name: str, up: bool) -> None:
         """Set a far end up or down: the near end has carrier, or not."""
         far = silicon.far.get(name)
         if far is not None and far.up != up:
-            silicon.links.link("set", index=far.ifindex, state="up" if up else "down")
+            silicon.changes.set_up(far.ifindex, up)
             silicon.far[name] = replace(far, up=up)
 
     def _port(self, silicon: Silicon, far_name: str, port: Port) -> None:
