@@ -27,11 +27,11 @@ _ADDRESSES = Path("/proc/thread-self/net/if_inet6")
 def has_link_local(ifindex: int) -> bool:
     """Whether the device has a link-local address, in the network namespace of the calling thread."""
     try:
-        lines = _ADDRESSES.read_text().splitlines()
+        lines = _ADDRESSES.read_bytes().split(b"\n")[:-1]
     except OSError:
         return False
     return any(
-        (int(index, 16), int(scope, 16)) == (ifindex, _SCOPE_LINK) for _, index, _, scope, *_ in map(str.split, lines)
+        (int(index, 16), int(scope, 16)) == (ifindex, _SCOPE_LINK) for _, index, _, scope, *_ in map(bytes.split, lines)
     )
 
 

@@ -169,7 +169,7 @@ def _handshakes(peer: str, count: int, device: str | None, port: int) -> Sent:
 def _nobody(peer: str) -> str:
     """Words for a sentence, when the neighbour *peer* does not answer ARP."""
     with contextlib.suppress(OSError):
-        for line in NEIGHBOURS.read_text().splitlines()[1:]:
+        for line in NEIGHBOURS.read_text(errors="replace").split("\n")[1:-1]:
             fields = line.split()
             if fields[0] == peer and int(fields[2], 16) & ATF_COM == 0:
                 return f"; nobody answers ARP for {peer} at {fields[5]}"

@@ -142,11 +142,17 @@ def prepare(device: str) -> None:
 
 
 def device_counters() -> dict[str, tuple[int, ...]]:
-    """Counters of every device of this network namespace, in the order of struct ovs_vport_stats:
-    packets and bytes received and sent, errors, drops (/proc/net/dev)."""
+    """Counters of every device of this network namespace (/proc/net/dev), as :func:`counters_in` gives them."""
+    return counters_in(Path(f"/proc/{os.getpid()}/net/dev").read_bytes())
+
+
+def counters_in(table: bytes) -> dict[str, tuple[int, ...]]:
+    """Counters of each device of a *table* like /proc/net/dev, in the order of struct ovs_vport_stats: packets and
+    bytes received and sent, errors, drops. A device's name may have any octets but those that the kernel takes for
+    space, and a colon (dev_valid_name)."""
     counters: dict[str, tuple[int, ...]] = {}
-    for line in Path(f"/proc/{os.getpid()}/net/dev").read_text().splitlines()[2:]:
-        name, _, rest = line.partition(":")
+    for line in table.split(b"\n")[2:-1]:
+        name, _, rest = line.partition(b":")
         n = [int(word) for word in rest.split()]
-        counters[name.strip()] = (n[1], n[9], n[0], n[8], n[2], n[10], n[3], n[11])
+        counters[os.fsdecode(name.lstrip(b" "))] = (n[1], n[9], n[0], n[8], n[2], n[10], n[3], n[11])
     return counters
