@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lab of one node, whose daemon is fed random messages while a program writes to /sys and another sends messages of
-its own; in the end the daemon is killed, and the next must tell what the first told."""
+"""A lab of one node, whose daemon is fed random messages while a program writes to /sys and others send messages of
+their own; in the end the daemon is killed, and the next must tell what the first told."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import difflib
 import json
@@ -51,7 +52,7 @@ _CHANGING = re.compile(r"(used|expires)[: ]\S+|installed \d+ sec|(?<=^filter )(i
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a campaign found: of the daemon that was fed, of the writer, of the client; ``differences`` are dumps that
+    """What a campaign found: of the daemon that was fed, of the writer, of the clients; ``differences`` are dumps that
     the next daemon gave otherwise; ``log`` is what the daemons logged of tracebacks."""
 
     fed: dict[str, Any]
@@ -129,9 +130,15 @@ def run(
         (node.directory / "fuzz.json").write_text(json.dumps({"seed": seed, "messages": messages}))
         os.kill(node.daemon(), signal.SIGUSR1)
         writer = node.python("tests.system.fuzz.writer", seed, writes)
-        client = node.python("tests.system.fuzz.client", seed, sends)
+        clients = [
+            node.python("tests.system.fuzz.client", seed + number, count, *way)
+            for number, (count, *way) in enumerate(
+                ((sends // 2,), (sends // 4,), (sends // 8, "rude"), (sends // 8, "nobody"))
+            )
+        ]
         fed = _wait(node, progress)
-        written, sent = (_told(program) for program in (writer, client))
+        written, *ends = (_told(program) for program in (writer, *clients))
+        sent = {"ended": dict(sum((collections.Counter(one["ended"]) for one in ends), collections.Counter()))}
         final = node.python("tests.system.fuzz.client", seed + 1, min(sends, 2000))
         _told(final)
         before = node.dumps()

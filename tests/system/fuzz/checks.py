@@ -9,7 +9,10 @@ import socket
 
 from asap2.nic.daemon import Daemon
 from asap2.nic.netdevs import Role
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.actionlists import _PORT, _TO_PORTS, _List
 from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.ports import Miss
 from asap2.nic.snapshot import Snapshot
 
 STRANGERS = 8
@@ -25,6 +28,15 @@ def check(daemon: Daemon) -> None:
     _devices(daemon)
     _ports(daemon)
     _state(daemon)
+
+
+def check_empty(daemon: Daemon) -> None:
+    """TroubleError when a rule or an action is left after all filters, flows and actions were taken out."""
+    left = {"rules": len(daemon.ports.pipeline.rules), "actions": len(daemon.ports.pipeline._actions._content)}
+    left["indices of actions"] = sum(len(kind.used) for kind in daemon.filters.actions._kinds.values())
+    left["records of TC"] = len(list(daemon.filters._journal.items()))
+    if any(left.values()):
+        raise TroubleError(f"when nothing should be left there are {left}")
 
 
 def _rules(daemon: Daemon) -> None:
@@ -50,6 +62,37 @@ def _rules(daemon: Daemon) -> None:
         if there != set(wanted):
             lost, extra = set(wanted) - there, there - set(wanted)
             raise TroubleError(f"{pipeline.directory.name}: {len(lost)} rules are missing, {len(extra)} are nobody's")
+        _maps(pipeline)
+
+
+def _maps(pipeline: Pipeline) -> None:
+    """The program's memory has what rules and ports need, and nothing else."""
+    where, layout, entries = pipeline.directory.name, pipeline._layout, pipeline._entries
+    found = sorted(maps.number(value) for _, value in layout.keys.items())
+    if found != sorted(entries):
+        raise TroubleError(f"{where}: {len(found)} keys for {len(entries)} rules")
+    heads = pipeline._lists._by_place.values()
+    nodes = [node for head in heads for node in head.nodes]
+    if collections.Counter(id(entry.node) for entry in entries.values()) != {id(node): node.rules for node in nodes}:
+        raise TroubleError(f"{where}: {len(nodes)} masks for other rules than the {len(entries)} that there are")
+    if sum(1 for _ in layout.head_of.items()) != len(heads):
+        raise TroubleError(f"{where}: lists of masks that nobody has")
+    lists = pipeline._actions
+    cells = collections.Counter(entry.actions for entry in entries.values())
+    ports = collections.Counter(list(pipeline._ports._ports))
+    ports.update(port.miss_port for port in pipeline.ports.values() if port.miss is Miss.REDIRECT)
+    ports.update(port for _, port in pipeline.resumes._numbers if port)
+    for op, arg, following in lists._content.values():
+        cells[following] += 1
+        if isinstance(arg, _List):
+            cells[arg.cell] += 1
+        elif op in _TO_PORTS and isinstance(arg, int):
+            ports[arg & _PORT] += 1
+    del cells[0]
+    if cells != lists._references:
+        raise TroubleError(f"{where}: references to actions are {lists._references}, not {dict(cells)}"[:2000])
+    if ports != pipeline._ports._references:
+        raise TroubleError(f"{where}: references to ports are {pipeline._ports._references}, not {dict(ports)}"[:2000])
 
 
 def _devices(daemon: Daemon) -> None:

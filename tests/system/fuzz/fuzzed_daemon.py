@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import gc
+import itertools
 import json
 import logging
 import os
@@ -26,7 +27,8 @@ from asap2.netlink.wire import NLMSG_ERROR, attribute, build, error_of, spans
 from asap2.nic import daemon
 from asap2.nic.kernel.ovs import DATAPATH_ID
 from asap2.nic.netdevs import Role
-from tests.system.fuzz.checks import TroubleError, check
+from tests.system.fuzz.asks import Asks
+from tests.system.fuzz.checks import TroubleError, check, check_empty
 from tests.system.fuzz.grammar import World
 from tests.system.fuzz.source import Source
 
@@ -36,6 +38,8 @@ MOST_TRACEBACKS = 100
 FRESH_EVERY = 20_000
 """Messages after which everything that was put in is taken out, so that memory can be compared."""
 UNKNOWN = {19: "ENODEV"}
+BESIDE = 0.05
+"""How often something comes beside a message."""
 
 
 class Heard(logging.Handler):
@@ -104,10 +108,14 @@ class Feeder:
         self.memory: list[int] = []
         self.began = time.monotonic()
         self.clients = {
-            (protocol, privileged): Client(protocol, 4711, fuzzed.server.netns, True, True, False, privileged)
+            (protocol, privileged): [
+                Client(protocol, 4711, fuzzed.server.netns, ext_ack, cap_ack, strict, privileged)
+                for ext_ack, cap_ack, strict in itertools.product((True, False), repeat=3)
+            ]
             for protocol in (0, 16)
             for privileged in (True, False)
         }
+        self.asks = Asks(fuzzed, self.source)
         self.ready = os.eventfd(1, os.EFD_CLOEXEC)
         for handlers, name in self._handler_tables():
             for key, handler in list(handlers.items()):
@@ -154,21 +162,43 @@ class Feeder:
         made = self.source.next()
         self.sent += 1
         before = self.reached
-        client = self.clients[made.protocol, self.source.rng.random() > 0.01]
+        client = self._client(made.protocol, self.source.rng.random() > 0.01)
         self.collector.errors.clear()
         message = build(made.type, made.flags, self.sent & 0xFFFF_FFFF, 0, made.payload)
-        failed = len(self.heard.tracebacks)
-        try:
-            _done, passed = self.dispatcher.submit(self.collector, client, message)
-        except Exception as error:
-            self.trouble.append(f"{error!r} out of the dispatch of {message.hex()}")
-            raise
-        if len(self.heard.tracebacks) > failed:
-            self.heard.tracebacks[-1] += f"\n  by {message.hex()}"
-        self.passed += passed > 0
+        self.passed += self._submit(client, message) > 0
         self.errors.update(self.collector.errors)
         if self.reached == before or any(number in UNKNOWN for number in self.collector.errors):
             self.unknown += 1
+        if self.source.rng.random() < BESIDE:
+            self._beside()
+
+    def _client(self, protocol: int, privileged: bool) -> Client:
+        return self.source.rng.choice(self.clients[protocol, privileged])
+
+    def _submit(self, client: Client, data: bytes) -> int:
+        """Have messages served: how many bytes of them are the kernel's."""
+        failed = len(self.heard.tracebacks)
+        try:
+            _done, passed = self.dispatcher.submit(self.collector, client, data)
+        except Exception as error:
+            self.trouble.append(f"{error!r} out of the dispatch of {data.hex()}")
+            raise
+        if len(self.heard.tracebacks) > failed:
+            self.heard.tracebacks[-1] += f"\n  by {data.hex()}"
+        return passed
+
+    def _beside(self) -> None:
+        """What comes beside single messages: several at once, some of them cut, and what else the library asks."""
+        if self.source.rng.random() < 0.5:
+            protocol, data = self.source.batch()
+            self._submit(self._client(protocol, True), data)
+            return
+        failed = len(self.heard.tracebacks)
+        wrong = self.asks.one()
+        if wrong:
+            self.trouble.append(wrong)
+        if len(self.heard.tracebacks) > failed:
+            self.heard.tracebacks[-1] += f"\n  by {self.asks.last}"
 
     def _look(self) -> None:
         """What there is to name now."""
@@ -215,6 +245,8 @@ class Feeder:
             self._valid(0, 37, ifindex.to_bytes(4, "little"))
         if self.daemon.ovs.datapath is not None:
             self._generic(DATAPATH_ID, 2, self.daemon.ovs.datapath.ifindex, b"")
+        for kind in list(self.daemon.filters.actions._kinds):
+            self._flush_actions(kind)
         self._check_empty()
         gc.collect()
         self.memory.append(_resident())
@@ -241,19 +273,29 @@ class Feeder:
         flags = 0x0605 if type_ == 36 else 5
         self.dispatcher.submit(
             self.collector,
-            self.clients[protocol, True],
+            self.clients[protocol, True][0],
             build(type_, flags, 1, 0, payload + (attribute(1, b"ingress\0") if type_ == 36 else b"")),
         )
 
+    def _flush_actions(self, kind: str) -> None:
+        """Remove every action of a kind."""
+        one = attribute(1, attribute(1, attribute(1, kind.encode() + b"\0")))
+        message = build(49, 0x0305, 1, 0, bytes(4) + one)
+        self.dispatcher.submit(self.collector, self.clients[0, True][0], message)
+
     def _generic(self, family: int, cmd: int, header: int, body: bytes) -> None:
         payload = bytes((cmd, 1, 0, 0)) + header.to_bytes(4, "little", signed=True) + body
-        self.dispatcher.submit(self.collector, self.clients[16, True], build(family, 5, 1, 0, payload))
+        self.dispatcher.submit(self.collector, self.clients[16, True][0], build(family, 5, 1, 0, payload))
 
     def _check_empty(self) -> None:
         left = [f"qdisc of {ifindex}" for ifindex in self.daemon.filters.qdiscs]
         left += ["the datapath"] if self.daemon.ovs.datapath is not None else []
         if left:
             self.trouble.append(f"after {self.sent} messages these do not go: {', '.join(left)}")
+        try:
+            check_empty(self.daemon)
+        except TroubleError as error:
+            self.trouble.append(f"after {self.sent} messages: {error}")
 
     # ---- telling
 
@@ -270,6 +312,7 @@ class Feeder:
             "warnings": dict(self.heard.warnings),
             "tracebacks": self.heard.tracebacks[:20],
             "trouble": self.trouble[:20],
+            "asks": dict(self.asks.counts.most_common()),
             "memory": self.memory,
             "files": len(os.listdir("/proc/self/fd")),
         }

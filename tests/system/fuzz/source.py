@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 
 from asap2.netlink.tables.link import LINK
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NLA_TYPE_MASK, NLM_F_REQUEST, attributes
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NLA_TYPE_MASK, NLM_F_REQUEST, attributes, build
 from tests.system.fuzz.grammar import Grammar, Made, World
 from tests.system.fuzz.mutate import mutated
 from tests.system.fuzz.recorded import Recorded
@@ -36,6 +36,17 @@ class Source:
         flags = made.flags ^ (1 << rng.randrange(12) if rng.random() < 0.1 else 0) | NLM_F_REQUEST
         wrong = Made(made.protocol, made.type, flags, mutated(rng, made.payload, made.fixed), made.fixed)
         return wrong if self._stays(wrong) else made
+
+    def batch(self) -> tuple[int, bytes]:
+        """Messages of one protocol, as by one system call; the last may be cut, or be behind what is no message."""
+        rng = self.rng
+        made = [self.next() for _ in range(rng.randrange(2, 8))]
+        data = b""
+        for number, one in enumerate(made):
+            if one.protocol == made[0].protocol:
+                data += build(one.type, one.flags, number, 0, one.payload)
+                data += bytes(-len(data) % 4) + (rng.randbytes(rng.choice((1, 3, 15))) if rng.random() < 0.03 else b"")
+        return made[0].protocol, data[: rng.randrange(len(data) + 1)] if rng.random() < 0.3 else data
 
     @staticmethod
     def _stays(made: Made) -> bool:
