@@ -26,6 +26,7 @@ from asap2.netlink import listener
 from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
+from asap2.nic import statistics
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver, Nic, Pf
 from asap2.nic.internal_ports import InternalPorts
@@ -115,6 +116,7 @@ class Daemon:
             Journal(state / "ovs.journal"),
         )
         self.ovs.on_packets = self._watch_packets
+        self.ovs.counted = self._counted
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)
         self.link.master = self.ovs.master
@@ -133,6 +135,11 @@ class Daemon:
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
         placed = (place for _, _, _, one in self.filters.all() for place in one.placed)
         return sum(place.nic is nic and place.pf is pf for place in placed)
+
+    def _counted(self, ifindex: int) -> tuple[int, ...] | None:
+        device = self.netdevs.by_ifindex(ifindex)
+        counters = statistics.shown(self.netdevs, device) if device is not None else None
+        return counters[:8] if counters is not None else None
 
     def _returned(self) -> None:
         self.driver.generation += 1

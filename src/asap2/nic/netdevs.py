@@ -70,17 +70,15 @@ class Counters(NamedTuple):
     multicast: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What has passed a netdev of a NIC: ``own`` is what the netdev itself has received and sent, ``function`` the same
-    of the function that it is or stands for, ``wire`` of the port, at the cable."""
+class Where(enum.Enum):
+    """Where what passes a netdev of a NIC is counted."""
 
-    own: Counters
-    function: Counters
-    wire: Counters
-
-
-NO_TRAFFIC = Traffic(Counters(), Counters(), Counters())
+    NETDEV = "netdev"
+    """At the netdev itself: what it has received and sent."""
+    FUNCTION = "function"
+    """The same at the function that it is or stands for."""
+    WIRE = "wire"
+    """At the cable, of its port."""
 
 
 class NetDevs(Protocol):
@@ -95,7 +93,7 @@ class NetDevs(Protocol):
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """As :meth:`by_ifindex`; where there is none now, the one that had the ifindex last, its name empty."""
 
-    def traffic(self, device: NetDev) -> Traffic:
+    def counted(self, device: NetDev, where: Where) -> Counters:
         """What has passed *device*, a NIC's, wherever it is."""
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:

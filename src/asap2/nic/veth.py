@@ -36,7 +36,7 @@ from asap2.nic.internal_ports import Place
 from asap2.nic.link_changes import LinkChanges
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
-from asap2.nic.netdevs import NO_TRAFFIC, Counters, NetDev, Role, Traffic
+from asap2.nic.netdevs import Counters, NetDev, Role, Where
 from asap2.nic.netns import in_netns
 from asap2.nic.port_ids import pf_port, representor_port, vf_port
 from asap2.nic.silicon.pipeline import Pipeline
@@ -201,26 +201,28 @@ class VethNetDevs:
 
     # ---- NetDevs
 
-    def traffic(self, device: NetDev) -> Traffic:
+    def counted(self, device: NetDev, where: Where) -> Counters:
         """See :class:`asap2.nic.netdevs.NetDevs`. What the wire sends is what the cable's other end receives: packets
         that are handed over to it directly are counted there alone."""
         nic, pf, vf = device.nic, device.pf, device.vf
         if nic is None or pf is None:
-            return NO_TRAFFIC
+            return Counters()
         silicon = self.silicon[nic.name]
 
-        def counted(name: str) -> Counters:
+        def near(name: str) -> Counters:
             far = silicon.far.get(name)
             return (
                 Counters(*silicon.reader.counters(far.peer, far.nsid)) if far is not None and far.peer else Counters()
             )
 
-        name = eswitch.pf_name(pf) if vf is None else eswitch.vf_name(pf, vf)
-        own = counted(eswitch.representor_name(pf, vf) if vf is not None and device.role is Role.REPRESENTOR else name)
-        wire, cable = silicon.far.get(eswitch.wire_name(pf)), counted(eswitch.wire_name(pf))
-        came = Counters(*silicon.reader.counters(wire.ifindex)) if wire is not None else Counters()
-        port = Counters(came.rx_packets, cable.rx_packets, came.rx_bytes, cable.rx_bytes)
-        return Traffic(own, own if device.role is not Role.REPRESENTOR else counted(name), port)
+        if where is Where.WIRE:
+            wire, cable = silicon.far.get(eswitch.wire_name(pf)), near(eswitch.wire_name(pf))
+            came = Counters(*silicon.reader.counters(wire.ifindex)) if wire is not None else Counters()
+            return Counters(came.rx_packets, cable.rx_packets, came.rx_bytes, cable.rx_bytes)
+        if vf is None:
+            return near(eswitch.pf_name(pf))
+        stands_for = device.role is Role.REPRESENTOR and where is Where.NETDEV
+        return near(eswitch.representor_name(pf, vf) if stands_for else eswitch.vf_name(pf, vf))
 
     def all(self) -> list[NetDev]:
         """See :class:`asap2.nic.netdevs.NetDevs`."""

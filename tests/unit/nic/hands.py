@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from asap2.nic.device import Driver, Nic, Pf, Vf
-from asap2.nic.netdevs import NO_TRAFFIC, NetDev, Role, Traffic
+from asap2.nic.netdevs import Counters, NetDev, Role, Where
 
 
 @dataclass
@@ -66,7 +66,7 @@ class ListedNetDevs:
         self.driver = driver
         self.extra: list[NetDev] = []
         self.away: set[str] = set()
-        self.passed = NO_TRAFFIC
+        self.passed: dict[Where, Counters] = {}
 
     def all(self) -> list[NetDev]:
         found = []
@@ -87,8 +87,8 @@ class ListedNetDevs:
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         return self.by_ifindex(ifindex, netns_cookie)
 
-    def traffic(self, _device: NetDev) -> Traffic:
-        return self.passed
+    def counted(self, _device: NetDev, where: Where) -> Counters:
+        return self.passed.get(where, Counters())
 
     def by_name(self, name: str, _netns_cookie: int | None = None) -> NetDev | None:
         return next((device for device in self.all() if device.name == name), None)

@@ -167,7 +167,7 @@ class EthtoolIoctl:
         if device.role is Role.VF and device.nic is not None and device.pf is not None and device.vf is not None:
             kinds = self._kinds(device.nic, device.pf, device.vf)
         channels = ethtool_settings.of(device)["combined_count"]
-        figures = ethtool_stats.figures(device, channels, self._kernel.netdevs.traffic(device), kinds)
+        figures = ethtool_stats.figures(device, channels, self._kernel.netdevs, kinds)
         return struct.pack(f"=II{len(figures)}Q", ETHTOOL_GSTATS, len(figures), *figures)
 
     # ---- link settings

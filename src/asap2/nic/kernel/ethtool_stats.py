@@ -13,10 +13,10 @@ be segmented counts once; packets are not told apart by the kind of their addres
 from __future__ import annotations
 
 from asap2.nic.device import EswitchMode
-from asap2.nic.netdevs import Counters, NetDev, Role, Traffic
+from asap2.nic.netdevs import Counters, NetDev, NetDevs, Role, Where
+from asap2.nic.statistics import with_fcs
 
 ETH_GSTRING_LEN = 32
-FCS_LEN = 4
 PRIORITIES = 8
 
 
@@ -126,12 +126,12 @@ def names(device: NetDev, channels: int) -> list[str]:
     return counted + _CONGESTION
 
 
-def figures(device: NetDev, channels: int, traffic: Traffic, kinds: dict[str, int] | None = None) -> list[int]:
+def figures(device: NetDev, channels: int, netdevs: NetDevs, kinds: dict[str, int] | None = None) -> list[int]:
     """The counters of :func:`names`. *kinds* are of struct ifla_vf_stats, what is known of a VF's multicast and
     broadcast packets; the rest counts as unicast. All that the netdev itself passes goes by channel 0."""
-    known = _plain("", traffic.own)
+    own, function = netdevs.counted(device, Where.NETDEV), netdevs.counted(device, Where.FUNCTION)
+    known = _plain("", own)
     if device.role is Role.REPRESENTOR:
-        function = traffic.function
         known |= {
             "vport_rx_packets": function.tx_packets,
             "vport_rx_bytes": function.tx_bytes,
@@ -139,7 +139,7 @@ def figures(device: NetDev, channels: int, traffic: Traffic, kinds: dict[str, in
             "vport_tx_bytes": function.rx_bytes,
         }
         return [known.get(name, 0) for name in names(device, channels)]
-    function, wire = traffic.function, traffic.wire
+    wire = with_fcs(netdevs.counted(device, Where.WIRE))
     several = {kind: (kinds or {}).get(kind, 0) for kind in ("multicast", "broadcast")}
     known |= {f"rx_vport_{kind}_packets": count for kind, count in several.items()}
     known |= {
@@ -149,10 +149,9 @@ def figures(device: NetDev, channels: int, traffic: Traffic, kinds: dict[str, in
         "tx_vport_unicast_bytes": function.tx_bytes,
     }
     for way, packets, octets in (("rx", wire.rx_packets, wire.rx_bytes), ("tx", wire.tx_packets, wire.tx_bytes)):
-        on_the_wire = octets + FCS_LEN * packets
-        known |= {f"{way}_packets_phy": packets, f"{way}_bytes_phy": on_the_wire}
-        known |= {f"{way}_prio0_packets": packets, f"{way}_prio0_bytes": on_the_wire}
-    known |= _plain("0", traffic.own)
+        known |= {f"{way}_packets_phy": packets, f"{way}_bytes_phy": octets}
+        known |= {f"{way}_prio0_packets": packets, f"{way}_prio0_bytes": octets}
+    known |= _plain("0", own)
     return [known.get(name, 0) for name in names(device, channels)]
 
 

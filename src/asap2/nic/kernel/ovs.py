@@ -107,6 +107,9 @@ class OvsFace:
         self.datapath: Datapath | None = None
         self.packets: PacketPath | None = None
         self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
+        self.counted: Callable[[int], tuple[int, ...] | None] = lambda _ifindex: None
+        """Gives what the device with this ifindex, in the node's namespace, shows in place of the kernel's counters of
+        it, in the order of struct ovs_vport_stats; None where there is no other."""
         self._dp = GenlFamily(
             "ovs_datapath",
             DATAPATH_ID,
@@ -259,7 +262,10 @@ class OvsFace:
     def _port_message(self, dp: Datapath, vport: Vport, cmd: int, counters: dict[str, tuple[int, ...]]) -> Message:
         pids = vport.pids or (0,)
         elsewhere = vport.netnsid is not None
-        counted = self._devices.counters(vport.far) if elsewhere else counters.get(vport.name, (0,) * 8)
+        if elsewhere:
+            counted = self._devices.counters(vport.far)
+        else:
+            counted = self.counted(vport.ifindex) or counters.get(vport.name, (0,) * 8)
         upcalls = dp.pipeline.upcalls.counts(vport.port)
         told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
         body = (

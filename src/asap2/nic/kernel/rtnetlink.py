@@ -44,9 +44,11 @@ from asap2.netlink.wire import (
     attribute,
     attributes,
 )
+from asap2.nic import statistics
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
+from asap2.nic.kernel.rtnetlink_stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 
@@ -58,6 +60,7 @@ _BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_q
 _NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
+_STATISTICS = {_LINK["stats"]: stats32, _LINK["stats64"]: stats64}
 _AF_BRIDGE = 7
 _NOT_OF_LINKS = (socket.AF_INET6, _AF_BRIDGE)
 """Address families whose RTM_GETLINK is another thing: IPv6's and the bridge's state of a port."""
@@ -89,6 +92,7 @@ class LinkFace:
         server.route([RTM_GETLINK], self.get)
         server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
         server.route([RTM_DELLINK], self.delete)
+        server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device).get)
         server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
@@ -175,6 +179,7 @@ class LinkFace:
         goes and nothing comes in.
         """
         own = device is not None
+        counters = statistics.shown(self.netdevs, device) if device is not None else None
         found: list[tuple[int, bytes]] = []
         for type_, value in attributes(payload, _HEADER):
             number = type_ & NLA_TYPE_MASK
@@ -186,6 +191,8 @@ class LinkFace:
                 continue
             if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
                 value = struct.pack("=I", MAX_MTU)
+            if counters is not None and number in _STATISTICS:
+                value = _STATISTICS[number](counters, len(value))
             found.append((type_, value))
         if not grow:
             return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)

@@ -24,10 +24,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from asap2.nic import statistics
 from asap2.nic.device import Driver
 from asap2.nic.kernel import sysfs_tree
 from asap2.nic.kernel.sysfs_tree import Attribute, Directory, Link, Real, Tree
-from asap2.nic.netdevs import NetDev, NetDevs
+from asap2.nic.netdevs import Counters, NetDev, NetDevs
 
 MNT_DETACH = 2
 """umount2(2): detach now, clean up when no longer busy."""
@@ -187,9 +188,12 @@ class _Operations:
         """The tree of now; made anew only when the driver or a network device has changed."""
         made_of = (self._driver.generation, self._netdevs.all())
         if self._tree is None or made_of != self._made_of:
-            self._tree = sysfs_tree.build(self._driver, made_of[1], self._real)
+            self._tree = sysfs_tree.build(self._driver, made_of[1], self._real, self._shown)
             self._made_of = made_of
         return self._tree
+
+    def _shown(self, device: NetDev) -> Counters | None:
+        return statistics.shown(self._netdevs, device)
 
     def find(self, path: str) -> sysfs_tree.Node:
         """The node at *path*."""

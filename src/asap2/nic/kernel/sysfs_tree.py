@@ -11,6 +11,7 @@ Sources: drivers/pci/pci-sysfs.c, drivers/pci/iov.c, drivers/base/bus.c, net/cor
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import posixpath
 from collections.abc import Callable, Iterable
@@ -21,13 +22,21 @@ from typing import TypeAlias
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel import kstrto, pci
 from asap2.nic.model import MAX_MTU
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.netdevs import Counters, NetDev, Role
 
 MLX5_CORE = "bus/pci/drivers/mlx5_core"
 PCIEPORT = "bus/pci/drivers/pcieport"
 VIRTUAL_NET = "devices/virtual/net"
 MODULES = ("mlx5_core", "openvswitch")
 """Modules that programs look for in /sys/module."""
+
+_STATISTICS = (
+    *("rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped"),
+    *("multicast", "collisions", "rx_length_errors", "rx_over_errors", "rx_crc_errors", "rx_frame_errors"),
+    *("rx_fifo_errors", "rx_missed_errors", "tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors"),
+    *("tx_heartbeat_errors", "tx_window_errors", "rx_compressed", "tx_compressed", "rx_nohandler"),
+)
+"""What is in a netdev's directory ``statistics`` (net/core/net-sysfs.c)."""
 
 _UEVENT_ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
 
@@ -79,6 +88,7 @@ class Directory:
         return node
 
 
+Shown: TypeAlias = Callable[[NetDev], Counters | None]
 Node: TypeAlias = Real | Link | Attribute | Directory
 
 
@@ -133,9 +143,10 @@ def relocate(tree: Tree, path: str, real: str, target: str) -> str:
     return relative(path, "/".join(names))
 
 
-def build(driver: Driver, netdevs: Iterable[NetDev], real: Path) -> Tree:
-    """The tree for the driver's present state and *netdevs*; *real* is where the real sysfs is mounted."""
-    builder = _Builder(driver, list(netdevs), real)
+def build(driver: Driver, netdevs: Iterable[NetDev], real: Path, shown: Shown) -> Tree:
+    """The tree for the driver's present state and *netdevs*; *real* is where the real sysfs is mounted, *shown* gives
+    the counters that a netdev shows (:func:`asap2.nic.statistics.shown`)."""
+    builder = _Builder(driver, list(netdevs), real, shown)
     builder.buses()
     builder.functions()
     builder.netdevs()
@@ -186,10 +197,11 @@ def _accept_number(data: bytes) -> None:
 class _Builder:
     """Puts the tree together; each method one part of /sys."""
 
-    def __init__(self, driver: Driver, netdevs: list[NetDev], real: Path) -> None:
+    def __init__(self, driver: Driver, netdevs: list[NetDev], real: Path, shown: Shown) -> None:
         self.driver = driver
         self.devices = netdevs
         self.real = real
+        self.shown = shown
         self.root = Directory("")
         self.moved: dict[str, str] = {}
         self.numa = "0\n" if (real / "devices/system/node/node0").exists() else "-1\n"
@@ -345,6 +357,15 @@ class _Builder:
         own.entries["duplex"] = Attribute(lambda: "full\n" if self._linked(device) else "unknown\n")
         mtu = self.real / VIRTUAL_NET / device.name / "mtu"
         own.entries["mtu"] = Attribute(mtu.read_text, lambda data: _set_mtu(mtu, data))
+        counted = own.at("statistics")
+        for name in _STATISTICS:
+            counted.entries[name] = Attribute(functools.partial(self._statistic, device, name))
+
+    def _statistic(self, device: NetDev, name: str) -> str:
+        counters = self.shown(device)
+        if counters is None:
+            return (self.real / VIRTUAL_NET / device.name / "statistics" / name).read_text()
+        return f"{getattr(counters, name, 0)}\n"
 
     def _linked(self, device: NetDev) -> bool:
         """Whether a netdev with link settings has a link: EINVAL while it is down, and for representors, which have

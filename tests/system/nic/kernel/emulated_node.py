@@ -35,7 +35,7 @@ from asap2.nic.kernel.devlink import DevlinkFace
 from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.rtnetlink import LinkFace
 from asap2.nic.kernel.sysfs import SysFs
-from asap2.nic.netdevs import NO_TRAFFIC, NetDev, Role, Traffic
+from asap2.nic.netdevs import Counters, NetDev, Role, Where
 
 CLONE_NEWNS, CLONE_NEWNET = 0x0002_0000, 0x4000_0000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -143,8 +143,8 @@ class VethHands:
         gone = self.gone.get(ifindex)
         return self.by_ifindex(ifindex, netns_cookie) or (NetDev(ifindex, "", *gone) if gone else None)
 
-    def traffic(self, _device: NetDev) -> Traffic:
-        return NO_TRAFFIC
+    def counted(self, _device: NetDev, _where: Where) -> Counters:
+        return Counters()
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         found = next((device for device in self.all() if device.name == name), None)

@@ -12,11 +12,15 @@ import pytest
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver, EswitchMode
 from asap2.nic.kernel import ethtool_settings, ethtool_stats
-from asap2.nic.netdevs import Counters, NetDev, Role, Traffic
+from asap2.nic.netdevs import Counters, NetDev, Role, Where
 from tests.unit.nic.hands import ListedNetDevs, booted
 
 PF = "0000:03:00.0"
-TRAFFIC = Traffic(own=Counters(1, 2, 100, 200), function=Counters(30, 40, 3000, 4000), wire=Counters(5, 6, 500, 600))
+PASSED = {
+    Where.NETDEV: Counters(1, 2, 100, 200),
+    Where.FUNCTION: Counters(30, 40, 3000, 4000),
+    Where.WIRE: Counters(5, 6, 500, 600),
+}
 
 
 class Nic:
@@ -28,13 +32,14 @@ class Nic:
         self.driver.set_numvfs(PF, 1)
         self.driver.set_mode(PF, mode)
         self.netdevs = ListedNetDevs(self.driver)
+        self.netdevs.passed = PASSED
 
     def __getitem__(self, role: Role) -> NetDev:
         return next(device for device in self.netdevs.all() if device.role is role)
 
     def counted(self, role: Role, kinds: dict[str, int] | None = None) -> dict[str, int]:
         names = ethtool_stats.names(self[role], 2)
-        return dict(zip(names, ethtool_stats.figures(self[role], 2, TRAFFIC, kinds), strict=True))
+        return dict(zip(names, ethtool_stats.figures(self[role], 2, self.netdevs, kinds), strict=True))
 
 
 @pytest.fixture(params=EswitchMode, ids=lambda mode: mode.name.lower())

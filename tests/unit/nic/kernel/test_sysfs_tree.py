@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from asap2.nic import statistics
 from asap2.nic.device import Driver, EswitchMode
 from asap2.nic.kernel import sysfs_tree
 from asap2.nic.kernel.sysfs_tree import Attribute, Directory, Link, Real, Tree
@@ -33,7 +34,9 @@ class Sys:
 
     @property
     def tree(self) -> Tree:
-        return sysfs_tree.build(self.driver, self.netdevs.all(), self.real)
+        return sysfs_tree.build(
+            self.driver, self.netdevs.all(), self.real, lambda device: statistics.shown(self.netdevs, device)
+        )
 
     def node(self, path: str) -> sysfs_tree.Node:
         return sysfs_tree.resolve(self.tree, path)
