@@ -40,6 +40,9 @@ OPENVSWITCH = ("/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch
 FACES = ("bus/pci", "class/net", "devices", "module")
 """The parts of /sys that the node's daemon serves."""
 
+PROC = "/run/asap2-proc"
+"""Where the redirect library looks for what the daemon serves of /proc (netlink/procfs.h)."""
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How mountinfo writes blanks, line ends and backslashes (proc_pid_mountinfo(5))."""
 
@@ -176,21 +179,25 @@ def _mounts_below(directory: str) -> Iterator[str]:
 
 
 def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
-    """Lay the FUSE tree mounted at *served* over the node's /sys, in place of one that was laid there before.
+    """Lay the FUSE tree mounted at *served* over /sys of a node or guest, in place of one that was laid there before.
 
-    *realsys* is the node's real sysfs, whose devices/system shows through. After the death of the FUSE server the old
+    *realsys* is the real sysfs of that, whose devices/system shows through. After the death of the FUSE server the old
     tree answers ENOTCONN; it is taken away last, so that nobody sees the real sysfs meanwhile.
     """
 
     def lay() -> None:
         faces = [(f"/sys/{part}", clone_tree(served / part)) for part in FACES]
         faces.append(("/sys/devices/system", clone_tree(realsys / "devices/system")))
+        if os.path.isdir(served / "proc"):
+            faces.append((PROC, clone_tree(served / "proc")))
         new = os.stat(served / FACES[0])
         enter(bundle, ["mnt"])
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(f"/sys/{FACES[0]}"), new) and os.path.ismount("/sys/devices/system"):
                 return
         for path, tree in faces:
+            if path == PROC:
+                os.makedirs(path, exist_ok=True)
             _replace(path, tree)
 
     Child(lay).result()

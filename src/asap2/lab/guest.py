@@ -8,9 +8,10 @@ from pathlib import Path
 
 from asap2.lab.execute import ip
 from asap2.lab.filesystem import View, lay_out, redirected
-from asap2.lab.layout import Layout
-from asap2.lab.namespaces import create
+from asap2.lab.layout import REAL_SYSFS, Layout
+from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import quiet_network
+from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.lab.topology import Guest
 
 
@@ -19,17 +20,20 @@ def make(layout: Layout, guest: Guest, library: Path) -> None:
 
     With the redirect *library* its programs see in the VF what a virtual machine's see; they ask the node's daemon.
     """
-    served = layout.node(guest.node) / "sock"
-    served.mkdir(parents=True, exist_ok=True)
-    view = View(guest.name, layout.root, redirected(library), {"/run/asap2": served})
+    served, sysfs = layout.node(guest.node) / "sock", layout.guest(guest.name) / REAL_SYSFS
+    for directory in (served, sysfs):
+        directory.mkdir(parents=True, exist_ok=True)
+    bundle = layout.guest(guest.name) / "ns"
 
-    def inside() -> None:
+    def machine() -> None:
         socket.sethostname(guest.name)
-        lay_out(view)
         quiet_network()
 
-    create(layout.guest(guest.name) / "ns", ["net", "uts", "mnt"], inside)
-    ip(layout.guest(guest.name) / "ns" / "net", "link set dev lo up")
+    create(bundle, ["net", "uts"], machine)
+    ip(bundle / "net", "link set dev lo up")
+    call_in(bundle, lambda: mount("sysfs", sysfs, "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC), ["net"])
+    view = View(guest.name, layout.root, redirected(library), {"/run/asap2": served}, sysfs)
+    create(bundle, ["mnt"], lambda: lay_out(view))
 
 
 def give_vf(layout: Layout, guest: Guest) -> None:

@@ -17,6 +17,10 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 """What a node, guest or NIC may be called: a host name's label (RFC 1123), in lower case."""
 
 
+REAL_SYSFS = "realsys"
+"""In the directory of a node or guest: a sysfs of its network namespace."""
+
+
 class Layout:
     """The lab below *root*."""
 

@@ -18,7 +18,7 @@ from asap2.lab.child import Child
 from asap2.lab.enter import enter
 from asap2.lab.execute import ip, run
 from asap2.lab.filesystem import View, lay_out, node_files
-from asap2.lab.layout import Layout
+from asap2.lab.layout import REAL_SYSFS, Layout
 from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import no_ipv6, quiet_network
 from asap2.lab.supervisor import COMMAND
@@ -75,10 +75,10 @@ def make(layout: Layout, node: Node, guests: Sequence[Guest]) -> None:
         sysfs=directory / "realsys",
     )
     create(bundle, ["mnt"], lambda: lay_out(view))
-    (directory / "daemon.json").write_text(json.dumps(daemon_settings(layout, node), indent=1) + "\n")
+    (directory / "daemon.json").write_text(json.dumps(daemon_settings(layout, node, guests), indent=1) + "\n")
 
 
-def daemon_settings(layout: Layout, node: Node) -> dict[str, object]:
+def daemon_settings(layout: Layout, node: Node, guests: Sequence[Guest] = ()) -> dict[str, object]:
     """What the node's daemon is told."""
     return {
         "node": node.name,
@@ -94,6 +94,14 @@ def daemon_settings(layout: Layout, node: Node) -> dict[str, object]:
                 "netns": str(layout.silicon(node.name, nic.index)),
             }
             for nic in node.nics
+        ],
+        "guests": [
+            {
+                "name": guest.name,
+                "netns": str(layout.guest(guest.name) / "ns" / "net"),
+                "sysfs": str(layout.guest(guest.name) / REAL_SYSFS),
+            }
+            for guest in guests
         ],
     }
 

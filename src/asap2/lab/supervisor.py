@@ -30,6 +30,7 @@ from pathlib import Path
 from types import FrameType
 
 from asap2.lab.filesystem import show_faces
+from asap2.lab.layout import REAL_SYSFS
 from asap2.lab.services import Services
 from asap2.lab.syscalls import descriptor_of, detach
 from asap2.lab.watched import Watched
@@ -247,7 +248,7 @@ class Supervisor:
         assert self.daemon is not None
         if (self.directory / "ready").exists():
             try:
-                show_faces(self.directory / "ns", self.directory / "sys", self.directory / "realsys")
+                self._show_faces()
             except (OSError, RuntimeError) as error:  # it is dying, if this is not a fault of ours
                 if not self._complained:
                     _say(f"cannot show /sys: {error}")
@@ -265,6 +266,13 @@ class Supervisor:
         elif now - since > STUCK_SECONDS:
             _say(f"the daemon does not serve, and has done nothing for {STUCK_SECONDS:g} s")
             self.daemon.kill()
+
+    def _show_faces(self) -> None:
+        """Lay what the daemon serves over /sys of the node and of its guests."""
+        served = self.directory / "sys"
+        show_faces(self.directory / "ns", served, self.directory / REAL_SYSFS)
+        for guest in json.loads((self.directory / "daemon.json").read_text()).get("guests", []):
+            show_faces(Path(guest["netns"]).parent, served / "guests" / guest["name"], Path(guest["sysfs"]))
 
     def _clear(self) -> None:
         """Take away what a dead daemon left: its word that it serves, and its FUSE mount."""

@@ -10,6 +10,7 @@
  */
 #include "redirect.h"
 #include "receive.h"
+#include "procfs.h"
 
 /* ---- which messages ---- */
 

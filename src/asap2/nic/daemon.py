@@ -36,7 +36,7 @@ from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.ovs import OvsFace
 from asap2.nic.kernel.ovs_upcall import PacketPath
 from asap2.nic.kernel.rtnetlink import IFLA_EVENT_FEATURES, LinkFace
-from asap2.nic.kernel.sysfs import SysFs
+from asap2.nic.kernel.sysfs import GuestView, SysFs
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
@@ -129,7 +129,12 @@ class Daemon:
         self.ethtool.kinds = self.netdevs.vf_counters
         self.ethtool.features_changed = lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES)
         self.ethtool.register(self.server)
-        self.sysfs = SysFs(self.driver, self.netdevs, self.run_dir / "realsys", self.run_dir / "sys", self.lock)
+        guests = {
+            one["name"]: GuestView(Path(one["sysfs"]), os.open(one["netns"], os.O_RDONLY | os.O_CLOEXEC))
+            for one in config.get("guests", [])
+        }
+        real, mountpoint = self.run_dir / "realsys", self.run_dir / "sys"
+        self.sysfs = SysFs(self.driver, self.netdevs, real, mountpoint, self.lock, guests)
         self.sysfs.changed = self._attribute_written
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:

@@ -90,6 +90,9 @@ class NetDevs(Protocol):
     def by_ifindex(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """The device with *ifindex* in the node's namespace (None) or that with *netns_cookie*."""
 
+    def inside(self, namespace: int) -> list[NetDev]:
+        """The VFs in the network namespace that is open at *namespace*, with their names there."""
+
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """As :meth:`by_ifindex`; where there is none now, the one that had the ifindex last, its name empty."""
 

@@ -109,6 +109,7 @@ class VethNetDevs:
         self._devices: list[NetDev] | None = None
         self._places: dict[str, Place] = {}
         self._by_ifindex: dict[int, NetDev] = {}
+        self._inside: dict[int, tuple[int, list[NetDev]]] = {}
         self._epoch = 0
         self._lock = threading.RLock()
 
@@ -253,6 +254,29 @@ class VethNetDevs:
         if netns_cookie not in (None, self.node_cookie):
             return None
         return next((d for d in self.all() if d.name == name), None)
+
+    def inside(self, namespace: int) -> list[NetDev]:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        with self._lock:
+            epoch = self.epoch()
+            known = self._inside.get(namespace)
+            if known is None or known[0] != epoch:
+                known = self._inside[namespace] = epoch, self._read_inside(namespace)
+            return known[1]
+
+    def _read_inside(self, namespace: int) -> list[NetDev]:
+        found = []
+        for silicon in self.silicon.values():
+            nsid = silicon.reader.nsid(namespace)
+            if nsid is None:
+                continue
+            for pf in silicon.nic.pfs:
+                for vf in pf.vfs:
+                    far = silicon.far.get(eswitch.vf_name(pf, vf))
+                    near = silicon.reader.one(far.peer, nsid) if far is not None and far.nsid == nsid else None
+                    if near is not None:
+                        found.append(NetDev(near.ifindex, near.name, Role.VF, silicon.nic, pf, vf))
+        return found
 
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """See :class:`asap2.nic.netdevs.NetDevs`."""

@@ -84,6 +84,9 @@ class ListedNetDevs:
     def by_ifindex(self, ifindex: int, _netns_cookie: int | None = None) -> NetDev | None:
         return next((device for device in self.all() if device.ifindex == ifindex), None)
 
+    def inside(self, _namespace: int) -> list[NetDev]:
+        return []
+
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         return self.by_ifindex(ifindex, netns_cookie)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/sys of a node: a FUSE file system that lays the software NICs over the node's real sysfs.
+"""/sys of a node and its guests: a FUSE file system that lays the software NICs over their real sysfs.
 
 The file system is mounted aside; the node's mount namespace takes bus/pci, class/net, devices and module from it, over
-a real sysfs. One thread of the process that made it serves it, as kernfs does: a file's content is made anew by a read
-at its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
+a real sysfs, and a guest's the same from guests/NAME. The node's /proc/net/dev is served too, as proc/net/dev. One
+thread of the process that made the file system serves it, as kernfs does: a file's content is made anew by a read at
+its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
 caches neither names nor contents, so a change is seen at once.
 
 Files of network devices in the real sysfs can be written; the rest of it belongs to the host and cannot (EROFS).
@@ -20,13 +21,16 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from asap2.nic import statistics
 from asap2.nic.device import Driver
 from asap2.nic.kernel import sysfs_tree
+from asap2.nic.kernel.procfs import net_dev_of
 from asap2.nic.kernel.sysfs_tree import Attribute, Directory, Link, Real, Tree
 from asap2.nic.netdevs import Counters, NetDev, NetDevs
 
@@ -46,8 +50,52 @@ _STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
 _TIMES = ("st_atime", "st_mtime", "st_ctime")
 
 
+Devices: TypeAlias = Callable[[], list[NetDev]]
+Build: TypeAlias = Callable[[list[NetDev]], Tree]
+
+
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def _asking_process() -> int:
+    """The thread whose request is served."""
+    import mfusepy
+
+    pid: int = mfusepy.fuse_get_context()[2]
+    return pid
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """A guest: ``real`` is a sysfs of its network namespace, ``namespace`` a descriptor of that."""
+
+    real: Path
+    namespace: int
+
+
+class _View:
+    """One /sys: its tree, over the real sysfs at ``real``."""
+
+    def __init__(self, real: Path, generation: Callable[[], int], devices: Devices, build: Build) -> None:
+        self.real = real
+        self._generation = generation
+        self._devices = devices
+        self._build = build
+        self._tree: Tree | None = None
+        self._made_of: tuple[int, list[NetDev]] | None = None
+
+    def tree(self) -> Tree:
+        """The tree of now; made anew only when the driver or a network device has changed."""
+        made_of = (self._generation(), self._devices())
+        if self._tree is None or made_of != self._made_of:
+            self._tree = self._build(made_of[1])
+            self._made_of = made_of
+        return self._tree
+
+    def path(self, path: str) -> str:
+        """Where the real file with this path below /sys is."""
+        return os.path.join(self.real, path)
 
 
 def _asking_user() -> int:
@@ -65,10 +113,18 @@ class SysFs:
     used. :attr:`changed` is called, with the lock held, when a program has written an attribute.
     """
 
-    def __init__(self, driver: Driver, netdevs: NetDevs, real: Path, mountpoint: Path, lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        netdevs: NetDevs,
+        real: Path,
+        mountpoint: Path,
+        lock: threading.RLock,
+        guests: Mapping[str, GuestView] = MappingProxyType({}),
+    ) -> None:
         self.mountpoint = mountpoint
         self.changed: Callable[[], None] = lambda: None
-        self._operations = _Operations(driver, netdevs, real, lock, lambda: self.changed())
+        self._operations = _Operations(driver, netdevs, real, lock, lambda: self.changed(), guests)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -157,18 +213,23 @@ class _Operations:
     use_ns = True
 
     def __init__(
-        self, driver: Driver, netdevs: NetDevs, real: Path, lock: threading.RLock, changed: Callable[[], None]
+        self,
+        driver: Driver,
+        netdevs: NetDevs,
+        real: Path,
+        lock: threading.RLock,
+        changed: Callable[[], None],
+        guests: Mapping[str, GuestView],
     ) -> None:
         self._changed = changed
         self._driver = driver
         self._netdevs = netdevs
-        self._real = real
         self._lock = lock
+        self._node = _View(real, self._generation, netdevs.all, self._build_node)
+        self._guests = {name: self._guest_view(guest) for name, guest in guests.items()}
         self.ready = threading.Event()
         self.stopping = False
         self.end: Any = None
-        self._tree: Tree | None = None
-        self._made_of: tuple[int, list[NetDev]] | None = None
         self._handles: dict[int, _Open | int] = {}
         self._next = 0
         self._real_open = 0
@@ -184,24 +245,43 @@ class _Operations:
         config.attr_timeout = _ATTRIBUTES_KEPT
         self.ready.set()
 
-    def tree(self) -> Tree:
-        """The tree of now; made anew only when the driver or a network device has changed."""
-        made_of = (self._driver.generation, self._netdevs.all())
-        if self._tree is None or made_of != self._made_of:
-            self._tree = sysfs_tree.build(self._driver, made_of[1], self._real, self._shown)
-            self._made_of = made_of
-        return self._tree
+    def _generation(self) -> int:
+        return self._driver.generation
+
+    def _build_node(self, devices: list[NetDev]) -> Tree:
+        tree = sysfs_tree.build(self._driver, devices, self._node.real, self._shown)
+        tree.root.at("proc/net").entries["dev"] = Attribute(self._net_dev)
+        tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})
+        return tree
+
+    def _guest_view(self, guest: GuestView) -> _View:
+        return _View(
+            guest.real,
+            self._generation,
+            lambda: self._netdevs.inside(guest.namespace),
+            lambda devices: sysfs_tree.build_guest(self._driver, devices, guest.real, self._shown),
+        )
+
+    def _view(self, path: str) -> tuple[_View, str]:
+        """The /sys that *path* is in, and the path there."""
+        parts = path.strip("/").split("/", 2)
+        if parts[0] == "guests" and len(parts) > 1 and parts[1] in self._guests:
+            return self._guests[parts[1]], parts[2] if len(parts) > 2 else ""
+        return self._node, path.strip("/")
+
+    def _net_dev(self) -> str:
+        """The node's /proc/net/dev, as the asking process is to see it."""
+        by_name = {device.name: device for device in self._netdevs.all()}
+        return net_dev_of(_asking_process(), lambda name: self._shown(by_name[name]) if name in by_name else None)
 
     def _shown(self, device: NetDev) -> Counters | None:
         return statistics.shown(self._netdevs, device)
 
-    def find(self, path: str) -> sysfs_tree.Node:
-        """The node at *path*."""
+    def find(self, path: str) -> tuple[_View, sysfs_tree.Node]:
+        """The node at *path*, and the /sys that it is in."""
+        view, inner = self._view(path)
         with self._lock:
-            return sysfs_tree.resolve(self.tree(), path)
-
-    def _path(self, path: str) -> str:
-        return os.path.join(self._real, path)
+            return view, sysfs_tree.resolve(view.tree(), inner)
 
     # ---- looking
 
@@ -209,9 +289,9 @@ class _Operations:
         if self.stopping:
             self.end()
             raise _error(errno.ENODEV)
-        node = self.find(path)
+        view, node = self.find(path)
         if isinstance(node, Real):
-            result = os.lstat(self._path(node.path))
+            result = os.lstat(view.path(node.path))
             found: dict[str, Any] = {name: getattr(result, name) for name in _STAT}
             found.update((name, getattr(result, f"{name}_ns")) for name in _TIMES)
             return found
@@ -231,31 +311,32 @@ class _Operations:
         }
 
     def readlink(self, path: str) -> str:
+        view, inner = self._view(path)
         with self._lock:
-            tree = self.tree()
-            node = sysfs_tree.resolve(tree, path)
+            tree = view.tree()
+            node = sysfs_tree.resolve(tree, inner)
         if isinstance(node, Link):
             return node.target
         if not isinstance(node, Real):
             raise _error(errno.EINVAL)
-        return sysfs_tree.relocate(tree, path.strip("/"), node.path, os.readlink(self._path(node.path)))
+        return sysfs_tree.relocate(tree, inner, node.path, os.readlink(view.path(node.path)))
 
     def readdir(self, path: str, _handle: int) -> Iterable[str]:
-        node = self.find(path)
+        view, node = self.find(path)
         if isinstance(node, Real):
-            return [".", "..", *os.listdir(self._path(node.path))]
+            return [".", "..", *os.listdir(view.path(node.path))]
         if not isinstance(node, Directory):
             raise _error(errno.ENOTDIR)
         names = set(node.entries)
         if node.real is not None:
             with contextlib.suppress(FileNotFoundError):
-                names |= set(os.listdir(self._path(node.real))) - node.hidden
+                names |= set(os.listdir(view.path(node.real))) - node.hidden
         return [".", "..", *sorted(names)]
 
     # ---- reading and writing
 
     def open(self, path: str, flags: int) -> int:
-        node = self.find(path)
+        view, node = self.find(path)
         access = flags & os.O_ACCMODE
         opened: _Open | int
         if isinstance(node, Real):
@@ -263,7 +344,7 @@ class _Operations:
                 raise _error(errno.EROFS)
             if self._real_open >= _MOST_REAL_OPEN and _asking_user():
                 raise _error(errno.ENFILE)
-            opened = os.open(self._path(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened = os.open(view.path(node.path), access | os.O_NONBLOCK | os.O_CLOEXEC)
         elif isinstance(node, Attribute):
             if (access != os.O_WRONLY and not node.show) or (access != os.O_RDONLY and not node.store):
                 raise _error(errno.EACCES)

@@ -150,7 +150,19 @@ def build(driver: Driver, netdevs: Iterable[NetDev], real: Path, shown: Shown) -
     builder.buses()
     builder.functions()
     builder.netdevs()
-    builder.modules()
+    builder.modules(MODULES)
+    return Tree(builder.root, builder.moved)
+
+
+def build_guest(driver: Driver, netdevs: Iterable[NetDev], real: Path, shown: Shown) -> Tree:
+    """The tree of a guest, as :func:`build`: of the NICs it has the virtual functions of its *netdevs*, no more.
+
+    They stay bound: what is bound again would come to the node."""
+    builder = _Builder(driver, list(netdevs), real, shown)
+    builder.buses()
+    builder.virtual_functions()
+    builder.netdevs()
+    builder.modules(("mlx5_core",))
     return Tree(builder.root, builder.moved)
 
 
@@ -182,6 +194,10 @@ def _ids(data: bytes) -> None:
 def _uevent_action(data: bytes) -> None:
     if kstrto.line(data).split(" ")[0] not in _UEVENT_ACTIONS:
         raise _error(errno.EINVAL)
+
+
+def _refuse(_data: bytes) -> None:
+    raise _error(errno.EPERM)
 
 
 def _set_mtu(file: Path, data: bytes) -> None:
@@ -246,6 +262,27 @@ class _Builder:
                 self._physical(f"{parent}/{pf.bdf}", nic, pf)
                 for vf in pf.vfs:
                     self._virtual(f"{parent}/{vf.bdf}", nic, pf, vf)
+
+    def virtual_functions(self) -> None:
+        """The functions of the netdevs, each below a root port, and with nothing to be managed."""
+        for place, nic in enumerate(self.driver.nics):
+            mine = [(one.pf, one.vf) for one in self.devices if one.nic is nic and one.role is Role.VF]
+            domain = nic.pci[:4]
+            port = f"{domain}:00:{0x1E - place // 8:02x}.{place % 8}"
+            parent = f"devices/pci{domain}:00/{port}"
+            if mine:
+                self._root_port(parent, port, nic)
+            for pf, vf in mine:
+                assert pf is not None
+                assert vf is not None
+                config = pci.virtual_config(nic, pf, vf)
+                device = self._place(f"{parent}/{vf.bdf}", pci.virtual(nic, pf, vf), functools.partial(bytes, config))
+                device.entries["driver_override"] = _constant("(null)\n")
+                device.entries["net"] = Directory()
+        mlx5 = self.root.at(MLX5_CORE)
+        for name in ("bind", "unbind"):
+            mlx5.entries[name] = Attribute(None, _refuse)
+        self.root.at("bus/pci").entries["drivers_probe"] = Attribute(None, _refuse)
 
     def _place(self, path: str, function: pci.Function, config: Callable[[], bytes]) -> Directory:
         """What every PCI device has: its directory, and the links to it and from it."""
@@ -357,9 +394,22 @@ class _Builder:
         own.entries["duplex"] = Attribute(lambda: "full\n" if self._linked(device) else "unknown\n")
         mtu = self.real / VIRTUAL_NET / device.name / "mtu"
         own.entries["mtu"] = Attribute(mtu.read_text, lambda data: _set_mtu(mtu, data))
+        own.entries["addr_assign_type"] = Attribute(functools.partial(self._address_assigned, device))
         counted = own.at("statistics")
         for name in _STATISTICS:
             counted.entries[name] = Attribute(functools.partial(self._statistic, device, name))
+
+    def _address_assigned(self, device: NetDev) -> str:
+        """NET_ADDR_PERM where the address is the function's own; else as the kernel has it."""
+        own = device.vf.mac if device.vf is not None else device.pf.mac if device.pf is not None else bytes(6)
+        netdev = self.real / VIRTUAL_NET / device.name
+        if (
+            device.role is not Role.REPRESENTOR
+            and any(own)
+            and (netdev / "address").read_text().strip() == own.hex(":")
+        ):
+            return "0\n"
+        return (netdev / "addr_assign_type").read_text()
 
     def _statistic(self, device: NetDev, name: str) -> str:
         counters = self.shown(device)
@@ -376,9 +426,9 @@ class _Builder:
 
     # ---- module
 
-    def modules(self) -> None:
-        """module/NAME for what the node behaves as if it had loaded."""
-        for name in MODULES:
+    def modules(self, names: Iterable[str]) -> None:
+        """module/NAME for what there behaves as if it had been loaded."""
+        for name in names:
             module = self.root.at(f"module/{name}")
             module.entries["initstate"] = _constant("live\n")
             module.entries["refcnt"] = _constant("0\n")

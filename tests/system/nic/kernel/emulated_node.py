@@ -139,6 +139,9 @@ class VethHands:
         away = self.known.get(ifindex)
         return NetDev(ifindex, "", *away) if away and away[0] is Role.VF and not found else None
 
+    def inside(self, _namespace: int) -> list[NetDev]:
+        return []
+
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         gone = self.gone.get(ifindex)
         return self.by_ifindex(ifindex, netns_cookie) or (NetDev(ifindex, "", *gone) if gone else None)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,25 @@ def test_modules_that_programs_look_for_are_there(sys: Sys) -> None:
         assert sys.read(f"module/{module}/initstate") == "live\n"
     assert sys.follow("module/mlx5_core/drivers/pci:mlx5_core") == "bus/pci/drivers/mlx5_core"
     assert sys.follow("bus/pci/drivers/mlx5_core/module") == "module/mlx5_core"
+
+
+def test_a_guest_has_its_functions_and_nothing_to_manage(tmp_path: Path) -> None:
+    driver, _ = booted()
+    driver.set_numvfs("0000:03:00.0", 2)
+    sys = Sys(driver, tmp_path)
+    (vf,) = [device for device in sys.netdevs.all() if device.role is Role.VF and device.name.endswith("v1")]
+    tree = sysfs_tree.build_guest(driver, [replace(vf, name="eth0")], tmp_path, lambda _device: None)
+    functions = sysfs_tree.resolve(tree, "bus/pci/devices")
+    assert isinstance(functions, Directory)
+    assert sorted(functions.entries) == ["0000:00:1e.0", "0000:03:00.3"]
+    link = sysfs_tree.resolve(tree, "class/net/eth0")
+    assert isinstance(link, Link)
+    assert link.target == f"../../{PORT}/0000:03:00.3/net/eth0"
+    device = sysfs_tree.resolve(tree, f"{PORT}/0000:03:00.3")
+    assert isinstance(device, Directory)
+    assert not {"physfn", "sriov_numvfs"} & set(device.entries)
+    unbind = sysfs_tree.resolve(tree, "bus/pci/drivers/mlx5_core/unbind")
+    assert isinstance(unbind, Attribute)
+    assert unbind.store
+    with pytest.raises(OSError, match="Operation not permitted"):
+        unbind.store(b"0000:03:00.3")
