@@ -40,6 +40,7 @@ from asap2.nic.kernel.sysfs import GuestView, SysFs
 from asap2.nic.kernel.tc import TcFace
 from asap2.nic.kernel.tc_filters import Filters
 from asap2.nic.kernel.tc_offload import Offloader
+from asap2.nic.kernel.tc_root_qdiscs import RootQdiscs
 from asap2.nic.kernel.tc_tunnels import used_since
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
@@ -109,6 +110,7 @@ class Daemon:
         self.filters = Filters(offloader, Journal(state / "tc.journal"))
         self.netdevs.rules_offloaded = self._offloaded
         self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
+        self.tc.root = RootQdiscs(self.netdevs).shown
         self.ovs = OvsFace(
             self.server,
             self.ports,

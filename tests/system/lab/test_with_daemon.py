@@ -82,7 +82,9 @@ def test_guests_on_vfs_of_two_cabled_nics_in_legacy_mode_reach_each_other(real: 
     real.up(parse(LEGACY))
     assert sh(real, "t-one", f"cat {PF}/sriov_numvfs; ls {PF}/net") == "2\nenp3s0f0"
     assert sh(real, "t-b", "ls /sys/class/net") == "lo\nnet0"
-    assert sh(real, "t-b", "cd /sys/class/net/net0 && cat device/vendor device/device speed") == "0x15b3\n0x1018\n100000"
+    assert (
+        sh(real, "t-b", "cd /sys/class/net/net0 && cat device/vendor device/device speed") == "0x15b3\n0x1018\n100000"
+    )
     (function,) = sh(real, "t-b", "lspci -D -d 15b3:").splitlines()
     assert f"bus-info: {function.split()[0]}" in sh(real, "t-b", "ethtool -i net0")
     assert "0% packet loss" in sh(real, "t-a", "ping -q -c 3 -i 0.1 10.0.0.2")

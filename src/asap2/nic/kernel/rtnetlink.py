@@ -46,9 +46,11 @@ from asap2.netlink.wire import (
 )
 from asap2.nic import statistics
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.kernel.ethtool_settings import max_channels
 from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
 from asap2.nic.kernel.rtnetlink_stats import RTM_GETSTATS, StatsFace, stats32, stats64
+from asap2.nic.kernel.tc_root_qdiscs import root_kind, transmit_queues
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev, NetDevs, Role
 
@@ -191,6 +193,8 @@ class LinkFace:
                 continue
             if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
                 value = struct.pack("=I", MAX_MTU)
+            if device is not None and device.pf is not None and number in _QUEUES:
+                value = _QUEUES[number](device, value)
             if counters is not None and number in _STATISTICS:
                 value = _STATISTICS[number](counters, len(value))
             found.append((type_, value))
@@ -414,6 +418,17 @@ class LinkFace:
                 found = ifindex_named(self._server, request.client.netns, name)
                 return None if found is None else self._device(found, request)
         return None
+
+
+def _qdisc(device: NetDev, value: bytes) -> bytes:
+    return f"{root_kind(device)}\0".encode() if value == b"noqueue\0" else value
+
+
+_QUEUES = {
+    _LINK["num_tx_queues"]: lambda device, _value: struct.pack("=I", transmit_queues(device)),
+    _LINK["num_rx_queues"]: lambda _device, _value: struct.pack("=I", max_channels()),
+    _LINK["qdisc"]: _qdisc,
+}
 
 
 def _ifindex(payload: bytes) -> int:

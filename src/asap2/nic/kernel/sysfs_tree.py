@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel import kstrto, pci
+from asap2.nic.kernel.tc_root_qdiscs import queues
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import Counters, NetDev, Role
 
@@ -394,6 +395,9 @@ class _Builder:
         own.entries["duplex"] = Attribute(lambda: "full\n" if self._linked(device) else "unknown\n")
         mtu = self.real / VIRTUAL_NET / device.name / "mtu"
         own.entries["mtu"] = Attribute(mtu.read_text, lambda data: _set_mtu(mtu, data))
+        for way in ("rx", "tx"):
+            for number in range(1, queues(device)):
+                own.at("queues").entries[f"{way}-{number}"] = Real(f"{VIRTUAL_NET}/{device.name}/queues/{way}-0")
         own.entries["addr_assign_type"] = Attribute(functools.partial(self._address_assigned, device))
         counted = own.at("statistics")
         for name in _STATISTICS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
@@ -17,7 +17,7 @@ from asap2.netlink.request import PASS, Answer, Message, Reply, Request
 from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER
-from asap2.netlink.wire import NetlinkError
+from asap2.netlink.wire import NetlinkError, NlMsg
 from asap2.nic.kernel import tc_actions
 from asap2.nic.kernel.tc_action_requests import ActionFace
 from asap2.nic.kernel.tc_chains import CLASSIFIERS, ChainFace, chain_of
@@ -38,6 +38,7 @@ from asap2.nic.kernel.tc_qdiscs import (
     PARENT_INGRESS,
     RTNLGRP_TC,
     QdiscFace,
+    as_it_is,
     find_block,
     is_ours,
     seen_block,
@@ -59,7 +60,9 @@ class TcFace:
         self._cookie = node_cookie
         self._shapes = Shapes()
         self._chains = ChainFace(server, filters, self._elsewhere, self._priority_removed)
-        QdiscFace(server, filters, ports, self._elsewhere, self._chains.went)
+        self.root: Callable[[NlMsg, Request], list[Message]] = as_it_is
+        """Gives what is shown in place of a message of the kernel's about a qdisc."""
+        QdiscFace(server, filters, ports, self._elsewhere, self._chains.went, lambda *told: self.root(*told))
         ActionFace(server, filters, self._elsewhere)
         server.route((RTM_NEWTFILTER,), self._filter_new)
         server.route((RTM_DELTFILTER,), self._filter_del)

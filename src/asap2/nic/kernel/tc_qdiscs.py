@@ -77,12 +77,14 @@ class QdiscFace:
         ports: NodePorts,
         elsewhere: Callable[[Request], bool],
         went: Callable[[Request, Block, int, Template | None], None],
+        root: Callable[[NlMsg, Request], list[Message]],
     ) -> None:
         self._server = server
         self._filters = filters
         self._ports = ports
         self._elsewhere = elsewhere
         self._went = went
+        self._root = root
         self._queues: set[int] = set()
         """Devices that have an ingress queue: those that once had such a qdisc (dev_ingress_queue_create)."""
         server.route((RTM_NEWQDISC,), self._new)
@@ -169,11 +171,11 @@ class QdiscFace:
 
     def _get(self, request: Request) -> Answer:
         if self._elsewhere(request):
-            return PASS
+            return Proxy(lambda message: self._root(message, request))
         header, attrs = tables.TC.decode(request.payload)
         if not request.dump:
             if not _is_mine(header):
-                return PASS
+                return Proxy(lambda message: self._root(message, request))
             qdisc = self._find(header)
             if "kind" in attrs and attrs["kind"] != qdisc.kind:
                 raise NetlinkError(errno.EINVAL, "Invalid qdisc name")
@@ -183,7 +185,7 @@ class QdiscFace:
             for ifindex, qdisc in self._filters.qdiscs.items()
             if header.ifindex in (0, ifindex)
         ]
-        return Proxy(_unchanged, ours)
+        return Proxy(lambda message: self._root(message, request), ours)
 
 
 def _shared(kind: str, attrs: Attrs) -> int:
@@ -219,5 +221,6 @@ def _message(kind: int, ifindex: int, qdisc: Qdisc, references: int = 1) -> Mess
     return Message(kind, tables.TC.encode(header, attrs))
 
 
-def _unchanged(message: NlMsg) -> list[Message]:
+def as_it_is(message: NlMsg, _request: Request) -> list[Message]:
+    """The message of the kernel's."""
     return [Message(message.type, message.payload, message.flags)]
