@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench, until
+from tests.system.offload.labs import IPV4, Bench, until
 
 REPRESENTOR = "eth3"
 PINGS = 30
@@ -15,7 +15,7 @@ Both = tuple[int, int]
 
 def test_a_representor_counts_what_hardware_forwards_wherever_it_is_asked(idle: Bench) -> None:
     idle.ping("vm1", "10.57.0.2", 3, "-i 0.3")
-    until(lambda: len(idle.flows("hv1")) >= 2)
+    until(lambda: len(idle.flows("hv1", IPV4)) >= 2 and len(idle.flows("hv2", IPV4)) >= 2)
     before, touched = _by_rtnetlink(idle, REPRESENTOR), _touched(idle, REPRESENTOR)
     idle.ping("vm1", "10.57.0.2", PINGS)
     after = _by_rtnetlink(idle, REPRESENTOR)
@@ -27,7 +27,7 @@ def test_a_representor_counts_what_hardware_forwards_wherever_it_is_asked(idle: 
 
 def test_an_uplink_counts_what_is_on_the_cable(idle: Bench) -> None:
     idle.ping("vm1", "10.57.0.2", 3, "-i 0.3")
-    until(lambda: len(idle.flows("hv1")) >= 2)
+    until(lambda: len(idle.flows("hv1", IPV4)) >= 2 and len(idle.flows("hv2", IPV4)) >= 2)
     before, touched = _by_rtnetlink(idle, PF), _touched(idle, PF)
     idle.ping("vm1", "10.57.0.2", PINGS)
     after = _by_rtnetlink(idle, PF)

@@ -19,7 +19,7 @@ _ZEROES = {"rx": (4, 5, 10), "tx": (4, 5, 7, 10)}
 def net_dev(text: str, shown: Callable[[str], Counters | None]) -> str:
     """The content *text* of /proc/net/dev with other lines for the devices that *shown* gives counters of, by name."""
     lines = []
-    for line in text.splitlines():
+    for line in text.rstrip("\n").split("\n"):
         name, colon, _ = line.partition(":")
         counters = shown(name.strip()) if colon else None
         lines.append(line if counters is None else f"{name}:{_columns(counters)}")
@@ -37,6 +37,6 @@ def _zeroes(way: str) -> str:
 
 def net_dev_of(process: int, shown: Callable[[str], Counters | None]) -> str:
     """What *process*, or this one's thread with that number, is to read in /proc/net/dev. OSError if it has gone."""
-    text = Path(f"/proc/{process}/net/dev").read_text()
+    text = Path(f"/proc/{process}/net/dev").read_text(errors="surrogateescape")
     here = os.path.samestat(os.stat(f"/proc/{process}/ns/net"), os.stat("/proc/self/ns/net"))
     return net_dev(text, shown) if here else text
