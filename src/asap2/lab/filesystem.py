@@ -4,7 +4,7 @@
 A *view* is made in a new mount namespace. /run is fresh; what is written to /etc, /usr/local and /var/log stays in the
 view (overlayfs over the machine's); Open vSwitch's directories are empty; /sys is that of the view's own network
 namespace. Programs of nodes and guests run with the netlink redirect library, by /etc/ld.so.preload. A node besides has
-the FUSE tree over parts of /sys, and a systemctl that runs Open vSwitch.
+the FUSE tree over parts of /sys, a systemctl that runs Open vSwitch, and a modprobe that knows the NIC's driver.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 REDIRECT = "/usr/local/lib/asap2/redirect.so"
 SYSTEMCTL = "/usr/local/bin/systemctl"
+MODPROBE = "/usr/local/sbin/modprobe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def node_files(library: Path) -> dict[str, tuple[bytes, int]]:
     """The files that make a node of a view."""
     # SIGINT is ignored till Python is up and dies of it like other programs, without a traceback
     shim = f"#!/bin/sh\ntrap '' INT\nexec {sys.executable} -m asap2.lab.openvswitch \"$@\"\n"
-    return {**redirected(library), SYSTEMCTL: (shim.encode(), 0o755)}
+    modprobe = Path(__file__).with_name("modprobe.sh").read_bytes()
+    return {**redirected(library), SYSTEMCTL: (shim.encode(), 0o755), MODPROBE: (modprobe, 0o755)}
 
 
 def lay_out(view: View) -> None:
