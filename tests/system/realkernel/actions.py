@@ -48,12 +48,25 @@ def _middle(random: Random, port: int, pushes: bool) -> Action:
         case "pop":
             return vlan(ta.TCA_VLAN_ACT_POP, verdict)
         case "skbedit":
-            return {"kind": "skbedit", "options": {"parms": ta.Generic(action=verdict), "ptype": 0}}
+            return {"kind": "skbedit", "options": {"parms": ta.Generic(action=verdict), **_edit(random)}}
         case "gact":
             return gact(verdict)
         case "push" if pushes:
             return vlan(ta.TCA_VLAN_ACT_PUSH, verdict, **_new_tag(random))
     return vlan(ta.TCA_VLAN_ACT_MODIFY, verdict, **_new_tag(random))
+
+
+def _edit(random: Random) -> dict[str, Any]:
+    match random.choice(("type", "mark", "masked mark", "priority", "queue")):
+        case "mark":
+            return {"mark": random.getrandbits(32), "priority": random.getrandbits(32)}
+        case "masked mark":
+            return {"mark": random.getrandbits(32), "mask": random.getrandbits(32)}
+        case "priority":
+            return {"priority": random.getrandbits(32), "ptype": 0}
+        case "queue":
+            return {"queue_mapping": random.randrange(4)}
+    return {"ptype": 0}
 
 
 def _new_tag(random: Random) -> dict[str, Any]:

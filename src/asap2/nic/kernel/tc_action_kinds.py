@@ -15,11 +15,14 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kernel import tc_pedit
-from asap2.nic.kernel.tc_steps import Beyond, Csum, Mirred, PacketType, Step
-from asap2.nic.rules import Decap, ModifyVlan, PopVlan, PushVlan, SetTunnel
+from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
+from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
 
 PACKET_HOST: Final = 0
 _INHERIT_DSFIELD: Final = 1
+_HIGHEST_PACKET_TYPE: Final = 3
+"""PACKET_OTHERHOST."""
+_ALL: Final = 0xFFFF_FFFF
 _HIGHEST_VERDICT: Final = ta.TC_ACT_TRAP
 _MIRRED: Final = (ta.TCA_EGRESS_REDIR, ta.TCA_EGRESS_MIRROR, ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR)
 
@@ -94,26 +97,41 @@ def _mirred(options: Attrs) -> Result:
 
 
 def _skbedit(options: Attrs) -> Result:
-    """Only a packet's type can be set, and that to "host"."""
     parms = options["parms"]
-    _check_verdict(parms.action)
     given = [name for name in ("ptype", "mark", "priority", "queue_mapping") if name in options]
     inherit = options.get("flags", 0) & _INHERIT_DSFIELD
-    if not given and not options.get("flags", 0):
+    if options.get("ptype", 0) > _HIGHEST_PACKET_TYPE:
         raise NetlinkError(errno.EINVAL)
+    if not given and not inherit and "mask" not in options:
+        raise NetlinkError(errno.EINVAL)
+    _check_verdict(parms.action)
     order = ("priority", "queue_mapping", "mark", "ptype", "mask", "flags")
     back: Options = (("parms", parms), *((name, options[name]) for name in order if name in options))
-    software = 'TC action skbedit does more than "ptype host", which is not supported'
-    if given == ["ptype"] and not inherit:
-        beyond = [] if options["ptype"] == PACKET_HOST else [Beyond(_PTYPE, software)]
-        return [PacketType(options["ptype"]), *beyond], parms.action, back
-    if given in (["mark"], ["priority"]) and not inherit:
-        return [Beyond("mlx5_core: Not implemented offload action", software)], parms.action, back
+    steps: list[Step] = []
+    if given != ["ptype"] or inherit or "mask" in options:
+        steps.append(_skbedit_not_offered(given, inherit, "mask" in options))
+    if options.get("ptype", PACKET_HOST) != PACKET_HOST:
+        steps.append(Beyond(_PTYPE, 'TC action skbedit ptype is supported with type "host" only'))
+    if inherit:
+        steps.append(Beyond(None, "TC action skbedit with inheritdsfield is not supported"))
+    if "priority" in options:
+        steps.append(SetField("skb_priority", Masked(options["priority"], _ALL)))
+    mask = options.get("mask", _ALL)
+    if "mark" in options and mask:
+        steps.append(SetField("skb_mark", Masked(options["mark"] & mask, mask)))
+    if "ptype" in options:
+        steps.append(PacketType(options["ptype"]))
+    return steps, parms.action, back
+
+
+def _skbedit_not_offered(given: list[str], inherit: int, masked: bool) -> Beyond:
+    """Why no eSwitch takes such an action (tcf_skbedit_offload_act_setup)."""
+    if given in (["mark"], ["priority"]) and not inherit and not masked:
+        return NO_MARK if given == ["mark"] else Beyond(NO_MARK.hardware)
     for used, name in (("queue_mapping" in given, "queue_mapping"), (inherit, "inheritdsfield")):
         if used:
-            text = f'act_skbedit: Offload not supported when "{name}" option is used'
-            return [Beyond(text, software)], parms.action, back
-    return [Beyond("act_skbedit: Unsupported skbedit option offload", software)], parms.action, back
+            return Beyond(f'act_skbedit: Offload not supported when "{name}" option is used')
+    return Beyond("act_skbedit: Unsupported skbedit option offload")
 
 
 _PTYPE: Final = "mlx5_core: skbedit ptype is only supported with type host"

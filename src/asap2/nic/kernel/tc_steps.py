@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from asap2.nic.rules import Action
 
@@ -51,5 +52,9 @@ class Beyond:
     hardware: str | None = None
     software: str = ""
 
+
+NO_MARK: Final = Beyond("mlx5_core: Not implemented offload action")
+"""What an eSwitch says of a mark, which a function's receive side can set: it stands before the mark, and is known by
+its identity."""
 
 Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Beyond
