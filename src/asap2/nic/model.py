@@ -60,6 +60,8 @@ class Model:
     """A rule can send a packet, change it, and send it again [fdb_multi_path_to_table]."""
     chains: bool = True
     """There are chains behind chain 0 [ignore_flow_level]."""
+    merged_eswitch: bool = True
+    """A VF's rule can send to a VF of the NIC's other port [merged_eswitch]."""
     match_ttl: bool = True
     match_cvlan: bool = True
     """The inner of two tags can be matched [outer_second_vid]."""
@@ -95,6 +97,7 @@ MODELS = {
             vlan_depth=0,
             split_mirror=False,
             chains=False,
+            merged_eswitch=False,
             match_ttl=False,
             match_cvlan=False,
             match_icmp=False,

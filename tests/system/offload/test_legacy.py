@@ -386,3 +386,61 @@ def test_a_vf_in_a_nested_namespace_is_told_from_others_with_its_number(lab: Ben
     finally:
         lab.ok("hv1", "ip netns del other; ip netns del holder")
     until(lambda: f"{PF}v3" in lab.ok("hv1", "ip -br link"))
+
+
+def test_what_a_pf_receives_is_for_hardwares_rules_too(lab: Bench) -> None:
+    """Without an eSwitch, filters of a PF are for its receive side (mlx5e_tc_add_nic_flow)."""
+    lab.ok("hv1", f"ethtool -K {PF} hw-tc-offload on && tc qdisc add dev {PF} ingress")
+    try:
+        add = f"tc filter add dev {PF} ingress protocol ip"
+        lab.ok("hv1", f"{add} pref 1 flower skip_sw ip_proto icmp src_ip {ADDRESS['a']} action drop")
+        assert not reaches(lab, "a", "hv1")
+        assert reaches(lab, "b", "hv1")
+        lab.ok("hv1", f"{add} pref 2 flower skip_sw dst_mac {STRANGER} action mirred egress redirect dev {PF}v3")
+        refused = lab.run("hv1", f"{add} pref 3 flower skip_sw action vlan push id 5 action drop")
+        assert "Error: mlx5_core: Not implemented offload action." in refused.stderr
+        old = lab.kill_daemon("hv1")
+        until(lambda: lab.daemon("hv1") not in (0, old), why="no daemon came up")
+        shown = lab.ok("hv1", f"tc -s filter show dev {PF} ingress")
+        assert shown.count("in_hw in_hw_count 1") == 2
+        assert "Sent hardware 98 bytes 1 pkt" in shown
+        lab.ok("hv1", f"tc filter del dev {PF} ingress pref 1")
+        come_to_reach(lab, "a", "hv1")
+    finally:
+        lab.ok("hv1", f"tc qdisc del dev {PF} ingress; ethtool -K {PF} hw-tc-offload off")
+
+
+@pytest.fixture
+def reloaded(wired: Bench) -> Bench:
+    """hv2's driver has been unloaded and loaded: for tests at the end, since it takes the guests' VFs away."""
+    wired.ok("hv2", "modprobe -r mlx5_core")
+    assert PF not in wired.ok("hv2", "ls /sys/class/net")
+    assert "driver in use: mlx5_core" not in wired.ok("hv2", "lspci -k")
+    wired.ok("hv2", "modprobe mlx5_core && modprobe -a openvswitch mlx5_core && modprobe -n mlx5_core")
+    return wired
+
+
+def test_a_loaded_driver_has_the_physical_functions(reloaded: Bench) -> None:
+    assert reloaded.ok("hv2", f"cat /sys/class/net/{PF}/device/sriov_numvfs").strip() == "0"
+    assert reloaded.ok("hv2", "ls -d /sys/bus/pci/drivers/mlx5_core/0000:*").split() == [
+        f"/sys/bus/pci/drivers/mlx5_core/0000:03:00.{port}" for port in (0, 1)
+    ]
+    assert reloaded.run("hv2", "modprobe -q mlx_compat").returncode == 1
+
+
+def test_a_vfs_rule_sends_to_a_vf_of_the_other_port(reloaded: Bench) -> None:
+    """The two eSwitches of a NIC are merged for VFs, not for the wire (is_merged_eswitch_vfs)."""
+    for port in (0, 1):
+        device = f"/sys/class/net/enp3s0f{port}/device"
+        reloaded.ok("hv2", f"echo 0 > {device}/sriov_drivers_autoprobe && echo 1 > {device}/sriov_numvfs")
+        reloaded.ok("hv2", f"devlink dev eswitch set pci/0000:03:00.{port} mode switchdev")
+        reloaded.ok("hv2", f"echo $(basename $(readlink {device}/virtfn0)) > /sys/bus/pci/drivers/mlx5_core/bind")
+        reloaded.ok("hv2", f"ip link set eth{port} up && ip link set enp3s0f{port}v0 up")
+    to = "tc filter add dev eth0 ingress pref {} protocol all flower skip_sw action mirred egress redirect dev {}"
+    reloaded.ok("hv2", f"tc qdisc add dev eth0 ingress && {to.format(1, 'eth1')}")
+    until(lambda: "LOWER_UP" in reloaded.ok("hv2", "ip link show enp3s0f0v0"))
+    there = Sniffer(reloaded, "hv2", "enp3s0f1v0")
+    sniffer.send(reloaded, "hv2", "enp3s0f0v0", frame(STRANGER, MAC_A))
+    assert there.seen() == [()]
+    refused = reloaded.run("hv2", to.format(2, "enp3s0f1"))
+    assert "devices are not on same switch HW, can't offload forwarding" in refused.stderr

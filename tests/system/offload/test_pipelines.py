@@ -242,6 +242,21 @@ def test_what_tc_traps_the_host_gets(plain: Bench) -> None:
     assert "action trap is supported as a sole action only" in refused.stderr
 
 
+def test_what_tc_traps_goes_through_all_filters_that_software_has(plain: Bench) -> None:
+    """Those that hardware has too are among them, whether they come before the trap or after it."""
+    add = "tc filter add dev eth1 ingress protocol ip"
+    plain.ok("hv1", f"{add} prio 4 flower dst_ip 10.1.0.77 action mirred egress redirect dev eth2")
+    plain.ok("hv1", f"{add} prio 1 flower skip_sw dst_ip 10.1.0.77 action trap")
+    seen = Seen(plain, "vm2")
+    plain.run("vm1", "ping -n -c 5 -i 0.05 -W 0.2 10.1.0.77")
+    assert all("10.1.0.1 > 10.1.0.77" in line for line in seen.lines(5))
+    assert shown(plain).count("in_hw in_hw_count 1") == 2
+    plain.ok("hv1", f"{add} prio 2 flower dst_ip 10.1.0.77 ip_proto icmp action drop")
+    plain.run("vm1", "ping -n -c 5 -i 0.05 -W 0.2 10.1.0.77")
+    dropped = shown(plain).split("pref 2 flower chain 0 handle")[1]
+    assert "5 pkt (dropped 5" in dropped.split("filter protocol")[0]
+
+
 def test_a_packet_goes_on_in_software_at_the_chain_where_hardware_stopped(plain: Bench) -> None:
     add = "tc filter add dev eth1 ingress protocol ip"
     plain.ok("hv1", f"{add} prio 1 flower skip_hw dst_ip 10.1.0.77 action drop")

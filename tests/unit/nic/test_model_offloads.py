@@ -12,7 +12,7 @@ import pytest
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
 from asap2.nic.kernel.tc_capability import Place, check, depth, pushed
-from asap2.nic.kernel.tc_steps import Csum, GoOn, Mirred, PacketType, Step, Trap
+from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
 from asap2.nic.rules import (
     ANY,
@@ -35,6 +35,8 @@ from asap2.nic.rules import (
 CX4, CX5, CX6 = "ConnectX-4 Lx", "ConnectX-5", "ConnectX-6 Dx"
 REP, OTHER, WIRE, VXLAN = 11, 12, 10, 99
 VF, UPLINK = Place(False, REP, wire=WIRE), Place(True, WIRE, wire=WIRE)
+RECEIVED = Place(True, WIRE, peers=frozenset({OTHER}))
+NOT_IMPLEMENTED = "Not implemented offload action"
 NO_PEDIT = "The pedit offload action is not supported"
 NO_SECOND = "vlan push action is not supported for vlan depth > 1"
 ONE_INTERNAL = "redirect to int port ingress is supported only as single destination"
@@ -336,3 +338,31 @@ def test_the_same_vxlan_device_twice_is_two_tunnels() -> None:
     assert answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), other, out(VXLAN)) is None
     twice = answer(CX5, VF, PLAIN, TUNNEL, out(VXLAN, final=False), TUNNEL, out(VXLAN))
     assert twice == "can't duplicate encap action"
+
+
+@pytest.mark.parametrize(
+    ("match", "steps", "text"),
+    [
+        ({}, (Drop(),), None),
+        ({}, (Pass(),), None),
+        ({}, (out(),), None),
+        ({}, (NO_MARK, SetField("skb_mark", exactly(0xFFFF, 32)), GoOn()), None),
+        ({}, (NO_MARK, SetField("skb_mark", exactly(0x10000, 32)), GoOn()), "Bad flow mark, only 16 bit supported"),
+        ({}, (Beyond(NO_MARK.hardware), SetField("skb_priority", exactly(1, 32)), Pass()), NOT_IMPLEMENTED),
+        ({}, (out(REP),), "devices are not on same switch HW, can't offload forwarding"),
+        ({}, (out(final=False), Pass()), NOT_IMPLEMENTED),
+        ({}, (PushVlan(5), out()), NOT_IMPLEMENTED),
+        ({}, (TUNNEL, out()), NOT_IMPLEMENTED),
+        ({}, (Trap(),), NOT_IMPLEMENTED),
+        ({}, (GoOn(),), "Rule must have at least one forward/drop action"),
+        (
+            {"eth_type": IP, "vlan_tci": exactly(VLAN_PRESENT | 5), "cvlan_tci": exactly(VLAN_PRESENT | 6)},
+            (Drop(),),
+            "Matching on CVLAN is not supported",
+        ),
+    ],
+)
+def test_what_a_function_receives_is_dropped_marked_or_sent_to_another_function(
+    match: dict[str, Any], steps: tuple[Step, ...], text: str | None
+) -> None:
+    assert answer(CX5, RECEIVED, Match(**match), *steps) == text

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
-from asap2.nic.kernel.tc_steps import Beyond, Csum, Mirred, PacketType, Step, Trap
+from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
 from asap2.nic.rules import (
     VLAN_PRESENT,
@@ -48,6 +48,8 @@ _DSCP = 0xFC
 _ECN, _ECT_1 = 3, 1
 """The congestion bits of the type of service, and the value that says ECT(1)."""
 _PACKET_HOST = 0
+_MARK_BITS = 16
+"""Of a flow's tag (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
 _REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), "ip_dst": (0, 32, 64, 96)}
@@ -74,6 +76,9 @@ class Place:
     """Whether the filter is on an internal port of Open vSwitch."""
     internal_ports: frozenset[int] = frozenset()
     """The internal ports that the filter sends to, whichever way."""
+    peers: frozenset[int] | None = None
+    """For a filter on a function's receive side, without an eSwitch (parse_tc_nic_actions): the netdevs of functions of
+    the same hardware. None: the filter is for an eSwitch."""
 
 
 def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> int | None:
@@ -90,6 +95,11 @@ def refuse(text: str = "", number: int = errno.EOPNOTSUPP) -> NetlinkError:
     return NetlinkError(number, f"mlx5_core: {text}" if text else None)
 
 
+def elsewhere() -> NetlinkError:
+    """The refusal to send to a device of other hardware."""
+    return refuse("devices are not on same switch HW, can't offload forwarding")
+
+
 def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
     """NetlinkError when a *model* NIC takes no filter that does *steps* with what matches."""
     if place.chain and not model.chains:
@@ -97,6 +107,8 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
     _check_match(model, match)
     if place.tunnel:
         _check_congestion(match)
+    if place.peers is not None and match.cvlan_tci.value:
+        raise refuse("Matching on CVLAN is not supported")
     if not place.uplink and INLINE_NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
     _Actions(model, pf, place, match).check(steps)
@@ -182,10 +194,19 @@ class _Actions:
         steps = tuple(steps)
         if not steps:
             raise refuse("Flow action doesn't have any entries", errno.EINVAL)
+        receive = self.place.peers is not None
         for step in steps:
             match step:
+                case Beyond() if receive and step is NO_MARK:
+                    continue
                 case Beyond(hardware):
                     raise NetlinkError(errno.EOPNOTSUPP, hardware)
+                case Trap() | PopVlan() | PushVlan() | ModifyVlan() | PacketType() | SetTunnel() | Decap() if receive:
+                    raise refuse("Not implemented offload action")
+                case SetField("skb_mark", to):
+                    if to.value >> _MARK_BITS:
+                        raise refuse("Bad flow mark, only 16 bit supported")
+                    self.forwards = True
                 case Trap():
                     if len(steps) > 1:
                         raise refuse("action trap is supported as a sole action only")
@@ -299,6 +320,9 @@ class _Actions:
             raise refuse()
 
     def _output(self, step: Mirred) -> None:
+        if self.place.peers is not None:
+            self._hairpin(step, self.place.peers)
+            return
         if step.ingress:
             self._ingress(step)
             return
@@ -317,6 +341,14 @@ class _Actions:
             if not self.model.hairpin:
                 raise refuse("devices are both uplink, can't offload forwarding")
         self.outputs.append(step.ifindex)
+
+    @staticmethod
+    def _hairpin(step: Mirred, peers: frozenset[int]) -> None:
+        """From a function's receive side to another function (tc_act_can_offload_mirred_nic)."""
+        if step.ingress or not step.final:
+            raise refuse("Not implemented offload action")
+        if step.ifindex not in peers:
+            raise elsewhere()
 
     def _ingress(self, step: Mirred) -> None:
         """To the host by an internal port (tc_act_can_offload_redirect_ingress); a copy cannot go there."""

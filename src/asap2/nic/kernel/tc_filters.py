@@ -31,7 +31,7 @@ from asap2.nic.kernel.tc_flower import FlowerKey, Identity
 from asap2.nic.kernel.tc_flower import parse as parse_flower
 from asap2.nic.kernel.tc_offload import Offloader, Placed, Placement
 from asap2.nic.kernel.tc_shapes import Shape, Values
-from asap2.nic.rules import Counters, Decap, Rule, SetTunnel
+from asap2.nic.rules import Counters, Decap, Pass, Rule, SetTunnel
 from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -264,6 +264,9 @@ class Block:
     """By which devices share it; 0: they do not."""
     devices: list[int] = field(default_factory=list)
     """Those that have it."""
+    returned: bool = False
+    """Whether hardware has, or had, a rule here that gives packets to the host, whose software goes through the filters
+    again: those that are in hardware are then in software too, as with the kernel they always are."""
 
     @property
     def identity(self) -> int:
@@ -307,6 +310,11 @@ def _is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
 def _uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether software takes over from hardware: where a neighbour is not known, or a packet came in fragments."""
     return any(isinstance(step, SetTunnel | Decap) for step in steps)
+
+
+def _gives_back(one: Filter) -> bool:
+    """Whether hardware gives the packets of a filter to the host."""
+    return one.in_hw and any(isinstance(step, tc_actions.Trap | Pass) for step in one.steps)
 
 
 def _priority(prio: int, rank: int) -> int:
@@ -386,7 +394,7 @@ class Filters:
             for chain, proto, one in filters:
                 priority = _priority(proto.prio, one.rank)
                 added.append(
-                    self._place_on(ifindex, False, chain, proto.kind, priority, one.key, one.steps, one.flags, None)
+                    self._place_on(block, ifindex, chain, proto.kind, priority, one.key, one.steps, one.flags, None)
                 )
         except NetlinkError:
             for places in added:
@@ -458,7 +466,38 @@ class Filters:
             if one.instance is not None:
                 self._bind(one.kind, one.instance, made)
         block.chains.setdefault(chain, {})[proto.prio] = proto
+        if not block.returned and _gives_back(made):
+            self._put_in_software(block)
         return made
+
+    def _put_in_software(self, block: Block) -> None:
+        """Have the filters that are in hardware alone in software too, as far as that can."""
+        block.returned = True
+        for chain, proto in block.protos():
+            for one in proto.filters.values():
+                if one.flags & SKIP_SW or any(placed.nic is None or placed.receive for placed in one.placed):
+                    continue
+                priority = _priority(proto.prio, one.rank)
+                there = [self._twin(ifindex, chain, priority, one.key, one.steps) for ifindex in block.devices]
+                one.put_in((*one.placed, *(placed for placed in there if placed is not None)))
+                if one.request:
+                    self.keep(block, chain, proto, one)
+
+    def _twin(
+        self,
+        ifindex: int,
+        chain: int,
+        prio: int,
+        key: FlowerKey,
+        steps: tuple[tc_actions.Step, ...],
+        old: Filter | None = None,
+    ) -> Placed | None:
+        """The rule in software of a filter that is in hardware; None where software cannot."""
+        try:
+            pipeline, rule = self.offloader.software(ifindex, chain, prio, key.match, steps)
+            return Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, device=ifindex)
+        except NetlinkError:
+            return None
 
     def _made(
         self,
@@ -508,7 +547,7 @@ class Filters:
         self.reserve()
         known = proto.places.get(shape)
         again: Placed | None = None
-        if known is not None and known.age.filters:
+        if known is not None and known.age.filters and not block.returned:
             rank = known.age.rank
             try:
                 again = self.offloader.again(known.placement, known.values.fill(request))
@@ -543,6 +582,8 @@ class Filters:
         proto.hold(made)
         if again is None:
             self.remember_place(block, proto, made)
+        if not block.returned and _gives_back(made):
+            self._put_in_software(block)
         return made
 
     def remember_place(self, block: Block, proto: Proto, one: Filter) -> None:
@@ -569,12 +610,12 @@ class Filters:
     ) -> tuple[Placed, ...]:
         """Put the rule of a filter on each of the block's devices."""
         if not block.index:
-            return self._place_on(block.ifindex, block.egress, chain, kind, prio, key, steps, flags, old)
+            return self._place_on(block, block.ifindex, chain, kind, prio, key, steps, flags, old)
         done: tuple[Placed, ...] = ()
         refusal: NetlinkError | None = None
         try:
             for ifindex in block.devices:
-                done += self._place_on(ifindex, False, chain, kind, prio, key, steps, flags, old)
+                done += self._place_on(block, ifindex, chain, kind, prio, key, steps, flags, old)
                 refusal = refusal or self.refused
         except NetlinkError:
             self._undo(done, old)
@@ -584,8 +625,8 @@ class Filters:
 
     def _place_on(
         self,
+        block: Block,
         ifindex: int,
-        egress: bool,
         chain: int,
         kind: str,
         prio: int,
@@ -602,20 +643,25 @@ class Filters:
                 self.offloader.offered(ifindex, kind, prio >> 16, steps)
                 rules = self.offloader.hardware(ifindex, chain, prio, key.match, steps)
                 for nic, pf, pipeline, rule in rules:
-                    placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, nic, pf, ifindex))
+                    handle = self._add(pipeline, rule, old)
+                    receive = self.offloader.receives(ifindex)
+                    placed.append(Placed(pipeline, handle, rule.in_port, nic, pf, ifindex, receive))
             except NetlinkError as error:
                 refusal = error
         self.refused = refusal
         if flags & SKIP_SW:
             if not placed:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
-        elif not placed or egress or _uses_tunnel(steps):
+        elif not placed or block.egress or _uses_tunnel(steps):
             try:
                 pipeline, rule = self.offloader.software(ifindex, chain, prio, key.match, steps)
                 placed.append(Placed(pipeline, self._add(pipeline, rule, old), rule.in_port, device=ifindex))
             except NetlinkError:
                 self._undo(placed, old)
                 raise
+        elif block.returned and not placed[0].receive:
+            twin = self._twin(ifindex, chain, prio, key, steps, old)
+            placed += [twin] if twin is not None else []
         return tuple(placed)
 
     @staticmethod
@@ -770,6 +816,8 @@ class Filters:
         for key, value in self._journal.items():
             if key[:1] == b"f":
                 self._restore(key, value, nics)
+        for block, _, _, one in self.all():
+            block.returned |= _gives_back(one)
         return list(self.qdiscs)
 
     def _restore(self, record: bytes, value: bytes, nics: dict[str, Nic]) -> None:

@@ -37,6 +37,8 @@ from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import Tunnels
 
+_RECEIVE = "/receive"
+
 
 @dataclass(slots=True)
 class Placed:
@@ -49,11 +51,15 @@ class Placed:
     pf: Pf | None = None
     device: int = 0
     """The device whose packets it is for, of those that share a block."""
+    receive: bool = False
+    """Whether it is of a function's receive side."""
 
     @property
     def name(self) -> bytes:
-        """ "NIC/PF", or empty for the node's pipeline: what is kept of it over a restart."""
-        return b"" if self.nic is None or self.pf is None else f"{self.nic.name}/{self.pf.index}".encode()
+        """ "NIC/PF", with "/receive" behind it or without, or empty for software: what is kept of it over a restart."""
+        if self.nic is None or self.pf is None:
+            return b""
+        return f"{self.nic.name}/{self.pf.index}{_RECEIVE if self.receive else ''}".encode()
 
     @property
     def rule(self) -> Rule:
@@ -77,6 +83,14 @@ def tc_offload_enabled(device: NetDev) -> bool:
     if device.pf is None:
         return False
     return device.pf.hw_tc_offload.get(device.offload_key, device.role is Role.REPRESENTOR)
+
+
+def is_receiver(device: NetDev) -> bool:
+    """Whether the rules of a netdev are for what a function receives, not an eSwitch's: those of a PF in legacy mode,
+    and of a VF."""
+    return device.role is Role.VF or (
+        device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.LEGACY
+    )
 
 
 def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
@@ -144,12 +158,14 @@ class Offloader:
         """The eSwitch rules of a filter on device *ifindex*, in one eSwitch mostly: what comes out of a tunnel to be
         dropped is for every one. NetlinkError says why there can be none."""
         device = self._netdevs.by_ifindex(ifindex)
+        if device is not None and is_receiver(device):
+            return [self._received(device, chain, prio, match, steps)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
             uplink = self._uplink_of_internal(steps) if device.role is Role.INTERNAL else device
             return [self._rule(device, uplink, ifindex, chain, prio, match, steps)]
         found = []
         refusal = NetlinkError(errno.EOPNOTSUPP)
-        for uplink in self._tunnel_ends(ifindex, chain, steps):
+        for uplink in self._tunnel_ends(ifindex, steps):
             try:
                 found.append(self._rule(device, uplink, ifindex, chain, prio, match, steps))
             except NetlinkError as error:
@@ -201,6 +217,26 @@ class Offloader:
             raise tc_capability.refuse(reason)
         return nic, pf, pipeline, rule
 
+    def receives(self, ifindex: int) -> bool:
+        """Whether hardware's rules of a device are for what a function receives."""
+        device = self._netdevs.by_ifindex(ifindex)
+        return device is not None and is_receiver(device)
+
+    def _received(
+        self, device: NetDev, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+        """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
+        the node's own rules are, behind the function's far end (mlx5e_tc_add_nic_flow)."""
+        nic, pf = device.nic, device.pf
+        assert nic is not None
+        assert pf is not None
+        if not tc_offload_enabled(device):
+            raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is nic and is_receiver(peer))
+        tc_capability.check(nic.model, pf, tc_capability.Place(True, device.ifindex, chain, peers=peers), match, steps)
+        pipeline, rule = self.software(device.ifindex, chain, prio, match, steps)
+        return nic, pf, pipeline, rule
+
     def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
         """The internal ports among what *steps* send to."""
         targets = {step.ifindex for step in steps if isinstance(step, tc_actions.Mirred)}
@@ -227,7 +263,7 @@ class Offloader:
         if _settings(placement.device, like.pf) != placement.state:
             return None
         handle = like.pipeline.add_like(placement.pattern, key)
-        return None if handle is None else Placed(like.pipeline, handle, like.in_port, like.nic, like.pf)
+        return None if handle is None else replace(like, handle=handle)
 
     def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
@@ -238,10 +274,10 @@ class Offloader:
             uplink, ifindex, chain, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
         )
 
-    def _tunnel_ends(self, ifindex: int, chain: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
+    def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
         """For a filter on a vxlan device: the representor that it sends to first, whose eSwitch has it, or the uplink
         where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops."""
-        if self._tunnels.port_of(ifindex) is None or chain:
+        if self._tunnels.port_of(ifindex) is None:
             return []
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
         if target is not None:
@@ -339,7 +375,7 @@ class Offloader:
                 elif last and nic.model.internal_ports:
                     done += [*encap.actions, self._in(nic, pf, encap.internal)]
                 else:
-                    raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
+                    raise tc_capability.elsewhere()
             elif isinstance(step, tc_actions.Mirred) and step.ingress:
                 done.append(self._to_internal(host, step))
             elif isinstance(step, Pass):
@@ -349,7 +385,10 @@ class Offloader:
             else:
                 done.append(step)
         return tc_actions.to_rule(
-            tuple(done), lambda step: self._vport(nic, pf, step), lambda: Output(host), stack=False
+            tuple(done),
+            lambda step: self._vport(nic, pf, step, vf=host != pf_port(pf.index)),
+            lambda: Output(host),
+            stack=False,
         )
 
     def software(
@@ -407,17 +446,25 @@ class Offloader:
         self, place: str, nics: dict[str, Nic], in_port: int, handle: int, steps: tuple[tc_actions.Step, ...]
     ) -> Placed:
         """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
-        if not place:
+        if not place or place.endswith(_RECEIVE):
             for step in steps:
                 if isinstance(step, tc_actions.Mirred):
                     self._node.sent_to(step.ifindex)
+        if not place:
             return Placed(self._node.pipeline, handle, in_port)
-        name, _, index = place.partition("/")
+        function = place.removesuffix(_RECEIVE)
+        name, _, index = function.partition("/")
         nic = nics[name]
+        if function != place:
+            return Placed(self._node.pipeline, handle, in_port, nic, nic.pfs[int(index)], receive=True)
         return Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
 
-    def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred) -> int:
+    def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred, *, vf: bool) -> int:
+        """The eSwitch's port behind a representor or uplink. A rule of a *vf* may send to one of the NIC's other port
+        (is_merged_eswitch_vfs)."""
         device = self._netdevs.by_ifindex(step.ifindex)
-        if device is None or device.nic is not nic or device.pf is not pf or device.role is Role.VF:
-            raise tc_capability.refuse("devices are not on same switch HW, can't offload forwarding")
-        return wire_port(pf.index) if device.vf is None else vf_port(pf.index, device.vf.index)
+        if device is None or device.nic is not nic or device.pf is None or device.role is Role.VF:
+            raise tc_capability.elsewhere()
+        if device.pf is not pf and not (vf and device.vf is not None and nic.model.merged_eswitch):
+            raise tc_capability.elsewhere()
+        return wire_port(pf.index) if device.vf is None else vf_port(device.pf.index, device.vf.index)
