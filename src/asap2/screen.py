@@ -33,7 +33,8 @@ class Screen(Console):
     def __init__(self, *, file: TextIO | None = None, stderr: bool = False, wrap: bool = False) -> None:
         """*wrap* breaks lines at the terminal's width, as tables want."""
         super().__init__(file=file, stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
-        if not self.is_terminal and "COLUMNS" not in os.environ:
+        columns = os.environ.get("COLUMNS", "")
+        if not self.is_terminal and not (columns.isdecimal() and int(columns)):
             self.width = WIDTH
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

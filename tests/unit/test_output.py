@@ -133,6 +133,15 @@ def test_a_mac_is_no_emoji(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert "96:ab:fd:12:34:56" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", ["0", "", "-3", "wide"])
+def test_a_width_that_is_none_counts_as_not_said(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    shown_status()
+    assert "96:ab:fd:12:34:56" in capsys.readouterr().out
+
+
 def test_no_encoding_makes_a_command_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stderr", io.TextIOWrapper(raw, encoding="ascii"))

@@ -177,10 +177,11 @@ class Proofs:
     def tcp_without_offload(self) -> tuple[float, dict[str, float | None]]:
         """Gbit/s of one TCP stream, and the CPU, in percent of a core, that both switches and both daemons took."""
         self.terminal.heading("TCP from guest to guest, hw-offload=false")
-        self.terminal.say(
-            "  Packets take Open vSwitch's kernel datapath then. In these nodes that is the silicon's own eBPF\n"
-            "  program, attached in the host: about as fast as the NIC, so no stand-in for a host without one."
-        )
+        for line in (
+            "  Packets take Open vSwitch's kernel datapath then. In these nodes that is the silicon's own eBPF",
+            "  program, attached in the host: about as fast as the NIC, so no stand-in for a host without one.",
+        ):
+            self.terminal.say(line)
         switches = [int(run(self._bundle(host), "cat", f"{RUN_DIRECTORY}/{SWITCH}.pid")) for host in self.hosts]
         daemons = [int((self.terminal.layout.node(host.name) / "daemon.pid").read_text()) for host in self.hosts]
         with self.terminal.begin(self.server.name, "iperf3 -s -1", "Server listening") as server:

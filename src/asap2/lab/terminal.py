@@ -69,7 +69,7 @@ class Terminal:
         self.screen.say(f"── {text}", style="bold")
 
     def say(self, *parts: Part) -> None:
-        """Say something."""
+        """Say something, in one line."""
         self.screen.say(*parts)
 
     def done(self, what: str, seconds: float) -> None:
@@ -162,8 +162,8 @@ class Terminal:
         self.screen.say()
         self.screen.print(shown)
         self.screen.say()
-        verdict = ("failed", "red") if failure else ("all as it must be", "green")
-        self.screen.say(f"{len(self.steps)} commands in {seconds:.0f} s: ", verdict)
+        verdict = ("failed", "red") if failure else ("all passed", "green")
+        self.screen.say(f"{len(self.steps)} commands in {seconds:.0f} s, ", verdict)
 
 
 def expect(pattern: str, words: str = "") -> Judge:
