@@ -71,7 +71,8 @@ def drawn(page: Status) -> Group:
     offload = "hw-offload on" if page.hw_offload else "hw-offload off"
     if page.hw_offload and not page.in_force:
         offload += " (not in force)"
-    switch = f"Open vSwitch {page.openvswitch or 'not installed'} {'running' if page.running else 'not running'}"
+    state = "running" if page.running else f"({page.silent} does not answer)" if page.silent else "not running"
+    switch = f"Open vSwitch {page.openvswitch or 'not installed'} {state}"
     head = styled((page.hostname, "bold"), f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}")
     datapath = "?" if flows.in_datapath is None else flows.in_datapath
     where = styled(

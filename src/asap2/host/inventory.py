@@ -282,7 +282,8 @@ class OpenVSwitch:
     or has no port that takes it. ``lookups`` are the datapath's hit, missed and lost. ``datapath_flows`` are the lines
     of ``dpctl/dump-flows -m`` and ``userspace_flows`` those of userspace datapaths, ``log`` the lines of its log that
     say why flows are not offloaded, or what was refused. ``flow_limit`` is the most flows that it has at present.
-    ``datapath_features`` are OVS_DP_F_* that are in force, None where the kernel does not tell.
+    ``datapath_features`` are OVS_DP_F_* that are in force, None where the kernel does not tell. ``silent`` is a daemon
+    that runs and does not answer: what it would tell is as if it did not run.
     """
 
     installed: str | None = None
@@ -302,6 +303,24 @@ class OpenVSwitch:
     flow_limit: int | None = None
     log: tuple[str, ...] = ()
     managers: tuple[Remote, ...] = ()
+    silent: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the switch cannot be asked; None when it can."""
+        if self.running:
+            return None
+        if self.silent:
+            return f"{self.silent} does not answer"
+        return "Open vSwitch is not running" if self.installed else "Open vSwitch is not installed"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about :attr:`trouble`."""
+        if not self.installed:
+            return "install it first"
+        verb = "restart" if self.silent else "start"
+        return f"`systemctl {verb} {self.service or 'openvswitch'}` {verb}s it"
 
     def datapath_type(self, port: str) -> str | None:
         """The type of the datapath's port called *port*; None when there is none."""

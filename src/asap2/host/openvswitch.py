@@ -7,17 +7,19 @@ What is read comes as :class:`asap2.host.inventory.OpenVSwitch`.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import struct
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import ovs.jsonrpc
+import ovs.poller
 import ovs.stream
-import ovs.unixctl.client
 
 from asap2.host import switch_log
 from asap2.host.inventory import SECURE, Bridge, DatapathPort, Interface, OpenVSwitch, Pairs, Port, Remote
@@ -30,9 +32,11 @@ TABLES = ("Open_vSwitch", "Bridge", "Port", "Interface", "Controller", "Manager"
 SERVICES = ("openvswitch-switch", "openvswitch")
 """What distributions call the service: Debian's name, then Red Hat's."""
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-SWITCH = "ovs-vswitchd"
+SERVER, SWITCH = "ovsdb-server", "ovs-vswitchd"
 OPENFLOW_PRIORITY = 65535
 """The highest that an OpenFlow rule can have."""
+PATIENCE = 30.0
+"""Seconds that an answer may take; the switch needs some to print a great many flows."""
 VSCTL_TIMEOUT = 20
 """Seconds that ovs-vsctl waits for the switch to do what the database says."""
 OPTIONS = (
@@ -61,31 +65,61 @@ class SwitchError(Exception):
     """The database or the switch did not answer, or refused; the text says what."""
 
 
+class SilentError(SwitchError):
+    """A daemon runs, and gave no answer within :data:`PATIENCE`."""
+
+    def __init__(self, daemon: str) -> None:
+        super().__init__(f"{daemon} did not answer within {PATIENCE:g} s")
+        self.daemon = daemon
+
+
 def run_directory() -> Path:
     """Where the sockets are."""
     return Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch"))
+
+
+def _transact(path: Path, daemon: str, method: str, parameters: list[Any]) -> tuple[int, Any]:
+    """Call *method* by JSON-RPC at the socket *path* of *daemon*: an error number, or 0 and the reply. SilentError."""
+    end = time.monotonic() + PATIENCE
+    error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(f"unix:{path}"), int(PATIENCE * 1000))
+    if error:
+        return error, None
+    connection = ovs.jsonrpc.Connection(stream)
+    try:
+        request = ovs.jsonrpc.Message.create_request(method, parameters)
+        error, reply = connection.send(request), None
+        while not error and (reply is None or reply.id != request.id):
+            error, reply = connection.recv()
+            if error != errno.EAGAIN:
+                continue
+            error = 0
+            left = end - time.monotonic()
+            if left <= 0:
+                raise SilentError(daemon)
+            connection.run()
+            poller = ovs.poller.Poller()
+            connection.wait(poller)
+            connection.recv_wait(poller)
+            poller.timer_wait(int(left * 1000) + 1)
+            poller.block()
+        return error, reply
+    finally:
+        connection.close()
 
 
 # ---- the database
 
 
 def read_tables() -> dict[str, list[dict[str, Any]]] | None:
-    """The rows of :data:`TABLES`; None when no database server answers."""
+    """The rows of :data:`TABLES`; None when no database server runs. SilentError."""
     path = run_directory() / "db.sock"
     if not path.exists():
         return None
-    error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(f"unix:{path}"))
-    if error:
+    selects = [{"op": "select", "table": table, "where": []} for table in TABLES]
+    error, reply = _transact(path, SERVER, "transact", [DATABASE, *selects])
+    if error or reply.error is not None:
         return None
-    connection = ovs.jsonrpc.Connection(stream)
-    try:
-        selects = [{"op": "select", "table": table, "where": []} for table in TABLES]
-        error, reply = connection.transact_block(ovs.jsonrpc.Message.create_request("transact", [DATABASE, *selects]))
-        if error or reply.error is not None:
-            return None
-        return {table: result["rows"] for table, result in zip(TABLES, reply.result, strict=True)}
-    finally:
-        connection.close()
+    return {table: result["rows"] for table, result in zip(TABLES, reply.result, strict=True)}
 
 
 def value(column: Any) -> Any:
@@ -176,16 +210,13 @@ def ask(command: str, *arguments: str) -> str:
     pid = switch_pid()
     if pid is None:
         raise SwitchError("ovs-vswitchd is not running")
-    error, client = ovs.unixctl.client.UnixctlClient.create(str(run_directory() / f"{SWITCH}.{pid}.ctl"))
+    error, reply = _transact(run_directory() / f"{SWITCH}.{pid}.ctl", SWITCH, command, list(arguments))
     if error:
-        raise SwitchError(f"ovs-vswitchd does not answer: {os.strerror(error)}")
-    try:
-        error, refusal, result = client.transact(command, list(arguments))
-    finally:
-        client.close()
-    if error or refusal is not None:
-        raise SwitchError(f"ovs-vswitchd refused {command}: {(refusal or os.strerror(error)).strip()}")
-    return str(result)
+        why = os.strerror(error) if error > 0 else "it closed the connection"
+        raise SwitchError(f"ovs-vswitchd does not answer {command}: {why}")
+    if reply.error is not None:
+        raise SwitchError(f"ovs-vswitchd refused {command}: {str(reply.error).strip()}")
+    return str(reply.result)
 
 
 def upcall_figures(text: str) -> tuple[int, int | None]:
@@ -285,9 +316,13 @@ def installed_version() -> str | None:
 def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
     """The state now: with *full* the datapath's flows too, with *openflow* the bridges' rules counted, with either the
     log, and the rules of bridges that drop what no rule is for."""
-    tables = read_tables()
+    silent = None
+    try:
+        tables = read_tables()
+    except SilentError as error:
+        tables, silent = None, error.daemon
     if tables is None:
-        return OpenVSwitch(installed=installed_version(), service=service())
+        return OpenVSwitch(installed=installed_version(), service=service(), silent=silent)
     root = next(iter(tables["Open_vSwitch"]), {})
     version = _one(root.get("ovs_version", ""))
     found = bridges(tables)
@@ -308,6 +343,8 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
             )
             if full:
                 lines = dump_flows()
+        except SilentError as error:
+            running, silent = False, error.daemon
         except SwitchError:
             running = switch_pid() is not None
     return OpenVSwitch(
@@ -328,6 +365,7 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
         flow_limit=limit,
         log=switch_log.relevant(switch_pid()) if full or openflow else (),
         managers=tuple(map(remote, tables["Manager"])),
+        silent=silent,
     )
 
 

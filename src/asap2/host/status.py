@@ -95,6 +95,7 @@ class Status:
     kernel: str
     openvswitch: str | None
     running: bool
+    silent: str | None
     hw_offload: bool
     in_force: bool
     flows: FlowStatus
@@ -112,6 +113,7 @@ def status(host: Host, pfs: tuple[Pf, ...]) -> Status:
         kernel=host.platform.kernel,
         openvswitch=switch.installed,
         running=switch.running,
+        silent=switch.silent,
         hw_offload=switch.hw_offload,
         in_force=switch.offloaded_flows is not None,
         flows=FlowStatus(in_hardware, len(ours) - in_hardware, switch.flows, switch.lookups),

@@ -3,9 +3,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from asap2.host.openvswitch import bridges, lookups, openflow_figures, upcall_figures, value
+import pytest
+
+from asap2.host import openvswitch
+from asap2.host.check.audit import audit
+from asap2.host.explain.explain import explain
+from asap2.host.openvswitch import SilentError, bridges, lookups, openflow_figures, upcall_figures, value
+from asap2.host.setup.target import RefusedError, setup_target
+from asap2.host.setup.wanted import Wanted
+from tests.unit.host.hosts import offloading, with_switch
 
 UPCALL_SHOW = """system@ovs-system:
   flows         : (current 4) (avg 0) (max 0) (limit 10000)
@@ -91,3 +103,40 @@ def test_bridges_are_put_together_and_secrets_left_out() -> None:
     assert (bridge.name, port.tag, port.vlan_mode, interface.ofport, interface.error) == ("br0", 57, None, 3, None)
     assert interface.options == (("key", "7"), ("remote_ip", "10.0.0.2"))
     assert interface.external_ids == (("iface-id", "a"),)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run directory of daemons that take a connection, and never answer."""
+    monkeypatch.setenv("OVS_RUNDIR", str(tmp_path))
+    monkeypatch.setattr(openvswitch, "PATIENCE", 0.02)
+    monkeypatch.setattr(openvswitch, "switch_pid", os.getpid)
+    listening = []
+    for name in ("db.sock", f"ovs-vswitchd.{os.getpid()}.ctl"):
+        listening.append(socket.socket(socket.AF_UNIX))
+        listening[-1].bind(str(tmp_path / name))
+        listening[-1].listen()
+    yield tmp_path
+    for one in listening:
+        one.close()
+
+
+def test_a_daemon_that_does_not_answer_is_not_waited_for(hanging: Path) -> None:
+    with pytest.raises(SilentError, match="ovs-vswitchd did not answer within"):
+        openvswitch.ask("upcall/show")
+    found = openvswitch.observe()
+    assert (found.silent, found.database, found.running) == ("ovsdb-server", False, False)
+    (hanging / "db.sock").unlink()
+    assert openvswitch.observe().silent is None
+
+
+def test_who_does_not_answer_is_told_in_a_sentence() -> None:
+    host = with_switch(offloading(), running=False, silent="ovs-vswitchd", service="openvswitch-switch")
+    restart = "`systemctl restart openvswitch-switch` restarts it"
+    with pytest.raises(RefusedError, match=f"ovs-vswitchd does not answer; {restart}"):
+        setup_target(host, Wanted())
+    with pytest.raises(Exception, match=f"ovs-vswitchd does not answer, so its flows are not known; {restart}"):
+        explain(host, [])
+    (finding,) = [one for one in audit(host, ()) if one.id == "ovs.running"]
+    assert finding.found == "ovs-vswitchd runs, and does not answer"
+    assert finding.fix == "systemctl restart openvswitch-switch"

@@ -22,7 +22,9 @@ def running(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Whether database and switch run."""
     switch = host.openvswitch
     start = f"systemctl start {switch.service or 'openvswitch'}"
-    if not switch.database:
+    if switch.silent:
+        yield fail(f"{switch.silent} runs, and does not answer", f"systemctl restart {switch.service or 'openvswitch'}")
+    elif not switch.database:
         yield fail("no database server answers", start)
     elif not switch.running:
         yield fail("ovs-vswitchd does not run", start)

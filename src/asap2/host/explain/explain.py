@@ -117,8 +117,10 @@ def flows_of(host: Host) -> list[Flow]:
 
 def explain(host: Host, flows: Iterable[Flow]) -> list[Explanation]:
     """The reason of each flow; Asap2Error when the host has no running switch."""
-    if not host.openvswitch.running:
-        raise Asap2Error("Open vSwitch is not running, so it has no flows; `asap2 host check` says more")
+    if host.openvswitch.silent:
+        raise Asap2Error(f"{host.openvswitch.trouble}, so its flows are not known; {host.openvswitch.remedy}")
+    if host.openvswitch.trouble:
+        raise Asap2Error(f"{host.openvswitch.trouble}, so it has no flows; `asap2 host check` says more")
     explainer = _Explainer(host)
     return [explainer.explain(flow) for flow in flows]
 

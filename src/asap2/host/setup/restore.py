@@ -29,9 +29,8 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
     nics = tuple(_nic(before, pf) for address in journal.pfs if (pf := before.pf(address)) and pf.eswitch)
     for nic in nics:
         vfs_are_free(now, nic, force=force)
-    if not switch.running and _switch_differs(journal, now):
-        fix = f"`systemctl start {switch.service or 'openvswitch'}` starts it"
-        raise RefusedError(f"Open vSwitch is not running, and something is to be undone in it; {fix}")
+    if switch.trouble and _switch_differs(journal, now):
+        raise RefusedError(f"{switch.trouble}, and something is to be undone in it; {switch.remedy}")
     ours = {one.name for address in journal.pfs for one in devices(now, address)}
     was_in = {name for bridge in before.openvswitch.bridges for name in interfaces(bridge)}
     had = {bridge.name for bridge in before.openvswitch.bridges}

@@ -182,13 +182,8 @@ def _has_eswitch(pf: Pf) -> None:
 
 
 def _switch_runs(now: Host) -> None:
-    switch = now.openvswitch
-    if not switch.running:
-        what = "Open vSwitch is not running" if switch.installed else "Open vSwitch is not installed"
-        fix = (
-            f"`systemctl start {switch.service or 'openvswitch'}` starts it" if switch.installed else "install it first"
-        )
-        raise RefusedError(f"{what}; {fix}")
+    if now.openvswitch.trouble:
+        raise RefusedError(f"{now.openvswitch.trouble}; {now.openvswitch.remedy}")
 
 
 def vfs_are_free(now: Host, target: NicTarget, *, force: bool) -> None:

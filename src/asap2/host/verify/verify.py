@@ -101,8 +101,8 @@ def listen(host: Host, port: Port, seconds: float, wait: Callable[[float], None]
 
 def need_switch(host: Host) -> None:
     """Asap2Error where no switch runs."""
-    if not host.openvswitch.running:
-        raise Asap2Error("Open vSwitch is not running; `asap2 host check` says more")
+    if host.openvswitch.trouble:
+        raise Asap2Error(f"{host.openvswitch.trouble}; `asap2 host check` says more")
 
 
 def judge(total: int, by_host: int, flows: tuple[FlowSeen, ...]) -> tuple[bool, str]:
