@@ -108,7 +108,7 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
         if what is not None:
             flows = select(flows, what)
             if not flows and what not in {one.name for one in host.openvswitch.datapath_ports}:
-                raise UsageError(f"{what} is neither a flow of the datapath nor a port of it")
+                raise UsageError(f"{what!r} is neither a flow of the datapath nor a port of it")
         else:
             flows = [flow for flow in flows if flow.offloaded != "yes"]
     if trial and file is None and host.openvswitch.running:

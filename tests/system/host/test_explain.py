@@ -302,6 +302,20 @@ def test_a_port_that_is_gone_is_found(nodes: Explained) -> None:
         assert (one["code"], one["found"]) == ("port.gone", found)
 
 
+@pytest.mark.provokes("port.other-namespace")
+def test_a_port_in_another_namespace_is_found(nodes: Explained) -> None:
+    nodes.ok("hv1", "ip netns add q1 && ovs-vsctl add-port br-int tap1 -- set interface tap1 type=internal")
+    try:
+        number = re.search(r"port (\d+): tap1", nodes.ok("hv1", "ovs-appctl dpctl/show"))
+        assert number
+        nodes.ok("hv1", "ip link set tap1 netns q1")
+        for port, output in ((number[1], UPLINK), (REP, number[1])):
+            found = nodes.reason("hv1", nodes.put("hv1", UDP, output, port))
+            assert (found["code"], found["found"]) == ("port.other-namespace", "tap1")
+    finally:
+        nodes.ok("hv1", "ovs-vsctl del-port tap1; ip netns del q1")
+
+
 def test_a_port_names_the_flows_that_come_in_or_go_out_there(nodes: Explained) -> None:
     one = nodes.put("hv1", UDP, BRIDGE, OTHER)
     two = nodes.put("hv1", UDP.replace("2000", "2003"), f"trunc(100),{OTHER}")
@@ -346,7 +360,7 @@ def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (["nosuch"], 2, "asap2: nosuch is neither a flow of the datapath nor a port of it"),
+        (["nosuch"], 2, "asap2: 'nosuch' is neither a flow of the datapath nor a port of it"),
         (["in_port(3)"], 2, "is no flow as `ovs-appctl dpctl/dump-flows -m` prints it"),
         (["--deep", "--from", "/nowhere"], 2, "asap2: --deep asks this host's switch, not a capture's"),
         (["--from", "/nowhere"], 1, "asap2: /nowhere: No such file or directory"),

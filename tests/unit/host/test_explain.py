@@ -431,6 +431,17 @@ def test_a_port_without_a_flow_api_is_known_from_the_log() -> None:
     assert reason(line(port="eth1"), none).code == "port.no-flow-api"
 
 
+def test_a_port_of_the_datapath_that_is_no_device_here_is_elsewhere() -> None:
+    ports = (DatapathPort(2, PF), DatapathPort(3, "eth0"), DatapathPort(9, "tap1", "internal"))
+    said = "2026-11-29T09:00:00.000Z|00009|netdev_offload_tc(handler1)|ERR|flow_put: failed to get ifindex for tap1: No"
+    where = host(datapath_ports=ports, log=(said,))
+    coming = reason(line(port="tap1"), where)
+    assert (coming.code, coming.found) == ("port.other-namespace", "tap1")
+    assert [one.source for one in coming.evidence] == ["host", "log"]
+    assert reason(line("tap1"), where).code == "port.other-namespace"
+    assert reason(line("trunc(64),tap1"), where).code == "action.truncate"
+
+
 def test_what_would_be_in_the_way_next_is_told_too() -> None:
     found = reason(
         line("trunc(64),userspace(pid=1,slow_path(lacp))", before=META.replace("skb_priority(0/0)", "skb_priority(0)"))

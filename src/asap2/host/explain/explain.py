@@ -242,8 +242,10 @@ class _Explainer:
             yield from self._port(flow)
             yield from self._driver(flow)
         else:
+            yield from self._elsewhere((flow.in_port,))
             for one in refusals(flow, self.layer):
                 yield one, (Evidence("flow", one.found),)
+            yield from self._elsewhere(flow.outputs)
             yield from self._no_qdisc(flow)
             yield from self._no_flow_api(flow)
             yield from self._kernel(flow)
@@ -351,6 +353,16 @@ class _Explainer:
                 yield Refusal("nic.to-host", f"output to {port}"), (seen,)
             elif self.layer.ports.get(port) not in TUNNELS and other.kind not in TUNNELS:
                 yield Refusal("nic.other-switch", f"output to {port}"), (seen,)
+
+    def _elsewhere(self, ports: tuple[str, ...]) -> Iterator[Reason]:
+        """Ports of the datapath that are in another network namespace."""
+        for port in ports:
+            if self.switch.datapath_type(port) is not None and self.host.netdev(port) is None:
+                seen = [Evidence("host", f"{port} is a port of the datapath, and no device of this network namespace")]
+                said = next((line for line in self.switch.log if f"failed to get ifindex for {port}:" in line), None)
+                if said:
+                    seen.append(Evidence("log", switch_log.words(said)))
+                yield Refusal("port.other-namespace", port), tuple(seen)
 
     def _no_qdisc(self, flow: Flow) -> Iterator[Reason]:
         """What a rule is put into."""

@@ -64,6 +64,10 @@ REASONS: dict[str, Meaning] = {
         "the packets come in at a device that is no port of a switchdev NIC",
         "give the guest a VF in place of this device",
     ),
+    "port.other-namespace": Meaning(
+        "a port that the flow names is in another network namespace, where Open vSwitch can put no rule for it",
+        "nothing, for the ports of DHCP and routers; for a guest, give it a VF in place of this device",
+    ),
     "port.legacy": Meaning("the NIC's eSwitch is in legacy mode", "asap2 host setup {pf}"),
     "port.feature-off": Meaning("hw-tc-offload is off on the port", f"ethtool -K {{port}} hw-tc-offload on && {PURGE}"),
     "port.no-qdisc": Meaning(
