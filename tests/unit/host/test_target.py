@@ -16,6 +16,7 @@ from asap2.host.setup.restore import restore_target
 from asap2.host.setup.target import RefusedError, setup_target, with_default
 from asap2.host.setup.wanted import Nic, Switch, VfWanted, Wanted, as_toml, load
 from tests.unit.host.hosts import (
+    ADDRESS,
     PF,
     fresh,
     offloading,
@@ -129,6 +130,7 @@ REFUSALS = [
         "trust of VF 1 of enp3s0f0 can only be set before it is in switchdev mode",
     ),
     (fresh(), wish(vf=(VfWanted(7),)), "enp3s0f0 is to have 4 VFs, so there is no VF 7"),
+    (fresh(), Wanted((Nic(PF), Nic(ADDRESS))), f"{PF} is there twice, as {ADDRESS} too"),
 ]
 
 
@@ -253,6 +255,10 @@ def test_a_configuration_comes_back_from_toml(tmp_path: Path) -> None:
         ('[[nic]]\npf = "x"\nvfs = 0', "x is to have at least 1 VF, not 0"),
         ('[[nic]]\npf = "x"\norder = "random"', "nic[0].order is to be one of auto, vfs-first, switchdev-first"),
         ('[[nic]]\npf = "x"\n[[nic]]\npf = "x"', "x is there twice"),
+        ('[[nic]]\npf = "x"\nbridge = ""', "'' is no name of a network device"),
+        ('[[nic]]\npf = "x"\nbridge = "a/b"', "'a/b' is no name of a network device"),
+        ('[[nic]]\npf = "x"\nrepresentor_names = ["a b"]', "'a b' is no name of a network device"),
+        ('[[nic]]\npf = "x"\nrepresentor_names = ["sixteen-letters-"]', "is no name of a network device"),
         ('[[nic]]\npf = "x"\n[[nic.vf]]\nindex = 0\nmac = "03:0:0"', "'03:0:0' is not a unicast MAC"),
         ('[[nic]]\npf = "x"\nvfs = 1\n[[nic.vf]]\nindex = 3', "x is to have no VF 3"),
         ("[openvswitch]\nmax_idle = 0", "max_idle is a number of milliseconds above 0, not 0"),

@@ -50,11 +50,14 @@ def setup_target(
     """
     if not wanted.nic_only:
         _switch_runs(now)
-    nics, add, bridges = [], [], []
+    nics: list[NicTarget] = []
+    add, bridges = [], []
     for nic in wanted.nic:
         pf = now.pf(nic.pf)
         if pf is None:
             raise UsageError(not_a_pf(now, nic.pf))
+        if any(one.pf == pf.address for one in nics):
+            raise UsageError(f"{pf.name} is there twice, as {nic.pf} too")
         target = nic_target(now, pf, nic, order)
         _harmless(now, pf, nic, target, force)
         nics.append(target)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from asap2.errors import UsageError
 from asap2.host.records import RecordError, from_data
 
 Order = Literal["auto", "vfs-first", "switchdev-first"]
+DEVICE = re.compile(r"(?!\.{1,2}$)[^\s/:\x00]{1,15}", re.ASCII)
+"""The name of a network device, as a bridge has one, too (dev_valid_name)."""
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 DEFAULT_VFS = 4
 """Where none are there and no number is said: as on the getting-started page."""
@@ -79,6 +82,8 @@ def load(path: Path) -> Wanted:
         data = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"there is no configuration {path}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
     try:
@@ -92,6 +97,9 @@ def checked(wanted: Wanted, where: str) -> Wanted:
     for nic in wanted.nic:
         if nic.vfs is not None and nic.vfs < 1:
             raise UsageError(f"{where}: {nic.pf} is to have at least 1 VF, not {nic.vfs}")
+        for name in (*nic.representor_names, *(() if nic.bridge is None else (nic.bridge,))):
+            if not DEVICE.fullmatch(name) or len(name.encode(errors="replace")) > 15:
+                raise UsageError(f"{where}: {name!r} is no name of a network device")
         for vf in nic.vf:
             if vf.mac is not None and not MAC.fullmatch(vf.mac):
                 raise UsageError(f"{where}: {vf.mac!r} is not a unicast MAC like 02:00:00:00:00:01")
@@ -132,4 +140,4 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return str(value) if isinstance(value, int) else f'"{value}"'
+    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
