@@ -8,12 +8,12 @@ kernel's packet generator would be faster, but is a module that few machines hav
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from asap2.netlink.sendmmsg import IOVEC, MMSGHDR, send_prepared
 from asap2.nic.silicon.loader import in_netns
 
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20  # include/uapi/linux/if_packet.h
@@ -21,30 +21,10 @@ BATCH = 256
 """Frames for each system call."""
 
 
-class _Iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("len", ctypes.c_size_t)]
-
-
-class _Message(ctypes.Structure):
-    """``struct mmsghdr``."""
-
-    _fields_ = [
-        ("name", ctypes.c_void_p),
-        ("name_len", ctypes.c_uint32),
-        ("vectors", ctypes.c_void_p),
-        ("vector_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_len", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
-    ]
-
-
 class Generator:
     """Sends *frames*, all of one length, by *device* of the network namespace open at *netns*."""
 
     def __init__(self, netns: int, device: str, frames: Sequence[bytes]) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
         self._socket = in_netns(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         in_netns(netns, lambda: self._socket.bind((device, 0)))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
@@ -52,11 +32,13 @@ class Generator:
         size = len(frames[0])
         self._data = ctypes.create_string_buffer(b"".join(frames))
         start = ctypes.addressof(self._data)
-        self._vectors = (_Iovec * len(frames))()
-        self._messages = (_Message * len(frames))()
-        for at, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
-            vector.base, vector.len = start + at * size, size
-            message.vectors, message.vector_count = ctypes.addressof(vector), 1
+        self._count = len(frames)
+        self._vectors = ctypes.create_string_buffer(IOVEC.size * len(frames))
+        self._messages = ctypes.create_string_buffer(MMSGHDR.size * len(frames))
+        vectors = ctypes.addressof(self._vectors)
+        for at in range(len(frames)):
+            IOVEC.pack_into(self._vectors, at * IOVEC.size, start + at * size, size)
+            MMSGHDR.pack_into(self._messages, at * MMSGHDR.size, 0, 0, vectors + at * IOVEC.size, 1, 0, 0, 0, 0)
 
     def send_for(self, seconds: float, flows: int) -> float:
         """Send the first *flows* frames in turn for so long; how many seconds it was. OSError."""
@@ -70,19 +52,14 @@ class Generator:
     def send_some(self, count: int) -> None:
         """Send *count* frames, from where the last such call ended, round and round. OSError."""
         while count > 0:
-            some = min(BATCH, count, len(self._vectors) - self._next)
+            some = min(BATCH, count, self._count - self._next)
             sent = self._send(self._next, some) - self._next
-            self._next = (self._next + sent) % len(self._vectors)
+            self._next = (self._next + sent) % self._count
             count -= sent
 
     def _send(self, at: int, count: int) -> int:
         """Send *count* frames from number *at* on; the number of the next."""
-        messages = ctypes.byref(self._messages, at * ctypes.sizeof(_Message))
-        done: int = self._libc.sendmmsg(self._socket.fileno(), messages, count, 0)
-        if done < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), "sendmmsg")
-        return at + done
+        return at + send_prepared(self._socket.fileno(), self._messages, at, count)
 
     def close(self) -> None:
         """Close the socket."""
