@@ -2,8 +2,8 @@
 """The Open vSwitch kernel datapath's generic netlink families: ovs_datapath, ovs_vport, ovs_flow, ovs_packet.
 
 It translates, and nothing more: :mod:`asap2.nic.kernel.ovs_datapath` is the datapath. Formats, commands and errors:
-include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters and connection tracking limits are not served:
-user space finds no such family and does without.
+include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters are :mod:`asap2.nic.kernel.ovs_meter`'s.
+Connection tracking limits are not served: user space finds no such family and does without.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from asap2.nic.kernel.ovs_datapath import (
     Vport,
 )
 from asap2.nic.kernel.ovs_delivery import Delivery
+from asap2.nic.kernel.ovs_flows import Flow
+from asap2.nic.kernel.ovs_meter import MeterFace
 from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
@@ -143,7 +145,8 @@ class OvsFace:
         self._packet = GenlFamily(
             "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
         )
-        for family in (self._dp, self._vport, self._flow, self._packet):
+        meters = MeterFace(lambda: self.datapath.ifindex if self.datapath else None)
+        for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
         self._delivery = Delivery(server, self._packet.payload, PACKET_ID)
