@@ -178,3 +178,12 @@ def test_long_packets_may_go_another_way(pipelines: Bench) -> None:
     pipelines.ping("vm1", "10.57.0.2", 20, "-i 0.01 -s 258")
     assert "100% packet loss" in pipelines.run("vm1", "ping -n -c 3 -i 0.1 -W 0.3 -s 259 10.57.0.2").stdout
     assert packets_of(pipelines.flow("hv1", "check_pkt_len(size=300", kind="ovs")) >= 20
+
+
+def test_the_datapath_answers_what_open_vswitch_asks_of_it(pipelines: Bench) -> None:
+    assert "does not support meters" not in pipelines.ok("hv1", "ovs-dpctl show 2>&1")
+    resize = "ovs-dpctl cache-set-size system@ovs-system masks-cache"
+    assert "Numerical result out of range" in pipelines.ok("hv1", f"{resize} 80000 2>&1 || true")
+    for size in (0, 256):
+        pipelines.ok("hv1", f"{resize} {size}")
+        assert pipelines.ok("hv1", "ovs-dpctl cache-get-size").split()[-2:] == ["masks-cache:", f"size:{size}"]

@@ -60,7 +60,8 @@ VPORT_ID: Final = 0x7011
 FLOW_ID: Final = 0x7012
 PACKET_ID: Final = 0x7013
 _OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
-MASKS_CACHE_SIZE: Final = 256
+_MOST_CACHED_MASKS: Final = 4096
+"""PCPU_MIN_UNIT_SIZE / sizeof(struct mask_cache_entry)."""
 _ETH_HLEN: Final = 14
 
 _S32 = struct.Struct("=i")
@@ -170,14 +171,14 @@ class OvsFace:
         self._settle(dp)
         looked = dp.pipeline.lookups(ovs=True)
         stats = struct.pack("=4Q", looked.hit, looked.missed, looked.lost, len(dp.flows))
-        megaflow = struct.pack("=QIIQQ", looked.mask_hits, len(dp.masks), 0, looked.cache_hits, 0)
+        megaflow = struct.pack("=QIIQQ", looked.mask_hits, dp.flows.masks, 0, looked.cache_hits, 0)
         body = (
             _S32.pack(dp.ifindex)
             + attribute(DP_NAME, os.fsencode(dp.name) + b"\0")
             + attribute(DP_STATS, stats)
             + attribute(DP_MEGAFLOW_STATS, megaflow)
             + attribute(DP_USER_FEATURES, _U32.pack(dp.features))
-            + attribute(DP_MASKS_CACHE_SIZE, _U32.pack(MASKS_CACHE_SIZE))
+            + attribute(DP_MASKS_CACHE_SIZE, _U32.pack(dp.masks_cache))
         )
         if dp.cpu_pids:
             body += attribute(DP_PER_CPU_PIDS, struct.pack(f"={len(dp.cpu_pids)}I", *dp.cpu_pids))
@@ -189,18 +190,33 @@ class OvsFace:
         if features is not None and features & ~FEATURES:
             raise NetlinkError(errno.EOPNOTSUPP)
         return features
+    @staticmethod
+    def _cache_size(attrs: dict[int, bytes]) -> int | None:
+        """The size of the kernel's cache of masks. The pipeline has caches of its own: the number is kept and told."""
+        size = _u32(attrs.get(DP_MASKS_CACHE_SIZE))
+        if size is None:
+            return None
+        if size > _MOST_CACHED_MASKS:
+            raise NetlinkError(errno.ERANGE, "integer out of range")
+        if size & size - 1:
+            raise NetlinkError(errno.EINVAL)
+        return size
+
 
     def _dp_new(self, request: Request, genl: GenlHeader) -> Answer:
         attrs = _named(genl.attrs)
         name = _string(attrs.get(DP_NAME))
         if not name or DP_UPCALL_PID not in attrs:
             raise NetlinkError(errno.EINVAL)
-        features = self._features(attrs)
+        features, cache = self._features(attrs), self._cache_size(attrs)
         if self.datapath is not None:
             # An old user space meets a datapath of a newer one: the kernel then resets its features.
             if features is None:
                 self.datapath.features = 0
             raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
+        if cache is not None:
+            dp.masks_cache = cache
+            dp.keep()
         dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
         self._start(dp)
         return [self._dp_message(dp, NEW)] if request.echo else None
@@ -242,9 +258,11 @@ class OvsFace:
     def _dp_set(self, request: Request, genl: GenlHeader) -> Answer:
         attrs = _named(genl.attrs)
         dp = self._find(genl.header, attrs)
-        features = self._features(attrs)
+        features, cache = self._features(attrs), self._cache_size(attrs)
         dp.reserve()
         if features is not None:
+        if cache is not None:
+            dp.masks_cache = cache
             dp.features = features
         pids = attrs.get(DP_PER_CPU_PIDS)
         if pids is not None:

@@ -41,6 +41,8 @@ FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_TC_RECIRC_SHARING | F_DISPATCH_
 """User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
 
 PER_CPU_PID: Final = 0xFFFF_FFFF
+_MASKS_CACHE: Final = 256
+"""MC_DEFAULT_HASH_ENTRIES, net/openvswitch/flow_table.c."""
 
 _FLOW = struct.Struct("<6I")
 """A kept flow: rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
@@ -116,6 +118,7 @@ class Flow:
 
 class Datapath:
     """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
+        self.masks_cache = _MASKS_CACHE
 
     def __init__(
         self,
@@ -438,6 +441,7 @@ class Datapath:
         for vport in list(self.vports.values()):
             if vport.number:
                 self.remove_port(vport)
+        self.masks_cache = state["masks_cache"]
         self.ports.gone(self.local.ifindex)
         self.devices.destroy(self.local.far)
         self._journal.clear()
@@ -453,7 +457,12 @@ class Datapath:
 
     def keep(self) -> None:
         """Remember the datapath's own attributes."""
-        state = {"name": self.name, "features": self.features, "cpu_pids": self.cpu_pids}
+        state = {
+            "name": self.name,
+            "features": self.features,
+            "cpu_pids": self.cpu_pids,
+            "masks_cache": self.masks_cache,
+        }
         self._journal.put(b"d", json.dumps(state).encode())
 
     def keep_port(self, vport: Vport) -> None:
