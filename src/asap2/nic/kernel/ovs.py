@@ -497,13 +497,16 @@ class OvsFace:
         if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
             raise NetlinkError(errno.EINVAL)
         packet = attrs[PKT_PACKET]
-        if len(packet) < 14:
-            raise NetlinkError(errno.EINVAL)
+        if len(packet) < _ETH_HLEN:
+            raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
         metadata: ovs_key.Fields = {}
         ovs_key.metadata_of(dict(ovs_key.walk(attrs[PKT_KEY])), metadata, is_mask=False)
-        if not metadata["mac_proto"]:
-            raise NetlinkError(errno.EINVAL)
-        key = extract(packet, metadata)
+        bare = not metadata["mac_proto"]
+        if bare:
+            if metadata["eth_type"] in ovs_key.VLAN_TYPES:
+                raise NetlinkError(errno.EINVAL)
+            packet = bytes(_ETH_HLEN - 2) + metadata["eth_type"].to_bytes(2, "big") + packet
+        key = extract(packet, metadata, ethernet=not bare)
         if key is None:
             raise NetlinkError(errno.EINVAL)
         steps = act.parse(attrs[PKT_ACTIONS], key)
@@ -527,6 +530,7 @@ class OvsFace:
             OVS_TABLE | key.get("recirc_id", 0),
             act.tunnel_of(key) if key.get("tun_proto") else None,
             key.get("skb_mark", 0),
+            bare=not key["mac_proto"],
             key.get("skb_priority", 0),
             key.get("dp_hash", 0),
             (_u64(packet_hash) or 0) & _HASH_BITS or None,

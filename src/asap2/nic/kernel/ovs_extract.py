@@ -42,7 +42,8 @@ def extract(frame: bytes, metadata: Fields, *, ethernet: bool = True) -> Fields 
         fields["ipv6_exthdrs"] = extension_headers(frame[at:])
     if not ethernet:
         fields["mac_proto"] = 0
-        del fields["eth_src"], fields["eth_dst"]
+        for name in ("eth_src", "eth_dst"):
+            fields.pop(name, None)
     return fields
 
 

@@ -156,7 +156,7 @@ MAX_PORTS: Final = 65535
 """DP_MAX_PORTS (net/openvswitch/datapath.h); as ``in_port``: none."""
 ETH_P_802_2: Final = 0x0004
 _802_3_MIN: Final = 0x600
-_VLAN_TYPES: Final = (0x8100, 0x88A8)
+VLAN_TYPES: Final = (0x8100, 0x88A8)
 _IPV4, _IPV6, _ARP, _NSH = 0x0800, 0x86DD, (0x0806, 0x8035), 0x894F
 MPLS_TYPES: Final = (0x8847, 0x8848)
 _LABELS: Final = 3
@@ -280,7 +280,7 @@ def _has_tag(attrs: _Attrs, last: _Attrs, key: Fields, name: str, *, is_mask: bo
         if not key.get(f"{name}_tci", 0) & VLAN_PRESENT or ethertype != 0xFFFF or not tci & VLAN_PRESENT:
             raise invalid()
         return True
-    if ETHERNET not in attrs or ethertype not in _VLAN_TYPES:
+    if ETHERNET not in attrs or ethertype not in VLAN_TYPES:
         return False
     if VLAN not in attrs or ENCAP not in attrs or (not tci & VLAN_PRESENT and (tci or attrs[ENCAP])):
         raise invalid()
@@ -545,7 +545,7 @@ def _emit_tags(key: Fields, values: Fields, *, is_mask: bool) -> bytes:
     cut = False
     for name in ("vlan", "cvlan"):
         tagged = bool(key.get(f"{name}_tci"))
-        if not tagged and ethertype not in _VLAN_TYPES:
+        if not tagged and ethertype not in VLAN_TYPES:
             break
         tpid = 0xFFFF if is_mask else values.get(f"{name}_tpid", 0)
         tags.append(attribute(ETHERTYPE, tpid.to_bytes(2, "big")) + _octets(VLAN, values, (f"{name}_tci", 2)))

@@ -204,6 +204,7 @@ class EntryRecord(ctypes.Structure):
     priority: int
     hash: int
     dp_hash: int
+    no_ethernet: int
     has_hash: int
     stage: int
     _fields_ = [

@@ -65,7 +65,8 @@ class Pattern(NamedTuple):
 class HandedIn(NamedTuple):
     """What becomes of a packet that user space hands in, as if it had come in by *port* and been looked up in *table*:
     the *actions* are done. What it does not show itself is given: the *tunnel* that it came in, *mark* and *priority*,
-    the kernel's hash of its flow (``None``: the kernel computes it) and the hash that an action has computed."""
+    the kernel's hash of its flow (``None``: the kernel computes it) and the hash that an action has computed. A *bare*
+    packet begins with its network header; what stands in front of that is room for an Ethernet header."""
 
     actions: tuple[Action, ...]
     port: int
@@ -75,6 +76,7 @@ class HandedIn(NamedTuple):
     priority: int = 0
     dp_hash: int = 0
     skb_hash: int | None = None
+    bare: bool = False
 
 
 class Pipeline:
@@ -324,6 +326,7 @@ class Pipeline:
             entry.table, entry.stage, entry.dp_hash = way.table, maps.LAST_STAGE, way.dp_hash
             entry.mark, entry.priority = way.mark, way.priority
             entry.hash, entry.has_hash = way.skb_hash or 0, way.skb_hash is not None
+            entry.no_ethernet = way.bare
             yield maps.ENTRY_MARK
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.rules import (
+    BARE,
     OVS_TABLE,
     Action,
     CheckLength,
@@ -21,6 +22,7 @@ from asap2.nic.rules import (
     Masked,
     Match,
     PopVlan,
+    PushEthernet,
     PushVlan,
     Sample,
     Truncate,
@@ -43,10 +45,10 @@ def node(pin_dir: Path) -> Iterator[Node]:
     made.close()
 
 
-def hand_in(node: Node, frame: bytes, *actions: Action) -> None:
+def hand_in(node: Node, frame: bytes, *actions: Action, bare: bool = False) -> None:
     """As OVS_PACKET_CMD_EXECUTE: the packet has come in by rep1."""
     with (
-        node.pipeline.hand_in(HandedIn(actions, node.index("rep1"), OVS_TABLE)) as mark,
+        node.pipeline.hand_in(HandedIn(actions, node.index("rep1"), OVS_TABLE, bare=bare)) as mark,
         node.space.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as sender,
     ):
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
@@ -88,3 +90,15 @@ def test_what_is_handed_in_is_done_as_by_a_flow(node: Node) -> None:
     hand_in(node, tagged, Truncate(64), Goto(OVS_TABLE | 7))
     assert rep2.receive() == FRAME[:64]
     assert not any(node.pipeline.drops().values())
+
+
+def test_a_packet_without_an_ethernet_header_gets_one_before_it_leaves(node: Node) -> None:
+    rep2 = node.far_tap("rep2")
+    behind_room = bytes(12) + FRAME[12:]
+    with pytest.raises(OSError, match="No buffer space"):  # a port takes frames alone
+        hand_in(node, behind_room, node.out("rep2"), bare=True)
+    node.add("rep1", node.out("rep2"), table=OVS_TABLE | 7)
+    node.add("rep1", PushEthernet(A, B), node.out("rep2"), table=OVS_TABLE | BARE | 7)
+    hand_in(node, behind_room, Goto(OVS_TABLE | 7), bare=True)
+    assert rep2.receive() == A + B + FRAME[12:]
+    assert {name: count for name, count in node.pipeline.drops().items() if count} == {"action": 1}
