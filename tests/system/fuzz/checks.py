@@ -47,7 +47,7 @@ def _rules(daemon: Daemon) -> None:
         for placed in one.placed:
             known[id(placed.pipeline)][placed.handle] += 1
     if daemon.ovs.datapath is not None:
-        for flow in daemon.ovs.datapath.flows.values():
+        for flow in daemon.ovs.datapath.flows:
             if flow.handle is not None:
                 known[id(daemon.ports.pipeline)][flow.handle] += 1
     for silicon in daemon.netdevs.silicon.values():

@@ -227,7 +227,7 @@ class Feeder:
 
     def _flows(self) -> list[Any]:
         datapath = self.daemon.ovs.datapath
-        return list(datapath.flows.values()) if datapath is not None else []
+        return list(datapath.flows) if datapath is not None else []
 
     # ---- checks
 

@@ -16,6 +16,8 @@ _LONGEST = 160
 _IPV6, _ICMPV6, _NEIGHBOUR = 0x86DD, 58, (135, 136)
 Flow = tuple[bytes, bytes | None, bytes]
 """Key, mask and actions, as attributes."""
+Request = tuple[int, int, bytes | None, bytes | None, bytes | None, bytes | None]
+"""A request about flows: command, flags, UFID, key, mask and actions."""
 
 
 def random_frame(random: Random) -> bytes:
@@ -47,6 +49,32 @@ def random_flow(random: Random) -> Flow:
     if random.random() < 0.1:
         actions = _damaged(random, actions)
     return exact, mask, actions
+
+
+_NEW, _DEL, _GET, _SET = range(1, 5)
+_CREATE = 0x400
+_SOURCES = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
+_OUTPUT = attribute(act.OUTPUT, b"\2\0\0\0")
+
+
+def random_requests(random: Random) -> list[Request]:
+    """Requests about a few flows, whose names and keys are often those of another, or overlap."""
+    requests: list[Request] = []
+    for _ in range(30):
+        command = random.choice((_NEW, _NEW, _NEW, _SET, _GET, _DEL))
+        ufid = random.choice((None, bytes([1] * 16), bytes([2] * 16)))
+        sides = random.choice(_SOURCES), random.choice(_SOURCES)
+        named = key.ETHERNET, b"".join(sides)
+        exact = attribute(key.IN_PORT, b"\1\0\0\0") + attribute(*named) + attribute(key.ETHERTYPE, b"\x88\xb5")
+        bits = b"".join(random.choice((b"\xff" * 6, bytes(6))) for _ in sides)
+        mask = attribute(key.IN_PORT, b"\xff" * 4) + attribute(key.ETHERNET, bits)
+        has_key = ufid is None or command == _NEW or random.random() < 0.5
+        flags = random.choice((0, _CREATE)) if command == _NEW else 0
+        changes = command == _NEW or (command == _SET and has_key)
+        requests.append(
+            (command, flags, ufid, exact if has_key else None, mask if changes else None, _OUTPUT if changes else None)
+        )
+    return requests
 
 
 _IGNORED = (key.CT_STATE, key.CT_ZONE, key.CT_MARK, key.CT_LABELS, key.IPV6_EXTHDRS)

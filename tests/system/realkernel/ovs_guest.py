@@ -3,8 +3,9 @@
 
 DIRECTORY has ``cases`` and gets ``results``, streams of pickles. A case is ``("flow", key, mask or None, actions)``: a
 flow to add, read and remove; its result is ``("case", errno, key, mask, actions)`` as the kernel gives them back. Or it
-is ``("packet", frame)``: a frame that comes in by a port without a flow; its result is ``("case", key or None)``, the
-key of the upcall.
+is ``("requests", requests)``, of command, flags, UFID, key, mask and actions, to a table without flows; its result is
+``("case", errnos)``. Or it is ``("packet", frame)``: a frame that comes in by a port without a flow; its result is
+``("case", key or None)``, the key of the upcall.
 """
 
 from __future__ import annotations
@@ -121,6 +122,18 @@ class Datapath:
         found = attributes(answer[4:])
         self._check(*self._generic.ask(self._flow, _DEL, self.header + ufid))
         return 0, found.get(1, b""), found.get(7, b""), found.get(2, b"")
+
+    def requests(self, requests: list[Any]) -> tuple[Any, ...]:
+        """Send requests about flows; their errnos."""
+        self._check(*self._generic.ask(self._flow, _DEL, self.header))
+        told = []
+        for command, flags, *values in requests:
+            attrs = b"".join(
+                attribute(kind, value) for kind, value in zip((9, 1, 7, 2), values, strict=True) if value is not None
+            )
+            told.append(self._generic.ask(self._flow, command, self.header + attrs, flags)[0])
+        self._check(*self._generic.ask(self._flow, _DEL, self.header))
+        return (told,)
 
     def packet(self, frame: bytes) -> tuple[Any, ...]:
         """The key of the upcall that a frame makes, None for none."""

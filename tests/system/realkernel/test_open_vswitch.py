@@ -17,11 +17,13 @@ import pytest
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kernel import ovs_actions, ovs_key
 from asap2.nic.kernel.ovs_extract import extract
+from asap2.nic.kernel.ovs_flows import FlowTable, flow_of
 from tests.system.realkernel import ovs_guest
 from tests.system.realkernel.machine import Kernel
-from tests.system.realkernel.ovs_cases import random_flow, random_frame, without_zone
+from tests.system.realkernel.ovs_cases import Request, random_flow, random_frame, random_requests, without_zone
 
-FLOWS, FRAMES = 2000, 2000
+FLOWS, FRAMES, REQUESTS = 2000, 2000, 100
+NEW, DEL = 1, 2
 
 
 def ours_of_flow(key: bytes, mask: bytes | None, actions: bytes) -> tuple[Any, ...]:
@@ -42,15 +44,42 @@ def ours_of_frame(frame: bytes) -> tuple[Any, ...]:
     return (None,) if key is None else (without_zone(ovs_key.emit(key, key)),)
 
 
+def ours_of_requests(requests: list[Request]) -> tuple[Any, ...]:
+    """The errnos that our datapath answers with, having no flows at first."""
+    table = FlowTable()
+    told: list[int | None] = []
+    for command, flags, ufid, key, mask, actions in requests:
+        try:
+            match = None if key is None else ovs_key.match_of(key, mask)
+            if command == NEW and match is not None:
+                if table.to_change(ufid, match, modify=not flags) is None:
+                    table.add(flow_of(ufid, match, actions or b""))
+            else:
+                flow = table.of(ufid, None if match is None else ovs_key.emit(match.key, match.key))
+                if flow is None:
+                    raise NetlinkError(errno.ENOENT)
+                if command == DEL:
+                    table.remove(flow)
+            told.append(0)
+        except NetlinkError as error:
+            told.append(error.errno)
+    return (told,)
+
+
 @pytest.mark.parametrize("seed", [1, int(os.environ.get("ASAP2_TEST_SEED", "5"))])
 def test_keys_and_flows_are_a_real_kernels(seed: int) -> None:
     print(f"seed {seed}")
     random = Random(seed)
     flows = [random_flow(random) for _ in range(FLOWS)]
     frames = [random_frame(random) for _ in range(FRAMES)]
-    cases = [[("flow", *flow)] for flow in flows] + [[("packet", frame)] for frame in frames]
+    asked = [random_requests(random) for _ in range(REQUESTS)]
+    cases: list[list[tuple[Any, ...]]] = [[("requests", requests)] for requests in asked]
+    cases += [[("flow", *flow)] for flow in flows] + [[("packet", frame)] for frame in frames]
     with Kernel(cases, program=ovs_guest.__file__) as kernel:
         results = kernel.raw_results()
+    for requests, told in zip(asked, results, strict=False):
+        assert ours_of_requests(requests) == told, requests
+    results = results[REQUESTS:]
     for flow, told in zip(flows, results, strict=False):
         assert ours_of_flow(*flow) == told, flow
     for frame, told in zip(frames, results[FLOWS:], strict=True):

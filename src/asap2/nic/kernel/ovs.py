@@ -26,14 +26,13 @@ from asap2.nic.kernel.ovs_datapath import (
     FEATURES,
     TYPE_NETDEV,
     Datapath,
-    Flow,
     InternalDevices,
     Vport,
 )
 from asap2.nic.kernel.ovs_delivery import Delivery
+from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_flows import Flow
 from asap2.nic.kernel.ovs_meter import MeterFace
-from asap2.nic.kernel.ovs_extract import extract
 from asap2.nic.kernel.ovs_upcall import PacketPath, device_counters, prepare
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import OVS_TABLE, Counters
@@ -190,6 +189,7 @@ class OvsFace:
         if features is not None and features & ~FEATURES:
             raise NetlinkError(errno.EOPNOTSUPP)
         return features
+
     @staticmethod
     def _cache_size(attrs: dict[int, bytes]) -> int | None:
         """The size of the kernel's cache of masks. The pipeline has caches of its own: the number is kept and told."""
@@ -202,7 +202,6 @@ class OvsFace:
             raise NetlinkError(errno.EINVAL)
         return size
 
-
     def _dp_new(self, request: Request, genl: GenlHeader) -> Answer:
         attrs = _named(genl.attrs)
         name = _string(attrs.get(DP_NAME))
@@ -214,10 +213,10 @@ class OvsFace:
             if features is None:
                 self.datapath.features = 0
             raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
+        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
         if cache is not None:
             dp.masks_cache = cache
             dp.keep()
-        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
         self._start(dp)
         return [self._dp_message(dp, NEW)] if request.echo else None
 
@@ -261,9 +260,9 @@ class OvsFace:
         features, cache = self._features(attrs), self._cache_size(attrs)
         dp.reserve()
         if features is not None:
+            dp.features = features
         if cache is not None:
             dp.masks_cache = cache
-            dp.features = features
         pids = attrs.get(DP_PER_CPU_PIDS)
         if pids is not None:
             if not pids or len(pids) % 4:
@@ -423,7 +422,7 @@ class OvsFace:
         if key is not None:
             fields = ovs_key.match_of(key, None).key
             exact = ovs_key.emit(fields, fields)
-        flow = dp.find(ufid, exact)
+        flow = dp.flows.of(ufid, exact)
         if flow is None:
             raise NetlinkError(errno.ENOENT)
         return flow
@@ -438,9 +437,7 @@ class OvsFace:
         act.parse(attrs[FLOW_ACTIONS], match.masked())
         ufid = self._ufid(attrs)
         dp = self._of(genl.header)
-        if (request.create or request.excl) and dp.find(ufid, ovs_key.emit(match.key, match.key)) is not None:
-            raise NetlinkError(errno.EEXIST)
-        flow = dp.put(ufid, match, attrs[FLOW_ACTIONS])
+        flow = dp.put(ufid, match, attrs[FLOW_ACTIONS], modify=not (request.create or request.excl))
         return [self._flow_message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
 
     def _flow_set(self, request: Request, genl: GenlHeader) -> Answer:
@@ -486,7 +483,7 @@ class OvsFace:
         return [self._flow_message(dp, flow, dp.counters([flow])[0], GET, omit)]
 
     def _flow_dump(self, dp: Datapath, omit: int) -> Iterator[Message]:
-        flows = list(dp.flows.values())
+        flows = list(dp.flows)
         for flow, counters in zip(flows, dp.counters(flows), strict=True):
             yield self._flow_message(dp, flow, counters, GET, omit)
 
@@ -530,10 +527,10 @@ class OvsFace:
             OVS_TABLE | key.get("recirc_id", 0),
             act.tunnel_of(key) if key.get("tun_proto") else None,
             key.get("skb_mark", 0),
-            bare=not key["mac_proto"],
             key.get("skb_priority", 0),
             key.get("dp_hash", 0),
             (_u64(packet_hash) or 0) & _HASH_BITS or None,
+            bare=not key["mac_proto"],
         )
         try:
             with dp.pipeline.hand_in(way) as mark:

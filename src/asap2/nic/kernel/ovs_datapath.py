@@ -16,7 +16,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
@@ -25,6 +25,7 @@ from asap2.nic.internal_ports import Place
 from asap2.nic.journal import Journal
 from asap2.nic.kernel import ovs_actions as act
 from asap2.nic.kernel import ovs_key
+from asap2.nic.kernel.ovs_flows import Flow, FlowTable, flow_of
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
 
@@ -40,9 +41,9 @@ F_DISPATCH_UPCALL_PER_CPU: Final = 8
 FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_TC_RECIRC_SHARING | F_DISPATCH_UPCALL_PER_CPU
 """User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
 
-PER_CPU_PID: Final = 0xFFFF_FFFF
 _MASKS_CACHE: Final = 256
 """MC_DEFAULT_HASH_ENTRIES, net/openvswitch/flow_table.c."""
+PER_CPU_PID: Final = 0xFFFF_FFFF
 
 _FLOW = struct.Struct("<6I")
 """A kept flow: rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
@@ -95,30 +96,8 @@ class Vport:
     netnsid: int | None = None
 
 
-@dataclass(slots=True)
-class Flow:
-    """A flow: ``key``, masked, ``mask`` and ``actions`` are what user space is given back, ``exact`` its whole key;
-    ``handle`` is its rule in the pipeline, None when it can match nothing."""
-
-    ufid: bytes | None
-    exact: bytes
-    key: bytes
-    mask: bytes
-    actions: bytes
-    rule: Rule | None
-    handle: int | None = None
-    cookies: tuple[int, ...] = ()
-    base: Counters = field(default_factory=Counters)
-
-    @property
-    def identity(self) -> bytes:
-        """What user space names it by."""
-        return self.ufid if self.ufid is not None else self.exact
-
-
 class Datapath:
     """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
-        self.masks_cache = _MASKS_CACHE
 
     def __init__(
         self,
@@ -139,9 +118,9 @@ class Datapath:
         self.netns = netns
         self.features = features
         self.cpu_pids: tuple[int, ...] = ()
+        self.masks_cache = _MASKS_CACHE
         self.vports: dict[int, Vport] = {}
-        self.flows: dict[bytes, Flow] = {}
-        self.masks: dict[bytes, int] = {}
+        self.flows = FlowTable()
         self.userspace: dict[int, act.Userspace] = {}
         self._next_cookie = 1
         self._passing: deque[tuple[int, ...]] = deque()
@@ -257,7 +236,7 @@ class Datapath:
 
     def _renumber(self, before: int, now: int) -> None:
         """A port has another id in the pipeline: the rules of its flows have it too, and their counters go on."""
-        for flow in self.flows.values():
+        for flow in self.flows:
             if flow.rule is None or flow.handle is None or flow.rule.in_port != before:
                 continue
             counted = self.pipeline.remove(flow.handle)
@@ -289,34 +268,20 @@ class Datapath:
 
     # ---- flows
 
-    def find(self, ufid: bytes | None, key: bytes | None) -> Flow | None:
-        """The flow of *ufid* or, without one, of the exact unmasked *key*."""
-        if ufid is not None:
-            return self.flows.get(ufid)
-        return self.flows.get(key) if key is not None else None
+    def put(self, ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes, *, modify: bool) -> Flow:
+        """Add a flow or, with *modify*, give the one that is there new actions.
 
-    def put(self, ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes) -> Flow:
-        """Add a flow, or give the one that is there new actions.
-
-        EINVAL for a mask or action that the datapath does not have; ENOENT when the flow of *ufid* has another key or
-        mask; ENOSPC when the pipeline is full. Then nothing has changed.
+        EINVAL for a mask or action that the datapath does not have; EEXIST where a flow of that name is, or one that
+        takes packets with this key, and ENOENT when it has another name or key and is to be modified; ENOSPC when the
+        pipeline is full. Then nothing has changed.
         """
         key = match.masked()
         steps = act.parse(actions, key)
-        flow = Flow(
-            ufid,
-            ovs_key.emit(match.key, match.key),
-            ovs_key.emit(key, key),
-            ovs_key.emit(key, match.mask, is_mask=True),
-            actions,
-            None,
-        )
-        old = self.flows.get(flow.identity)
+        old = self.flows.to_change(ufid, match, modify=modify)
         if old is not None:
-            if (old.key, old.mask) != (flow.key, flow.mask):
-                raise _error(errno.ENOENT)
             self._change(old, actions, steps)
             return old
+        flow = flow_of(ufid, match, actions)
         self.reserve()
         found = ovs_key.to_match(match)
         port = self.port_of(match.key["in_port"])
@@ -325,8 +290,7 @@ class Datapath:
             flow.rule = Rule(ovs_key.table_of(key), port, 0, found, translated)
             with self._forgetting(flow.cookies):
                 flow.handle = self.pipeline.add(flow.rule)
-        self.flows[flow.identity] = flow
-        self.masks[flow.mask] = self.masks.get(flow.mask, 0) + 1
+        self.flows.add(flow)
         self._keep_flow(flow)
         return flow
 
@@ -362,17 +326,14 @@ class Datapath:
 
     def delete(self, flow: Flow) -> Counters:
         """Remove *flow*; its last counters."""
-        del self.flows[flow.identity]
+        self.flows.remove(flow)
         self._journal.delete(b"f" + flow.identity)
-        self.masks[flow.mask] -= 1
-        if not self.masks[flow.mask]:
-            del self.masks[flow.mask]
         self._forget_cookies(flow.cookies)
         return self.pipeline.remove(flow.handle) if flow.handle is not None else Counters()
 
     def flush(self) -> None:
         """Remove every flow."""
-        for flow in list(self.flows.values()):
+        for flow in list(self.flows):
             self.delete(flow)
 
     def counters(self, flows: Iterable[Flow]) -> list[Counters]:
@@ -415,7 +376,7 @@ class Datapath:
 
     def _rules_of_port_changed(self, vport: Vport) -> None:
         """A port came or went: flows that send to it start or stop doing so."""
-        for flow in self.flows.values():
+        for flow in self.flows:
             if flow.handle is None:
                 continue
             steps = _steps_of(flow)
@@ -441,7 +402,6 @@ class Datapath:
         for vport in list(self.vports.values()):
             if vport.number:
                 self.remove_port(vport)
-        self.masks_cache = state["masks_cache"]
         self.ports.gone(self.local.ifindex)
         self.devices.destroy(self.local.far)
         self._journal.clear()
@@ -481,6 +441,7 @@ class Datapath:
         """Take up ports and flows of an earlier run; the flows' rules are in the pipeline still."""
         state = json.loads(self._journal.get(b"d") or b"{}")
         self.features, self.cpu_pids = state["features"], tuple(state["cpu_pids"])
+        self.masks_cache = state["masks_cache"]
         for key, value in self._journal.items():
             if key[:1] == b"v":
                 number, kind, name, ifindex, pids, far, port = json.loads(value)
@@ -508,15 +469,16 @@ class Datapath:
             parts.append(value[at : at + length])
             at += length
         ufid, exact, key, mask = parts
-        flow = Flow(ufid or None, exact, key, mask, value[at:], None, cookies=cookies)
+        match = ovs_key.match_of(exact, mask)
+        place = ovs_key.number(match.mask), ovs_key.number(match.masked())
+        flow = Flow(ufid or None, exact, key, mask, value[at:], None, place, cookies=cookies)
         if handle != _NO_RULE:
             flow.handle = handle
             flow.rule = self.pipeline.rule(handle)
         for cookie, step in zip(cookies, act.userspaces(_steps_of(flow)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
-        self.flows[flow.identity] = flow
-        self.masks[mask] = self.masks.get(mask, 0) + 1
+        self.flows.add(flow)
 
 
 def _steps_of(flow: Flow) -> tuple[act.Step, ...]:

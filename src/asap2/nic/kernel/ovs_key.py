@@ -181,6 +181,45 @@ class FlowMatch:
         return {name: value & self.mask.get(name, 0) for name, value in self.key.items()}
 
 
+_WIDTHS: Final = (
+    *(
+        (name, 8)
+        for name in ("mac_proto", "tun_proto", "tun_tos", "tun_ttl", "ip_proto", "ip_tos", "ip_ttl", "ip_frag")
+    ),
+    *((name, 8) for name in ("nsh_flags", "nsh_ttl", "nsh_mdtype", "nsh_np", "mpls_labels")),
+    *((name, 16) for name in ("in_port", "ct_zone", "eth_type", "vlan_tpid", "vlan_tci", "cvlan_tpid", "cvlan_tci")),
+    *(
+        (name, 16)
+        for name in ("l4_src", "l4_dst", "tcp_flags", "tun_flags", "tun_tp_src", "tun_tp_dst", "ipv6_exthdrs")
+    ),
+    *((name, 32) for name in ("recirc_id", "dp_hash", "skb_priority", "skb_mark", "ct_state", "ct_mark", "ipv6_label")),
+    *((name, 32) for name in ("mpls_lse1", "mpls_lse2", "mpls_lse3", "nsh_path")),
+    *((name, 48) for name in ("eth_src", "eth_dst", "arp_sha", "arp_tha")),
+    *((name, 128) for name in ("ip_src", "ip_dst", "tun_src", "tun_dst", "nd_target", "nsh_context", "ct_labels")),
+    *(("tun_id", 64), ("ct_orig_ipv4", 128), ("ct_orig_ipv6", 320)),
+)
+"""Fields of a key and their bits."""
+
+
+def _shifts() -> dict[str, int]:
+    shifts, at = {}, 0
+    for name, bits in _WIDTHS:
+        shifts[name] = at
+        at += bits
+    return shifts
+
+
+_SHIFTS: Final = _shifts()
+
+
+def number(fields: Fields) -> int:
+    """All fields of a key, or of a mask, as one number."""
+    whole = 0
+    for name, value in fields.items():
+        whole |= value << _SHIFTS[name]
+    return whole
+
+
 def invalid() -> NetlinkError:
     """EINVAL; what is wrong, the kernel tells its own log alone."""
     return NetlinkError(errno.EINVAL)
