@@ -74,9 +74,10 @@ class LongBytes(bytes):
 
 
 class Kind:
-    """How one attribute's payload becomes a value, and back; *bits* are the NLA_F_ bits that the kernel sets."""
+    """How one attribute's payload becomes a value, and back; *bits* are the NLA_F_ bits that the kernel sets, *size* is
+    in bytes, None: any."""
 
-    __slots__ = ("bits", "decode", "encode", "fixed", "repeated", "variants")
+    __slots__ = ("bits", "decode", "encode", "fixed", "repeated", "size", "variants")
 
     def __init__(
         self,
@@ -87,11 +88,13 @@ class Kind:
         repeated: bool = False,
         variants: tuple[str, Mapping[str, Table]] | None = None,
         fixed: tuple[int, _Encode] | None = None,
+        size: int | None = None,
     ) -> None:
         self.decode = decode
         self.encode = encode
         self.bits = bits
         self.repeated = repeated
+        self.size = size
         self.variants = variants
         self.fixed = fixed  # size, and an encoder that pads to 4 bytes: for speed
 
@@ -116,7 +119,7 @@ def _scalar(format: str) -> Kind:
     def encode(value: Any) -> bytes:
         return value.raw if type(value) is LongInt else pack(value)
 
-    return Kind(decode, encode, fixed=(size, _struct.Struct(f"{format}{-size % 4}x").pack))
+    return Kind(decode, encode, fixed=(size, _struct.Struct(f"{format}{-size % 4}x").pack), size=size)
 
 
 u8 = _scalar("=B")
@@ -151,7 +154,7 @@ def exactly(size: int) -> Kind:
         value.raw = data[start:end]
         return value
 
-    return Kind(decode, lambda value: value.raw if type(value) is LongBytes else bytes(value))
+    return Kind(decode, lambda value: value.raw if type(value) is LongBytes else bytes(value), size=size)
 
 
 mac = exactly(6)

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
+
+from asap2.nic.fields import FIELD_BITS
 
 VLAN_PRESENT = 0x1000
 """Bit of a matched or pushed TCI that says "there is a tag" (it takes the place of the DEI bit, as in Open vSwitch)."""
+
+VXLAN_PORT = 4789
+"""The UDP port that IANA gave to VXLAN (RFC 7348)."""
 
 OVS_TABLE = 0x8000_0000
 """Tables with this bit are Open vSwitch recirculation ids; without it they are TC chains."""
@@ -58,53 +63,10 @@ class Masked(_Masked):
 
 ANY = Masked(0, 0)
 
-FIELD_BITS: dict[str, int] = {
-    "eth_dst": 48,
-    "eth_src": 48,
-    "eth_type": 16,
-    "vlan_tci": 16,
-    "cvlan_tci": 16,
-    "vlan_tpid": 16,
-    "cvlan_tpid": 8,
-    "ip_proto": 8,
-    "ip_tos": 8,
-    "ip_ttl": 8,
-    "ip_frag": 8,
-    "ip_src": 128,
-    "ip_dst": 128,
-    "ipv6_label": 20,
-    "l4_src": 16,
-    "l4_dst": 16,
-    "tcp_flags": 12,
-    "arp_sha": 48,
-    "arp_tha": 48,
-    "nd_target": 128,
-    "mpls_lse1": 32,
-    "mpls_lse2": 32,
-    "mpls_lse3": 32,
-    "mpls_labels": 8,
-    "nsh_flags": 8,
-    "nsh_ttl": 8,
-    "nsh_mdtype": 8,
-    "nsh_np": 8,
-    "nsh_path": 32,
-    "nsh_context": 128,
-    "dp_hash": 32,
-    "skb_mark": 32,
-    "skb_priority": 32,
-    "tun_id": 64,
-    "tun_src": 128,
-    "tun_dst": 128,
-    "tun_tos": 8,
-    "tun_ttl": 8,
-    "tun_flags": 16,
-    "tun_tp_dst": 16,
-}
-"""Width in bits of each match field."""
-
 
 class Match:
-    """What a packet must look like. Every field is a :class:`Masked` big-endian integer; ``ANY`` leaves it out.
+    """What a packet must look like. Every field (:data:`asap2.nic.fields.FIELDS`) is a :class:`Masked` big-endian
+    integer; ``ANY`` leaves it out.
 
     ``eth_type`` is that of the payload behind at most two VLAN tags. ``vlan_tci`` and ``cvlan_tci`` carry
     :data:`VLAN_PRESENT`; an untagged packet has 0 there. ``vlan_tpid`` is the outer tag's (0 when untagged),
@@ -123,46 +85,6 @@ class Match:
     """
 
     __slots__ = ("_used",)
-    eth_dst: Masked
-    eth_src: Masked
-    eth_type: Masked
-    vlan_tci: Masked
-    cvlan_tci: Masked
-    vlan_tpid: Masked
-    cvlan_tpid: Masked
-    ip_proto: Masked
-    ip_tos: Masked
-    ip_ttl: Masked
-    ip_frag: Masked
-    ip_src: Masked
-    ip_dst: Masked
-    ipv6_label: Masked
-    l4_src: Masked
-    l4_dst: Masked
-    tcp_flags: Masked
-    arp_sha: Masked
-    arp_tha: Masked
-    nd_target: Masked
-    mpls_lse1: Masked
-    mpls_lse2: Masked
-    mpls_lse3: Masked
-    mpls_labels: Masked
-    nsh_flags: Masked
-    nsh_ttl: Masked
-    nsh_mdtype: Masked
-    nsh_np: Masked
-    nsh_path: Masked
-    nsh_context: Masked
-    dp_hash: Masked
-    skb_mark: Masked
-    skb_priority: Masked
-    tun_id: Masked
-    tun_src: Masked
-    tun_dst: Masked
-    tun_tos: Masked
-    tun_ttl: Masked
-    tun_flags: Masked
-    tun_tp_dst: Masked
 
     def __init__(self, **fields: Masked) -> None:
         used = {}
@@ -183,12 +105,10 @@ class Match:
         match._used = used
         return match
 
-    if not TYPE_CHECKING:  # to a type checker, the fields above are all that there are
-
-        def __getattr__(self, name: str) -> Masked:
-            if name not in FIELD_BITS:
-                raise AttributeError(f"there is no field {name}")
-            return self._used.get(name, ANY)
+    def __getattr__(self, name: str) -> Masked:
+        if name not in FIELD_BITS:
+            raise AttributeError(f"there is no field {name}")
+        return self._used.get(name, ANY)
 
     def __eq__(self, other: object) -> bool:
         return self._used == other._used if isinstance(other, Match) else NotImplemented
@@ -292,7 +212,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class SetField:
-    """Rewrite header *field* (a name of :data:`FIELD_BITS`) where ``mask`` says, checksums kept right.
+    """Rewrite header *field* (a name of :data:`asap2.nic.fields.REWRITABLE`) where ``mask`` says, checksums kept right.
 
     SCTP's ports have names of their own, ``sctp_src`` and ``sctp_dst``: as ``l4_src`` they are rewritten without
     SCTP's checksum, as TC does.
@@ -319,7 +239,7 @@ class Encap:
     dst: bytes
     tos: int = 0
     ttl: int = 64
-    tp_dst: int = 4789
+    tp_dst: int = VXLAN_PORT
     eth_src: bytes = b""
     eth_dst: bytes = b""
 
@@ -342,7 +262,7 @@ class SetTunnel:
     dst: bytes
     tos: int = 0
     ttl: int = 64
-    tp_dst: int = 4789
+    tp_dst: int = VXLAN_PORT
     csum: bool = False
     dont_fragment: bool = False
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from asap2.nic.links import Link
-from asap2.nic.silicon.tunnel import VXLAN_PORT
+from asap2.nic.rules import VXLAN_PORT
 
 PLACES = 7
 

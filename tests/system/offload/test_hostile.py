@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asap2.nic.silicon.maps import UPCALL_SLOTS
+from asap2.nic.silicon.abi import UPCALL_SLOTS
 from tests.system.offload.conftest import PF
 from tests.system.offload.floods import Flood, Receiver, frame
 from tests.system.offload.labs import Bench, packets_of, until

@@ -13,6 +13,7 @@ from functools import partial
 
 from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match, ModifyVlan, PopVlan, PushVlan
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.abi import EXTENSIONS
 from asap2.nic.silicon.packet import Fields
 
 _TPIDS = (b"\x81\x00", b"\x88\xa8")
@@ -158,7 +159,7 @@ def _headers(frame: bytes) -> tuple[int | None, int | None]:
     if frame[at - 2 : at] != b"\x86\xdd" or len(rest) < 40:
         return None, None
     following, at = rest[6], at + 40
-    for _ in range(packet.EXTENSIONS):
+    for _ in range(EXTENSIONS):
         if following == _FRAGMENT and len(frame) >= at + 8:
             return at + 8, at
         if following not in _EXTENSIONS or len(frame) < at + 8:

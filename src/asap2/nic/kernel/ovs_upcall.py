@@ -20,8 +20,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from asap2.nic.silicon.abi import UPCALL_MAGIC, UPCALL_MAGIC_MASK
 from asap2.nic.silicon.events import UpcallContext
-from asap2.nic.silicon.maps import UPCALL_MAGIC, UPCALL_MAGIC_MASK
 from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
+from asap2.nic.fields import FIELDS, REWRITABLE, Depth
 from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
 from asap2.nic.rules import (
@@ -33,14 +34,11 @@ from asap2.nic.rules import (
     SetTunnel,
 )
 
-INLINE_NONE, INLINE_LINK, INLINE_NETWORK, INLINE_TRANSPORT = range(4)
-"""DEVLINK_ESWITCH_INLINE_MODE_*, and how deep a filter looks."""
-
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
-_UNKNOWN = frozenset({"arp_sha", "arp_tha", "nd_target", "ipv6_label"})
+_UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None)
 """Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
-_NETWORK = frozenset({"ip_proto", "ip_src", "ip_dst", "ip_tos", "ip_ttl"})
-_TRANSPORT = frozenset({"l4_src", "l4_dst", "tcp_flags"})
+_NETWORK = frozenset(field.name for field in FIELDS if field.depth is Depth.NETWORK)
+_TRANSPORT = frozenset(field.name for field in FIELDS if field.depth is Depth.TRANSPORT)
 _ARP = (0x0806, 0x8035)
 _VID, _PCP = 0xFFF, 0xE000
 _DSCP = 0xFC
@@ -52,8 +50,6 @@ _MARK_BITS = 16
 """Of a flow's tag (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
-_REWRITES = {"eth_dst": (0, 16), "eth_src": (0, 16), "ip_src": (0, 32, 64, 96), "ip_dst": (0, 32, 64, 96)}
-"""Fields that are several of the hardware's: where each begins, counted from the right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
         _check_congestion(match)
     if place.peers is not None and match.cvlan_tci.value:
         raise refuse("Matching on CVLAN is not supported")
-    if not place.uplink and INLINE_NONE != pf.inline_mode < depth(match):
+    if not place.uplink and Depth.NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
     _Actions(model, pf, place, match).check(steps)
 
@@ -154,14 +150,14 @@ def _check_congestion(match: Match) -> None:
         raise refuse("Match on tos enc_tos ecn = CE while match on tos ecn != CE isn't supported")
 
 
-def depth(match: Match) -> int:
-    """How deep *match* looks, as an inline mode: for how much of a packet must be in its descriptor (match_level)."""
+def depth(match: Match) -> Depth:
+    """How deep *match* looks: for how much of a packet must be in its descriptor (match_level)."""
     used = match.used().keys()
     if not _TRANSPORT.isdisjoint(used):
-        return INLINE_TRANSPORT
+        return Depth.TRANSPORT
     if not _NETWORK.isdisjoint(used) or match.ip_frag.value & Frag.IS_FRAGMENT:
-        return INLINE_NETWORK
-    return INLINE_LINK if used else INLINE_NONE
+        return Depth.NETWORK
+    return Depth.LINK if used else Depth.NONE
 
 
 # ---- actions
@@ -292,7 +288,7 @@ class _Actions:
     def _rewrite(self, name: str, to: Masked) -> None:
         self._may_rewrite()
         self.beyond_ttl |= name in ("ip_src", "ip_dst", "ip_tos")
-        starts = _REWRITES.get(name, (0,))
+        starts = REWRITABLE[name].parts if name in REWRITABLE else (0,)
         ends = (*starts[1:], None)
         matched = self.match.vlan_tci if name == "vlan" else self.match.used().get(name, Masked(0, 0))
         for start, end in zip(starts, ends, strict=True):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
 from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
 
 ETH_P_IP: Final = 0x0800
@@ -30,79 +31,21 @@ IPPROTO_SCTP: Final = 132
 IPPROTO_ICMP: Final = 1
 IPPROTO_ICMPV6: Final = 58
 
+
+def _octets(key: str) -> int:
+    size = FLOWER.fields[FLOWER.numbers[key]][1].size
+    assert size is not None
+    return size
+
+
 NEVER: Final = {"ip_frag": Masked(Frag.FIRST, Frag.IS_FRAGMENT | Frag.FIRST)}
 """What no packet is: a first fragment, but no fragment."""
 
-_WIDTHS = {
-    "key_eth_dst": 6,
-    "key_eth_src": 6,
-    "key_ip_tos": 1,
-    "key_ip_ttl": 1,
-    "key_ipv4_src": 4,
-    "key_ipv4_dst": 4,
-    "key_ipv6_src": 16,
-    "key_ipv6_dst": 16,
-    "key_tcp_src": 2,
-    "key_tcp_dst": 2,
-    "key_udp_src": 2,
-    "key_udp_dst": 2,
-    "key_sctp_src": 2,
-    "key_sctp_dst": 2,
-    "key_tcp_flags": 2,
-    "key_icmpv4_type": 1,
-    "key_icmpv4_code": 1,
-    "key_icmpv6_type": 1,
-    "key_icmpv6_code": 1,
-    "key_arp_sip": 4,
-    "key_arp_tip": 4,
-    "key_arp_op": 1,
-    "key_arp_sha": 6,
-    "key_arp_tha": 6,
-    "key_flags": 4,
-    "key_enc_ipv4_src": 4,
-    "key_enc_ipv4_dst": 4,
-    "key_enc_ipv6_src": 16,
-    "key_enc_ipv6_dst": 16,
-    "key_enc_udp_dst_port": 2,
-    "key_enc_ip_tos": 1,
-    "key_enc_ip_ttl": 1,
-}
-"""Octets of each key that has a mask attribute."""
-
-FIELD_OF: Final = {
-    "key_eth_dst": "eth_dst",
-    "key_eth_src": "eth_src",
-    "key_ip_tos": "ip_tos",
-    "key_ip_ttl": "ip_ttl",
-    "key_ipv4_src": "ip_src",
-    "key_ipv4_dst": "ip_dst",
-    "key_ipv6_src": "ip_src",
-    "key_ipv6_dst": "ip_dst",
-    "key_tcp_src": "l4_src",
-    "key_tcp_dst": "l4_dst",
-    "key_udp_src": "l4_src",
-    "key_udp_dst": "l4_dst",
-    "key_sctp_src": "l4_src",
-    "key_sctp_dst": "l4_dst",
-    "key_tcp_flags": "tcp_flags",
-    "key_icmpv4_type": "l4_src",
-    "key_icmpv4_code": "l4_dst",
-    "key_icmpv6_type": "l4_src",
-    "key_icmpv6_code": "l4_dst",
-    "key_arp_sip": "ip_src",
-    "key_arp_tip": "ip_dst",
-    "key_arp_op": "ip_proto",
-    "key_arp_sha": "arp_sha",
-    "key_arp_tha": "arp_tha",
-    "key_enc_ipv4_src": "tun_src",
-    "key_enc_ipv4_dst": "tun_dst",
-    "key_enc_ipv6_src": "tun_src",
-    "key_enc_ipv6_dst": "tun_dst",
-    "key_enc_udp_dst_port": "tun_tp_dst",
-    "key_enc_ip_tos": "tun_tos",
-    "key_enc_ip_ttl": "tun_ttl",
-}
+FIELD_OF: Final = {key: field.name for field in FIELDS for key in field.flower}
 """The field that each key with a mask is compared with."""
+
+_WIDTHS: Final = {key: _octets(key) for key in (*FIELD_OF, "key_flags")}
+"""Octets of each key that has a mask attribute."""
 
 Identity = tuple[Any, ...]
 """A masked key: what two filters of one priority may not share."""
@@ -177,7 +120,7 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     flags_mask &= Frag.IS_FRAGMENT | Frag.FIRST
     if flags_mask:
         fields["ip_frag"] = Masked(flags & flags_mask, flags_mask)
-    _put(keys, fields, dump, ("key_eth_dst", "key_eth_src"))
+    _put(keys, fields, dump, flower_keys("eth"))
     ethertype, tags = _ethertype_and_vlans(options, fields, dump, protocol)
     _ip(keys, options, fields, dump, ethertype)
     version = _addresses(keys, options, fields, dump)
@@ -227,16 +170,14 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _put(
-    keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], names: Iterable[str], bits: int = 0
-) -> None:
-    """Match and dump each key; a field has only so many *bits*, and the others of a packet are 0."""
+def _put(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]], names: Iterable[str]) -> None:
+    """Match and dump each key; a field may have fewer bits than it, and the others of a packet are 0."""
     for name in names:
         value, mask = keys.masked(name)
         if not mask:
             continue
         target = FIELD_OF[name]
-        limit = (1 << bits) - 1 if bits else -1
+        limit = (1 << FIELD_BITS[target]) - 1
         if mask & limit:
             fields[target] = Masked(value & mask & limit, mask & limit)
         if value & mask & ~limit:
@@ -317,7 +258,7 @@ def _ip(
     if proto is not None:
         fields["ip_proto"] = Masked(proto, 0xFF)
         dump.append(("key_ip_proto", proto))
-    _put(keys, fields, dump, ("key_ip_tos", "key_ip_ttl"))
+    _put(keys, fields, dump, flower_keys("ip"))
 
 
 def _addresses(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> int:
@@ -340,24 +281,20 @@ def _ports(
         return
     version = "ipv4" if ethertype == ETH_P_IP else "ipv6"
     if proto in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP):
-        name = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}[proto]
-        _put(keys, fields, dump, (f"key_{name}_src", f"key_{name}_dst"))
-        if proto == IPPROTO_TCP:
-            _put(keys, fields, dump, ("key_tcp_flags",), bits=12)
+        _put(keys, fields, dump, flower_keys({IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp", IPPROTO_SCTP: "sctp"}[proto]))
     elif (version, proto) in (("ipv4", IPPROTO_ICMP), ("ipv6", IPPROTO_ICMPV6)):
-        name = "icmpv4" if version == "ipv4" else "icmpv6"
-        _put(keys, fields, dump, (f"key_{name}_type", f"key_{name}_code"))
+        _put(keys, fields, dump, flower_keys(f"icmp{version.removeprefix('ip')}"))
 
 
 def _arp(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
-    _put(keys, fields, dump, ("key_arp_sip", "key_arp_tip", "key_arp_op", "key_arp_sha", "key_arp_tha"))
+    _put(keys, fields, dump, flower_keys("arp"))
 
 
 def _tunnel(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
     for version in ("ipv4", "ipv6"):
-        _put(keys, fields, dump, (f"key_enc_{version}_src", f"key_enc_{version}_dst"))
+        _put(keys, fields, dump, flower_keys(f"enc_{version}"))
     key_id = options.get("key_enc_key_id")
     if key_id is not None:
         fields["tun_id"] = Masked(key_id, 0xFFFFFFFF)
         dump.append(("key_enc_key_id", key_id))
-    _put(keys, fields, dump, ("key_enc_udp_dst_port", "key_enc_ip_tos", "key_enc_ip_ttl"))
+    _put(keys, fields, dump, (*flower_keys("enc_udp"), *flower_keys("enc_ip")))

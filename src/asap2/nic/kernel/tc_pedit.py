@@ -12,25 +12,29 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.fields import FIELDS, Field, Header, Location
 from asap2.nic.kernel.tc_steps import Beyond, Step
 from asap2.nic.rules import AddTtl, Masked, SetField
 
 HTYPE_NETWORK, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP = range(6)
 CMD_SET, CMD_ADD = 0, 1
 
-_FIELDS: Final[dict[int, tuple[tuple[str, int, int, int], ...]]] = {
-    HTYPE_ETH: (("eth_dst", 0, 6, 0), ("eth_src", 6, 6, 0)),
-    HTYPE_IP4: (("ip_tos", 1, 1, 0), ("ip_ttl", 8, 1, 0), ("ip_src", 12, 4, 0), ("ip_dst", 16, 4, 0)),
-    HTYPE_IP6: (("ip_tos", 0, 4, 20), ("ip_ttl", 7, 1, 0), ("ip_src", 8, 16, 0), ("ip_dst", 24, 16, 0)),
-    HTYPE_TCP: (("l4_src", 0, 2, 0), ("l4_dst", 2, 2, 0)),
-    HTYPE_UDP: (("l4_src", 0, 2, 0), ("l4_dst", 2, 2, 0)),
+_HEADERS: Final = {
+    HTYPE_ETH: Header.ETHERNET,
+    HTYPE_IP4: Header.IPV4,
+    HTYPE_IP6: Header.IPV6,
+    HTYPE_TCP: Header.L4,
+    HTYPE_UDP: Header.L4,
 }
-"""Header type to (field, offset, octets, bits to the right of it)."""
+_FIELDS: Final[dict[int, list[tuple[Field, Location]]]] = {
+    kind: [(field, at) for field in FIELDS for at in field.found if at.header is header and field.depth is not None]
+    for kind, header in _HEADERS.items()
+}
+"""Header type to the fields that lie there."""
 _TTL: Final = {HTYPE_IP4: (8, 0), HTYPE_IP6: (4, 24)}
 """Header type to where its time to live is: the offset of its word, and its place there in memory order."""
 _UNSUPPORTED: Final = "mlx5_core: attempt to offload an unsupported field"
 _TWICE: Final = "mlx5_core: curr_pmask and new mask same. Acting twice on same location"
-_WIDTH: Final = {"ip_tos": 8}
 _CHECKSUM: Final = {HTYPE_IP4: range(10, 12)}
 """Octets that are kept right by themselves, so an edit of them is not needed and not done."""
 
@@ -88,15 +92,15 @@ def _addition(header: int, key: Any, again: bool) -> Step:
 
 
 def _fields(header: int, octets: dict[int, tuple[int, int]]) -> Iterable[Step]:
-    for name, start, length, shift in _FIELDS[header]:
+    for field, at in _FIELDS[header]:
+        start, length, shift = at.offset, at.octets, at.shift
         value = mask = 0
         for offset in range(start, start + length):
             octet, changed = octets.get(offset, (0, 0))
             value, mask = value << 8 | octet, mask << 8 | changed
-        bits = _WIDTH.get(name, 8 * length) if shift else 8 * length
-        own = ((1 << bits) - 1) << shift
+        own = (1 << min(field.bits, 8 * length)) - 1 << shift
         if mask & own:
-            yield SetField(name, Masked((value & own) >> shift, (mask & own) >> shift))
+            yield SetField(field.name, Masked((value & own) >> shift, (mask & own) >> shift))
             for offset in range(start, start + length):
                 rest = (mask & ~own) >> 8 * (start + length - 1 - offset) & 0xFF
                 if rest:

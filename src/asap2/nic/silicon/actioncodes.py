@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from asap2.nic.fields import REWRITABLE, Field, Header, Location
 from asap2.nic.rules import (
-    FIELD_BITS,
     Action,
     AddTtl,
     CheckLength,
@@ -40,50 +40,8 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon.maps import (
-    HIDDEN_IN_TUNNEL,
-    LAYER_ADDRESS_LOW,
-    LAYER_ETH,
-    LAYER_IPV4,
-    LAYER_IPV6,
-    LAYER_L4,
-    LAYER_MPLS,
-    LAYER_SCTP,
-    MAX_ACTIONS,
-    OP_ADD,
-    OP_CHECK_LENGTH,
-    OP_CLONE,
-    OP_DEC_TTL,
-    OP_DECAP,
-    OP_DROP,
-    OP_ENCAP,
-    OP_ENTER,
-    OP_GOTO,
-    OP_HASH,
-    OP_MODIFY_VLAN,
-    OP_OUTPUT,
-    OP_PASS,
-    OP_POP_ETHERNET,
-    OP_POP_MPLS,
-    OP_POP_NSH,
-    OP_POP_VLAN,
-    OP_PUSH_ETHERNET,
-    OP_PUSH_MPLS,
-    OP_PUSH_NSH,
-    OP_PUSH_VLAN,
-    OP_SAMPLE,
-    OP_SET,
-    OP_SET_META,
-    OP_SET_TUNNEL,
-    OP_TRUNCATE,
-    OP_UPCALL,
-    OUTER_MAX,
-    OVERLAID,
-    UNSUPPORTED_FIELDS,
-    in_tunnel,
-    number,
-    word,
-)
+from asap2.nic.silicon.abi import ACTIONS, OUTER_MAX, Op
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
 
 Code = tuple[int, "Argument"]
 """What a cell does, and its argument."""
@@ -99,101 +57,92 @@ class Nested:
 
 Argument = int | Encap | SetTunnel | PushNsh | Nested
 
-_META = {"skb_mark": 0, "skb_priority": 1}
+_META = {field.meta: name for name, field in REWRITABLE.items() if field.meta is not None}
 
 
-def _words(layer: int, offset: int, to: Masked, octets: int) -> list[tuple[int, Argument]]:
-    """Cells that rewrite *octets* of a header at *offset*: one for each 32-bit word that is touched."""
-    start, end = offset // 4 * 4, (offset + octets + 3) // 4 * 4
-    shift = 8 * (end - offset - octets)
-    value = (to.value << shift).to_bytes(end - start, "big")
-    mask = (to.mask << shift).to_bytes(end - start, "big")
-    cells: list[tuple[int, Argument]] = []
-    for at in range(0, end - start, 4):
-        bits = number(mask[at : at + 4])
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a field, from bit *low* on, that entries write at *location*. Where *again*, another has written it."""
+
+    location: Location
+    low: int = 0
+    again: bool = False
+
+
+def _pieces(field: Field) -> tuple[_Piece, ...]:
+    """What entries write when a field is rewritten. Of an address, the last 32 bits are in the same place of both IP
+    versions' entries: in the header that the packet has."""
+    by_header = {location.header: location for location in field.found}
+    if field.bits == 128:
+        ipv4, ipv6 = by_header[Header.IPV4], by_header[Header.IPV6]
+        low = Location(Header.ADDRESS_LOW, ipv4.offset - _IPV4_ADDRESSES, ipv4.octets)
+        return _Piece(low), _Piece(Location(Header.IPV6, ipv6.offset, ipv6.octets - low.octets), 8 * low.octets)
+    return tuple(_Piece(location, again=at > 0) for at, location in enumerate(field.found))
+
+
+_IPV4_ADDRESSES = 12
+"""Where an IPv4 header's addresses begin."""
+_PIECES = {name: _pieces(field) for name, field in REWRITABLE.items()}
+_PIECES_IN = {
+    header: [
+        (REWRITABLE[name], piece)
+        for name, pieces in _PIECES.items()
+        for piece in pieces
+        if piece.location.header is header and not piece.again
+    ]
+    for header in Header
+}
+
+
+def _words(at: Location, value: int, mask: int) -> list[tuple[int, Argument]]:
+    """Entries that rewrite what lies there: one for each 32-bit word that is touched."""
+    start, end = at.offset // 4 * 4, (at.offset + at.octets + 3) // 4 * 4
+    shift = 8 * (end - at.offset - at.octets) + at.shift
+    values, masks = ((bits << shift).to_bytes(end - start, "big") for bits in (value, mask))
+    entries: list[tuple[int, Argument]] = []
+    for offset in range(0, end - start, 4):
+        bits = number(masks[offset : offset + 4])
         if bits:
-            op = OP_SET | layer << 8 | (start + at) // 4 << 16
-            cells.append((op, number(value[at : at + 4]) << 32 | bits))
-    return cells
+            op = Op.SET | at.header << 8 | (start + offset) // 4 << 16
+            entries.append((op, number(values[offset : offset + 4]) << 32 | bits))
+    return entries
 
 
 def _rewrite(name: str, to: Masked) -> list[tuple[int, Argument]]:
-    match name:
-        case "eth_dst":
-            return _words(LAYER_ETH, 0, to, 6)
-        case "eth_src":
-            return _words(LAYER_ETH, 6, to, 6)
-        case "ip_tos":
-            shifted = Masked(to.value << 20, to.mask << 20)
-            return _words(LAYER_IPV4, 1, to, 1) + _words(LAYER_IPV6, 0, shifted, 4)
-        case "ip_ttl":
-            return _words(LAYER_IPV4, 8, to, 1) + _words(LAYER_IPV6, 7, to, 1)
-        case "ip_src" | "ip_dst":
-            word = 0 if name == "ip_src" else 4
-            low = Masked(to.value & 0xFFFF_FFFF, to.mask & 0xFFFF_FFFF)
-            high = Masked(to.value >> 32, to.mask >> 32)
-            return _words(LAYER_ADDRESS_LOW, word, low, 4) + _words(LAYER_IPV6, 8 + 4 * word, high, 12)
-        case "l4_src":
-            return _words(LAYER_L4, 0, to, 2)
-        case "l4_dst":
-            return _words(LAYER_L4, 2, to, 2)
-        case "sctp_src":
-            return _words(LAYER_SCTP, 0, to, 2)
-        case "sctp_dst":
-            return _words(LAYER_SCTP, 2, to, 2)
-        case "ipv6_label":
-            return _words(LAYER_IPV6, 0, to, 4)
-        case "mpls_lse1":
-            return _words(LAYER_MPLS, 0, to, 4)
-        case "skb_mark" | "skb_priority":
-            return [(OP_SET_META | _META[name] << 8, to.value << 32 | to.mask)]
-        case _:
-            raise ValueError(f"{name} cannot be rewritten")
+    field = REWRITABLE.get(name)
+    if field is None:
+        raise ValueError(f"{name} cannot be rewritten")
+    if field.meta is not None:
+        return [(Op.SET_META | field.meta << 8, to.value << 32 | to.mask)]
+    entries = []
+    for piece in _PIECES[name]:
+        at, all_bits = piece.location, (1 << 8 * piece.location.octets) - 1
+        entries += _words(at, to.value >> piece.low & all_bits, to.mask >> piece.low & all_bits)
+    return entries
 
 
 def _add_ttl(amount: int) -> list[tuple[int, Argument]]:
-    """Cells that add to the time to live of either version: as those that set it, but for the operation."""
-    return [(op & ~0xFF | OP_ADD, arg) for op, arg in _rewrite("ip_ttl", Masked(amount, 0xFF))]
+    """Entries that add to the time to live of either version: as those that set it, but for the operation."""
+    return [(op & ~0xFF | Op.ADD, arg) for op, arg in _rewrite("ip_ttl", Masked(amount, 0xFF))]
 
 
 def _decode_rewrite(op: int, arg: int) -> list[SetField]:
-    """What one cell rewrites, as fields of which some bits count. IPv6's twin of an IPv4 cell says nothing new."""
-    layer, index = op >> 8 & 0xFF, op >> 16 & 0xFF
+    """What one entry rewrites, as fields of which some bits count."""
+    header, end = Header(op >> 8 & 0xFF), 4 * (op >> 16 & 0xFF) + 4
     value = int.from_bytes(word(arg >> 32), "big")
     mask = int.from_bytes(word(arg & 0xFFFF_FFFF), "big")
-    fields: list[tuple[str, int, int]]
-    match layer, index:
-        case 0, 0:
-            fields = [("eth_dst", 16, 48)]
-        case 0, 1:
-            fields = [("eth_dst", -16, 48), ("eth_src", 32, 48)]
-        case 0, _:
-            fields = [("eth_src", 0, 48)]
-        case 1, 0:
-            fields = [("ip_tos", -16, 8)]
-        case 1, _:
-            fields = [("ip_ttl", -24, 8)]
-        case 2, 0:
-            fields = [("ipv6_label", 0, 20)]
-        case 2, 1:
-            fields = []
-        case 2, _:
-            fields = [("ip_src" if index < 6 else "ip_dst", 32 * (3 - (index - 2) % 4), 128)]
-        case 3, _:
-            fields = [("l4_src", -16, 16), ("l4_dst", 0, 16)]
-        case 5, _:
-            fields = [("mpls_lse1", 0, 32)]
-        case 6, _:
-            fields = [("sctp_src", -16, 16), ("sctp_dst", 0, 16)]
-        case _:
-            fields = [("ip_dst" if index else "ip_src", 0, 128)]
     out = []
-    for name, shift, width in fields:
-        bits = (mask << shift if shift >= 0 else mask >> -shift) & ((1 << width) - 1)
-        if name == "eth_src" and index == 1:
-            bits &= 0xFFFF_0000_0000
-        if bits:
-            out.append(SetField(name, Masked((value << shift if shift >= 0 else value >> -shift) & bits, bits)))
+    for field, piece in _PIECES_IN[header]:
+        at = piece.location
+        shift = 8 * (at.offset + at.octets - end)
+        all_bits = (1 << 8 * at.octets) - 1
+        masked, found = (
+            ((bits << shift if shift >= 0 else bits >> -shift) & all_bits) >> at.shift << piece.low
+            for bits in (mask, value)
+        )
+        masked &= (1 << field.bits) - 1
+        if masked:
+            out.append(SetField(field.name, Masked(found & masked, masked)))
     return out
 
 
@@ -204,30 +153,30 @@ def encode_actions(actions: Sequence[Action]) -> list[Code]:
         last = at + 1 == len(actions)
         match action:
             case Output(port, resume):
-                cells.append((OP_OUTPUT, resume << 32 | port))
+                cells.append((Op.OUTPUT, resume << 32 | port))
             case Drop():
-                cells.append((OP_DROP, 0))
+                cells.append((Op.DROP, 0))
             case Goto(table, resume):
-                cells.append((OP_GOTO, resume << 32 | table))
+                cells.append((Op.GOTO, resume << 32 | table))
             case Enter(port, resume):
-                cells.append((OP_ENTER, resume << 32 | port))
+                cells.append((Op.ENTER, resume << 32 | port))
             case Upcall(cookie):
-                cells.append((OP_UPCALL, cookie))
+                cells.append((Op.UPCALL, cookie))
             case Pass():
-                cells.append((OP_PASS, 0))
+                cells.append((Op.PASS, 0))
             case Truncate(length):
-                cells.append((OP_TRUNCATE, length))
+                cells.append((Op.TRUNCATE, length))
             case CheckLength() if not last:
-                cells.append((OP_CLONE, Nested(tuple(encode_actions([action])))))
+                cells.append((Op.CLONE, Nested(tuple(encode_actions([action])))))
             case CheckLength(length, greater, others):
-                cells.append((OP_CHECK_LENGTH, Nested(tuple(encode_actions(greater)), length)))
+                cells.append((Op.CHECK_LENGTH, Nested(tuple(encode_actions(greater)), length)))
                 cells += encode_actions(others)
             case Clone(nested):
-                cells.append((OP_CLONE, Nested(tuple(encode_actions(nested)))))
+                cells.append((Op.CLONE, Nested(tuple(encode_actions(nested)))))
             case Sample(probability, nested):
-                cells.append((OP_SAMPLE, Nested(tuple(encode_actions(nested)), probability)))
+                cells.append((Op.SAMPLE, Nested(tuple(encode_actions(nested)), probability)))
             case DecTtl(nested):
-                cells.append((OP_DEC_TTL, Nested(tuple(encode_actions(nested)))))
+                cells.append((Op.DEC_TTL, Nested(tuple(encode_actions(nested)))))
             case _:
                 cells += _encode_change(action)
     return cells
@@ -237,36 +186,36 @@ def _encode_change(action: Action) -> list[Code]:
     """An action that changes the packet and leads nowhere."""
     match action:
         case PushVlan(vid, pcp, tpid):
-            return [(OP_PUSH_VLAN, tpid << 16 | pcp << 13 | vid)]
+            return [(Op.PUSH_VLAN, tpid << 16 | pcp << 13 | vid)]
         case PopVlan():
-            return [(OP_POP_VLAN, 0)]
+            return [(Op.POP_VLAN, 0)]
         case ModifyVlan(vid, pcp, tpid):
-            return [(OP_MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid)]
+            return [(Op.MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid)]
         case SetField(name, to):
             return _rewrite(name, to)
         case AddTtl(amount):
             return _add_ttl(amount)
         case Encap():
-            return [(OP_ENCAP, action)]
+            return [(Op.ENCAP, action)]
         case SetTunnel():
-            return [(OP_SET_TUNNEL, action)]
+            return [(Op.SET_TUNNEL, action)]
         case Decap():
-            return [(OP_DECAP, 0)]
+            return [(Op.DECAP, 0)]
         case Hash(algorithm, basis):
-            return [(OP_HASH, algorithm << 32 | basis)]
+            return [(Op.HASH, algorithm << 32 | basis)]
         case PushMpls(lse, ethertype, outside):
-            return [(OP_PUSH_MPLS | outside << 8, lse << 32 | ethertype)]
+            return [(Op.PUSH_MPLS | outside << 8, lse << 32 | ethertype)]
         case PopMpls(ethertype):
-            return [(OP_POP_MPLS, ethertype)]
+            return [(Op.POP_MPLS, ethertype)]
         case PushNsh():
-            return [(OP_PUSH_NSH, action)]
+            return [(Op.PUSH_NSH, action)]
         case PopNsh():
-            return [(OP_POP_NSH, 0)]
+            return [(Op.POP_NSH, 0)]
         case PushEthernet(dst, src):
-            addresses = Masked(int.from_bytes(dst + src, "big"), (1 << 96) - 1)
-            return [(OP_PUSH_ETHERNET, 0), *_words(LAYER_ETH, 0, addresses, 12)]
+            addresses = int.from_bytes(dst + src, "big")
+            return [(Op.PUSH_ETHERNET, 0), *_words(Location(Header.ETHERNET, 0, 12), addresses, (1 << 96) - 1)]
         case PopEthernet():
-            return [(OP_POP_ETHERNET, 0)]
+            return [(Op.POP_ETHERNET, 0)]
         case _:
             raise ValueError(f"{action} changes nothing")
 
@@ -280,11 +229,11 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
         if isinstance(arg, Nested):
             nested = decode_actions(arg.codes)
             match kind:
-                case 15:
+                case Op.CLONE:
                     actions.append(Clone(nested))
-                case 16:
+                case Op.SAMPLE:
                     actions.append(Sample(arg.parameter, nested))
-                case 17:
+                case Op.CHECK_LENGTH:
                     actions.append(CheckLength(arg.parameter, nested, decode_actions(codes[at + 1 :])))
                     break
                 case _:
@@ -295,32 +244,35 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
 
 
 def decode_action(op: int, arg: Argument) -> list[Action]:
-    """The action of one cell that names no list."""
+    """The action of one entry that names no list.
+
+    Raises:
+        ValueError: there is no such operation.
+    """
     if isinstance(arg, Nested):
         return list(decode_actions([(op, arg)]))
     if not isinstance(arg, int):
         return [arg]
     match op & 0xFF:
-        case 10:
+        case Op.SET:
             return list(_decode_rewrite(op, arg))
-        case 12:
+        case Op.DECAP:
             return [Decap()]
-        case 19:
+        case Op.HASH:
             return [Hash(HashAlgorithm(arg >> 32), arg & 0xFFFF_FFFF)]
-        case 20:
-            name = next(name for name, which in _META.items() if which == op >> 8)
-            return [SetField(name, Masked(arg >> 32, arg & 0xFFFF_FFFF))]
-        case 21:
+        case Op.SET_META:
+            return [SetField(_META[op >> 8], Masked(arg >> 32, arg & 0xFFFF_FFFF))]
+        case Op.PUSH_MPLS:
             return [PushMpls(arg >> 32, arg & 0xFFFF, bool(op >> 8))]
-        case 22:
+        case Op.POP_MPLS:
             return [PopMpls(arg)]
-        case 23:
+        case Op.PUSH_ETHERNET:
             return [PushEthernet(bytes(6), bytes(6))]
-        case 24:
+        case Op.POP_ETHERNET:
             return [PopEthernet()]
-        case 26:
+        case Op.POP_NSH:
             return [PopNsh()]
-        case 27:
+        case Op.ADD:
             return [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)]
     return [_decode_simple(op, arg)]
 
@@ -328,34 +280,28 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
 def _decode_simple(op: int, arg: int) -> Action:
     tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16 & 0xFFFF)
     match op:
-        case 1:
+        case Op.OUTPUT:
             return Output(arg & 0xFFFF_FFFF, arg >> 32)
-        case 2:
+        case Op.PUSH_VLAN:
             return PushVlan(*tag)
-        case 3:
+        case Op.POP_VLAN:
             return PopVlan()
-        case 4:
+        case Op.MODIFY_VLAN:
             return ModifyVlan(tag[0], None if arg >> 32 else tag[1], tag[2])
-        case 6:
+        case Op.GOTO:
             return Goto(arg & 0xFFFF_FFFF, arg >> 32)
-        case 7:
+        case Op.UPCALL:
             return Upcall(arg)
-        case 8:
+        case Op.PASS:
             return Pass()
-        case 9:
+        case Op.TRUNCATE:
             return Truncate(arg)
-        case 14:
+        case Op.ENTER:
             return Enter(arg & 0xFFFF_FFFF, arg >> 32)
-        case _:
+        case Op.DROP:
             return Drop()
-
-
-REWRITABLE = ("eth_dst", "eth_src", "ip_src", "ip_dst", "ip_tos", "ip_ttl", "l4_src", "l4_dst")
-"""Fields that :class:`asap2.nic.rules.SetField` can rewrite."""
-
-WIDTHS = {name: FIELD_BITS[name] for name in (*REWRITABLE, "ipv6_label", "mpls_lse1")}
-WIDTHS |= {"skb_mark": 32, "skb_priority": 32, "sctp_src": 16, "sctp_dst": 16}
-"""All of them, those of Open vSwitch's datapath alone too, and their width in bits."""
+        case _:
+            raise ValueError(f"there is no operation {op}")
 
 
 def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
@@ -369,7 +315,7 @@ def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
 
 
 def _encodable(actions: Sequence[Action]) -> bool:
-    return all(action.field in WIDTHS for action in actions if isinstance(action, SetField)) and all(
+    return all(action.field in REWRITABLE for action in actions if isinstance(action, SetField)) and all(
         _encodable(nested) for action in actions for nested in _nested(action)
     )
 
@@ -393,8 +339,6 @@ def _tunnel_reason(action: Encap | SetTunnel) -> str | None:
 def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
     """One sentence saying why the program cannot take such a rule, or ``None``."""
     used = match.used()
-    if not UNSUPPORTED_FIELDS.isdisjoint(used):
-        return f"matching on {next(name for name in used if name in UNSUPPORTED_FIELDS)} is not supported"
     for name in OVERLAID.keys() & used.keys():
         eth_type = match.eth_type
         if eth_type.mask != 0xFFFF or eth_type.value not in OVERLAID[name]:
@@ -409,8 +353,8 @@ def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
-    if len(encode_actions(actions)) > MAX_ACTIONS if _encodable(actions) else len(actions) > MAX_ACTIONS:
-        return f"{len(actions)} actions are more than the {MAX_ACTIONS} that a rule can have"
+    if len(encode_actions(actions)) > ACTIONS if _encodable(actions) else len(actions) > ACTIONS:
+        return f"{len(actions)} actions are more than the {ACTIONS} that a rule can have"
     for at, action in enumerate(actions):
         reason = _unsupported_action(action, last=at + 1 == len(actions))
         if reason:
@@ -421,7 +365,7 @@ def _unsupported_actions(actions: tuple[Action, ...]) -> str | None:
 def _unsupported_action(action: Action, *, last: bool) -> str | None:
     match action:
         case SetField(name, to):
-            if name not in WIDTHS or to.mask >> WIDTHS[name]:
+            if name not in REWRITABLE or to.mask >> REWRITABLE[name].bits:
                 return f"rewriting {name} is not supported"
         case AddTtl(amount):
             if not 0 < amount < 256:

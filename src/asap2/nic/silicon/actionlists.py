@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asap2.nic.rules import Action, Encap, PushNsh, SetTunnel
-from asap2.nic.silicon import actioncodes, maps
+from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
@@ -25,8 +25,8 @@ _Argument = int | Encap | SetTunnel | PushNsh | _List
 Content = tuple[int, _Argument, int]
 """What a cell holds: op, argument, and the cell that follows."""
 
-_TO_PORTS = (maps.OP_OUTPUT, maps.OP_ENTER)
-_LISTS = (maps.OP_CLONE, maps.OP_SAMPLE, maps.OP_CHECK_LENGTH, maps.OP_DEC_TTL)
+_TO_PORTS = (abi.Op.OUTPUT, abi.Op.ENTER)
+_LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL)
 _PORT = 0xFFFF_FFFF
 """The part of their argument that names a port: by its id here, by its slot in the program's memory."""
 
@@ -158,7 +158,7 @@ class ActionLists:
     def _argument(self, record: maps.CellRecord) -> _Argument:
         if record.op in _TO_PORTS:
             return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
-        if record.op in (maps.OP_ENCAP, maps.OP_SET_TUNNEL, maps.OP_PUSH_NSH):
+        if record.op in (abi.Op.ENCAP, abi.Op.SET_TUNNEL, abi.Op.PUSH_NSH):
             return self._encaps.read(record.arg)
         if record.op in _LISTS:
             return _List(record.arg & _PORT, record.arg >> 32)

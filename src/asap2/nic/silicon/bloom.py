@@ -11,23 +11,15 @@ import struct
 from collections.abc import Iterable, MutableSequence
 from operator import mul
 
-from asap2.nic.silicon.maps import FIELDS_SIZE
+from asap2.nic.fields import KEY_SIZE
+from asap2.nic.silicon.abi import HASH_FACTORS, HASH_MIX, HASH_SEED
 
 BITS_FOR_EACH_KEY = 16
 """When all keys that there is room for are there; one key in a hundred that is not there seems to be, then."""
 _WORD = 64
 _BITS = 2**64 - 1
 _MOST = 255
-_FACTORS = (
-    *(0x87C37B91114253D5, 0x4CF5AD432745937F, 0x9DDFEA08EB382D69, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53),
-    *(0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB),
-    *(0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0xC6A4A7935BD1E995, 0xC2B2AE3D27D4EB4F),
-    *(0x9FB21C651E98DF25, 0xD1B54A32D192ED03),
-)
-"""Odd random numbers, one for each word of a key; lookup.h has the same."""
-_NODE_FACTOR = 0x1D8E4E27C47D124F
-_LAST_FACTOR = 0x9E3779B97F4A7C15
-_WORDS = struct.Struct(f"={FIELDS_SIZE // 8}Q")
+_WORDS = struct.Struct(f"={KEY_SIZE // 8}Q")
 
 
 def words_for(keys: int) -> int:
@@ -37,8 +29,8 @@ def words_for(keys: int) -> int:
 
 def place(node: int, key: bytes) -> tuple[int, int, int, int]:
     """Which word a *key* under mask *node* belongs to, in a filter of 2 to the 24 words, and which three bits of it."""
-    hashed = node * _NODE_FACTOR + sum(map(mul, _WORDS.unpack(key), _FACTORS)) & _BITS
-    hashed = (hashed ^ hashed >> 32) * _LAST_FACTOR & _BITS
+    hashed = node * HASH_SEED + sum(map(mul, _WORDS.unpack(key), HASH_FACTORS)) & _BITS
+    hashed = (hashed ^ hashed >> 32) * HASH_MIX & _BITS
     hashed ^= hashed >> 29
     return hashed >> 40, hashed & 63, hashed >> 6 & 63, hashed >> 12 & 63
 

@@ -37,8 +37,8 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 	failed = READ_ONCE(e->active);
 	e->active = 0;
 	/* All metadata that programs give on one processor is one object of the kernel's: perhaps it is the copy's now. */
-	if (state->tunnel || (constants.tracing && c->test_tunnel))
-		set_tunnel(skb, state->tunnel);
+	if (state->given_tunnel || (constants.tracing && c->test_tunnel))
+		set_tunnel(skb, state->given_tunnel);
 	return failed ? -1 : 0;
 }
 
@@ -85,7 +85,7 @@ static __always_inline u32 symmetric_hash(struct __sk_buff *skb, struct fields *
 		either = rotated(either, 7) ^ src ^ dst;
 		sum = rotated(sum, 7) + src + dst;
 	}
-	if (f->ip_proto == 6 || f->ip_proto == 17 || f->ip_proto == 132)
+	if (f->ip_proto == IPPROTO_TCP || f->ip_proto == IPPROTO_UDP || f->ip_proto == IPPROTO_SCTP)
 		ports = (u32)(bpf_ntohs(f->l4_src) ^ bpf_ntohs(f->l4_dst)) << 16 |
 			((bpf_ntohs(f->l4_src) + bpf_ntohs(f->l4_dst)) & 0xffff);
 	return jhash(either, sum, ports ^ f->ip_proto, JHASH_INITIAL);

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from asap2.nic.rules import Encap, PushNsh, SetTunnel
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 
@@ -67,7 +67,7 @@ def metadata(tunnel: SetTunnel) -> bytes:
         tunnel.csum,
         tunnel.dont_fragment,
     )
-    return packed.ljust(maps.OUTER_MAX, b"\0")
+    return packed.ljust(abi.OUTER_MAX, b"\0")
 
 
 class Encaps:
@@ -92,7 +92,7 @@ class Encaps:
             record.len = record.ip = record.udp = 0
             record.kind = _METADATA
             data = metadata(action)
-        record.header[:] = data.ljust(maps.OUTER_MAX, b"\0")
+        record.header[:] = data.ljust(abi.OUTER_MAX, b"\0")
         return slot
 
     def give(self, slot: int) -> None:

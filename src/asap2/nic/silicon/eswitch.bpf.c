@@ -241,7 +241,7 @@ static long act(u32 i, struct work *w)
 
 	if (!c)
 		return 1;
-	last = c->next == 0 || w->s->state.single;
+	last = c->next == IPPROTO_HOPOPTS || w->s->state.single;
 	following = c->next;
 	switch (c->op & 0xff) {
 	case OP_OUTPUT:
@@ -319,7 +319,7 @@ static long act(u32 i, struct work *w)
 		if (verdict < 0)
 			goto failed;
 		if ((c->op & 0xff) == OP_SET_TUNNEL)
-			w->s->state.tunnel = c->arg;
+			w->s->state.given_tunnel = c->arg;
 		if (verdict & RELEASED) {
 			w->s->state.released = 1;
 			w->s->inner = UNKNOWN;

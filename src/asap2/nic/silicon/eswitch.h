@@ -4,6 +4,8 @@
 
 #include <linux/bpf.h>
 #include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -15,36 +17,19 @@ typedef __u64 u64;
 typedef __s32 s32;
 typedef __s64 s64;
 
+#include "generated.h"
+
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define barrier() asm volatile("" ::: "memory")
 /* Keeps the compiler from merging or moving what the verifier has to see as one checked value. */
 #define opaque(x) asm volatile("" : "+r"(x))
 
-#define TABLES 4	/* tables of one port, tried in turn */
-#define LOOKUPS 8	/* lookups of one packet: stages and gotos */
-#define MASKS 65536	/* nodes in one list: as many as TC has priorities */
-#define ACTIONS 512	/* actions of one rule */
 #define L2_WINDOW 22	/* Ethernet header and two tags */
-#define L3_WINDOW 192	/* what is looked at from the network header on */
-#define EXTENSIONS 8	/* IPv6 extension headers that are skipped */
-#define MPLS_LABELS 3	/* labels that rules match on */
-#define COPIES 6	/* copies of copies of one packet: the kernel transmits no deeper than 8 */
 #define CHAIN_MASK 0x7fffffff
-#define NEAR 4096	/* a power of two */
 
-#define UPCALL_MAGIC 0xa5a00000	/* upper 12 bits of skb->mark of a packet for user space; below: sequence */
-#define UPCALL_SEQ 0x000fffff
-#define UPCALL_UNIT 2048
 #define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
-#define SELF_MARK 0xa5b00000	/* the copy that an internal port transmits for its taps and counters */
-#define ENTRY_MARK 0xa5c00000	/* a packet that user space hands in (`handed_in` says how it goes on) */
-#define TUNNEL_LIST 0x20000000	/* bit of a table: the list of its rules that match on a tunnel */
-#define BARE_LIST 0x10000000	/* bit of a table: the list of its rules for packets without an Ethernet header */
 #define AS_OVS 0x10000	/* of an offset that is given to the parser: see the packet as Open vSwitch does */
-#define VXLAN_PORT 4789
-#define TUNNEL_PORTS 8	/* UDP ports that VXLAN may come to besides */
 #define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */
-#define OUTER_MAX 96	/* outer headers, and the inner Ethernet header with a tag */
 
 #define ETH_P_802_2 0x0004
 #define ETH_P_IP 0x0800
@@ -56,7 +41,6 @@ typedef __s64 s64;
 #define ETH_P_MPLS_UC 0x8847
 #define ETH_P_MPLS_MC 0x8848
 #define ETH_P_NSH 0x894f
-#define VLAN_PRESENT 0x1000
 
 /* Linux 6.4; not in the headers of Linux 6.1 */
 #define DECAP_L3_IPV4 (1ULL << 7)
@@ -67,71 +51,7 @@ typedef __s64 s64;
 #define TCX_PASS TC_ACT_OK
 #define TCX_DROP TC_ACT_SHOT
 
-enum port_flag { PORT_ENABLED = 1, PORT_INTERNAL = 2, PORT_PEER = 4, PORT_PEER_ANY = 8, PORT_INGRESS = 16,
-		 PORT_KNOWN = 32 /* user space's: the slot is taken */,
-		 PORT_WIRE = 64 /* tunnels are looked into */,
-		 PORT_METADATA = 128, /* a tunnel device of the kernel's: packets carry tunnel metadata */
-		 PORT_RESUME = 256, /* a NIC's: packets that the NIC gave up on say where (struct resume) */
-		 PORT_BEHIND = 512, /* behind the device: what goes out to it is told so by `tell` */
-		 PORT_ARRIVED = 1024 /* TC's rules count bytes as they came in by the device */ };
 #define TUNNEL_PORT(flags) ((flags) >> 16)	/* of a tunnel device: what its packets came to */
-#define TUN_CSUM 0x0001	/* as in include/net/ip_tunnels.h */
-#define TUN_FLAGS 0x0301	/* those that rules match on: with TUN_CSUM, "do not fragment" and "OAM" */
-enum miss { MISS_DROP, MISS_REDIRECT, MISS_UPCALL, MISS_PASS };
-enum op { OP_END, OP_OUTPUT, OP_PUSH_VLAN, OP_POP_VLAN, OP_MODIFY_VLAN, OP_DROP, OP_GOTO, OP_UPCALL, OP_PASS,
-	  OP_TRUNCATE, OP_SET, OP_ENCAP, OP_DECAP, OP_SET_TUNNEL, OP_ENTER, OP_CLONE, OP_SAMPLE, OP_CHECK_LENGTH,
-	  OP_DEC_TTL, OP_HASH, OP_SET_META, OP_PUSH_MPLS, OP_POP_MPLS, OP_PUSH_ETHERNET, OP_POP_ETHERNET, OP_PUSH_NSH,
-	  OP_POP_NSH, OP_ADD };
-enum drop { DROP_RULE, DROP_MISS, DROP_SHORT, DROP_IN_PORT, DROP_OUT_PORT, DROP_LOOP, DROP_ACTION, DROP_TRUNCATE,
-	    DROP_UPCALL, DROP_OUTPUT, DROP_COPY, DROP_REASONS = 16 };
-enum event { EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP };
-
-/* What rules match on; network byte order. The offsets are also in maps.py. */
-struct fields {
-	u8 eth_dst[6];
-	u16 eth_type;
-	u8 eth_src[6];
-	u16 vlan_tpid;
-	u16 vlan_tci, cvlan_tci;
-	u8 ip_proto, ip_tos, ip_ttl, ip_frag;
-	union {
-		u32 ipv6_label;	/* 20 bits */
-		u8 cvlan_tpid;	/* the first octet */
-	};
-	u16 l4_src, l4_dst;
-	u8 ip_src[16];
-	u8 ip_dst[16];
-	union {
-		u8 arp_sha[6];
-		struct { u8 tos, ttl; u8 id[4]; } tun;	/* with tun_src and what follows: of a packet in a tunnel */
-	};
-	u16 tcp_flags;
-	union {
-		u8 arp_tha[6];
-		u16 tun_flags;	/* TUN_* */
-	};
-	u16 tun_tp_dst;
-	union {
-		struct {
-			union {
-				u8 nd_target[16];
-				u8 tun_src[16];
-			};
-			u8 tun_dst[16];
-		};
-		struct { u32 lse[MPLS_LABELS]; u8 labels; } mpls;	/* labels: a bit for each */
-		struct { u8 flags, ttl, type, next; u32 path; u8 context[16]; } nsh;
-	};
-	u32 dp_hash, skb_mark;
-	u32 skb_priority;
-	u8 no_ethernet;	/* the packet begins with its network header; what stands in front is room */
-	u8 in_tunnel;	/* the tunnel's fields are the packet's */
-	u16 unused;
-};
-
-#define WORDS (sizeof(struct fields) / 8)
-#define NARROW 6	/* words 0 to 3, 5 and 7: Ethernet, tags, IPv4, ports */
-
 union packed {
 	struct fields f;
 	u64 w[WORDS];
@@ -192,7 +112,7 @@ struct cell {
 
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
-	u16 len, ip, udp, flags;	/* bytes; where the IP and UDP headers begin */
+	u16 len, ip, udp, kind;	/* bytes; where the IP and UDP headers begin; user space's: 1 outer headers, 2 metadata */
 	union {
 		u8 header[OUTER_MAX];
 		struct { u64 id; u8 src[16], dst[16]; u8 tos, ttl, ipv6, csum; u16 dont_fragment; } meta;
@@ -207,14 +127,12 @@ struct resume {
 	u32 table;	/* DELIVER: to the port `slot` */
 	u32 slot;
 };
-#define RESUMES 65536
-#define DELIVER 0xffffffff
 
 /* What a packet, and a copy of it, has beside its octets and what the kernel knows. */
 struct state {
 	u32 dp_hash;
 	u32 max_len;	/* of what is sent next; 0: all */
-	u32 tunnel;	/* slot of `encaps`: the metadata that an action gave it; 0: none has */
+	u32 given_tunnel;	/* slot of `encaps`: the metadata that an action gave it; 0: none has */
 	u32 arrived;	/* bytes that came in, without the outer tag */
 	u8 no_ethernet;
 	u8 layered;	/* headers have been put in front */
@@ -318,8 +236,6 @@ struct ways {
 	struct way way[WAYS];
 };
 
-#define TRACE_BYTES 4096
-#define TEST_SLOT 0	/* slot of `encaps` that no rule has: metadata of a packet that comes in, marked by a sequence */
 struct trace {
 	u32 event, arg;
 	u64 cookie;
@@ -353,7 +269,7 @@ MMAPPED(bloom, u64, 1);
 MMAPPED(rules, struct rule, 4096);
 MMAPPED(cells, struct cell, 4096);
 MMAPPED(counts, struct count, 4096);
-MMAPPED(upcalls, struct upcall, 8192);
+MMAPPED(upcalls, struct upcall, UPCALL_SLOTS);
 MMAPPED(encaps, struct encap, 4096);
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct encap); } outer SEC(".maps");

@@ -21,37 +21,28 @@ static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 	proto = ip[9];
 	/* On the wire's side UDP may be a tunnel. */
 	if (*(u16 *)(data + 12) != bpf_htons(ETH_P_IP) || ip[0] != 0x45 || *(u16 *)(ip + 6) & bpf_htons(0x3fff) ||
-	    !(proto == 6 ? l4 + 20 <= end : proto == 17 && !(flags & PORT_WIRE)))
+	    !(proto == IPPROTO_TCP ? l4 + 20 <= end : proto == IPPROTO_UDP && !(flags & PORT_WIRE)))
 		return 0;
 	union {
-		struct {
-			u8 dst[6];
-			u16 type;
-			u8 src[6];
-			u16 tpid, tci, inner;
-			u8 proto, tos, ttl, frag;
-			u32 label;
-			u16 l4_src, l4_dst;
-			u32 zero[3], ip_src, more[3], ip_dst;
-		};
+		struct { FIELDS_HEAD };
 		u64 w[8];
 	} f;
 
 	__builtin_memset(&f, 0, sizeof(f));
-	__builtin_memcpy(f.dst, data, 6);
-	__builtin_memcpy(f.src, data + 6, 6);
-	f.type = bpf_htons(ETH_P_IP);
+	__builtin_memcpy(f.eth_dst, data, 6);
+	__builtin_memcpy(f.eth_src, data + 6, 6);
+	f.eth_type = bpf_htons(ETH_P_IP);
 	if (skb->vlan_present) {
-		f.tpid = (u16)skb->vlan_proto;
-		f.tci = bpf_htons((skb->vlan_tci & 0xefff) | VLAN_PRESENT);
+		f.vlan_tpid = (u16)skb->vlan_proto;
+		f.vlan_tci = bpf_htons((skb->vlan_tci & 0xefff) | VLAN_PRESENT);
 	}
-	f.proto = proto;
-	f.tos = ip[1];
-	f.ttl = ip[8];
+	f.ip_proto = proto;
+	f.ip_tos = ip[1];
+	f.ip_ttl = ip[8];
 	f.l4_src = *(u16 *)l4;
 	f.l4_dst = *(u16 *)(l4 + 2);
-	f.ip_src = *(u32 *)(ip + 12);
-	f.ip_dst = *(u32 *)(ip + 16);
+	*(u32 *)(f.ip_src + 12) = *(u32 *)(ip + 12);
+	*(u32 *)(f.ip_dst + 12) = *(u32 *)(ip + 16);
 	__builtin_memcpy(w, f.w, sizeof(f.w));
 	return 1;
 }

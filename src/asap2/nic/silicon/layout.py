@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from asap2.nic.fields import KEY_SIZE
 from asap2.nic.silicon import bloom, loader, maps
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
@@ -73,7 +74,7 @@ class Layout:
             )
         }
         sizes = self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size
-        if sizes != (8 + maps.FIELDS_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)):
+        if sizes != (8 + KEY_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)):
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
         self.ports = self._array("ports", maps.PortRecord)
         self.near = self._arrays["near"].memory()

@@ -12,17 +12,12 @@
  */
 static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 wide, u64 seed)
 {
-	u64 h = seed * 0x1d8e4e27c47d124f;
+	u64 h = seed * HASH_SEED + HASH_NARROW;
 
-	h += WORD(0) * 0x87c37b91114253d5 + WORD(1) * 0x4cf5ad432745937f + WORD(2) * 0x9ddfea08eb382d69 +
-	     WORD(3) * 0xff51afd7ed558ccd + WORD(5) * 0xbf58476d1ce4e5b9 + WORD(7) * 0xd6e8feb86659fd93;
 	if (wide)
-		h += WORD(4) * 0xc4ceb9fe1a85ec53 + WORD(6) * 0x94d049bb133111eb + WORD(8) * 0xa0761d6478bd642f +
-		     WORD(9) * 0xe7037ed1a0b428db + WORD(10) * 0x8ebc6af09c88c6e3 + WORD(11) * 0x589965cc75374cc3 +
-		     WORD(12) * 0xc6a4a7935bd1e995 + WORD(13) * 0xc2b2ae3d27d4eb4f + WORD(14) * 0x9fb21c651e98df25 +
-		     WORD(15) * 0xd1b54a32d192ed03;
+		h += HASH_REST;
 	h ^= h >> 32;
-	h *= 0x9e3779b97f4a7c15;
+	h *= HASH_MIX;
 	return h ^ h >> 29;
 }
 
@@ -71,8 +66,8 @@ static long probe(u32 i, struct work *w)
 }
 
 /* Words of a packet in the order of struct cached. */
-#define NARROW_WORD(i) WORD((i) < 4 ? (i) : 2 * (i) - 3)
-#define REST_WORD(i) WORD((i) < 1 ? 4 : (i) < 2 ? 6 : (i) + 6)
+#define NARROW_WORD(i) WORD(NARROW_AT(i))
+#define REST_WORD(i) WORD(REST_AT(i))
 
 /*
  * The cache of a CPU: buckets of two ways, and an entry has a choice of two buckets. So nearly all places can be in use

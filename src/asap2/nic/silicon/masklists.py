@@ -8,7 +8,8 @@ import errno
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
-from asap2.nic.silicon import maps
+from asap2.nic.fields import KEY_SIZE
+from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 
@@ -71,8 +72,8 @@ class MaskLists:
     def _new_node(self, head: Head, priority: int, mask: bytes) -> MaskNode:
         taken: list[int] = []
         try:
-            if len(head.nodes) >= maps.MAX_MASKS:
-                raise OSError(errno.ENOSPC, f"a table has at most {maps.MAX_MASKS} masks for one port")
+            if len(head.nodes) >= abi.MASKS:
+                raise OSError(errno.ENOSPC, f"a table has at most {abi.MASKS} masks for one port")
             taken.append(self._nodes.take())
             node = MaskNode(taken[0], priority, mask, head)
             union = head.union | int.from_bytes(mask, "big")
@@ -148,7 +149,7 @@ class MaskLists:
 
     def _union_record(self, index: int, head: Head, union: int) -> int:
         record = self._layout.nodes[index]
-        mask = union.to_bytes(maps.FIELDS_SIZE, "big")
+        mask = union.to_bytes(KEY_SIZE, "big")
         record.next, record.head, record.priority, record.wide = 0, head.index, 0, maps.wide(mask)
         record.mask[:] = mask
         return index

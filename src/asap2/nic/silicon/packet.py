@@ -10,15 +10,10 @@ both.
 from __future__ import annotations
 
 from asap2.nic.rules import VLAN_PRESENT, Frag
+from asap2.nic.silicon.abi import EXTENSIONS, L3_WINDOW, MPLS_LABELS
 
 HEADER = 14
 """Bytes of an Ethernet header without tags."""
-
-L3_WINDOW = 192
-"""The eSwitch looks at so many bytes from the network header on. A header that ends beyond them is not there."""
-
-EXTENSIONS = 8
-"""IPv6 extension headers that are skipped. The number of the next one is the protocol, and its fields are 0."""
 
 LLC = 0x0004
 """``eth_type`` of a frame with a length in its type field (ETH_P_802_2, as eth_type_trans() has it)."""
@@ -32,7 +27,6 @@ _OVS_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, 
 _SNAP = b"\xaa\xaa"
 _BOTTOM = 0x100
 """Bit of a label stack entry: it is the last."""
-_LABELS = 3
 _SOURCE_OPTION, _TARGET_OPTION = 1, 2
 _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT = 135, 136
 
@@ -225,10 +219,10 @@ def _mpls(packet: bytes) -> Fields:
         if len(packet) < 4 * count:
             break
         entry = int.from_bytes(packet[4 * count - 4 : 4 * count], "big")
-        if count <= _LABELS:
+        if count <= MPLS_LABELS:
             fields[f"mpls_lse{count}"] = entry
         if entry & _BOTTOM:
-            fields["mpls_labels"] = (1 << min(count, _LABELS)) - 1
+            fields["mpls_labels"] = (1 << min(count, MPLS_LABELS)) - 1
             break
     return fields
 

@@ -53,9 +53,9 @@ __noinline int dissect_mpls(struct __sk_buff *skb, struct fields *f, u32 at)
 		if (bpf_skb_load_bytes(skb, at + 4 * i, &lse, 4))
 			break;
 		if (i < MPLS_LABELS)
-			f->mpls.lse[i] = lse;
+			(&f->mpls_lse1)[i] = lse;
 		if (lse & bpf_htonl(0x100)) {
-			f->mpls.labels = i == 0 ? 1 : i == 1 ? 3 : 7;
+			f->mpls_labels = i == 0 ? 1 : i == 1 ? 3 : 7;
 			break;
 		}
 	}
@@ -73,19 +73,20 @@ __noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
 	octets = (h[1] & 0x3f) * 4;
 	if (h[0] >> 6 || skb->len < at + octets || !(h[2] == 2 || (h[2] == 1 && octets == 24)))
 		return 0;
-	if (h[2] == 1 && bpf_skb_load_bytes(skb, at + 8, f->nsh.context, 16))
+	if (h[2] == 1 && bpf_skb_load_bytes(skb, at + 8, f->nsh_context, 16))
 		return 0;
-	f->nsh.flags = h[0] >> 4 & 3;
-	f->nsh.ttl = (h[0] & 0xf) << 2 | h[1] >> 6;
-	f->nsh.type = h[2];
-	f->nsh.next = h[3];
-	__builtin_memcpy(&f->nsh.path, h + 4, 4);
+	f->nsh_flags = h[0] >> 4 & 3;
+	f->nsh_ttl = (h[0] & 0xf) << 2 | h[1] >> 6;
+	f->nsh_mdtype = h[2];
+	f->nsh_np = h[3];
+	__builtin_memcpy(&f->nsh_path, h + 4, 4);
 	return 0;
 }
 
 static __always_inline int is_extension(u32 next)
 {
-	return next == 0 || next == 43 || next == 44 || next == 51 || next == 59 || next == 60;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT || next == IPPROTO_AH ||
+	       next == IPPROTO_NONE || next == IPPROTO_DSTOPTS;
 }
 
 /*
@@ -99,33 +100,33 @@ __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 e
 	if (!f)
 		return 0;
 	next = f->ip_proto;
-	f->ip_proto = 59;
+	f->ip_proto = IPPROTO_NONE;
 	for (int i = 0; i < EXTENSIONS; i++) {
 		u8 e[2];
 		u16 frag;
 
-		if (!is_extension(next) || next == 59)
+		if (!is_extension(next) || next == IPPROTO_NONE)
 			break;
 		if (at + 8 > end || bpf_skb_load_bytes(skb, at, e, 2))
 			return 0;
-		if (next == 44) {
+		if (next == IPPROTO_FRAGMENT) {
 			f->ip_frag = 3;
 			if (bpf_skb_load_bytes(skb, at + 2, &frag, 2))
 				return 0;
 			if (frag & bpf_htons(0xfff8)) {
-				if (!is_extension(e[0]) || e[0] == 59) {
+				if (!is_extension(e[0]) || e[0] == IPPROTO_NONE) {
 					f->ip_frag = 1;
-					f->ip_proto = 44;
+					f->ip_proto = IPPROTO_FRAGMENT;
 				}
 				return 0;
 			}
 			at += 8;
 		} else {
-			at += next == 51 ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
+			at += next == IPPROTO_AH ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
 		}
 		next = e[0];
 	}
-	if (is_extension(next) && next != 59)
+	if (is_extension(next) && next != IPPROTO_NONE)
 		return 0;
 	f->ip_proto = next;
 	return at;
@@ -141,7 +142,7 @@ static __always_inline int dissect_l4(struct __sk_buff *skb, u8 *data, u8 *end, 
 		return 0;
 	u8 *h = data + l4;
 
-	if (proto == 6) {
+	if (proto == IPPROTO_TCP) {
 		if (l4 + 20 > l3 + L3_WINDOW)
 			return 0;
 		if (h + 20 > end)
@@ -151,28 +152,28 @@ static __always_inline int dissect_l4(struct __sk_buff *skb, u8 *data, u8 *end, 
 		f->l4_src = *(u16 *)h;
 		f->l4_dst = *(u16 *)(h + 2);
 		f->tcp_flags = *(u16 *)(h + 12) & bpf_htons(0x0fff);
-	} else if (proto == 17) {
+	} else if (proto == IPPROTO_UDP) {
 		if (l4 + 8 > l3 + L3_WINDOW)
 			return 0;
 		if (h + 8 > end)
 			return 1;
 		f->l4_src = *(u16 *)h;
 		f->l4_dst = *(u16 *)(h + 2);
-	} else if (proto == 132) {
+	} else if (proto == IPPROTO_SCTP) {
 		if (l4 + 12 > l3 + L3_WINDOW)
 			return 0;
 		if (h + 12 > end)
 			return 1;
 		f->l4_src = *(u16 *)h;
 		f->l4_dst = *(u16 *)(h + 2);
-	} else if ((proto == 1 && type == ETH_P_IP) || (proto == 58 && type == ETH_P_IPV6)) {
+	} else if ((proto == IPPROTO_ICMP && type == ETH_P_IP) || (proto == IPPROTO_ICMPV6 && type == ETH_P_IPV6)) {
 		if (l4 + 8 > l3 + L3_WINDOW)
 			return 0;
 		if (h + 8 > end)
 			return 1;
 		f->l4_src = bpf_htons(h[0]);
 		f->l4_dst = bpf_htons(h[1]);
-		if (proto == 58 && (h[0] == 135 || h[0] == 136) && h[1] == 0) {
+		if (proto == IPPROTO_ICMPV6 && (h[0] == 135 || h[0] == 136) && h[1] == 0) {
 			if (l4 + 24 > l3 + L3_WINDOW)
 				return 0;
 			if (h + 24 > end)
@@ -284,7 +285,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		u32 next = h[6];
 
 		f->ip_tos = flow >> 20;
-		f->ipv6_label |= bpf_htonl(flow & 0xfffff);
+		*(u32 *)&f->cvlan_tpid |= bpf_htonl(flow & 0xfffff);	/* ipv6_label follows it */
 		f->ip_ttl = h[7];
 		__builtin_memcpy(f->ip_src, h + 8, 16);
 		__builtin_memcpy(f->ip_dst, h + 24, 16);
@@ -295,7 +296,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 			return l4 ? dissect_l4(skb, data, end, l3, l4, f, type, view) : 0;
 		}
 		for (int i = 0; i < EXTENSIONS; i++) {
-			if (next != 0 && next != 43 && next != 60 && next != 44)
+			if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 				break;
 			if (l4 + 8 > l3 + L3_WINDOW)
 				return 0;
@@ -305,7 +306,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 				return 0;
 			u32 following = e[0];
 
-			if (next == 44) {
+			if (next == IPPROTO_FRAGMENT) {
 				f->ip_proto = following;
 				f->ip_frag = *(u16 *)(e + 2) & bpf_htons(0xfff8) ? 1 : 3;
 				if (f->ip_frag == 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asap2.nic.rules import Action, Counters, Match, Rule, SetTunnel
-from asap2.nic.silicon import actioncodes, loader, maps
+from asap2.nic.silicon import abi, actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
@@ -207,12 +207,12 @@ class Pipeline:
         self._layout.config.upcall_ifindex = ifindex
 
     def set_tunnel_ports(self, ports: Sequence[int]) -> None:
-        """VXLAN comes to these UDP ports, besides 4789. At most :data:`.maps.TUNNEL_PORTS`; 0 is a place without one:
+        """VXLAN comes to these UDP ports, besides 4789. At most :data:`.abi.TUNNEL_PORTS`; 0 is a place without one:
         a port that keeps its place goes on undisturbed. ValueError for more."""
-        if len(ports) > maps.TUNNEL_PORTS:
-            raise ValueError(f"VXLAN can come to {maps.TUNNEL_PORTS} more UDP ports, not {len(ports)}")
+        if len(ports) > abi.TUNNEL_PORTS:
+            raise ValueError(f"VXLAN can come to {abi.TUNNEL_PORTS} more UDP ports, not {len(ports)}")
         config = self._layout.config
-        for place in range(maps.TUNNEL_PORTS):
+        for place in range(abi.TUNNEL_PORTS):
             port = ports[place] if place < len(ports) else 0
             config.tunnel_ports[2 * place : 2 * place + 2] = list(port.to_bytes(2, "big"))
         config.tunnels = len(ports)
@@ -236,9 +236,9 @@ class Pipeline:
         may be put in other words: an address is set by parts. KeyError."""
         entry = self._entries[handle]
         head = entry.node.head
-        tunnel = bool(head.table & maps.TUNNEL_LIST)
+        tunnel = bool(head.table & abi.TUNNEL_LIST)
         return Rule(
-            head.table & ~maps.TUNNEL_LIST,
+            head.table & ~abi.TUNNEL_LIST,
             head.in_port,
             entry.node.priority,
             maps.decode_match(entry.node.mask, entry.key, tunnel=tunnel),
@@ -255,7 +255,7 @@ class Pipeline:
 
     def supports(self, rule: Rule) -> str | None:
         """One sentence saying why the program cannot take *rule*, or ``None``."""
-        if rule.table & maps.TUNNEL_LIST:
+        if rule.table & abi.TUNNEL_LIST:
             return f"table {rule.table:#x} is out of range"
         return actioncodes.unsupported(rule.match, rule.actions)
 
@@ -323,11 +323,11 @@ class Pipeline:
             if way.tunnel is not None:
                 entry.tunnel = self._actions.take_tunnel(way.tunnel)
                 held.callback(self._actions.give_tunnel, entry.tunnel)
-            entry.table, entry.stage, entry.dp_hash = way.table, maps.LAST_STAGE, way.dp_hash
+            entry.table, entry.stage, entry.dp_hash = way.table, abi.LAST_STAGE, way.dp_hash
             entry.mark, entry.priority = way.mark, way.priority
             entry.hash, entry.has_hash = way.skb_hash or 0, way.skb_hash is not None
             entry.no_ethernet = way.bare
-            yield maps.ENTRY_MARK
+            yield abi.ENTRY_MARK
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
         """Let packets find a rule for which everything else is there; OSError, and all of it is given back."""
@@ -442,9 +442,9 @@ class Pipeline:
 
         ``None`` when the packet is none of the program's, or so many have followed it that the place was used again.
         """
-        if mark & maps.UPCALL_MAGIC_MASK != maps.UPCALL_MAGIC:
+        if mark & abi.UPCALL_MAGIC_MASK != abi.UPCALL_MAGIC:
             return None
-        found = self._layout.upcalls[mark % maps.UPCALL_SLOTS]
+        found = self._layout.upcalls[mark % abi.UPCALL_SLOTS]
         record = maps.UpcallRecord.from_buffer_copy(bytes(found))
         if record.mark != mark or found.mark != mark:
             return None
@@ -499,4 +499,4 @@ def _key(node: MaskNode, value: bytes) -> bytes:
 
 def _list(rule: Rule) -> int:
     """The number of the list that a rule is in."""
-    return rule.table | (maps.TUNNEL_LIST if maps.in_tunnel(rule.match) else 0)
+    return rule.table | (abi.TUNNEL_LIST if maps.in_tunnel(rule.match) else 0)

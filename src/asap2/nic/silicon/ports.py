@@ -6,8 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-MAX_TABLES = 4
-"""Tables that one port can try in turn."""
+from asap2.nic.silicon.abi import TABLES
 
 
 class PortKind(enum.IntEnum):
@@ -85,5 +84,5 @@ class Port:
     def __post_init__(self) -> None:
         if len(self.mac) != 6:
             raise ValueError(f"a MAC address has 6 bytes, not {len(self.mac)}")
-        if len(self.tables) > MAX_TABLES:
-            raise ValueError(f"a port tries at most {MAX_TABLES} tables, not {len(self.tables)}")
+        if len(self.tables) > TABLES:
+            raise ValueError(f"a port tries at most {TABLES} tables, not {len(self.tables)}")

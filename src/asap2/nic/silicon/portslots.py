@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import struct
 
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi, maps
+from asap2.nic.silicon.abi import TABLES
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
-from asap2.nic.silicon.ports import MAX_TABLES, Deliver, Miss, Port, PortKind
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 
 class PortSlots:
@@ -39,7 +40,7 @@ class PortSlots:
             record.id = port_id
             record.slot = slot
             record.ifindex = 0
-            record.flags = maps.PORT_KNOWN
+            record.flags = abi.PORT_KNOWN
             self._by_id[port_id] = slot
             self._references[port_id] = 0
         self._references[port_id] += 1
@@ -75,9 +76,9 @@ class PortSlots:
             record.refused = record.delivered = record.failed = 0
             record.taken = record.given
         miss_slot = self.refer(port.miss_port) if port.miss is Miss.REDIRECT else 0
-        tables = tuple(port.tables) + (0,) * (MAX_TABLES - len(port.tables))
+        tables = tuple(port.tables) + (0,) * (TABLES - len(port.tables))
         if old and (old.ifindex, old.kind) != (port.ifindex, port.kind):
-            record.flags &= ~maps.PORT_ENABLED
+            record.flags &= ~abi.PORT_ENABLED
             self._forget_device(old)
         changes = {
             "kind": int(port.kind),
@@ -107,7 +108,7 @@ class PortSlots:
         """Make the port not exist. KeyError when it does not."""
         port = self._ports.pop(port_id)
         record = self._layout.ports[self._by_id[port_id]]
-        record.flags = maps.PORT_KNOWN
+        record.flags = abi.PORT_KNOWN
         self._forget_device(port)
         record.ifindex = 0
         self._release_references(port)
@@ -128,13 +129,13 @@ class PortSlots:
 
     def _set_near(self, ifindex: int, slot: int) -> None:
         """Let the program find the slot of a device without a hash: of those with the same low bits, the last."""
-        struct.pack_into("=I", self._layout.near, ifindex % maps.NEAR * 4, slot)
+        struct.pack_into("=I", self._layout.near, ifindex % abi.NEAR * 4, slot)
 
     def restore(self) -> None:
         """Read everything from the maps. References by rules are for the caller to add again."""
         for slot in range(1, len(self._layout.ports)):
             record = self._layout.ports[slot]
-            if record.flags & maps.PORT_KNOWN:
+            if record.flags & abi.PORT_KNOWN:
                 self._by_id[record.id] = slot
                 self._references[record.id] = 0
         self._slots.restore(self._by_id.values())
@@ -157,26 +158,26 @@ class PortSlots:
 
 
 def _flags(port: Port) -> int:
-    flags = maps.PORT_KNOWN
-    flags |= maps.PORT_ENABLED if port.enabled else 0
-    flags |= maps.PORT_INTERNAL if port.kind is PortKind.INTERNAL else 0
-    flags |= maps.PORT_PEER if port.deliver is Deliver.PEER else 0
-    flags |= maps.PORT_INGRESS if port.deliver is Deliver.INGRESS else 0
-    flags |= maps.PORT_PEER_ANY if port.peer_any else 0
-    flags |= maps.PORT_WIRE if port.kind is PortKind.UPLINK else 0
-    flags |= maps.PORT_METADATA if port.metadata else 0
-    flags |= maps.PORT_RESUME if port.resumes else 0
-    flags |= maps.PORT_BEHIND if port.tell else 0
-    flags |= maps.PORT_ARRIVED if port.kind is PortKind.NODE else 0
+    flags = abi.PORT_KNOWN
+    flags |= abi.PORT_ENABLED if port.enabled else 0
+    flags |= abi.PORT_INTERNAL if port.kind is PortKind.INTERNAL else 0
+    flags |= abi.PORT_PEER if port.deliver is Deliver.PEER else 0
+    flags |= abi.PORT_INGRESS if port.deliver is Deliver.INGRESS else 0
+    flags |= abi.PORT_PEER_ANY if port.peer_any else 0
+    flags |= abi.PORT_WIRE if port.kind is PortKind.UPLINK else 0
+    flags |= abi.PORT_METADATA if port.metadata else 0
+    flags |= abi.PORT_RESUME if port.resumes else 0
+    flags |= abi.PORT_BEHIND if port.tell else 0
+    flags |= abi.PORT_ARRIVED if port.kind is PortKind.NODE else 0
     flags |= port.tunnel_port << 16
     return flags
 
 
 def _port(record: maps.PortRecord, miss_port: int) -> Port:
     deliver = Deliver.EGRESS
-    if record.flags & maps.PORT_PEER:
+    if record.flags & abi.PORT_PEER:
         deliver = Deliver.PEER
-    if record.flags & maps.PORT_INGRESS:
+    if record.flags & abi.PORT_INGRESS:
         deliver = Deliver.INGRESS
     miss = Miss(record.miss)
     return Port(
@@ -188,10 +189,10 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         tuple(record.tables[: record.n_tables]),
         miss,
         miss_port if miss is Miss.REDIRECT else 0,
-        bool(record.flags & maps.PORT_ENABLED),
-        bool(record.flags & maps.PORT_PEER_ANY),
-        bool(record.flags & maps.PORT_METADATA),
+        bool(record.flags & abi.PORT_ENABLED),
+        bool(record.flags & abi.PORT_PEER_ANY),
+        bool(record.flags & abi.PORT_METADATA),
         record.flags >> 16,
-        bool(record.flags & maps.PORT_RESUME),
+        bool(record.flags & abi.PORT_RESUME),
         record.tell,
     )

@@ -79,6 +79,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import layers, packet, tunnel
+from asap2.nic.silicon.abi import COPIES, LOOKUPS
 from asap2.nic.silicon.events import (
     Dropped,
     DropReason,
@@ -94,12 +95,6 @@ from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
-
-LOOKUPS = 8
-"""Lookups that one packet may have, in all stages together; of a copy, those before it count."""
-
-COPIES = 6
-"""So many copies of copies of one packet there can be."""
 
 _ALWAYS = 0xFFFF_FFFF
 _32_BITS = 0xFFFF_FFFF

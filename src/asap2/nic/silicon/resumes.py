@@ -9,12 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
-DELIVER = maps.DELIVER
+DELIVER = abi.DELIVER
 _RESUME = struct.Struct("=II")
 
 

@@ -4,8 +4,6 @@
 
 #include "parse.h"
 
-enum layer { LAYER_ETH, LAYER_IPV4, LAYER_IPV6, LAYER_L4, LAYER_ADDRESS_LOW, LAYER_MPLS, LAYER_SCTP };
-
 /* Where the headers of the packet begin; 0: not there. */
 struct places {
 	u32 l3, l4;
@@ -39,11 +37,11 @@ static __always_inline void locate(struct __sk_buff *skb, struct fields *f, stru
 		}
 		next = h[0];
 		for (int i = 0; i < EXTENSIONS; i++) {
-			if (next != 0 && next != 43 && next != 60 && next != 44)
+			if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 				break;
 			if (bpf_skb_load_bytes(skb, l4, h, 8))
 				return;
-			l4 += next == 44 ? 8 : (h[1] + 1) * 8;
+			l4 += next == IPPROTO_FRAGMENT ? 8 : (h[1] + 1) * 8;
 			next = h[0];
 		}
 		at->l4 = l4;
@@ -85,11 +83,11 @@ __noinline u32 crc_change(u32 change, u32 octets)
 static __always_inline u32 l4_checksum(const struct places *at)
 {
 	switch (at->proto) {
-	case 6:
+	case IPPROTO_TCP:
 		return at->l4 + 16;
-	case 17:
+	case IPPROTO_UDP:
 		return at->l4 + 6;
-	case 58:
+	case IPPROTO_ICMPV6:
 		return at->type == ETH_P_IPV6 ? at->l4 + 2 : 0;
 	default:
 		return 0;
@@ -115,7 +113,7 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 			return 0;
 		offset = at.l3;
 		break;
-	case LAYER_ETH:
+	case LAYER_ETHERNET:
 		offset = 4 * word;
 		break;
 	case LAYER_ADDRESS_LOW:
@@ -135,11 +133,11 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		offset = at.l3 + 4 * word;
 		break;
 	default:
-		if (layer == LAYER_SCTP && at.proto != 132)
+		if (layer == LAYER_SCTP && at.proto != IPPROTO_SCTP)
 			return 0;
-		if (!at.type || !at.l4 || (at.proto != 6 && at.proto != 17 && at.proto != 132))
+		if (!at.type || !at.l4 || (at.proto != IPPROTO_TCP && at.proto != IPPROTO_UDP && at.proto != IPPROTO_SCTP))
 			return 0;
-		if (skb->len < at.l4 + (at.proto == 6 ? 20 : at.proto == 17 ? 8 : 12))
+		if (skb->len < at.l4 + (at.proto == IPPROTO_TCP ? 20 : at.proto == IPPROTO_UDP ? 8 : 12))
 			return 0;
 		offset = at.l4;
 		break;
@@ -157,7 +155,7 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		sum ^= crc_change(old ^ new, skb->len - offset);
 		return bpf_skb_store_bytes(skb, offset + 8, &sum, 4, 0) ? -1 : 1;
 	}
-	if (layer != LAYER_ETH && layer < LAYER_MPLS && at.l4) {
+	if (layer != LAYER_ETHERNET && layer < LAYER_MPLS && at.l4) {
 		check = l4_checksum(&at);
 		if (check && skb->len < check + 2)
 			check = 0;
@@ -169,17 +167,17 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		if (bpf_l3_csum_replace(skb, at.l3 + 10, old, new, 4))
 			return -1;
 		flags |= BPF_F_PSEUDO_HDR;
-		if (word < 3 || at.proto == 58)
+		if (word < 3 || at.proto == IPPROTO_ICMPV6)
 			check = 0;
 	} else if (layer == LAYER_IPV6) {
 		flags |= BPF_F_PSEUDO_HDR;
 		if (word < 2)
 			check = 0;
-	} else if (layer == LAYER_L4 && at.proto == 132) {
+	} else if (layer == LAYER_L4 && at.proto == IPPROTO_SCTP) {
 		check = 0;
 	}
 	if (check) {
-		if (at.proto == 17)
+		if (at.proto == IPPROTO_UDP)
 			flags |= BPF_F_MARK_MANGLED_0;
 		if (bpf_l4_csum_replace(skb, check, old, new, flags))
 			return -1;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from asap2.nic.rules import AddTtl, Frag, Masked, SetField
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.abi import EXTENSIONS
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _TCP, _UDP, _ICMPV6, _SCTP = 6, 17, 58, 132
@@ -87,7 +88,7 @@ def _with_crc(old: bytes, new: bytes, l4: int) -> bytes:
 
 def _behind_extensions(frame: bytes, l3: int) -> int:
     proto, at = frame[l3 + 6], l3 + 40
-    for _ in range(packet.EXTENSIONS):
+    for _ in range(EXTENSIONS):
         if proto not in _EXTENSIONS:
             break
         if len(frame) < at + 8:

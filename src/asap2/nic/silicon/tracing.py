@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import struct
 
+from asap2.nic.fields import KEY_SIZE
 from asap2.nic.rules import SetTunnel
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.encaps import metadata
 from asap2.nic.silicon.events import Dropped, DropReason, Event, Matched, Passed, Sent, Upcalled, UpcallKind
 from asap2.nic.silicon.layout import Layout
@@ -17,7 +18,7 @@ _MINIMUM = 14 + 40
 
 _TRACE = struct.Struct("=IIQIIIII16sBB2sI16sI")
 """``struct trace`` without the packet; the tunnel's part is ``struct bpf_tunnel_key``."""
-_UPCALL = struct.Struct(f"=IIIIQIIIIQ{maps.FIELDS_SIZE}s")
+_UPCALL = struct.Struct(f"=IIIIQIIIIQ{KEY_SIZE}s")
 _CSUM, _SEQ, _DONT_FRAGMENT = 0x01, 0x08, 0x100
 """Bits of ``tunnel_flags`` (include/uapi/linux/if_tunnel.h); a sequence number marks what a packet came in with."""
 
@@ -58,27 +59,27 @@ class Tracing:
         if tunnel != self._incoming:
             config.test_tunnel = tunnel is not None
             if tunnel is not None:
-                self._layout.encaps[maps.TEST_SLOT].header[:] = metadata(tunnel)
+                self._layout.encaps[abi.TEST_SLOT].header[:] = metadata(tunnel)
             self._incoming = tunnel
         self._run.on(frame, segments)
         return [self._event(at * self._size) for at in range(min(config.traced, len(self._layout.traces)))]
 
     def _event(self, at: int) -> Event:
         event, arg, cookie, table, vlan, length, tunnel, *key = _TRACE.unpack_from(self._traces, at)
-        if event == maps.EVENT_MATCH:
+        if event == abi.EVENT_MATCH:
             return Matched(arg, table)
-        if event == maps.EVENT_DROP:
+        if event == abi.EVENT_DROP:
             return Dropped(DropReason(arg))
         at += _TRACE.size
-        frame = bytes(self._traces[at : at + min(length, maps.TRACE_BYTES)])
+        frame = bytes(self._traces[at : at + min(length, abi.TRACE_BYTES)])
         if vlan:
             frame = frame[:12] + vlan.to_bytes(4, "big") + frame[12:]
-        if event == maps.EVENT_SEND:
+        if event == abi.EVENT_SEND:
             return Sent(arg, frame, _tunnel(tunnel, *key) if tunnel else None, cookie)
-        if event == maps.EVENT_PASS:
+        if event == abi.EVENT_PASS:
             return Passed(frame)
         _, kind, in_port, table, cookie, _, _, max_length, _, _, fields = _UPCALL.unpack_from(
-            self._upcalls, arg % maps.UPCALL_SLOTS * _UPCALL.size
+            self._upcalls, arg % abi.UPCALL_SLOTS * _UPCALL.size
         )
         known = {name: value for name, value in maps.decode_fields(fields).items() if value}
         return Upcalled(UpcallKind(kind), in_port, table, cookie, max_length, frame, known)

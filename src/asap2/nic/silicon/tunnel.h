@@ -34,7 +34,7 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 	u8 h[UDP_LEN + VXLAN_LEN];
 	u32 l4, inner;
 
-	if (!f || f->ip_proto != 17 || !is_tunnel_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
+	if (!f || f->ip_proto != IPPROTO_UDP || !is_tunnel_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
 		return 0;
 	l4 = f->vlan_tci && !skb->vlan_present ? 18 : 14;
 	if (bpf_skb_load_bytes(skb, l4, h, 8))
@@ -95,9 +95,9 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 		__builtin_memcpy(f->tun_dst, key.local_ipv6, 16);
 	}
 	id = bpf_htonl(key.tunnel_id);
-	__builtin_memcpy(f->tun.id, &id, 4);
-	f->tun.tos = key.tunnel_tos;
-	f->tun.ttl = key.tunnel_ttl;
+	__builtin_memcpy(f->tun_id, &id, 4);
+	f->tun_tos = key.tunnel_tos;
+	f->tun_ttl = key.tunnel_ttl;
 	f->tun_flags = key.tunnel_flags & bpf_htons(TUN_FLAGS);
 	f->tun_tp_dst = bpf_htons(TUNNEL_PORT(flags));
 	return 0;
@@ -118,21 +118,21 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 	    bpf_skb_load_bytes(skb, l4 + 6, sum, 2))
 		return 0;
 	f->tun_flags = sum[0] | sum[1] ? bpf_htons(TUN_CSUM) : 0;
-	f->tun.id[0] = 0;
-	__builtin_memcpy(f->tun.id + 1, id, 3);
+	f->tun_id[0] = 0;
+	__builtin_memcpy(f->tun_id + 1, id, 3);
 	__builtin_memcpy(&f->tun_tp_dst, port, 2);
 	if (l4 <= 38) {	/* 14 or 18, then 20 or 40 */
 		if (bpf_skb_load_bytes(skb, l4 - 20, h, 20))
 			return 0;
-		f->tun.tos = h[1];
-		f->tun.ttl = h[8];
+		f->tun_tos = h[1];
+		f->tun_ttl = h[8];
 		__builtin_memcpy(f->tun_src + 12, h + 12, 4);
 		__builtin_memcpy(f->tun_dst + 12, h + 16, 4);
 	} else {
 		if (bpf_skb_load_bytes(skb, l4 - 40, h, 40))
 			return 0;
-		f->tun.tos = h[0] << 4 | h[1] >> 4;
-		f->tun.ttl = h[7];
+		f->tun_tos = h[0] << 4 | h[1] >> 4;
+		f->tun_ttl = h[7];
 		__builtin_memcpy(f->tun_src, h + 8, 16);
 		__builtin_memcpy(f->tun_dst, h + 24, 16);
 	}

@@ -11,11 +11,10 @@ import struct
 from collections.abc import Collection
 from typing import NamedTuple
 
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, VXLAN_PORT, Encap, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 
-VXLAN_PORT = 4789
 """What a packet from the wire is looked into by; tunnels to ports that the silicon was not told of are ordinary
 packets."""
 

@@ -8,9 +8,9 @@ from enum import IntEnum
 from random import Random
 from typing import Any
 
+from asap2.nic.fields import FIELD_BITS, FIELDS, REWRITABLE, Header
 from asap2.nic.rules import (
     BARE,
-    FIELD_BITS,
     OVS_TABLE,
     Action,
     AddTtl,
@@ -45,10 +45,10 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import packet, tunnel
-from asap2.nic.silicon.actioncodes import REWRITABLE, WIDTHS
-from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, UNSUPPORTED_FIELDS
+from asap2.nic.silicon.abi import TABLES as MAX_TABLES
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID
 from asap2.nic.silicon.packet import Fields
-from asap2.nic.silicon.ports import MAX_TABLES, Miss, Port, PortKind
+from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from tests.system.nic.silicon.frames import (
     IPV4,
@@ -89,8 +89,14 @@ _NESTED = 2
 """Copies within copies in one list of actions."""
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
-_TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
-_FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_") and name not in UNSUPPORTED_FIELDS)
+_BY_TC = tuple(
+    field.name
+    for field in FIELDS
+    if field.depth is not None and any(at.header in (Header.ETHERNET, Header.IPV4, Header.L4) for at in field.found)
+)
+"""What TC rewrites."""
+_TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_"))
+_FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_"))
 _IN_TUNNEL = tuple(name for name in _FIELDS if name not in HIDDEN_IN_TUNNEL)
 _WIDTHS = FIELD_BITS | {"tun_id": 32}
 _USUAL: tuple[str, ...] = (
@@ -414,7 +420,7 @@ class Author:
             case "framed":
                 return PushEthernet(random.choice(MACS), random.choice(MACS))
             case _:
-                return _set_field(random, tuple(WIDTHS))
+                return _set_field(random, tuple(REWRITABLE))
 
     def _middle(self, depth: int = 0) -> Action:
         random = self._random
@@ -458,11 +464,11 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 _VALUES |= {"eth_src": _VALUES["eth_dst"], "ip_dst": _VALUES["ip_src"], "l4_dst": _VALUES["l4_src"]}
 
 
-def _set_field(random: Random, names: tuple[str, ...] = REWRITABLE) -> SetField | AddTtl:
+def _set_field(random: Random, names: tuple[str, ...] = _BY_TC) -> SetField | AddTtl:
     if random.random() < 0.1:
         return AddTtl(random.choice((1, 254, 255, 255)))
     name = random.choice(names)
-    width = WIDTHS[name]
+    width = REWRITABLE[name].bits
     full = (1 << width) - 1
     low = full if name not in ("ip_src", "ip_dst") else random.choice((full, 0xFFFFFFFF))
     mask = random.choice((low, low, low, 1, full ^ 1, random.getrandbits(width))) or full

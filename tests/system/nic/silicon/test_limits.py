@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.rules import Action, Masked, Match, Output, PushVlan, Rule
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
 from tests.system.nic.silicon.conftest import MAC, REP1, VF1, VF2, WIRE, Nic
 from tests.system.nic.silicon.network import Tap, ethernet, veth
@@ -66,9 +66,9 @@ def test_what_is_full_does_not_matter_nothing_is_left_of_a_refused_rule(pipeline
 def test_a_list_as_long_as_may_be_is_done_to_the_end(pipeline: Pipeline) -> None:
     pipeline.set_port(Port(VF1, 101, PortKind.VF, tables=(0,)))
     pipeline.set_port(Port(VF2, 102, PortKind.VF))
-    pipeline.add(Rule(0, VF1, 1, Match(), (Output(VF2),) * maps.MAX_ACTIONS))
+    pipeline.add(Rule(0, VF1, 1, Match(), (Output(VF2),) * abi.ACTIONS))
     events = pipeline.trace(ethernet(MAC[VF2], MAC[VF1]), pipeline.ports[VF1])
-    assert len(events) == 1 + maps.MAX_ACTIONS
+    assert len(events) == 1 + abi.ACTIONS
 
 
 def test_a_list_of_more_masks_than_a_thousand_is_searched_to_the_end(pin_dir: Path) -> None:

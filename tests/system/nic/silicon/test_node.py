@@ -28,8 +28,8 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
+from asap2.nic.silicon.abi import UPCALL_SLOTS
 from asap2.nic.silicon.events import LookupStats, UpcallContext, UpcallKind
-from asap2.nic.silicon.maps import UPCALL_SLOTS
 from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
 from asap2.nic.silicon.upcall_accounts import UpcallCounts
 from tests.system.nic.silicon.conftest import MAC, REP1, VF1, Nic

@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from asap2.nic.rules import FIELD_BITS, Masked, Match, Output, Rule, SetField
+from asap2.nic.fields import FIELD_BITS
+from asap2.nic.rules import Masked, Match, Output, Rule, SetField
 from asap2.nic.silicon.rewrite import rewrite
 from tests.system.nic.silicon.conftest import MAC, VF1, VF2, Nic
 from tests.system.nic.silicon.network import ethernet

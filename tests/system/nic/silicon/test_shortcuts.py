@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.rules import Masked, Match, Output, Rule
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import Event, Matched, Sent
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
 from tests.system.nic.silicon.conftest import MAC, VF1, VF2
@@ -67,7 +67,7 @@ def test_a_port_that_tries_other_tables_does_so_at_once(pipeline: Pipeline) -> N
 
 
 def test_devices_whose_numbers_share_their_low_bits_are_told_apart(pipeline: Pipeline) -> None:
-    numbers = {number: 103 + number * maps.NEAR for number in range(3, 7)}
+    numbers = {number: 103 + number * abi.NEAR for number in range(3, 7)}
     for number, ifindex in numbers.items():
         pipeline.set_port(Port(number, ifindex, PortKind.VF, tables=(0,), miss=Miss.DROP))
         pipeline.add(Rule(0, number, 1, EVERY, (Output(number),)))

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asap2.nic.fields import KEY_SIZE
 from asap2.nic.silicon.bloom import BITS_FOR_EACH_KEY, Bloom, place, words_for
-from asap2.nic.silicon.maps import FIELDS_SIZE
 
 
 def shows(words: list[int], node: int, key: bytes) -> bool:
@@ -20,7 +20,7 @@ def shows(words: list[int], node: int, key: bytes) -> bool:
 
 def keys(count: int, seed: int) -> list[tuple[int, bytes]]:
     chance = Random(seed)
-    return [(chance.randrange(1, 9), chance.randbytes(FIELDS_SIZE)) for _ in range(count)]
+    return [(chance.randrange(1, 9), chance.randbytes(KEY_SIZE)) for _ in range(count)]
 
 
 @given(st.lists(st.integers(0, 19), max_size=60), st.integers(0, 2**32))
@@ -41,7 +41,7 @@ def test_what_is_there_is_shown_whatever_came_and_went(toggled: list[int], seed:
 def test_a_key_counted_too_often_stays() -> None:
     words = [0]
     bloom = Bloom(words)
-    key = (1, bytes(FIELDS_SIZE))
+    key = (1, bytes(KEY_SIZE))
     for _ in range(300):
         bloom.add(*key)
     for _ in range(300):
@@ -64,9 +64,9 @@ def test_neighbouring_addresses_spread() -> None:
     words = [0] * words_for(room)
     bloom = Bloom(words)
     for number in range(room):
-        bloom.add(1, bytes(44) + number.to_bytes(4, "big") + bytes(FIELDS_SIZE - 48))
+        bloom.add(1, bytes(44) + number.to_bytes(4, "big") + bytes(KEY_SIZE - 48))
     others = range(room, 3 * room)
-    seen = sum(shows(words, 1, bytes(44) + n.to_bytes(4, "big") + bytes(FIELDS_SIZE - 48)) for n in others)
+    seen = sum(shows(words, 1, bytes(44) + n.to_bytes(4, "big") + bytes(KEY_SIZE - 48)) for n in others)
     assert seen < len(others) * 0.05
 
 

@@ -28,10 +28,11 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
+from asap2.nic.silicon.abi import LOOKUPS
 from asap2.nic.silicon.events import Dropped, DropReason, LookupStats, Matched, Passed, Sent, Upcalled, UpcallKind
 from asap2.nic.silicon.packet import parse, push_vlan
 from asap2.nic.silicon.ports import Miss, Port, PortKind
-from asap2.nic.silicon.reference import LOOKUPS, ReferenceSwitch
+from asap2.nic.silicon.reference import ReferenceSwitch
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.tunnel import encapsulate
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers that the eBPF program and user space agree on: limits, marks, flags, operations.
+
+:mod:`asap2.nic.silicon.generate` writes them into ``generated.h``, so that none stands on both sides by hand. The
+structures of shared memory are in :mod:`asap2.nic.silicon.maps`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# ---- limits
+
+TABLES: Final = 4
+"""Tables of one port, tried in turn."""
+LOOKUPS: Final = 8
+"""Lookups that one packet may have, in all stages together; of a copy, those before it count."""
+MASKS: Final = 65536
+"""Masks in one list: as many as TC has priorities."""
+ACTIONS: Final = 512
+"""Actions of one rule."""
+L3_WINDOW: Final = 192
+"""The eSwitch looks at so many bytes from the network header on. A header that ends beyond them is not there."""
+EXTENSIONS: Final = 8
+"""IPv6 extension headers that are skipped. The number of the next one is the protocol, and its fields are 0."""
+MPLS_LABELS: Final = 3
+"""Label stack entries that rules match on."""
+COPIES: Final = 6
+"""So many copies of copies of one packet there can be: the kernel transmits no deeper than 8."""
+NEAR: Final = 4096
+"""Places of the table of devices by the low bits of their numbers, a power of two."""
+OUTER_MAX: Final = 96
+"""Bytes of outer headers, and the inner Ethernet header with a tag."""
+TUNNEL_PORTS: Final = 8
+"""UDP ports that VXLAN may come to besides :data:`asap2.nic.rules.VXLAN_PORT`."""
+RESUMES: Final = 65536
+"""Places where a node can go on with a packet of its NIC's."""
+LAST_STAGE: Final = 254
+"""Behind all tables of a port: where a lookup finds nothing there, the port's miss decides."""
+DROP_REASONS: Final = 16
+"""Room for counters of :class:`asap2.nic.silicon.events.DropReason`."""
+TRACE_BYTES: Final = 4096
+"""Bytes of a packet that a trace keeps."""
+TEST_SLOT: Final = 0
+"""The slot of tunnels that no rule has: for metadata of a packet that is traced."""
+
+# ---- user space's packets
+
+UPCALL_SLOTS: Final = 8192
+"""Packets that can be on their way to user space; a power of two."""
+UPCALL_UNIT: Final = 2048
+"""Bytes that a port's share of them is counted in."""
+UPCALL_MAGIC: Final = 0xA5A0_0000
+"""Upper 12 bits of the mark of a packet for user space; below them its number."""
+UPCALL_MAGIC_MASK: Final = 0xFFF0_0000
+SELF_MARK: Final = 0xA5B0_0000
+"""Mark of the copy that an internal port transmits for its taps and counters."""
+ENTRY_MARK: Final = 0xA5C0_0000
+"""Mark of a packet that user space hands in (:class:`asap2.nic.silicon.maps.EntryRecord`)."""
+
+# ---- bits
+
+TUNNEL_LIST: Final = 0x2000_0000
+"""Bit of a table: the list of its rules that match on a tunnel."""
+DELIVER: Final = 0xFFFF_FFFF
+"""Instead of a table, of a place to go on at: the packet goes to the port."""
+
+PORT_ENABLED: Final = 1
+PORT_INTERNAL: Final = 2
+PORT_PEER: Final = 4
+PORT_PEER_ANY: Final = 8
+PORT_INGRESS: Final = 16
+PORT_KNOWN: Final = 32
+"""User space's: the slot is taken."""
+PORT_WIRE: Final = 64
+"""Tunnels are looked into."""
+PORT_METADATA: Final = 128
+"""A tunnel device of the kernel's: packets carry tunnel metadata."""
+PORT_RESUME: Final = 256
+"""A NIC's: packets that the NIC gave up on say where to go on."""
+PORT_BEHIND: Final = 512
+"""Behind the device: what goes out to it is told so by ``tell``."""
+PORT_ARRIVED: Final = 1024
+"""TC's rules count bytes as they came in by the device."""
+
+EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
+
+
+class Op:
+    """What one entry of an action list does (``enum op``): the low octet of its ``op``."""
+
+    END, OUTPUT, PUSH_VLAN, POP_VLAN, MODIFY_VLAN, DROP, GOTO, UPCALL, PASS, TRUNCATE, SET, ENCAP, DECAP = range(13)
+    SET_TUNNEL, ENTER, CLONE, SAMPLE, CHECK_LENGTH, DEC_TTL, HASH, SET_META, PUSH_MPLS, POP_MPLS = range(13, 23)
+    PUSH_ETHERNET, POP_ETHERNET, PUSH_NSH, POP_NSH, ADD = range(23, 28)
+
+
+HASH_FACTORS: Final = (
+    *(0x87C37B91114253D5, 0x4CF5AD432745937F, 0x9DDFEA08EB382D69, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53),
+    *(0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB),
+    *(0x8EBC6AF09C88C6E3, 0x589965CC75374CC3, 0xC6A4A7935BD1E995, 0xC2B2AE3D27D4EB4F),
+    *(0x9FB21C651E98DF25, 0xD1B54A32D192ED03),
+)
+"""Odd random numbers, one for each 64-bit word of a packed key: the hash of a key is a sum of products."""
+HASH_SEED: Final = 0x1D8E4E27C47D124F
+"""The factor of what a hash begins with."""
+HASH_MIX: Final = 0x9E3779B97F4A7C15
+"""The factor of the sum."""

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes ``generated.h``: what the eBPF program has of :mod:`asap2.nic.fields` and :mod:`asap2.nic.silicon.abi`.
+
+``python -m asap2.nic.silicon.generate`` writes it anew after a change; a test says whether it is current.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from asap2.nic import rules
+from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, Field, Header
+from asap2.nic.silicon import abi
+from asap2.nic.silicon.events import DropReason
+from asap2.nic.silicon.ports import Miss
+
+HEADER: Final = Path(__file__).with_name("generated.h")
+
+_TOP: Final = """\
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Written by asap2.nic.silicon.generate from fields.py and abi.py, which say what these mean. Do not edit. */
+#pragma once
+"""
+_LIMITS: Final = (
+    *("TABLES", "LOOKUPS", "MASKS", "ACTIONS", "L3_WINDOW", "EXTENSIONS", "MPLS_LABELS", "COPIES", "NEAR"),
+    *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
+    *("UPCALL_SLOTS", "UPCALL_UNIT"),
+)
+_WORD: Final = 8
+_TYPES: Final = {1: "u8", 2: "u16", 4: "u32"}
+
+
+def _defines(numbers: Iterable[tuple[str, int]]) -> str:
+    return "".join(f"#define {name} {value if value < 1 << 16 else hex(value)}\n" for name, value in numbers)
+
+
+def _enum(name: str, prefix: str, members: Iterable[tuple[str, int]]) -> str:
+    lines = "".join(f"\t{prefix}_{member} = {value},\n" for member, value in members)
+    return f"enum {name} {{\n{lines}}};\n"
+
+
+def _members(kind: type[enum.IntEnum]) -> Iterator[tuple[str, int]]:
+    return ((member.name, member.value) for member in kind)
+
+
+def _numbers_of(kind: type) -> Iterator[tuple[str, int]]:
+    return ((name, value) for name, value in vars(kind).items() if name.isupper())
+
+
+def _declaration(field: Field) -> str:
+    kind = _TYPES.get(field.size)
+    if kind and field.at % field.size == 0:
+        return f"{kind} {field.name};"
+    return f"u8 {field.name}[{field.size}];"
+
+
+def _layout(fields: Iterable[Field], start: int, pad: str) -> list[str]:
+    """Declarations of *fields* that do not overlap, with room before and between them, from octet *start* on."""
+    lines, at = [], start
+    for field in sorted(fields, key=lambda field: field.at):
+        if field.at > at:
+            lines.append(f"u8 {pad}{at}[{field.at - at}];")
+        lines.append(_declaration(field))
+        at = field.at + field.size
+    return lines
+
+
+def _struct_fields() -> str:
+    """``struct fields``: alternatives for the same octets, each with the fields of one kind of packet."""
+    head_end = min(field.at for field in FIELDS if field.hidden)
+    plain = [field for field in FIELDS if not field.ethertypes and not field.tunnel]
+    groups: dict[str, list[Field]] = {"plain": [field for field in plain if field.at >= head_end]}
+    for field in FIELDS:
+        if field.ethertypes:
+            groups.setdefault(field.name.partition("_")[0], []).append(field)
+    groups["tunnel"] = [field for field in FIELDS if field.tunnel]
+    head = _layout([field for field in plain if field.at < head_end], 0, "room_")
+    out = "/* What is in the same octets of all packets. */\n#define FIELDS_HEAD \\\n"
+    out += " \\\n".join(f"\t{line}" for line in head) + "\n\n"
+    out += "/* What rules match on; network byte order. */\nstruct fields {\n\tFIELDS_HEAD\n\tunion {\n"
+    for name, fields in groups.items():
+        body = "".join(f"\t\t\t{line}\n" for line in _layout(fields, head_end, f"{name}_"))
+        out += f"\t\tstruct {{\n{body}\t\t}};\n"
+    flags = f"\t\t\tu8 flags_{head_end}[{NO_ETHERNET_AT - head_end}];\n\t\t\tu8 no_ethernet, in_tunnel;\n"
+    out += f"\t\tstruct {{\n{flags}\t\t\tu8 unused[{KEY_SIZE - IN_TUNNEL_AT - 1}];\n\t\t}};\n\t}};\n}};\n"
+    places = "".join(
+        f'_Static_assert(__builtin_offsetof(struct fields, {field.name}) == {field.at}, "{field.name}");\n'
+        for field in sorted(FIELDS, key=lambda field: field.at)
+    )
+    return f'{out}{places}_Static_assert(sizeof(struct fields) == {KEY_SIZE}, "fields");\n'
+
+
+def _sum(words: Iterable[int]) -> str:
+    return " + \\\n\t".join(f"WORD({word}) * {abi.HASH_FACTORS[word]:#018x}" for word in words)
+
+
+def _chosen(words: list[int]) -> str:
+    """An expression of ``i`` that is the i-th of *words*."""
+    return "".join(f"(i) == {at} ? {word} : \\\n\t" for at, word in enumerate(words[:-1])) + str(words[-1])
+
+
+def _hash() -> str:
+    narrow = [word for start, end in NARROW for word in range(start // _WORD, end // _WORD)]
+    rest = [word for word in range(KEY_SIZE // _WORD) if word not in narrow]
+    return (
+        f"/* Words of a packed key, and those of them that rules on IPv4 need. */\n"
+        f"#define WORDS {KEY_SIZE // _WORD}\n#define NARROW {len(narrow)}\n"
+        f"#define NARROW_AT(i) ({_chosen(narrow)})\n#define REST_AT(i) ({_chosen(rest)})\n\n"
+        f"/* Parts of the hash of a key. */\n#define HASH_SEED {abi.HASH_SEED:#x}\n#define HASH_MIX {abi.HASH_MIX:#x}\n"
+        f"#define HASH_NARROW ( \\\n\t{_sum(narrow)})\n#define HASH_REST ( \\\n\t{_sum(rest)})\n"
+    )
+
+
+def header() -> str:
+    """The whole file."""
+    marks = (
+        *((name, getattr(abi, name)) for name in ("UPCALL_MAGIC", "SELF_MARK", "ENTRY_MARK", "TUNNEL_LIST", "DELIVER")),
+        ("UPCALL_SEQ", ~abi.UPCALL_MAGIC_MASK & 0xFFFF_FFFF),
+        ("BARE_LIST", rules.BARE),
+        ("VLAN_PRESENT", rules.VLAN_PRESENT),
+        ("VXLAN_PORT", rules.VXLAN_PORT),
+        ("TUN_CSUM", rules.TUN_CSUM),
+        ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
+    )
+    flags = ((name[5:], value) for name, value in vars(abi).items() if name.startswith("PORT_"))
+    events = ((name[6:], value) for name, value in vars(abi).items() if name.startswith("EVENT_"))
+    parts = (
+        _TOP,
+        _defines((name, getattr(abi, name)) for name in _LIMITS) + _defines(marks),
+        _enum("port_flag", "PORT", flags),
+        _enum("miss", "MISS", _members(Miss)),
+        _enum("op", "OP", _numbers_of(abi.Op)),
+        _enum("layer", "LAYER", _members(Header)),
+        _enum("drop", "DROP", _members(DropReason)),
+        _enum("event", "EVENT", events),
+        _struct_fields(),
+        _hash(),
+    )
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    HEADER.write_text(header())
+    sys.stdout.write(f"{HEADER} is current\n")

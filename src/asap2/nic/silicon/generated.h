@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Written by asap2.nic.silicon.generate from fields.py and abi.py, which say what these mean. Do not edit. */
+#pragma once
+
+#define TABLES 4
+#define LOOKUPS 8
+#define MASKS 0x10000
+#define ACTIONS 512
+#define L3_WINDOW 192
+#define EXTENSIONS 8
+#define MPLS_LABELS 3
+#define COPIES 6
+#define NEAR 4096
+#define OUTER_MAX 96
+#define TUNNEL_PORTS 8
+#define RESUMES 0x10000
+#define LAST_STAGE 254
+#define DROP_REASONS 16
+#define TRACE_BYTES 4096
+#define TEST_SLOT 0
+#define UPCALL_SLOTS 8192
+#define UPCALL_UNIT 2048
+#define UPCALL_MAGIC 0xa5a00000
+#define SELF_MARK 0xa5b00000
+#define ENTRY_MARK 0xa5c00000
+#define TUNNEL_LIST 0x20000000
+#define DELIVER 0xffffffff
+#define UPCALL_SEQ 0xfffff
+#define BARE_LIST 0x10000000
+#define VLAN_PRESENT 4096
+#define VXLAN_PORT 4789
+#define TUN_CSUM 1
+#define TUN_FLAGS 769
+
+enum port_flag {
+	PORT_ENABLED = 1,
+	PORT_INTERNAL = 2,
+	PORT_PEER = 4,
+	PORT_PEER_ANY = 8,
+	PORT_INGRESS = 16,
+	PORT_KNOWN = 32,
+	PORT_WIRE = 64,
+	PORT_METADATA = 128,
+	PORT_RESUME = 256,
+	PORT_BEHIND = 512,
+	PORT_ARRIVED = 1024,
+};
+
+enum miss {
+	MISS_DROP = 0,
+	MISS_REDIRECT = 1,
+	MISS_UPCALL = 2,
+	MISS_PASS = 3,
+};
+
+enum op {
+	OP_END = 0,
+	OP_OUTPUT = 1,
+	OP_PUSH_VLAN = 2,
+	OP_POP_VLAN = 3,
+	OP_MODIFY_VLAN = 4,
+	OP_DROP = 5,
+	OP_GOTO = 6,
+	OP_UPCALL = 7,
+	OP_PASS = 8,
+	OP_TRUNCATE = 9,
+	OP_SET = 10,
+	OP_ENCAP = 11,
+	OP_DECAP = 12,
+	OP_SET_TUNNEL = 13,
+	OP_ENTER = 14,
+	OP_CLONE = 15,
+	OP_SAMPLE = 16,
+	OP_CHECK_LENGTH = 17,
+	OP_DEC_TTL = 18,
+	OP_HASH = 19,
+	OP_SET_META = 20,
+	OP_PUSH_MPLS = 21,
+	OP_POP_MPLS = 22,
+	OP_PUSH_ETHERNET = 23,
+	OP_POP_ETHERNET = 24,
+	OP_PUSH_NSH = 25,
+	OP_POP_NSH = 26,
+	OP_ADD = 27,
+};
+
+enum layer {
+	LAYER_ETHERNET = 0,
+	LAYER_IPV4 = 1,
+	LAYER_IPV6 = 2,
+	LAYER_L4 = 3,
+	LAYER_ADDRESS_LOW = 4,
+	LAYER_MPLS = 5,
+	LAYER_SCTP = 6,
+};
+
+enum drop {
+	DROP_RULE = 0,
+	DROP_MISS = 1,
+	DROP_SHORT = 2,
+	DROP_IN_PORT = 3,
+	DROP_OUT_PORT = 4,
+	DROP_LOOP = 5,
+	DROP_ACTION = 6,
+	DROP_TRUNCATE = 7,
+	DROP_UPCALL = 8,
+	DROP_OUTPUT = 9,
+	DROP_COPY = 10,
+};
+
+enum event {
+	EVENT_MATCH = 0,
+	EVENT_SEND = 1,
+	EVENT_UPCALL = 2,
+	EVENT_PASS = 3,
+	EVENT_DROP = 4,
+};
+
+/* What is in the same octets of all packets. */
+#define FIELDS_HEAD \
+	u8 eth_dst[6]; \
+	u16 eth_type; \
+	u8 eth_src[6]; \
+	u16 vlan_tpid; \
+	u16 vlan_tci; \
+	u16 cvlan_tci; \
+	u8 ip_proto; \
+	u8 ip_tos; \
+	u8 ip_ttl; \
+	u8 ip_frag; \
+	u8 cvlan_tpid; \
+	u8 ipv6_label[3]; \
+	u16 l4_src; \
+	u16 l4_dst; \
+	u8 ip_src[16]; \
+	u8 ip_dst[16];
+
+/* What rules match on; network byte order. */
+struct fields {
+	FIELDS_HEAD
+	union {
+		struct {
+			u8 arp_sha[6];
+			u16 tcp_flags;
+			u8 arp_tha[6];
+			u8 plain_78[34];
+			u32 dp_hash;
+			u32 skb_mark;
+			u32 skb_priority;
+		};
+		struct {
+			u8 nd_64[16];
+			u8 nd_target[16];
+		};
+		struct {
+			u8 mpls_64[16];
+			u32 mpls_lse1;
+			u32 mpls_lse2;
+			u32 mpls_lse3;
+			u8 mpls_labels;
+		};
+		struct {
+			u8 nsh_64[16];
+			u8 nsh_flags;
+			u8 nsh_ttl;
+			u8 nsh_mdtype;
+			u8 nsh_np;
+			u32 nsh_path;
+			u8 nsh_context[16];
+		};
+		struct {
+			u8 tun_tos;
+			u8 tun_ttl;
+			u8 tun_id[4];
+			u8 tunnel_70[2];
+			u16 tun_flags;
+			u8 tunnel_74[4];
+			u16 tun_tp_dst;
+			u8 tun_src[16];
+			u8 tun_dst[16];
+		};
+		struct {
+			u8 flags_64[60];
+			u8 no_ethernet, in_tunnel;
+			u8 unused[2];
+		};
+	};
+};
+_Static_assert(__builtin_offsetof(struct fields, eth_dst) == 0, "eth_dst");
+_Static_assert(__builtin_offsetof(struct fields, eth_type) == 6, "eth_type");
+_Static_assert(__builtin_offsetof(struct fields, eth_src) == 8, "eth_src");
+_Static_assert(__builtin_offsetof(struct fields, vlan_tpid) == 14, "vlan_tpid");
+_Static_assert(__builtin_offsetof(struct fields, vlan_tci) == 16, "vlan_tci");
+_Static_assert(__builtin_offsetof(struct fields, cvlan_tci) == 18, "cvlan_tci");
+_Static_assert(__builtin_offsetof(struct fields, ip_proto) == 20, "ip_proto");
+_Static_assert(__builtin_offsetof(struct fields, ip_tos) == 21, "ip_tos");
+_Static_assert(__builtin_offsetof(struct fields, ip_ttl) == 22, "ip_ttl");
+_Static_assert(__builtin_offsetof(struct fields, ip_frag) == 23, "ip_frag");
+_Static_assert(__builtin_offsetof(struct fields, cvlan_tpid) == 24, "cvlan_tpid");
+_Static_assert(__builtin_offsetof(struct fields, ipv6_label) == 25, "ipv6_label");
+_Static_assert(__builtin_offsetof(struct fields, l4_src) == 28, "l4_src");
+_Static_assert(__builtin_offsetof(struct fields, l4_dst) == 30, "l4_dst");
+_Static_assert(__builtin_offsetof(struct fields, ip_src) == 32, "ip_src");
+_Static_assert(__builtin_offsetof(struct fields, ip_dst) == 48, "ip_dst");
+_Static_assert(__builtin_offsetof(struct fields, arp_sha) == 64, "arp_sha");
+_Static_assert(__builtin_offsetof(struct fields, tun_tos) == 64, "tun_tos");
+_Static_assert(__builtin_offsetof(struct fields, tun_ttl) == 65, "tun_ttl");
+_Static_assert(__builtin_offsetof(struct fields, tun_id) == 66, "tun_id");
+_Static_assert(__builtin_offsetof(struct fields, tcp_flags) == 70, "tcp_flags");
+_Static_assert(__builtin_offsetof(struct fields, arp_tha) == 72, "arp_tha");
+_Static_assert(__builtin_offsetof(struct fields, tun_flags) == 72, "tun_flags");
+_Static_assert(__builtin_offsetof(struct fields, tun_tp_dst) == 78, "tun_tp_dst");
+_Static_assert(__builtin_offsetof(struct fields, nd_target) == 80, "nd_target");
+_Static_assert(__builtin_offsetof(struct fields, mpls_lse1) == 80, "mpls_lse1");
+_Static_assert(__builtin_offsetof(struct fields, nsh_flags) == 80, "nsh_flags");
+_Static_assert(__builtin_offsetof(struct fields, tun_src) == 80, "tun_src");
+_Static_assert(__builtin_offsetof(struct fields, nsh_ttl) == 81, "nsh_ttl");
+_Static_assert(__builtin_offsetof(struct fields, nsh_mdtype) == 82, "nsh_mdtype");
+_Static_assert(__builtin_offsetof(struct fields, nsh_np) == 83, "nsh_np");
+_Static_assert(__builtin_offsetof(struct fields, mpls_lse2) == 84, "mpls_lse2");
+_Static_assert(__builtin_offsetof(struct fields, nsh_path) == 84, "nsh_path");
+_Static_assert(__builtin_offsetof(struct fields, mpls_lse3) == 88, "mpls_lse3");
+_Static_assert(__builtin_offsetof(struct fields, nsh_context) == 88, "nsh_context");
+_Static_assert(__builtin_offsetof(struct fields, mpls_labels) == 92, "mpls_labels");
+_Static_assert(__builtin_offsetof(struct fields, tun_dst) == 96, "tun_dst");
+_Static_assert(__builtin_offsetof(struct fields, dp_hash) == 112, "dp_hash");
+_Static_assert(__builtin_offsetof(struct fields, skb_mark) == 116, "skb_mark");
+_Static_assert(__builtin_offsetof(struct fields, skb_priority) == 120, "skb_priority");
+_Static_assert(sizeof(struct fields) == 128, "fields");
+
+/* Words of a packed key, and those of them that rules on IPv4 need. */
+#define WORDS 16
+#define NARROW 6
+#define NARROW_AT(i) ((i) == 0 ? 0 : \
+	(i) == 1 ? 1 : \
+	(i) == 2 ? 2 : \
+	(i) == 3 ? 3 : \
+	(i) == 4 ? 5 : \
+	7)
+#define REST_AT(i) ((i) == 0 ? 4 : \
+	(i) == 1 ? 6 : \
+	(i) == 2 ? 8 : \
+	(i) == 3 ? 9 : \
+	(i) == 4 ? 10 : \
+	(i) == 5 ? 11 : \
+	(i) == 6 ? 12 : \
+	(i) == 7 ? 13 : \
+	(i) == 8 ? 14 : \
+	15)
+
+/* Parts of the hash of a key. */
+#define HASH_SEED 0x1d8e4e27c47d124f
+#define HASH_MIX 0x9e3779b97f4a7c15
+#define HASH_NARROW ( \
+	WORD(0) * 0x87c37b91114253d5 + \
+	WORD(1) * 0x4cf5ad432745937f + \
+	WORD(2) * 0x9ddfea08eb382d69 + \
+	WORD(3) * 0xff51afd7ed558ccd + \
+	WORD(5) * 0xbf58476d1ce4e5b9 + \
+	WORD(7) * 0xd6e8feb86659fd93)
+#define HASH_REST ( \
+	WORD(4) * 0xc4ceb9fe1a85ec53 + \
+	WORD(6) * 0x94d049bb133111eb + \
+	WORD(8) * 0xa0761d6478bd642f + \
+	WORD(9) * 0xe7037ed1a0b428db + \
+	WORD(10) * 0x8ebc6af09c88c6e3 + \
+	WORD(11) * 0x589965cc75374cc3 + \
+	WORD(12) * 0xc6a4a7935bd1e995 + \
+	WORD(13) * 0xc2b2ae3d27d4eb4f + \
+	WORD(14) * 0x9fb21c651e98df25 + \
+	WORD(15) * 0xd1b54a32d192ed03)
