@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from asap2.lab.namespaces import own_the_mounts
-from asap2.lab.syscalls import CLONE_NEWNS, unshare
+from asap2.lab.syscalls import unshare
+from asap2.namespaces import CLONE_NEWNS
 
 
 @pytest.fixture(scope="session", autouse=True)

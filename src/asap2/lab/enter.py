@@ -7,7 +7,7 @@ import os
 import sys
 
 from asap2.lab.revive import revive
-from asap2.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
+from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

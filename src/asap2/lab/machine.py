@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from asap2.lab.child import Child
 from asap2.lab.namespaces import own_the_mounts
-from asap2.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, mount, unshare
+from asap2.lab.syscalls import mount, unshare
+from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 
 PROGRAMS = ("ip", "nsenter", "ovs-vswitchd", "ovs-vsctl", "ethtool", "devlink", "lspci", "tcpdump", "iperf3", "ping")
 

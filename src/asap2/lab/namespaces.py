@@ -17,17 +17,8 @@ from typing import Any
 
 from asap2.lab.child import Child
 from asap2.lab.enter import KINDS, enter
-from asap2.lab.syscalls import (
-    CLONE_NEWNS,
-    MS_REC,
-    MS_SLAVE,
-    attach_tree,
-    bind,
-    clone_tree,
-    mount,
-    setns,
-    unshare,
-)
+from asap2.lab.syscalls import MS_REC, MS_SLAVE, attach_tree, bind, clone_tree, mount, unshare
+from asap2.namespaces import CLONE_NEWNS, setns
 
 
 def create(bundle: Path, kinds: Iterable[str], inside: Callable[[], object]) -> None:

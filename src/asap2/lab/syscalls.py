@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The system calls about namespaces and mounts that Python 3.11 lacks, by ctypes over the C library.
 
-Each raises :class:`OSError` with the kernel's errno and the path concerned. Man pages: unshare(2), setns(2), mount(2),
+Each raises :class:`OSError` with the kernel's errno and the path concerned. Man pages: unshare(2), mount(2),
 umount2(2), pidfd_getfd(2); for open_tree and move_mount (Linux 5.2) include/uapi/linux/mount.h.
 """
 
@@ -10,10 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-
-CLONE_NEWNS = 0x0002_0000
-CLONE_NEWUTS = 0x0400_0000
-CLONE_NEWNET = 0x4000_0000
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -53,11 +49,6 @@ def _checked(result: int, what: Path | str = "") -> int:
 def unshare(flags: int) -> None:
     """Give this process new namespaces of the kinds in *flags* (CLONE_NEW*)."""
     _checked(_libc.unshare(flags))
-
-
-def setns(fd: int, kind: int) -> None:
-    """Join the namespace open at *fd*, which is of *kind* (CLONE_NEW*, or 0 for any)."""
-    _checked(_libc.setns(fd, kind))
 
 
 def mount(source: Path | str, target: Path | str, kind: str = "", flags: int = 0, options: str = "") -> None:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.netlink.client import Connection
 from asap2.netlink.request import Netns
 from asap2.netlink.sendmmsg import MOST, send_many
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 SO_NETNS_COOKIE = 71
 SO_SNDBUFFORCE = 32
 SIOCGSKNS = 0x894C
-CLONE_NEWNET = 0x40000000
 _SO_ATTACH_FILTER = 26
 _BPF_RETURN = 0x06
 _SEND_BUFFER = 8 << 20
@@ -56,12 +56,6 @@ def own_namespace_fd() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _enter(namespace_fd: int) -> None:
-    if _libc.setns(namespace_fd, CLONE_NEWNET):
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot enter a network namespace: {os.strerror(number)}")
-
-
 def _socket(protocol: int) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
 
@@ -72,11 +66,11 @@ def socket_in(namespace_fd: int, protocol: int, home_fd: int) -> socket.socket:
     Raises:
         OSError: the namespace cannot be entered.
     """
-    _enter(namespace_fd)
+    setns(namespace_fd, CLONE_NEWNET)
     try:
         return _socket(protocol)
     finally:
-        _enter(home_fd)
+        setns(home_fd, CLONE_NEWNET)
 
 
 def _deafen(sock: socket.socket) -> None:

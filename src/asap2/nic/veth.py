@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from asap2.namespaces import in_netns
 from asap2.nic import eswitch
 from asap2.nic.device import EswitchMode, Nic, Pf, Vf
 from asap2.nic.fdb import Fdb
@@ -37,7 +38,6 @@ from asap2.nic.link_changes import LinkChanges
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import Counters, NetDev, Role, Where
-from asap2.nic.netns import in_netns
 from asap2.nic.port_ids import pf_port, representor_port, vf_port
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Port

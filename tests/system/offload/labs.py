@@ -20,7 +20,7 @@ import pytest
 
 from asap2.lab.enter import enter, environment
 from asap2.lab.layout import ROOT_VARIABLE, Layout
-from asap2.nic.netns import in_netns
+from asap2.namespaces import in_netns
 
 PATIENCE = 60.0
 """Seconds after which what is waited for has failed: far longer than it takes, since other work may go on beside it."""

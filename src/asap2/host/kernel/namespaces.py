@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,9 @@ from asap2.errors import UsageError
 from asap2.host.inventory import Away
 from asap2.host.kernel.ethtool import bus_address
 from asap2.host.kernel.links import Link, addresses, links, mac_text
+from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.netlink.client import Connection
 
-CLONE_NEWNET = 0x40000000
 NAMED = Path("/run/netns")
 """Where ``ip netns`` keeps them."""
 CONTAINERS = Path("/run/docker/netns")
@@ -48,9 +47,7 @@ def enter(path: str) -> None:
     """Make the namespace that of the calling thread; OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        setns(descriptor, CLONE_NEWNET)
     finally:
         os.close(descriptor)
 

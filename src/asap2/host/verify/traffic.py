@@ -68,7 +68,7 @@ def _opened(peer: str, kind: int, device: str | None, protocol: int = 0) -> sock
 def icmp(peer: str, count: int, device: str | None = None, _port: int = 0) -> Sent:
     """Echo requests, *count* packets with their replies."""
     six = address_family(peer) == socket.AF_INET6
-    kind = socket.getprotobyname("ipv6-icmp") if six else PROTOCOLS["icmp"]
+    kind = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
     request, reply = (128, 129) if six else (8, 0)
     name = os.getpid() & 0xFFFF
     with _opened(peer, socket.SOCK_RAW, device, kind) as raw:

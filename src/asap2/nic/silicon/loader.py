@@ -11,16 +11,14 @@ import functools
 import mmap
 import os
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-T = TypeVar("T")
+from asap2.namespaces import in_netns
 
 Hook = Literal["ingress", "egress"]
 
-_CLONE_NEWNET = 0x4000_0000  # include/uapi/linux/sched.h
 _TCX = {"ingress": 46, "egress": 47}  # enum bpf_attach_type
 _MAP_TYPE_ARRAY = 2  # enum bpf_map_type
 _BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
@@ -75,31 +73,6 @@ def _check(result: int, what: str) -> int:
 def possible_cpus() -> int:
     """CPUs that the kernel may ever bring up."""
     return _check(_libbpf().libbpf_num_possible_cpus(), "counting CPUs")
-
-
-def in_netns(netns: int | None, function: Callable[[], T]) -> T:
-    """What *function* returns when called in the network namespace of the file descriptor *netns* (``None``: here)."""
-    if netns is None:
-        return function()
-    libc = ctypes.CDLL(None, use_errno=True)
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            if libc.setns(netns, _CLONE_NEWNET):
-                e = ctypes.get_errno()
-                raise OSError(e, f"cannot enter the network namespace: {os.strerror(e)}")
-            outcome.append(function())
-        except BaseException as e:
-            failure.append(e)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 class _MapInfo(ctypes.Structure):
@@ -205,7 +178,7 @@ def load(
     """
     lib = _libbpf()
     if not source.exists():
-        raise FileNotFoundError(2, f"{source} is missing: build it with make")
+        raise FileNotFoundError(2, f"{source} is missing: `make setup` builds it")
     lib.libbpf_set_print(None)
     handle = lib.bpf_object__open_file(os.fsencode(source), None)
     if not handle:

@@ -19,6 +19,7 @@ from random import Random
 
 from pyroute2 import IPRoute
 
+from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.nic.silicon.pipeline import Pipeline
 from tests.system.nic.silicon.both import Both, DifferenceError
 from tests.system.nic.silicon.programs import Step, program, written
@@ -29,7 +30,6 @@ PACKETS = 200
 CACHES = (None, 2)
 """Sizes of the exact-match cache, for programs in turn: as it comes, and so small that entries displace one another."""
 _MNT_DETACH = 2  # umount2(2)
-_CLONE_NEWNET = 0x4000_0000
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def network_of_its_own() -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
-        if libc.unshare(_CLONE_NEWNET):
+        if libc.unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "unshare")
         yield
     finally:
-        libc.setns(before, _CLONE_NEWNET)
+        setns(before, CLONE_NEWNET)
         os.close(before)
 
 

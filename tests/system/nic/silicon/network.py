@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from asap2.nic.silicon.loader import in_netns
+from asap2.namespaces import in_netns
 
 T = TypeVar("T")
 

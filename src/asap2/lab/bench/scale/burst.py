@@ -22,7 +22,7 @@ from asap2.lab.bench.scale.sizes import Sizes
 from asap2.lab.execute import run
 from asap2.lab.layout import Layout
 from asap2.lab.topology import Topology
-from asap2.nic.silicon.loader import in_netns
+from asap2.namespaces import in_netns
 
 PATIENCE = 1.0
 """Seconds after which a packet on its way is taken for lost."""

@@ -15,7 +15,7 @@ from asap2.lab.bench.scale.sizes import Sizes
 from asap2.lab.execute import run
 from asap2.lab.layout import Layout
 from asap2.lab.topology import Topology
-from asap2.nic.silicon.loader import in_netns
+from asap2.namespaces import in_netns
 
 _BATCHES = 1000
 """System calls a second in which the flood is sent."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from asap2.namespaces import in_netns
 from asap2.netlink.sendmmsg import IOVEC, MMSGHDR, send_prepared
-from asap2.nic.silicon.loader import in_netns
 
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20  # include/uapi/linux/if_packet.h
 BATCH = 256

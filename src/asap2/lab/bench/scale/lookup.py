@@ -26,6 +26,7 @@ from asap2.lab.child import Child
 from asap2.lab.execute import ip
 from asap2.lab.layout import Layout as Place
 from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from asap2.namespaces import in_netns
 from asap2.nic.model import MODELS
 from asap2.nic.rules import Output
 from asap2.nic.silicon import loader
@@ -110,7 +111,7 @@ class Lookups:
         gc.disable()
         rules, masks = self._sizes.tables[number]
         name = self._device(number)
-        ends = loader.in_netns(self._silicon, lambda: [socket.if_nametoindex(name + far) for far in "ab"])
+        ends = in_netns(self._silicon, lambda: [socket.if_nametoindex(name + far) for far in "ab"])
         pipeline = Pipeline.open(self._bpf / name, max_rules=room_for(rules))
         pipeline.set_port(Port(_IN, ends[0], PortKind.VF, tables=(0,), miss=Miss.DROP))
         pipeline.set_port(Port(_OUT, ends[1], PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP))
@@ -122,7 +123,7 @@ class Lookups:
     def _nic(self, number: int) -> Nic:
         rules, masks = self._sizes.tables[number]
         name = self._device(number)
-        index = loader.in_netns(self._silicon, lambda: socket.if_nametoindex(f"{name}a"))
+        index = in_netns(self._silicon, lambda: socket.if_nametoindex(f"{name}a"))
         flows = [table.flow(n, rules, masks) for n in range(self._sizes.many_flows)]
         generator = Generator(self._sender, name, [table.frame(*flow) for flow in flows])
         return Nic(rules, masks, Layout(self._bpf / name), index, packed(flows), generator)
@@ -185,7 +186,7 @@ class Lookups:
             os.sched_setaffinity(0, {self._processor})
             return self._program.run(program, ifindex, flows, runs)
 
-        return loader.in_netns(self._silicon, run)
+        return in_netns(self._silicon, run)
 
     def _packets(self, generator: Generator, device: str, flows: int) -> float:
         """Packets a second that *device* of the receiving guest received."""
@@ -196,7 +197,7 @@ class Lookups:
             elapsed = generator.send_for(self._sizes.packets_seconds, flows)
             return (received(device) - before) / elapsed
 
-        return loader.in_netns(self._receiver, run)
+        return in_netns(self._receiver, run)
 
 
 def _forget(maps: Layout) -> None:
