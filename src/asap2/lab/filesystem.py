@@ -183,8 +183,8 @@ def _mounts_below(directory: str) -> Iterator[str]:
 def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
     """Lay the FUSE tree mounted at *served* over /sys of a node or guest, in place of one that was laid there before.
 
-    *realsys* is the real sysfs of that, whose devices/system shows through. After the death of the FUSE server the old
-    tree answers ENOTCONN; it is taken away last, so that nobody sees the real sysfs meanwhile.
+    *realsys* is the real sysfs of that, whose devices/system shows through. The old tree is taken away last, so that
+    nobody sees the real sysfs meanwhile; nothing is asked of it, since its server may be dead.
     """
 
     def lay() -> None:
@@ -192,13 +192,12 @@ def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
         faces.append(("/sys/devices/system", clone_tree(realsys / "devices/system")))
         if os.path.isdir(served / "proc"):
             faces.append((PROC, clone_tree(served / "proc")))
-        new = os.stat(served / FACES[0])
+        new = os.stat(served / FACES[0]).st_dev
         enter(bundle, ["mnt"])
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(f"/sys/{FACES[0]}"), new) and os.path.ismount("/sys/devices/system"):
-                return
+        if all(_mounted_on(f"/sys/{part}") == [new] for part in FACES) and _mounted_on("/sys/devices/system"):
+            return
         for path, tree in faces:
-            if path == PROC:
+            if path == PROC and not _mounted_on(path):
                 os.makedirs(path, exist_ok=True)
             _replace(path, tree)
 
@@ -211,7 +210,7 @@ def _replace(path: str, tree: int) -> None:
     Where the kernel cannot mount beneath (Linux before 6.5), or nothing is mounted there, it goes on top in the end.
     """
     try:
-        if not _is_covered(path):
+        if not _mounted_on(path):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         attach_tree(tree, path, beneath=True)
     except OSError as error:
@@ -223,10 +222,15 @@ def _replace(path: str, tree: int) -> None:
     detach(path)
 
 
-def _is_covered(path: str) -> bool:
-    """Whether something is mounted on *path* itself."""
-    table = Path("/proc/self/mountinfo").read_bytes()
-    return any(line.split(b" ")[4] == os.fsencode(path) for line in table.splitlines())
+def _mounted_on(path: str) -> list[int]:
+    """The devices of what is mounted on *path* itself."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        _, _, device, _, place, *_ = line.split(b" ")
+        if place == os.fsencode(path):
+            major, minor = device.split(b":")
+            found.append(os.makedev(int(major), int(minor)))
+    return found
 
 
 def _uncover(path: str) -> None:

@@ -9,7 +9,7 @@ started, it has the node's systemctl do what systemd would. SIGTERM ends supervi
 There are two of them. The second waits for the end of the first, takes its place with the daemon as it is, and forks
 another second. Whoever kills both leaves the daemon at work and nothing to watch it, until an ``asap2`` command looks
 at the node (:mod:`asap2.lab.revive`). The socket that programs ask is held by all three: while one of them lives, who
-asks while there is no daemon waits for the next.
+asks while there is no daemon waits for the next. So does who uses /sys (:mod:`asap2.lab.fuse`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 
+from asap2.lab import fuse
 from asap2.lab.filesystem import show_faces
 from asap2.lab.layout import REAL_SYSFS
 from asap2.lab.services import Services
@@ -48,6 +49,8 @@ PROGRAMS_WAIT = 100.0
 """How long the redirect library surely waits for a daemon while somebody listens (GREETING_S in redirect.h)."""
 MOST_LOGGED = 8 << 20
 """Octets of each log of the node."""
+_MOST_FORMER = 8
+"""FUSE file systems of dead daemons whose users are still answered."""
 _LOOK_AT_LOGS = 10.0
 _LOOK_FOR_READY = 0.005
 _TRY_AGAIN = 1.0
@@ -69,6 +72,9 @@ class Supervisor:
         self.daemon: Watched | None = None
         self.standby: Watched | None = None
         self.serving = False
+        self._faces: fuse.Connection | None = None
+        """That of the daemon, or of the last one."""
+        self._former: list[fuse.Connection] = []
         self._start_at = 0.0
         self._pause = 0.0
         self._began = 0.0
@@ -116,6 +122,7 @@ class Supervisor:
                 self._start_daemon(now)
             if self.daemon is not None and not self.serving:
                 self._look_whether_it_serves(now)
+            self._answer_former()
             self.services.look()
             if now >= self._logs_at:
                 self._logs_at = now + _LOOK_AT_LOGS
@@ -135,7 +142,7 @@ class Supervisor:
         for process in (self.daemon, self.standby):
             if process is not None:
                 waiting.register(process.descriptor, select.POLLIN)
-        for descriptor in self.services.descriptors():
+        for descriptor in (*self.services.descriptors(), *(former.descriptor for former in self._former)):
             waiting.register(descriptor, select.POLLIN)
         waiting.poll(max(0.0, wake_at - time.monotonic()) * 1000 + 1)
 
@@ -255,6 +262,7 @@ class Supervisor:
                 self._complained = True
                 return
             self.serving = True
+            self._hold_faces()
             self._tell()
             if now > self._patience_ends:
                 self.services.switch_was_refused()
@@ -273,6 +281,30 @@ class Supervisor:
         show_faces(self.directory / "ns", served, self.directory / REAL_SYSFS)
         for guest in json.loads((self.directory / "daemon.json").read_text()).get("guests", []):
             show_faces(Path(guest["netns"]).parent, served / "guests" / guest["name"], Path(guest["sysfs"]))
+
+    def _hold_faces(self) -> None:
+        """Hold the daemon's FUSE file system, which is shown now; who waits for the last one goes on in this one."""
+        assert self.daemon is not None
+        last = self._faces
+        if last is not None and last.server == self.daemon.pid:
+            return
+        self._faces = fuse.Connection.of(self.daemon)
+        if last is not None:
+            if last.replaced():
+                self._former.append(last)
+            else:
+                last.close()
+            for former in self._former[:-_MOST_FORMER]:
+                former.close()
+            del self._former[:-_MOST_FORMER]
+        if self.standby is not None:  # the next one holds it too
+            self.standby.kill()
+
+    def _answer_former(self) -> None:
+        for former in list(self._former):
+            if not former.retry():
+                former.close()
+                self._former.remove(former)
 
     def _clear(self) -> None:
         """Take away what a dead daemon left: its word that it serves, and its FUSE mount."""
