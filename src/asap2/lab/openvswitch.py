@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     """Do what ``systemctl ARGUMENTS`` does; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments[:1] == ["main-exited"]:  # from the node's supervisor, as the next
-        units.main_exited(arguments[1])
+        units.main_exited(arguments[1], *map(int, arguments[2:]))
         return 0
     if arguments == ["switch-was-refused"]:
         units.switch_was_refused()

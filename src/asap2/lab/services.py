@@ -33,6 +33,8 @@ class Services:
         self._changed = os.open(self._records / units.CHANGED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._main: dict[str, Watched] = {}
         self._job: dict[str, Watched] = {}
+        self._status: dict[str, int | None] = {}
+        """How the main processes ended whose ends are not dealt with yet."""
 
     def descriptors(self) -> Iterator[int]:
         """Descriptors of which one is ready to be read when it is time to look."""
@@ -57,6 +59,8 @@ class Services:
         for watched in (self._main, self._job):
             for name, process in list(watched.items()):
                 if process.ended():
+                    if watched is self._main:
+                        self._status[name] = process.wait_status()
                     process.close()
                     del watched[name]
                     due = True
@@ -78,7 +82,8 @@ class Services:
                 return
         if record.state in ("active", "auto-restart") and daemon not in self._main and daemon not in self._job:
             self.look_at = now + _TRY_AGAIN
-            self._start(daemon, "main-exited", daemon)
+            status = self._status.pop(daemon, None)
+            self._start(daemon, "main-exited", daemon, *([] if status is None else [str(status)]))
 
     def switch_was_refused(self) -> None:
         """Have ovs-vswitchd restarted, which was told that there is nothing of the NIC's."""

@@ -18,6 +18,7 @@ import json
 import os
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,7 @@ RESTART_SECONDS = 0.1
 START_LIMIT, START_INTERVAL = 5, 10.0
 _EXIT_SECONDS = 2.0
 """As long as ovs-ctl waits for a daemon that was asked to exit, before it sends signals (ovs-lib, stop_daemon)."""
+_CLEAN_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE}
 JOB_SECONDS = 300
 """TimeoutSec= of the units."""
 
@@ -222,21 +224,22 @@ def mark(active: bool) -> None:
         _become(BOTH, "active" if active else "inactive")
 
 
-def main_exited(daemon: str) -> None:
+def main_exited(daemon: str, status: int | None = None) -> None:
     """Do what systemd does when the main process of *daemon* has ended, or when it has failed to start.
 
-    An end is a failure when the pidfile is still there: Open vSwitch's daemons remove it when they exit, and when they
-    are told to end by a signal that systemd, too, takes for a clean end.
+    *status* is what wait(2) tells of the end. When that is not known, it was a failure if the pidfile is still there:
+    Open vSwitch's daemons remove it when they exit.
     """
     with job():
         record = read(DIRECTORY, daemon)
         if record.state == "active":
             if record.runs:
                 return
-            if _written_pid(daemon) != record.pid:
+            result = result_of(status) if status is not None else "signal" * (_written_pid(daemon) == record.pid)
+            if not result:
                 _become(daemon, "inactive")
                 return
-            _become(daemon, "auto-restart", "signal")
+            _become(daemon, "auto-restart", result)
     while read(DIRECTORY, daemon).state == "auto-restart":
         time.sleep(RESTART_SECONDS)
         with job():
@@ -246,6 +249,15 @@ def main_exited(daemon: str) -> None:
             _write(daemon, replace(record, restarts=record.restarts + 1))
             if said := _restart(daemon):
                 print(f"systemctl: {daemon}: {said}", file=sys.stderr, flush=True)
+
+
+def result_of(status: int) -> str:
+    """Result= of a service whose main process ended so; nothing when that was clean (systemd.service(5), Restart=)."""
+    if os.WIFSIGNALED(status):
+        if os.WTERMSIG(status) in _CLEAN_SIGNALS:
+            return ""
+        return "core-dump" if os.WCOREDUMP(status) else "signal"
+    return "exit-code" if os.WEXITSTATUS(status) else ""
 
 
 def switch_was_refused() -> None:

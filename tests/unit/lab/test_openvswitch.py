@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,6 +239,29 @@ def test_one_that_has_exited_of_itself_stays_so(daemons: Daemons, capsys: pytest
     assert main(["is-active", SWITCH]) == 3
     assert capsys.readouterr().out == "inactive\n"
     assert main(["is-active", "openvswitch-switch"]) == 0  # as systemd: it stands for a command that has ended
+
+
+@pytest.mark.parametrize(
+    ("status", "result"), [(1 << 8, "exit-code"), (signal.SIGKILL, "signal"), (signal.SIGSEGV | 0x80, "core-dump")]
+)
+def test_one_that_has_failed_is_started_again_though_it_has_removed_its_pidfile(
+    daemons: Daemons, status: int, result: str
+) -> None:
+    main(["start", "openvswitch"])
+    daemons.end(SWITCH)
+    assert main(["main-exited", SWITCH, str(status)]) == 0
+    assert record(SWITCH).runs
+    assert record(SWITCH).restarts == 1
+    assert units.result_of(status) == result
+
+
+@pytest.mark.parametrize("status", [0, signal.SIGTERM, signal.SIGHUP])
+def test_a_clean_end_is_none_to_mend_though_the_pidfile_is_there(daemons: Daemons, status: int) -> None:
+    main(["start", "openvswitch"])
+    daemons.kill(SWITCH)
+    assert main(["main-exited", SWITCH, str(status)]) == 0
+    assert daemons.running == {DATABASE}
+    assert record(SWITCH).state == "inactive"
 
 
 def test_one_that_was_stopped_or_started_meanwhile_is_left_alone(daemons: Daemons) -> None:
