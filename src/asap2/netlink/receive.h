@@ -5,7 +5,8 @@
  *
  * The kernel delivers notifications itself, so poll(), queue limits and ENOBUFS stay native; the server is given the
  * message once the program has it, and gives it back rewritten (SHOW). A message may pass here twice, peeked at and then
- * read, or answered by the server and then read without the sender's address: the server leaves it as it is then.
+ * read, or answered by the server and then read by read(): the server leaves it as it is then. The other functions are
+ * asked for the sender though the program does not ask: a question less of the server for each of its answers.
  */
 #ifndef ASAP2_RECEIVE_H
 #define ASAP2_RECEIVE_H
@@ -131,8 +132,22 @@ static ssize_t received(int fd, struct msghdr *message, ssize_t got, int flags)
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-	ssize_t got = real_recvmsg(fd, message, flags);
-	return got > 0 ? received(fd, message, got, flags) : got;
+	struct sockaddr_storage sender = { 0 };
+	struct msghdr asked = *message;
+	ssize_t got;
+
+	if (!asked.msg_name) {
+		asked.msg_name = &sender;
+		asked.msg_namelen = sizeof sender;
+	}
+	got = real_recvmsg(fd, &asked, flags);
+	if (got < 0)
+		return got;
+	message->msg_controllen = asked.msg_controllen;
+	message->msg_flags = asked.msg_flags;
+	if (message->msg_name)
+		message->msg_namelen = asked.msg_namelen;
+	return got ? received(fd, &asked, got, flags) : got;
 }
 
 int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
@@ -147,11 +162,19 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct
 ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length)
 {
 	REAL(recvfrom);
-	socklen_t room = address && length ? *length : 0;
+	struct sockaddr_storage sender = { 0 };
+	socklen_t room = sizeof sender, own_length = sizeof sender;
 	struct iovec part = { data, size };
-	struct msghdr message = { .msg_name = address, .msg_iov = &part, .msg_iovlen = 1 };
-	ssize_t got = real(fd, data, size, flags, address, length);
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	ssize_t got;
 
+	if (!address) {
+		address = (struct sockaddr *)&sender;
+		length = &own_length;
+	} else
+		room = length ? *length : 0;
+	message.msg_name = address;
+	got = real(fd, data, size, flags, address, length);
 	if (got <= 0)
 		return got;
 	message.msg_namelen = !room ? 0 : *length < room ? *length : room;
