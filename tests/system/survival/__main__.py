@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.system.survival kills [--rounds N] | cycles [--cycles N]``: the long campaigns.
+"""``python -m tests.system.survival kills [--rounds N] | kernel [--rounds N] | cycles [--cycles N]``: campaigns.
 
 ``kills`` brings a lab of its own up, kills the parts of its node, and prints how many packets each kind of kill lost;
-its exit status is 1 when one that leaves ovs-vswitchd alone lost any. ``cycles`` brings labs up and down, a third of
-them interrupted; its exit status is 1 when anything is left. eBPF programs and maps are counted, and have no owner: say
-``--not-alone`` when another lab is at work on the machine.
+its exit status is 1 when one that leaves ovs-vswitchd alone lost any. ``kernel`` kills ovs-vswitchd in user-mode-linux,
+where it uses a real kernel's datapath and TC, on one CPU and with slow system calls. ``cycles`` brings labs up and
+down, a third of them interrupted; its exit status is 1 when anything is left. Other labs may be at work meanwhile.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import argparse
 import os
 import sys
 from importlib import resources
+from operator import itemgetter
 from pathlib import Path
 
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
 from asap2.lab.topology import parse
-from tests.system.survival import cycles, kills
+from tests.system.realkernel.machine import Kernel
+from tests.system.survival import cycles, kernel_guest, kills
 
 TOPOLOGY = Path(str(resources.files("asap2.lab").joinpath("topologies", "one-node.toml")))
 
@@ -29,15 +31,18 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, dest="command")
     killing = commands.add_parser("kills")
     killing.add_argument("--rounds", type=int, default=5 * len(kills.KINDS))
+    comparing = commands.add_parser("kernel")
+    comparing.add_argument("--rounds", type=int, default=5)
     cycling = commands.add_parser("cycles")
     cycling.add_argument("--cycles", type=int, default=100)
     cycling.add_argument("--seed", type=int, default=1)
-    cycling.add_argument("--not-alone", action="store_true", help="other labs are at work: count no programs and maps")
     arguments = parser.parse_args()
     root = Path(f"/run/t-survival-{os.getpid()}")
     if arguments.command == "kills":
         return _kills(root, arguments.rounds)
-    return _cycles(root, arguments.cycles, arguments.seed, alone=not arguments.not_alone)
+    if arguments.command == "kernel":
+        return _kernel(arguments.rounds)
+    return _cycles(root, arguments.cycles, arguments.seed)
 
 
 def _kills(root: Path, rounds: int) -> int:
@@ -48,7 +53,11 @@ def _kills(root: Path, rounds: int) -> int:
         done = kills.campaign(
             lab.layout,
             rounds,
-            lambda one: print(f"{' + '.join(one.killed)}: {one.lost} of {one.sent} lost", flush=True),
+            lambda one: print(
+                f"{' + '.join(one.killed)}{' beside loops' if one.loaded else ''}: {one.lost} of {one.sent} lost,"
+                f" longest outage {one.outage} ms",
+                flush=True,
+            ),
         )
     finally:
         lab.down()
@@ -56,11 +65,20 @@ def _kills(root: Path, rounds: int) -> int:
     return 1 if any(one.lost for one in done if not kills.RESTARTS_SWITCH & set(one.killed)) else 0
 
 
-def _cycles(root: Path, count: int, seed: int, *, alone: bool) -> int:
+def _kernel(rounds: int) -> int:
+    offloads = (True, False)
+    with Kernel([[(offload, rounds)] for offload in offloads], program=kernel_guest.__file__) as kernel:
+        for offload, (done,) in zip(offloads, kernel.raw_results(), strict=True):
+            outages = ", ".join(str(outage) for _, _, outage in sorted(done, key=itemgetter(2)))
+            print(f"hw-offload={str(offload).lower()}: outages of {outages} ms")
+    return 0
+
+
+def _cycles(root: Path, count: int, seed: int) -> int:
     def tell(number: int, what: str, wrong: list[str]) -> None:
         print(f"{number + 1:4} {what}: {'; '.join(wrong) or 'nothing left'}", flush=True)
 
-    wrong = cycles.campaign(root, TOPOLOGY, count, seed, tell, alone=alone)
+    wrong = cycles.campaign(root, TOPOLOGY, count, seed, tell)
     print(f"{count} cycles: {len(wrong)} things wrong")
     return 1 if wrong else 0
 

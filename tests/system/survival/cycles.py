@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import select
@@ -12,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from asap2.lab.lock import DIRECTORY as LOCKS
+from tests.system.survival import bpf
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _PATIENCE = 30.0
@@ -29,13 +29,11 @@ class Machine:
     mounts: frozenset[str]
     links: frozenset[str]
     files: frozenset[str]
-    programs: int
-    maps: int
+    ebpf: frozenset[bpf.Object]
 
     @classmethod
-    def look(cls, root: Path, *, alone: bool) -> Machine:
-        """The machine now. What carries the name of the lab's place counts; with *alone*, no other lab being at work,
-        all BPF programs and maps, too."""
+    def look(cls, root: Path) -> Machine:
+        """The machine now. What carries the name of the lab's place counts, and every eBPF object."""
         mark = str(root)
         processes = set()
         for entry in Path("/proc").iterdir():
@@ -53,26 +51,19 @@ class Machine:
             frozenset(line for line in table if mark in line),
             frozenset(os.listdir("/sys/class/net")),
             frozenset(map(str, (*root.parent.glob(f"{root.name}*"), *LOCKS.glob(f"asap2-*-{root.name}.*")))),
-            _count("prog") if alone else 0,
-            _count("map") if alone else 0,
+            frozenset(bpf.all_objects()),
         )
 
-    def more_than(self, before: Machine) -> list[str]:
-        """What is here that was not before, in words."""
+    def more_than(self, before: Machine, root: Path) -> list[str]:
+        """What is here that was not before, in words; less the eBPF objects that somebody else keeps."""
         found = []
-        for each in fields(self):
-            now, then = getattr(self, each.name), getattr(before, each.name)
-            if isinstance(now, frozenset):
-                found += [f"{each.name}: {one}" for one in now - then]
-            elif now > then:
-                found.append(f"{now - then} {each.name}")
+        for name in ("processes", "mounts", "links", "files"):
+            found += [f"{name}: {one}" for one in getattr(self, name) - getattr(before, name)]
+        if new := self.ebpf - before.ebpf:
+            left = new - bpf.kept(root)
+            names = bpf.all_objects()  # those of others may have gone meanwhile
+            found += [f"eBPF: {one[0]} {one[1]} {names[one]}" for one in sorted(left) if one in names]
         return found
-
-
-def _count(kind: str) -> int:
-    """How many BPF programs or maps there are."""
-    shown = subprocess.run(["bpftool", "-j", kind, "list"], stdout=subprocess.PIPE, check=True).stdout
-    return len(json.loads(shown))
 
 
 def one_cycle(root: Path, topology: Path, interrupt: tuple[signal.Signals, float] | None = None) -> str:
@@ -109,10 +100,10 @@ def one_cycle(root: Path, topology: Path, interrupt: tuple[signal.Signals, float
     return "\n".join(wrong)
 
 
-def left_over(root: Path, before: Machine, *, alone: bool) -> list[str]:
+def left_over(root: Path, before: Machine) -> list[str]:
     """What is left when the kernel has had its time: it destroys namespaces and programs later."""
     deadline = time.monotonic() + _PATIENCE
-    while (left := Machine.look(root, alone=alone).more_than(before)) and time.monotonic() < deadline:
+    while (left := Machine.look(root).more_than(before, root)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
 
@@ -123,18 +114,16 @@ def campaign(
     cycles: int,
     seed: int,
     tell: Callable[[int, str, list[str]], None],
-    *,
-    alone: bool = True,
 ) -> list[str]:
     """*cycles* cycles, every third interrupted at some moment; everything that was wrong."""
     dice = random.Random(seed)
-    before = Machine.look(root, alone=alone)
+    before = Machine.look(root)
     wrong = []
     for number in range(cycles):
         interrupt = (SIGNALS[number // 3 % 3], dice.uniform(0, 2.5)) if number % 3 == 2 else None
         what = f"{interrupt[0].name} after {interrupt[1]:.2f} s" if interrupt else "whole"
         said = one_cycle(root, topology, interrupt)
-        left = left_over(root, before, alone=alone)
+        left = left_over(root, before)
         tell(number, what, [said, *left] if said else left)
         wrong += [f"cycle {number} ({what}): {one}" for one in ([said] if said else []) + left]
     return wrong

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kills of what a node consists of, with SIGKILL, one and two at a time, while two of its guests ping each other.
+"""Kills of what a node consists of, with SIGKILL, one and two at a time, while packets go from guest to guest and back.
 
-Each round waits until the flows of the ping are offloaded, kills at a packet's number, and wants everything back that
-was killed: other processes, systemctl's ``active``, and the same answers of ``devlink``.
+Each round waits until the packets' flows are offloaded, kills, and wants everything back that was killed: other
+processes, systemctl's ``active``, and the same answers of ``devlink``.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 
 from asap2.lab import units
 from asap2.lab.background import Program
@@ -31,20 +31,22 @@ KINDS = [*((part,) for part in PARTS), *itertools.combinations(PARTS, 2), ("supe
 """What is killed in a round."""
 RESTARTS_SWITCH = {"ovs-vswitchd", "ovsdb-server"}
 """Whoever kills one of these has ovs-vswitchd restarted: the second is required by the first, for systemd too."""
-NODE, GUEST, PEER = "hv1", "vm1", "10.57.0.2"
+NODE, GUEST, PEER, PEER_ADDRESS = "hv1", "vm1", "vm2", "10.57.0.2"
 _PATIENCE = 60.0
 _AFTERWARDS = 0.5
-"""Seconds for which the ping goes on when all is as it was."""
+"""Seconds for which packets are sent on when all is as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round killed, whether beside busy loops, and how many packets were sent and lost."""
+    """What a round killed, whether beside busy loops, how many packets were sent and lost, and for how many
+    milliseconds at most none came back."""
 
     killed: tuple[str, ...]
     loaded: bool
     sent: int
     lost: int
+    outage: int
 
 
 class Node:
@@ -53,7 +55,7 @@ class Node:
     def __init__(self, layout: Layout) -> None:
         self.directory = layout.node(NODE)
         self.bundle = layout.bundle(NODE)
-        self.guest = layout.bundle(GUEST)
+        self.guest, self.peer = layout.bundle(GUEST), layout.bundle(PEER)
 
     def prepare(self) -> None:
         """Have Open vSwitch forward between the guests, in hardware."""
@@ -103,38 +105,47 @@ class Node:
         return run(self.bundle, "sh", "-c", asked).split() == ["active", "active"]
 
 
-def wait_for(condition: Callable[[], bool], pinging: Program) -> None:
-    """Return when *condition* holds, taking in what a ping says meanwhile; TimeoutError."""
+@contextmanager
+def stream(node: Node, interval: float) -> Iterator[Program]:
+    """Packets from guest to guest and back, one each *interval* seconds; some have come back already."""
+    program = [sys.executable, "-S", "-E", str(Path(__file__).with_name("stream.py"))]
+    with Program(node.peer, [*program, "echo"]) as echoing:
+        echoing.read_until("echoing", _PATIENCE)
+        with Program(node.guest, [*program, "send", PEER_ADDRESS, str(interval)]) as sending:
+            sending.read_until("began", _PATIENCE)
+            yield sending
+
+
+def wait_for(condition: Callable[[], bool], meanwhile: Program) -> None:
+    """Return when *condition* holds, taking in what a program says meanwhile; TimeoutError."""
     deadline = time.monotonic() + _PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("it does not come back")
-        pinging.read_more(0.02)
+        meanwhile.read_more(0.02)
 
 
 def one_round(node: Node, killed: tuple[str, ...], interval: float = 0.001, *, loaded: bool = False) -> Round:
-    """Kill the parts *killed* at once during a ping, which goes on until its flows are offloaded again.
+    """Kill the parts *killed* at once while packets are sent, until their flows are offloaded again.
 
     AssertionError, TimeoutError when something does not come back.
     """
-    with Program(node.guest, ["ping", "-i", str(interval), PEER]) as pinging:
-        pinging.read_until("icmp_seq=50 ", _PATIENCE)
-        wait_for(node.offloaded, pinging)
-        wait_for(lambda: all(node.runs(part) for part in killed), pinging)
+    with stream(node, interval) as sending:
+        wait_for(node.offloaded, sending)
+        wait_for(lambda: all(node.runs(part) for part in killed), sending)
         before = {part: node.pid_of(part) for part in killed}
         for pid in before.values():
             os.kill(pid, signal.SIGKILL)
         if set(killed) == {"supervisor", "standby"}:  # nobody is left to bring them back but the next command
             node.mend()
         for condition in (lambda: node.whole(before), node.active, node.offloaded):
-            wait_for(condition, pinging)
-        pinging.read_more(_AFTERWARDS)
-        assert pinging.interrupt() == 0
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", pinging.output)
-        assert found, pinging.output[-500:]
-        sent, received = int(found[1]), int(found[2])
+            wait_for(condition, sending)
+        sending.read_more(_AFTERWARDS)
+        assert sending.interrupt() == 0
+        found = re.search(r"(\d+) sent, (\d+) lost, longest outage (\d+) ms", sending.output)
+        assert found, sending.output[-500:]
     assert "mode switchdev" in run(node.bundle, "devlink", "dev", "eswitch", "show", "pci/0000:03:00.0")
-    return Round(killed, loaded, sent, sent - received)
+    return Round(killed, loaded, *map(int, found.groups()))
 
 
 @contextmanager
@@ -150,12 +161,13 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def campaign(layout: Layout, rounds: int, tell: Callable[[Round], None]) -> list[Round]:
-    """*rounds* rounds, each kind in turn, every second cycle of kinds beside two busy loops."""
+    """*rounds* rounds, each kind in turn; half of them, and of each kind's, beside two busy loops."""
     node = Node(layout)
     node.prepare()
     done = []
     for number in range(rounds):
-        killed, loaded = KINDS[number % len(KINDS)], number // len(KINDS) % 2 == 1
+        cycle, kind = divmod(number, len(KINDS))
+        killed, loaded = KINDS[kind], (cycle + kind) % 2 == 1
         with busy_loops(2 if loaded else 0):
             done.append(one_round(node, killed, loaded=loaded))
         tell(done[-1])
@@ -164,19 +176,15 @@ def campaign(layout: Layout, rounds: int, tell: Callable[[Round], None]) -> list
 
 
 def summary(rounds: list[Round]) -> str:
-    """A table: for each kind and load, rounds, packets sent, lost, and lost in the worst round."""
-    lines = [f"{'killed':32} {'load':6} {'rounds':>6} {'sent':>8} {'lost':>6} {'worst':>6}"]
+    """A table: for each kind and load, rounds, packets sent and lost, those lost in the median and worst round, and the
+    longest outage in ms."""
+    lines = [f"{'killed':28} {'load':6} {'rounds':>6} {'sent':>8} {'lost':>6} {'median':>6} {'worst':>6} {'outage':>6}"]
     for killed in KINDS:
         for loaded in (False, True):
             those = [one for one in rounds if one.killed == killed and one.loaded is loaded]
             if those:
-                sent, lost = sum(one.sent for one in those), sum(one.lost for one in those)
-                worst = max(one.lost for one in those)
-                load = "loops" if loaded else "-"
-                lines.append(f"{' + '.join(killed):32} {load:6} {len(those):6} {sent:8} {lost:6} {worst:6}")
+                lost = sorted(one.lost for one in those)
+                numbers = f"{len(those):6} {sum(one.sent for one in those):8} {sum(lost):6} {median_high(lost):6}"
+                numbers += f" {lost[-1]:6} {max(one.outage for one in those):6}"
+                lines.append(f"{' + '.join(killed):28} {'loops' if loaded else '-':6} {numbers}")
     return "\n".join(lines)
-
-
-def as_json(rounds: list[Round], path: Path) -> None:
-    """Write the rounds down."""
-    path.write_text(json.dumps([[*one.killed, one.loaded, one.sent, one.lost] for one in rounds]) + "\n")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,21 @@ def test_offloaded_packets_do_not_notice_kills(node: kills.Node, killed: tuple[s
     assert kills.one_round(node, killed, 0.005).lost == 0
 
 
+def test_who_looks_at_sys_waits_while_the_daemon_is_dead(node: kills.Node) -> None:
+    looks = "while readlink /sys/class/net/eth0 && test -f /sys/bus/pci/devices/0000:03:00.0/sriov_numvfs; do :; done"
+    with Program(node.bundle, ["sh", "-c", looks]) as looking:
+        for _ in range(3):
+            looking.output = ""
+            looking.read_until("net/eth0\n")
+            before = {"daemon": node.pid_of("daemon")}
+            os.kill(before["daemon"], signal.SIGKILL)
+            kills.wait_for(lambda before=before: node.whole(before), looking)  # type: ignore[misc]
+        looking.output = ""
+        looking.read_until("net/eth0\n")
+        assert looking.process.poll() is None
+        assert not re.search("[Ss]tale|not connected|abort", looking.output)
+
+
 def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(node: kills.Node) -> None:
     for part in ("supervisor", "standby", "daemon"):
         assert node.runs(part)
@@ -50,9 +66,9 @@ def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(
         run(node.bundle, "cat", "/sys/class/net/eth0/phys_port_name")
     node.mend()
     assert "driver: mlx5e_rep" in run(node.bundle, "ethtool", "-i", "eth0")
-    with Program(node.guest, ["ping", "-i", "0.01", kills.PEER]) as pinging:
-        kills.wait_for(lambda: node.runs("ovs-vswitchd") and node.pid_of("ovs-vswitchd") != refused, pinging)
-        kills.wait_for(lambda: node.active() and node.offloaded(), pinging)
+    with kills.stream(node, 0.01) as sending:
+        kills.wait_for(lambda: node.runs("ovs-vswitchd") and node.pid_of("ovs-vswitchd") != refused, sending)
+        kills.wait_for(lambda: node.active() and node.offloaded(), sending)
 
 
 @pytest.mark.parametrize("killed", [("ovs-vswitchd",), ("ovsdb-server", "daemon")])
@@ -65,4 +81,4 @@ def test_labs_that_are_broken_off_leave_nothing(tmp_path: Path) -> None:
     root = Path(f"/run/t-cycles-{os.getpid()}")
     topology = tmp_path / "lab.toml"
     topology.write_text(TOPOLOGY.read_text())
-    assert cycles.campaign(root, topology, 3, os.getpid(), lambda *_: None, alone=False) == []
+    assert cycles.campaign(root, topology, 3, os.getpid(), lambda *_: None) == []

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first program of the user-mode kernel for kills of ovs-vswitchd, as tests/system/realkernel/guest.py is for TC.
+
+DIRECTORY has ``cases`` and gets ``results``, streams of pickles. A case is ``((offload, rounds),)``: so often
+ovs-vswitchd, forwarding between two namespaces, is killed and started again, with or without hw-offload; its result is
+``("case", [(sent, lost, outage in ms), …])``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "realkernel"))
+
+import guest  # type: ignore[import-not-found]
+
+STREAM = Path(__file__).with_name("stream.py")
+_OVS = "/tmp/ovs"
+INTERVAL = 0.005
+"""Seconds between packets: this kernel has one CPU, whose system calls are slow, and no time for more."""
+_AFTERWARDS = 0.5
+_PATIENCE = 60.0
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def _start_switch() -> None:
+    """Start ovs-vswitchd as Debian's ovs-ctl does."""
+    options = ["-vconsole:emer", "-vsyslog:off", "-vfile:info", "--mlockall", "--no-chdir", "--detach"]
+    files = (f"--log-file={_OVS}/vswitchd.log", f"--pidfile={_OVS}/ovs-vswitchd.pid")
+    _run("ovs-vswitchd", f"unix:{_OVS}/db.sock", *options, *files)
+
+
+def _set_up() -> None:
+    os.makedirs(_OVS)
+    os.environ.update(OVS_RUNDIR=_OVS, OVS_LOGDIR=_OVS, OVS_DBDIR=_OVS)
+    guest._mount("tmpfs", "/run", "tmpfs")
+    _run("ovsdb-tool", "create", f"{_OVS}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
+    options = ("-vconsole:emer", "-vsyslog:off", f"--remote=punix:{_OVS}/db.sock", "--detach")
+    _run("ovsdb-server", f"{_OVS}/conf.db", *options, f"--pidfile={_OVS}/ovsdb-server.pid")
+    _run("ovs-vsctl", "--no-wait", "init")
+    for number in (1, 2):
+        _run("ip", "netns", "add", f"g{number}")
+        _run("ip", "link", "add", f"r{number}", "type", "veth", "peer", "name", "e0", "netns", f"g{number}")
+        _run("ip", "-n", f"g{number}", "addr", "add", f"10.57.0.{number}/24", "dev", "e0")
+        _run("ip", "-n", f"g{number}", "link", "set", "e0", "up")
+        _run("ip", "link", "set", f"r{number}", "up")
+    _start_switch()
+    _run("ovs-vsctl", "add-br", "br0", "--", "add-port", "br0", "r1", "--", "add-port", "br0", "r2")
+
+
+def _program(namespace: str, *arguments: str) -> subprocess.Popen[str]:
+    command = ["ip", "netns", "exec", namespace, "/usr/bin/python3", "-S", "-E", str(STREAM), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _flows() -> int:
+    return sum("eth_type(0x0800)" in flow for flow in _run("ovs-appctl", "dpctl/dump-flows").splitlines())
+
+
+def _kill() -> None:
+    """Kill ovs-vswitchd, and start it when it has ended."""
+    pid = int(Path(f"{_OVS}/ovs-vswitchd.pid").read_text())
+    ended = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
+    _start_switch()
+
+
+def one_round() -> tuple[int, int, int]:
+    """Packets sent and lost over a kill, and the milliseconds for which none came back."""
+    with _program("g2", "echo") as echoing:
+        assert echoing.stdout is not None
+        echoing.stdout.readline()
+        with _program("g1", "send", "10.57.0.2", str(INTERVAL)) as sending:
+            assert sending.stdout is not None
+            sending.stdout.readline()
+            for _ in range(2):
+                deadline = time.monotonic() + _PATIENCE
+                while _flows() < 2 and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                if not _:
+                    _kill()
+            time.sleep(_AFTERWARDS)
+            sending.send_signal(signal.SIGINT)
+            said = sending.stdout.read()
+        echoing.kill()
+    found = re.search(r"(\d+) sent, (\d+) lost, longest outage (\d+) ms", said)
+    assert found, said
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def main(directory: str) -> None:
+    """Do the cases."""
+    share = guest.set_up(directory, (*guest.MODULES, "openvswitch"))
+    with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
+        try:
+            _set_up()
+            while True:
+                try:
+                    ((offload, rounds),) = pickle.load(cases)
+                except EOFError:
+                    break
+                _run("ovs-vsctl", "set", "Open_vSwitch", ".", f"other_config:hw-offload={str(offload).lower()}")
+                _kill()
+                pickle.dump(("case", [one_round() for _ in range(rounds)]), results)
+                results.flush()
+        except BaseException:
+            pickle.dump(("failed", traceback.format_exc()), results)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    finally:
+        guest.power_off()
