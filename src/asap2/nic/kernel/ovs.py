@@ -9,6 +9,7 @@ Connection tracking limits are not served: user space finds no such family and d
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -279,13 +280,15 @@ class OvsFace:
 
     # ---- ports
 
-    def _port_message(self, dp: Datapath, vport: Vport, cmd: int, counters: dict[str, tuple[int, ...]]) -> Message:
+    def _port_message(
+        self, dp: Datapath, vport: Vport, cmd: int, kernels: Callable[[], dict[str, tuple[int, ...]]] = device_counters
+    ) -> Message:
         pids = vport.pids or (0,)
         elsewhere = vport.netnsid is not None
         if elsewhere:
             counted = self._devices.counters(vport.far)
         else:
-            counted = self.counted(vport.ifindex) or counters.get(vport.name, (0,) * 8)
+            counted = self.counted(vport.ifindex) or kernels().get(vport.name, (0,) * 8)
         upcalls = dp.pipeline.upcalls.counts(vport.port)
         told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
         body = (
@@ -335,13 +338,13 @@ class OvsFace:
         vport = dp.add_port(
             _u32(attrs[PORT_TYPE]) or 0, _string(attrs[PORT_NAME]) or "", _u32(attrs.get(PORT_NO)), self._pids(attrs)
         )
-        message = self._port_message(dp, vport, NEW, device_counters())
+        message = self._port_message(dp, vport, NEW)
         self._server.multicast("ovs_vport", "ovs_vport", message.payload)
         return [message] if request.echo else None
 
     def _port_del(self, request: Request, genl: GenlHeader) -> Answer:
         dp, vport = self._port_find(genl.header, _named(genl.attrs))
-        message = self._port_message(dp, vport, DEL, device_counters())
+        message = self._port_message(dp, vport, DEL)
         dp.remove_port(vport)
         self._server.multicast("ovs_vport", "ovs_vport", message.payload)
         return [message] if request.echo else None
@@ -350,11 +353,11 @@ class OvsFace:
         if request.dump:
             dp = self._of(genl.header)
             dp.refresh()
-            counters = device_counters()
+            kernels = functools.cache(device_counters)
             ports = sorted(dp.vports.values(), key=lambda port: port.number)
-            return [self._port_message(dp, port, GET, counters) for port in ports]
+            return [self._port_message(dp, port, GET, kernels) for port in ports]
         dp, vport = self._port_find(genl.header, _named(genl.attrs))
-        return [self._port_message(dp, vport, GET, device_counters())]
+        return [self._port_message(dp, vport, GET)]
 
     def _port_set(self, request: Request, genl: GenlHeader) -> Answer:
         attrs = _named(genl.attrs)
@@ -366,7 +369,7 @@ class OvsFace:
             dp.reserve()
             vport.pids = self._pids(attrs)
             dp.keep_port(vport)
-        return [self._port_message(dp, vport, SET, device_counters())] if request.echo else None
+        return [self._port_message(dp, vport, SET)] if request.echo else None
 
     def master(self, ifindex: int) -> int | None:
         """The datapath's own device, when *ifindex* is a port of it (netdev_master_upper_dev_link)."""
@@ -384,7 +387,7 @@ class OvsFace:
         if dp is None:
             return
         for vport in dp.refresh():
-            message = self._port_message(dp, vport, DEL, {})
+            message = self._port_message(dp, vport, DEL, dict)
             self._server.multicast("ovs_vport", "ovs_vport", message.payload)
 
     # ---- flows
