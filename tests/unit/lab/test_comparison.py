@@ -45,6 +45,16 @@ def test_each_figure_alone_can_make_the_verdict_fail(gain) -> None:  # type: ign
     )
 
 
+def test_an_offload_that_ends_after_half_of_the_rounds_fails() -> None:
+    """What was counted is of all rounds, so that a median of good ones does not hide it."""
+    software = Measured([4.0] * 4, [5e4] * 4, [7e3] * 4, 16, 4, 3.2, 0.0, 100_000)
+    broken = Measured([16.0, 16.0, 4.0, 4.0], [2e5, 2e5, 5e4, 5e4], [6e4, 6e4, 7e3, 7e3], 40, 4, 1.6, 0.0, 50_010)
+    found = targets(broken.figures(), software.figures())
+    assert not found["packets that the host saw"]["met"]
+    assert not found["CPU of the hosts' processes per gigabit"]["met"]
+    assert missed(found)
+
+
 def test_a_switch_that_did_nothing_proves_nothing() -> None:
     assert not targets(OFFLOADED, USERSPACE | {"host_packets": 0})["packets that the host saw"]["met"]
 
