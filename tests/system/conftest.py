@@ -17,8 +17,14 @@ from asap2.namespaces import CLONE_NEWNS
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _root_is_a_mount_point() -> None:
+def _as_root() -> None:
+    if os.geteuid():
+        pytest.fail("the system tests make namespaces and load programs, and so need root")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root_is_a_mount_point(_as_root: None) -> None:
     mount_points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    if os.geteuid() == 0 and "/" not in mount_points:
+    if "/" not in mount_points:
         unshare(CLONE_NEWNS)
         own_the_mounts()
