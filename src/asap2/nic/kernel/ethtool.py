@@ -135,7 +135,7 @@ class EthtoolFace:
 
     def notified(self, netns: Netns, message: NlMsg, _room: int) -> bytes | None:
         """What the kernel tells who monitors, with our bit in it: see :meth:`Server.show`."""
-        if message.payload[0] != ETHTOOL_MSG_FEATURES_NTF or HW_TC_OFFLOAD not in self._names(netns):
+        if message.payload[:1] != bytes((ETHTOOL_MSG_FEATURES_NTF,)) or HW_TC_OFFLOAD not in self._names(netns):
             return None
         shown = self._shown(message, netns).payload
         return shown if shown != message.payload else None

@@ -177,7 +177,8 @@ def _pedit(options: Attrs) -> Result:
     if parms is None or extended is None:
         text = "pedit without extended keys is not supported"
         beyond = Beyond("act_pedit: Unsupported pedit command offload", text)
-        return [beyond], parms_of(options).action, ()
+        parms = parms_of(options)
+        return [beyond], parms.action, (("parms", parms),)
     kinds = [(key.get("htype", 0), key.get("cmd", 0)) for key in extended.get("key_ex", [])]
     if not parms.keys or parms.nkeys != len(parms.keys) or len(kinds) != len(parms.keys):
         raise NetlinkError(errno.EINVAL, "act_pedit: Pedit requires keys to be passed")

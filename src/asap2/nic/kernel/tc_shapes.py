@@ -204,7 +204,8 @@ class Shape:
             if _ACT_OPTIONS in spans:
                 numbers = ta.OPTIONS[action.kind].numbers
                 given = _spans(message, *spans[_ACT_OPTIONS])
-                frame.indices.append(given[numbers["parms_ex" if action.kind == "pedit" else "parms"]][0])
+                parms = numbers.get("parms_ex")  # pedit's, where keys say what header they are about
+                frame.indices.append(given[parms if parms in given else numbers["parms"]][0])
                 frame.times.append(given[numbers["tm"]][0])
                 _TIMES.pack_into(frame.template, frame.times[-1], 0, 0, 0, 0)
         self.frames[in_hw, terse] = frame

@@ -310,3 +310,14 @@ def test_a_priority_forgets_where_filters_went_whose_shape_is_forgotten(
             if one is not first:
                 node.filters.remove(block, chain, proto, one.handle)
     assert len(proto.places) <= 8
+
+
+def test_header_rewrite_that_no_packet_meets_is_told_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Keys without TCA_PEDIT_KEYS_EX behind a drop: no matter that neither hardware nor software takes them."""
+    node = Node(tmp_path, True)
+    node.face._shapes._once = All()
+    parms = ta.Pedit(action=ta.TC_ACT_PIPE, nkeys=1, keys=(ta.PeditKey(0, 0xFFFF, 0),))
+    node.ask(RTM_NEWTFILTER, NEW, to(1, ACTIONS[6][0], {"kind": "pedit", "options": {"parms": parms}}))
+    (message,) = [message for message in node.told if message[:2] == RTM_NEWTFILTER.to_bytes(2, "big")]
+    _, attrs = tables.TC.decode(message[2:])
+    assert attrs["options"]["act"][2]["options"]["parms"].keys == parms.keys
