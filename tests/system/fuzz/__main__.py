@@ -23,7 +23,7 @@ def main() -> int:
     given = parser.parse_args()
 
     def progress(told: dict[str, Any]) -> None:
-        rest = {key: told[key] for key in ("sent", "reached", "unknown", "seconds", "memory", "files")}
+        rest = {key: told[key] for key in ("sent", "reached", "unknown", "seconds", "memory", "objects", "files")}
         print(
             f"{rest} tracebacks={len(told['tracebacks'])} trouble={len(told['trouble'])}", file=sys.stderr, flush=True
         )

@@ -25,8 +25,9 @@ from asap2.lab.layout import Layout
 from asap2.lab.topology import parse
 
 ROOT = Path(__file__).parents[3]
-ROUNDS, GROWTH = 12, 1.1
-"""Looks at memory from which on it must be flat from the first quarter to the end, and what flat is."""
+ROUNDS, GROWTH, MORE_OBJECTS = 12, 1.1, 1.05
+"""Looks at memory from which on it must be flat from the first quarter to the end, and what flat is, of memory and of
+the number of objects."""
 TOPOLOGY = """
 [[node]]
 name = "t-fuzz"
@@ -66,9 +67,11 @@ class Outcome:
         found = [*self.fed["tracebacks"], *self.fed["trouble"], *self.written["trouble"], *self.differences, *self.log]
         if self.fed["unknown"] * 5 > self.fed["sent"]:
             found.append(f"{self.fed['unknown']} of {self.fed['sent']} messages were refused as unknown")
-        memory = self.fed["memory"]
+        memory, objects = self.fed["memory"], self.fed["objects"]
         if len(memory) > ROUNDS and memory[-1] > memory[len(memory) // 4] * GROWTH:
             found.append(f"memory grows: {memory} KiB")
+        if len(memory) > ROUNDS and objects[-1] > objects[0] * MORE_OBJECTS:
+            found.append(f"objects that nothing takes back: first {objects[0]}, then {objects[-1]}")
         return found
 
 

@@ -26,7 +26,9 @@ from asap2.netlink.request import Client
 from asap2.netlink.wire import NLMSG_ERROR, attribute, build, error_of, spans
 from asap2.nic import daemon
 from asap2.nic.kernel.ovs import DATAPATH_ID
+from asap2.nic.kernel.tc_shapes import Shapes
 from asap2.nic.netdevs import Role
+from asap2.nic.silicon import actioncodes
 from tests.system.fuzz.asks import Asks
 from tests.system.fuzz.checks import TroubleError, check, check_empty
 from tests.system.fuzz.grammar import World
@@ -106,6 +108,8 @@ class Feeder:
         self.kinds: collections.Counter[str] = collections.Counter()
         self.trouble: list[str] = []
         self.memory: list[int] = []
+        self.objects: list[int] = []
+        """How many there were after a quarter of the messages, and in the end."""
         self.began = time.monotonic()
         self.clients = {
             (protocol, privileged): [
@@ -250,7 +254,16 @@ class Feeder:
         self._check_empty()
         gc.collect()
         self.memory.append(_resident())
+        if self.sent >= self.settings["messages"] * (len(self.objects) * 3 + 1) // 4:
+            self._forget()
+            self.objects.append(sys.getallocatedblocks())
         self._furnish()
+
+    def _forget(self) -> None:
+        """Empty the caches that fill slowly, so that objects can be counted that nothing would ever take back."""
+        self.daemon.tc._shapes = Shapes()
+        actioncodes._unsupported_actions.cache_clear()
+        gc.collect()
 
     def _furnish(self) -> None:
         """Put in a datapath with ports, and qdiscs, what of them is missing."""
@@ -314,6 +327,7 @@ class Feeder:
             "trouble": self.trouble[:20],
             "asks": dict(self.asks.counts.most_common()),
             "memory": self.memory,
+            "objects": self.objects,
             "files": len(os.listdir("/proc/self/fd")),
         }
         part = self.daemon.run_dir / "fuzz-result.part"
@@ -329,9 +343,9 @@ class Feeder:
 
 
 def _resident() -> int:
-    """KiB of memory that this process has for itself."""
+    """KiB of memory that this process has for itself: not what it shares with the silicon, nor the journals."""
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_Dirty:"):
+        if line.startswith("Anonymous:"):
             return int(line.split()[1])
     return 0
 
