@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python hostile.py DEVICE OWN-MAC COUNT SEED [learn]``: what a hostile guest sends. Prints how many frames went out.
+"""``python hostile.py DEVICE OWN-MAC COUNT SEED RATE [learn]``: what a hostile guest sends, RATE frames a second (0: as
+many as one processor can). Prints how many went out.
 
 With *learn* it takes no other guest's address, but a thousand that nobody has, and broadcast.
 
@@ -8,12 +9,21 @@ Run by itself in a guest; it needs the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import os
 import random
 import socket
 import struct
 import sys
+import time
 from collections import Counter
+from pathlib import Path
+
+SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20  # include/uapi/linux/if_packet.h
+BATCH = 32
+"""Frames for each system call."""
 
 VICTIM = bytes.fromhex("020000000101")
 SPOOFED = (*(bytes.fromhex(f"0200000002{n:02x}") for n in range(16)), VICTIM, b"\xff" * 6, bytes(6))
@@ -66,24 +76,71 @@ def body(kind: str, rng: random.Random) -> bytes:
 KINDS = ("noise", "cut", "header lies", "fragments", "extensions", "tags", "tunnels")
 
 
-def main() -> None:
-    """Send."""
-    device, own, count, seed, *learn = sys.argv[1:]
-    rng, sent = random.Random(int(seed)), Counter[str]()
-    mac = bytes.fromhex(own.replace(":", ""))
-    others = (*(bytes.fromhex(f"02000003{n:04x}") for n in range(1000)), b"\xff" * 6) if learn else SPOOFED
+class Vector(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+
+
+class Message(ctypes.Structure):
+    """``struct mmsghdr``."""
+
+    _fields_ = [
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.c_void_p),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("sent", ctypes.c_uint),
+    ]
+
+
+def send(device: str, frames: list[bytes], rate: int) -> list[bytes]:
+    """Send *frames*, *rate* a second (0: as fast as one processor can): those that went out."""
+    vectors, messages = (Vector * len(frames))(), (Message * len(frames))()
+    for frame, vector, message in zip(frames, vectors, messages, strict=True):
+        vector.base, vector.length = frame, len(frame)
+        message.vectors, message.vector_count = ctypes.addressof(vector), 1
+    libc, at, refused = ctypes.CDLL(None, use_errno=True), 0, set[int]()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((device, 0))
-        for _ in range(int(count)):
-            source = mac if rng.random() < 0.5 else rng.choice(others)
-            frame = rng.choice(SPOOFED) + source + body(rng.choice(KINDS), rng)
-            try:
-                sender.send(frame)
-            except OSError:
-                continue
-            sent["own" if source == mac else "spoofed"] += 1
-            sent["total"] += 1
-    print(json.dumps(sent))
+        sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+        began = time.monotonic()
+        while at < len(frames):
+            some = min(BATCH, len(frames) - at)
+            if rate:
+                time.sleep(max(0, began + at / rate - time.monotonic()))
+            sent = libc.sendmmsg(sender.fileno(), ctypes.byref(messages, at * ctypes.sizeof(Message)), some, 0)
+            if sent < 0:  # one that the kernel does not take
+                refused.add(at)
+            at += max(sent, 1)
+    return [frame for number, frame in enumerate(frames) if number not in refused]
+
+
+def hurry() -> None:
+    """Have a processor when there is something to send, as a guest with processors of its own has."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    os.setpriority(os.PRIO_PROCESS, 0, -20)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("-20")
+
+
+def main() -> None:
+    """Send."""
+    device, own, count, seed, rate, *learn = sys.argv[1:]
+    rng = random.Random(int(seed))
+    mac = bytes.fromhex(own.replace(":", ""))
+    others = (*(bytes.fromhex(f"02000003{n:04x}") for n in range(1000)), b"\xff" * 6) if learn else SPOOFED
+    frames = [
+        rng.choice(SPOOFED) + (mac if rng.random() < 0.5 else rng.choice(others)) + body(rng.choice(KINDS), rng)
+        for _ in range(int(count))
+    ]
+    hurry()
+    sent = Counter("own" if frame[6:12] == mac else "spoofed" for frame in send(device, frames, int(rate)))
+    print(json.dumps(sent | Counter(total=sent.total())))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ address = "10.58.0.{number}/24"
     for number, node, vf in ((1, "hv1", 1), (2, "hv2", 1), (3, "hv1", 2), (4, "hv1", 3))
 )
 ATTACKER = "02:00:00:00:01:03"
-FRAMES = 20000
+FRAMES, RATE = 60_000, 33_000
 HOSTILE = Path(__file__).with_name("hostile.py")
 
 
@@ -77,13 +77,15 @@ def lab() -> Iterator[Bench]:
 def attack(bench: Bench, seed: int) -> dict[str, int]:
     """vm3 sends; meanwhile vm1 and vm2 lose nothing. What was sent."""
     before = packets_of(bench.flow("hv1", "in_port(eth1)", "eth_type(0x0800)"))
-    with bench.start("vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, str(FRAMES), str(seed)) as attacker:
-        bench.ping("vm1", "10.58.0.2", 200)
+    with bench.start(
+        "vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, str(FRAMES), str(seed), str(RATE)
+    ) as attacker:
+        bench.ping("vm1", "10.58.0.2", 250)
         out, error = attacker.communicate(timeout=60)
     assert not error
     after = bench.flow("hv1", "in_port(eth1)", "eth_type(0x0800)")
     assert "offloaded:yes" in after
-    assert packets_of(after) == before + 200
+    assert packets_of(after) == before + 250
     sent: dict[str, int] = json.loads(out)
     assert sent["total"] > FRAMES * 0.9
     return sent
@@ -263,11 +265,12 @@ def test_a_hostile_guest_costs_an_established_ping_nothing_where_the_bridge_lear
     daemon = lab.daemon("hv1")
     try:
         lab.ping("vm1", "10.58.0.2", 3, "-i 0.01")
-        with lab.start("vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, "20000", "5", "learn") as attacker:
-            lab.ping("vm1", "10.58.0.2", 150)
+        words = ("eth0", ATTACKER, str(FRAMES), "5", str(RATE), "learn")
+        with lab.start("vm3", "/usr/bin/python3", str(HOSTILE), *words) as attacker:
+            lab.ping("vm1", "10.58.0.2", 250)
             out, error = attacker.communicate(timeout=60)
         assert not error
-        assert json.loads(out)["total"] > 18000
+        assert json.loads(out)["total"] > FRAMES * 0.9
     finally:
         lab.ok("hv1", "ovs-vsctl del-port eth2 -- del-port eth3")
         for port in ("eth2", "eth3"):
