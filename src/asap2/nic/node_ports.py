@@ -151,7 +151,8 @@ class NodePorts:
     def _share(self) -> None:
         """Divide the room for packets on their way to user space among the ports of the datapath."""
         vports = sum(use.vport for use in self._uses.values()) + len(self._elsewhere) or 1
-        self.pipeline.upcalls.limit = max(LEAST_UPCALLS, min(MOST_UPCALLS, UPCALL_SLOTS // vports))
+        slots = UPCALL_SLOTS * 8 // 9  # the program may go beyond the limit by an eighth
+        self.pipeline.upcalls.limit = max(LEAST_UPCALLS, min(MOST_UPCALLS, slots // vports))
 
     def known(self) -> list[int]:
         """Every device that has a port."""

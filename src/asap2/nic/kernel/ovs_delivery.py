@@ -3,7 +3,8 @@
 
 A packet waits in one of three places. The packet socket is first in, first out, so it is emptied at once. The socket of
 Open vSwitch's handler is so too: little is put there. In between, a packet waits in its port's own queue. The program
-bounds what one port may have in all three (:mod:`asap2.nic.silicon.upcall_accounts`).
+bounds what one port may have in all three (:mod:`asap2.nic.silicon.upcall_accounts`). Packets of ARP and neighbour
+discovery have a queue of their own at each port: by a wire come those of many guests, with what floods it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ _ETH_HLEN = 14
 _IN_A_ROW = 16
 """Packets given in one go; then others that wait for the daemon have their turn."""
 _SHARED_NS = 1_000_000_000
-"""How long ports are taken to compete after packets of two have come."""
+"""How long queues are taken to compete after packets of two have come."""
 _LOOK_AGAIN = 0.001
 """Seconds after which receivers that had no room are looked at again."""
+_NOBODY = (0, False)
 _S32, _U32, _U64 = struct.Struct("=i"), struct.Struct("=I"), struct.Struct("=Q")
 
 
@@ -58,7 +60,7 @@ class Delivery:
         self._family = family
         self._turns: Turns[_Waiting] = Turns()
         self._receivers = Receivers(lambda: None)
-        self._last_port = 0
+        self._last_owner = _NOBODY
         self._shared_until = 0
 
     def start(self, dp: Datapath) -> None:
@@ -73,9 +75,10 @@ class Delivery:
         count = 0
         for context, frame in path.upcalls():
             count += 1
-            if context.port != self._last_port:
-                self._last_port, self._shared_until = context.port, time.monotonic_ns() + _SHARED_NS
-            self._turns.put(context.port, _Waiting(context, frame, accounts.arrived(context)))
+            owner = context.port, context.about_neighbours
+            if owner != self._last_owner:
+                self._last_owner, self._shared_until = owner, time.monotonic_ns() + _SHARED_NS
+            self._turns.put(owner, _Waiting(context, frame, accounts.arrived(context)))
         return count < BATCH
 
     def serve(self, dp: Datapath) -> float | None:

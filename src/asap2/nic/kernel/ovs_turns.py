@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -14,13 +14,13 @@ class Turns(Generic[T]):
     """First in, first out for each owner; one of each owner in turn. Who had nothing here comes first, once."""
 
     def __init__(self) -> None:
-        self._new: dict[int, deque[T]] = {}
-        self._rest: dict[int, deque[T]] = {}
+        self._new: dict[Hashable, deque[T]] = {}
+        self._rest: dict[Hashable, deque[T]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._new or self._rest)
 
-    def put(self, owner: int, item: T) -> None:
+    def put(self, owner: Hashable, item: T) -> None:
         """Add *item* behind those of *owner*."""
         queue = self._rest.get(owner) or self._new.get(owner)
         if queue is None:

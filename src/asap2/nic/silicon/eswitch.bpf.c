@@ -28,15 +28,29 @@ static __always_inline int lost(struct work *w)
 	return drop(w, DROP_UPCALL);
 }
 
+/* Who already talks to another asks now and then where that is, and must have an answer: ARP, neighbour discovery. */
+static __always_inline int about_neighbours(const struct fields *f)
+{
+	u32 kind = bpf_ntohs(f->l4_src);
+
+	return f->eth_type == bpf_htons(ETH_P_ARP) ||
+	       (f->eth_type == bpf_htons(ETH_P_IPV6) && f->ip_proto == 58 && kind >= 133 && kind <= 137);
+}
+
 /*
  * Whether a port has no more room for packets on their way to user space: the memory, and what user space manages, is
- * for all. Where such packets get lost unseen, room would never come back: so one may try now and then.
+ * for all. Some room is kept for what is about neighbours: the port may be a wire, with many guests behind it. Where
+ * such packets get lost unseen, room would never come back: so one may try now and then.
  */
-static __always_inline int full(struct port *in, u32 limit, u64 now)
+static __always_inline int full(struct work *w, u32 limit, u64 now)
 {
-	if (!limit || (s64)(READ_ONCE(in->given) - READ_ONCE(in->taken)) < (s64)limit)
+	s64 waiting = READ_ONCE(w->in->given) - READ_ONCE(w->in->taken);
+
+	if (!limit || waiting < (s64)limit)
 		return 0;
-	return constants.tracing || now - READ_ONCE(in->since) < UPCALL_PATIENCE;
+	if (waiting < (s64)limit + UPCALL_RESERVE(limit) && about_neighbours(&w->s->p.f))
+		return 0;
+	return constants.tracing || now - READ_ONCE(w->in->since) < UPCALL_PATIENCE;
 }
 
 static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last)
@@ -51,12 +65,7 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 		return lost(w);
 	ifindex = READ_ONCE(c->upcall_ifindex);
 	now = bpf_ktime_get_ns();
-	if (!ifindex || full(w->in, READ_ONCE(c->upcall_limit), now))
-		return lost(w);
-	mark = UPCALL_MAGIC | (__sync_fetch_and_add(&c->upcalls, 1) & UPCALL_SEQ);
-	at = mark & 8191;
-	u = bpf_map_lookup_elem(&upcalls, &at);
-	if (!u)
+	if (!ifindex)
 		return lost(w);
 	if (w->in->flags & PORT_METADATA && !w->s->state.released && has_metadata(skb)) {
 		w->s->inner = METADATA;
@@ -64,6 +73,13 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	} else {
 		parse(w);
 	}
+	if (full(w, READ_ONCE(c->upcall_limit), now))
+		return lost(w);
+	mark = UPCALL_MAGIC | (__sync_fetch_and_add(&c->upcalls, 1) & UPCALL_SEQ);
+	at = mark & 8191;
+	u = bpf_map_lookup_elem(&upcalls, &at);
+	if (!u)
+		return lost(w);
 	units = 1 + (skb->len + (skb->vlan_present ? 4 : 0)) / UPCALL_UNIT;
 	w->in->since = now;
 	u->mark = 0;
@@ -241,7 +257,7 @@ static long act(u32 i, struct work *w)
 
 	if (!c)
 		return 1;
-	last = c->next == IPPROTO_HOPOPTS || w->s->state.single;
+	last = c->next == 0 || w->s->state.single;
 	following = c->next;
 	switch (c->op & 0xff) {
 	case OP_OUTPUT:

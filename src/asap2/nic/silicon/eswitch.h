@@ -27,6 +27,7 @@ typedef __s64 s64;
 #define L2_WINDOW 22	/* Ethernet header and two tags */
 #define CHAIN_MASK 0x7fffffff
 
+#define UPCALL_RESERVE(limit) (((limit) + 7) / 8)	/* units beyond it for what is about neighbours */
 #define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
 #define AS_OVS 0x10000	/* of an offset that is given to the parser: see the packet as Open vSwitch does */
 #define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */

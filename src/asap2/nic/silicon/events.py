@@ -77,6 +77,11 @@ class UpcallContext:
         return maps.has_ethernet(self.key)
 
     @property
+    def about_neighbours(self) -> bool:
+        """Whether it is a packet of ARP or neighbour discovery."""
+        return maps.about_neighbours(self.key)
+
+    @property
     def in_tunnel(self) -> bool:
         """Whether the packet came out of a tunnel."""
         return maps.has_tunnel(self.key)

@@ -352,9 +352,20 @@ def has_tunnel(data: bytes) -> bool:
     return bool(data[IN_TUNNEL_AT])
 
 
+_ETH_TYPE, _IP_PROTO, _L4_SRC = (place(name)[0] for name in ("eth_type", "ip_proto", "l4_src"))
+
+
 def has_ethernet(data: bytes) -> bool:
     """Whether a ``struct fields`` is that of a packet with an Ethernet header."""
     return not data[NO_ETHERNET_AT]
+
+
+def about_neighbours(data: bytes) -> bool:
+    """Whether a ``struct fields`` is that of a packet for which the program keeps room: ARP, neighbour discovery."""
+    kind = data[_ETH_TYPE : _ETH_TYPE + 2]
+    if kind == b"\x86\xdd" and data[_IP_PROTO] == 58:
+        return int.from_bytes(data[_L4_SRC : _L4_SRC + 2], "big") in range(133, 138)
+    return kind == b"\x08\x06"
 
 
 def decode_fields(data: bytes) -> dict[str, int]:

@@ -19,6 +19,8 @@ LLC = 0x0004
 """``eth_type`` of a frame with a length in its type field (ETH_P_802_2, as eth_type_trans() has it)."""
 
 _TPIDS = (0x8100, 0x88A8)
+_NEIGHBOUR_DISCOVERY = range(133, 138)
+"""ICMPv6 types: solicitations and advertisements of routers and neighbours, and redirects."""
 _IPV4, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
@@ -193,6 +195,13 @@ def _l4(segment: bytes, protocol: int, icmp: int, whole: int, *, ovs: bool) -> F
             fields |= _neighbour(segment)
         return fields
     return {}
+
+
+def about_neighbours(fields: Fields) -> bool:
+    """Whether a packet with *fields* is ARP, or of neighbour discovery (RFC 4861)."""
+    if fields.get("eth_type") == _IPV6 and fields.get("ip_proto") == _ICMPV6:
+        return fields.get("l4_src", 0) in _NEIGHBOUR_DISCOVERY
+    return fields.get("eth_type") == _ARP
 
 
 def _neighbour(segment: bytes) -> Fields:

@@ -28,7 +28,8 @@ of its first table, perhaps as if it came in by another port, or goes to a port 
 (``tell``) has its packets told apart in the same way.
 
 User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
-that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it.
+that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it. An eighth
+more is for packets of ARP and neighbour discovery.
 
 Each output gets the packet as it is by then. A copy of a packet goes its way to its end before the packet does
 (:class:`Clone`). What the kernel's flow hash decides, the source port of a tunnel and Open vSwitch's hash, the caller
@@ -564,14 +565,15 @@ class ReferenceSwitch:
     def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
         """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but
         of a packet that the silicon could take out of its tunnel, the outside."""
-        on_their_way = self._on_their_way.get(port.id, 0)
-        if not self.upcall or 0 < self.upcall_limit <= on_their_way:
-            self._lost[port.id] = self.lost(port.id) + 1
-            return Dropped(DropReason.UPCALL)
-        self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
         ovs = bool(table & OVS_TABLE)
         inside = self._inside(what, port, ovs=ovs) if port.metadata else None
         known = self.look(what.frame, ovs=ovs) if inside is None else inside
+        on_their_way = self._on_their_way.get(port.id, 0)
+        room = self.upcall_limit + (-(-self.upcall_limit // 8) if packet.about_neighbours(known) else 0)
+        if not self.upcall or 0 < room <= on_their_way:
+            self._lost[port.id] = self.lost(port.id) + 1
+            return Dropped(DropReason.UPCALL)
+        self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
         return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known | what.metadata())
 
     def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:

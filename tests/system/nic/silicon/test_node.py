@@ -176,6 +176,16 @@ def test_a_port_hands_over_no_more_than_its_share_and_takes_none_of_anothers(nod
     assert node.counts("rep1") == UpcallCounts(delivered=1, lost=4)
 
 
+def test_a_port_without_room_has_some_for_what_is_about_neighbours(node: Node) -> None:
+    node.pipeline.upcalls.limit = 8
+    rep1 = node.far_tap("rep1")
+    asks = ethernet(B, A, bytes.fromhex("0001080006040001") + bytes(20), 0x0806)
+    rep1.send(*[ethernet(B, A)] * 9, asks, asks)
+    taken = [node.take_upcall() for _ in range(9)]
+    assert [context.about_neighbours for context in taken] == [False] * 8 + [True]
+    assert node.counts("rep1").lost == 2
+
+
 def test_what_is_lost_between_program_and_receiver_is_counted(node: Node) -> None:
     rep1 = node.far_tap("rep1")
     rep1.send(ethernet(B, A))

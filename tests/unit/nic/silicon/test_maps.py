@@ -39,7 +39,7 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon import actioncodes, maps
+from asap2.nic.silicon import actioncodes, maps, packet
 from asap2.nic.silicon.indices import MANY, Indices
 
 SUPPORTED = list(FIELD_BITS)
@@ -226,3 +226,17 @@ def test_numbers_are_taken_up_again_after_a_restart() -> None:
     indices = Indices(6, "things", lambda: None)
     indices.restore([2, 4])
     assert sorted(indices.take() for _ in range(3)) == [1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"eth_type": 0x0806}, True),
+        ({"eth_type": 0x86DD, "ip_proto": 58, "l4_src": 135}, True),
+        ({"eth_type": 0x86DD, "ip_proto": 58, "l4_src": 128}, False),
+        ({"eth_type": 0x0800, "ip_proto": 58, "l4_src": 135}, False),
+        ({"eth_type": 0x86DD, "ip_proto": 17, "l4_src": 135}, False),
+    ],
+)
+def test_what_is_about_neighbours_is_known_by_octets_as_by_fields(fields: dict[str, int], expected: bool) -> None:
+    assert maps.about_neighbours(maps.encode_fields(fields)) is packet.about_neighbours(fields) is expected
