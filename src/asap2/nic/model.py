@@ -71,6 +71,8 @@ class Model:
     """What comes from the wire can go back to it [termination_table_raw_traffic]."""
     internal_ports: bool = True
     """Rules can be for, and send to, internal ports of Open vSwitch [reg_c_preserve]."""
+    vf_tunnels: bool = False
+    """What goes into a tunnel whose underlay is a VF is as if the VF had sent it."""
     vst_stacks_tags: bool = True
     """In legacy mode a VF's VLAN goes before a tag that is there already; else such packets are dropped
     [vport_cvlan_insert_always, or push_vlan in the ingress access list]."""
@@ -130,6 +132,7 @@ MODELS = {
             link_generation=4,
             header_rewrites=32,
             hairpin=True,
+            vf_tunnels=True,
         ),
     )
 }

@@ -31,10 +31,12 @@ class _End(NamedTuple):
 
 
 class Outer(NamedTuple):
-    """What a packet gets around it; then it is for the wire, or comes in by the port of ifindex ``internal``."""
+    """What a packet gets around it; then it is for the wire, or comes in by the port of ifindex ``internal``, or is
+    as if ``vf`` had sent it."""
 
     actions: tuple[Action, ...]
     internal: int = 0
+    vf: NetDev | None = None
 
 
 class _Way(NamedTuple):
@@ -72,8 +74,9 @@ class Tunnels:
         is not known.
 
         A route by a VLAN device adds its tag. One by an internal port of Open vSwitch makes the packet come in by that
-        (mlx5e_set_int_port_tunnel). By whatever other device the route is that is none of the eSwitch's (a bridge,
-        say), the packets leave by the uplink, with that device's address (get_route_and_out_devs).
+        (mlx5e_set_int_port_tunnel), one by a VF of the NIC makes it the VF's (mlx5e_tc_is_vf_tunnel). By whatever other
+        device the route is that is none of the eSwitch's (a bridge, say), the packets leave by the uplink, with that
+        device's address (get_route_and_out_devs).
 
         Raises:
             NetlinkError: EOPNOTSUPP, the NICs do not know VXLAN to that UDP port, or the route is by a port of an
@@ -104,6 +107,8 @@ class Tunnels:
         )
         if way.vlan is not None:
             return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
+        if out is not None and out.role is Role.VF:
+            return Outer((encap,), vf=out)
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
 
     def decap(self, pf: Pf, ifindex: int, near: bytes, far: bytes) -> None:
@@ -112,21 +117,23 @@ class Tunnels:
 
         Raises:
             NetlinkError: the kernel's, ENETUNREACH where there is no route or it ends at this host; EOPNOTSUPP, it is
-                by a port of an eSwitch that is not *pf*'s uplink.
+                by a port of an eSwitch that is neither *pf*'s uplink nor a VF of a NIC that has tunnels of VFs.
         """
         device = self.link(ifindex)
         self._route(pf, _End(far, near, device.tunnel_lower if device is not None else 0))
 
     def _route(self, pf: Pf, end: _End) -> tuple[_Way, Hop, NetDev | None]:
-        """The way to a tunnel's end, which leads over *pf*'s uplink or a device above it."""
+        """The way to a tunnel's end, which leads over *pf*'s uplink or a device above it, or a VF of *pf*'s."""
         way = self._ways.get(end)
         if way is None:
             way = self._ways[end] = self._ask(end)
         if way.hop is None:
             raise NetlinkError(way.error or errno.ENETUNREACH)
         out = self._device(way.hop.ifindex)
-        if out is not None and out.nic is not None and (out.role is not Role.PF or out.pf is not pf):
-            raise NetlinkError(errno.EOPNOTSUPP)
+        if out is not None and out.nic is not None:
+            vf = out.role is Role.VF and out.nic.model.vf_tunnels
+            if out.pf is not pf or not (vf or out.role is Role.PF):
+                raise NetlinkError(errno.EOPNOTSUPP)
         return way, way.hop, out
 
     def used(self, ifindex: int, tunnel: SetTunnel) -> None:

@@ -226,7 +226,7 @@ def test_one_vf_pushes_one_vlan_where_its_port_does_it() -> None:
     assert pushed(WIRE, ((Drop(),), push)) == 57
 
     def after(other: tuple[Step, ...], *steps: Step) -> str | None:
-        return answer(CX4, Place(False, REP, 0, WIRE, lambda: pushed(WIRE, [other])), PLAIN, *steps)
+        return answer(CX4, Place(False, REP, 0, 1, WIRE, lambda: pushed(WIRE, [other])), PLAIN, *steps)
 
     assert after(push, *push) is None
     assert after(bare, *bare) is None
@@ -366,3 +366,17 @@ def test_what_a_function_receives_is_dropped_marked_or_sent_to_another_function(
     match: dict[str, Any], steps: tuple[Step, ...], text: str | None
 ) -> None:
     assert answer(CX5, RECEIVED, Match(**match), *steps) == text
+
+
+@pytest.mark.parametrize(
+    ("place", "cx4", "cx5"),
+    [
+        (Place(False, REP, prio=16, wire=WIRE), None, None),
+        (Place(False, REP, prio=17, wire=WIRE), "Requested priority is out of supported range", None),
+        (Place(True, WIRE, prio=2, peers=frozenset()), "", None),
+        (Place(True, WIRE, prio=1, peers=frozenset(), vf=True), None, None),
+        (Place(True, WIRE, prio=2, peers=frozenset(), vf=True), "", ""),
+    ],
+)
+def test_priorities_are_few_without_chains(place: Place, cx4: str | None, cx5: str | None) -> None:
+    assert [answer(model, place, Match(), Drop(), inline=0) for model in (CX4, CX5)] == [cx4, cx5]

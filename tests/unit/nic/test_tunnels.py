@@ -9,15 +9,16 @@ from dataclasses import replace
 import pytest
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Nic
+from asap2.nic.device import Nic, Vf
 from asap2.nic.links import Link
+from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.routes import Hop
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
 from asap2.nic.tunnels import Outer, Tunnels
 from asap2.nic.udp_ports import UdpPorts
 
-UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH, INTERNAL = range(2, 10)
+UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH, INTERNAL, FUNCTION = range(2, 11)
 NEAR, FAR = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"
 NIC = Nic.configured(
     {
@@ -59,7 +60,7 @@ class _Routes:
 class _World:
     def __init__(self) -> None:
         self.routes = _Routes()
-        self.links = {index: _link(index) for index in (UPLINK, REPRESENTOR, VETH, INTERNAL)}
+        self.links = {index: _link(index) for index in (UPLINK, REPRESENTOR, VETH, INTERNAL, FUNCTION)}
         self.links[VLAN] = replace(_link(VLAN, "vlan"), vlan=(0x8100, 100), peer=UPLINK)
         self.links[BRIDGE] = _link(BRIDGE, "bridge")
         self.links[VXLAN] = replace(_link(VXLAN, "vxlan"), tunnel_port=4790)
@@ -68,6 +69,7 @@ class _World:
             UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, NIC, PF),
             REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, NIC, PF),
             INTERNAL: NetDev(INTERNAL, "br-ex", Role.INTERNAL),
+            FUNCTION: NetDev(FUNCTION, "enp3s0f0v0", Role.VF, NIC, PF, Vf(0, "0000:03:00.2")),
         }
         self.programmed: list[tuple[int, ...]] = []
         ports = UdpPorts(self.links.values, self.programmed.append)
@@ -119,6 +121,23 @@ def test_a_route_by_a_representor_is_refused(world: _World) -> None:
     with pytest.raises(NetlinkError) as refused:
         world.encap()
     assert (refused.value.errno, refused.value.text) == (errno.EOPNOTSUPP, None)
+
+
+@pytest.mark.parametrize(("model", "taken"), [("ConnectX-5", False), ("ConnectX-6 Dx", True)])
+def test_by_a_vf_packets_are_as_if_it_had_sent_them(
+    world: _World, monkeypatch: pytest.MonkeyPatch, model: str, taken: bool
+) -> None:
+    monkeypatch.setattr(NIC, "model", MODELS[model])
+    world.by(FUNCTION)
+    if taken:
+        made = world.encap()
+        assert isinstance(made, Outer)
+        assert (made.actions, made.vf and made.vf.ifindex) == ((_expected(FUNCTION),), FUNCTION)
+        world.tunnels.decap(PF, VXLAN, TUNNEL.src, TUNNEL.dst)
+    else:
+        with pytest.raises(NetlinkError) as refused:
+            world.encap()
+        assert refused.value.errno == errno.EOPNOTSUPP
 
 
 def test_no_route_and_no_tunnel_device_are_refused(world: _World) -> None:

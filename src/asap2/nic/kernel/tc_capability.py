@@ -34,6 +34,8 @@ from asap2.nic.rules import (
     SetTunnel,
 )
 
+MAX_PRIO = 16
+"""Of a filter in an eSwitch without chains (FDB_TC_MAX_PRIO)."""
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
 _UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None)
 """Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
@@ -64,6 +66,7 @@ class Place:
     uplink: bool
     ifindex: int
     chain: int = 0
+    prio: int = 1
     wire: int = 0
     pushed: Callable[[], int | None] = lambda: None
     tunnel: bool = False
@@ -75,6 +78,8 @@ class Place:
     peers: frozenset[int] | None = None
     """For a filter on a function's receive side, without an eSwitch (parse_tc_nic_actions): the netdevs of functions of
     the same hardware. None: the filter is for an eSwitch."""
+    vf: bool = False
+    """Whether such a function is a VF, whose firmware leaves chains to trusted ones."""
 
 
 def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> int | None:
@@ -108,6 +113,11 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
     if not place.uplink and Depth.NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
     _Actions(model, pf, place, match).check(steps)
+    if place.peers is not None:
+        if place.prio > 1 and (place.vf or not model.chains):
+            raise refuse()
+    elif place.prio > MAX_PRIO and not model.chains:
+        raise refuse("Requested priority is out of supported range")
 
 
 # ---- matches

@@ -199,7 +199,7 @@ class Offloader:
             if not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         vf = None if uplink is not device else uplink.vf
-        place = self._place(uplink.ifindex, chain, nic, pf, vf is None)
+        place = self._place(uplink.ifindex, chain, prio >> 16, nic, pf, vf is None)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         tc_capability.check(nic.model, pf, place, match, steps)
@@ -233,7 +233,9 @@ class Offloader:
         if not tc_offload_enabled(device):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
         peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is nic and is_receiver(peer))
-        tc_capability.check(nic.model, pf, tc_capability.Place(True, device.ifindex, chain, peers=peers), match, steps)
+        vf = device.role is Role.VF
+        place = tc_capability.Place(True, device.ifindex, chain, prio >> 16, peers=peers, vf=vf)
+        tc_capability.check(nic.model, pf, place, match, steps)
         pipeline, rule = self.software(device.ifindex, chain, prio, match, steps)
         return nic, pf, pipeline, rule
 
@@ -265,13 +267,13 @@ class Offloader:
         handle = like.pipeline.add_like(placement.pattern, key)
         return None if handle is None else replace(like, handle=handle)
 
-    def _place(self, ifindex: int, chain: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
+    def _place(self, ifindex: int, chain: int, prio: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
         if nic.model.vlan_depth:
-            return tc_capability.Place(uplink, ifindex, chain)
+            return tc_capability.Place(uplink, ifindex, chain, prio)
         wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
         return tc_capability.Place(
-            uplink, ifindex, chain, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
+            uplink, ifindex, chain, prio, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
         )
 
     def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
@@ -370,7 +372,11 @@ class Offloader:
                 if encap is None:
                     return (Output(host),)
                 last = index + 1 == len(steps)
-                if not encap.internal:
+                if encap.vf is not None:
+                    if not last or encap.vf.vf is None:
+                        raise tc_capability.elsewhere()
+                    done += [*encap.actions, Enter(vf_port(pf.index, encap.vf.vf.index))]
+                elif not encap.internal:
                     done += [*encap.actions, Output(wire_port(pf.index))] + ([] if last else [Decap()])
                 elif last and nic.model.internal_ports:
                     done += [*encap.actions, self._in(nic, pf, encap.internal)]
