@@ -19,7 +19,7 @@ from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, Mirred, PacketType,
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
 
 PACKET_HOST: Final = 0
-_INHERIT_DSFIELD: Final = 1
+_INHERIT_DSFIELD: Final = 0x20
 _HIGHEST_PACKET_TYPE: Final = 3
 """PACKET_OTHERHOST."""
 _ALL: Final = 0xFFFF_FFFF

@@ -453,6 +453,9 @@ class Filters:
         except Exception:
             self._give_back(listed)
             raise
+        for one in listed:  # before the old filter leaves its actions, which may be these
+            if one.instance is not None:
+                self._bind(one.kind, one.instance, made)
         if old is not None:
             proto.drop(old)
             kept = {(id(now.pipeline), now.handle) for now in made.placed}
@@ -462,9 +465,6 @@ class Filters:
                     was.pipeline.remove(was.handle)
             made.before = self.counters([made])[0]
         proto.hold(made)
-        for one in listed:
-            if one.instance is not None:
-                self._bind(one.kind, one.instance, made)
         block.chains.setdefault(chain, {})[proto.prio] = proto
         if not block.returned and _gives_back(made):
             self._put_in_software(block)
