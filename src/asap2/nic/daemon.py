@@ -94,6 +94,7 @@ class Daemon:
             pipeline,
             self.netdevs.is_internal,
             tunnels.port_of,
+            self._is_bare,
         )
         sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
@@ -176,6 +177,10 @@ class Daemon:
         self.devlink.changed()
         self.udp_ports.follow()
         self._follow_tunnels()
+
+    def _is_bare(self, ifindex: int) -> bool:
+        link = self.netdevs.node.one(ifindex)
+        return link is not None and link.bare
 
     def _tunnel_ports_changed(self, ports: tuple[int, ...]) -> None:
         for silicon in self.netdevs.silicon.values():

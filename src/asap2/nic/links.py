@@ -24,6 +24,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_LINK, IFLA_VXLAN_PORT = 3, 15
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
+ARPHRD_NONE = 0xFFFE
 MOST_IFINDEX = 0x7FFF_FFFF
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
@@ -54,6 +55,8 @@ class Link:
     """TPID and VLAN id of a VLAN device."""
     tunnel_lower: int = 0
     """The ifindex that a vxlan device's packets must leave by; 0: any."""
+    bare: bool = False
+    """Its packets begin with their network header."""
 
 
 class LinkReader:
@@ -117,7 +120,7 @@ class LinkReader:
 
 
 def _link(payload: bytes) -> Link:
-    _family, _kind, ifindex, flags, _change = _IFINFO.unpack_from(payload)
+    _family, hardware, ifindex, flags, _change = _IFINFO.unpack_from(payload)
     found = _nested(payload, _IFINFO.size)
     info = _nested(found.get(IFLA_LINKINFO, b""))
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
@@ -141,6 +144,7 @@ def _link(payload: bytes) -> Link:
         any(found.get(IFLA_PROMISCUITY, b"")),
         vlan,
         _S32.unpack(data.get(IFLA_VXLAN_LINK, bytes(4)))[0] if kind == "vxlan" else 0,
+        hardware == ARPHRD_NONE,
     )
 
 

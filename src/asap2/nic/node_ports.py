@@ -40,9 +40,11 @@ class NodePorts:
         pipeline: Pipeline,
         is_internal: Callable[[int], bool],
         tunnel_port: Callable[[int], int | None] = lambda _ifindex: None,
+        is_bare: Callable[[int], bool] = lambda _ifindex: False,
     ) -> None:
         self.pipeline = pipeline
         self._tunnel_port = tunnel_port
+        self._is_bare = is_bare
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self._elsewhere: set[int] = set()
@@ -183,6 +185,8 @@ class NodePorts:
                 mac=use.mac,
                 peer_any=use.resumes,
                 resumes=use.resumes,
+                # What has room for an Ethernet header cannot go back to the network stack.
+                bare=use.vport and self._is_bare(ifindex),
             )
         )
         hook: Hook = "egress" if internal else "ingress"

@@ -82,6 +82,8 @@ PORT_BEHIND: Final = 512
 """Behind the device: what goes out to it is told so by ``tell``."""
 PORT_ARRIVED: Final = 1024
 """TC's rules count bytes as they came in by the device."""
+PORT_BARE: Final = 2048
+"""The device has no Ethernet: its packets begin with their network header."""
 
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 

@@ -210,12 +210,20 @@ __noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u3
 
 	if (!state)
 		return -1;
-	limit = state->max_len;
+	limit = state->max_len + (state->no_ethernet ? 14 : 0);
 	if (untagged_length(skb, len) <= limit)
 		return 0;
 	if (single)
 		return copy(skb, state, place, place >> 32, single | SINGLE) ? -1 : 1;
 	return bpf_skb_change_tail(skb, limit + (len - untagged_length(skb, len)), 0) ? -1 : 0;
+}
+
+/* Whether a port takes packets without an Ethernet header. Then it takes no others: it sends what follows the header. */
+static __always_inline int takes_bare(u32 slot)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &slot);
+
+	return port && READ_ONCE(port->flags) & PORT_BARE;
 }
 
 /* Out of the port that the cell names. */
@@ -224,8 +232,7 @@ static __always_inline void output(struct work *w, struct cell *c, int last)
 	int verdict;
 
 	w->s->sent = 1;
-	if (w->s->state.no_ethernet) {
-		/* A port takes frames alone. */
+	if (w->s->state.no_ethernet && !takes_bare(c->arg)) {
 		w->s->verdict = drop(w, DROP_ACTION);
 		w->s->state.max_len = 0;
 		return;
@@ -381,14 +388,14 @@ static __always_inline u32 segments(struct __sk_buff *skb, u32 from)
 static __always_inline void count(struct work *w, u32 rule)
 {
 	struct __sk_buff *skb = w->skb;
-	u32 packets = skb->gso_segs ?: 1, inner, tc;
+	u32 packets = skb->gso_segs ?: 1, room = w->s->state.no_ethernet ? 14 : 0, inner, tc;
 
 	if (!skb->gso_segs && skb->gso_size) {
 		inner = (w->s->parsed & ~PARSED_OVS) == PARSED_TUNNEL ? w->s->inner : tunnel_at(skb, &w->s->p.f);
 		packets = segments(skb, inner > UNKNOWN ? inner : 0);
 	}
 	tc = w->in->flags & PORT_ARRIVED && !(w->s->table >> 31);
-	add(rule, packets, tc ? octets_arrived(w->s->state.arrived, packets) : octets(skb));
+	add(rule, packets, tc ? octets_arrived(w->s->state.arrived, packets) : octets(skb) - room);
 }
 
 static __always_inline int missed(struct work *w)
@@ -503,6 +510,25 @@ static __always_inline struct way *take_way(struct ways *all)
 	return way;
 }
 
+/*
+ * A packet that comes in by a device without Ethernet gets room for a header, whose type is right, or begins with such a
+ * header of its own. -1: failed.
+ */
+static __always_inline int enter_bare(struct __sk_buff *skb, struct state *state)
+{
+	u16 type = skb->protocol;
+
+	if (!constants.tracing) {
+		if (type == bpf_htons(ETH_P_TEB))
+			return settle(skb);
+		if (bpf_skb_change_head(skb, 14, 0) || bpf_skb_store_bytes(skb, 12, &type, 2, 0))
+			return -1;
+		state->arrived += 14;
+	}
+	state->no_ethernet = 1;
+	return 0;
+}
+
 static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct way *s)
 {
 	struct work w = { .skb = skb, .in = in, .s = s };
@@ -516,6 +542,8 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
 		s->state.arrived -= 4;
 	tell(&w, 0);
+	if (in->flags & PORT_BARE && enter_bare(skb, &s->state))
+		return drop(&w, DROP_ACTION);
 	if (skb->len < 14)
 		return drop(&w, DROP_SHORT);
 	if (s->egress && !constants.tracing) {

@@ -85,7 +85,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct rule *r;
 	u32 rule, at, packets = skb->gso_segs ?: 1;
 
-	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL) || (!skb->gso_segs && skb->gso_size))
+	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL | PORT_BARE) || (!skb->gso_segs && skb->gso_size))
 		return LONG_WAY;
 	rule = expected(skb, in);
 	r = bpf_map_lookup_elem(&rules, &rule);

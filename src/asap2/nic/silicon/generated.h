@@ -44,6 +44,7 @@ enum port_flag {
 	PORT_RESUME = 256,
 	PORT_BEHIND = 512,
 	PORT_ARRIVED = 1024,
+	PORT_BARE = 2048,
 };
 
 enum miss {

@@ -255,7 +255,7 @@ static __always_inline struct head *head_for(struct port *in, struct head_id *id
 static __noinline u32 lookup(struct work *w, u32 list)
 {
 	struct head_id id = {
-		.table = w->s->table | list | (w->s->state.no_ethernet ? BARE_LIST : 0), .in_port = w->in->id
+		.table = w->s->table | list | (w->s->state.no_ethernet && w->s->table >> 31 ? BARE_LIST : 0), .in_port = w->in->id
 	};
 	struct stats *s = this_stats();
 	struct head *head;

@@ -80,6 +80,8 @@ class Port:
     tell: int = 0
     """Not 0: the port is behind the device, which it shares: packets are sent there with this number, by which a
     program at the device's other end knows whose they are. What comes in by the device is not the port's by itself."""
+    bare: bool = False
+    """The device has no Ethernet: its packets begin with their network header, what comes in and what goes out."""
 
     def __post_init__(self) -> None:
         if len(self.mac) != 6:

@@ -314,11 +314,12 @@ class ReferenceSwitch:
         if len(what.frame) < packet.HEADER:
             yield Dropped(DropReason.SHORT)
             return
+        what.bare = port.bare
         chain = 0
         if resume in self._resumes and port.resumes:
             chain, other = self._resumes[resume]
             if chain == DELIVER:
-                yield self._send(what.frame, other, what.goes_into)
+                yield self._send(what.frame, other, what.goes_into, bare=what.bare)
                 return
             if other:
                 if other not in self._ports or not self._ports[other].enabled:
@@ -341,10 +342,10 @@ class ReferenceSwitch:
     def _octets(what: _Packet, port: Port, table: int) -> int:
         """What a rule counts. TC's of a node's device: what came in, whatever was done to it since, without its outer
         tag (qdisc_pkt_len), and 14 for each segment of a super-packet but the first, which the TC face takes off
-        again. Others: as the wire would."""
+        again. Others: as the wire would, without room in front."""
         if port.kind is PortKind.NODE and not table & OVS_TABLE:
             return what.arrived + packet.HEADER * (what.segments - 1)
-        return len(what.frame)
+        return len(what.frame) - (packet.HEADER if what.bare else 0)
 
     def _search(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         while what.lookups < LOOKUPS:
@@ -382,7 +383,7 @@ class ReferenceSwitch:
 
     def _lookup(self, table: int, port: Port, what: _Packet) -> _Entry | None:
         found, ovs = None, bool(table & OVS_TABLE)
-        where = table | BARE if what.bare else table
+        where = table | BARE if what.bare and ovs else table
         for_tunnels = self._lists.get((where, port.id, True))
         if for_tunnels:
             inside = self._inside(what, port, ovs=ovs)
@@ -519,12 +520,13 @@ class ReferenceSwitch:
 
     def _output(self, what: _Packet, to: int, resume: int, *, last: bool) -> Iterator[Event]:
         cut, what.cut = what.cut, None
-        if what.bare:  # a port takes frames alone
+        if what.bare and not (to in self._ports and self._ports[to].bare):
             yield Dropped(DropReason.ACTION)
         elif cut is not None and not last and what.depth == COPIES and _length(what) > cut:  # cut is a copy
             yield Dropped(DropReason.COPY)
         else:
-            yield self._send(_shortened(what.frame, cut), to, what.goes_into, resume)
+            whole = cut + packet.HEADER if cut is not None and what.bare else cut
+            yield self._send(_shortened(what.frame, whole), to, what.goes_into, resume, bare=what.bare)
 
     def _copy(self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int) -> Iterator[Event]:
         """A copy of the packet goes the way that *actions* say, to its end."""
@@ -556,10 +558,14 @@ class ReferenceSwitch:
         port = self._ports.get(port_id)
         return port is not None and port.enabled and bool(port.tables)
 
-    def _send(self, frame: bytes, to: int, goes_into: SetTunnel | None, resume: int = 0) -> Event:
+    def _send(
+        self, frame: bytes, to: int, goes_into: SetTunnel | None, resume: int = 0, *, bare: bool = False
+    ) -> Event:
         port = self._ports.get(to)
         if port is None or not port.enabled or not port.ifindex:
             return Dropped(DropReason.OUT_PORT)
+        if port.bare and not bare:
+            return Dropped(DropReason.ACTION)
         return Sent(to, frame, goes_into, port.tell or resume)
 
     def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
@@ -579,7 +585,7 @@ class ReferenceSwitch:
     def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
             case Miss.REDIRECT:
-                yield self._send(what.frame, port.miss_port, what.goes_into, what.resume)
+                yield self._send(what.frame, port.miss_port, what.goes_into, what.resume, bare=what.bare)
             case Miss.UPCALL:
                 yield self._give(UpcallKind.MISS, what, port, table, 0, 0)
             case Miss.PASS:

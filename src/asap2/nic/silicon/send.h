@@ -23,8 +23,12 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	ifindex = READ_ONCE(p->ifindex);
 	if (!(flags & PORT_ENABLED) || !ifindex)
 		return drop(w, DROP_OUT_PORT);
-	if (flags & PORT_BEHIND)
-		tell(w, p->tell);
+	if (flags & (PORT_BEHIND | PORT_BARE)) {
+		if (flags & PORT_BARE && !w->s->state.no_ethernet)
+			return drop(w, DROP_ACTION);
+		if (flags & PORT_BEHIND)
+			tell(w, p->tell);
+	}
 	if (constants.tracing) {
 		trace(skb, EVENT_SEND, p->id, w->s->table, skb->tc_index);
 		return TCX_PASS;

@@ -289,6 +289,7 @@ class Author:
                     metadata=random.random() < (0.05 if self._silicon else 0.6),
                     resumes=random.random() < 0.5,
                     tell=random.choice((1, 0xFFFF)) if number == BEHIND else 0,
+                    bare=not self._silicon and random.random() < 0.1,
                 )
                 for number in (*PORTS, BEHIND)
             ),

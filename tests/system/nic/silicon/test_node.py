@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import select
 import socket
 import struct
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from asap2.nic.rules import (
+    BARE,
     OVS_TABLE,
     VLAN_PRESENT,
     Action,
@@ -22,7 +25,9 @@ from asap2.nic.rules import (
     Match,
     Output,
     Pass,
+    PopEthernet,
     PopVlan,
+    PushEthernet,
     PushVlan,
     Rule,
     Truncate,
@@ -431,3 +436,46 @@ def test_a_packet_for_another_host_is_not_taken_for_ours_after_a_peer_redirect(n
             assert server.recv(100) == b"to its own"
     finally:
         node.destroy()
+
+
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
+
+
+@pytest.fixture
+def bare(node: Node) -> Iterator[int]:
+    """The device ``bare`` of a node, which has no Ethernet (a tun device): what is written there comes in."""
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("this kernel has no tun devices")
+    fd = node.space.run(lambda: os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK))
+    node.space.run(lambda: fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", b"bare", IFF_TUN | IFF_NO_PI)))
+    index = node.index("bare")
+    node.space.links(lambda ipr: ipr.link("set", index=index, state="up"))
+    port = Port(index, index, PortKind.NODE, tables=(OVS_TABLE,), miss=Miss.UPCALL, bare=True)
+    node.pipeline.set_port(port)
+    node.pipeline.attach(index, node.space.fd, "ingress")
+    yield fd
+    os.close(fd)
+
+
+def test_a_device_without_ethernet_takes_and_gives_what_begins_with_an_ip_header(node: Node, bare: int) -> None:
+    rep2, packet = node.far_tap("rep2"), ipv4("10.0.0.1", "10.0.0.2", 17, udp(1000, 2000, b"x" * 40))
+    os.write(bare, packet)
+    assert node.upcalls.receive() == bytes(12) + b"\x08\0" + packet, "user space gets it behind room for a header"
+    out = node.add("bare", PushEthernet(A, B), node.out("rep2"), table=OVS_TABLE | BARE)
+    os.write(bare, packet)
+    assert rep2.receive() == A + B + b"\x08\0" + packet
+    assert node.pipeline.counters([out])[0].packets == 1
+
+    handle = node.add("rep1", PopEthernet(), node.out("bare"))
+    node.far_tap("rep1").send(ethernet(B, A, packet, 0x0800))
+    assert _read(bare) == packet
+    node.pipeline.replace(handle, (node.out("bare"), node.out("rep2")))
+    node.far_tap("rep1").send(ethernet(B, A, packet, 0x0800))
+    assert rep2.receive() == ethernet(B, A, packet, 0x0800)
+    assert node.pipeline.drops()["action"] == 1, "it takes no frame"
+
+
+def _read(fd: int) -> bytes:
+    ready, _, _ = select.select([fd], [], [], 20)
+    assert ready
+    return os.read(fd, 2048)
