@@ -119,6 +119,7 @@ class Daemon:
             Journal(state / "ovs.journal"),
         )
         self.ovs.on_packets = self._watch_packets
+        self.ovs.delivery.egress = tunnels.egress
         self.ovs.counted = self._counted
         self._packets: PacketPath | None = None
         self.link = LinkFace(self.driver, self.netdevs)

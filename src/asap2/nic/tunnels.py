@@ -111,6 +111,18 @@ class Tunnels:
             return Outer((encap,), vf=out)
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
 
+    def egress(self, ifindex: int, tunnel: SetTunnel) -> tuple[bytes, int] | None:
+        """The own address and the UDP port with which packets in *tunnel* leave the host by the vxlan device *ifindex*;
+        None where there is no way, or that is another device (vxlan_fill_metadata_dst)."""
+        device = self.link(ifindex)
+        if device is None or device.kind != "vxlan":
+            return None
+        try:
+            hop = self._routes.resolve(tunnel.dst, tunnel.src, device.tunnel_lower)
+        except NetlinkError:
+            return None
+        return hop.source, tunnel.tp_dst or device.tunnel_port
+
     def decap(self, pf: Pf, ifindex: int, near: bytes, far: bytes) -> None:
         """Check that what comes out of a tunnel from *far* to *near*, of the vxlan device *ifindex*, comes in by *pf*'s
         uplink: that the route back leads there (mlx5e_tc_tun_route_lookup).

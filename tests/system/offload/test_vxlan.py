@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench, packets_of
+from tests.system.offload.labs import PATIENCE, Bench, packets_of
 from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, send_tcp, tcp_crosses
 
 
@@ -46,6 +49,32 @@ def test_what_comes_out_of_the_tunnel_to_be_dropped_is_dropped_by_hardware(overl
         assert packets_of(overlay.flow("hv2", "in_port(vxlan_sys_4789)", "actions:drop")) == before + 5
     finally:
         overlay.ok("hv2", "ovs-ofctl del-flows --strict br-int priority=100,in_port=vx0,udp")
+
+
+COLLECTOR = """
+import socket, sys
+collector = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+collector.bind(("127.0.0.1", 4739))
+print("ready", flush=True)
+while bytes.fromhex(sys.argv[1]) not in collector.recv(65536):
+    pass
+"""
+"""Takes flow records (IPFIX) until one has the octets of its argument."""
+
+
+def test_flow_records_have_the_tunnel_that_packets_leave_by(overlay: Bench) -> None:
+    ends_and_udp = socket.inet_aton("172.16.0.1") + socket.inet_aton("172.16.0.2") + b"\x11"
+    with overlay.start("hv1", sys.executable, "-c", COLLECTOR, ends_and_udp.hex()) as collector:
+        try:
+            assert collector.stdout is not None
+            assert collector.stdout.readline() == "ready\n"
+            record = r"create IPFIX targets=\"127.0.0.1:4739\" sampling=1"
+            overlay.ok("hv1", f"ovs-vsctl -- set Bridge br-int ipfix=@new -- --id=@new {record}")
+            overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+            assert collector.wait(PATIENCE) == 0
+        finally:
+            collector.kill()
+            overlay.ok("hv1", "ovs-vsctl clear Bridge br-int ipfix")
 
 
 @pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)

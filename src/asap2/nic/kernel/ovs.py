@@ -150,7 +150,7 @@ class OvsFace:
         for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
-        self._delivery = Delivery(server, self._packet.payload, PACKET_ID)
+        self.delivery = Delivery(server, self._packet.payload, PACKET_ID)
 
     # ---- datapaths
 
@@ -236,7 +236,7 @@ class OvsFace:
         self._ports.use_vport(dp.ifindex, True)
         self._ports.use_trunk(dp.ifindex)
         self._ports.pipeline.set_upcall(dp.ifindex)
-        self._delivery.start(dp)
+        self.delivery.start(dp)
         self.on_packets(self.packets)
 
     def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
@@ -275,7 +275,7 @@ class OvsFace:
 
     def _settle(self, dp: Datapath) -> None:
         """Before figures are told: read all that has come, so that what is missing is lost."""
-        if self.packets is not None and self._delivery.collect(dp, self.packets):
+        if self.packets is not None and self.delivery.collect(dp, self.packets):
             dp.pipeline.upcalls.settle()
 
     # ---- ports
@@ -546,8 +546,8 @@ class OvsFace:
     def read_upcalls(self) -> None:
         """Take in the packets that wait for user space."""
         if self.datapath is not None and self.packets is not None:
-            self._delivery.collect(self.datapath, self.packets)
+            self.delivery.collect(self.datapath, self.packets)
 
     def serve_upcalls(self) -> float | None:
         """Pass some of them on; the seconds after which to do so again, None: when more have come."""
-        return self._delivery.serve(self.datapath) if self.datapath is not None else None
+        return self.delivery.serve(self.datapath) if self.datapath is not None else None

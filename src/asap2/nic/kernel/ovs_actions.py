@@ -79,10 +79,12 @@ _LENGTHS: Final = {
 
 USERSPACE_PID: Final = 1
 USERSPACE_USERDATA: Final = 2
+USERSPACE_EGRESS_TUN_PORT: Final = 3
 USERSPACE_ACTIONS: Final = 4
 _SAMPLE_PROBABILITY, _SAMPLE_ACTIONS = 1, 2
 _LENGTH, _IF_GREATER, _IF_LESS_EQUAL = 1, 2, 3
 _DEC_TTL_ACTION: Final = 1
+_TUNNEL_KEY: Final = ovs_key.TUNNEL.to_bytes(2, "little")
 _MPLS_L3: Final = 1
 """OVS_MPLS_L3_TUNNEL_FLAG_MASK: the label goes behind the Ethernet header."""
 
@@ -108,11 +110,14 @@ class PortOutput:
 @dataclass(frozen=True, slots=True)
 class Userspace:
     """Give the packet to the netlink port id ``pid`` with ``userdata``, and with ``actions``: the list that this is in,
-    where it asks for that."""
+    where it asks for that. ``egress``: tell also of the tunnel that it would leave by, out of that port, and ``tunnel``
+    is the attribute of the action that has set it, empty where none has."""
 
     pid: int
     userdata: bytes | None
     actions: bytes | None
+    egress: int | None = None
+    tunnel: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ def parse(payload: bytes, key: Fields) -> tuple[Step, ...]:
     return tuple(_steps(payload, key, state, 1))
 
 
-def _steps(payload: bytes, key: Fields, state: _State, depth: int) -> Iterator[Step]:
+def _steps(payload: bytes, key: Fields, state: _State, depth: int, tunnel: bytes = b"") -> Iterator[Step]:
     if depth > _DEPTH:
         raise NetlinkError(errno.EOVERFLOW)
     found = walk(payload)
@@ -162,12 +167,14 @@ def _steps(payload: bytes, key: Fields, state: _State, depth: int) -> Iterator[S
             raise invalid()
         if kind in (SET, SET_MASKED):
             yield from _set(value, key, state, masked=kind == SET_MASKED)
+            if kind == SET and value[2:4] == _TUNNEL_KEY:
+                tunnel = value[4:]
         elif kind in (SAMPLE, CLONE, CHECK_PKT_LEN, DEC_TTL):
             # In a list within, the packet has the link layer that it came with (ovs_key_mac_proto).
             inner = replace(state, ethernet=bool(key.get("mac_proto", 1)))
-            yield _nested(kind, value, partial(_list_within, key=key, state=inner, depth=depth + 1))
+            yield _nested(kind, value, partial(_list_within, key=key, state=inner, depth=depth + 1, tunnel=tunnel))
         elif kind == USERSPACE:
-            yield _userspace(value, payload)
+            yield _userspace(value, payload, tunnel)
         elif kind in _HEADERS:
             step, state = _HEADERS[kind](value, state, key)
             yield step
@@ -177,8 +184,8 @@ def _steps(payload: bytes, key: Fields, state: _State, depth: int) -> Iterator[S
             yield _simple(kind, value)
 
 
-def _list_within(payload: bytes, *, key: Fields, state: _State, depth: int) -> tuple[Step, ...]:
-    return tuple(_steps(payload, key, state, depth))
+def _list_within(payload: bytes, *, key: Fields, state: _State, depth: int, tunnel: bytes) -> tuple[Step, ...]:
+    return tuple(_steps(payload, key, state, depth, tunnel))
 
 
 def _simple(kind: int, value: bytes) -> Step:
@@ -417,13 +424,21 @@ def tunnel_of(fields: Fields) -> SetTunnel:
     )
 
 
-def _userspace(value: bytes, payload: bytes) -> Userspace:
+def _userspace(value: bytes, payload: bytes, tunnel: bytes) -> Userspace:
     inner = {kind & NLA_TYPE_MASK: bytes(data) for kind, data in attributes(value)}
-    pid = inner.get(USERSPACE_PID, b"")
-    if len(pid) < 4 or not any(pid[:4]):
-        raise invalid() if not pid or len(pid) >= 4 else NetlinkError(errno.ERANGE)
-    actions = payload if USERSPACE_ACTIONS in inner else None
-    return Userspace(int.from_bytes(pid[:4], "little"), inner.get(USERSPACE_USERDATA), actions)
+    if any(len(inner[kind]) < 4 for kind in (USERSPACE_PID, USERSPACE_EGRESS_TUN_PORT) if kind in inner):
+        raise NetlinkError(errno.ERANGE)
+    pid = int.from_bytes(inner.get(USERSPACE_PID, b"")[:4], "little")
+    if not pid:
+        raise invalid()
+    egress = inner.get(USERSPACE_EGRESS_TUN_PORT)
+    return Userspace(
+        pid,
+        inner.get(USERSPACE_USERDATA),
+        payload if USERSPACE_ACTIONS in inner else None,
+        None if egress is None else int.from_bytes(egress[:4], "little"),
+        tunnel,
+    )
 
 
 # ---- to the pipeline, and back to user space

@@ -24,13 +24,15 @@ from asap2.nic.kernel.ovs_extract import extract, tunnel_metadata
 from asap2.nic.kernel.ovs_receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
 from asap2.nic.kernel.ovs_turns import Turns
 from asap2.nic.kernel.ovs_upcall import BATCH, PacketPath
-from asap2.nic.rules import BARE, OVS_TABLE
+from asap2.nic.rules import BARE, OVS_TABLE, SetTunnel
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
+from asap2.nic.silicon.tunnel import source_port
 
 log = logging.getLogger(__name__)
 
 PACKET_MISS, PACKET_ACTION = 1, 2
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA, PKT_LEN, PKT_HASH = 1, 2, 3, 4, 10, 11
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA = 1, 2, 3, 4
+PKT_EGRESS_TUN_KEY, PKT_LEN, PKT_HASH = 5, 10, 11
 _ETH_HLEN = 14
 _IN_A_ROW = 16
 """Packets given in one go; then others that wait for the daemon have their turn."""
@@ -40,6 +42,10 @@ _LOOK_AGAIN = 0.001
 """Seconds after which receivers that had no room are looked at again."""
 _NOBODY = (0, False)
 _S32, _U32, _U64 = struct.Struct("=i"), struct.Struct("=I"), struct.Struct("=Q")
+
+
+Egress = Callable[[int, SetTunnel], tuple[bytes, int] | None]
+"""The own address and the UDP port with which a packet in a tunnel leaves by a device; None: by no tunnel."""
 
 
 class _Waiting(NamedTuple):
@@ -55,6 +61,7 @@ class Delivery:
     follows the header."""
 
     def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int) -> None:
+        self.egress: Egress = lambda _ifindex, _tunnel: None
         self._server = server
         self._message = message
         self._family = family
@@ -127,13 +134,35 @@ class Delivery:
             return False
         if not context.has_ethernet:
             frame = frame[_ETH_HLEN:]
-        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, ovs_key.emit(key, key)) + _of_action(step)
+        body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, ovs_key.emit(key, key)) + self._of_action(dp, context, step)
         given = frame[: context.max_length or None]
         if len(given) < len(frame):
             body += attribute(PKT_LEN, _U32.pack(len(frame)))
         body += attribute(PKT_HASH, _U64.pack(context.skb_hash)) + attribute(PKT_PACKET, given)
         cmd = PACKET_ACTION if is_action else PACKET_MISS
         return self._send(dp, receiver, cmd, body)
+
+    def _of_action(self, dp: Datapath, context: UpcallContext, step: act.Userspace | None) -> bytes:
+        """What the action that gives a packet to user space has to say."""
+        if step is None:
+            return b""
+        told = b"" if step.userdata is None else attribute(PKT_USERDATA, step.userdata)
+        if step.egress is not None and step.tunnel:
+            told += self._egress_tunnel(dp, context, step.egress, step.tunnel)
+        return told if step.actions is None else told + attribute(PKT_ACTIONS, act.echoed(step.actions))
+
+    def _egress_tunnel(self, dp: Datapath, context: UpcallContext, number: int, tunnel: bytes) -> bytes:
+        """The tunnel that a packet would leave by, out of port *number*, as it would be on the wire
+        (dev_fill_metadata_dst); nothing where the port is no tunnel device, or nobody knows the way."""
+        fields: ovs_key.Fields = {}
+        ovs_key.read_tunnel(tunnel, fields)
+        port = dp.port_of(number)
+        found = self.egress(port, act.tunnel_of(fields)) if port is not None else None
+        if found is None:
+            return b""
+        source, fields["tun_tp_dst"] = found
+        fields["tun_src"], fields["tun_tp_src"] = int.from_bytes(source, "big"), source_port(context.skb_hash)
+        return attribute(PKT_EGRESS_TUN_KEY, ovs_key.emit_tunnel(fields, fields["tun_proto"]))
 
     def _send(self, dp: Datapath, pid: int, cmd: int, body: bytes) -> bool:
         if not pid:
@@ -153,14 +182,6 @@ def _metadata(vport: Vport, context: UpcallContext) -> ovs_key.Fields:
     known = {name: fields[name] for name in ("dp_hash", "skb_mark", "skb_priority")}
     known |= {"in_port": vport.number, "recirc_id": context.table & ~(OVS_TABLE | BARE)}
     return known | tunnel_metadata(fields) if context.in_tunnel else known
-
-
-def _of_action(step: act.Userspace | None) -> bytes:
-    """What the action that gives a packet to user space has to say."""
-    if step is None:
-        return b""
-    userdata = b"" if step.userdata is None else attribute(PKT_USERDATA, step.userdata)
-    return userdata if step.actions is None else userdata + attribute(PKT_ACTIONS, act.echoed(step.actions))
 
 
 def _step(dp: Datapath, waiting: _Waiting) -> act.Userspace | None:
