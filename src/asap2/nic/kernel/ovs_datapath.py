@@ -470,12 +470,13 @@ class Datapath:
             at += length
         ufid, exact, key, mask = parts
         match = ovs_key.match_of(exact, mask)
-        place = ovs_key.number(match.mask), ovs_key.number(match.masked())
+        masked = match.masked()
+        place = ovs_key.number(match.mask), ovs_key.number(masked)
         flow = Flow(ufid or None, exact, key, mask, value[at:], None, place, cookies=cookies)
         if handle != _NO_RULE:
             flow.handle = handle
             flow.rule = self.pipeline.rule(handle)
-        for cookie, step in zip(cookies, act.userspaces(_steps_of(flow)), strict=False):
+        for cookie, step in zip(cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
         self.flows.add(flow)
