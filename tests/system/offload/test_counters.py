@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+
+import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import IPV4, Bench, until
@@ -11,29 +14,40 @@ from tests.system.offload.labs import IPV4, Bench, until
 REPRESENTOR = "eth3"
 PINGS = 30
 Both = tuple[int, int]
+NEIGHBOURS = (("vm1", "10.57.0.2", "fa:16:3e:0a:f4:71"), ("vm2", "10.57.0.1", "fa:16:3e:b9:b8:ce"))
 
 
-def test_a_representor_counts_what_hardware_forwards_wherever_it_is_asked(idle: Bench) -> None:
-    idle.ping("vm1", "10.57.0.2", 3, "-i 0.3")
-    until(lambda: len(idle.flows("hv1", IPV4)) >= 2 and len(idle.flows("hv2", IPV4)) >= 2)
-    before, touched = _by_rtnetlink(idle, REPRESENTOR), _touched(idle, REPRESENTOR)
-    idle.ping("vm1", "10.57.0.2", PINGS)
-    after = _by_rtnetlink(idle, REPRESENTOR)
+@pytest.fixture
+def quiet(idle: Bench) -> Iterator[Bench]:
+    """The lab, where nobody asks who has an address."""
+    for guest, address, mac in NEIGHBOURS:
+        idle.ok(guest, f"ip neigh replace {address} lladdr {mac} dev eth0 nud permanent")
+    yield idle
+    for guest, address, _mac in NEIGHBOURS:
+        idle.ok(guest, f"ip neigh del {address} dev eth0")
+
+
+def test_a_representor_counts_what_hardware_forwards_wherever_it_is_asked(quiet: Bench) -> None:
+    quiet.ping("vm1", "10.57.0.2", 3, "-i 0.3")
+    until(lambda: len(quiet.flows("hv1", IPV4)) >= 2 and len(quiet.flows("hv2", IPV4)) >= 2)
+    before, touched = _by_rtnetlink(quiet, REPRESENTOR), _touched(quiet, REPRESENTOR)
+    quiet.ping("vm1", "10.57.0.2", PINGS)
+    after = _by_rtnetlink(quiet, REPRESENTOR)
     assert [late - early for early, late in zip(before, after, strict=True)] == [PINGS, PINGS]
-    assert _touched(idle, REPRESENTOR) == touched
+    assert _touched(quiet, REPRESENTOR) == touched
     places = (_by_stats, _by_sysfs, _by_procfs, _by_ethtool, _by_the_datapath, _by_its_vf)
-    assert [place(idle, REPRESENTOR) for place in places] == [after] * len(places)
+    assert [place(quiet, REPRESENTOR) for place in places] == [after] * len(places)
 
 
-def test_an_uplink_counts_what_is_on_the_cable(idle: Bench) -> None:
-    idle.ping("vm1", "10.57.0.2", 3, "-i 0.3")
-    until(lambda: len(idle.flows("hv1", IPV4)) >= 2 and len(idle.flows("hv2", IPV4)) >= 2)
-    before, touched = _by_rtnetlink(idle, PF), _touched(idle, PF)
-    idle.ping("vm1", "10.57.0.2", PINGS)
-    after = _by_rtnetlink(idle, PF)
+def test_an_uplink_counts_what_is_on_the_cable(quiet: Bench) -> None:
+    quiet.ping("vm1", "10.57.0.2", 3, "-i 0.3")
+    until(lambda: len(quiet.flows("hv1", IPV4)) >= 2 and len(quiet.flows("hv2", IPV4)) >= 2)
+    before, touched = _by_rtnetlink(quiet, PF), _touched(quiet, PF)
+    quiet.ping("vm1", "10.57.0.2", PINGS)
+    after = _by_rtnetlink(quiet, PF)
     assert [late - early for early, late in zip(before, after, strict=True)] == [PINGS, PINGS]
-    assert _touched(idle, PF) == touched
-    shown = idle.ok("hv1", f"ethtool -S {PF}")
+    assert _touched(quiet, PF) == touched
+    shown = quiet.ok("hv1", f"ethtool -S {PF}")
     assert (_named(shown, "rx_packets_phy"), _named(shown, "tx_packets_phy")) == after
 
 
