@@ -433,6 +433,11 @@ static const struct shape {
 } shapes[] = {
 	{ ETHTOOL_GSET, sizeof(struct ethtool_cmd), 0, 0, 0 },
 	{ ETHTOOL_GDRVINFO, sizeof(struct ethtool_drvinfo), 0, 0, 0 },
+	{ ETHTOOL_SCOALESCE, sizeof(struct ethtool_coalesce), 0, 0, 1 },
+	{ ETHTOOL_SRINGPARAM, sizeof(struct ethtool_ringparam), 0, 0, 1 },
+	{ ETHTOOL_SPAUSEPARAM, sizeof(struct ethtool_pauseparam), 0, 0, 1 },
+	{ ETHTOOL_SCHANNELS, sizeof(struct ethtool_channels), 0, 0, 1 },
+	{ ETHTOOL_SPFLAGS, sizeof(struct ethtool_value), 0, 0, 1 },
 	{ ETHTOOL_GLINK, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GCOALESCE, sizeof(struct ethtool_coalesce), 0, 0, 0 },
 	{ ETHTOOL_GRINGPARAM, sizeof(struct ethtool_ringparam), 0, 0, 0 },

@@ -118,6 +118,7 @@ class Server:
         self._ethtool: EthtoolHandler | None = None
         self._showers: dict[tuple[int, int], Shower] = {}
         self._ethtool_commands: frozenset[int] = frozenset()
+        self._setting: frozenset[int] = frozenset()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
             cookie = cookie_of(probe)
         self._home_fd = own_namespace_fd()
@@ -167,16 +168,19 @@ class Server:
                 self._members[id_] = {}
         self._dispatcher.add_family(family)
 
-    def ethtool_ioctl(self, commands: Iterable[int], handler: EthtoolHandler) -> None:
+    def ethtool_ioctl(
+        self, commands: Iterable[int], handler: EthtoolHandler, setting: Iterable[int] = frozenset()
+    ) -> None:
         """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that redirect.c knows the size of; and, as
         command SIOCSIFMTU with the MTU in the buffer, what sets an MTU: there an error is the answer, or the kernel's
         own.
 
         The handler gets namespace, interface name, command and the caller's buffer (what it gives the kernel: for
         commands that only get, the fixed part); it gives the buffer filled in, or None for the kernel to answer; an
-        OSError that it raises is the program's.
+        OSError that it raises is the program's. The commands *setting*, which change something, need privilege.
         """
         self._ethtool, self._ethtool_commands = handler, frozenset(commands)
+        self._setting = frozenset(setting)
 
     def show(self, protocol: int, types: Iterable[int], shower: Shower) -> None:
         """Show messages of these types that the kernel sends by itself as *shower* gives them.
@@ -401,6 +405,8 @@ class Server:
             if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
                 return self._membership(peer, tag, kind, namespace, portid, argument, *_INODE.unpack(data))
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
+                if argument in self._setting and not peer.privileged:
+                    return ANSWER.pack(tag, Verdict.ERROR, errno.EPERM, 0)
                 return self._ioctl(tag, namespace, argument, data)
             if kind == Kind.SHOW:
                 return self._show(tag, namespace, protocol, argument, data)

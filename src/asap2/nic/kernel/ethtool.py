@@ -43,7 +43,7 @@ from asap2.netlink.tables.ethtool import (
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NETLINK_GENERIC, NlMsg
 from asap2.nic.device import Driver, Nic, Pf
-from asap2.nic.kernel.ethtool_ioctl import EthtoolIoctl, VfKinds
+from asap2.nic.kernel.ethtool_ioctl import SETTING, EthtoolIoctl, VfKinds
 from asap2.nic.kernel.ethtool_kernel import EthtoolKernel
 from asap2.nic.kernel.ethtool_messages import EthtoolMessages
 from asap2.nic.netdevs import NetDev, NetDevs, Role
@@ -84,8 +84,8 @@ class EthtoolFace:
         server.family(family)
         if family.real:
             server.show(NETLINK_GENERIC, [family.id], self.notified)
-        ioctl = EthtoolIoctl(self.driver, self._kernel, lambda nic, pf, vf: self.kinds(nic, pf, vf))
-        server.ethtool_ioctl(ioctl.commands, ioctl)
+        ioctl = EthtoolIoctl(self.driver, self._kernel, messages, lambda nic, pf, vf: self.kinds(nic, pf, vf))
+        server.ethtool_ioctl(ioctl.commands, ioctl, SETTING)
 
     def _where_real(self, handler: GenlHandler) -> GenlHandler:
         """Where the kernel has no such family there is nothing to answer with."""

@@ -14,7 +14,15 @@ from collections.abc import Callable
 from typing import Final
 
 from asap2.netlink.request import Netns
-from asap2.netlink.tables.ethtool import ETH_SS_PRIV_FLAGS, ETH_SS_STATS, ETHTOOL_GDRVINFO
+from asap2.netlink.tables.ethtool import (
+    ETH_SS_PRIV_FLAGS,
+    ETH_SS_STATS,
+    ETHTOOL_GDRVINFO,
+    ETHTOOL_MSG_CHANNELS_GET,
+    ETHTOOL_MSG_COALESCE_GET,
+    ETHTOOL_MSG_PAUSE_GET,
+    ETHTOOL_MSG_RINGS_GET,
+)
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver, Nic, Pf, Vf
 from asap2.nic.kernel import ethtool_link, ethtool_settings, ethtool_stats
@@ -25,17 +33,23 @@ from asap2.nic.netdevs import NetDev, Role
 
 ETHTOOL_GSET: Final = 0x1
 ETHTOOL_GCOALESCE: Final = 0xE
+ETHTOOL_SCOALESCE: Final = 0xF
 ETHTOOL_GRINGPARAM: Final = 0x10
+ETHTOOL_SRINGPARAM: Final = 0x11
 ETHTOOL_GPAUSEPARAM: Final = 0x12
+ETHTOOL_SPAUSEPARAM: Final = 0x13
 ETHTOOL_GSTRINGS: Final = 0x1B
 ETHTOOL_GSTATS: Final = 0x1D
 ETHTOOL_GPERMADDR: Final = 0x20
 ETHTOOL_GPFLAGS: Final = 0x27
+ETHTOOL_SPFLAGS: Final = 0x28
 ETHTOOL_GRXRINGS: Final = 0x2D
 ETHTOOL_GRXCLSRLCNT: Final = 0x2E
 ETHTOOL_GRXCLSRLALL: Final = 0x30
 ETHTOOL_GSSET_INFO: Final = 0x37
 ETHTOOL_GCHANNELS: Final = 0x3C
+ETHTOOL_SCHANNELS: Final = 0x3D
+SETTING: Final = (ETHTOOL_SCOALESCE, ETHTOOL_SRINGPARAM, ETHTOOL_SPAUSEPARAM, ETHTOOL_SPFLAGS, ETHTOOL_SCHANNELS)
 ETHTOOL_GRSSH: Final = 0x46
 ETHTOOL_GLINKSETTINGS: Final = 0x4C
 SIOCSIFMTU: Final = 0x8922
@@ -59,6 +73,15 @@ _RXFH = struct.Struct("=IIIIB7x")
 _RSS_TABLE, _RSS_KEY, _TOEPLITZ = 128, 40, 1
 """MLX5E_INDIR_MIN_RQT_SIZE, the key's octets, ETH_RSS_HASH_TOP."""
 
+_COALESCE_FIELDS = (
+    *("rx_usecs", "rx_max_frames", "rx_usecs_irq", "rx_max_frames_irq"),
+    *("tx_usecs", "tx_max_frames", "tx_usecs_irq", "tx_max_frames_irq"),
+    *("stats_block_usecs", "use_adaptive_rx", "use_adaptive_tx", "pkt_rate_low"),
+    *("rx_usecs_low", "rx_max_frames_low", "tx_usecs_low", "tx_max_frames_low", "pkt_rate_high"),
+    *("rx_usecs_high", "rx_max_frames_high", "tx_usecs_high", "tx_max_frames_high", "rate_sample_interval"),
+)
+"""struct ethtool_coalesce, after the command."""
+
 VfKinds = Callable[[Nic, Pf, Vf], dict[str, int]]
 
 
@@ -69,9 +92,10 @@ def _refuse(number: int) -> OSError:
 class EthtoolIoctl:
     """Serves the ioctl."""
 
-    def __init__(self, driver: Driver, kernel: EthtoolKernel, kinds: VfKinds) -> None:
+    def __init__(self, driver: Driver, kernel: EthtoolKernel, messages: EthtoolMessages, kinds: VfKinds) -> None:
         self._driver = driver
         self._kernel = kernel
+        self._messages = messages
         self._kinds = kinds
         self._commands: dict[int, Callable[[Netns, NetDev, bytes], bytes | None]] = {
             ETHTOOL_GDRVINFO: self._driver_information,
@@ -90,6 +114,11 @@ class EthtoolIoctl:
             ETHTOOL_GRXCLSRLCNT: self._classifier,
             ETHTOOL_GRXCLSRLALL: self._classifier,
             ETHTOOL_GRSSH: self._receive_hash,
+            ETHTOOL_SCOALESCE: self._set_coalesce,
+            ETHTOOL_SRINGPARAM: self._set_rings,
+            ETHTOOL_SPAUSEPARAM: self._set_pause,
+            ETHTOOL_SCHANNELS: self._set_channels,
+            ETHTOOL_SPFLAGS: self._set_private_flags,
         }
 
     @property
@@ -216,6 +245,40 @@ class EthtoolIoctl:
     def _private_flags(self, _netns: Netns, device: NetDev, _buffer: bytes) -> bytes:
         flags = ethtool_settings.private_flags(device).values()
         return struct.pack("=II", ETHTOOL_GPFLAGS, sum(on << i for i, on in enumerate(flags)))
+
+    def _set_coalesce(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        """What mlx5e has not may be 0, which is what it is told of as."""
+        figures = dict(zip(_COALESCE_FIELDS, struct.unpack_from("=22I", buffer, 4), strict=True))
+        known = ethtool_settings.coalesce(device)
+        asked = {name: value for name, value in figures.items() if value or name in known}
+        self._messages.change(ETHTOOL_MSG_COALESCE_GET, netns, device, asked)
+        return b""
+
+    def _set_rings(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        rx, mini, jumbo, tx = struct.unpack_from("=4I", buffer, 20)
+        asked = {"rx": rx, "rx_mini": mini, "rx_jumbo": jumbo, "tx": tx}
+        self._messages.change(ETHTOOL_MSG_RINGS_GET, netns, device, asked)
+        return b""
+
+    def _set_pause(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        asked = dict(zip(("autoneg", "rx", "tx"), struct.unpack_from("=3I", buffer, 4), strict=True))
+        self._messages.change(ETHTOOL_MSG_PAUSE_GET, netns, device, asked)
+        return b""
+
+    def _set_channels(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        names = ("rx_count", "tx_count", "other_count", "combined_count")
+        asked = dict(zip(names, struct.unpack_from("=4I", buffer, 20), strict=True))
+        self._messages.change(ETHTOOL_MSG_CHANNELS_GET, netns, device, asked)
+        return b""
+
+    def _set_private_flags(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        (flags,) = struct.unpack_from("=I", buffer, 4)
+        names = list(ethtool_settings.private_flags(device))
+        if flags >> len(names):
+            raise _refuse(errno.EINVAL)
+        on = {name: bool(flags >> place & 1) for place, name in enumerate(names)}
+        self._messages.change_private_flags(netns, device, on)
+        return b""
 
     def _classifier(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
         """Receive rings there are as many as channels, rules for them none; a representor has no classifier."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asap2.netlink.codec import Attrs, Body
+from asap2.netlink.codec import Body
 from asap2.netlink.request import (
     GENL_CMD_CAP_DO,
     GENL_CMD_CAP_DUMP,
@@ -50,7 +50,7 @@ class _Kind:
     reply: int
     body: Body[GenlHdr]
     show: Callable[[NetDev], dict[str, int]]
-    want: Callable[[NetDev, Attrs], dict[str, int]]
+    want: Callable[[NetDev, Mapping[Any, Any]], dict[str, int]]
 
 
 _KINDS = (
@@ -214,10 +214,26 @@ class EthtoolMessages:
         device = self._kernel.device(netns, attrs.get("header", {}))
         if device is None:
             return PASS
-        self._has_settings(device)
-        if ethtool_settings.keep(device, kind.want(device, attrs)):
-            self._changed(netns, device, kind.reply + 1, kind.body, kind.show(device))
+        self._apply(kind, netns, device, attrs)
         return None
+
+    def _apply(self, kind: _Kind, netns: Netns, device: NetDev, asked: Mapping[Any, Any]) -> None:
+        self._has_settings(device)
+        if ethtool_settings.keep(device, kind.want(device, asked)):
+            self._changed(netns, device, kind.reply + 1, kind.body, kind.show(device))
+
+    def change(self, get: int, netns: Netns, device: NetDev, asked: Mapping[Any, Any]) -> None:
+        """Change settings of the kind that message *get* asks for, as the message above it would; NetlinkError."""
+        (kind,) = (one for one in _KINDS if one.get == get)
+        self._apply(kind, netns, device, asked)
+
+    def change_private_flags(self, netns: Netns, device: NetDev, on: Mapping[str, bool]) -> None:
+        """Turn the driver's own flags on or off; NetlinkError."""
+        self._has_settings(device)
+        ethtool_settings.private_flags(device)
+        if ethtool_settings.keep(device, {f"flag_{name}": int(value) for name, value in on.items()}):
+            told = self._private_flags(netns, device, table.ETHTOOL_FLAG_COMPACT_BITSETS)
+            self._changed(netns, device, table.ETHTOOL_MSG_PRIVFLAGS_NTF, table.PRIVFLAGS, told)
 
     def _set_private_flags(self, request: Request, genl: GenlHeader) -> Answer:
         netns = request.client.netns
@@ -235,9 +251,7 @@ class EthtoolMessages:
             raise NetlinkError(errno.EINVAL) from None
         if any(name not in ethtool_settings.PRIV_FLAGS for name in said):
             raise NetlinkError(errno.EOPNOTSUPP, "bit name not found")
-        if ethtool_settings.keep(device, {f"flag_{name}": int(on) for name, on in said.items()}):
-            told = self._private_flags(netns, device, table.ETHTOOL_FLAG_COMPACT_BITSETS)
-            self._changed(netns, device, table.ETHTOOL_MSG_PRIVFLAGS_NTF, table.PRIVFLAGS, told)
+        self.change_private_flags(netns, device, said)
         return None
 
     def _changed(self, netns: Netns, device: NetDev, cmd: int, body: Body[GenlHdr], told: dict[str, Any]) -> None:

@@ -192,3 +192,28 @@ for name in sys.argv[1:]:
 ' """
     lines = still.run(f"{asked} {PF} {PF}v0 eth0").splitlines()
     assert lines == ["0 4294967295", "1024 0", "0 4294967295", "1024 0", "95 0", "256 95"]
+
+
+def test_old_programs_set_the_same_by_ioctl(switchdev: Node) -> None:
+    asked = """python3 -c '
+import ctypes, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+some = socket.socket()
+def asked(name, *words):
+    buffer = ctypes.create_string_buffer(struct.pack(f"={len(words)}I", *words), 4 * len(words))
+    request = ctypes.create_string_buffer(struct.pack("16sP", name.encode(), ctypes.addressof(buffer)), 40)
+    return libc.ioctl(some.fileno(), 0x8946, request) and ctypes.get_errno()
+pf = sys.argv[1]
+print(asked(pf, 0x11, 0, 0, 0, 0, 512, 0, 0, 1000), asked(pf, 0x11, 0, 0, 0, 0, 9000, 0, 0, 64))
+print(asked(pf, 0x3D, 0, 0, 0, 0, 0, 0, 0, 1), asked(pf, 0x3D, 0, 0, 0, 0, 0, 0, 0, 999))
+print(asked(pf, 0x13, 0, 0, 1), asked("eth0", 0x13, 0, 0, 1))
+print(asked(pf, 0xF, 16, *[0] * 21), asked(pf, 0xF, 16, 0, 1, *[0] * 19))
+print(asked(pf, 0x28, 1), asked(pf, 0x28, 1 << 20))
+' """
+    lines = switchdev.run(asked + PF).splitlines()
+    assert lines == ["0 22", "0 22", "0 95", "0 95", "0 22"]
+    rings = switchdev.run(f"ethtool -g {PF}").split("Current")[1].split()
+    assert (rings[rings.index("RX:") + 1], rings[rings.index("TX:") + 1]) == ("512", "1024")
+    assert "rx-usecs: 16" in switchdev.run(f"ethtool -c {PF}")
+    flags = switchdev.run(f"ethtool --show-priv-flags {PF}").splitlines()[1:]
+    assert [flag.split(":")[1].strip() for flag in flags] == ["on", *["off"] * 7]

@@ -29,7 +29,7 @@ class StillServer:
     def family(self, family: GenlFamily) -> None:
         self.families[family.name] = family
 
-    def ethtool_ioctl(self, commands: Any, handler: Any) -> None:
+    def ethtool_ioctl(self, commands: Any, handler: Any, _setting: Any = ()) -> None:
         self.ioctl = (tuple(commands), handler)
 
     def show(self, protocol: int, types: Any, shower: Any) -> None:
