@@ -31,7 +31,7 @@ static int may_divert(int protocol, unsigned type)
 	if (protocol == NETLINK_GENERIC)
 		return 1;
 	return (type >= RTM_NEWLINK && type <= RTM_SETLINK) || (type >= RTM_NEWQDISC && type <= RTM_GETACTION) ||
-	       type == RTM_GETSTATS || (type >= RTM_NEWCHAIN && type <= RTM_GETCHAIN);
+	       type == RTM_GETSTATS || type == RTM_GETNSID || (type >= RTM_NEWCHAIN && type <= RTM_GETCHAIN);
 }
 
 static int is_diverted(int protocol, unsigned type, const struct greeting *greeting)

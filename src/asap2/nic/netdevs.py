@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -92,6 +93,13 @@ class NetDevs(Protocol):
 
     def inside(self, namespace: int) -> list[NetDev]:
         """The VFs in the network namespace that is open at *namespace*, with their names there."""
+
+    def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
+        """The device with *ifindex* in the network namespace that has the id *id_in* gives in the one that is open at
+        a descriptor (None: it has none)."""
+
+    def hidden(self) -> list[int]:
+        """Descriptors of the network namespaces that stand for hardware."""
 
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         """As :meth:`by_ifindex`; where there is none now, the one that had the ifindex last, its name empty."""

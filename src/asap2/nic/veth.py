@@ -299,9 +299,23 @@ class VethNetDevs:
         namespace = self.namespace(netns_cookie)
         if namespace is None:
             return None
+        return self._at(ifindex, lambda silicon: silicon.reader.nsid(namespace))
+
+    def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        for silicon in self.silicon.values():
+            if (nsid := id_in(silicon.fd)) is not None and nsid == self._node_nsid(silicon):
+                return self.by_ifindex(ifindex)
+        return self._at(ifindex, lambda silicon: id_in(silicon.fd))
+
+    def hidden(self) -> list[int]:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        return [silicon.fd for silicon in self.silicon.values()]
+
+    def _at(self, ifindex: int, nsid_of: Callable[[Silicon], int | None]) -> NetDev | None:
         self.all()
         for silicon in self.silicon.values():
-            nsid = silicon.reader.nsid(namespace)
+            nsid = nsid_of(silicon)
             if nsid is None:
                 continue
             if silicon is self._sink and any(

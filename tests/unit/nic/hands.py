@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -85,6 +86,12 @@ class ListedNetDevs:
         return next((device for device in self.all() if device.ifindex == ifindex), None)
 
     def inside(self, _namespace: int) -> list[NetDev]:
+        return []
+
+    def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
+        return self.by_ifindex(ifindex) if id_in(-1) is not None else None
+
+    def hidden(self) -> list[int]:
         return []
 
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:

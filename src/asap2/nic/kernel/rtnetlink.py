@@ -49,6 +49,7 @@ from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.kernel.ethtool_settings import max_channels
 from asap2.nic.kernel.lookup import ifindex_named
 from asap2.nic.kernel.refusal import as_netlink
+from asap2.nic.kernel.rtnetlink_namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.kernel.rtnetlink_stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.kernel.tc_root_qdiscs import root_kind, transmit_queues
 from asap2.nic.model import MAX_MTU
@@ -87,6 +88,7 @@ class LinkFace:
         self.master: Callable[[int], int | None] = lambda _ifindex: None
         self.immovable: Callable[[int], bool] = lambda _ifindex: False
         self._server: Server | None = None
+        self._namespaces: NamespaceFace | None = None
 
     def register(self, server: Server) -> None:
         """Serve *server*'s clients."""
@@ -95,6 +97,8 @@ class LinkFace:
         server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
         server.route([RTM_DELLINK], self.delete)
         server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device).get)
+        self._namespaces = namespaces = NamespaceFace(server, self.netdevs.hidden())
+        server.route([RTM_GETNSID], namespaces.get)
         server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
@@ -113,7 +117,7 @@ class LinkFace:
         start = _HEADER if len(payload) >= _HEADER else 4
         asked = LINK.table.decode(payload, start) if len(payload) > start else {}
         if "target_netnsid" in asked:
-            return PASS
+            return self._get_elsewhere(request, asked["target_netnsid"], asked.get("ext_mask", 0))
         mask = asked.get("ext_mask", 0)
         kind, master = asked.get("linkinfo", {}).get("kind"), asked.get("master")
         if not request.dump or (kind is None and master is None):
@@ -133,6 +137,30 @@ class LinkFace:
                 yield shown
 
         return Proxy(wanted, payload=payload[:start] + b"".join(attribute(t, v) for t, v in kept))
+
+    def _get_elsewhere(self, request: Request, target: int, mask: int) -> Answer:
+        """Links of the namespace with id *target* in the asking one."""
+        netns, namespaces = request.client.netns, self._namespaces
+        if namespaces is None:
+            return PASS
+        if target in namespaces.hidden_in(netns):
+            raise NetlinkError(errno.EINVAL, "Invalid target network namespace id" if request.dump else None)
+        ids: dict[int, int | None] = {}
+
+        def id_in(descriptor: int) -> int | None:
+            if descriptor not in ids:
+                ids[descriptor] = namespaces.id_in(netns, target, descriptor)
+            return ids[descriptor]
+
+        def shown(message: NlMsg) -> list[Message]:
+            payload = message.payload
+            if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
+                device = self.netdevs.by_nsid(_ifindex(payload), id_in)
+                if device is not None and device.role is not Role.OTHER:
+                    payload = self.rewrite(payload, device, mask)
+            return [Message(message.type, payload)]
+
+        return Proxy(shown)
 
     def _without_peer(self, message: NlMsg, request: Request) -> Message:
         payload = message.payload

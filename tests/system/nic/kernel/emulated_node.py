@@ -142,6 +142,12 @@ class VethHands:
     def inside(self, _namespace: int) -> list[NetDev]:
         return []
 
+    def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
+        return self.by_ifindex(ifindex) if id_in(-1) is not None else None
+
+    def hidden(self) -> list[int]:
+        return []
+
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
         gone = self.gone.get(ifindex)
         return self.by_ifindex(ifindex, netns_cookie) or (NetDev(ifindex, "", *gone) if gone else None)
