@@ -131,6 +131,7 @@ class Daemon:
         self.devlink.register(self.server)
         self.ethtool = EthtoolFace(self.driver, self.netdevs)
         self.ethtool.kinds = self.netdevs.vf_counters
+        self.ethtool.tunnel_ports = lambda: self.udp_ports.ports
         self.ethtool.features_changed = lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES)
         self.ethtool.register(self.server)
         guests = {

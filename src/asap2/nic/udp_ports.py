@@ -30,6 +30,11 @@ class UdpPorts:
         self._program = program
         self._table = (*known, *(0,) * PLACES)[:PLACES]
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports in the table."""
+        return tuple(port for port in self._table if port)
+
     def follow(self) -> None:
         """Links have changed. A port keeps its place while a device has it; others come in the order of the devices."""
         wanted = [link.tunnel_port for link in self._links() if link.kind == "vxlan" and link.up]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from asap2.netlink.codec import Body, Table, binary, flag, nested, repeated, string, u8, u32
+from asap2.netlink.codec import Body, Table, be16, binary, flag, nested, repeated, string, u8, u32
 from asap2.netlink.tables.genl import GenlHdr
 
 ETHTOOL_MSG_STRSET_GET = 1
@@ -25,6 +25,7 @@ ETHTOOL_MSG_COALESCE_GET = 19
 ETHTOOL_MSG_COALESCE_SET = 20
 ETHTOOL_MSG_PAUSE_GET = 21
 ETHTOOL_MSG_PAUSE_SET = 22
+ETHTOOL_MSG_TUNNEL_INFO_GET = 28
 ETHTOOL_MSG_FEC_GET = 29
 
 ETHTOOL_MSG_STRSET_GET_REPLY = 1
@@ -44,6 +45,7 @@ ETHTOOL_MSG_COALESCE_GET_REPLY = 20
 ETHTOOL_MSG_COALESCE_NTF = 21
 ETHTOOL_MSG_PAUSE_GET_REPLY = 22
 ETHTOOL_MSG_PAUSE_NTF = 23
+ETHTOOL_MSG_TUNNEL_INFO_GET_REPLY = 29
 ETHTOOL_MSG_FEC_GET_REPLY = 30
 
 ETHTOOL_FLAG_COMPACT_BITSETS = 1
@@ -199,6 +201,13 @@ COALESCE_ATTRS = Table(
 )
 PAUSE_ATTRS = Table("pause", {1: ("header", _header), 2: ("autoneg", u8), 3: ("rx", u8), 4: ("tx", u8)})
 FEC_ATTRS = Table("fec", {1: ("header", _header), 2: ("modes", _bitset), 3: ("auto", u8), 4: ("active", u32)})
+TUNNEL_UDP_ENTRY = Table("tunnel_udp_entry", {1: ("port", be16), 2: ("type", u32)})
+TUNNEL_UDP_TABLE = Table(
+    "tunnel_udp_table",
+    {1: ("size", u32), 2: ("types", _bitset), 3: ("entry", repeated(nested(TUNNEL_UDP_ENTRY, flagged=True)))},
+)
+TUNNEL_UDP = Table("tunnel_udp", {1: ("table", repeated(nested(TUNNEL_UDP_TABLE, flagged=True)))})
+TUNNEL_INFO_ATTRS = Table("tunnel_info", {1: ("header", _header), 2: ("udp_ports", nested(TUNNEL_UDP, flagged=True))})
 HEADER_ONLY_ATTRS = Table("ethtool_any", {1: ("header", _header)})
 
 STRSET: Body[GenlHdr] = Body(GenlHdr, "=BBH", STRSET_ATTRS)
@@ -212,6 +221,7 @@ CHANNELS: Body[GenlHdr] = Body(GenlHdr, "=BBH", CHANNELS_ATTRS)
 COALESCE: Body[GenlHdr] = Body(GenlHdr, "=BBH", COALESCE_ATTRS)
 PAUSE: Body[GenlHdr] = Body(GenlHdr, "=BBH", PAUSE_ATTRS)
 FEC: Body[GenlHdr] = Body(GenlHdr, "=BBH", FEC_ATTRS)
+TUNNEL_INFO: Body[GenlHdr] = Body(GenlHdr, "=BBH", TUNNEL_INFO_ATTRS)
 ANY: Body[GenlHdr] = Body(GenlHdr, "=BBH", HEADER_ONLY_ATTRS)
 """Any request of the family: which device, and the flags; all else as bytes."""
 

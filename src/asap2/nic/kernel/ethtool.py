@@ -9,7 +9,7 @@ Sources: net/ethtool/{features,bitset}.c, drivers/net/ethernet/mellanox/mlx5/cor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
@@ -62,6 +62,8 @@ class EthtoolFace:
         self.netdevs = netdevs
         self.kinds: VfKinds = lambda _nic, _pf, _vf: {}
         """Gives what is known of a VF's multicast and broadcast packets, as in struct ifla_vf_stats."""
+        self.tunnel_ports: Callable[[], Iterable[int]] = lambda: ()
+        """Gives the UDP ports, besides IANA's, that the NIC takes for VXLAN."""
         self.features_changed: Callable[[Netns, NetDev], None] = lambda _netns, _device: None
         """Called when a device's features have changed, which links are told of too."""
 
@@ -70,7 +72,7 @@ class EthtoolFace:
         self._server = server
         self._family = family = GenlFamily("ethtool", FAMILY_ID, groups=(("monitor", FAMILY_ID),), real=True)
         self._kernel = EthtoolKernel(server, family, self.netdevs)
-        messages = EthtoolMessages(self.driver, self._kernel)
+        messages = EthtoolMessages(self.driver, self._kernel, lambda: self.tunnel_ports())
         family.handlers = {
             ETHTOOL_MSG_FEATURES_GET: self.features_get,
             ETHTOOL_MSG_FEATURES_SET: self.features_set,

@@ -37,7 +37,11 @@ from asap2.nic.device import Driver
 from asap2.nic.kernel import ethtool_link, ethtool_settings, ethtool_stats
 from asap2.nic.kernel.ethtool_kernel import EthtoolKernel
 from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.rules import VXLAN_PORT
+from asap2.nic.udp_ports import PLACES
 
+_TUNNEL_TYPES, _VXLAN = ("vxlan", "geneve", "vxlan-gpe"), 0
+"""udp_tunnel_type_names, ETHTOOL_UDP_TUNNEL_TYPE_VXLAN."""
 _DEVICES_OWN = (table.ETH_SS_TEST, table.ETH_SS_STATS, table.ETH_SS_PRIV_FLAGS)
 """String sets that are of a device."""
 
@@ -89,8 +93,9 @@ _KINDS = (
 class EthtoolMessages:
     """Serves those messages."""
 
-    def __init__(self, driver: Driver, kernel: EthtoolKernel) -> None:
+    def __init__(self, driver: Driver, kernel: EthtoolKernel, tunnel_ports: Callable[[], Iterable[int]]) -> None:
         self._driver = driver
+        self._tunnel_ports = tunnel_ports
         self._kernel = kernel
 
     def handlers(self) -> dict[int, GenlHandler]:
@@ -107,6 +112,9 @@ class EthtoolMessages:
                 table.ETHTOOL_MSG_PRIVFLAGS_GET_REPLY, table.PRIVFLAGS, self._private_flags
             ),
             table.ETHTOOL_MSG_PRIVFLAGS_SET: self._set_private_flags,
+            table.ETHTOOL_MSG_TUNNEL_INFO_GET: self._answers(
+                table.ETHTOOL_MSG_TUNNEL_INFO_GET_REPLY, table.TUNNEL_INFO, self._tunnels
+            ),
             table.ETHTOOL_MSG_FEC_GET: self._answers(table.ETHTOOL_MSG_FEC_GET_REPLY, table.FEC, self._fec),
         }
         for kind in _KINDS:
@@ -192,6 +200,22 @@ class EthtoolMessages:
     def _fec(self, netns: Netns, device: NetDev, flags: int) -> dict[str, Any]:
         names = self._kernel.strings(netns, table.ETH_SS_LINK_MODES)
         return {"modes": self._bitset(names, {}, set(), flags, nomask=True), **ethtool_settings.fec(device)}
+
+    def _tunnels(self, _netns: Netns, device: NetDev, flags: int) -> dict[str, Any]:
+        """The UDP ports that the NIC takes for VXLAN: a table of those of the node's devices, and IANA's."""
+        if device.role is not Role.PF:
+            raise NetlinkError(errno.EOPNOTSUPP, "device does not report tunnel offload info")
+
+        def told(size: int, ports: Iterable[int], *, named: bool) -> dict[str, Any]:
+            types = self._bitset(
+                list(_TUNNEL_TYPES), {"vxlan": named}, {_VXLAN} if named else set(), flags, nomask=True
+            )
+            entries = [{"port": port, "type": _VXLAN} for port in ports]
+            return {"size": size, "types": types, **({"entry": entries} if entries else {})}
+
+        others = [port for port in self._tunnel_ports() if port]
+        tables = [told(PLACES, others, named=True), told(1, [VXLAN_PORT], named=False)]
+        return {"udp_ports": {"table": tables}}
 
     @staticmethod
     def _bitset(

@@ -145,6 +145,7 @@ def test_who_monitors_is_told_of_the_feature(switchdev: Node) -> None:
         ("-c {} | grep ^Adaptive", *["Adaptive RX: on  TX: on"] * 3),
         ("--show-priv-flags {} | grep -c :", "9", "9", NO),
         ("--show-fec {} | grep Active", "Active FEC encoding: RS", NO, NO),
+        ("--show-tunnels {}", "Types: none (static entries)", NO, NO),
         ("-n {} | head -1", "2 RX rings available", "2 RX rings available", NO),
         ("-S {} | grep -c _phy", "42", "42", "0"),
         ("-S {} | grep -c rx_vport_unicast", "2", "2", "0"),
