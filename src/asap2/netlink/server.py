@@ -48,7 +48,7 @@ from asap2.netlink.request import (
     Request,
 )
 from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NlMsg, build, split
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NlMsg, build, split
 
 __all__ = [
     "PASS",
@@ -444,6 +444,8 @@ class Server:
                 try:
                     with self.lock:
                         payload = shower(namespace.netns, message, max(len(message.payload) + spare, 0))
+                except NetlinkError:  # the kernel sends no such message, but who asks may say that it did
+                    pass
                 except Exception:
                     log.exception("a message of type %d that is to be shown: %s", message.type, message.payload.hex())
             if payload is not None and len(payload) <= len(message.payload) + spare:
