@@ -499,8 +499,7 @@ class OvsFace:
         packet = attrs[PKT_PACKET]
         if len(packet) < _ETH_HLEN:
             raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-        metadata: ovs_key.Fields = {}
-        ovs_key.metadata_of(dict(ovs_key.walk(attrs[PKT_KEY])), metadata, is_mask=False)
+        metadata = ovs_key.packet_metadata(attrs[PKT_KEY])
         bare = not metadata["mac_proto"]
         if bare:
             if metadata["eth_type"] in ovs_key.VLAN_TYPES:

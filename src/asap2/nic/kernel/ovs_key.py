@@ -246,6 +246,16 @@ def _parse(payload: bytes, into: _Attrs, last: _Attrs, *, is_mask: bool) -> None
             into[kind] = last[kind] = value
 
 
+def packet_metadata(payload: bytes) -> Fields:
+    """What the key that comes with a packet says of it that it does not show itself, and whether it has an Ethernet
+    header. EINVAL (ovs_flow_key_extract_userspace)."""
+    attrs: _Attrs = {}
+    _parse(payload, attrs, {}, is_mask=False)
+    metadata: Fields = {}
+    metadata_of(attrs, metadata, is_mask=False)
+    return metadata
+
+
 def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
     """A flow's key and mask (``None``: exact on all that the key names), checked. EINVAL (ovs_nla_get_match)."""
     attrs: _Attrs = {}

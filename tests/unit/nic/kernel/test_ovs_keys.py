@@ -56,8 +56,7 @@ def test_the_key_of_each_upcall_is_the_one_that_the_kernel_gave(capture: str) ->
     upcalls = [attrs for attrs in of_family(capture, "ovs_packet", PACKET_MISS) if 2 in attrs and 1 in attrs]
     assert len(upcalls) >= 5
     for attrs in upcalls:
-        metadata: ovs_key.Fields = {}
-        ovs_key.metadata_of(dict(ovs_key.walk(attrs[2])), metadata, is_mask=False)
+        metadata = ovs_key.packet_metadata(attrs[2])
         key = extract(attrs[1], metadata)
         assert key is not None
         assert ovs_key.emit(key, key) == attrs[2]
@@ -346,3 +345,13 @@ def test_an_action_that_is_not_safe_is_refused(payload: bytes) -> None:
 
 def test_an_unmasked_set_of_what_the_packet_has_is_taken() -> None:
     assert ovs_actions.parse(ipv4_set(6), KEY)
+
+
+@pytest.mark.parametrize(
+    "wrong", [attribute(6, bytes(4)), attribute(15, bytes(2)), attribute(15, bytes(4)) * 2, b"\x06"]
+)
+def test_a_packet_with_a_key_of_other_lengths_than_the_kernels_is_refused(wrong: bytes) -> None:
+    good = attribute(6, b"\x08\0") + attribute(2, bytes(4))
+    assert ovs_key.packet_metadata(good)["mac_proto"] == 0
+    with pytest.raises(NetlinkError):
+        ovs_key.packet_metadata(attribute(2, bytes(4)) + wrong)
