@@ -14,3 +14,9 @@ class UsageError(Asap2Error):
     """What the user asked for does not exist or makes no sense. Exit status 2."""
 
     status = 2
+
+
+class InterruptError(Asap2Error):
+    """The user pressed Ctrl-C. Exit status 130, as of a program that SIGINT ended in a shell."""
+
+    status = 130

@@ -81,7 +81,7 @@ def setup(
     from asap2.host.setup.run import setup as do
 
     shown = Shown(as_json)
-    with exclusively(), Hands() as hands:
+    with shown.interruptible(), exclusively(), Hands() as hands:
         if dry_run:
             shown.planned(prepare(wanted, hands, force=force), False)
             shown.end({"changed": False})

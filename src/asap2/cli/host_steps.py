@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from asap2.errors import InterruptError
 from asap2.host.setup.steps import Step, title
 from asap2.output import say_json
 from asap2.screen import Screen, styled
@@ -15,6 +20,17 @@ if TYPE_CHECKING:
     from asap2.host.inventory import Host
     from asap2.host.setup.run import Planned
     from asap2.host.setup.wanted import Wanted
+
+
+class _Lasting(Screen):
+    """A screen of which nobody needs to read the end: what is under way goes on when the reader of a pipe is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """In place of rich's, which ends the program."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Shown:
@@ -26,7 +42,8 @@ class Shown:
         self._data: dict[str, Any] = {"steps": [], "changes": []}
         self._back = False
         self._done = 0
-        self._screen = Screen()
+        self._begun = False
+        self._screen = _Lasting()
 
     def say(self, words: str) -> None:
         """A line."""
@@ -55,6 +72,7 @@ class Shown:
 
     def begin(self, step: Step) -> None:
         """A step begins; on a terminal its line is there meanwhile."""
+        self._begun = True
         if not self.as_json and self._screen.is_terminal:
             self._screen.print(styled(f" …   {title(step)}"), end="\r")
 
@@ -70,6 +88,15 @@ class Shown:
         """A step failed."""
         if not self.as_json:
             self.say(f"FAIL {title(step)}: {why}")
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """InterruptError, with what is to be done, when the user presses Ctrl-C meanwhile."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            left = "it goes on when it is run again, and `asap2 host undo` takes back what was done"
+            raise InterruptError(f"interrupted: {left if self._begun else 'nothing was changed'}") from None
 
     def end(self, data: dict[str, Any], words: str | None = None) -> None:
         """The end: the JSON, or *words* and how long it took."""

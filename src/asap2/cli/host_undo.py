@@ -31,7 +31,7 @@ def undo(
     from asap2.host.setup.run import undo as do
 
     shown = Shown(as_json)
-    with exclusively(), Hands() as hands:
+    with shown.interruptible(), exclusively(), Hands() as hands:
         if dry_run:
             shown.planned(prepare_undo(hands, force=force) or Planned(), False)
             files = [str(path) for path in there()]

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from asap2.errors import UsageError
+from asap2.errors import InterruptError, UsageError
 
 
 class Verbs(TyperGroup):
@@ -30,6 +31,25 @@ class Verbs(TyperGroup):
         command = importlib.import_module(f"asap2.cli.{self.prefix}{cmd_name}").command
         command.name = cmd_name
         return command
+
+    def make_context(self, *words: Any, **more: Any) -> Any:
+        """Read the command line."""
+        with _told():
+            return super().make_context(*words, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        with _told():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Ctrl-C as InterruptError: typer would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptError("interrupted") from None
 
 
 def run(words: list[str], verbs: tuple[str, ...]) -> int:

@@ -64,3 +64,12 @@ def test_ls_without_a_lab_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_down_without_a_lab_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "down"]) == 0
     assert capsys.readouterr().err == "no lab is up\n"
+
+
+def test_ctrl_c_is_told_in_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_file: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asap2.host.capture.read", interrupted)
+    assert main(["host", "check", "--from", "capture.json"]) == 130
+    assert capsys.readouterr().err == "asap2: interrupted\n"
