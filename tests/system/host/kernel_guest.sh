@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The init of a user-mode-linux: Open vSwitch on a real kernel, and `asap2 host explain`. $1: the repository, $2: a
 # directory of the host's for results, $3: Python's import path.
+# shellcheck disable=SC2086 # lists of words
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$3
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
