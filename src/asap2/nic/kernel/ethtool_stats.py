@@ -12,7 +12,6 @@ be segmented counts once; packets are not told apart by the kind of their addres
 
 from __future__ import annotations
 
-from asap2.nic.device import EswitchMode
 from asap2.nic.netdevs import Counters, NetDev, NetDevs, Role, Where
 from asap2.nic.statistics import with_fcs
 
@@ -116,13 +115,12 @@ def names(device: NetDev, channels: int) -> list[str]:
     if device.role is Role.REPRESENTOR:
         return _REPRESENTOR
     counted = [*_SW, *_QUEUES_AND_ENVIRONMENT, *_VPORT, *_LOOPBACK, *_PHY, *_PCIE, *_PER_PRIORITY, *_PAUSE, *_MODULE]
-    if device.role is Role.VF or device.pf.mode is EswitchMode.LEGACY:
-        counted += [f"ch{i}_{name}" for i in range(channels) for name in _CHANNEL]
-        for i in range(channels):
-            counted += [f"rx{i}_{name}" for name in _RX_QUEUE]
-            counted += [f"rx{i}_xdp_tx_{name}" for name in _RX_XDP_QUEUE]
-        counted += [f"tx{i}_{name}" for i in range(channels) for name in _TX_QUEUE]
-        counted += [f"tx{i}_xdp_{name}" for i in range(channels) for name in _RX_XDP_QUEUE]
+    counted += [f"ch{i}_{name}" for i in range(channels) for name in _CHANNEL]
+    for i in range(channels):
+        counted += [f"rx{i}_{name}" for name in _RX_QUEUE]
+        counted += [f"rx{i}_xdp_tx_{name}" for name in _RX_XDP_QUEUE]
+    counted += [f"tx{i}_{name}" for i in range(channels) for name in _TX_QUEUE]
+    counted += [f"tx{i}_xdp_{name}" for i in range(channels) for name in _RX_XDP_QUEUE]
     return counted + _CONGESTION
 
 
