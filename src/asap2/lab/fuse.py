@@ -32,7 +32,7 @@ _ROOM = 2 << 20
 
 
 class Connection:
-    """The connection that process *server* serves, by a descriptor of ours."""
+    """The connection that process *server* serves (0: it is dead), by a descriptor of ours."""
 
     def __init__(self, server: int, descriptor: int) -> None:
         self.server = server

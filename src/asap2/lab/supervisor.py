@@ -101,6 +101,8 @@ class Supervisor:
             except TookOver:
                 self.daemon = self._running_daemon()
                 self.serving = False
+                if self.daemon is None and self._faces is not None:
+                    self._faces.server = 0
 
     def _run(self) -> int:
         signal.signal(signal.SIGTERM, self._stop)
@@ -243,6 +245,8 @@ class Supervisor:
         _say(f"the daemon, process {self.daemon.pid}, has ended")
         self.daemon.close()
         self.daemon = None
+        if self._faces is not None:
+            self._faces.server = 0
         if self.serving:
             self._patience_ends = now + PROGRAMS_WAIT
         self.serving = False
@@ -255,7 +259,8 @@ class Supervisor:
         assert self.daemon is not None
         if (self.directory / "ready").exists():
             try:
-                self._show_faces()
+                if not self._shows(self.daemon):
+                    self._show_faces()
             except (OSError, RuntimeError) as error:  # it is dying, if this is not a fault of ours
                 if not self._complained:
                     _say(f"cannot show /sys: {error}")
@@ -282,11 +287,16 @@ class Supervisor:
         for guest in json.loads((self.directory / "daemon.json").read_text()).get("guests", []):
             show_faces(Path(guest["netns"]).parent, served / "guests" / guest["name"], Path(guest["sysfs"]))
 
+    def _shows(self, daemon: Watched) -> bool:
+        """Whether the daemon's FUSE file system is shown and held. It must not be used any more then, by us: when the
+        daemon dies, nobody else ends our waiting."""
+        return self._faces is not None and self._faces.server == daemon.pid
+
     def _hold_faces(self) -> None:
         """Hold the daemon's FUSE file system, which is shown now; who waits for the last one goes on in this one."""
         assert self.daemon is not None
         last = self._faces
-        if last is not None and last.server == self.daemon.pid:
+        if self._shows(self.daemon):
             return
         self._faces = fuse.Connection.of(self.daemon)
         if last is not None:
@@ -362,11 +372,13 @@ def _write(file: int, pid: int) -> None:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether a process has the file open."""
+    """Whether a process has the file open. Its other files are not looked at: of a FUSE file system without a server,
+    no stat() returns."""
     wanted = path.stat()
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), wanted):
+            descriptor = f"/proc/{pid}/fd/{name}"
+            if os.readlink(descriptor).endswith(f"/{path.name}") and os.path.samestat(os.stat(descriptor), wanted):
                 return True
     return False
 

@@ -65,7 +65,7 @@ def _set_up() -> None:
 
 def _program(namespace: str, *arguments: str) -> subprocess.Popen[str]:
     command = ["ip", "netns", "exec", namespace, "/usr/bin/python3", "-S", "-E", str(STREAM), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _flows() -> int:
@@ -101,7 +101,8 @@ def one_round() -> tuple[int, int, int]:
             said = sending.stdout.read()
         echoing.kill()
     found = re.search(r"(\d+) sent, (\d+) lost, longest outage (\d+) ms", said)
-    assert found, said
+    if not found:
+        raise OSError(f"stream.py ended with {sending.returncode}: {said}")
     return int(found[1]), int(found[2]), int(found[3])
 
 

@@ -54,6 +54,17 @@ def test_who_looks_at_sys_waits_while_the_daemon_is_dead(node: kills.Node) -> No
         assert not re.search("[Ss]tale|not connected|abort", looking.output)
 
 
+def test_a_daemon_that_dies_while_a_supervisor_takes_over_is_seen_to_be_dead(node: kills.Node) -> None:
+    before = {part: node.pid_of(part) for part in ("daemon", "supervisor")}
+    with Program(node.bundle, ["sleep", "600"]) as meanwhile:
+        os.kill(before["daemon"], signal.SIGSTOP)
+        os.kill(before["supervisor"], signal.SIGKILL)
+        kills.wait_for(lambda: node.pid_of("supervisor") != before["supervisor"], meanwhile)
+        meanwhile.read_more(0.1)  # a supervisor that looks into the daemon's file system now would do so for ever
+        os.kill(before["daemon"], signal.SIGKILL)
+        kills.wait_for(lambda: node.whole({"daemon": before["daemon"]}), meanwhile)
+
+
 def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(node: kills.Node) -> None:
     for part in ("supervisor", "standby", "daemon"):
         assert node.runs(part)
