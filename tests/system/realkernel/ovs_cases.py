@@ -199,7 +199,9 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
             kind = random.choice((1, 1, 2))
             base = attribute(key.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
             context = attribute(key.NSH_MD1, bytes(16)) if random.random() < 0.6 else attribute(key.NSH_MD2, bytes(8))
-            return attribute(act.PUSH_NSH, attribute(key.NSH, base + random.choice((context, context, b""))))
+            header = base + random.choice((context, context, b""))
+            kinds = random.choice(((key.NSH,),) * 8 + ((), (key.NSH, key.NSH), (key.NSH_BASE,), (64,)))
+            return attribute(act.PUSH_NSH, b"".join(attribute(number, header) for number in kinds))
         case "unnsh":
             return attribute(act.POP_NSH, b"")
         case "tunnel":

@@ -319,8 +319,10 @@ _HEADERS: Final[dict[int, Callable[[bytes, _State, Fields], _Change]]] = {
 
 def _service_header(value: bytes) -> bytes:
     """The header that push_nsh pushes (RFC 8300); its next protocol is the packet's."""
-    found = walk(value)  # the header is an attribute of a key, whose number nobody looks at
-    inner = dict(walk(found[0][1])) if found else {}
+    found = walk(value)
+    if [number for number, _ in found] != [ovs_key.NSH]:
+        raise invalid()
+    inner = dict(walk(found[0][1]))
     if len(inner) != 2 or ovs_key.NSH_BASE not in inner or len(inner[ovs_key.NSH_BASE]) != 8:
         raise invalid()
     flags, ttl, kind, following, path = struct.unpack("!BBBBI", inner[ovs_key.NSH_BASE])
