@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from asap2.lab.execute import ip
 from tests.system.host.conftest import PF, REPOSITORY, Hosts
+from tests.system.patience import PATIENCE
 
 NODES = tuple(f"hv{number}" for number in range(1, 9))
 OPERATOR = "ops"
@@ -193,7 +194,7 @@ class Fleet(Hosts):
         whole = {"compute": {"children": groups, "vars": every}}
         (self.place / "inventory.json").write_text(json.dumps(whole))
 
-    def play(self, playbook: str, *words: str, timeout: float = 120) -> Play:
+    def play(self, playbook: str, *words: str, timeout: float = 5 * PATIENCE) -> Play:
         """Run a playbook of the collection on the operator's machine."""
         results = self.place / "results"
         results.unlink(missing_ok=True)

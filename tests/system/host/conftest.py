@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.system.offload.labs import Bench
+from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
 [[node]]
@@ -50,11 +51,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 class Hosts(Bench):
     """The lab, and ``asap2 host`` inside its nodes."""
 
-    def host(self, node: str, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def host(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run ``asap2 host WORDS`` in a node."""
         return self.asap2("exec", node, "--", sys.executable, "-m", "asap2.cli.main", "host", *words, timeout=timeout)
 
-    def done(self, node: str, *words: str, timeout: float = 60) -> str:
+    def done(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> str:
         """As :meth:`host`; its output, when it succeeds."""
         done = self.host(node, *words, timeout=timeout)
         assert done.returncode == 0, f"{node}$ asap2 host {' '.join(words)}\n{done.stdout}{done.stderr}"

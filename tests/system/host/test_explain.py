@@ -37,6 +37,7 @@ from tests.system.host.explained import (
     ipv6,
 )
 from tests.system.offload.labs import until
+from tests.system.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +352,7 @@ def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
     scraped = nodes.ok("hv1", f'{sys.executable} -c "{ask}"')
     busy = nodes.host("hv1", "metrics", "--port", "9499")
     served.terminate()
-    served.communicate(timeout=60)
+    served.communicate(timeout=PATIENCE)
     names = re.compile(r"^(\w+)", re.MULTILINE)
     assert set(names.findall(scraped)) == set(names.findall(text))
     assert (busy.returncode, busy.stderr) == (1, "asap2: 127.0.0.1 port 9499: Address already in use\n")
@@ -489,11 +490,11 @@ def test_a_nic_that_is_full(nodes: Explained) -> None:
     rule = 'printf "filter add dev eth1 ingress protocol ip prio 9 flower skip_sw dst_ip 10.1.%d.%d action drop\\n"'
     nodes.ok("hv2", "devlink dev eswitch set pci/0000:03:00.0 inline-mode transport; ethtool -K eth1 hw-tc-offload on")
     fill = f"for b in $(seq 0 3); do for c in $(seq 0 255); do {rule} $b $c; done; done"
-    nodes.ok("hv2", f"({fill}) > /run/fill && tc -b /run/fill", timeout=120)
+    nodes.ok("hv2", f"({fill}) > /run/fill && tc -b /run/fill")
     try:
         assert nodes.reason("hv2", nodes.put("hv2", "eth_type(0x88cc)", UPLINK))["code"] == "nic.full"
     finally:
-        nodes.ok("hv2", "tc filter del dev eth1 ingress prio 9", timeout=120)
+        nodes.ok("hv2", "tc filter del dev eth1 ingress prio 9")
 
 
 @pytest.mark.provokes("switch.userspace")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import REPOSITORY
+from tests.system.patience import PATIENCE
 
 INIT = Path(__file__).with_name("kernel_guest.sh")
 
@@ -44,7 +45,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Explained:
     command = ["setpriv", "--pdeathsig", "TERM", program, "mem=256M", f"uml_dir={results}/", "quiet", "root=/dev/root"]
     command += ["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", f"init={INIT}", "--"]
     command += [str(REPOSITORY), str(results), ":".join(path for path in sys.path if path)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     console = results / "console"
     assert (results / "served.json").exists(), done.stdout + (console.read_text() if console.exists() else "")
     return Explained(results)

@@ -11,6 +11,7 @@ import pytest
 from tests.system.host.conftest import Hosts
 from tests.system.host.test_setup import assert_same
 from tests.system.offload.labs import until
+from tests.system.patience import PATIENCE
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 FINISHED = 0
@@ -56,7 +57,7 @@ def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
     while line not in (told := running.stdout.readline()) or not told.startswith("done"):
         assert told, "it ended"
     running.kill()
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE)
     until(lambda: lab.run("hv1", "ovs-vsctl --timeout=1 show").returncode == 0, why="Open vSwitch did not come back")
     lab.done("hv1", *words)
     assert lab.host("hv1", "check").returncode == 0
@@ -73,5 +74,5 @@ def test_two_at_once_do_not_mix(lab: Hosts) -> None:
     second = lab.host("hv1", *words)
     assert second.returncode == 1
     assert second.stderr.strip() == "asap2: another `asap2 host setup` or `undo` is under way"
-    first.communicate(timeout=60)
+    first.communicate(timeout=PATIENCE)
     assert first.returncode == 0

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import ADDRESS, PF, Hosts
+from tests.system.patience import PATIENCE
 
 SETUP = ("setup", "--vfs", "2", "--bridge", "br-int", "--representors")
 
@@ -286,5 +287,5 @@ def test_the_page_shows_guests_and_what_passed_the_host_by(both: Hosts) -> None:
     assert watching.stdout is not None
     pages = [json.loads(watching.stdout.readline()) for _ in range(2)]
     watching.terminate()
-    watching.communicate(timeout=60)
+    watching.communicate(timeout=PATIENCE)
     assert [page["hostname"] for page in pages] == ["hv1", "hv1"]

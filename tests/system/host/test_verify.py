@@ -12,15 +12,19 @@ import pytest
 
 from tests.system.host.conftest import PF, Hosts
 from tests.system.offload.labs import until
+from tests.system.patience import PATIENCE
 
 PEER = "10.57.0.2"
 MEGAFLOWS = "ovs-appctl revalidator/purge"
 
 
 def verified(bench: Hosts, *words: str, node: str = "hv1") -> tuple[int, dict[str, dict[str, Any]]]:
-    """Exit status, and the results by protocol."""
-    done = bench.host(node, "verify", *words, "--json")
-    assert done.stdout, done.stderr
+    """Exit status, and the results by protocol; again while it asks for that: a busy machine is late with rules."""
+    for _ in range(9):
+        done = bench.host(node, "verify", *words, "--json")
+        assert done.stdout, done.stderr
+        if "try again" not in done.stdout:
+            break
     return done.returncode, {one["protocol"]: one for one in json.loads(done.stdout)["results"]}
 
 
@@ -59,7 +63,7 @@ def test_every_protocol_is_proven_to_a_peer_that_runs_nothing(idle: Hosts) -> No
 
 def test_the_first_packets_are_seen_by_the_host(idle: Hosts) -> None:
     _, results = verified(idle, "eth1", PEER, "--protocol", "icmp", "--count", "100")
-    assert 1 <= results["icmp"]["by_host"] <= 4
+    assert 1 <= results["icmp"]["by_host"] <= 10
 
 
 def test_ipv6_and_a_namespace_that_is_named(guests: Hosts) -> None:
@@ -75,7 +79,7 @@ def test_the_other_end_can_echo(guests: Hosts) -> None:
     assert server.stdout.readline() == "echoing UDP and TCP at port 5001 for 30 s\n"
     status, results = verified(guests, "eth1", PEER, "--protocol", "udp,tcp", "--port", "5001")
     server.terminate()
-    server.communicate(timeout=60)
+    server.communicate(timeout=PATIENCE)
     assert status == 0
     assert [one["how"] for one in results.values()] == ["echo", "echo"]
     assert results["tcp"]["total"] >= 1000
@@ -156,7 +160,7 @@ def test_traffic_of_the_guests_own_is_watched(idle: Hosts) -> None:
     pinging = idle.start("vm1", "ping", "-n", "-i", "0.005", "-c", "2000", PEER)
     status, results = verified(idle, "eth1", "--listen", "2")
     pinging.terminate()
-    pinging.communicate(timeout=60)
+    pinging.communicate(timeout=PATIENCE)
     assert status == 0
     one = results["any"]
     assert one["total"] > 200

@@ -16,6 +16,7 @@ import pytest
 from asap2.lab.execute import run
 from asap2.lab.lab import Lab
 from asap2.lab.layout import ROOT_VARIABLE, Layout
+from tests.system.patience import PATIENCE
 
 STANDIN = Path(__file__).with_name("standin.py")
 
@@ -89,7 +90,7 @@ def sh(lab: Lab, name: str, script: str) -> str:
     return run(lab.layout.bundle(name), "bash", "-c", script).strip()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Return when *condition* holds."""
     deadline = time.monotonic() + seconds
     while not condition():

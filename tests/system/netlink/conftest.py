@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import asap2.netlink
+from tests.system.patience import PATIENCE
 
 HERE = Path(__file__).parent
 NAMESPACE = f"t-nl-{os.getpid()}"
@@ -58,7 +59,7 @@ class Redirected:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert done.returncode == code, done.stdout
         return done.stdout

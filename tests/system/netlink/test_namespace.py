@@ -6,6 +6,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.system.patience import PATIENCE
+
 SCRIPT = """
 import socket, struct
 from pathlib import Path
@@ -29,5 +31,5 @@ print(max(int(line.split()[4]) for line in open("/proc/net/netlink") if f" {0x41
 def test_a_notification_is_heard_and_is_no_request_to_the_kernel() -> None:
     mount = 'mount -t sysfs sysfs /sys && exec "$@"'
     command = ["unshare", "--net", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stdout, done.stderr) == ("0x8 2 0\n", "")  # lo is as it was: not up; and nothing waits to be read

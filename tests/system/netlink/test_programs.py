@@ -18,6 +18,7 @@ from asap2.netlink.namespaces import own_namespace_fd, socket_in
 from asap2.netlink.tables.link import LINK, RTM_DELLINK, RTNLGRP_LINK
 from asap2.netlink.wire import NETLINK_ADD_MEMBERSHIP, NETLINK_ROUTE, SOL_NETLINK, split
 from tests.system.netlink.conftest import HERE, NAMESPACE, Redirected
+from tests.system.patience import PATIENCE
 
 INNER = f"{NAMESPACE}-inner"
 PCI = "pci/0000:03:00.0"
@@ -179,7 +180,7 @@ def test_the_server_keeps_no_deleted_namespace_alive(redirected: Redirected) -> 
         redirected.run("ip", "-n", inner, "link", "set", "inner", "up")
         with listening_to_links() as connection:
             subprocess.run(["ip", "netns", "del", inner], check=True)
-            connection.socket.settimeout(20)
+            connection.socket.settimeout(PATIENCE)
             gone = False
             while not gone:
                 for message in split(connection.socket.recv(65536)):
@@ -208,7 +209,7 @@ def test_by_ld_so_preload_every_dynamic_program_is_served(redirected: Redirected
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout
     for expected in ("gact action drop", "alias toy lo", PCI, "driver: toy_core"):

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tests.system.netlink.conftest import HERE, Redirected
+from tests.system.patience import PATIENCE
 
 
 def test_the_reply_is_there_when_send_returns(redirected: Redirected) -> None:
@@ -143,7 +144,7 @@ def test_a_stopped_server_holds_up_but_loses_nothing(redirected: Redirected) -> 
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(0.3)
         os.kill(server, signal.SIGCONT)
-        assert program.communicate(timeout=60)[0] == "ok\n"
+        assert program.communicate(timeout=PATIENCE)[0] == "ok\n"
 
 
 @pytest.mark.parametrize("left", ["a socket that nobody listens at", "nothing"])
@@ -173,7 +174,7 @@ def test_who_asks_before_the_server_is_there_waits_for_it(redirected: Redirected
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(0.5)
         redirected.start_server()
-        assert program.communicate(timeout=60)[0] == "ok\n"
+        assert program.communicate(timeout=PATIENCE)[0] == "ok\n"
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.system.offload.labs import Bench
+from tests.system.patience import PATIENCE
 
 MOST = 60_000
 PORT = 9
@@ -72,7 +73,7 @@ class Receiver:
     def __init__(self, bench: Bench, guest: int) -> None:
         self._socket = bench.socket(f"vm{guest}", socket.AF_INET, socket.SOCK_DGRAM, (f"10.58.0.{guest}", PORT))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 128 << 20)
-        self._socket.settimeout(10)
+        self._socket.settimeout(PATIENCE)
 
     def one(self) -> int:
         """The number of the next. TimeoutError."""

@@ -19,9 +19,8 @@ from typing import Self
 from asap2.lab.enter import enter, environment
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.namespaces import in_netns
+from tests.system.patience import PATIENCE
 
-PATIENCE = 60.0
-"""Seconds after which what is waited for has failed: far longer than it takes, since other work may go on beside it."""
 IPV4 = "eth_type(0x0800)"
 """What flows of IPv4 have in them, and no other."""
 LASTING = "other_config:max-idle=600000 other_config:max-revalidator=2000 other_config:min-revalidate-pps=1"
@@ -51,12 +50,12 @@ class Bench:
             down = bench.asap2("lab", "down")
             assert down.returncode == 0, down.stderr
 
-    def asap2(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def asap2(self, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run the command ``asap2``."""
         command = [sys.executable, "-m", "asap2.cli.main", *words]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout)
 
-    def run(self, where: str, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a shell command line in a node or guest."""
         process = self.start(where, "bash", "-c", command)
         try:
@@ -67,7 +66,7 @@ class Bench:
             raise
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
-    def ok(self, where: str, command: str, timeout: float = 300) -> str:
+    def ok(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> str:
         """As :meth:`run`; its output, when it succeeds."""
         done = self.run(where, command, timeout)
         assert done.returncode == 0, f"{where}$ {command}\n{done.stdout}{done.stderr}"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import IPV4, Bench, packets_of, until
+from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
 [[node]]
@@ -142,6 +143,6 @@ def test_the_uplink_takes_a_packet_for_another_for_what_it_is(lab: Bench) -> Non
         assert seen.stderr
         until(lambda: "listening" in (seen.stderr.readline() if seen.stderr else ""))
         assert "0 received" in lab.run("hv1", "ping -c 1 -W 1 172.16.0.2").stdout
-        assert "172.16.0.1 > 172.16.0.2" in seen.communicate(timeout=60)[0]
+        assert "172.16.0.1 > 172.16.0.2" in seen.communicate(timeout=PATIENCE)[0]
     finally:
         lab.ok("hv1", f"ip neigh del 172.16.0.2 dev {PF}")

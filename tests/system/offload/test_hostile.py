@@ -16,6 +16,7 @@ from asap2.nic.silicon.abi import UPCALL_SLOTS
 from tests.system.offload.conftest import PF
 from tests.system.offload.floods import Flood, Receiver, frame
 from tests.system.offload.labs import Bench, packets_of, until
+from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
 [[node]]
@@ -81,7 +82,7 @@ def attack(bench: Bench, seed: int) -> dict[str, int]:
         "vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, str(FRAMES), str(seed), str(RATE)
     ) as attacker:
         bench.ping("vm1", "10.58.0.2", 250)
-        out, error = attacker.communicate(timeout=60)
+        out, error = attacker.communicate(timeout=PATIENCE)
     assert not error
     after = bench.flow("hv1", "in_port(eth1)", "eth_type(0x0800)")
     assert "offloaded:yes" in after
@@ -268,7 +269,7 @@ def test_a_hostile_guest_costs_an_established_ping_nothing_where_the_bridge_lear
         words = ("eth0", ATTACKER, str(FRAMES), "5", str(RATE), "learn")
         with lab.start("vm3", "/usr/bin/python3", str(HOSTILE), *words) as attacker:
             lab.ping("vm1", "10.58.0.2", 250)
-            out, error = attacker.communicate(timeout=60)
+            out, error = attacker.communicate(timeout=PATIENCE)
         assert not error
         assert json.loads(out)["total"] > FRAMES * 0.9
     finally:
@@ -322,7 +323,7 @@ def test_a_full_table_says_so_and_software_takes_the_rest(lab: Bench) -> None:
     lab.ok("hv3", "tc qdisc add dev eth0 ingress && ethtool -K enp3s0f0 hw-tc-offload on")
     rule = 'printf "filter add dev eth0 ingress protocol ip prio 1 flower skip_sw dst_ip 10.1.%d.%d action drop\\n"'
     fill = f"for b in $(seq 0 3); do for c in $(seq 0 255); do {rule} $b $c; done; done"
-    lab.ok("hv3", f"({fill}) > /run/fill && tc -b /run/fill", timeout=120)
+    lab.ok("hv3", f"({fill}) > /run/fill && tc -b /run/fill")
     try:
         add = "tc filter add dev eth0 ingress protocol ip prio 1 flower"
         refused = lab.run("hv3", f"{add} skip_sw dst_ip 10.2.0.0 action drop")
@@ -331,5 +332,5 @@ def test_a_full_table_says_so_and_software_takes_the_rest(lab: Bench) -> None:
         shown = lab.ok("hv3", "tc filter get dev eth0 ingress protocol ip prio 1 handle 0x401 flower")
         assert "not_in_hw" in shown
     finally:
-        lab.ok("hv3", "tc qdisc del dev eth0 ingress", timeout=120)
+        lab.ok("hv3", "tc qdisc del dev eth0 ingress")
     lab.ok("hv3", "tc qdisc add dev eth0 ingress && tc qdisc del dev eth0 ingress")

@@ -13,6 +13,7 @@ from tests.system.offload import sniffer
 from tests.system.offload.conftest import PCI, PF
 from tests.system.offload.labs import Bench, until
 from tests.system.offload.sniffer import Sniffer, frame
+from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
 [[node]]
@@ -151,7 +152,7 @@ def test_tcp_runs_between_vfs_and_across_the_cable(lab: Bench) -> None:
         server = lab.start(to, "iperf3", "-s", "-1")
         until(lambda to=to: ":5201" in lab.ok(to, "ss -ltn"))  # type: ignore[misc]
         lab.ok("a", f"iperf3 -c {ADDRESS[to]} -n 20M")
-        server.communicate(timeout=60)
+        server.communicate(timeout=PATIENCE)
 
 
 def test_each_port_of_a_nic_is_an_eswitch_of_its_own(lab: Bench) -> None:

@@ -11,6 +11,7 @@ import pytest
 from asap2.nic.model import MODELS
 from tests.system.offload.conftest import PCI, PF, TOPOLOGY, set_up
 from tests.system.offload.labs import IPV4, Bench, until
+from tests.system.patience import PATIENCE
 
 ADD = "tc filter add dev eth3 ingress"
 ALONE = """
@@ -50,7 +51,7 @@ def carries_tcp(bench: Bench) -> None:
     server = bench.start("vm2", "iperf3", "-s", "-1")
     until(lambda: ":5201" in bench.ok("vm2", "ss -ltn"))
     bench.ok("vm1", "iperf3 -c 10.57.0.2 -n 20M", 120)
-    server.communicate(timeout=60)
+    server.communicate(timeout=PATIENCE)
 
 
 def out(bench: Bench) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.offload.labs import Bench, packets_of, until
+from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
 [[node]]
@@ -190,7 +191,7 @@ def test_packets_go_on_when_the_daemon_dies(lab: Bench) -> None:
     pinging = lab.start("vm1", "ping", "-n", "-c", "200", "-i", "0.01", "-q", TAP)
     with _daemon_dead(lab):
         pass
-    output = pinging.communicate(timeout=60)[0]
+    output = pinging.communicate(timeout=PATIENCE)[0]
     assert "200 received" in output
     _answers(lab)
 

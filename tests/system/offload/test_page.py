@@ -8,6 +8,7 @@ import signal
 
 from tests.system.offload.conftest import PCI, PF
 from tests.system.offload.labs import IPV4, LASTING, Bench, packets_of, until
+from tests.system.patience import PATIENCE
 
 PINGS = 50
 
@@ -55,7 +56,7 @@ def test_only_the_first_packet_of_a_flow_reaches_the_representor(idle: Bench) ->
     idle.ping("vm1", "10.57.0.2", PINGS - 1)
     for node, capture in captures.items():
         capture.send_signal(signal.SIGINT)
-        seen, _ = capture.communicate(timeout=60)
+        seen, _ = capture.communicate(timeout=PATIENCE)
         requests = [line for line in seen.splitlines() if "echo request" in line]
         replies = [line for line in seen.splitlines() if "echo reply" in line]
         assert len(requests) == 1, f"{node}:\n{seen}"
@@ -108,7 +109,7 @@ def test_tcp_flows_through_hardware(idle: Bench) -> None:
     server = idle.start("vm2", "iperf3", "-s", "-1")
     until(lambda: ":5201" in idle.ok("vm2", "ss -ltn"))
     idle.ok("vm1", "iperf3 -c 10.57.0.2 -n 20M")
-    server.communicate(timeout=60)
+    server.communicate(timeout=PATIENCE)
     flow = idle.flow("hv1", "in_port(eth3)", IPV4)
     assert "offloaded:yes" in flow
     octets = re.search(r"bytes:(\d+)", flow)

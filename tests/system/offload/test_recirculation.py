@@ -17,6 +17,7 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import Bench, packets_of, until
+from tests.system.patience import PATIENCE
 
 RECIRCULATED = 0x77
 LOG = "/var/log/openvswitch/ovs-vswitchd.log"
@@ -146,7 +147,7 @@ def test_a_select_group_spreads_connections_by_their_hash(pipelines: Bench) -> N
     seen = []
     with pipelines.socket("vm2", socket.AF_INET, socket.SOCK_DGRAM, ("10.57.0.2", 5700)) as listener:
         listener.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE)
         for port in range(20000, 20032):
             with pipelines.socket("vm1", socket.AF_INET, socket.SOCK_DGRAM, ("10.57.0.1", port)) as sender:
                 for _ in range(2):  # the first is Open vSwitch's own to do, the second its flow's

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asap2.lab.lock import DIRECTORY as LOCKS
+from tests.system.patience import PATIENCE
 from tests.system.survival import bpf
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-_PATIENCE = 30.0
+_PATIENCE = PATIENCE
 
 
 @dataclass(frozen=True)

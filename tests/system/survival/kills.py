@@ -25,6 +25,7 @@ from asap2.lab.background import Program
 from asap2.lab.execute import run
 from asap2.lab.layout import Layout
 from asap2.lab.watched import started_at
+from tests.system.patience import PATIENCE
 
 PARTS = ("daemon", "supervisor", "ovs-vswitchd", "ovsdb-server")
 KINDS = [*((part,) for part in PARTS), *itertools.combinations(PARTS, 2), ("supervisor", "standby")]

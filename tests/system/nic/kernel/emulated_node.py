@@ -36,6 +36,7 @@ from asap2.nic.kernel.ethtool import EthtoolFace
 from asap2.nic.kernel.rtnetlink import LinkFace
 from asap2.nic.kernel.sysfs import SysFs
 from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from tests.system.patience import PATIENCE
 
 CLONE_NEWNS, CLONE_NEWNET = 0x0002_0000, 0x4000_0000
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
@@ -324,7 +325,7 @@ class Node:
 
     def wait(self, **request: Any) -> None:
         """Ask :meth:`Program.tell` until the answer is true."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not self.tell(**request):
             if time.monotonic() > deadline:
                 raise CommandError(f"{request} stays untrue")
@@ -336,7 +337,7 @@ class Node:
             [*self._enter, *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
             env={**os.environ, "LC_ALL": "C", **(environment or {})},
         )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 
 from asap2.namespaces import in_netns
+from tests.system.patience import PATIENCE
 
 T = TypeVar("T")
 
@@ -26,8 +27,6 @@ _SO_RCVMARK, _SO_MARK, _SO_RCVBUFFORCE = 75, 36, 33  # include/uapi/asm-generic/
 _TP_STATUS_VLAN_VALID, _TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 _OUTGOING = 4
 ETH_P_ALL = 3
-PATIENCE = 60.0
-"""Seconds after which a packet that has not come is taken for lost."""
 
 
 def eventually(holds: Callable[[], bool]) -> bool:

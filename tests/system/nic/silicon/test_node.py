@@ -40,6 +40,7 @@ from asap2.nic.silicon.upcall_accounts import UpcallCounts
 from tests.system.nic.silicon.conftest import MAC, REP1, VF1, Nic
 from tests.system.nic.silicon.network import Namespace, Tap, ethernet, eventually, veth
 from tests.system.nic.silicon.packets import ipv4, tcp_is_right, tcp_with_pseudo_checksum, udp
+from tests.system.patience import PATIENCE
 
 A, B, HOST = (bytes.fromhex(f"0200000000{n:02x}") for n in (1, 2, 3))
 BRIDGE_IP = "10.9.9.9"
@@ -335,7 +336,7 @@ def test_what_goes_out_to_an_internal_port_the_host_receives(node: Node) -> None
     server = node.space.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with server:
         server.bind((BRIDGE_IP, 7))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         packet = ipv4("10.9.9.1", BRIDGE_IP, 17, udp(1000, 7, b"to the host"))
         node.far_tap("rep1").send(ethernet(HOST, A, packet, 0x0800))
         assert server.recv(100) == b"to the host"
@@ -350,7 +351,7 @@ def test_what_passes_reaches_the_network_stack(node: Node, how: str) -> None:
     server = node.space.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with server:
         server.bind(("10.8.8.8", 7))
-        server.settimeout(5)
+        server.settimeout(PATIENCE)
         packet = ipv4("10.8.8.1", "10.8.8.8", 17, udp(1000, 7, b"up"))
         node.far_tap("rep1").send(ethernet(node.space.mac("rep1"), A, packet, 0x0800))
         assert server.recv(100) == b"up"
@@ -426,7 +427,7 @@ def test_a_packet_for_another_host_is_not_taken_for_ours_after_a_peer_redirect(n
         server = nic.host.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         with server:
             server.bind(("10.8.8.8", 7))
-            server.settimeout(5)
+            server.settimeout(PATIENCE)
             foreign, own = (
                 ipv4("10.8.8.1", "10.8.8.8", 17, udp(1000, 7, text)) for text in (b"to another MAC", b"to its own")
             )
