@@ -198,14 +198,18 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
         case "nsh":
             kind = random.choice((1, 1, 2))
             base = attribute(key.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
-            context = attribute(key.NSH_MD1, bytes(16)) if random.random() < 0.6 else attribute(key.NSH_MD2, bytes(8))
-            header = base + random.choice((context, context, b""))
+            context = (
+                attribute(key.NSH_MD1, bytes(16))
+                if random.random() < 0.6
+                else attribute(key.NSH_MD2, bytes(random.choice((8, 8, 9))))
+            )
+            header = _cut(random, base + random.choice((context, context, b"")))
             kinds = random.choice(((key.NSH,),) * 8 + ((), (key.NSH, key.NSH), (key.NSH_BASE,), (64,)))
             return attribute(act.PUSH_NSH, b"".join(attribute(number, header) for number in kinds))
         case "unnsh":
             return attribute(act.POP_NSH, b"")
         case "tunnel":
-            return attribute(act.SET, attribute(key.TUNNEL, _tunnel(random)))
+            return attribute(act.SET, attribute(key.TUNNEL, _cut(random, _tunnel(random))))
         case "clone":
             return attribute(act.CLONE, _actions(random, of, depth + 1))
         case "sample":
@@ -217,6 +221,12 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
             return attribute(act.CHECK_PKT_LEN, attribute(1, random.choice((b"\x64\0", b"\0\0"))) + b"".join(lists))
         case _:
             return _set(random, of)
+
+
+def _cut(random: Random, payload: bytes) -> bytes:
+    """Perhaps without the padding of the last attribute."""
+    last = [4 + len(value) for _, value in attributes(payload)][-1:]
+    return payload[: -(-last[0] % 4) or None] if last and random.random() < 0.2 else payload
 
 
 def _tunnel(random: Random) -> bytes:

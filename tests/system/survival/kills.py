@@ -33,7 +33,7 @@ KINDS = [*((part,) for part in PARTS), *itertools.combinations(PARTS, 2), ("supe
 RESTARTS_SWITCH = {"ovs-vswitchd", "ovsdb-server"}
 """Whoever kills one of these has ovs-vswitchd restarted: the second is required by the first, for systemd too."""
 NODE, GUEST, PEER, PEER_ADDRESS = "hv1", "vm1", "vm2", "10.57.0.2"
-_PATIENCE = 60.0
+_PATIENCE = PATIENCE
 _AFTERWARDS = 0.5
 """Seconds for which packets are sent on when all is as it was."""
 

@@ -161,7 +161,7 @@ def parse(payload: bytes, key: Fields) -> tuple[Step, ...]:
 def _steps(payload: bytes, key: Fields, state: _State, depth: int, tunnel: bytes = b"") -> Iterator[Step]:
     if depth > _DEPTH:
         raise NetlinkError(errno.EOVERFLOW)
-    found = walk(payload)
+    found = walk(payload, padded=False)
     for at, (kind, value) in enumerate(found):
         if _LENGTHS.get(kind) not in (_VARIABLE, len(value)):
             raise invalid()
@@ -207,7 +207,7 @@ def _nested(kind: int, value: bytes, steps: Callable[[bytes], tuple[Step, ...]])
     if kind == CLONE:
         return Nested(Clone(()), (steps(value),))
     inner: dict[int, bytes] = {}
-    for number, data in walk(value):
+    for number, data in walk(value, padded=kind != CHECK_PKT_LEN):
         if kind == DEC_TTL and number > _DEC_TTL_ACTION:
             continue
         if not number or number in inner or number > (_IF_LESS_EQUAL if kind == CHECK_PKT_LEN else _SAMPLE_ACTIONS):
@@ -322,7 +322,7 @@ def _service_header(value: bytes) -> bytes:
     found = walk(value)
     if [number for number, _ in found] != [ovs_key.NSH]:
         raise invalid()
-    inner = dict(walk(found[0][1]))
+    inner = dict(walk(found[0][1], padded=False))
     if len(inner) != 2 or ovs_key.NSH_BASE not in inner or len(inner[ovs_key.NSH_BASE]) != 8:
         raise invalid()
     flags, ttl, kind, following, path = struct.unpack("!BBBBI", inner[ovs_key.NSH_BASE])
@@ -514,7 +514,7 @@ def echoed(payload: bytes) -> bytes:
         if kind == CLONE:
             out += attribute(kind, echoed(value))
         elif kind in (SAMPLE, CHECK_PKT_LEN, DEC_TTL):
-            out += attribute(kind, _echoed_nested(kind, dict(walk(value))))
+            out += attribute(kind, _echoed_nested(kind, dict(walk(value, padded=False))))
         elif kind == SET and walk(value)[0][0] == ovs_key.TUNNEL:
             fields: Fields = {}
             ovs_key.read_tunnel(walk(value)[0][1], fields)

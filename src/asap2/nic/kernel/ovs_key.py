@@ -225,13 +225,14 @@ def invalid() -> NetlinkError:
     return NetlinkError(errno.EINVAL)
 
 
-def walk(payload: bytes) -> list[tuple[int, bytes]]:
-    """The attributes of *payload* by number; EINVAL when they do not fill it."""
+def walk(payload: bytes, *, padded: bool = True) -> list[tuple[int, bytes]]:
+    """The attributes of *payload* by number; EINVAL when they do not fill it. The last may lack its padding only where
+    it need not be *padded*: most of the kernel's parsers refuse that (rem, which is negative then)."""
     found, end = [], 0
     for kind, value in attributes(payload):
         found.append((kind & NLA_TYPE_MASK, bytes(value)))
         end += 4 + len(value) + 3 & ~3
-    if end < len(payload):
+    if end < len(payload) or (padded and end > len(payload)):
         raise invalid()
     return found
 
@@ -398,7 +399,7 @@ def metadata_of(attrs: _Attrs, into: Fields, *, is_mask: bool) -> _Attrs:
 def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
     """The tunnel's fields of a key's attribute. EINVAL, also for options of tunnels (ip_tun_from_nlattr)."""
     families, flags, kinds = set(), 0, set()
-    for kind, value in walk(payload):
+    for kind, value in walk(payload, padded=False):
         if _TUNNEL_LENGTHS.get(kind) != len(value):
             raise invalid()
         kinds.add(kind)
@@ -457,7 +458,7 @@ def nsh_fields(payload: bytes, *, is_mask: bool) -> Fields:
     """The fields of a network service header's attributes. EINVAL (nsh_key_put_from_nlattr)."""
     fields: Fields = {}
     kinds = set()
-    for kind, value in walk(payload):
+    for kind, value in walk(payload, padded=False):
         if kind not in (NSH_BASE, NSH_MD1) or len(value) != (8 if kind == NSH_BASE else 16):
             raise invalid()
         kinds.add(kind)

@@ -158,7 +158,7 @@ def _ovs_extensions(packet: bytes) -> tuple[Fields, int | None]:
     for _ in range(EXTENSIONS):
         if protocol not in _OVS_EXTENSIONS or protocol == _NO_NEXT:
             break
-        if len(packet) < at + 2 or at + 8 > L3_WINDOW:
+        if len(packet) < at + (4 if protocol == _ROUTING else 2) or at + 8 > L3_WINDOW:
             return fields, None
         following, length = packet[at], packet[at + 1]
         if protocol == _FRAGMENT:

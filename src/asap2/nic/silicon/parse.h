@@ -103,16 +103,18 @@ __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 e
 	f->ip_proto = IPPROTO_NONE;
 	for (int i = 0; i < EXTENSIONS; i++) {
 		u8 e[2];
-		u16 frag;
+		u16 frag = 0;
 
 		if (!is_extension(next) || next == IPPROTO_NONE)
 			break;
 		if (at + 8 > end || bpf_skb_load_bytes(skb, at, e, 2))
 			return 0;
-		if (next == IPPROTO_FRAGMENT) {
+		if (next == IPPROTO_FRAGMENT)
 			f->ip_frag = 3;
-			if (bpf_skb_load_bytes(skb, at + 2, &frag, 2))
-				return 0;
+		/* Of a routing header too, four bytes must be there (ipv6_find_hdr). */
+		if ((next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT) && bpf_skb_load_bytes(skb, at + 2, &frag, 2))
+			return 0;
+		if (next == IPPROTO_FRAGMENT) {
 			if (frag & bpf_htons(0xfff8)) {
 				if (!is_extension(e[0]) || e[0] == IPPROTO_NONE) {
 					f->ip_frag = 1;
