@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from asap2.errors import Asap2Error
 from asap2.lab.execute import start
 from asap2.lab.lab import Lab
 from asap2.lab.layout import Layout
-from asap2.lab.namespaces import identity, kept_below
+from asap2.lab.namespaces import kept_below
 from asap2.lab.processes import inside
 from asap2.lab.topology import parse
 
@@ -177,6 +179,14 @@ class TestGuest:
         assert "redirect.so" in sh(up, "t-guest", "cat /proc/self/maps")
 
 
+@contextlib.contextmanager
+def namespaces_of(lab: Lab) -> Iterator[set[tuple[int, int]]]:
+    """The lab's namespaces, kept while the block runs: else others on this machine might get their numbers."""
+    with contextlib.ExitStack() as held:
+        files = [held.enter_context(path.open()) for path in kept_below(lab.root)]
+        yield {(found.st_dev, found.st_ino) for found in (os.fstat(file.fileno()) for file in files)}
+
+
 class TestTakingDown:
     """Nothing stays."""
 
@@ -185,10 +195,10 @@ class TestTakingDown:
         for _ in range(2):
             lab.up(TOPOLOGY)
             assert Machine.look(lab.root.name) != before
-            namespaces = {identity(path) for path in kept_below(lab.root)}
-            assert lab.down()
-            assert not lab.root.exists()
-            assert not list(inside(namespaces))
+            with namespaces_of(lab) as namespaces:
+                assert lab.down()
+                assert not lab.root.exists()
+                assert not list(inside(namespaces))
             assert Machine.look(lab.root.name) == before
 
     def test_says_when_there_is_nothing(self, lab: Lab) -> None:
@@ -208,14 +218,14 @@ class TestTakingDown:
 
     @pytest.mark.parametrize("victim", ["supervisor", "daemon"])
     def test_works_after_a_kill(self, up: Lab, victim: str) -> None:
-        namespaces = {identity(path) for path in kept_below(up.root)}
-        pids = list(inside(namespaces))
-        daemon = int((up.layout.node("t-one") / "daemon.pid").read_text())
-        assert daemon in pids
-        parent = int(Path(f"/proc/{daemon}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        os.kill({"supervisor": parent, "daemon": daemon}[victim], signal.SIGKILL)
-        up.down()
-        assert not list(inside(namespaces))
+        with namespaces_of(up) as namespaces:
+            pids = list(inside(namespaces))
+            daemon = int((up.layout.node("t-one") / "daemon.pid").read_text())
+            assert daemon in pids
+            parent = int(Path(f"/proc/{daemon}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            os.kill({"supervisor": parent, "daemon": daemon}[victim], signal.SIGKILL)
+            up.down()
+            assert not list(inside(namespaces))
         assert not up.root.exists()
 
     def test_works_when_bringing_up_was_killed_at_any_moment(self, lab: Lab) -> None:

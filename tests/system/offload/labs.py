@@ -34,6 +34,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.environment = os.environ | {ROOT_VARIABLE: str(root)}
+        self._offloads: dict[str, bool] = {}
 
     @classmethod
     @contextlib.contextmanager
@@ -95,9 +96,16 @@ class Bench:
         return made
 
     def switch(self, node: str, *, offload: bool = True) -> None:
-        """Restart the node's Open vSwitch so that it offloads, or does not, and keeps flows for long."""
-        self.ok(node, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={str(offload).lower()} {LASTING}")
-        self.ok(node, "systemctl reset-failed openvswitch && systemctl restart openvswitch")
+        """Restart the node's switch so that it offloads, or does not, and keeps flows for long."""
+        settings = f"other_config:hw-offload={str(offload).lower()} {LASTING}"
+        restart = "systemctl reset-failed ovs-vswitchd && systemctl restart ovs-vswitchd"
+        self.ok(node, f"ovs-vsctl --no-wait set Open_vSwitch . {settings} && {restart}")
+        self._offloads[node] = offload
+
+    def switched(self, node: str, *, offload: bool = True) -> None:
+        """As :meth:`switch`, without a restart where the node's Open vSwitch is like that."""
+        if self._offloads.get(node) != offload:
+            self.switch(node, offload=offload)
 
     def flows(self, node: str, *parts: str, kind: str = "offloaded") -> list[str]:
         """The datapath's flows of one type that hold every part; without parts, those of a guest that looks for a
@@ -130,6 +138,20 @@ class Bench:
         output = self.ok(guest, f"ping -n -c {count} -W 20 {options} {address}")
         assert f"{count} received, 0% packet loss" in output
         return output
+
+    def counted(
+        self, guest: str, address: str, count: int, *flows: tuple[str, ...], kind: str = "offloaded", options: str = ""
+    ) -> list[str]:
+        """Ping; each flow, a node and its parts, counts each ping; the flows. Where Open vSwitch changes a flow
+        meanwhile, as it does when it has learned where a guest is, the count begins anew: so it is done again then."""
+        for _ in range(9):
+            before = [self.flow(node, *parts, kind=kind) for node, *parts in flows]
+            self.ping(guest, address, count, options or "-i 0.01")
+            after = [self.flow(node, *parts, kind=kind) for node, *parts in flows]
+            if list(map(_what, before)) == list(map(_what, after)):
+                break
+        assert [packets_of(flow) for flow in after] == [packets_of(flow) + count for flow in before]
+        return after
 
     @contextlib.contextmanager
     def flooding(self, guest: str, address: str) -> Iterator[None]:
@@ -169,6 +191,11 @@ def packets_of(flow: str) -> int:
     found = re.search(r"packets:(\d+)", flow)
     assert found
     return int(found[1])
+
+
+def _what(flow: str) -> str:
+    """What a flow is, without what it has counted."""
+    return re.sub(r", packets:.*?, (?=offloaded|dp)", ", ", flow)
 
 
 def until(what: Callable[[], bool], seconds: float = PATIENCE, why: str = "it did not happen") -> None:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 
 from tests.system.offload.conftest import PCI, PF, VFS
 from tests.system.offload.labs import Bench, until
@@ -34,19 +32,15 @@ def join(bench: Bench, underlay: str) -> None:
         bench.ok(guest, "ip link set eth0 mtu 1430 up")
 
 
-EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, True), (False, False)]
+EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, False), (False, True)]
+"""In an order in which one of two is restarted for the next."""
 
 
-@contextlib.contextmanager
-def offloading(bench: Bench, first: bool, second: bool) -> Iterator[None]:
-    """Offload as asked for on hv1 and hv2; on both again at the end."""
-    bench.switch("hv1", offload=first)
-    bench.switch("hv2", offload=second)
-    try:
-        yield
-    finally:
-        bench.switch("hv1")
-        bench.switch("hv2")
+def offloading(bench: Bench, first: bool = True, second: bool = True) -> Bench:
+    """The lab, with hv1 and hv2 offloading as asked for."""
+    bench.switched("hv1", offload=first)
+    bench.switched("hv2", offload=second)
+    return bench
 
 
 def tcp_crosses(bench: Bench) -> None:

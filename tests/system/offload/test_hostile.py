@@ -15,7 +15,7 @@ import pytest
 from asap2.nic.silicon.abi import UPCALL_SLOTS
 from tests.system.offload.conftest import PF
 from tests.system.offload.floods import Flood, Receiver, frame
-from tests.system.offload.labs import Bench, packets_of, until
+from tests.system.offload.labs import IPV4, Bench, packets_of, until
 from tests.system.patience import PATIENCE
 
 TOPOLOGY = """
@@ -77,14 +77,16 @@ def lab() -> Iterator[Bench]:
 
 def attack(bench: Bench, seed: int) -> dict[str, int]:
     """vm3 sends; meanwhile vm1 and vm2 lose nothing. What was sent."""
-    before = packets_of(bench.flow("hv1", "in_port(eth1)", "eth_type(0x0800)"))
+    bench.ping("vm1", "10.58.0.2", 3)
+    bench.ok("hv1", "ovs-appctl revalidator/wait")
+    before = packets_of(bench.flow("hv1", "in_port(eth1)", IPV4))
     with bench.start(
         "vm3", "/usr/bin/python3", str(HOSTILE), "eth0", ATTACKER, str(FRAMES), str(seed), str(RATE)
     ) as attacker:
         bench.ping("vm1", "10.58.0.2", 250)
         out, error = attacker.communicate(timeout=PATIENCE)
     assert not error
-    after = bench.flow("hv1", "in_port(eth1)", "eth_type(0x0800)")
+    after = bench.flow("hv1", "in_port(eth1)", IPV4)
     assert "offloaded:yes" in after
     assert packets_of(after) == before + 250
     sent: dict[str, int] = json.loads(out)

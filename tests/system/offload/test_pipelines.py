@@ -93,12 +93,9 @@ def back(bench: Bench, client: str = "eth2") -> None:
 
 def counted(bench: Bench, count: int, address: str, *parts: str) -> str:
     """vm1 pings; the flow with *parts* is in hardware and counts each ping; the flow."""
-    before = bench.flow("hv1", *parts)
-    bench.ping("vm1", address, count)
-    after = bench.flow("hv1", *parts)
-    assert "offloaded:yes" in after
-    assert packets_of(after) == packets_of(before) + count
-    return after
+    (flow,) = bench.counted("vm1", address, count, ("hv1", *parts))
+    assert "offloaded:yes" in flow
+    return flow
 
 
 def test_routing_between_two_subnets_is_in_hardware(program: Bench) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench, packets_of, until
+from tests.system.offload.labs import Bench, until
 from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, tcp_crosses
 
 OUT = ("in_port(eth3)", "eth_type(0x0800)", "set(tunnel(tun_id=0x4d,ipv6_dst=fd00:16::")
@@ -14,7 +14,7 @@ INTO = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", "ipv6_src=fd00:16::")
 
 
 @pytest.fixture(scope="module")
-def overlay(empty: Bench) -> Bench:
+def joined(empty: Bench) -> Bench:
     """The tunnel's ends have IPv6 addresses, on the uplinks."""
     join(empty, "fd00:16::{}")
     for node, number in NODES.items():
@@ -22,13 +22,16 @@ def overlay(empty: Bench) -> Bench:
     return empty
 
 
+@pytest.fixture
+def overlay(joined: Bench) -> Bench:
+    """Both ends offload."""
+    return offloading(joined)
+
+
 def sent_in_hardware(bench: Bench, node: str, count: int) -> None:
     """*count* pings of vm1 are counted by the one flow of *node* that has them, which is in hardware."""
-    before = packets_of(bench.flow(node, *OUT))
-    bench.ping("vm1", "10.58.0.2", count)
-    after = bench.flow(node, *OUT)
-    assert "offloaded:yes" in after
-    assert packets_of(after) == before + count
+    (flow,) = bench.counted("vm1", "10.58.0.2", count, (node, *OUT))
+    assert "offloaded:yes" in flow
 
 
 def test_ipv6_carries_it_in_hardware_both_ways(overlay: Bench) -> None:
@@ -40,9 +43,8 @@ def test_ipv6_carries_it_in_hardware_both_ways(overlay: Bench) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)
-def test_tcp_crosses_ipv6_whoever_offloads(overlay: Bench, first: bool, second: bool) -> None:
-    with offloading(overlay, first, second):
-        tcp_crosses(overlay)
+def test_tcp_crosses_ipv6_whoever_offloads(joined: Bench, first: bool, second: bool) -> None:
+    tcp_crosses(offloading(joined, first, second))
 
 
 def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:

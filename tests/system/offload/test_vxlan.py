@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import PATIENCE, Bench, packets_of
+from tests.system.offload.labs import IPV4, Bench, packets_of
 from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, send_tcp, tcp_crosses
+from tests.system.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
-def overlay(empty: Bench) -> Bench:
+def joined(empty: Bench) -> Bench:
     """The tunnel's ends are the uplinks' addresses."""
     join(empty, "172.16.0.{}")
     for node, number in NODES.items():
@@ -22,16 +23,20 @@ def overlay(empty: Bench) -> Bench:
     return empty
 
 
+@pytest.fixture
+def overlay(joined: Bench) -> Bench:
+    """Both ends offload."""
+    return offloading(joined)
+
+
 def test_both_ways_are_in_hardware(overlay: Bench) -> None:
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
     for node in ("hv1", "hv2"):
-        out = overlay.flow(node, "in_port(eth3)", "eth_type(0x0800)", "set(tunnel(tun_id=0x4d")
-        into = overlay.flow(node, "in_port(vxlan_sys_4789)", "eth_type(0x0800)")
+        out = overlay.flow(node, "in_port(eth3)", IPV4, "set(tunnel(tun_id=0x4d")
+        into = overlay.flow(node, "in_port(vxlan_sys_4789)", IPV4)
         assert "offloaded:yes" in out
         assert "offloaded:yes" in into
-    before = packets_of(overlay.flow("hv1", "in_port(vxlan_sys_4789)", "eth_type(0x0800)"))
-    overlay.ping("vm1", "10.58.0.2", 20)
-    assert packets_of(overlay.flow("hv1", "in_port(vxlan_sys_4789)", "eth_type(0x0800)")) == before + 20
+    overlay.counted("vm1", "10.58.0.2", 20, ("hv1", "in_port(vxlan_sys_4789)", IPV4))
     assert "in_hw in_hw_count 1" in overlay.ok("hv1", "tc -s filter show dev vxlan_sys_4789 ingress")
 
 
@@ -78,14 +83,13 @@ def test_flow_records_have_the_tunnel_that_packets_leave_by(overlay: Bench) -> N
 
 
 @pytest.mark.parametrize(("first", "second"), EACH_OFFLOADS_OR_NOT)
-def test_tcp_crosses_whoever_offloads(overlay: Bench, first: bool, second: bool) -> None:
-    with offloading(overlay, first, second):
-        tcp_crosses(overlay)
+def test_tcp_crosses_whoever_offloads(joined: Bench, first: bool, second: bool) -> None:
+    tcp_crosses(offloading(joined, first, second))
 
 
 def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-    assert overlay.flow("hv1", "in_port(eth3)", "eth_type(0x0800)", "set(tunnel")
+    assert overlay.flow("hv1", "in_port(eth3)", IPV4, "set(tunnel")
     overlay.ok("hv2", f"ip link set {PF} address 02:00:00:00:aa:02")
     overlay.ok("hv1", f"ip neigh replace 172.16.0.2 lladdr 02:00:00:00:aa:02 dev {PF}")
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
@@ -94,19 +98,16 @@ def test_a_neighbour_that_moves_is_followed(overlay: Bench) -> None:
 
 
 @pytest.mark.parametrize("csum", [False, True])
-def test_the_outer_checksum_is_as_asked_for_and_matched(overlay: Bench, csum: bool) -> None:
+def test_the_outer_checksum_is_as_asked_for_and_matched(joined: Bench, csum: bool) -> None:
     """In software. (In hardware there is none: mlx5's header template has a checksum of 0.)"""
-    with offloading(overlay, False, False):
-        try:
-            overlay.ok("hv1", f"ovs-vsctl set interface vx0 options:csum={str(csum).lower()}")
-            overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-            sign = "+" if csum else "-"
-            into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", f"{sign}csum")
-            before = packets_of(overlay.flow("hv2", *into, kind="all"))
-            overlay.ping("vm1", "10.58.0.2", 10)
-            assert packets_of(overlay.flow("hv2", *into, kind="all")) == before + 10
-        finally:
-            overlay.ok("hv1", "ovs-vsctl remove interface vx0 options csum")
+    overlay = offloading(joined, False, False)
+    try:
+        overlay.ok("hv1", f"ovs-vsctl set interface vx0 options:csum={str(csum).lower()}")
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        sign = "+" if csum else "-"
+        overlay.counted("vm1", "10.58.0.2", 10, ("hv2", "in_port(vxlan_sys_4789)", IPV4, f"{sign}csum"), kind="all")
+    finally:
+        overlay.ok("hv1", "ovs-vsctl remove interface vx0 options csum")
 
 
 def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> None:
@@ -115,11 +116,9 @@ def test_a_filter_on_a_tunnel_device_is_met_in_software_too(overlay: Bench) -> N
     overlay.switch("hv2")
     try:
         overlay.ping("vm1", "10.58.0.2", 4, "-i 0.3")
-        into = ("in_port(vxlan_sys_4789)", "eth_type(0x0800)", "tp_dst=4789")
-        before = overlay.flow("hv2", *into, kind="tc")
-        assert "offloaded:yes" not in before
-        overlay.ping("vm1", "10.58.0.2", 10)
-        assert packets_of(overlay.flow("hv2", *into, kind="tc")) == packets_of(before) + 10
+        into = ("hv2", "in_port(vxlan_sys_4789)", IPV4, "tp_dst=4789")
+        (flow,) = overlay.counted("vm1", "10.58.0.2", 10, into, kind="tc")
+        assert "offloaded:yes" not in flow
     finally:
         overlay.ok("hv2", "ethtool -K enp3s0f0 hw-tc-offload on && ethtool -K eth3 hw-tc-offload on")
         overlay.switch("hv2")
@@ -140,16 +139,14 @@ def test_a_tunnel_to_another_port_is_in_hardware_while_a_device_has_it(overlay: 
     new_tunnel(overlay, "options:dst_port=8472")
     try:
         overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-        into = ("in_port(vxlan_sys_8472)", "eth_type(0x0800)", "tp_dst=8472")
-        before = {node: packets_of(overlay.flow(node, *into)) for node in NODES}
-        overlay.ping("vm1", "10.58.0.2", 10)
-        assert {node: packets_of(overlay.flow(node, *into)) for node in NODES} == {n: b + 10 for n, b in before.items()}
+        into = ("in_port(vxlan_sys_8472)", IPV4, "tp_dst=8472")
+        overlay.counted("vm1", "10.58.0.2", 10, *((node, *into) for node in NODES))
         assert "in_hw in_hw_count 1" in overlay.ok("hv1", "tc filter show dev vxlan_sys_8472 ingress")
         send_tcp(overlay, "vm1", "vm2")
     finally:
         new_tunnel(overlay)
     overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
-    assert "offloaded:yes" in overlay.flow("hv1", "in_port(vxlan_sys_4789)", "eth_type(0x0800)")
+    assert "offloaded:yes" in overlay.flow("hv1", "in_port(vxlan_sys_4789)", IPV4)
 
 
 UNSET = "action tunnel_key unset action mirred egress redirect dev eth3"

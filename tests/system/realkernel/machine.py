@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple
 
+from tests.system.patience import PATIENCE
 from tests.system.realkernel import guest
 
 PROGRAM: Final = "linux.uml"
@@ -63,7 +64,7 @@ class Kernel:
     """One boot of the kernel, which does *cases*; a context manager. It runs beside this process until asked."""
 
     def __init__(
-        self, cases: Sequence[Sequence[Any]], *, time_limit: float = 180, program: str = guest.__file__
+        self, cases: Sequence[Sequence[Any]], *, time_limit: float = 5 * PATIENCE, program: str = guest.__file__
     ) -> None:
         """*program* is what does the cases in there."""
         self._count = len(cases)

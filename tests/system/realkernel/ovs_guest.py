@@ -28,7 +28,7 @@ _ACK, _ECHO, _ERROR = 4, 8, 2
 _HEADER, _GENL = struct.Struct("=IHHII"), struct.Struct("=BBH")
 _NEW, _DEL, _GET = 1, 2, 3
 _UFID = bytes(range(16))
-_PATIENCE_MS = 2000
+_PATIENCE_MS = 120_000
 _LAST = b"\x02" * 12 + b"\x88\xb6" + bytes(46)
 """A frame after which there is nothing of the one before to come."""
 
