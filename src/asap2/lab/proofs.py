@@ -27,7 +27,7 @@ SHORT_IDLE = 1000
 """Milliseconds: the max-idle with which flows are seen to age out."""
 AGEING_SECONDS = 120.0
 """How long that may take: the revalidators look every 500 ms, and dump in rounds."""
-OFFLOADING_SECONDS = 20.0
+OFFLOADING_SECONDS = 120.0
 """How long flows may take to be in the eSwitch."""
 BRIDGE, VLAN = "br-int", 57
 MAX_IDLE = 30000

@@ -53,7 +53,7 @@ class Hosts(Bench):
 
     def host(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run ``asap2 host WORDS`` in a node."""
-        return self.asap2("exec", node, "--", sys.executable, "-m", "asap2.cli.main", "host", *words, timeout=timeout)
+        return self.run_words(node, sys.executable, "-m", "asap2.cli.main", "host", *words, timeout=timeout)
 
     def done(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> str:
         """As :meth:`host`; its output, when it succeeds."""
@@ -86,10 +86,11 @@ class Hosts(Bench):
 
     def clear(self, node: str) -> None:
         """Bring the node back to how the lab made it, whatever a test left."""
-        self.host(node, "undo", "--force")
         self.ok(
             node,
-            "rm -rf /etc/asap2; systemctl reset-failed openvswitch; systemctl start openvswitch; "
+            f"[ ! -e /etc/asap2/undo.json ] || {sys.executable} -m asap2.cli.main host undo --force > /dev/null; "
+            "rm -rf /etc/asap2; { ovs-appctl -T 9 version && ovs-vsctl -t 9 show; } > /dev/null 2>&1 || "
+            "{ systemctl reset-failed openvswitch; systemctl start openvswitch; }; "
             "for b in $(ovs-vsctl list-br); do ovs-vsctl del-br $b; done; "
             "[ $(ovs-vsctl get Open_vSwitch . other_config) = {} ] || "
             "{ ovs-vsctl clear Open_vSwitch . other_config; systemctl reset-failed openvswitch && "

@@ -58,7 +58,11 @@ class Bench:
 
     def run(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a shell command line in a node or guest."""
-        process = self.start(where, "bash", "-c", command)
+        return self.run_words(where, "bash", "-c", command, timeout=timeout)
+
+    def run_words(self, where: str, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
+        """Run a program in a node or guest."""
+        process = self.start(where, *words)
         try:
             output, errors = process.communicate(timeout=timeout)
         except BaseException:
@@ -73,11 +77,12 @@ class Bench:
         assert done.returncode == 0, f"{where}$ {command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def start(self, where: str, *words: str) -> subprocess.Popen[str]:
+    def start(self, where: str, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a program in a node or guest, as ``asap2 exec`` does, but without a Python that starts before it."""
         bundle = Layout(self.root).bundle(where)
         return subprocess.Popen(
             words,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -50,13 +50,7 @@ class Sniffer:
 
     def __init__(self, bench: Bench, where: str, device: str, *, promiscuous: bool = True) -> None:
         words = [sys.executable, __file__, device, str(int(promiscuous))]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "asap2.cli.main", "exec", where, "--", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=bench.environment,
-        )
+        self.process = bench.start(where, *words, stdin=subprocess.PIPE)
         assert self.process.stdout
         assert self.process.stdout.readline() == "ready\n"
 
