@@ -371,12 +371,10 @@ def test_what_a_function_receives_is_dropped_marked_or_sent_to_another_function(
 @pytest.mark.parametrize(
     ("place", "cx4", "cx5"),
     [
-        (Place(False, REP, prio=16, wire=WIRE), None, None),
-        (Place(False, REP, prio=17, wire=WIRE), "Requested priority is out of supported range", None),
         (Place(True, WIRE, prio=2, peers=frozenset()), "", None),
         (Place(True, WIRE, prio=1, peers=frozenset(), vf=True), None, None),
         (Place(True, WIRE, prio=2, peers=frozenset(), vf=True), "", ""),
     ],
 )
-def test_priorities_are_few_without_chains(place: Place, cx4: str | None, cx5: str | None) -> None:
+def test_the_receive_side_has_one_priority_without_chains(place: Place, cx4: str | None, cx5: str | None) -> None:
     assert [answer(model, place, Match(), Drop(), inline=0) for model in (CX4, CX5)] == [cx4, cx5]

@@ -34,8 +34,6 @@ from asap2.nic.rules import (
     SetTunnel,
 )
 
-MAX_PRIO = 16
-"""Of a filter in an eSwitch without chains (FDB_TC_MAX_PRIO)."""
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
 _UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None)
 """Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
@@ -113,11 +111,8 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
     if not place.uplink and Depth.NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
     _Actions(model, pf, place, match).check(steps)
-    if place.peers is not None:
-        if place.prio > 1 and (place.vf or not model.chains):
-            raise refuse()
-    elif place.prio > MAX_PRIO and not model.chains:
-        raise refuse("Requested priority is out of supported range")
+    if place.peers is not None and place.prio > 1 and (place.vf or not model.chains):
+        raise refuse()
 
 
 # ---- matches
