@@ -157,12 +157,16 @@ def test_a_configuration_file_does_the_same(lab: Hosts, tmp_path: Path) -> None:
 
 
 def test_a_step_that_fails_takes_all_back(lab: Hosts) -> None:
-    before = lab.state("hv1")
-    done = lab.host("hv1", "setup", "--vfs", "2", "--bridge", "br/int", "--representors")
-    assert done.returncode == 1
-    assert "everything is as it was before" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert_same(before, lab.state("hv1"))
+    lab.ok("hv1", "ip link add br-int type veth peer name br-other")  # so that no bridge can be called that
+    try:
+        before = lab.state("hv1")
+        done = lab.host("hv1", "setup", "--vfs", "2", "--bridge", "br-int", "--representors")
+        assert done.returncode == 1
+        assert "everything is as it was before" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert_same(before, lab.state("hv1"))
+    finally:
+        lab.ok("hv1", "ip link del br-int")
 
 
 def test_a_switch_that_offloads_already_keeps_its_ports_and_filters(lab: Hosts) -> None:
