@@ -76,7 +76,7 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	if (full(w, READ_ONCE(c->upcall_limit), now))
 		return lost(w);
 	mark = UPCALL_MAGIC | (__sync_fetch_and_add(&c->upcalls, 1) & UPCALL_SEQ);
-	at = mark & 8191;
+	at = mark & (UPCALL_SLOTS - 1);
 	u = bpf_map_lookup_elem(&upcalls, &at);
 	if (!u)
 		return lost(w);
