@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Final
 
 from asap2.nic.fields import REWRITABLE, Field, Header, Location
 from asap2.nic.rules import (
@@ -146,78 +147,97 @@ def _decode_rewrite(op: int, arg: int) -> list[SetField]:
     return out
 
 
+def _encode_list(actions: Sequence[Action]) -> tuple[Code, ...]:
+    return tuple(encode_actions(actions))
+
+
+def _encode_check(action: CheckLength) -> list[Code]:
+    return [(Op.CHECK_LENGTH, Nested(_encode_list(action.greater), action.length)), *encode_actions(action.others)]
+
+
+def _encode_push_ethernet(action: PushEthernet) -> list[Code]:
+    addresses = int.from_bytes(action.dst + action.src, "big")
+    return [(Op.PUSH_ETHERNET, 0), *_words(Location(Header.ETHERNET, 0, 12), addresses, (1 << 96) - 1)]
+
+
+def _tag(action: PushVlan | ModifyVlan) -> int:
+    return action.tpid << 16 | (action.pcp or 0) << 13 | action.vid
+
+
+def _tag_of(arg: int) -> tuple[int, int, int]:
+    """vid, pcp and TPID."""
+    return arg & 0xFFF, arg >> 13 & 7, arg >> 16 & 0xFFFF
+
+
+def _modify_vlan_of(arg: int) -> ModifyVlan:
+    vid, pcp, tpid = _tag_of(arg)
+    return ModifyVlan(vid, None if arg >> 32 else pcp, tpid)
+
+
+ENCODERS: Final[dict[type, Callable[[Any], list[Code]]]] = {
+    Output: lambda a: [(Op.OUTPUT, a.resume << 32 | a.port)],
+    PushVlan: lambda a: [(Op.PUSH_VLAN, _tag(a))],
+    PopVlan: lambda _: [(Op.POP_VLAN, 0)],
+    ModifyVlan: lambda a: [(Op.MODIFY_VLAN, (a.pcp is None) << 32 | _tag(a))],
+    Drop: lambda _: [(Op.DROP, 0)],
+    Goto: lambda a: [(Op.GOTO, a.resume << 32 | a.table)],
+    Enter: lambda a: [(Op.ENTER, a.resume << 32 | a.port)],
+    Upcall: lambda a: [(Op.UPCALL, a.cookie)],
+    Pass: lambda _: [(Op.PASS, 0)],
+    Truncate: lambda a: [(Op.TRUNCATE, a.length)],
+    SetField: lambda a: _rewrite(a.field, a.to),
+    AddTtl: lambda a: _add_ttl(a.amount),
+    Encap: lambda a: [(Op.ENCAP, a)],
+    Decap: lambda _: [(Op.DECAP, 0)],
+    SetTunnel: lambda a: [(Op.SET_TUNNEL, a)],
+    Clone: lambda a: [(Op.CLONE, Nested(_encode_list(a.actions)))],
+    Sample: lambda a: [(Op.SAMPLE, Nested(_encode_list(a.actions), a.probability))],
+    CheckLength: _encode_check,
+    DecTtl: lambda a: [(Op.DEC_TTL, Nested(_encode_list(a.exhausted)))],
+    Hash: lambda a: [(Op.HASH, a.algorithm << 32 | a.basis)],
+    PushMpls: lambda a: [(Op.PUSH_MPLS | a.outside << 8, a.lse << 32 | a.ethertype)],
+    PopMpls: lambda a: [(Op.POP_MPLS, a.ethertype)],
+    PushNsh: lambda a: [(Op.PUSH_NSH, a)],
+    PopNsh: lambda _: [(Op.POP_NSH, 0)],
+    PushEthernet: _encode_push_ethernet,
+    PopEthernet: lambda _: [(Op.POP_ETHERNET, 0)],
+}
+"""How each action is written; one that takes several entries is read back as several actions that do the same."""
+
+_LOW: Final = 0xFFFF_FFFF
+DECODERS: Final[dict[int, Callable[[int, int], Sequence[Action]]]] = {
+    Op.OUTPUT: lambda _, arg: [Output(arg & _LOW, arg >> 32)],
+    Op.PUSH_VLAN: lambda _, arg: [PushVlan(*_tag_of(arg))],
+    Op.POP_VLAN: lambda *_: [PopVlan()],
+    Op.MODIFY_VLAN: lambda _, arg: [_modify_vlan_of(arg)],
+    Op.DROP: lambda *_: [Drop()],
+    Op.GOTO: lambda _, arg: [Goto(arg & _LOW, arg >> 32)],
+    Op.ENTER: lambda _, arg: [Enter(arg & _LOW, arg >> 32)],
+    Op.UPCALL: lambda _, arg: [Upcall(arg)],
+    Op.PASS: lambda *_: [Pass()],
+    Op.TRUNCATE: lambda _, arg: [Truncate(arg)],
+    Op.SET: lambda op, arg: _decode_rewrite(op, arg),
+    Op.ADD: lambda op, arg: [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)],
+    Op.DECAP: lambda *_: [Decap()],
+    Op.HASH: lambda _, arg: [Hash(HashAlgorithm(arg >> 32), arg & _LOW)],
+    Op.SET_META: lambda op, arg: [SetField(_META[op >> 8], Masked(arg >> 32, arg & _LOW))],
+    Op.PUSH_MPLS: lambda op, arg: [PushMpls(arg >> 32, arg & 0xFFFF, bool(op >> 8))],
+    Op.POP_MPLS: lambda _, arg: [PopMpls(arg)],
+    Op.PUSH_ETHERNET: lambda *_: [PushEthernet(bytes(6), bytes(6))],
+    Op.POP_ETHERNET: lambda *_: [PopEthernet()],
+    Op.POP_NSH: lambda *_: [PopNsh()],
+}
+"""What an entry means whose argument is a number."""
+
+
 def encode_actions(actions: Sequence[Action]) -> list[Code]:
     """*actions* as (op, argument); an output's argument is still the port's id, a tunnel's the action itself."""
-    cells: list[Code] = []
+    entries: list[Code] = []
     for at, action in enumerate(actions):
-        last = at + 1 == len(actions)
-        match action:
-            case Output(port, resume):
-                cells.append((Op.OUTPUT, resume << 32 | port))
-            case Drop():
-                cells.append((Op.DROP, 0))
-            case Goto(table, resume):
-                cells.append((Op.GOTO, resume << 32 | table))
-            case Enter(port, resume):
-                cells.append((Op.ENTER, resume << 32 | port))
-            case Upcall(cookie):
-                cells.append((Op.UPCALL, cookie))
-            case Pass():
-                cells.append((Op.PASS, 0))
-            case Truncate(length):
-                cells.append((Op.TRUNCATE, length))
-            case CheckLength() if not last:
-                cells.append((Op.CLONE, Nested(tuple(encode_actions([action])))))
-            case CheckLength(length, greater, others):
-                cells.append((Op.CHECK_LENGTH, Nested(tuple(encode_actions(greater)), length)))
-                cells += encode_actions(others)
-            case Clone(nested):
-                cells.append((Op.CLONE, Nested(tuple(encode_actions(nested)))))
-            case Sample(probability, nested):
-                cells.append((Op.SAMPLE, Nested(tuple(encode_actions(nested)), probability)))
-            case DecTtl(nested):
-                cells.append((Op.DEC_TTL, Nested(tuple(encode_actions(nested)))))
-            case _:
-                cells += _encode_change(action)
-    return cells
-
-
-def _encode_change(action: Action) -> list[Code]:
-    """An action that changes the packet and leads nowhere."""
-    match action:
-        case PushVlan(vid, pcp, tpid):
-            return [(Op.PUSH_VLAN, tpid << 16 | pcp << 13 | vid)]
-        case PopVlan():
-            return [(Op.POP_VLAN, 0)]
-        case ModifyVlan(vid, pcp, tpid):
-            return [(Op.MODIFY_VLAN, (pcp is None) << 32 | tpid << 16 | (pcp or 0) << 13 | vid)]
-        case SetField(name, to):
-            return _rewrite(name, to)
-        case AddTtl(amount):
-            return _add_ttl(amount)
-        case Encap():
-            return [(Op.ENCAP, action)]
-        case SetTunnel():
-            return [(Op.SET_TUNNEL, action)]
-        case Decap():
-            return [(Op.DECAP, 0)]
-        case Hash(algorithm, basis):
-            return [(Op.HASH, algorithm << 32 | basis)]
-        case PushMpls(lse, ethertype, outside):
-            return [(Op.PUSH_MPLS | outside << 8, lse << 32 | ethertype)]
-        case PopMpls(ethertype):
-            return [(Op.POP_MPLS, ethertype)]
-        case PushNsh():
-            return [(Op.PUSH_NSH, action)]
-        case PopNsh():
-            return [(Op.POP_NSH, 0)]
-        case PushEthernet(dst, src):
-            addresses = int.from_bytes(dst + src, "big")
-            return [(Op.PUSH_ETHERNET, 0), *_words(Location(Header.ETHERNET, 0, 12), addresses, (1 << 96) - 1)]
-        case PopEthernet():
-            return [(Op.POP_ETHERNET, 0)]
-        case _:
-            raise ValueError(f"{action} changes nothing")
+        if type(action) is CheckLength and at + 1 < len(actions):
+            action = Clone((action,))
+        entries += ENCODERS[type(action)](action)
+    return entries
 
 
 def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
@@ -225,10 +245,9 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
     of the field's, or nothing new."""
     actions: list[Action] = []
     for at, (op, arg) in enumerate(codes):
-        kind = op & 0xFF
         if isinstance(arg, Nested):
             nested = decode_actions(arg.codes)
-            match kind:
+            match op:
                 case Op.CLONE:
                     actions.append(Clone(nested))
                 case Op.SAMPLE:
@@ -236,15 +255,17 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
                 case Op.CHECK_LENGTH:
                     actions.append(CheckLength(arg.parameter, nested, decode_actions(codes[at + 1 :])))
                     break
-                case _:
+                case Op.DEC_TTL:
                     actions.append(DecTtl(nested))
+                case _:
+                    raise ValueError(f"there is no operation {op} on a list")
         else:
             actions += decode_action(op, arg)
     return tuple(actions)
 
 
 def decode_action(op: int, arg: Argument) -> list[Action]:
-    """The action of one entry that names no list.
+    """The actions of one entry.
 
     Raises:
         ValueError: there is no such operation.
@@ -253,55 +274,10 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
         return list(decode_actions([(op, arg)]))
     if not isinstance(arg, int):
         return [arg]
-    match op & 0xFF:
-        case Op.SET:
-            return list(_decode_rewrite(op, arg))
-        case Op.DECAP:
-            return [Decap()]
-        case Op.HASH:
-            return [Hash(HashAlgorithm(arg >> 32), arg & 0xFFFF_FFFF)]
-        case Op.SET_META:
-            return [SetField(_META[op >> 8], Masked(arg >> 32, arg & 0xFFFF_FFFF))]
-        case Op.PUSH_MPLS:
-            return [PushMpls(arg >> 32, arg & 0xFFFF, bool(op >> 8))]
-        case Op.POP_MPLS:
-            return [PopMpls(arg)]
-        case Op.PUSH_ETHERNET:
-            return [PushEthernet(bytes(6), bytes(6))]
-        case Op.POP_ETHERNET:
-            return [PopEthernet()]
-        case Op.POP_NSH:
-            return [PopNsh()]
-        case Op.ADD:
-            return [AddTtl(action.to.value) for action in _decode_rewrite(op, arg)]
-    return [_decode_simple(op, arg)]
-
-
-def _decode_simple(op: int, arg: int) -> Action:
-    tag = (arg & 0xFFF, arg >> 13 & 7, arg >> 16 & 0xFFFF)
-    match op:
-        case Op.OUTPUT:
-            return Output(arg & 0xFFFF_FFFF, arg >> 32)
-        case Op.PUSH_VLAN:
-            return PushVlan(*tag)
-        case Op.POP_VLAN:
-            return PopVlan()
-        case Op.MODIFY_VLAN:
-            return ModifyVlan(tag[0], None if arg >> 32 else tag[1], tag[2])
-        case Op.GOTO:
-            return Goto(arg & 0xFFFF_FFFF, arg >> 32)
-        case Op.UPCALL:
-            return Upcall(arg)
-        case Op.PASS:
-            return Pass()
-        case Op.TRUNCATE:
-            return Truncate(arg)
-        case Op.ENTER:
-            return Enter(arg & 0xFFFF_FFFF, arg >> 32)
-        case Op.DROP:
-            return Drop()
-        case _:
-            raise ValueError(f"there is no operation {op}")
+    decode = DECODERS.get(op & 0xFF)
+    if decode is None:
+        raise ValueError(f"there is no operation {op}")
+    return list(decode(op, arg))
 
 
 def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:

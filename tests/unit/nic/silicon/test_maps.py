@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import actioncodes, maps, packet
+from asap2.nic.silicon.abi import Op
 from asap2.nic.silicon.indices import MANY, Indices
 
 SUPPORTED = list(FIELD_BITS)
@@ -187,6 +189,13 @@ def test_what_the_program_cannot_take_is_refused_with_the_reason(actions: list[A
 def test_tunnel_fields_are_refused_by_name() -> None:
     assert actioncodes.unsupported(Match(tun_id=Masked(1 << 33, 1 << 33)), []) == "a tunnel's id has 32 bits"
     assert actioncodes.unsupported(Match(), [*ACTIONS[:4], Truncate(64), Upcall(1), Output(1)]) is None
+
+
+def test_every_action_is_written_and_every_operation_read() -> None:
+    assert set(actioncodes.ENCODERS) == set(get_args(Action))
+    lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH}
+    operations = {number for name, number in vars(Op).items() if name.isupper()}
+    assert set(actioncodes.DECODERS) == operations - lists_and_records
 
 
 def test_an_operation_that_there_is_not_is_an_error() -> None:
