@@ -356,34 +356,18 @@ class PopEthernet:
     """Take the Ethernet header away: such a packet can go to user space, or be looked up (:data:`BARE`)."""
 
 
-Action = (
-    Output
-    | PushVlan
-    | PopVlan
-    | ModifyVlan
-    | Drop
-    | Goto
-    | Enter
-    | Upcall
-    | Pass
-    | Truncate
-    | SetField
-    | AddTtl
-    | Encap
-    | Decap
-    | SetTunnel
-    | Clone
-    | Sample
-    | CheckLength
-    | DecTtl
-    | Hash
-    | PushMpls
-    | PopMpls
-    | PushNsh
-    | PopNsh
-    | PushEthernet
-    | PopEthernet
-)
+LayerChange = PushMpls | PopMpls | PushNsh | PopNsh | PushEthernet | PopEthernet
+"""Actions that put headers in front of a packet, or take them away."""
+
+Change = PushVlan | PopVlan | ModifyVlan | SetField | AddTtl | Encap | Decap | SetTunnel | LayerChange
+"""Actions that change the packet and lead nowhere."""
+
+Branch = Clone | Sample | CheckLength | DecTtl
+"""Actions with action lists in them."""
+
+Action = Output | Upcall | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change
+"""Each one is in every layer, or refused there by name: the type checker demands it where they are told apart
+(``assert_never``), tests where there is a table (:data:`asap2.nic.silicon.actioncodes.ENCODERS`)."""
 
 
 @dataclass(frozen=True, slots=True)

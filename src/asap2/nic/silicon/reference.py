@@ -42,12 +42,14 @@ import errno
 from bisect import insort
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
     Action,
     AddTtl,
+    Change,
     CheckLength,
     Clone,
     Counters,
@@ -59,6 +61,7 @@ from asap2.nic.rules import (
     Goto,
     Hash,
     HashAlgorithm,
+    LayerChange,
     Masked,
     Match,
     ModifyVlan,
@@ -456,7 +459,7 @@ class ReferenceSwitch:
             yield Dropped(DropReason.RULE)
         return None
 
-    def _change(self, action: Action, what: _Packet, port: Port) -> None:
+    def _change(self, action: Change, what: _Packet, port: Port) -> None:
         """Do one that changes the packet and leads nowhere. Raises CutTagError, LayerError."""
         match action:
             case PushVlan() | PopVlan() | ModifyVlan():
@@ -478,7 +481,7 @@ class ReferenceSwitch:
             case _:
                 self._change_layers(action, what)
 
-    def _change_layers(self, action: Action, what: _Packet) -> None:
+    def _change_layers(self, action: LayerChange, what: _Packet) -> None:
         match action:
             case PushMpls(entry, ethertype, outside):
                 if outside and what.bare:
@@ -511,6 +514,8 @@ class ReferenceSwitch:
                     self._take_room(what, frame)
                 else:
                     what.frame = frame
+            case _:
+                assert_never(action)
 
     @staticmethod
     def _take_room(what: _Packet, frame: bytes) -> None:
