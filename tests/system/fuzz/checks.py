@@ -71,26 +71,26 @@ def _maps(pipeline: Pipeline) -> None:
     found = sorted(maps.number(value) for _, value in layout.keys.items())
     if found != sorted(entries):
         raise TroubleError(f"{where}: {len(found)} keys for {len(entries)} rules")
-    heads = pipeline._lists._by_place.values()
-    nodes = [node for head in heads for node in head.nodes]
+    mask_lists = pipeline._lists._by_place.values()
+    nodes = [node for masks in mask_lists for node in masks.nodes]
     if collections.Counter(id(entry.node) for entry in entries.values()) != {id(node): node.rules for node in nodes}:
         raise TroubleError(f"{where}: {len(nodes)} masks for other rules than the {len(entries)} that there are")
-    if sum(1 for _ in layout.head_of.items()) != len(heads):
+    if sum(1 for _ in layout.mask_list_of.items()) != len(mask_lists):
         raise TroubleError(f"{where}: lists of masks that nobody has")
     lists = pipeline._actions
-    cells = collections.Counter(entry.actions for entry in entries.values())
+    actions = collections.Counter(entry.actions for entry in entries.values())
     ports = collections.Counter(list(pipeline._ports._ports))
     ports.update(port.miss_port for port in pipeline.ports.values() if port.miss is Miss.REDIRECT)
     ports.update(port for _, port in pipeline.resumes._numbers if port)
     for op, arg, following in lists._content.values():
-        cells[following] += 1
+        actions[following] += 1
         if isinstance(arg, _List):
-            cells[arg.cell] += 1
+            actions[arg.entry] += 1
         elif op in _TO_PORTS and isinstance(arg, int):
             ports[arg & _PORT] += 1
-    del cells[0]
-    if cells != lists._references:
-        raise TroubleError(f"{where}: references to actions are {lists._references}, not {dict(cells)}"[:2000])
+    del actions[0]
+    if actions != lists._references:
+        raise TroubleError(f"{where}: references to actions are {lists._references}, not {dict(actions)}"[:2000])
     if ports != pipeline._ports._references:
         raise TroubleError(f"{where}: references to ports are {pipeline._ports._references}, not {dict(ports)}"[:2000])
 

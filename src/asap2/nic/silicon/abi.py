@@ -55,8 +55,8 @@ UPCALL_MAGIC: Final = 0xA5A0_0000
 UPCALL_MAGIC_MASK: Final = 0xFFF0_0000
 SELF_MARK: Final = 0xA5B0_0000
 """Mark of the copy that an internal port transmits for its taps and counters."""
-ENTRY_MARK: Final = 0xA5C0_0000
-"""Mark of a packet that user space hands in (:class:`asap2.nic.silicon.maps.EntryRecord`)."""
+CONTINUE_MARK: Final = 0xA5C0_0000
+"""Mark of a packet that user space hands in (:class:`asap2.nic.silicon.maps.ContinuationRecord`)."""
 
 # ---- bits
 

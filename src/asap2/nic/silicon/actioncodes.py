@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rule actions as the cells that eswitch.bpf.c runs, and what it cannot take."""
+"""Rule actions as the entries that eswitch.bpf.c runs, and what it cannot take."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from asap2.nic.silicon.abi import ACTIONS, OUTER_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
 
 Code = tuple[int, "Argument"]
-"""What a cell does, and its argument."""
+"""What an entry does, and its argument."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Action lists in the program's memory: linked cells, and lists that end alike share them."""
+"""Action lists in the program's memory: linked entries, and lists that end alike share them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from asap2.nic.silicon.portslots import PortSlots
 
 
 class _List(NamedTuple):
-    """An argument that names a list: the *cell* that starts it, 0 for the empty one, and the upper half."""
+    """An argument that names a list: the *entry* that starts it, 0 for the empty one, and the upper half."""
 
-    cell: int
+    entry: int
     parameter: int
 
 
 _Argument = int | Encap | SetTunnel | PushNsh | _List
 Content = tuple[int, _Argument, int]
-"""What a cell holds: op, argument, and the cell that follows."""
+"""What an entry holds: op, argument, and the entry that follows."""
 
 _TO_PORTS = (abi.Op.OUTPUT, abi.Op.ENTER)
 _LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL)
@@ -32,62 +32,62 @@ _PORT = 0xFFFF_FFFF
 
 
 class ActionLists:
-    """Each distinct list once, however many rules have it; cells never change while anything refers to them."""
+    """Each distinct list once, however many rules have it; entries never change while anything refers to them."""
 
     def __init__(self, layout: Layout, ports: PortSlots) -> None:
         self._layout = layout
         self._ports = ports
         self._encaps = Encaps(layout)
-        self._cells = Indices(len(layout.cells), "actions", layout.grace_period)
+        self._entries = Indices(len(layout.entries), "actions", layout.grace_period)
         self._known: dict[Content, int] = {}
         self._content: dict[int, Content] = {}
         self._references: dict[int, int] = {}
 
     def intern(self, actions: Sequence[Action]) -> int:
-        """The cell that starts *actions*, 0 for none, kept until :meth:`release`. OSError ENOSPC."""
+        """The entry that starts *actions*, 0 for none, kept until :meth:`release`. OSError ENOSPC."""
         return self._intern(actioncodes.encode_actions(actions))
 
     def _intern(self, codes: Sequence[actioncodes.Code]) -> int:
-        cell = 0
+        entry = 0
         for op, argument in reversed(codes):
             arg: _Argument
             if isinstance(argument, actioncodes.Nested):
                 try:
                     arg = _List(self._intern(argument.codes), argument.parameter)
                 except OSError:
-                    self.release(cell)
+                    self.release(entry)
                     raise
             else:
                 arg = argument
-            content = (op, arg, cell)
+            content = (op, arg, entry)
             known = self._known.get(content)
             if known is None:
                 try:
                     known = self._new(content)
                 except OSError:
-                    self.release(cell)
+                    self.release(entry)
                     if isinstance(arg, _List):
-                        self.release(arg.cell)
+                        self.release(arg.entry)
                     raise
             else:
                 # The list that starts there holds its rest already.
-                self._drop_reference(cell)
+                self._drop_reference(entry)
                 if isinstance(arg, _List):
-                    self._drop_reference(arg.cell)
+                    self._drop_reference(arg.entry)
             self._references[known] += 1
-            cell = known
-        return cell
+            entry = known
+        return entry
 
-    def content(self, cell: int) -> Content | None:
-        """What *cell* holds now; None for 0, the empty list."""
-        return self._content.get(cell)
+    def content(self, entry: int) -> Content | None:
+        """What *entry* holds now; None for 0, the empty list."""
+        return self._content.get(entry)
 
-    def hold(self, cell: int, content: Content | None) -> bool:
-        """Intern once more the list that starts at *cell*, if that still holds the very *content* that it did."""
-        if self._content.get(cell) is not content:
+    def hold(self, entry: int, content: Content | None) -> bool:
+        """Intern once more the list that starts at *entry*, if that still holds the very *content* that it did."""
+        if self._content.get(entry) is not content:
             return False
-        if cell:
-            self._references[cell] += 1
+        if entry:
+            self._references[entry] += 1
         return True
 
     def take_tunnel(self, tunnel: SetTunnel) -> int:
@@ -100,62 +100,62 @@ class ActionLists:
 
     def _new(self, content: Content) -> int:
         op, arg, following = content
-        number = self._cells.take()
+        number = self._entries.take()
         try:
             if isinstance(arg, _List):
-                arg = arg.parameter << 32 | arg.cell
+                arg = arg.parameter << 32 | arg.entry
             elif not isinstance(arg, int):
                 arg = self._encaps.take(arg)
             elif op in _TO_PORTS:
                 arg = arg & ~_PORT | self._ports.refer(arg & _PORT)
         except OSError:
-            self._cells.give(number)
+            self._entries.give(number)
             raise
-        record = self._layout.cells[number]
+        record = self._layout.entries[number]
         record.next, record.op, record.arg = following, op, arg
         self._known[content] = number
         self._content[number] = content
         self._references[number] = 0
         return number
 
-    def _drop_reference(self, cell: int) -> None:
-        if cell:
-            self._references[cell] -= 1
+    def _drop_reference(self, entry: int) -> None:
+        if entry:
+            self._references[entry] -= 1
 
-    def release(self, cell: int) -> None:
+    def release(self, entry: int) -> None:
         """Undo one :meth:`intern`."""
-        while cell:
-            self._references[cell] -= 1
-            if self._references[cell]:
+        while entry:
+            self._references[entry] -= 1
+            if self._references[entry]:
                 return
-            content = self._content.pop(cell)
-            del self._known[content], self._references[cell]
+            content = self._content.pop(entry)
+            del self._known[content], self._references[entry]
             if isinstance(content[1], _List):
-                self.release(content[1].cell)
+                self.release(content[1].entry)
             elif not isinstance(content[1], int):
-                self._encaps.give(self._layout.cells[cell].arg)
+                self._encaps.give(self._layout.entries[entry].arg)
             elif content[0] in _TO_PORTS:
                 self._ports.release(content[1] & _PORT)
-            self._cells.give(cell)
-            cell = content[2]
+            self._entries.give(entry)
+            entry = content[2]
 
-    def read(self, cell: int) -> tuple[Action, ...]:
-        """The list that starts at *cell*, from the program's memory."""
-        return actioncodes.decode_actions(self._codes(cell))
+    def read(self, entry: int) -> tuple[Action, ...]:
+        """The list that starts at *entry*, from the program's memory."""
+        return actioncodes.decode_actions(self._codes(entry))
 
-    def _codes(self, cell: int) -> list[actioncodes.Code]:
+    def _codes(self, entry: int) -> list[actioncodes.Code]:
         codes: list[actioncodes.Code] = []
-        while cell:
-            record = self._layout.cells[cell]
+        while entry:
+            record = self._layout.entries[entry]
             arg = self._argument(record)
             if isinstance(arg, _List):
-                codes.append((record.op, actioncodes.Nested(tuple(self._codes(arg.cell)), arg.parameter)))
+                codes.append((record.op, actioncodes.Nested(tuple(self._codes(arg.entry)), arg.parameter)))
             else:
                 codes.append((record.op, arg))
-            cell = record.next
+            entry = record.next
         return codes
 
-    def _argument(self, record: maps.CellRecord) -> _Argument:
+    def _argument(self, record: maps.EntryRecord) -> _Argument:
         if record.op in _TO_PORTS:
             return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
         if record.op in (abi.Op.ENCAP, abi.Op.SET_TUNNEL, abi.Op.PUSH_NSH):
@@ -169,23 +169,23 @@ class ActionLists:
         tunnels: set[int] = set()
         waiting = list(starts)
         while waiting:
-            cell = waiting.pop()
-            while cell:
-                if cell in self._references:
-                    self._references[cell] += 1
+            entry = waiting.pop()
+            while entry:
+                if entry in self._references:
+                    self._references[entry] += 1
                     break
-                record = self._layout.cells[cell]
+                record = self._layout.entries[entry]
                 arg = self._argument(record)
                 if isinstance(arg, _List):
-                    waiting.append(arg.cell)
+                    waiting.append(arg.entry)
                 elif not isinstance(arg, int):
                     tunnels.add(record.arg)
                 elif record.op in _TO_PORTS:
                     self._ports.refer(arg & _PORT)
                 content = (record.op, arg, record.next)
-                self._known[content] = cell
-                self._content[cell] = content
-                self._references[cell] = 1
-                cell = record.next
-        self._cells.restore(self._references)
+                self._known[content] = entry
+                self._content[entry] = content
+                self._references[entry] = 1
+                entry = record.next
+        self._entries.restore(self._references)
         self._encaps.restore(tunnels)

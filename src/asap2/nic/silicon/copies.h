@@ -11,11 +11,11 @@
 
 #define SINGLE 0x80000000
 
-/* A copy goes on with the action list `cell`: with its first action alone where SINGLE is in it. -1: it cannot. */
-__noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 table, u32 cell)
+/* A copy goes on with the action list `entry`: with its first action alone where SINGLE is in it. -1: it cannot. */
+__noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 table, u32 entry)
 {
 	u32 zero = 0, ifindex;
-	struct entry *e = bpf_map_lookup_elem(&copied, &zero);
+	struct continuation *e = bpf_map_lookup_elem(&copied, &zero);
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
 	u32 failed;
 
@@ -26,9 +26,9 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 		return -1;
 	e->slot = slot;
 	e->table = table;
-	e->cell = cell & ~SINGLE;
+	e->entry = entry & ~SINGLE;
 	e->state = *state;
-	e->state.single = !!(cell & SINGLE);
+	e->state.single = !!(entry & SINGLE);
 	e->state.depth++;
 	e->active = 1;
 	barrier();

@@ -6,10 +6,10 @@
  * software datapath of a node (at tcx ingress of the ports of TC and Open vSwitch, at tcx egress of internal ports).
  * What it must do is defined by reference.py; the memory it shares with user space is described by maps.py.
  *
- * A packet meets the tables of its port in turn. For each (table, port) there is a *head*: a linked list of masks
+ * A packet meets the tables of its port in turn. For each (table, port) there is a *mask list*, a linked list of masks
  * ("nodes") in the order of priority and age, and the union of those masks. The first mask under which the packet has
  * a rule decides; a Bloom filter of all keys spares it the look under most masks where it has none. The cache of each
- * CPU remembers, for the packet under the union of masks, which rule (or none) that was, until the head's generation
+ * CPU remembers, for the packet under the union of masks, which rule (or none) that was, until the list's generation
  * changes.
  *
  * User space changes these lists while packets walk them. So a node's mask never changes while it can be reached, a
@@ -202,7 +202,7 @@ static __always_inline void changed(struct work *w)
 
 /*
  * Before a packet goes out of a port: cut it as an action before has said; where it is not the `last` that becomes of it,
- * a copy goes by the cell `single`, and the packet does not. 1: so it is; -1: failed.
+ * a copy goes by the entry `single`, and the packet does not. 1: so it is; -1: failed.
  */
 __noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u32 single)
 {
@@ -226,8 +226,8 @@ static __always_inline int takes_bare(u32 slot)
 	return port && READ_ONCE(port->flags) & PORT_BARE;
 }
 
-/* Out of the port that the cell names. */
-static __always_inline void output(struct work *w, struct cell *c, int last)
+/* Out of the port that the entry names. */
+static __always_inline void output(struct work *w, struct entry *c, int last)
 {
 	int verdict;
 
@@ -239,7 +239,7 @@ static __always_inline void output(struct work *w, struct cell *c, int last)
 	}
 	if (w->s->state.max_len) {
 		changed(w);
-		verdict = shorten(w->skb, &w->s->state, (u64)w->s->table << 32 | w->in->slot, last ? 0 : w->s->cell);
+		verdict = shorten(w->skb, &w->s->state, (u64)w->s->table << 32 | w->in->slot, last ? 0 : w->s->entry);
 		w->s->state.max_len = 0;
 		if (verdict < 0)
 			w->s->verdict = drop(w, last ? DROP_TRUNCATE : DROP_COPY);
@@ -257,7 +257,7 @@ static __always_inline void output(struct work *w, struct cell *c, int last)
 
 static long act(u32 i, struct work *w)
 {
-	struct cell *c = bpf_map_lookup_elem(&cells, &w->s->cell);
+	struct entry *c = bpf_map_lookup_elem(&entries, &w->s->entry);
 	struct port *port;
 	int last, verdict;
 	u32 slot, following, nested, op;
@@ -349,7 +349,7 @@ static long act(u32 i, struct work *w)
 		}
 		changed(w);
 	}
-	w->s->cell = following;
+	w->s->entry = following;
 	return last;
 failed:
 	w->s->verdict = drop(w, DROP_ACTION);
@@ -357,7 +357,7 @@ failed:
 	return 1;
 }
 
-/* Do the action list that begins at s->cell. */
+/* Do the action list that begins at s->entry. */
 __noinline int perform(struct __sk_buff *skb, struct way *s)
 {
 	struct work w = { .skb = skb, .s = s };
@@ -370,7 +370,7 @@ __noinline int perform(struct __sk_buff *skb, struct way *s)
 	s->flow = FLOW_DONE;
 	s->sent = 0;
 	s->verdict = TCX_DROP;
-	if (s->cell && w.in)
+	if (s->entry && w.in)
 		bpf_loop(ACTIONS, act, &w, 0);
 	if (s->flow == FLOW_DONE && !s->sent)
 		drop(&w, DROP_RULE);
@@ -453,7 +453,7 @@ static long step(u32 i, struct work *w)
 	count(w, rule);
 	if (constants.tracing)
 		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
-	w->s->cell = READ_ONCE(r->actions);
+	w->s->entry = READ_ONCE(r->actions);
 	perform(w->skb, w->s);
 	if (w->s->flow == FLOW_GOTO) {
 		slot = w->s->slot;
@@ -633,7 +633,7 @@ SEC("tc")
 int onward(struct __sk_buff *skb)
 {
 	u32 zero = 0, slot;
-	struct entry *e = bpf_map_lookup_elem(&copied, &zero);
+	struct continuation *e = bpf_map_lookup_elem(&copied, &zero);
 	struct ways *all = bpf_map_lookup_elem(&ways, &zero);
 	struct work w = { .skb = skb };
 	struct way *s;
@@ -644,7 +644,7 @@ int onward(struct __sk_buff *skb)
 	if (e->active) {
 		e->active = 0;
 	} else {
-		if (skb->mark != ENTRY_MARK)
+		if (skb->mark != CONTINUE_MARK)
 			return TCX_NEXT;
 		e = bpf_map_lookup_elem(&handed_in, &zero);
 		if (!e)
@@ -663,7 +663,7 @@ int onward(struct __sk_buff *skb)
 	s->egress = 1;
 	s->inner = UNKNOWN;
 	s->table = e->table;
-	s->cell = e->cell;
+	s->entry = e->entry;
 	s->state = e->state;
 	perform(skb, s);
 	s->state.single = 0;

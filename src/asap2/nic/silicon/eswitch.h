@@ -72,7 +72,7 @@ struct port {
 	u32 tables[TABLES];
 	u8 mac[6];
 	u16 kind;	/* user space's */
-	u32 hints[2 * TABLES];	/* the program's: where it last found the head of each table, and of its rules on tunnels */
+	u32 hints[2 * TABLES];	/* the program's: where it last found the mask list of each table, and of its rules on tunnels */
 	/*
 	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
 	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.
@@ -81,11 +81,11 @@ struct port {
 	u64 delivered, failed;	/* user space's: packets that reached their receiver, and that were lost later */
 };
 
-struct head_id {
+struct mask_list_id {
 	u32 table, in_port;
 };
 
-struct head {
+struct mask_list {
 	u64 generation;	/* 0: not in use */
 	u32 table, in_port;
 	u32 first;	/* node; 0: none */
@@ -94,7 +94,7 @@ struct head {
 
 struct node {
 	u32 next;	/* 0: end of list */
-	u32 head;
+	u32 list;
 	u32 priority;
 	u32 wide;	/* the mask has bits in words that rules on IPv4 do not need */
 	u64 mask[WORDS];
@@ -102,10 +102,10 @@ struct node {
 
 struct rule {
 	u32 node;
-	u32 actions;	/* cell; 0: none */
+	u32 actions;	/* entry; 0: none */
 };
 
-struct cell {
+struct entry {
 	u32 next;
 	u32 op;
 	u64 arg;
@@ -146,13 +146,13 @@ struct state {
 };
 
 /*
- * How a copy of a packet, or a packet that user space hands in, goes on: with the action list `cell`. It begins at the
+ * How a copy of a packet, or a packet that user space hands in, goes on: with the action list `entry`. It begins at the
  * egress of the upcall device, where nothing else sees it.
  */
-struct entry {
+struct continuation {
 	u32 active;	/* of a copy: it is on its way there */
 	u32 slot;	/* the port it came in by */
-	u32 table, cell;
+	u32 table, entry;
 	u32 tunnel;	/* slot of `encaps`: the metadata that it came with; 0: none */
 	u32 mark, priority, hash;	/* of a packet that user space hands in */
 	struct state state;
@@ -217,7 +217,7 @@ struct config {
 struct way {
 	union packed p;
 	struct state state;
-	u32 table, node, rule, cell;
+	u32 table, node, rule, entry;
 	u32 slot;	/* of the port that it came in by */
 	int verdict;
 	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
@@ -252,8 +252,8 @@ struct trace {
 
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, u32); __type(value, u32); }
 	devs SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct head_id); __type(value, u32); }
-	head_of SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct mask_list_id); __type(value, u32); }
+	mask_list_of SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct key); __type(value, u32); }
 	keys SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
@@ -262,13 +262,13 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 	 __type(value, struct key); } masked SEC(".maps");
 MMAPPED(ports, struct port, 4096);
 MMAPPED(near, u32, NEAR);	/* of `devs`: the slot of the last device with these low bits in its number */
-MMAPPED(heads, struct head, 4096);
+MMAPPED(mask_lists, struct mask_list, 4096);
 MMAPPED(cache, struct bucket, 1);	/* mmapable ones alone begin at a page */
 MMAPPED(wide_cache, struct wide_bucket, 1);
 MMAPPED(nodes, struct node, 4096);
 MMAPPED(bloom, u64, 1);
 MMAPPED(rules, struct rule, 4096);
-MMAPPED(cells, struct cell, 4096);
+MMAPPED(entries, struct entry, 4096);
 MMAPPED(counts, struct count, 4096);
 MMAPPED(upcalls, struct upcall, UPCALL_SLOTS);
 MMAPPED(encaps, struct encap, 4096);
@@ -277,9 +277,9 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 MMAPPED(config, struct config, 1);
 MMAPPED(traces, struct trace, 1);
 MMAPPED(resumes, struct resume, RESUMES);
-MMAPPED(handed_in, struct entry, 1);
+MMAPPED(handed_in, struct continuation, 1);
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
-	 __type(value, struct entry); } copied SEC(".maps");
+	 __type(value, struct continuation); } copied SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct ways); } ways SEC(".maps");
 

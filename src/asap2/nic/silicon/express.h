@@ -51,18 +51,18 @@ static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 {
 	u32 at = READ_ONCE(in->hints[0]);
-	struct head *head = bpf_map_lookup_elem(&heads, &at);
+	struct mask_list *masks = bpf_map_lookup_elem(&mask_lists, &at);
 	struct cache_key key;
 	struct node *merged;
 	struct cached *c;
 	u64 w[8], generation;
 
-	if (!head || head->table != in->tables[0] || head->in_port != in->id)
+	if (!masks || masks->table != in->tables[0] || masks->in_port != in->id)
 		return 0;
-	generation = READ_ONCE(head->generation);
+	generation = READ_ONCE(masks->generation);
 	barrier();
-	at = READ_ONCE(head->merged);
-	if (!generation || !READ_ONCE(head->first))
+	at = READ_ONCE(masks->merged);
+	if (!generation || !READ_ONCE(masks->first))
 		return 0;
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged || merged->wide || !usual(skb, in->flags, w))
@@ -81,7 +81,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct stats *counted = this_stats();
 	struct way s = {};
 	struct work w = { .skb = skb, .s = &s };
-	struct cell *c, *first = 0;
+	struct entry *c, *first = 0;
 	struct rule *r;
 	u32 rule, at, packets = skb->gso_segs ?: 1;
 
@@ -92,13 +92,13 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	if (!rule || !r)
 		return LONG_WAY;
 	at = READ_ONCE(r->actions);
-	c = bpf_map_lookup_elem(&cells, &at);
+	c = bpf_map_lookup_elem(&entries, &at);
 	if (!at || !c)
 		return LONG_WAY;
 	if ((c->op == OP_PUSH_VLAN || c->op == OP_POP_VLAN) && c->next) {
 		first = c;
 		at = c->next;
-		c = bpf_map_lookup_elem(&cells, &at);
+		c = bpf_map_lookup_elem(&entries, &at);
 	}
 	if (!c || c->op != OP_OUTPUT || c->next)
 		return LONG_WAY;

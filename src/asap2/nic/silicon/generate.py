@@ -30,6 +30,7 @@ _LIMITS: Final = (
     *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
     *("UPCALL_SLOTS", "UPCALL_UNIT"),
 )
+_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "DELIVER")
 _WORD: Final = 8
 _TYPES: Final = {1: "u8", 2: "u16", 4: "u32"}
 
@@ -118,7 +119,7 @@ def _hash() -> str:
 def header() -> str:
     """The whole file."""
     marks = (
-        *((name, getattr(abi, name)) for name in ("UPCALL_MAGIC", "SELF_MARK", "ENTRY_MARK", "TUNNEL_LIST", "DELIVER")),
+        *((name, getattr(abi, name)) for name in _MARKS),
         ("UPCALL_SEQ", ~abi.UPCALL_MAGIC_MASK & 0xFFFF_FFFF),
         ("BARE_LIST", rules.BARE),
         ("VLAN_PRESENT", rules.VLAN_PRESENT),

@@ -22,7 +22,7 @@
 #define UPCALL_UNIT 2048
 #define UPCALL_MAGIC 0xa5a00000
 #define SELF_MARK 0xa5b00000
-#define ENTRY_MARK 0xa5c00000
+#define CONTINUE_MARK 0xa5c00000
 #define TUNNEL_LIST 0x20000000
 #define DELIVER 0xffffffff
 #define UPCALL_SEQ 0xfffff

@@ -50,7 +50,7 @@ class Layout:
         self.program = loader.pinned(directory / PROGRAM)
         self.onward = loader.pinned(directory / ONWARD)
         self.devs = opened("devs")
-        self.head_of = opened("head_of")
+        self.mask_list_of = opened("mask_list_of")
         self.keys = opened("keys")
         self.stats = opened("stats")
         self._grace = opened("grace")
@@ -59,11 +59,11 @@ class Layout:
             for name in (
                 "ports",
                 "near",
-                "heads",
+                "mask_lists",
                 "nodes",
                 "bloom",
                 "rules",
-                "cells",
+                "entries",
                 "counts",
                 "upcalls",
                 "encaps",
@@ -78,19 +78,18 @@ class Layout:
             raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
         self.ports = self._array("ports", maps.PortRecord)
         self.near = self._arrays["near"].memory()
-        self.heads = self._array("heads", maps.HeadRecord)
+        self.mask_lists = self._array("mask_lists", maps.MaskListRecord)
         self.nodes = self._array("nodes", maps.NodeRecord)
         self.bloom = self._array("bloom", ctypes.c_uint64)
         self.rules = self._array("rules", maps.RuleRecord)
-        self.cells = self._array("cells", maps.CellRecord)
+        self.entries = self._array("entries", maps.EntryRecord)
         self.counts = self._array("counts", maps.CountRecord)
         self.upcalls = self._array("upcalls", maps.UpcallRecord)
         self.encaps = self._array("encaps", maps.EncapRecord)
         self.traces = self._array("traces", maps.TraceRecord)
         self.resumes = self._array("resumes", maps.ResumeRecord)
-        self.entry: maps.EntryRecord = self._array("handed_in", maps.EntryRecord)[0]
+        self.continuation: maps.ContinuationRecord = self._array("handed_in", maps.ContinuationRecord)[0]
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
-        self._cells: list[int] = []
         self._rules_memory = self._arrays["rules"].memory()
         self._counts_memory = self._arrays["counts"].memory()
         self._count_step = len(self.rules) * _COUNT_SIZE
@@ -134,7 +133,7 @@ class Layout:
 
     def close(self) -> None:
         """Close the file descriptors. What is pinned works on."""
-        every = [self.devs, self.head_of, self.keys, self.stats, self._grace, *self._arrays.values()]
+        every = [self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()]
         for fd in (self.program, self.onward, *(m.fd for m in every)):
             os.close(fd)
 
@@ -158,7 +157,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
         directory,
         {
             "devs": _PORTS,
-            "head_of": max(1024, masks // 2),
+            "mask_list_of": max(1024, masks // 2),
             "keys": max_rules,
             "bloom": words,
             "cache": cpus * buckets,
@@ -166,10 +165,10 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "stats": None,
             "ports": _PORTS,
             "near": None,
-            "heads": max(1024, masks // 2) + 1024,
+            "mask_lists": max(1024, masks // 2) + 1024,
             "nodes": masks + masks // 2 + 1024,
             "rules": rules,
-            "cells": max_rules + masks + 1024,
+            "entries": max_rules + masks + 1024,
             "counts": rules * shards,
             "upcalls": None,
             "encaps": min(max_rules, _TUNNELS) + 1024,

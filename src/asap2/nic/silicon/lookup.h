@@ -226,39 +226,39 @@ __noinline int remember(union packed *p, struct node *merged, u64 generation, u3
 	return 0;
 }
 
-static __always_inline struct head *head_for(struct port *in, struct head_id *id, u32 hint)
+static __always_inline struct mask_list *mask_list_for(struct port *in, struct mask_list_id *id, u32 hint)
 {
 	u32 at, *found;
-	struct head *head;
+	struct mask_list *masks;
 
 	opaque(hint);
 	if (hint >= 2 * TABLES)
 		return 0;
 	at = READ_ONCE(in->hints[hint]);
-	head = bpf_map_lookup_elem(&heads, &at);
-	if (head && READ_ONCE(head->generation) && head->table == id->table && head->in_port == id->in_port)
-		return head;
-	found = bpf_map_lookup_elem(&head_of, id);
+	masks = bpf_map_lookup_elem(&mask_lists, &at);
+	if (masks && READ_ONCE(masks->generation) && masks->table == id->table && masks->in_port == id->in_port)
+		return masks;
+	found = bpf_map_lookup_elem(&mask_list_of, id);
 	if (!found)
 		return 0;
 	at = READ_ONCE(*found);
-	head = bpf_map_lookup_elem(&heads, &at);
-	if (!head || head->table != id->table || head->in_port != id->in_port)
+	masks = bpf_map_lookup_elem(&mask_lists, &at);
+	if (!masks || masks->table != id->table || masks->in_port != id->in_port)
 		return 0;
 	/* Of the port's own tables: those that packets are sent on to may change with each. */
 	if (in->tables[hint / 2] == (id->table & ~TUNNEL_LIST))
 		in->hints[hint] = at;
-	return head;
+	return masks;
 }
 
 /* The rule that decides in (w->s->table | list, in port), 0 when there is none. */
 static __noinline u32 lookup(struct work *w, u32 list)
 {
-	struct head_id id = {
+	struct mask_list_id id = {
 		.table = w->s->table | list | (w->s->state.no_ethernet && w->s->table >> 31 ? BARE_LIST : 0), .in_port = w->in->id
 	};
 	struct stats *s = this_stats();
-	struct head *head;
+	struct mask_list *masks;
 	struct node *merged;
 	u32 at;
 	u64 generation;
@@ -266,14 +266,14 @@ static __noinline u32 lookup(struct work *w, u32 list)
 
 	if (!s)
 		return 0;
-	head = head_for(w->in, &id, (w->s->state.stage & (TABLES - 1)) * 2 + (list != 0));
-	if (!head)
+	masks = mask_list_for(w->in, &id, (w->s->state.stage & (TABLES - 1)) * 2 + (list != 0));
+	if (!masks)
 		goto none;
 	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */
-	generation = READ_ONCE(head->generation);
+	generation = READ_ONCE(masks->generation);
 	barrier();
-	at = READ_ONCE(head->merged);
-	w->s->node = READ_ONCE(head->first);
+	at = READ_ONCE(masks->merged);
+	w->s->node = READ_ONCE(masks->first);
 	if (!w->s->node)
 		goto none;
 	if (list)

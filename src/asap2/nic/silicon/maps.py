@@ -97,12 +97,12 @@ class PortRecord(ctypes.Structure):
     ]
 
 
-class EntryRecord(ctypes.Structure):
-    """``struct entry``: how a packet that user space hands in goes on."""
+class ContinuationRecord(ctypes.Structure):
+    """``struct continuation``: how a packet that user space hands in goes on."""
 
     slot: int
     table: int
-    cell: int
+    entry: int
     tunnel: int
     mark: int
     priority: int
@@ -112,15 +112,15 @@ class EntryRecord(ctypes.Structure):
     has_hash: int
     stage: int
     _fields_ = [
-        *((name, u32) for name in ("active", "slot", "table", "cell", "tunnel", "mark", "priority", "hash")),
+        *((name, u32) for name in ("active", "slot", "table", "entry", "tunnel", "mark", "priority", "hash")),
         *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "arrived")),
         *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
         *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
     ]
 
 
-class HeadRecord(ctypes.Structure):
-    """``struct head``: the list of masks of one (table, in port)."""
+class MaskListRecord(ctypes.Structure):
+    """``struct mask_list``: the list of masks of one (table, in port)."""
 
     generation: int
     table: int
@@ -134,13 +134,13 @@ class NodeRecord(ctypes.Structure):
     """``struct node``: one mask of a list."""
 
     next: int
-    head: int
+    list: int
     priority: int
     wide: int
     mask: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("next", u32),
-        ("head", u32),
+        ("list", u32),
         ("priority", u32),
         ("wide", u32),
         ("mask", ctypes.c_uint8 * KEY_SIZE),
@@ -155,8 +155,8 @@ class RuleRecord(ctypes.Structure):
     _fields_ = [("node", u32), ("actions", u32)]
 
 
-class CellRecord(ctypes.Structure):
-    """``struct cell``: one action, and the list that follows it."""
+class EntryRecord(ctypes.Structure):
+    """``struct entry``: one action, and the list that follows it."""
 
     next: int
     op: int

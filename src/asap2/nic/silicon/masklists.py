@@ -22,14 +22,14 @@ class MaskNode:
     index: int
     priority: int
     mask: bytes
-    head: Head
+    masks: MaskList
     rules: int = 0
     linked: bool = False
     union: int = 0
 
 
 @dataclass(eq=False, slots=True)
-class Head:
+class MaskList:
     """The list of one (table, in port): record *index*; *merged* is the record with the union of the masks."""
 
     index: int
@@ -48,169 +48,170 @@ class MaskLists:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        # Never more than head_of has room for: linking a list must not fail.
-        limit = min(len(layout.heads), layout.head_of.max_entries + 1)
-        self._heads = Indices(limit, "pairs of table and port", layout.grace_period)
+        # Never more than mask_list_of has room for: linking a list must not fail.
+        limit = min(len(layout.mask_lists), layout.mask_list_of.max_entries + 1)
+        self._indices = Indices(limit, "pairs of table and port", layout.grace_period)
         self._nodes = Indices(len(layout.nodes), "masks", layout.grace_period)
-        self._by_place: dict[tuple[int, int], Head] = {}
+        self._by_place: dict[tuple[int, int], MaskList] = {}
 
     def masks(self, ovs: bool | None) -> int:
         """How many distinct masks rules have: in Open vSwitch tables, in TC chains, or (``None``) in both."""
-        heads = (h for h in self._by_place.values() if ovs is None or bool(h.table >> 31) is ovs)
-        return len({node.mask for head in heads for node in head.nodes})
+        lists = (h for h in self._by_place.values() if ovs is None or bool(h.table >> 31) is ovs)
+        return len({node.mask for masks in lists for node in masks.nodes})
 
     def hold(self, table: int, in_port: int, priority: int, mask: bytes) -> MaskNode:
         """The node for a rule, made where it is new, counted once more, and not yet linked. OSError ENOSPC."""
-        head = self._by_place.get((table, in_port)) or self._new_head(table, in_port)
-        node = head.by_mask.get((priority, mask))
+        masks = self._by_place.get((table, in_port)) or self._new_list(table, in_port)
+        node = masks.by_mask.get((priority, mask))
         if node is None:
-            node = self._new_node(head, priority, mask)
-            head.by_mask[priority, mask] = node
+            node = self._new_node(masks, priority, mask)
+            masks.by_mask[priority, mask] = node
         node.rules += 1
         return node
 
-    def _new_node(self, head: Head, priority: int, mask: bytes) -> MaskNode:
+    def _new_node(self, masks: MaskList, priority: int, mask: bytes) -> MaskNode:
         taken: list[int] = []
         try:
-            if len(head.nodes) >= abi.MASKS:
+            if len(masks.nodes) >= abi.MASKS:
                 raise OSError(errno.ENOSPC, f"a table has at most {abi.MASKS} masks for one port")
             taken.append(self._nodes.take())
-            node = MaskNode(taken[0], priority, mask, head)
-            union = head.union | int.from_bytes(mask, "big")
-            if union != head.union or not head.merged:
+            node = MaskNode(taken[0], priority, mask, masks)
+            union = masks.union | int.from_bytes(mask, "big")
+            if union != masks.union or not masks.merged:
                 taken.append(self._nodes.take())
-                node.union = self._union_record(taken[1], head, union)
+                node.union = self._union_record(taken[1], masks, union)
         except OSError:
             for index in taken:
                 self._nodes.give(index)
-            self._forget_if_empty(head)
+            self._forget_if_empty(masks)
             raise
         record = self._layout.nodes[node.index]
-        record.head, record.priority, record.wide = head.index, priority, maps.wide(mask)
+        record.list, record.priority, record.wide = masks.index, priority, maps.wide(mask)
         record.mask[:] = mask
         return node
 
     def publish(self, node: MaskNode) -> None:
         """After a rule was added under *node*: let packets find it. This cannot fail."""
-        head = node.head
+        masks = node.masks
         if not node.linked:
-            new = not head.merged
+            new = not masks.merged
             if node.union:
-                self._set_union(head, head.union | int.from_bytes(node.mask, "big"), node.union)
+                self._set_union(masks, masks.union | int.from_bytes(node.mask, "big"), node.union)
                 node.union = 0
-            at = bisect_right(head.nodes, node.priority, key=lambda n: n.priority)
-            self._layout.nodes[node.index].next = head.nodes[at].index if at < len(head.nodes) else 0
-            self._link(head, at, node.index)
-            head.nodes.insert(at, node)
-            head.masks[node.mask] = head.masks.get(node.mask, 0) + 1
+            at = bisect_right(masks.nodes, node.priority, key=lambda n: n.priority)
+            self._layout.nodes[node.index].next = masks.nodes[at].index if at < len(masks.nodes) else 0
+            self._link(masks, at, node.index)
+            masks.nodes.insert(at, node)
+            masks.masks[node.mask] = masks.masks.get(node.mask, 0) + 1
             node.linked = True
-            self._layout.heads[head.index].generation = self._layout.next_generation()
+            self._layout.mask_lists[masks.index].generation = self._layout.next_generation()
             if new:
-                self._layout.head_of.update(maps.word(head.table) + maps.word(head.in_port), maps.word(head.index))
+                key = maps.word(masks.table) + maps.word(masks.in_port)
+                self._layout.mask_list_of.update(key, maps.word(masks.index))
         else:
-            self._layout.heads[head.index].generation = self._layout.next_generation()
+            self._layout.mask_lists[masks.index].generation = self._layout.next_generation()
 
     def drop(self, node: MaskNode) -> None:
         """After a rule was removed from under *node*, or was not added after all."""
-        head = node.head
+        masks = node.masks
         node.rules -= 1
         if not node.rules:
-            del head.by_mask[node.priority, node.mask]
+            del masks.by_mask[node.priority, node.mask]
             if node.union:
                 self._nodes.give(node.union)
             if node.linked:
-                at = head.nodes.index(node, bisect_left(head.nodes, node.priority, key=lambda n: n.priority))
-                self._link(head, at, self._layout.nodes[node.index].next)
-                del head.nodes[at]
-                head.masks[node.mask] -= 1
+                at = masks.nodes.index(node, bisect_left(masks.nodes, node.priority, key=lambda n: n.priority))
+                self._link(masks, at, self._layout.nodes[node.index].next)
+                del masks.nodes[at]
+                masks.masks[node.mask] -= 1
             self._nodes.give(node.index)
-            if self._forget_if_empty(head):
+            if self._forget_if_empty(masks):
                 return
-            if node.linked and not head.masks[node.mask]:
-                del head.masks[node.mask]
-                self._narrow(head)
-        self._layout.heads[head.index].generation = self._layout.next_generation()
+            if node.linked and not masks.masks[node.mask]:
+                del masks.masks[node.mask]
+                self._narrow(masks)
+        self._layout.mask_lists[masks.index].generation = self._layout.next_generation()
 
-    def _narrow(self, head: Head) -> None:
+    def _narrow(self, masks: MaskList) -> None:
         """Take out of the union what no mask needs any more, if there is room: the cache serves more packets then."""
         union = 0
-        for mask in head.masks:
+        for mask in masks.masks:
             union |= int.from_bytes(mask, "big")
-        if union != head.union:
+        if union != masks.union:
             with contextlib.suppress(OSError):
-                self._set_union(head, union, self._union_record(self._nodes.take(), head, union))
+                self._set_union(masks, union, self._union_record(self._nodes.take(), masks, union))
 
-    def _link(self, head: Head, at: int, index: int) -> None:
+    def _link(self, masks: MaskList, at: int, index: int) -> None:
         """Let what precedes position *at* point to node *index*."""
         if at:
-            self._layout.nodes[head.nodes[at - 1].index].next = index
+            self._layout.nodes[masks.nodes[at - 1].index].next = index
         else:
-            self._layout.heads[head.index].first = index
+            self._layout.mask_lists[masks.index].first = index
 
-    def _union_record(self, index: int, head: Head, union: int) -> int:
+    def _union_record(self, index: int, masks: MaskList, union: int) -> int:
         record = self._layout.nodes[index]
         mask = union.to_bytes(KEY_SIZE, "big")
-        record.next, record.head, record.priority, record.wide = 0, head.index, 0, maps.wide(mask)
+        record.next, record.list, record.priority, record.wide = 0, masks.index, 0, maps.wide(mask)
         record.mask[:] = mask
         return index
 
-    def _set_union(self, head: Head, union: int, index: int) -> None:
-        old, head.merged, head.union = head.merged, index, union
-        self._layout.heads[head.index].merged = index
+    def _set_union(self, masks: MaskList, union: int, index: int) -> None:
+        old, masks.merged, masks.union = masks.merged, index, union
+        self._layout.mask_lists[masks.index].merged = index
         if old:
             self._nodes.give(old)
 
-    def _new_head(self, table: int, in_port: int) -> Head:
-        head = Head(self._heads.take(), table, in_port)
-        record = self._layout.heads[head.index]
+    def _new_list(self, table: int, in_port: int) -> MaskList:
+        masks = MaskList(self._indices.take(), table, in_port)
+        record = self._layout.mask_lists[masks.index]
         record.table, record.in_port, record.first, record.merged = table, in_port, 0, 0
         record.generation = self._layout.next_generation()
-        self._by_place[table, in_port] = head
-        return head
+        self._by_place[table, in_port] = masks
+        return masks
 
-    def _forget_if_empty(self, head: Head) -> bool:
-        if head.by_mask:
+    def _forget_if_empty(self, masks: MaskList) -> bool:
+        if masks.by_mask:
             return False
-        del self._by_place[head.table, head.in_port]
-        self._layout.heads[head.index].generation = 0
-        if head.merged:
-            self._layout.head_of.delete(maps.word(head.table) + maps.word(head.in_port))
-            self._nodes.give(head.merged)
-        self._heads.give(head.index)
+        del self._by_place[masks.table, masks.in_port]
+        self._layout.mask_lists[masks.index].generation = 0
+        if masks.merged:
+            self._layout.mask_list_of.delete(maps.word(masks.table) + maps.word(masks.in_port))
+            self._nodes.give(masks.merged)
+        self._indices.give(masks.index)
         return True
 
     def restore(self) -> dict[int, MaskNode]:
         """Read every list from the maps: the linked nodes by index, with no rules yet."""
         nodes: dict[int, MaskNode] = {}
         used: set[int] = set()
-        for key, value in self._layout.head_of.items():
-            record = self._layout.heads[maps.number(value)]
-            head = Head(maps.number(value), maps.number(key), maps.number(key[4:]), record.merged)
-            self._by_place[head.table, head.in_port] = head
-            if head.merged:
-                used.add(head.merged)
-                head.union = int.from_bytes(bytes(self._layout.nodes[head.merged].mask), "big")
+        for key, value in self._layout.mask_list_of.items():
+            record = self._layout.mask_lists[maps.number(value)]
+            masks = MaskList(maps.number(value), maps.number(key), maps.number(key[4:]), record.merged)
+            self._by_place[masks.table, masks.in_port] = masks
+            if masks.merged:
+                used.add(masks.merged)
+                masks.union = int.from_bytes(bytes(self._layout.nodes[masks.merged].mask), "big")
             at = record.first
             while at:
                 found = self._layout.nodes[at]
-                node = MaskNode(at, found.priority, bytes(found.mask), head, linked=True)
-                head.nodes.append(node)
-                head.masks[node.mask] = head.masks.get(node.mask, 0) + 1
-                head.by_mask[node.priority, node.mask] = node
+                node = MaskNode(at, found.priority, bytes(found.mask), masks, linked=True)
+                masks.nodes.append(node)
+                masks.masks[node.mask] = masks.masks.get(node.mask, 0) + 1
+                masks.by_mask[node.priority, node.mask] = node
                 nodes[at] = node
                 at = found.next
-        self._heads.restore(h.index for h in self._by_place.values())
+        self._indices.restore(h.index for h in self._by_place.values())
         self._nodes.restore(used | nodes.keys())
         return nodes
 
     def sweep(self) -> None:
         """After :meth:`restore` and counting the rules: drop nodes without any, and make every list's cache stale."""
-        for head in list(self._by_place.values()):
-            for node in [n for n in head.nodes if not n.rules]:
+        for masks in list(self._by_place.values()):
+            for node in [n for n in masks.nodes if not n.rules]:
                 node.rules = 1
                 self.drop(node)
-            if not head.by_mask:
-                if (head.table, head.in_port) in self._by_place:
-                    self._forget_if_empty(head)
+            if not masks.by_mask:
+                if (masks.table, masks.in_port) in self._by_place:
+                    self._forget_if_empty(masks)
                 continue
-            self._layout.heads[head.index].generation = self._layout.next_generation()
+            self._layout.mask_lists[masks.index].generation = self._layout.next_generation()

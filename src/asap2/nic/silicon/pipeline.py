@@ -235,11 +235,11 @@ class Pipeline:
         """The rule with *handle*, as the maps have it: actions that do the same as those that were given, but
         may be put in other words: an address is set by parts. KeyError."""
         entry = self._entries[handle]
-        head = entry.node.head
-        tunnel = bool(head.table & abi.TUNNEL_LIST)
+        masks = entry.node.masks
+        tunnel = bool(masks.table & abi.TUNNEL_LIST)
         return Rule(
-            head.table & ~abi.TUNNEL_LIST,
-            head.in_port,
+            masks.table & ~abi.TUNNEL_LIST,
+            masks.in_port,
             entry.node.priority,
             maps.decode_match(entry.node.mask, entry.key, tunnel=tunnel),
             self._actions.read(entry.actions),
@@ -313,21 +313,21 @@ class Pipeline:
         reason = actioncodes.unsupported(Match(), way.actions)
         if reason:
             raise OSError(errno.EOPNOTSUPP, reason)
-        entry = self._layout.entry
+        going = self._layout.continuation
         with contextlib.ExitStack() as held:
-            entry.cell = self._actions.intern(way.actions)
-            held.callback(self._actions.release, entry.cell)
-            entry.slot = self._ports.refer(way.port)
+            going.entry = self._actions.intern(way.actions)
+            held.callback(self._actions.release, going.entry)
+            going.slot = self._ports.refer(way.port)
             held.callback(self._ports.release, way.port)
-            entry.tunnel = 0
+            going.tunnel = 0
             if way.tunnel is not None:
-                entry.tunnel = self._actions.take_tunnel(way.tunnel)
-                held.callback(self._actions.give_tunnel, entry.tunnel)
-            entry.table, entry.stage, entry.dp_hash = way.table, abi.LAST_STAGE, way.dp_hash
-            entry.mark, entry.priority = way.mark, way.priority
-            entry.hash, entry.has_hash = way.skb_hash or 0, way.skb_hash is not None
-            entry.no_ethernet = way.bare
-            yield abi.ENTRY_MARK
+                going.tunnel = self._actions.take_tunnel(way.tunnel)
+                held.callback(self._actions.give_tunnel, going.tunnel)
+            going.table, going.stage, going.dp_hash = way.table, abi.LAST_STAGE, way.dp_hash
+            going.mark, going.priority = way.mark, way.priority
+            going.hash, going.has_hash = way.skb_hash or 0, way.skb_hash is not None
+            going.no_ethernet = way.bare
+            yield abi.CONTINUE_MARK
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
         """Let packets find a rule for which everything else is there; OSError, and all of it is given back."""

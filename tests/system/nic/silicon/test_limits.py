@@ -105,7 +105,7 @@ def test_a_change_cut_off_by_a_kill_is_undone_when_the_pipeline_is_opened_again(
     moments: dict[str, tuple[object, str, Callable[[], object]]] = {
         "actions written": (pipeline._lists, "hold", lambda: pipeline.add(Rule(0, VF1, 1, TO_VF2, (Output(77),)))),
         "key added": (pipeline._lists, "publish", lambda: pipeline.add(Rule(0, VF1, 1, TO_VF2, (Output(77),)))),
-        "mask linked": (pipeline._layout.head_of, "update", lambda: pipeline.add(Rule(3, VF1, 1, TO_VF2))),
+        "mask linked": (pipeline._layout.mask_list_of, "update", lambda: pipeline.add(Rule(3, VF1, 1, TO_VF2))),
         "key removed": (pipeline._lists, "drop", lambda: pipeline.remove(goes)),
     }
     patched, name, change = moments[moment]

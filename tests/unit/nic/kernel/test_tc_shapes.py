@@ -32,7 +32,7 @@ from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon import maps
-from asap2.nic.silicon.masklists import Head, MaskNode
+from asap2.nic.silicon.masklists import MaskList, MaskNode
 from asap2.nic.silicon.pipeline import Pattern
 
 REPRESENTOR, OTHER, UPLINK, ELSEWHERE = 10, 11, 12, 13
@@ -60,7 +60,7 @@ class FakePipeline:
 
     def pattern(self, handle: int) -> Pattern:
         return Pattern(
-            MaskNode(handle, 0, b"", Head(0, 0, 0)), handle, None, maps.encode_match(self.rules[handle].match)[1]
+            MaskNode(handle, 0, b"", MaskList(0, 0, 0)), handle, None, maps.encode_match(self.rules[handle].match)[1]
         )
 
     def add_like(self, pattern: Pattern, key: bytes) -> int | None:

@@ -13,11 +13,11 @@ from tests.unit.nic.silicon.btf import Btf
 
 RECORDS: dict[str, type[ctypes.Structure]] = {
     "port": maps.PortRecord,
-    "entry": maps.EntryRecord,
-    "head": maps.HeadRecord,
+    "continuation": maps.ContinuationRecord,
+    "mask_list": maps.MaskListRecord,
     "node": maps.NodeRecord,
     "rule": maps.RuleRecord,
-    "cell": maps.CellRecord,
+    "entry": maps.EntryRecord,
     "encap": maps.EncapRecord,
     "resume": maps.ResumeRecord,
     "count": maps.CountRecord,

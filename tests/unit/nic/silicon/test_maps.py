@@ -97,8 +97,8 @@ def test_rewrites_come_back_as_the_same_bits(name: str, value: int, mask: int) -
     mask = (mask & ((1 << REWRITABLE[name].bits) - 1)) or 1
     action = SetField(name, Masked(value & mask, mask))
     found_value = found_mask = 0
-    for cell in actioncodes.encode_actions([action]):
-        for part in actioncodes.decode_action(*cell):
+    for entry in actioncodes.encode_actions([action]):
+        for part in actioncodes.decode_action(*entry):
             assert isinstance(part, SetField)
             assert part.field == name
             found_value |= part.to.value
@@ -108,8 +108,8 @@ def test_rewrites_come_back_as_the_same_bits(name: str, value: int, mask: int) -
 
 @given(st.integers(1, 255))
 def test_an_addition_to_the_time_to_live_comes_back_once(amount: int) -> None:
-    cells = actioncodes.encode_actions([AddTtl(amount)])
-    assert [part for cell in cells for part in actioncodes.decode_action(*cell)] == [AddTtl(amount)]
+    entries = actioncodes.encode_actions([AddTtl(amount)])
+    assert [part for entry in entries for part in actioncodes.decode_action(*entry)] == [AddTtl(amount)]
 
 
 def test_fields_do_not_overlap() -> None:
@@ -162,7 +162,7 @@ def test_fields_that_share_a_place_take_their_ethertype() -> None:
 def test_a_cut_comes_back_whatever_it_is_for() -> None:
     for following in (Upcall(1), Output(1)):
         encoded = actioncodes.encode_actions([Truncate(100), following])
-        assert [a for cell in encoded for a in actioncodes.decode_action(*cell)] == [Truncate(100), following]
+        assert [a for entry in encoded for a in actioncodes.decode_action(*entry)] == [Truncate(100), following]
 
 
 @pytest.mark.parametrize(

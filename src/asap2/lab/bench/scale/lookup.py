@@ -202,8 +202,8 @@ class Lookups:
 
 def _forget(maps: Layout) -> None:
     """Make what the caches hold stale, as every change of the rules does."""
-    for _, at in maps.head_of.items():
-        maps.heads[int.from_bytes(at, sys.byteorder)].generation = maps.next_generation()
+    for _, at in maps.mask_list_of.items():
+        maps.mask_lists[int.from_bytes(at, sys.byteorder)].generation = maps.next_generation()
 
 
 class _Flows:
