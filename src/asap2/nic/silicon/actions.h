@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Action lists: what becomes of a packet whose rule is found. */
+#pragma once
+
+#include "copies.h"
+#include "upcall.h"
+#include "vlan.h"
+
+enum transformed { UNCHANGED = 0, CHANGED = 1, RELEASED = 2 };
+
+/*
+ * On to the network stack. A peer redirect has made every packet one "for this host"; eth_type_trans() would have told
+ * by the address, and so is told here again. At egress the copy for the taps has gone on already.
+ */
+static __always_inline int pass(struct work *w)
+{
+	struct __sk_buff *skb = w->skb;
+
+	if (constants.tracing) {
+		trace(skb, EVENT_PASS, 0, w->s->table, 0);
+		return TCX_PASS;
+	}
+	if (w->s->egress)
+		return TCX_DROP;
+	if (w->in->flags & PORT_PEER_ANY) {
+		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+		if (data + 6 <= end && (*(u32 *)data != *(u32 *)w->in->mac ||
+					*(u16 *)(data + 4) != *(u16 *)(w->in->mac + 4)))
+			bpf_skb_change_type(skb, *(u32 *)data == 0xffffffff && *(u16 *)(data + 4) == 0xffff ? PACKET_BROADCAST :
+						 data[0] & 1 ? PACKET_MULTICAST : PACKET_OTHERHOST);
+	}
+	return TCX_NEXT;
+}
+
+/*
+ * One action that changes the packet, whose outermost fields are `f` when `known`: what has changed (enum transformed),
+ * or -1. `flags` are those of the port it came in by.
+ */
+__noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg, u32 flags)
+{
+	if (!f)
+		return -1;
+	switch (op & 0xff) {
+	case OP_PUSH_VLAN:
+		return bpf_skb_vlan_push(skb, bpf_htons((u32)arg >> 16), (u16)arg) ? -1 : CHANGED;
+	case OP_POP_VLAN:
+		return bpf_skb_vlan_pop(skb) ? -1 : CHANGED;
+	case OP_MODIFY_VLAN:
+		return modify_vlan(skb, arg) ? -1 : CHANGED;
+	case OP_SET:
+	case OP_ADD:
+		read_fields(skb, f, 0);
+		return rewrite(skb, f, op, arg) < 0 ? -1 : CHANGED;
+	case OP_ENCAP:
+		return encapsulate(skb, arg);
+	case OP_DECAP:
+		return flags & PORT_METADATA ? RELEASED : decapsulate(skb, f);
+	case OP_SET_TUNNEL:
+		return set_tunnel(skb, arg) ? -1 : RELEASED;
+	default:
+		return -1;
+	}
+}
+
+/* The packet is not what it was: what is known of it is void. */
+static __always_inline void changed(struct work *w)
+{
+	w->s->parsed = PARSED_NOT;
+	if (w->s->inner != METADATA)
+		w->s->inner = UNKNOWN;
+}
+
+/*
+ * Before a packet goes out of a port: cut it as an action before has said; where it is not the `last` that becomes of it,
+ * a copy goes by the entry `single`, and the packet does not. 1: so it is; -1: failed.
+ */
+__noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u32 single)
+{
+	u32 limit, len = skb->len;
+
+	if (!state)
+		return -1;
+	limit = state->max_len + (state->no_ethernet ? 14 : 0);
+	if (untagged_length(skb, len) <= limit)
+		return 0;
+	if (single)
+		return copy(skb, state, place, place >> 32, single | SINGLE) ? -1 : 1;
+	return bpf_skb_change_tail(skb, limit + (len - untagged_length(skb, len)), 0) ? -1 : 0;
+}
+
+/* Whether a port takes packets without an Ethernet header. Then it takes no others: it sends what follows the header. */
+static __always_inline int takes_bare(u32 slot)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &slot);
+
+	return port && READ_ONCE(port->flags) & PORT_BARE;
+}
+
+/* Out of the port that the entry names. */
+static __always_inline void output(struct work *w, struct entry *c, int last)
+{
+	int verdict;
+
+	w->s->sent = 1;
+	if (w->s->state.no_ethernet && !takes_bare(c->arg)) {
+		w->s->verdict = drop(w, DROP_ACTION);
+		w->s->state.max_len = 0;
+		return;
+	}
+	if (w->s->state.max_len) {
+		changed(w);
+		verdict = shorten(w->skb, &w->s->state, (u64)w->s->table << 32 | w->in->slot, last ? 0 : w->s->entry);
+		w->s->state.max_len = 0;
+		if (verdict < 0)
+			w->s->verdict = drop(w, last ? DROP_TRUNCATE : DROP_COPY);
+		if (verdict)
+			return;
+	}
+	/* The upper half says what the node is to do with it. */
+	tell(w, c->arg >> 32);
+	verdict = deliver(w, c->arg, last);
+	if (last)
+		w->s->verdict = verdict;
+	else
+		tell(w, 0);
+}
+
+static long act(u32 i, struct work *w)
+{
+	struct entry *c = bpf_map_lookup_elem(&entries, &w->s->entry);
+	struct port *port;
+	int last, verdict;
+	u32 slot, following, nested, op;
+
+	if (!c)
+		return 1;
+	last = c->next == 0 || w->s->state.single;
+	following = c->next;
+	switch (c->op & 0xff) {
+	case OP_OUTPUT:
+		output(w, c, last);
+		break;
+	case OP_UPCALL:
+		verdict = upcall(w, 1, c->arg, last);
+		if (last)
+			w->s->verdict = verdict;
+		w->s->state.max_len = 0;
+		w->s->sent = 1;
+		break;
+	case OP_TRUNCATE:
+		w->s->state.max_len = c->arg;
+		break;
+	case OP_GOTO:
+		w->s->table = c->arg;
+		w->s->resume = c->arg >> 32;
+		w->s->flow = FLOW_GOTO;
+		return 1;
+	case OP_ENTER:
+		slot = c->arg;
+		port = bpf_map_lookup_elem(&ports, &slot);
+		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || !port->n_tables) {
+			w->s->verdict = drop(w, DROP_OUT_PORT);
+			w->s->sent = 1;
+			return 1;
+		}
+		w->in = port;
+		w->s->slot = slot;
+		w->s->state.stage = 0;
+		w->s->table = port->tables[0];
+		w->s->resume = c->arg >> 32;
+		w->s->flow = FLOW_GOTO;
+		return 1;
+	case OP_PASS:
+		w->s->flow = FLOW_PASS;
+		return 1;
+	case OP_DROP:
+		w->s->verdict = drop(w, DROP_RULE);
+		w->s->sent = 1;
+		return 1;
+	case OP_CLONE:
+	case OP_SAMPLE:
+	case OP_CHECK_LENGTH:
+	case OP_DEC_TTL:
+	case OP_HASH:
+	case OP_SET_META:
+	case OP_PUSH_MPLS:
+	case OP_POP_MPLS:
+	case OP_PUSH_ETHERNET:
+	case OP_POP_ETHERNET:
+	case OP_PUSH_NSH:
+	case OP_POP_NSH:
+		op = c->op & 0xff;
+		nested = c->arg;
+		verdict = op == OP_CLONE ? BRANCH : rare(w->skb, &w->s->p.f, &w->s->state, c->op, c->arg);
+		if (verdict < 0)
+			goto failed;
+		if (op != OP_CLONE && op != OP_SAMPLE && op != OP_CHECK_LENGTH)
+			changed(w);
+		if (verdict != BRANCH)
+			break;
+		if (op == OP_CLONE || (op == OP_SAMPLE && !last)) {
+			if (copy(w->skb, &w->s->state, w->in->slot, w->s->table, nested))
+				drop(w, DROP_COPY);
+			w->s->sent = 1;
+		} else {
+			following = nested;
+			last = following == 0;
+		}
+		break;
+	default:
+		verdict = transform(w->skb, &w->s->p.f, c->op, c->arg, w->in->flags);
+		if (verdict < 0)
+			goto failed;
+		if ((c->op & 0xff) == OP_SET_TUNNEL)
+			w->s->state.given_tunnel = c->arg;
+		if (verdict & RELEASED) {
+			w->s->state.released = 1;
+			w->s->inner = UNKNOWN;
+		}
+		changed(w);
+	}
+	w->s->entry = following;
+	return last;
+failed:
+	w->s->verdict = drop(w, DROP_ACTION);
+	w->s->sent = 1;
+	return 1;
+}
+
+/* Do the action list that begins at s->entry. */
+__noinline int perform(struct __sk_buff *skb, struct way *s)
+{
+	struct work w = { .skb = skb, .s = s };
+	u32 slot;
+
+	if (!s)
+		return 0;
+	slot = s->slot;
+	w.in = bpf_map_lookup_elem(&ports, &slot);
+	s->flow = FLOW_DONE;
+	s->sent = 0;
+	s->verdict = TCX_DROP;
+	if (s->entry && w.in)
+		bpf_loop(ACTIONS, act, &w, 0);
+	if (s->flow == FLOW_DONE && !s->sent)
+		drop(&w, DROP_RULE);
+	return 0;
+}
