@@ -29,19 +29,19 @@ from asap2.netlink.server import Server
 from asap2.nic import statistics
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.faces.devlink.face import DevlinkFace
+from asap2.nic.faces.ethtool.face import EthtoolFace
+from asap2.nic.faces.ovs.families import OvsFace
+from asap2.nic.faces.ovs.upcall import PacketPath
+from asap2.nic.faces.rtnetlink.face import IFLA_EVENT_FEATURES, LinkFace
+from asap2.nic.faces.sysfs.face import GuestView, SysFs
+from asap2.nic.faces.tc.face import TcFace
+from asap2.nic.faces.tc.filters import Filters
+from asap2.nic.faces.tc.offload import Offloader
+from asap2.nic.faces.tc.root_qdiscs import RootQdiscs
+from asap2.nic.faces.tc.tunnels import used_since
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
-from asap2.nic.kernel.devlink import DevlinkFace
-from asap2.nic.kernel.ethtool import EthtoolFace
-from asap2.nic.kernel.ovs import OvsFace
-from asap2.nic.kernel.ovs_upcall import PacketPath
-from asap2.nic.kernel.rtnetlink import IFLA_EVENT_FEATURES, LinkFace
-from asap2.nic.kernel.sysfs import GuestView, SysFs
-from asap2.nic.kernel.tc import TcFace
-from asap2.nic.kernel.tc_filters import Filters
-from asap2.nic.kernel.tc_offload import Offloader
-from asap2.nic.kernel.tc_root_qdiscs import RootQdiscs
-from asap2.nic.kernel.tc_tunnels import used_since
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline

@@ -2,8 +2,8 @@
 """The driver's state machine: PCI functions, SR-IOV, the eSwitch's mode, representors and VF attributes.
 
 It does what mlx5_core and the PCI core do, and no input or output of its own: what must happen to netdevs and to the
-silicon goes through :class:`asap2.nic.hands.Hands`, errors are the kernel's errno values as :class:`OSError` (sysfs,
-rtnetlink) or :class:`DriverError` (with the extended acknowledgement's text).
+silicon goes through :class:`asap2.nic.backend.Backend`, errors are the kernel's errno values as :class:`OSError`
+(sysfs, rtnetlink) or :class:`DriverError` (with the extended acknowledgement's text).
 
 Sources: drivers/pci/iov.c, drivers/base/bus.c, drivers/net/ethernet/mellanox/mlx5/core/{sriov,eswitch,
 eswitch_offloads}.c of Linux 6.x.
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from asap2.nic.hands import Hands
+from asap2.nic.backend import Backend
 from asap2.nic.model import Model, model
 
 ZERO_MAC = bytes(6)
@@ -98,7 +98,7 @@ class Pf:
     hw_tc_offload: dict[str, bool] = field(default_factory=dict)
     """The feature by role: "uplink", "rep0", "vf0"…"""
     settings: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What ``ethtool`` has set otherwise than the driver does (:mod:`asap2.nic.kernel.ethtool_settings`), by role."""
+    """What ``ethtool`` has set otherwise than the driver does (:mod:`asap2.nic.faces.ethtool.settings`), by role."""
 
 
 @dataclass(slots=True)
@@ -156,9 +156,9 @@ class Nic:
 class Driver:
     """Every NIC of one node and what has been done to it."""
 
-    def __init__(self, nics: list[Nic], hands: Hands) -> None:
+    def __init__(self, nics: list[Nic], backend: Backend) -> None:
         self.nics = nics
-        self.hands = hands
+        self.backend = backend
         self.generation = 0
         """Changes whenever a function, a binding or an attribute does; faces drop what they cached."""
 
@@ -199,7 +199,7 @@ class Driver:
         if not (vf or pf).bound:
             raise _error(errno.ENODEV)
         if vf is not None:
-            self.hands.destroy_vf(nic, pf, vf)
+            self.backend.destroy_vf(nic, pf, vf)
             vf.bound = False
             for kept in (pf.hw_tc_offload, pf.settings):
                 kept.pop(f"vf{vf.index}", None)
@@ -207,8 +207,8 @@ class Driver:
             self._disable_sriov(nic, pf)
             if pf.mode is EswitchMode.SWITCHDEV:
                 pf.mode = EswitchMode.LEGACY
-                self.hands.set_mode(nic, pf)
-            self.hands.destroy_pf(nic, pf)
+                self.backend.set_mode(nic, pf)
+            self.backend.destroy_pf(nic, pf)
             pf.bound = False
         self.generation += 1
 
@@ -240,13 +240,13 @@ class Driver:
 
     def _probe(self, nic: Nic, pf: Pf, vf: Vf | None) -> None:
         if vf is None:
-            self.hands.create_pf(nic, pf)
+            self.backend.create_pf(nic, pf)
             pf.bound = True
-            self.hands.set_mode(nic, pf)
+            self.backend.set_mode(nic, pf)
             return
-        self.hands.create_vf(nic, pf, vf)
+        self.backend.create_vf(nic, pf, vf)
         vf.bound = True
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
 
     # ---- SR-IOV (drivers/pci/iov.c, sriov_numvfs_store)
 
@@ -278,9 +278,9 @@ class Driver:
                 self._create_representors(nic, pf)
             if pf.autoprobe:
                 for vf in pf.vfs:
-                    self.hands.create_vf(nic, pf, vf)
+                    self.backend.create_vf(nic, pf, vf)
                     vf.bound = True
-            self.hands.set_mode(nic, pf)
+            self.backend.set_mode(nic, pf)
         except OSError:
             self._disable_sriov(nic, pf)
             raise
@@ -288,13 +288,13 @@ class Driver:
     def _disable_sriov(self, nic: Nic, pf: Pf) -> None:
         for vf in pf.vfs:
             if vf.bound:
-                self.hands.destroy_vf(nic, pf, vf)
+                self.backend.destroy_vf(nic, pf, vf)
                 vf.bound = False
             if pf.mode is EswitchMode.SWITCHDEV:
-                self.hands.destroy_representor(nic, pf, vf)
+                self.backend.destroy_representor(nic, pf, vf)
         pf.vfs = []
         self._forget(pf, "rep", "vf")
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
 
     @staticmethod
     def _forget(pf: Pf, *roles: str) -> None:
@@ -317,7 +317,7 @@ class Driver:
         nic, pf = self.eswitch(bdf)
         if pf.mode is mode:
             return
-        if self.hands.offloaded_rules(nic, pf):
+        if self.backend.offloaded_rules(nic, pf):
             raise DriverError(errno.EBUSY, "mlx5_core: Can't change mode, E-Switch is busy")
         pf.mode = mode
         for vf in pf.vfs:
@@ -333,7 +333,7 @@ class Driver:
         else:
             self._destroy_representors(nic, pf)
             self._forget(pf, "rep")
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
         self.generation += 1
 
     def set_inline_mode(self, bdf: str, mode: int) -> None:
@@ -346,7 +346,7 @@ class Driver:
             if mode == 0:
                 return
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Inline mode can't be set")
-        if self.hands.offloaded_rules(nic, pf):
+        if self.backend.offloaded_rules(nic, pf):
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set inline mode when flows are configured")
         pf.inline_mode = mode
         self.generation += 1
@@ -359,7 +359,7 @@ class Driver:
         nic, pf = self.eswitch(bdf)
         if on and not nic.model.vxlan_offload:
             raise _error(errno.EOPNOTSUPP)
-        if on != pf.encap and pf.mode is EswitchMode.SWITCHDEV and self.hands.offloaded_rules(nic, pf):
+        if on != pf.encap and pf.mode is EswitchMode.SWITCHDEV and self.backend.offloaded_rules(nic, pf):
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set encapsulation when flows are configured")
         pf.encap = on
         self.generation += 1
@@ -376,11 +376,11 @@ class Driver:
     def _create_representors(self, nic: Nic, pf: Pf) -> None:
         for vf in pf.vfs:
             vf.link_state = LinkState.DISABLE
-            self.hands.create_representor(nic, pf, vf)
+            self.backend.create_representor(nic, pf, vf)
 
     def _destroy_representors(self, nic: Nic, pf: Pf) -> None:
         for vf in pf.vfs:
-            self.hands.destroy_representor(nic, pf, vf)
+            self.backend.destroy_representor(nic, pf, vf)
             vf.link_state = LinkState.AUTO
 
     # ---- VF attributes (rtnetlink do_setvfinfo → mlx5e_set_vf_* → mlx5_eswitch_set_vport_*)
@@ -397,7 +397,7 @@ class Driver:
         if len(mac) != 6 or mac[0] & 1:
             raise _error(errno.EINVAL)
         vf.mac = bytes(mac)
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
         self.generation += 1
 
     def set_vf_vlan(self, nic: Nic, pf: Pf, index: int, vlan: int, qos: int, proto: int) -> None:
@@ -413,7 +413,7 @@ class Driver:
         if vlan > 4095 or qos > 7:
             raise _error(errno.EINVAL)
         vf.vlan, vf.qos, vf.vlan_proto = vlan, qos, proto
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
         self.generation += 1
 
     def set_vf_flag(self, nic: Nic, pf: Pf, index: int, name: str, on: bool) -> None:
@@ -421,7 +421,7 @@ class Driver:
         vf = self.vf(pf, index)
         self._legacy_only(pf)
         setattr(vf, name, on)
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
         self.generation += 1
 
     def set_vf_link_state(self, nic: Nic, pf: Pf, index: int, state: int) -> None:
@@ -440,7 +440,7 @@ class Driver:
 
     def _set_link(self, nic: Nic, pf: Pf, vf: Vf, state: LinkState) -> None:
         vf.link_state = state
-        self.hands.set_mode(nic, pf)
+        self.backend.set_mode(nic, pf)
         self.generation += 1
 
     @staticmethod

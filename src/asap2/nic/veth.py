@@ -88,7 +88,7 @@ class Silicon:
 
 
 class VethNetDevs:
-    """The node's NICs as veth pairs: what the driver does (:class:`asap2.nic.hands.Hands`) and what the faces ask
+    """The node's NICs as veth pairs: what the driver does (:class:`asap2.nic.backend.Backend`) and what the faces ask
     (:class:`asap2.nic.netdevs.NetDevs`)."""
 
     def __init__(self, nics: list[Nic], open_pipeline: Callable[[Nic], Pipeline]) -> None:
@@ -375,42 +375,42 @@ class VethNetDevs:
                 places[far.name] = Place(far.name, far.ifindex, near.ifindex, near.name, near.mac, netnsid)
         return places
 
-    # ---- Hands
+    # ---- Backend
 
     def create_pf(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         silicon = self.silicon[nic.name]
         self._pair(silicon, f"pf{pf.index}", pf.netdev, pf.mac, up=False)
 
     def destroy_pf(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         self._remove(self.silicon[nic.name], f"pf{pf.index}", pf_port(pf.index))
 
     def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         self._pair(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", f"{pf.netdev}v{vf.index}", vf.mac, up=False)
 
     def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         self._remove(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", vf_port(pf.index, vf.index))
 
     def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         self._pair(self.silicon[nic.name], f"pf{pf.index}rep{vf.index}", "eth%d", bytes(6))
 
     def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         name, port = f"pf{pf.index}rep{vf.index}", representor_port(pf.index, vf.index)
         self._remove(self.silicon[nic.name], name, port)
 
     def set_mode(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         silicon = self.silicon[nic.name]
         silicon.refresh()
         self._program(silicon, pf)
 
     def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
-        """See :class:`asap2.nic.hands.Hands`."""
+        """See :class:`asap2.nic.backend.Backend`."""
         return self.rules_offloaded(nic, pf)
 
     # ---- internal ports of the datapath

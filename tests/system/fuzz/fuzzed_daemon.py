@@ -25,8 +25,8 @@ from asap2.netlink.client import Connection
 from asap2.netlink.request import Client
 from asap2.netlink.wire import NLMSG_ERROR, attribute, build, error_of, spans
 from asap2.nic import daemon
-from asap2.nic.kernel.ovs import DATAPATH_ID
-from asap2.nic.kernel.tc_shapes import Shapes
+from asap2.nic.faces.ovs.families import DATAPATH_ID
+from asap2.nic.faces.tc.shapes import Shapes
 from asap2.nic.netdevs import Role
 from asap2.nic.silicon import actioncodes
 from tests.system.fuzz.asks import Asks

@@ -12,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from asap2.nic.kernel import kstrto
+from asap2.nic.faces.sysfs import kstrto
 
 PF = "0000:03:00.0"
 DEVICE = Path(f"/sys/bus/pci/devices/{PF}")

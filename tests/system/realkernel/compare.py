@@ -10,7 +10,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc
 from asap2.netlink.wire import NLMSG_DONE, NLMSG_ERROR, NetlinkError, NlMsg, error_of
-from asap2.nic.kernel import tc_flower
+from asap2.nic.faces.tc import flower as tc_flower
 from tests.system.realkernel.machine import Ask, Capture, Case, Message, Result
 from tests.system.realkernel.ours import Outcome, Reply
 from tests.system.realkernel.views import SetAsideError

@@ -15,10 +15,10 @@ from typing import Any, cast
 from asap2.netlink.request import Answer, Client, Handler, Message, Netns, Request
 from asap2.netlink.server import Server
 from asap2.netlink.wire import NETLINK_ROUTE, NLM_F_REQUEST, NetlinkError
+from asap2.nic.faces.tc.face import TcFace
+from asap2.nic.faces.tc.filters import Filters
+from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.journal import Journal
-from asap2.nic.kernel.tc import TcFace
-from asap2.nic.kernel.tc_filters import Filters
-from asap2.nic.kernel.tc_offload import Offloader
 from asap2.nic.netdevs import CountedNetDevs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, ModifyVlan, PopVlan, PushVlan, Rule

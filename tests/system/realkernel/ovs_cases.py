@@ -7,9 +7,9 @@ import struct
 from random import Random
 
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
-from asap2.nic.kernel import ovs_actions as act
-from asap2.nic.kernel import ovs_key as key
-from asap2.nic.kernel.ovs_extract import AUTH, extract
+from asap2.nic.faces.ovs import actions as act
+from asap2.nic.faces.ovs import key
+from asap2.nic.faces.ovs.extract import AUTH, extract
 from tests.system.nic.silicon.frames import frame
 
 _LONGEST = 160

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from asap2.netlink.tables import actions as ta
-from asap2.nic.kernel.tc_pedit import CMD_ADD, CMD_SET, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP
+from asap2.nic.faces.tc.pedit import CMD_ADD, CMD_SET, HTYPE_ETH, HTYPE_IP4, HTYPE_IP6, HTYPE_TCP, HTYPE_UDP
 from asap2.nic.silicon import packet
 from tests.system.realkernel.actions import Action
 from tests.system.realkernel.frames import IPV4, IPV6, MACS, TPIDS

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.kernel import ovs_actions, ovs_key
-from asap2.nic.kernel.ovs_extract import extract
-from asap2.nic.kernel.ovs_flows import FlowTable, flow_of
+from asap2.nic.faces.ovs import actions as ovs_actions
+from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.faces.ovs.extract import extract
+from asap2.nic.faces.ovs.flows import FlowTable, flow_of
 from tests.system.realkernel import ovs_guest
 from tests.system.realkernel.machine import Kernel
 from tests.system.realkernel.ovs_cases import Request, random_flow, random_frame, random_requests, without_zone

@@ -12,7 +12,7 @@ from asap2.nic.eswitch import End
 from asap2.nic.port_ids import pf_port, vf_port, wire_port
 from asap2.nic.silicon.events import Dropped, Matched, Sent
 from asap2.nic.silicon.reference import ReferenceSwitch
-from tests.unit.nic.hands import nic
+from tests.unit.nic.backend import nic
 
 PF_MAC = bytes.fromhex("ec0d9a000000")
 BROADCAST = b"\xff" * 6

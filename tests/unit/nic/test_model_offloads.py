@@ -11,8 +11,8 @@ import pytest
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
-from asap2.nic.kernel.tc_capability import Place, check, depth, pushed
-from asap2.nic.kernel.tc_steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
+from asap2.nic.faces.tc.capability import Place, check, depth, pushed
+from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
 from asap2.nic.rules import (
     ANY,

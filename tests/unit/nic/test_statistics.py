@@ -12,10 +12,10 @@ from asap2.netlink.request import Proxy
 from asap2.netlink.wire import NlMsg, attribute, attributes
 from asap2.nic import statistics
 from asap2.nic.device import EswitchMode
-from asap2.nic.kernel.rtnetlink_stats import RTM_GETSTATS, RTM_NEWSTATS, StatsFace, stats64
+from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, RTM_NEWSTATS, StatsFace, stats64
 from asap2.nic.netdevs import Counters, NetDev, Role, Where
-from tests.unit.nic.hands import ListedNetDevs, booted
-from tests.unit.nic.kernel.faces import request
+from tests.unit.nic.backend import ListedNetDevs, booted
+from tests.unit.nic.faces.faces import request
 
 PF = "0000:03:00.0"
 OWN, FUNCTION, WIRE = Counters(1, 2, 100, 200), Counters(30, 40, 3000, 4000), Counters(5, 6, 500, 600)

@@ -10,7 +10,7 @@ from asap2.nic.rules import Action, Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
 

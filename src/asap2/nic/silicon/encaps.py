@@ -14,7 +14,7 @@ from typing import NamedTuple
 from asap2.nic.rules import Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 
 _ETHERNET = 14
 _HEADERS, _METADATA, _NSH = 1, 2, 3

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from asap2.nic.fields import KEY_SIZE
 from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 
 
 @dataclass(eq=False, slots=True)

@@ -8,7 +8,7 @@ import struct
 from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.abi import TABLES
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 

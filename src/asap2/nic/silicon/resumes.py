@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
 DELIVER = abi.DELIVER

@@ -10,8 +10,8 @@ from asap2.nic.rules import SetTunnel
 from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.encaps import metadata
 from asap2.nic.silicon.events import Dropped, DropReason, Event, Matched, Passed, Sent, Upcalled, UpcallKind
-from asap2.nic.silicon.layout import Layout
 from asap2.nic.silicon.loader import TestRun
+from asap2.nic.silicon.map_sizes import Layout
 
 _MINIMUM = 14 + 40
 """BPF_PROG_TEST_RUN takes no packet that ends in its IP header; a shorter one is cut in the program."""

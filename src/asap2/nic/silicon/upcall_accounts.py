@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.events import UpcallContext
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
 _REMEMBERED = 64

@@ -8,7 +8,7 @@ import ctypes
 import pytest
 
 from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NO_ETHERNET_AT
-from asap2.nic.silicon import abi, generate, layout, maps
+from asap2.nic.silicon import abi, generate, map_sizes, maps
 from tests.unit.nic.silicon.btf import Btf
 
 RECORDS: dict[str, type[ctypes.Structure]] = {
@@ -30,7 +30,7 @@ RECORDS: dict[str, type[ctypes.Structure]] = {
 
 @pytest.fixture(scope="module")
 def btf() -> Btf:
-    return Btf(layout.OBJECT)
+    return Btf(map_sizes.OBJECT)
 
 
 def test_the_generated_header_is_current() -> None:

@@ -16,7 +16,7 @@ PORT = 5
 
 
 class Program:
-    """The program's part: one port, and the numbers of what it hands over."""
+    """The program's part: one port, and the numbers of what it backend over."""
 
     def __init__(self) -> None:
         self.record = maps.PortRecord(id=PORT, given=100, taken=100)

@@ -30,7 +30,7 @@ from asap2.namespaces import in_netns
 from asap2.nic.model import MODELS
 from asap2.nic.rules import Output
 from asap2.nic.silicon import loader
-from asap2.nic.silicon.layout import Layout
+from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
 
 OBJECT = Path(__file__).with_name("flows.bpf.o")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ethtool, by netlink and by ioctl."""

@@ -1,0 +1,501 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open vSwitch datapath as data: datapath, ports, flows, and their place in the node's pipeline.
+
+It does what net/openvswitch does in the kernel; :mod:`asap2.nic.faces.ovs.families` speaks its protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from asap2.netlink.request import Netns
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.ovs import actions as act
+from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of
+from asap2.nic.internal_ports import Place
+from asap2.nic.journal import Journal
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.rules import Action, Counters, Rule
+
+log = logging.getLogger(__name__)
+
+TYPE_NETDEV: Final = 1
+TYPE_INTERNAL: Final = 2
+
+F_UNALIGNED: Final = 1
+F_VPORT_PIDS: Final = 2
+F_TC_RECIRC_SHARING: Final = 4
+F_DISPATCH_UPCALL_PER_CPU: Final = 8
+FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_TC_RECIRC_SHARING | F_DISPATCH_UPCALL_PER_CPU
+"""User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
+
+_MASKS_CACHE: Final = 256
+"""MC_DEFAULT_HASH_ENTRIES, net/openvswitch/flow_table.c."""
+PER_CPU_PID: Final = 0xFFFF_FFFF
+
+_FLOW = struct.Struct("<6I")
+"""A kept flow: rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
+_NO_RULE: Final = 0xFFFF_FFFF
+_PASSING: Final = 8192
+"""So many packets that were handed in may wait for user space: as many as wait of all."""
+
+
+def _error(number: int) -> NetlinkError:
+    return NetlinkError(number)
+
+
+class InternalDevices(Protocol):
+    """The devices of internal ports (:class:`asap2.nic.internal_ports.InternalPorts`)."""
+
+    def create(self, name: str) -> Place:
+        """Make one."""
+
+    def destroy(self, far: str) -> None:
+        """Remove one."""
+
+    def place(self, far: str) -> Place | None:
+        """Where one is; None: nowhere."""
+
+    def counters(self, far: str) -> tuple[int, ...]:
+        """Its counters, in the order of struct ovs_vport_stats."""
+
+    def follow(self, far: str, trunk: str) -> None:
+        """Make the pipelines reach one where it is now."""
+
+    def forget(self, port: int) -> None:
+        """A port of the node's pipeline that was one in another network namespace is no more."""
+
+
+@dataclass(slots=True)
+class Vport:
+    """A port: its number in the datapath, its device, and the netlink port ids that its upcalls go to.
+
+    ``port`` is its id in the node's pipeline. ``far`` tells an internal port's device wherever it is, ``netnsid`` is
+    its network namespace when that is not the node's.
+    """
+
+    number: int
+    type: int
+    name: str
+    ifindex: int
+    pids: tuple[int, ...] = ()
+    far: str = ""
+    port: int = 0
+    netnsid: int | None = None
+
+
+class Datapath:
+    """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
+
+    def __init__(
+        self,
+        name: str,
+        ports: NodePorts,
+        devices: InternalDevices,
+        netns: Netns,
+        features: int,
+        journal: Journal,
+        *,
+        restored: bool = False,
+    ) -> None:
+        self.name = name
+        self._journal = journal
+        self.ports = ports
+        self.pipeline = ports.pipeline
+        self.devices = devices
+        self.netns = netns
+        self.features = features
+        self.cpu_pids: tuple[int, ...] = ()
+        self.masks_cache = _MASKS_CACHE
+        self.vports: dict[int, Vport] = {}
+        self.flows = FlowTable()
+        self.userspace: dict[int, act.Userspace] = {}
+        self._next_cookie = 1
+        self._passing: deque[tuple[int, ...]] = deque()
+        if restored:
+            self._restore()
+            self.local = self.vports[0]
+        else:
+            journal.clear()
+            self.local = self._add(0, TYPE_INTERNAL, name, ())
+        self.ifindex = self.local.ifindex
+        self.keep()
+
+    # ---- ports
+
+    def add_port(self, kind: int, name: str, number: int | None, pids: tuple[int, ...]) -> Vport:
+        """Add a port (ovs_vport_cmd_new). EBUSY: the number or device is taken; EFBIG: no number left; ENODEV: no
+        such device; EINVAL: loopback, or an internal port of another kind; EOPNOTSUPP: another type."""
+        if kind not in (TYPE_NETDEV, TYPE_INTERNAL):
+            raise _error(errno.EAFNOSUPPORT)
+        if not 0 < len(os.fsencode(name)) < 16:
+            raise _error(errno.EINVAL)
+        if number is not None:
+            if number >= ovs_key.MAX_PORTS:
+                raise _error(errno.EFBIG)
+            if number in self.vports:
+                raise _error(errno.EBUSY)
+        else:
+            number = next((n for n in range(1, ovs_key.MAX_PORTS) if n not in self.vports), None)
+            if number is None:
+                raise _error(errno.EFBIG)
+        return self._add(number, kind, name, pids)
+
+    def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
+        self.reserve()
+        far = ""
+        if kind == TYPE_INTERNAL:
+            try:
+                place = self.devices.create(name)
+                far, ifindex = place.far, place.ifindex
+            except OSError as error:
+                raise _error(error.errno or errno.EINVAL) from None
+        else:
+            try:
+                ifindex = socket.if_nametoindex(name)
+            except OSError:
+                raise _error(errno.ENODEV) from None
+            if name == "lo":
+                raise _error(errno.EINVAL)
+            if any(port.port == ifindex for port in self.vports.values()):
+                raise _error(errno.EBUSY)
+        vport = Vport(number, kind, name, ifindex, pids, far, ifindex)
+        self.vports[number] = vport
+        if number or kind == TYPE_NETDEV:
+            self.ports.use_vport(ifindex, True)
+        self.keep_port(vport)
+        self._rules_of_port_changed(vport)
+        return vport
+
+    def remove_port(self, vport: Vport, *, device_gone: bool = False) -> None:
+        """Remove a port; EINVAL for the local one."""
+        if vport.number == 0:
+            raise _error(errno.EINVAL)
+        self.vports.pop(vport.number, None)
+        self._journal.delete(_port_key(vport.number))
+        if vport.netnsid is not None:
+            self.devices.forget(vport.port)
+        elif device_gone:
+            self.ports.gone(vport.port)
+        else:
+            self.ports.use_vport(vport.port, False)
+        if vport.far:
+            self.ports.gone(vport.port)
+            self.devices.destroy(vport.far)
+        self._rules_of_port_changed(vport)
+
+    def refresh(self) -> list[Vport]:
+        """Follow renames and moves, drop ports whose device is gone; the ones dropped that user space is told of."""
+        gone = []
+        for vport in list(self.vports.values()):
+            if vport.far:
+                self._follow(vport)
+                continue
+            try:
+                vport.name = socket.if_indextoname(vport.ifindex)
+            except OSError:
+                self.remove_port(vport, device_gone=True)
+                gone.append(vport)
+        return gone
+
+    def _follow(self, vport: Vport) -> None:
+        """An internal port is where its device is, in whatever network namespace; it goes with the namespace, which is
+        told to nobody (ovs_exit_net)."""
+        place = self.devices.place(vport.far)
+        if place is None:
+            if vport.number:
+                self.remove_port(vport, device_gone=True)
+            return
+        self.devices.follow(vport.far, self.vports[0].far)
+        vport.name, vport.ifindex = place.name, place.ifindex
+        before, vport.port = vport.port, place.port
+        was_home, vport.netnsid = vport.netnsid is None, place.netnsid
+        if before == place.port or not vport.number:
+            return
+        if was_home:
+            self.ports.left(before)
+        else:
+            self.devices.forget(before)
+        if place.netnsid is None:
+            self.ports.use_vport(place.port, True)
+        self._renumber(before, place.port)
+        self._rules_of_port_changed(vport)
+        self.keep_port(vport)
+
+    def _renumber(self, before: int, now: int) -> None:
+        """A port has another id in the pipeline: the rules of its flows have it too, and their counters go on."""
+        for flow in self.flows:
+            if flow.rule is None or flow.handle is None or flow.rule.in_port != before:
+                continue
+            counted = self.pipeline.remove(flow.handle)
+            flow.base = Counters(flow.base.packets - counted.packets, flow.base.bytes - counted.bytes)
+            flow.handle = None
+            self._forget_cookies(flow.cookies)
+            translated, flow.cookies = self._translate(_steps_of(flow))
+            flow.rule = replace(flow.rule, in_port=now, actions=translated)
+            try:
+                with self._forgetting(flow.cookies):
+                    flow.handle = self.pipeline.add(flow.rule)
+            except OSError as error:
+                log.error("flow %s does not follow its port: %s", flow.identity.hex(), error)
+            self._keep_flow(flow)
+
+    def by_name(self, name: str) -> Vport | None:
+        """The port whose device is called *name* now."""
+        self.refresh()
+        return next((port for port in self.vports.values() if port.name == name), None)
+
+    def by_port(self, port: int) -> Vport | None:
+        """The port with that id in the node's pipeline: the ifindex of a device that is in the node."""
+        return next((vport for vport in self.vports.values() if vport.port == port), None)
+
+    def port_of(self, number: int) -> int | None:
+        """The id in the node's pipeline of port *number*."""
+        vport = self.vports.get(number)
+        return vport.port if vport else None
+
+    # ---- flows
+
+    def put(self, ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes, *, modify: bool) -> Flow:
+        """Add a flow or, with *modify*, give the one that is there new actions.
+
+        EINVAL for a mask or action that the datapath does not have; EEXIST where a flow of that name is, or one that
+        takes packets with this key, and ENOENT when it has another name or key and is to be modified; ENOSPC when the
+        pipeline is full. Then nothing has changed.
+        """
+        key = match.masked()
+        steps = act.parse(actions, key)
+        old = self.flows.to_change(ufid, match, modify=modify)
+        if old is not None:
+            self._change(old, actions, steps)
+            return old
+        flow = flow_of(ufid, match, actions)
+        self.reserve()
+        found = ovs_key.to_match(match)
+        port = self.port_of(match.key["in_port"])
+        translated, flow.cookies = self._translate(steps)
+        if found is not None and port is not None:
+            flow.rule = Rule(ovs_key.table_of(key), port, 0, found, translated)
+            with self._forgetting(flow.cookies):
+                flow.handle = self.pipeline.add(flow.rule)
+        self.flows.add(flow)
+        self._keep_flow(flow)
+        return flow
+
+    @contextlib.contextmanager
+    def _forgetting(self, cookies: tuple[int, ...]) -> Iterator[None]:
+        """What the pipeline refuses is refused to user space, and leaves nothing behind."""
+        try:
+            yield
+        except OSError as error:
+            self._forget_cookies(cookies)
+            raise _error(errno.EINVAL if error.errno == errno.EOPNOTSUPP else error.errno or errno.ENOSPC) from None
+
+    def set_actions(self, flow: Flow, match: ovs_key.FlowMatch, actions: bytes) -> None:
+        """Give *flow*, whose key and mask are *match*, other actions; its counters go on. Raises as :meth:`put`."""
+        self._change(flow, actions, act.parse(actions, match.masked()))
+
+    def _change(self, flow: Flow, actions: bytes, steps: tuple[act.Step, ...]) -> None:
+        if actions == flow.actions:
+            return
+        self.reserve()
+        self._replace(flow, steps)
+        flow.actions = actions
+        self._keep_flow(flow)
+
+    def _replace(self, flow: Flow, steps: tuple[act.Step, ...]) -> None:
+        """Let packets of *flow* take *steps* from now on."""
+        translated, cookies = self._translate(steps)
+        if flow.handle is not None:
+            with self._forgetting(cookies):
+                self.pipeline.replace(flow.handle, translated)
+        self._forget_cookies(flow.cookies)
+        flow.cookies = cookies
+
+    def delete(self, flow: Flow) -> Counters:
+        """Remove *flow*; its last counters."""
+        self.flows.remove(flow)
+        self._journal.delete(b"f" + flow.identity)
+        self._forget_cookies(flow.cookies)
+        return self.pipeline.remove(flow.handle) if flow.handle is not None else Counters()
+
+    def flush(self) -> None:
+        """Remove every flow."""
+        for flow in list(self.flows):
+            self.delete(flow)
+
+    def counters(self, flows: Iterable[Flow]) -> list[Counters]:
+        """What each flow has done, since it was last cleared."""
+        flows = list(flows)
+        read = iter(self.pipeline.counters([flow.handle for flow in flows if flow.handle is not None]))
+        return [_since(next(read), flow.base) if flow.handle is not None else Counters() for flow in flows]
+
+    def clear(self, flow: Flow) -> None:
+        """Start *flow*'s counters from zero."""
+        if flow.handle is not None:
+            (flow.base,) = self.pipeline.counters([flow.handle])
+
+    def _translate(self, steps: tuple[act.Step, ...]) -> tuple[tuple[Action, ...], tuple[int, ...]]:
+        cookies: list[int] = []
+
+        def cookie_of(step: act.Userspace) -> int:
+            cookie = self._next_cookie
+            self._next_cookie = self._next_cookie % 0x7FFF_FFFF + 1
+            self.userspace[cookie] = step
+            cookies.append(cookie)
+            return cookie
+
+        translated = act.to_rule(steps, self.port_of, cookie_of)
+        return translated, tuple(cookies)
+
+    def one_packet(self, steps: tuple[act.Step, ...]) -> tuple[Action, ...]:
+        """The rule actions of *steps* for a packet that user space hands in. What it gives to user space again can be
+        read for some time."""
+        translated, cookies = self._translate(steps)
+        if cookies:
+            self._passing.append(cookies)
+            if len(self._passing) > _PASSING:
+                self._forget_cookies(self._passing.popleft())
+        return translated
+
+    def _forget_cookies(self, cookies: tuple[int, ...]) -> None:
+        for cookie in cookies:
+            self.userspace.pop(cookie, None)
+
+    def _rules_of_port_changed(self, vport: Vport) -> None:
+        """A port came or went: flows that send to it start or stop doing so."""
+        for flow in self.flows:
+            if flow.handle is None:
+                continue
+            steps = _steps_of(flow)
+            if vport.number not in act.outputs(steps):
+                continue
+            try:
+                self._replace(flow, steps)
+            except OSError as error:
+                # The old actions name the device by its number, which nobody else has: nothing goes wrong.
+                log.error("flow %s does not follow port %d: %s", flow.identity.hex(), vport.number, error)
+                continue
+            self._keep_flow(flow)
+
+    # ---- upcalls
+
+    def pids_for(self, vport: Vport) -> tuple[int, ...]:
+        """The netlink port ids that upcalls of *vport* may go to."""
+        return self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
+
+    def destroy(self) -> None:
+        """Remove every flow and port."""
+        self.flush()
+        for vport in list(self.vports.values()):
+            if vport.number:
+                self.remove_port(vport)
+        self.ports.gone(self.local.ifindex)
+        self.devices.destroy(self.local.far)
+        self._journal.clear()
+
+    # ---- keeping
+
+    def reserve(self) -> None:
+        """Refuse a change that could not be kept, before it is made."""
+        try:
+            self._journal.reserve()
+        except OSError as error:
+            raise _error(error.errno or errno.ENOSPC) from None
+
+    def keep(self) -> None:
+        """Remember the datapath's own attributes."""
+        state = {
+            "name": self.name,
+            "features": self.features,
+            "cpu_pids": self.cpu_pids,
+            "masks_cache": self.masks_cache,
+        }
+        self._journal.put(b"d", json.dumps(state).encode())
+
+    def keep_port(self, vport: Vport) -> None:
+        """Remember a port."""
+        state = [vport.number, vport.type, vport.name, vport.ifindex, vport.pids, vport.far, vport.port]
+        self._journal.put(_port_key(vport.number), json.dumps(state).encode())
+
+    def _keep_flow(self, flow: Flow) -> None:
+        handle = _NO_RULE if flow.handle is None else flow.handle
+        parts = flow.ufid or b"", flow.exact, flow.key, flow.mask
+        record = _FLOW.pack(handle, len(flow.cookies), *map(len, parts))
+        cookies = b"".join(cookie.to_bytes(4, "little") for cookie in flow.cookies)
+        self._journal.put(b"f" + flow.identity, record + cookies + b"".join(parts) + flow.actions)
+
+    def _restore(self) -> None:
+        """Take up ports and flows of an earlier run; the flows' rules are in the pipeline still."""
+        state = json.loads(self._journal.get(b"d") or b"{}")
+        self.features, self.cpu_pids = state["features"], tuple(state["cpu_pids"])
+        self.masks_cache = state["masks_cache"]
+        for key, value in self._journal.items():
+            if key[:1] == b"v":
+                number, kind, name, ifindex, pids, far, port = json.loads(value)
+                vport = self.vports[number] = Vport(number, kind, name, ifindex, tuple(pids), far, port)
+                if port != ifindex:
+                    vport.netnsid = -1
+                elif number and (not far or self._at_home(vport)):
+                    self.ports.use_vport(ifindex, True)
+        for key, value in self._journal.items():
+            if key[:1] == b"f":
+                self._restore_flow(value)
+
+    def _at_home(self, vport: Vport) -> bool:
+        """Whether an internal port is where it was when it was noted."""
+        place = self.devices.place(vport.far)
+        return place is not None and place.port == vport.port
+
+    def _restore_flow(self, value: bytes) -> None:
+        handle, count, *lengths = _FLOW.unpack_from(value)
+        at = _FLOW.size
+        cookies = struct.unpack_from(f"<{count}I", value, at)
+        at += 4 * count
+        parts = []
+        for length in lengths:
+            parts.append(value[at : at + length])
+            at += length
+        ufid, exact, key, mask = parts
+        match = ovs_key.match_of(exact, mask)
+        masked = match.masked()
+        place = ovs_key.number(match.mask), ovs_key.number(masked)
+        flow = Flow(ufid or None, exact, key, mask, value[at:], None, place, cookies=cookies)
+        if handle != _NO_RULE:
+            flow.handle = handle
+            flow.rule = self.pipeline.rule(handle)
+        for cookie, step in zip(cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
+            self.userspace[cookie] = step
+            self._next_cookie = max(self._next_cookie, cookie + 1)
+        self.flows.add(flow)
+
+
+def _steps_of(flow: Flow) -> tuple[act.Step, ...]:
+    """The steps of a flow's actions, which were checked when they came."""
+    return act.parse(flow.actions, ovs_key.match_of(flow.exact, flow.mask).masked())
+
+
+def _port_key(number: int) -> bytes:
+    return b"v" + number.to_bytes(4, "little")
+
+
+def _since(now: Counters, base: Counters) -> Counters:
+    used = now.used_ns if now.used_ns > base.used_ns else 0
+    return Counters(now.packets - base.packets, now.bytes - base.bytes, used)
+
+
+def monotonic_ms() -> int:
+    """CLOCK_MONOTONIC in milliseconds, the clock of OVS_FLOW_ATTR_USED."""
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,552 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Open vSwitch kernel datapath's generic netlink families: ovs_datapath, ovs_vport, ovs_flow, ovs_packet.
+
+It translates, and nothing more: :mod:`asap2.nic.faces.ovs.datapath` is the datapath. Formats, commands and errors:
+include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters are :mod:`asap2.nic.faces.ovs.meter`'s.
+Connection tracking limits are not served: user space finds no such family and does without.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import logging
+import os
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Netns, Request
+from asap2.netlink.server import Server
+from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.nic.faces.ovs import actions as act
+from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.faces.ovs.datapath import (
+    FEATURES,
+    TYPE_NETDEV,
+    Datapath,
+    InternalDevices,
+    Vport,
+)
+from asap2.nic.faces.ovs.delivery import Delivery
+from asap2.nic.faces.ovs.extract import extract
+from asap2.nic.faces.ovs.flows import Flow
+from asap2.nic.faces.ovs.meter import MeterFace
+from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
+from asap2.nic.journal import Journal
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.rules import OVS_TABLE, Counters
+from asap2.nic.silicon.pipeline import HandedIn
+
+log = logging.getLogger(__name__)
+
+NEW, DEL, GET, SET = 1, 2, 3, 4
+PACKET_EXECUTE = 3
+
+DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
+DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
+PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
+PORT_NETNSID = 9
+PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 10, 0, 1
+FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
+FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
+UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE, PKT_HASH = 1, 2, 3, 8, 11
+_HASH_BITS = 0xFFFF_FFFF
+
+DATAPATH_ID: Final = 0x7010
+VPORT_ID: Final = 0x7011
+FLOW_ID: Final = 0x7012
+PACKET_ID: Final = 0x7013
+_OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
+_MOST_CACHED_MASKS: Final = 4096
+"""PCPU_MIN_UNIT_SIZE / sizeof(struct mask_cache_entry)."""
+_ETH_HLEN: Final = 14
+
+_S32 = struct.Struct("=i")
+_U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
+
+
+def _named(payload: bytes) -> dict[int, bytes]:
+    return {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
+
+
+def _string(value: bytes | None) -> str | None:
+    return None if value is None else value.split(b"\0", 1)[0].decode(errors="surrogateescape")
+
+
+def _u32(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) < 4:
+        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+    return _U32.unpack_from(value)[0]  # type: ignore[no-any-return]
+
+
+def _u64(value: bytes | None) -> int | None:
+    if value is None:
+        return None
+    if len(value) < _U64.size:
+        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+    return _U64.unpack_from(value)[0]  # type: ignore[no-any-return]
+
+
+class OvsFace:
+    """The four families; at most one datapath."""
+
+    def __init__(
+        self,
+        server: Server,
+        ports: NodePorts,
+        devices: InternalDevices,
+        journal: Journal,
+    ) -> None:
+        self._journal = journal
+        self._server = server
+        self._ports = ports
+        self._devices = devices
+        self.datapath: Datapath | None = None
+        self.packets: PacketPath | None = None
+        self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
+        self.counted: Callable[[int], tuple[int, ...] | None] = lambda _ifindex: None
+        """Gives what the device with this ifindex, in the node's namespace, shows in place of the kernel's counters of
+        it, in the order of struct ovs_vport_stats; None where there is no other."""
+        self._dp = GenlFamily(
+            "ovs_datapath",
+            DATAPATH_ID,
+            2,
+            4,
+            9,
+            _OPS,
+            [("ovs_datapath", 0x7010)],
+            {NEW: self._dp_new, DEL: self._dp_del, GET: self._dp_get, SET: self._dp_set},
+        )
+        self._vport = GenlFamily(
+            "ovs_vport",
+            VPORT_ID,
+            1,
+            4,
+            9,
+            _OPS,
+            [("ovs_vport", 0x7011)],
+            {NEW: self._port_new, DEL: self._port_del, GET: self._port_get, SET: self._port_set},
+        )
+        self._flow = GenlFamily(
+            "ovs_flow",
+            FLOW_ID,
+            1,
+            4,
+            11,
+            _OPS,
+            [("ovs_flow", 0x7012)],
+            {NEW: self._flow_new, DEL: self._flow_del, GET: self._flow_get, SET: self._flow_set},
+        )
+        self._packet = GenlFamily(
+            "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
+        )
+        meters = MeterFace(lambda: self.datapath.ifindex if self.datapath else None)
+        for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
+            family.netns = server.netns.cookie
+            server.family(family)
+        self.delivery = Delivery(server, self._packet.payload, PACKET_ID)
+
+    # ---- datapaths
+
+    def _find(self, header: bytes, attrs: dict[int, bytes]) -> Datapath:
+        """By name if given, else by the header's ifindex; ENODEV."""
+        dp, name = self.datapath, _string(attrs.get(DP_NAME))
+        if dp is None or (name != dp.name if name is not None else _S32.unpack(header)[0] != dp.ifindex):
+            raise NetlinkError(errno.ENODEV)
+        return dp
+
+    def _of(self, header: bytes) -> Datapath:
+        dp = self.datapath
+        if dp is None or _S32.unpack(header)[0] != dp.ifindex:
+            raise NetlinkError(errno.ENODEV)
+        return dp
+
+    def _dp_message(self, dp: Datapath, cmd: int) -> Message:
+        self._settle(dp)
+        looked = dp.pipeline.lookups(ovs=True)
+        stats = struct.pack("=4Q", looked.hit, looked.missed, looked.lost, len(dp.flows))
+        megaflow = struct.pack("=QIIQQ", looked.mask_hits, dp.flows.masks, 0, looked.cache_hits, 0)
+        body = (
+            _S32.pack(dp.ifindex)
+            + attribute(DP_NAME, os.fsencode(dp.name) + b"\0")
+            + attribute(DP_STATS, stats)
+            + attribute(DP_MEGAFLOW_STATS, megaflow)
+            + attribute(DP_USER_FEATURES, _U32.pack(dp.features))
+            + attribute(DP_MASKS_CACHE_SIZE, _U32.pack(dp.masks_cache))
+        )
+        if dp.cpu_pids:
+            body += attribute(DP_PER_CPU_PIDS, struct.pack(f"={len(dp.cpu_pids)}I", *dp.cpu_pids))
+        return Message(DATAPATH_ID, self._dp.payload(cmd, body))
+
+    @staticmethod
+    def _features(attrs: dict[int, bytes]) -> int | None:
+        features = _u32(attrs.get(DP_USER_FEATURES))
+        if features is not None and features & ~FEATURES:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        return features
+
+    @staticmethod
+    def _cache_size(attrs: dict[int, bytes]) -> int | None:
+        """The size of the kernel's cache of masks. The pipeline has caches of its own: the number is kept and told."""
+        size = _u32(attrs.get(DP_MASKS_CACHE_SIZE))
+        if size is None:
+            return None
+        if size > _MOST_CACHED_MASKS:
+            raise NetlinkError(errno.ERANGE, "integer out of range")
+        if size & size - 1:
+            raise NetlinkError(errno.EINVAL)
+        return size
+
+    def _dp_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        name = _string(attrs.get(DP_NAME))
+        if not name or DP_UPCALL_PID not in attrs:
+            raise NetlinkError(errno.EINVAL)
+        features, cache = self._features(attrs), self._cache_size(attrs)
+        if self.datapath is not None:
+            # An old user space meets a datapath of a newer one: the kernel then resets its features.
+            if features is None:
+                self.datapath.features = 0
+            raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
+        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
+        if cache is not None:
+            dp.masks_cache = cache
+            dp.keep()
+        self._start(dp)
+        return [self._dp_message(dp, NEW)] if request.echo else None
+
+    def restore(self, netns: Netns) -> None:
+        """Take up the datapath of an earlier run, if there was one; user space is in *netns*."""
+        state = self._journal.get(b"d")
+        if state is not None:
+            name = json.loads(state)["name"]
+            self._start(Datapath(name, self._ports, self._devices, netns, 0, self._journal, restored=True))
+
+    def _start(self, dp: Datapath) -> None:
+        self.datapath = dp
+        prepare(dp.name)
+        self.packets = PacketPath(self._ports.pipeline, dp.name)
+        self._ports.upcall_device = dp.ifindex
+        self._ports.use_vport(dp.ifindex, True)
+        self._ports.use_trunk(dp.ifindex)
+        self._ports.pipeline.set_upcall(dp.ifindex)
+        self.delivery.start(dp)
+        self.on_packets(self.packets)
+
+    def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
+        dp = self._find(genl.header, _named(genl.attrs))
+        message = self._dp_message(dp, DEL)
+        path, self.packets = self.packets, None
+        self.on_packets(None)
+        if path is not None:
+            path.close()
+        dp.destroy()
+        self.datapath = None
+        return [message] if request.echo else None
+
+    def _dp_get(self, request: Request, genl: GenlHeader) -> Answer:
+        if request.dump:
+            return [self._dp_message(self.datapath, GET)] if self.datapath else []
+        return [self._dp_message(self._find(genl.header, _named(genl.attrs)), GET)]
+
+    def _dp_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._find(genl.header, attrs)
+        features, cache = self._features(attrs), self._cache_size(attrs)
+        dp.reserve()
+        if features is not None:
+            dp.features = features
+        if cache is not None:
+            dp.masks_cache = cache
+        pids = attrs.get(DP_PER_CPU_PIDS)
+        if pids is not None:
+            if not pids or len(pids) % 4:
+                raise NetlinkError(errno.EINVAL)
+            dp.cpu_pids = struct.unpack(f"={len(pids) // 4}I", pids)
+            dp.netns = request.client.netns
+        dp.keep()
+        return [self._dp_message(dp, SET)] if request.echo else None
+
+    def _settle(self, dp: Datapath) -> None:
+        """Before figures are told: read all that has come, so that what is missing is lost."""
+        if self.packets is not None and self.delivery.collect(dp, self.packets):
+            dp.pipeline.upcalls.settle()
+
+    # ---- ports
+
+    def _port_message(
+        self, dp: Datapath, vport: Vport, cmd: int, kernels: Callable[[], dict[str, tuple[int, ...]]] = device_counters
+    ) -> Message:
+        pids = vport.pids or (0,)
+        elsewhere = vport.netnsid is not None
+        if elsewhere:
+            counted = self._devices.counters(vport.far)
+        else:
+            counted = self.counted(vport.ifindex) or kernels().get(vport.name, (0,) * 8)
+        upcalls = dp.pipeline.upcalls.counts(vport.port)
+        told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
+        body = (
+            _S32.pack(dp.ifindex)
+            + attribute(PORT_NO, _U32.pack(vport.number))
+            + attribute(PORT_TYPE, _U32.pack(vport.type))
+            + attribute(PORT_NAME, os.fsencode(vport.name) + b"\0")
+            + attribute(PORT_IFINDEX, _U32.pack(vport.ifindex))
+            + (b"" if vport.netnsid is None else attribute(PORT_NETNSID, _S32.pack(vport.netnsid)))
+            + attribute(PORT_STATS, struct.pack("=8Q", *counted))
+            + attribute(PORT_UPCALL_STATS, told)
+            + attribute(PORT_UPCALL_PID, struct.pack(f"={len(pids)}I", *pids))
+        )
+        return Message(VPORT_ID, self._vport.payload(cmd, body))
+
+    def _port_find(self, header: bytes, attrs: dict[int, bytes]) -> tuple[Datapath, Vport]:
+        """By name in any datapath if given, else by number in the header's (lookup_vport); ENODEV, EINVAL."""
+        name = _string(attrs.get(PORT_NAME))
+        if name is not None:
+            dp = self.datapath
+            vport = dp.by_name(name) if dp else None
+            if dp is None or vport is None or (_S32.unpack(header)[0] not in (0, dp.ifindex)):
+                raise NetlinkError(errno.ENODEV)
+            return dp, vport
+        number = _u32(attrs.get(PORT_NO))
+        if number is None:
+            raise NetlinkError(errno.EINVAL)
+        if number >= ovs_key.MAX_PORTS:
+            raise NetlinkError(errno.EFBIG)
+        dp = self._of(header)
+        if number not in dp.vports:
+            raise NetlinkError(errno.ENODEV)
+        return dp, dp.vports[number]
+
+    @staticmethod
+    def _pids(attrs: dict[int, bytes]) -> tuple[int, ...]:
+        value = attrs.get(PORT_UPCALL_PID, b"")
+        if len(value) % 4:
+            raise NetlinkError(errno.EINVAL)
+        return tuple(pid for pid in struct.unpack(f"={len(value) // 4}I", value) if pid)
+
+    def _port_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if not {PORT_NAME, PORT_TYPE, PORT_UPCALL_PID} <= attrs.keys():
+            raise NetlinkError(errno.EINVAL)
+        dp = self._of(genl.header)
+        vport = dp.add_port(
+            _u32(attrs[PORT_TYPE]) or 0, _string(attrs[PORT_NAME]) or "", _u32(attrs.get(PORT_NO)), self._pids(attrs)
+        )
+        message = self._port_message(dp, vport, NEW)
+        self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+        return [message] if request.echo else None
+
+    def _port_del(self, request: Request, genl: GenlHeader) -> Answer:
+        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        message = self._port_message(dp, vport, DEL)
+        dp.remove_port(vport)
+        self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+        return [message] if request.echo else None
+
+    def _port_get(self, request: Request, genl: GenlHeader) -> Answer:
+        if request.dump:
+            dp = self._of(genl.header)
+            dp.refresh()
+            kernels = functools.cache(device_counters)
+            ports = sorted(dp.vports.values(), key=lambda port: port.number)
+            return [self._port_message(dp, port, GET, kernels) for port in ports]
+        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        return [self._port_message(dp, vport, GET)]
+
+    def _port_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp, vport = self._port_find(genl.header, attrs)
+        kind = _u32(attrs.get(PORT_TYPE))
+        if kind is not None and kind != vport.type:
+            raise NetlinkError(errno.EINVAL)
+        if PORT_UPCALL_PID in attrs:
+            dp.reserve()
+            vport.pids = self._pids(attrs)
+            dp.keep_port(vport)
+        return [self._port_message(dp, vport, SET)] if request.echo else None
+
+    def master(self, ifindex: int) -> int | None:
+        """The datapath's own device, when *ifindex* is a port of it (netdev_master_upper_dev_link)."""
+        dp = self.datapath
+        vport = dp.by_port(ifindex) if dp else None
+        return dp.ifindex if dp and vport and vport.type == TYPE_NETDEV else None
+
+    def is_datapath(self, ifindex: int) -> bool:
+        """Whether *ifindex* is the datapath's own device."""
+        return self.datapath is not None and self.datapath.ifindex == ifindex
+
+    def links_changed(self) -> None:
+        """Follow renames, moves and removals of devices; tell who listens."""
+        dp = self.datapath
+        if dp is None:
+            return
+        for vport in dp.refresh():
+            message = self._port_message(dp, vport, DEL, dict)
+            self._server.multicast("ovs_vport", "ovs_vport", message.payload)
+
+    # ---- flows
+
+    def _flow_message(self, dp: Datapath, flow: Flow, counters: Counters, cmd: int, omit: int = 0) -> Message:
+        body = _S32.pack(dp.ifindex)
+        if flow.ufid is not None:
+            body += attribute(FLOW_UFID, flow.ufid)
+            if not omit & UFID_OMIT_KEY:
+                body += attribute(FLOW_KEY, flow.key)
+        else:
+            body += attribute(FLOW_KEY, flow.exact)
+        if not omit & UFID_OMIT_MASK:
+            body += attribute(FLOW_MASK, flow.mask)
+        if counters.used_ns:
+            body += attribute(FLOW_USED, _U64.pack(counters.used_ns // 1_000_000))
+        if counters.packets:
+            body += attribute(FLOW_STATS, struct.pack("=QQ", counters.packets, counters.bytes))
+        if not omit & UFID_OMIT_ACTIONS:
+            body += attribute(FLOW_ACTIONS, act.echoed(flow.actions))
+        return Message(FLOW_ID, self._flow.payload(cmd, body))
+
+    @staticmethod
+    def _ufid(attrs: dict[int, bytes]) -> bytes | None:
+        ufid = attrs.get(FLOW_UFID)
+        if ufid is not None and not 0 < len(ufid) <= 16:
+            raise NetlinkError(errno.EINVAL, f"ufid size {len(ufid)} bytes exceeds the range (1, 16)")
+        return ufid
+
+    def _flow_find(self, dp: Datapath, attrs: dict[int, bytes]) -> Flow:
+        ufid, key = self._ufid(attrs), attrs.get(FLOW_KEY)
+        if ufid is None and key is None:
+            raise NetlinkError(errno.EINVAL, "Flow get message rejected, Key attribute missing.")
+        exact = None
+        if key is not None:
+            fields = ovs_key.match_of(key, None).key
+            exact = ovs_key.emit(fields, fields)
+        flow = dp.flows.of(ufid, exact)
+        if flow is None:
+            raise NetlinkError(errno.ENOENT)
+        return flow
+
+    def _flow_new(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if FLOW_KEY not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow key attr not present in new flow.")
+        if FLOW_ACTIONS not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow actions attr not present in new flow.")
+        match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
+        act.parse(attrs[FLOW_ACTIONS], match.masked())
+        ufid = self._ufid(attrs)
+        dp = self._of(genl.header)
+        flow = dp.put(ufid, match, attrs[FLOW_ACTIONS], modify=not (request.create or request.excl))
+        return [self._flow_message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
+
+    def _flow_set(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
+            raise NetlinkError(errno.EINVAL, "Flow key attribute not present in set flow.")
+        match = None
+        if FLOW_KEY in attrs:
+            match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
+        if FLOW_ACTIONS in attrs:
+            if match is None:
+                raise NetlinkError(errno.EINVAL)
+            act.parse(attrs[FLOW_ACTIONS], match.masked())
+        dp = self._of(genl.header)
+        flow = self._flow_find(dp, attrs)
+        if FLOW_ACTIONS in attrs and match is not None:
+            dp.set_actions(flow, match, attrs[FLOW_ACTIONS])
+        counters = dp.counters([flow])[0]
+        if FLOW_CLEAR in attrs:
+            dp.clear(flow)
+        return [self._flow_message(dp, flow, counters, SET)] if request.echo else None
+
+    def _flow_del(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._of(genl.header)
+        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
+            dp.flush()
+            return None
+        flow = self._flow_find(dp, attrs)
+        before = flow.base
+        last = dp.delete(flow)
+        counters = Counters(last.packets - before.packets, last.bytes - before.bytes, last.used_ns)
+        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
+        return [self._flow_message(dp, flow, counters, DEL, omit)] if request.echo else None
+
+    def _flow_get(self, request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        dp = self._of(genl.header)
+        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
+        if request.dump:
+            return self._flow_dump(dp, omit)
+        flow = self._flow_find(dp, attrs)
+        return [self._flow_message(dp, flow, dp.counters([flow])[0], GET, omit)]
+
+    def _flow_dump(self, dp: Datapath, omit: int) -> Iterator[Message]:
+        flows = list(dp.flows)
+        for flow, counters in zip(flows, dp.counters(flows), strict=True):
+            yield self._flow_message(dp, flow, counters, GET, omit)
+
+    # ---- packets
+
+    def _execute(self, _request: Request, genl: GenlHeader) -> Answer:
+        attrs = _named(genl.attrs)
+        if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
+            raise NetlinkError(errno.EINVAL)
+        packet = attrs[PKT_PACKET]
+        if len(packet) < _ETH_HLEN:
+            raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+        metadata = ovs_key.packet_metadata(attrs[PKT_KEY])
+        bare = not metadata["mac_proto"]
+        if bare:
+            if metadata["eth_type"] in ovs_key.VLAN_TYPES:
+                raise NetlinkError(errno.EINVAL)
+            packet = bytes(_ETH_HLEN - 2) + metadata["eth_type"].to_bytes(2, "big") + packet
+        key = extract(packet, metadata, ethernet=not bare)
+        if key is None:
+            raise NetlinkError(errno.EINVAL)
+        steps = act.parse(attrs[PKT_ACTIONS], key)
+        dp = self._of(genl.header)
+        if PKT_PROBE not in attrs:
+            self._run(dp, packet, steps, key, attrs.get(PKT_HASH))
+        return None
+
+    def _run(
+        self, dp: Datapath, packet: bytes, steps: tuple[act.Step, ...], key: ovs_key.Fields, packet_hash: bytes | None
+    ) -> None:
+        """Let the pipeline do *steps* with *packet*, of which user space knows the *key*."""
+        path = self.packets
+        if path is None:
+            return
+        port = dp.port_of(key["in_port"])
+        actions = dp.one_packet(steps)
+        way = HandedIn(
+            actions,
+            dp.ifindex if port is None else port,
+            OVS_TABLE | key.get("recirc_id", 0),
+            act.tunnel_of(key) if key.get("tun_proto") else None,
+            key.get("skb_mark", 0),
+            key.get("skb_priority", 0),
+            key.get("dp_hash", 0),
+            (_u64(packet_hash) or 0) & _HASH_BITS or None,
+            bare=not key["mac_proto"],
+        )
+        try:
+            with dp.pipeline.hand_in(way) as mark:
+                path.hand_in(packet, mark)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise NetlinkError(errno.EINVAL) from None
+            log.debug("cannot do actions with a packet of %d bytes: %s", len(packet), error)
+
+    def read_upcalls(self) -> None:
+        """Take in the packets that wait for user space."""
+        if self.datapath is not None and self.packets is not None:
+            self.delivery.collect(self.datapath, self.packets)
+
+    def serve_upcalls(self) -> float | None:
+        """Pass some of them on; the seconds after which to do so again, None: when more have come."""
+        return self.delivery.serve(self.datapath) if self.datapath is not None else None

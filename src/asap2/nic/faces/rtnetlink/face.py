@@ -1,0 +1,497 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rtnetlink's links: the NIC's netdevs shown as what they are, and the VF attributes that ``ip link set PF vf N`` sets.
+
+The kernel answers RTM_GETLINK, and tells of changes; what it says of a device of ours is changed on the way: a veth's
+peer and kind go, and what a ConnectX's netdev has comes in, each attribute where rtnl_fill_ifinfo() puts it. Requests
+to change a link go on to the kernel, but for the list of VF attributes, which is the driver's.
+
+Sources: net/core/rtnetlink.c, drivers/net/ethernet/mellanox/mlx5/core/{en_main,en_rep}.c of Linux 6.x.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Callable, Container, Iterable
+from typing import Any
+
+from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
+from asap2.netlink.server import Server
+from asap2.netlink.tables.link import (
+    LINK,
+    LINKINFO,
+    RTEXT_FILTER_SKIP_STATS,
+    RTEXT_FILTER_VF,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+    RTNLGRP_LINK,
+    VF_INFO,
+    VF_STATS,
+    VFINFO_LIST,
+    Ifinfomsg,
+)
+from asap2.netlink.wire import (
+    NETLINK_ROUTE,
+    NLA_F_NESTED,
+    NLA_TYPE_MASK,
+    NLM_F_DUMP,
+    NetlinkError,
+    NlMsg,
+    attribute,
+    attributes,
+)
+from asap2.nic import statistics
+from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.faces.ethtool.settings import max_channels
+from asap2.nic.faces.lookup import ifindex_named
+from asap2.nic.faces.refusal import as_netlink
+from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
+from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
+from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
+from asap2.nic.model import MAX_MTU
+from asap2.nic.netdevs import NetDev, NetDevs, Role
+
+_LINK = LINK.table.numbers
+_HEADER = LINK.size
+_ADDRESSES = {_LINK[name] for name in ("address", "broadcast", "perm_address", "phys_port_id")}
+_BEFORE_VFS = _ADDRESSES | {_LINK[name] for name in ("stats", "stats64")}
+_BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_queues"]}
+_NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
+_OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
+_NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
+_STATISTICS = {_LINK["stats"]: stats32, _LINK["stats64"]: stats64}
+_AF_BRIDGE = 7
+_NOT_OF_LINKS = (socket.AF_INET6, _AF_BRIDGE)
+"""Address families whose RTM_GETLINK is another thing: IPv6's and the bridge's state of a port."""
+_IFF_UP = 1
+IFLA_EVENT_FEATURES = 2
+_BRIDGE_FLAGS_SELF, _BRIDGE_MODE_VEB = 2, 0
+
+VfCounters = dict[str, int]
+"""``rx_packets``, ``tx_packets``, ``rx_bytes``, ``tx_bytes``, ``broadcast``, ``multicast``, ``rx_dropped`` and
+``tx_dropped`` of a VF, as it sees them itself; a missing one is 0."""
+
+
+class LinkFace:
+    """Serves links. ``counters`` gives a VF's traffic; ``master`` the ifindex of the Open vSwitch datapath's device
+    that the one with this ifindex, in the node's namespace, is a port of (None: of none); ``immovable`` whether it is
+    that device itself, which stays in its namespace."""
+
+    def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
+        self.driver = driver
+        self.netdevs = netdevs
+        self.counters: Callable[[Nic, Pf, Vf], VfCounters] = lambda _nic, _pf, _vf: {}
+        self.master: Callable[[int], int | None] = lambda _ifindex: None
+        self.immovable: Callable[[int], bool] = lambda _ifindex: False
+        self._server: Server | None = None
+        self._namespaces: NamespaceFace | None = None
+
+    def register(self, server: Server) -> None:
+        """Serve *server*'s clients."""
+        self._server = server
+        server.route([RTM_GETLINK], self.get)
+        server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
+        server.route([RTM_DELLINK], self.delete)
+        server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device).get)
+        self._namespaces = namespaces = NamespaceFace(server, self.netdevs.hidden())
+        server.route([RTM_GETNSID], namespaces.get)
+        server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
+
+    def link_changed(self, netdev: NetDev, up: bool) -> None:
+        """A netdev was set up or down: a VF's link follows its representor's."""
+        if netdev.role is Role.REPRESENTOR and netdev.nic and netdev.pf and netdev.vf:
+            self.driver.follow_representor(netdev.nic, netdev.pf, netdev.vf, up)
+
+    # ---- RTM_GETLINK
+
+    def get(self, request: Request) -> Answer:
+        """One link or all: the kernel's answer, with our devices as they are to be seen."""
+        payload = request.payload
+        if payload[0] in _NOT_OF_LINKS:
+            more = self._embedded_bridges(request) if payload[0] == _AF_BRIDGE and request.dump else ()
+            return Proxy(lambda message: [self._without_peer(message, request)], more)
+        start = _HEADER if len(payload) >= _HEADER else 4
+        asked = LINK.table.decode(payload, start) if len(payload) > start else {}
+        if "target_netnsid" in asked:
+            return self._get_elsewhere(request, asked["target_netnsid"], asked.get("ext_mask", 0))
+        mask = asked.get("ext_mask", 0)
+        kind, master = asked.get("linkinfo", {}).get("kind"), asked.get("master")
+        if not request.dump or (kind is None and master is None):
+            return Proxy(lambda message: [self._shown(message, request, mask)])
+
+        ours = {_LINK["linkinfo"]} if kind == "openvswitch" else set()
+        if master is not None and self._at_home(request) and self._is_internal(master):
+            ours.add(_LINK["master"])
+        kept = [(t, v) for t, v in attributes(payload, start) if t & NLA_TYPE_MASK not in ours]
+
+        def wanted(message: NlMsg) -> Iterable[Message]:
+            shown = self._shown(message, request, mask)
+            _header, attrs = LINK.decode(shown.payload)
+            if kind is not None and attrs.get("linkinfo", {}).get("kind") != kind:
+                return
+            if master is None or attrs.get("master") == master:
+                yield shown
+
+        return Proxy(wanted, payload=payload[:start] + b"".join(attribute(t, v) for t, v in kept))
+
+    def _get_elsewhere(self, request: Request, target: int, mask: int) -> Answer:
+        """Links of the namespace with id *target* in the asking one."""
+        netns, namespaces = request.client.netns, self._namespaces
+        if namespaces is None:
+            return PASS
+        if target in namespaces.hidden_in(netns):
+            raise NetlinkError(errno.EINVAL, "Invalid target network namespace id" if request.dump else None)
+        ids: dict[int, int | None] = {}
+
+        def id_in(descriptor: int) -> int | None:
+            if descriptor not in ids:
+                ids[descriptor] = namespaces.id_in(netns, target, descriptor)
+            return ids[descriptor]
+
+        def shown(message: NlMsg) -> list[Message]:
+            payload = message.payload
+            if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
+                device = self.netdevs.by_nsid(_ifindex(payload), id_in)
+                if device is not None and device.role is not Role.OTHER:
+                    payload = self.rewrite(payload, device, mask)
+            return [Message(message.type, payload)]
+
+        return Proxy(shown)
+
+    def _without_peer(self, message: NlMsg, request: Request) -> Message:
+        payload = message.payload
+        if len(payload) >= _HEADER and self._device(_ifindex(payload), request) is not None:
+            payload = _no_peer(payload)
+        return Message(message.type, payload)
+
+    def _embedded_bridges(self, request: Request) -> Iterable[Message]:
+        """What mlx5e_bridge_getlink() says of a PF whose VFs are switched as legacy mode does: a bridge in the NIC."""
+        if self._server is None or not self._at_home(request):
+            return
+        kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
+        for device in self.netdevs.all():
+            pf = device.pf
+            if device.role is not Role.PF or pf is None or pf.mode is not EswitchMode.LEGACY or not pf.vfs:
+                continue
+            (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
+            header, link = LINK.decode(answer.payload)
+            attrs = {name: link[name] for name in ("ifname", "mtu", "operstate", "master", "address") if name in link}
+            attrs["af_spec"] = attribute(0, struct.pack("=H", _BRIDGE_FLAGS_SELF)) + attribute(
+                1, struct.pack("=H", _BRIDGE_MODE_VEB)
+            )
+            protinfo = attribute(_LINK["protinfo"] | NLA_F_NESTED, b"")
+            yield Message(RTM_NEWLINK, LINK.encode(header._replace(family=_AF_BRIDGE, change=0), attrs) + protinfo)
+
+    def _is_internal(self, ifindex: int) -> bool:
+        device = self.netdevs.by_ifindex(ifindex)
+        return device is not None and device.role is Role.INTERNAL
+
+    def _shown(self, message: NlMsg, request: Request, mask: int) -> Message:
+        payload = message.payload
+        if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
+            ifindex = _ifindex(payload)
+            device = self._device(ifindex, request)
+            master = self.master(ifindex) if self._at_home(request) else None
+            if device is not None or master is not None:
+                payload = self.rewrite(payload, device, mask, master)
+        return Message(message.type, payload)
+
+    def rewrite(
+        self, payload: bytes, device: NetDev | None, mask: int, master: int | None = None, *, grow: bool = True
+    ) -> bytes:
+        """An RTM_NEWLINK of the kernel, as it would be if *device* were what it stands for.
+
+        *mask* is the request's IFLA_EXT_MASK; *master* the device's master in Open vSwitch. Without *grow* the veth
+        goes and nothing comes in.
+        """
+        own = device is not None
+        counters = statistics.shown(self.netdevs, device) if device is not None else None
+        found: list[tuple[int, bytes]] = []
+        for type_, value in attributes(payload, _HEADER):
+            number = type_ & NLA_TYPE_MASK
+            if number == _LINK["linkinfo"]:
+                value = _linkinfo(value, device, master is not None)
+                if not value:
+                    continue
+            if (own and number in _OF_A_PEER) or (master is not None and number == _LINK["master"]):
+                continue
+            if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
+                value = struct.pack("=I", MAX_MTU)
+            if device is not None and device.pf is not None and number in _QUEUES:
+                value = _QUEUES[number](device, value)
+            if counters is not None and number in _STATISTICS:
+                value = _STATISTICS[number](counters, len(value))
+            found.append((type_, value))
+        if not grow:
+            return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)
+        if device is not None and device.role is Role.INTERNAL and not _has(found, "linkinfo"):
+            found.append((_LINK["linkinfo"], LINKINFO.encode({"kind": "openvswitch"})))
+        if master is not None:
+            if not _has(found, "linkinfo"):
+                found.append((_LINK["linkinfo"], LINKINFO.encode({"slave_kind": "openvswitch"})))
+            _insert(found, _BEFORE_MASTER, LINK.table.encode({"master": master}))
+        if device is not None and device.pf is not None:
+            self._identify(found, device, mask)
+        return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)
+
+    def _identify(self, found: list[tuple[int, bytes]], device: NetDev, mask: int) -> None:
+        """Put in what a netdev of a ConnectX has that another has not."""
+        nic, pf, vf = device.nic, device.pf, device.vf
+        assert nic is not None
+        assert pf is not None
+        function = vf if device.role is Role.VF and vf is not None else pf
+        vfs: dict[str, Any] = {}
+        if mask & RTEXT_FILTER_VF:
+            vfs["num_vf"] = len(pf.vfs) if function is pf else 0
+            if device.role is not Role.REPRESENTOR:
+                infos = [self._vf_info(nic, pf, one, mask) for one in pf.vfs] if function is pf else []
+                vfs["vfinfo_list"] = VFINFO_LIST.encode({"vf_info": infos} if infos else {})
+        _insert(found, _BEFORE_VFS, LINK.table.encode(vfs))
+        port: dict[str, Any] = {}
+        if device.role is Role.PF:
+            port["perm_address"] = pf.mac
+        if device.phys_port_name is not None:
+            port["phys_port_name"] = device.phys_port_name
+        if device.role is Role.REPRESENTOR or (device.role is Role.PF and pf.mode is EswitchMode.SWITCHDEV):
+            port["phys_switch_id"] = bytes.fromhex(nic.switch_id(pf))
+        _insert(found, _ADDRESSES, LINK.table.encode(port))
+        parent = LINK.table.encode({"parent_dev_name": function.bdf, "parent_dev_bus_name": "pci"})
+        found.extend(attributes(parent))
+
+    def _vf_info(self, nic: Nic, pf: Pf, vf: Vf, mask: int) -> dict[str, Any]:
+        """One VF, in the order of rtnl_fill_vfinfo()."""
+        number = vf.index
+        info: dict[str, Any] = {
+            "mac": (number, vf.mac),
+            "broadcast": (b"\xff" * 6,),
+            "vlan": (number, vf.vlan, vf.qos),
+            "rate": (number, vf.min_tx_rate, vf.max_tx_rate),
+            "tx_rate": (number, vf.max_tx_rate),
+            "spoofchk": (number, int(vf.spoofchk)),
+            "link_state": (number, int(vf.link_state)),
+            "rss_query_en": (number, 0),
+            "trust": (number, int(vf.trust)),
+            "vlan_list": {"info": [(number, vf.vlan, vf.qos, socket.htons(vf.vlan_proto))]},
+        }
+        if not mask & RTEXT_FILTER_SKIP_STATS:
+            counters = self.counters(nic, pf, vf)
+            names = [name for name in VF_STATS.numbers if name != "pad"]
+            info["stats"] = {name: counters.get(name, 0) for name in names}
+        return info
+
+    # ---- notifications
+
+    def notified(self, netns: Netns, message: NlMsg, room: int) -> bytes | None:
+        """What the kernel tells of a link by itself, as it is to be seen: see :meth:`Server.show`."""
+        payload = message.payload
+        if len(payload) < _HEADER:
+            return None
+        ifindex = _ifindex(payload)
+        if payload[0] in _NOT_OF_LINKS:
+            return _no_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
+        info = {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}
+        kind = LINKINFO.decode(info.get(_LINK["linkinfo"], b"")).get("kind")
+        device = self.netdevs.last_known(ifindex, netns.cookie) if kind == "veth" else None
+        if device is not None and device.role is Role.OTHER:
+            device = None
+        at_home = self._server is not None and netns.cookie == self._server.netns.cookie
+        master = self.master(ifindex) if at_home else None
+        if device is None and master is None:
+            return None
+        shown = self.rewrite(payload, device, 0, master)
+        return shown if len(shown) <= room else self.rewrite(payload, device, 0, master, grow=False)
+
+    def announce(self, netns: Netns, device: NetDev, event: int | None = None) -> None:
+        """Tell who listens that the driver has changed *device* (rtmsg_ifinfo()); *event* is an IFLA_EVENT_*."""
+        if self._server is None:
+            return
+        kernel = self._server.kernel(netns, NETLINK_ROUTE)
+        try:
+            (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
+        except NetlinkError:  # gone meanwhile
+            return
+        header, _attrs = LINK.decode(answer.payload)
+        if event is None and not header.flags & _IFF_UP:  # netdev_state_change()
+            return
+        at_home = netns.cookie == self._server.netns.cookie
+        payload = self.rewrite(answer.payload, device, 0, self.master(device.ifindex) if at_home else None)
+        if event is not None:
+            payload += attribute(_LINK["event"], struct.pack("=I", event))
+        self._server.notify(netns, RTNLGRP_LINK, Message(RTM_NEWLINK, payload))
+
+    # ---- RTM_NEWLINK, RTM_SETLINK
+
+    def change(self, request: Request) -> Answer:
+        """A change to a link: the VF attributes are the driver's, all else the kernel's."""
+        device = self._named(request)
+        if device is None:
+            return PASS
+        _header, attrs = LINK.decode(request.payload)
+        stays = (
+            device.role is Role.REPRESENTOR
+            or (device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV)
+            or (device.role is Role.INTERNAL and self._at_home(request) and self.immovable(device.ifindex))
+        )
+        if stays and any(name in attrs for name in _NAMESPACE):
+            raise NetlinkError(errno.EINVAL, "The interface netns is immutable")
+        if device.pf is not None and attrs.get("mtu", 0) > MAX_MTU:
+            raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
+        if "vfinfo_list" not in attrs or device.pf is None or device.nic is None:
+            return PASS
+        done = 0
+        try:
+            for type_, raw in attributes(_raw(request.payload, "vfinfo_list")):
+                if type_ & NLA_TYPE_MASK != VFINFO_LIST.numbers["vf_info"]:
+                    raise NetlinkError(errno.EINVAL)
+                with as_netlink():
+                    self._set_vf(device, VF_INFO.decode(raw))
+                done += 1
+        finally:
+            if done:
+                self.announce(request.client.netns, device)
+        others = [
+            (type_, value)
+            for type_, value in attributes(request.payload, _HEADER)
+            if type_ & NLA_TYPE_MASK != _LINK["vfinfo_list"]
+        ]
+        naming = {*_NAMES, _LINK["ext_mask"]}
+        flags = request.payload[8:16] != bytes(8)
+        if not flags and all(type_ & NLA_TYPE_MASK in naming for type_, _ in others):
+            return None
+        rest = request.payload[:_HEADER] + b"".join(attribute(type_, value) for type_, value in others)
+        return Proxy(lambda message: [Message(message.type, message.payload)], payload=rest)
+
+    def _set_vf(self, device: NetDev, info: dict[Any, Any]) -> None:
+        """do_setvfinfo(): what one IFLA_VF_INFO asks for, in its order."""
+        if device.role is Role.REPRESENTOR:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if device.role is not Role.PF:
+            raise NetlinkError(errno.EPERM)
+        driver, nic, pf = self.driver, device.nic, device.pf
+        assert nic is not None
+        assert pf is not None
+        if one := info.get("mac"):
+            driver.set_vf_mac(nic, pf, one.vf, one.mac[:6])
+        if one := info.get("vlan"):
+            driver.set_vf_vlan(nic, pf, one.vf, one.vlan, one.qos, 0x8100)
+        if "vlan_list" in info:
+            vlans = info["vlan_list"].get("info", [])
+            if len(vlans) != 1:
+                raise NetlinkError(errno.EOPNOTSUPP if vlans else errno.EINVAL)
+            one = vlans[0]
+            driver.set_vf_vlan(nic, pf, one.vf, one.vlan, one.qos, socket.ntohs(one.proto))
+        if one := info.get("tx_rate"):
+            driver.set_vf_rate(pf, one.vf, driver.vf(pf, one.vf).min_tx_rate, one.rate)
+        if one := info.get("rate"):
+            driver.set_vf_rate(pf, one.vf, one.min_tx_rate, one.max_tx_rate)
+        if one := info.get("spoofchk"):
+            driver.set_vf_flag(nic, pf, one.vf, "spoofchk", bool(one.setting))
+        if one := info.get("link_state"):
+            driver.set_vf_link_state(nic, pf, one.vf, one.setting)
+        if "rss_query_en" in info:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if one := info.get("trust"):
+            driver.set_vf_flag(nic, pf, one.vf, "trust", bool(one.setting))
+        if one := info.get("ib_node_guid") or info.get("ib_port_guid"):
+            driver.set_vf_guid(pf, one.vf)
+
+    # ---- RTM_DELLINK
+
+    def delete(self, request: Request) -> Answer:
+        """A netdev with hardware behind it, or of a datapath, is not for deletion by rtnetlink: EOPNOTSUPP."""
+        device = self._named(request)
+        if device is not None:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if len(request.payload) >= _HEADER:
+            header, attrs = LINK.decode(request.payload)
+            if header.index == 0 and "group" in attrs and self._in_group(request, attrs["group"]):
+                raise NetlinkError(errno.EOPNOTSUPP)
+        return PASS
+
+    def _in_group(self, request: Request, group: int) -> bool:
+        """Whether a device of ours is in *group*."""
+        if self._server is None:
+            return False
+        kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
+        links = map(
+            LINK.decode, (m.payload for m in kernel.request(RTM_GETLINK, NLM_F_DUMP, LINK.encode(Ifinfomsg(), {})))
+        )
+        return any(
+            attrs.get("group") == group and self._device(header.index, request) is not None for header, attrs in links
+        )
+
+    # ---- finding
+
+    def _at_home(self, request: Request) -> bool:
+        return self._server is not None and request.client.netns.cookie == self._server.netns.cookie
+
+    def _device(self, ifindex: int, request: Request) -> NetDev | None:
+        device = self.netdevs.by_ifindex(ifindex, request.client.netns.cookie)
+        return None if device is None or device.role is Role.OTHER else device
+
+    def _named(self, request: Request) -> NetDev | None:
+        """The device of ours that the request is about, by ifindex or, where that is 0, by name."""
+        if len(request.payload) < _HEADER:
+            return None
+        ifindex = _ifindex(request.payload)
+        if ifindex > 0:
+            return self._device(ifindex, request)
+        for type_, value in attributes(request.payload, _HEADER):
+            if type_ & NLA_TYPE_MASK in _NAMES and self._server is not None:
+                name = value.split(b"\0", 1)[0].decode(errors="surrogateescape")
+                found = ifindex_named(self._server, request.client.netns, name)
+                return None if found is None else self._device(found, request)
+        return None
+
+
+def _qdisc(device: NetDev, value: bytes) -> bytes:
+    return f"{root_kind(device)}\0".encode() if value == b"noqueue\0" else value
+
+
+_QUEUES = {
+    _LINK["num_tx_queues"]: lambda device, _value: struct.pack("=I", transmit_queues(device)),
+    _LINK["num_rx_queues"]: lambda _device, _value: struct.pack("=I", max_channels()),
+    _LINK["qdisc"]: _qdisc,
+}
+
+
+def _ifindex(payload: bytes) -> int:
+    return int.from_bytes(payload[4:8], sys.byteorder, signed=True)
+
+
+def _raw(payload: bytes, name: str) -> bytes:
+    """The payload of the last attribute *name* of a link message."""
+    return {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}[_LINK[name]]
+
+
+def _no_peer(payload: bytes) -> bytes:
+    """A link message of another address family, without what is a veth's."""
+    kept = [(t, v) for t, v in attributes(payload, _HEADER) if t & NLA_TYPE_MASK not in _OF_A_PEER]
+    return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in kept)
+
+
+def _has(found: list[tuple[int, bytes]], name: str) -> bool:
+    return any(type_ & NLA_TYPE_MASK == _LINK[name] for type_, _ in found)
+
+
+def _insert(found: list[tuple[int, bytes]], after: Container[int], encoded: bytes) -> None:
+    """Put the *encoded* attributes in behind the last one whose number is in *after*."""
+    place = max((i for i, (type_, _) in enumerate(found, 1) if type_ & NLA_TYPE_MASK in after), default=len(found))
+    found[place:place] = attributes(encoded)
+
+
+def _linkinfo(value: bytes, device: NetDev | None, enslaved: bool) -> bytes:
+    """IFLA_LINKINFO without the veth: nothing for a ConnectX's netdev, Open vSwitch's kind for its internal port."""
+    info: dict[Any, Any] = LINKINFO.decode(value)
+    if device is not None:
+        info = {name: info[name] for name in ("slave_kind", "slave_data") if name in info}
+        if device.role is Role.INTERNAL:
+            info = {"kind": "openvswitch", **info}
+    if enslaved:
+        info.pop("slave_data", None)
+        info["slave_kind"] = "openvswitch"
+    return LINKINFO.encode(info)

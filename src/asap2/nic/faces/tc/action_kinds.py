@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each kind of TC action: options to steps, and to what the kernel gives back.
+
+Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum}.c, tcf_*_init() for errors,
+tcf_*_offload_act_setup() for what is not offered to drivers at all, and tcf_*_dump() for what comes back.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, Final
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.tables import actions as ta
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.tc import pedit as tc_pedit
+from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
+from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
+
+PACKET_HOST: Final = 0
+_INHERIT_DSFIELD: Final = 0x20
+_HIGHEST_PACKET_TYPE: Final = 3
+"""PACKET_OTHERHOST."""
+_ALL: Final = 0xFFFF_FFFF
+_HIGHEST_VERDICT: Final = ta.TC_ACT_TRAP
+_MIRRED: Final = (ta.TCA_EGRESS_REDIR, ta.TCA_EGRESS_MIRROR, ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR)
+
+Options = tuple[tuple[str, Any], ...]
+Result = tuple[list[Step], int, Options]
+"""Steps, verdict, and the options that are given back, ``parms`` as it was given."""
+
+KINDS: Final = frozenset(
+    {"bpf", "connmark", "csum", "ct", "ctinfo", "gact", "gate", "ife", "ipt", "mirred", "mpls", "nat", "pedit"}
+    | {"police", "sample", "skbedit", "skbmod", "tunnel_key", "vlan", "xt"}
+)
+"""Kinds of action that a distribution's kernel has; those of :data:`PARSERS` are supported."""
+
+NO_OPTIONS: Final = {
+    "mirred": "act_mirred: Mirred requires attributes to be passed",
+    "tunnel_key": "act_tunnel_key: Tunnel requires attributes to be passed",
+    "pedit": "act_pedit: Pedit requires attributes to be passed",
+}
+NO_PARMS: Final = {
+    "mirred": "act_mirred: Missing required mirred parameters",
+    "tunnel_key": "act_tunnel_key: Missing tunnel key parameters",
+    "pedit": "act_pedit: Missing required attributes",
+}
+"""What is said of an action without options, and of one without its parameters, beside EINVAL."""
+
+
+def parms_of(options: Any) -> Any:
+    """The structure that begins with tc_gen in an action's options; None where there is none."""
+    return options.get("parms", options.get("parms_ex")) if isinstance(options, Attrs) else None
+
+
+def _check_verdict(verdict: int) -> None:
+    """tcf_action_check_ctrlact(); EINVAL."""
+    kind = verdict >> 28 & 0xF
+    if verdict != ta.TC_ACT_UNSPEC and (kind > 2 if kind else verdict > _HIGHEST_VERDICT):
+        raise NetlinkError(errno.EINVAL, "invalid control action")
+
+
+_GACT_NOT_OFFERED: Final = {
+    ta.TC_ACT_UNSPEC: 'act_gact: Offload of "continue" action is not supported',
+    ta.TC_ACT_RECLASSIFY: 'act_gact: Offload of "reclassify" action is not supported',
+    ta.TC_ACT_PIPE: 'act_gact: Offload of "pipe" action is not supported',
+}
+_GACT_OFFERED: Final = (ta.TC_ACT_OK, ta.TC_ACT_SHOT, ta.TC_ACT_TRAP)
+
+
+def _gact(options: Attrs) -> Result:
+    verdict = options["parms"].action
+    _check_verdict(verdict)
+    steps: list[Step] = []
+    back: list[tuple[str, Any]] = [("parms", options["parms"])]
+    if "prob" in options:
+        steps.append(Beyond(None, "TC action gact with a probability is not supported"))
+        back.append(("prob", options["prob"]))
+    if verdict in _GACT_NOT_OFFERED:
+        steps.append(Beyond(_GACT_NOT_OFFERED[verdict]))
+    elif verdict not in _GACT_OFFERED and verdict & ~ta.TC_ACT_EXT_VAL_MASK != ta.TC_ACT_GOTO_CHAIN:
+        steps.append(Beyond("act_gact: Unsupported generic action offload"))
+    return steps, verdict, tuple(back)
+
+
+def _mirred(options: Attrs) -> Result:
+    parms = options["parms"]
+    if parms.eaction not in _MIRRED:
+        raise NetlinkError(errno.EINVAL, "act_mirred: Unknown mirred option")
+    if not parms.ifindex:
+        raise NetlinkError(errno.EINVAL, "act_mirred: Specified device does not exist")
+    _check_verdict(parms.action)
+    final = parms.eaction in (ta.TCA_EGRESS_REDIR, ta.TCA_INGRESS_REDIR)
+    ingress = parms.eaction in (ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR)
+    return [Mirred(parms.ifindex, ingress, final)], parms.action, (("parms", parms),)
+
+
+def _skbedit(options: Attrs) -> Result:
+    parms = options["parms"]
+    given = [name for name in ("ptype", "mark", "priority", "queue_mapping") if name in options]
+    inherit = options.get("flags", 0) & _INHERIT_DSFIELD
+    if options.get("ptype", 0) > _HIGHEST_PACKET_TYPE:
+        raise NetlinkError(errno.EINVAL)
+    if not given and not inherit and "mask" not in options:
+        raise NetlinkError(errno.EINVAL)
+    _check_verdict(parms.action)
+    order = ("priority", "queue_mapping", "mark", "ptype", "mask", "flags")
+    back: Options = (("parms", parms), *((name, options[name]) for name in order if name in options))
+    steps: list[Step] = []
+    if given != ["ptype"] or inherit or "mask" in options:
+        steps.append(_skbedit_not_offered(given, inherit, "mask" in options))
+    if options.get("ptype", PACKET_HOST) != PACKET_HOST:
+        steps.append(Beyond(_PTYPE, 'TC action skbedit ptype is supported with type "host" only'))
+    if inherit:
+        steps.append(Beyond(None, "TC action skbedit with inheritdsfield is not supported"))
+    if "priority" in options:
+        steps.append(SetField("skb_priority", Masked(options["priority"], _ALL)))
+    mask = options.get("mask", _ALL)
+    if "mark" in options and mask:
+        steps.append(SetField("skb_mark", Masked(options["mark"] & mask, mask)))
+    if "ptype" in options:
+        steps.append(PacketType(options["ptype"]))
+    return steps, parms.action, back
+
+
+def _skbedit_not_offered(given: list[str], inherit: int, masked: bool) -> Beyond:
+    """Why no eSwitch takes such an action (tcf_skbedit_offload_act_setup)."""
+    if given in (["mark"], ["priority"]) and not inherit and not masked:
+        return NO_MARK if given == ["mark"] else Beyond(NO_MARK.hardware)
+    for used, name in (("queue_mapping" in given, "queue_mapping"), (inherit, "inheritdsfield")):
+        if used:
+            return Beyond(f'act_skbedit: Offload not supported when "{name}" option is used')
+    return Beyond("act_skbedit: Unsupported skbedit option offload")
+
+
+_PTYPE: Final = "mlx5_core: skbedit ptype is only supported with type host"
+
+
+def _csum(options: Attrs) -> Result:
+    parms = options["parms"]
+    _check_verdict(parms.action)
+    return [Csum(parms.update_flags)], parms.action, (("parms", parms),)
+
+
+def _tunnel_key(options: Attrs) -> Result:
+    parms = options["parms"]
+    if parms.t_action == ta.TCA_TUNNEL_KEY_ACT_RELEASE:
+        return [Decap()], parms.action, (("parms", parms),)
+    if parms.t_action != ta.TCA_TUNNEL_KEY_ACT_SET:
+        raise NetlinkError(errno.EINVAL, "act_tunnel_key: Unknown tunnel key action")
+    version = "ipv4" if "enc_ipv4_dst" in options else "ipv6"
+    source, destination = options.get(f"enc_{version}_src"), options.get(f"enc_{version}_dst")
+    if source is None or destination is None:
+        raise NetlinkError(errno.EINVAL, "act_tunnel_key: Missing either ipv4 or ipv6 src and dst")
+    if "enc_opts" in options or "enc_key_id" not in options:
+        raise NetlinkError(errno.EOPNOTSUPP, "tunnel_key without an id, or with options, is not supported")
+    tos, ttl, port = options.get("enc_tos", 0), options.get("enc_ttl", 0), options.get("enc_dst_port", 0)
+    no_csum, no_frag = bool(options.get("no_csum")), bool(options.get("no_frag"))
+    step = SetTunnel(options["enc_key_id"], source, destination, tos, ttl, port, not no_csum, no_frag)
+    back: list[tuple[str, Any]] = [
+        ("parms", parms),
+        ("enc_key_id", options["enc_key_id"]),
+        (f"enc_{version}_src", source),
+        (f"enc_{version}_dst", destination),
+    ]
+    back += [("enc_dst_port", port)] if port else []
+    back.append(("no_csum", int(no_csum)))
+    back += [("no_frag", True)] if no_frag else []
+    back += [("enc_tos", tos)] if tos else []
+    back += [("enc_ttl", ttl)] if ttl else []
+    return [step], parms.action, tuple(back)
+
+
+def _pedit(options: Attrs) -> Result:
+    parms, extended = options.get("parms_ex"), options.get("keys_ex")
+    if parms is None or extended is None:
+        text = "pedit without extended keys is not supported"
+        beyond = Beyond("act_pedit: Unsupported pedit command offload", text)
+        parms = parms_of(options)
+        return [beyond], parms.action, (("parms", parms),)
+    kinds = [(key.get("htype", 0), key.get("cmd", 0)) for key in extended.get("key_ex", [])]
+    if not parms.keys or parms.nkeys != len(parms.keys) or len(kinds) != len(parms.keys):
+        raise NetlinkError(errno.EINVAL, "act_pedit: Pedit requires keys to be passed")
+    _check_verdict(parms.action)
+    back = {"key_ex": [{"htype": header, "cmd": command} for header, command in kinds]}
+    return list(tc_pedit.parse(parms.keys, kinds)), parms.action, (("keys_ex", back), ("parms_ex", parms))
+
+
+def _vlan(options: Attrs) -> Result:
+    parms = options["parms"]
+    if parms.v_action == ta.TCA_VLAN_ACT_POP:
+        return [PopVlan()], parms.action, (("parms", parms),)
+    if parms.v_action in (ta.TCA_VLAN_ACT_POP_ETH, ta.TCA_VLAN_ACT_PUSH_ETH):
+        raise NetlinkError(errno.EOPNOTSUPP, f"TC vlan action {parms.v_action} is not supported")
+    if parms.v_action not in (ta.TCA_VLAN_ACT_PUSH, ta.TCA_VLAN_ACT_MODIFY):
+        raise NetlinkError(errno.EINVAL)
+    vid = options.get("push_vlan_id")
+    if vid is None:
+        raise NetlinkError(errno.EINVAL)
+    if vid >= 0xFFF:
+        raise NetlinkError(errno.ERANGE)
+    protocol = options.get("push_vlan_protocol", 0x8100)
+    if protocol not in (0x8100, 0x88A8):
+        raise NetlinkError(errno.EPROTONOSUPPORT)
+    _check_verdict(parms.action)
+    priority = options.get("push_vlan_priority", 0) & 7
+    push = parms.v_action == ta.TCA_VLAN_ACT_PUSH
+    kept_priority = None if "push_vlan_priority" not in options else priority
+    back: list[tuple[str, Any]] = [("parms", parms), ("push_vlan_id", vid), ("push_vlan_protocol", protocol)]
+    if push or kept_priority is not None:
+        back.append(("push_vlan_priority", priority))
+    step = PushVlan(vid, priority, protocol) if push else ModifyVlan(vid, kept_priority, protocol)
+    return [step], parms.action, tuple(back)
+
+
+PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
+    "gact": _gact,
+    "mirred": _mirred,
+    "vlan": _vlan,
+    "tunnel_key": _tunnel_key,
+    "pedit": _pedit,
+    "csum": _csum,
+    "skbedit": _skbedit,
+}

@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a TC filter's rule runs: in the NIC's eSwitch as mlx5 would offload it, or in the node's software pipeline.
+
+Refusals carry the text of mlx5's extended acknowledgements (mlx5/core/en_tc.c and en/tc/).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.device import EswitchMode, Nic, Pf
+from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc import capability as tc_capability
+from asap2.nic.faces.tc.steps import Beyond
+from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
+from asap2.nic.node_ports import NodePorts
+from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
+from asap2.nic.rules import (
+    Action,
+    Decap,
+    Drop,
+    Enter,
+    Goto,
+    Match,
+    ModifyVlan,
+    Output,
+    Pass,
+    PopVlan,
+    PushVlan,
+    Rule,
+    SetTunnel,
+)
+from asap2.nic.silicon.pipeline import Pattern, Pipeline
+from asap2.nic.silicon.ports import Miss, Port, PortKind
+from asap2.nic.silicon.resumes import DELIVER
+from asap2.nic.tunnels import Tunnels
+
+_RECEIVE = "/receive"
+
+
+@dataclass(slots=True)
+class Placed:
+    """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
+
+    pipeline: Pipeline
+    handle: int
+    in_port: int
+    nic: Nic | None = None
+    pf: Pf | None = None
+    device: int = 0
+    """The device whose packets it is for, of those that share a block."""
+    receive: bool = False
+    """Whether it is of a function's receive side."""
+
+    @property
+    def name(self) -> bytes:
+        """ "NIC/PF", with "/receive" behind it or without, or empty for software: what is kept of it over a restart."""
+        if self.nic is None or self.pf is None:
+            return b""
+        return f"{self.nic.name}/{self.pf.index}{_RECEIVE if self.receive else ''}".encode()
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, as the pipeline has it."""
+        return self.pipeline.rule(self.handle)
+
+
+@dataclass(slots=True)
+class Placement:
+    """Where the rule of one filter went, and what that hung on: for others that differ in matched values only."""
+
+    epoch: int
+    device: NetDev
+    state: tuple[object, ...]
+    placed: Placed
+    pattern: Pattern
+
+
+def tc_offload_enabled(device: NetDev) -> bool:
+    """The feature hw-tc-offload: representors start with it on, an uplink with it off (mlx5e_build_rep_netdev)."""
+    if device.pf is None:
+        return False
+    return device.pf.hw_tc_offload.get(device.offload_key, device.role is Role.REPRESENTOR)
+
+
+def is_receiver(device: NetDev) -> bool:
+    """Whether the rules of a netdev are for what a function receives, not an eSwitch's: those of a PF in legacy mode,
+    and of a VF."""
+    return device.role is Role.VF or (
+        device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.LEGACY
+    )
+
+
+def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
+    return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
+
+
+def _resume(action: Action) -> int:
+    return action.resume if isinstance(action, Output | Goto | Enter) else 0
+
+
+def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+    """*steps* as the NIC does them: a tag that is changed, or taken off and another put on, has its VLAN id rewritten,
+    and keeps its priority (mlx5e_tc_act_vlan_add_rewrite_action)."""
+    done: list[tc_actions.Step] = []
+    popped: int | None = None
+    for step in steps:
+        if isinstance(step, PopVlan):
+            popped = len(done)
+        elif isinstance(step, PushVlan) and popped is not None:
+            del done[popped]
+            done.append(ModifyVlan(step.vid, None, step.tpid))
+            popped = None
+            continue
+        elif isinstance(step, tc_actions.Mirred):
+            popped = None
+        done.append(replace(step, pcp=None) if isinstance(step, ModifyVlan) else step)
+    return tuple(done)
+
+
+class Offloader:
+    """Places rules for the TC face."""
+
+    def __init__(
+        self, netdevs: CountedNetDevs, silicon: Callable[[Nic], Pipeline], node: NodePorts, tunnels: Tunnels
+    ) -> None:
+        self._netdevs = netdevs
+        self._silicon = silicon
+        self._node = node
+        self._tunnels = tunnels
+        self.others: Callable[[int], Iterable[tuple[tc_actions.Step, ...]]] = lambda _ifindex: ()
+        """What the filters on a device do that are in hardware."""
+
+    def offered(self, ifindex: int, kind: str, prio: int, steps: tuple[tc_actions.Step, ...]) -> None:
+        """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
+        to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
+        for step in steps:
+            if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
+                raise NetlinkError(errno.EOPNOTSUPP, step.hardware)
+        if kind != "matchall":
+            return
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.role is not Role.REPRESENTOR or device.pf is None:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if prio != 1:
+            raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
+        if not steps:
+            raise tc_capability.refuse("matchall called with no action", errno.EINVAL)
+        if len([step for step in steps if not isinstance(step, Beyond | tc_actions.GoOn)]) > 1:
+            raise tc_capability.refuse("matchall policing support only a single action")
+        raise tc_capability.refuse("mlx5 supports only police action for matchall")
+
+    def hardware(
+        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> list[tuple[Nic, Pf, Pipeline, Rule]]:
+        """The eSwitch rules of a filter on device *ifindex*, in one eSwitch mostly: what comes out of a tunnel to be
+        dropped is for every one. NetlinkError says why there can be none."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is not None and is_receiver(device):
+            return [self._received(device, chain, prio, match, steps)]
+        if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
+            uplink = self._uplink_of_internal(steps) if device.role is Role.INTERNAL else device
+            return [self._rule(device, uplink, ifindex, chain, prio, match, steps)]
+        found = []
+        refusal = NetlinkError(errno.EOPNOTSUPP)
+        for uplink in self._tunnel_ends(ifindex, steps):
+            try:
+                found.append(self._rule(device, uplink, ifindex, chain, prio, match, steps))
+            except NetlinkError as error:
+                refusal = error
+        if not found:
+            raise refusal
+        return found
+
+    def _rule(
+        self,
+        device: NetDev | None,
+        uplink: NetDev,
+        ifindex: int,
+        chain: int,
+        prio: int,
+        match: Match,
+        steps: tuple[tc_actions.Step, ...],
+    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+        """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
+        internal = device is not None and device.role is Role.INTERNAL
+        nic, pf = uplink.nic, uplink.pf
+        if nic is None or pf is None or uplink.role not in (Role.PF, Role.REPRESENTOR):
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if pf.mode is not EswitchMode.SWITCHDEV:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if not tc_offload_enabled(uplink):
+            raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        tunnel = not internal and uplink is not device
+        if tunnel:
+            self._check_tunnel_port(nic, pf, match)
+            if not any(isinstance(step, Decap) for step in steps):
+                steps = (Decap(), *steps)
+        vf = None if uplink is not device else uplink.vf
+        place = self._place(uplink.ifindex, chain, prio >> 16, nic, pf, vf is None)
+        if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
+            place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
+        tc_capability.check(nic.model, pf, place, match, steps)
+        if tunnel:
+            self._check_tunnel_route(pf, ifindex, match)
+        in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
+        host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
+        if internal:
+            in_port = self._internal(nic, pf, ifindex)
+        actions = self._actions(nic, pf, host, steps)
+        rule = Rule(chain, in_port, prio, match, actions)
+        pipeline = self._silicon(nic)
+        reason = pipeline.supports(rule)
+        if reason is not None:
+            raise tc_capability.refuse(reason)
+        return nic, pf, pipeline, rule
+
+    def receives(self, ifindex: int) -> bool:
+        """Whether hardware's rules of a device are for what a function receives."""
+        device = self._netdevs.by_ifindex(ifindex)
+        return device is not None and is_receiver(device)
+
+    def _received(
+        self, device: NetDev, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+        """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
+        the node's own rules are, behind the function's far end (mlx5e_tc_add_nic_flow)."""
+        nic, pf = device.nic, device.pf
+        assert nic is not None
+        assert pf is not None
+        if not tc_offload_enabled(device):
+            raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is nic and is_receiver(peer))
+        vf = device.role is Role.VF
+        place = tc_capability.Place(True, device.ifindex, chain, prio >> 16, peers=peers, vf=vf)
+        tc_capability.check(nic.model, pf, place, match, steps)
+        pipeline, rule = self.software(device.ifindex, chain, prio, match, steps)
+        return nic, pf, pipeline, rule
+
+    def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
+        """The internal ports among what *steps* send to."""
+        targets = {step.ifindex for step in steps if isinstance(step, tc_actions.Mirred)}
+        devices = ((ifindex, self._netdevs.by_ifindex(ifindex)) for ifindex in targets)
+        return frozenset(ifindex for ifindex, device in devices if device is not None and device.role is Role.INTERNAL)
+
+    def placement(self, ifindex: int, placed: Placed, steps: tuple[tc_actions.Step, ...]) -> Placement | None:
+        """What :meth:`again` needs; None where a placement depends on more than the devices and their settings."""
+        device = self._netdevs.by_ifindex(ifindex)
+        nic, pf = placed.nic, placed.pf
+        if device is None or device.pf is None or nic is None or pf is None or not nic.model.vlan_depth:
+            return None
+        if any(isinstance(step, SetTunnel) for step in steps) or any(map(_resume, placed.rule.actions)):
+            return None
+        pattern = placed.pipeline.pattern(placed.handle)
+        return Placement(self._netdevs.epoch(), device, _settings(device, pf), placed, pattern)
+
+    def again(self, placement: Placement, key: bytes) -> Placed | None:
+        """Place the rule of another filter that is as the one that was placed, but for the matched values: *key*, a
+        ``struct fields``. None when anything that it hung on has changed since. OSError as :meth:`Pipeline.add`."""
+        like = placement.placed
+        if self._netdevs.epoch() != placement.epoch or like.pf is None:
+            return None
+        if _settings(placement.device, like.pf) != placement.state:
+            return None
+        handle = like.pipeline.add_like(placement.pattern, key)
+        return None if handle is None else replace(like, handle=handle)
+
+    def _place(self, ifindex: int, chain: int, prio: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
+        """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
+        if nic.model.vlan_depth:
+            return tc_capability.Place(uplink, ifindex, chain, prio)
+        wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
+        return tc_capability.Place(
+            uplink, ifindex, chain, prio, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
+        )
+
+    def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
+        """For a filter on a vxlan device: the representor that it sends to first, whose eSwitch has it, or the uplink
+        where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops."""
+        if self._tunnels.port_of(ifindex) is None:
+            return []
+        target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
+        if target is not None:
+            device = self._netdevs.by_ifindex(target.ifindex)
+            if device is not None and device.role is Role.INTERNAL:
+                device = self._only_uplink()
+            return [device] if device is not None else []
+        if not any(isinstance(step, Drop) for step in steps):
+            return []
+        return [device for device in self._netdevs.all() if device.role is Role.PF]
+
+    def _check_tunnel_port(self, nic: Nic, pf: Pf, match: Match) -> None:
+        """mlx5e_tc_tun_parse(), whose words the caller of it replaces by its own; without tunnels nobody asks it."""
+        if not nic.model.vxlan_offload or not pf.encap:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if match.tun_tp_dst.mask != 0xFFFF or not self._tunnels.ports.has(match.tun_tp_dst.value):
+            raise tc_capability.refuse("Failed to parse tunnel attributes")
+
+    def _check_tunnel_route(self, pf: Pf, ifindex: int, match: Match) -> None:
+        """What the key names both ends of comes in by the way to the far one."""
+        near, far = match.tun_dst, match.tun_src
+        if near.value and far.value:
+            size = 16 if max(near.mask, far.mask) >> 32 else 4
+            self._tunnels.decap(pf, ifindex, near.value.to_bytes(size, "big"), far.value.to_bytes(size, "big"))
+
+    def _only_uplink(self) -> NetDev | None:
+        """The uplink of the node's eSwitch, when that is the only one: any could get the tunnel's packets."""
+        uplinks = [
+            device
+            for device in self._netdevs.all()
+            if device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV
+        ]
+        return uplinks[0] if len(uplinks) == 1 else None
+
+    def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
+        """For a filter on an internal port: the device of the eSwitch that it sends to first."""
+        for step in steps:
+            device = self._netdevs.by_ifindex(step.ifindex) if isinstance(step, tc_actions.Mirred) else None
+            if device is not None and device.role is Role.PF and device.nic is not None:
+                if device.nic.model.internal_ports:
+                    return device
+                break
+        raise NetlinkError(errno.EOPNOTSUPP)
+
+    def _internal(self, nic: Nic, pf: Pf, ifindex: int) -> int:
+        """The eSwitch's port that stands for the internal port *ifindex*; what no rule is for goes on in the node."""
+        port = internal_port(ifindex)
+        self._silicon(nic).set_port(Port(port, 0, PortKind.NODE, miss=Miss.REDIRECT, miss_port=pf_port(pf.index)))
+        return port
+
+    def _number(self, table: int, port: int = 0) -> int:
+        """The node's number for going on with a packet at *table*, as one of *port*.
+
+        Those that no rule has any more are taken back if need be.
+        """
+        resumes = self._node.pipeline.resumes
+        try:
+            return resumes.at(table, port)
+        except OSError:
+            nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
+            lists = [actions for one in nics.values() for actions in self._silicon(one).action_lists()]
+            resumes.keep(_resume(action) for actions in lists for action in actions)
+        try:
+            return resumes.at(table, port)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
+
+    def _in(self, nic: Nic, pf: Pf, ifindex: int) -> Enter:
+        """The action that has a packet come in by the internal port *ifindex*."""
+        return Enter(self._internal(nic, pf, ifindex), self._number(0, ifindex))
+
+    def _to_internal(self, host: int, step: tc_actions.Mirred) -> Output:
+        """The action that has the host receive a packet on an internal port.
+
+        The node gets it by *host*, the port that it gets all by that no rule is for: that one is up.
+        """
+        self._node.sent_to(step.ifindex)
+        return Output(host, self._number(DELIVER, step.ifindex))
+
+    def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+        """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
+        done: list[tc_actions.Step] = []
+        tunnel: SetTunnel | None = None
+        steps = rewritten_tags(steps)
+        for index, step in enumerate(steps):
+            if isinstance(step, SetTunnel):
+                tunnel = step
+            elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._tunnels.port_of(step.ifindex):
+                encap = self._tunnels.encap(pf, step.ifindex, tunnel)
+                if encap is None:
+                    return (Output(host),)
+                last = index + 1 == len(steps)
+                if encap.vf is not None:
+                    if not last or encap.vf.vf is None:
+                        raise tc_capability.elsewhere()
+                    done += [*encap.actions, Enter(vf_port(pf.index, encap.vf.vf.index))]
+                elif not encap.internal:
+                    done += [*encap.actions, Output(wire_port(pf.index))] + ([] if last else [Decap()])
+                elif last and nic.model.internal_ports:
+                    done += [*encap.actions, self._in(nic, pf, encap.internal)]
+                else:
+                    raise tc_capability.elsewhere()
+            elif isinstance(step, tc_actions.Mirred) and step.ingress:
+                done.append(self._to_internal(host, step))
+            elif isinstance(step, Pass):
+                done.append(Output(host))  # nothing here is for the packet, as where no rule is
+            elif isinstance(step, Goto):
+                done.append(replace(step, resume=self._number(step.table)))
+            else:
+                done.append(step)
+        return tc_actions.to_rule(
+            tuple(done),
+            lambda step: self._vport(nic, pf, step, vf=host != pf_port(pf.index)),
+            lambda: Output(host),
+            stack=False,
+        )
+
+    def software(
+        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
+    ) -> tuple[Pipeline, Rule]:
+        """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
+
+        def output(step: tc_actions.Mirred) -> int:
+            device = self._netdevs.by_ifindex(step.ifindex)
+            internal = device is not None and device.role is Role.INTERNAL
+            if step.ingress != internal:
+                way = "ingress" if step.ingress else "egress"
+                raise NetlinkError(errno.EOPNOTSUPP, f"mirred {way} to this kind of device is not supported")
+            self._node.sent_to(step.ifindex)
+            return step.ifindex
+
+        steps = self._entering(tuple(step for step in steps if not isinstance(step, Decap)))
+        actions = tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
+        rule = Rule(chain, ifindex, prio, match, actions)
+        reason = self._node.pipeline.supports(rule)
+        if reason is not None:
+            raise NetlinkError(errno.EOPNOTSUPP, reason)
+        return self._node.pipeline, rule
+
+    def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+        """*steps* for software: what is redirected to the egress of an internal port comes in by it
+        (internal_dev_xmit)."""
+        last = steps[-1] if steps else None
+        if not isinstance(last, tc_actions.Mirred) or not last.final or last.ingress:
+            return steps
+        device = self._netdevs.by_ifindex(last.ifindex)
+        if device is None or device.role is not Role.INTERNAL:
+            return steps
+        self._node.sent_to(last.ifindex)
+        return (*steps[:-1], Enter(last.ifindex))
+
+    def may_bind(self, ifindex: int) -> None:
+        """NetlinkError where a device cannot share filters that are in hardware (tcf_block_offload_bind)."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.pf is None:
+            if self._tunnels.port_of(ifindex) is None:
+                raise NetlinkError(errno.EOPNOTSUPP)
+        elif not tc_offload_enabled(device):
+            raise NetlinkError(errno.EOPNOTSUPP, "Bind to offloaded block failed as dev has offload disabled")
+
+    def to_host(self, ifindex: int) -> tuple[Action, ...]:
+        """The actions that leave the packets of a representor to the host."""
+        device = self._netdevs.by_ifindex(ifindex)
+        if device is None or device.pf is None:
+            return (Drop(),)
+        pf, vf = device.pf.index, device.vf
+        return (Output(pf_port(pf) if vf is None else representor_port(pf, vf.index)),)
+
+    def placed(
+        self, place: str, nics: dict[str, Nic], in_port: int, handle: int, steps: tuple[tc_actions.Step, ...]
+    ) -> Placed:
+        """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
+        if not place or place.endswith(_RECEIVE):
+            for step in steps:
+                if isinstance(step, tc_actions.Mirred):
+                    self._node.sent_to(step.ifindex)
+        if not place:
+            return Placed(self._node.pipeline, handle, in_port)
+        function = place.removesuffix(_RECEIVE)
+        name, _, index = function.partition("/")
+        nic = nics[name]
+        if function != place:
+            return Placed(self._node.pipeline, handle, in_port, nic, nic.pfs[int(index)], receive=True)
+        return Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
+
+    def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred, *, vf: bool) -> int:
+        """The eSwitch's port behind a representor or uplink. A rule of a *vf* may send to one of the NIC's other port
+        (is_merged_eswitch_vfs)."""
+        device = self._netdevs.by_ifindex(step.ifindex)
+        if device is None or device.nic is not nic or device.pf is None or device.role is Role.VF:
+            raise tc_capability.elsewhere()
+        if device.pf is not pf and not (vf and device.vf is not None and nic.model.merged_eswitch):
+            raise tc_capability.elsewhere()
+        return wire_port(pf.index) if device.vf is None else vf_port(device.pf.index, device.vf.index)

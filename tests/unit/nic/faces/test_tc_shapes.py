@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters of a known shape are made and told of as if each were translated in full."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asap2.netlink.dispatch import Dispatcher
+from asap2.netlink.request import Client, Handler, Message, Netns
+from asap2.netlink.tables import actions as ta
+from asap2.netlink.tables import tc as tables
+from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER
+from asap2.netlink.wire import NETLINK_ROUTE, build
+from asap2.nic.device import EswitchMode
+from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.face import TcFace
+from asap2.nic.faces.tc.filters import Filters
+from asap2.nic.faces.tc.offload import Offloader
+from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
+from asap2.nic.faces.tc.shapes import Shapes
+from asap2.nic.journal import Journal
+from asap2.nic.model import MODELS
+from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon import maps
+from asap2.nic.silicon.masklists import MaskList, MaskNode
+from asap2.nic.silicon.pipeline import Pattern
+
+REPRESENTOR, OTHER, UPLINK, ELSEWHERE = 10, 11, 12, 13
+REQUEST, ACK, ECHO, DUMP, EXCL, CREATE = 1, 4, 8, 0x300, 0x200, 0x400
+NEW = REQUEST | ACK | ECHO | EXCL | CREATE
+
+
+class FakePipeline:
+    """Keeps rules; what one has counted follows from its handle."""
+
+    def __init__(self) -> None:
+        self.rules: dict[int, Rule] = {}
+        self._next = 0
+
+    def supports(self, _rule: Rule) -> str | None:
+        return None
+
+    def add(self, rule: Rule) -> int:
+        self._next += 1
+        self.rules[self._next] = rule
+        return self._next
+
+    def rule(self, handle: int) -> Rule:
+        return self.rules[handle]
+
+    def pattern(self, handle: int) -> Pattern:
+        return Pattern(
+            MaskNode(handle, 0, b"", MaskList(0, 0, 0)), handle, None, maps.encode_match(self.rules[handle].match)[1]
+        )
+
+    def add_like(self, pattern: Pattern, key: bytes) -> int | None:
+        like = self.rules.get(pattern.actions)
+        if like is None:
+            return None
+        mask = maps.encode_match(like.match)[0]
+        return self.add(replace(like, match=maps.decode_match(mask, key)))
+
+    def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
+        old = self.rules[handle]
+        self.rules[handle] = Rule(old.table, old.in_port, old.priority, old.match, actions)
+
+    def remove(self, handle: int) -> Counters:
+        del self.rules[handle]
+        return Counters()
+
+    def counters(self, handles: Sequence[int]) -> list[Counters]:
+        return [Counters(handle // 2 * 3, handle // 2 * 300, handle // 2 * 1000) for handle in handles]
+
+
+class Node:
+    """A TC face with a NIC of two VFs; without *shapes*, each request is translated in full."""
+
+    def __init__(self, directory: Path, shapes: bool) -> None:
+        self.silicon, self.pipeline = FakePipeline(), FakePipeline()
+        pf: Any = SimpleNamespace(
+            index=0, mode=EswitchMode.SWITCHDEV, hw_tc_offload={"uplink": True}, inline_mode=0, encap=True
+        )
+        self.pf = pf
+        nic: Any = SimpleNamespace(name="nic0", model=MODELS["ConnectX-5"], pfs=[pf])
+        vfs: list[Any] = [SimpleNamespace(index=index) for index in (0, 1)]
+        self.devices = {
+            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, nic, pf, vfs[0]),
+            OTHER: NetDev(OTHER, "eth1", Role.REPRESENTOR, nic, pf, vfs[1]),
+            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, nic, pf),
+        }
+        self.told: list[bytes] = []
+        self._epoch = 0
+        self._dispatcher = Dispatcher(threading.RLock())
+        tunnels: Any = SimpleNamespace(port_of=lambda _ifindex: None)
+        this: Any = self
+        offloader = Offloader(this, lambda _nic: this.silicon, this, tunnels)
+        self.filters = Filters(offloader, Journal(directory / f"tc{shapes}.journal"))
+        self.face = TcFace(this, self.filters, this, 1)
+        if not shapes:
+            self.face._shapes = NoShapes()
+        self._client = Client(NETLINK_ROUTE, 1, Netns(1, -1), ext_ack=True, privileged=True)
+        qdisc = tables.TC.encode(tables.Tcmsg(0, REPRESENTOR, 0xFFFF0000, 0xFFFFFFF1, 0), {"kind": "ingress"})
+        self.ask(RTM_NEWQDISC, NEW, qdisc)
+
+    def route(self, types: Sequence[int], handler: Handler) -> None:
+        self._dispatcher.route.update(dict.fromkeys(types, handler))
+
+    def notify(self, _netns: Netns, _group: int, message: Message) -> None:
+        self.told.append(message.type.to_bytes(2, "big") + message.payload)
+
+    def swap(self) -> None:
+        """The devices that filters send to change places."""
+        other, uplink = self.devices[OTHER], self.devices[UPLINK]
+        self.devices |= {OTHER: replace(uplink, ifindex=OTHER), UPLINK: replace(other, ifindex=UPLINK)}
+        self._epoch += 1
+
+    def epoch(self) -> int:
+        return self._epoch
+
+    def by_ifindex(self, ifindex: int) -> NetDev | None:
+        return self.devices.get(ifindex)
+
+    def use_tc(self, ifindex: int, on: bool) -> None:
+        """A port of the node's pipeline."""
+
+    upcall_device = 0
+    sent_to = is_internal = lambda _self, _ifindex: False
+
+    def reply(self, _protocol: int, _portid: int, *messages: bytes, dump: bool = False) -> None:
+        self.told += [bytes((dump,)) + message for message in messages]
+
+    def busy_dumping(self, _protocol: int, _portid: int) -> bool:
+        return False
+
+    def ask(self, kind: int, flags: int, payload: bytes) -> list[bytes]:
+        """All that is said in answer, and to those who listen."""
+        self.told = []
+        outlet: Any = self
+        self._dispatcher.submit(outlet, self._client, build(kind, flags, 7, 1, payload))
+        return self.told
+
+
+class NoShapes(Shapes):
+    """Knows none."""
+
+    def add(self, *_: Any) -> None:
+        return None
+
+
+class All(set[int]):
+    """Has everything: each shape has come before."""
+
+    def __contains__(self, _item: object) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standing_clock() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.monotonic_ns", lambda: 1_000_000_000_000)
+        patch.setattr("socket.if_indextoname", lambda ifindex: f"eth{ifindex}")
+        yield
+
+
+MAC, V4, V6 = st.binary(min_size=6, max_size=6), st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)
+PORT = st.integers(0, 65535)
+
+
+def mirred(ifindex: int, verdict: int = ta.TC_ACT_STOLEN) -> dict[str, Any]:
+    how = ta.TCA_EGRESS_REDIR if verdict == ta.TC_ACT_STOLEN else ta.TCA_EGRESS_MIRROR
+    return {"kind": "mirred", "options": {"parms": ta.Mirred(action=verdict, eaction=how, ifindex=ifindex)}}
+
+
+def push(vid: int) -> dict[str, Any]:
+    parms = ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_PUSH)
+    return {"kind": "vlan", "options": {"parms": parms, "push_vlan_id": vid, "push_vlan_protocol": 0x8100}}
+
+
+def pop() -> dict[str, Any]:
+    return {"kind": "vlan", "options": {"parms": ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_POP)}}
+
+
+ACTIONS = [
+    [mirred(OTHER)],
+    [push(57), mirred(UPLINK)],
+    [push(58), mirred(UPLINK)],
+    [mirred(OTHER, ta.TC_ACT_PIPE), push(5), mirred(UPLINK)],
+    [pop(), mirred(OTHER)],
+    [mirred(ELSEWHERE)],
+    [{"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_SHOT)}}],
+    [{"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_SHOT, index=3)}}],
+]
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """RTM_NEWTFILTER's payload, as Open vSwitch builds it: few shapes."""
+    mac_mask = draw(st.sampled_from([b"\xff" * 6, b"\xff\xff\xff\0\0\0"]))
+    few = draw(st.booleans())
+    keys: dict[str, Any] = {"key_eth_dst": b"\2\0\0\0\0\1" if few else draw(MAC), "key_eth_dst_mask": mac_mask}
+    protocol = draw(st.sampled_from([0x0800, 0x86DD, 0x0806, 0x8100]))
+    keys["key_eth_type"] = protocol
+    if protocol == 0x0800:
+        keys |= {"key_ipv4_src": draw(V4), "key_ipv4_src_mask": draw(st.sampled_from([b"\xff" * 4, b"\xff\xff\0\0"]))}
+        keys |= {"key_ip_proto": 17, "key_udp_dst": draw(PORT), "key_udp_dst_mask": 0xFFF0, "key_ip_tos": 4}
+    elif protocol == 0x86DD:
+        keys |= {"key_ipv6_dst": draw(V6), "key_ipv6_dst_mask": b"\xff" * 16, "key_ip_proto": 6}
+        keys |= {"key_tcp_flags": draw(PORT) & 0xFFF, "key_tcp_flags_mask": 0xFFF, "key_tcp_src": draw(PORT)}
+    elif protocol == 0x8100:
+        keys |= {"key_vlan_id": draw(st.sampled_from([1, 2])), "key_vlan_eth_type": 0x0800, "key_ipv4_dst": draw(V4)}
+    actions = [dict(action) for action in draw(st.sampled_from(ACTIONS))]
+    if draw(st.booleans()):
+        for action in actions:
+            action["cookie"] = draw(st.binary(min_size=16, max_size=16))
+    keys |= {"act": actions, "flags": draw(st.sampled_from([0, 0, 2]))}
+    prio = draw(st.sampled_from([0, 1])) and protocol & 0xFF
+    header = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, tables.info(prio, protocol))
+    attrs: dict[str, Any] = {"kind": "flower", "options": keys}
+    return tables.TC.encode(header, attrs | draw(st.sampled_from([{}, {"chain": 3}])))
+
+
+STEPS = st.lists(
+    st.one_of(requests(), st.sampled_from(["dump", "terse", "delete", "off", "on", "swapped"])), max_size=40
+)
+
+
+@settings(max_examples=150)
+@given(steps=STEPS)
+def test_a_shape_saves_work_and_changes_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    quick, slow = Node(directory, True), Node(directory, False)
+    quick.face._shapes._once = All()
+    for step in steps:
+        said = [node_does(node, step) for node in (quick, slow)]
+        assert said[0] == said[1]
+        assert quick.silicon.rules == slow.silicon.rules
+        assert quick.pipeline.rules == slow.pipeline.rules
+
+
+def node_does(node: Node, step: bytes | str) -> list[bytes]:
+    if isinstance(step, bytes):
+        return node.ask(RTM_NEWTFILTER, NEW, step)
+    everything = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, 0)
+    if step in ("dump", "terse"):
+        flags = {"dump_flags": ta.Bitfield32(1, 1)} if step == "terse" else {}
+        return node.ask(RTM_GETTFILTER, REQUEST | DUMP, tables.TC.encode(everything, flags))
+    if step == "delete":
+        for block, chain, proto, one in list(node.filters.all())[::2]:
+            info = tables.info(proto.prio, proto.protocol)
+            header = tables.Tcmsg(0, block.ifindex, one.handle, PARENT_INGRESS, info)
+            node.ask(RTM_DELTFILTER, REQUEST | ACK, tables.TC.encode(header, {"kind": "flower", "chain": chain}))
+        return node.told
+    if step == "swapped":
+        node.swap()
+    else:
+        node.pf.mode = EswitchMode.SWITCHDEV if step == "on" else EswitchMode.LEGACY
+    return []
+
+
+def to(last: int, *actions: dict[str, Any]) -> bytes:
+    """A request for a filter on an address that ends in *last*."""
+    keys = {"key_eth_type": 0x0800, "key_ipv4_dst": bytes((10, 0, last >> 8, last & 0xFF)), "act": list(actions)}
+    header = tables.Tcmsg(0, REPRESENTOR, 0, PARENT_INGRESS, tables.info(1, 0x0800))
+    return tables.TC.encode(header, {"kind": "flower", "options": keys})
+
+
+def test_the_third_of_a_shape_is_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path, True)
+    for number in (1, 2):
+        node.ask(RTM_NEWTFILTER, NEW, to(number, mirred(OTHER)))
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("translated again")
+
+    monkeypatch.setattr("asap2.nic.faces.tc.filters.parse_flower", refuse)
+    monkeypatch.setattr(tc_actions, "parse", refuse)
+    node.ask(RTM_NEWTFILTER, NEW, to(3, mirred(OTHER)))
+    assert {rule.match.ip_dst.value & 0xFF for rule in node.silicon.rules.values()} == {1, 2, 3}
+
+
+def test_shapes_that_come_once_are_not_kept(tmp_path: Path) -> None:
+    node = Node(tmp_path, True)
+    for vid in range(1, 300):
+        node.ask(RTM_NEWTFILTER, NEW, to(vid, push(vid), mirred(UPLINK)))
+    assert len(node.silicon.rules) == 299
+    assert not node.face._shapes._seen
+
+
+def test_a_priority_forgets_where_filters_went_whose_shape_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asap2.nic.faces.tc.shapes.MOST_SHAPES", 8)
+    node = Node(tmp_path, True)
+    node.ask(RTM_NEWTFILTER, NEW, to(0, mirred(OTHER)))
+    ((block, chain, proto, first),) = node.filters.all()
+    for vid in range(1, 100):
+        for number in (1, 2, 3):
+            node.ask(RTM_NEWTFILTER, NEW, to(number, push(vid), mirred(UPLINK)))
+        for one in list(proto.filters.values()):
+            if one is not first:
+                node.filters.remove(block, chain, proto, one.handle)
+    assert len(proto.places) <= 8
+
+
+def test_header_rewrite_that_no_packet_meets_is_told_as_it_was_asked_for(tmp_path: Path) -> None:
+    """Keys without TCA_PEDIT_KEYS_EX behind a drop: no matter that neither hardware nor software takes them."""
+    node = Node(tmp_path, True)
+    node.face._shapes._once = All()
+    parms = ta.Pedit(action=ta.TC_ACT_PIPE, nkeys=1, keys=(ta.PeditKey(0, 0xFFFF, 0),))
+    node.ask(RTM_NEWTFILTER, NEW, to(1, ACTIONS[6][0], {"kind": "pedit", "options": {"parms": parms}}))
+    (message,) = [message for message in node.told if message[:2] == RTM_NEWTFILTER.to_bytes(2, "big")]
+    _, attrs = tables.TC.decode(message[2:])
+    assert attrs["options"]["act"][2]["options"]["parms"].keys == parms.keys
