@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from asap2.nic.backend import Backend
-from asap2.nic.model import Model, model
+from asap2.nic.model import LEAST_VF_VECTORS, MOST_VF_VECTORS, VF_VECTORS, Model, model
 
 ZERO_MAC = bytes(6)
 
@@ -78,6 +78,8 @@ class Vf:
     min_tx_rate: int = 0
     max_tx_rate: int = 0
     driver_override: str = ""
+    msix: int = VF_VECTORS
+    """Its MSI-X vectors."""
 
 
 @dataclass(slots=True)
@@ -269,6 +271,27 @@ class Driver:
             raise _error(errno.EBUSY)
         else:
             self._enable_sriov(nic, pf, count)
+        self.generation += 1
+
+    def set_msix(self, bdf: str, count: int) -> None:
+        """Give the VF *count* MSI-X vectors, or with 0 as many as a new one has (mlx5_core_sriov_set_msix_vec_count).
+
+        EOPNOTSUPP when the PF has no driver, or its NIC cannot; EBUSY when the VF has one; EINVAL for too few,
+        EOVERFLOW for too many.
+        """
+        nic, pf, vf = self.find(bdf)
+        if vf is None or not pf.bound:
+            raise _error(errno.EOPNOTSUPP)
+        if vf.bound:
+            raise _error(errno.EBUSY)
+        if not nic.model.dynamic_msix:
+            raise _error(errno.EOPNOTSUPP)
+        count = count or VF_VECTORS
+        if count < LEAST_VF_VECTORS:
+            raise _error(errno.EINVAL)
+        if count > MOST_VF_VECTORS:
+            raise _error(errno.EOVERFLOW)
+        vf.msix = count
         self.generation += 1
 
     def _enable_sriov(self, nic: Nic, pf: Pf, count: int) -> None:

@@ -21,6 +21,11 @@ MAX_VLANS = 2
 """VLAN actions of one rule (MLX5_FS_VLAN_DEPTH, include/linux/mlx5/fs.h)."""
 
 
+VF_VECTORS, LEAST_VF_VECTORS, MOST_VF_VECTORS = 12, 2, 24
+"""MSI-X vectors of a new virtual function, and the fewest and most that it can be given (mlx5 starts with half of the
+most, so that some are left to give)."""
+
+
 MAX_MTU = 9978
 """The largest MTU of a ConnectX's netdevs (mlx5e's max_mtu)."""
 
@@ -73,6 +78,8 @@ class Model:
     """Rules can be for, and send to, internal ports of Open vSwitch [reg_c_preserve]."""
     vf_tunnels: bool = False
     """What goes into a tunnel whose underlay is a VF is as if the VF had sent it."""
+    dynamic_msix: bool = True
+    """Virtual functions can be given more or fewer MSI-X vectors [num_total_dynamic_vf_msix]."""
     vst_stacks_tags: bool = True
     """In legacy mode a VF's VLAN goes before a tag that is there already; else such packets are dropped
     [vport_cvlan_insert_always, or push_vlan in the ingress access list]."""
@@ -104,6 +111,7 @@ MODELS = {
             match_cvlan=False,
             match_icmp=False,
             internal_ports=False,
+            dynamic_msix=False,
             vst_stacks_tags=False,
         ),
         Model(

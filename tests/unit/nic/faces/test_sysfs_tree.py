@@ -182,6 +182,35 @@ def test_attributes_show_what_was_written(sys: Sys) -> None:
     assert sys.read(f"{PORT}/{PF}/driver_override") == "(null)\n"
 
 
+def test_a_vf_without_a_driver_can_be_given_more_vectors(sys: Sys) -> None:
+    count = f"{PORT}/0000:03:00.2/sriov_vf_msix_count"
+    sys.driver.set_numvfs(PF, 1)
+    assert sys.read(f"{PORT}/{PF}/sriov_vf_total_msix") == "192\n"
+    with refused(errno.EBUSY):
+        sys.write(count, b"21\n")
+    sys.driver.unbind("0000:03:00.2")
+
+    def vectors() -> int:
+        node = sys.node(f"{PORT}/0000:03:00.2/config")
+        assert isinstance(node, Attribute)
+        assert node.show
+        config = node.show()
+        assert isinstance(config, bytes)
+        return int.from_bytes(config[0x9E:0xA0], "little") % 0x800 + 1
+
+    assert vectors() == 12
+    sys.write(count, b"21\n")
+    assert vectors() == 21
+    for text, number in ((b"1\n", errno.EINVAL), (b"-1\n", errno.EINVAL), (b"25\n", errno.EOVERFLOW)):
+        with refused(number):
+            sys.write(count, text)
+    assert vectors() == 21
+    sys.driver.restore(sys.driver.snapshot())
+    assert vectors() == 21
+    sys.write(count, b"0\n")
+    assert vectors() == 12
+
+
 def test_cpus_near_the_device_are_all_that_are_online(sys: Sys) -> None:
     assert sys.read(f"{PORT}/{PF}/local_cpulist") == "0-3,40\n"
     assert sys.read(f"{PORT}/{PF}/local_cpus") == "100,0000000f\n"

@@ -33,8 +33,8 @@ PF_BAR = 32 << 20
 VF_BAR = 1 << 20
 """Bytes of BAR 0 of a physical and of a virtual function."""
 
-PF_VECTORS, VF_VECTORS = 64, 12
-"""MSI-X vectors of a physical and of a virtual function."""
+PF_VECTORS = 64
+"""MSI-X vectors of a physical function."""
 
 _WINDOW = 0x3800_0000_0000
 _NO_RESOURCE = (0, 0, 0)
@@ -265,7 +265,7 @@ def virtual_config(nic: Nic, pf: Pf, vf: Vf) -> bytes:
     space[0:4] = b"\xff" * 4
     struct.pack_into("<HH", space, 0x2C, function.subsystem_vendor, function.subsystem_device)
     _express(space, _EXPRESS, _MSIX, 0, function)
-    _msix(space, 0, VF_VECTORS, vf.bound)
+    _msix(space, 0, vf.msix, vf.bound)
     _error_reporting(space, _ARI)
     _extended(space, _ARI, 0x000E, 0)
     return bytes(space)

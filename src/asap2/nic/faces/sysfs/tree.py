@@ -22,7 +22,7 @@ from typing import TypeAlias
 from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
 from asap2.nic.faces.sysfs import kstrto, pci
 from asap2.nic.faces.tc.root_qdiscs import queues
-from asap2.nic.model import MAX_MTU
+from asap2.nic.model import MAX_MTU, MOST_VF_VECTORS
 from asap2.nic.netdevs import Counters, NetDev, Role
 
 MLX5_CORE = "bus/pci/drivers/mlx5_core"
@@ -349,6 +349,8 @@ class _Builder:
             lambda: f"{int(pf.autoprobe)}\n",
             lambda data: self.driver.set_autoprobe(pf.bdf, kstrto.boolean(data)),
         )
+        vectors = MOST_VF_VECTORS * nic.total_vfs if pf.bound and nic.model.dynamic_msix else 0
+        device.entries["sriov_vf_total_msix"] = _constant(f"{vectors}\n")
         for vf in pf.vfs:
             device.entries[f"virtfn{vf.index}"] = Link(f"../{vf.bdf}")
 
@@ -356,8 +358,16 @@ class _Builder:
         device = self._place(path, pci.virtual(nic, pf, vf), lambda: pci.virtual_config(nic, pf, vf))
         self._override(device, vf)
         device.entries["physfn"] = Link(f"../{pf.bdf}")
+        device.entries["sriov_vf_msix_count"] = Attribute(None, lambda data: self._set_msix(vf, data))
         if vf.bound:
             device.entries["net"] = Directory()
+
+    def _set_msix(self, vf: Vf, data: bytes) -> None:
+        try:
+            count = kstrto.unsigned(data, 31)
+        except OSError:
+            raise _error(errno.EINVAL) from None  # what kstrtoint() says is not told (sriov_vf_msix_count_store)
+        self.driver.set_msix(vf.bdf, count)
 
     # ---- class/net
 
