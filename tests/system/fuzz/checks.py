@@ -33,8 +33,8 @@ def check(daemon: Daemon) -> None:
 def check_empty(daemon: Daemon) -> None:
     """TroubleError when a rule or an action is left after all filters, flows and actions were taken out."""
     left = {"rules": len(daemon.ports.pipeline.rules), "actions": len(daemon.ports.pipeline._actions._content)}
-    left["indices of actions"] = sum(len(kind.used) for kind in daemon.filters.actions._kinds.values())
-    left["records of TC"] = len(list(daemon.filters._journal.items()))
+    left["indices of actions"] = sum(len(kind.used) for kind in daemon.filters.actions.table._kinds.values())
+    left["records of TC"] = len(list(daemon.filters.kept.journal.items()))
     if any(left.values()):
         raise TroubleError(f"when nothing should be left there are {left}")
 

@@ -245,11 +245,11 @@ class Feeder:
     def _fresh(self) -> None:
         """Take out what is in, look at memory, and put a datapath with ports in again."""
         self.daemon._tidy()
-        for ifindex in list(self.daemon.filters.qdiscs):
+        for ifindex in list(self.daemon.filters.blocks.qdiscs):
             self._valid(0, 37, ifindex.to_bytes(4, "little"))
         if self.daemon.ovs.datapath is not None:
             self._generic(DATAPATH_ID, 2, self.daemon.ovs.datapath.ifindex, b"")
-        for kind in list(self.daemon.filters.actions._kinds):
+        for kind in list(self.daemon.filters.actions.table._kinds):
             self._flush_actions(kind)
         self._check_empty()
         gc.collect()
@@ -301,7 +301,7 @@ class Feeder:
         self.dispatcher.submit(self.collector, self.clients[16, True][0], build(family, 5, 1, 0, payload))
 
     def _check_empty(self) -> None:
-        left = [f"qdisc of {ifindex}" for ifindex in self.daemon.filters.qdiscs]
+        left = [f"qdisc of {ifindex}" for ifindex in self.daemon.filters.blocks.qdiscs]
         left += ["the datapath"] if self.daemon.ovs.datapath is not None else []
         if left:
             self.trouble.append(f"after {self.sent} messages these do not go: {', '.join(left)}")

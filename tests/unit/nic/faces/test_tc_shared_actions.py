@@ -160,7 +160,7 @@ def test_indices_and_what_is_shared_survive_a_restart(tmp_path: Path) -> None:
     again = Filters(node.filters.offloader, Journal(tmp_path / "tcTrue.journal"))
     nics: Any = {"nic0": node.devices[REPRESENTOR].nic}
     assert again.restore(nics) == [REPRESENTOR]
-    node.face._filters.actions, node.face._filters.qdiscs = again.actions, again.qdiscs
+    node.face._filters.actions, node.face._filters.blocks = again.actions, again.blocks
     assert (listed(node), listed(node, "mirred"), dumped(node)) == before
 
 

@@ -14,8 +14,9 @@ from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER
 from asap2.netlink.wire import NLMSG_ERROR, split
-from asap2.nic.faces.tc.filters import IN_HW, Filters
+from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS, RTM_DELQDISC, RTM_NEWQDISC
+from asap2.nic.faces.tc.spec import IN_HW
 from asap2.nic.journal import Journal
 from tests.unit.nic.faces.test_tc_shapes import DUMP, NEW, OTHER, REPRESENTOR, UPLINK, Node, mirred
 
@@ -122,7 +123,7 @@ def test_a_restart_finds_the_block_as_it_was(node: Node, tmp_path: Path) -> None
         again.remove_qdisc(ifindex)
     assert not node.silicon.rules
     assert not node.pipeline.rules
-    assert not again.shared
+    assert not again.blocks.shared
 
 
 def test_what_was_counted_stays(node: Node) -> None:

@@ -21,7 +21,8 @@ from asap2.netlink.wire import NLM_F_ROOT, NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_kinds import KINDS, PARSERS, parms_of
 from asap2.nic.faces.tc.actions import Instance
-from asap2.nic.faces.tc.filters import Filter, Filters
+from asap2.nic.faces.tc.filter import Filter
+from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import RTNLGRP_TC
 from asap2.nic.rules import Counters
 
@@ -62,22 +63,22 @@ class ActionFace:
                 done.append((action["kind"], self._one(action, request.replace)))
         except NetlinkError:
             for kind, instance in done:
-                self._filters.drop_reference(kind, instance)
+                self._filters.actions.drop_reference(kind, instance)
             raise
         told = self._message(RTM_NEWACTION, [self._entry(one) for _, one in done], request.flags)
         for kind, instance in done:  # a request holds what it found, while it tells of it
             if instance.held:
                 instance.held = False
-                self._filters.drop_reference(kind, instance)
+                self._filters.actions.drop_reference(kind, instance)
         self._server.notify(request.client.netns, RTNLGRP_TC, told)
         return [told] if request.echo else None
 
     def _one(self, action: Attrs, replace: bool) -> Instance:
         """One action, made or replaced; EEXIST, and as :func:`.tc_actions.parse_one`."""
-        filters, kind = self._filters, action["kind"]
+        actions, kind = self._filters.actions, action["kind"]
         parms = parms_of(action.get("options"))
         wanted = parms.index if parms is not None else 0
-        known = filters.bound(kind, wanted)
+        known = actions.bound(kind, wanted)
         if known is not None and not replace:
             raise NetlinkError(errno.EEXIST)
         parsed = tc_actions.parse_one(action)
@@ -86,16 +87,15 @@ class ActionFace:
         if parsed.flags & tc_actions.FLAG_SKIP_SW:  # which no driver takes by itself but policing
             raise NetlinkError(errno.EINVAL)
         request = ACTION.encode(action)
-        filters.reserve()
+        self._filters.kept.reserve()
         if known is None:
-            made = Instance(filters.take(kind, wanted), parsed, request, time.monotonic_ns())
-            filters.actions.share(kind, made)
-            filters.keep_action(kind, made)
+            made = Instance(actions.take(kind, wanted), parsed, request, time.monotonic_ns())
+            actions.add(kind, made)
             return made
         known.parsed, known.request = parsed, request
         known.references += 1
         known.held = True
-        filters.action_changed(known)
+        actions.changed(known)
         return known
 
     # ---- telling and deleting
@@ -112,10 +112,10 @@ class ActionFace:
             return [self._message(RTM_NEWACTION, [self._told(action) for action in asked], request.flags)]
         told = [self._told(action, less=1) for action in asked]
         for action in asked:
-            instance = self._filters.actions.instance(action["kind"], action["index"])
+            instance = self._filters.actions.table.instance(action["kind"], action["index"])
             if instance is None or instance.bindings:
                 raise NetlinkError(errno.EPERM, "Failed to delete TC action")
-            self._filters.drop_reference(action["kind"], instance)
+            self._filters.actions.drop_reference(action["kind"], instance)
         message = self._message(RTM_DELACTION, told, request.flags)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         return [message] if request.echo else None
@@ -125,12 +125,12 @@ class ActionFace:
         kind, index = action["kind"], action.get("index")
         if index is None:
             raise NetlinkError(errno.EINVAL, "Invalid TC action index value")
-        if not self._filters.actions.has(kind, index):
+        if not self._filters.actions.table.has(kind, index):
             raise NetlinkError(errno.ENOENT, "TC action with specified index not found")
-        instance = self._filters.actions.instance(kind, index)
+        instance = self._filters.actions.table.instance(kind, index)
         if instance is not None:
             return self._entry(instance, less)
-        return self._owned(*self._filters.owners(kind)[index])
+        return self._owned(*self._filters.actions.owners(kind)[index])
 
     def _flush(self, request: Request) -> Answer:
         """Delete what nobody binds of a kind, up to the first that somebody does (tca_action_flush)."""
@@ -141,11 +141,11 @@ class ActionFace:
         if kind not in KINDS:
             raise NetlinkError(errno.EINVAL, "Cannot flush unknown TC action")
         count, bound = 0, False
-        for _, instance in list(self._filters.actions.of(kind)):
+        for _, instance in list(self._filters.actions.table.of(kind)):
             if instance is None or instance.bindings:
                 bound = True
                 break
-            self._filters.drop_reference(kind, instance)
+            self._filters.actions.drop_reference(kind, instance)
             count += 1
         if bound and not count:
             raise NetlinkError(errno.EPERM)
@@ -165,11 +165,11 @@ class ActionFace:
             return []
         flags = attrs["flags"].value if attrs.get("flags") is not None else 0
         since, terse = attrs.get("time_delta"), bool(flags & _TERSE)
-        owners = self._filters.owners(kind)
+        owners = self._filters.actions.owners(kind)
         messages: list[Message] = []
         chunk: list[dict[str, Any]] = []
         size = 0
-        for index, instance in self._filters.actions.of(kind):
+        for index, instance in self._filters.actions.table.of(kind):
             entry = self._owned(*owners[index], terse=terse) if instance is None else self._entry(instance, terse=terse)
             if since and not terse and entry["options"]["tm"].lastuse * _MS_OF_TICK > since:
                 continue
@@ -187,11 +187,11 @@ class ActionFace:
         """An action that may be shared, as the kernel gives it back."""
         listed = instance.parsed.listed(instance.index, True, instance)
         counts = instance.references - less, instance.bindings
-        return _short(tc_actions.dump_one(listed, self._filters.action_state(instance), *counts, terse=terse), listed)
+        return _short(tc_actions.dump_one(listed, self._filters.actions.state(instance), *counts, terse=terse), listed)
 
     def _owned(self, one: Filter, at: int, *, terse: bool = False) -> dict[str, Any]:
         """A filter's own action, as the kernel gives it back."""
-        listed = self._filters.listed(one)[at]
+        listed = one.actions[at]
         counters = self._filters.counters([one])[0] if listed.reached else Counters()
         return _short(tc_actions.dump_one(listed, one.state(counters), terse=terse), listed)
 

@@ -13,7 +13,9 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NetlinkError
-from asap2.nic.faces.tc.filters import MAX_CHAIN, Block, Filters, Proto, Template, template_of
+from asap2.nic.faces.tc.blocks import MAX_CHAIN, Block, ChainTemplate, template_of
+from asap2.nic.faces.tc.filters import Filters
+from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.faces.tc.qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours, seen_block
 
 CLASSIFIERS: Final = ("flower", "matchall")
@@ -27,7 +29,7 @@ def chain_of(attrs: Attrs) -> int:
     return chain
 
 
-def chain_message(kind: int, block: Block, chain: int, template: Template | None, flags: int = 0) -> Message:
+def chain_message(kind: int, block: Block, chain: int, template: ChainTemplate | None, flags: int = 0) -> Message:
     """What tells of a chain (tc_chain_fill_node)."""
     parent = block.index or HANDLE_INGRESS  # either block's parent is the qdisc here
     header = tables.Tcmsg(0, block.ifindex, 0, parent, 0)
@@ -60,12 +62,12 @@ class ChainFace:
         """Tell that there is a chain now."""
         self._tell(request, block, chain, RTM_NEWCHAIN, block.explicit.get(chain), NLM_F_CREATE | NLM_F_EXCL)
 
-    def went(self, request: Request, block: Block, chain: int, template: Template | None = None) -> None:
+    def went(self, request: Request, block: Block, chain: int, template: ChainTemplate | None = None) -> None:
         """Tell that a chain is no more."""
         self._tell(request, block, chain, RTM_DELCHAIN, template)
 
     def _tell(
-        self, request: Request, block: Block, chain: int, kind: int, template: Template | None, flags: int = 0
+        self, request: Request, block: Block, chain: int, kind: int, template: ChainTemplate | None, flags: int = 0
     ) -> None:
         self._server.notify(request.client.netns, RTNLGRP_TC, chain_message(kind, block, chain, template, flags))
 
@@ -109,7 +111,7 @@ class ChainFace:
         return [self._message(RTM_NEWCHAIN, block, chain) for chain in sorted(block.chains) if only in (None, chain)]
 
 
-def _template(attrs: Attrs, request: bytes) -> Template | None:
+def _template(attrs: Attrs, request: bytes) -> ChainTemplate | None:
     """What all filters of a new chain are to be, where the request says so (tc_chain_tmplt_add); EINVAL, ENOENT."""
     kind = attrs.get("kind")
     if kind is None:

@@ -20,19 +20,12 @@ from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILT
 from asap2.netlink.wire import NetlinkError, NlMsg
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_requests import ActionFace
+from asap2.nic.faces.tc.blocks import Block
 from asap2.nic.faces.tc.chains import CLASSIFIERS, ChainFace, chain_of
-from asap2.nic.faces.tc.filters import (
-    AUTO_PRIO,
-    FIRST_OF_AUTO,
-    IN_HW,
-    NOT_IN_HW,
-    VERBOSE,
-    Block,
-    Filter,
-    Filters,
-    Proto,
-)
+from asap2.nic.faces.tc.filter import Filter
+from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.flower import FlowerKey
+from asap2.nic.faces.tc.proto import AUTO_PRIO, FIRST_OF_AUTO, Proto
 from asap2.nic.faces.tc.qdiscs import (
     PARENT_EGRESS,
     PARENT_INGRESS,
@@ -44,6 +37,7 @@ from asap2.nic.faces.tc.qdiscs import (
     seen_block,
 )
 from asap2.nic.faces.tc.shapes import Shapes
+from asap2.nic.faces.tc.spec import IN_HW, NOT_IN_HW, VERBOSE, Asked
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Counters
 
@@ -73,7 +67,7 @@ class TcFace:
 
     def links_changed(self) -> None:
         """Forget what hung on devices that are no more."""
-        for ifindex in list(self._filters.qdiscs):
+        for ifindex in list(self._filters.blocks.qdiscs):
             try:
                 socket.if_indextoname(ifindex)
             except OSError:
@@ -110,15 +104,14 @@ class TcFace:
         if not isinstance(options, Attrs):
             raise NetlinkError(errno.EINVAL)
         new_chain = chain not in block.chains
-        one = self._filters.put(block, chain, proto, header.handle, options, excl=request.excl, create=request.create)
+        asked = Asked(header.handle, options, request.payload, request.create, request.excl)
+        one, refused = self._filters.put(block, chain, proto, asked)
         if new_chain:
             self._chains.came(request, block, chain)
-        one.request = request.payload
         if template is None and not one.shared and not block.index:
             one.shape = self._shapes.add(request.flags, request.payload, header, attrs, one.key, one.steps, one.listed)
         if one.shape is not None:
             self._filters.remember_place(block, proto, one)
-        refused = self._filters.refused
         warning = refused.text if refused is not None and options.get("flags", 0) & VERBOSE else None
         return self._made(request, block, chain, proto, one, warning)
 
@@ -128,7 +121,7 @@ class TcFace:
         if shape is None:
             return None
         header = shape.header
-        qdisc = self._filters.qdiscs.get(header.ifindex)
+        qdisc = self._filters.blocks.qdiscs.get(header.ifindex)
         if qdisc is None or header.parent not in (PARENT_INGRESS, PARENT_EGRESS):
             return None
         block = qdisc.egress if header.parent == PARENT_EGRESS and qdisc.kind == "clsact" else qdisc.ingress
@@ -143,8 +136,7 @@ class TcFace:
     def _made(
         self, request: Request, block: Block, chain: int, proto: Proto, one: Filter, warning: str | None = None
     ) -> Answer:
-        """A filter was made: keep it, and tell."""
-        self._filters.keep(block, chain, proto, one)
+        """A filter was made: tell."""
         counters = self._filters.counters([one])[0] if one.before.packets else None
         parent = one.shape.header.parent if one.shape is not None else block.parent
         message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags, parent)
@@ -310,7 +302,7 @@ class TcFace:
             key, read = one.shape.read(one.request, one.indices)
             listed = listed or read
         state = one.state(counters or Counters())
-        actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.action_state)
+        actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.actions.state)
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)
         payload = tables.TC.encode(header, attrs)
         if one.shape is not None and not one.shared and one.shape.header.parent == parent:

@@ -14,6 +14,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
+from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
 from asap2.nic.faces.tc.steps import Beyond
 from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
@@ -37,35 +38,6 @@ from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import Tunnels
-
-_RECEIVE = "/receive"
-
-
-@dataclass(slots=True)
-class Placed:
-    """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
-
-    pipeline: Pipeline
-    handle: int
-    in_port: int
-    nic: Nic | None = None
-    pf: Pf | None = None
-    device: int = 0
-    """The device whose packets it is for, of those that share a block."""
-    receive: bool = False
-    """Whether it is of a function's receive side."""
-
-    @property
-    def name(self) -> bytes:
-        """ "NIC/PF", with "/receive" behind it or without, or empty for software: what is kept of it over a restart."""
-        if self.nic is None or self.pf is None:
-            return b""
-        return f"{self.nic.name}/{self.pf.index}{_RECEIVE if self.receive else ''}".encode()
-
-    @property
-    def rule(self) -> Rule:
-        """The rule, as the pipeline has it."""
-        return self.pipeline.rule(self.handle)
 
 
 @dataclass(slots=True)
@@ -134,57 +106,47 @@ class Offloader:
         self.others: Callable[[int], Iterable[tuple[tc_actions.Step, ...]]] = lambda _ifindex: ()
         """What the filters on a device do that are in hardware."""
 
-    def offered(self, ifindex: int, kind: str, prio: int, steps: tuple[tc_actions.Step, ...]) -> None:
+    def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
         to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
-        for step in steps:
+        for step in spec.steps:
             if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
                 raise NetlinkError(errno.EOPNOTSUPP, step.hardware)
-        if kind != "matchall":
+        if spec.kind != "matchall":
             return
         device = self._netdevs.by_ifindex(ifindex)
         if device is None or device.role is not Role.REPRESENTOR or device.pf is None:
             raise NetlinkError(errno.EOPNOTSUPP)
-        if prio != 1:
+        if spec.prio != 1:
             raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
-        if not steps:
+        if not spec.steps:
             raise tc_capability.refuse("matchall called with no action", errno.EINVAL)
-        if len([step for step in steps if not isinstance(step, Beyond | tc_actions.GoOn)]) > 1:
+        if len([step for step in spec.steps if not isinstance(step, Beyond | tc_actions.GoOn)]) > 1:
             raise tc_capability.refuse("matchall policing support only a single action")
         raise tc_capability.refuse("mlx5 supports only police action for matchall")
 
-    def hardware(
-        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
-    ) -> list[tuple[Nic, Pf, Pipeline, Rule]]:
+    def hardware(self, ifindex: int, spec: FilterSpec) -> list[Planned]:
         """The eSwitch rules of a filter on device *ifindex*, in one eSwitch mostly: what comes out of a tunnel to be
         dropped is for every one. NetlinkError says why there can be none."""
+        self._check_offered(ifindex, spec)
         device = self._netdevs.by_ifindex(ifindex)
         if device is not None and is_receiver(device):
-            return [self._received(device, chain, prio, match, steps)]
+            return [self._received(device, spec)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
-            uplink = self._uplink_of_internal(steps) if device.role is Role.INTERNAL else device
-            return [self._rule(device, uplink, ifindex, chain, prio, match, steps)]
+            uplink = self._uplink_of_internal(spec.steps) if device.role is Role.INTERNAL else device
+            return [self._rule(device, uplink, ifindex, spec)]
         found = []
         refusal = NetlinkError(errno.EOPNOTSUPP)
-        for uplink in self._tunnel_ends(ifindex, steps):
+        for uplink in self._tunnel_ends(ifindex, spec.steps):
             try:
-                found.append(self._rule(device, uplink, ifindex, chain, prio, match, steps))
+                found.append(self._rule(device, uplink, ifindex, spec))
             except NetlinkError as error:
                 refusal = error
         if not found:
             raise refusal
         return found
 
-    def _rule(
-        self,
-        device: NetDev | None,
-        uplink: NetDev,
-        ifindex: int,
-        chain: int,
-        prio: int,
-        match: Match,
-        steps: tuple[tc_actions.Step, ...],
-    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+    def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
         internal = device is not None and device.role is Role.INTERNAL
         nic, pf = uplink.nic, uplink.pf
@@ -194,13 +156,14 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
+        match, steps = spec.match, spec.steps
         tunnel = not internal and uplink is not device
         if tunnel:
             self._check_tunnel_port(nic, pf, match)
             if not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         vf = None if uplink is not device else uplink.vf
-        place = self._place(uplink.ifindex, chain, prio >> 16, nic, pf, vf is None)
+        place = self._place(uplink.ifindex, spec, nic, pf, vf is None)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         tc_capability.check(nic.model, pf, place, match, steps)
@@ -210,22 +173,14 @@ class Offloader:
         host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
         if internal:
             in_port = self._internal(nic, pf, ifindex)
-        actions = self._actions(nic, pf, host, steps)
-        rule = Rule(chain, in_port, prio, match, actions)
+        rule = Rule(spec.chain, in_port, spec.priority, match, self._actions(nic, pf, host, steps))
         pipeline = self._silicon(nic)
         reason = pipeline.supports(rule)
         if reason is not None:
             raise tc_capability.refuse(reason)
-        return nic, pf, pipeline, rule
+        return Planned(pipeline, rule, ifindex, nic, pf)
 
-    def receives(self, ifindex: int) -> bool:
-        """Whether hardware's rules of a device are for what a function receives."""
-        device = self._netdevs.by_ifindex(ifindex)
-        return device is not None and is_receiver(device)
-
-    def _received(
-        self, device: NetDev, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
-    ) -> tuple[Nic, Pf, Pipeline, Rule]:
+    def _received(self, device: NetDev, spec: FilterSpec) -> Planned:
         """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
         the node's own rules are, behind the function's far end (mlx5e_tc_add_nic_flow)."""
         nic, pf = device.nic, device.pf
@@ -235,10 +190,9 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
         peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is nic and is_receiver(peer))
         vf = device.role is Role.VF
-        place = tc_capability.Place(True, device.ifindex, chain, prio >> 16, peers=peers, vf=vf)
-        tc_capability.check(nic.model, pf, place, match, steps)
-        pipeline, rule = self.software(device.ifindex, chain, prio, match, steps)
-        return nic, pf, pipeline, rule
+        place = tc_capability.Place(True, device.ifindex, spec.chain, spec.prio, peers=peers, vf=vf)
+        tc_capability.check(nic.model, pf, place, spec.match, spec.steps)
+        return self.software(device.ifindex, spec)._replace(nic=nic, pf=pf, receive=True)
 
     def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
         """The internal ports among what *steps* send to."""
@@ -268,13 +222,13 @@ class Offloader:
         handle = like.pipeline.add_like(placement.pattern, key)
         return None if handle is None else replace(like, handle=handle)
 
-    def _place(self, ifindex: int, chain: int, prio: int, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
+    def _place(self, ifindex: int, spec: FilterSpec, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
         if nic.model.vlan_depth:
-            return tc_capability.Place(uplink, ifindex, chain, prio)
+            return tc_capability.Place(uplink, ifindex, spec.chain, spec.prio)
         wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
         return tc_capability.Place(
-            uplink, ifindex, chain, prio, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
+            uplink, ifindex, spec.chain, spec.prio, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
         )
 
     def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
@@ -398,9 +352,7 @@ class Offloader:
             stack=False,
         )
 
-    def software(
-        self, ifindex: int, chain: int, prio: int, match: Match, steps: tuple[tc_actions.Step, ...]
-    ) -> tuple[Pipeline, Rule]:
+    def software(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
 
         def output(step: tc_actions.Mirred) -> int:
@@ -412,13 +364,13 @@ class Offloader:
             self._node.sent_to(step.ifindex)
             return step.ifindex
 
-        steps = self._entering(tuple(step for step in steps if not isinstance(step, Decap)))
+        steps = self._entering(tuple(step for step in spec.steps if not isinstance(step, Decap)))
         actions = tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
-        rule = Rule(chain, ifindex, prio, match, actions)
+        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, actions)
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
-        return self._node.pipeline, rule
+        return Planned(self._node.pipeline, rule, ifindex)
 
     def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
         """*steps* for software: what is redirected to the egress of an internal port comes in by it
@@ -453,13 +405,13 @@ class Offloader:
         self, place: str, nics: dict[str, Nic], in_port: int, handle: int, steps: tuple[tc_actions.Step, ...]
     ) -> Placed:
         """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
-        if not place or place.endswith(_RECEIVE):
+        if not place or place.endswith(RECEIVE):
             for step in steps:
                 if isinstance(step, tc_actions.Mirred):
                     self._node.sent_to(step.ifindex)
         if not place:
             return Placed(self._node.pipeline, handle, in_port)
-        function = place.removesuffix(_RECEIVE)
+        function = place.removesuffix(RECEIVE)
         name, _, index = function.partition("/")
         nic = nics[name]
         if function != place:

@@ -17,7 +17,8 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.actions import Basic, Queue
 from asap2.netlink.wire import NetlinkError, NlMsg
-from asap2.nic.faces.tc.filters import Block, Filters, Qdisc, Template
+from asap2.nic.faces.tc.blocks import Block, ChainTemplate, Qdisc
+from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.node_ports import NodePorts
 
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
@@ -49,12 +50,12 @@ def find_block(filters: Filters, header: tables.Tcmsg) -> Block:
 def seen_block(filters: Filters, header: tables.Tcmsg) -> Block:
     """As :func:`find_block`, for a dump, which may name a device for the block that it shares."""
     if header.ifindex == -1:
-        shared = filters.shared.get(header.parent)
+        shared = filters.blocks.shared.get(header.parent)
         if shared is None:
             raise NetlinkError(errno.EINVAL, "Block of given index was not found")
         return shared
     filters.check_device(header.ifindex)
-    qdisc = filters.qdiscs.get(header.ifindex)
+    qdisc = filters.blocks.qdiscs.get(header.ifindex)
     if qdisc is None:
         raise NetlinkError(errno.EINVAL, "Parent Qdisc doesn't exists")
     if qdisc.kind == "ingress":  # whatever the class
@@ -76,7 +77,7 @@ class QdiscFace:
         filters: Filters,
         ports: NodePorts,
         elsewhere: Callable[[Request], bool],
-        went: Callable[[Request, Block, int, Template | None], None],
+        went: Callable[[Request, Block, int, ChainTemplate | None], None],
         root: Callable[[NlMsg, Request], list[Message]],
     ) -> None:
         self._server = server
@@ -100,7 +101,7 @@ class QdiscFace:
         if header.parent != TC_H_INGRESS:
             return PASS
         self._queues.add(header.ifindex)
-        old = self._filters.qdiscs.get(header.ifindex)
+        old = self._filters.blocks.qdiscs.get(header.ifindex)
         if old is not None and header.handle not in (0, HANDLE_INGRESS):
             if not request.replace:
                 raise NetlinkError(errno.EEXIST, "NLM_F_REPLACE needed to override")
@@ -118,12 +119,12 @@ class QdiscFace:
         if kind not in _OURS:
             return PASS
         shared = _shared(kind, attrs)
-        block = self._filters.shared.get(shared)
+        block = self._filters.blocks.shared.get(shared)
         if block is not None and block.chains and self._ports.is_internal(header.ifindex):
             raise NetlinkError(errno.EOPNOTSUPP, "Filters of this direction are not supported on this device")
         self._filters.add_qdisc(header.ifindex, kind, shared)
         self._ports.use_tc(header.ifindex, True)
-        return self._told(request, header.ifindex, self._filters.qdiscs[header.ifindex])
+        return self._told(request, header.ifindex, self._filters.blocks.qdiscs[header.ifindex])
 
     def _told(self, request: Request, ifindex: int, qdisc: Qdisc) -> Answer:
         message = _message(RTM_NEWQDISC, ifindex, qdisc)
@@ -133,7 +134,7 @@ class QdiscFace:
     def _find(self, header: tables.Tcmsg) -> Qdisc:
         """The qdisc that a request is for, by its parent or else its handle; ENODEV, ENOENT, EINVAL."""
         self._filters.check_device(header.ifindex)
-        qdisc = self._filters.qdiscs.get(header.ifindex)
+        qdisc = self._filters.blocks.qdiscs.get(header.ifindex)
         if not header.parent:
             if qdisc is None:
                 raise NetlinkError(errno.ENOENT, "Failed to find qdisc with specified handle")
@@ -182,7 +183,7 @@ class QdiscFace:
             return [_message(RTM_NEWQDISC, header.ifindex, qdisc)]
         ours = [
             _message(RTM_NEWQDISC, ifindex, qdisc)
-            for ifindex, qdisc in self._filters.qdiscs.items()
+            for ifindex, qdisc in self._filters.blocks.qdiscs.items()
             if header.ifindex in (0, ifindex)
         ]
         return Proxy(lambda message: self._root(message, request), ours)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A filter as the node keeps it (struct cls_fl_filter of net/sched/cls_flower.c), and what it has counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.flower import FlowerKey, Identity
+from asap2.nic.faces.tc.shapes import Shape
+from asap2.nic.faces.tc.spec import SKIP_HW, FilterSpec, Placed
+from asap2.nic.rules import Counters, Decap, Pass, SetTunnel
+
+_ETH_HLEN: Final = 14
+NOTHING: Final = Counters()
+
+
+@dataclass(slots=True)
+class Filter:
+    """One filter: what it matches and does, and where its rule is."""
+
+    handle: int
+    identity: Identity
+    masks: tuple[tuple[str, int], ...]
+    """What its key is, masked, and the masks."""
+    classid: int | None
+    flags: int
+    listed: tuple[tc_actions.Listed, ...]
+    steps: tuple[tc_actions.Step, ...]
+    placed: tuple[Placed, ...]
+    """Where the rule is: the eSwitch, the node's pipeline, or both where both see such packets: those in tunnels, and
+    of internal ports, whose own packets are the node's."""
+    made_ns: int = 0
+    first_ns: int = 0
+    record: bytes = b""
+    """Where the journal keeps it."""
+    before: Counters = NOTHING
+    """What its rule had counted when the filter took the place of another: new actions count from 0."""
+    rank: int = 0
+    """Its place among the filters of its priority."""
+    request: bytes = b""
+    """The payload of the request that made it, from struct tcmsg on."""
+    shape: Shape | None = None
+    indices: tuple[int, ...] = ()
+    """The indices of its actions."""
+    shared: bool = False
+    """Whether an action of its is, or was, one that others may use too."""
+    translated: FlowerKey | None = None
+    """Its key, unless it was made by its shape: then it is in the request."""
+    hardware: Placed | None = field(init=False)
+    """Its rule in the eSwitch."""
+
+    def __post_init__(self) -> None:
+        self.put_in(self.placed)
+
+    def put_in(self, places: tuple[Placed, ...]) -> None:
+        """Its rule is in these *places* now."""
+        self.placed, self.hardware = places, None
+        for placed in places:
+            if placed.nic is not None:
+                self.hardware = placed
+                break
+
+    @property
+    def in_hw(self) -> bool:
+        """Whether an eSwitch has the rule."""
+        return self.hardware is not None
+
+    @property
+    def in_hw_count(self) -> int:
+        """How many eSwitches have the rule."""
+        return 0 if self.hardware is None else sum(placed.nic is not None for placed in self.placed)
+
+    def state(self, counters: Counters) -> tc_actions.ActionState:
+        """What its actions share, with what it has counted."""
+        return tc_actions.ActionState(counters, self.made_ns, self.first_ns, self.in_hw, bool(self.flags & SKIP_HW))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its actions."""
+        return self.shape.kinds if self.shape is not None else tuple(one.kind for one in self.listed)
+
+    @property
+    def key(self) -> FlowerKey:
+        """Its key."""
+        if self.translated is not None:
+            return self.translated
+        assert self.shape is not None
+        return self.shape.key(self.request)
+
+    @property
+    def actions(self) -> tuple[tc_actions.Listed, ...]:
+        """Its actions as they are given back."""
+        if self.listed or self.shape is None:
+            return self.listed
+        return self.shape.read(self.request, self.indices)[1]
+
+    def spec(self, kind: str, chain: int, prio: int) -> FilterSpec:
+        """What it is in the eSwitch's vocabulary, as one of this *kind*, *chain* and priority."""
+        return FilterSpec(kind, chain, prio, self.rank, self.key.match, self.steps, self.flags)
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether hardware gives its packets to the host."""
+        return self.hardware is not None and any(isinstance(step, tc_actions.Trap | Pass) for step in self.steps)
+
+
+def is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
+    """Whether packets are put into a tunnel."""
+    return any(isinstance(step, SetTunnel) for step in steps)
+
+
+def uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
+    """Whether software takes over from hardware: where a neighbour is not known, or a packet came in fragments."""
+    return any(isinstance(step, SetTunnel | Decap) for step in steps)
+
+
+def counted(filters: list[Filter]) -> list[Counters]:
+    """What each filter has done, as TC counts: software without the Ethernet header, hardware with it."""
+    by_pipeline: dict[int, list[tuple[int, Placed]]] = {}
+    for index, one in enumerate(filters):
+        for placed in one.placed:
+            by_pipeline.setdefault(id(placed.pipeline), []).append((index, placed))
+    out = [Counters()] * len(filters)
+    for wanted in by_pipeline.values():
+        read = wanted[0][1].pipeline.counters([placed.handle for _, placed in wanted])
+        for (index, placed), counters in zip(wanted, read, strict=True):
+            one, so_far = filters[index], out[index]
+            if counters.packets and not one.first_ns:
+                one.first_ns = counters.used_ns
+            octets = counters.bytes - (_ETH_HLEN * counters.packets if placed.nic is None else 0)
+            out[index] = Counters(
+                so_far.packets + counters.packets,
+                so_far.bytes + max(0, octets),
+                max(so_far.used_ns, counters.used_ns),
+            )
+    return [_since(one.before, counters) for one, counters in zip(filters, out, strict=True)]
+
+
+def _since(before: Counters, now: Counters) -> Counters:
+    if not before.packets:
+        return now
+    packets = now.packets - before.packets
+    return Counters(packets, now.bytes - before.bytes, now.used_ns if packets else 0)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each stage of a filter's way hands to the next.
+
+A request is decoded to :class:`Asked`, translated to :class:`FilterSpec`, judged by :mod:`.capability`, planned for a
+pipeline as :class:`Planned`, and written there as :class:`Placed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from asap2.netlink.codec import Attrs
+from asap2.nic.device import Nic, Pf
+from asap2.nic.faces.tc.steps import Step
+from asap2.nic.rules import Match, Rule
+from asap2.nic.silicon.pipeline import Pipeline
+
+SKIP_HW: Final = 1
+SKIP_SW: Final = 2
+IN_HW: Final = 4
+NOT_IN_HW: Final = 8
+VERBOSE: Final = 16
+"""TCA_CLS_FLAGS_*."""
+RECEIVE: Final = "/receive"
+
+
+class Asked(NamedTuple):
+    """A request for a filter, decoded: its *handle* (0: any), its *options*, and whether it may add, or only add."""
+
+    handle: int
+    options: Attrs
+    payload: bytes
+    """The request, from struct tcmsg on."""
+    create: bool
+    excl: bool
+
+
+class FilterSpec(NamedTuple):
+    """A filter in the eSwitch's vocabulary, on whichever device it is."""
+
+    kind: str
+    chain: int
+    prio: int
+    rank: int
+    """Its place among the filters of its priority."""
+    match: Match
+    steps: tuple[Step, ...]
+    flags: int = 0
+
+    @property
+    def priority(self) -> int:
+        """The rule's priority: masks of one priority are met in the order in which they came (fl_mask_lookup)."""
+        return self.prio << 16 | self.rank
+
+
+class Planned(NamedTuple):
+    """The rule of a filter for a pipeline that supports it; ``nic`` and ``pf`` are None for the node's own."""
+
+    pipeline: Pipeline
+    rule: Rule
+    device: int
+    nic: Nic | None = None
+    pf: Pf | None = None
+    receive: bool = False
+
+    def placed(self, handle: int) -> Placed:
+        """The rule, once the pipeline has it by this *handle*."""
+        return Placed(self.pipeline, handle, self.rule.in_port, self.nic, self.pf, self.device, self.receive)
+
+
+@dataclass(slots=True)
+class Placed:
+    """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
+
+    pipeline: Pipeline
+    handle: int
+    in_port: int
+    nic: Nic | None = None
+    pf: Pf | None = None
+    device: int = 0
+    """The device whose packets it is for, of those that share a block."""
+    receive: bool = False
+    """Whether it is of a function's receive side."""
+
+    @property
+    def name(self) -> bytes:
+        """ "NIC/PF", with "/receive" behind it or without, or empty for software: what is kept of it over a restart."""
+        if self.nic is None or self.pf is None:
+            return b""
+        return f"{self.nic.name}/{self.pf.index}{RECEIVE if self.receive else ''}".encode()
+
+    @property
+    def rule(self) -> Rule:
+        """The rule, as the pipeline has it."""
+        return self.pipeline.rule(self.handle)
