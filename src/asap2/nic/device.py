@@ -214,6 +214,42 @@ class Driver:
             pf.bound = False
         self.generation += 1
 
+    def reload(self, bdf: str) -> None:
+        """Take the function's netdevs down and make them anew (mlx5_devlink_reload_down, mlx5_devlink_reload_up).
+
+        A PF keeps its VFs with their attributes but for the rates, and the eSwitch's mode. ENODEV: no such function,
+        or not bound; any other error leaves it without a driver.
+        """
+        nic, pf, vf = self.find(bdf)
+        if not (vf or pf).bound:
+            raise _error(errno.ENODEV)
+        if vf is not None:
+            self.unbind(bdf)
+            self._probe(nic, pf, vf)
+            self.generation += 1
+            return
+        if pf.mode is EswitchMode.SWITCHDEV:
+            self._destroy_representors(nic, pf)
+        self.backend.destroy_pf(nic, pf)
+        self._forget(pf, "uplink", "rep")
+        for one in pf.vfs:
+            one.min_tx_rate = one.max_tx_rate = 0
+        self.generation += 1
+        try:
+            self.backend.create_pf(nic, pf)
+        except OSError:
+            pf.mode = EswitchMode.LEGACY
+            self._disable_sriov(nic, pf)
+            pf.bound = False
+            raise
+        try:
+            if pf.mode is EswitchMode.SWITCHDEV:
+                self._create_representors(nic, pf)
+            self.backend.set_mode(nic, pf)
+        except OSError:
+            self.unbind(bdf)
+            raise
+
     def probe(self, bdf: str) -> None:
         """Bind the function if a driver wants it (drivers_probe): ENODEV when there is none, else no error at all."""
         _, pf, vf = self.find(bdf)

@@ -57,11 +57,29 @@ def still(make_node: NodeMaker) -> Node:
             f"param set {PF} name enable_roce value true cmode driverinit",
             "Error: mlx5_core: a software NIC cannot change enable_roce.",
         ),
-        (f"reload {PF}", "kernel answers: Operation not supported"),
+        (
+            f"reload {PF} netns 1",
+            "Error: mlx5_core: a software NIC's function cannot go to another network namespace.",
+        ),
+        (f"reload {PF} limit no_reset", "Error: Requested limit is invalid for this action."),
     ],
 )
 def test_errors(still: Node, command: str, error: str) -> None:
     assert still.fail(f"devlink dev {command}").startswith(f"{error}\n")
+
+
+def test_a_reload_keeps_vfs_and_mode(two: Node) -> None:
+    two.run(f"devlink dev eswitch set {PF} mode switchdev")
+    before = two.run("cat /sys/class/net/enp3s0f0/ifindex /sys/class/net/eth0/ifindex").split()
+    two.run("ip link set enp3s0f0 mtu 1400")
+    assert two.run(f"devlink dev reload {PF} action driver_reinit") == (
+        "reload_actions_performed:\n    driver_reinit\n"
+    )
+    assert two.run(ESWITCH) == f"{PF}: mode switchdev inline-mode none encap-mode basic\n"
+    after = two.run("cat /sys/class/net/enp3s0f0/ifindex /sys/class/net/eth0/ifindex").split()
+    assert not set(before) & set(after)
+    assert two.run("cat /sys/class/net/enp3s0f0/mtu") == "1500\n"
+    assert {"eth0", "eth1", "enp3s0f0v0"} <= set(two.run("ls /sys/class/net").split())
 
 
 def test_the_mode_cannot_change_while_rules_are_offloaded(two: Node) -> None:

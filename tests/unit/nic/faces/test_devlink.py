@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asap2.netlink.request import GenlHeader, Message
+from asap2.netlink.request import GenlHeader, Message, Reply
 from asap2.netlink.server import Server
 from asap2.netlink.tables.devlink import (
     DEVLINK,
@@ -24,6 +24,7 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_PORT_GET,
     DEVLINK_CMD_PORT_NEW,
     DEVLINK_CMD_PORT_SET,
+    DEVLINK_CMD_RELOAD,
 )
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError
 from asap2.nic.device import Driver, EswitchMode
@@ -51,7 +52,8 @@ class Served:
         body = attrs if isinstance(attrs, bytes) else DEVLINK_ATTRS.encode(attrs)
         header = GenlHeader(command, 1, b"", body)
         answer = self.family.handlers[command](request(self.family.id, b"", flags, cookie), header)
-        return [DEVLINK.decode(message.payload)[1] for message in cast(list[Message], answer or [])]
+        messages = answer.messages if isinstance(answer, Reply) else cast(list[Message], answer or [])
+        return [DEVLINK.decode(message.payload)[1] for message in messages]
 
     def told(self) -> list[tuple[int, str, int | None]]:
         """What the group was told since the last time: command, device, port."""
@@ -109,11 +111,36 @@ def test_a_vfs_port_has_no_netdev_while_that_is_elsewhere(served: Served) -> Non
             {**HANDLE, "param_name": "enable_roce", "param_type": 6, "param_value_cmode": 0},
             errno.EOPNOTSUPP,
         ),
+        (DEVLINK_CMD_RELOAD, {**HANDLE, "reload_action": 3}, errno.ERANGE),
+        (DEVLINK_CMD_RELOAD, {**HANDLE, "reload_limits": (0, 0)}, errno.EINVAL),
+        (DEVLINK_CMD_RELOAD, {**HANDLE, "reload_limits": (6, 6)}, errno.EOPNOTSUPP),
+        (DEVLINK_CMD_RELOAD, {**HANDLE, "reload_limits": (2, 2)}, errno.EINVAL),
+        (DEVLINK_CMD_RELOAD, {**HANDLE, "netns_pid": 1}, errno.EOPNOTSUPP),
     ],
 )
 def test_requests_that_are_refused(served: Served, command: int, attrs: dict[str, Any], number: int) -> None:
     with refused(number):
         served.ask(command, attrs)
+
+
+def test_a_reload_makes_the_netdevs_anew_and_keeps_vfs_and_mode(served: Served) -> None:
+    driver, pf = served.driver, served.driver.nics[0].pfs[0]
+    driver.set_numvfs(PF, 2)
+    driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    driver.set_vf_mac(driver.nics[0], pf, 1, b"\x02" * 6)
+    pf.hw_tc_offload = {"uplink": True, "rep0": False, "vf1": True}
+    served.backend.take()
+    assert served.ask(DEVLINK_CMD_RELOAD, HANDLE) == []
+    assert served.backend.take() == [
+        *(f"destroy rep pf0vf{i}" for i in range(2)),
+        "destroy enp3s0f0",
+        "create enp3s0f0",
+        *(f"create rep pf0vf{i}" for i in range(2)),
+        "program enp3s0f0 switchdev 2",
+    ]
+    assert (pf.mode, pf.vfs[1].mac, pf.hw_tc_offload) == (EswitchMode.SWITCHDEV, b"\x02" * 6, {"vf1": True})
+    (answer,) = served.ask(DEVLINK_CMD_RELOAD, {**HANDLE, "reload_action": 2})
+    assert answer["reload_actions_performed"] == (0b110, 0b110)
 
 
 def test_devices_are_in_the_nodes_namespace_only(served: Served) -> None:

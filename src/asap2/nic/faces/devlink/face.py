@@ -24,9 +24,11 @@ from asap2.netlink.request import (
     GenlFamily,
     GenlHeader,
     Message,
+    Reply,
     Request,
 )
 from asap2.netlink.server import Server
+from asap2.netlink.tables.actions import Bitfield32
 from asap2.netlink.tables.devlink import (
     DEVLINK,
     DEVLINK_ATTRS,
@@ -41,11 +43,15 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_PORT_GET,
     DEVLINK_CMD_PORT_NEW,
     DEVLINK_CMD_PORT_SET,
+    DEVLINK_CMD_RELOAD,
     DEVLINK_PORT_FLAVOUR_PCI_VF,
     DEVLINK_PORT_FLAVOUR_PHYSICAL,
     DEVLINK_PORT_FLAVOUR_VIRTUAL,
     DEVLINK_PORT_TYPE_ETH,
     DEVLINK_PORT_TYPE_NOTSET,
+    DEVLINK_RELOAD_ACTION_DRIVER_REINIT,
+    DEVLINK_RELOAD_ACTION_FW_ACTIVATE,
+    DEVLINK_RELOAD_LIMIT_NO_RESET,
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError
@@ -62,6 +68,7 @@ UPLINK = 0xFFFF
 
 _DO, _DUMP, _ADMIN = GENL_CMD_CAP_DO, GENL_CMD_CAP_DUMP, GENL_ADMIN_PERM
 _MAXATTR = 182
+_RELOADS = (DEVLINK_RELOAD_ACTION_DRIVER_REINIT, DEVLINK_RELOAD_ACTION_FW_ACTIVATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,7 @@ class DevlinkFace:
                     (DEVLINK_CMD_PORT_SET, _DO | _ADMIN),
                     (DEVLINK_CMD_ESWITCH_GET, _DO | _ADMIN),
                     (DEVLINK_CMD_ESWITCH_SET, _DO | _ADMIN),
+                    (DEVLINK_CMD_RELOAD, _DO | _ADMIN),
                     (DEVLINK_CMD_PARAM_GET, _DO | _DUMP),
                     (DEVLINK_CMD_PARAM_SET, _DO | _ADMIN),
                     (DEVLINK_CMD_INFO_GET, _DO | _DUMP),
@@ -125,6 +133,7 @@ class DevlinkFace:
                     DEVLINK_CMD_PORT_SET: self.port_set,
                     DEVLINK_CMD_ESWITCH_GET: self.eswitch_get,
                     DEVLINK_CMD_ESWITCH_SET: self.eswitch_set,
+                    DEVLINK_CMD_RELOAD: self.reload,
                     DEVLINK_CMD_PARAM_GET: self.param_get,
                     DEVLINK_CMD_PARAM_SET: self.param_set,
                     DEVLINK_CMD_INFO_GET: self.info_get,
@@ -195,6 +204,51 @@ class DevlinkFace:
         """DEVLINK_CMD_INFO_GET: ``devlink dev info``."""
         attrs = DEVLINK_ATTRS.decode(header.attrs)
         return [_message(DEVLINK_CMD_INFO_GET, _info(function)) for function in self._some(request, attrs)]
+
+    def reload(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_RELOAD: ``devlink dev reload``, by a driver that starts anew, or by firmware that does, too.
+
+        What was done is told to who asked for an action (devlink_nl_cmd_reload).
+        """
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        function = self._one(request, attrs)
+        asked, limits = attrs.get("reload_action"), attrs.get("reload_limits")
+        action = asked or DEVLINK_RELOAD_ACTION_DRIVER_REINIT
+        done = 1 << action
+        if asked is not None and asked not in _RELOADS:
+            raise NetlinkError(errno.ERANGE, "integer out of range", at_start=True)
+        if limits is not None:
+            self._check_limits(action, limits.value & limits.selector)
+        if any(name in attrs for name in ("netns_fd", "netns_pid", "netns_id")):
+            text = "a software NIC's function cannot go to another network namespace"
+            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {text}", at_start=True)
+        if action == DEVLINK_RELOAD_ACTION_FW_ACTIVATE:
+            done |= 1 << DEVLINK_RELOAD_ACTION_DRIVER_REINIT
+        warning = "mlx5_core: reload while VFs are present is unfavorable"
+        unfavorable = function.vf is None and bool(function.pf.vfs)
+        try:
+            with as_netlink():
+                self.driver.reload(function.bdf)
+        finally:
+            self.changed()
+        told = {**function.handle, "reload_actions_performed": Bitfield32(done, done)}
+        messages = [] if asked is None else [_message(DEVLINK_CMD_RELOAD, told)]
+        return Reply(messages, warning) if unfavorable else messages or None
+
+    @staticmethod
+    def _check_limits(action: int, limits: int) -> None:
+        """What a reload may not do: only an update of the firmware goes without a reset, and there is none."""
+        if not limits:
+            raise NetlinkError(errno.EINVAL, "Invalid limit selected", at_start=True)
+        if limits & limits - 1:
+            raise NetlinkError(errno.EOPNOTSUPP, "Multiselection of limit is not supported", at_start=True)
+        if limits != 1 << DEVLINK_RELOAD_LIMIT_NO_RESET:
+            text = "Requested limit is not supported by the driver"
+            raise NetlinkError(errno.EOPNOTSUPP, text, at_start=True)
+        if action != DEVLINK_RELOAD_ACTION_FW_ACTIVATE:
+            raise NetlinkError(errno.EINVAL, "Requested limit is invalid for this action", at_start=True)
+        text = "FW upgrade to the stored FW can't be done by FW live patching"
+        raise NetlinkError(errno.EINVAL, f"mlx5_core: {text}", at_start=True)
 
     # ---- the eSwitch
 
