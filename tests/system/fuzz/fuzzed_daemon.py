@@ -26,7 +26,7 @@ from asap2.netlink.request import Client
 from asap2.netlink.wire import NLMSG_ERROR, attribute, build, error_of, spans
 from asap2.nic import daemon
 from asap2.nic.faces.ovs.families import DATAPATH_ID
-from asap2.nic.faces.tc.shapes import Shapes
+from asap2.nic.faces.tc.templates import Templates
 from asap2.nic.netdevs import Role
 from asap2.nic.silicon import actioncodes
 from tests.system.fuzz.asks import Asks
@@ -261,7 +261,7 @@ class Feeder:
 
     def _forget(self) -> None:
         """Empty the caches that fill slowly, so that objects can be counted that nothing would ever take back."""
-        self.daemon.tc._shapes = Shapes()
+        self.daemon.tc._templates = Templates()
         actioncodes._unsupported_actions.cache_clear()
         gc.collect()
 

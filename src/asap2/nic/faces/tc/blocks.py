@@ -35,7 +35,7 @@ class ChainTemplate:
                 raise NetlinkError(errno.EINVAL, "cls_flower: Mask does not fit the template")
 
 
-def template_of(request: bytes) -> ChainTemplate:
+def chain_template_of(request: bytes) -> ChainTemplate:
     """The template that a request for a chain (struct tcmsg on) asks for; errors as :func:`.flower.parse`."""
     header, attrs = TC.decode(request)
     return ChainTemplate(attrs["kind"], parse(attrs["options"], header.protocol), request)

@@ -13,7 +13,7 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NetlinkError
-from asap2.nic.faces.tc.blocks import MAX_CHAIN, Block, ChainTemplate, template_of
+from asap2.nic.faces.tc.blocks import MAX_CHAIN, Block, ChainTemplate, chain_template_of
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.faces.tc.qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours, seen_block
@@ -122,4 +122,4 @@ def _template(attrs: Attrs, request: bytes) -> ChainTemplate | None:
         raise NetlinkError(errno.EOPNOTSUPP, "Chain templates are not supported with specified classifier")
     if not isinstance(attrs.get("options"), Attrs):
         raise NetlinkError(errno.EINVAL)
-    return template_of(request)
+    return chain_template_of(request)

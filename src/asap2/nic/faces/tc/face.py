@@ -36,8 +36,8 @@ from asap2.nic.faces.tc.qdiscs import (
     is_ours,
     seen_block,
 )
-from asap2.nic.faces.tc.shapes import Shapes
 from asap2.nic.faces.tc.spec import IN_HW, NOT_IN_HW, VERBOSE, Asked
+from asap2.nic.faces.tc.templates import Templates
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Counters
 
@@ -52,7 +52,7 @@ class TcFace:
         self._filters = filters
         self._ports = ports
         self._cookie = node_cookie
-        self._shapes = Shapes()
+        self._templates = Templates()
         self._chains = ChainFace(server, filters, self._elsewhere, self._priority_removed)
         self.root: Callable[[NlMsg, Request], list[Message]] = as_it_is
         """Gives what is shown in place of a message of the kernel's about a qdisc."""
@@ -76,7 +76,7 @@ class TcFace:
     def _filter_new(self, request: Request) -> Answer:
         if self._elsewhere(request):
             return PASS
-        made = self._filter_shaped(request)
+        made = self._filter_from_template(request)
         if made is not None:
             return self._made(request, *made)
         header, attrs = tables.TC.decode(request.payload)
@@ -96,8 +96,8 @@ class TcFace:
             proto = self._new_proto(protos, prio, protocol, kind, request.create)
         elif kind is not None and kind != proto.kind:
             raise NetlinkError(errno.EINVAL, "Specified filter kind does not match existing one")
-        template = block.explicit.get(chain)
-        if template is not None and template.kind != proto.kind:
+        chain_template = block.explicit.get(chain)
+        if chain_template is not None and chain_template.kind != proto.kind:
             raise NetlinkError(errno.EINVAL, "Chain template is set to a different filter kind")
         self._check_direction(block)
         options = attrs.get("options")
@@ -108,37 +108,39 @@ class TcFace:
         one, refused = self._filters.put(block, chain, proto, asked)
         if new_chain:
             self._chains.came(request, block, chain)
-        if template is None and not one.shared and not block.index:
-            one.shape = self._shapes.add(request.flags, request.payload, header, attrs, one.key, one.steps, one.listed)
-        if one.shape is not None:
+        if chain_template is None and not one.shared and not block.index:
+            one.template = self._templates.add(
+                request.flags, request.payload, header, attrs, one.key, one.steps, one.listed
+            )
+        if one.template is not None:
             self._filters.remember_place(block, proto, one)
         warning = refused.text if refused is not None and options.get("flags", 0) & VERBOSE else None
         return self._made(request, block, chain, proto, one, warning)
 
-    def _filter_shaped(self, request: Request) -> tuple[Block, int, Proto, Filter] | None:
-        """Add a filter of a known shape to a priority that is there; None: it is for the long way."""
-        shape = self._shapes.find(request.flags, request.payload)
-        if shape is None:
+    def _filter_from_template(self, request: Request) -> tuple[Block, int, Proto, Filter] | None:
+        """Add a filter from a template to a priority that is there; None: translate the request in full."""
+        template = self._templates.find(request.flags, request.payload)
+        if template is None:
             return None
-        header = shape.header
+        header = template.header
         qdisc = self._filters.blocks.qdiscs.get(header.ifindex)
         if qdisc is None or header.parent not in (PARENT_INGRESS, PARENT_EGRESS):
             return None
         block = qdisc.egress if header.parent == PARENT_EGRESS and qdisc.kind == "clsact" else qdisc.ingress
-        if shape.chain in block.explicit or block.index:
+        if template.chain in block.explicit or block.index:
             return None
         self._filters.put_by(block, header.parent)
-        proto = block.chains.get(shape.chain, {}).get(header.prio)
+        proto = block.chains.get(template.chain, {}).get(header.prio)
         if proto is None or proto.protocol != header.protocol or proto.kind != "flower":
             return None
-        return block, shape.chain, proto, self._filters.put_shaped(block, proto, shape, request.payload)
+        return block, template.chain, proto, self._filters.put_from_template(block, proto, template, request.payload)
 
     def _made(
         self, request: Request, block: Block, chain: int, proto: Proto, one: Filter, warning: str | None = None
     ) -> Answer:
         """A filter was made: tell."""
         counters = self._filters.counters([one])[0] if one.before.packets else None
-        parent = one.shape.header.parent if one.shape is not None else block.parent
+        parent = one.template.header.parent if one.template is not None else block.parent
         message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags, parent)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         if warning is not None:
@@ -286,8 +288,8 @@ class TcFace:
         *parent* is the request's; 0 is that by which filters were last put there.
         """
         parent = parent or block.parent
-        if one is not None and one.shape is not None and not one.shared and one.shape.header.parent == parent:
-            frame = one.shape.frames.get((one.in_hw, terse))
+        if one is not None and one.template is not None and not one.shared and one.template.header.parent == parent:
+            frame = one.template.frames.get((one.in_hw, terse))
             if frame is not None:
                 state = one.state(counters) if counters is not None else None
                 return Message(kind, frame.fill(one.handle, one.request, one.indices, state), flags)
@@ -297,16 +299,16 @@ class TcFace:
         if one is None:
             return Message(kind, tables.TC.encode(header, attrs), flags)
         key, listed = one.translated, one.listed
-        if key is None:  # made by its shape: what it was asked to be is in the request alone
-            assert one.shape is not None
-            key, read = one.shape.read(one.request, one.indices)
+        if key is None:  # made from a template: what it was asked to be is in the request alone
+            assert one.template is not None
+            key, read = one.template.read(one.request, one.indices)
             listed = listed or read
         state = one.state(counters or Counters())
         actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.actions.state)
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)
         payload = tables.TC.encode(header, attrs)
-        if one.shape is not None and not one.shared and one.shape.header.parent == parent:
-            one.shape.learn(payload, one.in_hw, terse, listed)
+        if one.template is not None and not one.shared and one.template.header.parent == parent:
+            one.template.learn(payload, one.in_hw, terse, listed)
         return Message(kind, payload, flags)
 
 

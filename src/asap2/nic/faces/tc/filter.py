@@ -8,8 +8,8 @@ from typing import Final
 
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
-from asap2.nic.faces.tc.shapes import Shape
 from asap2.nic.faces.tc.spec import SKIP_HW, FilterSpec, Placed
+from asap2.nic.faces.tc.templates import Template
 from asap2.nic.rules import Counters, Decap, Pass, SetTunnel
 
 _ETH_HLEN: Final = 14
@@ -41,13 +41,13 @@ class Filter:
     """Its place among the filters of its priority."""
     request: bytes = b""
     """The payload of the request that made it, from struct tcmsg on."""
-    shape: Shape | None = None
+    template: Template | None = None
     indices: tuple[int, ...] = ()
     """The indices of its actions."""
     shared: bool = False
     """Whether an action of its is, or was, one that others may use too."""
     translated: FlowerKey | None = None
-    """Its key, unless it was made by its shape: then it is in the request."""
+    """Its key, unless it was made from a template: then it is in the request."""
     hardware: Placed | None = field(init=False)
     """Its rule in the eSwitch."""
 
@@ -79,22 +79,22 @@ class Filter:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of its actions."""
-        return self.shape.kinds if self.shape is not None else tuple(one.kind for one in self.listed)
+        return self.template.kinds if self.template is not None else tuple(one.kind for one in self.listed)
 
     @property
     def key(self) -> FlowerKey:
         """Its key."""
         if self.translated is not None:
             return self.translated
-        assert self.shape is not None
-        return self.shape.key(self.request)
+        assert self.template is not None
+        return self.template.key(self.request)
 
     @property
     def actions(self) -> tuple[tc_actions.Listed, ...]:
         """Its actions as they are given back."""
-        if self.listed or self.shape is None:
+        if self.listed or self.template is None:
             return self.listed
-        return self.shape.read(self.request, self.indices)[1]
+        return self.template.read(self.request, self.indices)[1]
 
     def spec(self, kind: str, chain: int, prio: int) -> FilterSpec:
         """What it is in the eSwitch's vocabulary, as one of this *kind*, *chain* and priority."""

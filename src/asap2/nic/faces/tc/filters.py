@@ -25,9 +25,9 @@ from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.placement import Placer
 from asap2.nic.faces.tc.proto import Known, Proto
-from asap2.nic.faces.tc.shapes import Shape
 from asap2.nic.faces.tc.shared_actions import SharedActions
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, VERBOSE, Asked, FilterSpec, Placed
+from asap2.nic.faces.tc.templates import Template
 from asap2.nic.journal import Journal
 from asap2.nic.rules import Counters
 
@@ -182,9 +182,9 @@ class Filters:
         """The filter, its rules in place, and why they are not in hardware; errors as :meth:`put`."""
         flags = asked.options.get("flags", 0)
         key = parse_flower(asked.options, proto.protocol)
-        template = block.explicit.get(chain)
-        if template is not None:
-            template.check(key)
+        chain_template = block.explicit.get(chain)
+        if chain_template is not None:
+            chain_template.check(key)
         if old is not None and old.masks != key.masks:
             raise NetlinkError(errno.EINVAL)
         if key.identity in proto.keys and old is None:
@@ -210,13 +210,13 @@ class Filters:
         )
         return made, refused
 
-    def put_shaped(self, block: Block, proto: Proto, shape: Shape, request: bytes) -> Filter:
-        """Add the filter of a request of a known shape, as :meth:`put` would; NetlinkError, as there."""
-        identity = shape.identity(request)
+    def put_from_template(self, block: Block, proto: Proto, template: Template, request: bytes) -> Filter:
+        """Add the filter of a request that fits a template, as :meth:`put` would; NetlinkError, as there."""
+        identity = template.identity(request)
         if identity in proto.keys:
             raise NetlinkError(errno.EEXIST)
         self.kept.reserve()
-        known = proto.places.get(shape)
+        known = proto.places.get(template)
         again: Placed | None = None
         if known is not None and known.age.filters and not block.returned:
             rank = known.age.rank
@@ -227,19 +227,19 @@ class Filters:
         if again is not None:
             placed: tuple[Placed, ...] = (again,)
         else:
-            key = shape.key(request)
+            key = template.key(request)
             rank = proto.rank(key, None)
-            spec = FilterSpec(proto.kind, shape.chain, proto.prio, rank, key.match, shape.steps, shape.flags)
+            spec = FilterSpec(proto.kind, template.chain, proto.prio, rank, key.match, template.steps, template.flags)
             placed, _ = self._placer.place(block, spec)
         take = self.actions.take
         made = Filter(
             proto.handles.lowest(),
             identity,
-            shape.masks,
-            shape.classid,
-            shape.flags,
+            template.masks,
+            template.classid,
+            template.flags,
             (),
-            shape.steps,
+            template.steps,
             placed,
             time.monotonic_ns(),
             0,
@@ -247,13 +247,13 @@ class Filters:
             NOTHING,
             rank,
             request,
-            shape,
-            tuple([take(kind) for kind in shape.kinds]),
+            template,
+            tuple([take(kind) for kind in template.kinds]),
         )
         proto.hold(made)
         if again is None:
             self.remember_place(block, proto, made)
-        self._held(block, shape.chain, proto, made)
+        self._held(block, template.chain, proto, made)
         return made
 
     def _held(self, block: Block, chain: int, proto: Proto, made: Filter) -> None:
@@ -266,15 +266,15 @@ class Filters:
         self.kept.put_filter(block, chain, proto, made)
 
     def remember_place(self, block: Block, proto: Proto, one: Filter) -> None:
-        """Where a filter went others of its shape will go."""
-        shape, hardware = one.shape, one.hardware
-        if shape is None or hardware is None or len(one.placed) > 1:
+        """Where a filter went, others of its template will go."""
+        template, hardware = one.template, one.hardware
+        if template is None or hardware is None or len(one.placed) > 1:
             return
         placement = self.offloader.placement(block.ifindex, hardware, one.steps)
         if placement is None:
-            proto.places.pop(shape, None)
+            proto.places.pop(template, None)
         else:
-            proto.places[shape] = Known(proto.ages[one.masks], placement, shape.values(placement.pattern.key))
+            proto.places[template] = Known(proto.ages[one.masks], placement, template.values(placement.pattern.key))
 
     # ---- removing filters
 

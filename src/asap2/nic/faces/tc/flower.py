@@ -61,7 +61,7 @@ _SUPPORTED: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class FlowerKey:
     """A filter's key: its match; what it is, masked; and the attributes that the kernel gives back for it, in order
-    (none here for a key that :mod:`asap2.nic.faces.tc.shapes` has read: they are in its request)."""
+    (none here for a key that :mod:`asap2.nic.faces.tc.templates` has read: they are in its request)."""
 
     match: Match
     identity: Identity

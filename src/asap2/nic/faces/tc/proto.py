@@ -13,7 +13,7 @@ from asap2.nic.faces.idr import Idr
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
 from asap2.nic.faces.tc.offload import Placement
-from asap2.nic.faces.tc.shapes import Shape, Values
+from asap2.nic.faces.tc.templates import Template, Values
 
 AUTO_PRIO: Final = 0xC000
 FIRST_OF_AUTO: Final = 0x8000
@@ -39,7 +39,7 @@ class Age:
 
 @dataclass(slots=True)
 class Known:
-    """Where the filters of one shape and priority go, while the mask has filters, and the values of their rules."""
+    """Where the filters of one template and priority go, while the mask has filters, and the values of their rules."""
 
     age: Age
     placement: Placement
@@ -59,8 +59,8 @@ class Proto:
     """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
     ages: dict[tuple[tuple[str, int], ...], Age] = field(default_factory=dict)
     """Of each mask."""
-    places: WeakKeyDictionary[Shape, Known] = field(default_factory=WeakKeyDictionary)
-    """Where filters of a shape went, and others will go."""
+    places: WeakKeyDictionary[Template, Known] = field(default_factory=WeakKeyDictionary)
+    """Where filters of a template went, and others will go."""
     handles: Idr = field(init=False)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from asap2.netlink.tables.tc import TC
 from asap2.nic.device import Nic
 from asap2.nic.faces.tc import actions as tc_actions
-from asap2.nic.faces.tc.blocks import Blocks, template_of
+from asap2.nic.faces.tc.blocks import Blocks, chain_template_of
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept, KeptFilter
@@ -28,7 +28,7 @@ def restore(
         actions.table.share(kind, instance)
     for identity, egress, chain, template in kept.chains():
         block = blocks.known_by(identity, egress)
-        block.explicit[chain] = template_of(template) if template else None
+        block.explicit[chain] = chain_template_of(template) if template else None
         block.chains.setdefault(chain, {})
     for identity, egress, parent in kept.parents():
         blocks.known_by(identity, egress).parent = parent

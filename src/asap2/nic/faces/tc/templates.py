@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests for filters that differ in addresses, ports and cookies only: translated once, then by copying octets.
 
-Open vSwitch and ``tc -batch`` add thousands of filters of a few *shapes*. Two requests are of one shape when they are
-equal outside the *holes*: the values of keys whose masks are equal, and the actions' cookies. What the full translation
-(:mod:`asap2.nic.faces.tc.flower`, :mod:`asap2.nic.faces.tc.actions`) made of the first of a shape holds for all of
-them, but for what is in the holes; likewise for the messages that tell of such filters, but for counters and times.
-Nothing here decides anything: a request of no known shape, or one that looks odd, is translated in full.
+Open vSwitch and ``tc -batch`` add thousands of filters that differ in little. A *template* stands for the requests that
+are equal outside its *holes*: the values of keys whose masks are equal, and the actions' cookies. What the full
+translation (:mod:`asap2.nic.faces.tc.flower`, :mod:`asap2.nic.faces.tc.actions`) made of the first such request holds
+for all of them, except what is in the holes; likewise for the messages about such filters, except counters and times.
+Nothing here decides anything: a request that fits no template, or looks odd, is translated in full.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _OPTIONS, _ACT, _COOKIE, _ACT_OPTIONS, _ACT_STATS = (
 )
 _NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags"})
 """Keys with a mask whose value decides more than what is compared."""
-MOST_SHAPES: Final = 1024
+MOST_TEMPLATES: Final = 1024
 _MOST_ONCE: Final = 4096
-"""Shapes that have come once, of which only that is known."""
+"""Requests that have come once, whose template is not kept yet."""
 
 Span = tuple[int, int]
 
@@ -61,9 +61,9 @@ class Hole(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Octets that are the same for all filters of one shape, and where those of a request go that differ."""
+    """Octets that are the same for all filters of a template, and where those of a request go that differ."""
 
-    template: bytes
+    pattern: bytes
     copies: tuple[tuple[int, int, int, int], ...]
     """Start and end here, start and end in the request."""
     masks: int | None
@@ -71,7 +71,7 @@ class Values(NamedTuple):
 
     def fill(self, request: bytes) -> bytes:
         """Those of one request."""
-        out = bytearray(self.template)
+        out = bytearray(self.pattern)
         if self.masks is not None:
             request = (int.from_bytes(request, "big") & self.masks).to_bytes(len(request), "big")
         for at, stop, start, end in self.copies:
@@ -90,9 +90,9 @@ class _Stats(NamedTuple):
 
 @dataclass(slots=True)
 class Frame:
-    """A message that tells of a filter of one shape, and where the octets lie that differ."""
+    """A message that tells of a filter of a template, and where the octets lie that differ."""
 
-    template: bytearray
+    pattern: bytearray
     """It has no counters and times."""
     copies: list[tuple[int, int, int, int]] = field(default_factory=list)
     """Where a hole goes, start and end, and its start and end in the request."""
@@ -102,7 +102,7 @@ class Frame:
 
     def fill(self, handle: int, request: bytes, indices: tuple[int, ...], state: ActionState | None) -> bytes:
         """The message of one filter; without *state*, of one that was made just now."""
-        out = bytearray(self.template)
+        out = bytearray(self.pattern)
         _U32.pack_into(out, _HANDLE_AT, handle)
         for at, stop, start, end in self.copies:
             out[at:stop] = request[start:end]
@@ -127,8 +127,8 @@ class Frame:
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Shape:
-    """What is the same for all filters of one shape."""
+class Template:
+    """What is the same for all requests that are equal outside the holes."""
 
     header: Tcmsg
     chain: int
@@ -149,7 +149,7 @@ class Shape:
     frames: dict[tuple[bool, bool], Frame] = field(default_factory=dict)
 
     def key(self, request: bytes) -> FlowerKey:
-        """The key in a request of this shape."""
+        """The key in a request that fits this template."""
         fields = self.fixed.copy()
         for hole in self.holes:
             value = int.from_bytes(request[hole.start : hole.end], "big") & hole.mask
@@ -157,19 +157,19 @@ class Shape:
         return FlowerKey(Match.of(fields), self.identity(request), self.masks)
 
     def identity(self, request: bytes) -> Identity:
-        """What the key in a request of this shape is, masked (:attr:`FlowerKey.identity`)."""
+        """What the key in a request that fits this template is, masked (:attr:`FlowerKey.identity`)."""
         return (*self.head, self.canon.fill(request))
 
     def values(self, key: bytes) -> Values:
-        """What the rules of filters of this shape match, as ``struct fields``, if *key* is that of one of them."""
-        template, copies = bytearray(key), []
+        """What the rules of filters of this template match, as ``struct fields``, if *key* is that of one of them."""
+        pattern, copies = bytearray(key), []
         for hole in self.holes:
             at, size = maps.place(hole.field)
             stop = at + size
             at = stop - (hole.end - hole.start)
-            template[at:stop] = bytes(stop - at)
+            pattern[at:stop] = bytes(stop - at)
             copies.append((at, stop, hole.start, hole.end))
-        return Values(bytes(template), tuple(copies), self.canon.masks)
+        return Values(bytes(pattern), tuple(copies), self.canon.masks)
 
     def read(self, request: bytes, indices: tuple[int, ...]) -> tuple[FlowerKey, tuple[Listed, ...]]:
         """Key and actions of a request in full, to be given back."""
@@ -180,7 +180,7 @@ class Shape:
         return parse(options, header.protocol), listed
 
     def learn(self, message: bytes, in_hw: bool, terse: bool, listed: tuple[Listed, ...]) -> None:
-        """Take *message*, of a filter of this shape, as the pattern for others."""
+        """Take *message*, of a filter of this template, as the pattern for others."""
         frame = Frame(bytearray(message))
         options = _spans(message, *_spans(message, _TCMSG_SIZE, len(message))[_OPTIONS])
         for hole in self.holes:
@@ -198,36 +198,36 @@ class Shape:
                 found = _Stats(basic, hardware if in_hw else 0, queue + _DROPS_AT if action.drops else 0)
                 frame.stats.append(found)
                 for at in (found.basic, found.hardware):
-                    _BASIC.pack_into(frame.template, at or found.basic, 0, 0)
+                    _BASIC.pack_into(frame.pattern, at or found.basic, 0, 0)
                 if found.drops:
-                    _U32.pack_into(frame.template, found.drops, 0)
+                    _U32.pack_into(frame.pattern, found.drops, 0)
             if _ACT_OPTIONS in spans:
                 numbers = ta.OPTIONS[action.kind].numbers
                 given = _spans(message, *spans[_ACT_OPTIONS])
                 parms = numbers.get("parms_ex")  # pedit's, where keys say what header they are about
                 frame.indices.append(given[parms if parms in given else numbers["parms"]][0])
                 frame.times.append(given[numbers["tm"]][0])
-                _TIMES.pack_into(frame.template, frame.times[-1], 0, 0, 0, 0)
+                _TIMES.pack_into(frame.pattern, frame.times[-1], 0, 0, 0, 0)
         self.frames[in_hw, terse] = frame
 
 
-class Shapes:
-    """The shapes that have been seen, from the second time on: most shapes of random requests never come again."""
+class Templates:
+    """Every template, kept from its second request on: most of random requests are never used again."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], dict[int, dict[int, Shape]]] = {}
+        self._seen: dict[tuple[int, int], dict[int, dict[int, Template]]] = {}
         self._count = 0
         self._once: set[int] = set()
 
-    def find(self, flags: int, request: bytes) -> Shape | None:
-        """The shape of a request, from struct tcmsg on, with these message flags (NLM_F_*)."""
+    def find(self, flags: int, request: bytes) -> Template | None:
+        """The template that fits a request, from struct tcmsg on, with these message flags (NLM_F_*)."""
         by_care = self._seen.get((len(request), flags))
         if by_care is not None:
             number = int.from_bytes(request, "big")
             for care, known in by_care.items():
-                shape = known.get(number & care)
-                if shape is not None:
-                    return shape
+                template = known.get(number & care)
+                if template is not None:
+                    return template
         return None
 
     def add(
@@ -239,8 +239,8 @@ class Shapes:
         key: FlowerKey,
         steps: tuple[Step, ...],
         listed: tuple[Listed, ...],
-    ) -> Shape | None:
-        """The shape of a request that was translated, remembered when it came before; None if it is too odd for
+    ) -> Template | None:
+        """The template of a request that was translated, remembered when it came before; None if it is too odd for
         that."""
         if header.handle or not header.prio or attrs.get("kind") != "flower":
             return None
@@ -261,7 +261,7 @@ class Shapes:
             care[start:end] = bytes(end - start)
         counted = None if all(map(_is_whole, holes)) else _counted(holes, len(request))
         names = {hole.field for hole in holes}
-        shape = Shape(
+        template = Template(
             header,
             attrs.get("chain", 0),
             options.get("classid"),
@@ -276,10 +276,10 @@ class Shapes:
             cookies,
         )
         mask = int.from_bytes(care, "big")
-        self._remember(len(request), flags, mask, int.from_bytes(request, "big") & mask, shape)
-        return shape
+        self._remember(len(request), flags, mask, int.from_bytes(request, "big") & mask, template)
+        return template
 
-    def _remember(self, size: int, flags: int, mask: int, cared_for: int, shape: Shape) -> None:
+    def _remember(self, size: int, flags: int, mask: int, cared_for: int, template: Template) -> None:
         seen = hash((size, flags, mask, cared_for))
         if seen not in self._once:
             if len(self._once) >= _MOST_ONCE:
@@ -287,11 +287,11 @@ class Shapes:
             self._once.add(seen)
             return
         self._once.discard(seen)
-        if self._count >= MOST_SHAPES:
+        if self._count >= MOST_TEMPLATES:
             self._seen.clear()
             self._count = 0
         self._count += 1
-        self._seen.setdefault((size, flags), {}).setdefault(mask, {})[cared_for] = shape
+        self._seen.setdefault((size, flags), {}).setdefault(mask, {})[cared_for] = template
 
 
 def _is_whole(hole: Hole) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of a known shape are made and told of as if each were translated in full."""
+"""Filters made from a template are made and told of as if each were translated in full."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
-from asap2.nic.faces.tc.shapes import Shapes
+from asap2.nic.faces.tc.templates import Templates
 from asap2.nic.journal import Journal
 from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
@@ -83,9 +83,9 @@ class FakePipeline:
 
 
 class Node:
-    """A TC face with a NIC of two VFs; without *shapes*, each request is translated in full."""
+    """A TC face with a NIC of two VFs; without *templates*, each request is translated in full."""
 
-    def __init__(self, directory: Path, shapes: bool) -> None:
+    def __init__(self, directory: Path, templates: bool) -> None:
         self.silicon, self.pipeline = FakePipeline(), FakePipeline()
         pf: Any = SimpleNamespace(
             index=0, mode=EswitchMode.SWITCHDEV, hw_tc_offload={"uplink": True}, inline_mode=0, encap=True
@@ -104,10 +104,10 @@ class Node:
         tunnels: Any = SimpleNamespace(port_of=lambda _ifindex: None)
         this: Any = self
         offloader = Offloader(this, lambda _nic: this.silicon, this, tunnels)
-        self.filters = Filters(offloader, Journal(directory / f"tc{shapes}.journal"))
+        self.filters = Filters(offloader, Journal(directory / f"tc{templates}.journal"))
         self.face = TcFace(this, self.filters, this, 1)
-        if not shapes:
-            self.face._shapes = NoShapes()
+        if not templates:
+            self.face._templates = NoTemplates()
         self._client = Client(NETLINK_ROUTE, 1, Netns(1, -1), ext_ack=True, privileged=True)
         qdisc = tables.TC.encode(tables.Tcmsg(0, REPRESENTOR, 0xFFFF0000, 0xFFFFFFF1, 0), {"kind": "ingress"})
         self.ask(RTM_NEWQDISC, NEW, qdisc)
@@ -150,7 +150,7 @@ class Node:
         return self.told
 
 
-class NoShapes(Shapes):
+class NoTemplates(Templates):
     """Knows none."""
 
     def add(self, *_: Any) -> None:
@@ -158,7 +158,7 @@ class NoShapes(Shapes):
 
 
 class All(set[int]):
-    """Has everything: each shape has come before."""
+    """Has everything: each template has come before."""
 
     def __contains__(self, _item: object) -> bool:
         return True
@@ -204,7 +204,7 @@ ACTIONS = [
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """RTM_NEWTFILTER's payload, as Open vSwitch builds it: few shapes."""
+    """RTM_NEWTFILTER's payload, as Open vSwitch builds it: few templates."""
     mac_mask = draw(st.sampled_from([b"\xff" * 6, b"\xff\xff\xff\0\0\0"]))
     few = draw(st.booleans())
     keys: dict[str, Any] = {"key_eth_dst": b"\2\0\0\0\0\1" if few else draw(MAC), "key_eth_dst_mask": mac_mask}
@@ -236,10 +236,10 @@ STEPS = st.lists(
 
 @settings(max_examples=150)
 @given(steps=STEPS)
-def test_a_shape_saves_work_and_changes_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
+def test_a_template_saves_work_and_changes_nothing(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
     directory = tmp_path_factory.mktemp("journal")
     quick, slow = Node(directory, True), Node(directory, False)
-    quick.face._shapes._once = All()
+    quick.face._templates._once = All()
     for step in steps:
         said = [node_does(node, step) for node in (quick, slow)]
         assert said[0] == said[1]
@@ -274,7 +274,7 @@ def to(last: int, *actions: dict[str, Any]) -> bytes:
     return tables.TC.encode(header, {"kind": "flower", "options": keys})
 
 
-def test_the_third_of_a_shape_is_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_third_of_a_template_is_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(tmp_path, True)
     for number in (1, 2):
         node.ask(RTM_NEWTFILTER, NEW, to(number, mirred(OTHER)))
@@ -288,18 +288,18 @@ def test_the_third_of_a_shape_is_not_translated(tmp_path: Path, monkeypatch: pyt
     assert {rule.match.ip_dst.value & 0xFF for rule in node.silicon.rules.values()} == {1, 2, 3}
 
 
-def test_shapes_that_come_once_are_not_kept(tmp_path: Path) -> None:
+def test_templates_of_one_request_are_not_kept(tmp_path: Path) -> None:
     node = Node(tmp_path, True)
     for vid in range(1, 300):
         node.ask(RTM_NEWTFILTER, NEW, to(vid, push(vid), mirred(UPLINK)))
     assert len(node.silicon.rules) == 299
-    assert not node.face._shapes._seen
+    assert not node.face._templates._seen
 
 
-def test_a_priority_forgets_where_filters_went_whose_shape_is_forgotten(
+def test_a_priority_forgets_where_filters_went_whose_template_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asap2.nic.faces.tc.shapes.MOST_SHAPES", 8)
+    monkeypatch.setattr("asap2.nic.faces.tc.templates.MOST_TEMPLATES", 8)
     node = Node(tmp_path, True)
     node.ask(RTM_NEWTFILTER, NEW, to(0, mirred(OTHER)))
     ((block, chain, proto, first),) = node.filters.all()
@@ -315,7 +315,7 @@ def test_a_priority_forgets_where_filters_went_whose_shape_is_forgotten(
 def test_header_rewrite_that_no_packet_meets_is_told_as_it_was_asked_for(tmp_path: Path) -> None:
     """Keys without TCA_PEDIT_KEYS_EX behind a drop: no matter that neither hardware nor software takes them."""
     node = Node(tmp_path, True)
-    node.face._shapes._once = All()
+    node.face._templates._once = All()
     parms = ta.Pedit(action=ta.TC_ACT_PIPE, nkeys=1, keys=(ta.PeditKey(0, 0xFFFF, 0),))
     node.ask(RTM_NEWTFILTER, NEW, to(1, ACTIONS[6][0], {"kind": "pedit", "options": {"parms": parms}}))
     (message,) = [message for message in node.told if message[:2] == RTM_NEWTFILTER.to_bytes(2, "big")]
