@@ -11,27 +11,36 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
-from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step, Trap
+from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.fields import FIELDS, REWRITABLE, Depth
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
 from asap2.nic.rules import (
     VLAN_PRESENT,
     AddTtl,
+    Branch,
     Decap,
     Drop,
+    Encap,
+    Enter,
     Frag,
     Goto,
+    Hash,
+    LayerChange,
     Masked,
     Match,
     ModifyVlan,
+    Output,
     Pass,
     PopVlan,
     PushVlan,
     SetField,
     SetTunnel,
+    Truncate,
+    Upcall,
 )
 
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
@@ -50,6 +59,9 @@ _MARK_BITS = 16
 """Of a flow's tag (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
+
+_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange
+"""Actions of rules that no TC action becomes before its filter is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +260,12 @@ class _Actions:
                     self.forwards = True
                 case Drop():
                     self.drops = True
-                case _:
+                case GoOn():
                     pass
+                case _:
+                    if isinstance(step, _NOT_OF_TC):
+                        raise refuse("Not implemented offload action")
+                    assert_never(step)
         self._whole()
 
     def _goto(self, chain: int) -> None:
