@@ -188,7 +188,12 @@ def _unique(things: Iterable[T], key: Callable[[T], str | None], what: str) -> d
 
 
 class _Table:
-    """A TOML table that is read key by key; what nobody read is unknown."""
+    """A TOML table that is read key by key; keys that nobody read are unknown.
+
+    The operator's half maps tables to dataclasses (:mod:`asap2.host.records`), which is too little here: limits and
+    defaults depend on a NIC's model and place, references are resolved while they are read, and an error names the
+    node, NIC or guest that it is in.
+    """
 
     def __init__(self, data: dict[str, Any], where: str) -> None:
         self.data = dict(data)

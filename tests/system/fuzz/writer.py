@@ -17,7 +17,6 @@ from asap2.nic.faces.sysfs import kstrto
 PF = "0000:03:00.0"
 DEVICE = Path(f"/sys/bus/pci/devices/{PF}")
 DRIVER = Path("/sys/bus/pci/drivers/mlx5_core")
-TOTAL = 8
 NUMBERS = (
     "0",
     "1",

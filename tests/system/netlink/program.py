@@ -27,7 +27,6 @@ from asap2.netlink.wire import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     SOL_NETLINK,
-    NetlinkError,
     build,
     error_of,
     split,
@@ -66,13 +65,13 @@ def one() -> None:
 def fork() -> None:
     """Parent and child use the library by turns, on the same socket and on their own."""
     sock = genl()
-    print(echo(sock), flush=True)
+    print(f"before: {echo(sock)}", flush=True)
     child = os.fork()
     if child == 0:
-        print(echo(sock), echo(), flush=True)
+        print(f"child: {echo(sock)} on the parent's socket, {echo()} on its own", flush=True)
         os._exit(0)
     os.waitpid(child, 0)
-    print(echo(sock), echo())
+    print(f"parent: {echo(sock)} on the shared socket, {echo()} on another")
 
 
 def threads() -> None:
@@ -403,17 +402,6 @@ def fuzz_side_channel(seed: str) -> None:
                 sock.recv(4096)
                 sock.recv(4096)
     print(echo())
-
-
-def capable() -> None:
-    """An unprivileged user's request to change something."""
-    with Connection(NETLINK_ROUTE) as connection:
-        payload = tc.TC.encode(tc.Tcmsg(0, 1, 0, tc.TC_H_MIN_INGRESS, tc.info(1, 0x800)), {"kind": "flower"})
-        try:
-            connection.request(tc.RTM_NEWTFILTER, NLM_F_ACK, payload)
-        except NetlinkError as error:
-            print(errno.errorcode[error.errno or 0])
-        print(len(connection.request(tc.RTM_GETTFILTER, NLM_F_DUMP, payload[:20])))
 
 
 if __name__ == "__main__":

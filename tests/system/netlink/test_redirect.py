@@ -19,7 +19,11 @@ def test_the_reply_is_there_when_send_returns(redirected: Redirected) -> None:
 
 
 def test_parent_and_child_both_use_it(redirected: Redirected) -> None:
-    assert redirected.program("fork").splitlines() == ["ok", "ok ok", "ok ok"]
+    assert redirected.program("fork").splitlines() == [
+        "before: ok",
+        "child: ok on the parent's socket, ok on its own",
+        "parent: ok on the shared socket, ok on another",
+    ]
 
 
 def test_threads_do_not_disturb_each_other_and_leave_nothing_open(redirected: Redirected) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flows of a datapath as ``ovs-appctl dpctl/dump-flows -m`` prints them.
 
-After lib/odp-util.c and lib/dpctl.c of Open vSwitch.
+After lib/odp-util.c and lib/dpctl.c of Open vSwitch. Its own Python parser (``ovs.flow.odp``, which the demo uses for
+flows that it made itself) raises an error for much of what must be explained here: NSH, ``pop_mpls``, ``dec_ttl``, and
+keys that are damaged or newer than the switch.
 
 A flow is attributes, some of them with parts (``ipv4(src=10.0.0.1,dst=10.0.0.2/255.255.255.0)``), figures
 (``packets:9``) and actions. A value may have a mask after a slash; without one it is matched exactly.

@@ -17,8 +17,6 @@ VXLAN_GBP: tuple[Release, ...] = ((3, 2),)
 """The group-based policy of VXLAN is matched and set, if the kernel has it."""
 NO_TUNNEL_SOURCE: tuple[Release, ...] = ((2, 17, 9), (3, 0, 6), (3, 1, 4), (3, 2, 2), (3, 3))
 """A tunnel whose UDP source port is set is refused; before, the port was left out."""
-QUIET_RECIRCULATION: tuple[Release, ...] = ((3, 2),)
-"""That recirculation ids are not shared is a debug line; before, an error."""
 OTHER_PROTOCOLS: tuple[Release, ...] = ((3, 3),)
 """IP headers of IGMP, SCTP, IP in IP, GRE and UDP-Lite are rewritten, too."""
 CAREFUL_FRAGMENTS: tuple[Release, ...] = ((3, 3, 4), (3, 4, 2), (3, 5))

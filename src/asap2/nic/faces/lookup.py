@@ -9,7 +9,6 @@ from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.netlink.tables.link import LINK, RTEXT_FILTER_SKIP_STATS, RTM_GETLINK, RTM_NEWLINK, Ifinfomsg
 from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
-from asap2.nic.netdevs import NetDev, NetDevs
 
 
 def ifindex_named(server: Server, netns: Netns, name: str) -> int | None:
@@ -25,12 +24,6 @@ def ifindex_named(server: Server, netns: Netns, name: str) -> int | None:
         if message.type == RTM_NEWLINK:
             return int.from_bytes(message.payload[4:8], sys.byteorder, signed=True)
     return None
-
-
-def netdev_named(server: Server, netdevs: NetDevs, netns: Netns, name: str) -> NetDev | None:
-    """What of ours is called *name* in *netns*."""
-    ifindex = ifindex_named(server, netns, name)
-    return None if ifindex is None else netdevs.by_ifindex(ifindex, netns.cookie)
 
 
 def name_of(server: Server, netns: Netns, ifindex: int) -> str | None:

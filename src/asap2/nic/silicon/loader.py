@@ -21,7 +21,6 @@ Hook = Literal["ingress", "egress"]
 
 _TCX = {"ingress": 46, "egress": 47}  # enum bpf_attach_type
 _MAP_TYPE_ARRAY = 2  # enum bpf_map_type
-_BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 NOEXIST = 1
 """Flag of :meth:`Map.update`: fail with EEXIST when the key is there (BPF_NOEXIST)."""
 

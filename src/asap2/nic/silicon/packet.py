@@ -21,7 +21,7 @@ LLC = 0x0004
 _TPIDS = (0x8100, 0x88A8)
 _NEIGHBOUR_DISCOVERY = range(133, 138)
 """ICMPv6 types: solicitations and advertisements of routers and neighbours, and redirects."""
-_IPV4, _IPV6, _ARP, _RARP = 0x0800, 0x86DD, 0x0806, 0x8035
+_IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _ICMP, _TCP, _UDP, _ICMPV6, _SCTP = 1, 6, 17, 58, 132
 _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 59, 60

@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import struct
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -494,8 +493,3 @@ def _port_key(number: int) -> bytes:
 def _since(now: Counters, base: Counters) -> Counters:
     used = now.used_ns if now.used_ns > base.used_ns else 0
     return Counters(now.packets - base.packets, now.bytes - base.bytes, used)
-
-
-def monotonic_ms() -> int:
-    """CLOCK_MONOTONIC in milliseconds, the clock of OVS_FLOW_ATTR_USED."""
-    return time.monotonic_ns() // 1_000_000
