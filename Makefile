@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make demo` and `make test` set up what is missing, then do their job. ARGS passes options on: make demo ARGS=--keep
+# Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
 .PHONY: help setup setup-openstack demo demo-openstack test test-openstack soak lint bench clean
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-steps \
+  src/asap2/lab/modprobe.sh tests/system/host/kernel_guest.sh
 ARGS ?=
 
 help:
-	@echo 'make demo    the getting-started procedure on two software hypervisors (as root; ARGS=--keep leaves them up)'
-	@echo 'make test    lint, unit tests and system tests (as root)'
-	@echo 'make soak    kills of what a node consists of, and labs broken off: the long form (as root; 15 minutes)'
-	@echo 'make bench   throughput, packet rate, latency and CPU of five paths; writes build/bench.json and build/bench.png'
-	@echo 'make demo-openstack  the same through a real OpenStack cloud on this machine (as root; installs it first)'
+	@echo 'As root on Debian; all but help and clean first install what is missing. ARGS passes options on.'
+	@echo 'make demo            the getting-started procedure on two software hypervisors (ARGS=--keep leaves them up)'
+	@echo 'make test            lint, unit tests and system tests (ARGS="FILE -k NAME" runs pytest with these arguments)'
+	@echo 'make lint            ruff, mypy --strict, import-linter, shellcheck'
+	@echo 'make soak            kill the processes of a node, and interrupt labs, for 15 minutes'
+	@echo 'make bench           compare five paths in one run; writes build/bench.json and build/bench.png'
+	@echo 'make demo-openstack  the getting-started procedure with a real OpenStack cloud on this machine'
 	@echo 'make test-openstack  the tests with that cloud'
-	@echo 'make setup   only the set-up that all of these begin with'
-	@echo 'make lint    ruff, mypy --strict, import-linter'
-	@echo 'make clean   remove what was built in this checkout, .venv included'
+	@echo 'make setup           only install what is missing'
+	@echo 'make setup-openstack the same, with OpenStack'
+	@echo 'make clean           remove what was built in this checkout, including .venv'
 
 setup:
 	@scripts/setup
@@ -37,6 +41,7 @@ lint: setup
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports | tail -n 3
+	@shellcheck $(SCRIPTS)
 
 test: lint
 	@$(BIN)/python scripts/test $(ARGS)
