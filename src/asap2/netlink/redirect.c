@@ -438,6 +438,7 @@ static const struct shape {
 	{ ETHTOOL_SPAUSEPARAM, sizeof(struct ethtool_pauseparam), 0, 0, 1 },
 	{ ETHTOOL_SCHANNELS, sizeof(struct ethtool_channels), 0, 0, 1 },
 	{ ETHTOOL_SPFLAGS, sizeof(struct ethtool_value), 0, 0, 1 },
+	{ ETHTOOL_SRSSH, sizeof(struct ethtool_rxfh), 0, 0, 1 }, /* and what receive_hash() says */
 	{ ETHTOOL_GLINK, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GCOALESCE, sizeof(struct ethtool_coalesce), 0, 0, 0 },
 	{ ETHTOOL_GRINGPARAM, sizeof(struct ethtool_ringparam), 0, 0, 0 },
@@ -466,6 +467,19 @@ static const struct shape {
 	  sizeof(struct ethtool_set_features_block), 1 },
 };
 
+/* Octets of table and key behind a struct ethtool_rxfh that sets them; too many for the server: none. */
+static size_t receive_hash(const char *buffer)
+{
+	struct ethtool_rxfh hash;
+
+	memcpy(&hash, buffer, sizeof hash);
+	if (hash.indir_size == ETH_RXFH_INDIR_NO_CHANGE)
+		hash.indir_size = 0;
+	if (hash.indir_size > MOST || hash.key_size > MOST)
+		return 0;
+	return hash.indir_size * sizeof hash.rss_config[0] + hash.key_size;
+}
+
 static int ethtool(int fd, const struct ifreq *request)
 {
 	struct ask ask = { .kind = ETHTOOL };
@@ -489,6 +503,8 @@ static int ethtool(int fd, const struct ifreq *request)
 	if (count > MOST)
 		return ALL_NATIVE;
 	size = shape->base + (size_t)count * shape->element;
+	if (command == ETHTOOL_SRSSH)
+		size += receive_hash(buffer);
 	given = shape->sets ? size : shape->base;
 	room = malloc(IFNAMSIZ + size);
 	if (!room)

@@ -218,3 +218,16 @@ print(asked(pf, 0x28, 1), asked(pf, 0x28, 1 << 20))
     assert "rx-usecs: 16" in switchdev.run(f"ethtool -c {PF}")
     flags = switchdev.run(f"ethtool --show-priv-flags {PF}").splitlines()[1:]
     assert [flag.split(":")[1].strip() for flag in flags] == ["on", *["off"] * 7]
+
+
+def test_receive_hashing_can_be_set(switchdev: Node) -> None:
+    key = ":".join(["00"] * 39 + ["ff"])
+    assert switchdev.run(f"ethtool -X {PF} equal 1 hkey {key} hfunc xor") == ""
+    shown = switchdev.run(f"ethtool -x {PF}")
+    assert "    0:      0     0     0     0     0     0     0     0\n" in shown
+    assert f"\n{key}\n" in shown
+    assert "    toeplitz: off\n    xor: on\n" in shown
+    assert switchdev.fail(f"ethtool -X {PF} equal 4096").endswith("Invalid argument\n")
+    assert switchdev.fail("ethtool -X eth0 equal 1").endswith("Operation not supported\n")
+    assert switchdev.run(f"ethtool -X {PF} default hfunc toeplitz") == ""
+    assert "    toeplitz: on\n    xor: off\n" in switchdev.run(f"ethtool -x {PF}")

@@ -143,3 +143,22 @@ def test_what_was_set_is_kept_as_long_as_the_netdev_is_there() -> None:
     assert not ethtool_settings.keep(nic[Role.PF], {"rx": 512})
     ethtool_settings.keep(nic[Role.PF], {"rx": 1024})
     assert nic.driver.nics[0].pfs[0].settings["uplink"] == {}
+
+
+def test_receive_hashing_keeps_what_was_set_and_holds_its_rings() -> None:
+    device = Nic(EswitchMode.SWITCHDEV)[Role.PF]
+    ethtool_settings.keep(device, {"combined_count": 4})
+    assert ethtool_settings.spread(device, 8) == (0, 1, 2, 3, 0, 1, 2, 3)
+    wanted = ethtool_settings.wanted_receive_hash(device, ethtool_settings.RSS_XOR, bytes(39) + b"\xff", (2, 0) * 4)
+    assert wanted == {"rss_function": 2, "rss_key": 255, "rss_table": sum(2 << 32 * i for i in range(4))}
+    assert ethtool_settings.keep(device, wanted)
+    assert ethtool_settings.spread(device, 8) == (2, 0) * 4
+    with pytest.raises(NetlinkError, match="too low for existing indirection table"):
+        ethtool_settings.wanted_channels(device, {"combined_count": 2})
+    for function, table in ((4, None), (0, (4,) * 8)):
+        with pytest.raises(NetlinkError) as refused:
+            ethtool_settings.wanted_receive_hash(device, function, b"", table)
+        assert refused.value.errno == errno.EINVAL
+    assert ethtool_settings.wanted_receive_hash(device, 0, b"", None) == {}
+    ethtool_settings.keep(device, ethtool_settings.wanted_receive_hash(device, 0, b"", ()))
+    assert ethtool_settings.spread(device, 8) == (0, 1, 2, 3, 0, 1, 2, 3)

@@ -15,7 +15,9 @@ from typing import Final
 
 from asap2.netlink.request import Netns
 from asap2.netlink.tables.ethtool import (
+    ETH_SS_FEATURES,
     ETH_SS_PRIV_FLAGS,
+    ETH_SS_RSS_HASH_FUNCS,
     ETH_SS_STATS,
     ETHTOOL_GDRVINFO,
     ETHTOOL_MSG_CHANNELS_GET,
@@ -51,9 +53,13 @@ ETHTOOL_GRXCLSRLALL: Final = 0x30
 ETHTOOL_GSSET_INFO: Final = 0x37
 ETHTOOL_GCHANNELS: Final = 0x3C
 ETHTOOL_SCHANNELS: Final = 0x3D
-SETTING: Final = (ETHTOOL_SCOALESCE, ETHTOOL_SRINGPARAM, ETHTOOL_SPAUSEPARAM, ETHTOOL_SPFLAGS, ETHTOOL_SCHANNELS)
 ETHTOOL_GRSSH: Final = 0x46
+ETHTOOL_SRSSH: Final = 0x47
 ETHTOOL_GLINKSETTINGS: Final = 0x4C
+SETTING: Final = (
+    *(ETHTOOL_SCOALESCE, ETHTOOL_SRINGPARAM, ETHTOOL_SPAUSEPARAM, ETHTOOL_SPFLAGS, ETHTOOL_SCHANNELS),
+    ETHTOOL_SRSSH,
+)
 SIOCSIFMTU: Final = 0x8922
 
 _DRVINFO = struct.Struct("=I32s32s32s32s32s12x5I")
@@ -72,8 +78,10 @@ _RXNFC = struct.Struct("=IIQ168xI4x")
 
 _RXFH = struct.Struct("=IIIIB7x")
 """struct ethtool_rxfh: command, context, entries of the table and octets of the key that follow, hash function."""
-_RSS_TABLE, _RSS_KEY, _TOEPLITZ = 128, 40, 1
-"""MLX5E_INDIR_MIN_RQT_SIZE, the key's octets, ETH_RSS_HASH_TOP."""
+_RSS_TABLE, _RSS_KEY, _NO_CHANGE = 128, 40, 0xFFFF_FFFF
+"""MLX5E_INDIR_MIN_RQT_SIZE, the key's octets, ETH_RXFH_INDIR_NO_CHANGE."""
+_ANYONES: Final = (ETH_SS_FEATURES, ETH_SS_RSS_HASH_FUNCS)
+"""String sets that are the same for every device."""
 
 _COALESCE_FIELDS = (
     *("rx_usecs", "rx_max_frames", "rx_usecs_irq", "rx_max_frames_irq"),
@@ -121,6 +129,7 @@ class EthtoolIoctl:
             ETHTOOL_SPAUSEPARAM: self._set_pause,
             ETHTOOL_SCHANNELS: self._set_channels,
             ETHTOOL_SPFLAGS: self._set_private_flags,
+            ETHTOOL_SRSSH: self._set_receive_hash,
         }
 
     @property
@@ -172,10 +181,14 @@ class EthtoolIoctl:
 
     # ---- strings and statistics
 
-    def _string_sets(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+    def _string_sets(self, netns: Netns, device: NetDev, buffer: bytes) -> bytes:
         """struct ethtool_sset_info: of the sets asked for, which there are, and how long each is."""
         (mask,) = struct.unpack_from("=Q", buffer, 8)
-        lengths = {bit: len(EthtoolMessages.string_set(device, bit)) for bit in range(64) if mask >> bit & 1}
+        asked = [bit for bit in range(64) if mask >> bit & 1]
+        lengths = {
+            bit: len(self._kernel.strings(netns, bit) if bit in _ANYONES else EthtoolMessages.string_set(device, bit))
+            for bit in asked
+        }
         found = {bit: length for bit, length in lengths.items() if length}
         there = sum(1 << bit for bit in found)
         return struct.pack(f"=IIQ{len(found)}I", ETHTOOL_GSSET_INFO, 0, there, *found.values())
@@ -295,14 +308,43 @@ class EthtoolIoctl:
         if device.role is Role.REPRESENTOR or device.pf is None:
             raise _refuse(errno.EOPNOTSUPP)
         _command, context, entries, octets, *_ = _RXFH.unpack_from(buffer)
-        rings = ethtool_settings.of(device)["combined_count"]
-        table = max(_RSS_TABLE, 1 << (2 * rings - 1).bit_length())
-        fixed = _RXFH.pack(ETHTOOL_GRSSH, context, table, _RSS_KEY, _TOEPLITZ)
+        now = ethtool_settings.of(device)
+        table = self._spread_over(device)
+        fixed = _RXFH.pack(ETHTOOL_GRSSH, context, table, _RSS_KEY, now["rss_function"])
         if (entries, octets) == (0, 0):
             return fixed
         if context or entries not in (0, table) or octets not in (0, _RSS_KEY):
             raise _refuse(errno.EINVAL)
         function = device.vf or device.pf
         key = hashlib.sha512(function.bdf.encode() + device.pf.mac).digest()[:_RSS_KEY]
-        spread = struct.pack(f"={table}I", *(i % rings for i in range(table)))
+        if now["rss_key"] >= 0:
+            key = now["rss_key"].to_bytes(_RSS_KEY, "big")
+        spread = struct.pack(f"={table}I", *ethtool_settings.spread(device, table))
         return fixed + (spread if entries else b"") + (key if octets else b"")
+
+    @staticmethod
+    def _spread_over(device: NetDev) -> int:
+        """Entries of the table by which packets are spread over receive rings (mlx5e_rqt_size)."""
+        rings = ethtool_settings.of(device)["combined_count"]
+        return max(_RSS_TABLE, 1 << (2 * rings - 1).bit_length())
+
+    def _set_receive_hash(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        """Another table, key or function (ethtool_set_rxfh, mlx5e_set_rxfh); no entries: the table that was first."""
+        if device.role is Role.REPRESENTOR or device.pf is None:
+            raise _refuse(errno.EOPNOTSUPP)
+        _command, context, entries, octets, function = _RXFH.unpack_from(buffer)
+        if context:
+            raise _refuse(errno.EOPNOTSUPP)
+        table = self._spread_over(device)
+        if entries not in (0, table, _NO_CHANGE) or octets not in (0, _RSS_KEY):
+            raise _refuse(errno.EINVAL)
+        if entries == _NO_CHANGE and not octets and not function:
+            raise _refuse(errno.EINVAL)
+        rings = () if entries == _NO_CHANGE else struct.unpack_from(f"={entries}I", buffer, _RXFH.size)
+        key = buffer[_RXFH.size + 4 * len(rings) :][:octets]
+        if len(key) < octets:
+            raise _refuse(errno.EFAULT)
+        wanted = ethtool_settings.wanted_receive_hash(device, function, key, None if entries == _NO_CHANGE else rings)
+        if ethtool_settings.keep(device, wanted):
+            self._driver.generation += 1
+        return b""

@@ -36,11 +36,14 @@ _TCP_DATA_SPLIT_DISABLED = 1
 _FEC_RS = 50
 """ETHTOOL_LINK_MODE_FEC_RS_BIT."""
 
+RSS_TOEPLITZ, RSS_XOR = 1, 2
+"""ETH_RSS_HASH_TOP, ETH_RSS_HASH_XOR."""
+
 Values = dict[str, int]
 
 
 def defaults(device: NetDev) -> Values:
-    """What the driver sets."""
+    """What the driver sets. Key and table of receive hashing are numbers, an entry two octets; -1: the first ones."""
     representor = device.role is Role.REPRESENTOR
     return {
         "rx": 256 if representor else 1024,
@@ -56,6 +59,9 @@ def defaults(device: NetDev) -> Values:
         "use_cqe_mode_tx": 0,
         "pause_rx": int(device.role is Role.PF),
         "pause_tx": int(device.role is Role.PF),
+        "rss_function": RSS_TOEPLITZ,
+        "rss_key": -1,
+        "rss_table": -1,
         **{f"flag_{name}": int(on) for name, on in PRIV_FLAGS.items()},
     }
 
@@ -96,6 +102,15 @@ def rings(device: NetDev) -> Values:
 def channels(device: NetDev) -> Values:
     """Channels, as they are told."""
     return {"combined_max": max_channels(), "combined_count": of(device)["combined_count"]}
+
+
+def spread(device: NetDev, entries: int) -> tuple[int, ...]:
+    """The receive ring of each of so many *entries* of the table by which packets are spread."""
+    values = of(device)
+    table = values["rss_table"]
+    if table < 0 or table.bit_length() > 16 * entries:
+        return tuple(i % values["combined_count"] for i in range(entries))
+    return tuple(table >> 16 * i & 0xFFFF for i in range(entries))
 
 
 COALESCE = (
@@ -173,7 +188,27 @@ def wanted_channels(device: NetDev, asked: Mapping[Any, Any]) -> Values:
         raise NetlinkError(
             errno.EINVAL, "requested channel counts would result in no RX or TX channel being configured"
         )
+    table = of(device)["rss_table"]
+    if table >= 0 and count <= max(table >> at & 0xFFFF for at in range(0, table.bit_length() + 1, 16)):
+        raise NetlinkError(errno.EINVAL, "requested channel counts are too low for existing indirection table settings")
     return {"combined_count": count}
+
+
+def wanted_receive_hash(device: NetDev, function: int, key: bytes, table: tuple[int, ...] | None) -> Values:
+    """EINVAL for a hash function that mlx5e has not, and for a ring that there is not. 0, no key and None: no change;
+    an empty table: the first one."""
+    wanted = {}
+    if function:
+        if function not in (RSS_TOEPLITZ, RSS_XOR):
+            raise NetlinkError(errno.EINVAL)
+        wanted["rss_function"] = function
+    if key:
+        wanted["rss_key"] = int.from_bytes(key, "big")
+    if table is not None:
+        if any(ring >= of(device)["combined_count"] for ring in table):
+            raise NetlinkError(errno.EINVAL)
+        wanted["rss_table"] = sum(ring << 16 * i for i, ring in enumerate(table)) if table else -1
+    return wanted
 
 
 def wanted_coalesce(device: NetDev, asked: Mapping[Any, Any]) -> Values:
