@@ -89,8 +89,8 @@ class Hosts(Bench):
         self.ok(
             node,
             f"[ ! -e /etc/asap2/undo.json ] || {sys.executable} -m asap2.cli.main host undo --force > /dev/null; "
-            "rm -rf /etc/asap2; { ovs-appctl -T 9 version && ovs-vsctl -t 9 show; } > /dev/null 2>&1 || "
-            "{ systemctl reset-failed openvswitch; systemctl start openvswitch; }; "
+            "rm -rf /etc/asap2; systemctl reset-failed openvswitch; "
+            "{ ovs-appctl -T 9 version && ovs-vsctl -t 9 show; } > /dev/null 2>&1 || systemctl start openvswitch; "
             "for b in $(ovs-vsctl list-br); do ovs-vsctl del-br $b; done; "
             "[ $(ovs-vsctl get Open_vSwitch . other_config) = {} ] || "
             "{ ovs-vsctl clear Open_vSwitch . other_config; systemctl reset-failed openvswitch && "

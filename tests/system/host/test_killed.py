@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +51,19 @@ def test_killed_at_any_step_it_can_be_undone(lab: Hosts) -> None:
     pytest.fail("it never finished")
 
 
+def kill_alone(process: subprocess.Popen[str]) -> None:
+    """Kill a program, and wait for the ends of those that it runs: they go on, as a restart of a service does."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ends = [os.pidfd_open(int(child)) for child in children]
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    for end in ends:
+        select.select([end], [], [], PATIENCE)
+        os.close(end)
+
+
 @pytest.mark.parametrize("line", ["eSwitch mode switchdev", "hw-offload true"])
 def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
     """Killed from outside, at once after a step was told of, when the next is under way."""
@@ -56,8 +73,7 @@ def test_killed_in_the_middle_of_a_step(lab: Hosts, line: str) -> None:
     assert running.stdout is not None
     while line not in (told := running.stdout.readline()) or not told.startswith("done"):
         assert told, "it ended"
-    running.kill()
-    running.communicate(timeout=PATIENCE)
+    kill_alone(running)
     until(lambda: lab.run("hv1", "ovs-vsctl --timeout=1 show").returncode == 0, why="Open vSwitch did not come back")
     lab.done("hv1", *words)
     assert lab.host("hv1", "check").returncode == 0
