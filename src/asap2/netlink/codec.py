@@ -183,7 +183,7 @@ def _decode_flag(_data: bytes, start: int, end: int) -> bool:
     return True
 
 
-flag = Kind(_decode_flag, lambda _value: b"")
+flag = Kind(_decode_flag, lambda _value: b"", size=0)
 """An attribute whose presence is the message; its value is True."""
 
 
@@ -198,7 +198,7 @@ def struct(cls: type[Any], format: str) -> Kind:
         return make(unpack(data, start))
 
     padded = _struct.Struct(f"{format}{-size % 4}x").pack
-    return Kind(decode, lambda value: pack(*value), fixed=(size, lambda value: padded(*value)))
+    return Kind(decode, lambda value: pack(*value), fixed=(size, lambda value: padded(*value)), size=size)
 
 
 def numbers(format: str) -> Kind:

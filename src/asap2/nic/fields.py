@@ -73,7 +73,8 @@ class Field:
     flower: tuple[str, ...] = ()
     """Flower keys with a mask that are compared with it (:data:`asap2.netlink.tables.flower.FLOWER`)."""
     ovs: tuple[tuple[str, int, int], ...] = ()
-    """Attributes of an Open vSwitch key (:data:`asap2.netlink.tables.ovs.KEY`) that have it: name, offset, octets."""
+    """Attributes of an Open vSwitch key (:data:`asap2.netlink.tables.ovs.KEY`) that have it: name, offset, octets. One
+    within another has both names, with a dot between them."""
     found: tuple[Location, ...] = ()
     """Where a rewrite finds it; nothing: it cannot be rewritten in a packet."""
     meta: int | None = None
@@ -133,6 +134,16 @@ def _port(name: str, at: int, end: str, icmp: str, number: int) -> Field:
         ),
         found=(Location(_L4, 2 * number, 2),),
         depth=_TRANSPORT,
+    )
+
+
+def _tunnel_address(end: str, at: int) -> Field:
+    """An outer IP address."""
+    return Field(
+        *(f"tun_{end}", 128, at),
+        tunnel=True,
+        flower=_flower(f"enc_ipv4_{end}", f"enc_ipv6_{end}"),
+        ovs=((f"tunnel.ipv4_{end}", 0, 4), (f"tunnel.ipv6_{end}", 0, 16)),
     )
 
 
@@ -208,21 +219,21 @@ FIELDS: Final = (
     Field("mpls_lse2", 32, 84, ethertypes=ETH_P_MPLS, hidden=True, ovs=(("mpls", 4, 4),)),
     Field("mpls_lse3", 32, 88, ethertypes=ETH_P_MPLS, hidden=True, ovs=(("mpls", 8, 4),)),
     Field("mpls_labels", 8, 92, ethertypes=ETH_P_MPLS, hidden=True),
-    Field("nsh_flags", 8, 80, ethertypes=(ETH_P_NSH,), hidden=True),
-    Field("nsh_ttl", 8, 81, ethertypes=(ETH_P_NSH,), hidden=True),
-    Field("nsh_mdtype", 8, 82, ethertypes=(ETH_P_NSH,), hidden=True),
-    Field("nsh_np", 8, 83, ethertypes=(ETH_P_NSH,), hidden=True),
-    Field("nsh_path", 32, 84, ethertypes=(ETH_P_NSH,), hidden=True),
-    Field("nsh_context", 128, 88, ethertypes=(ETH_P_NSH,), hidden=True),
+    Field("nsh_flags", 8, 80, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.base", 0, 1),)),
+    Field("nsh_ttl", 8, 81, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.base", 1, 1),)),
+    Field("nsh_mdtype", 8, 82, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.base", 2, 1),)),
+    Field("nsh_np", 8, 83, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.base", 3, 1),)),
+    Field("nsh_path", 32, 84, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.base", 4, 4),)),
+    Field("nsh_context", 128, 88, ethertypes=(ETH_P_NSH,), hidden=True, ovs=(("nsh.md1", 0, 16),)),
     Field("dp_hash", 32, 112, ovs=(("dp_hash", 0, 4),)),
     Field("skb_mark", 32, 116, ovs=(("skb_mark", 0, 4),), meta=0),
     Field("skb_priority", 32, 120, ovs=(("priority", 0, 4),), meta=1),
-    Field("tun_src", 128, 80, tunnel=True, flower=_flower("enc_ipv4_src", "enc_ipv6_src")),
-    Field("tun_dst", 128, 96, tunnel=True, flower=_flower("enc_ipv4_dst", "enc_ipv6_dst")),
-    Field("tun_id", 64, 66, octets=4, tunnel=True),
-    Field("tun_tp_dst", 16, 78, tunnel=True, flower=_flower("enc_udp_dst_port")),
-    Field("tun_tos", 8, 64, tunnel=True, flower=_flower("enc_ip_tos")),
-    Field("tun_ttl", 8, 65, tunnel=True, flower=_flower("enc_ip_ttl")),
+    _tunnel_address("src", 80),
+    _tunnel_address("dst", 96),
+    Field("tun_id", 64, 66, octets=4, tunnel=True, ovs=(("tunnel.id", 0, 8),)),
+    Field("tun_tp_dst", 16, 78, tunnel=True, flower=_flower("enc_udp_dst_port"), ovs=(("tunnel.tp_dst", 0, 2),)),
+    Field("tun_tos", 8, 64, tunnel=True, flower=_flower("enc_ip_tos"), ovs=(("tunnel.tos", 0, 1),)),
+    Field("tun_ttl", 8, 65, tunnel=True, flower=_flower("enc_ip_ttl"), ovs=(("tunnel.ttl", 0, 1),)),
     Field("tun_flags", 16, 72, tunnel=True),
 )
 """Every match field. The order is that in which flower and Open vSwitch list them, within one header."""
@@ -232,6 +243,22 @@ REWRITE_ONLY: Final = (
     Field("sctp_dst", 16, -1, ovs=(("sctp", 2, 2),), found=(Location(_SCTP, 2, 2),)),
 )
 """What can be rewritten, and is matched on by another name."""
+
+OVS_ONLY: Final = (
+    Field("recirc_id", 32, -1, ovs=(("recirc_id", 0, 4),)),
+    Field("in_port", 16, -1, ovs=(("in_port", 0, 4),)),
+    Field("mac_proto", 8, -1),
+    Field("tun_proto", 8, -1),
+    Field("tun_tp_src", 16, -1, ovs=(("tunnel.tp_src", 0, 2),)),
+    Field("ipv6_exthdrs", 16, -1, ovs=(("ipv6_exthdrs", 0, 2),)),
+    Field("ct_state", 32, -1, ovs=(("ct_state", 0, 4),)),
+    Field("ct_zone", 16, -1, ovs=(("ct_zone", 0, 2),)),
+    Field("ct_mark", 32, -1, ovs=(("ct_mark", 0, 4),)),
+    Field("ct_labels", 128, -1, ovs=(("ct_labels", 0, 16),)),
+    Field("ct_orig_ipv4", 128, -1, ovs=(("ct_orig_tuple_ipv4", 0, 16),)),
+    Field("ct_orig_ipv6", 320, -1, ovs=(("ct_orig_tuple_ipv6", 0, 40),)),
+)
+"""What Open vSwitch's keys have besides (struct sw_flow_key), which is no field of a rule's match."""
 
 NO_ETHERNET_AT: Final = 124
 """Octet of the packed key that says that the packet has no Ethernet header."""
@@ -251,8 +278,16 @@ NARROW: Final = ((0, 32), (40, 48), (56, 64))
 
 def carried_by(attribute: str) -> dict[str, tuple[int, int]]:
     """The fields of an Open vSwitch key attribute, in the order of their octets: offset and octets by name."""
-    places = {field.name: place[1:] for field in FIELDS for place in field.ovs if place[0] == attribute}
+    rows = (*FIELDS, *OVS_ONLY)
+    places = {field.name: place[1:] for field in rows for place in field.ovs if place[0] == attribute}
     return dict(sorted(places.items(), key=lambda item: item[1]))
+
+
+def rewritable_in(attribute: str) -> dict[str, tuple[int, int]]:
+    """As :func:`carried_by`, what can be rewritten: where another name is for that, by that name."""
+    renamed = {place: field.name for field in REWRITE_ONLY for place in field.ovs}
+    named = {renamed.get((attribute, *place), name): place for name, place in carried_by(attribute).items()}
+    return {name: place for name, place in named.items() if name in REWRITABLE}
 
 
 @cache

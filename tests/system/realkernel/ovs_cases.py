@@ -6,10 +6,12 @@ from __future__ import annotations
 import struct
 from random import Random
 
+from asap2.netlink.tables.ovs import KEY
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key
 from asap2.nic.faces.ovs.extract import AUTH, extract
+from asap2.nic.faces.ovs.key import numbers
 from tests.system.nic.silicon.frames import frame
 
 _LONGEST = 160
@@ -64,10 +66,10 @@ def random_requests(random: Random) -> list[Request]:
         command = random.choice((_NEW, _NEW, _NEW, _SET, _GET, _DEL))
         ufid = random.choice((None, bytes([1] * 16), bytes([2] * 16)))
         sides = random.choice(_SOURCES), random.choice(_SOURCES)
-        named = key.ETHERNET, b"".join(sides)
-        exact = attribute(key.IN_PORT, b"\1\0\0\0") + attribute(*named) + attribute(key.ETHERTYPE, b"\x88\xb5")
+        named = numbers.ETHERNET, b"".join(sides)
+        exact = attribute(numbers.IN_PORT, b"\1\0\0\0") + attribute(*named) + attribute(numbers.ETHERTYPE, b"\x88\xb5")
         bits = b"".join(random.choice((b"\xff" * 6, bytes(6))) for _ in sides)
-        mask = attribute(key.IN_PORT, b"\xff" * 4) + attribute(key.ETHERNET, bits)
+        mask = attribute(numbers.IN_PORT, b"\xff" * 4) + attribute(numbers.ETHERNET, bits)
         has_key = ufid is None or command == _NEW or random.random() < 0.5
         flags = random.choice((0, _CREATE)) if command == _NEW else 0
         changes = command == _NEW or (command == _SET and has_key)
@@ -77,11 +79,11 @@ def random_requests(random: Random) -> list[Request]:
     return requests
 
 
-_IGNORED = (key.CT_STATE, key.CT_ZONE, key.CT_MARK, key.CT_LABELS, key.IPV6_EXTHDRS)
+_IGNORED = (numbers.CT_STATE, numbers.CT_ZONE, numbers.CT_MARK, numbers.CT_LABELS, numbers.IPV6_EXTHDRS)
 """Matches that this datapath has not: they are left out of masks."""
 
 
-_NETWORK = {key.IPV4, key.IPV6, key.ARP, key.MPLS, key.NSH}
+_NETWORK = {numbers.IPV4, numbers.IPV6, numbers.ARP, numbers.MPLS, numbers.NSH}
 
 
 def _overlaps(payload: bytes) -> bool:
@@ -90,28 +92,28 @@ def _overlaps(payload: bytes) -> bool:
     while payload:
         attrs = {kind & NLA_TYPE_MASK: value for kind, value in attributes(payload)}
         kinds += attrs.keys() & _NETWORK
-        payload = attrs.get(key.ENCAP, b"")
+        payload = attrs.get(numbers.ENCAP, b"")
     return len(kinds) > 1
 
 
 def without_zone(payload: bytes) -> bytes:
     """A key without the zone of connection tracking, which the kernel of user-mode-linux has not."""
-    return b"".join(attribute(kind, value) for kind, value in key.walk(payload) if kind != key.CT_ZONE)
+    return b"".join(attribute(kind, value) for kind, value in key.walk(payload) if kind != numbers.CT_ZONE)
 
 
 def _mask(random: Random, payload: bytes) -> bytes:
     out = b""
     for kind, value in key.walk(payload):
-        if kind in _IGNORED or (kind == key.PRIORITY and random.random() < 0.8):
+        if kind in _IGNORED or (kind == numbers.PRIORITY and random.random() < 0.8):
             continue
-        if kind == key.ENCAP:
+        if kind == numbers.ENCAP:
             out += attribute(kind, _mask(random, value))
-        elif kind == key.NSH:
+        elif kind == numbers.NSH:
             inner = b"".join(attribute(number, _bits(random, len(data))) for number, data in key.walk(value))
             out += attribute(kind, inner)
-        elif kind in (key.ETHERTYPE, key.VLAN) and random.random() < 0.9:
+        elif kind in (numbers.ETHERTYPE, numbers.VLAN) and random.random() < 0.9:
             out += attribute(kind, b"\xff" * len(value))
-        elif kind in (key.IPV4, key.IPV6):
+        elif kind in (numbers.IPV4, numbers.IPV6):
             exact = b"\xff" if random.random() < 0.8 else b"\0"
             at = len(value) - 4
             out += attribute(
@@ -197,19 +199,19 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
             return attribute(act.POP_ETH, b"")
         case "nsh":
             kind = random.choice((1, 1, 2))
-            base = attribute(key.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
+            base = attribute(numbers.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
             context = (
-                attribute(key.NSH_MD1, bytes(16))
+                attribute(numbers.NSH_MD1, bytes(16))
                 if random.random() < 0.6
-                else attribute(key.NSH_MD2, bytes(random.choice((8, 8, 9))))
+                else attribute(numbers.NSH_MD2, bytes(random.choice((8, 8, 9))))
             )
             header = _cut(random, base + random.choice((context, context, b"")))
-            kinds = random.choice(((key.NSH,),) * 8 + ((), (key.NSH, key.NSH), (key.NSH_BASE,), (64,)))
+            kinds = random.choice(((numbers.NSH,),) * 8 + ((), (numbers.NSH, numbers.NSH), (numbers.NSH_BASE,), (64,)))
             return attribute(act.PUSH_NSH, b"".join(attribute(number, header) for number in kinds))
         case "unnsh":
             return attribute(act.POP_NSH, b"")
         case "tunnel":
-            return attribute(act.SET, attribute(key.TUNNEL, _cut(random, _tunnel(random))))
+            return attribute(act.SET, attribute(numbers.TUNNEL, _cut(random, _tunnel(random))))
         case "clone":
             return attribute(act.CLONE, _actions(random, of, depth + 1))
         case "sample":
@@ -231,27 +233,32 @@ def _cut(random: Random, payload: bytes) -> bytes:
 
 def _tunnel(random: Random) -> bytes:
     attrs = [
-        attribute(key.TUN_IPV4_SRC, b"\x0a\0\0\1"),
-        attribute(key.TUN_IPV4_DST, random.choice((b"\x0a\0\0\2", bytes(4)))),
-        attribute(key.TUN_TOS, random.choice((b"\0", b"\x08"))),
-        attribute(key.TUN_TTL, b"\x40"),
-        attribute(key.TUN_ATTR_DONT_FRAGMENT, b""),
-        attribute(key.TUN_ATTR_CSUM, b""),
-        attribute(key.TUN_TP_SRC, b"\0\1"),
-        attribute(key.TUN_TP_DST, b"\x12\xb5"),
-        attribute(key.TUN_IPV6_DST, bytes(15) + b"\1"),
+        attribute(numbers.TUN_IPV4_SRC, b"\x0a\0\0\1"),
+        attribute(numbers.TUN_IPV4_DST, random.choice((b"\x0a\0\0\2", bytes(4)))),
+        attribute(numbers.TUN_TOS, random.choice((b"\0", b"\x08"))),
+        attribute(numbers.TUN_TTL, b"\x40"),
+        attribute(numbers.TUN_ATTR_DONT_FRAGMENT, b""),
+        attribute(numbers.TUN_ATTR_CSUM, b""),
+        attribute(numbers.TUN_TP_SRC, b"\0\1"),
+        attribute(numbers.TUN_TP_DST, b"\x12\xb5"),
+        attribute(numbers.TUN_IPV6_DST, bytes(15) + b"\1"),
     ]
     chosen = [one for one in attrs[:8] if random.random() < 0.8] + (attrs[8:] if random.random() < 0.1 else [])
     random.shuffle(chosen)
     return b"".join(chosen)
 
 
+_SETTABLE = ("ethernet", "ipv4", "ipv6", "tcp", "udp", "sctp", "mpls", "skb_mark", "priority")
+_NEVER_SET = ("nd", "arp", "icmp")
+
+
 def _set(random: Random, of: key.Fields) -> bytes:
     present = dict(key.walk(key.emit(of, of)))
-    kinds = (key.ETHERNET, key.IPV4, key.IPV6, key.TCP, key.UDP, key.SCTP, key.MPLS, key.SKB_MARK, key.PRIORITY)
-    here = [kind for kind in kinds if kind in present] or [key.ETHERNET]
-    kind = random.choice((random.choice(here), random.choice(here), random.choice((*kinds, key.ND, key.ARP, key.ICMP))))
-    size = 4 if kind == key.MPLS else max(key.LENGTHS[kind], 0)
+    kinds = tuple(KEY.numbers[name] for name in _SETTABLE)
+    never = tuple(KEY.numbers[name] for name in _NEVER_SET)
+    here = [kind for kind in kinds if kind in present] or [numbers.ETHERNET]
+    kind = random.choice((random.choice(here), random.choice(here), random.choice((*kinds, *never))))
+    size = 4 if kind == numbers.MPLS else max(numbers.LENGTHS[kind], 0)
     value = present.get(kind, b"")[:size].ljust(size, b"\0")
     if random.random() < 0.3:
         at = random.randrange(size)
@@ -259,9 +266,9 @@ def _set(random: Random, of: key.Fields) -> bytes:
     if random.random() < 0.4:
         return attribute(act.SET, attribute(kind, value))
     mask = bytearray(_bits(random, size))
-    if kind in (key.IPV4, key.IPV6) and random.random() < 0.8:
+    if kind in (numbers.IPV4, numbers.IPV6) and random.random() < 0.8:
         mask[-4] = mask[-1] = 0
-        if kind == key.IPV6:
+        if kind == numbers.IPV6:
             mask[32:34] = bytes(2)
     masked = bytes(v & m for v, m in zip(value, mask, strict=True)) if random.random() < 0.9 else value
     return attribute(act.SET_MASKED, attribute(kind, masked + bytes(mask)))

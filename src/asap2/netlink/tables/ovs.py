@@ -178,6 +178,16 @@ class CtTuple(NamedTuple):
     proto: int
 
 
+class NshBase(NamedTuple):
+    """struct ovs_nsh_key_base."""
+
+    flags: int
+    ttl: int
+    mdtype: int
+    np: int
+    path: int
+
+
 class PushVlan(NamedTuple):
     """struct ovs_action_push_vlan; *tci* with 0x1000 set."""
 
@@ -279,6 +289,8 @@ TUNNEL_KEY = Table(
         16: ("ipv4_info_bridge", flag),
     },
 )
+NSH_KEY = Table("ovs_nsh_key", {1: ("base", struct(NshBase, ">BBBBI")), 2: ("md1", exactly(16)), 3: ("md2", binary)})
+"""What a key's ``nsh`` and the action push_nsh hold, as bytes."""
 _encap = _Later()
 KEY = Table(
     "ovs_key",
@@ -359,6 +371,8 @@ CHECK_PKT_LEN = Table(
     "ovs_check_pkt_len",
     {1: ("pkt_len", u16), 2: ("actions_if_greater", _nested_actions), 3: ("actions_if_less_equal", _nested_actions)},
 )
+DEC_TTL = Table("ovs_dec_ttl", {1: ("action", _nested_actions)})
+"""What the action dec_ttl holds, as bytes."""
 MASKED_KEY = Table("ovs_masked_key", {number: (name, binary) for number, (name, _kind) in KEY.fields.items()})
 """What OVS_ACTION_ATTR_SET_MASKED holds: each key's value and mask, one after the other, as bytes."""
 ACTIONS = Sequence(

@@ -10,17 +10,18 @@ import pytest
 from asap2.netlink.wire import NetlinkError, attribute
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.flows import FlowTable, flow_of
+from asap2.nic.faces.ovs.key import numbers
 
 ONE, TWO = bytes([1] * 16), bytes([2] * 16)
 
 
 def match(source: int, *, wild: bool = False) -> ovs_key.FlowMatch:
     """Frames of port 1 from *source*, or from anybody; of one Ethernet type."""
-    port, kind = attribute(ovs_key.IN_PORT, b"\1\0\0\0"), attribute(ovs_key.ETHERTYPE, b"\x88\xb5")
-    key = port + attribute(ovs_key.ETHERNET, bytes(5) + bytes([source]) + bytes(6)) + kind
+    port, kind = attribute(numbers.IN_PORT, b"\1\0\0\0"), attribute(numbers.ETHERTYPE, b"\x88\xb5")
+    key = port + attribute(numbers.ETHERNET, bytes(5) + bytes([source]) + bytes(6)) + kind
     bits = bytes(12) if wild else b"\xff" * 12
-    exact = attribute(ovs_key.IN_PORT, b"\xff" * 4) + attribute(ovs_key.ETHERTYPE, b"\xff\xff")
-    return ovs_key.match_of(key, exact + attribute(ovs_key.ETHERNET, bits))
+    exact = attribute(numbers.IN_PORT, b"\xff" * 4) + attribute(numbers.ETHERTYPE, b"\xff\xff")
+    return ovs_key.match_of(key, exact + attribute(numbers.ETHERNET, bits))
 
 
 def refused(table: FlowTable, ufid: bytes | None, new: ovs_key.FlowMatch, *, modify: bool = False) -> int | None:

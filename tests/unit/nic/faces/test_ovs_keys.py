@@ -11,6 +11,7 @@ from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, att
 from asap2.nic.faces.ovs import actions as ovs_actions
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.extract import extension_headers, extract, tunnel_metadata
+from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -68,7 +69,7 @@ def test_keys_and_masks_come_back_as_the_kernel_gives_them(capture: str) -> None
     dumped = [attrs for attrs in of_family(capture, "ovs_flow", FLOW_GET) if 1 in attrs and 7 in attrs]
     assert dumped
     for attrs in dumped:
-        if {ovs_key.CT_ORIG_TUPLE_IPV4, ovs_key.CT_ORIG_TUPLE_IPV6} & dict(ovs_key.walk(attrs[1])).keys():
+        if {numbers.CT_ORIG_TUPLE_IPV4, numbers.CT_ORIG_TUPLE_IPV6} & dict(ovs_key.walk(attrs[1])).keys():
             continue  # connection tracking is not served
         match = ovs_key.match_of(attrs[1], attrs[7])
         key = match.masked()
@@ -96,14 +97,14 @@ def refused(key: Attrs, mask: Attrs | None = None) -> None:
     assert error.value.errno == errno.EINVAL
 
 
-ETHERNET = (ovs_key.ETHERNET, b"\x02\0\0\0\0\x0a" + b"\x02\0\0\0\0\x0b")
-ANY_ETHERNET = (ovs_key.ETHERNET, bytes(12))
-IPV4_TYPE, EXACT_TYPE = (ovs_key.ETHERTYPE, b"\x08\0"), (ovs_key.ETHERTYPE, b"\xff\xff")
-TCP = (ovs_key.TCP, b"\x03\xe8\0\x50"), (ovs_key.TCP_FLAGS, b"\0\x10")
+ETHERNET = (numbers.ETHERNET, b"\x02\0\0\0\0\x0a" + b"\x02\0\0\0\0\x0b")
+ANY_ETHERNET = (numbers.ETHERNET, bytes(12))
+IPV4_TYPE, EXACT_TYPE = (numbers.ETHERTYPE, b"\x08\0"), (numbers.ETHERTYPE, b"\xff\xff")
+TCP = (numbers.TCP, b"\x03\xe8\0\x50"), (numbers.TCP_FLAGS, b"\0\x10")
 
 
 def ipv4(protocol: int = 6, tos: int = 0, frag: int = 0) -> tuple[int, bytes]:
-    return ovs_key.IPV4, b"\x0a\0\0\1\x0a\0\0\2" + bytes((protocol, tos, 64, frag))
+    return numbers.IPV4, b"\x0a\0\0\1\x0a\0\0\2" + bytes((protocol, tos, 64, frag))
 
 
 def test_an_untagged_flow_does_not_match_a_tagged_packet() -> None:
@@ -114,7 +115,7 @@ def test_an_untagged_flow_does_not_match_a_tagged_packet() -> None:
 
 def test_a_tag_is_matched_with_its_present_bit() -> None:
     inner = packed(IPV4_TYPE, ipv4(), *TCP)
-    tag = (ovs_key.ETHERTYPE, b"\x81\0"), (ovs_key.VLAN, b"\x10\x39"), (ovs_key.ENCAP, inner)
+    tag = (numbers.ETHERTYPE, b"\x81\0"), (numbers.VLAN, b"\x10\x39"), (numbers.ENCAP, inner)
     match = matched((ETHERNET, *tag))
     assert match.vlan_tci == Masked(VLAN_PRESENT | 57, 0xFFFF)
     assert match.vlan_tpid == Masked(0x8100, 0xFFFF)
@@ -122,25 +123,25 @@ def test_a_tag_is_matched_with_its_present_bit() -> None:
 
 
 def test_a_tag_without_its_present_bit_is_refused() -> None:
-    tag = (ovs_key.ETHERTYPE, b"\x81\0"), (ovs_key.VLAN, b"\x00\x39"), (ovs_key.ENCAP, b"")
+    tag = (numbers.ETHERTYPE, b"\x81\0"), (numbers.VLAN, b"\x00\x39"), (numbers.ENCAP, b"")
     refused((ETHERNET, *tag))
 
 
 @pytest.mark.parametrize(
     "key",
     [
-        ((ovs_key.ETHERNET, b"\0" * 11),),
-        (ETHERNET, (ovs_key.IN_PORT, b"\0" * 4), (ovs_key.IN_PORT, b"\0" * 4)),
+        ((numbers.ETHERNET, b"\0" * 11),),
+        (ETHERNET, (numbers.IN_PORT, b"\0" * 4), (numbers.IN_PORT, b"\0" * 4)),
         (ETHERNET, (200, b"")),
-        (ETHERNET, (ovs_key.PACKET_TYPE, bytes(4))),
+        (ETHERNET, (numbers.PACKET_TYPE, bytes(4))),
         (),
-        (ETHERNET, (ovs_key.ETHERTYPE, b"\1\0")),
+        (ETHERNET, (numbers.ETHERTYPE, b"\1\0")),
         (ETHERNET, IPV4_TYPE),
         (ETHERNET, IPV4_TYPE, ipv4()),
         (ETHERNET, IPV4_TYPE, ipv4(frag=3), *TCP),
-        (ETHERNET, (ovs_key.ETHERTYPE, b"\x88\x47"), (ovs_key.MPLS, b"")),
-        (ETHERNET, (ovs_key.ETHERTYPE, b"\x88\x47"), (ovs_key.MPLS, bytes(16))),
-        (ETHERNET, (ovs_key.IN_PORT, b"\xff\xff\0\0")),
+        (ETHERNET, (numbers.ETHERTYPE, b"\x88\x47"), (numbers.MPLS, b"")),
+        (ETHERNET, (numbers.ETHERTYPE, b"\x88\x47"), (numbers.MPLS, bytes(16))),
+        (ETHERNET, (numbers.IN_PORT, b"\xff\xff\0\0")),
     ],
 )
 def test_a_key_that_is_wrong_or_not_whole_is_refused(key: Attrs) -> None:
@@ -151,8 +152,8 @@ def test_a_key_that_is_wrong_or_not_whole_is_refused(key: Attrs) -> None:
     "mask",
     [
         (ANY_ETHERNET, ipv4(0xFF, frag=0xFF)),
-        (EXACT_TYPE, ipv4(0x0F), (ovs_key.TCP, b"\xff" * 4)),
-        (EXACT_TYPE, (ovs_key.UDP, b"\xff" * 4)),
+        (EXACT_TYPE, ipv4(0x0F), (numbers.TCP, b"\xff" * 4)),
+        (EXACT_TYPE, (numbers.UDP, b"\xff" * 4)),
     ],
     ids=["any ethertype", "any protocol", "another protocol"],
 )
@@ -165,37 +166,37 @@ def test_a_flow_comes_back_masked() -> None:
     key = match.masked()
     assert key["ip_tos"] == 0
     attrs = dict(ovs_key.walk(ovs_key.emit(key, key)))
-    assert attrs[ovs_key.IPV4][9] == 0
-    assert ovs_key.TCP not in dict(ovs_key.walk(ovs_key.emit({**key, "ip_proto": 0}, key)))
+    assert attrs[numbers.IPV4][9] == 0
+    assert numbers.TCP not in dict(ovs_key.walk(ovs_key.emit({**key, "ip_proto": 0}, key)))
 
 
 def test_a_match_on_connection_tracking_is_refused() -> None:
     with pytest.raises(NetlinkError):
-        matched((ETHERNET, (ovs_key.CT_STATE, b"\x21\0\0\0")))
-    assert matched((ETHERNET, (ovs_key.CT_STATE, bytes(4)))).eth_src.mask
+        matched((ETHERNET, (numbers.CT_STATE, b"\x21\0\0\0")))
+    assert matched((ETHERNET, (numbers.CT_STATE, bytes(4)))).eth_src.mask
 
 
 def test_metadata_is_matched() -> None:
-    dp_hash = (ovs_key.DP_HASH, b"\x0c\0\0\0")
-    match = matched((ETHERNET, dp_hash, (ovs_key.SKB_MARK, b"\1\0\0\0")), ((ovs_key.DP_HASH, b"\x0f\0\0\0"),))
+    dp_hash = (numbers.DP_HASH, b"\x0c\0\0\0")
+    match = matched((ETHERNET, dp_hash, (numbers.SKB_MARK, b"\1\0\0\0")), ((numbers.DP_HASH, b"\x0f\0\0\0"),))
     assert (match.dp_hash, match.skb_mark.mask) == (Masked(12, 15), 0)
 
 
 def test_labels_neighbours_and_service_headers_are_matched() -> None:
-    labels = matched((ETHERNET, (ovs_key.ETHERTYPE, b"\x88\x47"), (ovs_key.MPLS, b"\0\x06\x41\x40")))
+    labels = matched((ETHERNET, (numbers.ETHERTYPE, b"\x88\x47"), (numbers.MPLS, b"\0\x06\x41\x40")))
     assert (labels.mpls_lse1, labels.mpls_labels) == (Masked(0x00064140, 0xFFFF_FFFF), Masked(1, 1))
-    base = attribute(ovs_key.NSH_BASE, b"\1\x3f\1\3\0\0\x7b\xff") + attribute(ovs_key.NSH_MD1, bytes(15) + b"\7")
-    service = matched((ETHERNET, (ovs_key.ETHERTYPE, b"\x89\x4f"), (ovs_key.NSH, base)))
+    base = attribute(numbers.NSH_BASE, b"\1\x3f\1\3\0\0\x7b\xff") + attribute(numbers.NSH_MD1, bytes(15) + b"\7")
+    service = matched((ETHERNET, (numbers.ETHERTYPE, b"\x89\x4f"), (numbers.NSH, base)))
     assert (service.nsh_path.value, service.nsh_context.value, service.nsh_ttl.value) == (0x7BFF, 7, 0x3F)
-    nd = (ovs_key.ND, bytes(15) + b"\1" + bytes(5) + b"\2" + bytes(5) + b"\3")
-    ipv6 = (ovs_key.IPV6, bytes(36) + bytes((58, 0, 255, 0)))
-    neighbour = matched((ETHERNET, (ovs_key.ETHERTYPE, b"\x86\xdd"), ipv6, (ovs_key.ICMPV6, b"\x87\0"), nd))
+    nd = (numbers.ND, bytes(15) + b"\1" + bytes(5) + b"\2" + bytes(5) + b"\3")
+    ipv6 = (numbers.IPV6, bytes(36) + bytes((58, 0, 255, 0)))
+    neighbour = matched((ETHERNET, (numbers.ETHERTYPE, b"\x86\xdd"), ipv6, (numbers.ICMPV6, b"\x87\0"), nd))
     assert (neighbour.nd_target.value, neighbour.arp_sha.value, neighbour.arp_tha.value) == (1, 2, 3)
 
 
 def test_a_packet_without_an_ethernet_header_has_tables_of_its_own() -> None:
     match = ovs_key.match_of(
-        packed((ovs_key.RECIRC_ID, b"\5\0\0\0"), IPV4_TYPE, ipv4(17), (ovs_key.UDP, bytes(4))), None
+        packed((numbers.RECIRC_ID, b"\5\0\0\0"), IPV4_TYPE, ipv4(17), (numbers.UDP, bytes(4))), None
     )
     assert ovs_key.table_of(match.masked()) == OVS_TABLE | BARE | 5
 
@@ -219,7 +220,7 @@ def test_a_packet_cut_anywhere_has_the_key_of_a_flow_that_matches_it(whole: str)
         emitted = ovs_key.emit(key, key)
         if key["eth_type"] == 0x8100:
             continue  # cut inside its tag: no flow can match on that either
-        if ovs_key.MPLS in dict(ovs_key.walk(emitted)) and not key.get("mpls_labels"):
+        if numbers.MPLS in dict(ovs_key.walk(emitted)) and not key.get("mpls_labels"):
             continue  # a stack without an end, which no flow can match on
         again = ovs_key.match_of(emitted, None).key
         assert {name: value for name, value in again.items() if value} == {
@@ -232,7 +233,7 @@ def test_a_later_fragment_is_of_the_protocol_fragment() -> None:
     frame = bytes(12) + b"\x86\xdd" + b"\x60\0\0\0\0\x10\x2c\x40" + bytes(32) + fragment + bytes(8)
     key = extract(frame, {})
     assert key is not None
-    assert (key["ip_proto"], key["ip_frag"]) == (44, ovs_key.FRAG_LATER)
+    assert (key["ip_proto"], key["ip_frag"]) == (44, numbers.FRAG_LATER)
 
 
 @pytest.mark.parametrize(
@@ -251,27 +252,27 @@ def test_extension_headers_are_told(headers: list[int], told: int) -> None:
 
 
 def tunnelled(*attrs: tuple[int, bytes]) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
-    return ETHERNET, (ovs_key.TUNNEL, packed(*attrs))
+    return ETHERNET, (numbers.TUNNEL, packed(*attrs))
 
 
-DST, TTL = (ovs_key.TUN_IPV4_DST, b"\x0a\0\0\1"), (ovs_key.TUN_TTL, b"\x40")
+DST, TTL = (numbers.TUN_IPV4_DST, b"\x0a\0\0\1"), (numbers.TUN_TTL, b"\x40")
 
 
 def test_a_tunnels_flags_are_matched_and_told() -> None:
-    csum, dont_fragment = (ovs_key.TUN_ATTR_CSUM, b""), (ovs_key.TUN_ATTR_DONT_FRAGMENT, b"")
-    mask = (ovs_key.TUNNEL, packed((ovs_key.TUN_IPV4_DST, b"\xff" * 4), csum, dont_fragment))
+    csum, dont_fragment = (numbers.TUN_ATTR_CSUM, b""), (numbers.TUN_ATTR_DONT_FRAGMENT, b"")
+    mask = (numbers.TUNNEL, packed((numbers.TUN_IPV4_DST, b"\xff" * 4), csum, dont_fragment))
     assert matched(tunnelled(DST, TTL), (mask,)).tun_flags == Masked(0, TUN_CSUM | TUN_DONT_FRAGMENT)
     assert matched(tunnelled(DST, TTL, csum), (mask,)).tun_flags == Masked(TUN_CSUM, TUN_CSUM | TUN_DONT_FRAGMENT)
     told = tunnel_metadata({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_OAM, "tun_tp_dst": 4789})
-    known = ovs_key.TUN_ID, ovs_key.TUN_IPV4_DST, ovs_key.TUN_TTL
+    known = numbers.TUN_ID, numbers.TUN_IPV4_DST, numbers.TUN_TTL
     kinds = [kind for kind, _ in attributes(ovs_key.emit_tunnel(told, told["tun_proto"]))]
-    assert kinds == [*known, ovs_key.TUN_ATTR_CSUM, ovs_key.TUN_TP_DST, ovs_key.TUN_ATTR_OAM]
+    assert kinds == [*known, numbers.TUN_ATTR_CSUM, numbers.TUN_TP_DST, numbers.TUN_ATTR_OAM]
 
 
 def test_a_tunnels_id_is_matched_in_the_32_bits_that_it_has() -> None:
-    match = matched(tunnelled((ovs_key.TUN_ID, bytes(7) + b"\x4d"), DST, TTL))
+    match = matched(tunnelled((numbers.TUN_ID, bytes(7) + b"\x4d"), DST, TTL))
     assert match.tun_id == Masked(77, 0xFFFF_FFFF)
-    never = packed(*tunnelled((ovs_key.TUN_ID, b"\1" + bytes(7)), DST, TTL))
+    never = packed(*tunnelled((numbers.TUN_ID, b"\1" + bytes(7)), DST, TTL))
     assert ovs_key.to_match(ovs_key.match_of(never, None)) is None
 
 
@@ -316,7 +317,7 @@ def test_lists_in_lists_are_translated_and_given_back() -> None:
 
 def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
     value = bytes(8) + bytes((protocol, 0, 64, 0))
-    return attribute(ovs_actions.SET_MASKED if mask else ovs_actions.SET, attribute(ovs_key.IPV4, value + mask))
+    return attribute(ovs_actions.SET_MASKED if mask else ovs_actions.SET, attribute(numbers.IPV4, value + mask))
 
 
 @pytest.mark.parametrize(
@@ -325,8 +326,8 @@ def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
         ipv4_set(0),
         ipv4_set(6, bytes(8) + b"\xff\0\xff\0"),
         ipv4_set(6, bytes(12)),
-        attribute(ovs_actions.SET, attribute(ovs_key.UDP, bytes(4))),
-        attribute(ovs_actions.SET, attribute(ovs_key.ND, bytes(28))),
+        attribute(ovs_actions.SET, attribute(numbers.UDP, bytes(4))),
+        attribute(ovs_actions.SET, attribute(numbers.ND, bytes(28))),
         attribute(ovs_actions.POP_MPLS, b"\x08\0"),
         attribute(ovs_actions.PUSH_MPLS, bytes(4) + b"\x08\0\0\0"),
         attribute(ovs_actions.PUSH_ETH, bytes(12)),

@@ -16,7 +16,8 @@ from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.key import Fields, invalid, walk
+from asap2.nic.faces.ovs.key import Fields, invalid, numbers, walk
+from asap2.nic.fields import ETH_P_MPLS
 from asap2.nic.rules import (
     OVS_TABLE,
     TUN_CSUM,
@@ -84,14 +85,14 @@ USERSPACE_ACTIONS: Final = 4
 _SAMPLE_PROBABILITY, _SAMPLE_ACTIONS = 1, 2
 _LENGTH, _IF_GREATER, _IF_LESS_EQUAL = 1, 2, 3
 _DEC_TTL_ACTION: Final = 1
-_TUNNEL_KEY: Final = ovs_key.TUNNEL.to_bytes(2, "little")
+_TUNNEL_KEY: Final = numbers.TUNNEL.to_bytes(2, "little")
 _MPLS_L3: Final = 1
 """OVS_MPLS_L3_TUNNEL_FLAG_MASK: the label goes behind the Ethernet header."""
 
 _ETH_HLEN: Final = 14
 _DEPTH: Final = 16
 """OVS_COPY_ACTIONS_MAX_DEPTH."""
-_MPLS_PUSHABLE: Final = (0x0800, 0x86DD, 0x0806, 0x8035, *ovs_key.MPLS_TYPES)
+_MPLS_PUSHABLE: Final = (0x0800, 0x86DD, 0x0806, 0x8035, *ETH_P_MPLS)
 _NSH_TYPE, _TEB = 0x894F, 0x6558
 _NSH_NEXT: Final = {1: 0x0800, 2: 0x86DD, 3: _TEB, 4: _NSH_TYPE, 5: 0x8847}
 _NSH_LONGEST: Final = 248
@@ -153,7 +154,7 @@ def parse(payload: bytes, key: Fields) -> tuple[Step, ...]:
 
     EINVAL for one that is malformed, or not safe for such packets, or that this datapath does not have.
     """
-    labels = key.get("mpls_labels", 0).bit_count() if key.get("eth_type") in ovs_key.MPLS_TYPES else 0
+    labels = key.get("mpls_labels", 0).bit_count() if key.get("eth_type") in ETH_P_MPLS else 0
     state = _State(key.get("eth_type", 0), key.get("vlan_tci", 0), labels, bool(key.get("mac_proto", 1)))
     return tuple(_steps(payload, key, state, 1))
 
@@ -190,7 +191,7 @@ def _list_within(payload: bytes, *, key: Fields, state: _State, depth: int, tunn
 
 def _simple(kind: int, value: bytes) -> Step:
     number = int.from_bytes(value[:4], "little")
-    if kind == OUTPUT and number < ovs_key.MAX_PORTS:
+    if kind == OUTPUT and number < numbers.MAX_PORTS:
         return PortOutput(number)
     if kind == RECIRC:
         return Recirc(number)
@@ -250,7 +251,7 @@ def _pop_vlan(_value: bytes, state: _State, _key: Fields) -> _Change:
 
 def _push_mpls(value: bytes, state: _State, _key: Fields) -> _Change:
     entry, ethertype = struct.unpack_from("!IH", value)
-    if ethertype not in ovs_key.MPLS_TYPES or state.vlan_tci & VLAN_PRESENT or state.eth_type not in _MPLS_PUSHABLE:
+    if ethertype not in ETH_P_MPLS or state.vlan_tci & VLAN_PRESENT or state.eth_type not in _MPLS_PUSHABLE:
         raise invalid()
     return PushMpls(entry, ethertype), replace(state, eth_type=ethertype, labels=state.labels + 1)
 
@@ -259,7 +260,7 @@ def _add_mpls(value: bytes, state: _State, key: Fields) -> _Change:
     entry, ethertype = struct.unpack_from("!IH", value)
     if int.from_bytes(value[6:8], "little") & _MPLS_L3:
         return _push_mpls(value, state, key)
-    if ethertype not in ovs_key.MPLS_TYPES:
+    if ethertype not in ETH_P_MPLS:
         raise invalid()
     labels = 1 if state.ethernet else state.labels + 1
     step = PushMpls(entry, ethertype, outside=state.ethernet)
@@ -268,14 +269,10 @@ def _add_mpls(value: bytes, state: _State, key: Fields) -> _Change:
 
 def _pop_mpls(value: bytes, state: _State, _key: Fields) -> _Change:
     ethertype = int.from_bytes(value, "big")
-    if (
-        state.vlan_tci & VLAN_PRESENT
-        or state.eth_type not in ovs_key.MPLS_TYPES
-        or (ethertype == _TEB and state.ethernet)
-    ):
+    if state.vlan_tci & VLAN_PRESENT or state.eth_type not in ETH_P_MPLS or (ethertype == _TEB and state.ethernet):
         raise invalid()
     labels = state.labels - 1
-    known = ethertype in ovs_key.MPLS_TYPES and labels
+    known = ethertype in ETH_P_MPLS and labels
     return PopMpls(ethertype), replace(state, labels=labels, eth_type=ethertype if known else 0)
 
 
@@ -320,16 +317,16 @@ _HEADERS: Final[dict[int, Callable[[bytes, _State, Fields], _Change]]] = {
 def _service_header(value: bytes) -> bytes:
     """The header that push_nsh pushes (RFC 8300); its next protocol is the packet's."""
     found = walk(value)
-    if [number for number, _ in found] != [ovs_key.NSH]:
+    if [number for number, _ in found] != [numbers.NSH]:
         raise invalid()
     inner = dict(walk(found[0][1], padded=False))
-    if len(inner) != 2 or ovs_key.NSH_BASE not in inner or len(inner[ovs_key.NSH_BASE]) != 8:
+    if len(inner) != 2 or numbers.NSH_BASE not in inner or len(inner[numbers.NSH_BASE]) != 8:
         raise invalid()
-    flags, ttl, kind, following, path = struct.unpack("!BBBBI", inner[ovs_key.NSH_BASE])
-    number = ovs_key.NSH_MD1 if ovs_key.NSH_MD1 in inner else ovs_key.NSH_MD2
+    flags, ttl, kind, following, path = struct.unpack("!BBBBI", inner[numbers.NSH_BASE])
+    number = numbers.NSH_MD1 if numbers.NSH_MD1 in inner else numbers.NSH_MD2
     context = inner.get(number, b"")
-    fits = len(context) == 16 if number == ovs_key.NSH_MD1 else 0 < len(context) <= _NSH_LONGEST
-    if not fits or kind != (1 if number == ovs_key.NSH_MD1 else 2):
+    fits = len(context) == 16 if number == numbers.NSH_MD1 else 0 < len(context) <= _NSH_LONGEST
+    if not fits or kind != (1 if number == numbers.NSH_MD1 else 2):
         raise invalid()
     head = (flags & 3) << 12 | (ttl & 0x3F) << 6 | (8 + len(context) >> 2) & 0x3F
     return struct.pack("!HBBI", head, kind, following, path) + context
@@ -338,17 +335,17 @@ def _service_header(value: bytes) -> bytes:
 # ---- set
 
 _REWRITES: Final[dict[int, tuple[tuple[str, int, int], ...]]] = {
-    ovs_key.ETHERNET: (("eth_src", 0, 6), ("eth_dst", 6, 6)),
-    ovs_key.IPV4: (("ip_src", 0, 4), ("ip_dst", 4, 4), ("ip_tos", 9, 1), ("ip_ttl", 10, 1)),
-    ovs_key.IPV6: (("ip_src", 0, 16), ("ip_dst", 16, 16), ("ip_tos", 37, 1), ("ipv6_label", 32, 4), ("ip_ttl", 38, 1)),
-    ovs_key.TCP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
-    ovs_key.UDP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
-    ovs_key.SCTP: (("sctp_src", 0, 2), ("sctp_dst", 2, 2)),
-    ovs_key.MPLS: (("mpls_lse1", 0, 4),),
+    numbers.ETHERNET: (("eth_src", 0, 6), ("eth_dst", 6, 6)),
+    numbers.IPV4: (("ip_src", 0, 4), ("ip_dst", 4, 4), ("ip_tos", 9, 1), ("ip_ttl", 10, 1)),
+    numbers.IPV6: (("ip_src", 0, 16), ("ip_dst", 16, 16), ("ip_tos", 37, 1), ("ipv6_label", 32, 4), ("ip_ttl", 38, 1)),
+    numbers.TCP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
+    numbers.UDP: (("l4_src", 0, 2), ("l4_dst", 2, 2)),
+    numbers.SCTP: (("sctp_src", 0, 2), ("sctp_dst", 2, 2)),
+    numbers.MPLS: (("mpls_lse1", 0, 4),),
 }
 """Key attribute to (field, offset, octets) that a set action may rewrite, in the kernel's order."""
-_META: Final = {ovs_key.PRIORITY: "skb_priority", ovs_key.SKB_MARK: "skb_mark"}
-_PROTOCOLS: Final = {ovs_key.TCP: 6, ovs_key.UDP: 17, ovs_key.SCTP: 132}
+_META: Final = {numbers.PRIORITY: "skb_priority", numbers.SKB_MARK: "skb_mark"}
+_PROTOCOLS: Final = {numbers.TCP: 6, numbers.UDP: 17, numbers.SCTP: 132}
 _LABEL: Final = 0xFFFFF
 
 
@@ -358,10 +355,10 @@ def _set(value: bytes, key: Fields, state: _State, *, masked: bool) -> Iterator[
     if len(inner) != 1:
         raise invalid()
     kind, data = inner[0]
-    if kind == ovs_key.TUNNEL and not masked:
+    if kind == numbers.TUNNEL and not masked:
         yield _set_tunnel(data)
         return
-    length = 4 if kind == ovs_key.MPLS else ovs_key.LENGTHS.get(kind, 0)
+    length = 4 if kind == numbers.MPLS else numbers.LENGTHS.get(kind, 0)
     if (kind not in _REWRITES and kind not in _META) or len(data) != length * (2 if masked else 1):
         raise invalid()
     values, mask = data[:length], data[length:] if masked else b"\xff" * length
@@ -382,10 +379,10 @@ def _set(value: bytes, key: Fields, state: _State, *, masked: bool) -> Iterator[
 def _check_set(kind: int, values: bytes, mask: bytes | None, key: Fields, state: _State) -> None:
     """Whether packets have what is to be set, and whether it may be: not the protocol, nor what fragment it is."""
     ok = True
-    if kind == ovs_key.ETHERNET:
+    if kind == numbers.ETHERNET:
         ok = state.ethernet
-    elif kind in (ovs_key.IPV4, ovs_key.IPV6):
-        version4 = kind == ovs_key.IPV4
+    elif kind in (numbers.IPV4, numbers.IPV6):
+        version4 = kind == numbers.IPV4
         fixed = (8, 11) if version4 else (36, 39)
         current = key.get("ip_proto", 0), key.get("ip_frag", 0)
         ok = state.eth_type == (0x0800 if version4 else 0x86DD)
@@ -398,8 +395,8 @@ def _check_set(kind: int, values: bytes, mask: bytes | None, key: Fields, state:
             ok = ok and all(int.from_bytes(label[32:36], "big") <= _LABEL for label in labels)
     elif kind in _PROTOCOLS:
         ok = state.eth_type in (0x0800, 0x86DD) and key.get("ip_proto") == _PROTOCOLS[kind]
-    elif kind == ovs_key.MPLS:
-        ok = state.eth_type in ovs_key.MPLS_TYPES
+    elif kind == numbers.MPLS:
+        ok = state.eth_type in ETH_P_MPLS
     if not ok:
         raise invalid()
 
@@ -515,11 +512,11 @@ def echoed(payload: bytes) -> bytes:
             out += attribute(kind, echoed(value))
         elif kind in (SAMPLE, CHECK_PKT_LEN, DEC_TTL):
             out += attribute(kind, _echoed_nested(kind, dict(walk(value, padded=False))))
-        elif kind == SET and walk(value)[0][0] == ovs_key.TUNNEL:
+        elif kind == SET and walk(value)[0][0] == numbers.TUNNEL:
             fields: Fields = {}
             ovs_key.read_tunnel(walk(value)[0][1], fields)
             tunnel = ovs_key.emit_tunnel(fields, fields["tun_proto"])
-            out += attribute(kind, attribute(ovs_key.TUNNEL, tunnel))
+            out += attribute(kind, attribute(numbers.TUNNEL, tunnel))
         else:
             out += attribute(number, value)
     return bytes(out)

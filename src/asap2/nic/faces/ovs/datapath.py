@@ -23,6 +23,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of
+from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.internal_ports import Place
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
@@ -142,12 +143,12 @@ class Datapath:
         if not 0 < len(os.fsencode(name)) < 16:
             raise _error(errno.EINVAL)
         if number is not None:
-            if number >= ovs_key.MAX_PORTS:
+            if number >= numbers.MAX_PORTS:
                 raise _error(errno.EFBIG)
             if number in self.vports:
                 raise _error(errno.EBUSY)
         else:
-            number = next((n for n in range(1, ovs_key.MAX_PORTS) if n not in self.vports), None)
+            number = next((n for n in range(1, numbers.MAX_PORTS) if n not in self.vports), None)
             if number is None:
                 raise _error(errno.EFBIG)
         return self._add(number, kind, name, pids)

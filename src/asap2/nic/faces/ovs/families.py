@@ -32,6 +32,7 @@ from asap2.nic.faces.ovs.datapath import (
 from asap2.nic.faces.ovs.delivery import Delivery
 from asap2.nic.faces.ovs.extract import extract
 from asap2.nic.faces.ovs.flows import Flow
+from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.meter import MeterFace
 from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
 from asap2.nic.journal import Journal
@@ -316,7 +317,7 @@ class OvsFace:
         number = _u32(attrs.get(PORT_NO))
         if number is None:
             raise NetlinkError(errno.EINVAL)
-        if number >= ovs_key.MAX_PORTS:
+        if number >= numbers.MAX_PORTS:
             raise NetlinkError(errno.EFBIG)
         dp = self._of(header)
         if number not in dp.vports:
@@ -502,7 +503,7 @@ class OvsFace:
         metadata = ovs_key.packet_metadata(attrs[PKT_KEY])
         bare = not metadata["mac_proto"]
         if bare:
-            if metadata["eth_type"] in ovs_key.VLAN_TYPES:
+            if metadata["eth_type"] in numbers.VLAN_TYPES:
                 raise NetlinkError(errno.EINVAL)
             packet = bytes(_ETH_HLEN - 2) + metadata["eth_type"].to_bytes(2, "big") + packet
         key = extract(packet, metadata, ethernet=not bare)
