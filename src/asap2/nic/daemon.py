@@ -43,11 +43,11 @@ from asap2.nic.faces.tc.tunnels import used_since
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.routes import Routes
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.snapshot import Snapshot
-from asap2.nic.tunnels import Tunnels
-from asap2.nic.udp_ports import UdpPorts
+from asap2.nic.underlay.resolver import Tunnels
+from asap2.nic.underlay.routes import Routes
+from asap2.nic.underlay.udp_ports import UdpPorts
 from asap2.nic.veth import VethNetDevs, open_pipeline
 
 log = logging.getLogger("asap2.nic.daemon")

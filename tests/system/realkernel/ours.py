@@ -26,7 +26,7 @@ from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Matched, Passed, Sent
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.reference import ReferenceSwitch
-from asap2.nic.tunnels import Tunnels
+from asap2.nic.underlay.resolver import Tunnels
 from tests.system.realkernel import guest, views
 from tests.system.realkernel.machine import Capture, Case
 

@@ -40,7 +40,7 @@ from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.rules import VXLAN_PORT
-from asap2.nic.udp_ports import PLACES
+from asap2.nic.underlay.udp_ports import PLACES
 
 _TUNNEL_TYPES, _VXLAN = ("vxlan", "geneve", "vxlan-gpe"), 0
 """udp_tunnel_type_names, ETHTOOL_UDP_TUNNEL_TYPE_VXLAN."""

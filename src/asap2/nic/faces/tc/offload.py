@@ -37,7 +37,7 @@ from asap2.nic.rules import (
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
-from asap2.nic.tunnels import Tunnels
+from asap2.nic.underlay.resolver import Tunnels
 
 
 @dataclass(slots=True)

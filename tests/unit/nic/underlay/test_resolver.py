@@ -13,10 +13,10 @@ from asap2.nic.device import Nic, Vf
 from asap2.nic.links import Link
 from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
-from asap2.nic.routes import Hop
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
-from asap2.nic.tunnels import Outer, Tunnels
-from asap2.nic.udp_ports import UdpPorts
+from asap2.nic.underlay.resolver import Outer, Tunnels
+from asap2.nic.underlay.routes import Hop
+from asap2.nic.underlay.udp_ports import UdpPorts
 
 UPLINK, VLAN, BRIDGE, REPRESENTOR, VXLAN, BOUND, VETH, INTERNAL, FUNCTION = range(2, 11)
 NEAR, FAR = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"

@@ -15,9 +15,9 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
-from asap2.nic.routes import Hop, Routes
 from asap2.nic.rules import VXLAN_PORT, Action, Encap, PushVlan, SetTunnel
-from asap2.nic.udp_ports import UdpPorts
+from asap2.nic.underlay.routes import Hop, Routes
+from asap2.nic.underlay.udp_ports import UdpPorts
 
 DEFAULT_TTL = 64
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_REPLACE, NetlinkError, attribute, attributes
-from asap2.nic import ndisc
+from asap2.nic.underlay import ndisc
 
 RTM_NEWNEIGH, RTM_GETNEIGH, RTM_GETROUTE = 28, 30, 26
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_VIA = 1, 2, 4, 5, 7, 18

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from asap2.nic.links import Link
-from asap2.nic.udp_ports import UdpPorts
+from asap2.nic.underlay.udp_ports import UdpPorts
 
 
 class _Node:

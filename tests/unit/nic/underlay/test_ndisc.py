@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from asap2.nic.ndisc import message
+from asap2.nic.underlay.ndisc import message
 
 
 def test_a_solicitation_names_its_target_and_who_asks() -> None:
