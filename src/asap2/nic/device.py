@@ -416,7 +416,7 @@ class Driver:
         EOPNOTSUPP where the NIC has none, and while TC rules are offloaded; else as :meth:`eswitch`.
         """
         nic, pf = self.eswitch(bdf)
-        if on and not nic.model.vxlan_offload:
+        if on and not nic.model.tunnels:
             raise _error(errno.EOPNOTSUPP)
         if on != pf.encap and pf.mode is EswitchMode.SWITCHDEV and self.backend.offloaded_rules(nic, pf):
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set encapsulation when flows are configured")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
+from asap2.nic.tunnels import LinkKind, link_kind
 
 RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
 NETNSA_NSID, NETNSA_FD, NETNSA_TARGET_NSID = 1, 3, 4
@@ -21,7 +22,6 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
 IFLA_PROMISCUITY = 30
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
-IFLA_VXLAN_LINK, IFLA_VXLAN_PORT = 3, 15
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
 ARPHRD_NONE = 0xFFFE
@@ -47,14 +47,14 @@ class Link:
     kind: str = ""
     """IFLA_INFO_KIND, as ``veth`` or ``vxlan``."""
     tunnel_port: int = 0
-    """The UDP destination port of a vxlan device."""
+    """The UDP destination port of a tunnel device."""
     carrier: bool = True
     """Whether the link is up and has a carrier."""
     promiscuous: bool = False
     vlan: tuple[int, int] | None = None
     """TPID and VLAN id of a VLAN device."""
     tunnel_lower: int = 0
-    """The ifindex that a vxlan device's packets must leave by; 0: any."""
+    """The ifindex that a tunnel device's packets must leave by; 0: any."""
     bare: bool = False
     """Its packets begin with their network header."""
 
@@ -125,7 +125,7 @@ def _link(payload: bytes) -> Link:
     info = _nested(found.get(IFLA_LINKINFO, b""))
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
     data = _nested(info.get(IFLA_INFO_DATA, b""))
-    port = data.get(IFLA_VXLAN_PORT, b"\0\0") if kind == "vxlan" else b"\0\0"
+    tunnel_port, tunnel_lower = _tunnel(link_kind(kind), data)
     vlan = None
     if kind == "vlan":
         vlan = int.from_bytes(data.get(IFLA_VLAN_PROTOCOL, b"\x81\0"), "big"), _U16.unpack(data[IFLA_VLAN_ID])[0]
@@ -139,13 +139,22 @@ def _link(payload: bytes) -> Link:
         _S32.unpack(peer)[0] if peer else 0,
         _S32.unpack(nsid)[0] if nsid else None,
         kind,
-        int.from_bytes(port, "big"),
+        tunnel_port,
         flags & (IFF_UP | IFF_LOWER_UP) == IFF_UP | IFF_LOWER_UP,
         any(found.get(IFLA_PROMISCUITY, b"")),
         vlan,
-        _S32.unpack(data.get(IFLA_VXLAN_LINK, bytes(4)))[0] if kind == "vxlan" else 0,
+        tunnel_lower,
         hardware == ARPHRD_NONE,
     )
+
+
+def _tunnel(kind: LinkKind | None, data: dict[int, bytes]) -> tuple[int, int]:
+    """The UDP port of a tunnel device, and what its packets must leave by."""
+    if kind is None:
+        return 0, 0
+    port = data.get(kind.port, b"") if kind.port is not None else b""
+    lower = data.get(kind.lower) if kind.lower is not None else None
+    return int.from_bytes(port, "big"), _S32.unpack(lower)[0] if lower else 0
 
 
 def _nested(data: bytes, start: int = 0) -> dict[int, bytes]:

@@ -54,8 +54,9 @@ class Model:
     link_generation: int = 3
     link_width: int = 16
     minimum_inline: int = 0
-    vxlan_offload: bool = True
-    """Tunnels are put on and taken off [reformat, decap, vxlan_encap_decap]."""
+    tunnels: frozenset[str] = frozenset({"vxlan"})
+    """Tunnels that are put on and taken off, of :data:`asap2.nic.tunnels.PROTOCOLS` [reformat, decap, and for each one
+    of its own: vxlan_encap_decap]."""
     header_rewrites: int = 16
     """Header fields that one rule can rewrite [max_modify_header_actions]: an IPv6 address is four, a MAC two."""
     vlan_depth: int = MAX_VLANS
@@ -101,7 +102,7 @@ MODELS = {
             port_speed=25_000,
             link_width=8,
             minimum_inline=1,
-            vxlan_offload=False,
+            tunnels=frozenset(),
             header_rewrites=0,
             vlan_depth=0,
             split_mirror=False,

@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from asap2.nic.fields import FIELD_BITS
+from asap2.nic.tunnels import PROTOCOLS
 
 VLAN_PRESENT = 0x1000
 """Bit of a matched or pushed TCI that says "there is a tag" (it takes the place of the DEI bit, as in Open vSwitch)."""
-
-VXLAN_PORT = 4789
-"""The UDP port that IANA gave to VXLAN (RFC 7348)."""
 
 OVS_TABLE = 0x8000_0000
 """Tables with this bit are Open vSwitch recirculation ids; without it they are TC chains."""
@@ -231,7 +229,8 @@ class AddTtl:
 
 @dataclass(frozen=True, slots=True)
 class Encap:
-    """Put the packet in a tunnel. *protocol* names the header, as ``vxlan``; the rest are its fields."""
+    """Put the packet in a tunnel. *protocol* is a name of :data:`asap2.nic.tunnels.PROTOCOLS`; the rest are the fields
+    of its headers. *tp_dst* is the protocol's own port where none is given."""
 
     protocol: str
     tun_id: int
@@ -239,9 +238,14 @@ class Encap:
     dst: bytes
     tos: int = 0
     ttl: int = 64
-    tp_dst: int = VXLAN_PORT
+    tp_dst: int = -1
     eth_src: bytes = b""
     eth_dst: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.tp_dst == -1:
+            protocol = PROTOCOLS.get(self.protocol)
+            object.__setattr__(self, "tp_dst", protocol.port if protocol else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +258,8 @@ class SetTunnel:
     """Give the packet tunnel metadata for the kernel's own tunnel device that a following output sends to.
 
     Open vSwitch's ``set(tunnel(...))`` and TC's ``tunnel_key set`` in software. ``csum`` asks for an outer UDP
-    checksum, ``dont_fragment`` for the outer IPv4 header's DF bit; ``src`` all zero lets the routing table choose.
+    checksum, ``dont_fragment`` for the outer IPv4 header's DF bit; ``src`` all zero lets the routing table choose. The
+    device decides the protocol, and the UDP port where ``tp_dst`` is 0.
     """
 
     tun_id: int
@@ -262,7 +267,7 @@ class SetTunnel:
     dst: bytes
     tos: int = 0
     ttl: int = 64
-    tp_dst: int = VXLAN_PORT
+    tp_dst: int = 0
     csum: bool = False
     dont_fragment: bool = False
 

@@ -32,7 +32,7 @@ NEAR: Final = 4096
 OUTER_MAX: Final = 96
 """Bytes of outer headers, and the inner Ethernet header with a tag."""
 TUNNEL_PORTS: Final = 8
-"""UDP ports that VXLAN may come to besides :data:`asap2.nic.rules.VXLAN_PORT`."""
+"""UDP ports that VXLAN may come to besides :data:`asap2.nic.tunnels.vxlan.PORT`."""
 RESUMES: Final = 65536
 """Places where a node can go on with a packet of its NIC's."""
 LAST_STAGE: Final = 254

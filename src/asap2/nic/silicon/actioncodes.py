@@ -43,6 +43,7 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon.abi import ACTIONS, OUTER_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
+from asap2.nic.tunnels import PROTOCOLS, Udp
 
 Code = tuple[int, "Argument"]
 """What an entry does, and its argument."""
@@ -303,10 +304,11 @@ def _tunnel_reason(action: Encap | SetTunnel) -> str | None:
         return "a tunnel's tos, ttl or port is out of range"
     if isinstance(action, SetTunnel):
         return None if 0 <= action.tun_id < 1 << 32 else "a tunnel's id has 32 bits"
-    if action.protocol != "vxlan":
+    protocol = PROTOCOLS.get(action.protocol)
+    if protocol is None or not isinstance(protocol.over, Udp):
         return f"{action.protocol} tunnels are not supported"
-    if not 0 <= action.tun_id < 1 << 24:
-        return "a VXLAN network identifier has 24 bits"
+    if not 0 <= action.tun_id < 1 << protocol.id.bits:
+        return f"a {protocol.id.name} has {protocol.id.bits} bits"
     if len(action.eth_src) != 6 or len(action.eth_dst) != 6:
         return "a tunnel's outer Ethernet header needs two addresses"
     return None

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Outer headers and tunnel metadata in the program's memory.
 
-The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel is
-another builder in :data:`BUILDERS`, no other mechanism. Formats: RFC 791, 8200, 768, 7348.
+The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel
+over UDP is another protocol in :mod:`asap2.nic.tunnels`, no other mechanism. Formats: RFC 791, 8200, 768.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import NamedTuple
 
 from asap2.nic.rules import Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.tunnels import BY_NUMBER, PROTOCOLS, Header
 
-_ETHERNET = 14
+_ETHERNET, _UDP = 14, 8
 _HEADERS, _METADATA, _NSH = 1, 2, 3
+"""The low octet of a slot's kind; above it is the protocol's number, where there are headers of one."""
 _NSH_TYPE = b"\x89\x4f"
 _META = struct.Struct("=Q16s16sBBBBH")
 
@@ -41,18 +42,10 @@ def _to_udp(encap: Encap) -> bytes:
     return encap.eth_dst + encap.eth_src + struct.pack("!H", ethertype) + ip + struct.pack("!4H", 0, encap.tp_dst, 0, 0)
 
 
-def _vxlan(encap: Encap) -> bytes:
-    return struct.pack("!II", 0x0800_0000, encap.tun_id << 8)
-
-
-BUILDERS: dict[str, Callable[[Encap], bytes]] = {"vxlan": _vxlan}
-"""What follows UDP, by tunnel protocol."""
-
-
 def outer(encap: Encap) -> Outer:
     """The headers of *encap*."""
     udp = _ETHERNET + (20 if len(encap.dst) == 4 else 40)
-    return Outer(_to_udp(encap) + BUILDERS[encap.protocol](encap), _ETHERNET, udp)
+    return Outer(_to_udp(encap) + PROTOCOLS[encap.protocol].build(Header(encap.tun_id)), _ETHERNET, udp)
 
 
 def metadata(tunnel: SetTunnel) -> bytes:
@@ -83,7 +76,8 @@ class Encaps:
         record = self._layout.encaps[slot]
         if isinstance(action, Encap):
             headers = outer(action)
-            record.len, record.ip, record.udp, record.kind = len(headers.header), headers.ip, headers.udp, _HEADERS
+            record.len, record.ip, record.udp = len(headers.header), headers.ip, headers.udp
+            record.kind = _HEADERS | PROTOCOLS[action.protocol].number << 8
             data = headers.header
         elif isinstance(action, PushNsh):
             data = bytes(12) + _NSH_TYPE + action.header
@@ -115,8 +109,10 @@ class Encaps:
         else:
             tos, ttl, src, dst = (ip[0] << 4 | ip[1] >> 4) & 0xFF, ip[7], ip[8:24], ip[24:40]
         (port,) = struct.unpack_from("!H", udp, 2)
-        (vni,) = struct.unpack_from("!I", udp, 12)
-        return Encap("vxlan", vni >> 8, src, dst, tos, ttl, port, data[6:12], data[:6])
+        protocol = BY_NUMBER[record.kind >> 8]
+        found = protocol.parse(udp[_UDP:])
+        tun_id = found[0].tun_id if found is not None else None
+        return Encap(protocol.name, tun_id or 0, src, dst, tos, ttl, port, data[6:12], data[:6])
 
     def restore(self, used: set[int]) -> None:
         """Take over the slots that action lists name."""

@@ -17,6 +17,7 @@ from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
 from asap2.nic.silicon.ports import Miss
+from asap2.nic.tunnels import vxlan
 
 HEADER: Final = Path(__file__).with_name("generated.h")
 
@@ -123,7 +124,7 @@ def header() -> str:
         ("UPCALL_SEQ", ~abi.UPCALL_MAGIC_MASK & 0xFFFF_FFFF),
         ("BARE_LIST", rules.BARE),
         ("VLAN_PRESENT", rules.VLAN_PRESENT),
-        ("VXLAN_PORT", rules.VXLAN_PORT),
+        ("VXLAN_PORT", vxlan.PORT),
         ("TUN_CSUM", rules.TUN_CSUM),
         ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
     )

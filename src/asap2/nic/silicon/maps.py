@@ -165,7 +165,7 @@ class EntryRecord(ctypes.Structure):
 
 
 class EncapRecord(ctypes.Structure):
-    """``struct encap``: outer headers (*kind* 1) or tunnel metadata (*kind* 2)."""
+    """``struct encap``: outer headers or tunnel metadata; *kind* is :mod:`.encaps`' own."""
 
     len: int
     ip: int

@@ -207,7 +207,7 @@ class Pipeline:
         self._layout.config.upcall_ifindex = ifindex
 
     def set_tunnel_ports(self, ports: Sequence[int]) -> None:
-        """VXLAN comes to these UDP ports, besides 4789. At most :data:`.abi.TUNNEL_PORTS`; 0 is a place without one:
+        """VXLAN comes to these UDP ports, besides its own. At most :data:`.abi.TUNNEL_PORTS`; 0 is a place without one:
         a port that keeps its place goes on undisturbed. ValueError for more."""
         if len(ports) > abi.TUNNEL_PORTS:
             raise ValueError(f"VXLAN can come to {abi.TUNNEL_PORTS} more UDP ports, not {len(ports)}")

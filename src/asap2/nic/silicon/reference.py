@@ -225,7 +225,7 @@ class ReferenceSwitch:
         return self._lost.get(port_id, 0)
 
     def set_tunnel_ports(self, ports: tuple[int, ...]) -> None:
-        """VXLAN comes to these UDP ports, besides 4789; 0 is none."""
+        """VXLAN comes to these UDP ports, besides its own; 0 is none."""
         self._tunnel_ports = ports
 
     def set_resume(self, number: int, table: int, port: int = 0) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """VXLAN tunnels of one frame: what is in one, into one, out of one. The specification of tunnel.h.
 
-The headers are written here anew, from RFC 7348, 768, 791, 8200 and 6935, and not shared with :mod:`.encaps`, so that
-one is checked by the other.
+The headers are written here anew, from RFC 7348, 768, 791, 8200 and 6935, and not shared with :mod:`.encaps` or
+:mod:`asap2.nic.tunnels`, so that one is checked by the other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import struct
 from collections.abc import Collection
 from typing import NamedTuple
 
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, VXLAN_PORT, Encap, SetTunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
+from asap2.nic.tunnels.vxlan import PORT as VXLAN_PORT
 
 """What a packet from the wire is looked into by; tunnels to ports that the silicon was not told of are ordinary
 packets."""

@@ -15,7 +15,8 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev, Role
-from asap2.nic.rules import VXLAN_PORT, Action, Encap, PushVlan, SetTunnel
+from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
+from asap2.nic.tunnels import TunnelProtocol, Udp, of_link
 from asap2.nic.underlay.routes import Hop, Routes
 from asap2.nic.underlay.udp_ports import UdpPorts
 
@@ -64,14 +65,20 @@ class Tunnels:
         self._device = device
         self._ways: dict[_End, _Way] = {}
 
-    def port_of(self, ifindex: int) -> int | None:
-        """The UDP port of the vxlan device *ifindex*; None when it is no vxlan device."""
+    def protocol_of(self, ifindex: int) -> TunnelProtocol | None:
+        """The protocol of the tunnel device *ifindex*; None when it is no such device."""
         link = self.link(ifindex)
-        return link.tunnel_port or VXLAN_PORT if link is not None and link.kind == "vxlan" else None
+        return of_link(link.kind) if link is not None else None
+
+    def port_of(self, ifindex: int) -> int | None:
+        """The UDP port of the tunnel device *ifindex*, 0 when its tunnel has none; None when it is no such device."""
+        link = self.link(ifindex)
+        protocol = of_link(link.kind) if link is not None else None
+        return link.tunnel_port or protocol.port if link is not None and protocol is not None else None
 
     def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> Outer | None:
-        """What puts a packet of *pf*'s eSwitch in *tunnel* through the vxlan device *ifindex*; None while the neighbour
-        is not known.
+        """What puts a packet of *pf*'s eSwitch in *tunnel* through the tunnel device *ifindex*; None while the
+        neighbour is not known.
 
         A route by a VLAN device adds its tag. One by an internal port of Open vSwitch makes the packet come in by that
         (mlx5e_set_int_port_tunnel), one by a VF of the NIC makes it the VF's (mlx5e_tc_is_vf_tunnel). By whatever other
@@ -79,14 +86,15 @@ class Tunnels:
         device's address (get_route_and_out_devs).
 
         Raises:
-            NetlinkError: EOPNOTSUPP, the NICs do not know VXLAN to that UDP port, or the route is by a port of an
-                eSwitch that is not *pf*'s uplink; ENETUNREACH and the like, there is no route.
+            NetlinkError: EOPNOTSUPP, the NICs do not know such a tunnel to that UDP port, or the route is by a port of
+                an eSwitch that is not *pf*'s uplink; ENETUNREACH and the like, there is no route.
         """
         device = self.link(ifindex)
-        if device is None or device.kind != "vxlan":
+        protocol = of_link(device.kind) if device is not None else None
+        if device is None or protocol is None:
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unsupported tunnel")
-        if not self.ports.has(tunnel.tp_dst):
-            raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: vxlan udp dport was not registered with the HW")
+        if isinstance(protocol.over, Udp) and not self.ports.knows(protocol, tunnel.tp_dst):
+            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {protocol.over.unknown_port}")
         end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
         new = end not in self._ways
         way, hop, out = self._route(pf, end)
@@ -95,7 +103,7 @@ class Tunnels:
                 self._routes.use(hop, way.mac)
             return None
         encap = Encap(
-            "vxlan",
+            protocol.name,
             tunnel.tun_id,
             hop.source,
             tunnel.dst,
@@ -112,10 +120,10 @@ class Tunnels:
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
 
     def egress(self, ifindex: int, tunnel: SetTunnel) -> tuple[bytes, int] | None:
-        """The own address and the UDP port with which packets in *tunnel* leave the host by the vxlan device *ifindex*;
-        None where there is no way, or that is another device (vxlan_fill_metadata_dst)."""
+        """The own address and the UDP port with which packets in *tunnel* leave the host by the tunnel device
+        *ifindex*; None where there is no way, or that is another device (dev_fill_metadata_dst)."""
         device = self.link(ifindex)
-        if device is None or device.kind != "vxlan":
+        if device is None or of_link(device.kind) is None:
             return None
         try:
             hop = self._routes.resolve(tunnel.dst, tunnel.src, device.tunnel_lower)
@@ -124,8 +132,8 @@ class Tunnels:
         return hop.source, tunnel.tp_dst or device.tunnel_port
 
     def decap(self, pf: Pf, ifindex: int, near: bytes, far: bytes) -> None:
-        """Check that what comes out of a tunnel from *far* to *near*, of the vxlan device *ifindex*, comes in by *pf*'s
-        uplink: that the route back leads there (mlx5e_tc_tun_route_lookup).
+        """Check that what comes out of a tunnel from *far* to *near*, of the tunnel device *ifindex*, comes in by
+        *pf*'s uplink: that the route back leads there (mlx5e_tc_tun_route_lookup).
 
         Raises:
             NetlinkError: the kernel's, ENETUNREACH where there is no route or it ends at this host; EOPNOTSUPP, it is
@@ -149,7 +157,7 @@ class Tunnels:
         return way, way.hop, out
 
     def used(self, ifindex: int, tunnel: SetTunnel) -> None:
-        """Hardware has sent packets in *tunnel* through the vxlan device *ifindex*: so their neighbour, of which the
+        """Hardware has sent packets in *tunnel* through the tunnel device *ifindex*: so their neighbour, of which the
         kernel sees nothing, is in use (mlx5e_tc_update_neigh_used_value)."""
         device = self.link(ifindex)
         way = self._ways.get(_End(tunnel.dst, tunnel.src, device.tunnel_lower)) if device is not None else None

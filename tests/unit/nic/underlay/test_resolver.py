@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from asap2.netlink.wire import NetlinkError
+from asap2.nic import tunnels
 from asap2.nic.device import Nic, Vf
 from asap2.nic.links import Link
 from asap2.nic.model import MODELS
 from asap2.nic.netdevs import NetDev, Role
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
+from asap2.nic.tunnels import PROTOCOLS, Ip, LinkKind
 from asap2.nic.underlay.resolver import Outer, Tunnels
 from asap2.nic.underlay.routes import Hop
 from asap2.nic.underlay.udp_ports import UdpPorts
@@ -167,6 +169,20 @@ def test_a_udp_port_that_no_vxlan_device_has_is_refused(world: _World) -> None:
     for port in (0, 8472):
         with pytest.raises(NetlinkError, match="mlx5_core: vxlan udp dport was not registered with the HW"):
             world.tunnels.encap(PF, VXLAN, replace(TUNNEL, tp_dst=port))
+
+
+def test_a_tunnel_without_ports_is_put_on_whatever_ports_are_known(
+    world: _World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gretap = LinkKind("gretap", lower=1, port=None)
+    gre = replace(PROTOCOLS["vxlan"], name="gre", number=255, over=Ip(47), links=(gretap,))
+    monkeypatch.setitem(tunnels._OF_LINKS, "gretap", (gre, gretap))
+    world.links[VXLAN] = _link(VXLAN, "gretap")
+    made = world.tunnels.encap(PF, VXLAN, replace(TUNNEL, tp_dst=0))
+    assert made == _outer(replace(_expected(UPLINK), protocol="gre", tp_dst=0))
+    assert world.tunnels.protocol_of(VXLAN) is gre
+    assert world.tunnels.port_of(VXLAN) == 0
+    assert world.tunnels.port_of(UPLINK) is None
 
 
 def test_a_device_that_is_bound_to_another_asks_for_routes_by_that(world: _World) -> None:

@@ -260,7 +260,7 @@ class DevlinkFace:
         state = {
             "eswitch_mode": pf.mode.value,
             "eswitch_inline_mode": pf.inline_mode or nic.model.minimum_inline,
-            "eswitch_encap_mode": int(pf.encap and nic.model.vxlan_offload),
+            "eswitch_encap_mode": int(pf.encap and bool(nic.model.tunnels)),
         }
         return [_message(DEVLINK_CMD_ESWITCH_GET, {**function.handle, **state})]
 

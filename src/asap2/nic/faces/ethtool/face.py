@@ -63,7 +63,7 @@ class EthtoolFace:
         self.kinds: VfKinds = lambda _nic, _pf, _vf: {}
         """Gives what is known of a VF's multicast and broadcast packets, as in struct ifla_vf_stats."""
         self.tunnel_ports: Callable[[], Iterable[int]] = lambda: ()
-        """Gives the UDP ports, besides IANA's, that the NIC takes for VXLAN."""
+        """Gives the UDP ports, besides IANA's, that the NIC knows tunnels by."""
         self.features_changed: Callable[[Netns, NetDev], None] = lambda _netns, _device: None
         """Called when a device's features have changed, which links are told of too."""
 

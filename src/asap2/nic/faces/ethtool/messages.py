@@ -39,11 +39,10 @@ from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.netdevs import NetDev, Role
-from asap2.nic.rules import VXLAN_PORT
-from asap2.nic.underlay.udp_ports import PLACES
+from asap2.nic.underlay.udp_ports import ETHTOOL_TYPE, PLACES, TABLED
 
-_TUNNEL_TYPES, _VXLAN = ("vxlan", "geneve", "vxlan-gpe"), 0
-"""udp_tunnel_type_names, ETHTOOL_UDP_TUNNEL_TYPE_VXLAN."""
+TUNNEL_TYPES = ("vxlan", "geneve", "vxlan-gpe")
+"""udp_tunnel_type_names, by ETHTOOL_UDP_TUNNEL_TYPE_*."""
 _DEVICES_OWN = (table.ETH_SS_TEST, table.ETH_SS_STATS, table.ETH_SS_PRIV_FLAGS)
 """String sets that are of a device."""
 
@@ -204,19 +203,18 @@ class EthtoolMessages:
         return {"modes": self._bitset(names, {}, set(), flags, nomask=True), **ethtool_settings.fec(device)}
 
     def _tunnels(self, _netns: Netns, device: NetDev, flags: int) -> dict[str, Any]:
-        """The UDP ports that the NIC takes for VXLAN: a table of those of the node's devices, and IANA's."""
+        """The UDP ports that the NIC knows tunnels by: a table of those of the node's devices, and IANA's."""
         if device.role is not Role.PF:
             raise NetlinkError(errno.EOPNOTSUPP, "device does not report tunnel offload info")
 
         def told(size: int, ports: Iterable[int], *, named: bool) -> dict[str, Any]:
-            types = self._bitset(
-                list(_TUNNEL_TYPES), {"vxlan": named}, {_VXLAN} if named else set(), flags, nomask=True
-            )
-            entries = [{"port": port, "type": _VXLAN} for port in ports]
+            values, mask = {TUNNEL_TYPES[ETHTOOL_TYPE]: named}, {ETHTOOL_TYPE} if named else set()
+            types = self._bitset(list(TUNNEL_TYPES), values, mask, flags, nomask=True)
+            entries = [{"port": port, "type": ETHTOOL_TYPE} for port in ports]
             return {"size": size, "types": types, **({"entry": entries} if entries else {})}
 
         others = [port for port in self._tunnel_ports() if port]
-        tables = [told(PLACES, others, named=True), told(1, [VXLAN_PORT], named=False)]
+        tables = [told(PLACES, others, named=True), told(1, [TABLED.port], named=False)]
         return {"udp_ports": {"table": tables}}
 
     @staticmethod

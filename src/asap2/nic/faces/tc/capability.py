@@ -333,7 +333,7 @@ class _Actions:
             raise refuse("can't offload TC csum action for some header/s")
 
     def _tunnel(self) -> None:
-        if not self.model.vxlan_offload or not self.pf.encap:
+        if not self.model.tunnels or not self.pf.encap:
             raise refuse()
 
     def _output(self, step: Mirred) -> None:

@@ -37,6 +37,7 @@ from asap2.nic.rules import (
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
+from asap2.nic.tunnels import Udp
 from asap2.nic.underlay.resolver import Tunnels
 
 
@@ -159,7 +160,7 @@ class Offloader:
         match, steps = spec.match, spec.steps
         tunnel = not internal and uplink is not device
         if tunnel:
-            self._check_tunnel_port(nic, pf, match)
+            self._check_tunnel_port(nic, pf, ifindex, match)
             if not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         vf = None if uplink is not device else uplink.vf
@@ -232,9 +233,9 @@ class Offloader:
         )
 
     def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
-        """For a filter on a vxlan device: the representor that it sends to first, whose eSwitch has it, or the uplink
+        """For a filter on a tunnel device: the representor that it sends to first, whose eSwitch has it, or the uplink
         where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops."""
-        if self._tunnels.port_of(ifindex) is None:
+        if self._tunnels.protocol_of(ifindex) is None:
             return []
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
         if target is not None:
@@ -246,12 +247,21 @@ class Offloader:
             return []
         return [device for device in self._netdevs.all() if device.role is Role.PF]
 
-    def _check_tunnel_port(self, nic: Nic, pf: Pf, match: Match) -> None:
+    def _check_tunnel_port(self, nic: Nic, pf: Pf, ifindex: int, match: Match) -> None:
         """mlx5e_tc_tun_parse(), whose words the caller of it replaces by its own; without tunnels nobody asks it."""
-        if not nic.model.vxlan_offload or not pf.encap:
+        protocol = self._tunnels.protocol_of(ifindex)
+        if protocol is None or protocol.name not in nic.model.tunnels or not pf.encap:
             raise NetlinkError(errno.EOPNOTSUPP)
-        if match.tun_tp_dst.mask != 0xFFFF or not self._tunnels.ports.has(match.tun_tp_dst.value):
+        port = match.tun_tp_dst
+        if isinstance(protocol.over, Udp) and (
+            port.mask != 0xFFFF or not self._tunnels.ports.knows(protocol, port.value)
+        ):
             raise tc_capability.refuse("Failed to parse tunnel attributes")
+
+    def _offloads(self, nic: Nic, ifindex: int) -> bool:
+        """Whether a device is of a tunnel that the NIC puts on (mlx5e_tc_tun_device_to_offload)."""
+        protocol = self._tunnels.protocol_of(ifindex)
+        return protocol is not None and protocol.name in nic.model.tunnels
 
     def _check_tunnel_route(self, pf: Pf, ifindex: int, match: Match) -> None:
         """What the key names both ends of comes in by the way to the far one."""
@@ -322,7 +332,7 @@ class Offloader:
         for index, step in enumerate(steps):
             if isinstance(step, SetTunnel):
                 tunnel = step
-            elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._tunnels.port_of(step.ifindex):
+            elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._offloads(nic, step.ifindex):
                 encap = self._tunnels.encap(pf, step.ifindex, tunnel)
                 if encap is None:
                     return (Output(host),)
@@ -388,7 +398,7 @@ class Offloader:
         """NetlinkError where a device cannot share filters that are in hardware (tcf_block_offload_bind)."""
         device = self._netdevs.by_ifindex(ifindex)
         if device is None or device.pf is None:
-            if self._tunnels.port_of(ifindex) is None:
+            if self._tunnels.protocol_of(ifindex) is None:
                 raise NetlinkError(errno.EOPNOTSUPP)
         elif not tc_offload_enabled(device):
             raise NetlinkError(errno.EOPNOTSUPP, "Bind to offloaded block failed as dev has offload disabled")

@@ -11,8 +11,8 @@ from asap2.nic.rules import Encap, SetTunnel
 
 
 def used_since(filters: Filters, since_ns: int) -> Iterator[tuple[int, SetTunnel]]:
-    """The tunnels that hardware has sent packets into since *since_ns* (CLOCK_MONOTONIC), each once: the vxlan device's
-    ifindex and the tunnel."""
+    """The tunnels that hardware has sent packets into since *since_ns* (CLOCK_MONOTONIC), each once: the tunnel
+    device's ifindex and the tunnel."""
     found = set()
     for _, _, _, one in filters.all():
         into = [pair for pair in _tunnels(one.steps) if pair not in found] if one.in_hw else []

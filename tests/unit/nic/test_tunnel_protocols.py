@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tunnel protocols: each one's header, what the rest of the NIC asks of it, and that one not over UDP fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from asap2.netlink.tables import actions, link, ovs
+from asap2.nic import tunnels
+from asap2.nic.faces.ethtool.messages import TUNNEL_TYPES
+from asap2.nic.model import MODELS
+from asap2.nic.rules import Encap, Match
+from asap2.nic.silicon.abi import OUTER_MAX
+from asap2.nic.silicon.actioncodes import unsupported
+from asap2.nic.silicon.encaps import outer
+from asap2.nic.tunnels import PROTOCOLS, Header, Ip, LinkKind, TunnelId, TunnelProtocol, Udp
+from asap2.nic.underlay.udp_ports import UdpPorts
+
+NEAR, FAR = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
+ENDS = [(bytes([172, 16, 0, 1]), bytes([172, 16, 0, 2])), (b"\xfd" + bytes(15), b"\xfd" + bytes(14) + b"\1")]
+EVERY = pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+
+
+def _encap(name: str, tun_id: int, ends: tuple[bytes, bytes] = ENDS[0]) -> Encap:
+    return Encap(name, tun_id, *ends, eth_src=NEAR, eth_dst=FAR)
+
+
+def _ids(protocol: TunnelProtocol) -> list[int | None]:
+    every = [1 << bit for bit in range(protocol.id.bits)]
+    return [0, *every, (1 << protocol.id.bits) - 1, *([None] if protocol.id.optional else [])]
+
+
+@EVERY
+def test_a_header_comes_back_with_its_id(protocol: TunnelProtocol) -> None:
+    for tun_id in _ids(protocol):
+        data = protocol.build(Header(tun_id))
+        assert protocol.parse(data) == (Header(tun_id), len(data))
+        assert protocol.parse(data + b"inside") == (Header(tun_id), len(data))
+
+
+@EVERY
+def test_what_is_cut_off_is_no_header(protocol: TunnelProtocol) -> None:
+    data = protocol.build(Header(1))
+    for length in range(len(data)):
+        assert protocol.parse(data[:length]) is None
+
+
+@EVERY
+@pytest.mark.parametrize("ends", ENDS, ids=["IPv4", "IPv6"])
+def test_outer_headers_end_in_the_protocols_and_have_room(protocol: TunnelProtocol, ends: tuple[bytes, bytes]) -> None:
+    for tun_id in (0, 1, (1 << protocol.id.bits) - 1):
+        made = outer(_encap(protocol.name, tun_id, ends))
+        header = protocol.build(Header(tun_id))
+        assert made.header.endswith(header)
+        assert len(made.header) == made.udp + 8 + len(header) <= OUTER_MAX - 18
+
+
+@EVERY
+def test_an_encapsulation_goes_to_the_protocols_own_port_unless_it_says_another(protocol: TunnelProtocol) -> None:
+    assert _encap(protocol.name, 1).tp_dst == protocol.port
+    for port in (0, 8472):
+        assert Encap(protocol.name, 1, *ENDS[0], tp_dst=port).tp_dst == port
+
+
+@EVERY
+def test_an_id_that_is_too_wide_is_refused_by_its_name(protocol: TunnelProtocol) -> None:
+    widest = (1 << protocol.id.bits) - 1
+    assert unsupported(Match(), [_encap(protocol.name, widest)]) is None
+    for tun_id in (-1, widest + 1):
+        reason = unsupported(Match(), [_encap(protocol.name, tun_id)])
+        assert reason == f"a {protocol.id.name} has {protocol.id.bits} bits"
+
+
+@EVERY
+def test_the_kernels_numbers_are_those_of_the_tables(protocol: TunnelProtocol) -> None:
+    assert getattr(ovs, f"OVS_VPORT_TYPE_{protocol.name.upper()}") == protocol.vport_type
+    for kind in protocol.links:
+        table = getattr(link, kind.name.upper())
+        names = {number: field[0] for number, field in table.fields.items()}
+        assert kind.lower is None or names[kind.lower] == "link"
+        assert kind.port is None or names[kind.port] == "port"
+    if isinstance(protocol.over, Udp) and protocol.over.ethtool_type is not None:
+        assert TUNNEL_TYPES[protocol.over.ethtool_type] == protocol.name
+    if protocol.options is not None:
+        assert protocol.options.tc in {field[0] for field in actions.ENC_OPTS.fields.values()}
+        assert protocol.options.ovs in {field[0] for field in ovs.TUNNEL_KEY.fields.values()}
+
+
+def test_names_numbers_and_kinds_are_each_of_one_protocol() -> None:
+    assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
+    assert len(tunnels.BY_NUMBER) == len(PROTOCOLS)
+    assert all(0 <= number < 256 for number in tunnels.BY_NUMBER)
+    kinds = [kind.name for protocol in PROTOCOLS.values() for kind in protocol.links]
+    assert len(kinds) == len(set(kinds))
+    for protocol in PROTOCOLS.values():
+        for kind in protocol.links:
+            assert tunnels.of_link(kind.name) is protocol
+            assert tunnels.link_kind(kind.name) is kind
+    assert tunnels.of_link("veth") is None
+    assert tunnels.link_kind("veth") is None
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_offloads_tunnels_that_exist(name: str) -> None:
+    assert MODELS[name].tunnels <= PROTOCOLS.keys()
+
+
+def test_the_network_identifier_of_vxlan_needs_its_flag() -> None:
+    vxlan = PROTOCOLS["vxlan"]
+    assert vxlan.build(Header(0x123456)) == bytes.fromhex("08000000 12345600")
+    assert vxlan.parse(bytes.fromhex("f7000000 12345600")) is None
+    assert vxlan.parse(bytes.fromhex("ffffffff 123456ff")) == (Header(0x123456), 8)
+
+
+def _build_gre(header: Header) -> bytes:
+    if header.tun_id is None:
+        return bytes.fromhex("0000 6558")
+    return bytes.fromhex("2000 6558") + header.tun_id.to_bytes(4, "big")
+
+
+def _parse_gre(data: bytes) -> tuple[Header, int] | None:
+    keyed = data[:1] == b"\x20"
+    length = 8 if keyed else 4
+    if len(data) < length:
+        return None
+    return Header(int.from_bytes(data[4:8], "big") if keyed else None), length
+
+
+GRE = TunnelProtocol(
+    name="gre",
+    number=255,
+    over=Ip(47),
+    links=(LinkKind("gretap", lower=1, port=None), LinkKind("ip6gretap", lower=1, port=None)),
+    id=TunnelId("GRE key", 32, optional=True),
+    build=_build_gre,
+    parse=_parse_gre,
+    vport_type=ovs.OVS_VPORT_TYPE_GRE,
+)
+"""A protocol that is not over UDP, whose id may be missing, and which has a kind of device for each IP version."""
+
+
+def test_a_protocol_that_is_not_over_udp_fits() -> None:
+    for tun_id in _ids(GRE):
+        data = GRE.build(Header(tun_id))
+        assert GRE.parse(data + b"inside") == (Header(tun_id), len(data))
+    assert GRE.port == 0
+    assert UdpPorts(lambda: (), lambda _ports: None).knows(GRE, 0)
+
+
+def test_a_protocol_that_the_program_has_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    encap = _encap("gre", 1)
+    assert encap.tp_dst == 0
+    assert unsupported(Match(), [encap]) == "gre tunnels are not supported"
+    monkeypatch.setitem(PROTOCOLS, "gre", GRE)
+    assert unsupported(Match(), [_encap("gre", 2)]) == "gre tunnels are not supported"
