@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from asap2.netlink.tables import actions, link, ovs
@@ -16,6 +19,7 @@ from asap2.nic.silicon.encaps import outer
 from asap2.nic.tunnels import PROTOCOLS, Header, Ip, LinkKind, TunnelId, TunnelProtocol, Udp
 from asap2.nic.underlay.udp_ports import UdpPorts
 
+SILICON = Path(tunnels.__file__).parents[1] / "silicon"
 NEAR, FAR = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
 ENDS = [(bytes([172, 16, 0, 1]), bytes([172, 16, 0, 2])), (b"\xfd" + bytes(15), b"\xfd" + bytes(14) + b"\1")]
 EVERY = pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
@@ -84,6 +88,12 @@ def test_the_kernels_numbers_are_those_of_the_tables(protocol: TunnelProtocol) -
     if protocol.options is not None:
         assert protocol.options.tc in {field[0] for field in actions.ENC_OPTS.fields.values()}
         assert protocol.options.ovs in {field[0] for field in ovs.TUNNEL_KEY.fields.values()}
+
+
+@EVERY
+def test_the_program_has_a_header_for_it(protocol: TunnelProtocol) -> None:
+    assert f'#include "{protocol.name}.h"' in (SILICON / "tunnel.h").read_text()
+    assert re.search(rf"^// SPDX.*\n/\* {protocol.name}", (SILICON / f"{protocol.name}.h").read_text(), re.IGNORECASE)
 
 
 def test_names_numbers_and_kinds_are_each_of_one_protocol() -> None:

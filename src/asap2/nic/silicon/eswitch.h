@@ -30,7 +30,14 @@ typedef __s64 s64;
 #define UPCALL_RESERVE(limit) (((limit) + 7) / 8)	/* units beyond it for what is about neighbours */
 #define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
 #define AS_OVS 0x10000	/* of an offset that is given to the parser: see the packet as Open vSwitch does */
-#define TUNNEL_MAX 74	/* outer Ethernet with a tag, IPv6, UDP, VXLAN */
+
+/* Headers' lengths in bytes. */
+#define ETH_LEN 14
+#define TAG_LEN 4
+#define IPV4_LEN 20
+#define IPV6_LEN 40
+#define UDP_LEN 8
+#define TUNNEL_MAX (ETH_LEN + TAG_LEN + IPV6_LEN + UDP_LEN + VXLAN_LEN)
 
 #define ETH_P_802_2 0x0004
 #define ETH_P_IP 0x0800
@@ -113,7 +120,7 @@ struct entry {
 
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
-	u16 len, ip, udp, kind;	/* bytes; where the IP and UDP headers begin; user space's: 1 outer headers, 2 metadata */
+	u16 len, ip, udp, kind;	/* bytes; where the IP and UDP headers begin; user space's: encaps.py */
 	union {
 		u8 header[OUTER_MAX];
 		struct { u64 id; u8 src[16], dst[16]; u8 tos, ttl, ipv6, csum; u16 dont_fragment; } meta;

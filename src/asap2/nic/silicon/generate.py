@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes ``generated.h``: what the eBPF program has of :mod:`asap2.nic.fields` and :mod:`asap2.nic.silicon.abi`.
+"""Writes ``generated.h``: what the eBPF program has of :mod:`asap2.nic.fields`, :mod:`asap2.nic.tunnels` and
+:mod:`asap2.nic.silicon.abi`.
 
 ``python -m asap2.nic.silicon.generate`` writes it anew after a change; a test says whether it is current.
 """
@@ -23,7 +24,7 @@ HEADER: Final = Path(__file__).with_name("generated.h")
 
 _TOP: Final = """\
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Written by asap2.nic.silicon.generate from fields.py and abi.py, which say what these mean. Do not edit. */
+/* Written by asap2.nic.silicon.generate from fields.py, tunnels/ and abi.py, which say what these mean. Do not edit. */
 #pragma once
 """
 _LIMITS: Final = (
@@ -125,6 +126,9 @@ def header() -> str:
         ("BARE_LIST", rules.BARE),
         ("VLAN_PRESENT", rules.VLAN_PRESENT),
         ("VXLAN_PORT", vxlan.PORT),
+        ("VXLAN_LEN", vxlan.HEADER_LENGTH),
+        ("VXLAN_ID_VALID", vxlan.ID_VALID),
+        ("VXLAN_ID_AT", vxlan.ID_AT),
         ("TUN_CSUM", rules.TUN_CSUM),
         ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
     )

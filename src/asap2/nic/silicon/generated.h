@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Written by asap2.nic.silicon.generate from fields.py and abi.py, which say what these mean. Do not edit. */
+/* Written by asap2.nic.silicon.generate from fields.py, tunnels/ and abi.py, which say what these mean. Do not edit. */
 #pragma once
 
 #define TABLES 4
@@ -29,6 +29,9 @@
 #define BARE_LIST 0x10000000
 #define VLAN_PRESENT 4096
 #define VXLAN_PORT 4789
+#define VXLAN_LEN 8
+#define VXLAN_ID_VALID 8
+#define VXLAN_ID_AT 4
 #define TUN_CSUM 1
 #define TUN_FLAGS 769
 

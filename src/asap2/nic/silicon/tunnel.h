@@ -3,27 +3,26 @@
 #pragma once
 
 #include "parse.h"
+#include "vxlan.h"
 
-#define UDP_LEN 8
-#define VXLAN_LEN 8
-#define VXLAN_ID 0x08	/* the I flag: the network identifier is there */
-
-static __always_inline int is_tunnel_port(u16 port)
-{
-	struct config *c;
-	u32 zero = 0;
-
-	if (port == bpf_htons(VXLAN_PORT))
-		return 1;
-	c = bpf_map_lookup_elem(&config, &zero);
-	if (!c || !c->tunnels || !port)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < TUNNEL_PORTS; i++)
-		if (READ_ONCE(c->tunnel_ports[i]) == port)
-			return 1;
-	return 0;
-}
+/* Offsets in outer headers. */
+#define ETH_TYPE 12
+#define IPV4_TOS 1
+#define IPV4_TOTAL_LENGTH 2
+#define IPV4_TTL 8
+#define IPV4_CHECKSUM 10
+#define IPV4_SRC 12
+#define IPV4_DST 16
+#define IPV6_PAYLOAD_LENGTH 4
+#define IPV6_NEXT_HEADER 6
+#define IPV6_HOP_LIMIT 7
+#define IPV6_SRC 8
+#define IPV6_DST 24
+#define UDP_SRC 0
+#define UDP_DST 2
+#define UDP_LENGTH 4
+#define UDP_CHECKSUM 6
+#define IPV4_WITHOUT_OPTIONS 0x45	/* the first octet: version and header length */
 
 /*
  * Where the packet inside a tunnel begins, 0: it is in none. Only headers without IPv4 options or IPv6 extensions, not
@@ -34,24 +33,24 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 	u8 h[UDP_LEN + VXLAN_LEN];
 	u32 l4, inner;
 
-	if (!f || f->ip_proto != IPPROTO_UDP || !is_tunnel_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
+	if (!f || f->ip_proto != IPPROTO_UDP || !is_vxlan_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
 		return 0;
-	l4 = f->vlan_tci && !skb->vlan_present ? 18 : 14;
+	l4 = f->vlan_tci && !skb->vlan_present ? ETH_LEN + TAG_LEN : ETH_LEN;
 	if (bpf_skb_load_bytes(skb, l4, h, 8))
 		return 0;
 	if (f->eth_type == bpf_htons(ETH_P_IP)) {
-		if (h[0] != 0x45)
+		if (h[0] != IPV4_WITHOUT_OPTIONS)
 			return 0;
-		l4 += 20;
+		l4 += IPV4_LEN;
 	} else {
-		if (h[0] >> 4 != 6 || h[6] != 17)
+		if (h[0] >> 4 != 6 || h[IPV6_NEXT_HEADER] != IPPROTO_UDP)
 			return 0;
-		l4 += 40;
+		l4 += IPV6_LEN;
 	}
 	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
 		return 0;
 	inner = l4 + UDP_LEN + VXLAN_LEN;
-	if (!(h[UDP_LEN] & VXLAN_ID) || skb->len < inner + 14)
+	if (!is_vxlan(h + UDP_LEN) || skb->len < inner + ETH_LEN)
 		return 0;
 	return inner;
 }
@@ -106,7 +105,7 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 /* The same from the outer headers in front of `inner`. */
 __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner)
 {
-	u8 h[40], id[4], port[2], sum[2];
+	u8 h[IPV6_LEN], id[4], port[2], sum[2];
 	u32 l4 = inner - UDP_LEN - VXLAN_LEN;
 
 	if (!f)
@@ -114,27 +113,26 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 	__builtin_memset(f->arp_sha, 0, 6);
 	__builtin_memset(f->arp_tha, 0, 6);
 	__builtin_memset(f->tun_src, 0, 32);
-	if (bpf_skb_load_bytes(skb, l4 + UDP_LEN + 4, id, 4) || bpf_skb_load_bytes(skb, l4 + 2, port, 2) ||
-	    bpf_skb_load_bytes(skb, l4 + 6, sum, 2))
+	if (load_vxlan_id(skb, l4 + UDP_LEN, id) || bpf_skb_load_bytes(skb, l4 + UDP_DST, port, 2) ||
+	    bpf_skb_load_bytes(skb, l4 + UDP_CHECKSUM, sum, 2))
 		return 0;
 	f->tun_flags = sum[0] | sum[1] ? bpf_htons(TUN_CSUM) : 0;
-	f->tun_id[0] = 0;
-	__builtin_memcpy(f->tun_id + 1, id, 3);
+	put_vxlan_id(f->tun_id, id);
 	__builtin_memcpy(&f->tun_tp_dst, port, 2);
-	if (l4 <= 38) {	/* 14 or 18, then 20 or 40 */
-		if (bpf_skb_load_bytes(skb, l4 - 20, h, 20))
+	if (l4 <= ETH_LEN + TAG_LEN + IPV4_LEN) {
+		if (bpf_skb_load_bytes(skb, l4 - IPV4_LEN, h, IPV4_LEN))
 			return 0;
-		f->tun_tos = h[1];
-		f->tun_ttl = h[8];
-		__builtin_memcpy(f->tun_src + 12, h + 12, 4);
-		__builtin_memcpy(f->tun_dst + 12, h + 16, 4);
+		f->tun_tos = h[IPV4_TOS];
+		f->tun_ttl = h[IPV4_TTL];
+		__builtin_memcpy(f->tun_src + 12, h + IPV4_SRC, 4);
+		__builtin_memcpy(f->tun_dst + 12, h + IPV4_DST, 4);
 	} else {
-		if (bpf_skb_load_bytes(skb, l4 - 40, h, 40))
+		if (bpf_skb_load_bytes(skb, l4 - IPV6_LEN, h, IPV6_LEN))
 			return 0;
 		f->tun_tos = h[0] << 4 | h[1] >> 4;
-		f->tun_ttl = h[7];
-		__builtin_memcpy(f->tun_src, h + 8, 16);
-		__builtin_memcpy(f->tun_dst, h + 24, 16);
+		f->tun_ttl = h[IPV6_HOP_LIMIT];
+		__builtin_memcpy(f->tun_src, h + IPV6_SRC, 16);
+		__builtin_memcpy(f->tun_dst, h + IPV6_DST, 16);
 	}
 	return 0;
 }
@@ -186,7 +184,7 @@ static __always_inline int settle(struct __sk_buff *skb)
 	return 0;
 }
 
-#define LEAST 34	/* the kernel wants an Ethernet and an IP header to remain */
+#define LEAST (ETH_LEN + IPV4_LEN)	/* the kernel wants an Ethernet and an IP header to remain */
 
 /*
  * Everything in front of the Ethernet header at `inner` goes, of a packet that is IP to the kernel. 1: the packet has
@@ -197,31 +195,31 @@ __noinline int strip(struct __sk_buff *skb, u32 inner)
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 	u16 type, becomes = bpf_htons(ETH_P_IP);
 	u32 left, tags = 0;
-	u8 eth[14];
+	u8 eth[ETH_LEN];
 
-	if (inner < 14 || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, 14))
+	if (inner < ETH_LEN || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, ETH_LEN))
 		return -1;
-	type = *(u16 *)(eth + 12);
+	type = *(u16 *)(eth + ETH_TYPE);
 	left = skb->len - inner;
 	opaque(left);
 	/* Of a shorter packet, tags remain, which can go by themselves. */
 	if (left < LEAST)
-		tags = (LEAST - left + 3) / 4;
-	if (type == bpf_htons(ETH_P_IPV6) && left >= 14 + 40)
+		tags = (LEAST - left + TAG_LEN - 1) / TAG_LEN;
+	if (type == bpf_htons(ETH_P_IPV6) && left >= ETH_LEN + IPV6_LEN)
 		becomes = type;
 	if ((u16)skb->protocol != becomes)
 		flags |= becomes == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
-	if (bpf_skb_adjust_room(skb, -(s32)(inner - 4 * tags), BPF_ADJ_ROOM_MAC, flags))
+	if (bpf_skb_adjust_room(skb, -(s32)(inner - TAG_LEN * tags), BPF_ADJ_ROOM_MAC, flags))
 		return -1;
-	if (bpf_skb_store_bytes(skb, 0, eth, 12, 0))
+	if (bpf_skb_store_bytes(skb, 0, eth, ETH_TYPE, 0))
 		return -1;
 	for (u32 i = 0; i < 5; i++) {
 		u16 tag[2] = { bpf_htons(ETH_P_8021Q) };
 
-		if (i < tags && bpf_skb_store_bytes(skb, 12 + 4 * i, tag, 4, 0))
+		if (i < tags && bpf_skb_store_bytes(skb, ETH_TYPE + TAG_LEN * i, tag, TAG_LEN, 0))
 			return -1;
 	}
-	if (bpf_skb_store_bytes(skb, 12 + 4 * tags, &type, 2, 0))
+	if (bpf_skb_store_bytes(skb, ETH_TYPE + TAG_LEN * tags, &type, 2, 0))
 		return -1;
 	if ((tags || type != becomes) && settle(skb))
 		return -1;
@@ -244,7 +242,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, struct fields *f)
 		return 0;
 	if (f->vlan_tci) {
 		if (!skb->vlan_present)
-			inner -= 4;
+			inner -= TAG_LEN;
 		if (bpf_skb_vlan_pop(skb))
 			return -1;
 	}
@@ -279,70 +277,70 @@ static __always_inline int is_ip(u16 type)
  */
 __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 {
-	u32 zero = 0, len, l2 = 14, room, at, hash;
+	u32 zero = 0, len, l2 = ETH_LEN, room, at, hash;
 	struct encap *template = bpf_map_lookup_elem(&encaps, &slot);
 	struct encap *o = bpf_map_lookup_elem(&outer, &zero);
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, told = flags;
 	u16 tag[2] = {}, type, ip_type = bpf_htons(ETH_P_IP);
-	u8 eth[14];
+	u8 eth[ETH_LEN];
 
 	if (!template || !o || !c)
 		return -1;
 	hash = constants.tracing ? c->test_hash : bpf_get_hash_recalc(skb);
 	__builtin_memcpy(o, template, sizeof(*o));
-	if (bpf_skb_load_bytes(skb, 0, eth, 14))
+	if (bpf_skb_load_bytes(skb, 0, eth, ETH_LEN))
 		return -1;
-	type = *(u16 *)(eth + 12);
+	type = *(u16 *)(eth + ETH_TYPE);
 	if (skb->vlan_present) {
 		tag[0] = (u16)skb->vlan_proto;
 		tag[1] = bpf_htons(skb->vlan_tci & 0xffff);
-		l2 = 18;
+		l2 = ETH_LEN + TAG_LEN;
 	}
 	if (is_ip(type)) {
-		if (l2 == 18 && bpf_skb_vlan_pop(skb))
+		if (l2 > ETH_LEN && bpf_skb_vlan_pop(skb))
 			return -1;
-	} else if (bpf_skb_store_bytes(skb, 12, &ip_type, 2, 0) || settle(skb)) {
+	} else if (bpf_skb_store_bytes(skb, ETH_TYPE, &ip_type, 2, 0) || settle(skb)) {
 		return -1;
 	}
 	len = o->len;
 	opaque(len);
-	if (len < 50 || len > OUTER_MAX - 18)
+	if (len < ETH_LEN + IPV4_LEN + UDP_LEN + VXLAN_LEN || len > OUTER_MAX - ETH_LEN - TAG_LEN)
 		return -1;
-	room = len + l2 - 14;
+	room = len + l2 - ETH_LEN;
 	if (is_ip(type))
-		told |= (o->ip + 20 == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
+		told |= (o->ip + IPV4_LEN == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
 			BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
 	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
 		return -1;
 	/* The inner Ethernet header follows the outer ones, its tag in it. */
-	__builtin_memcpy(o->header + len, eth, 12);
-	at = len + 12;
-	if (l2 == 18) {
-		__builtin_memcpy(o->header + at, tag, 4);
-		at += 4;
+	__builtin_memcpy(o->header + len, eth, ETH_TYPE);
+	at = len + ETH_TYPE;
+	if (l2 > ETH_LEN) {
+		__builtin_memcpy(o->header + at, tag, TAG_LEN);
+		at += TAG_LEN;
 	}
-	__builtin_memcpy(o->header + at, eth + 12, 2);
+	__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
 	u32 ip = o->ip, udp = o->udp;
 
 	opaque(ip);
 	opaque(udp);
-	if (ip > 18 || udp > 58)
+	if (ip > ETH_LEN + TAG_LEN || udp > ETH_LEN + TAG_LEN + IPV6_LEN)
 		return -1;
-	*(u16 *)(o->header + udp) = bpf_htons(source_port(hash));
-	*(u16 *)(o->header + udp + 4) = bpf_htons(skb->len - udp);
-	if (ip + 20 == udp) {
+	*(u16 *)(o->header + udp + UDP_SRC) = bpf_htons(source_port(hash));
+	*(u16 *)(o->header + udp + UDP_LENGTH) = bpf_htons(skb->len - udp);
+	if (ip + IPV4_LEN == udp) {
 		u32 sum = 0;
 
-		*(u16 *)(o->header + ip + 2) = bpf_htons(skb->len - ip);
-		*(u16 *)(o->header + ip + 10) = 0;
+		*(u16 *)(o->header + ip + IPV4_TOTAL_LENGTH) = bpf_htons(skb->len - ip);
+		*(u16 *)(o->header + ip + IPV4_CHECKSUM) = 0;
 #pragma unroll
-		for (int i = 0; i < 10; i++)
+		for (int i = 0; i < IPV4_LEN / 2; i++)
 			sum += *(u16 *)(o->header + ip + 2 * i);
-		*(u16 *)(o->header + ip + 10) = fold(sum);
+		*(u16 *)(o->header + ip + IPV4_CHECKSUM) = fold(sum);
 	} else {
-		*(u16 *)(o->header + ip + 4) = bpf_htons(skb->len - ip - 40);
+		*(u16 *)(o->header + ip + IPV6_PAYLOAD_LENGTH) = bpf_htons(skb->len - ip - IPV6_LEN);
 		ip_type = bpf_htons(ETH_P_IPV6);
 	}
 	room = len + l2;
