@@ -11,7 +11,7 @@ MANY = 1024
 
 
 class Indices:
-    """Backend out the numbers 1 to *limit* - 1 (0 means "none" to the program).
+    """Hand out the numbers 1 to *limit* - 1 (0 means "none" to the program).
 
     A number given back is not handed out again before a grace period: until then a program that was running may hold
     it. Grace periods take milliseconds, so one is waited for only when many numbers rest, or no other is left; so the
