@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,7 +18,9 @@ from asap2.nic.model import MODELS
 from asap2.nic.rules import Encap, Match
 from asap2.nic.silicon.abi import OUTER_MAX
 from asap2.nic.silicon.actioncodes import unsupported
-from asap2.nic.silicon.encaps import outer
+from asap2.nic.silicon.encaps import Encaps, outer
+from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.maps import EncapRecord
 from asap2.nic.tunnels import PROTOCOLS, Header, Ip, LinkKind, TunnelId, TunnelProtocol, Udp
 from asap2.nic.underlay.udp_ports import UdpPorts
 
@@ -57,6 +62,16 @@ def test_outer_headers_end_in_the_protocols_and_have_room(protocol: TunnelProtoc
         header = protocol.build(Header(tun_id))
         assert made.header.endswith(header)
         assert len(made.header) == made.udp + 8 + len(header) <= OUTER_MAX - 18
+
+
+@EVERY
+@pytest.mark.parametrize("ends", ENDS, ids=["IPv4", "IPv6"])
+def test_a_new_daemon_reads_back_what_a_slot_holds(protocol: TunnelProtocol, ends: tuple[bytes, bytes]) -> None:
+    layout = SimpleNamespace(encaps=(EncapRecord * 3)(), grace_period=lambda: None)
+    slots, after = Encaps(cast(Layout, layout)), Encaps(cast(Layout, layout))
+    for tun_id in (0, (1 << protocol.id.bits) - 1):
+        encap = replace(_encap(protocol.name, tun_id, ends), tos=0xB8, ttl=9)
+        assert after.read(slots.take(encap)) == encap
 
 
 @EVERY
