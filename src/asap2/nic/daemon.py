@@ -143,7 +143,7 @@ class Daemon:
         self.sysfs.changed = self._attribute_written
 
     def _offloaded(self, nic: Nic, pf: Pf) -> int:
-        placed = (place for _, _, _, one in self.filters.all() for place in one.placed)
+        placed = (place for _, one in self.filters.all() for place in one.placed)
         return sum(place.nic is nic and place.pf is pf for place in placed)
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:

@@ -43,7 +43,7 @@ def _rules(daemon: Daemon) -> None:
     """Every rule of a pipeline is a filter's, a flow's or the legacy eSwitch's, and each of those has its rule."""
     known: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     pipelines: dict[int, Pipeline] = {id(daemon.ports.pipeline): daemon.ports.pipeline}
-    for _block, _chain, _proto, one in daemon.filters.all():
+    for _proto, one in daemon.filters.all():
         for placed in one.placed:
             known[id(placed.pipeline)][placed.handle] += 1
     if daemon.ovs.datapath is not None:

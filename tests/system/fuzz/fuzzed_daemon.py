@@ -218,14 +218,14 @@ class Feeder:
         if self.sent % (BATCH * 8) == 0:
             world.filters = [
                 (
-                    block.ifindex,
-                    0xFFFF_FFF3 if block.egress else 0xFFFF_FFF2,
+                    proto.block.ifindex,
+                    0xFFFF_FFF3 if proto.block.egress else 0xFFFF_FFF2,
                     proto.prio,
                     proto.protocol,
                     one.handle,
-                    chain,
+                    proto.chain,
                 )
-                for (block, chain, proto, one), _ in zip(fuzzed.filters.all(), range(64), strict=False)
+                for (proto, one), _ in zip(fuzzed.filters.all(), range(64), strict=False)
             ]
             world.flows = [flow.ufid for flow, _ in zip(self._flows(), range(64), strict=False) if flow.ufid]
 

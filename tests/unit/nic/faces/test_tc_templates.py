@@ -255,10 +255,10 @@ def node_does(node: Node, step: bytes | str) -> list[bytes]:
         flags = {"dump_flags": ta.Bitfield32(1, 1)} if step == "terse" else {}
         return node.ask(RTM_GETTFILTER, REQUEST | DUMP, tables.TC.encode(everything, flags))
     if step == "delete":
-        for block, chain, proto, one in list(node.filters.all())[::2]:
+        for proto, one in list(node.filters.all())[::2]:
             info = tables.info(proto.prio, proto.protocol)
-            header = tables.Tcmsg(0, block.ifindex, one.handle, PARENT_INGRESS, info)
-            node.ask(RTM_DELTFILTER, REQUEST | ACK, tables.TC.encode(header, {"kind": "flower", "chain": chain}))
+            header = tables.Tcmsg(0, proto.block.ifindex, one.handle, PARENT_INGRESS, info)
+            node.ask(RTM_DELTFILTER, REQUEST | ACK, tables.TC.encode(header, {"kind": "flower", "chain": proto.chain}))
         return node.told
     if step == "swapped":
         node.swap()
@@ -302,13 +302,13 @@ def test_a_priority_forgets_where_filters_went_whose_template_is_forgotten(
     monkeypatch.setattr("asap2.nic.faces.tc.templates.MOST_TEMPLATES", 8)
     node = Node(tmp_path, True)
     node.ask(RTM_NEWTFILTER, NEW, to(0, mirred(OTHER)))
-    ((block, chain, proto, first),) = node.filters.all()
+    ((proto, first),) = node.filters.all()
     for vid in range(1, 100):
         for number in (1, 2, 3):
             node.ask(RTM_NEWTFILTER, NEW, to(number, push(vid), mirred(UPLINK)))
         for one in list(proto.filters.values()):
             if one is not first:
-                node.filters.remove(block, chain, proto, one.handle)
+                node.filters.remove(proto, one.handle)
     assert len(proto.places) <= 8
 
 

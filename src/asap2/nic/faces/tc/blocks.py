@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where filters are: ingress and clsact qdiscs, their blocks, and the chains of a block (struct tcf_block)."""
+"""Where filters are: ingress and clsact qdiscs, their blocks, and the chains and priorities of a block.
+
+Sources: struct tcf_block, tcf_chain and tcf_proto of net/sched/cls_api.c; struct cls_fl_head of cls_flower.c.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,123 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.idr import Idr
+from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.filter import Filter
-from asap2.nic.faces.tc.flower import FlowerKey, parse
-from asap2.nic.faces.tc.proto import Proto
+from asap2.nic.faces.tc.flower import FlowerKey, Identity
+from asap2.nic.faces.tc.offload import Placement
+from asap2.nic.faces.tc.spec import FilterSpec
 from asap2.nic.faces.tc.steps import Step
+from asap2.nic.faces.tc.templates import Template, Values
 
 MAX_CHAIN: Final = 0x0FFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
-class ChainTemplate:
-    """What all filters of a chain are: of a *kind*, and with masks within those of *key*."""
-
-    kind: str
-    key: FlowerKey
-    request: bytes
-
-    def check(self, key: FlowerKey) -> None:
-        """EINVAL for a filter whose key does not fit (fl_mask_fits_tmplt)."""
-        masks = dict(self.key.masks)
-        for name, mask in key.masks:
-            allowed = masks.get(name, 0)
-            if name != "addresses" and (allowed != -1 if mask == -1 else allowed != -1 and mask & ~allowed):
-                raise NetlinkError(errno.EINVAL, "cls_flower: Mask does not fit the template")
-
-
-def chain_template_of(request: bytes) -> ChainTemplate:
-    """The template that a request for a chain (struct tcmsg on) asks for; errors as :func:`.flower.parse`."""
-    header, attrs = TC.decode(request)
-    return ChainTemplate(attrs["kind"], parse(attrs["options"], header.protocol), request)
+AUTO_PRIO: Final = 0xC000
+FIRST_OF_AUTO: Final = 0x8000
+"""The priority that a filter gets by itself, where none is taken from the second number on."""
+_TWINS: Final = 4
+_NEWEST: Final = (1 << _TWINS) - 1
+_LAST_RANK: Final = 0xFFFF
+"""A filter's rank among those of its priority: the age of its mask, and (so many low bits) of one key the newest."""
 
 
 @dataclass(slots=True)
+class Age:
+    """A mask's place among those of its priority, in which packets meet them, and how many filters have the mask."""
+
+    age: int
+    filters: int = 0
+
+    @property
+    def rank(self) -> int:
+        """The rank of a filter with this mask that is the only one with its key."""
+        return min(self.age << _TWINS | _NEWEST, _LAST_RANK)
+
+
+@dataclass(slots=True)
+class Known:
+    """Where the filters of one template and priority go, while the mask has filters, and the values of their rules."""
+
+    age: Age
+    placement: Placement
+    values: Values
+
+
+@dataclass(slots=True, eq=False)
+class Proto:
+    """The filters of one priority in a chain of a block, in the order in which packets meet them (struct tcf_proto)."""
+
+    block: Block = field(repr=False)
+    chain: int
+    prio: int
+    protocol: int
+    kind: str
+    filters: dict[int, Filter] = field(default_factory=dict)
+    keys: dict[Identity, int] = field(default_factory=dict)
+    older: dict[Identity, list[int]] = field(default_factory=dict)
+    """Filters whose key another was given later (fl_ht_insert_unique allows that to one that is overwritten)."""
+    ages: dict[tuple[tuple[str, int], ...], Age] = field(default_factory=dict)
+    """Of each mask."""
+    places: WeakKeyDictionary[Template, Known] = field(default_factory=WeakKeyDictionary)
+    """Where filters of a template went, and others will go."""
+    handles: Idr = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.handles = Idr(self.filters)
+
+    def rank(self, key: FlowerKey, old: Filter | None) -> int:
+        """The place of a filter with *key* among those of this priority, if it takes that of *old*; ENOSPC."""
+        twin = self.keys.get(key.identity)
+        if twin is not None:
+            newest = self.filters[twin]
+            if newest is old:
+                return old.rank
+            if not newest.rank & _NEWEST:
+                raise NetlinkError(errno.ENOSPC)
+            return newest.rank - 1
+        age = self.ages.get(key.masks)
+        if age is None:
+            age = Age(max((other.age for other in self.ages.values()), default=0) + 1)
+        return age.rank
+
+    def hold(self, one: Filter) -> None:
+        """Take in a filter that has its rank and handle."""
+        self.filters[one.handle] = one
+        twin = self.keys.get(one.identity)
+        if twin is not None:
+            self.older.setdefault(one.identity, []).append(twin)
+        self.keys[one.identity] = one.handle
+        age = self.ages.get(one.masks)
+        if age is None:
+            age = self.ages[one.masks] = Age(one.rank >> _TWINS)
+        age.filters += 1
+
+    def drop(self, one: Filter) -> None:
+        """Undo :meth:`hold`."""
+        identity, masks = one.identity, one.masks
+        del self.filters[one.handle]
+        older = self.older.get(identity, [])
+        if self.keys[identity] != one.handle:
+            older.remove(one.handle)
+        elif older:
+            self.keys[identity] = older.pop()
+        else:
+            del self.keys[identity]
+        if not older:
+            self.older.pop(identity, None)
+        age = self.ages[masks]
+        age.filters -= 1
+        if not age.filters:
+            del self.ages[masks]
+
+    def spec(self, one: Filter) -> FilterSpec:
+        """What a filter is in the eSwitch's vocabulary."""
+        return FilterSpec(self.kind, self.chain, self.prio, one.rank, one.key.match, one.steps, one.flags)
+
+
+@dataclass(slots=True, eq=False)
 class Block:
     """The filters of one device and direction, or of the devices that share them: chains of priorities."""
 
@@ -67,18 +152,18 @@ class Block:
         """What the journal knows it by."""
         return -self.index if self.index else self.ifindex
 
-    def protos(self, chain: int | None = None) -> Iterator[tuple[int, Proto]]:
-        """(chain, proto) in order of chain, then priority."""
+    def protos(self, chain: int | None = None) -> Iterator[Proto]:
+        """The priorities, of one *chain* or of all, in order of chain, then priority."""
         for index in sorted(self.chains):
             if chain in (None, index):
                 for prio in sorted(self.chains[index]):
-                    yield index, self.chains[index][prio]
+                    yield self.chains[index][prio]
 
-    def filters(self) -> Iterator[tuple[int, Proto, Filter]]:
-        """(chain, proto, filter), in that order."""
-        for chain, proto in self.protos():
+    def filters(self) -> Iterator[tuple[Proto, Filter]]:
+        """Every filter, in that order."""
+        for proto in self.protos():
             for one in proto.filters.values():
-                yield chain, proto, one
+                yield proto, one
 
 
 @dataclass(slots=True)
@@ -119,12 +204,11 @@ class Blocks:
         qdisc = self.qdiscs[identity]
         return qdisc.egress if egress else qdisc.ingress
 
-    def all(self) -> Iterator[tuple[Block, int, Proto, Filter]]:
+    def all(self) -> Iterator[tuple[Proto, Filter]]:
         """Every filter."""
         own = (block for qdisc in self.qdiscs.values() for block in qdisc.blocks if not block.index)
         for block in (*own, *self.shared.values()):
-            for chain, proto, one in block.filters():
-                yield block, chain, proto, one
+            yield from block.filters()
 
     def in_hardware(self, ifindex: int) -> Iterator[tuple[Step, ...]]:
         """What the device's ingress filters do that are in hardware."""

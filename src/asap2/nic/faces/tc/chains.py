@@ -13,9 +13,9 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELCHAIN, RTM_GETCHAIN, RTM_NEWCHAIN
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NetlinkError
-from asap2.nic.faces.tc.blocks import MAX_CHAIN, Block, ChainTemplate, chain_template_of
+from asap2.nic.faces.tc.blocks import MAX_CHAIN, Block, Proto
+from asap2.nic.faces.tc.chain_templates import ChainTemplate, chain_template_of
 from asap2.nic.faces.tc.filters import Filters
-from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.faces.tc.qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours, seen_block
 
 CLASSIFIERS: Final = ("flower", "matchall")
@@ -50,7 +50,7 @@ class ChainFace:
         server: Server,
         filters: Filters,
         elsewhere: Callable[[Request], bool],
-        removed: Callable[[Request, Block, int, Proto], None],
+        removed: Callable[[Request, Proto], None],
     ) -> None:
         self._server = server
         self._filters = filters
@@ -92,7 +92,7 @@ class ChainFace:
         if request.type == RTM_DELCHAIN:
             template = block.explicit.get(chain)
             for proto in list(block.chains[chain].values()):
-                self._removed(request, block, chain, proto)
+                self._removed(request, proto)
             self._filters.remove_chain(block, chain)
             self.went(request, block, chain, template)
             return None

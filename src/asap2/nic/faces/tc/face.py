@@ -20,12 +20,11 @@ from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILT
 from asap2.netlink.wire import NetlinkError, NlMsg
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_requests import ActionFace
-from asap2.nic.faces.tc.blocks import Block
+from asap2.nic.faces.tc.blocks import AUTO_PRIO, FIRST_OF_AUTO, Block, Proto
 from asap2.nic.faces.tc.chains import CLASSIFIERS, ChainFace, chain_of
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.flower import FlowerKey
-from asap2.nic.faces.tc.proto import AUTO_PRIO, FIRST_OF_AUTO, Proto
 from asap2.nic.faces.tc.qdiscs import (
     PARENT_EGRESS,
     PARENT_INGRESS,
@@ -93,7 +92,7 @@ class TcFace:
         if proto is not None and protocol and proto.protocol != protocol:
             raise NetlinkError(errno.EINVAL, "Filter with specified priority/protocol not found")
         if proto is None:
-            proto = self._new_proto(protos, prio, protocol, kind, request.create)
+            proto = self._new_proto(block, chain, header, kind, request.create)
         elif kind is not None and kind != proto.kind:
             raise NetlinkError(errno.EINVAL, "Specified filter kind does not match existing one")
         chain_template = block.explicit.get(chain)
@@ -105,7 +104,7 @@ class TcFace:
             raise NetlinkError(errno.EINVAL)
         new_chain = chain not in block.chains
         asked = Asked(header.handle, options, request.payload, request.create, request.excl)
-        one, refused = self._filters.put(block, chain, proto, asked)
+        one, refused = self._filters.put(proto, asked)
         if new_chain:
             self._chains.came(request, block, chain)
         if chain_template is None and not one.shared and not block.index:
@@ -113,11 +112,11 @@ class TcFace:
                 request.flags, request.payload, header, attrs, one.key, one.steps, one.listed
             )
         if one.template is not None:
-            self._filters.remember_place(block, proto, one)
+            self._filters.remember_place(proto, one)
         warning = refused.text if refused is not None and options.get("flags", 0) & VERBOSE else None
-        return self._made(request, block, chain, proto, one, warning)
+        return self._made(request, proto, one, warning)
 
-    def _filter_from_template(self, request: Request) -> tuple[Block, int, Proto, Filter] | None:
+    def _filter_from_template(self, request: Request) -> tuple[Proto, Filter] | None:
         """Add a filter from a template to a priority that is there; None: translate the request in full."""
         template = self._templates.find(request.flags, request.payload)
         if template is None:
@@ -133,15 +132,13 @@ class TcFace:
         proto = block.chains.get(template.chain, {}).get(header.prio)
         if proto is None or proto.protocol != header.protocol or proto.kind != "flower":
             return None
-        return block, template.chain, proto, self._filters.put_from_template(block, proto, template, request.payload)
+        return proto, self._filters.put_from_template(proto, template, request.payload)
 
-    def _made(
-        self, request: Request, block: Block, chain: int, proto: Proto, one: Filter, warning: str | None = None
-    ) -> Answer:
+    def _made(self, request: Request, proto: Proto, one: Filter, warning: str | None = None) -> Answer:
         """A filter was made: tell."""
         counters = self._filters.counters([one])[0] if one.before.packets else None
-        parent = one.template.header.parent if one.template is not None else block.parent
-        message = self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, request.flags, parent)
+        parent = one.template.header.parent if one.template is not None else proto.block.parent
+        message = self._filter_message(RTM_NEWTFILTER, proto, one, counters, request.flags, parent)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
         if warning is not None:
             return Reply([message] if request.echo else [], warning)
@@ -156,9 +153,10 @@ class TcFace:
                 raise NetlinkError(errno.EOPNOTSUPP, "Filters of this direction are not supported on this device")
 
     @staticmethod
-    def _new_proto(protos: dict[int, Proto], prio: int, protocol: int, kind: str | None, create: bool) -> Proto:
+    def _new_proto(block: Block, chain: int, header: tables.Tcmsg, kind: str | None, create: bool) -> Proto:
         """A priority that is not there yet; where none is asked for, the one before those of :data:`FIRST_OF_AUTO` and
         up (tcf_auto_prio)."""
+        protos, prio, protocol = block.chains.get(chain, {}), header.prio, header.protocol
         if not prio and FIRST_OF_AUTO in protos:
             raise NetlinkError(errno.EINVAL, "Filter with specified priority/protocol not found")
         if kind is None or not protocol:
@@ -167,7 +165,8 @@ class TcFace:
             raise NetlinkError(errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
         if kind not in CLASSIFIERS:
             raise NetlinkError(errno.ENOENT, "TC classifier not found")
-        return Proto(prio or min((p for p in protos if p > FIRST_OF_AUTO), default=AUTO_PRIO + 1) - 1, protocol, kind)
+        prio = prio or min((p for p in protos if p > FIRST_OF_AUTO), default=AUTO_PRIO + 1) - 1
+        return Proto(block, chain, prio, protocol, kind)
 
     def _filter_del(self, request: Request) -> Answer:
         if self._elsewhere(request):
@@ -185,22 +184,22 @@ class TcFace:
                 return None
             raise NetlinkError(errno.ENOENT, "Cannot find specified filter chain")
         if not prio:
-            for _, proto in list(block.protos(chain)):
-                self._removed(request, block, chain, proto, None, header.parent)
-                self._filters.remove_proto(block, chain, proto)
+            for proto in list(block.protos(chain)):
+                self._removed(request, proto, None, header.parent)
+                self._filters.remove_proto(proto)
             self._emptied(request, block, chain)
             return None
         proto = self._find_proto(block, chain, prio, protocol, kind)
         if not handle:
-            self._removed(request, block, chain, proto, None, header.parent)
-            self._filters.remove_proto(block, chain, proto)
+            self._removed(request, proto, None, header.parent)
+            self._filters.remove_proto(proto)
             self._emptied(request, block, chain)
             return None
         one = proto.filters.get(handle)
         if one is None:
             raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
-        self._removed(request, block, chain, proto, one, header.parent)
-        self._filters.remove(block, chain, proto, handle)
+        self._removed(request, proto, one, header.parent)
+        self._filters.remove(proto, handle)
         self._emptied(request, block, chain)
         return None
 
@@ -209,14 +208,12 @@ class TcFace:
         if chain not in block.chains:
             self._chains.went(request, block, chain)
 
-    def _priority_removed(self, request: Request, block: Block, chain: int, proto: Proto) -> None:
-        self._removed(request, block, chain, proto, None, block.parent)
+    def _priority_removed(self, request: Request, proto: Proto) -> None:
+        self._removed(request, proto, None, proto.block.parent)
 
-    def _removed(
-        self, request: Request, block: Block, chain: int, proto: Proto, one: Filter | None, parent: int
-    ) -> None:
+    def _removed(self, request: Request, proto: Proto, one: Filter | None, parent: int) -> None:
         counters = self._filters.counters([one])[0] if one else Counters()
-        message = self._filter_message(RTM_DELTFILTER, block, chain, proto, one, counters, request.flags, parent)
+        message = self._filter_message(RTM_DELTFILTER, proto, one, counters, request.flags, parent)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
 
     @staticmethod
@@ -257,24 +254,22 @@ class TcFace:
             raise NetlinkError(errno.ENOENT, "Specified filter handle not found")
         counters = self._filters.counters([one])[0]
         flags, parent = request.flags, header.parent
-        return [self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, flags, parent)]
+        return [self._filter_message(RTM_NEWTFILTER, proto, one, counters, flags, parent)]
 
     def _dump(self, block: Block, only: int | None, header: tables.Tcmsg, terse: bool) -> Iterator[Message]:
-        for chain, proto in list(block.protos(only)):
+        for proto in list(block.protos(only)):
             if header.prio not in (0, proto.prio) or header.protocol not in (0, proto.protocol):
                 continue
-            yield self._filter_message(RTM_NEWTFILTER, block, chain, proto, None, Counters(), 0)
+            yield self._filter_message(RTM_NEWTFILTER, proto, None, Counters(), 0)
             if terse and proto.kind == "matchall":  # it has no terse form (tcf_fill_node)
                 continue
             filters = [proto.filters[handle] for handle in sorted(proto.filters)]
             for one, counters in zip(filters, self._filters.counters(filters), strict=True):
-                yield self._filter_message(RTM_NEWTFILTER, block, chain, proto, one, counters, 0, terse=terse)
+                yield self._filter_message(RTM_NEWTFILTER, proto, one, counters, 0, terse=terse)
 
     def _filter_message(
         self,
         kind: int,
-        block: Block,
-        chain: int,
         proto: Proto,
         one: Filter | None,
         counters: Counters | None,
@@ -287,15 +282,15 @@ class TcFace:
 
         *parent* is the request's; 0 is that by which filters were last put there.
         """
-        parent = parent or block.parent
+        parent = parent or proto.block.parent
         if one is not None and one.template is not None and not one.shared and one.template.header.parent == parent:
             frame = one.template.frames.get((one.in_hw, terse))
             if frame is not None:
                 state = one.state(counters) if counters is not None else None
                 return Message(kind, frame.fill(one.handle, one.request, one.indices, state), flags)
         handle = one.handle if one else 0
-        header = tables.Tcmsg(0, block.ifindex, handle, parent, tables.info(proto.prio, proto.protocol))
-        attrs: dict[str, Any] = {"kind": proto.kind, "chain": chain}
+        header = tables.Tcmsg(0, proto.block.ifindex, handle, parent, tables.info(proto.prio, proto.protocol))
+        attrs: dict[str, Any] = {"kind": proto.kind, "chain": proto.chain}
         if one is None:
             return Message(kind, tables.TC.encode(header, attrs), flags)
         key, listed = one.translated, one.listed

@@ -8,7 +8,7 @@ from typing import Final
 
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
-from asap2.nic.faces.tc.spec import SKIP_HW, FilterSpec, Placed
+from asap2.nic.faces.tc.spec import SKIP_HW, Placed
 from asap2.nic.faces.tc.templates import Template
 from asap2.nic.rules import Counters, Decap, Pass, SetTunnel
 
@@ -95,10 +95,6 @@ class Filter:
         if self.listed or self.template is None:
             return self.listed
         return self.template.read(self.request, self.indices)[1]
-
-    def spec(self, kind: str, chain: int, prio: int) -> FilterSpec:
-        """What it is in the eSwitch's vocabulary, as one of this *kind*, *chain* and priority."""
-        return FilterSpec(kind, chain, prio, self.rank, self.key.match, self.steps, self.flags)
 
     @property
     def gives_back(self) -> bool:

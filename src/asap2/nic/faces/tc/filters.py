@@ -18,13 +18,13 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Nic
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import restore
-from asap2.nic.faces.tc.blocks import Block, Blocks, ChainTemplate
+from asap2.nic.faces.tc.blocks import Block, Blocks, Known, Proto
+from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.filter import NOTHING, Filter, counted
 from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.placement import Placer
-from asap2.nic.faces.tc.proto import Known, Proto
 from asap2.nic.faces.tc.shared_actions import SharedActions
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, VERBOSE, Asked, FilterSpec, Placed
 from asap2.nic.faces.tc.templates import Template
@@ -73,8 +73,8 @@ class Filters:
         block = self.blocks.shared.get(shared)
         if block is not None:
             self._placer.bind(block, ifindex)
-            for chain, proto, one in block.filters():
-                self.kept.put_filter(block, chain, proto, one)
+            for proto, one in block.filters():
+                self.kept.put_filter(proto, one)
         self.blocks.join(ifindex, kind, shared)
         self.kept.put_qdisc(ifindex, kind, shared)
 
@@ -88,8 +88,9 @@ class Filters:
                 self._unbind_device(block, ifindex)
                 continue
             self.blocks.shared.pop(block.index, None)
-            for *_, one in list(block.filters()):
-                self._unplace(one)
+            for proto in block.protos():
+                for one in proto.filters.values():
+                    self._unplace(one)
             for chain in list(block.explicit):
                 self.kept.drop_chain(block, chain)
             if block.parent and not block.index:
@@ -97,14 +98,14 @@ class Filters:
 
     def _unbind_device(self, block: Block, ifindex: int) -> None:
         """Take a block's filters off a device; what they have counted there stays counted."""
-        for chain, proto, one in block.filters():
+        for proto, one in block.filters():
             shown, there = counted([one])[0], [placed for placed in one.placed if placed.device == ifindex]
             one.put_in(tuple(placed for placed in one.placed if placed.device != ifindex))
             one.before = NOTHING
             left = counted([one])[0]
             one.before = Counters(left.packets - shown.packets, left.bytes - shown.bytes)
             self._placer.undo(there)
-            self.kept.put_filter(block, chain, proto, one)
+            self.kept.put_filter(proto, one)
 
     def put_by(self, block: Block, parent: int) -> None:
         """Filters are put into the block by this *parent*, which dumps tell from now on."""
@@ -122,8 +123,8 @@ class Filters:
 
     def remove_chain(self, block: Block, chain: int) -> None:
         """Remove a chain and all that is in it."""
-        for _, proto in list(block.protos(chain)):
-            self.remove_proto(block, chain, proto)
+        for proto in list(block.protos(chain)):
+            self.remove_proto(proto)
         if chain in block.explicit:
             del block.explicit[chain]
             self.kept.drop_chain(block, chain)
@@ -131,7 +132,7 @@ class Filters:
 
     # ---- adding filters
 
-    def put(self, block: Block, chain: int, proto: Proto, asked: Asked) -> tuple[Filter, NetlinkError | None]:
+    def put(self, proto: Proto, asked: Asked) -> tuple[Filter, NetlinkError | None]:
         """Add or replace a filter (fl_change); it, and why it is not in hardware. NetlinkError, see there."""
         handle, options = asked.handle, asked.options
         old = proto.filters.get(handle) if handle else None
@@ -154,7 +155,7 @@ class Filters:
             for step in steps:
                 if isinstance(step, tc_actions.Mirred):
                     self.check_device(step.ifindex)  # tcf_mirred_init()
-            made, refused = self._make(block, chain, proto, asked, steps, listed, old)
+            made, refused = self._make(proto, asked, steps, listed, old)
         except Exception:
             self.actions.give_back(listed)
             raise
@@ -165,14 +166,12 @@ class Filters:
             self._placer.undo(old.placed, made)
             made.before = counted([made])[0]
         proto.hold(made)
-        block.chains.setdefault(chain, {})[proto.prio] = proto
-        self._held(block, chain, proto, made)
+        proto.block.chains.setdefault(proto.chain, {})[proto.prio] = proto
+        self._held(proto, made)
         return made, refused
 
     def _make(
         self,
-        block: Block,
-        chain: int,
         proto: Proto,
         asked: Asked,
         steps: tuple[tc_actions.Step, ...],
@@ -182,7 +181,7 @@ class Filters:
         """The filter, its rules in place, and why they are not in hardware; errors as :meth:`put`."""
         flags = asked.options.get("flags", 0)
         key = parse_flower(asked.options, proto.protocol)
-        chain_template = block.explicit.get(chain)
+        chain_template = proto.block.explicit.get(proto.chain)
         if chain_template is not None:
             chain_template.check(key)
         if old is not None and old.masks != key.masks:
@@ -190,8 +189,8 @@ class Filters:
         if key.identity in proto.keys and old is None:
             raise NetlinkError(errno.EEXIST)
         self.kept.reserve()
-        spec = FilterSpec(proto.kind, chain, proto.prio, proto.rank(key, old), key.match, steps, flags)
-        placed, refused = self._placer.place(block, spec, old)
+        spec = FilterSpec(proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags)
+        placed, refused = self._placer.place(proto.block, spec, old)
         made = Filter(
             asked.handle or proto.handles.lowest(),
             key.identity,
@@ -210,7 +209,7 @@ class Filters:
         )
         return made, refused
 
-    def put_from_template(self, block: Block, proto: Proto, template: Template, request: bytes) -> Filter:
+    def put_from_template(self, proto: Proto, template: Template, request: bytes) -> Filter:
         """Add the filter of a request that fits a template, as :meth:`put` would; NetlinkError, as there."""
         identity = template.identity(request)
         if identity in proto.keys:
@@ -218,7 +217,7 @@ class Filters:
         self.kept.reserve()
         known = proto.places.get(template)
         again: Placed | None = None
-        if known is not None and known.age.filters and not block.returned:
+        if known is not None and known.age.filters and not proto.block.returned:
             rank = known.age.rank
             try:
                 again = self.offloader.again(known.placement, known.values.fill(request))
@@ -229,8 +228,8 @@ class Filters:
         else:
             key = template.key(request)
             rank = proto.rank(key, None)
-            spec = FilterSpec(proto.kind, template.chain, proto.prio, rank, key.match, template.steps, template.flags)
-            placed, _ = self._placer.place(block, spec)
+            spec = FilterSpec(proto.kind, proto.chain, proto.prio, rank, key.match, template.steps, template.flags)
+            placed, _ = self._placer.place(proto.block, spec)
         take = self.actions.take
         made = Filter(
             proto.handles.lowest(),
@@ -252,25 +251,25 @@ class Filters:
         )
         proto.hold(made)
         if again is None:
-            self.remember_place(block, proto, made)
-        self._held(block, template.chain, proto, made)
+            self.remember_place(proto, made)
+        self._held(proto, made)
         return made
 
-    def _held(self, block: Block, chain: int, proto: Proto, made: Filter) -> None:
+    def _held(self, proto: Proto, made: Filter) -> None:
         """A filter was made: keep it. Where hardware gives its packets to the host, the others are in software too."""
-        if not block.returned and made.gives_back:
-            block.returned = True
-            for its_chain, its_proto, one in block.filters():
-                if self._placer.put_in_software(block, its_chain, its_proto, one) and one is not made:
-                    self.kept.put_filter(block, its_chain, its_proto, one)
-        self.kept.put_filter(block, chain, proto, made)
+        if not proto.block.returned and made.gives_back:
+            proto.block.returned = True
+            for its_proto, one in proto.block.filters():
+                if self._placer.put_in_software(its_proto, one) and one is not made:
+                    self.kept.put_filter(its_proto, one)
+        self.kept.put_filter(proto, made)
 
-    def remember_place(self, block: Block, proto: Proto, one: Filter) -> None:
+    def remember_place(self, proto: Proto, one: Filter) -> None:
         """Where a filter went, others of its template will go."""
         template, hardware = one.template, one.hardware
         if template is None or hardware is None or len(one.placed) > 1:
             return
-        placement = self.offloader.placement(block.ifindex, hardware, one.steps)
+        placement = self.offloader.placement(proto.block.ifindex, hardware, one.steps)
         if placement is None:
             proto.places.pop(template, None)
         else:
@@ -278,7 +277,7 @@ class Filters:
 
     # ---- removing filters
 
-    def remove(self, block: Block, chain: int, proto: Proto, handle: int) -> Filter:
+    def remove(self, proto: Proto, handle: int) -> Filter:
         """Remove one filter, and its priority with the last one; ENOENT."""
         one = proto.filters.get(handle)
         if one is None:
@@ -287,19 +286,20 @@ class Filters:
         proto.handles.give(handle)
         self._unplace(one)
         if not proto.filters:
-            self._drop_proto(block, chain, proto)
+            self._drop_proto(proto)
         return one
 
-    def remove_proto(self, block: Block, chain: int, proto: Proto) -> None:
+    def remove_proto(self, proto: Proto) -> None:
         """Remove every filter of a priority."""
         for one in proto.filters.values():
             self._unplace(one)
         for held in (proto.filters, proto.keys, proto.older, proto.ages, proto.places):
             held.clear()
-        self._drop_proto(block, chain, proto)
+        self._drop_proto(proto)
 
     @staticmethod
-    def _drop_proto(block: Block, chain: int, proto: Proto) -> None:
+    def _drop_proto(proto: Proto) -> None:
+        block, chain = proto.block, proto.chain
         protos = block.chains.get(chain, {})
         if protos.get(proto.prio) is proto:
             del protos[proto.prio]

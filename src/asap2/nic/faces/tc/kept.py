@@ -12,9 +12,9 @@ from asap2.netlink.tables.actions import ACTION
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.actions import Instance
-from asap2.nic.faces.tc.blocks import Block, ChainTemplate
+from asap2.nic.faces.tc.blocks import Block, Proto
+from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.filter import Filter
-from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.journal import Journal
 
 _QDISC = struct.Struct("=ci")
@@ -109,9 +109,10 @@ class Kept:
         """Forget it."""
         self.journal.delete(_ACTION.pack(b"a", index) + kind.encode())
 
-    def put_filter(self, block: Block, chain: int, proto: Proto, one: Filter) -> None:
+    def put_filter(self, proto: Proto, one: Filter) -> None:
         """Remember a filter."""
-        one.record = _FILTER.pack(b"f", block.identity, block.egress, chain, proto.prio, one.handle)
+        block = proto.block
+        one.record = _FILTER.pack(b"f", block.identity, block.egress, proto.chain, proto.prio, one.handle)
         value = _MADE.pack(one.made_ns, proto.protocol, one.rank, len(one.placed))
         for placed in one.placed:
             value += _PLACE.pack(placed.handle, placed.in_port, placed.device, len(name := placed.name)) + name

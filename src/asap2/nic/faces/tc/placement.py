@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.blocks import Block
+from asap2.nic.faces.tc.blocks import Block, Proto
 from asap2.nic.faces.tc.filter import Filter, is_tunnel, uses_tunnel
 from asap2.nic.faces.tc.offload import Offloader
-from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, FilterSpec, Placed, Planned
 
 log = logging.getLogger(__name__)
@@ -51,17 +50,17 @@ class Placer:
     def bind(self, block: Block, ifindex: int) -> None:
         """Put a block's filters on one more device (tcf_block_offload_bind, tcf_block_playback_offloads)."""
         filters = list(block.filters())
-        if any(one.in_hw for *_, one in filters):
+        if any(one.in_hw for _, one in filters):
             self._offloader.may_bind(ifindex)
         added: list[tuple[Placed, ...]] = []
         try:
-            for chain, proto, one in filters:
-                added.append(self._place_on(block, ifindex, one.spec(proto.kind, chain, proto.prio), None)[0])
+            for proto, one in filters:
+                added.append(self._place_on(block, ifindex, proto.spec(one), None)[0])
         except NetlinkError:
             for places in added:
                 self.undo(places)
             raise
-        for (*_, one), places in zip(filters, added, strict=True):
+        for (_, one), places in zip(filters, added, strict=True):
             one.put_in(one.placed + places)
 
     def _place_on(self, block: Block, ifindex: int, spec: FilterSpec, old: Filter | None) -> Places:
@@ -87,12 +86,12 @@ class Placer:
             placed += self._twin(ifindex, spec, old)
         return tuple(placed), refusal
 
-    def put_in_software(self, block: Block, chain: int, proto: Proto, one: Filter) -> bool:
+    def put_in_software(self, proto: Proto, one: Filter) -> bool:
         """Have a filter that is in hardware alone in software too, as far as that can; whether that changed it."""
         if one.flags & SKIP_SW or any(placed.nic is None or placed.receive for placed in one.placed):
             return False
-        spec = one.spec(proto.kind, chain, proto.prio)
-        one.put_in((*one.placed, *(placed for ifindex in block.devices for placed in self._twin(ifindex, spec))))
+        spec = proto.spec(one)
+        one.put_in((*one.placed, *(placed for ifindex in proto.block.devices for placed in self._twin(ifindex, spec))))
         return True
 
     def _twin(self, ifindex: int, spec: FilterSpec, old: Filter | None = None) -> list[Placed]:
@@ -115,11 +114,11 @@ class Placer:
         except OSError as error:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
 
-    def rewrite(self, block: Block, spec: FilterSpec, places: Iterable[Placed]) -> None:
+    def rewrite(self, proto: Proto, one: Filter) -> None:
         """A filter does something else now, as far as it is in software."""
-        for placed in places:
+        for placed in one.placed:
             if placed.nic is None:
-                planned = self._offloader.software(block.ifindex, spec)
+                planned = self._offloader.software(proto.block.ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
 
     @staticmethod
@@ -130,18 +129,18 @@ class Placer:
             if (id(placed.pipeline), placed.handle) not in kept:
                 placed.pipeline.remove(placed.handle)
 
-    def reresolve(self, filters: Iterable[tuple[Block, int, Proto, Filter]]) -> None:
+    def reresolve(self, filters: Iterable[tuple[Proto, Filter]]) -> None:
         """Routes or neighbours have changed: tunnels follow them."""
         left: dict[str | None, int] = {}
-        for block, chain, proto, one in filters:
+        for proto, one in filters:
             if one.hardware is None or not is_tunnel(one.steps):
                 continue
             for placed in one.placed:
                 if placed.nic is None or placed.pf is None:
                     continue
-                ifindex = placed.device if block.index else block.ifindex
+                ifindex = placed.device if proto.block.index else proto.block.ifindex
                 try:
-                    (planned,) = self._offloader.hardware(ifindex, one.spec(proto.kind, chain, proto.prio))
+                    (planned,) = self._offloader.hardware(ifindex, proto.spec(one))
                     actions = planned.rule.actions
                 except NetlinkError as error:
                     left[error.strerror] = left.get(error.strerror, 0) + 1

@@ -17,7 +17,8 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.actions import Basic, Queue
 from asap2.netlink.wire import NetlinkError, NlMsg
-from asap2.nic.faces.tc.blocks import Block, ChainTemplate, Qdisc
+from asap2.nic.faces.tc.blocks import Block, Qdisc
+from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.node_ports import NodePorts
 

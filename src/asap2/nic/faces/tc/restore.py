@@ -8,12 +8,12 @@ from dataclasses import replace
 from asap2.netlink.tables.tc import TC
 from asap2.nic.device import Nic
 from asap2.nic.faces.tc import actions as tc_actions
-from asap2.nic.faces.tc.blocks import Blocks, chain_template_of
+from asap2.nic.faces.tc.blocks import Blocks, Proto
+from asap2.nic.faces.tc.chain_templates import chain_template_of
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept, KeptFilter
 from asap2.nic.faces.tc.offload import Offloader
-from asap2.nic.faces.tc.proto import Proto
 from asap2.nic.faces.tc.shared_actions import SharedActions
 
 
@@ -34,8 +34,8 @@ def restore(
         blocks.known_by(identity, egress).parent = parent
     for record in kept.filters():
         _restore_filter(record, blocks, actions, offloader, nics)
-    for block, _, _, one in blocks.all():
-        block.returned |= one.gives_back
+    for proto, one in blocks.all():
+        proto.block.returned |= one.gives_back
     return list(blocks.qdiscs)
 
 
@@ -44,8 +44,9 @@ def _restore_filter(
 ) -> None:
     _, attrs = TC.decode(kept.request)
     options, kind = attrs["options"], attrs.get("kind", "flower")
-    protos = blocks.known_by(kept.block, kept.egress).chains.setdefault(kept.chain, {})
-    proto = protos.setdefault(kept.prio, Proto(kept.prio, kept.protocol, kind))
+    block = blocks.known_by(kept.block, kept.egress)
+    protos = block.chains.setdefault(kept.chain, {})
+    proto = protos.setdefault(kept.prio, Proto(block, kept.chain, kept.prio, kept.protocol, kind))
     key = parse_flower(options, kept.protocol)
     given = tc_actions.Given(kept.indices, actions.table.instance)
     steps, listed = tc_actions.parse(options["act"], given) if options.get("act") else ((), ())

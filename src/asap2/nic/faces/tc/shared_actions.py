@@ -46,7 +46,7 @@ class SharedActions:
         """The filters that have actions of a kind, by the action's index, and the place in their list."""
         return {
             index: (one, at)
-            for _, _, _, one in self._blocks.all()
+            for _, one in self._blocks.all()
             for at, (its_kind, index) in enumerate(zip(one.kinds, one.indices, strict=True))
             if its_kind == kind
         }
@@ -140,12 +140,12 @@ class SharedActions:
     def changed(self, instance: Instance) -> None:
         """An action does something else: so do the rules of software that have it. Hardware goes on as it was told
         (mlx5 is not told of actions that change)."""
-        for block, chain, proto, one in list(self._blocks.all()):
+        for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue
             request = TC.decode(one.request)[1]["options"]["act"]
             one.steps, one.listed = tc_actions.parse(request, Given(one.indices, self.table.instance))
-            self._placer.rewrite(block, one.spec(proto.kind, chain, proto.prio), one.placed)
+            self._placer.rewrite(proto, one)
 
 
 def _sum(one: Counters, other: Counters) -> Counters:

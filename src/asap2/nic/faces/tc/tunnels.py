@@ -14,7 +14,7 @@ def used_since(filters: Filters, since_ns: int) -> Iterator[tuple[int, SetTunnel
     """The tunnels that hardware has sent packets into since *since_ns* (CLOCK_MONOTONIC), each once: the tunnel
     device's ifindex and the tunnel."""
     found = set()
-    for _, _, _, one in filters.all():
+    for _, one in filters.all():
         into = [pair for pair in _tunnels(one.steps) if pair not in found] if one.in_hw else []
         for placed in one.placed if into else ():
             if placed.nic is None or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
