@@ -8,8 +8,8 @@ from random import Random
 
 from asap2.netlink.tables.ovs import KEY
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
-from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key
+from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.extract import AUTH, extract
 from asap2.nic.faces.ovs.key import numbers
 from tests.system.nic.silicon.frames import frame
@@ -56,7 +56,7 @@ def random_flow(random: Random) -> Flow:
 _NEW, _DEL, _GET, _SET = range(1, 5)
 _CREATE = 0x400
 _SOURCES = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
-_OUTPUT = attribute(act.OUTPUT, b"\2\0\0\0")
+_OUTPUT = attribute(action.OUTPUT, b"\2\0\0\0")
 
 
 def random_requests(random: Random) -> list[Request]:
@@ -171,32 +171,32 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
     nested = ("clone", "sample", "length") if depth < 2 else ()
     match random.choice((*_SIMPLE, *nested)):
         case "output":
-            return _word(act.OUTPUT, random.choice((1, 2, 2, 9, 65534, 65535)))
+            return _word(action.OUTPUT, random.choice((1, 2, 2, 9, 65534, 65535)))
         case "recirc":
-            return _word(act.RECIRC, random.choice((0, 7)))
+            return _word(action.RECIRC, random.choice((0, 7)))
         case "trunc":
-            return _word(act.TRUNC, random.choice((0, 13, 14, 100)))
+            return _word(action.TRUNC, random.choice((0, 13, 14, 100)))
         case "hash":
-            return attribute(act.HASH, struct.pack("=II", random.choice((0, 0, 7)), 1))
+            return attribute(action.HASH, struct.pack("=II", random.choice((0, 0, 7)), 1))
         case "user":
-            pid = attribute(act.USERSPACE_PID, struct.pack("=I", random.choice((0, 77, 77))))
-            return attribute(act.USERSPACE, pid + random.choice((b"", attribute(2, b"cookie"))))
+            pid = attribute(action.USERSPACE_PID, struct.pack("=I", random.choice((0, 77, 77))))
+            return attribute(action.USERSPACE, pid + random.choice((b"", attribute(2, b"cookie"))))
         case "vlan":
             tpid, tci = random.choice((0x8100, 0x88A8, 0x9100)), random.choice((0x1005, 5))
-            return attribute(act.PUSH_VLAN, struct.pack("!HH", tpid, tci))
+            return attribute(action.PUSH_VLAN, struct.pack("!HH", tpid, tci))
         case "unvlan":
-            return attribute(act.POP_VLAN, b"")
+            return attribute(action.POP_VLAN, b"")
         case "mpls" | "add" as kind:
             entry = struct.pack("!IH", 0x0006_4140, random.choice((0x8847, 0x8848, 0x0800)))
             if kind == "mpls":
-                return attribute(act.PUSH_MPLS, entry + bytes(2))
-            return attribute(act.ADD_MPLS, entry + struct.pack("=H", random.choice((0, 1))))
+                return attribute(action.PUSH_MPLS, entry + bytes(2))
+            return attribute(action.ADD_MPLS, entry + struct.pack("=H", random.choice((0, 1))))
         case "unmpls":
-            return attribute(act.POP_MPLS, struct.pack("!H", random.choice((0x0800, 0x8847, 0x6558))))
+            return attribute(action.POP_MPLS, struct.pack("!H", random.choice((0x0800, 0x8847, 0x6558))))
         case "eth":
-            return attribute(act.PUSH_ETH, random.randbytes(12))
+            return attribute(action.PUSH_ETH, random.randbytes(12))
         case "uneth":
-            return attribute(act.POP_ETH, b"")
+            return attribute(action.POP_ETH, b"")
         case "nsh":
             kind = random.choice((1, 1, 2))
             base = attribute(numbers.NSH_BASE, struct.pack("!BBBBI", 0, 63, kind, 3, 0x7BFF))
@@ -207,20 +207,20 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
             )
             header = _cut(random, base + random.choice((context, context, b"")))
             kinds = random.choice(((numbers.NSH,),) * 8 + ((), (numbers.NSH, numbers.NSH), (numbers.NSH_BASE,), (64,)))
-            return attribute(act.PUSH_NSH, b"".join(attribute(number, header) for number in kinds))
+            return attribute(action.PUSH_NSH, b"".join(attribute(number, header) for number in kinds))
         case "unnsh":
-            return attribute(act.POP_NSH, b"")
+            return attribute(action.POP_NSH, b"")
         case "tunnel":
-            return attribute(act.SET, attribute(numbers.TUNNEL, _cut(random, _tunnel(random))))
+            return attribute(action.SET, attribute(numbers.TUNNEL, _cut(random, _tunnel(random))))
         case "clone":
-            return attribute(act.CLONE, _actions(random, of, depth + 1))
+            return attribute(action.CLONE, _actions(random, of, depth + 1))
         case "sample":
             probability = _word(1, random.choice((0, 0x7FFFFFFF, 0xFFFFFFFF)))
-            return attribute(act.SAMPLE, probability + attribute(2, _actions(random, of, depth + 1)))
+            return attribute(action.SAMPLE, probability + attribute(2, _actions(random, of, depth + 1)))
         case "length":
             lists = [attribute(which, _actions(random, of, depth + 1)) for which in (2, 3)]
             random.shuffle(lists)
-            return attribute(act.CHECK_PKT_LEN, attribute(1, random.choice((b"\x64\0", b"\0\0"))) + b"".join(lists))
+            return attribute(action.CHECK_PKT_LEN, attribute(1, random.choice((b"\x64\0", b"\0\0"))) + b"".join(lists))
         case _:
             return _set(random, of)
 
@@ -264,11 +264,11 @@ def _set(random: Random, of: key.Fields) -> bytes:
         at = random.randrange(size)
         value = value[:at] + random.randbytes(1) + value[at + 1 :]
     if random.random() < 0.4:
-        return attribute(act.SET, attribute(kind, value))
+        return attribute(action.SET, attribute(kind, value))
     mask = bytearray(_bits(random, size))
     if kind in (numbers.IPV4, numbers.IPV6) and random.random() < 0.8:
         mask[-4] = mask[-1] = 0
         if kind == numbers.IPV6:
             mask[32:34] = bytes(2)
     masked = bytes(v & m for v, m in zip(value, mask, strict=True)) if random.random() < 0.9 else value
-    return attribute(act.SET_MASKED, attribute(kind, masked + bytes(mask)))
+    return attribute(action.SET_MASKED, attribute(kind, masked + bytes(mask)))

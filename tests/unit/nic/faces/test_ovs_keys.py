@@ -7,11 +7,15 @@ import errno
 
 import pytest
 
+from asap2.netlink.tables.ovs import ACTIONS
 from asap2.netlink.wire import NETLINK_GENERIC, NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.faces.ovs import actions as ovs_actions
 from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.faces.ovs.actions import numbers as action
+from asap2.nic.faces.ovs.actions.reading import READERS
 from asap2.nic.faces.ovs.extract import extension_headers, extract, tunnel_metadata
 from asap2.nic.faces.ovs.key import numbers
+from asap2.nic.fields import carried_by, rewritable_in
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -280,7 +284,7 @@ def test_a_tunnels_id_is_matched_in_the_32_bits_that_it_has() -> None:
 
 
 def output(port: int) -> bytes:
-    return attribute(ovs_actions.OUTPUT, port.to_bytes(4, "little"))
+    return attribute(action.OUTPUT, port.to_bytes(4, "little"))
 
 
 def word(kind: int, value: int) -> bytes:
@@ -295,29 +299,29 @@ def rule(payload: bytes, key: ovs_key.Fields = KEY) -> tuple[object, ...]:
 
 
 def test_what_is_cut_is_the_next_output_alone_and_a_port_that_is_not_there_counts() -> None:
-    trunc = word(ovs_actions.TRUNC, 100)
+    trunc = word(action.TRUNC, 100)
     assert rule(trunc + output(3) + output(5)) == (Truncate(100), Output(103), Output(105))
     assert rule(trunc + output(9) + output(5)) == (Truncate(100), Output(ovs_actions.NO_PORT), Output(105))
     assert rule(output(9)) == (Drop(),)
 
 
 def test_recirculation_before_the_end_takes_a_copy() -> None:
-    recirc = word(ovs_actions.RECIRC, 6)
+    recirc = word(action.RECIRC, 6)
     assert rule(recirc + output(3)) == (Clone((Goto(OVS_TABLE | 6),)), Output(103))
     assert rule(recirc) == (Goto(OVS_TABLE | 6),)
 
 
 def test_lists_in_lists_are_translated_and_given_back() -> None:
     within = attribute(1, b"\x64\0") + attribute(2, output(3)) + attribute(3, output(5))
-    payload = attribute(ovs_actions.CHECK_PKT_LEN, within)
+    payload = attribute(action.CHECK_PKT_LEN, within)
     assert rule(payload) == (CheckLength(100, (Output(103),), (Output(105),)),)
     expected = attribute(1, b"\x64\0") + attribute(3, output(5)) + attribute(2, output(3))
-    assert ovs_actions.echoed(payload) == attribute(ovs_actions.CHECK_PKT_LEN, expected)
+    assert ovs_actions.echoed(payload) == attribute(action.CHECK_PKT_LEN, expected)
 
 
 def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
     value = bytes(8) + bytes((protocol, 0, 64, 0))
-    return attribute(ovs_actions.SET_MASKED if mask else ovs_actions.SET, attribute(numbers.IPV4, value + mask))
+    return attribute(action.SET_MASKED if mask else action.SET, attribute(numbers.IPV4, value + mask))
 
 
 @pytest.mark.parametrize(
@@ -326,14 +330,14 @@ def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
         ipv4_set(0),
         ipv4_set(6, bytes(8) + b"\xff\0\xff\0"),
         ipv4_set(6, bytes(12)),
-        attribute(ovs_actions.SET, attribute(numbers.UDP, bytes(4))),
-        attribute(ovs_actions.SET, attribute(numbers.ND, bytes(28))),
-        attribute(ovs_actions.POP_MPLS, b"\x08\0"),
-        attribute(ovs_actions.PUSH_MPLS, bytes(4) + b"\x08\0\0\0"),
-        attribute(ovs_actions.PUSH_ETH, bytes(12)),
-        word(ovs_actions.TRUNC, 13),
-        word(ovs_actions.DROP, 0) + output(3),
-        attribute(ovs_actions.HASH, b"\2\0\0\0" + bytes(4)),
+        attribute(action.SET, attribute(numbers.UDP, bytes(4))),
+        attribute(action.SET, attribute(numbers.ND, bytes(28))),
+        attribute(action.POP_MPLS, b"\x08\0"),
+        attribute(action.PUSH_MPLS, bytes(4) + b"\x08\0\0\0"),
+        attribute(action.PUSH_ETH, bytes(12)),
+        word(action.TRUNC, 13),
+        word(action.DROP, 0) + output(3),
+        attribute(action.HASH, b"\2\0\0\0" + bytes(4)),
         attribute(12, b""),
         attribute(19, bytes(4)),
         output(65535),
@@ -357,3 +361,18 @@ def test_a_packet_with_a_key_of_other_lengths_than_the_kernels_is_refused(wrong:
     assert ovs_key.packet_metadata(good)["mac_proto"] == 0
     with pytest.raises(NetlinkError):
         ovs_key.packet_metadata(attribute(2, bytes(4)) + wrong)
+
+
+def test_every_action_of_the_protocol_is_read_or_refused_by_name() -> None:
+    assert READERS.keys() == action.LENGTHS.keys()
+    for number, (name, kind) in ACTIONS.fields.items():
+        assert (number in READERS) != (name in action.NOT_SERVED)
+        if number not in READERS:
+            with pytest.raises(NetlinkError, match="Invalid argument"):
+                ovs_actions.parse(attribute(number, bytes(kind.size or 0)), KEY)
+
+
+def test_a_set_finds_each_field_where_the_key_has_it() -> None:
+    for name in ("ethernet", "ipv4", "ipv6", "tcp", "udp", "mpls"):
+        assert rewritable_in(name).items() <= carried_by(name).items()
+    assert rewritable_in("sctp") == {"sctp_src": (0, 2), "sctp_dst": (2, 2)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asap2.netlink.codec import Table
+from asap2.netlink.codec import Sequence, Table
 from asap2.netlink.tables.ovs import (
     KEY,
     NSH_KEY,
@@ -86,7 +86,7 @@ LABEL_BITS: Final = 0xFFFFF
 VARIABLE: Final = -1
 
 
-def lengths(table: Table, unknown: frozenset[str]) -> dict[int, int]:
+def lengths(table: Table | Sequence, unknown: frozenset[str]) -> dict[int, int]:
     """Length in bytes of each attribute of *table* that the datapath knows; another length is EINVAL."""
     return {
         number: VARIABLE if kind.size is None else kind.size

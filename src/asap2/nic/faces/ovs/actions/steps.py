@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The steps of an action list, and the rule actions that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from asap2.nic.rules import (
+    OVS_TABLE,
+    Action,
+    CheckLength,
+    Clone,
+    DecTtl,
+    Drop,
+    Goto,
+    Hash,
+    LayerChange,
+    Output,
+    PopVlan,
+    PushVlan,
+    Sample,
+    SetField,
+    SetTunnel,
+    Truncate,
+    Upcall,
+)
+
+NO_PORT: Final = 0xFFFF_FFFF
+"""A port of the pipeline that there never is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortOutput:
+    """Send to datapath port ``port``."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Userspace:
+    """Give the packet to the netlink port id ``pid`` with ``userdata``, and with ``actions``: the list that this is in,
+    where it asks for that. ``egress``: tell also of the tunnel that it would leave by, out of that port, and ``tunnel``
+    is the attribute of the action that has set it, empty where none has."""
+
+    pid: int
+    userdata: bytes | None
+    actions: bytes | None
+    egress: int | None = None
+    tunnel: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Recirc:
+    """Look up again with recirculation id ``id``."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """An action with lists of steps in it, in the order of the lists of *action*, which stand empty there."""
+
+    action: Clone | Sample | CheckLength | DecTtl
+    lists: tuple[tuple[Step, ...], ...]
+
+
+_Own = PortOutput | Userspace | Recirc | Nested
+Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange
+"""What this datapath does with a packet: a rule's action already, or one that :func:`to_rule` has a case for, which the
+type checker demands."""
+
+
+def userspaces(steps: tuple[Step, ...]) -> Iterator[Userspace]:
+    """Every step that goes to user space, in the order of :func:`to_rule`."""
+    for step in steps:
+        if isinstance(step, Userspace):
+            yield step
+        elif isinstance(step, Nested):
+            for nested in step.lists:
+                yield from userspaces(nested)
+
+
+def outputs(steps: tuple[Step, ...]) -> Iterator[int]:
+    """Every port that something may be sent to."""
+    for step in steps:
+        if isinstance(step, PortOutput):
+            yield step.port
+        elif isinstance(step, Nested):
+            for nested in step.lists:
+                yield from outputs(nested)
+
+
+def to_rule(
+    steps: tuple[Step, ...], ifindex_of: Callable[[int], int | None], cookie_of: Callable[[Userspace], int]
+) -> tuple[Action, ...]:
+    """The rule actions of *steps*. What is sent to a port that does not exist is dropped, as in the kernel."""
+    return _to_rule(steps, ifindex_of, cookie_of) or (Drop(),)
+
+
+def _to_rule(
+    steps: tuple[Step, ...], ifindex_of: Callable[[int], int | None], cookie_of: Callable[[Userspace], int]
+) -> tuple[Action, ...]:
+    actions: list[Action] = []
+    for at, step in enumerate(steps):
+        match step:
+            case PortOutput(port):
+                ifindex = ifindex_of(port)
+                if ifindex is not None:
+                    actions.append(Output(ifindex))
+                elif any(isinstance(before, Truncate) for before in steps[:at]):
+                    actions.append(Output(NO_PORT))  # else what follows would be cut
+            case Userspace():
+                actions.append(Upcall(cookie_of(step)))
+            case Recirc(number):
+                to = Goto(OVS_TABLE | number)
+                actions.append(to if at + 1 == len(steps) else Clone((to,)))
+            case Nested(action, lists):
+                made = [_to_rule(nested, ifindex_of, cookie_of) for nested in lists]
+                match action:
+                    case Clone():
+                        actions.append(Clone(made[0]))
+                    case Sample(probability):
+                        actions.append(Sample(probability, made[0]))
+                    case CheckLength(length):
+                        actions.append(CheckLength(length, made[0], made[1]))
+                    case DecTtl():
+                        actions.append(DecTtl(made[0]))
+                    case _:
+                        assert_never(action)
+            case _:
+                actions.append(step)
+    return tuple(actions)
