@@ -23,7 +23,7 @@ VFIO = ("vfio-pci", "mlx5_vfio_pci", "pci-stub", "uio_pci_generic", "igb_uio")
 
 _PORT_NAME = re.compile(r"(?:c\d+)?pf(\d+)vf(\d+)|(\d+)")
 """phys_port_name of a VF's representor; in kernels before 5.1, mlx5's is the VF's number alone."""
-_UPLINK_NAME = re.compile(r"p\d+(s\d+)?")
+_UPLINK_NAME = re.compile(r"p(\d+)(?:s\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,9 @@ class Netdev:
 
     @property
     def pf_number(self) -> int | None:
-        """The number of the PF whose VF it represents; None where the kernel does not tell."""
-        found = _PORT_NAME.fullmatch(self.port_name or "") if self.switch_id else None
+        """The number of the PF whose VF, or whose port, it represents; None where the kernel does not tell."""
+        name = self.port_name or ""
+        found = _PORT_NAME.fullmatch(name) or _UPLINK_NAME.fullmatch(name) if self.switch_id else None
         return int(found[1]) if found and found[1] else None
 
     @property

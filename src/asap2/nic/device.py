@@ -148,11 +148,11 @@ class Nic:
         """First VF's routing id less the PF's (PCI_SRIOV_VF_OFFSET)."""
         return 2 + pf.index * self.total_vfs - pf.index
 
-    def switch_id(self, pf: Pf) -> str:
-        """phys_switch_id: mlx5 uses the port's system image GUID made from its MAC, hexadecimal."""
+    @property
+    def switch_id(self) -> str:
+        """phys_switch_id, hexadecimal: the system image GUID, made from the first port's MAC, which all ports share."""
         mac = self.pfs[0].mac
-        guid = mac[:3] + b"\x03\x00" + mac[3:]
-        return guid[::-1].hex() if pf.index == 0 else guid[::-1][:-1].hex() + f"{guid[0] ^ pf.index:02x}"
+        return (mac[:3] + b"\x03\x00" + mac[3:])[::-1].hex()
 
 
 class Driver:

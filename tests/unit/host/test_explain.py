@@ -328,6 +328,7 @@ FROM_ETH1 = line(port="eth1").replace("dp:ovs", "dp:tc")
         (IN_TC.replace("in_port(eth0)", f"in_port({PF})"), with_netdev(host(), PF, switch_id=None), "port.legacy"),
         (IN_TC.replace(f"actions:{PF}", "actions:br-int"), with_netdev(host(), "br-int"), "nic.unexplained"),
         (IN_TC, with_netdev(host(), PF, switch_id="ff"), "nic.other-switch"),
+        (IN_TC, with_netdev(host(), PF, port_name="p1"), "nic.other-switch"),
         (
             IN_TC,
             trial(True, errno.EOPNOTSUPP, "mlx5_core: Matching on TTL is not supported", in_words=True),

@@ -21,8 +21,8 @@ from tests.unit.host.hosts import ADDRESS, PF, SWITCH_ID, fresh, offloading, wit
         ("pf1vf12", 1, 12, False),
         ("c1pf0vf7", 0, 7, False),
         ("3", None, 3, False),  # mlx5 before Linux 5.1
-        ("p0", None, None, True),
-        ("p1s0", None, None, True),
+        ("p0", 0, None, True),
+        ("p1s0", 1, None, True),
         ("pf0sf88", None, None, False),
         ("pf0", None, None, False),
         (None, None, None, False),

@@ -28,7 +28,7 @@ from asap2.host.explain.reasons import (
     UNEXPLAINED,
 )
 from asap2.host.explain.tclayer import ARP, IPV6, RARP, Layer, Refusal, refusals
-from asap2.host.inventory import FlowTrial, Host, Pf
+from asap2.host.inventory import FlowTrial, Host, Netdev, Pf
 from asap2.netlink.tables.ovs import OVS_DP_F_TC_RECIRC_SHARING
 
 DISCOVERY = range(133, 138)
@@ -346,9 +346,10 @@ class _Explainer:
         one = self.host.netdev(flow.in_port)
         for port in flow.outputs:
             other = self.host.netdev(port)
-            if not one or not one.switch_id or not other or other.switch_id == one.switch_id:
+            if not one or not one.switch_id or not other or _reaches(one, other):
                 continue
-            seen = Evidence("host", f"switch id of {one.name}: {one.switch_id}; of {port}: {other.switch_id or 'none'}")
+            ids = [f"{netdev.switch_id or 'none'} ({netdev.port_name or 'no port'})" for netdev in (one, other)]
+            seen = Evidence("host", f"switch id of {one.name}: {ids[0]}; of {port}: {ids[1]}")
             if self.layer.ports.get(port) == "internal":
                 yield Refusal("nic.to-host", f"output to {port}"), (seen,)
             elif self.layer.ports.get(port) not in TUNNELS and other.kind not in TUNNELS:
@@ -428,6 +429,14 @@ class _Explainer:
         line = self.usual.get(code)
         if line:
             yield Evidence("log", switch_log.words(line))
+
+
+def _reaches(one: Netdev, other: Netdev) -> bool:
+    """Whether a rule of *one* can send to *other*. The ports of a NIC have one switch id, but of two of them only VFs
+    reach each other."""
+    if other.switch_id != one.switch_id or one.pf_number is None or other.pf_number is None:
+        return other.switch_id == one.switch_id
+    return one.pf_number == other.pf_number or None not in (one.vf_number, other.vf_number)
 
 
 def _of_neighbours(flow: Flow) -> bool:

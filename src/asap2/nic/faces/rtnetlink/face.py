@@ -257,7 +257,7 @@ class LinkFace:
         if device.phys_port_name is not None:
             port["phys_port_name"] = device.phys_port_name
         if device.role is Role.REPRESENTOR or (device.role is Role.PF and pf.mode is EswitchMode.SWITCHDEV):
-            port["phys_switch_id"] = bytes.fromhex(nic.switch_id(pf))
+            port["phys_switch_id"] = bytes.fromhex(nic.switch_id)
         _insert(found, _ADDRESSES, LINK.table.encode(port))
         parent = LINK.table.encode({"parent_dev_name": function.bdf, "parent_dev_bus_name": "pci"})
         found.extend(attributes(parent))

@@ -458,7 +458,7 @@ def _switch_id(device: NetDev) -> str | None:
     """phys_switch_id: only the eSwitch's own ports have one, in switchdev mode."""
     if device.nic is None or device.pf is None or device.role is Role.VF or device.pf.mode is EswitchMode.LEGACY:
         return None
-    return device.nic.switch_id(device.pf)
+    return device.nic.switch_id
 
 
 def _given(text: str | None) -> str:
