@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 
 
 class Suite(enum.StrEnum):
-    """What is measured."""
+    """A set of measurements."""
 
     PATHS = "paths"
     SCALE = "scale"
@@ -26,16 +26,16 @@ class Suite(enum.StrEnum):
 @app.command()
 def bench(
     suite: Annotated[
-        Suite, typer.Option(help="Five paths from guest to guest; or many rules, masks and flows.")
+        Suite, typer.Option(help="What to measure: five paths between guests, or many rules, masks and flows.")
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=50, help="How often each thing is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=50, help="Number of times that everything is measured.")] = 5,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a PNG; beside the JSON when not given.")
+        Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG (default: beside the JSON file).")
     ] = None,
 ) -> None:
-    """Compare the NIC with its peers, in turns, round after round. A round takes about 45 s; the scale
-    suite needs a minute before the first, and 5 GB of memory for its millions of rules."""
+    """Compare the NIC with its alternatives, in rounds of about 45 s. The scale suite also needs a minute to prepare,
+    and 5 GB of memory for its millions of rules."""
     from asap2.screen import Screen
 
     screen = Screen(stderr=True)
@@ -49,7 +49,7 @@ def bench(
 
 
 def _paths(rounds: int, screen: Screen) -> Any:
-    """The result of the suite, what draws it, and what prints it."""
+    """The suite's result, and the functions that draw and print it."""
     from asap2.cli.tables import print_bench
     from asap2.lab.bench.plot import plot
     from asap2.lab.bench.run import run

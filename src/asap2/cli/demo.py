@@ -14,16 +14,16 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def demo(
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what happened as JSON.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as JSON.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running.")] = False,
     rounds: Annotated[
         int, typer.Option(min=1, max=50, metavar="N", help="Number of rounds with the NIC and without offload.")
     ] = 3,
     openstack: Annotated[
-        bool, typer.Option("--openstack", help="The same by OpenStack: servers on direct ports, over VLAN and VXLAN.")
+        bool, typer.Option("--openstack", help="Use OpenStack: servers on direct ports, over VLAN and VXLAN.")
     ] = False,
 ) -> None:
-    """Do the getting-started procedure on two software hypervisors, and show that it works."""
+    """Run the getting-started procedure on two software hypervisors, and show that it works."""
     from asap2.output import say
     from asap2.screen import Screen
 

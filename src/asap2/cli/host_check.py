@@ -23,11 +23,11 @@ def check(
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 for warnings, too.")] = False,
     trial: Annotated[
-        bool, typer.Option(help="Put rules into the NIC and take them out, to see that it takes them.")
+        bool, typer.Option(help="Put rules into the NIC and remove them, to see whether it accepts them.")
     ] = True,
     file: From = None,
 ) -> int:
-    """Check what hardware offload needs, with a fix for what is missing. Exit status 0: nothing stands in its way."""
+    """Check what hardware offload needs, and how to fix what is missing. Exit status 0: nothing prevents offload."""
     from asap2.host.check.audit import CHECKS, audit, summary
     from asap2.host.check.finding import Verdict
 
@@ -59,7 +59,7 @@ def check(
 
 
 def show(host: Host, pfs: tuple[Pf, ...], findings: list[Finding]) -> None:
-    """Print findings for people: what is in order in a line each, what is not with its reason and its fix."""
+    """Print findings for people: one line for what is in order; reason and fix for everything else."""
     from asap2.host.check.audit import summary
     from asap2.host.check.finding import Verdict
     from asap2.screen import Screen

@@ -32,12 +32,13 @@ def explain(
             help="A flow id, a port, or a flow as dpctl/dump-flows -m prints it (default: all that are not offloaded).",
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show all flows, not a few of each reason.")] = False,
-    trial: Annotated[
-        bool, typer.Option(help="Try the flows' rules in TC and in the NIC, with a MAC that nobody has.")
-    ] = True,
+    every: Annotated[bool, typer.Option("--all", help="Show all flows, not only a few for each reason.")] = False,
+    trial: Annotated[bool, typer.Option(help="Try the flows' rules in TC and in the NIC, with an unused MAC.")] = True,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Put undecided flows in again, and read why from the switch's debug log.")
+        bool,
+        typer.Option(
+            "--deep", help="Install unexplained flows again, and read the reason from the switch's debug log."
+        ),
     ] = False,
     as_json: AsJson = False,
     file: From = None,
@@ -77,7 +78,7 @@ def explain(
 
 
 def without_flow(host: Host, what: str | None) -> list[Refused]:
-    """What was refused, so that there is no flow of it, as far as *what* names it; nothing for a flow."""
+    """Refused requests, for which there is no flow: those that concern *what*; none if that is a flow."""
     from asap2.host.refused import refused
 
     place = host.openvswitch.port_of(what) if what else None
@@ -86,7 +87,7 @@ def without_flow(host: Host, what: str | None) -> list[Refused]:
 
 
 def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, list[Flow]]:
-    """This host or a capture, and the flows that are asked for."""
+    """This host or a capture, and the requested flows."""
     from asap2.errors import UsageError
     from asap2.host.explain.explain import flows_of, select
     from asap2.host.explain.flow import named, parse
@@ -120,7 +121,7 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
 
 
 def show(host: Host, found: list[Explanation], every: bool, what: str | None) -> None:
-    """Print explanations for people, those of one reason together."""
+    """Print explanations for people, grouped by reason."""
     from asap2.screen import Screen
 
     screen = Screen()
@@ -168,7 +169,7 @@ def _packets(number: int) -> str:
 
 
 def show_refused(missing: list[Refused], every: bool, screen: Screen) -> None:
-    """Print what there is no flow of, for people."""
+    """Print refused requests for people."""
     from asap2.host.explain.reasons import REASONS
 
     for code in dict.fromkeys(one.code for one in missing):

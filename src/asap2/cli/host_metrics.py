@@ -21,10 +21,10 @@ def metrics(
         bool, typer.Option("--once", help="Print the figures once and exit, for a file collector.")
     ] = False,
     trial: Annotated[
-        bool, typer.Option(help="Try the rule of each flow that is new in software, to know the NIC's answer.")
+        bool, typer.Option(help="Try the rule of each new software flow, to get the NIC's answer.")
     ] = True,
 ) -> None:
-    """Serve figures for Prometheus: flows in hardware and not, by reason; packets of VFs, and by the host."""
+    """Serve figures for Prometheus: flows in hardware and in software, by reason; packets of VFs and of the host."""
     need_root()
     from asap2.host.metrics import HostCollector, registry
     from asap2.output import say

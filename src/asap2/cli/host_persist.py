@@ -18,13 +18,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def persist(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove the files; the present set-up stays until the next boot.")
+        bool, typer.Option("--remove", help="Remove the files; the current setup stays until the next boot.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files, and write none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files without writing them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set NICs up at each boot as they are now, by a systemd unit and udev rules. Open vSwitch remembers its own
-    part."""
+    """Set NICs up at each boot as they are now, with a systemd unit and udev rules. Open vSwitch remembers its own
+    settings."""
     need_root()
     from asap2.host.observe import observe
     from asap2.host.setup import persist as files

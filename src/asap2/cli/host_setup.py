@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from asap2.host.verify.proof import Wanted as Proof
 
 app = typer.Typer(add_completion=False)
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without changing anything.")]
 
 
 @app.command()
@@ -25,7 +25,7 @@ def setup(
         typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: the only one)."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read a configuration in place of options.")
+        Path | None, typer.Option(metavar="FILE", help="Read a configuration file instead of options.")
     ] = None,
     vfs: Annotated[
         int | None, typer.Option(metavar="N", help="Number of VFs to create (default: keep the current number, or 4).")
@@ -36,24 +36,27 @@ def setup(
     bridge: Annotated[str | None, typer.Option(metavar="BR", help="Bridge for the uplink; created if missing.")] = None,
     uplink: Annotated[bool, typer.Option(help="Put the uplink into the bridge.")] = True,
     representors: Annotated[
-        bool, typer.Option(help="Put the representors into the bridge, too, and set them up.")
+        bool, typer.Option(help="Also put the representors into the bridge, and set their links up.")
     ] = False,
     restart: Annotated[bool, typer.Option(help="Restart Open vSwitch if hw-offload changes.")] = True,
-    nic_only: Annotated[bool, typer.Option("--nic-only", help="Leave Open vSwitch alone; it need not run.")] = False,
+    nic_only: Annotated[
+        bool, typer.Option("--nic-only", help="Leave Open vSwitch alone; it need not be running.")
+    ] = False,
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on even if it cuts the link that this host is reached by.")
+        bool, typer.Option("--force", help="Go on even if this cuts the link by which this host is reached.")
     ] = False,
     verify: Annotated[
-        str | None, typer.Option(metavar="PEER", help="Then prove it with traffic from the first VF to this address.")
+        str | None,
+        typer.Option(metavar="PEER", help="Afterwards, prove offload with traffic from the first VF to this address."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Address of that VF during the proof.")
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Temporary address of that VF for the proof.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Set up NICs and Open vSwitch for hardware offload. Steps that are already done are skipped; a failure takes back
-    what was done."""
+    """Set up NICs and Open vSwitch for hardware offload. Steps that are already done are skipped. If a step
+    fails, those before it are undone."""
     from asap2.errors import Asap2Error, UsageError
     from asap2.host.setup.wanted import load
 
@@ -117,7 +120,7 @@ def setup(
 
 
 def _proof(peer: str | None, address: str | None) -> Proof | None:
-    """The proof that is wanted."""
+    """The requested proof."""
     if peer is None:
         return None
     from asap2.host.verify.proof import checked
@@ -134,7 +137,7 @@ def _from_options(
     representors: bool,
     restart: bool,
 ) -> Wanted:
-    """What the command line wants."""
+    """The setup that the command line describes."""
     from asap2.host.observe import observe
     from asap2.host.records import RecordError, from_data
     from asap2.host.setup.target import with_default

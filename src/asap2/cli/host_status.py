@@ -24,9 +24,7 @@ COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent
 def status(
     pfs: Pfs = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until interrupted.")] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.2, metavar="SECONDS", help="Seconds between two looks, with --watch.")
-    ] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="Refresh interval, with --watch.")] = 2.0,
     as_json: AsJson = False,
     file: From = None,
 ) -> None:
@@ -57,14 +55,14 @@ def status(
 
 
 def page(pfs: list[str] | None, file: Path | None) -> Status:
-    """The page now."""
+    """The current page."""
     from asap2.host.status import status as of
 
     return of(*subject(file, pfs))
 
 
 def drawn(page: Status) -> Group:
-    """The page for a terminal."""
+    """The page, formatted for a terminal."""
     from asap2.screen import Group, Table, Text, styled, table
 
     flows = page.flows
@@ -117,7 +115,7 @@ def drawn(page: Status) -> Group:
 
 
 def _representor(vf: VfStatus) -> str:
-    """The representor with the bridge that it is in, and whether it is down."""
+    """The representor, its bridge, and whether it is down."""
     if vf.representor is None:
         return "none"
     return vf.representor + (f" in {vf.bridge}" if vf.bridge else "") + ("" if vf.up else " (down)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How setting up and undoing are shown: the plan with its commands, each step as it is done, the NICs in the end."""
+"""Show setup and undo: the plan with its commands, each step as it is done, and finally the NICs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class _Lasting(Screen):
-    """A screen of which nobody needs to read the end: what is under way goes on when the reader of a pipe is gone."""
+    """A screen whose program continues when the reader of its pipe has gone."""
 
     def on_broken_pipe(self) -> None:
-        """In place of rich's, which ends the program."""
+        """Replace rich's handler, which ends the program."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -34,7 +34,7 @@ class _Lasting(Screen):
 
 
 class Shown:
-    """Prints for people, or with *as_json* one object in the end."""
+    """Prints for people or, with *as_json*, one object at the end."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -46,11 +46,11 @@ class Shown:
         self._screen = _Lasting()
 
     def say(self, words: str) -> None:
-        """A line."""
+        """Print a line."""
         self._screen.say(words)
 
     def planned(self, planned: Planned, back: bool) -> None:
-        """The plan, each step with the commands that a person would type."""
+        """Print the plan, each step with the commands that a person would type."""
         self._back = back
         if self.as_json:
             if not back:
@@ -71,13 +71,13 @@ class Shown:
                 self._screen.say("       ", (command, "dim"))
 
     def begin(self, step: Step) -> None:
-        """A step begins; on a terminal its line is there meanwhile."""
+        """Report that a step begins; a terminal shows its line until the step ends."""
         self._begun = True
         if not self.as_json and self._screen.is_terminal:
             self._screen.print(styled(f" …   {title(step)}"), end="\r")
 
     def done(self, step: Step) -> None:
-        """A step is done: by now its network devices have names."""
+        """Report that a step is done. By now its network devices have names."""
         if not self.as_json:
             self.say(f"done {title(step)}")
         elif not self._back:
@@ -85,13 +85,13 @@ class Shown:
             self._done += 1
 
     def failed(self, step: Step, why: str) -> None:
-        """A step failed."""
+        """Report that a step failed."""
         if not self.as_json:
             self.say(f"FAIL {title(step)}: {why}")
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """InterruptError, with what is to be done, when the user presses Ctrl-C meanwhile."""
+        """Convert Ctrl-C to an InterruptError that says what to do next."""
         try:
             yield
         except KeyboardInterrupt:
@@ -99,7 +99,7 @@ class Shown:
             raise InterruptError(f"interrupted: {left if self._begun else 'nothing was changed'}") from None
 
     def end(self, data: dict[str, Any], words: str | None = None) -> None:
-        """The end: the JSON, or *words* and how long it took."""
+        """Print the end: the JSON, or *words* and the time that it took."""
         seconds = round(time.monotonic() - self._began, 2)
         if self.as_json:
             say_json({**data, **self._data, "seconds": seconds})
@@ -107,7 +107,7 @@ class Shown:
             self.say(f"{words} ({seconds:.1f} s)")
 
     def nics(self, host: Host) -> None:
-        """The NICs that are in switchdev mode: their VFs and representors."""
+        """Print the NICs in switchdev mode, with their VFs and representors."""
         for pf in host.pfs:
             if not pf.switchdev:
                 continue
@@ -121,7 +121,7 @@ class Shown:
                 self.say(words + (f" in {place[0].name}" if place else ""))
 
     def failures(self, wanted: Wanted) -> None:
-        """What `asap2 host check` still has against the NICs that were set up."""
+        """Print what `asap2 host check` still finds wrong with the NICs that were set up."""
         from asap2.host.check.audit import audit
         from asap2.host.check.finding import Verdict
         from asap2.host.observe import observe

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a verb of ``asap2 host`` is about: this machine or a capture, and which of its PFs."""
+"""The subject of a verb of ``asap2 host``: this machine or a capture, and a selection of its PFs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Pfs = Annotated[list[str] | None, typer.Argument(metavar="PF", help="Network dev
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 From = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="Read a file of `asap2 host capture` in place of this host."),
+    typer.Option("--from", metavar="FILE", help="Read a file written by `asap2 host capture` instead of this host."),
 ]
 
 
 def need_root() -> None:
-    """Asap2Error for who is not root."""
+    """Raise Asap2Error unless the user is root."""
     if os.geteuid():
         raise Asap2Error("this needs root: say `sudo asap2 host …`")
 
 
 def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf, ...]]:
-    """This host, or that of the capture *file*; and those of its PFs that *names* name."""
+    """This host or the host in the capture *file*, and those of its PFs that *names* selects."""
     if file is not None:
         from asap2.host.capture import read
 

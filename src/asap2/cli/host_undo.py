@@ -17,11 +17,11 @@ app = typer.Typer(add_completion=False)
 def undo(
     dry_run: DryRun = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on even if the host uses VFs, or others have ports in a bridge.")
+        bool, typer.Option("--force", help="Go on even if the host uses VFs, or a bridge has ports of others.")
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Restore what was before the first `asap2 host setup`, without orphaned flower filters and files of persist."""
+    """Restore the state before the first `asap2 host setup`. Orphaned flower filters and persist's files go."""
     need_root()
     from asap2.cli.host_steps import Shown
     from asap2.host.setup.hands import Hands

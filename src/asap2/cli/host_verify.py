@@ -24,35 +24,39 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def verify(
     vf: Annotated[
-        str | None, typer.Argument(metavar="VF", help="Its representor, PCI address, network device, or guest's id.")
+        str | None,
+        typer.Argument(metavar="VF", help="The VF: its representor, PCI address, network device, or guest's id."),
     ] = None,
     peer: Annotated[
-        str | None, typer.Argument(metavar="PEER", help="Whom to send to: an address, or another VF of this host.")
+        str | None, typer.Argument(metavar="PEER", help="Where to send: an address, or another VF of this host.")
     ] = None,
     netns: Annotated[
-        str | None, typer.Option(metavar="NAME|PID", help="Where VF's device is (default: look for it).")
+        str | None, typer.Option(metavar="NAME|PID", help="Namespace of VF's device (default: search for it).")
     ] = None,
-    peer_netns: Annotated[str | None, typer.Option(metavar="NAME|PID", help="Where PEER's device is, if a VF.")] = None,
+    peer_netns: Annotated[
+        str | None, typer.Option(metavar="NAME|PID", help="Namespace of PEER's device, if it is a VF.")
+    ] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Address of VF's device meanwhile.")
+        str | None, typer.Option(metavar="ADDRESS/LENGTH", help="Temporary address of VF's device.")
     ] = None,
-    protocol: Annotated[str, typer.Option(metavar="LIST", help="Protocols to send, of icmp, udp, tcp.")] = ",".join(
+    protocol: Annotated[str, typer.Option(metavar="LIST", help="Protocols to send: any of icmp, udp, tcp.")] = ",".join(
         PROTOCOLS
     ),
     count: Annotated[
-        int, typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol, both ways together.")
+        int,
+        typer.Option(min=20, max=1_000_000, metavar="N", help="Packets of each protocol, in both directions together."),
     ] = COUNT,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of UDP and TCP; PEER need not listen there.")
+        int, typer.Option(min=1, max=65535, help="UDP and TCP port; PEER need not listen on it.")
     ] = ECHO_PORT,
     through: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: fail unless all packets go through one.")
+        str | None, typer.Option(metavar="WHAT", help="vlan or tunnel: fail unless all packets use one.")
     ] = None,
     listen: Annotated[
         float | None, typer.Option(min=0.5, metavar="SECONDS", help="Send nothing; watch the VF's own traffic.")
     ] = None,
     serve: Annotated[
-        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Be the other end: echo UDP and TCP.")
+        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Be the other end, and echo UDP and TCP.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -151,7 +155,7 @@ def _end(host: Host, one: Port, results: list[Result], through: str | None, as_j
 
 
 def as_data(host: Host, one: Port, results: list[Result], good: bool) -> dict[str, Any]:
-    """What came of it, for JSON."""
+    """The result, for JSON."""
     from asap2.host.records import to_data
 
     return {
@@ -165,7 +169,7 @@ def as_data(host: Host, one: Port, results: list[Result], good: bool) -> dict[st
 
 
 def show(one: Port, results: list[Result]) -> None:
-    """Print what came of it for people."""
+    """Print the result for people."""
     from asap2.screen import Screen
 
     screen = Screen()
@@ -182,7 +186,7 @@ def show(one: Port, results: list[Result]) -> None:
 
 
 def _goes(result: Result, through: str) -> bool:
-    """Whether both ways of the traffic go through a VLAN or a tunnel."""
+    """Whether the traffic uses a VLAN or a tunnel in both directions."""
     if not result.flows:
         return False
     return all(any(word.startswith(through) for word in flow.through) for flow in result.flows)

@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests fro
 
 
 @app.command()
-def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="The topology (docs/lab.md).")]) -> None:
+def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="A topology (docs/lab.md).")]) -> None:
     """Bring up the lab that FILE describes."""
     from asap2.lab.lab import Lab
     from asap2.lab.topology import load
@@ -23,7 +23,7 @@ def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="The topology (
 
 @app.command()
 def down() -> None:
-    """Take the lab down, whatever state it is in; nothing of it stays."""
+    """Take the lab down, whatever state it is in. Nothing remains."""
     from asap2.lab.lab import Lab
     from asap2.output import say
 
@@ -33,9 +33,9 @@ def down() -> None:
 
 @app.command()
 def ls(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell what the lab consists of."""
+    """List the lab's nodes, NICs, cables and guests."""
     from asap2.cli.tables import print_lab
     from asap2.lab.lab import Lab
     from asap2.output import say, say_json

@@ -9,7 +9,7 @@ VERBS = ("up", "down", "ls", "start", "stop", "config")
 
 command = Verbs(
     name="openstack",
-    help="OpenStack on switchdev NICs: a real cloud on a lab of this machine, and settings for other clouds.",
+    help="OpenStack on switchdev NICs: a real cloud in a lab on this machine, and settings for other clouds.",
     no_args_is_help=True,
 )
 command.verbs = VERBS

@@ -29,15 +29,15 @@ def config(
         list[str] | None,
         typer.Argument(
             metavar="[PF|FILE]…",
-            help="The NICs, as network devices or PCI addresses, all if none; with --check, files or directories.",
+            help="NICs, as network devices or PCI addresses (default: all); with --check, files or directories.",
         ),
     ] = None,
     format: Annotated[Format, typer.Option(help="How OpenStack is installed.")] = Format.PLAIN,
-    role: Annotated[Role | None, typer.Option(help="The files of one role only.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Only the files of one role.")] = None,
     physical_network: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="neutron's name for the network at a NIC, in the NICs' order; `default` if none."
+            metavar="NAME", help="neutron's name for the network at each NIC, in the NICs' order (default: `default`)."
         ),
     ] = None,
     vlan_range: Annotated[
@@ -46,29 +46,35 @@ def config(
     ] = None,
     bridge: Annotated[
         list[str] | None,
-        typer.Option(metavar="BR", help="The bridge of each physical network; what the uplink is in, or br-UPLINK."),
+        typer.Option(metavar="BR", help="Bridge of each physical network (default: the uplink's, or br-UPLINK)."),
     ] = None,
     tunnel: Annotated[
-        bool, typer.Option("--tunnel", help="VXLAN networks, too; alone, if no physical network is named.")
+        bool, typer.Option("--tunnel", help="Add VXLAN networks; without a physical network, only these.")
     ] = False,
     local_ip: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NODE=]ADDRESS", help="A node's end of tunnels; the uplink's or its bridge's address."),
+        typer.Option(
+            metavar="[NODE=]ADDRESS", help="A node's tunnel endpoint (default: its uplink's or bridge's address)."
+        ),
     ] = None,
     tunnel_vfs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="VFs of each NIC for VXLAN networks, the last ones; half, if both."),
+        typer.Option(
+            metavar="N", min=1, help="VFs of each NIC for VXLAN networks, counted from the last (default: half)."
+        ),
     ] = None,
-    controller: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The controller's, for devstack.")] = None,
+    controller: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address of the controller, for devstack.")
+    ] = None,
     topology: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The nodes of a lab (docs/lab.md), not this host.")
+        Path | None, typer.Option(metavar="FILE", help="Use the nodes of a lab (docs/lab.md), not this host.")
     ] = None,
-    node: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Of a topology, this node only.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the files here, by node.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that say something else.")] = False,
+    node: Annotated[list[str] | None, typer.Option(metavar="NODE", help="Only this node of the topology.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the files to DIR, by node.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files with other contents.")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Check settings that are there: FILEs, or those in /etc/nova and /etc/neutron."),
+        typer.Option("--check", help="Check existing settings: FILEs, or those in /etc/nova and /etc/neutron."),
     ] = False,
     python: Annotated[
         str | None, typer.Option(metavar="PYTHON", help="With --check: the Python that has nova and neutron.")
@@ -76,11 +82,11 @@ def config(
     as_json: AsJson = False,
     file: From = None,
 ) -> int:
-    """Make OpenStack's settings for these NICs: nova's, neutron's, and the deployment tools' own. Or check those that
-    are there, by nova's and neutron's own parsers; exit status 0: nothing is wrong with them."""
+    """Generate OpenStack's settings for these NICs, for nova, neutron and deployment tools. Or check existing settings
+    with nova's and neutron's own parsers; exit status 0: nothing is wrong with them."""
     if check:
         if topology or output or node:
-            raise UsageError("--check is of files, for this host or a capture (--from): leave out other options")
+            raise UsageError("--check reads files, for this host or a capture (--from): leave out the other options")
         return _check(what or [], file, python, as_json)
     if python is not None:
         raise UsageError("--python is for --check")

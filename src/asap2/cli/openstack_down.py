@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def down() -> None:
-    """Take the cloud and its lab down, whatever state they are in; nothing of them stays."""
+    """Take the cloud and its lab down, whatever state they are in. Nothing remains."""
     from asap2.openstack.cloud import Cloud
     from asap2.output import say
 

@@ -11,8 +11,8 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def ls(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Tell which services there are, which run, and where they write what they do."""
+def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the services, whether they run, and their log files."""
     from asap2.openstack.cloud import Cloud
     from asap2.output import say, say_json
 

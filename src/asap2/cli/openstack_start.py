@@ -12,10 +12,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def start(
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As `asap2 openstack ls` shows it.")],
-    host: Annotated[str, typer.Argument(metavar="HOST", help="Where it runs.")],
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Name, as `asap2 openstack ls` shows it.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Host that it runs on.")],
 ) -> None:
-    """Start a service that does not run."""
+    """Start a service that is not running."""
     from asap2.openstack.cloud import Cloud
 
     Cloud().start(Cloud().service(service, host))

@@ -14,10 +14,10 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def up(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Another topology than two nodes (docs/lab.md).")
+        Path | None, typer.Argument(metavar="FILE", help="Topology (docs/lab.md; default: two nodes).")
     ] = None,
 ) -> None:
-    """Bring up a lab and, on it, nova, neutron, placement, glance, MariaDB and RabbitMQ."""
+    """Bring up a lab and start nova, neutron, placement, glance, MariaDB and RabbitMQ on it."""
     from importlib import resources
 
     from asap2.lab.topology import load, parse

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Where.")]) -> None:
+def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.")]) -> None:
     """Open a shell inside a node or guest."""
     replace_process(layout().bundle(name), [os.environ.get("SHELL") or "/bin/bash"])
 

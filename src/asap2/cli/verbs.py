@@ -56,7 +56,7 @@ def run(words: list[str], verbs: tuple[str, ...]) -> int:
     """Run the command line *words*; the exit status. UsageError for what makes no sense."""
     root = Verbs(
         name="asap2",
-        help="Open vSwitch hardware offload: on real NICs (host), and on software ConnectX NICs (all else).",
+        help="Open vSwitch hardware offload, on real NICs (host) and on software ConnectX NICs (everything else).",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     root.verbs = verbs
@@ -82,7 +82,7 @@ def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
 
     @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
     def exec_(
-        name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Where.")],
+        name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.")],
         words: Annotated[list[str], typer.Argument(metavar="CMD…", help="The command and its arguments.")],
     ) -> None:
         """Run an unmodified program inside a node or guest. Its exit status is this command's."""
