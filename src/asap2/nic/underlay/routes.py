@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 
 from asap2.netlink.client import Connection
@@ -73,14 +74,14 @@ class Routes:
             asked += attribute(RTA_SRC, source)
             from_bits = bits
         if lower:
-            asked += attribute(RTA_OIF, lower.to_bytes(4, "little"))
+            asked += attribute(RTA_OIF, lower.to_bytes(4, sys.byteorder))
         header = _RTMSG.pack(family, bits, from_bits, 0, 0, 0, 0, 0, 0)
         (answer,) = self._kernel.request(RTM_GETROUTE, 0, header + asked)
         if _RTMSG.unpack_from(answer.payload)[_RTM_TYPE] != RTN_UNICAST:
             raise NetlinkError(errno.ENETUNREACH)
         found = {kind & NLA_TYPE_MASK: value for kind, value in attributes(answer.payload, _RTMSG.size)}
         gateway = found.get(RTA_GATEWAY) or found.get(RTA_VIA, b"\0\0")[2:] or destination
-        ifindex = int.from_bytes(found.get(RTA_OIF, b"\0\0\0\0"), "little")
+        ifindex = int.from_bytes(found.get(RTA_OIF, b"\0\0\0\0"), sys.byteorder)
         chosen = source if source is not None and any(source) else found.get(RTA_PREFSRC, bytes(len(destination)))
         state, mac = self._neighbour(ifindex, gateway)
         return Hop(ifindex, chosen, gateway, mac if state & NUD_VALID and len(mac) == 6 and any(mac) else None)

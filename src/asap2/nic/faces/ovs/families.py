@@ -22,23 +22,16 @@ from asap2.netlink.server import Server
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.datapath import (
-    FEATURES,
-    TYPE_NETDEV,
-    Datapath,
-    InternalDevices,
-    Vport,
-)
+from asap2.nic.faces.ovs.datapath import FEATURES, TYPE_NETDEV, Datapath, InternalDevices, Vport
 from asap2.nic.faces.ovs.delivery import Delivery
-from asap2.nic.faces.ovs.extract import extract
+from asap2.nic.faces.ovs.execute import checked, hand_in
 from asap2.nic.faces.ovs.flows import Flow
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.meter import MeterFace
 from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import OVS_TABLE, Counters
-from asap2.nic.silicon.pipeline import HandedIn
+from asap2.nic.rules import Counters
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +41,7 @@ PACKET_EXECUTE = 3
 DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
 DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
 PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
-PORT_NETNSID = 9
-PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 10, 0, 1
+PORT_NETNSID, PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 9, 10, 0, 1
 FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
 FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
 UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
@@ -63,7 +55,6 @@ PACKET_ID: Final = 0x7013
 _OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
 _MOST_CACHED_MASKS: Final = 4096
 """PCPU_MIN_UNIT_SIZE / sizeof(struct mask_cache_entry)."""
-_ETH_HLEN: Final = 14
 
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
@@ -78,20 +69,16 @@ def _string(value: bytes | None) -> str | None:
     return None if value is None else value.split(b"\0", 1)[0].decode(errors="surrogateescape")
 
 
-def _u32(value: bytes | None) -> int | None:
+def _unsigned(form: struct.Struct, value: bytes | None) -> int | None:
     if value is None:
         return None
-    if len(value) < 4:
+    if len(value) < form.size:
         raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-    return _U32.unpack_from(value)[0]  # type: ignore[no-any-return]
+    return form.unpack_from(value)[0]  # type: ignore[no-any-return]
 
 
-def _u64(value: bytes | None) -> int | None:
-    if value is None:
-        return None
-    if len(value) < _U64.size:
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-    return _U64.unpack_from(value)[0]  # type: ignore[no-any-return]
+_u32 = functools.partial(_unsigned, _U32)
+_u64 = functools.partial(_unsigned, _U64)
 
 
 class OvsFace:
@@ -497,51 +484,11 @@ class OvsFace:
         attrs = _named(genl.attrs)
         if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
             raise NetlinkError(errno.EINVAL)
-        packet = attrs[PKT_PACKET]
-        if len(packet) < _ETH_HLEN:
-            raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-        metadata = ovs_key.packet_metadata(attrs[PKT_KEY])
-        bare = not metadata["mac_proto"]
-        if bare:
-            if metadata["eth_type"] in numbers.VLAN_TYPES:
-                raise NetlinkError(errno.EINVAL)
-            packet = bytes(_ETH_HLEN - 2) + metadata["eth_type"].to_bytes(2, "big") + packet
-        key = extract(packet, metadata, ethernet=not bare)
-        if key is None:
-            raise NetlinkError(errno.EINVAL)
-        steps = act.parse(attrs[PKT_ACTIONS], key)
+        given = checked(attrs[PKT_PACKET], attrs[PKT_KEY], attrs[PKT_ACTIONS])
         dp = self._of(genl.header)
-        if PKT_PROBE not in attrs:
-            self._run(dp, packet, steps, key, attrs.get(PKT_HASH))
+        if PKT_PROBE not in attrs and self.packets is not None:
+            hand_in(dp, self.packets, given, (_u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS)
         return None
-
-    def _run(
-        self, dp: Datapath, packet: bytes, steps: tuple[act.Step, ...], key: ovs_key.Fields, packet_hash: bytes | None
-    ) -> None:
-        """Let the pipeline do *steps* with *packet*, of which user space knows the *key*."""
-        path = self.packets
-        if path is None:
-            return
-        port = dp.port_of(key["in_port"])
-        actions = dp.one_packet(steps)
-        way = HandedIn(
-            actions,
-            dp.ifindex if port is None else port,
-            OVS_TABLE | key.get("recirc_id", 0),
-            act.tunnel_of(key) if key.get("tun_proto") else None,
-            key.get("skb_mark", 0),
-            key.get("skb_priority", 0),
-            key.get("dp_hash", 0),
-            (_u64(packet_hash) or 0) & _HASH_BITS or None,
-            bare=not key["mac_proto"],
-        )
-        try:
-            with dp.pipeline.hand_in(way) as mark:
-                path.hand_in(packet, mark)
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                raise NetlinkError(errno.EINVAL) from None
-            log.debug("cannot do actions with a packet of %d bytes: %s", len(packet), error)
 
     def read_upcalls(self) -> None:
         """Take in the packets that wait for user space."""

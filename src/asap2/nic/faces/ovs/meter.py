@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -47,7 +48,7 @@ class MeterFace:
         return [Message(METER_ID, self.family.payload(genl.cmd, genl.header + body))]
 
     def _check_datapath(self, genl: GenlHeader) -> None:
-        if int.from_bytes(genl.header, "little") != self._datapath():
+        if int.from_bytes(genl.header, sys.byteorder) != self._datapath():
             raise NetlinkError(errno.ENODEV)
 
     def _features(self, _request: Request, genl: GenlHeader) -> Answer:

@@ -7,6 +7,7 @@ Errors, their texts and what comes back are those of net/sched/act_api.c, Linux 
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -149,7 +150,7 @@ class ActionFace:
             count += 1
         if bound and not count:
             raise NetlinkError(errno.EPERM)
-        entry = {"kind": kind, "cookie": count.to_bytes(4, "little")}  # in a flush, that number is TCA_FCNT
+        entry = {"kind": kind, "cookie": count.to_bytes(4, sys.byteorder)}  # in a flush, that number is TCA_FCNT
         message = self._message(RTM_DELACTION, {0: entry}, request.flags | NLM_F_ROOT)
         if count:
             self._server.notify(request.client.netns, RTNLGRP_TC, message)
