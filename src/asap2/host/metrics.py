@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Prometheus scrapes: flows by where they are and why not in hardware, packets of VFs and of what the host saw.
 
-Names follow Prometheus' rules (units and ``_total`` in the name); counters are the kernel's, so they begin anew when a
-device is made anew.
+Names follow Prometheus' rules (units and ``_total`` in the name); counters are the kernel's, so they restart at 0 when
+a device is created again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Tried:
 
 
 class HostCollector(Collector):
-    """This host's figures, read anew at each scrape. *trial* tries the rule of each flow in software that is new, has
+    """This host's figures, read again at each scrape. *trial* tries the rule of each flow in software that is new, has
     changed, or was tried long ago, to know the NIC's answer."""
 
     def __init__(self, trial: bool = True, see: Callable[[], Host] | None = None, attempt: Trier = try_flows) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program that runs in a node or guest while something else happens, and says on its output how far it is.
+"""A program that runs in a node or guest in the background, and reports its progress on its output.
 
 It has a terminal of its own, as a person's would: so it writes each line at once, and tcpdump shows packets at once.
 """
@@ -59,23 +59,23 @@ class Program:
                 )
 
     def read_more(self, seconds: float) -> None:
-        """Take in what comes within *seconds*."""
+        """Read output for *seconds*."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and self._read(left):
             pass
 
     def read_until_quiet(self, seconds: float = 0.25) -> None:
-        """Return when nothing more has come for *seconds*."""
+        """Return when there has been no output for *seconds*."""
         while self._read(seconds):
             pass
 
     def interrupt(self) -> int:
-        """Type Ctrl-C and wait; the exit status. Whole is :attr:`output` then."""
+        """Type Ctrl-C, wait for the end and return the exit status. :attr:`output` is then complete."""
         self.process.send_signal(signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for the program's end, which must be near; the exit status."""
+        """Wait for the program, which must be about to end, and return its exit status."""
         while self._read(PATIENCE):
             pass
         if self.process.poll() is None:
@@ -85,7 +85,7 @@ class Program:
         return self.process.returncode
 
     def kill(self) -> None:
-        """End the program, whatever it does."""
+        """Kill the program."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -100,7 +100,7 @@ class Program:
         self.kill()
 
     def _read(self, seconds: float) -> bool:
-        """Take in what comes within *seconds*; False when nothing does or the program has closed its terminal."""
+        """Read output that arrives within *seconds*; False if none does or the program has closed its terminal."""
         if self._pty < 0 or not select.select([self._pty], [], [], seconds)[0]:
             return False
         data = b""

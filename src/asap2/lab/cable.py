@@ -12,7 +12,7 @@ WIRE_MTU = 10240
 
 
 def connect(layout: Layout, one: End, other: End) -> None:
-    """Join two ports: in the silicon of each its wire, ``p<port>``, is made and set up."""
+    """Join two ports: create the wire ``p<port>`` in the silicon of each, and set it up."""
     here, there = (layout.silicon(end.node, end.index) for end in (one, other))
     peer = f"type veth peer name p{other.port} mtu {WIRE_MTU} netns {there}"
     ip(here, f"link add name p{one.port} mtu {WIRE_MTU} {peer}", f"link set dev p{one.port} up")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A call made in a forked process: the way to work in other namespaces and stay out of them."""
+"""A call in a forked process, to work in other namespaces without entering them oneself."""
 
 from __future__ import annotations
 

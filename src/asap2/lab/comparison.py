@@ -29,16 +29,16 @@ WAYS = ("userspace", "offloaded")
 TCP_SECONDS = 1
 PING_SECONDS = 1
 ARRIVED = ("InDatagrams", "RcvbufErrors")
-"""A packet counts when it reaches the guest, also if the program there is too slow: how fast that is tells nothing
-about the path."""
+"""A packet counts when it reaches the guest, even if the program there is too slow to read it: the program's speed says
+nothing about the path."""
 WARM_UP = 5
-"""Echo requests that go before a measurement: flows are where they belong then."""
+"""Echo requests sent before a measurement, after which the flows are in place."""
 OFFLOADED_FLOWS = "ovs-appctl dpctl/dump-flows type=offloaded"
 
 
 @dataclass(slots=True)
 class Measured:
-    """What one of the ways did, in all rounds."""
+    """Results of one path, over all rounds."""
 
     tcp_gbps: list[float] = field(default_factory=list)
     packets_per_second: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Measured:
     """Packets that the first node's switches looked up."""
 
     def figures(self) -> dict[str, float]:
-        """Medians of the rounds, and what was counted in all of them."""
+        """Medians over the rounds, and totals of the counters."""
         return {
             "tcp_gbps": statistics.median(self.tcp_gbps),
             "packets_per_second": round(statistics.median(self.packets_per_second)),

@@ -80,11 +80,11 @@ class Demo:
         self.seconds = time.monotonic() - began
 
     def report(self) -> dict[str, Any]:
-        """How it went, as plain data."""
+        """The report, as plain data."""
         return {"ok": self.failure is None, "steps": as_data(self.terminal.steps), **self.figures.as_data()}
 
     def print_summary(self) -> None:
-        """Print the short table of the end."""
+        """Print the summary table."""
         self.terminal.summary(self.figures.rows(), self.seconds, self.failure)
 
     def _virtual_functions(self, host: Host) -> None:

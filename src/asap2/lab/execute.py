@@ -13,8 +13,8 @@ from asap2.lab.enter import enter, environment
 
 
 def start(bundle: Path | None, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
-    """Start *command* inside *bundle*'s namespaces (None: this process's), its output and errors in one pipe, as text,
-    maybe in a session of its own, so that all that it starts can be killed with it."""
+    """Start *command* inside *bundle*'s namespaces (None: this process's), with output and errors in one text pipe,
+    optionally in its own session, so that everything it starts can be killed with it."""
     with interrupts_held() as let_interrupt:
 
         def begin() -> None:
@@ -36,7 +36,7 @@ def start(bundle: Path | None, command: Sequence[str], *, session: bool = False)
 
 
 def run(bundle: Path | None, *command: str) -> str:
-    """The output of *command* run inside *bundle*'s namespaces (None: this process's); Asap2Error with its words when
+    """The output of *command* run inside *bundle*'s namespaces (None: this process's); Asap2Error with that output if
     it fails."""
     process = start(bundle, command)
     output, _ = process.communicate()
@@ -47,7 +47,7 @@ def run(bundle: Path | None, *command: str) -> str:
 
 
 def ip(netns: Path, *lines: str) -> None:
-    """Have iproute2's ip do *lines*, each its arguments, in the network namespace kept at *netns*.
+    """Run iproute2's ip with each of *lines* as arguments, in the network namespace kept at *netns*.
 
     The program runs in this process's mount namespace: what it asks goes to the kernel itself.
     """

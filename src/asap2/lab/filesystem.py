@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node or guest sees of the file system: the machine's own tree, with places of its own laid over it.
+"""The file system of a node or guest: the machine's tree, with some places mounted over it.
 
 A *view* is made in a new mount namespace. /run is fresh; what is written to /etc, /usr/local and /var/log stays in the
 view (overlayfs over the machine's); Open vSwitch's directories are empty; /sys is that of the view's own network
@@ -65,12 +65,12 @@ class View:
 
 
 def redirected(library: Path) -> dict[str, tuple[bytes, int]]:
-    """The files that have a view's programs ask the NIC's daemon; *library* is the redirect library as built."""
+    """The files that make a view's programs ask the NIC's daemon; *library* is the redirect library as built."""
     return {REDIRECT: (library.read_bytes(), 0o755), "/etc/ld.so.preload": (f"{REDIRECT}\n".encode(), 0o644)}
 
 
 def node_files(library: Path) -> dict[str, tuple[bytes, int]]:
-    """The files that make a node of a view."""
+    """The files that turn a view into a node."""
     # SIGINT is ignored till Python is up and dies of it like other programs, without a traceback
     shim = f"#!/bin/sh\ntrap '' INT\nexec {sys.executable} -m asap2.lab.openvswitch \"$@\"\n"
     modprobe = Path(__file__).with_name("modprobe.sh").read_bytes()

@@ -49,7 +49,7 @@ class Connection:
         return None
 
     def replaced(self) -> bool:
-        """Have the requests that wait begin again, another server being in the dead one's place; as :meth:`retry`."""
+        """Restart the waiting requests with another server in place of the dead one; as :meth:`retry`."""
         os.set_blocking(self.descriptor, False)
         try:
             os.write(self.descriptor, _OUT.pack(_OUT.size, _NOTIFY_RESEND, 0))
@@ -59,7 +59,7 @@ class Connection:
         return self.retry()
 
     def retry(self) -> bool:
-        """Have the requests that wait begin again; False when there will be no more."""
+        """Restart the waiting requests; False if there will be no more."""
         while True:
             try:
                 _, opcode, number = _IN.unpack_from(os.read(self.descriptor, _ROOM))

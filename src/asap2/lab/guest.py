@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests: a namespace in the place of a virtual machine, which gets a VF as its network device."""
+"""Guests: namespaces that take the place of virtual machines and get a VF as their network device."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(layout: Layout, guest: Guest, library: Path) -> None:
 
 
 def give_vf(layout: Layout, guest: Guest) -> None:
-    """Hand the guest's VF over from its node, as its ``device``, with the MAC and address that the topology gives."""
+    """Move the guest's VF from its node into the guest as ``device``, with the topology's MAC and address."""
     netns = layout.guest(guest.name) / "ns" / "net"
     ip(layout.node(guest.node) / "ns" / "net", f"link set dev {guest.vf_netdev} netns {netns}")
     lines = [f"link set dev {guest.vf_netdev} name {guest.device}"]

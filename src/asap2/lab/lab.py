@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole lab: bringing it up from a topology, telling what it is, and taking it down whatever state it is in."""
+"""A whole lab: bring it up from a topology, describe it, and take it down in whatever state it is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Lab:
         return self.layout.root
 
     def up(self, topology: Topology) -> None:
-        """Bring the lab up; when that fails, nothing of it stays."""
+        """Bring the lab up. If that fails, nothing of it remains."""
         if lacking := machine.lacking():
             raise Asap2Error(lacking)
         with self._locked():
@@ -52,7 +52,7 @@ class Lab:
                 raise
 
     def down(self) -> bool:
-        """Take the lab down, also a half-made or damaged one. False when there was none."""
+        """Take the lab down, even if it is incomplete or damaged. False if there was none."""
         with self._locked():
             if not self.root.exists():
                 return False
@@ -60,7 +60,7 @@ class Lab:
             return True
 
     def describe(self) -> dict[str, Any] | None:
-        """What the lab consists of and how it does, as plain data; None when there is none."""
+        """The lab's parts and their state, as plain data; None if there is no lab."""
         try:
             record: dict[str, Any] = json.loads(self.layout.record.read_text())
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Lab:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one command at a time make this lab or take it down."""
+        """Allow one command at a time to bring this lab up or take it down."""
         with Lock(self.root) as lock:
             deadline = time.monotonic() + self.patience
             while not lock.take():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything of a running lab is: the names of its files and directories, below one private tmpfs."""
+"""Names of a running lab's files and directories, all below one private tmpfs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Layout:
 
     @property
     def record(self) -> Path:
-        """What the lab consists of, as JSON, written when it is up."""
+        """A description of the lab as JSON, written when the lab is up."""
         return self.root / "lab.json"
 
     def node(self, name: str) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a machine must have for a lab: found out by trying, told in one sentence.
+"""What a machine must provide for a lab: found by trying, reported in one sentence.
 
 ``python -m asap2.lab.machine`` says what is lacking, if anything, and exits 1 then.
 """
@@ -34,7 +34,7 @@ _LOOPBACK = 1
 
 
 def lacking() -> str | None:
-    """One sentence that says what this machine lacks, or None."""
+    """One sentence that says what this machine lacks, or None if it lacks nothing."""
     if os.geteuid() != 0:
         return "this needs root: it makes network namespaces and loads eBPF programs"
     for name in PROGRAMS:
@@ -110,7 +110,7 @@ _ATTEMPTS: tuple[tuple[Callable[[], None], str], ...] = (
 
 
 def main() -> int:
-    """Print what is lacking."""
+    """Print what is missing."""
     sentence = lacking()
     if sentence:
         print(f"asap2: {sentence}", file=sys.stderr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's proofs: that offloaded packets pass the hosts by, that the counters are right, and what it costs."""
+"""The demo's proofs: offloaded packets bypass the hosts, the counters are right, and what it costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORT_IDLE = 1000
 AGEING_SECONDS = 120.0
 """How long that may take: the revalidators look every 500 ms, and dump in rounds."""
 OFFLOADING_SECONDS = 120.0
-"""How long flows may take to be in the eSwitch."""
+"""How long flows may take to reach the eSwitch."""
 BRIDGE, VLAN = "br-int", 57
 MAX_IDLE = 30000
 """Milliseconds that an unused flow stays, as on the page."""
@@ -111,7 +111,7 @@ class Proofs:
         self.client, self.server = (host.guest for host in hosts)
 
     def all(self, rounds: int) -> None:
-        """Prove everything, the comparison in so many *rounds*; StepError for the first thing that is not so."""
+        """Run every proof, with *rounds* rounds of the comparison; StepError at the first one that fails."""
         self.only_first_packets_reach_the_host()
         self.the_silicon_counts()
         self.compare(rounds)
@@ -165,7 +165,7 @@ class Proofs:
                 self.figures.offloaded_packets = packets(find_flow(output, *out[:3]))
 
     def compare(self, rounds: int) -> None:
-        """The NIC beside a switch that forwards every packet itself."""
+        """Compare the NIC with a switch that forwards every packet itself."""
         comparison = Comparison(
             self.terminal, self.hosts, BRIDGE, lambda host: {host.pf: "", host.representor: f"tag={VLAN}"}
         )
@@ -195,7 +195,7 @@ class Proofs:
         return gbps(output), {"vswitchd": percent[0], "daemon": percent[1]}
 
     def flows_age_out(self) -> None:
-        """Flows that nobody uses go, after max-idle."""
+        """Show that unused flows expire after max-idle."""
         self.terminal.heading("Flows that are not used go")
         for host in self.hosts:
             self.terminal.type(host.name, f"{SET}max-idle={SHORT_IDLE}")

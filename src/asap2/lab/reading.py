@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo reads out of the outputs of programs, and what it must know of a host to do so."""
+"""How the demo reads programs' output, and what it must know about a host to do so."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def packets(flow: ODPFlow | None) -> int:
 
 
 def gbps(output: str) -> float:
-    """The receiver's throughput as ``iperf3 -f g`` printed it; OutputError when it did not."""
+    """The receiver's throughput as printed by ``iperf3 -f g``; OutputError if there is none."""
     found = re.search(r"([\d.]+) Gbits/sec\s+receiver", output)
     if not found:
         raise OutputError("iperf3 did not measure anything")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mending nodes whose supervisors were all killed: each ``asap2`` command that looks at a lab does it in passing."""
+"""Repair nodes whose supervisors were all killed. Each ``asap2`` command that looks at a lab does this in passing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 60.0
 
 
 def revive(root: Path) -> None:
-    """Start a supervisor for each node of the lab at *root* that has none, but not while it is made or taken down."""
+    """Start a supervisor for each node of the lab at *root* that lacks one, unless the lab is going up or down."""
     unwatched = list(_unwatched(root))
     if not unwatched:
         return
@@ -34,7 +34,7 @@ def revive(root: Path) -> None:
 
 
 def _wait_for_listener(directory: Path) -> None:
-    """Return when programs of the node can wait for its daemon, or never will."""
+    """Return once programs of the node can wait for its daemon, or it is certain that they never will."""
     import socket
     import time
 

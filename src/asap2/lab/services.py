@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watching the programs of Open vSwitch in a node from outside: the part of systemd that notices an end.
+"""Watch a node's Open vSwitch programs from outside: the part of systemd that notices when a program ends.
 
 What is to be done then, a process inside the node does (:func:`asap2.lab.units.main_exited`).
 """
@@ -27,23 +27,23 @@ class Services:
 
     def __init__(self, directory: Path) -> None:
         self.look_at = 0.0
-        """When to look again though no descriptor is ready, by the monotonic clock."""
+        """Monotonic time of the next look if no descriptor becomes ready."""
         self._bundle = directory / "ns"
         self._records = directory / "units"
         self._changed = os.open(self._records / units.CHANGED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._main: dict[str, Watched] = {}
         self._job: dict[str, Watched] = {}
         self._status: dict[str, int | None] = {}
-        """How the main processes ended whose ends are not dealt with yet."""
+        """Exit states of main processes that have not been handled yet."""
 
     def descriptors(self) -> Iterator[int]:
-        """Descriptors of which one is ready to be read when it is time to look."""
+        """Descriptors that become readable when it is time to look."""
         yield self._changed
         for process in (*self._main.values(), *self._job.values()):
             yield process.descriptor
 
     def forget(self) -> None:
-        """Watch nothing, and look at all anew."""
+        """Forget all watches, and look at everything again."""
         for process in (*self._main.values(), *self._job.values()):
             process.close()
         self._main.clear()
@@ -51,7 +51,7 @@ class Services:
         self.look_at = 0.0
 
     def look(self) -> None:
-        """Have the node do something about programs that have ended."""
+        """Make the node handle programs that have ended."""
         now = time.monotonic()
         due = now >= self.look_at
         with contextlib.suppress(BlockingIOError):
@@ -86,7 +86,7 @@ class Services:
             self._start(daemon, "main-exited", daemon, *([] if status is None else [str(status)]))
 
     def switch_was_refused(self) -> None:
-        """Have ovs-vswitchd restarted, which was told that there is nothing of the NIC's."""
+        """Have ovs-vswitchd restarted, because it was told that the NIC's devices do not exist."""
         self._start("refused", "switch-was-refused")
 
     def _start(self, name: str, *words: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m asap2.lab.supervisor DIRECTORY NOTIFY``: keeps what a node consists of running, itself included.
+"""``python -m asap2.lab.supervisor DIRECTORY NOTIFY``: keeps the processes of a node running, including itself.
 
 It runs in the network namespace of the node whose directory is DIRECTORY. It starts the node's daemon, waits until the
 daemon has made the file ``ready``, lays its FUSE tree over the node's /sys, and writes ``ready`` to the file descriptor
@@ -41,10 +41,10 @@ from asap2.netlink import listener
 COMMAND, LOCK = "daemon.command", "supervisor.lock"
 """Files of the node: the command that runs its daemon, as JSON; what a supervisor holds a lock of while it lives."""
 SHORT_LIFE = 2.0
-"""Seconds: a daemon that died sooner did not work, and the next is started after a pause."""
+"""Seconds: a daemon that died sooner did not work, so the next one is started after a pause."""
 LONGEST_PAUSE = 5.0
 STUCK_SECONDS = 120.0
-"""A daemon that does not serve yet is given up when it has not had any CPU time for so long."""
+"""Seconds without CPU time after which a daemon that does not serve yet is given up."""
 PROGRAMS_WAIT = 100.0
 """How long the redirect library surely waits for a daemon while somebody listens (GREETING_S in redirect.h)."""
 MOST_LOGGED = 8 << 20
@@ -58,7 +58,7 @@ _PID_WIDTH = 16
 
 
 class TookOver(Exception):  # noqa: N818
-    """This process, which waited, has taken the place of the supervisor that is dead."""
+    """This process, which was waiting, has replaced the dead supervisor."""
 
 
 class Supervisor:
@@ -85,7 +85,7 @@ class Supervisor:
         self.daemon = self._running_daemon()
         self.listener = self._lent_listener() if self.daemon is not None else None
         self._patience_ends = math.inf
-        """When programs that ask are no longer waiting for a daemon, but are refused."""
+        """When requests are refused instead of waiting for a daemon."""
         if self.listener is None and notify is None:
             self._patience_ends = 0.0
         if self.listener is None:
@@ -94,7 +94,7 @@ class Supervisor:
                 self.daemon.kill()
 
     def run(self) -> int:
-        """Keep the node running until told to stop; the exit status. A failure of the first daemon ends it too."""
+        """Keep the node running until told to stop, or until the first daemon fails; the exit status."""
         while True:
             try:
                 return self._run()
@@ -132,7 +132,7 @@ class Supervisor:
             self._wait(now)
 
     def _wait(self, now: float) -> None:
-        """Sleep until something is to be done."""
+        """Sleep until there is something to do."""
         wake_at = min(self._logs_at, self.services.look_at)
         if self.daemon is None:
             wake_at = min(wake_at, self._start_at)
@@ -151,7 +151,7 @@ class Supervisor:
     # ---- the second supervisor
 
     def _start_standby(self) -> None:
-        """Fork the process that waits for the end of this one. In that, TookOver is raised when it has come."""
+        """Fork the process that waits for this one to end. TookOver is raised there when it does."""
         first = os.pidfd_open(os.getpid())
         try:
             pid = os.fork()
@@ -281,7 +281,7 @@ class Supervisor:
             self.daemon.kill()
 
     def _show_faces(self) -> None:
-        """Lay what the daemon serves over /sys of the node and of its guests."""
+        """Mount what the daemon serves over /sys of the node and of its guests."""
         served = self.directory / "sys"
         show_faces(self.directory / "ns", served, self.directory / REAL_SYSFS)
         for guest in json.loads((self.directory / "daemon.json").read_text()).get("guests", []):
@@ -317,7 +317,7 @@ class Supervisor:
                 self._former.remove(former)
 
     def _clear(self) -> None:
-        """Take away what a dead daemon left: its word that it serves, and its FUSE mount."""
+        """Remove what a dead daemon left: its ready mark and its FUSE mount."""
         (self.directory / "ready").unlink(missing_ok=True)
         while True:
             try:
@@ -367,7 +367,7 @@ class Supervisor:
 
 
 def _write(file: int, pid: int) -> None:
-    """Put a process id into a file, in place: there is room for it also in a full file system."""
+    """Write a process id into a file in place, which works even in a full file system."""
     os.pwrite(file, f"{pid}\n".rjust(_PID_WIDTH).encode(), 0)
 
 

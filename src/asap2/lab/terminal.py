@@ -25,7 +25,7 @@ from asap2.screen import Part, Screen, table
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
 STEP_SECONDS = 300.0
-"""How long a command may take: one that takes longer hangs, on a slow machine, too."""
+"""Seconds that a command may take. One that takes longer hangs, even on a slow machine."""
 MACHINE = "machine"
 """Where a command is typed that runs outside the lab's nodes and guests."""
 TIMED_OUT = 124
@@ -33,11 +33,11 @@ TIMED_OUT = 124
 
 
 class OutputError(Exception):
-    """A command's output is not what it must be; the text says how."""
+    """A command's output is wrong; the text says how."""
 
 
 class StepError(Asap2Error):
-    """A step did not do what it must."""
+    """A step did not have its effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ class Terminal:
         self.steps: list[Step] = []
 
     def heading(self, text: str) -> None:
-        """Say what comes next."""
+        """Announce what comes next."""
         self.screen.say()
         self.screen.say(f"── {text}", style="bold")
 
     def say(self, *parts: Part) -> None:
-        """Say something, in one line."""
+        """Print one line."""
         self.screen.say(*parts)
 
     def done(self, what: str, seconds: float) -> None:
-        """Say that something was done, and how long it took."""
+        """Report that something was done, and how long it took."""
         self.screen.say("  ", ("✓", "green"), f" {what} ", (f"({seconds:.2f} s)", "dim"))
 
     def type(self, where: str, command: str, judge: Judge | None = None, *, shown: bool = True) -> str:
@@ -154,7 +154,7 @@ class Terminal:
         self.done(words or "done", seconds)
 
     def summary(self, rows: Iterable[tuple[str, str]], seconds: float, failure: str | None) -> None:
-        """Print the short table of the end, (what, result), and the verdict."""
+        """Print the summary table of (what, result), and the verdict."""
         shown = table("What was shown", "what", "result")
         shown.columns[1].justify = "right"
         for what, result in rows:

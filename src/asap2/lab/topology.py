@@ -25,7 +25,7 @@ NODE_NAME_MAX = 32
 """Characters in the name of a node or guest; it is a host name, and part of socket paths."""
 NIC_NAME_MAX = 15
 LEAST_RULES = 256
-"""Room that an eSwitch has at least, for it to be of use."""
+"""Least room for rules with which an eSwitch is of use."""
 
 PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
 """Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""

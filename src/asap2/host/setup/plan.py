@@ -59,7 +59,7 @@ class NicTarget:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a host is to be. ``service`` may be started anew (None: not), and must be when ``restart_pending``;
+    """What a host is to be. ``service`` may be restarted (None: not), and must be when ``restart_pending``;
     ``delete`` and ``add`` are ports by bridge, ``bridges`` whether each is to be there. With ``switch_first`` Open
     vSwitch lets go before NICs change; without, it comes after. ``ingress`` and ``filters`` are to be there
     in the end."""
@@ -95,7 +95,7 @@ def disruptive(now: Host, target: NicTarget) -> bool:
 
 
 def restart_needed(now: Host, target: Target) -> bool:
-    """Whether the switch must be started anew for *target*."""
+    """Whether the switch must be restarted for *target*."""
     changed = any(now.openvswitch.option(key) != value for key, value in target.options if key in NEED_RESTART)
     return target.restart_pending or changed
 
@@ -211,7 +211,7 @@ class _Nic:
             yield SetVfAttributes(self.pf.address, self.pf.name, attributes)
 
     def _differs(self, wanted: Vf) -> bool:
-        """Whether a VF has other attributes; where it is made anew or changes its mode, it may."""
+        """Whether a VF has other attributes, as it may when it is recreated or its PF changes mode."""
         if self.remade or self.mode_changes:
             return True
         now = next((vf for vf in self.pf.vfs if vf.index == wanted.index), None)
@@ -279,7 +279,7 @@ def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortSt
 
 
 def _ingress(now: Host, target: Target, before: list[Step]) -> Iterator[Step]:
-    """What was at ingress, in the end: a switch that starts anew, or a mode that changes, takes it away."""
+    """What was at ingress, in the end: a restart of the switch, or a change of mode, removes it."""
     taken = restart_needed(now, target) or any(isinstance(step, SetEswitch) for step in before)
     there = {place(one) for one in now.filters}
     missing = any(now.qdisc(one.netdev) is None for one in target.ingress)

@@ -67,7 +67,7 @@ class Outcome:
 
 AS_BEFORE = "everything is as it was before"
 RESTARTING = 15.0
-"""Seconds that Open vSwitch may take to come up, when a run was killed while it was being started anew."""
+"""Seconds that Open vSwitch may take to come up, if a run was killed during its restart."""
 
 
 class FailedError(Asap2Error):
@@ -94,7 +94,7 @@ def _planned(now: Host, target: Target) -> Planned:
 
 
 def _look(machine: Machine, journal: Journal | None) -> Host:
-    """How the machine is. Where an earlier run was killed while the switch was being started anew, the service manager
+    """How the machine is. If an earlier run was killed while the switch was being restarted, the service manager
     goes on with that, and the switch is waited for."""
     now = machine.look()
     end = time.monotonic() + RESTARTING
@@ -217,7 +217,7 @@ class _Run:
             raise FailedError(_sentence(failed, words)) from None
 
     def _do(self, steps: tuple[Step, ...], journal: Journal) -> Journal:
-        """Do *steps*, keeping in the journal on disk whether the switch must yet be started anew."""
+        """Do *steps*, keeping in the journal on disk whether the switch still has to be restarted."""
         for step in steps:
             if isinstance(step, SetOption) and step.key in NEED_RESTART and not journal.restart_pending:
                 journal = dataclasses.replace(journal, restart_pending=True)

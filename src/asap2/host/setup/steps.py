@@ -165,7 +165,7 @@ class SetOption:
 
 @dataclass(frozen=True, slots=True)
 class RestartSwitch:
-    """Start Open vSwitch anew, so that it takes up hw-offload and tc-policy."""
+    """Restart Open vSwitch, so that it reads hw-offload and tc-policy."""
 
     service: str
 

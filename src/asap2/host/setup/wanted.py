@@ -60,7 +60,7 @@ class Nic:
 @dataclass(frozen=True, slots=True)
 class Switch:
     """Options of Open vSwitch: ``tc_policy`` and ``max_idle`` (ms) are left alone when None. With ``restart`` false the
-    switch is never started anew, and a change of hw-offload waits for its next start."""
+    switch is never restarted, and a change of hw-offload takes effect at its next start."""
 
     tc_policy: Literal["none", "skip_sw", "skip_hw"] | None = None
     max_idle: int | None = None

@@ -2,7 +2,7 @@
 """Writes ``generated.h``: what the eBPF program has of :mod:`asap2.nic.fields`, :mod:`asap2.nic.tunnels` and
 :mod:`asap2.nic.silicon.abi`.
 
-``python -m asap2.nic.silicon.generate`` writes it anew after a change; a test says whether it is current.
+Run ``python -m asap2.nic.silicon.generate`` after a change; a test says whether the file is current.
 """
 
 from __future__ import annotations
