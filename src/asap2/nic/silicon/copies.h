@@ -173,10 +173,10 @@ __noinline u32 header_length(struct __sk_buff *skb, u32 from)
 	return headers;
 }
 
-/* Without a tag, which is beside the packet in Open vSwitch, wherever it is here. */
+/* Without a tag, which is beside the packet in Open vSwitch, wherever it is here. One that is cut short is none. */
 static __always_inline u32 untagged_length(struct __sk_buff *skb, u32 length)
 {
-	return !skb->vlan_present && is_vlan((u16)skb->protocol) ? length - 4 : length;
+	return !skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18 ? length - 4 : length;
 }
 
 /* Whether the packet, or each segment of a super-packet, has no more octets than `most`. */

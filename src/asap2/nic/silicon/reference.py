@@ -636,7 +636,8 @@ def _shortened(frame: bytes, length: int | None) -> bytes:
 
 def _length(what: _Packet) -> int:
     """Of the packet without its outer tag and without room in front, or of a segment."""
-    return len(what.frame) - (4 if packet.tagged(what.frame) else 0) - (packet.HEADER if what.bare else 0)
+    tag = 4 if packet.tagged(what.frame) and len(what.frame) >= packet.HEADER + 4 else 0
+    return len(what.frame) - tag - (packet.HEADER if what.bare else 0)
 
 
 def _hops(frame: bytes) -> int | None:
