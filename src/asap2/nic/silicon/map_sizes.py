@@ -32,6 +32,8 @@ _MASKS = 65536
 """At most so many masks in all lists together."""
 _PORTS = 8192
 _TUNNELS = 65536
+_TRACES = 8192
+"""Events that one packet of a differential test may have: copies of copies make many."""
 
 
 def _power_of_two(number: int) -> int:
@@ -175,7 +177,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "masked": None,
             "outer": None,
             "config": None,
-            "traces": 1024 if tracing else 1,
+            "traces": _TRACES if tracing else 1,
             "resumes": None,
             "handed_in": None,
             "copied": None,

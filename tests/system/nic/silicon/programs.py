@@ -211,6 +211,7 @@ class Author:
     ) -> None:
         self._random = random
         self._silicon = silicon
+        self._puts_in_front = random.random() < 0.5
         self._usual = usual
         self._out_ports = ports
         self._in_ports = in_ports
@@ -376,7 +377,8 @@ class Author:
         made: list[Action] = []
         for action in chosen:
             if isinstance(action, Upcall if self._silicon else Upcall | Output | Goto) and random.random() < 0.3:
-                made.append(Truncate(random.randint(64, 100)))
+                # The kernel does not cut inside what was put in front of a packet (bpf_skb_change_tail).
+                made.append(Truncate(random.randint(64, 100) if not self._puts_in_front else random.randint(600, 700)))
             made.append(action)
         return tuple(made)
 
@@ -396,7 +398,8 @@ class Author:
         """An action of Open vSwitch's datapath alone."""
         random = self._random
         kinds = ["hash", "ttl", "mpls", "unmpls", "nsh", "unnsh", "bare", "framed", "set", "set", "sample", "length"]
-        match random.choice((*kinds, "clone", "clone") if depth < _NESTED else ("hash", "mpls", "unmpls", "set")):
+        kinds = [*kinds, "clone", "clone"] if depth < _NESTED else ["hash", "mpls", "unmpls", "set"]
+        match random.choice([kind for kind in kinds if self._puts_in_front or kind not in ("nsh", "mpls")]):
             case "clone":
                 return Clone(self._nested(depth))
             case "sample":
