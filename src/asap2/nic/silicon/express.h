@@ -23,6 +23,9 @@ static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 	if (*(u16 *)(data + 12) != bpf_htons(ETH_P_IP) || ip[0] != 0x45 || *(u16 *)(ip + 6) & bpf_htons(0x3fff) ||
 	    !(proto == IPPROTO_TCP ? l4 + 20 <= end : proto == IPPROTO_UDP && !(flags & PORT_WIRE)))
 		return 0;
+	/* Open vSwitch sees no ports in a TCP header that is too short, or not whole. */
+	if (proto == IPPROTO_TCP && (l4[12] < 0x50 || l4 + (l4[12] >> 2 & 0x3c) > end))
+		return 0;
 	union {
 		struct { FIELDS_HEAD };
 		u64 w[8];

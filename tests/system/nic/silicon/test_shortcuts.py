@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asap2.nic.rules import Masked, Match, Output, Rule
+from asap2.nic.rules import OVS_TABLE, Masked, Match, Output, Rule
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import Event, Matched, Sent
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
@@ -163,3 +163,20 @@ def test_what_is_not_as_usual_is_not_taken_for_what_was(
             events = pipeline.trace(frame, pipeline.ports[VF1], tag=tag)
             assert [event.port for event in events if isinstance(event, Sent)] == expected
     assert pipeline.lookups().cache_hits >= 4
+
+
+@pytest.mark.parametrize("words", [0, 4, 7, 15])
+def test_what_is_remembered_of_a_connection_is_not_taken_for_a_damaged_header(pipeline: Pipeline, words: int) -> None:
+    """Open vSwitch sees no ports in a TCP header of fewer than 5 words, or of more than there are."""
+    pipeline.set_port(Port(VF1, 101, PortKind.NODE, tables=(OVS_TABLE,), miss=Miss.DROP))
+    tcp = {"eth_type": Masked(0x0800, 0xFFFF), "ip_proto": Masked(6, 0xFF), "l4_src": Masked(80, 0xFFFF)}
+    pipeline.add(Rule(OVS_TABLE, VF1, 1, Match(**tcp), (Output(VF2),)))
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, bytes(4), bytes(4))
+
+    def frame(length: int) -> bytes:
+        segment = struct.pack("!HHIIBBHHH", 80, 80, 0, 0, length << 4, 0, 0, 0, 0)
+        return ethernet(MAC[VF2], MAC[VF1], header + segment, 0x0800)
+
+    for length, expected in ((5, [VF2]), (words, []), (5, [VF2]), (words, [])):
+        events = pipeline.trace(frame(length), pipeline.ports[VF1])
+        assert [event.port for event in events if isinstance(event, Sent)] == expected
