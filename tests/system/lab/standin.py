@@ -10,12 +10,20 @@ import sys
 import threading
 from pathlib import Path
 
-from asap2.lab.syscalls import MS_BIND, mount
+from asap2.lab.syscalls import MS_BIND, MS_REC, mount
 from asap2.netlink.listener import lent, path_in
 from asap2.netlink.server import Server
 
-run_dir = Path(json.loads(Path(sys.argv[1]).read_text())["run_dir"])
-mount(run_dir / "realsys", run_dir / "sys", flags=MS_BIND)
+settings = json.loads(Path(sys.argv[1]).read_text())
+run_dir = Path(settings["run_dir"])
+mount("tmpfs", run_dir / "sys", "tmpfs")
+for part in (run_dir / "realsys").iterdir():
+    (run_dir / "sys" / part.name).mkdir()
+    mount(part, run_dir / "sys" / part.name, flags=MS_BIND | MS_REC)
+for guest in settings["guests"]:
+    shown = run_dir / "sys" / "guests" / guest["name"]
+    shown.mkdir(parents=True)
+    mount(run_dir / "realsys", shown, flags=MS_BIND | MS_REC)
 server = Server(path_in(run_dir), threading.RLock())
 with selectors.DefaultSelector() as selector:
     server.attach(selector, lent())

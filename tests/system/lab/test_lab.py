@@ -159,6 +159,7 @@ class TestSettings:
                     "netns": str(directory / "nics/1/net"),
                 },
             ],
+            "guests": [],
         }
 
     def test_come_with_the_places_it_needs(self, up: Lab) -> None:

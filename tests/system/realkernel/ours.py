@@ -116,7 +116,7 @@ class _NoNetDevs:
 class _NoTunnels:
     """No device is a tunnel's."""
 
-    def port_of(self, _ifindex: int) -> None:
+    def protocol_of(self, _ifindex: int) -> None:
         return None
 
 

@@ -101,7 +101,7 @@ class Node:
         self.told: list[bytes] = []
         self._epoch = 0
         self._dispatcher = Dispatcher(threading.RLock())
-        tunnels: Any = SimpleNamespace(port_of=lambda _ifindex: None)
+        tunnels: Any = SimpleNamespace(protocol_of=lambda _ifindex: None)
         this: Any = self
         offloader = Offloader(this, lambda _nic: this.silicon, this, tunnels)
         self.filters = Filters(offloader, Journal(directory / f"tc{templates}.journal"))
