@@ -8,7 +8,6 @@ net/sched/cls_api.c, Linux 6.1. Filters of other qdiscs are the kernel's own.
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -55,7 +54,9 @@ class TcFace:
         self._chains = ChainFace(server, filters, self._elsewhere, self._priority_removed)
         self.root: Callable[[NlMsg, Request], list[Message]] = as_it_is
         """Gives what is shown in place of a message of the kernel's about a qdisc."""
-        QdiscFace(server, filters, ports, self._elsewhere, self._chains.went, lambda *told: self.root(*told))
+        self._qdiscs = QdiscFace(
+            server, filters, ports, self._elsewhere, self._chains.went, lambda *told: self.root(*told)
+        )
         ActionFace(server, filters, self._elsewhere)
         server.route((RTM_NEWTFILTER,), self._filter_new)
         server.route((RTM_DELTFILTER,), self._filter_del)
@@ -66,11 +67,7 @@ class TcFace:
 
     def links_changed(self) -> None:
         """Forget what hung on devices that are no more."""
-        for ifindex in list(self._filters.blocks.qdiscs):
-            try:
-                socket.if_indextoname(ifindex)
-            except OSError:
-                self._filters.remove_qdisc(ifindex)
+        self._qdiscs.links_changed()
 
     def _filter_new(self, request: Request) -> Answer:
         if self._elsewhere(request):

@@ -8,6 +8,7 @@ __tcf_qdisc_find() to __tcf_block_find(), of Linux 6.1. Other qdiscs are the ker
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -32,8 +33,6 @@ PARENT_INGRESS: Final = 0xFFFF_FFF2
 PARENT_EGRESS: Final = 0xFFFF_FFF3
 _MAJOR, _MINOR = 0xFFFF_0000, 0xFFFF
 _OURS: Final = ("ingress", "clsact")
-_MOST_QUEUES: Final = 1024
-"""So many devices are remembered before those that have gone are forgotten."""
 
 
 def is_ours(header: tables.Tcmsg) -> bool:
@@ -103,7 +102,7 @@ class QdiscFace:
         self._filters.check_device(header.ifindex)
         if header.parent != TC_H_INGRESS:
             return PASS
-        self._remember_queue(header.ifindex)
+        self._queues.add(header.ifindex)
         old = self._filters.blocks.qdiscs.get(header.ifindex)
         if old is not None and header.handle not in (0, HANDLE_INGRESS):
             if not request.replace:
@@ -129,17 +128,15 @@ class QdiscFace:
         self._ports.use_tc(header.ifindex, True)
         return self._told(request, header.ifindex, self._filters.blocks.qdiscs[header.ifindex])
 
-    def _remember_queue(self, ifindex: int) -> None:
-        if len(self._queues) >= _MOST_QUEUES:
-            self._queues = set(filter(self._exists, self._queues))
-        self._queues.add(ifindex)
-
-    def _exists(self, ifindex: int) -> bool:
-        try:
-            self._filters.check_device(ifindex)
-        except NetlinkError:
-            return False
-        return True
+    def links_changed(self) -> None:
+        """Forget what hung on devices that are no more."""
+        for ifindex in self._queues | self._filters.blocks.qdiscs.keys():
+            try:
+                socket.if_indextoname(ifindex)
+            except OSError:
+                self._queues.discard(ifindex)
+                if ifindex in self._filters.blocks.qdiscs:
+                    self._filters.remove_qdisc(ifindex)
 
     def _told(self, request: Request, ifindex: int, qdisc: Qdisc) -> Answer:
         message = _message(RTM_NEWQDISC, ifindex, qdisc)
