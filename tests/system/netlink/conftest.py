@@ -79,6 +79,14 @@ def redirect_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _none_of_killed_runs() -> None:
+    """Remove the namespaces of test runs that were killed: their names have the number of a dead process."""
+    for namespace in Path("/run/netns").glob("t-nl-*"):
+        if not Path(f"/proc/{namespace.name.split('-')[2]}").exists():
+            subprocess.run(["ip", "netns", "del", namespace.name], check=True)
+
+
 @pytest.fixture
 def redirected(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
     """A namespace with a pair of devices ``v0`` and ``v1``, and a toy server."""
