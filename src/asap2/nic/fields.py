@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-KEY_SIZE: Final = 128
+KEY_SIZE: Final = 192
 """Octets of the packed key."""
+TRACKED_AT: Final = 128
+"""Octet of the packed key from which on lies what connection tracking says of the packet."""
 
 ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH = 0x86DD, (0x8847, 0x8848), 0x894F
 
@@ -147,6 +149,13 @@ def _tunnel_address(end: str, at: int) -> Field:
     )
 
 
+def _original(name: str, at: int, ipv4: int, ipv6: int, bits: int) -> Field:
+    """A field of the tuple of the packet's connection. *ipv4*, *ipv6*: where the attributes have it."""
+    octets = (4, 16) if bits == 128 else (bits // 8, bits // 8)
+    places = (("ct_orig_tuple_ipv4", ipv4, octets[0]), ("ct_orig_tuple_ipv6", ipv6, octets[1]))
+    return Field(f"ct_{name}", bits, at, ovs=places)
+
+
 FIELDS: Final = (
     Field(
         *("eth_dst", 48, 0),
@@ -235,6 +244,15 @@ FIELDS: Final = (
     Field("tun_tos", 8, 64, tunnel=True, flower=_flower("enc_ip_tos"), ovs=(("tunnel.tos", 0, 1),)),
     Field("tun_ttl", 8, 65, tunnel=True, flower=_flower("enc_ip_ttl"), ovs=(("tunnel.ttl", 0, 1),)),
     Field("tun_flags", 16, 72, tunnel=True),
+    Field("ct_state", 8, 128, ovs=(("ct_state", 0, 4),)),
+    Field("ct_zone", 16, 130, ovs=(("ct_zone", 0, 2),)),
+    Field("ct_mark", 32, 132, ovs=(("ct_mark", 0, 4),)),
+    Field("ct_labels", 128, 144, ovs=(("ct_labels", 0, 16),)),
+    _original("src", 160, 0, 0, 128),
+    _original("dst", 176, 4, 16, 128),
+    _original("tp_src", 136, 8, 32, 16),
+    _original("tp_dst", 138, 10, 34, 16),
+    _original("proto", 129, 12, 36, 8),
 )
 """Every match field. The order is that in which flower and Open vSwitch list them, within one header."""
 
@@ -251,12 +269,6 @@ OVS_ONLY: Final = (
     Field("tun_proto", 8, -1),
     Field("tun_tp_src", 16, -1, ovs=(("tunnel.tp_src", 0, 2),)),
     Field("ipv6_exthdrs", 16, -1, ovs=(("ipv6_exthdrs", 0, 2),)),
-    Field("ct_state", 32, -1, ovs=(("ct_state", 0, 4),)),
-    Field("ct_zone", 16, -1, ovs=(("ct_zone", 0, 2),)),
-    Field("ct_mark", 32, -1, ovs=(("ct_mark", 0, 4),)),
-    Field("ct_labels", 128, -1, ovs=(("ct_labels", 0, 16),)),
-    Field("ct_orig_ipv4", 128, -1, ovs=(("ct_orig_tuple_ipv4", 0, 16),)),
-    Field("ct_orig_ipv6", 320, -1, ovs=(("ct_orig_tuple_ipv6", 0, 40),)),
 )
 """What Open vSwitch's keys have besides (struct sw_flow_key), which is no field of a rule's match."""
 
@@ -274,6 +286,21 @@ REWRITABLE: Final = {field.name: field for field in (*FIELDS, *REWRITE_ONLY) if 
 
 NARROW: Final = ((0, 32), (40, 48), (56, 64))
 """Octets of the packed key, start and end, that have all that rules on Ethernet, IPv4 and ports match on."""
+
+
+class Width(enum.IntEnum):
+    """Which words of the packed key a mask has bits in: the program skips the others."""
+
+    NARROW = 0
+    """Those of :data:`NARROW` alone."""
+    WIDE = 1
+    """Others, but none from :data:`TRACKED_AT` on."""
+    STATEFUL = 2
+    """Any."""
+
+
+TRACKED: Final = frozenset(field.name for field in FIELDS if field.at >= TRACKED_AT)
+"""The fields that say what connection tracking knows of a packet: no octets of the packet, 0 until a ``Ct``."""
 
 
 def carried_by(attribute: str) -> dict[str, tuple[int, int]]:

@@ -39,6 +39,21 @@ class Frag(enum.IntFlag):
     FIRST = 2
 
 
+class CtState(enum.IntFlag):
+    """Bits of ``ct_state`` (OVS_CS_F_*, include/uapi/linux/openvswitch.h)."""
+
+    NEW = 0x01
+    EST = 0x02
+    REL = 0x04
+    RPL = 0x08
+    """The packet goes in the reply direction."""
+    INV = 0x10
+    TRK = 0x20
+    SNAT = 0x40
+    """The source of the connection, or of its reply, is translated."""
+    DNAT = 0x80
+
+
 class _Masked(NamedTuple):
     value: int
     mask: int
@@ -75,6 +90,10 @@ class Match:
     ``arp_sha`` and ``arp_tha`` hold the source's and target's link-layer address of neighbour discovery, too.
     ``mpls_lse1`` to ``mpls_lse3`` are the first label stack entries, ``mpls_labels`` has a bit for each of them.
     ``dp_hash`` is what :class:`Hash` computed last, ``skb_mark`` and ``skb_priority`` are the packet's in the kernel.
+    The fields whose names begin with ``ct_`` are what the last :class:`Ct` has found, and 0 before it: ``ct_state`` are
+    bits of :class:`CtState`; ``ct_labels`` is the big-endian number that the 16 octets of the kernel's attributes make;
+    ``ct_src``, ``ct_dst``, ``ct_tp_src``, ``ct_tp_dst`` and ``ct_proto`` are the connection's tuple in its original
+    direction, before any NAT, with addresses as in ``ip_src``; of ICMP, the ports are type and code.
 
     The tables of Open vSwitch see a packet as its datapath in Linux does, others as the kernel's flow dissector.
 
@@ -361,16 +380,100 @@ class PopEthernet:
     """Take the Ethernet header away: such a packet can go to user space, or be looked up (:data:`BARE`)."""
 
 
+class NatKind(enum.Enum):
+    """Which end of a connection NAT gives another address."""
+
+    SRC = "src"
+    DST = "dst"
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """What :class:`Ct` translates, as Open vSwitch's ``nat`` (OVS_NAT_ATTR_*) and act_ct (TCA_CT_NAT_*) say it.
+
+    *kind* ``None``: only what the connection has already; else a new connection's source or destination becomes one of
+    *ip_min* to *ip_max* (network order, empty: its own) with one of the ports *port_min* to *port_max* (0: any).
+    *persistent*, *hash* and *random* say how one of them is chosen (NF_NAT_RANGE_PERSISTENT, _PROTO_RANDOM,
+    _PROTO_RANDOM_FULLY).
+    """
+
+    kind: NatKind | None
+    ip_min: bytes = b""
+    ip_max: bytes = b""
+    port_min: int = 0
+    port_max: int = 0
+    persistent: bool = False
+    hash: bool = False
+    random: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ct:
+    """Find the packet's connection in *zone*: sets the packet's ``ct_`` fields, and translates its addresses.
+
+    *commit*: a new connection is remembered, and *mark* and *labels* become its own. *force*: one whose original
+    direction is the other way round is replaced. *helper* and *timeout* name a helper and a timeout policy; *family* is
+    the address family that *nat* or *helper* is for, 0 for any. *eventmask* says which events of it are told (bits of
+    IPCT_*; ``None``: all). *offload*: TC's act_ct, whose zone has a flow table: a connection that qualifies becomes one
+    that hardware carries.
+    """
+
+    zone: int = 0
+    commit: bool = False
+    force: bool = False
+    mark: Masked | None = None
+    labels: Masked | None = None
+    nat: Nat | None = None
+    helper: str = ""
+    family: int = 0
+    eventmask: int | None = None
+    timeout: str = ""
+    offload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CtClear:
+    """Forget what connection tracking said of the packet: its ``ct_`` fields become 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CtHardware:
+    """A NIC's part of :class:`Ct`: find the packet's connection among those that hardware carries in *zone*.
+
+    Found: the packet gets its ``ct_`` fields, and with *nat* its translation. A packet of another connection, one with
+    FIN or RST, a fragment, one that has no more than one hop to live, or with IP options goes to the node, with
+    *resume*, which says at which action of which rule it goes on there (tc's act_miss_cookie).
+    """
+
+    zone: int
+    nat: bool
+    resume: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Count the packet against the rate of *meter* (an index of the pipeline's meters).
+
+    Of a packet over the rate, *exceeded* becomes instead of all that follows; nothing: it is dropped.
+    """
+
+    meter: int
+    exceeded: tuple[Action, ...] = ()
+
+
 LayerChange = PushMpls | PopMpls | PushNsh | PopNsh | PushEthernet | PopEthernet
 """Actions that put headers in front of a packet, or take them away."""
 
 Change = PushVlan | PopVlan | ModifyVlan | SetField | AddTtl | Encap | Decap | SetTunnel | LayerChange
 """Actions that change the packet and lead nowhere."""
 
-Branch = Clone | Sample | CheckLength | DecTtl
+Branch = Clone | Sample | CheckLength | DecTtl | Meter
 """Actions with action lists in them."""
 
-Action = Output | Upcall | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change
+Track = Ct | CtClear | CtHardware
+"""Actions of connection tracking."""
+
+Action = Output | Upcall | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change | Track
 """Each one is in every layer, or refused there by name: the type checker demands it where they are told apart
 (``assert_never``), tests where there is a table (:data:`asap2.nic.silicon.actioncodes.ENCODERS`)."""
 

@@ -14,6 +14,9 @@ from asap2.nic.rules import (
     AddTtl,
     CheckLength,
     Clone,
+    Ct,
+    CtClear,
+    CtHardware,
     Decap,
     DecTtl,
     Drop,
@@ -24,6 +27,7 @@ from asap2.nic.rules import (
     HashAlgorithm,
     Masked,
     Match,
+    Meter,
     ModifyVlan,
     Output,
     Pass,
@@ -57,7 +61,7 @@ class Nested:
     parameter: int = 0
 
 
-Argument = int | Encap | SetTunnel | PushNsh | Nested
+Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | Nested
 
 _META = {field.meta: name for name, field in REWRITABLE.items() if field.meta is not None}
 
@@ -202,6 +206,10 @@ ENCODERS: Final[dict[type, Callable[[Any], list[Code]]]] = {
     PopNsh: lambda _: [(Op.POP_NSH, 0)],
     PushEthernet: _encode_push_ethernet,
     PopEthernet: lambda _: [(Op.POP_ETHERNET, 0)],
+    Ct: lambda a: [(Op.CT, a)],
+    CtClear: lambda _: [(Op.CT_CLEAR, 0)],
+    CtHardware: lambda a: [(Op.CT_HARDWARE, a)],
+    Meter: lambda a: [(Op.METER, Nested(_encode_list(a.exceeded), a.meter))],
 }
 """How each action is written; one that takes several entries is read back as several actions that do the same."""
 
@@ -227,6 +235,7 @@ DECODERS: Final[dict[int, Callable[[int, int], Sequence[Action]]]] = {
     Op.PUSH_ETHERNET: lambda *_: [PushEthernet(bytes(6), bytes(6))],
     Op.POP_ETHERNET: lambda *_: [PopEthernet()],
     Op.POP_NSH: lambda *_: [PopNsh()],
+    Op.CT_CLEAR: lambda *_: [CtClear()],
 }
 """What an entry means whose argument is a number."""
 
@@ -258,6 +267,8 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
                     break
                 case Op.DEC_TTL:
                     actions.append(DecTtl(nested))
+                case Op.METER:
+                    actions.append(Meter(arg.parameter, nested))
                 case _:
                     raise ValueError(f"there is no operation {op} on a list")
         else:
@@ -284,7 +295,7 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
 def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
     """The action lists in an action."""
     match action:
-        case Clone(nested) | Sample(_, nested) | DecTtl(nested):
+        case Clone(nested) | Sample(_, nested) | DecTtl(nested) | Meter(_, nested):
             return (nested,)
         case CheckLength(_, greater, others):
             return greater, others
@@ -364,6 +375,10 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
         case Truncate(length):
             if length < 14:
                 return "a packet cannot be cut inside its Ethernet header"
+        case Ct() | CtClear() | CtHardware():
+            return "connection tracking is not supported"
+        case Meter():
+            return "meters are not supported"
         case PushNsh(header):
             if not 8 <= len(header) <= OUTER_MAX - 14:
                 return f"a network service header of {len(header)} bytes is not supported"

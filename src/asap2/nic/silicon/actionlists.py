@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asap2.nic.rules import Action, Encap, PushNsh, SetTunnel
+from asap2.nic.rules import Action, Ct, CtHardware, Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
@@ -21,7 +22,7 @@ class _List(NamedTuple):
     parameter: int
 
 
-_Argument = int | Encap | SetTunnel | PushNsh | _List
+_Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | _List
 Content = tuple[int, _Argument, int]
 """What an entry holds: op, argument, and the entry that follows."""
 
@@ -104,6 +105,8 @@ class ActionLists:
         try:
             if isinstance(arg, _List):
                 arg = arg.parameter << 32 | arg.entry
+            elif isinstance(arg, Ct | CtHardware):
+                raise OSError(errno.EOPNOTSUPP, "connection tracking is not supported")
             elif not isinstance(arg, int):
                 arg = self._encaps.take(arg)
             elif op in _TO_PORTS:

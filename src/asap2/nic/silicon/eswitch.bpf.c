@@ -181,6 +181,13 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 	s->egress = !!(in->flags & PORT_INTERNAL);
 	s->inner = UNKNOWN;
 	s->state.arrived = skb->len;
+	if (constants.tracing) {
+		u32 zero = 0;
+		struct config *c = bpf_map_lookup_elem(&config, &zero);
+
+		if (c)
+			s->state.tracked = c->test_tracked;
+	}
 	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
 		s->state.arrived -= 4;
 	tell(&w, 0);

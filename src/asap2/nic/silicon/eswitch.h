@@ -103,7 +103,7 @@ struct node {
 	u32 next;	/* 0: end of list */
 	u32 list;
 	u32 priority;
-	u32 wide;	/* the mask has bits in words that rules on IPv4 do not need */
+	u32 width;	/* where the mask has bits: enum width */
 	u64 mask[WORDS];
 };
 
@@ -150,6 +150,7 @@ struct state {
 	u8 single;	/* of the action list, the first alone */
 	u8 has_hash;	/* of a packet that user space hands in */
 	u8 stage;	/* which of its port's tables it is in */
+	struct tracked tracked;
 };
 
 /*
@@ -169,7 +170,7 @@ struct count {
 	u64 packets, bytes, used, unused;
 };
 
-/* A line of a processor's cache, or two where the union of masks is wide. */
+/* A line of a processor's cache, or more where the union of masks is wide. */
 struct cached {
 	u64 generation;	/* 0: empty */
 	u32 rule;	/* 0: no rule matches */
@@ -179,7 +180,12 @@ struct cached {
 
 struct wide_cached {
 	struct cached first;
-	u64 rest[WORDS - NARROW];
+	u64 rest[REST];
+};
+
+struct stateful_cached {
+	struct wide_cached first;
+	u64 tracked[TRACKED];
 };
 
 struct bucket {
@@ -188,6 +194,10 @@ struct bucket {
 
 struct wide_bucket {
 	struct wide_cached way[2];
+};
+
+struct stateful_bucket {
+	struct stateful_cached way[2];
 };
 
 struct stats {
@@ -218,6 +228,7 @@ struct config {
 	u16 unused;
 	u32 upcall_limit, upcalls;	/* units that a port may have on their way, 0: any number; the program's sequence */
 	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
+	struct tracked test_tracked;
 };
 
 /* One packet on its way. */
@@ -272,6 +283,7 @@ MMAPPED(near, u32, NEAR);	/* of `devs`: the slot of the last device with these l
 MMAPPED(mask_lists, struct mask_list, 4096);
 MMAPPED(cache, struct bucket, 1);	/* mmapable ones alone begin at a page */
 MMAPPED(wide_cache, struct wide_bucket, 1);
+MMAPPED(stateful_cache, struct stateful_bucket, 1);
 MMAPPED(nodes, struct node, 4096);
 MMAPPED(bloom, u64, 1);
 MMAPPED(rules, struct rule, 4096);
@@ -301,10 +313,10 @@ const volatile struct {
 	u32 shards;	/* sets of counters, a power of two; fewer than CPUs: they are shared */
 	u32 shared;
 	u32 cpus;
-	u32 buckets, wide_buckets;	/* of one CPU's cache, powers of two */
+	u32 buckets, wide_buckets, stateful_buckets;	/* of one CPU's cache, powers of two */
 	u32 bloom;	/* words of that filter, a power of two */
 	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 1, 1, 1, 0 };
+} constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 0 };
 
 /* It in the hands of one run of a program. */
 struct work {

@@ -68,10 +68,10 @@ static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 	if (!generation || !READ_ONCE(masks->first))
 		return 0;
 	merged = bpf_map_lookup_elem(&nodes, &at);
-	if (!merged || merged->wide || !usual(skb, in->flags, w))
+	if (!merged || merged->width || !usual(skb, in->flags, w))
 		return 0;
-	cache_key(&key, w, merged, 0, generation);
-	c = cache_find(&key, 0);
+	cache_key(&key, w, merged, WIDTH_NARROW, generation);
+	c = cache_find(&key, WIDTH_NARROW);
 	return c ? c->rule : 0;
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from asap2.nic import rules
-from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, Field, Header
+from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Field, Header, Width
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
 from asap2.nic.silicon.ports import Miss
@@ -75,7 +75,8 @@ def _layout(fields: Iterable[Field], start: int, pad: str) -> list[str]:
 def _struct_fields() -> str:
     """``struct fields``: alternatives for the same octets, each with the fields of one kind of packet."""
     head_end = min(field.at for field in FIELDS if field.hidden)
-    plain = [field for field in FIELDS if not field.ethertypes and not field.tunnel]
+    tracked = [field for field in FIELDS if field.at >= TRACKED_AT]
+    plain = [field for field in FIELDS if not field.ethertypes and not field.tunnel and field not in tracked]
     groups: dict[str, list[Field]] = {"plain": [field for field in plain if field.at >= head_end]}
     for field in FIELDS:
         if field.ethertypes:
@@ -84,12 +85,16 @@ def _struct_fields() -> str:
     head = _layout([field for field in plain if field.at < head_end], 0, "room_")
     out = "/* What is in the same octets of all packets. */\n#define FIELDS_HEAD \\\n"
     out += " \\\n".join(f"\t{line}" for line in head) + "\n\n"
+    out += "/* What connection tracking says of a packet. */\n#define FIELDS_TRACKED \\\n"
+    out += " \\\n".join(f"\t{line}" for line in _layout(tracked, TRACKED_AT, "room_")) + "\n"
+    out += "struct tracked {\n\tFIELDS_TRACKED\n} __attribute__((aligned(8)));\n\n"
     out += "/* What rules match on; network byte order. */\nstruct fields {\n\tFIELDS_HEAD\n\tunion {\n"
     for name, fields in groups.items():
         body = "".join(f"\t\t\t{line}\n" for line in _layout(fields, head_end, f"{name}_"))
         out += f"\t\tstruct {{\n{body}\t\t}};\n"
     flags = f"\t\t\tu8 flags_{head_end}[{NO_ETHERNET_AT - head_end}];\n\t\t\tu8 no_ethernet, in_tunnel;\n"
-    out += f"\t\tstruct {{\n{flags}\t\t\tu8 unused[{KEY_SIZE - IN_TUNNEL_AT - 1}];\n\t\t}};\n\t}};\n}};\n"
+    out += f"\t\tstruct {{\n{flags}\t\t\tu8 unused[{TRACKED_AT - IN_TUNNEL_AT - 1}];\n\t\t}};\n\t}};\n"
+    out += "\tunion {\n\t\tstruct { FIELDS_TRACKED };\n\t\tstruct tracked tracked;\n\t};\n};\n"
     places = "".join(
         f'_Static_assert(__builtin_offsetof(struct fields, {field.name}) == {field.at}, "{field.name}");\n'
         for field in sorted(FIELDS, key=lambda field: field.at)
@@ -108,13 +113,16 @@ def _chosen(words: list[int]) -> str:
 
 def _hash() -> str:
     narrow = [word for start, end in NARROW for word in range(start // _WORD, end // _WORD)]
-    rest = [word for word in range(KEY_SIZE // _WORD) if word not in narrow]
+    rest = [word for word in range(TRACKED_AT // _WORD) if word not in narrow]
+    tracked = list(range(TRACKED_AT // _WORD, KEY_SIZE // _WORD))
     return (
-        f"/* Words of a packed key, and those of them that rules on IPv4 need. */\n"
-        f"#define WORDS {KEY_SIZE // _WORD}\n#define NARROW {len(narrow)}\n"
+        f"/* Words of a packed key, those of them that rules on IPv4 need, and those about connections: the last. */\n"
+        f"#define WORDS {KEY_SIZE // _WORD}\n#define NARROW {len(narrow)}\n#define REST {len(rest)}\n"
+        f"#define TRACKED {len(tracked)}\n"
         f"#define NARROW_AT(i) ({_chosen(narrow)})\n#define REST_AT(i) ({_chosen(rest)})\n\n"
         f"/* Parts of the hash of a key. */\n#define HASH_SEED {abi.HASH_SEED:#x}\n#define HASH_MIX {abi.HASH_MIX:#x}\n"
         f"#define HASH_NARROW ( \\\n\t{_sum(narrow)})\n#define HASH_REST ( \\\n\t{_sum(rest)})\n"
+        f"#define HASH_TRACKED ( \\\n\t{_sum(tracked)})\n"
     )
 
 
@@ -142,6 +150,7 @@ def header() -> str:
         _enum("op", "OP", _numbers_of(abi.Op)),
         _enum("layer", "LAYER", _members(Header)),
         _enum("drop", "DROP", _members(DropReason)),
+        _enum("width", "WIDTH", _members(Width)),
         _enum("event", "EVENT", events),
         _struct_fields(),
         _hash(),

@@ -86,6 +86,10 @@ enum op {
 	OP_PUSH_NSH = 25,
 	OP_POP_NSH = 26,
 	OP_ADD = 27,
+	OP_CT = 28,
+	OP_CT_CLEAR = 29,
+	OP_CT_HARDWARE = 30,
+	OP_METER = 31,
 };
 
 enum layer {
@@ -110,6 +114,12 @@ enum drop {
 	DROP_UPCALL = 8,
 	DROP_OUTPUT = 9,
 	DROP_COPY = 10,
+};
+
+enum width {
+	WIDTH_NARROW = 0,
+	WIDTH_WIDE = 1,
+	WIDTH_STATEFUL = 2,
 };
 
 enum event {
@@ -138,6 +148,22 @@ enum event {
 	u16 l4_dst; \
 	u8 ip_src[16]; \
 	u8 ip_dst[16];
+
+/* What connection tracking says of a packet. */
+#define FIELDS_TRACKED \
+	u8 ct_state; \
+	u8 ct_proto; \
+	u16 ct_zone; \
+	u32 ct_mark; \
+	u16 ct_tp_src; \
+	u16 ct_tp_dst; \
+	u8 room_140[4]; \
+	u8 ct_labels[16]; \
+	u8 ct_src[16]; \
+	u8 ct_dst[16];
+struct tracked {
+	FIELDS_TRACKED
+} __attribute__((aligned(8)));
 
 /* What rules match on; network byte order. */
 struct fields {
@@ -189,6 +215,10 @@ struct fields {
 			u8 unused[2];
 		};
 	};
+	union {
+		struct { FIELDS_TRACKED };
+		struct tracked tracked;
+	};
 };
 _Static_assert(__builtin_offsetof(struct fields, eth_dst) == 0, "eth_dst");
 _Static_assert(__builtin_offsetof(struct fields, eth_type) == 6, "eth_type");
@@ -230,11 +260,22 @@ _Static_assert(__builtin_offsetof(struct fields, tun_dst) == 96, "tun_dst");
 _Static_assert(__builtin_offsetof(struct fields, dp_hash) == 112, "dp_hash");
 _Static_assert(__builtin_offsetof(struct fields, skb_mark) == 116, "skb_mark");
 _Static_assert(__builtin_offsetof(struct fields, skb_priority) == 120, "skb_priority");
-_Static_assert(sizeof(struct fields) == 128, "fields");
+_Static_assert(__builtin_offsetof(struct fields, ct_state) == 128, "ct_state");
+_Static_assert(__builtin_offsetof(struct fields, ct_proto) == 129, "ct_proto");
+_Static_assert(__builtin_offsetof(struct fields, ct_zone) == 130, "ct_zone");
+_Static_assert(__builtin_offsetof(struct fields, ct_mark) == 132, "ct_mark");
+_Static_assert(__builtin_offsetof(struct fields, ct_tp_src) == 136, "ct_tp_src");
+_Static_assert(__builtin_offsetof(struct fields, ct_tp_dst) == 138, "ct_tp_dst");
+_Static_assert(__builtin_offsetof(struct fields, ct_labels) == 144, "ct_labels");
+_Static_assert(__builtin_offsetof(struct fields, ct_src) == 160, "ct_src");
+_Static_assert(__builtin_offsetof(struct fields, ct_dst) == 176, "ct_dst");
+_Static_assert(sizeof(struct fields) == 192, "fields");
 
-/* Words of a packed key, and those of them that rules on IPv4 need. */
-#define WORDS 16
+/* Words of a packed key, those of them that rules on IPv4 need, and those about connections: the last. */
+#define WORDS 24
 #define NARROW 6
+#define REST 10
+#define TRACKED 8
 #define NARROW_AT(i) ((i) == 0 ? 0 : \
 	(i) == 1 ? 1 : \
 	(i) == 2 ? 2 : \
@@ -273,3 +314,12 @@ _Static_assert(sizeof(struct fields) == 128, "fields");
 	WORD(13) * 0xc2b2ae3d27d4eb4f + \
 	WORD(14) * 0x9fb21c651e98df25 + \
 	WORD(15) * 0xd1b54a32d192ed03)
+#define HASH_TRACKED ( \
+	WORD(16) * 0xaef17502108ef2d9 + \
+	WORD(17) * 0xf1357aea2e62a9c5 + \
+	WORD(18) * 0xdb4f0b9175ae2165 + \
+	WORD(19) * 0xbbe0563303a4615f + \
+	WORD(20) * 0xa24baed4963ee407 + \
+	WORD(21) * 0xd6d0e7f7a5c4b1a3 + \
+	WORD(22) * 0xc6bc279692b5c323 + \
+	WORD(23) * 0xe19b01aa9d42c633)

@@ -10,12 +10,14 @@
  * Hash of what `mask` leaves of a packet, and of `seed`: a sum of products by odd random numbers, then mixed. bloom.py
  * has the same.
  */
-static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 wide, u64 seed)
+static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 width, u64 seed)
 {
 	u64 h = seed * HASH_SEED + HASH_NARROW;
 
-	if (wide)
+	if (width)
 		h += HASH_REST;
+	if (width == WIDTH_STATEFUL)
+		h += HASH_TRACKED;
 	h ^= h >> 32;
 	h *= HASH_MIX;
 	return h ^ h >> 29;
@@ -52,7 +54,7 @@ static long probe(u32 i, struct work *w)
 	if (!node)
 		return 1;
 	w->s->probes++;
-	hash = masked_hash(w->s->p.w, node->mask, node->wide, at);
+	hash = masked_hash(w->s->p.w, node->mask, node->width, at);
 	place = hash >> 40 & (constants.bloom - 1);
 	bits = 1ULL << (hash & 63) | 1ULL << (hash >> 6 & 63) | 1ULL << (hash >> 12 & 63);
 	word = bpf_map_lookup_elem(&bloom, &place);
@@ -68,21 +70,27 @@ static long probe(u32 i, struct work *w)
 /* Words of a packet in the order of struct cached. */
 #define NARROW_WORD(i) WORD(NARROW_AT(i))
 #define REST_WORD(i) WORD(REST_AT(i))
+#define TRACKED_WORD(i) WORD(WORDS - TRACKED + (i))
 
 /*
  * The cache of a CPU: buckets of two ways, and an entry has a choice of two buckets. So nearly all places can be in use
- * before entries are lost. Where the union of masks is not wide, an entry is one line of the processor's cache; others
- * have a cache of their own.
+ * before entries are lost. Where the union of masks is narrow, an entry is one line of the processor's cache; those of
+ * each other width have a cache of their own.
  */
 struct cache_key {
 	u64 generation;
 	const u64 *w, *mask;
-	u32 wide, one, other;	/* buckets */
+	u32 width, one, other;	/* buckets */
 };
 
-static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 wide)
+static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 width)
 {
-	if (wide) {
+	if (width == WIDTH_STATEFUL) {
+		struct stateful_bucket *b = bpf_map_lookup_elem(&stateful_cache, &bucket);
+
+		return b ? &b->way[way].first.first : 0;
+	}
+	if (width == WIDTH_WIDE) {
 		struct wide_bucket *b = bpf_map_lookup_elem(&wide_cache, &bucket);
 
 		return b ? &b->way[way].first : 0;
@@ -92,7 +100,7 @@ static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 wide)
 	return b ? &b->way[way] : 0;
 }
 
-static __always_inline int cache_holds(const struct cached *c, const struct cache_key *key, u32 wide)
+static __always_inline int cache_holds(const struct cached *c, const struct cache_key *key, u32 width)
 {
 	const u64 *w = key->w, *mask = key->mask;
 	u64 differ = c->generation ^ key->generation;
@@ -101,24 +109,31 @@ static __always_inline int cache_holds(const struct cached *c, const struct cach
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		differ |= c->narrow[i] ^ NARROW_WORD(i);
-	if (wide) {
+	if (width) {
 		const u64 *rest = ((const struct wide_cached *)c)->rest;
 
 #pragma unroll
-		for (int i = 0; i < WORDS - NARROW; i++)
+		for (int i = 0; i < REST; i++)
 			differ |= rest[i] ^ REST_WORD(i);
+	}
+	if (width == WIDTH_STATEFUL) {
+		const u64 *tracked = ((const struct stateful_cached *)c)->tracked;
+
+#pragma unroll
+		for (int i = 0; i < TRACKED; i++)
+			differ |= tracked[i] ^ TRACKED_WORD(i);
 	}
 	return differ == 0;
 }
 
-static __always_inline struct cached *cache_find(const struct cache_key *key, u32 wide)
+static __always_inline struct cached *cache_find(const struct cache_key *key, u32 width)
 {
 	struct cached *c;
 
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		c = way_of(i < 2 ? key->one : key->other, i & 1, wide);
-		if (c && cache_holds(c, key, wide))
+		c = way_of(i < 2 ? key->one : key->other, i & 1, width);
+		if (c && cache_holds(c, key, width))
 			return c;
 	}
 	return 0;
@@ -128,9 +143,9 @@ static __always_inline struct cached *cache_find(const struct cache_key *key, u3
  * A place in a bucket for an entry of `generation`: an empty one, or that of the oldest generation, which may be stale;
  * of two that are as new, either. 0: both are newer; when it `must` be, either.
  */
-static __always_inline struct cached *cache_place(u32 bucket, u32 wide, u64 generation, int must)
+static __always_inline struct cached *cache_place(u32 bucket, u32 width, u64 generation, int must)
 {
-	struct cached *one = way_of(bucket, 0, wide), *two = way_of(bucket, 1, wide), *older;
+	struct cached *one = way_of(bucket, 0, width), *two = way_of(bucket, 1, width), *older;
 
 	if (!one || !two)
 		return 0;
@@ -143,16 +158,17 @@ static __always_inline struct cached *cache_place(u32 bucket, u32 wide, u64 gene
 }
 
 /* The entry that gives way goes to its other bucket, where it may take another's place. */
-static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 wide)
+static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 width)
 {
-	u32 size = wide ? sizeof(struct wide_cached) : sizeof(struct cached);
-	struct cached *c = cache_place(key->one, wide, key->generation, 1), *to;
+	u32 size = width == WIDTH_STATEFUL ? sizeof(struct stateful_cached) :
+		   width == WIDTH_WIDE ? sizeof(struct wide_cached) : sizeof(struct cached);
+	struct cached *c = cache_place(key->one, width, key->generation, 1), *to;
 	const u64 *w = key->w, *mask = key->mask;
 
 	if (!c)
 		return;
 	if (c->generation && c->other) {
-		to = cache_place(key->one ^ c->other, wide, c->generation, 0);
+		to = cache_place(key->one ^ c->other, width, c->generation, 0);
 		if (to)
 			__builtin_memcpy(to, c, size);
 	}
@@ -162,12 +178,19 @@ static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		c->narrow[i] = NARROW_WORD(i);
-	if (wide) {
+	if (width) {
 		u64 *rest = ((struct wide_cached *)c)->rest;
 
 #pragma unroll
-		for (int i = 0; i < WORDS - NARROW; i++)
+		for (int i = 0; i < REST; i++)
 			rest[i] = REST_WORD(i);
+	}
+	if (width == WIDTH_STATEFUL) {
+		u64 *tracked = ((struct stateful_cached *)c)->tracked;
+
+#pragma unroll
+		for (int i = 0; i < TRACKED; i++)
+			tracked[i] = TRACKED_WORD(i);
 	}
 }
 
@@ -181,19 +204,20 @@ static __always_inline u32 search(struct work *w, struct stats *s)
 	return w->s->rule;
 }
 
-static __always_inline void cache_key(struct cache_key *key, const u64 *w, struct node *merged, u32 wide,
+static __always_inline void cache_key(struct cache_key *key, const u64 *w, struct node *merged, u32 width,
 				      u64 generation)
 {
-	u32 buckets = wide ? constants.wide_buckets : constants.buckets;
+	u32 buckets = width == WIDTH_STATEFUL ? constants.stateful_buckets :
+		      width == WIDTH_WIDE ? constants.wide_buckets : constants.buckets;
 	u32 base = bpf_get_smp_processor_id() * buckets;
 	u64 hash;
 
 	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
-	key->generation = generation << 1 | (wide != 0);
-	hash = masked_hash(w, merged->mask, wide, key->generation);
+	key->generation = generation << 2 | width;
+	hash = masked_hash(w, merged->mask, width, key->generation);
 	key->w = w;
 	key->mask = merged->mask;
-	key->wide = wide;
+	key->width = width;
 	key->one = base + (hash & (buckets - 1));
 	key->other = base + (hash >> 32 & (buckets - 1));
 }
@@ -206,8 +230,9 @@ __noinline int recall(union packed *p, struct node *merged, u64 generation)
 
 	if (!p || !merged)
 		return -1;
-	cache_key(&key, p->w, merged, merged->wide, generation);
-	c = key.wide ? cache_find(&key, 1) : cache_find(&key, 0);
+	cache_key(&key, p->w, merged, merged->width, generation);
+	c = key.width == WIDTH_STATEFUL ? cache_find(&key, WIDTH_STATEFUL) :
+	    key.width == WIDTH_WIDE ? cache_find(&key, WIDTH_WIDE) : cache_find(&key, WIDTH_NARROW);
 	return c ? c->rule : -1;
 }
 
@@ -218,11 +243,13 @@ __noinline int remember(union packed *p, struct node *merged, u64 generation, u3
 
 	if (!p || !merged)
 		return 0;
-	cache_key(&key, p->w, merged, merged->wide, generation);
-	if (key.wide)
-		cache_put(&key, rule, 1);
+	cache_key(&key, p->w, merged, merged->width, generation);
+	if (key.width == WIDTH_STATEFUL)
+		cache_put(&key, rule, WIDTH_STATEFUL);
+	else if (key.width == WIDTH_WIDE)
+		cache_put(&key, rule, WIDTH_WIDE);
 	else
-		cache_put(&key, rule, 0);
+		cache_put(&key, rule, WIDTH_NARROW);
 	return 0;
 }
 

@@ -149,11 +149,15 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
     # A set of counters for each CPU where that is not too much memory, else CPUs share them with atomic additions.
     affordable = max(1, _COUNTERS_SIZE // (rules * ctypes.sizeof(maps.CountRecord)))
     shards = min(1 << (cpus - 1).bit_length(), _power_of_two(affordable))
-    # As many entries as rules, each of one line; half as many of two lines, for IPv6 and what is in tunnels.
+    # As many entries as rules, each of one line; half as many of two lines, for IPv6 and in tunnels; and as many
+    # as those for rules on tracked connections.
     cached = cache_entries or max(64, _power_of_two(max(_CACHE_ENTRIES, max_rules) // cpus))
     buckets, wide_buckets = max(1, cached // _WAYS), max(1, cached // 2 // _WAYS)
     words = bloom.words_for(max_rules)
-    constants = maps.Constants(rules, shards, cpus > shards, cpus, buckets, wide_buckets, words, tracing)
+    stateful_buckets = wide_buckets
+    constants = maps.Constants(
+        rules, shards, cpus > shards, cpus, buckets, wide_buckets, stateful_buckets, words, tracing
+    )
     loader.load(
         OBJECT,
         directory,
@@ -164,6 +168,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "bloom": words,
             "cache": cpus * buckets,
             "wide_cache": cpus * wide_buckets,
+            "stateful_cache": cpus * stateful_buckets,
             "stats": None,
             "ports": _PORTS,
             "near": None,

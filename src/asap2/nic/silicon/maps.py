@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from functools import cache
 
-from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT
+from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED, TRACKED_AT, Width
 from asap2.nic.rules import Masked, Match
 from asap2.nic.silicon.abi import DROP_REASONS, OUTER_MAX, TABLES, TRACE_BYTES, TUNNEL_PORTS
 
@@ -26,12 +27,14 @@ _ETHERTYPES = frozenset(ethertype for field in FIELDS for ethertype in field.eth
 _SHIFTS = {field.name: 8 * (KEY_SIZE - field.at - field.size) for field in FIELDS}
 
 
-def wide(mask: bytes) -> bool:
-    """Whether a mask of ``struct fields`` has bits elsewhere than IPv4 rules have them: the program skips the rest."""
+def width(mask: bytes) -> Width:
+    """Where a mask of ``struct fields`` has bits: the program skips the rest."""
+    if any(mask[TRACKED_AT:]):
+        return Width.STATEFUL
     rest = bytearray(mask)
     for start, end in NARROW:
         rest[start:end] = bytes(end - start)
-    return any(rest)
+    return Width.WIDE if any(rest) else Width.NARROW
 
 
 def place(name: str) -> tuple[int, int]:
@@ -111,11 +114,13 @@ class ContinuationRecord(ctypes.Structure):
     no_ethernet: int
     has_hash: int
     stage: int
+    tracked: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         *((name, u32) for name in ("active", "slot", "table", "entry", "tunnel", "mark", "priority", "hash")),
         *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "arrived")),
         *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
         *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
+        ("tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
     ]
 
 
@@ -136,13 +141,13 @@ class NodeRecord(ctypes.Structure):
     next: int
     list: int
     priority: int
-    wide: int
+    width: int
     mask: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("next", u32),
         ("list", u32),
         ("priority", u32),
-        ("wide", u32),
+        ("width", u32),
         ("mask", ctypes.c_uint8 * KEY_SIZE),
     ]
 
@@ -257,6 +262,7 @@ class ConfigRecord(ctypes.Structure):
     tunnel_ports: ctypes.Array[ctypes.c_uint8]
     upcall_limit: int
     failed: int
+    test_tracked: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -276,6 +282,7 @@ class ConfigRecord(ctypes.Structure):
         ("upcall_limit", u32),
         ("upcalls", u32),
         ("failed", u64),
+        ("test_tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
     ]
 
 
@@ -305,10 +312,14 @@ class Constants(ctypes.Structure):
     cpus: int
     buckets: int
     wide_buckets: int
+    stateful_buckets: int
     bloom: int
     tracing: int
     _fields_ = [
-        (name, u32) for name in ("rules", "shards", "shared", "cpus", "buckets", "wide_buckets", "bloom", "tracing")
+        (name, u32)
+        for name in (
+            *("rules", "shards", "shared", "cpus", "buckets", "wide_buckets", "stateful_buckets", "bloom", "tracing"),
+        )
     ]
 
 
@@ -382,3 +393,8 @@ def encode_fields(values: dict[str, int]) -> bytes:
     if not _TUNNEL_NAMES.isdisjoint(values):
         packed |= 1 << 8 * (KEY_SIZE - 1 - IN_TUNNEL_AT)
     return packed.to_bytes(KEY_SIZE, "big")
+
+
+def encode_tracked(values: Mapping[str, int]) -> bytes:
+    """``struct tracked``: of *values*, the fields of :data:`asap2.nic.fields.TRACKED`."""
+    return encode_fields({name: value for name, value in values.items() if name in TRACKED})[TRACKED_AT:]

@@ -86,7 +86,7 @@ class MaskLists:
             self._forget_if_empty(masks)
             raise
         record = self._layout.nodes[node.index]
-        record.list, record.priority, record.wide = masks.index, priority, maps.wide(mask)
+        record.list, record.priority, record.width = masks.index, priority, maps.width(mask)
         record.mask[:] = mask
         return node
 
@@ -151,7 +151,7 @@ class MaskLists:
     def _union_record(self, index: int, masks: MaskList, union: int) -> int:
         record = self._layout.nodes[index]
         mask = union.to_bytes(KEY_SIZE, "big")
-        record.next, record.list, record.priority, record.wide = 0, masks.index, 0, maps.wide(mask)
+        record.next, record.list, record.priority, record.width = 0, masks.index, 0, maps.width(mask)
         record.mask[:] = mask
         return index
 

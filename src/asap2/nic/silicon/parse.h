@@ -200,7 +200,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 	from &= AS_OVS - 1;
 	if (!f || from > TUNNEL_MAX)
 		return 0;
-	__builtin_memset(f, 0, sizeof(*f));
+	__builtin_memset(f, 0, __builtin_offsetof(struct fields, tracked));
 	u8 *eth = data + from;
 
 	if (eth + 14 > end)
@@ -373,6 +373,7 @@ __noinline int add_metadata(struct __sk_buff *skb, struct fields *f, struct stat
 	f->skb_mark = bpf_htonl(skb->mark);
 	f->skb_priority = bpf_htonl(skb->priority);
 	f->no_ethernet = state->no_ethernet;
+	f->tracked = state->tracked;
 	return 0;
 }
 

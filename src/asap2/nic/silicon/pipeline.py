@@ -7,9 +7,10 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from asap2.nic.rules import Action, Counters, Match, Rule, SetTunnel
@@ -77,6 +78,8 @@ class HandedIn(NamedTuple):
     dp_hash: int = 0
     skb_hash: int | None = None
     bare: bool = False
+    tracked: Mapping[str, int] = MappingProxyType({})
+    """Its ``ct_`` fields."""
 
 
 class Pipeline:
@@ -327,6 +330,7 @@ class Pipeline:
             going.mark, going.priority = way.mark, way.priority
             going.hash, going.has_hash = way.skb_hash or 0, way.skb_hash is not None
             going.no_ethernet = way.bare
+            going.tracked[:] = list(maps.encode_tracked(way.tracked))
             yield abi.CONTINUE_MARK
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
@@ -471,16 +475,18 @@ class Pipeline:
         flow_hash: int = 0,
         tunnel: SetTunnel | None = None,
         resume: int = 0,
+        tracked: Mapping[str, int] | None = None,
     ) -> list[Event]:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
 
         *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. A packet of more than
         one *segments* is a super-packet. *flow_hash* is what the kernel would compute from its flow. *tunnel* is the
-        metadata of a packet that the kernel took out of a tunnel, *resume* the number that a NIC has left with it.
+        metadata of a packet that the kernel took out of a tunnel, *resume* the number that a NIC has left with it,
+        *tracked* its ``ct_`` fields.
         """
         if self._tracing is None:
             self._tracing = Tracing(self._layout)
-        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume)
+        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {})
 
 
 def _release(path: Path) -> None:

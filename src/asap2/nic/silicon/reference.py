@@ -41,7 +41,7 @@ from __future__ import annotations
 import errno
 from bisect import insort
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from asap2.nic.rules import (
@@ -53,6 +53,9 @@ from asap2.nic.rules import (
     CheckLength,
     Clone,
     Counters,
+    Ct,
+    CtClear,
+    CtHardware,
     Decap,
     DecTtl,
     Drop,
@@ -64,6 +67,7 @@ from asap2.nic.rules import (
     LayerChange,
     Masked,
     Match,
+    Meter,
     ModifyVlan,
     Output,
     Pass,
@@ -175,11 +179,13 @@ class _Packet:
     """Bytes that came in, without the outer tag."""
     lookups: int = 0
     depth: int = 0
+    tracked: Fields = field(default_factory=dict)
+    """What connection tracking says of it: its ``ct_`` fields that are not 0. Replaced as a whole, never changed."""
 
     def metadata(self) -> Fields:
         """What its octets do not show."""
         fields = {"dp_hash": self.dp_hash, "skb_mark": self.mark, "skb_priority": self.priority}
-        return {name: value for name, value in fields.items() if value}
+        return {name: value for name, value in fields.items() if value} | self.tracked
 
 
 class ReferenceSwitch:
@@ -283,14 +289,17 @@ class ReferenceSwitch:
         flow_hash: int = 0,
         came_in: SetTunnel | None = None,
         resume: int = 0,
+        tracked: Fields | None = None,
     ) -> list[Event]:
         """All that happens to *frame*, which came in by a port. A super-packet stands for several *segments*.
 
         *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device,
-        *resume* the number that a NIC has left with it.
+        *resume* the number that a NIC has left with it, *tracked* its ``ct_`` fields.
         """
         events: list[Event] = []
-        for event in self._run(self._arrive(frame, segments, flow_hash, came_in), self._ports[port_id], resume):
+        what = self._arrive(frame, segments, flow_hash, came_in)
+        what.tracked = {name: value for name, value in (tracked or {}).items() if value}
+        for event in self._run(what, self._ports[port_id], resume):
             if isinstance(event, Dropped):
                 self._drops[event.reason] += 1
             events.append(event)
@@ -446,6 +455,8 @@ class ReferenceSwitch:
                     return None
                 case Goto() | Enter() | Pass():
                     return action
+                case Meter() | Ct() | CtClear() | CtHardware():
+                    raise ValueError(f"{type(action).__name__} has no meaning here yet")
                 case Drop():
                     yield Dropped(DropReason.RULE)
                     return None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from asap2.nic.fields import KEY_SIZE
 from asap2.nic.rules import SetTunnel
@@ -43,6 +44,7 @@ class Tracing:
         flow_hash: int,
         tunnel: SetTunnel | None,
         resume: int,
+        tracked: Mapping[str, int],
     ) -> list[Event]:
         """As :meth:`asap2.nic.silicon.pipeline.Pipeline.trace`."""
         config = self._layout.config
@@ -51,6 +53,7 @@ class Tracing:
         config.test_tpid, config.test_tci = tag or (0, 0)
         config.test_hash = flow_hash
         config.test_resume = resume
+        config.test_tracked[:] = list(maps.encode_tracked(tracked))
         if len(frame) < _MINIMUM:
             config.test_len = len(frame)
             frame = frame.ljust(_MINIMUM, b"\0")

@@ -91,6 +91,7 @@ class Both:
             flow_hash=step.flow_hash,
             came_in=came_in,
             resume=self._resumes[step.resume],
+            tracked=dict(step.tracked),
         )
         got = self.pipeline.trace(
             rest,
@@ -100,6 +101,7 @@ class Both:
             flow_hash=step.flow_hash,
             tunnel=came_in,
             resume=self._resumes[step.resume],
+            tracked=dict(step.tracked),
         )
         if got != expected:
             _same("what happens", got, expected)

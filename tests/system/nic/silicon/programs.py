@@ -8,7 +8,7 @@ from enum import IntEnum
 from random import Random
 from typing import Any
 
-from asap2.nic.fields import FIELD_BITS, FIELDS, REWRITABLE, Header
+from asap2.nic.fields import FIELD_BITS, FIELDS, REWRITABLE, TRACKED, Header
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -95,6 +95,7 @@ _BY_TC = tuple(
     if field.depth is not None and any(at.header in (Header.ETHERNET, Header.IPV4, Header.L4) for at in field.found)
 )
 """What TC rewrites."""
+_TRACKED = tuple(name for name in FIELD_BITS if name in TRACKED)
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_"))
 _FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_"))
 _IN_TUNNEL = tuple(name for name in _FIELDS if name not in HIDDEN_IN_TUNNEL)
@@ -156,7 +157,7 @@ class NewReceiver:
 class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
     kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
-    *resume* of one of :data:`PLACES` with it, 0 for none."""
+    *resume* of one of :data:`PLACES` with it, 0 for none. *tracked* are its ``ct_`` fields."""
 
     frame: bytes
     port: int = 1
@@ -165,6 +166,7 @@ class Send:
     flow_hash: int = 0
     came_in: SetTunnel | None = None
     resume: int = 0
+    tracked: tuple[tuple[str, int], ...] = ()
 
 
 Step = SetPorts | Add | Replace | Remove | NewReceiver | Send
@@ -218,6 +220,8 @@ class Author:
         self._tables = tables
         self._frames = [self._frame() for _ in range(random.randint(2, 8))]
         self._tunnels = [random_tunnel(random) for _ in range(3)]
+        self._tracked = [random_tracked(random) for _ in range(3)]
+        self._often_tracked = random.random() < 0.4
         self._rules: list[int] = []
         self._next = 0
 
@@ -270,6 +274,7 @@ class Author:
             random.choice((0, 1, 0xFFFFFFFF, random.getrandbits(32))),
             random.choice(self._tunnels) if random.random() < 0.7 else None,
             random.randint(0, len(PLACES)) if random.random() < 0.2 else 0,
+            random.choice(self._tracked) if random.random() < (0.7 if self._often_tracked else 0.1) else (),
         )
 
     def _ports(self) -> SetPorts:
@@ -328,6 +333,9 @@ class Author:
         chosen = {
             random.choice(present if random.random() < 0.8 else names) for _ in range(random.choice((0, 1, 1, 1, 2, 3)))
         }
+        if random.random() < (0.5 if self._often_tracked else 0.05):
+            seen = seen | dict(random.choice(self._tracked))
+            chosen |= set(random.sample(_TRACKED, random.choice((1, 1, 2))))
         if names is not _FIELDS and random.random() < 0.8:
             chosen.add(random.choice(_TUNNEL_FIELDS))
         matched = {name: self._masked(name, seen) for name in chosen}
@@ -493,6 +501,11 @@ def _encap(random: Random) -> Encap:
         random.choice(MACS),
         random.choice(MACS),
     )
+
+
+def random_tracked(random: Random) -> tuple[tuple[str, int], ...]:
+    """What connection tracking says of a packet."""
+    return tuple((name, random.getrandbits(FIELD_BITS[name])) for name in _TRACKED if random.random() < 0.5)
 
 
 def random_tunnel(random: Random) -> SetTunnel:

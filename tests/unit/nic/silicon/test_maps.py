@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asap2.nic.fields import FIELD_BITS, REWRITABLE
+from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED, Width
 from asap2.nic.rules import (
     Action,
     AddTtl,
     CheckLength,
     Clone,
+    Ct,
+    CtClear,
+    CtHardware,
     Decap,
     DecTtl,
     Drop,
@@ -25,6 +28,7 @@ from asap2.nic.rules import (
     HashAlgorithm,
     Masked,
     Match,
+    Meter,
     ModifyVlan,
     Output,
     Pass,
@@ -136,6 +140,10 @@ LISTS: list[Action] = [
     PushNsh(bytes(24)),
     PopNsh(),
     PopEthernet(),
+    Ct(7, commit=True, mark=Masked(1, 3)),
+    CtClear(),
+    CtHardware(7, nat=True, resume=5),
+    Meter(3, (Drop(),)),
 ]
 
 
@@ -193,9 +201,20 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 
 def test_every_action_is_written_and_every_operation_read() -> None:
     assert set(actioncodes.ENCODERS) == set(get_args(Action))
-    lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH}
+    lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.METER}
+    lists_and_records |= {Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH, Op.CT, Op.CT_HARDWARE}
     operations = {number for name, number in vars(Op).items() if name.isupper()}
     assert set(actioncodes.DECODERS) == operations - lists_and_records
+
+
+def test_a_mask_is_as_wide_as_the_words_that_it_needs() -> None:
+    def width(**fields: Masked) -> Width:
+        return maps.width(maps.encode_match(Match(**fields))[0])
+
+    assert width() is Width.NARROW
+    assert width(ip_src=Masked(1, 0xFFFFFFFF), l4_dst=Masked(1, 1)) is Width.NARROW
+    assert width(ip_src=Masked(1 << 127, 1 << 127)) is Width.WIDE
+    assert {width(**{name: Masked(1, 1)}) for name in TRACKED} == {Width.STATEFUL}
 
 
 def test_an_operation_that_there_is_not_is_an_error() -> None:

@@ -39,6 +39,7 @@ from asap2.nic.rules import (
     PushVlan,
     SetField,
     SetTunnel,
+    Track,
     Truncate,
     Upcall,
 )
@@ -60,7 +61,7 @@ _MARK_BITS = 16
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
 
-_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange
+_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange | Track
 """Actions of rules that no TC action becomes before its filter is judged."""
 
 
