@@ -431,4 +431,22 @@ static uint64_t namespace_of(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0 ? cookie : 0;
 }
 
+/* The port id of the socket, which is bound if it was not; 0 on failure. */
+static uint32_t port_of(int fd)
+{
+	struct sockaddr_nl address = { 0 };
+	socklen_t length = sizeof address;
+
+	if (getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.nl_pid)
+		return address.nl_pid;
+	address = (struct sockaddr_nl){ .nl_family = AF_NETLINK, .nl_groups = address.nl_groups };
+	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+		return 0;
+	length = sizeof address;
+	return getsockname(fd, (struct sockaddr *)&address, &length) == 0 ? address.nl_pid : 0;
+}
+
+/* What a function gives that leaves the call to the kernel. */
+enum { ALL_NATIVE = -2 };
+
 #endif

@@ -171,7 +171,7 @@ class Server:
     def ethtool_ioctl(
         self, commands: Iterable[int], handler: EthtoolHandler, setting: Iterable[int] = frozenset()
     ) -> None:
-        """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that redirect.c knows the size of; and, as
+        """Serve these ETHTOOL_* commands of ioctl(SIOCETHTOOL), of those that ethtool.h knows the size of; and, as
         command SIOCSIFMTU with the MTU in the buffer, what sets an MTU: there an error is the answer, or the kernel's
         own.
 
