@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from asap2.netlink import control
@@ -26,10 +26,12 @@ from asap2.netlink.request import (
     Proxy,
     Reply,
     Request,
+    Stream,
 )
 from asap2.netlink.wire import (
     HEADER,
     HEADER_LEN,
+    NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NLM_F_ACK,
     NLM_F_DUMP_FILTERED,
@@ -52,6 +54,8 @@ DUMP_CHUNK = 3776
 """Bytes of a dump in one datagram: NLMSG_GOODSIZE, what the kernel gives to those who may read with a page's buffer."""
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 _GENL_HEADER_LEN = 4
+_NFGEN_LEN = 4
+"""struct nfgenmsg: a shorter message of nfnetlink does nothing."""
 _ADMIN = GENL_ADMIN_PERM | GENL_UNS_ADMIN_PERM
 
 
@@ -60,6 +64,9 @@ class Outlet(Protocol):
 
     def reply(self, protocol: int, portid: int, *messages: bytes, dump: bool = False) -> None:
         """Queue replies in a client's socket."""
+
+    def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
+        """Queue the datagrams of a dump in a client's socket, as it has room for them."""
 
     def busy_dumping(self, protocol: int, portid: int) -> bool:
         """Whether a dump to the client is under way."""
@@ -74,6 +81,7 @@ class Dispatcher:
     def __init__(self, lock: threading.RLock) -> None:
         self.lock = lock
         self.route: dict[int, Handler] = {}
+        self.netfilter: dict[int, Handler] = {}
         self.families: dict[int, GenlFamily] = {}
         self._ops: dict[int, dict[int, int]] = {}
 
@@ -103,6 +111,8 @@ class Dispatcher:
     def _is_ours(self, protocol: int, type_: int) -> bool:
         if protocol == NETLINK_ROUTE:
             return type_ in self.route
+        if protocol == NETLINK_NETFILTER:
+            return type_ >> 8 in self.netfilter
         return type_ in self.families or type_ >= 0x7000 or type_ == control.GENL_ID_CTRL
 
     def _serve(self, outlet: Outlet, client: Client, message: NlMsg, data: bytes, start: int) -> bool:
@@ -123,6 +133,9 @@ class Dispatcher:
                         return True
                     if dumped and outlet.busy_dumping(client.protocol, client.portid):
                         raise NetlinkError(errno.EBUSY, at_start=True)
+                    if type(answer) is Stream:
+                        outlet.stream(client.protocol, client.portid, _stream(answer, seq, client.portid))
+                        return False
                     if type(answer) is Proxy:
                         answer = _ask_kernel(outlet, request, answer, collected)
                     if type(answer) is Reply:
@@ -162,24 +175,9 @@ class Dispatcher:
         protocol, portid, seq = client.protocol, client.portid, message.seq
         reply = outlet.reply
         if dumped and not (error is not None and error.at_start):
-            chunks: list[bytes] = []
-            chunk: list[bytes] = []
-            size = 0
-            for type_, payload, flags in messages:
-                length = HEADER_LEN + len(payload)
-                if size + length > DUMP_CHUNK and chunk:
-                    chunks.append(b"".join(chunk))
-                    chunk, size = [], 0
-                chunk.append(HEADER.pack(length, type_, flags | NLM_F_MULTI, seq, portid))
-                chunk.append(payload)
-                if length & 3:
-                    chunk.append(_PAD[length & 3])
-                size += (length + 3) & ~3
-            if chunk:
-                chunks.append(b"".join(chunk))
             number, text = (error.errno or errno.EINVAL, error.text) if error is not None else (0, warning)
             last = done(seq, portid, number, ext_ack=client.ext_ack, text=text)
-            reply(protocol, portid, *chunks, last, dump=True)
+            reply(protocol, portid, *_chunks(messages, seq, portid), last, dump=True)
             return
         if error is None:
             for type_, payload, flags in messages:
@@ -205,7 +203,12 @@ class Dispatcher:
         )
 
     def _handle(self, request: Request) -> Answer:
-        """rtnetlink_rcv_msg() and genl_rcv_msg(): the checks that come before a handler."""
+        """rtnetlink_rcv_msg(), nfnetlink_rcv() and genl_rcv_msg(): the checks that come before a handler."""
+        if request.client.protocol == NETLINK_NETFILTER:
+            found = self.netfilter.get(request.type >> 8)
+            if found is None or not request.client.privileged:
+                return PASS  # who may not ask is refused by the kernel, whatever the message
+            return found(request) if len(request.payload) >= _NFGEN_LEN else None
         if request.client.protocol != NETLINK_ROUTE:
             return self._generic(request)
         handler = self.route.get(request.type)
@@ -258,6 +261,37 @@ class Dispatcher:
         if answer is PASS and not family.real:
             raise NetlinkError(errno.EOPNOTSUPP, at_start=True)
         return answer
+
+
+def _chunks(messages: Iterable[Message], seq: int, portid: int) -> Iterator[bytes]:
+    """The messages of a dump, several in a datagram."""
+    chunk: list[bytes] = []
+    size = 0
+    for type_, payload, flags in messages:
+        length = HEADER_LEN + len(payload)
+        if size + length > DUMP_CHUNK and chunk:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+        chunk.append(HEADER.pack(length, type_, flags | NLM_F_MULTI, seq, portid))
+        chunk.append(payload)
+        if length & 3:
+            chunk.append(_PAD[length & 3])
+        size += (length + 3) & ~3
+    if chunk:
+        yield b"".join(chunk)
+
+
+def _stream(stream: Stream, seq: int, portid: int) -> Iterator[bytes]:
+    """The datagrams of a dump with its end, which says so when not all could be listed."""
+    number = 0
+    try:
+        yield from _chunks(stream.messages, seq, portid)
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+    except Exception:
+        log.exception("a dump")
+        number = errno.EINVAL
+    yield done(seq, portid, number)
 
 
 def _ask_kernel(outlet: Outlet, request: Request, proxy: Proxy, messages: list[Message]) -> list[Message]:

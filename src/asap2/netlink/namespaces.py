@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from asap2.namespaces import CLONE_NEWNET, setns
@@ -23,7 +23,7 @@ from asap2.netlink.client import Connection
 from asap2.netlink.request import Netns
 from asap2.netlink.sendmmsg import MOST, send_many
 from asap2.netlink.sidechannel import SERVER_PORTID
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ _MOST_WAITING = 16 << 20
 """Bytes of replies kept for a client that does not read them; a dump is kept whole, since none else begins before."""
 MOST_CLAIMS = 64
 """Clients of one user, other than root, that may leave replies unread at the same time, in one network namespace."""
+_MADE_AT_ONCE = 64
+"""Datagrams of a long dump that are made before the client has read those before them."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -82,9 +84,11 @@ def _deafen(sock: socket.socket) -> None:
 class _Waiting:
     """Messages for one client whose receive buffer is full; *fd* is its socket, once the library has handed it over."""
 
-    __slots__ = ("dumping", "fd", "messages", "pid", "size", "uid")
+    __slots__ = ("dumping", "fd", "messages", "more", "pid", "size", "uid")
 
-    def __init__(self, messages: Sequence[bytes], dumping: bool) -> None:
+    def __init__(self, messages: Sequence[bytes], dumping: bool, more: Iterable[bytes] = ()) -> None:
+        """*more* is what follows, made when it is needed."""
+        self.more = iter(more)
         self.messages = deque(messages)
         self.size = sum(map(len, messages))
         self.dumping = dumping
@@ -127,7 +131,7 @@ class Namespace:
         self._closed = False
         self._sockets: dict[int, socket.socket] = {}
         try:
-            for protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
+            for protocol in self._protocols():
                 self._sockets[protocol] = sock = self._open(protocol)
                 sock.bind((SERVER_PORTID, 0))
                 _deafen(sock)
@@ -137,6 +141,16 @@ class Namespace:
             for sock in self._sockets.values():
                 sock.close()
             raise
+
+    def _protocols(self) -> tuple[int, ...]:
+        """Those that are served here: connections only at home, and where the kernel has nfnetlink."""
+        try:
+            if self._home_fd is None:
+                _socket(NETLINK_NETFILTER).close()
+                return NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_NETFILTER
+        except OSError as error:
+            log.info("no connection tracking by netlink: %s", error)
+        return NETLINK_ROUTE, NETLINK_GENERIC
 
     def _open(self, protocol: int) -> socket.socket:
         if self._home_fd is None:
@@ -179,6 +193,27 @@ class Namespace:
         except OSError as error:
             log.warning("netlink reply to port %d lost: %s", portid, error)
 
+    def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
+        """Queue the datagrams of a dump in a client's socket; from the one on for which there is no room, as it reads.
+
+        They are made by the calling thread as far as there is room at once, and by another after that.
+        """
+        with self._lock:
+            waiting = self._waiting.get((protocol, portid))
+            if waiting is not None:
+                waiting.messages.append(next(chunks))  # while one is there, _drain() goes on
+                waiting.size += len(waiting.messages[-1])
+                waiting.dumping, waiting.more = True, chunks
+                return
+        for chunk in chunks:
+            try:
+                self._sockets[protocol].sendto(chunk, socket.MSG_DONTWAIT, (portid, 0))
+            except BlockingIOError:
+                self._waiting[(protocol, portid)] = _Waiting([chunk], True, chunks)
+                return
+            except OSError:
+                return
+
     def unclaimed(self, protocol: int, portid: int) -> bool:
         """Whether replies wait for a client whose socket we have not been given."""
         waiting = self._waiting.get((protocol, portid))
@@ -214,9 +249,12 @@ class Namespace:
         """Send what waits for a client, blocking; in a thread."""
         sent = 0
         while True:
+            made = list(islice(waiting.more, _MADE_AT_ONCE)) if len(waiting.messages) <= sent else []
             with self._lock:
                 for _ in range(sent):
                     waiting.size -= len(waiting.messages.popleft())
+                waiting.messages.extend(made)
+                waiting.size += sum(map(len, made))
                 if not waiting.messages:
                     del self._waiting[(protocol, portid)]
                     break
@@ -252,13 +290,15 @@ class Namespace:
         self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (portid, 0))
 
     def multicast(self, protocol: int, group: int, message: bytes) -> None:
-        """Send to the members of a multicast group of the kernel's own, which must be at most 32.
+        """Send to the members of a multicast group of the kernel's own, at most 32, if the protocol is served.
 
         netlink_sendmsg() sends it to one port besides: to this socket itself, which is deaf, and not to the kernel, for
         which it would be a request.
         """
+        sock = self._sockets.get(protocol)
         try:
-            self._sockets[protocol].sendto(message, socket.MSG_DONTWAIT, (SERVER_PORTID, 1 << (group - 1)))
+            if sock is not None:
+                sock.sendto(message, socket.MSG_DONTWAIT, (SERVER_PORTID, 1 << (group - 1)))
         except (ConnectionRefusedError, BlockingIOError):
             return
 

@@ -16,7 +16,7 @@
 
 /* ---- which messages ---- */
 
-/* Types that may be diverted at all, to tell at a glance: any generic netlink family but the reserved; links and TC. */
+/* Types that may be diverted at all, to tell at a glance: generic netlink families, links and TC, connection tracking. */
 static int plausible(const void *data, size_t size)
 {
 	const struct nlmsghdr *header = data;
@@ -25,23 +25,32 @@ static int plausible(const void *data, size_t size)
 	if (size < sizeof *header || header->nlmsg_len < sizeof *header || header->nlmsg_len > size)
 		return 0;
 	type = header->nlmsg_type;
-	return type >= NLMSG_MIN_TYPE && (type < 1024 || (type >= EMULATED_FIRST && type <= EMULATED_LAST));
+	return type >= NLMSG_MIN_TYPE && (type < 1024 || NFNL_SUBSYS_ID(type) == NFNL_SUBSYS_CTNETLINK_TIMEOUT ||
+					  (type >= EMULATED_FIRST && type <= EMULATED_LAST));
 }
 
 static int may_divert(int protocol, unsigned type)
 {
+	unsigned subsystem = NFNL_SUBSYS_ID(type);
+
 	if (protocol == NETLINK_GENERIC)
 		return 1;
+	if (protocol == NETLINK_NETFILTER)
+		return subsystem == NFNL_SUBSYS_CTNETLINK || subsystem == NFNL_SUBSYS_CTNETLINK_EXP ||
+		       subsystem == NFNL_SUBSYS_CTNETLINK_TIMEOUT;
 	return (type >= RTM_NEWLINK && type <= RTM_SETLINK) || (type >= RTM_NEWQDISC && type <= RTM_GETACTION) ||
 	       type == RTM_GETSTATS || type == RTM_GETNSID || (type >= RTM_NEWCHAIN && type <= RTM_GETCHAIN);
 }
 
-static int is_diverted(int protocol, unsigned type, const struct greeting *greeting)
+/* Connections are those of the server's own namespace; elsewhere the kernel has its own. */
+static int is_diverted(int fd, int protocol, unsigned type, const struct greeting *greeting)
 {
 	if (!greeting) /* the server says what is not its own */
 		return may_divert(protocol, type);
 	if (protocol == NETLINK_ROUTE)
 		return type < 256 && has(greeting->route, type);
+	if (protocol == NETLINK_NETFILTER)
+		return has(greeting->netfilter, NFNL_SUBSYS_ID(type)) && namespace_of(fd) == greeting->home;
 	if (type >= EMULATED_FIRST && type <= EMULATED_LAST)
 		return 1;
 	return type == GENL_ID_CTRL || (type < 1024 && has(greeting->genl, type));
@@ -74,7 +83,7 @@ static int to_kernel(int fd, const struct sockaddr_nl *address, socklen_t length
 /*
  * There is no server: have the kernel refuse each request of a batch, so that the error comes where programs look for it
  * (ethtool does not look at what send() gives). The kernel does not get the request, but one with its sequence number
- * for a link (ENODEV) or a command (EOPNOTSUPP) that cannot be. Returns as send() does.
+ * for a link (ENODEV), a command (EOPNOTSUPP) or a message (EINVAL) that cannot be. Returns as send() does.
  */
 static ssize_t refuse(int fd, int protocol, const char *data, size_t position, size_t size, int flags)
 {
@@ -88,6 +97,7 @@ static ssize_t refuse(int fd, int protocol, const char *data, size_t position, s
 			union {
 				struct ifinfomsg link;
 				struct genlmsghdr command;
+				struct nfgenmsg connection;
 			};
 		} request = { .header = header };
 		struct iovec part = { &request, sizeof request };
@@ -101,6 +111,9 @@ static ssize_t refuse(int fd, int protocol, const char *data, size_t position, s
 			request.header.nlmsg_type = RTM_GETLINK;
 			request.link.ifi_index = INT32_MAX;
 			part.iov_len = NLMSG_LENGTH(sizeof request.link);
+		} else if (protocol == NETLINK_NETFILTER) {
+			request.header.nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | UINT8_MAX;
+			part.iov_len = NLMSG_LENGTH(sizeof request.connection);
 		} else {
 			request.header.nlmsg_type = GENL_ID_CTRL;
 			request.command.cmd = UINT8_MAX;
@@ -131,7 +144,7 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 	greeting = diverted();
 	wanted = 0;
 	for (position = 0; (next = step(data, size, position, &header)); position = next) {
-		wanted |= is_diverted(protocol, header.nlmsg_type, greeting);
+		wanted |= is_diverted(fd, protocol, header.nlmsg_type, greeting);
 		dumps |= (header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
 	}
 	if (!wanted)

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/ethtool.h>
 #include <linux/genetlink.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
@@ -40,7 +41,7 @@
 #define SOCKET_PATH_VARIABLE "ASAP2_NETLINK_SOCK"
 #define SERVER_PORTID 0x41534132u /* above PID_MAX_LIMIT, and outside of what the kernel's autobind picks */
 #define MAGIC 0x32505341u
-#define VERSION 1
+#define VERSION 2
 #define EMULATED_FIRST 0x7000 /* generic netlink families: above GENL_MAX_ID */
 #define EMULATED_LAST 0x70ff
 #define GROUPS_FIRST 0x7000 /* their multicast groups */
@@ -60,9 +61,10 @@ struct greeting {
 	uint32_t version;
 	uint64_t instance; /* another number when the server was started anew */
 	uint64_t home; /* cookie of the server's network namespace */
-	uint8_t route[32]; /* bitmaps of what is diverted: rtnetlink types, family ids, ethtool ioctl commands */
+	uint8_t route[32]; /* bitmaps of what is diverted: rtnetlink types, family ids, ethtool ioctl commands, */
 	uint8_t genl[128];
 	uint8_t ethtool[32];
+	uint8_t netfilter[32]; /* and subsystems of nfnetlink */
 };
 
 enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5, SHOW = 6 };
@@ -416,7 +418,7 @@ static int netlink_protocol(int fd)
 	else {
 		length = sizeof value;
 		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 ||
-		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC))
+		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC && value != NETLINK_NETFILTER))
 			value = -1;
 	}
 	errno = saved;

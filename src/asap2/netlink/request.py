@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from asap2.netlink.wire import (
+    NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -45,6 +46,10 @@ class Client:
     """Whether the process has CAP_NET_ADMIN."""
 
 
+_NETFILTER_DUMPS = frozenset((0x101, 0x103, 0x104, 0x106, 0x107, 0x201, 0x203, 0x801))
+"""What lists connections, expectations, timeout policies and statistics: of others, the bits mean something else."""
+
+
 class Request:
     """One request message: *payload* is what follows the netlink header."""
 
@@ -62,8 +67,10 @@ class Request:
 
     @property
     def dump(self) -> bool:
-        """Whether it asks for a dump: for rtnetlink a GET with any bit of NLM_F_DUMP, for others both bits."""
+        """Whether it asks for a dump: for rtnetlink and nfnetlink a GET with any bit of NLM_F_DUMP, for others both."""
         bits = self.flags & NLM_F_DUMP
+        if self.client.protocol == NETLINK_NETFILTER:
+            return bits != 0 and self.type in _NETFILTER_DUMPS
         if self.client.protocol == NETLINK_ROUTE:
             return bits != 0 and self.type & 3 == 2
         return bits == NLM_F_DUMP
@@ -133,7 +140,14 @@ class Reply:
     warning: str | None = None
 
 
-Answer = Iterable[Message] | Pass | Proxy | Reply | None
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The messages of a dump that may be long: they are made as the client reads them, without the server's lock."""
+
+    messages: Iterator[Message]
+
+
+Answer = Iterable[Message] | Pass | Proxy | Reply | Stream | None
 """None is success with nothing to say."""
 Handler = Callable[[Request], Answer]
 

@@ -29,8 +29,10 @@ from asap2.netlink import queues, sidechannel
 from asap2.netlink.admission import Admission
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.dispatch import Dispatcher
+from asap2.netlink.groups import Groups
 from asap2.netlink.listener import listen
-from asap2.netlink.namespaces import Namespace, cookie_of, holds_socket, namespace_fd_of, own_namespace_fd
+from asap2.netlink.namespaces import Namespace, cookie_of, namespace_fd_of, own_namespace_fd
+from asap2.netlink.peer import Peer
 from asap2.netlink.request import (
     EMULATED_FAMILIES,
     EMULATED_GROUPS,
@@ -46,9 +48,10 @@ from asap2.netlink.request import (
     Proxy,
     Reply,
     Request,
+    Stream,
 )
 from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NetlinkError, NlMsg, build, split
+from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NlMsg, build, split
 
 __all__ = [
     "PASS",
@@ -66,6 +69,7 @@ __all__ = [
     "Request",
     "Server",
     "Shower",
+    "Stream",
 ]
 
 log = logging.getLogger(__name__)
@@ -75,32 +79,14 @@ Shower = Callable[[Netns, NlMsg, int], "bytes | None"]
 _READ = selectors.EVENT_READ
 _LARGEST_ASK = 1 << 20
 _FDS = socket.CMSG_SPACE(4 * struct.calcsize("i"))
-_CAP_NET_ADMIN = 12
 _PEERCRED = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
 _INODE = struct.Struct("=Q")
+_PROTOCOLS = (NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_NETFILTER)
 _MOST_CLIENTS = 1024
 """Sockets of one connection that are remembered; of one with more, all are forgotten and looked at again."""
 _ACCEPTED_AT_ONCE = 64
 """Connections that are taken before others' questions are answered."""
-_MOST_MEMBERS = 4096
-"""Members of a group, from which on only privileged ones may join."""
-_MOST_HELD = 64
-"""Network namespaces that one connection may keep served by joining groups there."""
-
-
-class _Peer:
-    """One connection of the library: a thread of a client."""
-
-    __slots__ = ("clients", "held", "pid", "privileged", "sock", "uid", "unclaimed")
-
-    def __init__(self, sock: socket.socket, pid: int, uid: int) -> None:
-        self.sock = sock
-        self.pid, self.uid = pid, uid
-        self.privileged = uid == 0 or _has_net_admin(self.pid)
-        self.unclaimed: tuple[Namespace, int, int] | None = None
-        self.clients: dict[tuple[int, int, int, int], Client] = {}
-        self.held: set[Namespace] = set()
 
 
 class Server:
@@ -126,12 +112,12 @@ class Server:
         self._home.holders = 1
         self._namespaces = {cookie: self._home}
         self._registry_lock = threading.Lock()
-        self._members: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
+        self._groups = Groups(self._home)
         self._greeting = b""
         self._listener: socket.socket | None = None
         self._lent = False
         self._selector: selectors.BaseSelector | None = None
-        self._peers: set[_Peer] = set()
+        self._peers: set[Peer] = set()
         self._admission = Admission()
         self._buffer = bytearray(_LARGEST_ASK)
         self._view = memoryview(self._buffer)
@@ -151,6 +137,12 @@ class Server:
         for type_ in types:
             self._dispatcher.route[type_] = handler
 
+    def netfilter(self, subsystems: Iterable[int], handler: Handler) -> None:
+        """Serve these subsystems of nfnetlink (NFNL_SUBSYS_*) in the server's own namespace: of connection tracking, no
+        other is diverted."""
+        for subsystem in subsystems:
+            self._dispatcher.netfilter[subsystem] = handler
+
     def family(self, family: GenlFamily) -> None:
         """Serve a generic netlink family; with ``real``, its id, version and groups become the kernel's, if it has it.
 
@@ -164,8 +156,7 @@ class Server:
             family.real = False
             if family.id not in EMULATED_FAMILIES or any(id_ not in EMULATED_GROUPS for _name, id_ in family.groups):
                 raise ValueError(f"generic netlink family {family.name}: id or group outside the emulated range")
-            for _name, id_ in family.groups:
-                self._members[id_] = {}
+            self._groups.add(id_ for _name, id_ in family.groups)
         self._dispatcher.add_family(family)
 
     def ethtool_ioctl(
@@ -205,6 +196,7 @@ class Server:
             self._dispatcher.route,
             (family.id for family in self._dispatcher.families.values() if family.real),
             self._ethtool_commands,
+            self._dispatcher.netfilter,
         )
         listener = listener or listen(self.path)
         listener.setblocking(False)
@@ -267,25 +259,13 @@ class Server:
         if found.real:
             namespace.multicast(NETLINK_GENERIC, group_id, message)
             return
-        members = self._members[group_id]
-        for (cookie, portid), (pid, inode) in list(members.items()):
-            if cookie != namespace.netns.cookie:
-                continue
-            if not holds_socket(pid, inode) and Path(f"/proc/{pid}").exists():
-                del members[cookie, portid]  # closed, and another socket may have the port id by now
-                continue
-            try:
-                namespace.unicast(NETLINK_GENERIC, portid, message)
-            except BlockingIOError:
-                continue
-            except OSError:
-                del members[cookie, portid]
+        self._groups.send(namespace, group_id, message)
 
-    def notify(self, netns: Netns, group: int, message: Message) -> None:
-        """Send a message to the members of an rtnetlink multicast group (RTNLGRP_*, up to 32) of the kernel's own."""
+    def notify(self, netns: Netns, group: int, message: Message, protocol: int = NETLINK_ROUTE) -> None:
+        """Send a message to the members of a multicast group (RTNLGRP_*, NFNLGRP_*, up to 32) of the kernel's own."""
         namespace = self._namespaces.get(netns.cookie)
         if namespace is not None:
-            namespace.multicast(NETLINK_ROUTE, group, build(message.type, message.flags, 0, 0, message.payload))
+            namespace.multicast(protocol, group, build(message.type, message.flags, 0, 0, message.payload))
 
     def kernel(self, netns: Netns, protocol: int) -> Connection:
         """A connection to the kernel proper in that namespace, good while a request of it is served.
@@ -314,7 +294,7 @@ class Server:
                 sock.close()
                 continue
             sock.setblocking(False)
-            peer = _Peer(sock, pid, uid)
+            peer = Peer(sock, pid, uid)
             try:
                 sock.send(self._greeting)
                 self._selector.register(sock, _READ, lambda _mask, peer=peer: self._readable(peer))
@@ -324,7 +304,7 @@ class Server:
                 continue
             self._peers.add(peer)
 
-    def _drop(self, peer: _Peer) -> None:
+    def _drop(self, peer: Peer) -> None:
         assert self._selector is not None
         if peer not in self._peers:
             return
@@ -340,7 +320,7 @@ class Server:
             namespace.holders -= 1
             self._retire(namespace)
 
-    def _readable(self, peer: _Peer) -> None:
+    def _readable(self, peer: Peer) -> None:
         """Answer one question of the library."""
         if peer not in self._peers:
             return
@@ -364,7 +344,7 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _answer(self, peer: _Peer, size: int, fd: int | None) -> bytes:
+    def _answer(self, peer: Peer, size: int, fd: int | None) -> bytes:
         kind, tag, protocol, portid, cookie, options, argument = ASK.unpack_from(self._buffer)
         namespace = self._namespaces.get(cookie)
         if namespace is None:
@@ -377,7 +357,7 @@ class Server:
                 return ANSWER.pack(tag, Verdict.ERROR, error.errno or errno.ECONNREFUSED, 0)
         data = bytes(self._view[ASK.size : size])
         try:
-            if kind == Kind.SUBMIT and protocol in (NETLINK_ROUTE, NETLINK_GENERIC):
+            if kind == Kind.SUBMIT and protocol in _PROTOCOLS:
                 key = (protocol, portid, cookie, options & ~OPTION_FD)
                 client = peer.clients.get(key)
                 if client is None or client.netns is not namespace.netns:
@@ -403,7 +383,9 @@ class Server:
                 namespace.claim(protocol, portid, os.dup(fd), peer.pid, peer.uid)
                 return ANSWER.pack(tag, Verdict.DONE, 0, 0)
             if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
-                return self._membership(peer, tag, kind, namespace, portid, argument, *_INODE.unpack(data))
+                (inode,) = _INODE.unpack(data)
+                refused = self._groups.change(peer, kind == Kind.JOIN, namespace, portid, argument, inode)
+                return ANSWER.pack(tag, Verdict.ERROR if refused else Verdict.DONE, refused, 0)
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
                 if argument in self._setting and not peer.privileged:
                     return ANSWER.pack(tag, Verdict.ERROR, errno.EPERM, 0)
@@ -414,26 +396,6 @@ class Server:
         finally:
             if namespace is not self._home:
                 self._retire(namespace)
-
-    def _membership(
-        self, peer: _Peer, tag: int, kind: int, namespace: Namespace, portid: int, group: int, inode: int
-    ) -> bytes:
-        members = self._members.get(group)
-        if members is None:
-            return ANSWER.pack(tag, Verdict.ERROR, errno.EINVAL, 0)
-        member = (namespace.netns.cookie, portid)
-        if kind == Kind.JOIN:
-            if len(members) >= _MOST_MEMBERS and not peer.privileged:
-                return ANSWER.pack(tag, Verdict.ERROR, errno.ENOBUFS, 0)
-            if namespace is not self._home and namespace not in peer.held:
-                if len(peer.held) >= _MOST_HELD:
-                    return ANSWER.pack(tag, Verdict.ERROR, errno.ENOBUFS, 0)
-                peer.held.add(namespace)
-                namespace.holders += 1
-            members[member] = (peer.pid, inode)
-        else:
-            members.pop(member, None)
-        return ANSWER.pack(tag, Verdict.DONE, 0, 0)
 
     def _show(self, tag: int, namespace: Namespace, protocol: int, room: int, data: bytes) -> bytes:
         shown, changed, spare = [], False, room - len(data)
@@ -487,14 +449,3 @@ class Server:
                 return
             del self._namespaces[namespace.netns.cookie]
         namespace.close()
-
-
-def _has_net_admin(pid: int) -> bool:
-    """Whether a process has CAP_NET_ADMIN."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
-            if line.startswith(b"CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1)
-    except (OSError, ValueError):
-        pass
-    return False

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 MAGIC: Final = 0x32505341
-VERSION: Final = 1
+VERSION: Final = 2
 SERVER_PORTID: Final = 0x41534132
 """The port id of the server's netlink sockets, in every namespace: above PID_MAX_LIMIT, outside autobind's range."""
 
@@ -24,7 +24,7 @@ many bytes the messages may be made of."""
 ANSWER: Final = struct.Struct("=IIII")
 """struct answer: tag, verdict, bytes consumed (or errno), bytes to pass; then the buffer of an ioctl,
 or the messages as they are to be seen."""
-_GREETING = struct.Struct("=IIQQ32s128s32s")
+_GREETING = struct.Struct("=IIQQ32s128s32s32s")
 IFNAMSIZ: Final = 16
 
 
@@ -57,9 +57,17 @@ OPTION_STRICT: Final = 4
 OPTION_FD: Final = 8
 
 
-def greeting(instance: int, home: int, route: Iterable[int], genl: Iterable[int], ethtool: Iterable[int]) -> bytes:
+def greeting(
+    instance: int,
+    home: int,
+    route: Iterable[int],
+    genl: Iterable[int],
+    ethtool: Iterable[int],
+    netfilter: Iterable[int],
+) -> bytes:
     """struct greeting: who the server is, its namespace's cookie, and what it wants diverted."""
-    return _GREETING.pack(MAGIC, VERSION, instance, home, _bitmap(route, 32), _bitmap(genl, 128), _bitmap(ethtool, 32))
+    diverted = _bitmap(route, 32), _bitmap(genl, 128), _bitmap(ethtool, 32), _bitmap(netfilter, 32)
+    return _GREETING.pack(MAGIC, VERSION, instance, home, *diverted)
 
 
 def _bitmap(numbers: Iterable[int], size: int) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 NETLINK_ROUTE: Final = 0
+NETLINK_NETFILTER: Final = 12
 NETLINK_GENERIC: Final = 16
 
 NLMSG_ERROR: Final = 2

@@ -18,6 +18,7 @@ import selectors
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ class Collector:
                     self.errors.append(error.errno or 0 if error is not None else 0)
             if told != len(message):
                 raise TroubleError(f"a reply is no messages: {message.hex()}")
+
+    def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
+        """Read a dump as a client would."""
+        self.reply(protocol, portid, *chunks, dump=True)
 
     def busy_dumping(self, protocol: int, portid: int) -> bool:
         """Never: dumps are taken whole."""

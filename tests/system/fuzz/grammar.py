@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asap2.netlink import codec
-from asap2.netlink.codec import Kind, Sequence, Table
+from asap2.netlink.codec import Kind, Table
+from asap2.netlink.sequence import Sequence
 from asap2.netlink.tables import actions, devlink, ethtool, link, ovs
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.tables.tc import ACTION_BODY, TC, Tcamsg, Tcmsg

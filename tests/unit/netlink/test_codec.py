@@ -12,15 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asap2.netlink.body import Body
 from asap2.netlink.codec import (
     Attrs,
-    Body,
-    Sequence,
     Table,
     array_of,
     be16,
     flag,
-    listed,
     mac,
     nested,
     nested_by,
@@ -32,6 +30,7 @@ from asap2.netlink.codec import (
     u16,
     u32,
 )
+from asap2.netlink.sequence import Sequence, listed
 from asap2.netlink.tables import devlink, ethtool, genl, link, ovs, tc
 from asap2.netlink.tables.actions import bitfield32
 from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NLA_F_NESTED, NetlinkError, NlMsg, attribute

@@ -29,13 +29,16 @@ from asap2.netlink.request import (
     Proxy,
     Reply,
     Request,
+    Stream,
 )
 from asap2.netlink.tables import devlink, link, ovs, tc
 from asap2.netlink.tables.genl import CTRL, CTRL_CMD_GETFAMILY, GENL_ID_CTRL, GenlHdr
 from asap2.netlink.wire import (
     NETLINK_GENERIC,
+    NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NLM_F_ACK,
+    NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_EXCL,
@@ -82,12 +85,18 @@ class Mailbox:
         self._kernel = kernel
 
     def reply(self, protocol: int, portid: int, *messages: bytes, dump: bool = False) -> None:
-        assert (protocol, portid) in ((NETLINK_ROUTE, 9), (NETLINK_GENERIC, 9))
+        assert protocol in (NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_NETFILTER)
+        assert portid == 9
         assert isinstance(dump, bool)
         self.datagrams.extend(messages)
 
+    def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
+        assert (protocol, portid) == (NETLINK_NETFILTER, 9)
+        self.datagrams.extend(chunks)
+
     def busy_dumping(self, protocol: int, portid: int) -> bool:
-        assert (protocol, portid) in ((NETLINK_ROUTE, 9), (NETLINK_GENERIC, 9))
+        assert protocol in (NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_NETFILTER)
+        assert portid == 9
         return self.dumping
 
     def kernel(self, protocol: int) -> Connection:
@@ -508,3 +517,81 @@ def test_endless_nesting_is_refused(dispatcher: Dispatcher, caplog: pytest.LogCa
     dispatcher.submit(mailbox, client(NETLINK_GENERIC), build(0x22, NLM_F_REQUEST, 1, 0, payload))
     assert number(mailbox) == errno.EINVAL
     assert len(caplog.text) < 1000
+
+
+CT_NEW, CT_GET, CT_DELETE, NFT_GETTABLE = 0x100, 0x101, 0x102, 0xA01
+
+
+def netfilter(
+    dispatcher: Dispatcher, type: int, flags: int = 0, payload: bytes = b"\0" * 4, **options: bool
+) -> tuple[Mailbox, bool]:
+    """Submit one request of nfnetlink: what came of it, and whether it is the kernel's."""
+    mailbox = Mailbox()
+    raw = build(type, flags | NLM_F_REQUEST, 3, 0, payload)
+    consumed, passed = dispatcher.submit(mailbox, client(NETLINK_NETFILTER, **options), raw)
+    assert consumed + passed == len(raw)
+    return mailbox, passed == len(raw)
+
+
+def test_of_nfnetlink_only_the_subsystems_that_are_served_are_ours(dispatcher: Dispatcher) -> None:
+    asked: list[int] = []
+    dispatcher.netfilter[1] = lambda request: asked.append(request.type)
+    assert not netfilter(dispatcher, CT_DELETE)[1]
+    assert netfilter(dispatcher, NFT_GETTABLE)[1]
+    assert asked == [CT_DELETE]
+
+
+def test_who_may_not_ask_nfnetlink_is_left_to_the_kernel(dispatcher: Dispatcher) -> None:
+    dispatcher.netfilter[1] = lambda _request: pytest.fail("asked")
+    assert netfilter(dispatcher, CT_GET, privileged=False)[1]
+
+
+def test_a_message_of_nfnetlink_without_its_header_does_nothing(dispatcher: Dispatcher) -> None:
+    dispatcher.netfilter[1] = lambda _request: pytest.fail("asked")
+    mailbox, passed = netfilter(dispatcher, CT_DELETE, NLM_F_ACK, b"\0\0")
+    assert not passed
+    assert number(mailbox) == 0
+
+
+def test_what_creates_a_connection_is_no_dump_whatever_its_flags(dispatcher: Dispatcher) -> None:
+    dispatcher.netfilter[1] = lambda request: [] if request.dump else None
+    mailbox, _ = netfilter(dispatcher, CT_NEW, NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE)
+    assert number(mailbox) == 0
+    mailbox, _ = netfilter(dispatcher, CT_GET, NLM_F_ROOT)
+    assert [one.type for one in mailbox.messages] == [NLMSG_DONE]
+
+
+def test_a_long_dump_is_made_as_it_is_read(dispatcher: Dispatcher) -> None:
+    made: list[int] = []
+
+    def connections() -> Iterator[Message]:
+        for number in range(100):
+            made.append(number)
+            yield Message(CT_NEW, bytes(200))
+
+    class Slow(Mailbox):
+        def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
+            assert (protocol, portid) == (NETLINK_NETFILTER, 9)
+            self.datagrams.append(next(chunks))
+
+    dispatcher.netfilter[1] = lambda _request: Stream(connections())
+    slow = Slow()
+    dispatcher.submit(slow, client(NETLINK_NETFILTER), build(CT_GET, NLM_F_DUMP | NLM_F_REQUEST, 3, 0, bytes(4)))
+    assert len(made) < 30
+    mailbox, _ = netfilter(dispatcher, CT_GET, NLM_F_DUMP)
+    assert [one.type for one in mailbox.messages] == [CT_NEW] * 100 + [NLMSG_DONE]
+    assert {one.flags for one in mailbox.messages} == {NLM_F_MULTI}
+
+
+def test_a_long_dump_that_breaks_off_says_so_at_its_end(dispatcher: Dispatcher) -> None:
+    def connections() -> Iterator[Message]:
+        yield Message(CT_NEW, bytes(200))
+        raise NetlinkError(errno.EIO)
+
+    dispatcher.netfilter[1] = lambda _request: Stream(connections())
+    mailbox, _ = netfilter(dispatcher, CT_GET, NLM_F_DUMP)
+    *_, last = mailbox.messages
+    assert last.type == NLMSG_DONE
+    error = error_of(last)
+    assert error is not None
+    assert error.errno == errno.EIO

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from asap2.netlink.body import Body
 from asap2.netlink.client import Connection
-from asap2.netlink.codec import Body, Table, binary, nested, numbers, u32
+from asap2.netlink.codec import Table, binary, nested, numbers, u32
 from asap2.netlink.tables.link import (
     IFLA_VF_LINK_STATE_AUTO,
     IFLA_VF_LINK_STATE_DISABLE,

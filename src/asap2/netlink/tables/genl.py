@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from asap2.netlink.codec import Body, Table, array_of, binary, string, u16, u32
+from asap2.netlink.body import Body
+from asap2.netlink.codec import Table, array_of, binary, string, u16, u32
 
 GENL_ID_CTRL = 0x10
 CTRL_CMD_NEWFAMILY = 1

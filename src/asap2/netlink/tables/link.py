@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from asap2.netlink.body import Body
 from asap2.netlink.codec import (
-    Body,
     Table,
     be16,
     binary,

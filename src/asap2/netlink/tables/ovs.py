@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from asap2.netlink.body import Body
 from asap2.netlink.codec import (
     Attrs,
-    Body,
-    Items,
     Kind,
-    Sequence,
     Table,
     be16,
     be32,
@@ -24,7 +22,6 @@ from asap2.netlink.codec import (
     flag,
     ipv4,
     ipv6,
-    listed,
     nested,
     numbers,
     string,
@@ -34,6 +31,7 @@ from asap2.netlink.codec import (
     u32,
     u64,
 )
+from asap2.netlink.sequence import Items, Sequence, listed
 
 OVS_DP_CMD_NEW = OVS_VPORT_CMD_NEW = OVS_FLOW_CMD_NEW = 1
 OVS_DP_CMD_DEL = OVS_VPORT_CMD_DEL = OVS_FLOW_CMD_DEL = 2

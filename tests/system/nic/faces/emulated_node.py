@@ -208,7 +208,7 @@ class Program:
                 assert device
                 self.links.link_changed(device, up)
             case {"members": str(family)}:
-                return any(self.server._members[group] for _, group in self._groups(family))
+                return any(self.server._groups._members[group] for _, group in self._groups(family))
             case {"stop": _}:
                 self.sysfs.stop()
                 return os.path.ismount(self.directory / "served")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asap2.netlink.codec import Body
+from asap2.netlink.body import Body
 from asap2.netlink.request import (
     GENL_CMD_CAP_DO,
     GENL_CMD_CAP_DUMP,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from asap2.netlink.codec import Sequence, Table
+from asap2.netlink.codec import Table
+from asap2.netlink.sequence import Sequence
 from asap2.netlink.tables.ovs import (
     KEY,
     NSH_KEY,
