@@ -26,6 +26,9 @@ OVS_TABLE = 0x8000_0000
 BARE = 0x1000_0000
 """Bit of a table: its rules are for packets without an Ethernet header, and the others for packets with one."""
 
+UNREACHED = 0x4000_0000
+"""Bit of a table that no packet is looked up in: packets go on within the actions of its rules only."""
+
 TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0100, 0x0200
 """Bits of ``tun_flags``: the outer UDP header had a checksum, the IPv4 header said not to fragment, the tunnel's header
 said OAM (TUNNEL_CSUM and so on, include/net/ip_tunnels.h)."""

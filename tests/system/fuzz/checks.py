@@ -82,6 +82,8 @@ def _maps(pipeline: Pipeline) -> None:
     ports = collections.Counter(list(pipeline._ports._ports))
     ports.update(port.miss_port for port in pipeline.ports.values() if port.miss is Miss.REDIRECT)
     ports.update(port for _, port in pipeline.resumes._numbers if port)
+    ports.update(port for port, _ in pipeline.resumes._within.values())
+    actions.update(pipeline.resumes.within.values())
     for op, arg, following in lists._content.values():
         actions[following] += 1
         if isinstance(arg, _List):

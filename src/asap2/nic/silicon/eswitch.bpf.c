@@ -65,6 +65,10 @@ static long step(u32 i, struct work *w)
 	struct rule *r;
 	u32 rule = 0, stage, list = 0, chain = 0, slot;
 
+	if (w->s->within) {
+		rule = w->s->rule;
+		goto found;
+	}
 	if (!w->s->plain) {
 		if (w->s->state.lookups++ == LOOKUPS) {
 			w->s->verdict = drop(w, DROP_LOOP);
@@ -92,10 +96,12 @@ static long step(u32 i, struct work *w)
 	r = bpf_map_lookup_elem(&rules, &rule);
 	if (!r)
 		return 1;
+	w->s->entry = READ_ONCE(r->actions);
+found:
+	w->s->within = 0;
 	count(w, rule);
 	if (constants.tracing)
 		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
-	w->s->entry = READ_ONCE(r->actions);
 	perform(w->skb, w->s);
 	if (w->s->flow == FLOW_GOTO) {
 		slot = w->s->slot;
@@ -175,7 +181,7 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 {
 	struct work w = { .skb = skb, .in = in, .s = s };
 	u32 resume = skb->tc_index, chain = 0, slot;
-	struct resume *found;
+	struct resume *found = 0;
 
 	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
 	s->egress = !!(in->flags & PORT_INTERNAL);
@@ -222,6 +228,11 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 		return missed(&w);
 	s->slot = in->slot;
 	s->table = in->tables[0] | chain;
+	if (found && found->entry) {
+		s->within = 1;
+		s->rule = found->rule;
+		s->entry = found->entry;
+	}
 	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
 	return s->verdict;
 }

@@ -129,11 +129,13 @@ struct encap {
 
 /*
  * What skb->tc_index, which nobody sees, tells the node of a packet that the NIC did not finish: at which chain it is to
- * go on, as having come in by which port (slot; 0: where it is), or to which port it goes. mlx5 uses metadata register c0.
+ * go on, as having come in by which port (slot; 0: where it is), or to which port it goes, or within the actions of which
+ * rule. mlx5 uses metadata register c0.
  */
 struct resume {
 	u32 table;	/* DELIVER: to the port `slot` */
 	u32 slot;
+	u32 rule, entry;	/* what the packet counts for, and the action list to go on with; 0: it is looked up */
 };
 
 /* What a packet, and a copy of it, has beside its octets and what the kernel knows. */
@@ -241,6 +243,7 @@ struct way {
 	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
 	u16 probes;
 	u16 resume;	/* what the node is told when no rule matches */
+	u8 within;	/* a NIC has found `rule`, and left the packet within its actions, at `entry` */
 	u8 egress, parsed, sent, flow;	/* enum parsed, enum flow */
 	u8 plain;	/* the rules for tunnels have been tried */
 };

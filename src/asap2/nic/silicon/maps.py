@@ -185,7 +185,9 @@ class ResumeRecord(ctypes.Structure):
 
     table: int
     slot: int
-    _fields_ = [("table", u32), ("slot", u32)]
+    rule: int
+    entry: int
+    _fields_ = [(name, u32) for name in ("table", "slot", "rule", "entry")]
 
 
 class CountRecord(ctypes.Structure):

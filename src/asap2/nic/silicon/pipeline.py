@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from asap2.nic.rules import Action, Counters, Match, Rule, SetTunnel
+from asap2.nic.rules import UNREACHED, Action, Counters, Match, Rule, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
 from asap2.nic.silicon.bloom import Bloom
@@ -361,6 +361,26 @@ class Pipeline:
         self._actions.release(entry.actions)
         entry.actions = new
 
+    def resume_within(self, handle: int, actions: tuple[Action, ...]) -> int:
+        """A number by which packets of a NIC go on within the rule with *handle*, with *actions*, which are its last,
+        until :meth:`end_resume`. KeyError; OSError ENOSPC."""
+        masks = self._entries[handle].node.masks
+        entry = self._actions.intern(actions)
+        try:
+            return self.resumes.begin(handle, masks.table & ~UNREACHED & ~abi.TUNNEL_LIST, masks.in_port, entry)
+        except OSError:
+            self._actions.release(entry)
+            raise
+
+    def change_resume(self, number: int, actions: tuple[Action, ...]) -> None:
+        """Go on with other *actions* by a number of :meth:`resume_within`. KeyError; OSError ENOSPC."""
+        new = self._actions.intern(actions)
+        self._actions.release(self.resumes.change(number, new))
+
+    def end_resume(self, number: int) -> None:
+        """Undo :meth:`resume_within`: packets that come with it are dropped. KeyError."""
+        self._actions.release(self.resumes.end(number))
+
     def remove(self, handle: int) -> Counters:
         """Remove a rule; what it has counted to the last. KeyError."""
         entry = self._entries.pop(handle)
@@ -404,7 +424,7 @@ class Pipeline:
             starts.append(actions)
             self._entries[handle] = _Entry(node, packed[8:], actions)
         self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())
-        self._actions.restore(starts)
+        self._actions.restore([*starts, *self.resumes.within.values()])
         self._handles.restore(self._entries)
         self._lists.sweep()
         self._ports.sweep()

@@ -24,7 +24,8 @@ matches, among the others, by the packet's own headers. Rules that match on a tu
 A NIC that does not finish a packet leaves a number with it that says what the node is to do (``resume``): the number of
 an output's, or where no rule matches, of the last Goto or Enter. What it means, the node's pipeline was told
 (:meth:`ReferenceSwitch.set_resume`): a packet that comes in with it by a port that ``resumes`` starts at another chain
-of its first table, perhaps as if it came in by another port, or goes to a port at once. A port that is behind a device
+of its first table, perhaps as if it came in by another port, or goes to a port at once; or it goes on within the
+actions of a rule, which counts it, as if the rule had been found here. A port that is behind a device
 (``tell``) has its packets told apart in the same way.
 
 User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
@@ -47,6 +48,7 @@ from typing import assert_never
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
+    UNREACHED,
     Action,
     AddTtl,
     Change,
@@ -202,6 +204,7 @@ class ReferenceSwitch:
         self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
         self._masks: dict[_Place, _Masks] = {}
         self._resumes: dict[int, tuple[int, int]] = {}
+        self._within: dict[int, tuple[int, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
         self._taken: set[tuple[_Place, Match]] = set()
         self._next = 1
@@ -237,6 +240,17 @@ class ReferenceSwitch:
     def set_resume(self, number: int, table: int, port: int = 0) -> None:
         """Say what *number* with a packet means; *table* and *port* as in :meth:`.resumes.Resumes.at`."""
         self._resumes[number] = table, port
+
+    def set_resume_within(self, number: int, handle: int, actions: tuple[Action, ...]) -> None:
+        """Say that *number* with a packet means to go on within a rule, with *actions*, which are its last."""
+        rule = self._entries[handle].rule
+        self._resumes[number] = rule.table & ~UNREACHED, rule.in_port
+        self._within[number] = handle, actions
+
+    def end_resume(self, number: int) -> None:
+        """Undo :meth:`set_resume_within`."""
+        self._resumes[number] = DELIVER, 0
+        del self._within[number]
 
     def add(self, rule: Rule, handle: int | None = None) -> int:
         """Add *rule*, under *handle* if given. OSError EEXIST when table, port, priority, mask and value are taken."""
@@ -328,7 +342,8 @@ class ReferenceSwitch:
             return
         what.bare = port.bare
         chain = 0
-        if resume in self._resumes and port.resumes:
+        going_on = resume in self._resumes and port.resumes
+        if going_on:
             chain, other = self._resumes[resume]
             if chain == DELIVER:
                 yield self._send(what.frame, other, what.goes_into, bare=what.bare)
@@ -341,7 +356,12 @@ class ReferenceSwitch:
         if not port.tables:
             yield from self._miss(what, port, 0)
             return
-        yield from self._search(what, port, port.tables[0] | chain)
+        table = port.tables[0] | chain
+        if going_on and resume in self._within:
+            handle, actions = self._within[resume]
+            yield from self._search(what, port, table, (self._entries[handle], actions))
+        else:
+            yield from self._search(what, port, table)
 
     @staticmethod
     def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> _Packet:
@@ -359,10 +379,17 @@ class ReferenceSwitch:
             return what.arrived + packet.HEADER * (what.segments - 1)
         return len(what.frame) - (packet.HEADER if what.bare else 0)
 
-    def _search(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
-        while what.lookups < LOOKUPS:
-            what.lookups += 1
-            entry = self._lookup(table, port, what)
+    def _search(
+        self, what: _Packet, port: Port, table: int, within: tuple[_Entry, tuple[Action, ...]] | None = None
+    ) -> Iterator[Event]:
+        """Look the packet up, and on; *within* is a rule that is found already, and those of its actions to do."""
+        while within is not None or what.lookups < LOOKUPS:
+            if within is None:
+                what.lookups += 1
+                entry = self._lookup(table, port, what)
+                actions = entry.rule.actions if entry is not None else ()
+            else:
+                (entry, actions), within = within, None
             if entry is None:
                 chain = table & ~OVS_TABLE
                 passed = False
@@ -370,7 +397,7 @@ class ReferenceSwitch:
                 entry.packets += what.segments
                 entry.bytes += self._octets(what, port, table)
                 yield Matched(entry.handle, table)
-                following = yield from self._act(entry.rule.actions, what, port, table)
+                following = yield from self._act(actions, what, port, table)
                 if following is None:
                     return
                 if isinstance(following, Goto):

@@ -15,7 +15,9 @@ from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.portslots import PortSlots
 
 DELIVER = abi.DELIVER
-_RESUME = struct.Struct("=II")
+_RESUME = struct.Struct("=IIII")
+_NOWHERE = (DELIVER, 0)
+"""Table and slot of a number that is no more: a packet that is still on its way with it is dropped."""
 
 
 class Resumes:
@@ -26,6 +28,8 @@ class Resumes:
         self._ports = ports
         self._numbers: dict[tuple[int, int], int] = {}
         self._held: set[int] = set()
+        self._within: dict[int, tuple[int, int]] = {}
+        """Port and entry of each number for going on within a rule's actions."""
         self._free = Indices(len(layout.resumes), "places to go on at", layout.grace_period)
 
     def at(self, table: int, port: int = 0) -> int:
@@ -58,6 +62,42 @@ class Resumes:
             self._held.discard(number)
             self._give(table, port)
 
+    def begin(self, rule: int, table: int, port: int, entry: int) -> int:
+        """A number for going on with the action list at *entry*, within the *rule* of a *table*, as a packet that came
+        in by *port*, until :meth:`end`. OSError ENOSPC."""
+        number = self._free.take()
+        try:
+            slot = self._ports.refer(port)
+        except OSError:
+            self._free.give(number)
+            raise
+        record = self._layout.resumes[number]
+        record.table, record.slot, record.rule, record.entry = table, slot, rule, entry
+        self._within[number] = port, entry
+        return number
+
+    def change(self, number: int, entry: int) -> int:
+        """Let packets with a number of :meth:`begin` go on with another list; the old one. KeyError."""
+        port, old = self._within[number]
+        self._within[number] = port, entry
+        self._layout.resumes[number].entry = entry
+        return old
+
+    def end(self, number: int) -> int:
+        """Undo :meth:`begin`; the entry. KeyError."""
+        port, entry = self._within.pop(number)
+        record = self._layout.resumes[number]
+        record.table, record.slot = _NOWHERE
+        record.rule = record.entry = 0
+        self._ports.release(port)
+        self._free.give(number)
+        return entry
+
+    @property
+    def within(self) -> dict[int, int]:
+        """The entry of each number of :meth:`begin`."""
+        return {number: entry for number, (_, entry) in self._within.items()}
+
     def keep(self, used: Iterable[int]) -> None:
         """Take back every number that is neither in *used* nor held."""
         kept = self._held.union(used)
@@ -74,10 +114,13 @@ class Resumes:
 
     def restore(self) -> None:
         """Read everything from the maps; after the ports."""
-        for number, (table, slot) in enumerate(_RESUME.iter_unpack(bytes(self._layout.resumes))):
-            if table or slot:
+        for number, (table, slot, _, entry) in enumerate(_RESUME.iter_unpack(bytes(self._layout.resumes))):
+            if (table or slot) and (table, slot) != _NOWHERE:
                 port = self._ports.id_of(slot) if slot else 0
-                self._numbers[table, port] = number
+                if entry:
+                    self._within[number] = port, entry
+                else:
+                    self._numbers[table, port] = number
                 if port:
                     self._ports.refer(port)
-        self._free.restore(self._numbers.values())
+        self._free.restore([*self._numbers.values(), *self._within])

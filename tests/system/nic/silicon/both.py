@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from asap2.nic.rules import Action
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -27,6 +28,7 @@ class Both:
             self.reference.set_resume(number, *place)
         self._ports: dict[int, Port] = {}
         self._handles: dict[int, int] = {}
+        self._actions: dict[int, tuple[Action, ...]] = {}
         self._drops = pipeline.drops()
         self._lookups = [pipeline.lookups(ovs) for ovs in (False, True)]
 
@@ -59,10 +61,11 @@ class Both:
                 if not handle:
                     raise DifferenceError(f"only the program has such a rule already: {rule}")
                 _same("the rule", *(replace(each, actions=()) for each in (self.pipeline.rule(handle), rule)))
-                self._handles[number] = handle
+                self._handles[number], self._actions[number] = handle, rule.actions
             case Replace(number, actions) if number in self._handles:
                 self.pipeline.replace(self._handles[number], actions)
                 self.reference.replace(self._handles[number], actions)
+                self._actions[number] = actions
             case Remove(number) if number in self._handles:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
@@ -81,6 +84,20 @@ class Both:
 
     def send(self, step: Send) -> None:
         """A packet in; everything that happens to it must be the same."""
+        number, done = step.within or (0, 0)
+        if step.within is None or number not in self._handles or not self._actions[number][done:]:
+            self._send(step, self._resumes[step.resume])
+            return
+        handle, rest = self._handles[number], self._actions[number][done:]
+        resume = self.pipeline.resume_within(handle, rest)
+        self.reference.set_resume_within(resume, handle, rest)
+        try:
+            self._send(step, resume)
+        finally:
+            self.reference.end_resume(resume)
+            self.pipeline.end_resume(resume)
+
+    def _send(self, step: Send, resume: int) -> None:
         port = self._ports[step.port]
         came_in = step.came_in if port.metadata else None
         tag, rest = split(step.frame) if step.in_metadata else (None, step.frame)
@@ -90,7 +107,7 @@ class Both:
             segments=step.segments,
             flow_hash=step.flow_hash,
             came_in=came_in,
-            resume=self._resumes[step.resume],
+            resume=resume,
             tracked=dict(step.tracked),
         )
         got = self.pipeline.trace(
@@ -100,7 +117,7 @@ class Both:
             segments=step.segments,
             flow_hash=step.flow_hash,
             tunnel=came_in,
-            resume=self._resumes[step.resume],
+            resume=resume,
             tracked=dict(step.tracked),
         )
         if got != expected:

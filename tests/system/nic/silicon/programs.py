@@ -157,7 +157,8 @@ class NewReceiver:
 class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
     kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
-    *resume* of one of :data:`PLACES` with it, 0 for none. *tracked* are its ``ct_`` fields."""
+    *resume* of one of :data:`PLACES` with it, 0 for none; or it has left the packet *within* a rule of some number, of
+    whose actions so many are done. *tracked* are its ``ct_`` fields."""
 
     frame: bytes
     port: int = 1
@@ -167,6 +168,7 @@ class Send:
     came_in: SetTunnel | None = None
     resume: int = 0
     tracked: tuple[tuple[str, int], ...] = ()
+    within: tuple[int, int] | None = None
 
 
 Step = SetPorts | Add | Replace | Remove | NewReceiver | Send
@@ -275,6 +277,7 @@ class Author:
             random.choice(self._tunnels) if random.random() < 0.7 else None,
             random.randint(0, len(PLACES)) if random.random() < 0.2 else 0,
             random.choice(self._tracked) if random.random() < (0.7 if self._often_tracked else 0.1) else (),
+            (random.choice(self._rules), random.randrange(4)) if self._rules and random.random() < 0.1 else None,
         )
 
     def _ports(self) -> SetPorts:
