@@ -66,6 +66,9 @@ class Model:
     """A rule can send a packet, change it, and send it again [fdb_multi_path_to_table]."""
     chains: bool = True
     """There are chains behind chain 0 [ignore_flow_level]."""
+    connection_tracking: bool = True
+    """Rules can look connections up, and match on what is known of them [fdb_modify_header_fwd_to_table and
+    esw_uplink_ingress_acl, besides ignore_flow_level]."""
     merged_eswitch: bool = True
     """A VF's rule can send to a VF of the NIC's other port [merged_eswitch]."""
     match_ttl: bool = True
@@ -107,6 +110,7 @@ MODELS = {
             vlan_depth=0,
             split_mirror=False,
             chains=False,
+            connection_tracking=False,
             merged_eswitch=False,
             match_ttl=False,
             match_cvlan=False,

@@ -11,13 +11,16 @@ import pytest
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
-from asap2.nic.faces.tc.capability import Place, check, depth, pushed
+from asap2.nic.faces.tc.capability import Place, check, depth, pushed, tracked
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
 from asap2.nic.rules import (
     ANY,
     VLAN_PRESENT,
     AddTtl,
+    Ct,
+    CtClear,
+    CtState,
     Decap,
     Drop,
     Frag,
@@ -25,6 +28,7 @@ from asap2.nic.rules import (
     Masked,
     Match,
     ModifyVlan,
+    Nat,
     Pass,
     PopVlan,
     PushVlan,
@@ -378,3 +382,71 @@ def test_what_a_function_receives_is_dropped_marked_or_sent_to_another_function(
 )
 def test_the_receive_side_has_one_priority_without_chains(place: Place, cx4: str | None, cx5: str | None) -> None:
     assert [answer(model, place, Match(), Drop(), inline=0) for model in (CX4, CX5)] == [cx4, cx5]
+
+
+EST = Masked(CtState.TRK | CtState.EST, CtState.TRK | CtState.EST)
+CT_MATCHING, CT_ACTION = "offload of ct matching isn't available", "offload of ct action isn't available"
+
+
+@pytest.mark.parametrize(
+    ("match", "steps", "cx4", "cx5"),
+    [
+        ({"ct_state": EST}, (out(),), CT_MATCHING, None),
+        ({"ct_zone": exactly(5)}, (out(),), CT_MATCHING, None),
+        ({"ct_labels": Masked(0, 1)}, (out(),), CT_MATCHING, None),
+        ({}, (Ct(5), Goto(1)), CT_ACTION, None),
+        ({}, (CtClear(), out()), CT_ACTION, None),
+        ({}, (CtClear(), Drop()), CT_ACTION, "Drop with modify header action is not supported"),
+        ({}, (Ct(5), Drop()), CT_ACTION, None),
+        ({}, (Ct(5), GoOn()), CT_ACTION, None),
+        ({}, (CtClear(), GoOn()), CT_ACTION, "Rule must have at least one forward/drop action"),
+        ({}, (Ct(5), out(), Drop()), CT_ACTION, "Rule cannot support forward+drop action"),
+        ({}, (Ct(5, commit=True), Ct(6, nat=Nat(None)), out()), CT_ACTION, None),
+        ({}, (Ct(5), TTL, Ct(6), out()), CT_ACTION, None),
+        ({}, (out(final=False), Ct(5), out()), CT_ACTION, None),
+        ({"ct_state": Masked(CtState.TRK | CtState.NEW, 0xFF)}, (out(),), CT_MATCHING, None),
+        ({"ct_state": Masked(CtState.TRK, CtState.TRK | CtState.INV | CtState.REL)}, (out(),), CT_MATCHING, None),
+        (
+            {"ct_state": Masked(CtState.TRK | CtState.INV, CtState.TRK | CtState.INV)},
+            (Drop(),),
+            CT_MATCHING,
+            "matching on ct_state +inv isn't supported",
+        ),
+        (
+            {"ct_state": Masked(CtState.TRK | CtState.REL, CtState.TRK | CtState.REL)},
+            (out(),),
+            CT_MATCHING,
+            "matching on ct_state +rel isn't supported",
+        ),
+    ],
+)
+def test_connections_are_looked_up_from_connectx_5_on(
+    match: dict[str, Any], steps: tuple[Step, ...], cx4: str | None, cx5: str | None
+) -> None:
+    place = replace(VF, chain=0)
+    assert answer(CX4, place, Match(eth_type=IP, **match), *steps) == cx4
+    assert answer(CX5, place, Match(eth_type=IP, **match), *steps) == cx5
+    assert answer(CX6, place, Match(eth_type=IP, **match), *steps) == cx5
+
+
+def test_a_function_that_receives_looks_no_connection_up() -> None:
+    assert answer(CX5, RECEIVED, Match(eth_type=IP, ct_state=EST), Drop()) == CT_MATCHING
+    assert answer(CX5, RECEIVED, PLAIN, Ct(5), Drop()) == CT_ACTION
+
+
+def test_each_part_of_a_list_between_two_lookups_has_rewrites_of_its_own() -> None:
+    many = tuple(SetField("eth_src", exactly(n, 48)) for n in range(6))
+    assert answer(CX5, VF, PLAIN, *many, Ct(5), *many, out()) is None
+    assert answer(CX5, VF, PLAIN, Ct(5), *many, *many, out()) == "ENOSPC: too many pedit actions, can't offload"
+    assert answer(CX5, VF, PLAIN, *many, *many, Ct(5), out()) == "ENOSPC: too many pedit actions, can't offload"
+
+
+def test_a_packet_may_leave_its_tunnel_before_the_lookup_and_go_to_a_chain_behind_it() -> None:
+    assert answer(CX5, replace(UPLINK, tunnel=True), PLAIN, Decap(), Ct(5), Goto(1)) is None
+    assert answer(CX5, replace(UPLINK, tunnel=True), PLAIN, Decap(), Goto(1)) == "Decap with goto isn't supported"
+
+
+def test_a_zone_and_labels_are_matched_on_as_a_whole() -> None:
+    match = Match(ct_zone=Masked(5, 7), ct_labels=Masked(0, 2), ct_mark=Masked(1, 1))
+    assert tracked(match) == Match(ct_zone=exactly(5), ct_labels=exactly(0, 128), ct_mark=Masked(1, 1))
+    assert tracked(PLAIN) is PLAIN

@@ -14,6 +14,7 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.tc import ct_action
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
@@ -40,11 +41,13 @@ NO_OPTIONS: Final = {
     "mirred": "act_mirred: Mirred requires attributes to be passed",
     "tunnel_key": "act_tunnel_key: Tunnel requires attributes to be passed",
     "pedit": "act_pedit: Pedit requires attributes to be passed",
+    "ct": "act_ct: Ct requires attributes to be passed",
 }
 NO_PARMS: Final = {
     "mirred": "act_mirred: Missing required mirred parameters",
     "tunnel_key": "act_tunnel_key: Missing tunnel key parameters",
     "pedit": "act_pedit: Missing required attributes",
+    "ct": "act_ct: Missing required ct parameters",
 }
 """What is said of an action without options, and of one without its parameters, beside EINVAL."""
 
@@ -214,6 +217,13 @@ def _vlan(options: Attrs) -> Result:
     return [step], parms.action, tuple(back)
 
 
+def _ct(options: Attrs) -> Result:
+    parms = options["parms"]
+    _check_verdict(parms.action)
+    steps, back = ct_action.parse(options)
+    return steps, parms.action, tuple(back)
+
+
 PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "gact": _gact,
     "mirred": _mirred,
@@ -222,4 +232,5 @@ PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "pedit": _pedit,
     "csum": _csum,
     "skbedit": _skbedit,
+    "ct": _ct,
 }

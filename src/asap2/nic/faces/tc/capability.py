@@ -2,8 +2,9 @@
 """What a NIC's driver takes of a TC filter, and how it refuses the rest: by model, inline mode and what is there.
 
 The order of the checks and the texts are those of mlx5 in Linux 6.1 (drivers/net/ethernet/mellanox/mlx5/core: en_tc.c,
-__parse_cls_flower() and parse_tc_fdb_actions(); en/tc/act/*.c; eswitch_offloads.c, esw_add_vlan_action_check()). Where
-it gives an error without a text, so does this.
+__parse_cls_flower() and parse_tc_fdb_actions(); en/tc/act/*.c; eswitch_offloads.c, esw_add_vlan_action_check()), and
+of connection tracking, of which drivers before 6.4 refuse more, in Linux 6.12 (en/tc_ct.c, en/tc/act/ct.c). Where it
+gives an error without a text, so does this.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from typing import assert_never
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Pf
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
-from asap2.nic.fields import FIELDS, REWRITABLE, Depth
+from asap2.nic.fields import FIELDS, REWRITABLE, TRACKED, Depth
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
 from asap2.nic.rules import (
     VLAN_PRESENT,
     AddTtl,
     Branch,
+    Ct,
+    CtClear,
+    CtHardware,
+    CtState,
     Decap,
     Drop,
     Encap,
@@ -39,13 +44,12 @@ from asap2.nic.rules import (
     PushVlan,
     SetField,
     SetTunnel,
-    Track,
     Truncate,
     Upcall,
 )
 
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
-_UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None)
+_UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None) - TRACKED
 """Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
 _NETWORK = frozenset(field.name for field in FIELDS if field.depth is Depth.NETWORK)
 _TRANSPORT = frozenset(field.name for field in FIELDS if field.depth is Depth.TRANSPORT)
@@ -61,7 +65,9 @@ _MARK_BITS = 16
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
 
-_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange | Track
+_WHOLE = {"ct_zone": 0xFFFF, "ct_labels": (1 << 128) - 1}
+
+_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange | CtHardware
 """Actions of rules that no TC action becomes before its filter is judged."""
 
 
@@ -123,6 +129,7 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
         raise refuse("Matching on CVLAN is not supported")
     if not place.uplink and Depth.NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
+    _check_tracking(model, place, match)
     _Actions(model, pf, place, match).check(steps)
     if place.peers is not None and place.prio > 1 and (place.vf or not model.chains):
         raise refuse()
@@ -170,12 +177,36 @@ def _check_congestion(match: Match) -> None:
 
 def depth(match: Match) -> Depth:
     """How deep *match* looks: for how much of a packet must be in its descriptor (match_level)."""
-    used = match.used().keys()
+    used = match.used().keys() - TRACKED
     if not _TRANSPORT.isdisjoint(used):
         return Depth.TRANSPORT
     if not _NETWORK.isdisjoint(used) or match.ip_frag.value & Frag.IS_FRAGMENT:
         return Depth.NETWORK
     return Depth.LINK if used else Depth.NONE
+
+
+def _tracks(model: Model, place: Place) -> bool:
+    """Whether the driver has connection tracking there. A function's receive side has none: it needs what firmware
+    leaves to few functions."""
+    return model.connection_tracking and place.peers is None
+
+
+def _check_tracking(model: Model, place: Place, match: Match) -> None:
+    """mlx5_tc_ct_match_add()."""
+    if TRACKED.isdisjoint(match.used()):
+        return
+    if not _tracks(model, place):
+        raise refuse("offload of ct matching isn't available")
+    for state, name in ((CtState.REL, "rel"), (CtState.INV, "inv")):
+        if match.ct_state.value & state:
+            raise refuse(f"matching on ct_state +{name} isn't supported")
+
+
+def tracked(match: Match) -> Match:
+    """*match* as the NIC does it: its registers have a zone, and a number for each set of labels, so that of these all
+    bits count (MLX5_CT_ZONE_MASK, MLX5_CT_LABELS_MASK)."""
+    whole = {name: Masked(match.used()[name].value, mask) for name, mask in _WHOLE.items() if name in match.used()}
+    return match.but(**whole) if whole else match
 
 
 # ---- actions
@@ -203,13 +234,20 @@ class _Actions:
         self.beyond_ttl = False
         self.later: NetlinkError | None = None
         """What is found wrong with the rewrites when all are known."""
+        self.before: list[tuple[NetlinkError | None, int]] = []
+        """That, and how many rewrites there are, of the parts of the list that end in connection tracking: each part is
+        a rule of its own in hardware (mlx5e_clone_flow_attr_for_post_act)."""
+        self.rewritten = False
+        """Whether a part before rewrites."""
+        self.cleared = False
+        """Whether connection tracking is forgotten, which is a rewrite of registers."""
 
     def check(self, steps: Iterable[Step]) -> None:
         steps = tuple(steps)
         if not steps:
             raise refuse("Flow action doesn't have any entries", errno.EINVAL)
         receive = self.place.peers is not None
-        for step in steps:
+        for at, step in enumerate(steps):
             match step:
                 case Beyond() if receive and step is NO_MARK:
                     continue
@@ -263,11 +301,29 @@ class _Actions:
                     self.drops = True
                 case GoOn():
                     pass
+                case Ct() | CtClear():
+                    self._track(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
                 case _:
                     if isinstance(step, _NOT_OF_TC):
                         raise refuse("Not implemented offload action")
                     assert_never(step)
         self._whole()
+
+    def _track(self, step: Ct | CtClear, *, last: bool) -> None:
+        if not _tracks(self.model, self.place):
+            raise refuse("offload of ct action isn't available")
+        self.split = len(self.outputs)
+        if isinstance(step, CtClear):
+            self.cleared = True
+            return
+        self.forwards = True  # to the table of connections
+        if last:
+            return
+        self.before.append((self.later, self.rewrites))
+        self.rewritten |= self.rewriting
+        self.outputs, self.later = [], None
+        self.split = self.rewrites = self.goto = 0
+        self.decap = self.rewriting = self.cleared = self.forwards = self.pop = False
 
     def _goto(self, chain: int) -> None:
         if not self.model.chains and chain <= self.place.chain:
@@ -388,19 +444,23 @@ class _Actions:
         """What only the whole list tells."""
         if self.decap and self.goto:
             raise refuse("Decap with goto isn't supported")
+        first, *later = *self.before, (self.later, self.rewrites)
+        for part in reversed(later):
+            self._rewrites_fit(*part)
         internal = self.place.internal or any(port in self.place.internal_ports for port in self.outputs)
         if internal and len(self.outputs) > 1:
             raise refuse("Rules with internal port can have only one destination")
-        if self.later is not None:
-            raise self.later
-        if self.rewrites > self.model.header_rewrites:
-            raise refuse("too many pedit actions, can't offload", errno.ENOSPC)
+        self._rewrites_fit(*first)
         if not self.rewrites and self.rewriting:
             self.rewriting = False
             self.split = self.split if self.vlans else 0
         self._verdicts()
-        ip = self.match.eth_type.value in (0x0800, 0x86DD)
-        if self.rewriting and self.beyond_ttl and ip and self.match.ip_proto.value not in (_TCP, _UDP, _ICMP):
+        beyond_ttl = (self.rewriting or self.rewritten) and self.beyond_ttl
+        if (
+            beyond_ttl
+            and self.match.eth_type.value in (0x0800, 0x86DD)
+            and self.match.ip_proto.value not in (_TCP, _UDP, _ICMP)
+        ):
             raise refuse("can't offload re-write of non TCP/UDP")
         if self.split > 0 and not self.model.split_mirror:
             raise refuse("current firmware doesn't support split rule for port mirroring")
@@ -413,13 +473,19 @@ class _Actions:
         if not self.model.vlan_depth:
             self._emulated_vlan()
 
+    def _rewrites_fit(self, later: NetlinkError | None, rewrites: int) -> None:
+        if later is not None:
+            raise later
+        if rewrites > self.model.header_rewrites:
+            raise refuse("too many pedit actions, can't offload", errno.ENOSPC)
+
     def _verdicts(self) -> None:
         """What becomes of the packets in the end (actions_match_supported)."""
         if not self.forwards and not self.drops:
             raise refuse("Rule must have at least one forward/drop action")
         if self.forwards and self.drops:
             raise refuse("Rule cannot support forward+drop action")
-        if self.rewriting and self.drops:
+        if (self.rewriting or self.cleared) and self.drops:
             raise refuse("Drop with modify header action is not supported")
 
     def _emulated_vlan(self) -> None:

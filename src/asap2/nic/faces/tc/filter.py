@@ -10,7 +10,7 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
 from asap2.nic.faces.tc.spec import SKIP_HW, Placed
 from asap2.nic.faces.tc.templates import Template
-from asap2.nic.rules import Counters, Decap, Pass, SetTunnel
+from asap2.nic.rules import Counters, Ct, Decap, Pass, SetTunnel
 
 _ETH_HLEN: Final = 14
 NOTHING: Final = Counters()
@@ -98,8 +98,8 @@ class Filter:
 
     @property
     def gives_back(self) -> bool:
-        """Whether hardware gives its packets to the host."""
-        return self.hardware is not None and any(isinstance(step, tc_actions.Trap | Pass) for step in self.steps)
+        """Whether hardware gives its packets to the host, or those of connections that it does not carry."""
+        return self.hardware is not None and any(isinstance(step, tc_actions.Trap | Pass | Ct) for step in self.steps)
 
 
 def is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:

@@ -309,5 +309,5 @@ class Filters:
     def _unplace(self, one: Filter) -> None:
         self.actions.release(one)
         for placed in one.placed:
-            placed.pipeline.remove(placed.handle)
+            placed.remove()
         self.kept.drop_filter(one)

@@ -16,7 +16,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
-from asap2.nic.rules import VLAN_PRESENT, Frag, Masked, Match
+from asap2.nic.rules import VLAN_PRESENT, CtState, Frag, Masked, Match
 
 ETH_P_IP: Final = 0x0800
 ETH_P_IPV6: Final = 0x86DD
@@ -44,7 +44,18 @@ NEVER: Final = {"ip_frag": Masked(Frag.FIRST, Frag.IS_FRAGMENT | Frag.FIRST)}
 FIELD_OF: Final = {key: field.name for field in FIELDS for key in field.flower}
 """The field that each key with a mask is compared with."""
 
-_WIDTHS: Final = {key: _octets(key) for key in (*FIELD_OF, "key_flags")}
+_CT_NEW, _CT_EST, _CT_REL, _CT_TRK, _CT_INV, _CT_RPL = (1 << bit for bit in range(6))
+"""TCA_FLOWER_KEY_CT_FLAGS_*."""
+_CT_STATES: Final = {
+    _CT_NEW: CtState.NEW,
+    _CT_EST: CtState.EST,
+    _CT_REL: CtState.REL,
+    _CT_TRK: CtState.TRK,
+    _CT_INV: CtState.INV,
+    _CT_RPL: CtState.RPL,
+}
+
+_WIDTHS: Final = {key: _octets(key) for key in (*FIELD_OF, "key_flags", "key_ct_state")}
 """Octets of each key that has a mask attribute."""
 
 Identity = tuple[Any, ...]
@@ -113,6 +124,8 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     if unknown:
         text = f"flower key {str(unknown[0]).removeprefix('key_')} is not supported"
         raise NetlinkError(errno.EOPNOTSUPP, text)
+    if any(options.get(name, 0) & ~sum(_CT_STATES) for name in ("key_ct_state", "key_ct_state_mask")):
+        raise NetlinkError(errno.EINVAL, "reserved bit set")
     keys = _Keys(options)
     fields: dict[str, Masked] = {}
     dump: list[tuple[str, Any]] = []
@@ -128,6 +141,7 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     if ethertype in (ETH_P_ARP, ETH_P_RARP):
         _arp(keys, fields, dump)
     _tunnel(keys, options, fields, dump)
+    _tracking(keys, fields, dump)
     if flags_mask:
         dump += [("key_flags", flags & flags_mask), ("key_flags_mask", int(flags_mask))]
     head = (version, *tags)
@@ -298,3 +312,35 @@ def _tunnel(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[t
         fields["tun_id"] = Masked(key_id, 0xFFFFFFFF)
         dump.append(("key_enc_key_id", key_id))
     _put(keys, fields, dump, (*flower_keys("enc_udp"), *flower_keys("enc_ip")))
+
+
+def _tracking(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:
+    """What connection tracking says of a packet (fl_set_key_ct). EINVAL for a state that no packet has."""
+    state, mask = keys.masked("key_ct_state")
+    _check_state(state & mask)
+    if mask:
+        dump += [("key_ct_state", state), ("key_ct_state_mask", mask)]
+        counted = _translated(mask)
+        if counted:
+            fields["ct_state"] = Masked(_translated(state & mask), counted)
+    _put(keys, fields, dump, ("key_ct_zone", "key_ct_mark", "key_ct_labels"))
+
+
+def _translated(state: int) -> int:
+    """Flower's bits of a state as those of :class:`asap2.nic.rules.CtState`."""
+    return sum(ours for theirs, ours in _CT_STATES.items() if state & theirs)
+
+
+def _check_state(state: int) -> None:
+    """fl_validate_ct_state()."""
+    refused = None
+    if state and not state & _CT_TRK:
+        refused = "no trk, so no other flag can be set"
+    elif state & _CT_NEW and state & _CT_EST:
+        refused = "new and est are mutually exclusive"
+    elif state & _CT_INV and state & ~(_CT_TRK | _CT_INV):
+        refused = "when inv is set, only trk may be set"
+    elif state & _CT_NEW and state & _CT_RPL:
+        refused = "new and rpl are mutually exclusive"
+    if refused is not None:
+        raise NetlinkError(errno.EINVAL, refused)

@@ -20,7 +20,10 @@ from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
 from asap2.nic.rules import (
+    UNREACHED,
     Action,
+    Ct,
+    CtHardware,
     Decap,
     Drop,
     Enter,
@@ -72,7 +75,12 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
 
 
 def _resume(action: Action) -> int:
-    return action.resume if isinstance(action, Output | Goto | Enter) else 0
+    return action.resume if isinstance(action, Output | Goto | Enter | CtHardware) else 0
+
+
+def tracks(steps: tuple[tc_actions.Step, ...]) -> bool:
+    """Whether connections are looked up: a packet of one that hardware does not carry goes on in software there."""
+    return any(isinstance(step, Ct) for step in steps)
 
 
 def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
@@ -88,7 +96,7 @@ def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step,
             done.append(ModifyVlan(step.vid, None, step.tpid))
             popped = None
             continue
-        elif isinstance(step, tc_actions.Mirred):
+        elif isinstance(step, tc_actions.Mirred | Ct):
             popped = None
         done.append(replace(step, pcp=None) if isinstance(step, ModifyVlan) else step)
     return tuple(done)
@@ -168,6 +176,7 @@ class Offloader:
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         tc_capability.check(nic.model, pf, place, match, steps)
+        match, rests = tc_capability.tracked(match), self.rests(steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
         in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
@@ -179,7 +188,7 @@ class Offloader:
         reason = pipeline.supports(rule)
         if reason is not None:
             raise tc_capability.refuse(reason)
-        return Planned(pipeline, rule, ifindex, nic, pf)
+        return Planned(pipeline, rule, ifindex, nic, pf, rests=rests)
 
     def _received(self, device: NetDev, spec: FilterSpec) -> Planned:
         """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
@@ -353,6 +362,8 @@ class Offloader:
                 done.append(Output(host))  # nothing here is for the packet, as where no rule is
             elif isinstance(step, Goto):
                 done.append(replace(step, resume=self._number(step.table)))
+            elif isinstance(step, Ct):
+                done.append(CtHardware(step.zone, step.nat is not None, 0))
             else:
                 done.append(step)
         return tc_actions.to_rule(
@@ -362,8 +373,26 @@ class Offloader:
             stack=False,
         )
 
+    def beneath(self, ifindex: int, spec: FilterSpec) -> Planned:
+        """The node's rule of a filter that skips software, for what hardware leaves to it within its actions: no packet
+        finds it."""
+        planned = self.software(ifindex, spec)
+        return planned._replace(rule=replace(planned.rule, table=planned.rule.table | UNREACHED))
+
     def software(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
+        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(spec.steps))
+        reason = self._node.pipeline.supports(rule)
+        if reason is not None:
+            raise NetlinkError(errno.EOPNOTSUPP, reason)
+        return Planned(self._node.pipeline, rule, ifindex)
+
+    def rests(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tuple[Action, ...], ...]:
+        """What software does from each connection tracking on (act_miss_cookie)."""
+        return tuple(self._in_software(steps[at:]) for at, step in enumerate(steps) if isinstance(step, Ct))
+
+    def _in_software(self, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+        """Rule actions of *steps* for the node; errors as :meth:`software`."""
 
         def output(step: tc_actions.Mirred) -> int:
             device = self._netdevs.by_ifindex(step.ifindex)
@@ -374,13 +403,8 @@ class Offloader:
             self._node.sent_to(step.ifindex)
             return step.ifindex
 
-        steps = self._entering(tuple(step for step in spec.steps if not isinstance(step, Decap)))
-        actions = tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
-        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, actions)
-        reason = self._node.pipeline.supports(rule)
-        if reason is not None:
-            raise NetlinkError(errno.EOPNOTSUPP, reason)
-        return Planned(self._node.pipeline, rule, ifindex)
+        steps = self._entering(tuple(step for step in steps if not isinstance(step, Decap)))
+        return tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
 
     def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
         """*steps* for software: what is redirected to the egress of an internal port comes in by it
@@ -426,7 +450,11 @@ class Offloader:
         nic = nics[name]
         if function != place:
             return Placed(self._node.pipeline, handle, in_port, nic, nic.pfs[int(index)], receive=True)
-        return Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
+        placed = Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
+        if tracks(steps):
+            placed.software = self._node.pipeline
+            placed.resumes = tuple(one.resume for one in placed.rule.actions if isinstance(one, CtHardware))
+        return placed
 
     def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred, *, vf: bool) -> int:
         """The eSwitch's port behind a representor or uplink. A rule of a *vf* may send to one of the NIC's other port

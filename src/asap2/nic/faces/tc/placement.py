@@ -14,7 +14,7 @@ from dataclasses import replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.blocks import Block, Proto
 from asap2.nic.faces.tc.filter import Filter, is_tunnel, uses_tunnel
-from asap2.nic.faces.tc.offload import Offloader
+from asap2.nic.faces.tc.offload import Offloader, tracks
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, FilterSpec, Placed, Planned
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ class Placer:
 
     def _place_on(self, block: Block, ifindex: int, spec: FilterSpec, old: Filter | None) -> Places:
         """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
+        if tracks(spec.steps) and not spec.flags & SKIP_HW:
+            return self._place_in_both(ifindex, spec, old)
         refusal: NetlinkError | None = None
         placed: list[Placed] = []
         if not spec.flags & SKIP_HW:
@@ -86,6 +88,22 @@ class Placer:
             placed += self._twin(ifindex, spec, old)
         return tuple(placed), refusal
 
+    def _place_in_both(self, ifindex: int, spec: FilterSpec, old: Filter | None) -> Places:
+        """Put a rule that looks connections up into software, and into hardware where it can be: there a packet of a
+        connection that hardware does not carry goes on."""
+        skipped = bool(spec.flags & SKIP_SW)
+        beneath = (self._offloader.beneath if skipped else self._offloader.software)(ifindex, spec)
+        placed = [self._write(beneath, old)]
+        try:
+            for planned in self._offloader.hardware(ifindex, spec):
+                placed.append(self._write(planned, old, placed[0]))
+        except NetlinkError as error:
+            if skipped:
+                self.undo(placed, old)
+                raise
+            return tuple(placed), error
+        return tuple(placed), None
+
     def put_in_software(self, proto: Proto, one: Filter) -> bool:
         """Have a filter that is in hardware alone in software too, as far as that can; whether that changed it."""
         if one.flags & SKIP_SW or any(placed.nic is None or placed.receive for placed in one.placed):
@@ -102,17 +120,30 @@ class Placer:
             return []
 
     @staticmethod
-    def _write(planned: Planned, old: Filter | None) -> Placed:
-        """Install a rule; in place where only the actions of the old one change."""
-        pipeline, rule = planned.pipeline, planned.rule
-        for placed in old.placed if old is not None else ():
-            if placed.pipeline is pipeline and replace(placed.rule, actions=rule.actions) == rule:
-                pipeline.replace(placed.handle, rule.actions)
-                return planned.placed(placed.handle)
+    def _write(planned: Planned, old: Filter | None, software: Placed | None = None) -> Placed:
+        """Install a rule; in place where only the actions of the old one change. What it leaves to software within its
+        actions goes on in that of *software*."""
+        numbers: tuple[int, ...] = ()
         try:
-            return planned.placed(pipeline.add(rule))
+            if software is not None and planned.rests:
+                planned, numbers = planned.resuming(software)
+            pipeline, rule = planned.pipeline, planned.rule
+            for placed in old.placed if old is not None else ():
+                if placed.pipeline is pipeline and replace(placed.rule, actions=rule.actions) == rule:
+                    pipeline.replace(placed.handle, rule.actions)
+                    handle = placed.handle
+                    break
+            else:
+                handle = pipeline.add(rule)
         except OSError as error:
+            if software is not None:
+                for number in numbers:
+                    software.pipeline.end_resume(number)
             raise NetlinkError(error.errno or errno.ENOSPC) from None
+        done = planned.placed(handle)
+        if software is not None:
+            done.software, done.resumes = software.pipeline, numbers
+        return done
 
     def rewrite(self, proto: Proto, one: Filter) -> None:
         """A filter does something else now, as far as it is in software."""
@@ -120,14 +151,19 @@ class Placer:
             if placed.nic is None:
                 planned = self._offloader.software(proto.block.ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
+            elif placed.software is not None:
+                for number, rest in zip(placed.resumes, self._offloader.rests(one.steps), strict=False):
+                    placed.software.change_resume(number, rest)
 
     @staticmethod
     def undo(places: Iterable[Placed], other: Filter | None = None) -> None:
         """Take rules away again, but for those that the *other* filter has."""
         kept = {(id(placed.pipeline), placed.handle) for placed in (other.placed if other is not None else ())}
         for placed in places:
-            if (id(placed.pipeline), placed.handle) not in kept:
-                placed.pipeline.remove(placed.handle)
+            if (id(placed.pipeline), placed.handle) in kept:
+                placed.end_resumes()
+            else:
+                placed.remove()
 
     def reresolve(self, filters: Iterable[tuple[Proto, Filter]]) -> None:
         """Routes or neighbours have changed: tunnels follow them."""
@@ -139,13 +175,19 @@ class Placer:
                 if placed.nic is None or placed.pf is None:
                     continue
                 ifindex = placed.device if proto.block.index else proto.block.ifindex
+                numbers: tuple[int, ...] = ()
                 try:
                     (planned,) = self._offloader.hardware(ifindex, proto.spec(one))
+                    if planned.rests:
+                        software = next(there for there in one.placed if there.nic is None)
+                        planned, numbers = planned.resuming(software)
                     actions = planned.rule.actions
                 except NetlinkError as error:
                     left[error.strerror] = left.get(error.strerror, 0) + 1
                     actions = self._offloader.to_host(ifindex)
                 placed.pipeline.replace(placed.handle, actions)
+                placed.end_resumes()
+                placed.resumes = numbers
         if left != self._left:
             for reason, count in left.items():
                 log.info("software sends what %d filters encapsulate: %s", count, reason)

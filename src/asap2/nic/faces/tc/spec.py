@@ -7,13 +7,13 @@ pipeline as :class:`Planned`, and written there as :class:`Placed`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from asap2.netlink.codec import Attrs
 from asap2.nic.device import Nic, Pf
 from asap2.nic.faces.tc.steps import Step
-from asap2.nic.rules import Match, Rule
+from asap2.nic.rules import Action, CtHardware, Match, Rule
 from asap2.nic.silicon.pipeline import Pipeline
 
 SKIP_HW: Final = 1
@@ -63,10 +63,29 @@ class Planned(NamedTuple):
     nic: Nic | None = None
     pf: Pf | None = None
     receive: bool = False
+    rests: tuple[tuple[Action, ...], ...] = ()
+    """What software does with a packet that a :class:`.CtHardware` of the rule leaves to it, one for each of them."""
 
     def placed(self, handle: int) -> Placed:
         """The rule, once the pipeline has it by this *handle*."""
         return Placed(self.pipeline, handle, self.rule.in_port, self.nic, self.pf, self.device, self.receive)
+
+    def resuming(self, software: Placed) -> tuple[Planned, tuple[int, ...]]:
+        """The same with the numbers by which packets go on in the *software* rule; OSError ENOSPC."""
+        pipeline, numbers = software.pipeline, list[int]()
+        try:
+            for rest in self.rests:
+                numbers.append(pipeline.resume_within(software.handle, rest))
+        except OSError:
+            for number in numbers:
+                pipeline.end_resume(number)
+            raise
+        left = iter(numbers)
+        actions = tuple(
+            replace(action, resume=next(left)) if isinstance(action, CtHardware) else action
+            for action in self.rule.actions
+        )
+        return self._replace(rule=replace(self.rule, actions=actions)), tuple(numbers)
 
 
 @dataclass(slots=True)
@@ -82,6 +101,22 @@ class Placed:
     """The device whose packets it is for, of those that share a block."""
     receive: bool = False
     """Whether it is of a function's receive side."""
+    software: Pipeline | None = None
+    """The pipeline that goes on with packets that the rule leaves to it within its actions."""
+    resumes: tuple[int, ...] = ()
+    """The numbers by which it does."""
+
+    def remove(self) -> None:
+        """Take the rule away."""
+        self.pipeline.remove(self.handle)
+        self.end_resumes()
+
+    def end_resumes(self) -> None:
+        """Nothing goes on in software any more by the numbers of this rule."""
+        if self.software is not None:
+            for number in self.resumes:
+                self.software.end_resume(number)
+        self.resumes = ()
 
     @property
     def name(self) -> bytes:

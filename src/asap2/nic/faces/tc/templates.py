@@ -40,8 +40,8 @@ _OPTIONS, _ACT, _COOKIE, _ACT_OPTIONS, _ACT_STATS = (
     ta.ACTION.numbers["options"],
     ta.ACTION.numbers["stats"],
 )
-_NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags"})
-"""Keys with a mask whose value decides more than what is compared."""
+_NOT_HOLES: Final = frozenset({"key_flags", "key_tcp_flags", "key_ct_zone", "key_ct_mark"})
+"""Keys with a mask whose value decides more than what is compared, or is not in network order."""
 MOST_TEMPLATES: Final = 1024
 _MOST_ONCE: Final = 4096
 """Requests that have come once, whose template is not kept yet."""

@@ -12,8 +12,6 @@ from asap2.nic.rules import (
     Action,
     CheckLength,
     Clone,
-    Ct,
-    CtClear,
     DecTtl,
     Drop,
     Goto,
@@ -69,7 +67,7 @@ class Nested:
 
 
 _Own = PortOutput | Userspace | Recirc | Nested
-Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange | Ct | CtClear
+Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange
 """What this datapath does with a packet: a rule's action already, or one that :func:`to_rule` has a case for, which the
 type checker demands."""
 
