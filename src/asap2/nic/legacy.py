@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 from asap2.nic.rules import VLAN_PRESENT, Action, Drop, Goto, Masked, Match, Output, PopVlan, PushVlan, Rule
 
-FDB = 0x4000_0000
-"""The table that forwards. (TC chains end at 0x0fffffff.)"""
-ACL = 0x4000_0001
+FDB = 0x0800_0000
+"""The table that forwards. (The eSwitch has no TC chains in legacy mode.)"""
+ACL = 0x0800_0001
 """The table of what a function may send; it goes on to :data:`FDB`."""
 
 _VLAN = VLAN_PRESENT | 0xFFF

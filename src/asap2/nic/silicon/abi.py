@@ -13,6 +13,10 @@ from typing import Final
 
 TABLES: Final = 4
 """Tables of one port, tried in turn."""
+STAGES: Final = 8
+"""Room for a port's tables, a power of two: before them may be :data:`LIMITS`."""
+METERS: Final = 16384
+"""Meters of a pipeline, with number 0, which is none."""
 LOOKUPS: Final = 8
 """Lookups that one packet may have, in all stages together; of a copy, those before it count."""
 MASKS: Final = 65536
@@ -62,6 +66,9 @@ CONTINUE_MARK: Final = 0xA5C0_0000
 
 TUNNEL_LIST: Final = 0x2000_0000
 """Bit of a table: the list of its rules that match on a tunnel."""
+LIMITS: Final = 0x4000_0000
+"""The table that packets of a port meet before the port's own, once it has a rule for them: limits of all that comes in
+by a port. What its rules pass on goes on as a packet that has just come in."""
 DELIVER: Final = 0xFFFF_FFFF
 """Instead of a table, of a place to go on at: the packet goes to the port."""
 
@@ -84,6 +91,12 @@ PORT_ARRIVED: Final = 1024
 """TC's rules count bytes as they came in by the device."""
 PORT_BARE: Final = 2048
 """The device has no Ethernet: its packets begin with their network header."""
+
+METER_ON: Final = 1
+METER_PACKETS: Final = 2
+"""It limits packets, not octets."""
+METER_CELLS: Final = 4
+"""Octets count as those of the cells of ATM that carry them."""
 
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 

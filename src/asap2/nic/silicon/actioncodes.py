@@ -45,7 +45,7 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
-from asap2.nic.silicon.abi import ACTIONS, OUTER_MAX, Op
+from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
 from asap2.nic.tunnels import PROTOCOLS, Udp
 
@@ -377,8 +377,9 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
                 return "a packet cannot be cut inside its Ethernet header"
         case Ct() | CtClear() | CtHardware():
             return "connection tracking is not supported"
-        case Meter():
-            return "meters are not supported"
+        case Meter(number):
+            if not 0 < number < METERS:
+                return f"there is no meter {number}"
         case PushNsh(header):
             if not 8 <= len(header) <= OUTER_MAX - 14:
                 return f"a network service header of {len(header)} bytes is not supported"

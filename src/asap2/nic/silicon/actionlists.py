@@ -12,6 +12,7 @@ from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.meters import Meters
 from asap2.nic.silicon.portslots import PortSlots
 
 
@@ -27,7 +28,7 @@ Content = tuple[int, _Argument, int]
 """What an entry holds: op, argument, and the entry that follows."""
 
 _TO_PORTS = (abi.Op.OUTPUT, abi.Op.ENTER)
-_LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL)
+_LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL, abi.Op.METER)
 _PORT = 0xFFFF_FFFF
 """The part of their argument that names a port: by its id here, by its slot in the program's memory."""
 
@@ -35,9 +36,10 @@ _PORT = 0xFFFF_FFFF
 class ActionLists:
     """Each distinct list once, however many rules have it; entries never change while anything refers to them."""
 
-    def __init__(self, layout: Layout, ports: PortSlots) -> None:
+    def __init__(self, layout: Layout, ports: PortSlots, meters: Meters) -> None:
         self._layout = layout
         self._ports = ports
+        self._meters = meters
         self._encaps = Encaps(layout)
         self._entries = Indices(len(layout.entries), "actions", layout.grace_period)
         self._known: dict[Content, int] = {}
@@ -104,6 +106,8 @@ class ActionLists:
         number = self._entries.take()
         try:
             if isinstance(arg, _List):
+                if op == abi.Op.METER:
+                    self._meters.hold(arg.parameter)
                 arg = arg.parameter << 32 | arg.entry
             elif isinstance(arg, Ct | CtHardware):
                 raise OSError(errno.EOPNOTSUPP, "connection tracking is not supported")
@@ -134,6 +138,8 @@ class ActionLists:
             content = self._content.pop(entry)
             del self._known[content], self._references[entry]
             if isinstance(content[1], _List):
+                if content[0] == abi.Op.METER:
+                    self._meters.release(content[1].parameter)
                 self.release(content[1].entry)
             elif not isinstance(content[1], int):
                 self._encaps.give(self._layout.entries[entry].arg)
@@ -180,6 +186,8 @@ class ActionLists:
                 record = self._layout.entries[entry]
                 arg = self._argument(record)
                 if isinstance(arg, _List):
+                    if record.op == abi.Op.METER:
+                        self._meters.hold(arg.parameter)
                     waiting.append(arg.entry)
                 elif not isinstance(arg, int):
                     tunnels.add(record.arg)

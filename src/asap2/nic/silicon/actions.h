@@ -2,7 +2,7 @@
 /* Action lists: what becomes of a packet whose rule is found. */
 #pragma once
 
-#include "copies.h"
+#include "meter.h"
 #include "upcall.h"
 #include "vlan.h"
 
@@ -178,6 +178,12 @@ static long act(u32 i, struct work *w)
 		w->s->verdict = drop(w, DROP_RULE);
 		w->s->sent = 1;
 		return 1;
+	case OP_METER:
+		if (over_limit(w->skb, &w->s->state, c->arg >> 32)) {
+			following = c->arg;
+			last = following == 0;
+		}
+		break;
 	case OP_CLONE:
 	case OP_SAMPLE:
 	case OP_CHECK_LENGTH:

@@ -116,9 +116,9 @@ found:
 	chain = 0;
 next_stage:
 	stage = ++w->s->state.stage;
-	if (stage < in->n_tables && stage < TABLES) {
+	if (stage < in->n_tables && stage < STAGES) {
 		opaque(stage);
-		w->s->table = in->tables[stage & (TABLES - 1)] | chain;
+		w->s->table = in->tables[stage & (STAGES - 1)] | chain;
 		return 0;
 	}
 	w->s->verdict = rule ? pass(w) : missed(w);
@@ -224,10 +224,12 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 			}
 		}
 	}
-	if (!in->n_tables)
+	/* What goes on has been limited, where its port has limits. */
+	s->state.stage = (chain || (found && found->entry)) && in->tables[0] == LIMITS;
+	if (in->n_tables <= s->state.stage)
 		return missed(&w);
 	s->slot = in->slot;
-	s->table = in->tables[0] | chain;
+	s->table = in->tables[s->state.stage & 1] | chain;
 	if (found && found->entry) {
 		s->within = 1;
 		s->rule = found->rule;

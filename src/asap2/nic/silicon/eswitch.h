@@ -25,7 +25,7 @@ typedef __s64 s64;
 #define opaque(x) asm volatile("" : "+r"(x))
 
 #define L2_WINDOW 22	/* Ethernet header and two tags */
-#define CHAIN_MASK 0x7fffffff
+#define CHAIN_MASK (0x7fffffff & ~LIMITS)
 
 #define UPCALL_RESERVE(limit) (((limit) + 7) / 8)	/* units beyond it for what is about neighbours */
 #define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
@@ -76,10 +76,10 @@ struct port {
 	u16 miss, tell;
 	u32 miss_slot;
 	u16 n_tables, slot;	/* its own number */
-	u32 tables[TABLES];
+	u32 tables[STAGES];
 	u8 mac[6];
 	u16 kind;	/* user space's */
-	u32 hints[2 * TABLES];	/* the program's: where it last found the mask list of each table, and of its rules on tunnels */
+	u32 hints[2 * STAGES];	/* the program's: where it last found the mask list of each table, and of its rules on tunnels */
 	/*
 	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
 	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.
@@ -202,6 +202,18 @@ struct stateful_bucket {
 	struct stateful_cached way[2];
 };
 
+/* A meter: meter.h. */
+struct meter {
+	u64 full_at, peak_full_at;	/* when its buckets are full again, ns: the program's */
+	u64 burst, peak_burst;	/* what they hold, ns */
+	u64 packets, bytes, over_packets, over_bytes, over, used;
+	u64 owner;	/* user space's: meters.py; 0: not in use */
+	u32 mult, shift, peak_mult, peak_shift;	/* ns that an octet, or a packet, costs: mult >> shift; mult 0: no limit */
+	u32 most;	/* octets of a packet; 0: any number */
+	u32 least, overhead;	/* octets that each packet counts at the least, and in addition */
+	u32 flags;	/* enum meter_flag, and above them enum counting; 0: packets pass */
+};
+
 struct stats {
 	u64 drops[DROP_REASONS];
 	/* [0]: TC chains, [1]: Open vSwitch tables */
@@ -231,6 +243,7 @@ struct config {
 	u32 upcall_limit, upcalls;	/* units that a port may have on their way, 0: any number; the program's sequence */
 	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
 	struct tracked test_tracked;
+	u64 test_now;	/* the time, ns */
 };
 
 /* One packet on its way. */
@@ -296,6 +309,7 @@ MMAPPED(upcalls, struct upcall, UPCALL_SLOTS);
 MMAPPED(encaps, struct encap, 4096);
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct encap); } outer SEC(".maps");
+MMAPPED(meters, struct meter, METERS);
 MMAPPED(config, struct config, 1);
 MMAPPED(traces, struct trace, 1);
 MMAPPED(resumes, struct resume, RESUMES);
@@ -335,6 +349,18 @@ enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 
 /* What follows an action list. */
 enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS };
+
+/* The time, ns of CLOCK_MONOTONIC; of a packet that is traced, what the test says. */
+static __always_inline u64 now_ns(void)
+{
+	u32 zero = 0;
+	struct config *c;
+
+	if (!constants.tracing)
+		return bpf_ktime_get_ns();
+	c = bpf_map_lookup_elem(&config, &zero);
+	return c ? c->test_now : 0;
+}
 
 static __always_inline int is_vlan(u16 type)
 {

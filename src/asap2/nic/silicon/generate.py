@@ -17,6 +17,7 @@ from asap2.nic import rules
 from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Field, Header, Width
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
+from asap2.nic.silicon.metering import Counting
 from asap2.nic.silicon.ports import Miss
 from asap2.nic.tunnels import vxlan
 
@@ -28,11 +29,23 @@ _TOP: Final = """\
 #pragma once
 """
 _LIMITS: Final = (
-    *("TABLES", "LOOKUPS", "MASKS", "ACTIONS", "L3_WINDOW", "EXTENSIONS", "MPLS_LABELS", "COPIES", "NEAR"),
+    *(
+        "TABLES",
+        "STAGES",
+        "METERS",
+        "LOOKUPS",
+        "MASKS",
+        "ACTIONS",
+        "L3_WINDOW",
+        "EXTENSIONS",
+        "MPLS_LABELS",
+        "COPIES",
+        "NEAR",
+    ),
     *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
     *("UPCALL_SLOTS", "UPCALL_UNIT"),
 )
-_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "DELIVER")
+_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
 _TYPES: Final = {1: "u8", 2: "u16", 4: "u32"}
 
@@ -141,6 +154,7 @@ def header() -> str:
         ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
     )
     flags = ((name[5:], value) for name, value in vars(abi).items() if name.startswith("PORT_"))
+    meter_flags = ((name[6:], value) for name, value in vars(abi).items() if name.startswith("METER_"))
     events = ((name[6:], value) for name, value in vars(abi).items() if name.startswith("EVENT_"))
     parts = (
         _TOP,
@@ -152,6 +166,8 @@ def header() -> str:
         _enum("drop", "DROP", _members(DropReason)),
         _enum("width", "WIDTH", _members(Width)),
         _enum("event", "EVENT", events),
+        _enum("meter_flag", "METER", meter_flags),
+        _enum("counting", "COUNT", _members(Counting)),
         _struct_fields(),
         _hash(),
     )

@@ -3,6 +3,8 @@
 #pragma once
 
 #define TABLES 4
+#define STAGES 8
+#define METERS 16384
 #define LOOKUPS 8
 #define MASKS 0x10000
 #define ACTIONS 512
@@ -24,6 +26,7 @@
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
 #define TUNNEL_LIST 0x20000000
+#define LIMITS 0x40000000
 #define DELIVER 0xffffffff
 #define UPCALL_SEQ 0xfffff
 #define BARE_LIST 0x10000000
@@ -128,6 +131,18 @@ enum event {
 	EVENT_UPCALL = 2,
 	EVENT_PASS = 3,
 	EVENT_DROP = 4,
+};
+
+enum meter_flag {
+	METER_ON = 1,
+	METER_PACKETS = 2,
+	METER_CELLS = 4,
+};
+
+enum counting {
+	COUNT_WIRE = 0,
+	COUNT_TC = 1,
+	COUNT_OVS = 2,
 };
 
 /* What is in the same octets of all packets. */

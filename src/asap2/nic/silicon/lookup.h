@@ -259,7 +259,7 @@ static __always_inline struct mask_list *mask_list_for(struct port *in, struct m
 	struct mask_list *masks;
 
 	opaque(hint);
-	if (hint >= 2 * TABLES)
+	if (hint >= 2 * STAGES)
 		return 0;
 	at = READ_ONCE(in->hints[hint]);
 	masks = bpf_map_lookup_elem(&mask_lists, &at);
@@ -293,7 +293,7 @@ static __noinline u32 lookup(struct work *w, u32 list)
 
 	if (!s)
 		return 0;
-	masks = mask_list_for(w->in, &id, (w->s->state.stage & (TABLES - 1)) * 2 + (list != 0));
+	masks = mask_list_for(w->in, &id, (w->s->state.stage & (STAGES - 1)) * 2 + (list != 0));
 	if (!masks)
 		goto none;
 	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */

@@ -73,6 +73,7 @@ class Layout:
                 "traces",
                 "resumes",
                 "handed_in",
+                "meters",
             )
         }
         sizes = self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size
@@ -90,6 +91,7 @@ class Layout:
         self.encaps = self._array("encaps", maps.EncapRecord)
         self.traces = self._array("traces", maps.TraceRecord)
         self.resumes = self._array("resumes", maps.ResumeRecord)
+        self.meters = self._array("meters", maps.MeterRecord)
         self.continuation: maps.ContinuationRecord = self._array("handed_in", maps.ContinuationRecord)[0]
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
         self._rules_memory = self._arrays["rules"].memory()
@@ -185,6 +187,7 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "traces": _TRACES if tracing else 1,
             "resumes": None,
             "handed_in": None,
+            "meters": None,
             "copied": None,
             "ways": None,
             "grace": None,

@@ -10,7 +10,7 @@ from functools import cache
 
 from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED, TRACKED_AT, Width
 from asap2.nic.rules import Masked, Match
-from asap2.nic.silicon.abi import DROP_REASONS, OUTER_MAX, TABLES, TRACE_BYTES, TUNNEL_PORTS
+from asap2.nic.silicon.abi import DROP_REASONS, OUTER_MAX, STAGES, TRACE_BYTES, TUNNEL_PORTS
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -87,10 +87,10 @@ class PortRecord(ctypes.Structure):
         ("miss_slot", u32),
         ("n_tables", u16),
         ("slot", u16),
-        ("tables", u32 * TABLES),
+        ("tables", u32 * STAGES),
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
-        ("hints", u32 * (2 * TABLES)),
+        ("hints", u32 * (2 * STAGES)),
         ("given", u64),
         ("taken", u64),
         ("refused", u64),
@@ -199,6 +199,35 @@ class CountRecord(ctypes.Structure):
     _fields_ = [("packets", u64), ("bytes", u64), ("used", u64), ("unused", u64)]
 
 
+class MeterRecord(ctypes.Structure):
+    """``struct meter``."""
+
+    full_at: int
+    peak_full_at: int
+    burst: int
+    peak_burst: int
+    packets: int
+    bytes: int
+    over_packets: int
+    over_bytes: int
+    over: int
+    used: int
+    owner: int
+    mult: int
+    shift: int
+    peak_mult: int
+    peak_shift: int
+    most: int
+    least: int
+    overhead: int
+    flags: int
+    _fields_ = [
+        *((name, u64) for name in ("full_at", "peak_full_at", "burst", "peak_burst", "packets", "bytes")),
+        *((name, u64) for name in ("over_packets", "over_bytes", "over", "used", "owner")),
+        *((name, u32) for name in ("mult", "shift", "peak_mult", "peak_shift", "most", "least", "overhead", "flags")),
+    ]
+
+
 class StatsRecord(ctypes.Structure):
     """``struct stats`` of one CPU. The pairs are for TC chains and for Open vSwitch tables."""
 
@@ -265,6 +294,7 @@ class ConfigRecord(ctypes.Structure):
     upcall_limit: int
     failed: int
     test_tracked: ctypes.Array[ctypes.c_uint8]
+    test_now: int
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -285,6 +315,7 @@ class ConfigRecord(ctypes.Structure):
         ("upcalls", u32),
         ("failed", u64),
         ("test_tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
+        ("test_now", u64),
     ]
 
 

@@ -22,6 +22,7 @@ from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.map_sizes import PROGRAM, Layout, create
 from asap2.nic.silicon.masklists import MaskLists, MaskNode
+from asap2.nic.silicon.meters import Meters
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
 from asap2.nic.silicon.resumes import Resumes
@@ -94,7 +95,9 @@ class Pipeline:
         self._layout = layout
         self._ports = PortSlots(layout)
         self._lists = MaskLists(layout)
-        self._actions = ActionLists(layout, self._ports)
+        self.meters = Meters(layout)
+        """The meters that actions name."""
+        self._actions = ActionLists(layout, self._ports, self.meters)
         self.resumes = Resumes(layout, self._ports)
         """The places that packets of a NIC can be sent on to."""
         self.upcalls = UpcallAccounts(layout, self._ports)
@@ -351,6 +354,8 @@ class Pipeline:
             raise
         self._lists.publish(node)
         self._entries[handle] = _Entry(node, key, actions)
+        if node.masks.table == abi.LIMITS:
+            self._ports.limit(node.masks.in_port, 1)
 
     def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
         """Give a rule other actions, at once for every packet; its counters go on. KeyError, and as :meth:`add`."""
@@ -384,6 +389,8 @@ class Pipeline:
     def remove(self, handle: int) -> Counters:
         """Remove a rule; what it has counted to the last. KeyError."""
         entry = self._entries.pop(handle)
+        if entry.node.masks.table == abi.LIMITS:
+            self._ports.limit(entry.node.masks.in_port, -1)
         self._layout.keys.delete(_key(entry.node, entry.key))
         self._bloom.discard(entry.node.index, entry.key)
         self._lists.drop(entry.node)
@@ -423,8 +430,11 @@ class Pipeline:
             actions = layout.rules[handle].actions
             starts.append(actions)
             self._entries[handle] = _Entry(node, packed[8:], actions)
+            if node.masks.table == abi.LIMITS:
+                self._ports.limit(node.masks.in_port, 1)
         self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())
         self._actions.restore([*starts, *self.resumes.within.values()])
+        self.meters.sweep()
         self._handles.restore(self._entries)
         self._lists.sweep()
         self._ports.sweep()
@@ -496,17 +506,18 @@ class Pipeline:
         tunnel: SetTunnel | None = None,
         resume: int = 0,
         tracked: Mapping[str, int] | None = None,
+        now: int = 0,
     ) -> list[Event]:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
 
         *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. A packet of more than
         one *segments* is a super-packet. *flow_hash* is what the kernel would compute from its flow. *tunnel* is the
         metadata of a packet that the kernel took out of a tunnel, *resume* the number that a NIC has left with it,
-        *tracked* its ``ct_`` fields.
+        *tracked* its ``ct_`` fields; *now* is the time in nanoseconds.
         """
         if self._tracing is None:
             self._tracing = Tracing(self._layout)
-        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {})
+        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {}, now)
 
 
 def _release(path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 from asap2.nic.silicon import abi, maps
-from asap2.nic.silicon.abi import TABLES
+from asap2.nic.silicon.abi import LIMITS, STAGES
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
@@ -24,6 +24,7 @@ class PortSlots:
         self._by_id: dict[int, int] = {}
         self._references: dict[int, int] = {}
         self._ports: dict[int, Port] = {}
+        self._limits: dict[int, int] = {}
 
     @property
     def ports(self) -> dict[int, Port]:
@@ -76,7 +77,7 @@ class PortSlots:
             record.refused = record.delivered = record.failed = 0
             record.taken = record.given
         miss_slot = self.refer(port.miss_port) if port.miss is Miss.REDIRECT else 0
-        tables = tuple(port.tables) + (0,) * (TABLES - len(port.tables))
+        tables = self._tables(port)
         if old and (old.ifindex, old.kind) != (port.ifindex, port.kind):
             record.flags &= ~abi.PORT_ENABLED
             self._forget_device(old)
@@ -90,9 +91,7 @@ class PortSlots:
         }
         if bytes(record.mac) != port.mac:
             record.mac[:] = tuple(port.mac)
-        if tuple(record.tables) != tables:
-            record.tables[:] = tables
-        record.n_tables = len(port.tables)
+        self._set_tables(record, tables)
         for name, value in changes.items():
             if getattr(record, name) != value:
                 setattr(record, name, value)
@@ -103,6 +102,29 @@ class PortSlots:
         self._ports[port.id] = port
         if old:
             self._release_references(old)
+
+    def limit(self, port_id: int, more: int) -> None:
+        """There are so many *more* rules in the table of limits for packets of a port, which has that table while there
+        are any."""
+        rules = self._limits[port_id] = self._limits.get(port_id, 0) + more
+        if not rules:
+            del self._limits[port_id]
+        port = self._ports.get(port_id)
+        if port is not None:
+            self._set_tables(self._layout.ports[self._by_id[port_id]], self._tables(port))
+
+    def _tables(self, port: Port) -> tuple[int, ...]:
+        return (LIMITS, *port.tables) if port.id in self._limits else port.tables
+
+    @staticmethod
+    def _set_tables(record: maps.PortRecord, tables: tuple[int, ...]) -> None:
+        """A packet that is between two tables goes on behind the one it was in, or tries a table twice, or misses one:
+        once."""
+        record.n_tables = min(record.n_tables, len(tables))
+        padded = tables + (0,) * (STAGES - len(tables))
+        if tuple(record.tables) != padded:
+            record.tables[:] = list(padded)
+        record.n_tables = len(tables)
 
     def remove(self, port_id: int) -> None:
         """Make the port not exist. KeyError when it does not."""
@@ -152,6 +174,8 @@ class PortSlots:
 
     def sweep(self) -> None:
         """After :meth:`restore` and all references: give back what nothing refers to."""
+        for port in self._ports.values():
+            self._set_tables(self._layout.ports[self._by_id[port.id]], self._tables(port))
         for port_id in [p for p, n in self._references.items() if not n]:
             self._references[port_id] = 1
             self.release(port_id)
@@ -187,7 +211,7 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         PortKind(record.kind),
         bytes(record.mac),
         deliver,
-        tuple(record.tables[: record.n_tables]),
+        tuple(table for table in record.tables[: record.n_tables] if table != LIMITS),
         miss,
         miss_port if miss is Miss.REDIRECT else 0,
         bool(record.flags & abi.PORT_ENABLED),

@@ -89,7 +89,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import layers, packet, tunnel
-from asap2.nic.silicon.abi import COPIES, LOOKUPS
+from asap2.nic.silicon.abi import COPIES, LIMITS, LOOKUPS
 from asap2.nic.silicon.events import (
     Dropped,
     DropReason,
@@ -101,6 +101,7 @@ from asap2.nic.silicon.events import (
     Upcalled,
     UpcallKind,
 )
+from asap2.nic.silicon.metering import Counting, Limit, Metered, ReferenceMeter
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -206,6 +207,9 @@ class ReferenceSwitch:
         self._resumes: dict[int, tuple[int, int]] = {}
         self._within: dict[int, tuple[int, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
+        self._meters: dict[int, ReferenceMeter] = {}
+        self.now = 0
+        """The time, in nanoseconds of any clock that never goes back."""
         self._taken: set[tuple[_Place, Match]] = set()
         self._next = 1
         self._drops = dict.fromkeys(DropReason, 0)
@@ -292,6 +296,17 @@ class ReferenceSwitch:
         """Lookups in Open vSwitch tables or in TC chains that found a rule, and that did not."""
         return LookupStats(*self._lookups[ovs])
 
+    def set_meter(self, number: int, limit: Limit | None) -> None:
+        """Give meter *number* a limit, and let it begin to count; None: it lets everything through."""
+        if limit is None:
+            self._meters.pop(number, None)
+        else:
+            self._meters[number] = ReferenceMeter(limit, self.now)
+
+    def metered(self, number: int) -> Metered:
+        """What meter *number*, which has a limit, has counted."""
+        return self._meters[number].counted
+
     # ---- packets ----
 
     def process(
@@ -353,15 +368,23 @@ class ReferenceSwitch:
                     yield Dropped(DropReason.IN_PORT)
                     return
                 port = self._ports[other]
-        if not port.tables:
+        tables = self._tables(port)
+        if going_on and (chain or resume in self._within):  # limits are behind it
+            what.stage = len(tables) - len(port.tables)
+            tables = port.tables
+        if not tables:
             yield from self._miss(what, port, 0)
             return
-        table = port.tables[0] | chain
+        table = tables[0] | chain
         if going_on and resume in self._within:
             handle, actions = self._within[resume]
             yield from self._search(what, port, table, (self._entries[handle], actions))
         else:
             yield from self._search(what, port, table)
+
+    def _tables(self, port: Port) -> tuple[int, ...]:
+        """The tables of a port: before its own, that of limits, once there is a rule for it."""
+        return (LIMITS, *port.tables) if self._lists.get((LIMITS, port.id, False)) else port.tables
 
     @staticmethod
     def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> _Packet:
@@ -391,7 +414,7 @@ class ReferenceSwitch:
             else:
                 (entry, actions), within = within, None
             if entry is None:
-                chain = table & ~OVS_TABLE
+                chain = table & ~(OVS_TABLE | LIMITS)
                 passed = False
             else:
                 entry.packets += what.segments
@@ -405,13 +428,14 @@ class ReferenceSwitch:
                     continue
                 if isinstance(following, Enter):
                     port, what.resume = self._ports[following.port], following.resume
-                    what.stage, table = 0, port.tables[0]
+                    what.stage, table = 0, self._tables(port)[0]
                     continue
                 chain = 0
                 passed = True
             what.stage += 1
-            if what.stage < len(port.tables):
-                table = port.tables[what.stage] | chain
+            tables = self._tables(port)
+            if what.stage < len(tables):
+                table = tables[what.stage] | chain
                 continue
             if passed:
                 yield Passed(what.frame)
@@ -482,7 +506,10 @@ class ReferenceSwitch:
                     return None
                 case Goto() | Enter() | Pass():
                     return action
-                case Meter() | Ct() | CtClear() | CtHardware():
+                case Meter(number, exceeded):
+                    if self._over_limit(number, what):
+                        return (yield from self._act(exceeded, what, port, table, sent=sent))
+                case Ct() | CtClear() | CtHardware():
                     raise ValueError(f"{type(action).__name__} has no meaning here yet")
                 case Drop():
                     yield Dropped(DropReason.RULE)
@@ -585,9 +612,23 @@ class ReferenceSwitch:
             case Enter(entered, resume):
                 copy.resume, copy.stage = resume, 0
                 port = self._ports[entered]
-                yield from self._search(copy, port, port.tables[0])
+                yield from self._search(copy, port, self._tables(port)[0])
             case Pass():
                 yield Passed(copy.frame)
+
+    def _over_limit(self, number: int, what: _Packet) -> bool:
+        """Whether a packet is over the limit of meter *number*, which counts it."""
+        meter = self._meters.get(number)
+        if meter is None:
+            return False
+        match meter.limit.counting:
+            case Counting.TC:
+                return meter.over(what.segments, what.arrived - packet.HEADER, what.arrived, self.now)
+            case Counting.OVS:
+                return meter.over(1, _length(what), _length(what), self.now)
+            case Counting.WIRE:
+                room = packet.HEADER if what.bare else 0
+                return meter.over(what.segments, len(what.frame) - room, _length(what), self.now)
 
     @staticmethod
     def _chosen(probability: int, what: _Packet) -> bool:
@@ -599,7 +640,7 @@ class ReferenceSwitch:
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)
-        return port is not None and port.enabled and bool(port.tables)
+        return port is not None and port.enabled and bool(self._tables(port))
 
     def _send(
         self, frame: bytes, to: int, goes_into: SetTunnel | None, resume: int = 0, *, bare: bool = False

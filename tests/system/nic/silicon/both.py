@@ -8,9 +8,25 @@ from dataclasses import replace
 
 from asap2.nic.rules import Action
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.metering import Limit, Metered
+from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
-from tests.system.nic.silicon.programs import PLACES, Add, NewReceiver, Remove, Replace, Send, SetPorts, Step
+from tests.system.nic.silicon.programs import (
+    METERS,
+    PLACES,
+    Add,
+    NewReceiver,
+    Remove,
+    Replace,
+    Send,
+    SetMeter,
+    SetPorts,
+    Step,
+)
+
+_BEGIN = 10**12
+"""When the first packet comes, in nanoseconds."""
 
 
 class DifferenceError(AssertionError):
@@ -26,6 +42,13 @@ class Both:
         self._resumes = [0, *(pipeline.resumes.at(*place) for place in PLACES)]
         for number, place in zip(self._resumes[1:], PLACES, strict=True):
             self.reference.set_resume(number, *place)
+        self.reference.now = _BEGIN
+        self._meters = {number: pipeline.meters.number(MeterUse.OVS, number) for number in METERS}
+        if self._meters != {number: number for number in METERS}:
+            raise ValueError(f"the pipeline has meters already: {self._meters}")
+        for number in METERS:
+            pipeline.meters.hold(number)
+        self._limited: set[int] = set()
         self._ports: dict[int, Port] = {}
         self._handles: dict[int, int] = {}
         self._actions: dict[int, tuple[Action, ...]] = {}
@@ -70,6 +93,8 @@ class Both:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
+            case SetMeter(number, limit):
+                self._set_meter(number, limit)
             case NewReceiver():
                 self.pipeline.upcalls.restart()
                 self.reference.new_receiver()
@@ -82,8 +107,18 @@ class Both:
                     self.pipeline.set_port(port)
                     self.reference.set_port(port)
 
+    def _set_meter(self, number: int, limit: Limit | None) -> None:
+        at = self._meters[number]
+        if limit is None:
+            self.pipeline.meters.clear(MeterUse.OVS, number)
+        else:
+            self.pipeline.meters.set(MeterUse.OVS, number, limit, fresh=Metered(), now=self.reference.now)
+        self.reference.set_meter(at, limit)
+        self._limited = self._limited - {number} if limit is None else self._limited | {number}
+
     def send(self, step: Send) -> None:
         """A packet in; everything that happens to it must be the same."""
+        self.reference.now += step.later
         number, done = step.within or (0, 0)
         if step.within is None or number not in self._handles or not self._actions[number][done:]:
             self._send(step, self._resumes[step.resume])
@@ -119,6 +154,7 @@ class Both:
             tunnel=came_in,
             resume=resume,
             tracked=dict(step.tracked),
+            now=self.reference.now,
         )
         if got != expected:
             _same("what happens", got, expected)
@@ -130,6 +166,9 @@ class Both:
             expected = self.reference.counters(handle)
             _same("counters", (counted.packets, counted.bytes), (expected.packets, expected.bytes))
             _same("whether it was used", bool(counted.used_ns), bool(expected.packets))
+        for number in self._limited:
+            metered = self.pipeline.meters.counted(self._meters[number])
+            _same("meters", metered, self.reference.metered(self._meters[number]))
         drops = self.pipeline.drops()
         _same("drops", {name: drops[name] - self._drops[name] for name in drops}, self.reference.drops())
         for port_id in self._ports:
@@ -146,6 +185,8 @@ class Both:
             self.pipeline.remove(handle)
         for port in self.pipeline.ports:
             self.pipeline.remove_port(port)
+        for number in METERS:
+            self.pipeline.meters.clear(MeterUse.OVS, number)
         self.pipeline.set_tunnel_ports(())
         self.pipeline.upcalls.limit = 0
 

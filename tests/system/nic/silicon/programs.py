@@ -26,6 +26,7 @@ from asap2.nic.rules import (
     HashAlgorithm,
     Masked,
     Match,
+    Meter,
     ModifyVlan,
     Output,
     Pass,
@@ -45,8 +46,10 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import packet, tunnel
+from asap2.nic.silicon.abi import LIMITS
 from asap2.nic.silicon.abi import TABLES as MAX_TABLES
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID
+from asap2.nic.silicon.metering import Counting, Limit, Price
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -67,6 +70,8 @@ from tests.system.nic.silicon.frames import (
 )
 
 PORTS = (1, 2, 3)
+METERS = (1, 2, 3)
+"""Meters that rules name."""
 BEHIND = 4
 """A port that is behind a device: nothing comes in by it, but what is said to have."""
 _ABSENT = 99
@@ -158,7 +163,8 @@ class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
     kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
     *resume* of one of :data:`PLACES` with it, 0 for none; or it has left the packet *within* a rule of some number, of
-    whose actions so many are done. *tracked* are its ``ct_`` fields."""
+    whose actions so many are done. *tracked* are its ``ct_`` fields. It comes *later* than the one before, by so many
+    nanoseconds."""
 
     frame: bytes
     port: int = 1
@@ -169,9 +175,18 @@ class Send:
     resume: int = 0
     tracked: tuple[tuple[str, int], ...] = ()
     within: tuple[int, int] | None = None
+    later: int = 0
 
 
-Step = SetPorts | Add | Replace | Remove | NewReceiver | Send
+@dataclass(frozen=True, slots=True)
+class SetMeter:
+    """Give meter *number* a limit; None: it has none."""
+
+    number: int
+    limit: Limit | None
+
+
+Step = SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
 
 
 def written(value: Any) -> str:
@@ -229,7 +244,7 @@ class Author:
 
     def program(self, packets: int) -> list[Step]:
         random = self._random
-        steps: list[Step] = [self._ports()]
+        steps: list[Step] = [self._ports(), *(self._meter(number) for number in METERS)]
         steps += [self._add() for _ in range(random.randint(3, 16))]
         while packets > 0:
             some = min(packets, random.randint(1, 60))
@@ -241,7 +256,9 @@ class Author:
 
     def _change(self) -> Step:
         random = self._random
-        kind = random.choice(("add", "add", "replace", "remove", "ports", "receiver"))
+        kind = random.choice(("add", "add", "replace", "remove", "ports", "receiver", "meter"))
+        if kind == "meter":
+            return self._meter(random.choice(METERS))
         if kind == "ports":
             return self._ports()
         if kind == "receiver":
@@ -253,6 +270,30 @@ class Author:
             return Replace(number, self._actions())
         self._rules.remove(number)
         return Remove(number)
+
+    def _meter(self, number: int) -> SetMeter:
+        random = self._random
+        if random.random() < 0.1:
+            return SetMeter(number, None)
+        octets = random.random() < 0.7
+        rate = random.choice((1, 1000, 125_000, 10**8, 10**10, 1 << 35)) if octets else random.choice((1, 1000, 10**7))
+        if octets and random.random() < 0.1:
+            rate = 0
+        burst = random.choice((0, 1, 60, 1500, 15_000, 10**6)) if octets else random.choice((0, 1, 3, 100))
+        peak = random.choice((1000, 10**8)) if octets and random.random() < 0.2 else 0
+        limit = Limit(
+            rate,
+            Price.at(rate).of(burst),
+            not octets,
+            peak,
+            Price.at(peak).of(2000),
+            random.choice((0, 0, 0, 64, 100)),
+            random.choice((0, 0, 24)) if octets else 0,
+            random.choice((0, 0, 84)) if octets else 0,
+            octets and random.random() < 0.1,
+            random.choice(list(Counting)),
+        )
+        return SetMeter(number, limit)
 
     def frame(self) -> bytes:
         """One of the frames that rules are made for, or like one, or another."""
@@ -278,6 +319,7 @@ class Author:
             random.randint(0, len(PLACES)) if random.random() < 0.2 else 0,
             random.choice(self._tracked) if random.random() < (0.7 if self._often_tracked else 0.1) else (),
             (random.choice(self._rules), random.randrange(4)) if self._rules and random.random() < 0.1 else None,
+            random.choice((0, 0, 1, 50, 1000, 100_000, 10**9)),
         )
 
     def _ports(self) -> SetPorts:
@@ -317,6 +359,9 @@ class Author:
         table = self._tables[0] if random.random() < 0.4 else random.choice(self._tables)
         if not self._silicon and random.random() < 0.1:
             table = random.choice(_BARE)
+        if random.random() < 0.04:
+            limited = Meter(random.choice(METERS), (Drop(),)), Pass()
+            return Rule(LIMITS, random.choice(self._in_ports), random.randrange(3), Match(), limited)
         return Rule(table, random.choice(self._in_ports), random.randrange(3), self._match(), self._actions())
 
     def _match(self) -> Match:
@@ -405,6 +450,13 @@ class Author:
         )
         return (*chosen, random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
 
+    def _exceeded(self, depth: int) -> tuple[Action, ...]:
+        """What becomes of a packet over the rate."""
+        random = self._random
+        if not self._silicon and depth < _NESTED and random.random() < 0.5:
+            return self._nested(depth)
+        return random.choice(((), (), (Drop(),), (PopVlan(), Output(random.choice(self._out_ports)))))
+
     def _datapath(self, depth: int) -> Action:
         """An action of Open vSwitch's datapath alone."""
         random = self._random
@@ -441,7 +493,7 @@ class Author:
         random = self._random
         if not self._silicon and random.random() < 0.45:
             return self._datapath(depth)
-        kinds = ["output", "output", "push", "pop", "pop", "modify", "upcall", "set", "set", "set", "decap"]
+        kinds = ["output", "output", "push", "pop", "pop", "modify", "upcall", "set", "set", "set", "decap", "meter"]
         kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
         match random.choice(kinds):
             case "output":
@@ -455,6 +507,8 @@ class Author:
                 return ModifyVlan(vid, random.choice((pcp, None)), tpid)
             case "upcall":
                 return Upcall(random.getrandbits(64))
+            case "meter":
+                return Meter(random.choice(METERS), self._exceeded(depth))
             case "set":
                 return _set_field(random)
             case "encap":

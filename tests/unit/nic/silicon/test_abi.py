@@ -21,6 +21,7 @@ RECORDS: dict[str, type[ctypes.Structure]] = {
     "encap": maps.EncapRecord,
     "resume": maps.ResumeRecord,
     "count": maps.CountRecord,
+    "meter": maps.MeterRecord,
     "stats": maps.StatsRecord,
     "upcall": maps.UpcallRecord,
     "config": maps.ConfigRecord,
