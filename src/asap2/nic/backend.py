@@ -3,35 +3,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from asap2.nic.device import Nic, Pf, Vf
+from asap2.nic.function import Function, Pf
 
 
 class Backend(Protocol):
     """What the driver does to the world. Every call is complete when it returns; OSError where it could not."""
 
-    def create_pf(self, nic: Nic, pf: Pf) -> None:
-        """Make the PF's netdev and connect it."""
+    def create(self, function: Function) -> None:
+        """Make the function's netdev in the node."""
 
-    def destroy_pf(self, nic: Nic, pf: Pf) -> None:
-        """Remove the PF's netdev."""
+    def destroy(self, function: Function) -> None:
+        """Remove the function's netdev, in whichever namespace it is."""
 
-    def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Make the VF's netdev in the node."""
+    def create_representor(self, function: Function) -> None:
+        """Make the function's representor in the node."""
 
-    def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Remove the VF's netdev wherever it is."""
+    def destroy_representor(self, function: Function) -> None:
+        """Remove the function's representor."""
 
-    def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Make the VF's representor in the node."""
+    def program(self, pf: Pf) -> None:
+        """Program the default forwarding of *pf*'s eSwitch for its mode and its present functions."""
 
-    def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """Remove the VF's representor."""
-
-    def set_mode(self, nic: Nic, pf: Pf) -> None:
-        """Program the silicon's default forwarding for ``pf.mode`` and the functions that now are."""
-
-    def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
-        """How many TC rules of this eSwitch are in hardware."""
+    def offloaded_rules(self, pf: Pf) -> int:
+        """How many TC rules of *pf*'s eSwitch are in hardware."""

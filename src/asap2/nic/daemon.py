@@ -28,7 +28,7 @@ from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic import statistics
 from asap2.nic.daemon_log import log_to_stderr
-from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.device import Driver
 from asap2.nic.faces.devlink.face import DevlinkFace
 from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.faces.ovs.families import OvsFace
@@ -40,6 +40,7 @@ from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.root_qdiscs import RootQdiscs
 from asap2.nic.faces.tc.tunnels import used_since
+from asap2.nic.function import Nic, Pf
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
@@ -142,9 +143,8 @@ class Daemon:
         self.sysfs = SysFs(self.driver, self.netdevs, real, mountpoint, self.lock, guests)
         self.sysfs.changed = self._attribute_written
 
-    def _offloaded(self, nic: Nic, pf: Pf) -> int:
-        placed = (place for _, one in self.filters.all() for place in one.placed)
-        return sum(place.nic is nic and place.pf is pf for place in placed)
+    def _offloaded(self, pf: Pf) -> int:
+        return sum(place.pf is pf for _, one in self.filters.all() for place in one.placed)
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)

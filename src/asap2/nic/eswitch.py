@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asap2.nic import legacy
-from asap2.nic.device import EswitchMode, LinkState, Nic, Pf, Vf
-from asap2.nic.netdevs import Role
-from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
+from asap2.nic.function import Function, LinkState, Nic, Pf, Role, Vf
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 
@@ -32,41 +30,21 @@ Ends = Mapping[str, End]
 """The pairs of one NIC by their far end's name."""
 
 
-def pf_name(pf: Pf) -> str:
-    """The far end of a PF's netdev."""
-    return f"pf{pf.index}"
-
-
-def vf_name(pf: Pf, vf: Vf) -> str:
-    """The far end of a VF's netdev."""
-    return f"pf{pf.index}vf{vf.index}"
-
-
-def representor_name(pf: Pf, vf: Vf) -> str:
-    """The far end of a representor."""
-    return f"pf{pf.index}rep{vf.index}"
-
-
 _FAR_END = re.compile(r"pf(\d+)(?:(vf|rep)(\d+))?")
 
 
-def netdev_of(nic: Nic, name: str) -> tuple[Role, Pf, Vf | None] | None:
-    """What the netdev is, or was, whose far end has that *name*; None for another name. A VF that is no more is made
-    up: its place and nothing else."""
+def netdev_of(nic: Nic, name: str) -> tuple[Role, Function] | None:
+    """The role and the function of the netdev whose far end has, or had, that *name*; None for another name. A VF that
+    is no more is made up: its place and nothing else."""
     found = _FAR_END.fullmatch(name)
     if found is None or int(found[1]) >= len(nic.pfs):
         return None
     pf = nic.pfs[int(found[1])]
     if found[2] is None:
-        return Role.PF, pf, None
+        return Role.PF, pf
     index = int(found[3])
-    vf = pf.vfs[index] if index < len(pf.vfs) else Vf(index, nic.vf_bdf(pf, index))
-    return (Role.VF if found[2] == "vf" else Role.REPRESENTOR), pf, vf
-
-
-def wire_name(pf: Pf) -> str:
-    """The silicon's end of the cable."""
-    return f"p{pf.index}"
+    vf = pf.vfs[index] if index < len(pf.vfs) else Vf(pf, index)
+    return (Role.VF if found[2] == "vf" else Role.REPRESENTOR), vf
 
 
 def links(pf: Pf, ends: Ends) -> dict[str, bool]:
@@ -75,11 +53,11 @@ def links(pf: Pf, ends: Ends) -> dict[str, bool]:
     The PF's link is the cable's. In switchdev mode a VF's is its representor's; in legacy mode it is what the
     administrator says, ``auto`` being the cable's (MLX5_VPORT_ADMIN_STATE_*).
     """
-    wire = ends.get(wire_name(pf))
+    wire = ends.get(pf.wire)
     cable = wire is not None and wire.carrier
-    wanted = {pf_name(pf): cable}
+    wanted = {pf.far: cable}
     for vf in pf.vfs:
-        wanted[vf_name(pf, vf)] = _link(vf, cable)
+        wanted[vf.far] = _link(vf, cable)
     return {name: up for name, up in wanted.items() if name in ends}
 
 
@@ -87,38 +65,38 @@ def _link(vf: Vf, cable: bool) -> bool:
     return cable if vf.link_state is LinkState.AUTO else vf.link_state is LinkState.ENABLE
 
 
-def legacy_switch(nic: Nic, pf: Pf, ends: Ends) -> legacy.Switch | None:
+def legacy_switch(pf: Pf, ends: Ends) -> legacy.Switch | None:
     """The eSwitch in legacy mode; None where it is in switchdev mode, or has no VFs: then the PF is the whole NIC."""
-    if pf.mode is EswitchMode.SWITCHDEV or not pf.vfs:
+    if pf.switchdev or not pf.vfs:
         return None
     up = links(pf, ends)
     vports = []
-    if end := ends.get(pf_name(pf)):
-        vports.append(legacy.Vport(pf_port(pf.index), end.mac or pf.mac))
+    if end := ends.get(pf.far):
+        vports.append(legacy.Vport(pf.port, end.mac or pf.mac))
     for vf in pf.vfs:
-        if end := ends.get(vf_name(pf, vf)):
+        if end := ends.get(vf.far):
             vport = legacy.Vport(
-                vf_port(pf.index, vf.index),
+                vf.port,
                 end.mac,
                 vf.index,
                 vf.vlan,
                 vf.qos,
                 vf.mac if vf.spoofchk else None,
                 vf.trust and end.promiscuous,
-                up[vf_name(pf, vf)],
+                up[vf.far],
             )
             vports.append(vport)
-    return legacy.Switch(wire_port(pf.index), tuple(vports), nic.model.vst_stacks_tags)
+    return legacy.Switch(pf.switched_port, tuple(vports), pf.nic.model.vst_stacks_tags)
 
 
 def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
     """The port of each pair, by its far end's name; *switch* is :func:`legacy_switch`."""
-    switchdev = pf.mode is EswitchMode.SWITCHDEV
-    uplink, wire = ends.get(pf_name(pf)), ends.get(wire_name(pf))
+    switchdev = pf.switchdev
+    uplink, wire = ends.get(pf.far), ends.get(pf.wire)
     found: dict[str, Port] = {}
     if uplink:
-        found[pf_name(pf)] = Port(
-            pf_port(pf.index),
+        found[pf.far] = Port(
+            pf.port,
             uplink.ifindex,
             PortKind.UPLINK_REP if switchdev else PortKind.PF,
             mac=uplink.mac or pf.mac,
@@ -126,44 +104,44 @@ def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
             peer_any=switchdev,  # it has to get, without a carrier too, what is for internal ports of Open vSwitch
             tables=(legacy.FDB,) if switch else (),
             miss=Miss.REDIRECT if wire else Miss.DROP,
-            miss_port=wire_port(pf.index),
+            miss_port=pf.switched_port,
         )
     if wire:
         tables = (0,) if switchdev else ()
-        found[wire_name(pf)] = Port(
-            wire_port(pf.index),
+        found[pf.wire] = Port(
+            pf.switched_port,
             wire.ifindex,
             PortKind.UPLINK,
             deliver=Deliver.PEER,
             peer_any=True,
             tables=(legacy.FDB,) if switch else tables,
             miss=Miss.REDIRECT if uplink else Miss.DROP,
-            miss_port=pf_port(pf.index),
+            miss_port=pf.port,
         )
     up = links(pf, ends)
     vports = {vport.index: vport for vport in switch.vports} if switch else {}
     for vf in pf.vfs:
-        own, representor = ends.get(vf_name(pf, vf)), ends.get(representor_name(pf, vf))
+        own, representor = ends.get(vf.far), ends.get(vf.representor)
         if own:
-            found[vf_name(pf, vf)] = Port(
-                vf_port(pf.index, vf.index),
+            found[vf.far] = Port(
+                vf.port,
                 own.ifindex,
                 PortKind.VF,
                 mac=own.mac or vf.mac,
                 deliver=Deliver.PEER,
                 tables=(legacy.entry(switch, vports[vf.index]),) if switch else (0,),
                 miss=Miss.REDIRECT if representor else Miss.DROP,
-                miss_port=representor_port(pf.index, vf.index),
-                enabled=up[vf_name(pf, vf)],
+                miss_port=vf.host_port,
+                enabled=up[vf.far],
             )
         if representor:
-            found[representor_name(pf, vf)] = Port(
-                representor_port(pf.index, vf.index),
+            found[vf.representor] = Port(
+                vf.host_port,
                 representor.ifindex,
                 PortKind.REP,
                 deliver=Deliver.PEER,
                 tables=(),
                 miss=Miss.REDIRECT if own else Miss.DROP,
-                miss_port=vf_port(pf.index, vf.index),
+                miss_port=vf.port,
             )
     return found

@@ -20,6 +20,8 @@ MAX_DESTINATIONS = 32
 MAX_VLANS = 2
 """VLAN actions of one rule (MLX5_FS_VLAN_DEPTH, include/linux/mlx5/fs.h)."""
 
+PF_VECTORS = 64
+"""MSI-X vectors of a physical function."""
 
 VF_VECTORS, LEAST_VF_VECTORS, MOST_VF_VECTORS = 12, 2, 24
 """MSI-X vectors of a new virtual function, and the fewest and most that it can be given (mlx5 starts with half of the

@@ -8,53 +8,76 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from asap2.nic.device import Nic, Pf, Vf
-
-
-class Role(enum.Enum):
-    """What a network device of the node is to the NIC or to Open vSwitch's datapath."""
-
-    PF = "pf"
-    """The physical function's own netdev: in switchdev mode the uplink representor."""
-    VF = "vf"
-    REPRESENTOR = "representor"
-    INTERNAL = "internal"
-    """An internal port of the Open vSwitch datapath."""
-    OTHER = "other"
+from asap2.nic.function import Function, Nic, Pf, Role
 
 
 @dataclass(frozen=True, slots=True)
 class NetDev:
     """A network device in the node's (or, for a VF, another) network namespace. ``name`` and ``ifindex`` are those
-    of now; ``vf`` is None for PFs; ``nic`` and ``pf`` are None for INTERNAL and OTHER."""
+    of now; ``function`` is the function that it belongs to or represents, None for INTERNAL and OTHER."""
 
     ifindex: int
     name: str
     role: Role
-    nic: Nic | None = None
-    pf: Pf | None = None
-    vf: Vf | None = None
+    function: Function | None = None
+
+    @property
+    def nic(self) -> Nic | None:
+        """The NIC of its function."""
+        return self.function.nic if self.function is not None else None
+
+    @property
+    def pf(self) -> Pf | None:
+        """The physical function whose eSwitch its function is a vport of."""
+        return self.function.pf if self.function is not None else None
+
+    @property
+    def parent(self) -> Function | None:
+        """The function that is its parent device: a representor's is the PF."""
+        return self.pf if self.role is Role.REPRESENTOR else self.function
+
+    @property
+    def eswitch(self) -> Pf | None:
+        """The eSwitch, by its PF, whose port it stands for: a representor's, and in switchdev mode an uplink's."""
+        if self.role is Role.REPRESENTOR or (self.role is Role.PF and self.pf is not None and self.pf.switchdev):
+            return self.pf
+        return None
+
+    @property
+    def phys_switch_id(self) -> str | None:
+        """Hexadecimal; None for what is no port of an eSwitch in switchdev mode."""
+        return self.eswitch.nic.switch_id if self.eswitch is not None else None
 
     @property
     def phys_port_name(self) -> str | None:
-        """As mlx5 gives it: ``p0`` for an uplink in switchdev mode, ``pf0vf3`` for a representor, else None."""
-        if self.pf is None:
-            return None
-        if self.role is Role.REPRESENTOR and self.vf is not None:
-            return f"pf{self.pf.index}vf{self.vf.index}"
-        return f"p{self.pf.index}" if self.role is Role.PF else None
+        """As mlx5 gives it: ``p0`` for an uplink, ``pf0vf3`` for a representor, else None."""
+        if self.role is Role.PF and self.pf is not None:
+            return self.pf.wire
+        return self.function.far if self.role is Role.REPRESENTOR and self.function is not None else None
 
     @property
     def port_speed(self) -> int | None:
         """Mbit/s that a PF or VF says it has while it has a link; None for others, which the kernel answers for."""
-        return self.nic.model.port_speed if self.nic is not None and self.role in (Role.PF, Role.VF) else None
+        return self.nic.model.port_speed if self.nic is not None and self.role is not Role.REPRESENTOR else None
 
     @property
     def offload_key(self) -> str:
-        """The key of :attr:`asap2.nic.device.Pf.hw_tc_offload` and of ``settings`` for this device."""
+        """The key of :attr:`asap2.nic.function.Pf.hw_tc_offload` and of ``settings`` for this device."""
         if self.role is Role.PF:
             return "uplink"
-        return f"{'vf' if self.role is Role.VF else 'rep'}{self.vf.index if self.vf else ''}"
+        return f"{'vf' if self.role is Role.VF else 'rep'}{self.function.index if self.function else ''}"
+
+
+def reaches(function: Function, device: NetDev) -> bool:
+    """Whether an eSwitch can send what comes from *function* (from the wire, where that is a PF) to *device*'s port.
+
+    The eSwitches of a NIC's PFs are one between VFs where the model merges them, not for the wire
+    (is_merged_eswitch_vfs).
+    """
+    if device.eswitch is function.pf:
+        return True
+    between_vfs = function is not function.pf and device.role is Role.REPRESENTOR
+    return between_vfs and device.nic is function.nic and function.nic.model.merged_eswitch
 
 
 class Counters(NamedTuple):

@@ -11,22 +11,15 @@ mlx5e_get_stats(), mlx5e_has_offload_stats().
 
 from __future__ import annotations
 
-from asap2.nic.device import EswitchMode
-from asap2.nic.netdevs import Counters, NetDev, NetDevs, Role, Where
+from asap2.nic.function import Role
+from asap2.nic.netdevs import Counters, NetDev, NetDevs, Where
 
 FCS_LEN = 4
 
 
-def is_eswitch_port(device: NetDev) -> bool:
-    """Whether hardware forwards packets past *device*: a representor, or an uplink in switchdev mode."""
-    if device.role is Role.REPRESENTOR:
-        return True
-    return device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV
-
-
 def shown(netdevs: NetDevs, device: NetDev) -> Counters | None:
     """What *device* shows in place of what the netdev has seen itself; None where that is the same."""
-    if not is_eswitch_port(device):
+    if device.eswitch is None:  # hardware forwards nothing past it
         return None
     if device.role is Role.REPRESENTOR:
         function = netdevs.counted(device, Where.FUNCTION)

@@ -25,66 +25,21 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from asap2.namespaces import in_netns
 from asap2.nic import eswitch
-from asap2.nic.device import EswitchMode, Nic, Pf, Vf
-from asap2.nic.fdb import Fdb
+from asap2.nic.function import ZERO_MAC, Function, Nic, Pf, Role, Vf
+from asap2.nic.hardware import Silicon
 from asap2.nic.internal_ports import Place
-from asap2.nic.link_changes import LinkChanges
-from asap2.nic.links import Link, LinkReader
-from asap2.nic.model import MAX_MTU
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
-from asap2.nic.port_ids import pf_port, representor_port, vf_port
+from asap2.nic.links import LinkReader
+from asap2.nic.netdevs import Counters, NetDev, Where
 from asap2.nic.silicon.pipeline import Pipeline
-from asap2.nic.silicon.ports import Port
 
 log = logging.getLogger(__name__)
 
 _INTERNAL = re.compile(r"int\d+")
-_SEEN = 4096
-"""Netdevs that are remembered after they have gone or moved."""
-SOL_NETLINK = 270
-NETLINK_LISTEN_ALL_NSID = 8
-RTMGRP_LINK = 1
 SO_NETNS_COOKIE = 71
-
-
-class Silicon:
-    """One NIC's namespace: its links, its pipeline, and a socket that tells when links change."""
-
-    def __init__(self, nic: Nic, pipeline: Pipeline) -> None:
-        self.nic = nic
-        self.pipeline = pipeline
-        self.fd = os.open(nic.netns, os.O_RDONLY | os.O_CLOEXEC)
-        self.changes = in_netns(self.fd, LinkChanges)
-        self.reader = in_netns(self.fd, LinkReader)
-        self.far: dict[str, Link] = {}
-        self.attached: dict[str, int] = {}
-        self.monitor = in_netns(self.fd, _link_monitor)
-        self._fdbs: dict[int, Fdb] = {}
-        self.seen: dict[tuple[int | None, int], str] = {}
-        """Far ends by where their near ends are or were: network namespace's id and ifindex there."""
-
-    def refresh(self) -> None:
-        """Read every link of the silicon anew."""
-        self.far = {link.name: link for link in self.reader.all()}
-        self.attached = {name: index for name, index in self.attached.items() if name in self.far}
-        for far in self.far.values():
-            if far.peer:
-                self.seen.pop((far.nsid, far.peer), None)
-                self.seen[far.nsid, far.peer] = far.name
-        for oldest in list(self.seen)[:-_SEEN]:
-            del self.seen[oldest]
-
-    def fdb(self, pf: Pf) -> Fdb:
-        """The legacy eSwitch of *pf*."""
-        if pf.index not in self._fdbs:
-            self._fdbs[pf.index] = Fdb(self.pipeline, pf.index)
-        return self._fdbs[pf.index]
 
 
 class VethNetDevs:
@@ -94,8 +49,8 @@ class VethNetDevs:
     def __init__(self, nics: list[Nic], open_pipeline: Callable[[Nic], Pipeline]) -> None:
         self.node_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.node = LinkReader()
-        self.silicon = {nic.name: Silicon(nic, open_pipeline(nic)) for nic in nics}
-        self.rules_offloaded: Callable[[Nic, Pf], int] = lambda _nic, _pf: 0
+        self.silicon = {nic.name: Silicon(nic, open_pipeline(nic), self.node, self.node_fd) for nic in nics}
+        self.rules_offloaded: Callable[[Pf], int] = lambda _pf: 0
         self.on_return: Callable[[], None] = lambda: None
         """Called when a netdev has come back whose network namespace went."""
         self.namespace: Callable[[int], int | None] = lambda _cookie: None
@@ -150,18 +105,15 @@ class VethNetDevs:
             for pf in silicon.nic.pfs:
                 self._bring_back(silicon, pf)
                 if pf.bound:
-                    self._program(silicon, pf)
+                    silicon.program(pf)
 
     def _bring_back(self, silicon: Silicon, pf: Pf) -> None:
         """A function whose network namespace went comes back to the node (default_device_exit_net)."""
-        lost = [vf for vf in pf.vfs if vf.bound and eswitch.vf_name(pf, vf) not in silicon.far]
-        for vf in lost:
-            log.info("VF %s lost its network namespace; it comes back to the node", vf.bdf)
-            self.create_vf(silicon.nic, pf, vf)
-        if gone := pf.bound and eswitch.pf_name(pf) not in silicon.far:
-            log.info("PF %s lost its network namespace; it comes back to the node", pf.bdf)
-            self.create_pf(silicon.nic, pf)
-        if lost or gone:
+        lost = [function for function in (*pf.vfs, pf) if silicon.lost(function)]
+        for function in lost:
+            log.info("%s at %s lost its network namespace; it comes back to the node", function.netdev, function.bdf)
+            self.create(function)
+        if lost:
             self.on_return()
 
     def eswitch_ports(self) -> dict[int, bytes]:
@@ -170,25 +122,22 @@ class VethNetDevs:
         return {
             device.ifindex: macs[device.ifindex]
             for device in self.all()
-            if device.role in (Role.PF, Role.REPRESENTOR)
-            and device.pf is not None
-            and device.pf.mode is EswitchMode.SWITCHDEV
-            and device.ifindex in macs
+            if device.eswitch is not None and device.ifindex in macs
         }
 
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""
         return {link.ifindex for link in self.node.all() if link.up}
 
-    def vf_counters(self, nic: Nic, pf: Pf, vf: Vf) -> dict[str, int]:
+    def vf_counters(self, vf: Vf) -> dict[str, int]:
         """A VF's traffic as it counts it itself (struct ifla_vf_stats), wherever it is, and what legacy mode's rules
         have counted of it."""
-        silicon = self.silicon[nic.name]
-        far = silicon.far.get(eswitch.vf_name(pf, vf))
+        silicon = self._of(vf)
+        far = silicon.far.get(vf.far)
         if far is None:
             return {}
         rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, _ = silicon.reader.counters(far.peer, far.nsid)
-        counted = silicon.fdb(pf).counted(vf.index)
+        counted = silicon.fdb(vf.pf).counted(vf.index)
         return {
             "rx_packets": rx,
             "tx_packets": tx,
@@ -205,10 +154,10 @@ class VethNetDevs:
     def counted(self, device: NetDev, where: Where) -> Counters:
         """See :class:`asap2.nic.netdevs.NetDevs`. What the wire sends is what the cable's other end receives: packets
         that are handed over to it directly are counted there alone."""
-        nic, pf, vf = device.nic, device.pf, device.vf
-        if nic is None or pf is None:
+        function = device.function
+        if function is None:
             return Counters()
-        silicon = self.silicon[nic.name]
+        silicon = self._of(function)
 
         def near(name: str) -> Counters:
             far = silicon.far.get(name)
@@ -217,13 +166,11 @@ class VethNetDevs:
             )
 
         if where is Where.WIRE:
-            wire, cable = silicon.far.get(eswitch.wire_name(pf)), near(eswitch.wire_name(pf))
+            wire, cable = silicon.far.get(function.pf.wire), near(function.pf.wire)
             came = Counters(*silicon.reader.counters(wire.ifindex)) if wire is not None else Counters()
             return Counters(came.rx_packets, cable.rx_packets, came.rx_bytes, cable.rx_bytes)
-        if vf is None:
-            return near(eswitch.pf_name(pf))
         stands_for = device.role is Role.REPRESENTOR and where is Where.NETDEV
-        return near(eswitch.representor_name(pf, vf) if stands_for else eswitch.vf_name(pf, vf))
+        return near(function.representor if stands_for else function.far)
 
     def all(self) -> list[NetDev]:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
@@ -270,12 +217,11 @@ class VethNetDevs:
             nsid = silicon.reader.nsid(namespace)
             if nsid is None:
                 continue
-            for pf in silicon.nic.pfs:
-                for vf in pf.vfs:
-                    far = silicon.far.get(eswitch.vf_name(pf, vf))
-                    near = silicon.reader.one(far.peer, nsid) if far is not None and far.nsid == nsid else None
-                    if near is not None:
-                        found.append(NetDev(near.ifindex, near.name, Role.VF, silicon.nic, pf, vf))
+            for function in _movable(silicon.nic):
+                far = silicon.far.get(function.far)
+                near = silicon.reader.one(far.peer, nsid) if far is not None and far.nsid == nsid else None
+                if near is not None:
+                    found.append(NetDev(near.ifindex, near.name, function.role, function))
         return found
 
     def last_known(self, ifindex: int, netns_cookie: int | None = None) -> NetDev | None:
@@ -290,8 +236,7 @@ class VethNetDevs:
             if _INTERNAL.fullmatch(name):
                 return NetDev(ifindex, "", Role.INTERNAL)
             if (far := eswitch.netdev_of(silicon.nic, name)) is not None:
-                role, pf, vf = far
-                return NetDev(ifindex, "", role, silicon.nic, pf, vf)
+                return NetDev(ifindex, "", *far)
         return None
 
     def _elsewhere(self, ifindex: int, netns_cookie: int) -> NetDev | None:
@@ -304,7 +249,7 @@ class VethNetDevs:
     def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
         for silicon in self.silicon.values():
-            if (nsid := id_in(silicon.fd)) is not None and nsid == self._node_nsid(silicon):
+            if (nsid := id_in(silicon.fd)) is not None and nsid == silicon.node_nsid():
                 return self.by_ifindex(ifindex)
         return self._at(ifindex, lambda silicon: id_in(silicon.fd))
 
@@ -323,37 +268,23 @@ class VethNetDevs:
                 for far in silicon.far.values()
             ):
                 return NetDev(ifindex, "", Role.INTERNAL)
-            for pf in silicon.nic.pfs:
-                for vf in pf.vfs:
-                    far = silicon.far.get(eswitch.vf_name(pf, vf))
-                    if far and (far.peer, far.nsid) == (ifindex, nsid):
-                        return NetDev(ifindex, "", Role.VF, silicon.nic, pf, vf)
+            for function in _movable(silicon.nic):
+                far = silicon.far.get(function.far)
+                if far and (far.peer, far.nsid) == (ifindex, nsid):
+                    return NetDev(ifindex, "", function.role, function)
         return None
-
-    def _node_nsid(self, silicon: Silicon) -> int | None:
-        """The id that the node's network namespace has in the silicon's."""
-        return silicon.reader.nsid(self.node_fd)
 
     def _read(self) -> list[NetDev]:
         found = []
         for silicon in self.silicon.values():
             silicon.refresh()
-            node = self._node_nsid(silicon)
-
-            def here(
-                far_name: str, role: Role, pf: Pf, vf: Vf | None, silicon: Silicon = silicon, node: int | None = node
-            ) -> None:
-                far = silicon.far.get(far_name)
-                if far is None or far.nsid != node:
-                    return
-                with contextlib.suppress(OSError):
-                    found.append(NetDev(far.peer, socket.if_indextoname(far.peer), role, silicon.nic, pf, vf))
-
-            for pf in silicon.nic.pfs:
-                here(f"pf{pf.index}", Role.PF, pf, None)
-                for vf in pf.vfs:
-                    here(f"pf{pf.index}vf{vf.index}", Role.VF, pf, vf)
-                    here(f"pf{pf.index}rep{vf.index}", Role.REPRESENTOR, pf, vf)
+            node = silicon.node_nsid()
+            for function in silicon.nic.functions():
+                for name, role in (function.far, function.role), (function.representor, Role.REPRESENTOR):
+                    far = silicon.far.get(name)
+                    if far is not None and far.nsid == node:
+                        with contextlib.suppress(OSError):
+                            found.append(NetDev(far.peer, socket.if_indextoname(far.peer), role, function))
         self._places = self._read_places()
         for place in self._places.values():
             if place.netnsid is None:
@@ -363,7 +294,7 @@ class VethNetDevs:
     def _read_places(self) -> dict[str, Place]:
         """The internal ports of the datapath."""
         silicon, places = self._sink, {}
-        home, here = self._node_nsid(silicon), {link.ifindex: link for link in self.node.all()}
+        home, here = silicon.node_nsid(), {link.ifindex: link for link in self.node.all()}
         for far in silicon.far.values():
             if not _INTERNAL.fullmatch(far.name) or far.nsid is None:
                 continue
@@ -377,41 +308,38 @@ class VethNetDevs:
 
     # ---- Backend
 
-    def create_pf(self, nic: Nic, pf: Pf) -> None:
+    def create(self, function: Function) -> None:
         """See :class:`asap2.nic.backend.Backend`."""
-        silicon = self.silicon[nic.name]
-        self._pair(silicon, f"pf{pf.index}", pf.netdev, pf.mac, up=False)
+        self._of(function).pair(function.far, function.netdev, function.mac, up=False)
+        self._devices = None
 
-    def destroy_pf(self, nic: Nic, pf: Pf) -> None:
+    def destroy(self, function: Function) -> None:
         """See :class:`asap2.nic.backend.Backend`."""
-        self._remove(self.silicon[nic.name], f"pf{pf.index}", pf_port(pf.index))
+        self._devices = None
+        self._of(function).remove(function.far, function.port)
 
-    def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+    def create_representor(self, function: Function) -> None:
         """See :class:`asap2.nic.backend.Backend`."""
-        self._pair(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", f"{pf.netdev}v{vf.index}", vf.mac, up=False)
+        self._of(function).pair(function.representor, "eth%d", ZERO_MAC)
+        self._devices = None
 
-    def destroy_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+    def destroy_representor(self, function: Function) -> None:
         """See :class:`asap2.nic.backend.Backend`."""
-        self._remove(self.silicon[nic.name], f"pf{pf.index}vf{vf.index}", vf_port(pf.index, vf.index))
+        self._devices = None
+        self._of(function).remove(function.representor, function.host_port)
 
-    def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
+    def program(self, pf: Pf) -> None:
         """See :class:`asap2.nic.backend.Backend`."""
-        self._pair(self.silicon[nic.name], f"pf{pf.index}rep{vf.index}", "eth%d", bytes(6))
-
-    def destroy_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        """See :class:`asap2.nic.backend.Backend`."""
-        name, port = f"pf{pf.index}rep{vf.index}", representor_port(pf.index, vf.index)
-        self._remove(self.silicon[nic.name], name, port)
-
-    def set_mode(self, nic: Nic, pf: Pf) -> None:
-        """See :class:`asap2.nic.backend.Backend`."""
-        silicon = self.silicon[nic.name]
+        silicon = self._of(pf)
         silicon.refresh()
-        self._program(silicon, pf)
+        silicon.program(pf)
 
-    def offloaded_rules(self, nic: Nic, pf: Pf) -> int:
+    def offloaded_rules(self, pf: Pf) -> int:
         """See :class:`asap2.nic.backend.Backend`."""
-        return self.rules_offloaded(nic, pf)
+        return self.rules_offloaded(pf)
+
+    def _of(self, function: Function) -> Silicon:
+        return self.silicon[function.nic.name]
 
     # ---- internal ports of the datapath
 
@@ -433,7 +361,7 @@ class VethNetDevs:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
         silicon = self._sink
         part = f"int-{os.urandom(4).hex()}"
-        far = f"int{self._pair(silicon, part, name, bytes(6), up=False)}"
+        far = f"int{silicon.pair(part, name, ZERO_MAC, up=False)}"
         index = silicon.far[part].ifindex
         silicon.changes.rename(index, far)
         silicon.changes.set_up(index, True)
@@ -462,86 +390,21 @@ class VethNetDevs:
         """See :class:`asap2.nic.internal_ports.FarEnds`."""
         silicon = self._sink
         link = silicon.far.get(far)
-        if link is not None and silicon.attached.get(far) != link.ifindex:
-            silicon.pipeline.attach(link.ifindex, silicon.fd, "ingress")
-            silicon.attached[far] = link.ifindex
+        if link is not None:
+            silicon.attach(far, link.ifindex)
 
     def detach_internal(self, number: int) -> None:
         """See :class:`asap2.nic.internal_ports.FarEnds`."""
-        silicon = self._sink
-        silicon.pipeline.detach(number)
-        silicon.attached = {far: index for far, index in silicon.attached.items() if index != number}
+        self._sink.detach(number)
 
     def is_internal(self, ifindex: int) -> bool:
         """Whether the device is an internal port that is at home."""
         return any(place.netnsid is None and place.ifindex == ifindex for place in self.internal_places().values())
 
-    # ---- plumbing
 
-    def _pair(self, silicon: Silicon, far: str, near: str, mac: bytes, *, up: bool = True) -> int:
-        """Make a pair, the far end *up*; the near end's ifindex. A zero *mac* lets the kernel choose one."""
-        silicon.changes.add_veth(far, MAX_MTU, near, self.node_fd, mac if any(mac) else None)
-        silicon.refresh()
-        link = silicon.far[far]
-        if up:
-            silicon.changes.set_up(link.ifindex, True)
-        self._devices = None
-        return link.peer
-
-    def _remove(self, silicon: Silicon, far: str, port: int) -> None:
-        silicon.pipeline.remove_port(port)
-        self._devices = None
-        with contextlib.suppress(OSError):
-            silicon.changes.delete(far)
-        silicon.attached.pop(far, None)
-
-    def _link(self, silicon: Silicon, name: str, up: bool) -> None:
-        """Set a far end up or down: the near end has carrier, or not."""
-        far = silicon.far.get(name)
-        if far is not None and far.up != up:
-            silicon.changes.set_up(far.ifindex, up)
-            silicon.far[name] = replace(far, up=up)
-
-    def _port(self, silicon: Silicon, far_name: str, port: Port) -> None:
-        pipeline = silicon.pipeline
-        if silicon.attached.get(far_name) != port.ifindex:
-            pipeline.attach(port.ifindex, silicon.fd, "ingress")
-            silicon.attached[far_name] = port.ifindex
-        pipeline.set_port(port)
-
-    def _program(self, silicon: Silicon, pf: Pf) -> None:
-        """Make ports, rules and links what the eSwitch's present mode and functions want."""
-        ends = self._ends(silicon, pf)
-        switch = eswitch.legacy_switch(silicon.nic, pf, ends)
-        fdb = silicon.fdb(pf)
-        fdb.extend(switch)
-        for name, port in eswitch.ports(pf, ends, switch).items():
-            self._port(silicon, name, port)
-        fdb.prune()
-        for name, up in eswitch.links(pf, ends).items():
-            self._link(silicon, name, up)
-
-    def _ends(self, silicon: Silicon, pf: Pf) -> dict[str, eswitch.End]:
-        """The pairs of *pf* that there are."""
-        names = [eswitch.pf_name(pf), eswitch.wire_name(pf)]
-        names += [name for vf in pf.vfs for name in (eswitch.vf_name(pf, vf), eswitch.representor_name(pf, vf))]
-        home, here = self._node_nsid(silicon), {link.ifindex: link for link in self.node.all()}
-        found = {}
-        for name in names:
-            if far := silicon.far.get(name):
-                near = None
-                if far.nsid is not None:
-                    near = here.get(far.peer) if far.nsid == home else silicon.reader.one(far.peer, far.nsid)
-                mac, promiscuous = (near.mac, near.promiscuous) if near else (b"", False)
-                found[name] = eswitch.End(far.ifindex, mac, promiscuous, far.carrier)
-        return found
-
-
-def _link_monitor() -> socket.socket:
-    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-    monitor.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
-    monitor.bind((0, RTMGRP_LINK))
-    return monitor
+def _movable(nic: Nic) -> Iterator[Function]:
+    """The functions whose netdevs may be in other network namespaces than the node's."""
+    return (function for function in nic.functions() if function.role is not Role.PF)
 
 
 def open_pipeline(run_dir: Path) -> Callable[[Nic], Pipeline]:

@@ -8,7 +8,7 @@ import json
 import socket
 
 from asap2.nic.daemon import Daemon
-from asap2.nic.netdevs import Role
+from asap2.nic.function import Role
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.actionlists import _PORT, _TO_PORTS, _List
 from asap2.nic.silicon.pipeline import Pipeline
@@ -100,17 +100,14 @@ def _maps(pipeline: Pipeline) -> None:
 def _devices(daemon: Daemon) -> None:
     """Each function that is bound has its netdev, and each VF of an eSwitch in switchdev mode its representor."""
     wanted: collections.Counter[tuple[str, Role]] = collections.Counter()
-    for _nic, pf, vf in daemon.driver.functions():
-        if vf is None:
-            wanted[pf.bdf, Role.PF] += pf.bound
-        else:
-            wanted[vf.bdf, Role.VF] += vf.bound
-            wanted[vf.bdf, Role.REPRESENTOR] += pf.mode.name == "SWITCHDEV"
+    for function in daemon.driver.functions():
+        wanted[function.bdf, function.role] += function.bound
+        if function is not function.pf:
+            wanted[function.bdf, Role.REPRESENTOR] += function.pf.switchdev
     there: collections.Counter[tuple[str, Role]] = collections.Counter()
     for device in daemon.netdevs.all():
-        function = device.vf or device.pf
-        if function is not None:
-            there[function.bdf, device.role] += 1
+        if device.function is not None:
+            there[device.function.bdf, device.role] += 1
     if +wanted != there:
         raise TroubleError(f"netdevs: wanted {dict(+wanted - there)} more, {dict(there - +wanted)} fewer")
 

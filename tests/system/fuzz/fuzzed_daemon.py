@@ -28,7 +28,7 @@ from asap2.netlink.wire import NLMSG_ERROR, attribute, build, error_of, spans
 from asap2.nic import daemon
 from asap2.nic.faces.ovs.families import DATAPATH_ID
 from asap2.nic.faces.tc.templates import Templates
-from asap2.nic.netdevs import Role
+from asap2.nic.function import Role
 from asap2.nic.silicon import actioncodes
 from asap2.nic.silicon.indices import Indices
 from tests.system.fuzz.asks import Asks
@@ -216,7 +216,7 @@ class Feeder:
         devices = fuzzed.netdevs.all()
         world.devices = [device.ifindex for device in devices]
         world.representors = [device.ifindex for device in devices if device.role in (Role.REPRESENTOR, Role.PF)]
-        world.functions = [(vf or pf).bdf for _, pf, vf in fuzzed.driver.functions()]
+        world.functions = [function.bdf for function in fuzzed.driver.functions()]
         world.families = {family.name: family.id for family in self.dispatcher.families.values()}
         datapath = fuzzed.ovs.datapath
         world.datapath = datapath.ifindex if datapath is not None else 0

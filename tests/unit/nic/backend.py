@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from asap2.nic.device import Driver, Nic, Pf, Vf
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from asap2.nic.device import Driver
+from asap2.nic.function import Function, Nic, Pf, Role
+from asap2.nic.netdevs import Counters, NetDev, Where
 
 
 @dataclass
@@ -34,28 +35,22 @@ class RecordingBackend:
         done, self.done = self.done, []
         return done
 
-    def create_pf(self, _nic: Nic, pf: Pf) -> None:
-        self._do(f"create {pf.netdev}")
+    def create(self, function: Function) -> None:
+        self._do(f"create {function.netdev}")
 
-    def destroy_pf(self, _nic: Nic, pf: Pf) -> None:
-        self._do(f"destroy {pf.netdev}")
+    def destroy(self, function: Function) -> None:
+        self._do(f"destroy {function.netdev}")
 
-    def create_vf(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._do(f"create {pf.netdev}v{vf.index}")
+    def create_representor(self, function: Function) -> None:
+        self._do(f"create rep {function.far}")
 
-    def destroy_vf(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._do(f"destroy {pf.netdev}v{vf.index}")
+    def destroy_representor(self, function: Function) -> None:
+        self._do(f"destroy rep {function.far}")
 
-    def create_representor(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._do(f"create rep pf{pf.index}vf{vf.index}")
-
-    def destroy_representor(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._do(f"destroy rep pf{pf.index}vf{vf.index}")
-
-    def set_mode(self, _nic: Nic, pf: Pf) -> None:
+    def program(self, pf: Pf) -> None:
         self._do(f"program {pf.netdev} {pf.mode.name.lower()} {len(pf.vfs)}")
 
-    def offloaded_rules(self, _nic: Nic, _pf: Pf) -> int:
+    def offloaded_rules(self, _pf: Pf) -> int:
         return self.rules
 
 
@@ -71,15 +66,11 @@ class ListedNetDevs:
 
     def all(self) -> list[NetDev]:
         found = []
-        for place, (nic, pf, vf) in enumerate(self.driver.functions()):
-            if vf is None:
-                if pf.bound:
-                    found.append(NetDev(10 + place, pf.netdev, Role.PF, nic, pf))
-                continue
-            if vf.bound:
-                found.append(NetDev(10 + place, f"{pf.netdev}v{vf.index}", Role.VF, nic, pf, vf))
-            if pf.mode.name == "SWITCHDEV":
-                found.append(NetDev(100 + place, f"eth{vf.index}", Role.REPRESENTOR, nic, pf, vf))
+        for place, function in enumerate(self.driver.functions()):
+            if function.bound:
+                found.append(NetDev(10 + place, function.netdev, function.role, function))
+            if function.pf.switchdev and function is not function.pf:
+                found.append(NetDev(100 + place, f"eth{function.index}", Role.REPRESENTOR, function))
         return [device for device in found + self.extra if device.name not in self.away]
 
     def by_ifindex(self, ifindex: int, _netns_cookie: int | None = None) -> NetDev | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asap2.nic import eswitch, legacy
-from asap2.nic.device import LinkState, Nic, Pf, Vf
 from asap2.nic.eswitch import End
+from asap2.nic.function import LinkState, Nic, Pf, Vf
 from asap2.nic.port_ids import pf_port, vf_port, wire_port
 from asap2.nic.silicon.events import Dropped, Matched, Sent
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -55,7 +55,7 @@ class Lab:
         self.nic: Nic = nic(self.model)
         self.pf: Pf = self.nic.pfs[0]
         self.pf.mac = PF_MAC
-        self.pf.vfs = [Vf(index, self.nic.vf_bdf(self.pf, index), bound=True) for index in range(self.vfs)]
+        self.pf.vfs = [Vf(self.pf, index) for index in range(self.vfs)]
         self.macs = {index: mac(index) for index in range(self.vfs)}
         self.tallies: dict[tuple[int, str], int] = {}
 
@@ -69,7 +69,7 @@ class Lab:
         return ends
 
     def switch(self) -> legacy.Switch | None:
-        return eswitch.legacy_switch(self.nic, self.pf, self.ends())
+        return eswitch.legacy_switch(self.pf, self.ends())
 
     def send(self, source: str, what: bytes) -> dict[str, bytes]:
         """Who receives *what*, sent by *source*; the counters of VFs go to ``tallies``."""

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from asap2.nic import legacy
-from asap2.nic.device import LinkState
 from asap2.nic.fdb import Fdb
+from asap2.nic.function import LinkState
 from asap2.nic.port_ids import vf_port, wire_port
 from asap2.nic.rules import Action, Counters, Match, Rule
 from asap2.nic.silicon.pipeline import Pipeline

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from asap2.nic import eswitch, legacy
-from asap2.nic.device import EswitchMode
 from asap2.nic.eswitch import End
+from asap2.nic.function import EswitchMode
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from tests.unit.nic.legacy_lab import Lab, LinkState
@@ -15,7 +15,7 @@ from tests.unit.nic.legacy_lab import Lab, LinkState
 
 def ports(lab: Lab, **more: End) -> dict[str, Port]:
     ends = {**lab.ends(), **more}
-    return eswitch.ports(lab.pf, ends, eswitch.legacy_switch(lab.nic, lab.pf, ends))
+    return eswitch.ports(lab.pf, ends, eswitch.legacy_switch(lab.pf, ends))
 
 
 @pytest.fixture
@@ -93,5 +93,5 @@ def test_without_a_cable_the_pf_has_no_carrier() -> None:
 
 def test_nothing_is_said_of_what_is_not_there() -> None:
     lab = Lab(vfs=2)
-    assert eswitch.ports(lab.pf, {}, eswitch.legacy_switch(lab.nic, lab.pf, {})) == {}
+    assert eswitch.ports(lab.pf, {}, eswitch.legacy_switch(lab.pf, {})) == {}
     assert eswitch.links(lab.pf, {}) == {}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Pf
 from asap2.nic.faces.tc.capability import Place, check, depth, pushed, tracked
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
@@ -35,6 +34,7 @@ from asap2.nic.rules import (
     SetField,
     SetTunnel,
 )
+from tests.unit.nic.backend import nic
 
 CX4, CX5, CX6 = "ConnectX-4 Lx", "ConnectX-5", "ConnectX-6 Dx"
 REP, OTHER, WIRE, VXLAN = 11, 12, 10, 99
@@ -66,11 +66,11 @@ def answer(
     model: str, place: Place, match: Match, *steps: Step, inline: int | None = None, encap: bool = True
 ) -> str | None:
     """None when a NIC takes the filter, else its text ("" for none), with the error's name unless EOPNOTSUPP."""
-    one = MODELS[model]
-    pf = Pf(0, "0000:03:00.0", "enp3s0f0", bytes(6), encap=encap)
-    pf.inline_mode = one.minimum_inline if inline is None else inline
+    pf = nic(model).pfs[0]
+    pf.encap = encap
+    pf.inline_mode = MODELS[model].minimum_inline if inline is None else inline
     try:
-        check(one, pf, place, match, steps)
+        check(pf, place, match, steps)
     except NetlinkError as error:
         name = "" if error.errno == errno.EOPNOTSUPP else f"{errno.errorcode[error.errno or 0]}: "
         return name + (error.text or "").removeprefix("mlx5_core: ")

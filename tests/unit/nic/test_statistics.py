@@ -11,9 +11,9 @@ import pytest
 from asap2.netlink.request import Proxy
 from asap2.netlink.wire import NlMsg, attribute, attributes
 from asap2.nic import statistics
-from asap2.nic.device import EswitchMode
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, RTM_NEWSTATS, StatsFace, stats64
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from asap2.nic.function import EswitchMode, Role
+from asap2.nic.netdevs import Counters, NetDev, Where
 from tests.unit.nic.backend import ListedNetDevs, booted
 from tests.unit.nic.faces.faces import request
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Pf
+from asap2.nic.function import Function, Pf, Role
 from asap2.nic.links import Link
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
 from asap2.nic.tunnels import TunnelProtocol, Udp, of_link
 from asap2.nic.underlay.routes import Hop, Routes
@@ -37,7 +37,7 @@ class Outer(NamedTuple):
 
     actions: tuple[Action, ...]
     internal: int = 0
-    vf: NetDev | None = None
+    vf: Function | None = None
 
 
 class _Way(NamedTuple):
@@ -116,7 +116,7 @@ class Tunnels:
         if way.vlan is not None:
             return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
         if out is not None and out.role is Role.VF:
-            return Outer((encap,), vf=out)
+            return Outer((encap,), vf=out.function)
         return Outer((encap,), hop.ifindex if out is not None and out.role is Role.INTERNAL else 0)
 
     def egress(self, ifindex: int, tunnel: SetTunnel) -> tuple[bytes, int] | None:
@@ -150,8 +150,8 @@ class Tunnels:
         if way.hop is None:
             raise NetlinkError(way.error or errno.ENETUNREACH)
         out = self._device(way.hop.ifindex)
-        if out is not None and out.nic is not None:
-            vf = out.role is Role.VF and out.nic.model.vf_tunnels
+        if out is not None and out.pf is not None:
+            vf = out.role is Role.VF and pf.nic.model.vf_tunnels
             if out.pf is not pf or not (vf or out.role is Role.PF):
                 raise NetlinkError(errno.EOPNOTSUPP)
         return way, way.hop, out

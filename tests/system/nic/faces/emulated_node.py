@@ -30,12 +30,13 @@ from pyroute2.netlink.exceptions import NetlinkError as RouteError
 import asap2.netlink
 from asap2.netlink.namespaces import cookie_of
 from asap2.netlink.server import Server
-from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.device import Driver
 from asap2.nic.faces.devlink.face import DevlinkFace
 from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.faces.rtnetlink.face import LinkFace
 from asap2.nic.faces.sysfs.face import SysFs
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from asap2.nic.function import ZERO_MAC, EswitchMode, Function, Nic, Pf, Role
+from asap2.nic.netdevs import Counters, NetDev, Where
 from tests.system.patience import PATIENCE
 
 CLONE_NEWNS, CLONE_NEWNET = 0x0002_0000, 0x4000_0000
@@ -75,57 +76,51 @@ class VethBackend:
         thread.join()
         self.silicon = opened[0]
         self.links = IPRoute()
-        self.known: dict[int, tuple[Role, Nic | None, Pf | None, Vf | None]] = {}
-        self.gone: dict[int, tuple[Role, Nic | None, Pf | None, Vf | None]] = {}
+        self.known: dict[int, tuple[Role, Function | None]] = {}
+        self.gone: dict[int, tuple[Role, Function | None]] = {}
         self.rules = 0
         with socket.socket() as probe:
             self.home = cookie_of(probe)
 
     # ---- Backend
 
-    def _pair(self, name: str, role: Role, nic: Nic | None, pf: Pf | None, vf: Vf | None, mac: bytes) -> int:
+    def _pair(self, name: str, role: Role, function: Function | None, mac: bytes) -> int:
         before = {index for index, _ in socket.if_nameindex()}
         given = {"address": mac.hex(":")} if any(mac) else {}
-        far: dict[str, Any] = {"ifname": f"far{len(self.known)}x{id(vf) & 0xFFFF:x}", "net_ns_fd": self.silicon}
+        far: dict[str, Any] = {"ifname": f"far{len(self.known)}x{id(function) & 0xFFFF:x}", "net_ns_fd": self.silicon}
         self.links.link("add", ifname=name, kind="veth", peer=far, **given)
         (index,) = {index for index, _ in socket.if_nameindex()} - before
-        self.known[index] = (role, nic, pf, vf)
+        self.known[index] = (role, function)
         return index
 
-    def _remove(self, role: Role, pf: Pf, vf: Vf | None) -> None:
-        for index, (its_role, _, its_pf, its_vf) in list(self.known.items()):
-            if its_role is role and its_pf is pf and its_vf is vf:
+    def _remove(self, role: Role, function: Function) -> None:
+        for index, (its_role, its_function) in list(self.known.items()):
+            if its_role is role and its_function is function:
                 self.gone[index] = self.known.pop(index)
                 with contextlib.suppress(RouteError):
                     self.links.link("del", index=index)
 
-    def create_pf(self, nic: Nic, pf: Pf) -> None:
-        self._pair(pf.netdev, Role.PF, nic, pf, None, pf.mac)
+    def create(self, function: Function) -> None:
+        self._pair(function.netdev, function.role, function, function.mac)
 
-    def destroy_pf(self, _nic: Nic, pf: Pf) -> None:
-        self._remove(Role.PF, pf, None)
+    def destroy(self, function: Function) -> None:
+        self._remove(function.role, function)
 
-    def create_vf(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._pair(f"{pf.netdev}v{vf.index}", Role.VF, nic, pf, vf, vf.mac)
+    def create_representor(self, function: Function) -> None:
+        self._pair("eth%d", Role.REPRESENTOR, function, ZERO_MAC)
 
-    def destroy_vf(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._remove(Role.VF, pf, vf)
+    def destroy_representor(self, function: Function) -> None:
+        self._remove(Role.REPRESENTOR, function)
 
-    def create_representor(self, nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._pair("eth%d", Role.REPRESENTOR, nic, pf, vf, bytes(6))
-
-    def destroy_representor(self, _nic: Nic, pf: Pf, vf: Vf) -> None:
-        self._remove(Role.REPRESENTOR, pf, vf)
-
-    def set_mode(self, _nic: Nic, _pf: Pf) -> None:
+    def program(self, _pf: Pf) -> None:
         pass
 
-    def offloaded_rules(self, _nic: Nic, _pf: Pf) -> int:
+    def offloaded_rules(self, _pf: Pf) -> int:
         return self.rules
 
     def create_internal(self, name: str) -> None:
         """Make what stands for an internal port of Open vSwitch."""
-        self._pair(name, Role.INTERNAL, None, None, None, bytes(6))
+        self._pair(name, Role.INTERNAL, None, ZERO_MAC)
 
     # ---- NetDevs
 

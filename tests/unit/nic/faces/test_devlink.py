@@ -27,8 +27,9 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_RELOAD,
 )
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError
-from asap2.nic.device import Driver, EswitchMode
+from asap2.nic.device import Driver
 from asap2.nic.faces.devlink.face import DEVLINK_CMD_DEL, DevlinkFace
+from asap2.nic.function import EswitchMode
 from tests.unit.nic.backend import ListedNetDevs, RecordingBackend, booted, nic, refused
 from tests.unit.nic.faces.faces import StillServer, request
 
@@ -127,7 +128,7 @@ def test_a_reload_makes_the_netdevs_anew_and_keeps_vfs_and_mode(served: Served) 
     driver, pf = served.driver, served.driver.nics[0].pfs[0]
     driver.set_numvfs(PF, 2)
     driver.set_mode(PF, EswitchMode.SWITCHDEV)
-    driver.set_vf_mac(driver.nics[0], pf, 1, b"\x02" * 6)
+    driver.set_vf_mac(pf, 1, b"\x02" * 6)
     pf.hw_tc_offload = {"uplink": True, "rep0": False, "vf1": True}
     served.backend.take()
     assert served.ask(DEVLINK_CMD_RELOAD, HANDLE) == []

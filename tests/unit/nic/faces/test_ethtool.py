@@ -29,8 +29,9 @@ from asap2.netlink.tables.ethtool import (
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError, NlMsg, attribute
-from asap2.nic.device import Driver, EswitchMode
+from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool.face import EthtoolFace
+from asap2.nic.function import EswitchMode
 from tests.unit.nic.backend import ListedNetDevs, RecordingBackend, booted
 from tests.unit.nic.faces.faces import StillServer, request
 

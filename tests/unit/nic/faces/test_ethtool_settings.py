@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Driver, EswitchMode
+from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.ethtool import stats as ethtool_stats
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from asap2.nic.function import EswitchMode, Role
+from asap2.nic.netdevs import Counters, NetDev, Where
 from tests.unit.nic.backend import ListedNetDevs, booted
 
 PF = "0000:03:00.0"

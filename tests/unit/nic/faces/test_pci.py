@@ -38,23 +38,23 @@ def extended(space: bytes) -> Iterator[tuple[int, int]]:
 
 def test_a_pf_is_an_ethernet_controller_with_its_capabilities_in_a_chain() -> None:
     driver, _ = booted()
-    card, pf = driver.nics[0], driver.nics[0].pfs[0]
-    space = pci.physical_config(card, pf)
+    pf = driver.nics[0].pfs[0]
+    space = pci.config(pf)
     assert len(space) == 4096
     assert struct.unpack_from("<HHH", space) == (0x15B3, 0x1017, 0x0406)
     assert space[9:12] == b"\x00\x00\x02"
     assert set(capabilities(space)) == {0x10, 0x03, 0x11, 0x09, 0x01}
     assert [capability for capability, _ in extended(space)] == [0x0001, 0x000E, 0x0010, 0x0019]
     (bar,) = struct.unpack_from("<Q", space, 0x10)
-    assert bar & ~0xF == pci.physical(card, pf).resources[0][0]
+    assert bar & ~0xF == pci.identity(pf).resources[0][0]
 
 
 def test_sriov_registers_say_how_many_vfs_there_are() -> None:
     driver, _ = booted()
-    card, pf = driver.nics[0], driver.nics[0].pfs[0]
+    pf = driver.nics[0].pfs[0]
 
     def registers() -> tuple[int, ...]:
-        space = pci.physical_config(card, pf)
+        space = pci.config(pf)
         at = dict(extended(space))[0x0010]
         return (*struct.unpack_from("<H", space, at + 8), *struct.unpack_from("<HHHHHH2xH", space, at + 0x0C))
 
@@ -65,38 +65,38 @@ def test_sriov_registers_say_how_many_vfs_there_are() -> None:
 
 def test_a_nic_without_sriov_has_no_such_capability() -> None:
     card = nic(total_vfs=0)
-    assert 0x0010 not in dict(extended(pci.physical_config(card, card.pfs[0])))
+    assert 0x0010 not in dict(extended(pci.config(card.pfs[0])))
     assert pci.last_bus(card) == 3
 
 
 def test_a_vf_reads_as_ones_and_is_known_by_its_pf() -> None:
     driver, _ = booted()
     driver.set_numvfs(PF, 2)
-    card, pf = driver.nics[0], driver.nics[0].pfs[0]
-    space = pci.virtual_config(card, pf, pf.vfs[1])
+    pf = driver.nics[0].pfs[0]
+    space = pci.config(pf.vfs[1])
     assert space[:4] == b"\xff" * 4
-    function = pci.virtual(card, pf, pf.vfs[1])
+    function = pci.identity(pf.vfs[1])
     assert (function.device, function.irq) == (0x1018, 0)
-    whole = pci.physical(card, pf).resources[7]
+    whole = pci.identity(pf).resources[7]
     assert whole[0] + pci.VF_BAR == function.resources[0][0]
     assert function.resources[0][1] < whole[1]
 
 
 def test_binding_turns_on_memory_bus_mastering_and_msix() -> None:
     card = nic()
-    unbound = pci.physical_config(card, card.pfs[0])
+    unbound = pci.config(card.pfs[0])
     assert struct.unpack_from("<H", unbound, 4) == (0x0002,)
     assert not unbound[0x9C + 3] & 0x80
     card.pfs[0].bound = True
-    assert pci.physical_config(card, card.pfs[0])[0x9C + 3] & 0x80
-    assert "DRIVER=mlx5_core" in pci.physical(card, card.pfs[0]).uevent
+    assert pci.config(card.pfs[0])[0x9C + 3] & 0x80
+    assert "DRIVER=mlx5_core" in pci.identity(card.pfs[0]).uevent
 
 
 def test_two_ports_are_one_multifunction_device_whose_windows_do_not_meet() -> None:
     card = nic(ports=2, total_vfs=64)
-    spaces = [pci.physical_config(card, pf) for pf in card.pfs]
+    spaces = [pci.config(pf) for pf in card.pfs]
     assert [space[0x0E] for space in spaces] == [0x80, 0x80]
-    windows = sorted(r[:2] for pf in card.pfs for r in pci.physical(card, pf).resources if r[1])
+    windows = sorted(r[:2] for pf in card.pfs for r in pci.identity(pf).resources if r[1])
     assert all(before[1] < after[0] for before, after in itertools.pairwise(windows))
     first, last, _ = pci.root_port("0000:00:1e.0", card).resources[15]
     assert first <= windows[0][0]
@@ -114,7 +114,7 @@ def test_the_root_port_leads_to_every_bus_of_the_nic() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_identity_texts(model: str) -> None:
     card = nic(model)
-    function = pci.physical(card, card.pfs[0])
+    function = pci.identity(card.pfs[0])
     texts = function.texts()
     assert texts["vendor"] == "0x15b3\n"
     assert texts["class"] == "0x020000\n"

@@ -24,9 +24,9 @@ from asap2.netlink.tables.link import (
     Ifinfomsg,
 )
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError, NlMsg, attribute, attributes
-from asap2.nic.device import EswitchMode
 from asap2.nic.faces.rtnetlink.face import LinkFace
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.function import EswitchMode, Role
+from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, booted, refused
 from tests.unit.nic.faces.faces import HOME, request
 
@@ -84,7 +84,7 @@ def test_a_vf_is_described_in_the_kernels_order() -> None:
     assert list(first) == [*order, "vlan_list", "stats"]
     assert second["mac"].vf == 1
     assert len(second["mac"].mac) == 32
-    face.counters = lambda _nic, _pf, vf: {"rx_packets": vf.index + 5}
+    face.counters = lambda vf: {"rx_packets": vf.index + 5}
     (_, second) = shown(face, "enp3s0f0")["vfinfo_list"]["vf_info"]
     assert (second["stats"]["rx_packets"], second["stats"]["tx_bytes"]) == (6, 0)
     quiet = shown(face, "enp3s0f0", RTEXT_FILTER_VF | RTEXT_FILTER_SKIP_STATS)

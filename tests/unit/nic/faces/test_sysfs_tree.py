@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from asap2.nic import statistics
-from asap2.nic.device import Driver, EswitchMode
+from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import tree as sysfs_tree
 from asap2.nic.faces.sysfs.tree import Attribute, Directory, Link, Real, Tree
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.function import EswitchMode, Role
+from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, booted, nic, refused
 
 PF = "0000:03:00.0"

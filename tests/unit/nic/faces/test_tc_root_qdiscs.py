@@ -10,7 +10,8 @@ from asap2.netlink.tables import tc
 from asap2.netlink.wire import NLM_F_DUMP, NlMsg
 from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.tc.root_qdiscs import RootQdiscs
-from asap2.nic.netdevs import Counters, NetDev, Role, Where
+from asap2.nic.function import Role
+from asap2.nic.netdevs import Counters, NetDev, Where
 from tests.unit.nic.backend import ListedNetDevs, booted
 from tests.unit.nic.faces.faces import request
 

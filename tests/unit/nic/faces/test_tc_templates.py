@@ -20,20 +20,20 @@ from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWQDISC, RTM_NEWTFILTER
 from asap2.netlink.wire import NETLINK_ROUTE, build
-from asap2.nic.device import EswitchMode
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
 from asap2.nic.faces.tc.templates import Templates
+from asap2.nic.function import EswitchMode, Role, Vf
 from asap2.nic.journal import Journal
-from asap2.nic.model import MODELS
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.masklists import MaskList, MaskNode
 from asap2.nic.silicon.pipeline import Pattern
+from tests.unit.nic.backend import nic
 
 REPRESENTOR, OTHER, UPLINK, ELSEWHERE = 10, 11, 12, 13
 REQUEST, ACK, ECHO, DUMP, EXCL, CREATE = 1, 4, 8, 0x300, 0x200, 0x400
@@ -87,16 +87,12 @@ class Node:
 
     def __init__(self, directory: Path, templates: bool) -> None:
         self.silicon, self.pipeline = FakePipeline(), FakePipeline()
-        pf: Any = SimpleNamespace(
-            index=0, mode=EswitchMode.SWITCHDEV, hw_tc_offload={"uplink": True}, inline_mode=0, encap=True
-        )
-        self.pf = pf
-        nic: Any = SimpleNamespace(name="nic0", model=MODELS["ConnectX-5"], pfs=[pf])
-        vfs: list[Any] = [SimpleNamespace(index=index) for index in (0, 1)]
+        self.pf = pf = nic().pfs[0]
+        pf.mode, pf.hw_tc_offload = EswitchMode.SWITCHDEV, {"uplink": True}
         self.devices = {
-            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, nic, pf, vfs[0]),
-            OTHER: NetDev(OTHER, "eth1", Role.REPRESENTOR, nic, pf, vfs[1]),
-            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, nic, pf),
+            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, Vf(pf, 0)),
+            OTHER: NetDev(OTHER, "eth1", Role.REPRESENTOR, Vf(pf, 1)),
+            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, pf),
         }
         self.told: list[bytes] = []
         self._epoch = 0

@@ -10,10 +10,10 @@ import pytest
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic import tunnels
-from asap2.nic.device import Nic, Vf
+from asap2.nic.function import Nic, Role, Vf
 from asap2.nic.links import Link
 from asap2.nic.model import MODELS
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
 from asap2.nic.tunnels import PROTOCOLS, Ip, LinkKind
 from asap2.nic.underlay.resolver import Outer, Tunnels
@@ -68,10 +68,10 @@ class _World:
         self.links[VXLAN] = replace(_link(VXLAN, "vxlan"), tunnel_port=4790)
         self.links[BOUND] = replace(_link(BOUND, "vxlan"), tunnel_port=4789, tunnel_lower=UPLINK)
         devices = {
-            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, NIC, PF),
-            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, NIC, PF),
+            UPLINK: NetDev(UPLINK, "enp3s0f0", Role.PF, PF),
+            REPRESENTOR: NetDev(REPRESENTOR, "eth0", Role.REPRESENTOR, Vf(PF, 0)),
             INTERNAL: NetDev(INTERNAL, "br-ex", Role.INTERNAL),
-            FUNCTION: NetDev(FUNCTION, "enp3s0f0v0", Role.VF, NIC, PF, Vf(0, "0000:03:00.2")),
+            FUNCTION: NetDev(FUNCTION, "enp3s0f0v0", Role.VF, Vf(PF, 0)),
         }
         self.programmed: list[tuple[int, ...]] = []
         ports = UdpPorts(self.links.values, self.programmed.append)
@@ -134,7 +134,7 @@ def test_by_a_vf_packets_are_as_if_it_had_sent_them(
     if taken:
         made = world.encap()
         assert isinstance(made, Outer)
-        assert (made.actions, made.vf and made.vf.ifindex) == ((_expected(FUNCTION),), FUNCTION)
+        assert (made.actions, made.vf and made.vf.port) == ((_expected(FUNCTION),), Vf(PF, 0).port)
         world.tunnels.decap(PF, VXLAN, TUNNEL.src, TUNNEL.dst)
     else:
         with pytest.raises(NetlinkError) as refused:

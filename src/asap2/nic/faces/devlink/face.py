@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from asap2.netlink.codec import Attrs
@@ -55,46 +54,19 @@ from asap2.netlink.tables.devlink import (
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.device import Driver
 from asap2.nic.faces.devlink import params as devlink_params
 from asap2.nic.faces.refusal import as_netlink
-from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.function import EswitchMode, Function, Pf, Role
+from asap2.nic.netdevs import NetDev, NetDevs
 
 FAMILY_ID = 0x7030
 CONFIG_GROUP = 0x7030
 DEVLINK_CMD_DEL = 4
-UPLINK = 0xFFFF
-"""MLX5_VPORT_UPLINK."""
 
 _DO, _DUMP, _ADMIN = GENL_CMD_CAP_DO, GENL_CMD_CAP_DUMP, GENL_ADMIN_PERM
 _MAXATTR = 182
 _RELOADS = (DEVLINK_RELOAD_ACTION_DRIVER_REINIT, DEVLINK_RELOAD_ACTION_FW_ACTIVATE)
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A bound function, which is a devlink device."""
-
-    nic: Nic
-    pf: Pf
-    vf: Vf | None
-
-    @property
-    def bdf(self) -> str:
-        """Its PCI address, the device's name in devlink."""
-        return (self.vf or self.pf).bdf
-
-    @property
-    def number(self) -> int:
-        """Its number in the adapter (mlx5's vhca_id): physical functions first."""
-        if self.vf is None:
-            return self.pf.index
-        return len(self.nic.pfs) + self.pf.index * self.nic.total_vfs + self.vf.index
-
-    @property
-    def handle(self) -> dict[str, Any]:
-        """The attributes that name it."""
-        return {"bus_name": "pci", "dev_name": self.bdf}
 
 
 class DevlinkFace:
@@ -159,7 +131,7 @@ class DevlinkFace:
     def _objects(self) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
         """What the group is told of: naming attributes to (command, all attributes), devices before their ports."""
         for function in self.functions():
-            handle = DEVLINK_ATTRS.encode(function.handle)
+            handle = DEVLINK_ATTRS.encode(_handle(function))
             yield handle, (DEVLINK_CMD_NEW, DEVLINK_ATTRS.encode(_device(function)))
             for port in self.ports(function):
                 key = handle + DEVLINK_ATTRS.encode({"port_index": port["port_index"]})
@@ -168,10 +140,8 @@ class DevlinkFace:
     # ---- finding
 
     def functions(self) -> Iterator[Function]:
-        """Every devlink device, in bus order."""
-        for nic, pf, vf in self.driver.functions():
-            if (vf or pf).bound:
-                yield Function(nic, pf, vf)
+        """Every devlink device, in bus order: the functions that are bound."""
+        return (function for function in self.driver.functions() if function.bound)
 
     def _here(self, request: Request) -> Iterator[Function]:
         """The devices of the client's namespace."""
@@ -225,13 +195,13 @@ class DevlinkFace:
         if action == DEVLINK_RELOAD_ACTION_FW_ACTIVATE:
             done |= 1 << DEVLINK_RELOAD_ACTION_DRIVER_REINIT
         warning = "mlx5_core: reload while VFs are present is unfavorable"
-        unfavorable = function.vf is None and bool(function.pf.vfs)
+        unfavorable = isinstance(function, Pf) and bool(function.vfs)
         try:
             with as_netlink():
                 self.driver.reload(function.bdf)
         finally:
             self.changed()
-        told = {**function.handle, "reload_actions_performed": Bitfield32(done, done)}
+        told = {**_handle(function), "reload_actions_performed": Bitfield32(done, done)}
         messages = [] if asked is None else [_message(DEVLINK_CMD_RELOAD, told)]
         return Reply(messages, warning) if unfavorable else messages or None
 
@@ -256,13 +226,13 @@ class DevlinkFace:
         """DEVLINK_CMD_ESWITCH_GET: ``devlink dev eswitch show``."""
         function = self._one(request, DEVLINK_ATTRS.decode(header.attrs))
         with as_netlink():
-            nic, pf = self.driver.eswitch(function.bdf)
+            pf = self.driver.eswitch(function.bdf)
         state = {
             "eswitch_mode": pf.mode.value,
-            "eswitch_inline_mode": pf.inline_mode or nic.model.minimum_inline,
-            "eswitch_encap_mode": int(pf.encap and bool(nic.model.tunnels)),
+            "eswitch_inline_mode": pf.inline_mode or pf.nic.model.minimum_inline,
+            "eswitch_encap_mode": int(pf.encap and bool(pf.nic.model.tunnels)),
         }
-        return [_message(DEVLINK_CMD_ESWITCH_GET, {**function.handle, **state})]
+        return [_message(DEVLINK_CMD_ESWITCH_GET, {**_handle(function), **state})]
 
     def eswitch_set(self, request: Request, header: GenlHeader) -> Answer:
         """DEVLINK_CMD_ESWITCH_SET: mode, inline mode and encapsulation, in this order; an error leaves what is done."""
@@ -284,7 +254,7 @@ class DevlinkFace:
         return None
 
     def _set_mode(self, bdf: str, mode: EswitchMode) -> None:
-        _, pf = self.driver.eswitch(bdf)
+        pf = self.driver.eswitch(bdf)
         at_home = any(device.role is Role.PF and device.pf is pf for device in self.netdevs.all())
         if mode is EswitchMode.SWITCHDEV and not at_home:
             text = "Can't change E-Switch mode to switchdev when netdev net namespace has diverged from the devlink's."
@@ -296,30 +266,29 @@ class DevlinkFace:
     def ports(self, function: Function) -> Iterator[dict[str, Any]]:
         """The attributes of a device's ports, in the order of devlink_nl_port_fill()."""
         base = function.number << 16
-        pf, vf = function.pf, function.vf
-        if vf is not None:
-            netdev = self._netdev(Role.VF, pf, vf)
+        netdev = self._netdev(function.role, function)
+        if not isinstance(function, Pf):
             yield {
                 **_port(function, base, netdev, DEVLINK_PORT_FLAVOUR_VIRTUAL),
                 "port_type": DEVLINK_PORT_TYPE_ETH,
             }
             return
-        if pf.mode is EswitchMode.SWITCHDEV:
-            for one in pf.vfs:
-                netdev = self._netdev(Role.REPRESENTOR, pf, one)
+        if function.switchdev:
+            for vf in function.vfs:
+                representor = self._netdev(Role.REPRESENTOR, vf)
                 yield {
-                    **_port(function, base | one.index + 1, netdev, DEVLINK_PORT_FLAVOUR_PCI_VF),
+                    **_port(function, base | vf.vport, representor, DEVLINK_PORT_FLAVOUR_PCI_VF),
                     "port_controller_number": 0,
-                    "port_pci_pf_number": pf.index,
-                    "port_pci_vf_number": one.index,
+                    "port_pci_pf_number": function.index,
+                    "port_pci_vf_number": vf.index,
                     "port_external": 0,
-                    "port_function": {"hw_addr": one.mac},
+                    "port_function": {"hw_addr": vf.mac},
                 }
-        netdev = self._netdev(Role.PF, pf, None)
-        yield {**_port(function, base | UPLINK, netdev, DEVLINK_PORT_FLAVOUR_PHYSICAL), "port_number": pf.index}
+        index = base | function.vport
+        yield {**_port(function, index, netdev, DEVLINK_PORT_FLAVOUR_PHYSICAL), "port_number": function.index}
 
-    def _netdev(self, role: Role, pf: Pf, vf: Vf | None) -> NetDev | None:
-        return next((d for d in self.netdevs.all() if d.role is role and d.pf is pf and d.vf is vf), None)
+    def _netdev(self, role: Role, function: Function) -> NetDev | None:
+        return next((d for d in self.netdevs.all() if d.role is role and d.function is function), None)
 
     def port_get(self, request: Request, header: GenlHeader) -> Answer:
         """DEVLINK_CMD_PORT_GET: ``devlink port show``."""
@@ -355,7 +324,7 @@ class DevlinkFace:
             if "port_pci_vf_number" not in port:
                 raise NetlinkError(errno.EINVAL, "mlx5_core: Port doesn't support set hw_addr", at_start=True)
             with as_netlink():
-                self.driver.set_vf_mac(function.nic, function.pf, port["port_pci_vf_number"], address)
+                self.driver.set_vf_mac(function.pf, port["port_pci_vf_number"], address)
         if "state" in wanted:
             raise NetlinkError(errno.EOPNOTSUPP, "Function does not support state setting", at_start=True)
         if "caps" in wanted:
@@ -370,13 +339,13 @@ class DevlinkFace:
         attrs = DEVLINK_ATTRS.decode(header.attrs)
         if request.dump:
             return [
-                _message(DEVLINK_CMD_PARAM_GET, {**function.handle, "param": parameter.attributes})
+                _message(DEVLINK_CMD_PARAM_GET, {**_handle(function), "param": parameter.attributes})
                 for function in self._some(request, attrs)
-                for parameter in devlink_params.parameters(function.nic.model, function.vf is not None)
+                for parameter in devlink_params.parameters(function)
             ]
         function = self._one(request, attrs)
         parameter = self._parameter(function, attrs)
-        return [_message(DEVLINK_CMD_PARAM_GET, {**function.handle, "param": parameter.attributes})]
+        return [_message(DEVLINK_CMD_PARAM_GET, {**_handle(function), "param": parameter.attributes})]
 
     def param_set(self, request: Request, header: GenlHeader) -> Answer:
         """DEVLINK_CMD_PARAM_SET: parameters of a software NIC are fixed; setting the present value is no change."""
@@ -388,7 +357,7 @@ class DevlinkFace:
         return None
 
     def _parameter(self, function: Function, attrs: Attrs) -> devlink_params.Parameter:
-        for parameter in devlink_params.parameters(function.nic.model, function.vf is not None):
+        for parameter in devlink_params.parameters(function):
             if parameter.name == attrs.get("param_name"):
                 return parameter
         raise NetlinkError(errno.EINVAL, at_start=True)
@@ -402,8 +371,13 @@ def _message(command: int, attrs: dict[str, Any]) -> Message:
     return Message(FAMILY_ID, DEVLINK.encode(GenlHdr(command, 1), attrs))
 
 
+def _handle(function: Function) -> dict[str, Any]:
+    """The attributes that name a device."""
+    return {"bus_name": "pci", "dev_name": function.bdf}
+
+
 def _device(function: Function) -> dict[str, Any]:
-    return {**function.handle, "reload_failed": 0}
+    return {**_handle(function), "reload_failed": 0}
 
 
 def _info(function: Function) -> dict[str, Any]:
@@ -411,7 +385,7 @@ def _info(function: Function) -> dict[str, Any]:
     model = function.nic.model
     versions = [{"name": name, "value": model.firmware} for name in ("fw.version", "fw")]
     return {
-        **function.handle,
+        **_handle(function),
         "info_driver_name": "mlx5_core",
         "info_version_fixed": [{"name": "fw.psid", "value": model.board_id}],
         "info_version_running": versions,
@@ -422,7 +396,7 @@ def _info(function: Function) -> dict[str, Any]:
 def _port(function: Function, index: int, netdev: NetDev | None, flavour: int) -> dict[str, Any]:
     """What a port of any flavour has; the netdev only where it is in the node's namespace."""
     attrs: dict[str, Any] = {
-        **function.handle,
+        **_handle(function),
         "port_index": index,
         "port_type": DEVLINK_PORT_TYPE_ETH if netdev else DEVLINK_PORT_TYPE_NOTSET,
     }

@@ -19,8 +19,8 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_PARAM_TYPE_STRING,
     DEVLINK_PARAM_TYPE_U32,
 )
-from asap2.nic.device import DriverError, EswitchMode
-from asap2.nic.model import Model
+from asap2.nic.device import DriverError
+from asap2.nic.function import EswitchMode, Function, Pf
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Parameter:
         }
 
 
-def parameters(model: Model, virtual: bool) -> list[Parameter]:
-    """The parameters of a function of that *model*, a *virtual* one or a physical. There is no RDMA, and no vDPA."""
+def parameters(function: Function) -> list[Parameter]:
+    """The parameters of *function*. There is no RDMA, and no vDPA."""
     initial, runtime = DEVLINK_PARAM_CMODE_DRIVERINIT, DEVLINK_PARAM_CMODE_RUNTIME
-    steering = "smfs" if model.link_generation > 3 else "dmfs"
+    steering = "smfs" if function.nic.model.link_generation > 3 else "dmfs"
     found = [
         Parameter("flow_steering_mode", steering, runtime),
         Parameter("enable_roce", False, initial, generic=True),
@@ -68,7 +68,7 @@ def parameters(model: Model, virtual: bool) -> list[Parameter]:
         Parameter("enable_rdma", False, initial, generic=True),
         Parameter("enable_vnet", False, initial, generic=True),
     ]
-    if not virtual:
+    if isinstance(function, Pf):
         found.insert(2, Parameter("fdb_large_groups", 15, initial))
         found.append(Parameter("esw_port_metadata", True, runtime))
     return found

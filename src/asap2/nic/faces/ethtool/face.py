@@ -42,11 +42,12 @@ from asap2.netlink.tables.ethtool import (
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NETLINK_GENERIC, NlMsg
-from asap2.nic.device import Driver, Nic, Pf
+from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool.ioctl import SETTING, EthtoolIoctl, VfKinds
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
-from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.function import Pf, Role
+from asap2.nic.netdevs import NetDev, NetDevs
 
 FAMILY_ID = 0x7020
 """Where the kernel has no such family."""
@@ -60,7 +61,7 @@ class EthtoolFace:
     def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
         self.driver = driver
         self.netdevs = netdevs
-        self.kinds: VfKinds = lambda _nic, _pf, _vf: {}
+        self.kinds: VfKinds = lambda _vf: {}
         """Gives what is known of a VF's multicast and broadcast packets, as in struct ifla_vf_stats."""
         self.tunnel_ports: Callable[[], Iterable[int]] = lambda: ()
         """Gives the UDP ports, besides IANA's, that the NIC knows tunnels by."""
@@ -86,7 +87,7 @@ class EthtoolFace:
         server.family(family)
         if family.real:
             server.show(NETLINK_GENERIC, [family.id], self.notified)
-        ioctl = EthtoolIoctl(self.driver, self._kernel, messages, lambda nic, pf, vf: self.kinds(nic, pf, vf))
+        ioctl = EthtoolIoctl(self.driver, self._kernel, messages, lambda vf: self.kinds(vf))
         server.ethtool_ioctl(ioctl.commands, ioctl, SETTING)
 
     def _where_real(self, handler: GenlHandler) -> GenlHandler:
@@ -102,18 +103,17 @@ class EthtoolFace:
 
     def set_offload(self, device: NetDev, on: bool) -> bool:
         """Turn hw-tc-offload of *device* on or off; what it is then. An uplink's stays on while rules are offloaded."""
-        pf, nic = device.pf, device.nic
+        pf = device.pf
         assert pf is not None
-        assert nic is not None
         before = self.offload(device)
-        if on == before or (not on and self._held(device, nic, pf)):
+        if on == before or (not on and self._held(device, pf)):
             return before
         pf.hw_tc_offload[device.offload_key] = on
         self.driver.generation += 1
         return on
 
-    def _held(self, device: NetDev, nic: Nic, pf: Pf) -> bool:
-        return device.role is Role.PF and self.driver.backend.offloaded_rules(nic, pf) > 0
+    def _held(self, device: NetDev, pf: Pf) -> bool:
+        return device.role is Role.PF and self.driver.backend.offloaded_rules(pf) > 0
 
     def features_get(self, request: Request, _header: GenlHeader) -> Answer:
         """ETHTOOL_MSG_FEATURES_GET: the kernel's answer with our bit in it."""

@@ -26,14 +26,15 @@ from asap2.netlink.tables.ethtool import (
     ETHTOOL_MSG_RINGS_GET,
 )
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Driver, Nic, Pf, Vf
+from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool import link as ethtool_link
 from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
+from asap2.nic.function import Role, Vf
 from asap2.nic.model import MAX_MTU
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.netdevs import NetDev
 
 ETHTOOL_GSET: Final = 0x1
 ETHTOOL_GCOALESCE: Final = 0xE
@@ -92,7 +93,7 @@ _COALESCE_FIELDS = (
 )
 """struct ethtool_coalesce, after the command."""
 
-VfKinds = Callable[[Nic, Pf, Vf], dict[str, int]]
+VfKinds = Callable[[Vf], dict[str, int]]
 
 
 def _refuse(number: int) -> OSError:
@@ -163,11 +164,11 @@ class EthtoolIoctl:
 
     def _driver_information(self, _netns: Netns, device: NetDev, _buffer: bytes) -> bytes:
         driver, firmware, bus = "openvswitch", "", ""
-        if device.nic is not None and device.pf is not None:
-            model = device.nic.model
+        if device.parent is not None:
+            model = device.parent.nic.model
             driver = "mlx5e_rep" if device.role is Role.REPRESENTOR else "mlx5_core"
             firmware = f"{model.firmware} ({model.board_id})"
-            bus = device.vf.bdf if device.role is Role.VF and device.vf is not None else device.pf.bdf
+            bus = device.parent.bdf
         texts = [text.encode() for text in (driver, os.uname().release[:31], firmware, bus, "")]
         flags, statistics = (len(EthtoolMessages.string_set(device, s)) for s in (ETH_SS_PRIV_FLAGS, ETH_SS_STATS))
         return _DRVINFO.pack(ETHTOOL_GDRVINFO, *texts, flags, statistics, 0, 0, 0)
@@ -207,9 +208,7 @@ class EthtoolIoctl:
         raise _refuse(errno.EOPNOTSUPP)
 
     def _statistics(self, _netns: Netns, device: NetDev, _buffer: bytes) -> bytes:
-        kinds = {}
-        if device.role is Role.VF and device.nic is not None and device.pf is not None and device.vf is not None:
-            kinds = self._kinds(device.nic, device.pf, device.vf)
+        kinds = self._kinds(device.function) if device.role is Role.VF and isinstance(device.function, Vf) else {}
         channels = ethtool_settings.of(device)["combined_count"]
         figures = ethtool_stats.figures(device, channels, self._kernel.netdevs, kinds)
         return struct.pack(f"=II{len(figures)}Q", ETHTOOL_GSTATS, len(figures), *figures)
@@ -305,7 +304,7 @@ class EthtoolIoctl:
 
     def _receive_hash(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
         """How packets are spread over receive rings; who asks for nothing is told how long table and key are."""
-        if device.role is Role.REPRESENTOR or device.pf is None:
+        if device.role is Role.REPRESENTOR or device.function is None:
             raise _refuse(errno.EOPNOTSUPP)
         _command, context, entries, octets, *_ = _RXFH.unpack_from(buffer)
         now = ethtool_settings.of(device)
@@ -315,8 +314,7 @@ class EthtoolIoctl:
             return fixed
         if context or entries not in (0, table) or octets not in (0, _RSS_KEY):
             raise _refuse(errno.EINVAL)
-        function = device.vf or device.pf
-        key = hashlib.sha512(function.bdf.encode() + device.pf.mac).digest()[:_RSS_KEY]
+        key = hashlib.sha512(device.function.bdf.encode() + device.function.pf.mac).digest()[:_RSS_KEY]
         if now["rss_key"] >= 0:
             key = now["rss_key"].to_bytes(_RSS_KEY, "big")
         spread = struct.pack(f"={table}I", *ethtool_settings.spread(device, table))

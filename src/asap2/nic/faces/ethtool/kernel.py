@@ -20,7 +20,8 @@ from asap2.netlink.tables.ethtool import (
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NETLINK_GENERIC, NetlinkError
 from asap2.nic.faces.lookup import ifindex_named, name_of
-from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.function import Role
+from asap2.nic.netdevs import NetDev, NetDevs
 
 
 class EthtoolKernel:

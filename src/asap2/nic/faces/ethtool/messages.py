@@ -38,7 +38,8 @@ from asap2.nic.faces.ethtool import link as ethtool_link
 from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.function import Role
+from asap2.nic.netdevs import NetDev
 from asap2.nic.underlay.udp_ports import ETHTOOL_TYPE, PLACES, TABLED
 
 TUNNEL_TYPES = ("vxlan", "geneve", "vxlan-gpe")

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.netdevs import NetDev, Role
+from asap2.nic.function import Role
+from asap2.nic.netdevs import NetDev
 
 PRIV_FLAGS = {
     "rx_cqe_moder": True,

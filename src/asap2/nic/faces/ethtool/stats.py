@@ -12,7 +12,8 @@ be segmented counts once; packets are not told apart by the kind of their addres
 
 from __future__ import annotations
 
-from asap2.nic.netdevs import Counters, NetDev, NetDevs, Role, Where
+from asap2.nic.function import Role
+from asap2.nic.netdevs import Counters, NetDev, NetDevs, Where
 from asap2.nic.statistics import with_fcs
 
 ETH_GSTRING_LEN = 32

@@ -45,15 +45,16 @@ from asap2.netlink.wire import (
     attributes,
 )
 from asap2.nic import statistics
-from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool.settings import max_channels
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
+from asap2.nic.function import Pf, Role, Vf
 from asap2.nic.model import MAX_MTU
-from asap2.nic.netdevs import NetDev, NetDevs, Role
+from asap2.nic.netdevs import NetDev, NetDevs
 
 _LINK = LINK.table.numbers
 _HEADER = LINK.size
@@ -84,7 +85,7 @@ class LinkFace:
     def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
         self.driver = driver
         self.netdevs = netdevs
-        self.counters: Callable[[Nic, Pf, Vf], VfCounters] = lambda _nic, _pf, _vf: {}
+        self.counters: Callable[[Vf], VfCounters] = lambda _vf: {}
         self.master: Callable[[int], int | None] = lambda _ifindex: None
         self.immovable: Callable[[int], bool] = lambda _ifindex: False
         self._server: Server | None = None
@@ -103,8 +104,8 @@ class LinkFace:
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
         """A netdev was set up or down: a VF's link follows its representor's."""
-        if netdev.role is Role.REPRESENTOR and netdev.nic and netdev.pf and netdev.vf:
-            self.driver.follow_representor(netdev.nic, netdev.pf, netdev.vf, up)
+        if netdev.role is Role.REPRESENTOR and isinstance(netdev.function, Vf):
+            self.driver.follow_representor(netdev.function, up)
 
     # ---- RTM_GETLINK
 
@@ -175,7 +176,7 @@ class LinkFace:
         kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
         for device in self.netdevs.all():
             pf = device.pf
-            if device.role is not Role.PF or pf is None or pf.mode is not EswitchMode.LEGACY or not pf.vfs:
+            if device.role is not Role.PF or pf is None or pf.switchdev or not pf.vfs:
                 continue
             (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
             header, link = LINK.decode(answer.payload)
@@ -240,29 +241,27 @@ class LinkFace:
 
     def _identify(self, found: list[tuple[int, bytes]], device: NetDev, mask: int) -> None:
         """Put in what a netdev of a ConnectX has that another has not."""
-        nic, pf, vf = device.nic, device.pf, device.vf
-        assert nic is not None
-        assert pf is not None
-        function = vf if device.role is Role.VF and vf is not None else pf
+        parent = device.parent
+        assert parent is not None
+        children = parent.vfs if isinstance(parent, Pf) else []
         vfs: dict[str, Any] = {}
         if mask & RTEXT_FILTER_VF:
-            vfs["num_vf"] = len(pf.vfs) if function is pf else 0
+            vfs["num_vf"] = len(children)
             if device.role is not Role.REPRESENTOR:
-                infos = [self._vf_info(nic, pf, one, mask) for one in pf.vfs] if function is pf else []
+                infos = [self._vf_info(vf, mask) for vf in children]
                 vfs["vfinfo_list"] = VFINFO_LIST.encode({"vf_info": infos} if infos else {})
         _insert(found, _BEFORE_VFS, LINK.table.encode(vfs))
         port: dict[str, Any] = {}
         if device.role is Role.PF:
-            port["perm_address"] = pf.mac
+            port["perm_address"] = parent.mac
         if device.phys_port_name is not None:
             port["phys_port_name"] = device.phys_port_name
-        if device.role is Role.REPRESENTOR or (device.role is Role.PF and pf.mode is EswitchMode.SWITCHDEV):
-            port["phys_switch_id"] = bytes.fromhex(nic.switch_id)
+        if device.phys_switch_id is not None:
+            port["phys_switch_id"] = bytes.fromhex(device.phys_switch_id)
         _insert(found, _ADDRESSES, LINK.table.encode(port))
-        parent = LINK.table.encode({"parent_dev_name": function.bdf, "parent_dev_bus_name": "pci"})
-        found.extend(attributes(parent))
+        found.extend(attributes(LINK.table.encode({"parent_dev_name": parent.bdf, "parent_dev_bus_name": "pci"})))
 
-    def _vf_info(self, nic: Nic, pf: Pf, vf: Vf, mask: int) -> dict[str, Any]:
+    def _vf_info(self, vf: Vf, mask: int) -> dict[str, Any]:
         """One VF, in the order of rtnl_fill_vfinfo()."""
         number = vf.index
         info: dict[str, Any] = {
@@ -278,7 +277,7 @@ class LinkFace:
             "vlan_list": {"info": [(number, vf.vlan, vf.qos, socket.htons(vf.vlan_proto))]},
         }
         if not mask & RTEXT_FILTER_SKIP_STATS:
-            counters = self.counters(nic, pf, vf)
+            counters = self.counters(vf)
             names = [name for name in VF_STATS.numbers if name != "pad"]
             info["stats"] = {name: counters.get(name, 0) for name in names}
         return info
@@ -331,16 +330,14 @@ class LinkFace:
         if device is None:
             return PASS
         _header, attrs = LINK.decode(request.payload)
-        stays = (
-            device.role is Role.REPRESENTOR
-            or (device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV)
-            or (device.role is Role.INTERNAL and self._at_home(request) and self.immovable(device.ifindex))
+        stays = device.eswitch is not None or (
+            device.role is Role.INTERNAL and self._at_home(request) and self.immovable(device.ifindex)
         )
         if stays and any(name in attrs for name in _NAMESPACE):
             raise NetlinkError(errno.EINVAL, "The interface netns is immutable")
         if device.pf is not None and attrs.get("mtu", 0) > MAX_MTU:
             raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
-        if "vfinfo_list" not in attrs or device.pf is None or device.nic is None:
+        if "vfinfo_list" not in attrs or device.pf is None:
             return PASS
         done = 0
         try:
@@ -371,31 +368,30 @@ class LinkFace:
             raise NetlinkError(errno.EOPNOTSUPP)
         if device.role is not Role.PF:
             raise NetlinkError(errno.EPERM)
-        driver, nic, pf = self.driver, device.nic, device.pf
-        assert nic is not None
+        driver, pf = self.driver, device.pf
         assert pf is not None
         if one := info.get("mac"):
-            driver.set_vf_mac(nic, pf, one.vf, one.mac[:6])
+            driver.set_vf_mac(pf, one.vf, one.mac[:6])
         if one := info.get("vlan"):
-            driver.set_vf_vlan(nic, pf, one.vf, one.vlan, one.qos, 0x8100)
+            driver.set_vf_vlan(pf, one.vf, one.vlan, one.qos, 0x8100)
         if "vlan_list" in info:
             vlans = info["vlan_list"].get("info", [])
             if len(vlans) != 1:
                 raise NetlinkError(errno.EOPNOTSUPP if vlans else errno.EINVAL)
             one = vlans[0]
-            driver.set_vf_vlan(nic, pf, one.vf, one.vlan, one.qos, socket.ntohs(one.proto))
+            driver.set_vf_vlan(pf, one.vf, one.vlan, one.qos, socket.ntohs(one.proto))
         if one := info.get("tx_rate"):
             driver.set_vf_rate(pf, one.vf, driver.vf(pf, one.vf).min_tx_rate, one.rate)
         if one := info.get("rate"):
             driver.set_vf_rate(pf, one.vf, one.min_tx_rate, one.max_tx_rate)
         if one := info.get("spoofchk"):
-            driver.set_vf_flag(nic, pf, one.vf, "spoofchk", bool(one.setting))
+            driver.set_vf_flag(pf, one.vf, "spoofchk", bool(one.setting))
         if one := info.get("link_state"):
-            driver.set_vf_link_state(nic, pf, one.vf, one.setting)
+            driver.set_vf_link_state(pf, one.vf, one.setting)
         if "rss_query_en" in info:
             raise NetlinkError(errno.EOPNOTSUPP)
         if one := info.get("trust"):
-            driver.set_vf_flag(nic, pf, one.vf, "trust", bool(one.setting))
+            driver.set_vf_flag(pf, one.vf, "trust", bool(one.setting))
         if one := info.get("ib_node_guid") or info.get("ib_port_guid"):
             driver.set_vf_guid(pf, one.vf)
 

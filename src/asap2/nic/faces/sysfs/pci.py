@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from asap2.nic.device import Nic, Pf, Vf
+from asap2.nic.function import Function, Nic, Pf
 from asap2.nic.model import MELLANOX
 
 CONFIG_SIZE = 4096
@@ -33,9 +33,6 @@ PF_BAR = 32 << 20
 VF_BAR = 1 << 20
 """Bytes of BAR 0 of a physical and of a virtual function."""
 
-PF_VECTORS = 64
-"""MSI-X vectors of a physical function."""
-
 _WINDOW = 0x3800_0000_0000
 _NO_RESOURCE = (0, 0, 0)
 _SPEEDS = {1: "2.5 GT/s PCIe", 2: "5.0 GT/s PCIe", 3: "8.0 GT/s PCIe", 4: "16.0 GT/s PCIe"}
@@ -46,8 +43,8 @@ _AER, _ARI, _SRIOV, _SECONDARY = 0x100, 0x150, 0x180, 0x1C0
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
-    """One PCI function's identity. ``driver`` is empty when unbound; ``resources`` are (start, end, flags)."""
+class Identity:
+    """A PCI function's own. ``driver`` is empty when unbound; ``resources`` are (start, end, flags)."""
 
     bdf: str
     vendor: int
@@ -121,63 +118,53 @@ def last_bus(nic: Nic) -> int:
     """The highest bus number that the NIC's virtual functions can take (pci_iov_bus_range)."""
     if not nic.total_vfs:
         return bus_number(nic.pci)
-    return max(bus_number(nic.vf_bdf(pf, nic.total_vfs - 1)) for pf in nic.pfs)
+    return max(bus_number(pf.vf_bdf(nic.total_vfs - 1)) for pf in nic.pfs)
 
 
-def _pf_window(nic: Nic, pf: Pf) -> int:
-    return _WINDOW + (bus_number(nic.pci) << 32) + (pf.index << 30)
+def _pf_window(pf: Pf) -> int:
+    return _WINDOW + (bus_number(pf.nic.pci) << 32) + (pf.index << 30)
 
 
-def _vf_window(nic: Nic, pf: Pf) -> int:
-    return _pf_window(nic, pf) + (1 << 29)
+def _vf_window(pf: Pf) -> int:
+    return _pf_window(pf) + (1 << 29)
 
 
-def physical(nic: Nic, pf: Pf) -> Function:
-    """The physical function *pf*: its resources are BAR 0 and, where there is SR-IOV, the virtual functions' BARs."""
-    start = _pf_window(nic, pf)
-    resources = [_NO_RESOURCE] * 13
-    resources[0] = (start, start + PF_BAR - 1, MEM_64)
-    if nic.total_vfs:
-        start = _vf_window(nic, pf)
-        resources[7] = (start, start + VF_BAR * nic.total_vfs - 1, MEM_64)
-    return Function(
-        bdf=pf.bdf,
+def identity(function: Function) -> Identity:
+    """The identity of a NIC's function."""
+    pf, model = function.pf, function.nic.model
+    return Identity(
+        bdf=function.bdf,
         vendor=MELLANOX,
-        device=nic.model.device_id,
+        device=function.device_id,
         subsystem_vendor=MELLANOX,
-        subsystem_device=nic.model.subsystem_id,
+        subsystem_device=model.subsystem_id,
         class_code=ETHERNET,
-        driver="mlx5_core" if pf.bound else "",
-        irq=24 + bus_number(nic.pci) * 2 + pf.index,
-        generation=nic.model.link_generation,
-        width=nic.model.link_width,
-        resources=tuple(resources),
+        driver="mlx5_core" if function.bound else "",
+        irq=24 + bus_number(function.nic.pci) * 2 + pf.index if function is pf else 0,
+        generation=model.link_generation,
+        width=model.link_width,
+        resources=_resources(function),
     )
 
 
-def virtual(nic: Nic, pf: Pf, vf: Vf) -> Function:
-    """The virtual function *vf* of *pf*: no interrupt pin, and its share of the PF's BAR for virtual functions."""
-    start = _vf_window(nic, pf) + VF_BAR * vf.index
-    return Function(
-        bdf=vf.bdf,
-        vendor=MELLANOX,
-        device=nic.model.vf_device_id,
-        subsystem_vendor=MELLANOX,
-        subsystem_device=nic.model.subsystem_id,
-        class_code=ETHERNET,
-        driver="mlx5_core" if vf.bound else "",
-        irq=0,
-        generation=nic.model.link_generation,
-        width=nic.model.link_width,
-        resources=((start, start + VF_BAR - 1, MEM_64),) + (_NO_RESOURCE,) * 12,
-    )
+def _resources(function: Function) -> tuple[tuple[int, int, int], ...]:
+    """BAR 0, and of a PF with SR-IOV the BAR that its virtual functions share: a VF's BAR 0 is its part of that."""
+    pf, found = function.pf, [_NO_RESOURCE] * 13
+    if function is pf:
+        start, size = _pf_window(pf), PF_BAR
+        if total := function.nic.total_vfs:
+            found[7] = (_vf_window(pf), _vf_window(pf) + VF_BAR * total - 1, MEM_64)
+    else:
+        start, size = _vf_window(pf) + VF_BAR * function.index, VF_BAR
+    found[0] = (start, start + size - 1, MEM_64)
+    return tuple(found)
 
 
-def root_port(bdf: str, nic: Nic) -> Function:
+def root_port(bdf: str, nic: Nic) -> Identity:
     """The root port at *bdf* that the NIC is plugged into."""
-    start = _pf_window(nic, nic.pfs[0])
+    start = _pf_window(nic.pfs[0])
     window = (start, start + (1 << 31) - 1, 0x102201)
-    return Function(
+    return Identity(
         bdf=bdf,
         vendor=INTEL,
         device=ROOT_PORT,
@@ -192,28 +179,29 @@ def root_port(bdf: str, nic: Nic) -> Function:
     )
 
 
-def _header(function: Function, command: int, pointer: int, kind: int) -> bytearray:
+def _header(own: Identity, command: int, pointer: int, kind: int) -> bytearray:
     space = bytearray(CONFIG_SIZE)
-    struct.pack_into("<HHHH", space, 0, function.vendor, function.device, command, 0x0010)
-    space[9:12] = function.class_code.to_bytes(3, "little")
+    struct.pack_into("<HHHH", space, 0, own.vendor, own.device, command, 0x0010)
+    space[9:12] = own.class_code.to_bytes(3, "little")
     space[0x0C] = 8  # cache line, in dwords
     space[0x0E] = kind
     space[0x34] = pointer
     return space
 
 
-def _express(space: bytearray, at: int, following: int, port_type: int, function: Function) -> None:
+def _express(space: bytearray, at: int, following: int, port_type: int, own: Identity) -> None:
     """PCI Express capability, version 2; *port_type* is that of PCI_EXP_FLAGS with the slot bit."""
-    link = function.generation | function.width << 4
+    link = own.generation | own.width << 4
     struct.pack_into("<BBH", space, at, 0x10, following, 0x0002 | port_type)
     struct.pack_into("<IHH", space, at + 0x04, 0x10008FE2 if not port_type else 0x00008002, 0x2930, 0)
     struct.pack_into("<IHH", space, at + 0x0C, 0x00400000 | link, 0x0040, 0x1000 | link)
     struct.pack_into("<IH", space, at + 0x24, 0x0000001F, 0)
-    struct.pack_into("<IHH", space, at + 0x2C, (2 << function.generation) - 2, function.generation, 0x001E)
+    struct.pack_into("<IHH", space, at + 0x2C, (2 << own.generation) - 2, own.generation, 0x001E)
 
 
-def _msix(space: bytearray, following: int, vectors: int, enabled: bool) -> None:
-    struct.pack_into("<BBHII", space, _MSIX, 0x11, following, vectors - 1 | enabled << 15, 0x2000, 0x3000)
+def _msix(space: bytearray, following: int, function: Function) -> None:
+    control = function.msix - 1 | function.bound << 15
+    struct.pack_into("<BBHII", space, _MSIX, 0x11, following, control, 0x2000, 0x3000)
 
 
 def _extended(space: bytearray, at: int, capability: int, following: int) -> None:
@@ -226,16 +214,20 @@ def _error_reporting(space: bytearray, following: int) -> None:
     struct.pack_into("<II", space, _AER + 0x14, 0x00002000, 0x000000A0)
 
 
-def physical_config(nic: Nic, pf: Pf) -> bytes:
-    """Configuration space of a physical function."""
-    function = physical(nic, pf)
-    space = _header(function, 0x0406 if pf.bound else 0x0002, _EXPRESS, 0x80 if len(nic.pfs) > 1 else 0)
-    struct.pack_into("<Q", space, 0x10, function.resources[0][0] | 0xC)
-    struct.pack_into("<HH", space, 0x2C, function.subsystem_vendor, function.subsystem_device)
-    space[0x3C:0x3E] = bytes((function.irq, 1 + pf.index))
-    _express(space, _EXPRESS, _VPD, 0, function)
+def config(function: Function) -> bytes:
+    """The configuration space of a NIC's function."""
+    return bytes(_physical_config(function) if isinstance(function, Pf) else _virtual_config(function))
+
+
+def _physical_config(pf: Pf) -> bytearray:
+    nic, own = pf.nic, identity(pf)
+    space = _header(own, 0x0406 if pf.bound else 0x0002, _EXPRESS, 0x80 if len(nic.pfs) > 1 else 0)
+    struct.pack_into("<Q", space, 0x10, own.resources[0][0] | 0xC)
+    struct.pack_into("<HH", space, 0x2C, own.subsystem_vendor, own.subsystem_device)
+    space[0x3C:0x3E] = bytes((own.irq, 1 + pf.index))
+    _express(space, _EXPRESS, _VPD, 0, own)
     struct.pack_into("<BBHI", space, _VPD, 0x03, _MSIX, 0, 0)
-    _msix(space, _VENDOR, PF_VECTORS, pf.bound)
+    _msix(space, _VENDOR, pf)
     struct.pack_into("<BBB", space, _VENDOR, 0x09, _PM, 0x18)
     struct.pack_into("<BBHH", space, _PM, 0x01, 0, 0x81C3, 0x0008)
     _error_reporting(space, _ARI)
@@ -243,45 +235,45 @@ def physical_config(nic: Nic, pf: Pf) -> bytes:
     if pf.index + 1 < len(nic.pfs):
         space[_ARI + 5] = pf.index + 1  # next function
     if nic.total_vfs:
-        _sriov(space, nic, pf)
+        _sriov(space, pf)
     _extended(space, _SECONDARY, 0x0019, 0)
-    return bytes(space)
+    return space
 
 
-def _sriov(space: bytearray, nic: Nic, pf: Pf) -> None:
-    enabled = len(pf.vfs)
+def _sriov(space: bytearray, pf: Pf) -> None:
+    nic, enabled = pf.nic, len(pf.vfs)
     _extended(space, _SRIOV, 0x0010, _SECONDARY)
     struct.pack_into("<HH", space, _SRIOV + 0x08, 0x0019 if enabled else 0x0010, 0)  # VFE, MSE, ARI
     struct.pack_into("<HHHH", space, _SRIOV + 0x0C, nic.total_vfs, nic.total_vfs, enabled, pf.index)
-    struct.pack_into("<HH", space, _SRIOV + 0x14, nic.vf_offset(pf), 1)
+    struct.pack_into("<HH", space, _SRIOV + 0x14, pf.vf_offset, 1)
     struct.pack_into("<H", space, _SRIOV + 0x1A, nic.model.vf_device_id)
-    struct.pack_into("<IIQ", space, _SRIOV + 0x1C, 0x7FF, 1, _vf_window(nic, pf) | 0xC)
+    struct.pack_into("<IIQ", space, _SRIOV + 0x1C, 0x7FF, 1, _vf_window(pf) | 0xC)
 
 
-def virtual_config(nic: Nic, pf: Pf, vf: Vf) -> bytes:
-    """Configuration space of a virtual function, whose vendor and device ids read as ones (SR-IOV 1.1, 3.4.1)."""
-    function = virtual(nic, pf, vf)
-    space = _header(function, 0x0404 if vf.bound else 0, _EXPRESS, 0)
+def _virtual_config(vf: Function) -> bytearray:
+    """Vendor and device ids of a virtual function read as ones (SR-IOV 1.1, 3.4.1)."""
+    own = identity(vf)
+    space = _header(own, 0x0404 if vf.bound else 0, _EXPRESS, 0)
     space[0:4] = b"\xff" * 4
-    struct.pack_into("<HH", space, 0x2C, function.subsystem_vendor, function.subsystem_device)
-    _express(space, _EXPRESS, _MSIX, 0, function)
-    _msix(space, 0, vf.msix, vf.bound)
+    struct.pack_into("<HH", space, 0x2C, own.subsystem_vendor, own.subsystem_device)
+    _express(space, _EXPRESS, _MSIX, 0, own)
+    _msix(space, 0, vf)
     _error_reporting(space, _ARI)
     _extended(space, _ARI, 0x000E, 0)
-    return bytes(space)
+    return space
 
 
 def root_port_config(bdf: str, nic: Nic) -> bytes:
-    """Configuration space of the root port at *bdf*."""
-    function = root_port(bdf, nic)
-    space = _header(function, 0x0507, 0x90, 0x80 | 1)
+    """The configuration space of the root port at *bdf*."""
+    own = root_port(bdf, nic)
+    space = _header(own, 0x0507, 0x90, 0x80 | 1)
     space[0x18:0x1B] = bytes((0, bus_number(nic.pci), last_bus(nic)))
-    first, last, _ = function.resources[15]
+    first, last, _ = own.resources[15]
     struct.pack_into("<BB", space, 0x1C, 0xF0, 0)  # no I/O window
     struct.pack_into("<HH", space, 0x20, 0xFFF0, 0)  # no memory window
     struct.pack_into("<HHII", space, 0x24, first >> 16 & 0xFFF0 | 1, last >> 16 & 0xFFF0 | 1, first >> 32, last >> 32)
-    space[0x3C:0x3E] = bytes((function.irq, 1))
-    _express(space, 0x90, 0xE0, 0x0140, function)
+    space[0x3C:0x3E] = bytes((own.irq, 1))
+    _express(space, 0x90, 0xE0, 0x0140, own)
     struct.pack_into("<BBHH", space, 0xE0, 0x01, 0, 0xC803, 0x0008)
     return bytes(space)
 

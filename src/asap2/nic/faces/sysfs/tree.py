@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from asap2.nic.device import Driver, EswitchMode, Nic, Pf, Vf
+from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import kstrto, pci
 from asap2.nic.faces.tc.root_qdiscs import queues
+from asap2.nic.function import ZERO_MAC, Function, Nic, Pf, Role, Vf
 from asap2.nic.model import MAX_MTU, MOST_VF_VECTORS
-from asap2.nic.netdevs import Counters, NetDev, Role
+from asap2.nic.netdevs import Counters, NetDev
 
 MLX5_CORE = "bus/pci/drivers/mlx5_core"
 PCIEPORT = "bus/pci/drivers/pcieport"
@@ -259,25 +260,21 @@ class _Builder:
             port = f"{domain}:00:{0x1E - place // 8:02x}.{place % 8}"
             parent = f"devices/pci{domain}:00/{port}"
             self._root_port(parent, port, nic)
-            for pf in nic.pfs:
-                self._physical(f"{parent}/{pf.bdf}", nic, pf)
-                for vf in pf.vfs:
-                    self._virtual(f"{parent}/{vf.bdf}", nic, pf, vf)
+            for function in nic.functions():
+                self._function(f"{parent}/{function.bdf}", function)
 
     def virtual_functions(self) -> None:
         """The functions of the netdevs, each below a root port, and with nothing to be managed."""
         for place, nic in enumerate(self.driver.nics):
-            mine = [(one.pf, one.vf) for one in self.devices if one.nic is nic and one.role is Role.VF]
+            mine = [one.function for one in self.devices if one.nic is nic and one.role is Role.VF and one.function]
             domain = nic.pci[:4]
             port = f"{domain}:00:{0x1E - place // 8:02x}.{place % 8}"
             parent = f"devices/pci{domain}:00/{port}"
             if mine:
                 self._root_port(parent, port, nic)
-            for pf, vf in mine:
-                assert pf is not None
-                assert vf is not None
-                config = pci.virtual_config(nic, pf, vf)
-                device = self._place(f"{parent}/{vf.bdf}", pci.virtual(nic, pf, vf), functools.partial(bytes, config))
+            for function in mine:
+                config = functools.partial(bytes, pci.config(function))
+                device = self._place(f"{parent}/{function.bdf}", pci.identity(function), config)
                 device.entries["driver_override"] = _constant("(null)\n")
                 device.entries["net"] = Directory()
         mlx5 = self.root.at(MLX5_CORE)
@@ -285,26 +282,26 @@ class _Builder:
             mlx5.entries[name] = Attribute(None, _refuse)
         self.root.at("bus/pci").entries["drivers_probe"] = Attribute(None, _refuse)
 
-    def _place(self, path: str, function: pci.Function, config: Callable[[], bytes]) -> Directory:
+    def _place(self, path: str, own: pci.Identity, config: Callable[[], bytes]) -> Directory:
         """What every PCI device has: its directory, and the links to it and from it."""
         directory = self.root.at(posixpath.dirname(path))
         device = Directory()
-        directory.entries[function.bdf] = device
-        device.entries.update((name, _constant(text)) for name, text in function.texts().items())
+        directory.entries[own.bdf] = device
+        device.entries.update((name, _constant(text)) for name, text in own.texts().items())
         device.entries["config"] = Attribute(config, lambda _data: None, pci.CONFIG_SIZE)
-        device.entries["uevent"] = Attribute(lambda: function.uevent, _uevent_action)
-        device.entries["enable"] = Attribute(lambda: f"{int(bool(function.driver))}\n", _accept_number)
+        device.entries["uevent"] = Attribute(lambda: own.uevent, _uevent_action)
+        device.entries["enable"] = Attribute(lambda: f"{int(bool(own.driver))}\n", _accept_number)
         device.entries["rescan"] = Attribute(None, _accept_number)
         device.entries["numa_node"] = _constant(self.numa)
         device.entries["local_cpulist"] = Attribute(lambda: (self.real / "devices/system/cpu/online").read_text())
         device.entries["local_cpus"] = Attribute(self._cpu_mask)
         device.entries["subsystem"] = Link(relative(f"{path}/subsystem", "bus/pci"))
-        by_bus = f"bus/pci/devices/{function.bdf}"
-        self.root.at("bus/pci/devices").entries[function.bdf] = Link(relative(by_bus, path))
-        if function.driver:
-            place = f"bus/pci/drivers/{function.driver}"
+        by_bus = f"bus/pci/devices/{own.bdf}"
+        self.root.at("bus/pci/devices").entries[own.bdf] = Link(relative(by_bus, path))
+        if own.driver:
+            place = f"bus/pci/drivers/{own.driver}"
             device.entries["driver"] = Link(relative(f"{path}/driver", place))
-            self.root.at(place).entries[function.bdf] = Link(relative(f"{place}/{function.bdf}", path))
+            self.root.at(place).entries[own.bdf] = Link(relative(f"{place}/{own.bdf}", path))
         return device
 
     def _cpu_mask(self) -> str:
@@ -322,19 +319,24 @@ class _Builder:
         port.entries["secondary_bus_number"] = _constant(f"{pci.bus_number(nic.pci)}\n")
         port.entries["subordinate_bus_number"] = _constant(f"{pci.last_bus(nic)}\n")
 
-    def _override(self, device: Directory, function: Pf | Vf) -> None:
+    def _function(self, path: str, function: Function) -> None:
+        device = self._place(path, pci.identity(function), lambda: pci.config(function))
         device.entries["driver_override"] = Attribute(
             lambda: f"{function.driver_override or '(null)'}\n",
             lambda data: self.driver.set_driver_override(function.bdf, kstrto.line(data).split("\n", 1)[0]),
         )
 
-    def _physical(self, path: str, nic: Nic, pf: Pf) -> None:
-        device = self._place(path, pci.physical(nic, pf), lambda: pci.physical_config(nic, pf))
-        self._override(device, pf)
-        vpd = pci.vital_product_data(nic)
-        device.entries["vpd"] = Attribute(lambda: vpd, None, 0)
-        if pf.bound:
+        if function.bound:
             device.entries["net"] = Directory()
+        match function:
+            case Pf():
+                self._physical(device, function)
+            case Vf():
+                self._virtual(device, function)
+
+    def _physical(self, device: Directory, pf: Pf) -> None:
+        nic, vpd = pf.nic, pci.vital_product_data(pf.nic)
+        device.entries["vpd"] = Attribute(lambda: vpd, None, 0)
         if not nic.total_vfs:
             return
         device.entries["sriov_totalvfs"] = _constant(f"{nic.total_vfs}\n")
@@ -342,7 +344,7 @@ class _Builder:
             lambda: f"{len(pf.vfs)}\n",
             lambda data: self.driver.set_numvfs(pf.bdf, kstrto.unsigned(data, 16)),
         )
-        device.entries["sriov_offset"] = _constant(f"{nic.vf_offset(pf)}\n")
+        device.entries["sriov_offset"] = _constant(f"{pf.vf_offset}\n")
         device.entries["sriov_stride"] = _constant("1\n")
         device.entries["sriov_vf_device"] = _constant(f"{nic.model.vf_device_id:x}\n")
         device.entries["sriov_drivers_autoprobe"] = Attribute(
@@ -354,13 +356,9 @@ class _Builder:
         for vf in pf.vfs:
             device.entries[f"virtfn{vf.index}"] = Link(f"../{vf.bdf}")
 
-    def _virtual(self, path: str, nic: Nic, pf: Pf, vf: Vf) -> None:
-        device = self._place(path, pci.virtual(nic, pf, vf), lambda: pci.virtual_config(nic, pf, vf))
-        self._override(device, vf)
-        device.entries["physfn"] = Link(f"../{pf.bdf}")
+    def _virtual(self, device: Directory, vf: Vf) -> None:
+        device.entries["physfn"] = Link(f"../{vf.pf.bdf}")
         device.entries["sriov_vf_msix_count"] = Attribute(None, lambda data: self._set_msix(vf, data))
-        if vf.bound:
-            device.entries["net"] = Directory()
 
     def _set_msix(self, vf: Vf, data: bytes) -> None:
         try:
@@ -383,10 +381,8 @@ class _Builder:
             if device.role is Role.INTERNAL:
                 virtual.entries[device.name] = own = Directory(f"{VIRTUAL_NET}/{device.name}")
                 own.entries["iflink"] = _constant(f"{device.ifindex}\n")
-            elif device.pf is not None:
-                function = device.vf if device.role is Role.VF and device.vf else device.pf
-                if function.bdf in paths:
-                    self._netdev(device, f"{paths[function.bdf]}/net", function.bdf, by_class, virtual)
+            elif device.parent is not None and (bdf := device.parent.bdf) in paths:
+                self._netdev(device, f"{paths[bdf]}/net", bdf, by_class, virtual)
 
     def _netdev(self, device: NetDev, parent: str, bdf: str, by_class: Directory, virtual: Directory) -> None:
         path = f"{parent}/{device.name}"
@@ -400,7 +396,7 @@ class _Builder:
         own.entries["iflink"] = _constant(f"{device.ifindex}\n")
         own.entries["dev_port"] = _constant("0\n")
         own.entries["phys_port_name"] = Attribute(lambda: _given(device.phys_port_name))
-        own.entries["phys_switch_id"] = Attribute(lambda: _given(_switch_id(device)))
+        own.entries["phys_switch_id"] = Attribute(lambda: _given(device.phys_switch_id))
         own.entries["speed"] = Attribute(lambda: f"{device.port_speed if self._linked(device) else -1}\n")
         own.entries["duplex"] = Attribute(lambda: "full\n" if self._linked(device) else "unknown\n")
         mtu = self.real / VIRTUAL_NET / device.name / "mtu"
@@ -415,7 +411,7 @@ class _Builder:
 
     def _address_assigned(self, device: NetDev) -> str:
         """NET_ADDR_PERM where the address is the function's own; else as the kernel has it."""
-        own = device.vf.mac if device.vf is not None else device.pf.mac if device.pf is not None else bytes(6)
+        own = device.function.mac if device.function is not None else ZERO_MAC
         netdev = self.real / VIRTUAL_NET / device.name
         if (
             device.role is not Role.REPRESENTOR
@@ -452,13 +448,6 @@ class _Builder:
             module.entries.setdefault("holders", Directory())
         drivers = self.root.at("module/mlx5_core/drivers")
         drivers.entries["pci:mlx5_core"] = Link(relative("module/mlx5_core/drivers/pci:mlx5_core", MLX5_CORE))
-
-
-def _switch_id(device: NetDev) -> str | None:
-    """phys_switch_id: only the eSwitch's own ports have one, in switchdev mode."""
-    if device.nic is None or device.pf is None or device.role is Role.VF or device.pf.mode is EswitchMode.LEGACY:
-        return None
-    return device.nic.switch_id
 
 
 def _given(text: str | None) -> str:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Pf
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.fields import FIELDS, REWRITABLE, TRACKED, Depth
+from asap2.nic.function import Pf
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
 from asap2.nic.rules import (
     VLAN_PRESENT,
@@ -118,8 +118,9 @@ def elsewhere() -> NetlinkError:
     return refuse("devices are not on same switch HW, can't offload forwarding")
 
 
-def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
-    """NetlinkError when a *model* NIC takes no filter that does *steps* with what matches."""
+def check(pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
+    """NetlinkError when *pf*'s NIC takes no filter that does *steps* with what matches."""
+    model = pf.nic.model
     if place.chain and not model.chains:
         raise refuse("Requested chain is out of supported range")
     _check_match(model, match)
@@ -130,7 +131,7 @@ def check(model: Model, pf: Pf, place: Place, match: Match, steps: tuple[Step, .
     if not place.uplink and Depth.NONE != pf.inline_mode < depth(match):
         raise refuse("Flow is not offloaded due to min inline setting")
     _check_tracking(model, place, match)
-    _Actions(model, pf, place, match).check(steps)
+    _Actions(pf, place, match).check(steps)
     if place.peers is not None and place.prio > 1 and (place.vf or not model.chains):
         raise refuse()
 
@@ -215,8 +216,8 @@ def tracked(match: Match) -> Match:
 class _Actions:
     """What has been seen of an action list so far (struct mlx5_esw_flow_attr, mlx5e_tc_act_parse_state)."""
 
-    def __init__(self, model: Model, pf: Pf, place: Place, match: Match) -> None:
-        self.model, self.pf, self.place, self.match = model, pf, place, match
+    def __init__(self, pf: Pf, place: Place, match: Match) -> None:
+        self.model, self.pf, self.place, self.match = pf.nic.model, pf, place, match
         self.outputs: list[int] = []
         self.split = 0
         self.vlans = 0

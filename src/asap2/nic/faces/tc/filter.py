@@ -58,7 +58,7 @@ class Filter:
         """Its rule is in these *places* now."""
         self.placed, self.hardware = places, None
         for placed in places:
-            if placed.nic is not None:
+            if placed.pf is not None:
                 self.hardware = placed
                 break
 
@@ -70,7 +70,7 @@ class Filter:
     @property
     def in_hw_count(self) -> int:
         """How many eSwitches have the rule."""
-        return 0 if self.hardware is None else sum(placed.nic is not None for placed in self.placed)
+        return 0 if self.hardware is None else sum(placed.pf is not None for placed in self.placed)
 
     def state(self, counters: Counters) -> tc_actions.ActionState:
         """What its actions share, with what it has counted."""
@@ -125,7 +125,7 @@ def counted(filters: list[Filter]) -> list[Counters]:
             one, so_far = filters[index], out[index]
             if counters.packets and not one.first_ns:
                 one.first_ns = counters.used_ns
-            octets = counters.bytes - (_ETH_HLEN * counters.packets if placed.nic is None else 0)
+            octets = counters.bytes - (_ETH_HLEN * counters.packets if placed.pf is None else 0)
             out[index] = Counters(
                 so_far.packets + counters.packets,
                 so_far.bytes + max(0, octets),

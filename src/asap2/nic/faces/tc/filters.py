@@ -15,7 +15,6 @@ from typing import Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import Nic
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import restore
 from asap2.nic.faces.tc.blocks import Block, Blocks, Known, Proto
@@ -28,6 +27,7 @@ from asap2.nic.faces.tc.placement import Placer
 from asap2.nic.faces.tc.shared_actions import SharedActions
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, VERBOSE, Asked, FilterSpec, Placed
 from asap2.nic.faces.tc.templates import Template
+from asap2.nic.function import Nic
 from asap2.nic.journal import Journal
 from asap2.nic.rules import Counters
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.device import EswitchMode, Nic, Pf
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
 from asap2.nic.faces.tc.steps import Beyond
-from asap2.nic.netdevs import CountedNetDevs, NetDev, Role
+from asap2.nic.function import Function, Nic, Pf, Role
+from asap2.nic.netdevs import CountedNetDevs, NetDev, reaches
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.port_ids import internal_port, pf_port, representor_port, vf_port, wire_port
+from asap2.nic.port_ids import internal_port
 from asap2.nic.rules import (
     UNREACHED,
     Action,
@@ -65,9 +65,7 @@ def tc_offload_enabled(device: NetDev) -> bool:
 def is_receiver(device: NetDev) -> bool:
     """Whether the rules of a netdev are for what a function receives, not an eSwitch's: those of a PF in legacy mode,
     and of a VF."""
-    return device.role is Role.VF or (
-        device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.LEGACY
-    )
+    return device.role in (Role.PF, Role.VF) and device.eswitch is None
 
 
 def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
@@ -158,51 +156,45 @@ class Offloader:
     def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
         internal = device is not None and device.role is Role.INTERNAL
-        nic, pf = uplink.nic, uplink.pf
-        if nic is None or pf is None or uplink.role not in (Role.PF, Role.REPRESENTOR):
-            raise NetlinkError(errno.EOPNOTSUPP)
-        if pf.mode is not EswitchMode.SWITCHDEV:
+        pf = uplink.eswitch
+        if pf is None or uplink.function is None:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
         match, steps = spec.match, spec.steps
         tunnel = not internal and uplink is not device
         if tunnel:
-            self._check_tunnel_port(nic, pf, ifindex, match)
+            self._check_tunnel_port(pf, ifindex, match)
             if not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
-        vf = None if uplink is not device else uplink.vf
-        place = self._place(uplink.ifindex, spec, nic, pf, vf is None)
+        function = uplink.function if uplink is device else pf
+        place = self._place(uplink.ifindex, spec, pf, function is pf)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
-        tc_capability.check(nic.model, pf, place, match, steps)
+        tc_capability.check(pf, place, match, steps)
         match, rests = tc_capability.tracked(match), self.rests(steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
-        in_port = wire_port(pf.index) if vf is None else vf_port(pf.index, vf.index)
-        host = pf_port(pf.index) if vf is None else representor_port(pf.index, vf.index)
-        if internal:
-            in_port = self._internal(nic, pf, ifindex)
-        rule = Rule(spec.chain, in_port, spec.priority, match, self._actions(nic, pf, host, steps))
-        pipeline = self._silicon(nic)
+        in_port = self._internal(pf, ifindex) if internal else function.switched_port
+        rule = Rule(spec.chain, in_port, spec.priority, match, self._actions(function, steps))
+        pipeline = self._silicon(pf.nic)
         reason = pipeline.supports(rule)
         if reason is not None:
             raise tc_capability.refuse(reason)
-        return Planned(pipeline, rule, ifindex, nic, pf, rests=rests)
+        return Planned(pipeline, rule, ifindex, pf, rests=rests)
 
     def _received(self, device: NetDev, spec: FilterSpec) -> Planned:
         """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
         the node's own rules are, behind the function's far end (mlx5e_tc_add_nic_flow)."""
-        nic, pf = device.nic, device.pf
-        assert nic is not None
+        pf = device.pf
         assert pf is not None
         if not tc_offload_enabled(device):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
-        peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is nic and is_receiver(peer))
+        peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is pf.nic and is_receiver(peer))
         vf = device.role is Role.VF
         place = tc_capability.Place(True, device.ifindex, spec.chain, spec.prio, peers=peers, vf=vf)
-        tc_capability.check(nic.model, pf, place, spec.match, spec.steps)
-        return self.software(device.ifindex, spec)._replace(nic=nic, pf=pf, receive=True)
+        tc_capability.check(pf, place, spec.match, spec.steps)
+        return self.software(device.ifindex, spec)._replace(pf=pf, receive=True)
 
     def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
         """The internal ports among what *steps* send to."""
@@ -213,8 +205,8 @@ class Offloader:
     def placement(self, ifindex: int, placed: Placed, steps: tuple[tc_actions.Step, ...]) -> Placement | None:
         """What :meth:`again` needs; None where a placement depends on more than the devices and their settings."""
         device = self._netdevs.by_ifindex(ifindex)
-        nic, pf = placed.nic, placed.pf
-        if device is None or device.pf is None or nic is None or pf is None or not nic.model.vlan_depth:
+        pf = placed.pf
+        if device is None or device.pf is None or pf is None or not pf.nic.model.vlan_depth:
             return None
         if any(isinstance(step, SetTunnel) for step in steps) or any(map(_resume, placed.rule.actions)):
             return None
@@ -232,9 +224,9 @@ class Offloader:
         handle = like.pipeline.add_like(placement.pattern, key)
         return None if handle is None else replace(like, handle=handle)
 
-    def _place(self, ifindex: int, spec: FilterSpec, nic: Nic, pf: Pf, uplink: bool) -> tc_capability.Place:
+    def _place(self, ifindex: int, spec: FilterSpec, pf: Pf, uplink: bool) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
-        if nic.model.vlan_depth:
+        if pf.nic.model.vlan_depth:
             return tc_capability.Place(uplink, ifindex, spec.chain, spec.prio)
         wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
         return tc_capability.Place(
@@ -256,10 +248,10 @@ class Offloader:
             return []
         return [device for device in self._netdevs.all() if device.role is Role.PF]
 
-    def _check_tunnel_port(self, nic: Nic, pf: Pf, ifindex: int, match: Match) -> None:
+    def _check_tunnel_port(self, pf: Pf, ifindex: int, match: Match) -> None:
         """mlx5e_tc_tun_parse(), whose words the caller of it replaces by its own; without tunnels nobody asks it."""
         protocol = self._tunnels.protocol_of(ifindex)
-        if protocol is None or protocol.name not in nic.model.tunnels or not pf.encap:
+        if protocol is None or protocol.name not in pf.nic.model.tunnels or not pf.encap:
             raise NetlinkError(errno.EOPNOTSUPP)
         port = match.tun_tp_dst
         if isinstance(protocol.over, Udp) and (
@@ -281,11 +273,7 @@ class Offloader:
 
     def _only_uplink(self) -> NetDev | None:
         """The uplink of the node's eSwitch, when that is the only one: any could get the tunnel's packets."""
-        uplinks = [
-            device
-            for device in self._netdevs.all()
-            if device.role is Role.PF and device.pf is not None and device.pf.mode is EswitchMode.SWITCHDEV
-        ]
+        uplinks = [device for device in self._netdevs.all() if device.role is Role.PF and device.eswitch is not None]
         return uplinks[0] if len(uplinks) == 1 else None
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
@@ -298,10 +286,10 @@ class Offloader:
                 break
         raise NetlinkError(errno.EOPNOTSUPP)
 
-    def _internal(self, nic: Nic, pf: Pf, ifindex: int) -> int:
+    def _internal(self, pf: Pf, ifindex: int) -> int:
         """The eSwitch's port that stands for the internal port *ifindex*; what no rule is for goes on in the node."""
         port = internal_port(ifindex)
-        self._silicon(nic).set_port(Port(port, 0, PortKind.NODE, miss=Miss.REDIRECT, miss_port=pf_port(pf.index)))
+        self._silicon(pf.nic).set_port(Port(port, 0, PortKind.NODE, miss=Miss.REDIRECT, miss_port=pf.host_port))
         return port
 
     def _number(self, table: int, port: int = 0) -> int:
@@ -321,9 +309,9 @@ class Offloader:
         except OSError as error:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
 
-    def _in(self, nic: Nic, pf: Pf, ifindex: int) -> Enter:
+    def _in(self, pf: Pf, ifindex: int) -> Enter:
         """The action that has a packet come in by the internal port *ifindex*."""
-        return Enter(self._internal(nic, pf, ifindex), self._number(0, ifindex))
+        return Enter(self._internal(pf, ifindex), self._number(0, ifindex))
 
     def _to_internal(self, host: int, step: tc_actions.Mirred) -> Output:
         """The action that has the host receive a packet on an internal port.
@@ -333,8 +321,10 @@ class Offloader:
         self._node.sent_to(step.ifindex)
         return Output(host, self._number(DELIVER, step.ifindex))
 
-    def _actions(self, nic: Nic, pf: Pf, host: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
-        """Rule actions of *steps*; a tunnel whose neighbour is not known yet leaves the packet to the host."""
+    def _actions(self, function: Function, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+        """Rule actions of *steps* for what comes from *function*, from the wire where that is a PF; a tunnel whose
+        neighbour is not known yet leaves the packet to the host."""
+        pf, nic, host = function.pf, function.nic, function.host_port
         done: list[tc_actions.Step] = []
         tunnel: SetTunnel | None = None
         steps = rewritten_tags(steps)
@@ -347,13 +337,13 @@ class Offloader:
                     return (Output(host),)
                 last = index + 1 == len(steps)
                 if encap.vf is not None:
-                    if not last or encap.vf.vf is None:
+                    if not last:
                         raise tc_capability.elsewhere()
-                    done += [*encap.actions, Enter(vf_port(pf.index, encap.vf.vf.index))]
+                    done += [*encap.actions, Enter(encap.vf.port)]
                 elif not encap.internal:
-                    done += [*encap.actions, Output(wire_port(pf.index))] + ([] if last else [Decap()])
+                    done += [*encap.actions, Output(pf.switched_port)] + ([] if last else [Decap()])
                 elif last and nic.model.internal_ports:
-                    done += [*encap.actions, self._in(nic, pf, encap.internal)]
+                    done += [*encap.actions, self._in(pf, encap.internal)]
                 else:
                     raise tc_capability.elsewhere()
             elif isinstance(step, tc_actions.Mirred) and step.ingress:
@@ -368,7 +358,7 @@ class Offloader:
                 done.append(step)
         return tc_actions.to_rule(
             tuple(done),
-            lambda step: self._vport(nic, pf, step, vf=host != pf_port(pf.index)),
+            lambda step: self._vport(function, step),
             lambda: Output(host),
             stack=False,
         )
@@ -430,10 +420,9 @@ class Offloader:
     def to_host(self, ifindex: int) -> tuple[Action, ...]:
         """The actions that leave the packets of a representor to the host."""
         device = self._netdevs.by_ifindex(ifindex)
-        if device is None or device.pf is None:
+        if device is None or device.function is None:
             return (Drop(),)
-        pf, vf = device.pf.index, device.vf
-        return (Output(pf_port(pf) if vf is None else representor_port(pf, vf.index)),)
+        return (Output(device.function.host_port),)
 
     def placed(
         self, place: str, nics: dict[str, Nic], in_port: int, handle: int, steps: tuple[tc_actions.Step, ...]
@@ -449,19 +438,16 @@ class Offloader:
         name, _, index = function.partition("/")
         nic = nics[name]
         if function != place:
-            return Placed(self._node.pipeline, handle, in_port, nic, nic.pfs[int(index)], receive=True)
-        placed = Placed(self._silicon(nic), handle, in_port, nic, nic.pfs[int(index)])
+            return Placed(self._node.pipeline, handle, in_port, nic.pfs[int(index)], receive=True)
+        placed = Placed(self._silicon(nic), handle, in_port, nic.pfs[int(index)])
         if tracks(steps):
             placed.software = self._node.pipeline
             placed.resumes = tuple(one.resume for one in placed.rule.actions if isinstance(one, CtHardware))
         return placed
 
-    def _vport(self, nic: Nic, pf: Pf, step: tc_actions.Mirred, *, vf: bool) -> int:
-        """The eSwitch's port behind a representor or uplink. A rule of a *vf* may send to one of the NIC's other port
-        (is_merged_eswitch_vfs)."""
+    def _vport(self, function: Function, step: tc_actions.Mirred) -> int:
+        """The eSwitch's port behind a representor or uplink that what comes from *function* may be sent to."""
         device = self._netdevs.by_ifindex(step.ifindex)
-        if device is None or device.nic is not nic or device.pf is None or device.role is Role.VF:
+        if device is None or device.function is None or not reaches(function, device):
             raise tc_capability.elsewhere()
-        if device.pf is not pf and not (vf and device.vf is not None and nic.model.merged_eswitch):
-            raise tc_capability.elsewhere()
-        return wire_port(pf.index) if device.vf is None else vf_port(device.pf.index, device.vf.index)
+        return device.function.switched_port

@@ -106,7 +106,7 @@ class Placer:
 
     def put_in_software(self, proto: Proto, one: Filter) -> bool:
         """Have a filter that is in hardware alone in software too, as far as that can; whether that changed it."""
-        if one.flags & SKIP_SW or any(placed.nic is None or placed.receive for placed in one.placed):
+        if one.flags & SKIP_SW or any(placed.pf is None or placed.receive for placed in one.placed):
             return False
         spec = proto.spec(one)
         one.put_in((*one.placed, *(placed for ifindex in proto.block.devices for placed in self._twin(ifindex, spec))))
@@ -148,7 +148,7 @@ class Placer:
     def rewrite(self, proto: Proto, one: Filter) -> None:
         """A filter does something else now, as far as it is in software."""
         for placed in one.placed:
-            if placed.nic is None:
+            if placed.pf is None:
                 planned = self._offloader.software(proto.block.ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
             elif placed.software is not None:
@@ -172,14 +172,14 @@ class Placer:
             if one.hardware is None or not is_tunnel(one.steps):
                 continue
             for placed in one.placed:
-                if placed.nic is None or placed.pf is None:
+                if placed.pf is None:
                     continue
                 ifindex = placed.device if proto.block.index else proto.block.ifindex
                 numbers: tuple[int, ...] = ()
                 try:
                     (planned,) = self._offloader.hardware(ifindex, proto.spec(one))
                     if planned.rests:
-                        software = next(there for there in one.placed if there.nic is None)
+                        software = next(there for there in one.placed if there.pf is None)
                         planned, numbers = planned.resuming(software)
                     actions = planned.rule.actions
                 except NetlinkError as error:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from asap2.netlink.tables.tc import TC
-from asap2.nic.device import Nic
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.blocks import Blocks, Proto
 from asap2.nic.faces.tc.chain_templates import chain_template_of
@@ -15,6 +14,7 @@ from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept, KeptFilter
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.shared_actions import SharedActions
+from asap2.nic.function import Nic
 
 
 def restore(

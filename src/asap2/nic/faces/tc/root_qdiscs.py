@@ -19,7 +19,8 @@ from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.actions import Basic, Queue
 from asap2.netlink.wire import NlMsg, attribute
 from asap2.nic.faces.ethtool import settings as ethtool_settings
-from asap2.nic.netdevs import NetDev, NetDevs, Role, Where
+from asap2.nic.function import Role
+from asap2.nic.netdevs import NetDev, NetDevs, Where
 
 RTM_NEWQDISC: Final = 36
 PFIFO_FAST: Final = "pfifo_fast"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from asap2.netlink.codec import Attrs
-from asap2.nic.device import Nic, Pf
 from asap2.nic.faces.tc.steps import Step
+from asap2.nic.function import Pf
 from asap2.nic.rules import Action, CtHardware, Match, Rule
 from asap2.nic.silicon.pipeline import Pipeline
 
@@ -55,12 +55,11 @@ class FilterSpec(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """The rule of a filter for a pipeline that supports it; ``nic`` and ``pf`` are None for the node's own."""
+    """The rule of a filter for a pipeline that supports it; ``pf`` is None for the node's own."""
 
     pipeline: Pipeline
     rule: Rule
     device: int
-    nic: Nic | None = None
     pf: Pf | None = None
     receive: bool = False
     rests: tuple[tuple[Action, ...], ...] = ()
@@ -68,7 +67,7 @@ class Planned(NamedTuple):
 
     def placed(self, handle: int) -> Placed:
         """The rule, once the pipeline has it by this *handle*."""
-        return Placed(self.pipeline, handle, self.rule.in_port, self.nic, self.pf, self.device, self.receive)
+        return Placed(self.pipeline, handle, self.rule.in_port, self.pf, self.device, self.receive)
 
     def resuming(self, software: Placed) -> tuple[Planned, tuple[int, ...]]:
         """The same with the numbers by which packets go on in the *software* rule; OSError ENOSPC."""
@@ -90,12 +89,11 @@ class Planned(NamedTuple):
 
 @dataclass(slots=True)
 class Placed:
-    """A rule in a pipeline; ``nic`` and ``pf`` are None for the node's own."""
+    """A rule in a pipeline; ``pf`` is None for the node's own."""
 
     pipeline: Pipeline
     handle: int
     in_port: int
-    nic: Nic | None = None
     pf: Pf | None = None
     device: int = 0
     """The device whose packets it is for, of those that share a block."""
@@ -121,9 +119,9 @@ class Placed:
     @property
     def name(self) -> bytes:
         """ "NIC/PF", with "/receive" behind it or without, or empty for software: what is kept of it over a restart."""
-        if self.nic is None or self.pf is None:
+        if self.pf is None:
             return b""
-        return f"{self.nic.name}/{self.pf.index}{RECEIVE if self.receive else ''}".encode()
+        return f"{self.pf.nic.name}/{self.pf.index}{RECEIVE if self.receive else ''}".encode()
 
     @property
     def rule(self) -> Rule:

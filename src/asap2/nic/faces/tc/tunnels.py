@@ -17,7 +17,7 @@ def used_since(filters: Filters, since_ns: int) -> Iterator[tuple[int, SetTunnel
     for _, one in filters.all():
         into = [pair for pair in _tunnels(one.steps) if pair not in found] if one.in_hw else []
         for placed in one.placed if into else ():
-            if placed.nic is None or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
+            if placed.pf is None or placed.pipeline.counters([placed.handle])[0].used_ns <= since_ns:
                 continue
             if any(isinstance(action, Encap) for action in placed.rule.actions):  # else it has left them to the host
                 found.update(into)
