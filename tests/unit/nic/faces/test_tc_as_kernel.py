@@ -14,9 +14,10 @@ from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import NEVER, FlowerKey, parse
 from asap2.nic.faces.tc.offload import rewritten_tags
-from asap2.nic.rules import VLAN_PRESENT, Counters, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
+from asap2.nic.rules import VLAN_PRESENT, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
 
 ETH_P_ALL = 3
 
@@ -107,7 +108,7 @@ def test_a_verdict_that_the_pipeline_has_not_is_refused(verdict: int) -> None:
 
 def test_what_is_behind_a_verdict_has_counted_nothing_and_a_drop_counts_its_drops() -> None:
     _, listed = parsed(pop(ta.TC_ACT_PIPE), gact(ta.TC_ACT_SHOT), mirror(ta.TC_ACT_PIPE))
-    state = tc_actions.ActionState(Counters(3, 300), 0, 0, False, False)
+    state = tc_actions.ActionState(Counted(3, 300), 0, 0, False, False)
     stats = [entry["stats"] for entry in tc_actions.dump(listed, state, terse=True)]
     assert [one["basic"] for one in stats] == [ta.Basic(300, 3), ta.Basic(300, 3), ta.Basic(0, 0)]
     assert [one["queue"].drops for one in stats] == [0, 3, 0]

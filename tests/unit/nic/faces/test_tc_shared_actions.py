@@ -26,7 +26,7 @@ from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
 from asap2.nic.journal import Journal
 from asap2.nic.rules import Drop, Pass
-from tests.unit.nic.faces.test_tc_templates import CREATE, DUMP, EXCL, NEW, OTHER, REPRESENTOR, Node, mirred
+from tests.unit.nic.faces.tc_node import CREATE, DUMP, EXCL, NEW, OTHER, REPRESENTOR, Node, mirred
 
 SKIP_HW = 1
 REPLACE = 0x100

@@ -16,8 +16,9 @@ from asap2.netlink.tables.actions import ACTION
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import FlowerKey, parse
-from asap2.nic.rules import Counters, Ct, CtClear, CtState, Goto, Masked, Nat, NatKind
+from asap2.nic.rules import Ct, CtClear, CtState, Goto, Masked, Nat, NatKind
 
 NEW, EST, REL, TRK, INV, RPL = (1 << bit for bit in range(6))
 """TCA_FLOWER_KEY_CT_FLAGS_*."""
@@ -161,7 +162,7 @@ def test_an_action_comes_back_in_the_kernels_order_with_what_was_left_out() -> N
     _, listed = parsed(
         ct(what, nat_port_min=80, nat_ipv4_min=b"\x0a\0\0\1", zone=5, labels=bytes(16), labels_mask=bytes(16), mark=2)
     )
-    state = tc_actions.ActionState(Counters(), 0, 0, False, False)
+    state = tc_actions.ActionState(Counted(), 0, 0, False, False)
     options = ACTION.decode(ACTION.encode(tc_actions.dump(listed, state, terse=False)[0]))["options"]
     options.pop("tm")
     assert list(options.items()) == [

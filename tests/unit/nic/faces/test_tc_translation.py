@@ -15,8 +15,9 @@ from asap2.netlink.tables.actions import ACTION, Bitfield32
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import parse
-from asap2.nic.rules import VLAN_PRESENT, Counters, Drop, Goto, Masked, Output, Pass, PopVlan, PushVlan
+from asap2.nic.rules import VLAN_PRESENT, Drop, Goto, Masked, Output, Pass, PopVlan, PushVlan
 from tests.captures import messages
 
 NEWTFILTER = 44
@@ -54,7 +55,7 @@ def test_actions_are_given_back_as_the_kernel_gave_them_back() -> None:
     for request, reply, _ in exchanges():
         indexes = [action["options"]["parms"].index for action in reply["act"].values()]
         _, listed = tc_actions.parse(request["act"], tc_actions.Given(indexes))
-        state = tc_actions.ActionState(Counters(), 0, 0, False, bool(request["flags"] & 1))
+        state = tc_actions.ActionState(Counted(), 0, 0, False, bool(request["flags"] & 1))
         mine = tc_actions.dump(listed, state, terse=False)
         for given, expected in zip(mine, reply["act"].values(), strict=True):
             for options in (given["options"], expected["options"]):
@@ -159,5 +160,5 @@ def test_what_follows_a_verdict_is_kept_but_not_done() -> None:
 def test_skip_hw_shows_in_the_flags_of_each_action() -> None:
     encoded = FLOWER.decode(FLOWER.encode({"act": [action("gact", parms=generic(2))]}))
     _, listed = tc_actions.parse(encoded["act"], tc_actions.Given(repeat(1)))
-    state = tc_actions.ActionState(Counters(), 0, 0, False, True)
+    state = tc_actions.ActionState(Counted(), 0, 0, False, True)
     assert tc_actions.dump(listed, state, terse=False)[0]["flags"] == Bitfield32(2, 2)

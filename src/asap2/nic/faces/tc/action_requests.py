@@ -22,10 +22,10 @@ from asap2.netlink.wire import NLM_F_ROOT, NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_kinds import KINDS, PARSERS, parms_of
 from asap2.nic.faces.tc.actions import Instance
+from asap2.nic.faces.tc.counted import NOTHING
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import RTNLGRP_TC
-from asap2.nic.rules import Counters
 
 _LARGE, _TERSE = 1, 2
 """TCA_ACT_FLAG_*: as many actions of a dump in a message as fit; the short form of each."""
@@ -193,7 +193,7 @@ class ActionFace:
     def _owned(self, one: Filter, at: int, *, terse: bool = False) -> dict[str, Any]:
         """A filter's own action, as the kernel gives it back."""
         listed = one.actions[at]
-        counters = self._filters.counters([one])[0] if listed.reached else Counters()
+        counters = self._filters.counters([one])[0] if listed.reached else NOTHING
         return _short(tc_actions.dump_one(listed, one.state(counters), terse=terse), listed)
 
     @staticmethod

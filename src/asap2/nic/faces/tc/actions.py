@@ -17,8 +17,9 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARSERS, Options, parms_of
+from asap2.nic.faces.tc.counted import NOTHING, Counted
 from asap2.nic.faces.tc.steps import Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
-from asap2.nic.rules import Action, Counters, Drop, Goto, Output, Pass
+from asap2.nic.rules import Action, Drop, Goto, Output, Pass
 
 __all__ = ["Beyond", "Csum", "GoOn", "Mirred", "PacketType", "Step", "Trap"]
 
@@ -69,7 +70,7 @@ class Instance:
     references: int = 1
     filters: list[Any] = field(default_factory=list)
     """The filters that use it, one for each use."""
-    past: Counters = field(default_factory=Counters)
+    past: Counted = NOTHING
     """What it has done for filters that are no more."""
     first_ns: int = 0
     by_filter: bool = False
@@ -284,7 +285,7 @@ def dump(
 ) -> list[dict[str, Any]]:
     """A filter's actions as the kernel gives them back, with counters and times: *state*'s, or for those that others
     may share, what *shared* says."""
-    none = ActionState(Counters(), state.made_ns, state.first_ns, state.in_hw, state.skip_hw)
+    none = ActionState(NOTHING, state.made_ns, state.first_ns, state.in_hw, state.skip_hw)
     out = []
     for action in listed:
         instance = action.instance
@@ -302,7 +303,7 @@ def dump_one(
     """One action as the kernel gives it back (tcf_action_dump_1)."""
     counted = ta.Basic(state.counters.bytes, state.counters.packets & 0xFFFFFFFF)
     queue = ta.Queue(drops=counted.packets if action.drops else 0)
-    hardware = counted if state.in_hw else ta.Basic(0, 0)
+    hardware = ta.Basic(state.counters.hardware.bytes, state.counters.hardware.packets & 0xFFFFFFFF)
     entry: dict[str, Any] = {
         "kind": action.kind,
         "stats": {"basic": counted, "basic_hw": hardware, "queue": queue},
@@ -330,7 +331,7 @@ def dump_one(
 class ActionState:
     """What the actions of a filter share: counters, when it was made and first used (ns, CLOCK_MONOTONIC)."""
 
-    counters: Counters
+    counters: Counted
     made_ns: int
     first_ns: int
     in_hw: bool

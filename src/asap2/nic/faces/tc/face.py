@@ -21,6 +21,7 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_requests import ActionFace
 from asap2.nic.faces.tc.blocks import AUTO_PRIO, FIRST_OF_AUTO, Block, Proto
 from asap2.nic.faces.tc.chains import CLASSIFIERS, ChainFace, chain_of
+from asap2.nic.faces.tc.counted import NOTHING, Counted
 from asap2.nic.faces.tc.filter import Filter
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.flower import FlowerKey
@@ -37,7 +38,6 @@ from asap2.nic.faces.tc.qdiscs import (
 from asap2.nic.faces.tc.spec import IN_HW, NOT_IN_HW, VERBOSE, Asked
 from asap2.nic.faces.tc.templates import Templates
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Counters
 
 _TERSE: Final = 1
 
@@ -209,7 +209,7 @@ class TcFace:
         self._removed(request, proto, None, proto.block.parent)
 
     def _removed(self, request: Request, proto: Proto, one: Filter | None, parent: int) -> None:
-        counters = self._filters.counters([one])[0] if one else Counters()
+        counters = self._filters.counters([one])[0] if one else NOTHING
         message = self._filter_message(RTM_DELTFILTER, proto, one, counters, request.flags, parent)
         self._server.notify(request.client.netns, RTNLGRP_TC, message)
 
@@ -257,7 +257,7 @@ class TcFace:
         for proto in list(block.protos(only)):
             if header.prio not in (0, proto.prio) or header.protocol not in (0, proto.protocol):
                 continue
-            yield self._filter_message(RTM_NEWTFILTER, proto, None, Counters(), 0)
+            yield self._filter_message(RTM_NEWTFILTER, proto, None, NOTHING, 0)
             if terse and proto.kind == "matchall":  # it has no terse form (tcf_fill_node)
                 continue
             filters = [proto.filters[handle] for handle in sorted(proto.filters)]
@@ -269,7 +269,7 @@ class TcFace:
         kind: int,
         proto: Proto,
         one: Filter | None,
-        counters: Counters | None,
+        counters: Counted | None,
         flags: int,
         parent: int = 0,
         *,
@@ -295,7 +295,7 @@ class TcFace:
             assert one.template is not None
             key, read = one.template.read(one.request, one.indices)
             listed = listed or read
-        state = one.state(counters or Counters())
+        state = one.state(counters or NOTHING)
         actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.actions.state)
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)
         payload = tables.TC.encode(header, attrs)
@@ -305,7 +305,7 @@ class TcFace:
 
 
 def _options(
-    kind: str, one: Filter, key: FlowerKey, counters: Counters, actions: list[dict[str, Any]], terse: bool
+    kind: str, one: Filter, key: FlowerKey, counters: Counted, actions: list[dict[str, Any]], terse: bool
 ) -> dict[str, Any]:
     flags = one.flags | (IN_HW if one.in_hw else NOT_IN_HW)
     options: dict[str, Any] = {}

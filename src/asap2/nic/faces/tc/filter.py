@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc.counted import NOTHING, Counted
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
 from asap2.nic.faces.tc.spec import SKIP_HW, Placed
 from asap2.nic.faces.tc.templates import Template
-from asap2.nic.rules import Counters, Ct, Decap, Pass, SetTunnel
+from asap2.nic.rules import Ct, Decap, Pass, SetTunnel
 
 _ETH_HLEN: Final = 14
-NOTHING: Final = Counters()
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Filter:
     first_ns: int = 0
     record: bytes = b""
     """Where the journal keeps it."""
-    before: Counters = NOTHING
+    before: Counted = NOTHING
     """What its rule had counted when the filter took the place of another: new actions count from 0."""
     rank: int = 0
     """Its place among the filters of its priority."""
@@ -72,9 +72,9 @@ class Filter:
         """How many eSwitches have the rule."""
         return 0 if self.hardware is None else sum(placed.pf is not None for placed in self.placed)
 
-    def state(self, counters: Counters) -> tc_actions.ActionState:
+    def state(self, counted: Counted) -> tc_actions.ActionState:
         """What its actions share, with what it has counted."""
-        return tc_actions.ActionState(counters, self.made_ns, self.first_ns, self.in_hw, bool(self.flags & SKIP_HW))
+        return tc_actions.ActionState(counted, self.made_ns, self.first_ns, self.in_hw, bool(self.flags & SKIP_HW))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -112,30 +112,23 @@ def uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     return any(isinstance(step, SetTunnel | Decap) for step in steps)
 
 
-def counted(filters: list[Filter]) -> list[Counters]:
+def counted(filters: list[Filter]) -> list[Counted]:
     """What each filter has done, as TC counts: software without the Ethernet header, hardware with it."""
     by_pipeline: dict[int, list[tuple[int, Placed]]] = {}
     for index, one in enumerate(filters):
         for placed in one.placed:
             by_pipeline.setdefault(id(placed.pipeline), []).append((index, placed))
-    out = [Counters()] * len(filters)
+    out = [NOTHING] * len(filters)
     for wanted in by_pipeline.values():
         read = wanted[0][1].pipeline.counters([placed.handle for _, placed in wanted])
         for (index, placed), counters in zip(wanted, read, strict=True):
-            one, so_far = filters[index], out[index]
+            one, software = filters[index], placed.pf is None
             if counters.packets and not one.first_ns:
                 one.first_ns = counters.used_ns
-            octets = counters.bytes - (_ETH_HLEN * counters.packets if placed.pf is None else 0)
-            out[index] = Counters(
-                so_far.packets + counters.packets,
-                so_far.bytes + max(0, octets),
-                max(so_far.used_ns, counters.used_ns),
-            )
-    return [_since(one.before, counters) for one, counters in zip(filters, out, strict=True)]
-
-
-def _since(before: Counters, now: Counters) -> Counters:
-    if not before.packets:
-        return now
-    packets = now.packets - before.packets
-    return Counters(packets, now.bytes - before.bytes, now.used_ns if packets else 0)
+            if software:
+                octets = max(0, counters.bytes - _ETH_HLEN * counters.packets)
+                done = Counted(counters.packets, octets, counters.used_ns)
+            else:
+                done = Counted.by_hardware(counters)
+            out[index] = out[index].plus(done)
+    return [counters.since(one.before) for one, counters in zip(filters, out, strict=True)]

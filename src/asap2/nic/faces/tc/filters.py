@@ -19,7 +19,8 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import restore
 from asap2.nic.faces.tc.blocks import Block, Blocks, Known, Proto
 from asap2.nic.faces.tc.chain_templates import ChainTemplate
-from asap2.nic.faces.tc.filter import NOTHING, Filter, counted
+from asap2.nic.faces.tc.counted import NOTHING
+from asap2.nic.faces.tc.filter import Filter, counted
 from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.offload import Offloader
@@ -29,7 +30,6 @@ from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, VERBOSE, Asked, FilterSpec
 from asap2.nic.faces.tc.templates import Template
 from asap2.nic.function import Nic
 from asap2.nic.journal import Journal
-from asap2.nic.rules import Counters
 
 _USER_FLAGS: Final = SKIP_HW | SKIP_SW | VERBOSE
 
@@ -103,7 +103,7 @@ class Filters:
             one.put_in(tuple(placed for placed in one.placed if placed.device != ifindex))
             one.before = NOTHING
             left = counted([one])[0]
-            one.before = Counters(left.packets - shown.packets, left.bytes - shown.bytes)
+            one.before = left.since(shown)
             self._placer.undo(there)
             self.kept.put_filter(proto, one)
 

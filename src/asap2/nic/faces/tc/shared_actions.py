@@ -13,11 +13,11 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.action_table import ActionTable
 from asap2.nic.faces.tc.actions import ActionState, Given, Instance, Listed
 from asap2.nic.faces.tc.blocks import Blocks
-from asap2.nic.faces.tc.filter import NOTHING, Filter, counted
+from asap2.nic.faces.tc.counted import NOTHING
+from asap2.nic.faces.tc.filter import Filter, counted
 from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.placement import Placer
 from asap2.nic.faces.tc.spec import SKIP_HW
-from asap2.nic.rules import Counters
 
 
 class SharedActions:
@@ -112,7 +112,7 @@ class SharedActions:
                 self.table.give(listed.kind, listed.index)
                 continue
             instance.filters.remove(one)
-            instance.past = _sum(instance.past, done if listed.reached else NOTHING)
+            instance.past = instance.past.plus(done if listed.reached else NOTHING)
             self.drop_reference(listed.kind, instance)
 
     def drop_reference(self, kind: str, instance: Instance) -> None:
@@ -130,7 +130,7 @@ class SharedActions:
         """What an action has done for all filters that use it, and did for those that are no more."""
         total, first = instance.past, instance.first_ns
         for one, done in zip(instance.filters, counted(list(instance.filters)), strict=True):
-            total = _sum(total, done)
+            total = total.plus(done)
             first = min(filter(None, (first, one.first_ns)), default=0)
         instance.first_ns = first
         in_hw = any(one.in_hw for one in instance.filters)
@@ -146,7 +146,3 @@ class SharedActions:
             request = TC.decode(one.request)[1]["options"]["act"]
             one.steps, one.listed = tc_actions.parse(request, Given(one.indices, self.table.instance))
             self._placer.rewrite(proto, one)
-
-
-def _sum(one: Counters, other: Counters) -> Counters:
-    return Counters(one.packets + other.packets, one.bytes + other.bytes, max(one.used_ns, other.used_ns))

@@ -113,10 +113,11 @@ class Frame:
         counters = state.counters
         if counters.packets:
             packets = counters.packets & 0xFFFFFFFF
+            by_hardware = counters.hardware.bytes, counters.hardware.packets & 0xFFFFFFFF
             for basic, hardware, drops in self.stats:
                 _BASIC.pack_into(out, basic, counters.bytes, packets)
                 if hardware:
-                    _BASIC.pack_into(out, hardware, counters.bytes, packets)
+                    _BASIC.pack_into(out, hardware, *by_hardware)
                 if drops:
                     _U32.pack_into(out, drops, packets)
         if self.times:
