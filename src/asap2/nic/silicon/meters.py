@@ -75,10 +75,17 @@ class Meters:
         }
 
     def set(
-        self, use: MeterUse, identity: int, limit: Limit, *, fresh: Metered | None = None, now: int | None = None
+        self,
+        use: MeterUse,
+        identity: int,
+        limit: Limit,
+        *,
+        fresh: Metered | None = None,
+        now: int | None = None,
+        mark: bool = False,
     ) -> int:
         """Give a meter a limit from *now* on (CLOCK_MONOTONIC), and its number. *fresh*: it has counted that, and not
-        what it has. OSError ENOSPC."""
+        what it has. *mark* is the owner's own note. OSError ENOSPC."""
         number = self.number(use, identity)
         record = self._records[number]
         record.flags = 0  # lets packets through, while it is not whole
@@ -93,7 +100,7 @@ class Meters:
             for name, value in zip(_COUNTERS, fresh, strict=True):
                 setattr(record, name, value)
         kind = (abi.METER_PACKETS if limit.packets else 0) | (abi.METER_CELLS if limit.cells else 0)
-        record.flags = abi.METER_ON | kind | limit.counting << 8
+        record.flags = abi.METER_ON | kind | (abi.METER_MARK if mark else 0) | limit.counting << 8
         return number
 
     def clear(self, use: MeterUse, identity: int) -> None:
@@ -103,6 +110,14 @@ class Meters:
             self._forget(self._records[number])
             if not self._references[number]:
                 self._give(number)
+
+    def marked(self, number: int) -> bool:
+        """Whether its owner has marked it."""
+        return bool(self._records[number].flags & abi.METER_MARK)
+
+    def limits(self, number: int) -> bool:
+        """Whether a meter has a rate, and does not only count."""
+        return bool(self._records[number].mult)
 
     def counted(self, number: int) -> Metered:
         """What a meter has counted."""

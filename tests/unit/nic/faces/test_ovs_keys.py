@@ -29,6 +29,7 @@ from asap2.nic.rules import (
     Goto,
     Masked,
     Match,
+    Meter,
     Output,
     Truncate,
 )
@@ -295,7 +296,8 @@ KEY = {"mac_proto": 1, "eth_type": 0x0800, "ip_proto": 6}
 
 
 def rule(payload: bytes, key: ovs_key.Fields = KEY) -> tuple[object, ...]:
-    return ovs_actions.to_rule(ovs_actions.parse(payload, key), {3: 103, 5: 105}.get, lambda _step: 7)
+    steps, ports, meters = ovs_actions.parse(payload, key), {3: 103, 5: 105}, {0: 31, 9: 40}
+    return ovs_actions.to_rule(steps, ports.get, lambda _step: 7, meters.__getitem__)
 
 
 def test_what_is_cut_is_the_next_output_alone_and_a_port_that_is_not_there_counts() -> None:
@@ -303,6 +305,13 @@ def test_what_is_cut_is_the_next_output_alone_and_a_port_that_is_not_there_count
     assert rule(trunc + output(3) + output(5)) == (Truncate(100), Output(103), Output(105))
     assert rule(trunc + output(9) + output(5)) == (Truncate(100), Output(ovs_actions.NO_PORT), Output(105))
     assert rule(output(9)) == (Drop(),)
+
+
+def test_a_meter_decides_about_all_that_follows_and_within_a_copy_about_the_copy() -> None:
+    metered = word(action.METER, 9)
+    assert rule(metered + output(3)) == (Meter(40), Output(103))
+    copied = attribute(action.CLONE, word(action.METER, 0) + output(3))
+    assert rule(copied + metered + output(5)) == (Clone((Meter(31), Output(103))), Meter(40), Output(105))
 
 
 def test_recirculation_before_the_end_takes_a_copy() -> None:
@@ -339,7 +348,7 @@ def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
         word(action.DROP, 0) + output(3),
         attribute(action.HASH, b"\2\0\0\0" + bytes(4)),
         attribute(12, b""),
-        attribute(19, bytes(4)),
+        attribute(19, bytes(3)),
         output(65535),
     ],
 )

@@ -28,6 +28,7 @@ from asap2.nic.internal_ports import Place
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.silicon.meters import MeterUse
 
 log = logging.getLogger(__name__)
 
@@ -357,8 +358,15 @@ class Datapath:
             cookies.append(cookie)
             return cookie
 
-        translated = act.to_rule(steps, self.port_of, cookie_of)
+        translated = act.to_rule(steps, self.port_of, cookie_of, self._meter_of)
         return translated, tuple(cookies)
+
+    def _meter_of(self, number: int) -> int:
+        """The pipeline's number of a meter of the datapath, which may come later."""
+        try:
+            return self.pipeline.meters.number(MeterUse.OVS, number)
+        except OSError:
+            raise _error(errno.ENOMEM) from None
 
     def one_packet(self, steps: tuple[act.Step, ...]) -> tuple[Action, ...]:
         """The rule actions of *steps* for a packet that user space hands in. What it gives to user space again can be
@@ -397,8 +405,10 @@ class Datapath:
         return self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
 
     def destroy(self) -> None:
-        """Remove every flow and port."""
+        """Remove every flow, meter and port."""
         self.flush()
+        for number in self.pipeline.meters.every(MeterUse.OVS):
+            self.pipeline.meters.clear(MeterUse.OVS, number)
         for vport in list(self.vports.values()):
             if vport.number:
                 self.remove_port(vport)

@@ -134,7 +134,7 @@ class OvsFace:
         self._packet = GenlFamily(
             "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
         )
-        meters = MeterFace(lambda: self.datapath.ifindex if self.datapath else None)
+        meters = MeterFace(lambda: self.datapath)
         for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)

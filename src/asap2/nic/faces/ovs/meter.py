@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generic netlink family ovs_meter of a datapath that has room for no meter.
+"""The generic netlink family ovs_meter: a datapath's meters.
 
-Every openvswitch module since Linux 4.15 has the family, and Open vSwitch takes one without it for older than that. So
-it is served, and says that there can be 0 meters; adding one is EFBIG, as in a kernel whose meters are used up.
-Formats and errors: net/openvswitch/meter.c.
+They are the pipeline's (:class:`asap2.nic.silicon.meters.Meters`), which keeps them when no daemon runs. Formats,
+checks and errors: net/openvswitch/meter.c, Linux 6.12.
 """
 
 from __future__ import annotations
@@ -11,27 +10,42 @@ from __future__ import annotations
 import errno
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.nic.faces.ovs.datapath import Datapath
+from asap2.nic.silicon.abi import METERS
+from asap2.nic.silicon.metering import NSEC_PER_SEC, Counting, Limit, Metered
+from asap2.nic.silicon.meters import Meters, MeterUse
 
 METER_ID: Final = 0x7014
 METERS_GROUP: Final = 0x7014
 FEATURES, SET, DEL, GET = 1, 2, 3, 4
-ATTR_ID, ATTR_BANDS, ATTR_MAX_METERS, ATTR_MAX_BANDS = 1, 4, 7, 8
-BAND_TYPE, BAND_RATE, BAND_BURST = 1, 2, 3
+ATTR_ID, ATTR_KBPS, ATTR_STATS, ATTR_BANDS, ATTR_USED, ATTR_CLEAR, ATTR_MAX_METERS, ATTR_MAX_BANDS = range(1, 9)
+BAND_TYPE, BAND_RATE, BAND_BURST, BAND_STATS = 1, 2, 3, 4
+TYPE_DROP: Final = 1
 _OPS: Final = ((FEATURES, 0x0A), (SET, 0x0B), (DEL, 0x0B), (GET, 0x0A))
 _MOST_BANDS: Final = 1  # DP_MAX_BANDS
+_MOST: Final = METERS // 2
+"""As many as there can be, the last of which the kernel never gives out; the others are for policing."""
+_LEAST_SLOTS: Final = 1024  # DP_METER_ARRAY_SIZE_MIN
+_OCTETS_OF_KBPS: Final = 125
+_NS_OF_MS: Final = 1_000_000
 
-_U32 = struct.Struct("=I")
+_U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
+_STATS = struct.Struct("=QQ")
+"""struct ovs_flow_stats."""
+_LENGTHS: Final = {ATTR_ID: 4, ATTR_STATS: _STATS.size, ATTR_USED: 8, ATTR_MAX_METERS: 4, ATTR_MAX_BANDS: 4}
+_BAND_LENGTHS: Final = {BAND_TYPE: 4, BAND_RATE: 4, BAND_BURST: 4, BAND_STATS: _STATS.size}
 
 
 class MeterFace:
-    """The family; *datapath* gives the ifindex of the datapath, ``None`` when there is none."""
+    """The family; *datapath* gives the datapath, ``None`` when there is none."""
 
-    def __init__(self, datapath: Callable[[], int | None]) -> None:
+    def __init__(self, datapath: Callable[[], Datapath | None]) -> None:
         self._datapath = datapath
         self.family = GenlFamily(
             "ovs_meter",
@@ -47,53 +61,119 @@ class MeterFace:
     def _message(self, genl: GenlHeader, body: bytes) -> Answer:
         return [Message(METER_ID, self.family.payload(genl.cmd, genl.header + body))]
 
-    def _check_datapath(self, genl: GenlHeader) -> None:
-        if int.from_bytes(genl.header, sys.byteorder) != self._datapath():
+    def _meters(self, genl: GenlHeader) -> Meters:
+        """Those of the datapath that is named; ENODEV."""
+        datapath = self._datapath()
+        if datapath is None or int.from_bytes(genl.header, sys.byteorder) != datapath.ifindex:
             raise NetlinkError(errno.ENODEV)
+        return datapath.pipeline.meters
 
     def _features(self, _request: Request, genl: GenlHeader) -> Answer:
-        none = _U32.pack(0)
-        return self._message(genl, attribute(ATTR_MAX_METERS, none) + attribute(ATTR_MAX_BANDS, none))
+        _checked(genl.attrs, _LENGTHS)
+        self._meters(genl)
+        bands = attribute(ATTR_BANDS, attribute(0, attribute(BAND_TYPE, _U32.pack(TYPE_DROP))))
+        most = attribute(ATTR_MAX_METERS, _U32.pack(_MOST)) + attribute(ATTR_MAX_BANDS, _U32.pack(_MOST_BANDS))
+        return self._message(genl, most + bands)
 
     def _set(self, _request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        if ATTR_ID not in attrs:
-            raise NetlinkError(errno.ENODEV)
-        _check_bands(attrs.get(ATTR_BANDS))
-        self._check_datapath(genl)
-        raise NetlinkError(errno.EFBIG)
+        attrs = _checked(genl.attrs, _LENGTHS)
+        number = _meter_id(attrs)
+        limit = _limit(attrs)
+        meters = self._meters(genl)
+        told = attribute(ATTR_ID, attrs[ATTR_ID][:4])
+        old = meters.find(MeterUse.OVS, number)
+        if old is not None and not meters.marked(old):
+            told += _stats(number, meters.counted(old), bands=meters.limits(old))
+        if old is None:
+            _check_room(meters, number)
+        packets = octets = 0
+        if ATTR_CLEAR not in attrs and ATTR_STATS in attrs:
+            packets, octets = _STATS.unpack_from(attrs[ATTR_STATS])
+        fresh = Metered(packets, octets, used_ns=time.monotonic_ns())
+        try:
+            meters.set(MeterUse.OVS, number, limit, fresh=fresh, mark=ATTR_CLEAR in attrs)
+        except OSError:
+            raise NetlinkError(errno.ENOMEM) from None
+        return self._message(genl, told)
 
     def _get(self, _request: Request, genl: GenlHeader) -> Answer:
-        _meter_id(genl)
-        self._check_datapath(genl)
-        raise NetlinkError(errno.ENOENT)
+        number = _meter_id(_checked(genl.attrs, _LENGTHS))
+        meters = self._meters(genl)
+        at = meters.find(MeterUse.OVS, number)
+        if at is None:
+            raise NetlinkError(errno.ENOENT)
+        return self._message(genl, _stats(number, meters.counted(at), bands=meters.limits(at)))
 
     def _del(self, _request: Request, genl: GenlHeader) -> Answer:
-        number = _meter_id(genl)
-        self._check_datapath(genl)
-        return self._message(genl, attribute(ATTR_ID, number))  # deleting none is no error
+        number = _meter_id(_checked(genl.attrs, _LENGTHS))
+        meters = self._meters(genl)
+        at = meters.find(MeterUse.OVS, number)
+        if at is None:  # deleting none is no error
+            return self._message(genl, attribute(ATTR_ID, _U32.pack(number)))
+        told = _stats(number, meters.counted(at), bands=meters.limits(at))
+        meters.clear(MeterUse.OVS, number)
+        return self._message(genl, told)
 
 
-def _named(payload: bytes) -> dict[int, bytes]:
-    return {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
+def _stats(number: int, counted: Metered, *, bands: bool) -> bytes:
+    """What tells of a meter; one without *bands* only counts."""
+    over = attribute(0, attribute(BAND_STATS, _STATS.pack(counted.over_packets, counted.over_bytes)))
+    return (
+        attribute(ATTR_ID, _U32.pack(number))
+        + attribute(ATTR_STATS, _STATS.pack(counted.packets, counted.bytes))
+        + attribute(ATTR_USED, _U64.pack(counted.used_ns // _NS_OF_MS))
+        + attribute(ATTR_BANDS, over if bands else b"")
+    )
 
 
-def _meter_id(genl: GenlHeader) -> bytes:
-    number = _named(genl.attrs).get(ATTR_ID)
-    if number is None:
-        raise NetlinkError(errno.EINVAL)
-    if len(number) < _U32.size:
+def _checked(payload: bytes, lengths: dict[int, int]) -> dict[int, bytes]:
+    """Attributes by number; ERANGE for one that is too short (the kernel's policies)."""
+    found = {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
+    if any(len(value) < lengths.get(kind, 0) for kind, value in found.items()):
         raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-    return number[: _U32.size]
+    return found
 
 
-def _check_bands(bands: bytes | None) -> None:
-    """EINVAL for bands that no meter can have."""
-    if bands is None:
+def _meter_id(attrs: dict[int, bytes]) -> int:
+    if ATTR_ID not in attrs:
         raise NetlinkError(errno.EINVAL)
-    found = [_named(bytes(band)) for _, band in attributes(bands)]
+    number: int = _U32.unpack_from(attrs[ATTR_ID])[0]
+    return number
+
+
+def _limit(attrs: dict[int, bytes]) -> Limit:
+    """The limit that is asked for (dp_meter_create); EINVAL."""
+    if ATTR_BANDS not in attrs:
+        raise NetlinkError(errno.EINVAL)
+    found = [bytes(band) for _, band in attributes(attrs[ATTR_BANDS])]
     if len(found) > _MOST_BANDS:
         raise NetlinkError(errno.EINVAL)
-    for band in found:
-        if not {BAND_TYPE, BAND_RATE, BAND_BURST} <= band.keys() or not any(band[BAND_RATE]):
-            raise NetlinkError(errno.EINVAL)
+    if not found:
+        return Limit(counting=Counting.OVS)
+    try:
+        band = _checked(found[0], _BAND_LENGTHS)
+    except NetlinkError:
+        raise NetlinkError(errno.ERANGE) from None
+    if not {BAND_TYPE, BAND_RATE, BAND_BURST} <= band.keys():
+        raise NetlinkError(errno.EINVAL)
+    kind, rate, burst = (_U32.unpack_from(band[which])[0] for which in (BAND_TYPE, BAND_RATE, BAND_BURST))
+    if not rate:
+        raise NetlinkError(errno.EINVAL)
+    if kind != TYPE_DROP:  # it would drop nothing
+        return Limit(counting=Counting.OVS)
+    octets = ATTR_KBPS in attrs
+    holds = burst * NSEC_PER_SEC // rate
+    return Limit(rate * _OCTETS_OF_KBPS if octets else rate, holds, not octets, counting=Counting.OVS)
+
+
+def _check_room(meters: Meters, number: int) -> None:
+    """The kernel has an array of meters, whose size is a power of two and grows with their count: EBUSY where another
+    has the place, EFBIG where there are too many (attach_meter)."""
+    there = meters.every(MeterUse.OVS)
+    slots = _LEAST_SLOTS
+    while len(there) >= slots or len({one % slots for one in there}) < len(there):
+        slots *= 2
+    if any(one % slots == number % slots for one in there):
+        raise NetlinkError(errno.EBUSY)
+    if len(there) + 1 >= _MOST:
+        raise NetlinkError(errno.EFBIG)

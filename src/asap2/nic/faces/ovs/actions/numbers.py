@@ -26,6 +26,7 @@ POP_ETH: Final = _ACTIONS["pop_eth"]
 PUSH_NSH: Final = _ACTIONS["push_nsh"]
 POP_NSH: Final = _ACTIONS["pop_nsh"]
 CLONE: Final = _ACTIONS["clone"]
+METER: Final = _ACTIONS["meter"]
 CHECK_PKT_LEN: Final = _ACTIONS["check_pkt_len"]
 ADD_MPLS: Final = _ACTIONS["add_mpls"]
 DEC_TTL: Final = _ACTIONS["dec_ttl"]
@@ -42,7 +43,7 @@ CHECK_IF_GREATER: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_greater"]
 CHECK_IF_LESS_EQUAL: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_less_equal"]
 DEC_TTL_ACTION: Final = protocol.DEC_TTL.numbers["action"]
 
-NOT_SERVED: Final = frozenset({"ct", "ct_clear", "meter", "psample"})
-"""Actions that this datapath refuses: connection tracking, meters, samples for psample."""
+NOT_SERVED: Final = frozenset({"ct", "ct_clear", "psample"})
+"""Actions that this datapath refuses: connection tracking, samples for psample."""
 LENGTHS: Final = lengths(protocol.ACTIONS, NOT_SERVED)
 """The actions there are, and the length in bytes of each one's argument."""

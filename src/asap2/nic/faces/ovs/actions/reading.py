@@ -22,6 +22,7 @@ from asap2.nic.faces.ovs.actions.numbers import (
     DROP,
     HASH,
     LENGTHS,
+    METER,
     OUTPUT,
     RECIRC,
     SAMPLE,
@@ -37,7 +38,7 @@ from asap2.nic.faces.ovs.actions.numbers import (
     USERSPACE_USERDATA,
 )
 from asap2.nic.faces.ovs.actions.rewriting import read_set
-from asap2.nic.faces.ovs.actions.steps import Nested, PortOutput, Recirc, Step, Userspace
+from asap2.nic.faces.ovs.actions.steps import ByMeter, Nested, PortOutput, Recirc, Step, Userspace
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import MAX_PORTS, TUNNEL, VARIABLE
 from asap2.nic.fields import ETH_P_MPLS
@@ -112,6 +113,11 @@ def _hash(value: bytes, _at: _List) -> tuple[Step, ...]:
     if (algorithm := _number(value[:4])) not in list(HashAlgorithm):
         raise invalid()
     return (Hash(HashAlgorithm(algorithm), _number(value[4:])),)
+
+
+def _meter(value: bytes, _at: _List) -> tuple[Step, ...]:
+    """A meter that is not there lets every packet through."""
+    return (ByMeter(_number(value)),)
 
 
 def _drop(_value: bytes, at: _List) -> tuple[Step, ...]:
@@ -209,6 +215,7 @@ READERS: Final[dict[int, _Reader]] = {
     CHECK_PKT_LEN: _check_length,
     DEC_TTL: _dec_ttl,
     DROP: _drop,
+    METER: _meter,
     **{kind: _header(read) for kind, read in HEADERS.items()},
 }
 """Every action that this datapath has: a test demands that the protocol's others are refused by name

@@ -17,6 +17,7 @@ from asap2.nic.rules import (
     Goto,
     Hash,
     LayerChange,
+    Meter,
     Output,
     PopVlan,
     PushVlan,
@@ -59,6 +60,13 @@ class Recirc:
 
 
 @dataclass(frozen=True, slots=True)
+class ByMeter:
+    """Drop the packet where it is over the rate of the datapath's meter ``id``."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Nested:
     """An action with lists of steps in it, in the order of the lists of *action*, which stand empty there."""
 
@@ -66,7 +74,7 @@ class Nested:
     lists: tuple[tuple[Step, ...], ...]
 
 
-_Own = PortOutput | Userspace | Recirc | Nested
+_Own = PortOutput | Userspace | Recirc | ByMeter | Nested
 Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange
 """What this datapath does with a packet: a rule's action already, or one that :func:`to_rule` has a case for, which the
 type checker demands."""
@@ -93,14 +101,20 @@ def outputs(steps: tuple[Step, ...]) -> Iterator[int]:
 
 
 def to_rule(
-    steps: tuple[Step, ...], ifindex_of: Callable[[int], int | None], cookie_of: Callable[[Userspace], int]
+    steps: tuple[Step, ...],
+    ifindex_of: Callable[[int], int | None],
+    cookie_of: Callable[[Userspace], int],
+    meter_of: Callable[[int], int],
 ) -> tuple[Action, ...]:
     """The rule actions of *steps*. What is sent to a port that does not exist is dropped, as in the kernel."""
-    return _to_rule(steps, ifindex_of, cookie_of) or (Drop(),)
+    return _to_rule(steps, ifindex_of, cookie_of, meter_of) or (Drop(),)
 
 
 def _to_rule(
-    steps: tuple[Step, ...], ifindex_of: Callable[[int], int | None], cookie_of: Callable[[Userspace], int]
+    steps: tuple[Step, ...],
+    ifindex_of: Callable[[int], int | None],
+    cookie_of: Callable[[Userspace], int],
+    meter_of: Callable[[int], int],
 ) -> tuple[Action, ...]:
     actions: list[Action] = []
     for at, step in enumerate(steps):
@@ -113,11 +127,13 @@ def _to_rule(
                     actions.append(Output(NO_PORT))  # else what follows would be cut
             case Userspace():
                 actions.append(Upcall(cookie_of(step)))
+            case ByMeter(number):
+                actions.append(Meter(meter_of(number)))
             case Recirc(number):
                 to = Goto(OVS_TABLE | number)
                 actions.append(to if at + 1 == len(steps) else Clone((to,)))
             case Nested(action, lists):
-                made = [_to_rule(nested, ifindex_of, cookie_of) for nested in lists]
+                made = [_to_rule(nested, ifindex_of, cookie_of, meter_of) for nested in lists]
                 match action:
                     case Clone():
                         actions.append(Clone(made[0]))
