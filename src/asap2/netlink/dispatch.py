@@ -208,7 +208,13 @@ class Dispatcher:
             found = self.netfilter.get(request.type >> 8)
             if found is None or not request.client.privileged:
                 return PASS  # who may not ask is refused by the kernel, whatever the message
-            return found(request) if len(request.payload) >= _NFGEN_LEN else None
+            if len(request.payload) < _NFGEN_LEN:
+                return None
+            try:
+                return found(request)
+            except NetlinkError as error:
+                error.at_start = True  # what a dump is to list is looked at before it begins
+                raise
         if request.client.protocol != NETLINK_ROUTE:
             return self._generic(request)
         handler = self.route.get(request.type)

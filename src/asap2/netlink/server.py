@@ -261,11 +261,16 @@ class Server:
             return
         self._groups.send(namespace, group_id, message)
 
-    def notify(self, netns: Netns, group: int, message: Message, protocol: int = NETLINK_ROUTE) -> None:
-        """Send a message to the members of a multicast group (RTNLGRP_*, NFNLGRP_*, up to 32) of the kernel's own."""
+    def notify(
+        self, netns: Netns, group: int, message: Message, protocol: int = NETLINK_ROUTE, portid: int = 0
+    ) -> None:
+        """Send a message to the members of a multicast group (RTNLGRP_*, NFNLGRP_*, up to 32) of the kernel's own.
+
+        *portid* is the socket that has caused it, where the protocol says so.
+        """
         namespace = self._namespaces.get(netns.cookie)
         if namespace is not None:
-            namespace.multicast(protocol, group, build(message.type, message.flags, 0, 0, message.payload))
+            namespace.multicast(protocol, group, build(message.type, message.flags, 0, portid, message.payload))
 
     def kernel(self, netns: Netns, protocol: int) -> Connection:
         """A connection to the kernel proper in that namespace, good while a request of it is served.

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a program sets of a connection, or makes one of: ctnetlink_change_conntrack(), ctnetlink_create_conntrack()."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from dataclasses import replace
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.tables.ctnetlink import HELP, LABELS_SIZE, PROTOINFO
+from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.conntrack import nests
+from asap2.nic.faces.conntrack.view import Change, Connection, Sctp, Status, Tcp, Tuple
+
+_UNCHANGEABLE = (
+    Status.SRC_NAT_DONE | Status.DST_NAT_DONE | Status.SRC_NAT | Status.DST_NAT
+    | Status.EXPECTED | Status.CONFIRMED | Status.DYING | Status.SEQ_ADJUST
+    | Status.TEMPLATE | Status.UNTRACKED | Status.OFFLOAD | Status.HW_OFFLOAD
+)  # fmt: skip
+"""IPS_UNCHANGEABLE_MASK."""
+_ONLY_SET = Status.SEEN_REPLY | Status.ASSURED
+_TCP_STATES = 14
+"""TCP_CONNTRACK_TIMEOUT_MAX."""
+_LONGEST = 0x7FFFFFFF
+"""Of a timeout, in ticks of 1/HZ; with the usual 250 Hz, in seconds, a quarter."""
+_HZ = 250
+
+
+def changed(connection: Connection, attrs: Attrs) -> Change:
+    """What a request to change *connection* sets.
+
+    Raises:
+        NetlinkError: it cannot be set.
+    """
+    if any(name in attrs for name in ("nat_src", "nat_dst", "tuple_master")):
+        raise NetlinkError(errno.EOPNOTSUPP)
+    if "help" in attrs:
+        _check_helper(connection, attrs)
+    timeout = _timeout(attrs)
+    if timeout is not None and connection.status & Status.FIXED_TIMEOUT:
+        raise NetlinkError(errno.EPERM)
+    status = _status(connection, attrs)
+    tcp, sctp = _protoinfo(connection, attrs)
+    return Change(timeout, status, _mark(connection, attrs), _labels(connection, attrs), tcp, sctp)
+
+
+def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int, timestamps: bool) -> Connection:
+    """The connection that a request makes.
+
+    Raises:
+        NetlinkError: EINVAL, it has no timeout; EOPNOTSUPP, it asks for NAT, a helper or a master.
+    """
+    timeout = _timeout(attrs)
+    if timeout is None:
+        raise NetlinkError(errno.EINVAL)
+    if any(name in attrs for name in ("help", "nat_src", "nat_dst", "tuple_master")):
+        raise NetlinkError(errno.EOPNOTSUPP)
+    tcp = Tcp(0) if original.protocol == socket.IPPROTO_TCP else None
+    sctp = Sctp(0) if original.protocol == socket.IPPROTO_SCTP else None
+    new = Connection(0, original, reply, zone, int(Status.CONFIRMED), timeout, tcp=tcp, sctp=sctp)
+    tcp, sctp = _protoinfo(new, attrs)
+    status = _status(new, attrs)
+    return replace(
+        new,
+        status=new.status if status is None else status,
+        mark=_mark(new, attrs) or 0,
+        labels=_labels(new, attrs) or new.labels,
+        tcp=tcp or new.tcp,
+        sctp=sctp or new.sctp,
+        started=time.time_ns() if timestamps else None,
+    )
+
+
+def _check_helper(connection: Connection, attrs: Attrs) -> None:
+    """A helper can be set of none that has none: all that can be said is the one that it has."""
+    name = nests.needed(nests.decoded(HELP, attrs["help"]), "name")
+    if connection.master is not None:
+        if name != connection.helper or not name:
+            raise NetlinkError(errno.EBUSY)
+    elif name and name != connection.helper:
+        raise NetlinkError(errno.EBUSY if connection.helper else errno.EOPNOTSUPP)
+
+
+def _timeout(attrs: Attrs) -> int | None:
+    timeout: int | None = attrs.get("timeout")
+    return None if timeout is None else min(timeout, _LONGEST // _HZ)
+
+
+def _status(connection: Connection, attrs: Attrs) -> int | None:
+    wanted: int | None = attrs.get("status")
+    if wanted is None:
+        return None
+    different = connection.status ^ wanted
+    if different & (Status.EXPECTED | Status.CONFIRMED | Status.DYING):
+        raise NetlinkError(errno.EBUSY)
+    if different & _ONLY_SET & ~wanted:
+        raise NetlinkError(errno.EBUSY)
+    return connection.status | wanted & ~int(_UNCHANGEABLE)
+
+
+def _protoinfo(connection: Connection, attrs: Attrs) -> tuple[Tcp | None, Sctp | None]:
+    if "protoinfo" not in attrs:
+        return None, None
+    info = nests.decoded(PROTOINFO, attrs["protoinfo"])
+    tcp, sctp = connection.tcp, connection.sctp
+    if tcp is not None and "tcp" in info:
+        given = info["tcp"]
+        state = given.get("state", tcp.state)
+        if state >= _TCP_STATES:
+            raise NetlinkError(errno.EINVAL)
+        flags = list(tcp.flags)
+        for way, name in enumerate(("flags_original", "flags_reply")):
+            if name in given:
+                flags[way] = flags[way] & ~given[name].mask | given[name].flags & given[name].mask
+        scales = (given.get("wscale_original"), given.get("wscale_reply"))
+        known = None not in scales
+        return Tcp(state, scales if known else tcp.wscale, (flags[0], flags[1])), None
+    if sctp is not None and "sctp" in info:
+        given = info["sctp"]
+        names = ("state", "vtag_original", "vtag_reply")
+        if any(name not in given for name in names):
+            raise NetlinkError(errno.EINVAL)
+        return None, Sctp(given["state"], (given["vtag_original"], given["vtag_reply"]))
+    return None, None
+
+
+def _mark(connection: Connection, attrs: Attrs) -> int | None:
+    mark: int | None = attrs.get("mark")
+    if mark is None:
+        return None
+    kept: int = ~attrs.get("mark_mask", 0xFFFFFFFF) & 0xFFFFFFFF
+    return connection.mark & kept ^ mark
+
+
+def _labels(connection: Connection, attrs: Attrs) -> bytes | None:
+    labels: bytes | None = attrs.get("labels")
+    if labels is None:
+        return None
+    if len(labels) > LABELS_SIZE:
+        raise NetlinkError(errno.ERANGE)
+    mask: bytes | None = attrs.get("labels_mask")
+    if len(labels) % 4 or (mask is not None and (not mask or len(mask) != len(labels))):
+        raise NetlinkError(errno.EINVAL)
+    kept = bytes(len(labels)) if mask is None else bytes(~octet & 0xFF for octet in mask)
+    new = bytes(old & keep ^ set_ for old, keep, set_ in zip(connection.labels, kept, labels, strict=False))
+    return new + bytes(LABELS_SIZE - len(new)) if mask is None else new + connection.labels[len(new) :]

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ctnetlink: a node's connections listed, found, changed, removed, announced (``conntrack``, ``ovs-appctl dpctl/…``).
+
+The node's namespace has one table of connections, as a host has, so what the kernel tracks there itself (for nftables,
+say) is shown beside what the node's datapath and NICs track.
+
+Source: net/netfilter/nf_conntrack_netlink.c of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from asap2.netlink.codec import Attrs
+from asap2.netlink.request import PASS, Answer, Message, Request, Stream
+from asap2.netlink.server import Server
+from asap2.netlink.tables.ctnetlink import (
+    CT_DELETE,
+    CT_GET,
+    CT_GET_CTRZERO,
+    CT_GET_DYING,
+    CT_GET_STATS,
+    CT_GET_STATS_CPU,
+    CT_GET_UNCONFIRMED,
+    CT_NEW,
+    CT_REQUEST,
+    STATS,
+    STATS_CPU,
+)
+from asap2.netlink.tables.nfnetlink import (
+    NFNL_SUBSYS_CTNETLINK,
+    NFNL_SUBSYS_CTNETLINK_EXP,
+    NFNL_SUBSYS_CTNETLINK_TIMEOUT,
+    Nfgenmsg,
+)
+from asap2.netlink.wire import NETLINK_NETFILTER, NLM_F_DUMP_FILTERED, NLM_F_MULTI, NetlinkError
+from asap2.nic.faces.conntrack import changes, filter, messages, tuples
+from asap2.nic.faces.conntrack.filter import Filter
+from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM, Events
+from asap2.nic.faces.conntrack.policies import Policies
+from asap2.nic.faces.conntrack.view import Connection, Connections, Status, Tuple
+
+log = logging.getLogger(__name__)
+
+_FOUND = 2
+"""Users of a connection that was asked for: the table, and who asks."""
+
+
+class ConntrackFace:
+    """Serves the connections of *server*'s own namespace."""
+
+    def __init__(self, server: Server, connections: Connections) -> None:
+        self.connections = connections
+        self.policies = Policies()
+        self.timestamps = False
+        self._server = server
+        self._kernel: bool | None = None
+        self._handlers: dict[int, Callable[[Request], Answer]] = {
+            CT_NEW: self._new,
+            CT_GET: self._get,
+            CT_GET_CTRZERO: self._get,
+            CT_DELETE: self._delete,
+            CT_GET_STATS: self._statistics,
+            CT_GET_STATS_CPU: self._statistics_of_cpus,
+            CT_GET_DYING: self._none,
+            CT_GET_UNCONFIRMED: self._none,
+        }
+
+    def register(self) -> None:
+        """Serve the server's clients."""
+        self._server.netfilter([NFNL_SUBSYS_CTNETLINK], self._connections)
+        self._server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], lambda _request: PASS)
+        self._server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
+
+    def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
+        """Tell who listens what has happened to a connection, by the program with the socket *portid* (0: by none)."""
+        group, message = messages.event(connection, events)
+        self._server.notify(self._server.netns, group, message, NETLINK_NETFILTER, portid)
+
+    def _connections(self, request: Request) -> Answer:
+        handler = self._handlers.get(request.type)
+        return PASS if handler is None else handler(request)
+
+    def _get(self, request: Request) -> Answer:
+        header, attrs = CT_REQUEST.decode(request.payload)
+        if request.dump:
+            wanted = filter.parsed(header.family, attrs)
+            return Stream(self._all(wanted, self._kernels(request)))
+        found = self._found(header.family, attrs)
+        return [messages.answer(found, use=_FOUND)] if found is not None else self._not_ours()
+
+    def _all(self, wanted: Filter | None, more: list[Message]) -> Iterator[Message]:
+        flags = 0 if wanted is None else NLM_F_DUMP_FILTERED
+        answer = messages.answer
+        for connection in self.connections:
+            if wanted is None or wanted(connection):
+                yield answer(connection, flags)
+        yield from more
+
+    def _delete(self, request: Request) -> Answer:
+        header, attrs = CT_REQUEST.decode(request.payload)
+        if "filter" in attrs or not ("tuple_orig" in attrs or "tuple_reply" in attrs):
+            family = header.family if header.version or "filter" in attrs else 0
+            wanted = filter.parsed(family, attrs)
+            for connection in self.connections:
+                if wanted is None or wanted(connection):
+                    self._remove(connection, request)
+            return PASS if self._kernel_tracks() else None
+        found = self._found(header.family, attrs)
+        if found is None:
+            return self._not_ours()
+        if attrs.get("id", found.id) != found.id:
+            raise NetlinkError(errno.ENOENT)
+        self._remove(found, request)
+        return None
+
+    def _remove(self, connection: Connection, request: Request) -> None:
+        if self.connections.delete(connection):
+            stopped = time.time_ns() if connection.started is not None else 0
+            dying = replace(connection, status=connection.status | Status.DYING, stopped=stopped)
+            self.tell(dying, Events.DESTROY, request.client.portid)
+
+    def _new(self, request: Request) -> Answer:
+        header, attrs = CT_REQUEST.decode(request.payload)
+        ways: dict[str, Tuple] = {}
+        zone: int = attrs.get("zone", 0)
+        for name in ("tuple_orig", "tuple_reply"):
+            if name in attrs:
+                ways[name], zone = self._tuple(attrs[name], header.family, zone)
+        found = self.connections.find(zone, next(iter(ways.values()))) if ways else None
+        if found is not None:
+            if request.excl:
+                raise NetlinkError(errno.EEXIST)
+            change = changes.changed(found, attrs)
+            self.connections.change(found, change)
+            given = {name: value for name, value in change._asdict().items() if value is not None}
+            self.tell(replace(found, **given), CHANGED_BY_A_PROGRAM | Events.LABEL, request.client.portid)
+            return None
+        if not request.create:
+            return self._not_ours()
+        if len(ways) < 2 or ways["tuple_orig"].protocol != ways["tuple_reply"].protocol:
+            raise NetlinkError(errno.EINVAL)
+        made = changes.created(attrs, ways["tuple_orig"], ways["tuple_reply"], zone, self.timestamps)
+        self.connections.insert(made)
+        made = self.connections.find(zone, made.original) or made
+        label = Events.LABEL if "labels" in attrs else Events(0)
+        self.tell(made, Events.NEW | CHANGED_BY_A_PROGRAM | label, request.client.portid)
+        return None
+
+    def _statistics(self, request: Request) -> Answer:
+        entries = self.connections.count()
+        for message in self._kernels(request):
+            entries += STATS.decode(message.payload)[1]["entries"]
+        body = STATS.encode(Nfgenmsg(), {"entries": entries, "max": self.connections.limit})
+        return [Message(CT_GET_STATS, body, NLM_F_MULTI)]
+
+    def _statistics_of_cpus(self, request: Request) -> Answer:
+        if not request.dump:
+            return None
+        kernels: dict[int, Attrs] = {}
+        for message in self._kernels(request):
+            header, attrs = STATS_CPU.decode(message.payload)
+            kernels[header.res_id] = attrs
+        shown = []
+        for cpu, counted in enumerate(self.connections.statistics()):
+            own = kernels.get(cpu, Attrs())
+            sums = {name: (value + own.get(name, 0)) & 0xFFFFFFFF for name, value in counted._asdict().items()}
+            shown.append(Message(CT_GET_STATS_CPU, STATS_CPU.encode(Nfgenmsg(res_id=cpu), sums)))
+        return shown
+
+    def _none(self, request: Request) -> Answer:
+        """Connections that are none yet, or no longer: there is none between two packets."""
+        if not request.dump:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        return []
+
+    def _found(self, family: int, attrs: Attrs) -> Connection | None:
+        raw = attrs.get("tuple_orig", attrs.get("tuple_reply"))
+        if raw is None:
+            raise NetlinkError(errno.EINVAL)
+        tuple_, zone = self._tuple(raw, family, attrs.get("zone", 0))
+        return self.connections.find(zone, tuple_)
+
+    @staticmethod
+    def _tuple(raw: bytes, family: int, zone: int) -> tuple[Tuple, int]:
+        """A tuple with its zone, which stands in the message or, if it holds for one direction only, in the tuple."""
+        tuple_, own = tuples.parsed(raw, family)
+        if own is None:
+            return tuple_, zone
+        if zone:
+            raise NetlinkError(errno.EINVAL)
+        return tuple_, own
+
+    def _not_ours(self) -> Answer:
+        """It is a connection of the kernel's own, if there is any; the kernel refuses what it does not have."""
+        if self._kernel_tracks():
+            return PASS
+        raise NetlinkError(errno.ENOENT)
+
+    def _kernel_tracks(self) -> bool:
+        """Whether the kernel has ctnetlink."""
+        if self._kernel is None:
+            self._kernel = bool(self._ask_kernel(CT_GET_STATS, 0, CT_REQUEST.encode(Nfgenmsg(), {})))
+        return self._kernel
+
+    def _kernels(self, request: Request) -> list[Message]:
+        """What the kernel answers of its own connections; nothing if it refuses."""
+        return self._ask_kernel(request.type, request.flags, request.payload) if self._kernel_tracks() else []
+
+    def _ask_kernel(self, type: int, flags: int, payload: bytes) -> list[Message]:
+        try:
+            answer = self._server.kernel(self._server.netns, NETLINK_NETFILTER).request(type, flags, payload)
+        except OSError as error:
+            log.debug("the kernel's own connections: %s", error)
+            return []
+        return [Message(one.type, one.payload, one.flags & NLM_F_DUMP_FILTERED) for one in answer]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections as messages: an answer to a request (ctnetlink_fill_info()), and an event (ctnetlink_conntrack_event()).
+
+Which attributes there are, and their order, is that of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Any
+
+from asap2.netlink.request import Message
+from asap2.netlink.tables.ctnetlink import CT, CT_DELETE, CT_NEW, TcpFlags
+from asap2.netlink.tables.nfnetlink import (
+    NFNLGRP_CONNTRACK_DESTROY,
+    NFNLGRP_CONNTRACK_NEW,
+    NFNLGRP_CONNTRACK_UPDATE,
+    Nfgenmsg,
+)
+from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_MULTI
+from asap2.nic.faces.conntrack import tuples
+from asap2.nic.faces.conntrack.view import Connection, Status
+
+_NO_LABELS = bytes(16)
+
+
+class Events(IntFlag):
+    """1 << IPCT_*: what has happened to a connection (enum ip_conntrack_events)."""
+
+    NEW = 1 << 0
+    RELATED = 1 << 1
+    DESTROY = 1 << 2
+    REPLY = 1 << 3
+    ASSURED = 1 << 4
+    PROTOINFO = 1 << 5
+    HELPER = 1 << 6
+    MARK = 1 << 7
+    SEQADJ = 1 << 8
+    SECMARK = 1 << 9
+    LABEL = 1 << 10
+    SYNPROXY = 1 << 11
+
+
+CHANGED_BY_A_PROGRAM = (
+    Events.REPLY | Events.ASSURED | Events.HELPER | Events.PROTOINFO | Events.SEQADJ | Events.MARK | Events.SYNPROXY
+)
+"""What is said to have happened to a connection that a program has made; and its label, to one that it has changed."""
+
+
+def answer(connection: Connection, flags: int = 0, use: int = 1) -> Message:
+    """A connection as a request for it, or for all, shows it. The kernel marks either as part of many."""
+    c = connection
+    attrs = _tuples(c)
+    attrs["status"], attrs["mark"], attrs["id"], attrs["use"] = c.status, c.mark, c.id, use
+    if c.master is not None and c.status & Status.EXPECTED:
+        attrs["tuple_master"] = tuples.shown(c.master)
+    if not c.status & Status.OFFLOAD:
+        attrs["timeout"] = c.timeout
+        attrs["protoinfo"] = _protoinfo(c)
+    _counted(attrs, c)
+    _helped(attrs, c)
+    _labelled(attrs, c)
+    return Message(CT_NEW, CT.encode(Nfgenmsg(c.original.family), attrs), flags | NLM_F_MULTI)
+
+
+def event(connection: Connection, events: Events) -> tuple[int, Message]:
+    """The multicast group that is told of *events*, and what it is told."""
+    c = connection
+    attrs = _tuples(c)
+    attrs["id"], attrs["status"] = c.id, c.status
+    if events & Events.DESTROY:
+        type_, flags, group = CT_DELETE, 0, NFNLGRP_CONNTRACK_DESTROY
+        attrs["timeout"] = c.timeout or None
+        _counted(attrs, c)
+        attrs["protoinfo"] = _protoinfo(c, only_state=True)
+    else:
+        type_, flags, group = CT_NEW, 0, NFNLGRP_CONNTRACK_UPDATE
+        if events & (Events.NEW | Events.RELATED):
+            flags, group = NLM_F_CREATE | NLM_F_EXCL, NFNLGRP_CONNTRACK_NEW
+        attrs["timeout"] = c.timeout
+        if events & Events.PROTOINFO:
+            attrs["protoinfo"] = _protoinfo(c)
+        _helped(attrs, c)
+        if events & Events.LABEL:
+            _labelled(attrs, c)
+        if events & Events.RELATED and c.master is not None:
+            attrs["tuple_master"] = tuples.shown(c.master)
+    if c.mark or events & Events.MARK:
+        attrs["mark"] = c.mark
+    return group, Message(type_, CT.encode(Nfgenmsg(c.original.family), attrs), flags)
+
+
+def _tuples(c: Connection) -> dict[str, Any]:
+    attrs: dict[str, Any] = {"tuple_orig": tuples.shown(c.original), "tuple_reply": tuples.shown(c.reply)}
+    if c.zone:
+        attrs["zone"] = c.zone
+    return attrs
+
+
+def _protoinfo(c: Connection, only_state: bool = False) -> dict[str, Any] | None:
+    info: dict[str, Any]
+    if c.tcp is not None:
+        info = {"state": c.tcp.state}
+        if not only_state:
+            info["wscale_original"], info["wscale_reply"] = c.tcp.wscale
+            info["flags_original"], info["flags_reply"] = map(TcpFlags, c.tcp.flags)
+        return {"tcp": info}
+    if c.sctp is not None:
+        info = {"state": c.sctp.state}
+        if not only_state:
+            info["vtag_original"], info["vtag_reply"] = c.sctp.vtags
+        return {"sctp": info}
+    return None
+
+
+def _counted(attrs: dict[str, Any], c: Connection) -> None:
+    if c.counters is not None:
+        for name, (packets, octets) in zip(("counters_orig", "counters_reply"), c.counters, strict=True):
+            attrs[name] = {"packets": packets, "bytes": octets}
+    if c.started is not None:
+        attrs["timestamp"] = {"start": c.started, "stop": c.stopped or None}
+
+
+def _helped(attrs: dict[str, Any], c: Connection) -> None:
+    if c.helper:
+        attrs["help"] = {"name": c.helper}
+
+
+def _labelled(attrs: dict[str, Any], c: Connection) -> None:
+    if c.labels != _NO_LABELS:
+        attrs["labels"] = c.labels
