@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections of protocols without connections: UDP, GRE, ICMP's queries, and all others.
+
+nf_conntrack_proto_udp.c, _gre.c, _icmp.c, _icmpv6.c; generic_packet() of nf_conntrack_core.c.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asap2.nic.conntrack.connection import ORIGINAL, Connection
+from asap2.nic.conntrack.states import ICMP, SECOND, Status
+from asap2.nic.conntrack.tuples import ICMP_REQUESTS, ICMPV6_REQUESTS, IPV4, IPV6, word
+from asap2.nic.conntrack.verdict import Verdict
+
+_UDP_HEADER = 8
+STREAM_AFTER: Final = 2 * SECOND
+"""UDP that still has traffic in both directions after this time is a stream."""
+
+
+def udp(connection: Connection, data: bytes, at: int, direction: int, now: int) -> Verdict:
+    """nf_conntrack_udp_packet()."""
+    octets = len(data) - at
+    if octets < _UDP_HEADER or not _UDP_HEADER <= word(data, at + 4) <= octets:
+        return Verdict.INVALID
+    if not connection.confirmed:
+        connection.stream_from = now + STREAM_AFTER
+    seconds = connection.timeouts.udp
+    if connection.status & Status.SEEN_REPLY and now > connection.stream_from:
+        seconds = connection.timeouts.udp_stream
+        connection.status |= Status.ASSURED
+    connection.refresh(direction, len(data), seconds, now)
+    return Verdict.ACCEPT
+
+
+def gre(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
+    """nf_conntrack_gre_packet()."""
+    replied = bool(connection.status & Status.SEEN_REPLY)
+    seconds = connection.timeouts.gre_stream if replied else connection.timeouts.gre
+    connection.refresh(direction, len(data), seconds, now)
+    if replied:
+        connection.status |= Status.ASSURED
+    return Verdict.ACCEPT
+
+
+def icmp(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
+    """A query or its answer (nf_conntrack_icmp_packet(), nf_conntrack_icmpv6_packet())."""
+    first = connection.tuples[ORIGINAL]
+    kind = first.dport >> 8
+    if connection.proto == ICMP:
+        if first.family != IPV4 or kind not in ICMP_REQUESTS:
+            return Verdict.INVALID
+        connection.refresh(direction, len(data), connection.timeouts.icmp, now)
+        return Verdict.ACCEPT
+    if first.family != IPV6 or (not connection.confirmed and kind not in ICMPV6_REQUESTS):
+        return Verdict.INVALID
+    connection.refresh(direction, len(data), connection.timeouts.icmpv6, now)
+    return Verdict.ACCEPT
+
+
+def generic(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
+    """Any other protocol."""
+    connection.refresh(direction, len(data), connection.timeouts.generic, now)
+    return Verdict.ACCEPT

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which address and port NAT gives a new connection (nf_nat_core.c)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6
+from asap2.nic.conntrack.tuples import WITH_PORTS, Tuple
+from asap2.nic.rules import Nat, NatKind
+
+MAX_ATTEMPTS: Final = 128
+"""NF_NAT_MAX_ATTEMPTS: ports that are tried one after the other."""
+_FEWEST_ATTEMPTS = 16
+_32_BITS = 0xFFFF_FFFF
+_JHASH_INITIAL = 0xDEADBEEF
+
+Taken = Callable[[Tuple], bool]
+"""Whether a connection has the inverse of a tuple in either direction (nf_nat_used_tuple())."""
+
+
+def unique_tuple(
+    wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken, mapped: Tuple | None, entropy: int
+) -> Tuple:
+    """What *wanted*, a connection's original direction as it leaves, becomes by *nat* at the end *kind*
+    (get_unique_tuple()). *mapped* is how the newest connection of the same source leaves, *entropy* stands for random
+    numbers. All may be taken in the end; then the connection cannot be committed.
+    """
+    anyhow = nat.hash or nat.random
+    if kind is NatKind.SRC and not anyhow:
+        if _in_range(wanted, nat):
+            if not taken(wanted):
+                return wanted
+        elif mapped is not None:
+            like = replace(wanted, src=mapped.src, sport=mapped.sport)
+            if _in_range(like, nat) and not taken(like):
+                return like
+    chosen = _with_address(wanted, nat, kind, zone)
+    if not anyhow:
+        if not nat.port_min:
+            if not taken(chosen):
+                return chosen
+        elif _port_in_range(chosen, nat, kind) and (nat.port_min == nat.port_max or not taken(chosen)):
+            return chosen
+    return _with_port(chosen, nat, kind, taken, entropy)
+
+
+def _in_range(one: Tuple, nat: Nat) -> bool:
+    """nf_in_range(): of a source."""
+    return (not nat.ip_min or nat.ip_min <= one.src <= nat.ip_max) and (
+        not nat.port_min or _port_in_range(one, nat, NatKind.SRC)
+    )
+
+
+def _port_in_range(one: Tuple, nat: Nat, kind: NatKind) -> bool:
+    """l4proto_in_range()."""
+    if one.proto in (ICMP, ICMPV6):
+        return nat.port_min <= one.sport <= nat.port_max
+    if one.proto in WITH_PORTS or one.proto == GRE:
+        return nat.port_min <= (one.sport if kind is NatKind.SRC else one.dport) <= nat.port_max
+    return True
+
+
+def _words(address: bytes) -> list[int]:
+    """The 32-bit words of an address as this machine reads them."""
+    return [int.from_bytes(address[at : at + 4], sys.byteorder) for at in range(0, len(address), 4)]
+
+
+def _with_address(wanted: Tuple, nat: Nat, kind: NatKind, zone: int) -> Tuple:
+    """An address of the range, the same for the same ends (find_best_ips_proto())."""
+    if not nat.ip_min:
+        return wanted
+    if nat.ip_min == nat.ip_max:
+        return _put_address(wanted, kind, nat.ip_min)
+    to = _words(wanted.dst)
+    source = [*_words(wanted.src), 0, 0, 0][:4]
+    hashed = _jhash2(source, 0 if nat.persistent else to[-1] ^ zone)
+    address, whole = b"", False
+    for at in range(0, len(nat.ip_min), 4):
+        low = int.from_bytes(nat.ip_min[at : at + 4], "big")
+        high = int.from_bytes(nat.ip_max[at : at + 4], "big")
+        distance = high - low + 1 & _32_BITS
+        if whole:
+            low, distance = 0, _32_BITS
+        part = low + (hashed * distance >> 32) & _32_BITS
+        address += part.to_bytes(4, "big")
+        whole |= part != high
+        if not nat.persistent:
+            hashed ^= to[at // 4] if kind is NatKind.SRC else int.from_bytes(address[at : at + 4], sys.byteorder)
+    return _put_address(wanted, kind, address)
+
+
+def _put_address(one: Tuple, kind: NatKind, address: bytes) -> Tuple:
+    return replace(one, src=address) if kind is NatKind.SRC else replace(one, dst=address)
+
+
+def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: int) -> Tuple:
+    """A port of the range that is free, perhaps (nf_nat_l4proto_unique_tuple())."""
+    at_source = kind is NatKind.SRC
+    if chosen.proto in (ICMP, ICMPV6):
+        at_source = True
+        low, size = (nat.port_min, nat.port_max - nat.port_min + 1) if nat.port_min else (0, 65536)
+    elif chosen.proto not in WITH_PORTS:
+        return chosen
+    elif nat.port_min:
+        low, high = sorted((nat.port_min, nat.port_max))
+        size = high - low + 1
+    elif not at_source:
+        return chosen
+    elif chosen.sport < 512:
+        low, size = 1, 511
+    elif chosen.sport < 1024:
+        low, size = 600, 424
+    else:
+        low, size = 1024, 64512
+    offset = entropy & 0xFFFF if nat.hash or nat.random or kind is NatKind.SRC else 0
+    attempts = min(size, MAX_ATTEMPTS)
+    while True:
+        for _ in range(attempts):
+            port = low + offset % size
+            chosen = replace(chosen, sport=port) if at_source else replace(chosen, dport=port)
+            if not taken(chosen):
+                return chosen
+            offset = offset + 1 & 0xFFFF
+        if attempts >= size or attempts < _FEWEST_ATTEMPTS:
+            return chosen
+        attempts //= 2
+        offset = entropy & 0xFFFF
+
+
+def _rotated(number: int, by: int) -> int:
+    return (number << by | number >> 32 - by) & _32_BITS
+
+
+def _jhash2(words: list[int], initial: int) -> int:
+    """Bob Jenkins' hash of four words (http://burtleburtle.net/bob/c/lookup3.c, hashword(); include/linux/jhash.h)."""
+    a = b = c = _JHASH_INITIAL + 4 * len(words) + initial & _32_BITS
+    a, b, c = (one + word & _32_BITS for one, word in zip((a, b, c), words, strict=False))
+    a = (a - c & _32_BITS) ^ _rotated(c, 4)
+    c = c + b & _32_BITS
+    b = (b - a & _32_BITS) ^ _rotated(a, 6)
+    a = a + c & _32_BITS
+    c = (c - b & _32_BITS) ^ _rotated(b, 8)
+    b = b + a & _32_BITS
+    a = (a - c & _32_BITS) ^ _rotated(c, 16)
+    c = c + b & _32_BITS
+    b = (b - a & _32_BITS) ^ _rotated(a, 19)
+    a = a + c & _32_BITS
+    c = (c - b & _32_BITS) ^ _rotated(b, 4)
+    b = b + a & _32_BITS
+    a = a + words[3] & _32_BITS
+    c = (c ^ b) - _rotated(b, 14) & _32_BITS
+    a = (a ^ c) - _rotated(c, 11) & _32_BITS
+    b = (b ^ a) - _rotated(a, 25) & _32_BITS
+    c = (c ^ b) - _rotated(b, 16) & _32_BITS
+    a = (a ^ c) - _rotated(c, 4) & _32_BITS
+    b = (b ^ a) - _rotated(a, 14) & _32_BITS
+    return (c ^ b) - _rotated(b, 24) & _32_BITS

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of connections, and what :class:`asap2.nic.rules.Ct` does to a datagram."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from asap2.nic.conntrack import datagrams, sctp, tcp
+from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.nat import unique_tuple
+from asap2.nic.conntrack.states import ICMP, ICMPV6, NAT_DONE_MASK, NAT_MASK, TCP, Relation, Status, Timeouts
+from asap2.nic.conntrack.translate import UntranslatableError, translate, translate_error
+from asap2.nic.conntrack.tuples import (
+    ICMP_ERRORS,
+    ICMPV6_FIRST_QUERY,
+    IPV4,
+    LAST_ICMP_TYPE,
+    REDIRECT,
+    REDIRECTV6,
+    UNTRACKED_ICMPV6,
+    Transport,
+    Tuple,
+    transport,
+    tuple_of,
+    word,
+)
+from asap2.nic.conntrack.verdict import Verdict
+from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
+
+Fields = dict[str, int]
+"""A packet's ``ct_`` fields that are not 0."""
+
+_NAT_STATE: Final = CtState.SNAT | CtState.DNAT
+_ICMP_HEADER = 8
+_REDIRECT_HEADER, _REDIRECTED = 40, 4
+"""Of ICMPv6's redirect: its length, and the option that has the datagram (ND_OPT_REDIRECT_HDR)."""
+_BITS = {NatKind.SRC: CtState.SNAT, NatKind.DST: CtState.DNAT}
+_STATUS = {NatKind.SRC: Status.SRC_NAT, NatKind.DST: Status.DST_NAT}
+_DONE = {NatKind.SRC: Status.SRC_NAT_DONE, NatKind.DST: Status.DST_NAT_DONE}
+_OTHER = {NatKind.SRC: NatKind.DST, NatKind.DST: NatKind.SRC}
+
+
+class DroppedError(Exception):
+    """The datagram is dropped (NF_DROP)."""
+
+
+class Seen(NamedTuple):
+    """A packet's connection, and how and in which direction it belongs to it (what skb->_nfct holds)."""
+
+    connection: Connection
+    relation: Relation
+    direction: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What has become of a datagram: its octets, perhaps translated, and its ``ct_`` fields."""
+
+    data: bytes
+    fields: Fields
+
+
+@dataclass(slots=True)
+class Tracker:
+    """Connections, and what packets do to them. *now* is the time in nanoseconds: whoever gives packets sets it."""
+
+    now: int = 0
+    max_connections: int = 0
+    """nf_conntrack_max; 0: any number."""
+    limits: dict[int, int] = field(default_factory=dict)
+    """Connections of a zone that may be committed (ovs_ct_limit); 0: any number."""
+    default_limit: int = 0
+    timeouts: dict[str, Timeouts] = field(default_factory=lambda: {"": Timeouts()})
+    """Timeout policies by name; that without a name is for all other connections."""
+    _table: dict[tuple[int, Tuple], tuple[Connection, int]] = field(default_factory=dict)
+    _by_source: dict[tuple[int, int, bytes, int], Connection] = field(default_factory=dict)
+
+    # ---- the table ----
+
+    def connections(self) -> Iterator[Connection]:
+        """All that have not expired, oldest first."""
+        for connection, direction in list(self._table.values()):
+            if direction == ORIGINAL and self._alive(connection):
+                yield connection
+
+    def find(self, zone: int, one: Tuple) -> tuple[Connection, int] | None:
+        """The connection that has this tuple in one of its directions, and which. One that has expired goes
+        (____nf_conntrack_find())."""
+        found = self._table.get((zone, one))
+        if found and not self._alive(found[0]):
+            self.remove(found[0])
+            return None
+        return found
+
+    def _alive(self, connection: Connection) -> bool:
+        return connection.expires > self.now
+
+    def remove(self, connection: Connection) -> None:
+        """End a connection (nf_ct_delete())."""
+        connection.status |= Status.DYING
+        for one in connection.tuples:
+            found = self._table.get((connection.zone, one))
+            if found and found[0] is connection:
+                del self._table[connection.zone, one]
+        source = _source(connection)
+        if self._by_source.get(source) is connection:
+            del self._by_source[source]
+
+    def sweep(self) -> list[Connection]:
+        """Remove what has expired."""
+        ended = [one for one, direction in self._table.values() if direction == ORIGINAL and not self._alive(one)]
+        for connection in ended:
+            self.remove(connection)
+        return ended
+
+    def _count(self, zone: int) -> int:
+        return sum(connection.zone == zone for connection in self.connections())
+
+    # ---- which connection a datagram is of ----
+
+    def classify(self, data: bytes, family: int, zone: int, timeouts: Timeouts) -> Seen | None:
+        """The connection of a datagram, which changes it; a new one is not in the table yet (nf_conntrack_in()).
+
+        ``None``: the datagram is invalid, or of what is not tracked. Raises :class:`DroppedError`.
+        """
+        found = transport(data, family)
+        if found is None:
+            return None
+        if found.proto in (ICMP, ICMPV6):
+            about = _about(data, family, found)
+            if about is None:
+                return None
+            if about.error:
+                return self._related(data, family, zone, about.inner)
+        while True:
+            seen = self._resolve(data, family, zone, timeouts)
+            if seen is None:
+                return None
+            verdict = self._handle(seen, data, found.at)
+            if verdict is Verdict.REPEAT:
+                self.remove(seen.connection)
+                continue
+            if verdict is not Verdict.ACCEPT:
+                return None
+            if seen.connection.status & Status.DYING:
+                self.remove(seen.connection)
+            if seen.direction == REPLY:
+                seen.connection.status |= Status.SEEN_REPLY
+            return seen
+
+    def _resolve(self, data: bytes, family: int, zone: int, timeouts: Timeouts) -> Seen | None:
+        """resolve_normal_ct()."""
+        one = tuple_of(data, family)
+        if one is None:
+            return None
+        found = self.find(zone, one)
+        if found is None:
+            answer = one.inverse()
+            if answer is None:
+                return None
+            if 0 < self.max_connections <= len(self._table) // 2:
+                raise DroppedError
+            found = Connection(zone, [one, answer], timeouts), ORIGINAL
+        return _seen(*found)
+
+    def _handle(self, seen: Seen, data: bytes, at: int) -> Verdict:
+        """nf_conntrack_handle_packet()."""
+        connection, direction = seen.connection, seen.direction
+        match connection.proto:
+            case 6:
+                return tcp.packet(connection, data, at, direction, self.now)
+            case 17:
+                return datagrams.udp(connection, data, at, direction, self.now)
+            case 132:
+                return sctp.packet(connection, data, at, direction, self.now)
+            case 1 | 58:
+                return datagrams.icmp(connection, data, direction, self.now)
+            case 47:
+                return datagrams.gre(connection, data, direction, self.now)
+        return datagrams.generic(connection, data, direction, self.now)
+
+    def _related(self, data: bytes, family: int, zone: int, inner: int) -> Seen | None:
+        """The connection that an ICMP error is about: one that has a packet going to where the error goes
+        (nf_conntrack_inet_error())."""
+        one = tuple_of(data, family, inner)
+        answer = one.inverse() if one else None
+        found = self.find(zone, answer) if answer else None
+        if found is None:
+            return None
+        connection, direction = found
+        to = data[16:20] if family == IPV4 else data[24:40]
+        return Seen(connection, Relation.RELATED, direction) if connection.tuples[direction].dst == to else None
+
+    def _again(self, data: bytes, family: int, zone: int, *, translated: bool) -> Seen | None:
+        """The connection in the table of a datagram that has been tracked before, and perhaps translated
+        (ovs_ct_find_existing()). Nothing changes it."""
+        found = transport(data, family)
+        about = _about(data, family, found) if found and found.proto in (ICMP, ICMPV6) else None
+        if about and about.error:  # nothing tells whether it has been translated
+            inner = tuple_of(data, family, about.inner)
+            seen = self._in_direction(zone, inner, inverted=True) or self._in_direction(zone, inner, inverted=False)
+            return Seen(seen[0], Relation.RELATED, 1 - seen[1]) if seen else None
+        seen = self._in_direction(zone, tuple_of(data, family), inverted=translated)
+        return _seen(*seen) if seen else None
+
+    def _in_direction(self, zone: int, one: Tuple | None, *, inverted: bool) -> tuple[Connection, int] | None:
+        """The connection and the direction that a packet with a tuple has: found by the tuple, or by its inverse."""
+        sought = one.inverse() if one and inverted else one
+        found = self.find(zone, sought) if sought else None
+        if found is None:
+            return None
+        return found[0], 1 - found[1] if inverted else found[1]
+
+    # ---- the action ----
+
+    def execute(self, action: Ct, data: bytes, family: int, known: Fields, entropy: int = 0) -> Tracked:
+        """Do *action* with a whole datagram, whose ``ct_`` fields are *known* (ovs_ct_execute(), tcf_ct_act()).
+
+        *entropy* is 16 bits that stand for random numbers. Raises :class:`DroppedError`.
+        """
+        data = trimmed(data, family)
+        fields = dict(known)
+        seen = self._known(action, data, family, fields)
+        if seen is None:
+            timeouts = self.timeouts.get(action.timeout, self.timeouts[""])
+            seen = self.classify(data, family, action.zone, timeouts)
+            fields = _fields(seen, action.zone, family)
+        if seen is None:
+            return Tracked(data, fields)
+        connection = seen.connection
+        if action.nat and not fields.get("ct_state", 0) & _NAT_STATE and (connection.confirmed or action.commit):
+            data = self._translate(seen, action, data, family, fields, entropy)
+        if connection.proto == TCP and connection.confirmed and connection.established and not action.offload:
+            tcp.be_liberal(connection)
+        if action.commit:
+            self._commit(seen, action, fields)
+        return Tracked(data, fields)
+
+    def _known(self, action: Ct, data: bytes, family: int, fields: Fields) -> Seen | None:
+        """The connection that an action before has found in this zone (skb_nfct_cached()). By *force*, one that the
+        packet is an answer of goes, and it is as if there were none."""
+        state = fields.get("ct_state", 0)
+        executed = bool(state & CtState.TRK) and not state & CtState.INV and fields.get("ct_zone", 0) == action.zone
+        if not executed and (state or not action.force or action.offload):
+            return None
+        seen = self._again(data, family, action.zone, translated=bool(state & _NAT_STATE))
+        if seen and action.force and seen.direction == REPLY:
+            self.remove(seen.connection)
+            return None
+        return seen if executed else None
+
+    def _commit(self, seen: Seen, action: Ct, fields: Fields) -> None:
+        """ovs_ct_commit(): a new connection enters the table with its mark and labels."""
+        connection = seen.connection
+        if not connection.confirmed:
+            limit = self.limits.get(action.zone, self.default_limit)
+            if 0 < limit <= self._count(action.zone):
+                raise DroppedError
+        if action.eventmask is not None:
+            connection.eventmask = action.eventmask
+        if action.mark and action.mark.mask:
+            mark = _written(connection.mark, action.mark)
+            if mark != connection.mark:
+                connection.mark = mark
+                _put(fields, "ct_mark", mark)
+        labels = action.labels if action.labels and action.labels.mask else None
+        if connection.master and not connection.confirmed:
+            connection.labels = connection.master.labels
+            labels = labels or Masked(0, 0)
+        if labels:
+            connection.labels = _written(connection.labels, labels)
+            _put(fields, "ct_labels", connection.labels)
+        if not connection.confirmed:
+            self._confirm(connection)
+
+    def _confirm(self, connection: Connection) -> None:
+        """__nf_conntrack_confirm(): it must be known by both its tuples alone."""
+        if any(self.find(connection.zone, one) for one in connection.tuples):
+            raise DroppedError
+        connection.expires += self.now
+        connection.status |= Status.CONFIRMED
+        for direction, one in enumerate(connection.tuples):
+            self._table[connection.zone, one] = connection, direction
+        if connection.status & Status.SRC_NAT_DONE:
+            self._by_source[_source(connection)] = connection
+
+    # ---- NAT ----
+
+    def _translate(self, seen: Seen, action: Ct, data: bytes, family: int, fields: Fields, entropy: int) -> bytes:
+        """Translate a datagram as its connection says, or as *action* says for a new one (nf_ct_nat())."""
+        connection, relation, direction = seen
+        nat = action.nat
+        assert nat is not None
+        if (
+            relation is not Relation.NEW
+            and connection.status & NAT_MASK
+            and ((relation, direction) != (Relation.RELATED, ORIGINAL) or action.commit)
+        ):
+            kind = NatKind.SRC if connection.status & Status.SRC_NAT else NatKind.DST
+            if direction == REPLY:
+                kind = _OTHER[kind]
+        elif nat.kind is not None:
+            kind = nat.kind
+        else:
+            return data
+        out = bytearray(data)
+        done = self._translate_end(seen, nat, kind, out, family, entropy)
+        if connection.status & Status.DST_NAT:
+            if connection.status & Status.SRC_NAT:
+                done |= self._translate_end(seen, nat, _OTHER[kind], out, family, entropy)
+            elif direction == ORIGINAL:
+                done |= self._translate_end(seen, None, NatKind.SRC, out, family, entropy)
+        _put(fields, "ct_state", fields.get("ct_state", 0) | done)
+        return bytes(out)
+
+    def _translate_end(
+        self, seen: Seen, nat: Nat | None, kind: NatKind, data: bytearray, family: int, entropy: int
+    ) -> CtState:
+        """Source or destination of a datagram (nf_ct_nat_execute()); the bit of ``ct_state`` that says so."""
+        connection, relation, direction = seen
+        proto = transport(bytes(data), family)
+        try:
+            if relation is Relation.RELATED and proto and proto.proto == (ICMP if family == IPV4 else ICMPV6):
+                self._translate_error(seen, kind, data, proto)
+                return CtState(0)
+            if relation is not Relation.ESTABLISHED and not connection.status & _DONE[kind]:
+                self._set_up(connection, nat, kind, entropy)
+            if connection.status & _translated(kind, direction):
+                translate(data, kind, _leaves(connection, direction))
+        except UntranslatableError:
+            raise DroppedError from None
+        return _BITS[kind]
+
+    def _set_up(self, connection: Connection, nat: Nat | None, kind: NatKind, entropy: int) -> None:
+        """Choose how a new connection is translated at one end (nf_nat_setup_info()); without a range, its address
+        stays, and its port if that is not taken (nf_nat_alloc_null_binding())."""
+        if connection.confirmed:
+            return
+        wanted = _leaves(connection, ORIGINAL)
+        if nat is None or not nat.ip_min:
+            address = wanted.src if kind is NatKind.SRC else wanted.dst
+            nat = Nat(kind, address, address)
+        newest = self._by_source.get(_source(connection))
+        mapped = _leaves(newest, ORIGINAL) if newest and self._alive(newest) else None
+
+        def taken(one: Tuple) -> bool:
+            answer = one.inverse()
+            return answer is not None and self.find(connection.zone, answer) is not None
+
+        chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, mapped, entropy)
+        if chosen != wanted:
+            answer = chosen.inverse()
+            assert answer is not None
+            connection.tuples[REPLY] = answer
+            connection.status |= _STATUS[kind]
+        connection.status |= _DONE[kind]
+
+    @staticmethod
+    def _translate_error(seen: Seen, kind: NatKind, data: bytearray, header: Transport) -> None:
+        """nf_nat_icmp_reply_translation()."""
+        connection, _, direction = seen
+        if data[header.at] == (REDIRECT if header.proto == ICMP else REDIRECTV6) and (
+            connection.status & NAT_DONE_MASK != NAT_DONE_MASK or connection.status & NAT_MASK
+        ):
+            raise DroppedError
+        if connection.status & _translated(kind, direction):
+            other = connection.tuples[1 - direction]
+            translate_error(data, header.at, kind, other, _leaves(connection, direction))
+
+
+class _About(NamedTuple):
+    error: bool
+    inner: int
+    """Where the datagram begins that the error is about."""
+
+
+def _about(data: bytes, family: int, found: Transport) -> _About | None:
+    """Whether an ICMP message is an error; ``None``: it is invalid, or is not tracked (nf_conntrack_icmpv4_error(),
+    nf_conntrack_icmpv6_error())."""
+    if (family == IPV4) != (found.proto == ICMP):
+        return _About(False, 0)
+    if len(data) < found.at + _ICMP_HEADER:
+        return None
+    kind, inner = data[found.at], found.at + _ICMP_HEADER
+    if family == IPV4:
+        return None if kind > LAST_ICMP_TYPE else _About(kind in ICMP_ERRORS, inner)
+    if kind in UNTRACKED_ICMPV6:
+        return None
+    if kind == REDIRECTV6:
+        return _about_redirect(data, found.at)
+    return _About(kind < ICMPV6_FIRST_QUERY, inner)
+
+
+def _about_redirect(data: bytes, at: int) -> _About | None:
+    """nf_conntrack_icmpv6_redirect()."""
+    if len(data) < at + _REDIRECT_HEADER:
+        return None
+    if data[at + 1]:
+        return _About(False, 0)
+    option = at + _REDIRECT_HEADER
+    link_local = word(data, 8) & 0xFFC0 == 0xFE80
+    if data[7] != 255 or not link_local or len(data) < option + 2 or not data[option + 1]:
+        return None
+    return _About(data[option] == _REDIRECTED, option + _ICMP_HEADER)
+
+
+def _seen(connection: Connection, direction: int) -> Seen:
+    """What a packet is to its connection (ovs_ct_get_info())."""
+    if direction == REPLY or connection.status & Status.SEEN_REPLY:
+        return Seen(connection, Relation.ESTABLISHED, direction)
+    return Seen(connection, Relation.RELATED if connection.status & Status.EXPECTED else Relation.NEW, direction)
+
+
+def _fields(seen: Seen | None, zone: int, family: int) -> Fields:
+    """The ``ct_`` fields of a packet that has just been classified (ovs_ct_update_key())."""
+    if seen is None:
+        fields = {"ct_state": int(CtState.TRK | CtState.INV), "ct_zone": zone}
+        return {name: value for name, value in fields.items() if value}
+    connection = seen.connection
+    state = CtState.TRK
+    state |= {Relation.NEW: CtState.NEW, Relation.ESTABLISHED: CtState.EST, Relation.RELATED: CtState.REL}[
+        seen.relation
+    ]
+    if seen.direction == REPLY:
+        state |= CtState.RPL
+    if not connection.confirmed:
+        state |= CtState.NEW
+    if connection.master:
+        state |= CtState.REL
+    labelled = connection.master if connection.master and not connection.confirmed else connection
+    fields = {"ct_state": int(state), "ct_zone": zone, "ct_mark": connection.mark, "ct_labels": labelled.labels}
+    first = (connection.master or connection).tuples[ORIGINAL]
+    if first.family == family:
+        icmp = first.proto == (ICMP if family == IPV4 else ICMPV6)
+        fields |= {
+            "ct_src": int.from_bytes(first.src, "big"),
+            "ct_dst": int.from_bytes(first.dst, "big"),
+            "ct_proto": first.proto,
+            "ct_tp_src": first.dport >> 8 if icmp else first.sport,
+            "ct_tp_dst": first.dport & 0xFF if icmp else first.dport,
+        }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _put(fields: Fields, name: str, value: int) -> None:
+    if value:
+        fields[name] = int(value)
+    else:
+        fields.pop(name, None)
+
+
+def _written(old: int, new: Masked) -> int:
+    return old & ~new.mask | new.value
+
+
+def _source(connection: Connection) -> tuple[int, int, bytes, int]:
+    first = connection.tuples[ORIGINAL]
+    return connection.zone, first.proto, first.src, first.sport
+
+
+def _leaves(connection: Connection, direction: int) -> Tuple:
+    """How packets of a direction look behind NAT: as what the other direction answers."""
+    answered = connection.tuples[1 - direction].inverse()
+    assert answered is not None
+    return answered
+
+
+def _translated(kind: NatKind, direction: int) -> Status:
+    """The status bit that says that packets of a direction are translated at this end."""
+    return _STATUS[kind if direction == ORIGINAL else _OTHER[kind]]
+
+
+def trimmed(data: bytes, family: int) -> bytes:
+    """A datagram without what follows it in its frame (nf_ct_skb_network_trim())."""
+    if family == IPV4:
+        if len(data) < 20 or (data[0] & 15) < 5:
+            return data
+        length = word(data, 2)
+        return data[:length] if length >= (data[0] & 15) * 4 else data
+    return data[: 40 + word(data, 4)] if len(data) >= 40 else data
+
+
+__all__ = ["DroppedError", "Fields", "Seen", "Tracked", "Tracker", "trimmed"]

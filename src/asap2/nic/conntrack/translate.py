@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What NAT does to a datagram (nf_nat_proto.c): addresses, ports and identifiers; checksums stay as right as they were.
+
+An address or port is replaced at one end, the source's or the destination's, by that of a tuple.
+"""
+
+from __future__ import annotations
+
+from asap2.nic.conntrack.states import ICMP, ICMPV6
+from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
+from asap2.nic.rules import NatKind
+
+_TCP_HEADER, _SCTP_HEADER, _ICMP_HEADER, _GRE_KEY_END = 20, 12, 8, 8
+_PORTS = 8
+"""Octets of a transport header that have to be there."""
+_TCP_CHECK, _UDP_CHECK, _ICMP_CHECK = 16, 6, 2
+_QUERIES = (0, 8, 13, 14, 15, 16, 17, 18)
+"""ICMP types that have an identifier."""
+_ECHO = (128, 129)
+_CASTAGNOLI = 0x82F63B78
+"""The polynomial of CRC32c, bits reflected (RFC 9260, appendix A)."""
+_16_BITS = 0xFFFF
+
+
+class UntranslatableError(ValueError):
+    """A datagram that is too short, or of a kind that cannot be translated."""
+
+
+def sum_of(data: bytes | bytearray) -> int:
+    """The sum of 16-bit words, big-endian; an odd octet at the end is the upper half of one."""
+    if len(data) % 2:
+        data = bytes(data) + b"\0"
+    return sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+
+
+def adjust(data: bytearray, check: int, old: int, new: int) -> None:
+    """Change the checksum at *check* for words of the sum *old* that now have the sum *new*: HC' = ~(~HC + ~m + m').
+
+    Of the two zeros, the result is the one that right checksums have: never 0xffff.
+    """
+    total = (~word(data, check) & _16_BITS) + _folded(new) + (~_folded(old) & _16_BITS)
+    data[check : check + 2] = (~(_folded(total) or _16_BITS) & _16_BITS).to_bytes(2, "big")
+
+
+def _folded(total: int) -> int:
+    while total >> 16:
+        total = (total & _16_BITS) + (total >> 16)
+    return total
+
+
+def crc32c(data: bytes) -> int:
+    """SCTP's checksum."""
+    crc = 0xFFFF_FFFF
+    for octet in data:
+        crc ^= octet
+        for _ in range(8):
+            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
+    return crc ^ 0xFFFF_FFFF
+
+
+def translate(data: bytearray, kind: NatKind, to: Tuple, at: int = 0) -> None:
+    """Give the datagram that begins *at* the source or the destination of *to* (nf_nat_ipv4_manip_pkt(),
+    nf_nat_ipv6_manip_pkt()). *to* says of which protocol its transport header is.
+
+    Raises :class:`UntranslatableError`, and then *data* is not what it was.
+    """
+    start, size = (12, 4) if to.family == IPV4 else (8, 16)
+    place = at + start + (size if kind is NatKind.DST else 0)
+    old, new = bytes(data[place : place + size]), to.src if kind is NatKind.SRC else to.dst
+    found = transport(bytes(data), to.family, at)
+    if found is not None:
+        _transport(data, found.at, kind, to, sum_of(old), sum_of(new))
+    if to.family == IPV4:
+        adjust(data, at + 10, sum_of(old), sum_of(new))
+    data[place : place + size] = new
+
+
+def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new: int) -> None:
+    """The transport header, and its checksum, which the address is in (l4proto_manip_pkt()): *old* and *new* are the
+    sums of the address before and after."""
+    whole = len(data) - at
+    port = to.sport if kind is NatKind.SRC else to.dport
+    place = at if kind is NatKind.SRC else at + 2
+    match to.proto:
+        case 6:
+            _need(whole >= _PORTS)
+            before = word(data, place)
+            data[place : place + 2] = port.to_bytes(2, "big")
+            if whole >= _TCP_HEADER:
+                adjust(data, at + _TCP_CHECK, old + before, new + port)
+        case 17:
+            _need(whole >= _PORTS)
+            before = word(data, place)
+            data[place : place + 2] = port.to_bytes(2, "big")
+            if word(data, at + _UDP_CHECK):
+                adjust(data, at + _UDP_CHECK, old + before, new + port)
+                if not word(data, at + _UDP_CHECK):
+                    data[at + _UDP_CHECK : at + _UDP_CHECK + 2] = b"\xff\xff"
+        case 132:
+            _need(whole >= _PORTS)
+            was = bytes(data[at:])
+            data[place : place + 2] = port.to_bytes(2, "big")
+            if whole >= _SCTP_HEADER:
+                _adjust_crc(data, at, was)
+        case 1:
+            _need(whole >= _ICMP_HEADER)
+            if data[at] in _QUERIES:
+                adjust(data, at + _ICMP_CHECK, word(data, at + 4), to.sport)
+                data[at + 4 : at + 6] = to.sport.to_bytes(2, "big")
+        case 58:
+            _need(whole >= _ICMP_HEADER)
+            if data[at] in _ECHO:
+                old, new = old + word(data, at + 4), new + to.sport
+                data[at + 4 : at + 6] = to.sport.to_bytes(2, "big")
+            adjust(data, at + _ICMP_CHECK, old, new)
+        case 47:
+            _need(whole >= _PORTS)
+            version = word(data, at) & 7
+            _need(kind is NatKind.SRC or version <= 1)
+            if kind is NatKind.DST and version:
+                data[at + 6 : at + _GRE_KEY_END] = to.dport.to_bytes(2, "big")
+
+
+def _need(condition: bool) -> None:
+    if not condition:
+        raise UntranslatableError
+
+
+def _adjust_crc(data: bytearray, at: int, was: bytes) -> None:
+    """SCTP's checksum changes as much as the right one does."""
+    now = bytes(data[at:])
+    crc = int.from_bytes(now[8:12], "little")
+    for one in (was, now):
+        crc ^= crc32c(one[:8] + bytes(4) + one[12:])
+    data[at + 8 : at + 12] = crc.to_bytes(4, "little")
+
+
+def translate_error(data: bytearray, at: int, kind: NatKind, inner: Tuple, outer: Tuple) -> None:
+    """Translate an ICMP error whose ICMP header is *at*: of what it is about, the other end by *inner*, a tuple as that
+    datagram has it, and its own address by *outer* (nf_nat_icmp_reply_translation(),
+    nf_nat_icmpv6_reply_translation()).
+
+    Raises :class:`UntranslatableError`.
+    """
+    inside, header = at + _ICMP_HEADER, 20 if inner.family == IPV4 else 40
+    _need(len(data) >= inside + header)
+    before = sum_of(data[at:]) - word(data, at + _ICMP_CHECK)
+    translate(data, NatKind.DST if kind is NatKind.SRC else NatKind.SRC, inner, inside)
+    adjust(data, at + _ICMP_CHECK, before, sum_of(data[at:]) - word(data, at + _ICMP_CHECK))
+    proto = ICMP if inner.family == IPV4 else ICMPV6
+    translate(data, kind, Tuple(outer.family, proto, outer.src, outer.dst, outer.sport, outer.dport))

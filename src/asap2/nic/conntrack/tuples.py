@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which connection a datagram is of: its tuple (nf_ct_get_tuple(), nf_conntrack_core.c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6, SCTP, TCP, UDP
+
+IPV4, IPV6 = 4, 6
+"""Families: the IP version."""
+
+MAX_EXTENSIONS: Final = 8
+"""IPv6 extension headers that are skipped; a datagram with more is invalid."""
+
+_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, _DESTINATION = 0, 43, 44, 51, 59, 60
+_EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NO_NEXT, _DESTINATION)
+_IPV4_HEADER, _IPV6_HEADER = 20, 40
+_ICMP_HEADER = 8
+_PPP = 0x880B
+
+_ICMP_ANSWERS: Final = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17}
+_ICMPV6_ANSWERS: Final = {128: 129, 129: 128, 139: 140, 140: 139}
+"""The type of the answer to each type, and the other way round (invmap of nf_conntrack_proto_icmp{,v6}.c)."""
+ICMP_REQUESTS: Final = (8, 13, 15, 17)
+ICMPV6_REQUESTS: Final = (128, 139)
+"""Types that a connection may begin with (valid_new)."""
+ICMP_ERRORS: Final = (3, 4, 5, 11, 12)
+"""icmp_is_err()."""
+LAST_ICMP_TYPE: Final = 18
+ICMPV6_FIRST_QUERY: Final = 128
+REDIRECT, REDIRECTV6 = 5, 137
+UNTRACKED_ICMPV6: Final = (130, 131, 132, 133, 134, 135, 136, 143, 151, 152)
+"""Neighbour and multicast listener discovery are no connections (noct_valid_new)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """One direction of a connection. *family* is the IP version, addresses are in network order.
+
+    *sport* and *dport* are TCP's, UDP's and SCTP's ports; of ICMP, the identifier, and type and code (``type << 8 |
+    code``); of GRE with a key, PPTP's call id is *dport*; else 0.
+    """
+
+    family: int
+    proto: int
+    src: bytes
+    dst: bytes
+    sport: int = 0
+    dport: int = 0
+
+    def inverse(self) -> Tuple | None:
+        """That of the other direction (nf_ct_invert_tuple()); ``None`` for ICMP that has no answer."""
+        if self.proto in (ICMP, ICMPV6):
+            answer = (_ICMP_ANSWERS if self.proto == ICMP else _ICMPV6_ANSWERS).get(self.dport >> 8)
+            if answer is None:
+                return None
+            return Tuple(self.family, self.proto, self.dst, self.src, self.sport, answer << 8 | self.dport & 0xFF)
+        return Tuple(self.family, self.proto, self.dst, self.src, self.dport, self.sport)
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Where the header behind the IP headers is, and which *proto* it is."""
+
+    proto: int
+    at: int
+
+
+def word(data: bytes | bytearray, at: int) -> int:
+    """16 bits, big-endian."""
+    return int.from_bytes(data[at : at + 2], "big")
+
+
+def transport(data: bytes, family: int, at: int = 0) -> Transport | None:
+    """The transport header of the datagram that begins *at*; ``None``: it has none, or is a later fragment.
+
+    ipv4_get_l4proto(), ipv6_get_l4proto(); an IPv4 header of less than 20 octets has none here.
+    """
+    if family == IPV4:
+        if len(data) < at + _IPV4_HEADER or (data[at] & 15) * 4 < _IPV4_HEADER or word(data, at + 6) & 0x1FFF:
+            return None
+        behind = at + (data[at] & 15) * 4
+        return Transport(data[at + 9], behind) if behind <= len(data) else None
+    if len(data) < at + _IPV6_HEADER:
+        return None
+    proto, behind = data[at + 6], at + _IPV6_HEADER
+    for _ in range(MAX_EXTENSIONS):
+        if proto not in _EXTENSIONS:
+            break
+        if proto == _NO_NEXT or len(data) < behind + (4 if proto == _FRAGMENT else 2):
+            return None
+        if proto == _FRAGMENT and word(data, behind + 2) & 0xFFF8:
+            return None
+        length = {_FRAGMENT: 8, _AUTHENTICATION: (data[behind + 1] + 2) * 4}.get(proto, (data[behind + 1] + 1) * 8)
+        proto, behind = data[behind], behind + length
+    return None if proto in _EXTENSIONS else Transport(proto, behind)
+
+
+def tuple_of(data: bytes, family: int, at: int = 0) -> Tuple | None:
+    """The tuple of the datagram that begins *at*; ``None`` where it is cut short (nf_ct_get_tuplepr())."""
+    found = transport(data, family, at)
+    if found is None:
+        return None
+    start, size = (12, 4) if family == IPV4 else (8, 16)
+    src, dst = data[at + start : at + start + size], data[at + start + size : at + start + 2 * size]
+    header = data[found.at : found.at + _ICMP_HEADER]
+    match found.proto:
+        case 1 | 58:
+            if len(header) < _ICMP_HEADER:
+                return None
+            return Tuple(family, found.proto, src, dst, word(header, 4), word(header, 0))
+        case 6 | 17 | 132:
+            if len(header) < 4:
+                return None
+            return Tuple(family, found.proto, src, dst, word(header, 0), word(header, 2))
+        case 47 if len(header) == _ICMP_HEADER and word(header, 0) & 7 == 1:  # PPTP's
+            return Tuple(family, GRE, src, dst, 0, word(header, 6)) if word(header, 2) == _PPP else None
+    return Tuple(family, found.proto, src, dst)
+
+
+WITH_PORTS: Final = (TCP, UDP, SCTP)
+"""Protocols whose tuples have ports."""
