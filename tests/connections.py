@@ -14,9 +14,8 @@ from asap2.nic.faces.conntrack.view import Change, Connection, Statistics, Tuple
 class Table:
     """Connections by zone and tuple, either way."""
 
-    limit = 262144
-
     def __init__(self, *connections: Connection) -> None:
+        self.limit = 262144
         self._all: dict[int, Connection] = {}
         self._tuples: dict[tuple[int, Tuple], int] = {}
         self._made = 0

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * /proc/net/dev: in a node it is read where the daemon serves it, with the counters that the NIC's netdevs show.
+ * Files of /proc that in a node are read where the daemon serves them: net/dev, with the counters that the NIC's netdevs
+ * show, and those that tell of connections, which are the node's.
  *
- * /proc is the process's own, so nothing can be laid over that file; a program that opens it gets another one.
+ * /proc is the process's own, so nothing can be laid over those files; a program that opens one gets another one.
  */
 #ifndef ASAP2_PROCFS_H
 #define ASAP2_PROCFS_H
@@ -11,7 +12,30 @@
 
 #include "redirect.h"
 
-#define SERVED "/run/asap2-proc/net/dev"
+#define SERVED "/run/asap2-proc/"
+#define SYSCTL "sys/net/netfilter/nf_conntrack_"
+
+/* Whether the process is in the namespace whose connections the server has. */
+static int at_home(void)
+{
+	const struct greeting *greeting;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), home;
+
+	if (fd < 0)
+		return 0;
+	home = (greeting = diverted()) && namespace_of(fd) == greeting->home;
+	close(fd);
+	return home;
+}
+
+/* Whether the file, by its path below /proc, is one that may be served. */
+static int may_be_served(const char *name)
+{
+	if (!strcmp(name, "net/dev"))
+		return 1; /* its content depends on the process's namespace */
+	return (!strcmp(name, "net/nf_conntrack") || !strcmp(name, "net/stat/nf_conntrack") ||
+		!strncmp(name, SYSCTL, strlen(SYSCTL))) && at_home();
+}
 
 /*
  * The path to open in place of *path*. While the daemon is being started again the file cannot be read for a moment
@@ -19,14 +43,23 @@
  */
 static const char *served(const char *path)
 {
+	static __thread char place[128];
+	const char *name;
 	int64_t give_up = 0;
 	struct stat status;
 	int saved = errno;
 
-	if (!path || strncmp(path, "/proc/", 6) || (strcmp(path + 6, "net/dev") && strcmp(path + 6, "self/net/dev")))
+	if (!path || strncmp(path, "/proc/", 6))
 		return path;
+	name = path + (strncmp(path + 6, "self/", 5) ? 6 : 11);
+	if (strlen(name) >= sizeof place - strlen(SERVED) || !may_be_served(name)) {
+		errno = saved;
+		return path;
+	}
+	strcpy(place, SERVED);
+	strcat(place, name);
 	errno = 0;
-	while (stat(SERVED, &status) < 0 && errno != ENOENT) {
+	while (stat(place, &status) < 0 && errno != ENOENT) {
 		if (!give_up)
 			give_up = now_ms() + ABSENT_MS;
 		if (now_ms() >= give_up)
@@ -34,7 +67,7 @@ static const char *served(const char *path)
 		nanosleep(&(struct timespec){ .tv_nsec = TRY_MS * 1000000L }, NULL);
 	}
 	if (errno != ENOENT) /* else this is a guest, or the node has only just begun */
-		path = SERVED;
+		path = place;
 	errno = saved;
 	return path;
 }

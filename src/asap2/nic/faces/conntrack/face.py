@@ -51,12 +51,16 @@ _FOUND = 2
 
 
 class ConntrackFace:
-    """Serves the connections of *server*'s own namespace."""
+    """Serves the connections of *server*'s own namespace.
+
+    *counters* and *timestamps* say whether programs see what has passed, and since when (nf_conntrack_acct and
+    nf_conntrack_timestamp, which are off at first).
+    """
 
     def __init__(self, server: Server, connections: Connections) -> None:
         self.connections = connections
         self.policies = Policies()
-        self.timestamps = False
+        self.counters = self.timestamps = False
         self._server = server
         self._kernel: bool | None = None
         self._handlers: dict[int, Callable[[Request], Answer]] = {
@@ -78,8 +82,20 @@ class ConntrackFace:
 
     def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
         """Tell who listens what has happened to a connection, by the program with the socket *portid* (0: by none)."""
-        group, message = messages.event(connection, events)
+        group, message = messages.event(self.seen(connection), events)
         self._server.notify(self._server.netns, group, message, NETLINK_NETFILTER, portid)
+
+    def gone(self, connection: Connection, portid: int = 0) -> None:
+        """Tell who listens that a connection is no more."""
+        dying = replace(connection, status=connection.status | Status.DYING, stopped=time.time_ns())
+        self.tell(dying, Events.DESTROY, portid)
+
+    def seen(self, connection: Connection) -> Connection:
+        """What programs are to see of a connection."""
+        if (connection.counters is None or self.counters) and (connection.started is None or self.timestamps):
+            return connection
+        counters = connection.counters if self.counters else None
+        return replace(connection, counters=counters, started=connection.started if self.timestamps else None)
 
     def _connections(self, request: Request) -> Answer:
         handler = self._handlers.get(request.type)
@@ -91,14 +107,14 @@ class ConntrackFace:
             wanted = filter.parsed(header.family, attrs)
             return Stream(self._all(wanted, self._kernels(request)))
         found = self._found(header.family, attrs)
-        return [messages.answer(found, use=_FOUND)] if found is not None else self._not_ours()
+        return [messages.answer(self.seen(found), use=_FOUND)] if found is not None else self._not_ours()
 
     def _all(self, wanted: Filter | None, more: list[Message]) -> Iterator[Message]:
         flags = 0 if wanted is None else NLM_F_DUMP_FILTERED
         answer = messages.answer
         for connection in self.connections:
             if wanted is None or wanted(connection):
-                yield answer(connection, flags)
+                yield answer(self.seen(connection), flags)
         yield from more
 
     def _delete(self, request: Request) -> Answer:
@@ -120,9 +136,7 @@ class ConntrackFace:
 
     def _remove(self, connection: Connection, request: Request) -> None:
         if self.connections.delete(connection):
-            stopped = time.time_ns() if connection.started is not None else 0
-            dying = replace(connection, status=connection.status | Status.DYING, stopped=stopped)
-            self.tell(dying, Events.DESTROY, request.client.portid)
+            self.gone(connection, request.client.portid)
 
     def _new(self, request: Request) -> Answer:
         header, attrs = CT_REQUEST.decode(request.payload)

@@ -65,6 +65,10 @@ class Policies:
         self.named: dict[str, Policy] = {}
         self.defaults: dict[int, Timeouts] = dict(DEFAULTS)
 
+    def set_default(self, protocol: int, timeouts: Timeouts) -> None:
+        """Set the timeouts of connections without a policy."""
+        self.defaults[protocol] = timeouts
+
     def answer(self, request: Request) -> Answer:
         """Serve a request."""
         _header, attrs = TIMEOUT.decode(request.payload)
@@ -121,7 +125,7 @@ class Policies:
         if any(name not in attrs for name in ("l3proto", "l4proto", "data")):
             raise NetlinkError(errno.EINVAL)
         defaults = self._of(attrs["l4proto"])
-        self.defaults[attrs["l4proto"]] = _changed(defaults, attrs["data"])
+        self.set_default(attrs["l4proto"], _changed(defaults, attrs["data"]))
 
     def _default(self, attrs: Attrs) -> Message:
         if "l3proto" not in attrs or "l4proto" not in attrs:

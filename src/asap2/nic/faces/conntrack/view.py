@@ -156,6 +156,5 @@ class Connections(Protocol):
     def statistics(self) -> Iterable[Statistics]:
         """What each CPU has counted, in the order of their numbers."""
 
-    @property
-    def limit(self) -> int:
-        """How many there may be."""
+    limit: int
+    """How many there may be."""

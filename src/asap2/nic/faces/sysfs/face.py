@@ -2,7 +2,7 @@
 """/sys of a node and its guests: a FUSE file system that lays the software NICs over their real sysfs.
 
 The file system is mounted aside; the node's mount namespace takes bus/pci, class/net, devices and module from it, over
-a real sysfs, and a guest's the same from guests/NAME. The node's /proc/net/dev is served too, as proc/net/dev. One
+a real sysfs, and a guest's the same from guests/NAME. Files of the node's /proc are served too, below proc. One
 thread of the process that made the file system serves it, as kernfs does: a file's content is made anew by a read at
 its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
 caches neither names nor contents, so a change is seen at once.
@@ -110,7 +110,8 @@ class SysFs:
     """The file system. :meth:`start` mounts it at *mountpoint*; *real* is a sysfs of the node's network namespace.
 
     *lock* guards *driver* and *netdevs*; it is held while their state is read or changed, never while a real file is
-    used. :attr:`changed` is called, with the lock held, when a program has written an attribute.
+    used. :attr:`changed` is called, with the lock held, when a program has written an attribute. *proc* are files of
+    the node's /proc, by their path there, that it serves too.
     """
 
     def __init__(
@@ -121,10 +122,12 @@ class SysFs:
         mountpoint: Path,
         lock: threading.RLock,
         guests: Mapping[str, GuestView] = MappingProxyType({}),
+        proc: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> None:
         self.mountpoint = mountpoint
         self.changed: Callable[[], None] = lambda: None
         self._operations = _Operations(driver, netdevs, real, lock, lambda: self.changed(), guests)
+        self._operations.proc = proc
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -227,6 +230,7 @@ class _Operations:
         self._lock = lock
         self._node = _View(real, self._generation, netdevs.all, self._build_node)
         self._guests = {name: self._guest_view(guest) for name, guest in guests.items()}
+        self.proc: Mapping[str, Attribute] = MappingProxyType({})
         self.ready = threading.Event()
         self.stopping = False
         self.end: Any = None
@@ -250,7 +254,9 @@ class _Operations:
 
     def _build_node(self, devices: list[NetDev]) -> Tree:
         tree = sysfs_tree.build(self._driver, devices, self._node.real, self._shown)
-        tree.root.at("proc/net").entries["dev"] = Attribute(self._net_dev)
+        for path, file in {"net/dev": Attribute(self._net_dev), **self.proc}.items():
+            directory, _slash, name = path.rpartition("/")
+            tree.root.at(f"proc/{directory}").entries[name] = file
         tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})
         return tree
 
@@ -362,7 +368,7 @@ class _Operations:
             return os.pread(opened, size, offset)
         if offset == 0 or opened.content is None:
             assert opened.attribute.show is not None
-            with self._lock:
+            with contextlib.nullcontext() if opened.attribute.alone else self._lock:
                 content = opened.attribute.show()
             opened.content = os.fsencode(content) if isinstance(content, str) else content
         return opened.content[offset : offset + size]

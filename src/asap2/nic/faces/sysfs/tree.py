@@ -59,11 +59,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A file. ``show`` gives its content; ``store`` takes what one write(2) wrote. Both may raise OSError."""
+    """A file. ``show`` gives its content; ``store`` takes what one write(2) wrote. Both may raise OSError.
+
+    ``show`` is called with the lock that guards the driver held, unless it is to be called ``alone``.
+    """
 
     show: Callable[[], str | bytes] | None = None
     store: Callable[[bytes], None] | None = None
     size: int = 4096
+    alone: bool = False
 
     @property
     def mode(self) -> int:
