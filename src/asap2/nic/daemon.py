@@ -31,6 +31,7 @@ from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
 from asap2.nic.faces.devlink.face import DevlinkFace
 from asap2.nic.faces.ethtool.face import EthtoolFace
+from asap2.nic.faces.ovs.ct_limit import CtLimitFace
 from asap2.nic.faces.ovs.families import OvsFace
 from asap2.nic.faces.ovs.upcall import PacketPath
 from asap2.nic.faces.rtnetlink.face import IFLA_EVENT_FEATURES, LinkFace
@@ -119,6 +120,7 @@ class Daemon:
             InternalPorts(self.netdevs, self.ports),
             Journal(state / "ovs.journal"),
         )
+        self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), None)
         self.ovs.on_packets = self._watch_packets
         self.ovs.delivery.egress = tunnels.egress
         self.ovs.counted = self._counted

@@ -2,8 +2,8 @@
 """The Open vSwitch kernel datapath's generic netlink families: ovs_datapath, ovs_vport, ovs_flow, ovs_packet.
 
 It translates, and nothing more: :mod:`asap2.nic.faces.ovs.datapath` is the datapath. Formats, commands and errors:
-include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters are :mod:`asap2.nic.faces.ovs.meter`'s.
-Connection tracking limits are not served: user space finds no such family and does without.
+include/uapi/linux/openvswitch.h and net/openvswitch/datapath.c. Meters are :mod:`asap2.nic.faces.ovs.meter`'s,
+limits of connections :mod:`asap2.nic.faces.ovs.ct_limit`'s.
 """
 
 from __future__ import annotations
