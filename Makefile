@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack demo demo-openstack test test-openstack soak lint bench clean
+.PHONY: help setup setup-openstack setup-openvswitch demo demo-openstack test test-openstack test-openvswitch soak lint bench clean
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-steps \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-steps \
   src/asap2/lab/modprobe.sh tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make bench           compare five paths in one run; writes build/bench.json and build/bench.png'
 	@echo 'make demo-openstack  the getting-started procedure with a real OpenStack cloud on this machine'
 	@echo 'make test-openstack  the tests with that cloud'
+	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make clean           remove what was built in this checkout, including .venv'
@@ -36,6 +37,12 @@ demo-openstack: setup-openstack
 
 test-openstack: setup-openstack
 	@$(BIN)/python scripts/test openstack $(ARGS)
+
+setup-openvswitch: setup
+	@scripts/setup-openvswitch
+
+test-openvswitch: setup-openvswitch
+	@$(BIN)/python -m tests.openvswitch $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

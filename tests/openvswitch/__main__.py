@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a testsuite of Open vSwitch in a node, and compare what became of each test with the table of what is expected.
+
+The exit status is 1 when they differ. Logs of tests that failed stay in ``build/openvswitch/source/tests``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.openvswitch.suite import Expected, Outcome, compare, expectations, outcomes_in, titles_in
+
+SUITES: Final = {"kernel": "system-kmod-testsuite", "offloads": "system-offloads-testsuite"}
+_HERE: Final = Path(__file__).parent
+_BUILT: Final = Path("build/openvswitch").absolute()
+_NODE: Final = "ovs1"
+_PATH: Final = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The programs that are tested are the machine's, and modprobe is the node's."""
+_ASAP2: Final = Path(sys.executable).with_name("asap2")
+
+
+@contextlib.contextmanager
+def lab() -> Iterator[dict[str, str]]:
+    """A lab of its own with one node; the environment in which commands find it."""
+    with tempfile.TemporaryDirectory(prefix="asap2-openvswitch-") as root:
+        environment = {**os.environ, "ASAP2_LAB": os.environ.get("ASAP2_LAB", f"{root}/lab")}
+        subprocess.run(
+            [_ASAP2, "lab", "up", _HERE / "node.toml"], env=environment, check=True, stdout=subprocess.DEVNULL
+        )
+        try:
+            yield environment
+        finally:
+            subprocess.run([_ASAP2, "lab", "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def run(program: Path, numbers: list[int], environment: dict[str, str]) -> str:
+    """Run tests in the node, as its user would; what the testsuite printed."""
+    command = f'cd {program.parent} && unset PYTHONPATH && exec ./{program.name} AUTOTEST_PATH={_PATH} "$@"'
+    asked = [str(_ASAP2), "exec", _NODE, "--", "sh", "-c", command, "sh", *map(str, numbers)]
+    output = []
+    with subprocess.Popen(
+        asked, env=environment, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+    return "".join(output)
+
+
+def has_links(kind: str) -> bool:
+    """Whether the machine's kernel has links of that kind: it asks for more then, or makes one."""
+    asked = ["unshare", "--net", "ip", "link", "add", "x0", "type", kind]
+    tried = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return "Unknown device type" not in tried.stderr
+
+
+def without_what_is_missing(tests: dict[int, str], expected: Expected) -> dict[int, str]:
+    """The tests that the machine's kernel has all link kinds for; it is told which ones are left out."""
+    missing = {kind for kind in set(expected.needs.values()) if not has_links(kind)}
+    left_out = [number for number, title in tests.items() if expected.needs.get(title) in missing]
+    if left_out:
+        kinds = ", ".join(sorted(missing))
+        print(f"{len(left_out)} tests are left out: this kernel has no links of the kinds {kinds}")
+    return {number: title for number, title in tests.items() if number not in left_out}
+
+
+def main() -> int:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="make test-openvswitch", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--suite", choices=SUITES, default="kernel", help="kernel: check-kernel; offloads: check-offloads"
+    )
+    parser.add_argument("-k", metavar="TEXT", default="", help="only tests with TEXT in their title")
+    parser.add_argument("numbers", metavar="N", nargs="*", type=int, help="only tests with these numbers")
+    options = parser.parse_args()
+    program = _BUILT / "source/tests" / SUITES[options.suite]
+    listing = subprocess.run([program, "--list"], cwd=program.parent, check=True, capture_output=True, text=True).stdout
+    expected = expectations(_HERE / "expected.toml", options.suite)
+    tests = without_what_is_missing(titles_in(listing), expected)
+    chosen = [number for number, title in tests.items() if options.k in title]
+    chosen = [number for number in chosen if number in (options.numbers or chosen)]
+    if not chosen:
+        parser.error("there is no such test")
+    with lab() as environment:
+        outcomes = outcomes_in(run(program, chosen, environment))
+    differences = compare(tests, outcomes, expected, chosen)
+    for title, outcome, wanted in differences:
+        why = f" ({expected.reason(title)})" if expected.reason(title) else ""
+        print(f"{title}: {outcome.value}, but expected: {wanted.value}{why}")
+    counted = Counter(outcomes.get(number, Outcome.MISSING) for number in chosen)
+    told = ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome)
+    print(f"{len(chosen)} tests: {told}; {len(differences)} not as expected")
+    return int(bool(differences))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A testsuite of Open vSwitch (autotest): which tests it has, what became of them, and what is expected.
+
+``expected.toml`` has for each testsuite three tables of titles: ``needs``, kinds of links that a test needs of the
+machine's kernel; ``skips`` and ``fails``, tests that do not pass, each with the reason. All others should pass.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+_LISTED: Final = re.compile(r"^ *(\d+): \S+ +(.+?)\s*$", re.MULTILINE)
+_TOLD: Final = re.compile(
+    r"^ *(\d+): .*?(ok|skipped|FAILED|expected failure|UNEXPECTED PASS)\s*(\([^)]*\))?$", re.MULTILINE
+)
+
+
+class Outcome(enum.Enum):
+    """What became of a test."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    MISSING = "did not end"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a testsuite's tests need, by title, and why some are skipped or fail."""
+
+    needs: Mapping[str, str]
+    skips: Mapping[str, str]
+    fails: Mapping[str, str]
+
+    def of(self, title: str) -> Outcome:
+        """What is expected of a test."""
+        return Outcome.FAILED if title in self.fails else Outcome.SKIPPED if title in self.skips else Outcome.OK
+
+    def reason(self, title: str) -> str:
+        """Why it does not pass; empty where it should."""
+        return self.fails.get(title) or self.skips.get(title, "")
+
+
+class Difference(NamedTuple):
+    """A test of which something else became than was expected."""
+
+    title: str
+    outcome: Outcome
+    expected: Outcome
+
+
+def titles_in(listing: str) -> dict[int, str]:
+    """The titles by number, from what ``--list`` prints."""
+    return {int(number): title for number, title in _LISTED.findall(listing)}
+
+
+def outcomes_in(output: str) -> dict[int, Outcome]:
+    """The outcomes by number, from what a run prints."""
+    words = {"ok": Outcome.OK, "skipped": Outcome.SKIPPED, "expected failure": Outcome.OK}
+    return {int(number): words.get(word, Outcome.FAILED) for number, word, _where in _TOLD.findall(output)}
+
+
+def expectations(path: Path, suite: str) -> Expected:
+    """What is expected of *suite*. ValueError for a table that is not one, and for an exception without a reason."""
+    tables: dict[str, dict[str, Any]] = tomllib.loads(path.read_text()).get(suite, {})
+    unknown = tables.keys() - {"needs", "skips", "fails"}
+    if unknown:
+        raise ValueError(f"{path}: {suite} has no table {', '.join(sorted(unknown))}")
+    for name, table in tables.items():
+        for title, why in table.items():
+            if not why or not isinstance(why, str):
+                raise ValueError(f"{path}: {suite}.{name}: {title}: say what for")
+    return Expected(tables.get("needs", {}), tables.get("skips", {}), tables.get("fails", {}))
+
+
+def compare(
+    tests: Mapping[int, str], outcomes: Mapping[int, Outcome], expected: Expected, chosen: Iterable[int]
+) -> list[Difference]:
+    """The *chosen* tests of which something else became than was expected."""
+    found = ((tests[number], outcomes.get(number, Outcome.MISSING)) for number in chosen)
+    return [
+        Difference(title, outcome, expected.of(title)) for title, outcome in found if outcome is not expected.of(title)
+    ]
