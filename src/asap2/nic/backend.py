@@ -25,6 +25,3 @@ class Backend(Protocol):
 
     def program(self, pf: Pf) -> None:
         """Program the default forwarding of *pf*'s eSwitch for its mode and its present functions."""
-
-    def offloaded_rules(self, pf: Pf) -> int:
-        """How many TC rules of *pf*'s eSwitch are in hardware."""

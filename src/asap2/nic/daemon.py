@@ -41,7 +41,7 @@ from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.root_qdiscs import RootQdiscs
 from asap2.nic.faces.tc.tunnels import used_since
-from asap2.nic.function import Nic, Pf
+from asap2.nic.function import Nic
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
@@ -81,9 +81,10 @@ class Daemon:
         self.selector = selectors.DefaultSelector()
         self.running = True
         nics = [Nic.configured(entry) for entry in config["nics"]]
-        self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir))
-        self.driver = Driver(nics, self.netdevs)
-        self.netdevs.on_return = self._returned
+        sock = listener.path_in(self.run_dir)
+        sock.parent.mkdir(parents=True, exist_ok=True)
+        self.server = Server(sock, self.lock)
+        self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
         self.routes = Routes()
         self.udp_ports = UdpPorts(
@@ -98,10 +99,6 @@ class Daemon:
             tunnels.port_of,
             self._is_bare,
         )
-        sock = listener.path_in(self.run_dir)
-        sock.parent.mkdir(parents=True, exist_ok=True)
-        self.server = Server(sock, self.lock)
-        self.netdevs.namespace = self.server.namespace
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
         state = self.run_dir / "state"
         state.mkdir(exist_ok=True)
@@ -111,50 +108,42 @@ class Daemon:
         self._neighbours_told = time.monotonic_ns()
         self._wait: float | None = None
         self.filters = Filters(offloader, Journal(state / "tc.journal"))
-        self.netdevs.rules_offloaded = self._offloaded
-        self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie)
-        self.tc.root = RootQdiscs(self.netdevs).shown
+        self.driver = Driver(nics, self.netdevs, self.filters.offloaded)
+        root = RootQdiscs(self.netdevs).shown
+        self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie, root)
         self.ovs = OvsFace(
             self.server,
             self.ports,
             InternalPorts(self.netdevs, self.ports),
             Journal(state / "ovs.journal"),
+            egress=tunnels.egress,
+            counted=self._counted,
+            on_packets=self._watch_packets,
         )
         self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), None)
-        self.ovs.on_packets = self._watch_packets
-        self.ovs.delivery.egress = tunnels.egress
-        self.ovs.counted = self._counted
         self._packets: PacketPath | None = None
-        self.link = LinkFace(self.driver, self.netdevs)
-        self.link.master = self.ovs.master
-        self.link.immovable = self.ovs.is_datapath
-        self.link.counters = self.netdevs.vf_counters
-        self.link.register(self.server)
-        self.devlink = DevlinkFace(self.driver, self.netdevs)
-        self.devlink.register(self.server)
-        self.ethtool = EthtoolFace(self.driver, self.netdevs)
-        self.ethtool.kinds = self.netdevs.vf_counters
-        self.ethtool.tunnel_ports = lambda: self.udp_ports.ports
-        self.ethtool.features_changed = lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES)
-        self.ethtool.register(self.server)
+        self.link = LinkFace(
+            self.server, self.driver, self.netdevs, master=self.ovs.master, immovable=self.ovs.is_datapath
+        )
+        self.devlink = DevlinkFace(self.server, self.driver, self.netdevs)
+        self.ethtool = EthtoolFace(
+            self.server,
+            self.driver,
+            self.netdevs,
+            tunnel_ports=lambda: self.udp_ports.ports,
+            features_changed=lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES),
+        )
         guests = {
             one["name"]: GuestView(Path(one["sysfs"]), os.open(one["netns"], os.O_RDONLY | os.O_CLOEXEC))
             for one in config.get("guests", [])
         }
         real, mountpoint = self.run_dir / "realsys", self.run_dir / "sys"
-        self.sysfs = SysFs(self.driver, self.netdevs, real, mountpoint, self.lock, guests)
-        self.sysfs.changed = self._attribute_written
-
-    def _offloaded(self, pf: Pf) -> int:
-        return sum(place.pf is pf for _, one in self.filters.all() for place in one.placed)
+        self.sysfs = SysFs(self.driver, self.netdevs, real, mountpoint, self.lock, self._attribute_written, guests)
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)
         counters = statistics.shown(self.netdevs, device) if device is not None else None
         return counters[:8] if counters is not None else None
-
-    def _returned(self) -> None:
-        self.driver.generation += 1
 
     def _attribute_written(self) -> None:
         """A program has changed the driver's state through sysfs (on that thread, under the lock)."""
@@ -170,7 +159,8 @@ class Daemon:
 
     def _links_changed(self) -> None:
         """Links have changed: everything that hangs on one follows."""
-        self.netdevs.settle()
+        if self.netdevs.settle():
+            self.driver.generation += 1
         up = self.netdevs.up()
         for device in self.netdevs.all():
             self.link.link_changed(device, device.ifindex in up)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asap2.nic.backend import Backend
@@ -36,9 +36,11 @@ def _error(number: int) -> OSError:
 class Driver:
     """Every NIC of one node and what has been done to it."""
 
-    def __init__(self, nics: list[Nic], backend: Backend) -> None:
+    def __init__(self, nics: list[Nic], backend: Backend, offloaded_rules: Callable[[Pf], int]) -> None:
+        """*offloaded_rules* gives how many TC rules of a PF's eSwitch are in hardware."""
         self.nics = nics
         self.backend = backend
+        self.offloaded_rules = offloaded_rules
         self.generation = 0
         """Changes whenever a function, a binding or an attribute does; faces drop what they cached."""
 
@@ -243,7 +245,7 @@ class Driver:
         pf = self.eswitch(bdf)
         if pf.mode is mode:
             return
-        if self.backend.offloaded_rules(pf):
+        if self.offloaded_rules(pf):
             raise DriverError(errno.EBUSY, "mlx5_core: Can't change mode, E-Switch is busy")
         pf.mode = mode
         for vf in pf.vfs:
@@ -272,7 +274,7 @@ class Driver:
             if mode == 0:
                 return
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Inline mode can't be set")
-        if self.backend.offloaded_rules(pf):
+        if self.offloaded_rules(pf):
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set inline mode when flows are configured")
         pf.inline_mode = mode
         self.generation += 1
@@ -285,7 +287,7 @@ class Driver:
         pf = self.eswitch(bdf)
         if on and not pf.nic.model.tunnels:
             raise _error(errno.EOPNOTSUPP)
-        if on != pf.encap and pf.switchdev and self.backend.offloaded_rules(pf):
+        if on != pf.encap and pf.switchdev and self.offloaded_rules(pf):
             raise DriverError(errno.EOPNOTSUPP, "mlx5_core: Can't set encapsulation when flows are configured")
         pf.encap = on
         self.generation += 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from asap2.nic.function import Function, Nic, Pf, Role
+from asap2.nic.function import Function, Nic, Pf, Role, Vf
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,11 @@ class NetDevs(Protocol):
 
     def counted(self, device: NetDev, where: Where) -> Counters:
         """What has passed *device*, a NIC's, wherever it is."""
+
+    def vf_counters(self, vf: Vf) -> dict[str, int]:
+        """A VF's traffic as the VF itself counts it, and what legacy mode's rules have counted of it: ``rx_packets``,
+        ``tx_packets``, ``rx_bytes``, ``tx_bytes``, ``broadcast``, ``multicast``, ``rx_dropped`` and ``tx_dropped``; a
+        missing one is 0."""
 
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """The device called *name* there."""

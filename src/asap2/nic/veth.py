@@ -46,15 +46,17 @@ class VethNetDevs:
     """The node's NICs as veth pairs: what the driver does (:class:`asap2.nic.backend.Backend`) and what the faces ask
     (:class:`asap2.nic.netdevs.NetDevs`)."""
 
-    def __init__(self, nics: list[Nic], open_pipeline: Callable[[Nic], Pipeline]) -> None:
+    def __init__(
+        self,
+        nics: list[Nic],
+        open_pipeline: Callable[[Nic], Pipeline],
+        namespace: Callable[[int], int | None],
+    ) -> None:
+        """*namespace* gives a descriptor of the network namespace with a cookie, while a request from it is served."""
         self.node_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.node = LinkReader()
         self.silicon = {nic.name: Silicon(nic, open_pipeline(nic), self.node, self.node_fd) for nic in nics}
-        self.rules_offloaded: Callable[[Pf], int] = lambda _pf: 0
-        self.on_return: Callable[[], None] = lambda: None
-        """Called when a netdev has come back whose network namespace went."""
-        self.namespace: Callable[[int], int | None] = lambda _cookie: None
-        """Gives a descriptor of the network namespace with this cookie, while a request from it is served."""
+        self._namespace = namespace
         self.unsettled = False
         """Whether links have changed since :meth:`settle`."""
         self.wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -95,26 +97,28 @@ class VethNetDevs:
                 os.eventfd_write(self.wakeup, 1)
         return changed
 
-    def settle(self) -> None:
-        """After a change: bring back functions whose namespace went, follow MACs and link states."""
+    def settle(self) -> bool:
+        """After a change: bring back functions whose namespace went, follow MACs and link states; True when any came
+        back."""
         self.unsettled = False
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wakeup)
+        returned = False
         for silicon in self.silicon.values():
             silicon.refresh()
             for pf in silicon.nic.pfs:
-                self._bring_back(silicon, pf)
+                returned |= self._bring_back(silicon, pf)
                 if pf.bound:
                     silicon.program(pf)
+        return returned
 
-    def _bring_back(self, silicon: Silicon, pf: Pf) -> None:
+    def _bring_back(self, silicon: Silicon, pf: Pf) -> bool:
         """A function whose network namespace went comes back to the node (default_device_exit_net)."""
         lost = [function for function in (*pf.vfs, pf) if silicon.lost(function)]
         for function in lost:
             log.info("%s at %s lost its network namespace; it comes back to the node", function.netdev, function.bdf)
             self.create(function)
-        if lost:
-            self.on_return()
+        return bool(lost)
 
     def eswitch_ports(self) -> dict[int, bytes]:
         """The devices of the node that stand for ports of an eSwitch in switchdev mode, and their MACs."""
@@ -128,26 +132,6 @@ class VethNetDevs:
     def up(self) -> set[int]:
         """The devices of the node that are administratively up."""
         return {link.ifindex for link in self.node.all() if link.up}
-
-    def vf_counters(self, vf: Vf) -> dict[str, int]:
-        """A VF's traffic as it counts it itself (struct ifla_vf_stats), wherever it is, and what legacy mode's rules
-        have counted of it."""
-        silicon = self._of(vf)
-        far = silicon.far.get(vf.far)
-        if far is None:
-            return {}
-        rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, _ = silicon.reader.counters(far.peer, far.nsid)
-        counted = silicon.fdb(vf.pf).counted(vf.index)
-        return {
-            "rx_packets": rx,
-            "tx_packets": tx,
-            "rx_bytes": rx_bytes,
-            "tx_bytes": tx_bytes,
-            "broadcast": counted.get("broadcast", 0),
-            "multicast": counted.get("multicast", 0),
-            "rx_dropped": rx_dropped + counted.get("rx_dropped", 0),
-            "tx_dropped": tx_dropped + counted.get("tx_dropped", 0),
-        }
 
     # ---- NetDevs
 
@@ -171,6 +155,25 @@ class VethNetDevs:
             return Counters(came.rx_packets, cable.rx_packets, came.rx_bytes, cable.rx_bytes)
         stands_for = device.role is Role.REPRESENTOR and where is Where.NETDEV
         return near(function.representor if stands_for else function.far)
+
+    def vf_counters(self, vf: Vf) -> dict[str, int]:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        silicon = self._of(vf)
+        far = silicon.far.get(vf.far)
+        if far is None:
+            return {}
+        rx, tx, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped, _ = silicon.reader.counters(far.peer, far.nsid)
+        counted = silicon.fdb(vf.pf).counted(vf.index)
+        return {
+            "rx_packets": rx,
+            "tx_packets": tx,
+            "rx_bytes": rx_bytes,
+            "tx_bytes": tx_bytes,
+            "broadcast": counted.get("broadcast", 0),
+            "multicast": counted.get("multicast", 0),
+            "rx_dropped": rx_dropped + counted.get("rx_dropped", 0),
+            "tx_dropped": tx_dropped + counted.get("tx_dropped", 0),
+        }
 
     def all(self) -> list[NetDev]:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
@@ -228,7 +231,7 @@ class VethNetDevs:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
         found = self.by_ifindex(ifindex, netns_cookie)
         home = netns_cookie in (None, self.node_cookie)
-        namespace = self.node_fd if home else self.namespace(netns_cookie or 0)
+        namespace = self.node_fd if home else self._namespace(netns_cookie or 0)
         if found is not None or namespace is None:
             return found
         for silicon in self.silicon.values():
@@ -241,7 +244,7 @@ class VethNetDevs:
 
     def _elsewhere(self, ifindex: int, netns_cookie: int) -> NetDev | None:
         """The VF or internal port with *ifindex* in another namespace than the node's."""
-        namespace = self.namespace(netns_cookie)
+        namespace = self._namespace(netns_cookie)
         if namespace is None:
             return None
         return self._at(ifindex, lambda silicon: silicon.reader.nsid(namespace))
@@ -333,10 +336,6 @@ class VethNetDevs:
         silicon = self._of(pf)
         silicon.refresh()
         silicon.program(pf)
-
-    def offloaded_rules(self, pf: Pf) -> int:
-        """See :class:`asap2.nic.backend.Backend`."""
-        return self.rules_offloaded(pf)
 
     def _of(self, function: Function) -> Silicon:
         return self.silicon[function.nic.name]

@@ -172,8 +172,7 @@ def run(case: Case, *, allowances: bool = True) -> Outcome:
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
     offloader = Offloader(cast(CountedNetDevs, _NoNetDevs()), _no_silicon, ports, cast(Tunnels, _NoTunnels()))
-    filters = Filters(offloader, cast(Journal, _NoJournal()))
-    filters.check_device = _check_device
+    filters = Filters(offloader, cast(Journal, _NoJournal()), _check_device)
     TcFace(cast(Server, handlers), filters, ports, _COOKIE)
     outcome = Outcome()
     for step in case:

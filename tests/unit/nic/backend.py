@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from asap2.nic.device import Driver
-from asap2.nic.function import Function, Nic, Pf, Role
+from asap2.nic.function import Function, Nic, Pf, Role, Vf
 from asap2.nic.netdevs import Counters, NetDev, Where
 
 
@@ -50,9 +50,6 @@ class RecordingBackend:
     def program(self, pf: Pf) -> None:
         self._do(f"program {pf.netdev} {pf.mode.name.lower()} {len(pf.vfs)}")
 
-    def offloaded_rules(self, _pf: Pf) -> int:
-        return self.rules
-
 
 class ListedNetDevs:
     """What the driver's functions would have in one namespace, with ifindexes in the order of the PCI bus; ``extra``
@@ -63,6 +60,7 @@ class ListedNetDevs:
         self.extra: list[NetDev] = []
         self.away: set[str] = set()
         self.passed: dict[Where, Counters] = {}
+        self.of_vf: dict[int, dict[str, int]] = {}
 
     def all(self) -> list[NetDev]:
         found = []
@@ -80,7 +78,7 @@ class ListedNetDevs:
         return []
 
     def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
-        return self.by_ifindex(ifindex) if id_in(-1) is not None else None
+        return self.by_ifindex(ifindex) if id_in(0) is not None else None
 
     def hidden(self) -> list[int]:
         return []
@@ -90,6 +88,9 @@ class ListedNetDevs:
 
     def counted(self, _device: NetDev, where: Where) -> Counters:
         return self.passed.get(where, Counters())
+
+    def vf_counters(self, vf: Vf) -> dict[str, int]:
+        return self.of_vf.get(vf.index, {})
 
     def by_name(self, name: str, _netns_cookie: int | None = None) -> NetDev | None:
         return next((device for device in self.all() if device.name == name), None)
@@ -104,7 +105,7 @@ def nic(model: str = "ConnectX-5", ports: int = 1, total_vfs: int = 8, pci: str 
 def booted(*nics: Nic) -> tuple[Driver, RecordingBackend]:
     """A driver whose PFs are bound; *nics* or one ConnectX-5 with one port and 8 VFs."""
     backend = RecordingBackend()
-    driver = Driver(list(nics) or [nic()], backend)
+    driver = Driver(list(nics) or [nic()], backend, lambda _pf: backend.rules)
     driver.probe_all()
     backend.take()
     return driver, backend

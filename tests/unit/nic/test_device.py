@@ -465,7 +465,7 @@ def test_a_snapshot_as_json_restores_all_without_touching_a_device(
     backend.take()
 
     other_backend = RecordingBackend()
-    other = Driver([nic()], other_backend)
+    other = Driver([nic()], other_backend, lambda _pf: 0)
     other.restore(saved)
     assert other_backend.done == []
     for one, same in zip(other.functions(), driver.functions(), strict=True):

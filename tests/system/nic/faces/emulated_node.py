@@ -35,7 +35,7 @@ from asap2.nic.faces.devlink.face import DevlinkFace
 from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.faces.rtnetlink.face import LinkFace
 from asap2.nic.faces.sysfs.face import SysFs
-from asap2.nic.function import ZERO_MAC, EswitchMode, Function, Nic, Pf, Role
+from asap2.nic.function import ZERO_MAC, EswitchMode, Function, Nic, Pf, Role, Vf
 from asap2.nic.netdevs import Counters, NetDev, Where
 from tests.system.patience import PATIENCE
 
@@ -115,9 +115,6 @@ class VethBackend:
     def program(self, _pf: Pf) -> None:
         pass
 
-    def offloaded_rules(self, _pf: Pf) -> int:
-        return self.rules
-
     def create_internal(self, name: str) -> None:
         """Make what stands for an internal port of Open vSwitch."""
         self._pair(name, Role.INTERNAL, None, ZERO_MAC)
@@ -151,6 +148,9 @@ class VethBackend:
     def counted(self, _device: NetDev, _where: Where) -> Counters:
         return Counters()
 
+    def vf_counters(self, _vf: Vf) -> dict[str, int]:
+        return {}
+
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         found = next((device for device in self.all() if device.name == name), None)
         return found if netns_cookie in (None, self.home) else None
@@ -166,18 +166,24 @@ class Program:
         self.directory = directory
         self.lock = threading.RLock()
         self.backend = VethBackend()
-        self.driver = Driver([Nic.configured(nic) for nic in nics], self.backend)
+        self.driver = Driver([Nic.configured(nic) for nic in nics], self.backend, lambda _pf: self.backend.rules)
         self.driver.probe_all()
         self.selector = selectors.DefaultSelector()
-        self.sysfs = SysFs(self.driver, self.backend, directory / "real", directory / "served", self.lock)
         self.server = Server(directory / "netlink.sock", self.lock)
-        self.links = LinkFace(self.driver, self.backend)
-        self.links.register(self.server)
-        self.devlink = DevlinkFace(self.driver, self.backend)
-        self.devlink.register(self.server)
-        self.sysfs.changed = self.devlink.changed
-        self.ethtool = EthtoolFace(self.driver, self.backend)
-        self.ethtool.register(self.server)
+        self.masters: dict[int, int] = {}
+        self.links = LinkFace(
+            self.server, self.driver, self.backend, master=self.masters.get, immovable=lambda _ifindex: False
+        )
+        self.devlink = DevlinkFace(self.server, self.driver, self.backend)
+        self.ethtool = EthtoolFace(
+            self.server,
+            self.driver,
+            self.backend,
+            tunnel_ports=lambda: (),
+            features_changed=lambda _netns, _device: None,
+        )
+        real, served = directory / "real", directory / "served"
+        self.sysfs = SysFs(self.driver, self.backend, real, served, self.lock, self.devlink.changed)
         self.sysfs.start()
         self.server.attach(self.selector)
 
@@ -197,7 +203,7 @@ class Program:
                 return self.driver.snapshot()
             case {"slave": str(slave), "master": str(master)}:
                 indices = {device.name: device.ifindex for device in self.backend.all()}
-                self.links.master = {indices[slave]: indices[master]}.get
+                self.masters |= {indices[slave]: indices[master]}
             case {"up": bool(up), "name": str(name)}:
                 device = self.backend.by_name(name)
                 assert device

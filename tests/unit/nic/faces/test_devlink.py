@@ -44,8 +44,7 @@ class Served:
         self.driver, self.backend = driver, backend
         self.server = StillServer()
         self.netdevs = ListedNetDevs(driver)
-        self.face = DevlinkFace(driver, self.netdevs)
-        self.face.register(cast(Server, self.server))
+        self.face = DevlinkFace(cast(Server, self.server), driver, self.netdevs)
         self.family = self.server.families["devlink"]
 
     def ask(self, command: int, attrs: Any, flags: int = 0, cookie: int = 1) -> list[dict[Any, Any]]:

@@ -32,6 +32,7 @@ from asap2.netlink.wire import NetlinkError, NlMsg, attribute
 from asap2.nic.device import Driver
 from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.function import EswitchMode
+from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, RecordingBackend, booted
 from tests.unit.nic.faces.faces import StillServer, request
 
@@ -95,8 +96,14 @@ class Served:
         self.driver.set_mode(PF, EswitchMode.SWITCHDEV)
         self.netdevs = ListedNetDevs(self.driver)
         self.kernel = Kernel()
-        self.face = EthtoolFace(self.driver, self.netdevs)
-        self.face.register(self.kernel)  # type: ignore[arg-type]
+        self.changed: list[NetDev] = []
+        self.face = EthtoolFace(
+            self.kernel,  # type: ignore[arg-type]
+            self.driver,
+            self.netdevs,
+            tunnel_ports=lambda: (),
+            features_changed=lambda _netns, device: self.changed.append(device),
+        )
 
     def index(self, name: str) -> int:
         device = self.netdevs.by_name(name)

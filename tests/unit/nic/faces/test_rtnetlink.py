@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asap2.netlink.request import PASS, Proxy
+from asap2.netlink.request import PASS, Message, Netns, Proxy
+from asap2.netlink.server import Server
 from asap2.netlink.tables.link import (
     LINK,
     RTEXT_FILTER_SKIP_STATS,
@@ -28,7 +29,7 @@ from asap2.nic.faces.rtnetlink.face import LinkFace
 from asap2.nic.function import EswitchMode, Role
 from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, booted, refused
-from tests.unit.nic.faces.faces import HOME, request
+from tests.unit.nic.faces.faces import HOME, StillServer, request
 
 PF = "0000:03:00.0"
 # What Linux 6.18 says of a veth, in its order, for what matters here.
@@ -50,11 +51,23 @@ VETH: dict[str, Any] = {
 }
 
 
+class Linkless(StillServer):
+    """A kernel without links: they went meanwhile."""
+
+    def kernel(self, _netns: Netns, _protocol: int) -> Any:
+        return self
+
+    def request(self, *_asked: object) -> Any:
+        raise NetlinkError(errno.ENODEV)
+
+
 def made(vfs: int = 2, mode: EswitchMode = EswitchMode.SWITCHDEV) -> LinkFace:
     driver, _ = booted()
     driver.set_numvfs(PF, vfs)
     driver.set_mode(PF, mode)
-    return LinkFace(driver, ListedNetDevs(driver))
+    server = cast(Server, Linkless())
+    no_port, elsewhere = (lambda _ifindex: None), (lambda _ifindex: False)
+    return LinkFace(server, driver, ListedNetDevs(driver), master=no_port, immovable=elsewhere)
 
 
 def netdev(face: LinkFace, name: str) -> NetDev:
@@ -84,7 +97,8 @@ def test_a_vf_is_described_in_the_kernels_order() -> None:
     assert list(first) == [*order, "vlan_list", "stats"]
     assert second["mac"].vf == 1
     assert len(second["mac"].mac) == 32
-    face.counters = lambda vf: {"rx_packets": vf.index + 5}
+    assert isinstance(face.netdevs, ListedNetDevs)
+    face.netdevs.of_vf[1] = {"rx_packets": 6}
     (_, second) = shown(face, "enp3s0f0")["vfinfo_list"]["vf_info"]
     assert (second["stats"]["rx_packets"], second["stats"]["tx_bytes"]) == (6, 0)
     quiet = shown(face, "enp3s0f0", RTEXT_FILTER_VF | RTEXT_FILTER_SKIP_STATS)
@@ -255,7 +269,10 @@ def test_links_of_other_families_have_no_peer_either(family: int) -> None:
 
 def test_other_namespaces_are_the_kernels() -> None:
     face = made()
-    assert face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(), {"target_netnsid": 1}))) is PASS
+    proxy = face.get(request(RTM_GETLINK, LINK.encode(Ifinfomsg(), {"target_netnsid": 1})))
+    assert isinstance(proxy, Proxy)
+    told = LINK.encode(Ifinfomsg(index=netdev(face, "eth0").ifindex), VETH)
+    assert list(proxy.rewrite(NlMsg(RTM_NEWLINK, 2, 1, 0, told))) == [Message(RTM_NEWLINK, told)]
     assert face.get(request(RTM_GETLINK, b"\x11", NLM_F_DUMP)) is not PASS
 
 

@@ -72,14 +72,9 @@ _RELOADS = (DEVLINK_RELOAD_ACTION_DRIVER_REINIT, DEVLINK_RELOAD_ACTION_FW_ACTIVA
 class DevlinkFace:
     """Serves devlink."""
 
-    def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
+    def __init__(self, server: Server, driver: Driver, netdevs: NetDevs) -> None:
         self.driver = driver
         self.netdevs = netdevs
-        self._server: Server | None = None
-        self._told: dict[bytes, tuple[int, bytes]] = {}
-
-    def register(self, server: Server) -> None:
-        """Serve *server*'s clients."""
         self._server = server
         server.family(
             GenlFamily(
@@ -118,7 +113,7 @@ class DevlinkFace:
         """Tell the group ``config`` what came, went or changed since the last call. Requests served here need none."""
         now = dict(self._objects())
         before, self._told = self._told, now
-        if self._server is None or now == before:
+        if now == before:
             return
         deletion = {DEVLINK_CMD_NEW: DEVLINK_CMD_DEL, DEVLINK_CMD_PORT_NEW: DEVLINK_CMD_PORT_DEL}
         for key, (command, _body) in reversed(before.items()):
@@ -145,7 +140,7 @@ class DevlinkFace:
 
     def _here(self, request: Request) -> Iterator[Function]:
         """The devices of the client's namespace."""
-        if self._server is None or request.client.netns.cookie == self._server.netns.cookie:
+        if request.client.netns.cookie == self._server.netns.cookie:
             yield from self.functions()
 
     def _one(self, request: Request, attrs: Attrs) -> Function:

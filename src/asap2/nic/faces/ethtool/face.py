@@ -43,7 +43,7 @@ from asap2.netlink.tables.ethtool import (
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NETLINK_GENERIC, NlMsg
 from asap2.nic.device import Driver
-from asap2.nic.faces.ethtool.ioctl import SETTING, EthtoolIoctl, VfKinds
+from asap2.nic.faces.ethtool.ioctl import SETTING, EthtoolIoctl
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
 from asap2.nic.function import Pf, Role
@@ -58,22 +58,24 @@ _DO, _DUMP = GENL_CMD_CAP_DO, GENL_CMD_CAP_DUMP
 class EthtoolFace:
     """Serves ethtool."""
 
-    def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
+    def __init__(
+        self,
+        server: Server,
+        driver: Driver,
+        netdevs: NetDevs,
+        *,
+        tunnel_ports: Callable[[], Iterable[int]],
+        features_changed: Callable[[Netns, NetDev], None],
+    ) -> None:
+        """*tunnel_ports* gives the UDP ports, besides IANA's, that the NIC knows tunnels by; *features_changed* is
+        called when a device's features have changed, which links report too."""
         self.driver = driver
         self.netdevs = netdevs
-        self.kinds: VfKinds = lambda _vf: {}
-        """Gives what is known of a VF's multicast and broadcast packets, as in struct ifla_vf_stats."""
-        self.tunnel_ports: Callable[[], Iterable[int]] = lambda: ()
-        """Gives the UDP ports, besides IANA's, that the NIC knows tunnels by."""
-        self.features_changed: Callable[[Netns, NetDev], None] = lambda _netns, _device: None
-        """Called when a device's features have changed, which links are told of too."""
-
-    def register(self, server: Server) -> None:
-        """Serve *server*'s clients."""
+        self._features_changed = features_changed
         self._server = server
         self._family = family = GenlFamily("ethtool", FAMILY_ID, groups=(("monitor", FAMILY_ID),), real=True)
         self._kernel = EthtoolKernel(server, family, self.netdevs)
-        messages = EthtoolMessages(self.driver, self._kernel, lambda: self.tunnel_ports())
+        messages = EthtoolMessages(self.driver, self._kernel, tunnel_ports)
         family.handlers = {
             ETHTOOL_MSG_FEATURES_GET: self.features_get,
             ETHTOOL_MSG_FEATURES_SET: self.features_set,
@@ -87,7 +89,7 @@ class EthtoolFace:
         server.family(family)
         if family.real:
             server.show(NETLINK_GENERIC, [family.id], self.notified)
-        ioctl = EthtoolIoctl(self.driver, self._kernel, messages, lambda vf: self.kinds(vf))
+        ioctl = EthtoolIoctl(self.driver, self._kernel, messages)
         server.ethtool_ioctl(ioctl.commands, ioctl, SETTING)
 
     def _where_real(self, handler: GenlHandler) -> GenlHandler:
@@ -113,7 +115,7 @@ class EthtoolFace:
         return on
 
     def _held(self, device: NetDev, pf: Pf) -> bool:
-        return device.role is Role.PF and self.driver.backend.offloaded_rules(pf) > 0
+        return device.role is Role.PF and self.driver.offloaded_rules(pf) > 0
 
     def features_get(self, request: Request, _header: GenlHeader) -> Answer:
         """ETHTOOL_MSG_FEATURES_GET: the kernel's answer with our bit in it."""
@@ -193,7 +195,7 @@ class EthtoolFace:
         message = NlMsg(0, 0, 0, 0, FEATURES.encode(GenlHdr(ETHTOOL_MSG_FEATURES_GET_REPLY), attrs))
         shown = self._shown(message, netns).payload
         self._server.multicast("ethtool", "monitor", bytes((ETHTOOL_MSG_FEATURES_NTF,)) + shown[1:], netns)
-        self.features_changed(netns, device)
+        self._features_changed(netns, device)
 
     def _put(self, netns: Netns, bitset: dict[Any, Any], value: bool) -> None:
         """Put our bit into a decoded bitset of the kernel's, compact or not, as *value*, and into its mask."""

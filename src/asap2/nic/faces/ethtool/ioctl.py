@@ -32,7 +32,7 @@ from asap2.nic.faces.ethtool import settings as ethtool_settings
 from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
-from asap2.nic.function import Role, Vf
+from asap2.nic.function import Role
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev
 
@@ -93,8 +93,6 @@ _COALESCE_FIELDS = (
 )
 """struct ethtool_coalesce, after the command."""
 
-VfKinds = Callable[[Vf], dict[str, int]]
-
 
 def _refuse(number: int) -> OSError:
     return OSError(number, os.strerror(number))
@@ -103,11 +101,10 @@ def _refuse(number: int) -> OSError:
 class EthtoolIoctl:
     """Serves the ioctl."""
 
-    def __init__(self, driver: Driver, kernel: EthtoolKernel, messages: EthtoolMessages, kinds: VfKinds) -> None:
+    def __init__(self, driver: Driver, kernel: EthtoolKernel, messages: EthtoolMessages) -> None:
         self._driver = driver
         self._kernel = kernel
         self._messages = messages
-        self._kinds = kinds
         self._commands: dict[int, Callable[[Netns, NetDev, bytes], bytes | None]] = {
             ETHTOOL_GDRVINFO: self._driver_information,
             ETHTOOL_GPERMADDR: self._permanent_address,
@@ -208,9 +205,8 @@ class EthtoolIoctl:
         raise _refuse(errno.EOPNOTSUPP)
 
     def _statistics(self, _netns: Netns, device: NetDev, _buffer: bytes) -> bytes:
-        kinds = self._kinds(device.function) if device.role is Role.VF and isinstance(device.function, Vf) else {}
         channels = ethtool_settings.of(device)["combined_count"]
-        figures = ethtool_stats.figures(device, channels, self._kernel.netdevs, kinds)
+        figures = ethtool_stats.figures(device, channels, self._kernel.netdevs)
         return struct.pack(f"=II{len(figures)}Q", ETHTOOL_GSTATS, len(figures), *figures)
 
     # ---- link settings

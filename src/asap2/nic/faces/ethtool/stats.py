@@ -12,7 +12,7 @@ be segmented counts once; packets are not told apart by the kind of their addres
 
 from __future__ import annotations
 
-from asap2.nic.function import Role
+from asap2.nic.function import Role, Vf
 from asap2.nic.netdevs import Counters, NetDev, NetDevs, Where
 from asap2.nic.statistics import with_fcs
 
@@ -125,9 +125,9 @@ def names(device: NetDev, channels: int) -> list[str]:
     return counted + _CONGESTION
 
 
-def figures(device: NetDev, channels: int, netdevs: NetDevs, kinds: dict[str, int] | None = None) -> list[int]:
-    """The counters of :func:`names`. *kinds* are of struct ifla_vf_stats, what is known of a VF's multicast and
-    broadcast packets; the rest counts as unicast. All that the netdev itself passes goes by channel 0."""
+def figures(device: NetDev, channels: int, netdevs: NetDevs) -> list[int]:
+    """The counters of :func:`names`. What is not known to be multicast or broadcast counts as unicast. All that the
+    netdev itself passes goes by channel 0."""
     own, function = netdevs.counted(device, Where.NETDEV), netdevs.counted(device, Where.FUNCTION)
     known = _plain("", own)
     if device.role is Role.REPRESENTOR:
@@ -139,7 +139,8 @@ def figures(device: NetDev, channels: int, netdevs: NetDevs, kinds: dict[str, in
         }
         return [known.get(name, 0) for name in names(device, channels)]
     wire = with_fcs(netdevs.counted(device, Where.WIRE))
-    several = {kind: (kinds or {}).get(kind, 0) for kind in ("multicast", "broadcast")}
+    kinds = netdevs.vf_counters(device.function) if isinstance(device.function, Vf) else {}
+    several = {kind: kinds.get(kind, 0) for kind in ("multicast", "broadcast")}
     known |= {f"rx_vport_{kind}_packets": count for kind, count in several.items()}
     known |= {
         "rx_vport_unicast_packets": max(function.rx_packets - sum(several.values()), 0),

@@ -58,10 +58,10 @@ class _Waiting(NamedTuple):
 
 class Delivery:
     """Gives packets to user space through *server*; *message* makes one of the packet family's of a command and what
-    follows the header."""
+    follows the header; *egress* tells by which tunnel a packet leaves."""
 
-    def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int) -> None:
-        self.egress: Egress = lambda _ifindex, _tunnel: None
+    def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int, egress: Egress) -> None:
+        self._egress = egress
         self._server = server
         self._message = message
         self._family = family
@@ -157,7 +157,7 @@ class Delivery:
         fields: ovs_key.Fields = {}
         ovs_key.read_tunnel(tunnel, fields)
         port = dp.port_of(number)
-        found = self.egress(port, act.tunnel_of(fields)) if port is not None else None
+        found = self._egress(port, act.tunnel_of(fields)) if port is not None else None
         if found is None:
             return b""
         source, fields["tun_tp_dst"] = found

@@ -23,7 +23,7 @@ from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attribute
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import FEATURES, TYPE_NETDEV, Datapath, InternalDevices, Vport
-from asap2.nic.faces.ovs.delivery import Delivery
+from asap2.nic.faces.ovs.delivery import Delivery, Egress
 from asap2.nic.faces.ovs.execute import checked, hand_in
 from asap2.nic.faces.ovs.flows import Flow
 from asap2.nic.faces.ovs.key import numbers
@@ -90,17 +90,22 @@ class OvsFace:
         ports: NodePorts,
         devices: InternalDevices,
         journal: Journal,
+        *,
+        egress: Egress,
+        counted: Callable[[int], tuple[int, ...] | None],
+        on_packets: Callable[[PacketPath | None], None],
     ) -> None:
+        """*egress* tells by which tunnel a packet leaves. *counted* gives what the device with this ifindex, in the
+        node's namespace, shows in place of the kernel's counters of it, in the order of struct ovs_vport_stats; None
+        where there is no other. *on_packets* is called when the way of packets to user space begins or ends (None)."""
         self._journal = journal
         self._server = server
         self._ports = ports
         self._devices = devices
         self.datapath: Datapath | None = None
         self.packets: PacketPath | None = None
-        self.on_packets: Callable[[PacketPath | None], None] = lambda _path: None
-        self.counted: Callable[[int], tuple[int, ...] | None] = lambda _ifindex: None
-        """Gives what the device with this ifindex, in the node's namespace, shows in place of the kernel's counters of
-        it, in the order of struct ovs_vport_stats; None where there is no other."""
+        self._on_packets = on_packets
+        self._counted = counted
         self._dp = GenlFamily(
             "ovs_datapath",
             DATAPATH_ID,
@@ -138,7 +143,7 @@ class OvsFace:
         for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
-        self.delivery = Delivery(server, self._packet.payload, PACKET_ID)
+        self.delivery = Delivery(server, self._packet.payload, PACKET_ID, egress)
 
     # ---- datapaths
 
@@ -225,13 +230,13 @@ class OvsFace:
         self._ports.use_trunk(dp.ifindex)
         self._ports.pipeline.set_upcall(dp.ifindex)
         self.delivery.start(dp)
-        self.on_packets(self.packets)
+        self._on_packets(self.packets)
 
     def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
         dp = self._find(genl.header, _named(genl.attrs))
         message = self._dp_message(dp, DEL)
         path, self.packets = self.packets, None
-        self.on_packets(None)
+        self._on_packets(None)
         if path is not None:
             path.close()
         dp.destroy()
@@ -276,7 +281,7 @@ class OvsFace:
         if elsewhere:
             counted = self._devices.counters(vport.far)
         else:
-            counted = self.counted(vport.ifindex) or kernels().get(vport.name, (0,) * 8)
+            counted = self._counted(vport.ifindex) or kernels().get(vport.name, (0,) * 8)
         upcalls = dp.pipeline.upcalls.counts(vport.port)
         told = attribute(UPCALL_SUCCESS, _U64.pack(upcalls.delivered)) + attribute(UPCALL_FAIL, _U64.pack(upcalls.lost))
         body = (

@@ -72,34 +72,32 @@ _IFF_UP = 1
 IFLA_EVENT_FEATURES = 2
 _BRIDGE_FLAGS_SELF, _BRIDGE_MODE_VEB = 2, 0
 
-VfCounters = dict[str, int]
-"""``rx_packets``, ``tx_packets``, ``rx_bytes``, ``tx_bytes``, ``broadcast``, ``multicast``, ``rx_dropped`` and
-``tx_dropped`` of a VF, as it sees them itself; a missing one is 0."""
-
 
 class LinkFace:
-    """Serves links. ``counters`` gives a VF's traffic; ``master`` the ifindex of the Open vSwitch datapath's device
-    that the one with this ifindex, in the node's namespace, is a port of (None: of none); ``immovable`` whether it is
-    that device itself, which stays in its namespace."""
+    """Serves links. *master* gives the ifindex of the Open vSwitch datapath's device that the device with this ifindex
+    in the node's namespace is a port of (None: of none); *immovable* whether it is the datapath's device itself, which
+    stays in its namespace."""
 
-    def __init__(self, driver: Driver, netdevs: NetDevs) -> None:
+    def __init__(
+        self,
+        server: Server,
+        driver: Driver,
+        netdevs: NetDevs,
+        *,
+        master: Callable[[int], int | None],
+        immovable: Callable[[int], bool],
+    ) -> None:
         self.driver = driver
         self.netdevs = netdevs
-        self.counters: Callable[[Vf], VfCounters] = lambda _vf: {}
-        self.master: Callable[[int], int | None] = lambda _ifindex: None
-        self.immovable: Callable[[int], bool] = lambda _ifindex: False
-        self._server: Server | None = None
-        self._namespaces: NamespaceFace | None = None
-
-    def register(self, server: Server) -> None:
-        """Serve *server*'s clients."""
+        self._master = master
+        self._immovable = immovable
         self._server = server
         server.route([RTM_GETLINK], self.get)
         server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
         server.route([RTM_DELLINK], self.delete)
         server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device).get)
-        self._namespaces = namespaces = NamespaceFace(server, self.netdevs.hidden())
-        server.route([RTM_GETNSID], namespaces.get)
+        self._namespaces = NamespaceFace(server, self.netdevs.hidden())
+        server.route([RTM_GETNSID], self._namespaces.get)
         server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
 
     def link_changed(self, netdev: NetDev, up: bool) -> None:
@@ -142,8 +140,6 @@ class LinkFace:
     def _get_elsewhere(self, request: Request, target: int, mask: int) -> Answer:
         """Links of the namespace with id *target* in the asking one."""
         netns, namespaces = request.client.netns, self._namespaces
-        if namespaces is None:
-            return PASS
         if target in namespaces.hidden_in(netns):
             raise NetlinkError(errno.EINVAL, "Invalid target network namespace id" if request.dump else None)
         ids: dict[int, int | None] = {}
@@ -171,7 +167,7 @@ class LinkFace:
 
     def _embedded_bridges(self, request: Request) -> Iterable[Message]:
         """What mlx5e_bridge_getlink() says of a PF whose VFs are switched as legacy mode does: a bridge in the NIC."""
-        if self._server is None or not self._at_home(request):
+        if not self._at_home(request):
             return
         kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
         for device in self.netdevs.all():
@@ -196,7 +192,7 @@ class LinkFace:
         if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
             ifindex = _ifindex(payload)
             device = self._device(ifindex, request)
-            master = self.master(ifindex) if self._at_home(request) else None
+            master = self._master(ifindex) if self._at_home(request) else None
             if device is not None or master is not None:
                 payload = self.rewrite(payload, device, mask, master)
         return Message(message.type, payload)
@@ -277,7 +273,7 @@ class LinkFace:
             "vlan_list": {"info": [(number, vf.vlan, vf.qos, socket.htons(vf.vlan_proto))]},
         }
         if not mask & RTEXT_FILTER_SKIP_STATS:
-            counters = self.counters(vf)
+            counters = self.netdevs.vf_counters(vf)
             names = [name for name in VF_STATS.numbers if name != "pad"]
             info["stats"] = {name: counters.get(name, 0) for name in names}
         return info
@@ -297,8 +293,8 @@ class LinkFace:
         device = self.netdevs.last_known(ifindex, netns.cookie) if kind == "veth" else None
         if device is not None and device.role is Role.OTHER:
             device = None
-        at_home = self._server is not None and netns.cookie == self._server.netns.cookie
-        master = self.master(ifindex) if at_home else None
+        at_home = netns.cookie == self._server.netns.cookie
+        master = self._master(ifindex) if at_home else None
         if device is None and master is None:
             return None
         shown = self.rewrite(payload, device, 0, master)
@@ -306,8 +302,6 @@ class LinkFace:
 
     def announce(self, netns: Netns, device: NetDev, event: int | None = None) -> None:
         """Tell who listens that the driver has changed *device* (rtmsg_ifinfo()); *event* is an IFLA_EVENT_*."""
-        if self._server is None:
-            return
         kernel = self._server.kernel(netns, NETLINK_ROUTE)
         try:
             (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=device.ifindex), {}))
@@ -317,7 +311,7 @@ class LinkFace:
         if event is None and not header.flags & _IFF_UP:  # netdev_state_change()
             return
         at_home = netns.cookie == self._server.netns.cookie
-        payload = self.rewrite(answer.payload, device, 0, self.master(device.ifindex) if at_home else None)
+        payload = self.rewrite(answer.payload, device, 0, self._master(device.ifindex) if at_home else None)
         if event is not None:
             payload += attribute(_LINK["event"], struct.pack("=I", event))
         self._server.notify(netns, RTNLGRP_LINK, Message(RTM_NEWLINK, payload))
@@ -331,7 +325,7 @@ class LinkFace:
             return PASS
         _header, attrs = LINK.decode(request.payload)
         stays = device.eswitch is not None or (
-            device.role is Role.INTERNAL and self._at_home(request) and self.immovable(device.ifindex)
+            device.role is Role.INTERNAL and self._at_home(request) and self._immovable(device.ifindex)
         )
         if stays and any(name in attrs for name in _NAMESPACE):
             raise NetlinkError(errno.EINVAL, "The interface netns is immutable")
@@ -410,8 +404,6 @@ class LinkFace:
 
     def _in_group(self, request: Request, group: int) -> bool:
         """Whether a device of ours is in *group*."""
-        if self._server is None:
-            return False
         kernel = self._server.kernel(request.client.netns, NETLINK_ROUTE)
         links = map(
             LINK.decode, (m.payload for m in kernel.request(RTM_GETLINK, NLM_F_DUMP, LINK.encode(Ifinfomsg(), {})))
@@ -423,7 +415,7 @@ class LinkFace:
     # ---- finding
 
     def _at_home(self, request: Request) -> bool:
-        return self._server is not None and request.client.netns.cookie == self._server.netns.cookie
+        return request.client.netns.cookie == self._server.netns.cookie
 
     def _device(self, ifindex: int, request: Request) -> NetDev | None:
         device = self.netdevs.by_ifindex(ifindex, request.client.netns.cookie)
@@ -437,7 +429,7 @@ class LinkFace:
         if ifindex > 0:
             return self._device(ifindex, request)
         for type_, value in attributes(request.payload, _HEADER):
-            if type_ & NLA_TYPE_MASK in _NAMES and self._server is not None:
+            if type_ & NLA_TYPE_MASK in _NAMES:
                 name = value.split(b"\0", 1)[0].decode(errors="surrogateescape")
                 found = ifindex_named(self._server, request.client.netns, name)
                 return None if found is None else self._device(found, request)

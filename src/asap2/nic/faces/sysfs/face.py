@@ -121,13 +121,12 @@ class SysFs:
         real: Path,
         mountpoint: Path,
         lock: threading.RLock,
+        changed: Callable[[], None],
         guests: Mapping[str, GuestView] = MappingProxyType({}),
         proc: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> None:
         self.mountpoint = mountpoint
-        self.changed: Callable[[], None] = lambda: None
-        self._operations = _Operations(driver, netdevs, real, lock, lambda: self.changed(), guests)
-        self._operations.proc = proc
+        self._operations = _Operations(driver, netdevs, real, lock, changed, guests, proc)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -223,6 +222,7 @@ class _Operations:
         lock: threading.RLock,
         changed: Callable[[], None],
         guests: Mapping[str, GuestView],
+        proc: Mapping[str, Attribute],
     ) -> None:
         self._changed = changed
         self._driver = driver
@@ -230,7 +230,7 @@ class _Operations:
         self._lock = lock
         self._node = _View(real, self._generation, netdevs.all, self._build_node)
         self._guests = {name: self._guest_view(guest) for name, guest in guests.items()}
-        self.proc: Mapping[str, Attribute] = MappingProxyType({})
+        self._proc = proc
         self.ready = threading.Event()
         self.stopping = False
         self.end: Any = None
@@ -254,7 +254,7 @@ class _Operations:
 
     def _build_node(self, devices: list[NetDev]) -> Tree:
         tree = sysfs_tree.build(self._driver, devices, self._node.real, self._shown)
-        for path, file in {"net/dev": Attribute(self._net_dev), **self.proc}.items():
+        for path, file in {"net/dev": Attribute(self._net_dev), **self._proc}.items():
             directory, _slash, name = path.rpartition("/")
             tree.root.at(f"proc/{directory}").entries[name] = file
         tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})

@@ -45,18 +45,22 @@ _TERSE: Final = 1
 class TcFace:
     """The messages RTM_{NEW,DEL,GET}{QDISC,TFILTER,CHAIN,ACTION} of the node's network namespace."""
 
-    def __init__(self, server: Server, filters: Filters, ports: NodePorts, node_cookie: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        filters: Filters,
+        ports: NodePorts,
+        node_cookie: int,
+        root: Callable[[NlMsg, Request], list[Message]] = as_it_is,
+    ) -> None:
+        """*root* gives what is shown in place of a message of the kernel's about a qdisc."""
         self._server = server
         self._filters = filters
         self._ports = ports
         self._cookie = node_cookie
         self._templates = Templates()
         self._chains = ChainFace(server, filters, self._elsewhere, self._priority_removed)
-        self.root: Callable[[NlMsg, Request], list[Message]] = as_it_is
-        """Gives what is shown in place of a message of the kernel's about a qdisc."""
-        self._qdiscs = QdiscFace(
-            server, filters, ports, self._elsewhere, self._chains.went, lambda *told: self.root(*told)
-        )
+        self._qdiscs = QdiscFace(server, filters, ports, self._elsewhere, self._chains.went, root)
         ActionFace(server, filters, self._elsewhere)
         server.route((RTM_NEWTFILTER,), self._filter_new)
         server.route((RTM_DELTFILTER,), self._filter_del)

@@ -28,7 +28,7 @@ from asap2.nic.faces.tc.placement import Placer
 from asap2.nic.faces.tc.shared_actions import SharedActions
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, VERBOSE, Asked, FilterSpec, Placed
 from asap2.nic.faces.tc.templates import Template
-from asap2.nic.function import Nic
+from asap2.nic.function import Nic, Pf
 from asap2.nic.journal import Journal
 
 _USER_FLAGS: Final = SKIP_HW | SKIP_SW | VERBOSE
@@ -45,16 +45,22 @@ def check_device(ifindex: int) -> None:
 class Filters:
     """Every qdisc and filter of the node."""
 
-    def __init__(self, offloader: Offloader, journal: Journal) -> None:
+    def __init__(
+        self, offloader: Offloader, journal: Journal, check_device: Callable[[int], None] = check_device
+    ) -> None:
+        """*check_device* raises NetlinkError where there is no device with an ifindex."""
         self.offloader = offloader
         self.kept = Kept(journal)
         self.blocks = Blocks()
-        self._placer = Placer(offloader)
+        self._placer = Placer(offloader, self.blocks.in_hardware)
         self.actions = SharedActions(self.blocks, self._placer, self.kept)
-        self.check_device: Callable[[int], None] = check_device
+        self.check_device = check_device
         self.all = self.blocks.all
         self.counters = counted
-        offloader.others = self.blocks.in_hardware
+
+    def offloaded(self, pf: Pf) -> int:
+        """How many rules of *pf*'s eSwitch are in hardware."""
+        return sum(placed.pf is pf for _, one in self.all() for placed in one.placed)
 
     def restore(self, nics: dict[str, Nic]) -> list[int]:
         """Take up the qdiscs and filters of an earlier run; the devices."""

@@ -43,6 +43,9 @@ from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import Udp
 from asap2.nic.underlay.resolver import Tunnels
 
+Others = Callable[[int], Iterable[tuple[tc_actions.Step, ...]]]
+"""Gives what the filters on a device do that are in hardware."""
+
 
 @dataclass(slots=True)
 class Placement:
@@ -110,8 +113,6 @@ class Offloader:
         self._silicon = silicon
         self._node = node
         self._tunnels = tunnels
-        self.others: Callable[[int], Iterable[tuple[tc_actions.Step, ...]]] = lambda _ifindex: ()
-        """What the filters on a device do that are in hardware."""
 
     def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
@@ -132,28 +133,28 @@ class Offloader:
             raise tc_capability.refuse("matchall policing support only a single action")
         raise tc_capability.refuse("mlx5 supports only police action for matchall")
 
-    def hardware(self, ifindex: int, spec: FilterSpec) -> list[Planned]:
-        """The eSwitch rules of a filter on device *ifindex*, in one eSwitch mostly: what comes out of a tunnel to be
-        dropped is for every one. NetlinkError says why there can be none."""
+    def hardware(self, ifindex: int, spec: FilterSpec, others: Others) -> list[Planned]:
+        """The eSwitch rules of a filter on device *ifindex*, mostly one; a filter that drops what comes out of a tunnel
+        has a rule in every eSwitch. NetlinkError says why there can be none."""
         self._check_offered(ifindex, spec)
         device = self._netdevs.by_ifindex(ifindex)
         if device is not None and is_receiver(device):
             return [self._received(device, spec)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
             uplink = self._uplink_of_internal(spec.steps) if device.role is Role.INTERNAL else device
-            return [self._rule(device, uplink, ifindex, spec)]
+            return [self._rule(device, uplink, ifindex, spec, others)]
         found = []
         refusal = NetlinkError(errno.EOPNOTSUPP)
         for uplink in self._tunnel_ends(ifindex, spec.steps):
             try:
-                found.append(self._rule(device, uplink, ifindex, spec))
+                found.append(self._rule(device, uplink, ifindex, spec, others))
             except NetlinkError as error:
                 refusal = error
         if not found:
             raise refusal
         return found
 
-    def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec) -> Planned:
+    def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec, others: Others) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
         internal = device is not None and device.role is Role.INTERNAL
         pf = uplink.eswitch
@@ -168,7 +169,7 @@ class Offloader:
             if not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         function = uplink.function if uplink is device else pf
-        place = self._place(uplink.ifindex, spec, pf, function is pf)
+        place = self._place(uplink.ifindex, spec, function, others)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         tc_capability.check(pf, place, match, steps)
@@ -224,14 +225,14 @@ class Offloader:
         handle = like.pipeline.add_like(placement.pattern, key)
         return None if handle is None else replace(like, handle=handle)
 
-    def _place(self, ifindex: int, spec: FilterSpec, pf: Pf, uplink: bool) -> tc_capability.Place:
+    def _place(self, ifindex: int, spec: FilterSpec, function: Function, others: Others) -> tc_capability.Place:
         """Where a filter is to be. What is already there counts where VLANs are the VFs' ports' only."""
-        if pf.nic.model.vlan_depth:
-            return tc_capability.Place(uplink, ifindex, spec.chain, spec.prio)
-        wire = next((d.ifindex for d in self._netdevs.all() if d.role is Role.PF and d.pf is pf), 0)
-        return tc_capability.Place(
-            uplink, ifindex, spec.chain, spec.prio, wire, lambda: tc_capability.pushed(wire, self.others(ifindex))
-        )
+        place = tc_capability.Place(function is function.pf, ifindex, spec.chain, spec.prio)
+        if function.nic.model.vlan_depth:
+            return place
+        devices = self._netdevs.all()
+        wire = next((device.ifindex for device in devices if device.function is function.pf), 0)
+        return replace(place, wire=wire, pushed=lambda: tc_capability.pushed(wire, others(ifindex)))
 
     def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
         """For a filter on a tunnel device: the representor that it sends to first, whose eSwitch has it, or the uplink

@@ -14,7 +14,7 @@ from dataclasses import replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.blocks import Block, Proto
 from asap2.nic.faces.tc.filter import Filter, is_tunnel, uses_tunnel
-from asap2.nic.faces.tc.offload import Offloader, tracks
+from asap2.nic.faces.tc.offload import Offloader, Others, tracks
 from asap2.nic.faces.tc.spec import SKIP_HW, SKIP_SW, FilterSpec, Placed, Planned
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,9 @@ Places = tuple[tuple[Placed, ...], NetlinkError | None]
 class Placer:
     """Writes what the *offloader* plans into its pipelines."""
 
-    def __init__(self, offloader: Offloader) -> None:
+    def __init__(self, offloader: Offloader, others: Others) -> None:
         self._offloader = offloader
+        self._others = others
         self._left: dict[str | None, int] = {}
         """How many filters hardware does not encapsulate for now, by why."""
 
@@ -71,7 +72,7 @@ class Placer:
         placed: list[Placed] = []
         if not spec.flags & SKIP_HW:
             try:
-                for planned in self._offloader.hardware(ifindex, spec):
+                for planned in self._offloader.hardware(ifindex, spec, self._others):
                     placed.append(self._write(planned, old))
             except NetlinkError as error:
                 refusal = error
@@ -95,7 +96,7 @@ class Placer:
         beneath = (self._offloader.beneath if skipped else self._offloader.software)(ifindex, spec)
         placed = [self._write(beneath, old)]
         try:
-            for planned in self._offloader.hardware(ifindex, spec):
+            for planned in self._offloader.hardware(ifindex, spec, self._others):
                 placed.append(self._write(planned, old, placed[0]))
         except NetlinkError as error:
             if skipped:
@@ -177,7 +178,7 @@ class Placer:
                 ifindex = placed.device if proto.block.index else proto.block.ifindex
                 numbers: tuple[int, ...] = ()
                 try:
-                    (planned,) = self._offloader.hardware(ifindex, proto.spec(one))
+                    (planned,) = self._offloader.hardware(ifindex, proto.spec(one), self._others)
                     if planned.rests:
                         software = next(there for there in one.placed if there.pf is None)
                         planned, numbers = planned.resuming(software)
