@@ -7,11 +7,11 @@ The eBPF program has a tracker of its own in maps, and the reference eSwitch thi
 
 A packet is here a *datagram*: its octets from the IP header on. What is left out or simpler than in the kernel:
 
-* A packet carries its ``ct_`` fields and no pointer to its connection. So a second ``Ct`` in the zone of the first
-  finds the connection again, and one of a connection that was not committed starts anew, as in the kernel after an
-  upcall.
+* What a packet carries from one action to the next is a :class:`.tracker.Seen`, as the kernel's ``skb->_nfct``; an
+  upcall loses it, and then its ``ct_`` fields say where it has been.
 * Checksums are not verified (nf_conntrack_checksum is 0): hardware has done that. What NAT changes it accounts for.
-* UDP-Lite is a protocol like any other, without ports. PPTP is not followed.
+* DCCP has no states and no ports, as since Linux 6.16. PPTP is not followed. Redirects of ICMPv6 are invalid.
+* NAT does not look how other connections of the same source are translated.
 * A full table refuses new connections; it does not push others out, nor does NAT those in TIME_WAIT for their port.
 * Fragments are put together before they come here; helpers (FTP, TFTP) are elsewhere.
 """

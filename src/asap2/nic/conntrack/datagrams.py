@@ -33,6 +33,19 @@ def udp(connection: Connection, data: bytes, at: int, direction: int, now: int) 
     return Verdict.ACCEPT
 
 
+def udplite(connection: Connection, data: bytes, at: int, direction: int, now: int) -> Verdict:
+    """nf_conntrack_udplite_packet(): its checksum is not optional, and covers so much."""
+    octets = len(data) - at
+    if octets < _UDP_HEADER or not word(data, at + 6) or not _UDP_HEADER <= (word(data, at + 4) or octets) <= octets:
+        return Verdict.INVALID
+    replied = bool(connection.status & Status.SEEN_REPLY)
+    seconds = connection.timeouts.udplite_stream if replied else connection.timeouts.udplite
+    connection.refresh(direction, len(data), seconds, now)
+    if replied:
+        connection.status |= Status.ASSURED
+    return Verdict.ACCEPT
+
+
 def gre(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
     """nf_conntrack_gre_packet()."""
     replied = bool(connection.status & Status.SEEN_REPLY)

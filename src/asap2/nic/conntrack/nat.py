@@ -22,25 +22,17 @@ Taken = Callable[[Tuple], bool]
 """Whether a connection has the inverse of a tuple in either direction (nf_nat_used_tuple())."""
 
 
-def unique_tuple(
-    wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken, mapped: Tuple | None, entropy: int
-) -> Tuple:
+def unique_tuple(wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken, entropy: int) -> Tuple:
     """What *wanted*, a connection's original direction as it leaves, becomes by *nat* at the end *kind*
-    (get_unique_tuple()). *mapped* is how the newest connection of the same source leaves, *entropy* stands for random
-    numbers. All may be taken in the end; then the connection cannot be committed.
+    (get_unique_tuple()). *entropy* stands for random numbers. All may be taken in the end; then the connection cannot
+    be committed.
     """
     anyhow = nat.hash or nat.random
-    if kind is NatKind.SRC and not anyhow:
-        if _in_range(wanted, nat):
-            if not taken(wanted):
-                return wanted
-        elif mapped is not None:
-            like = replace(wanted, src=mapped.src, sport=mapped.sport)
-            if _in_range(like, nat) and not taken(like):
-                return like
+    if kind is NatKind.SRC and not anyhow and _in_range(wanted, nat) and not taken(wanted):
+        return wanted
     chosen = _with_address(wanted, nat, kind, zone)
     if not anyhow:
-        if not nat.port_min:
+        if not _has_ports(nat):
             if not taken(chosen):
                 return chosen
         elif _port_in_range(chosen, nat, kind) and (nat.port_min == nat.port_max or not taken(chosen)):
@@ -48,10 +40,14 @@ def unique_tuple(
     return _with_port(chosen, nat, kind, taken, entropy)
 
 
+def _has_ports(nat: Nat) -> bool:
+    return bool(nat.port_min or nat.port_max)
+
+
 def _in_range(one: Tuple, nat: Nat) -> bool:
     """nf_in_range(): of a source."""
     return (not nat.ip_min or nat.ip_min <= one.src <= nat.ip_max) and (
-        not nat.port_min or _port_in_range(one, nat, NatKind.SRC)
+        not _has_ports(nat) or _port_in_range(one, nat, NatKind.SRC)
     )
 
 
@@ -102,10 +98,10 @@ def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: in
     at_source = kind is NatKind.SRC
     if chosen.proto in (ICMP, ICMPV6):
         at_source = True
-        low, size = (nat.port_min, nat.port_max - nat.port_min + 1) if nat.port_min else (0, 65536)
+        low, size = (nat.port_min, nat.port_max - nat.port_min + 1) if _has_ports(nat) else (0, 65536)
     elif chosen.proto not in WITH_PORTS:
         return chosen
-    elif nat.port_min:
+    elif _has_ports(nat):
         low, high = sorted((nat.port_min, nat.port_max))
         size = high - low + 1
     elif not at_source:

@@ -10,7 +10,7 @@ from typing import Final
 SECOND: Final = 1_000_000_000
 """Nanoseconds: the unit of all times here."""
 
-ICMP, TCP, UDP, GRE, ICMPV6, SCTP = 1, 6, 17, 47, 58, 132
+ICMP, TCP, UDP, GRE, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 47, 58, 132, 136
 
 
 class Status(enum.IntFlag):
@@ -219,6 +219,8 @@ class Timeouts:
     """At most, while data is not acknowledged."""
     udp: int = 30
     udp_stream: int = 120
+    udplite: int = 30
+    udplite_stream: int = 120
     icmp: int = 30
     icmpv6: int = 30
     gre: int = 30

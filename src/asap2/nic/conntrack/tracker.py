@@ -9,7 +9,9 @@ from typing import Final, NamedTuple
 
 from asap2.nic.conntrack import datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
+from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import ICMP, ICMPV6, NAT_DONE_MASK, NAT_MASK, TCP, Relation, Status, Timeouts
 from asap2.nic.conntrack.translate import UntranslatableError, translate, translate_error
 from asap2.nic.conntrack.tuples import (
@@ -18,7 +20,6 @@ from asap2.nic.conntrack.tuples import (
     IPV4,
     LAST_ICMP_TYPE,
     REDIRECT,
-    REDIRECTV6,
     UNTRACKED_ICMPV6,
     Transport,
     Tuple,
@@ -34,8 +35,6 @@ Fields = dict[str, int]
 
 _NAT_STATE: Final = CtState.SNAT | CtState.DNAT
 _ICMP_HEADER = 8
-_REDIRECT_HEADER, _REDIRECTED = 40, 4
-"""Of ICMPv6's redirect: its length, and the option that has the datagram (ND_OPT_REDIRECT_HDR)."""
 _BITS = {NatKind.SRC: CtState.SNAT, NatKind.DST: CtState.DNAT}
 _STATUS = {NatKind.SRC: Status.SRC_NAT, NatKind.DST: Status.DST_NAT}
 _DONE = {NatKind.SRC: Status.SRC_NAT_DONE, NatKind.DST: Status.DST_NAT_DONE}
@@ -46,20 +45,13 @@ class DroppedError(Exception):
     """The datagram is dropped (NF_DROP)."""
 
 
-class Seen(NamedTuple):
-    """A packet's connection, and how and in which direction it belongs to it (what skb->_nfct holds)."""
-
-    connection: Connection
-    relation: Relation
-    direction: int
-
-
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What has become of a datagram: its octets, perhaps translated, and its ``ct_`` fields."""
+    """What has become of a datagram: its octets, perhaps translated, its ``ct_`` fields, and its connection."""
 
     data: bytes
     fields: Fields
+    seen: Seen | None
 
 
 @dataclass(slots=True)
@@ -75,7 +67,6 @@ class Tracker:
     timeouts: dict[str, Timeouts] = field(default_factory=lambda: {"": Timeouts()})
     """Timeout policies by name; that without a name is for all other connections."""
     _table: dict[tuple[int, Tuple], tuple[Connection, int]] = field(default_factory=dict)
-    _by_source: dict[tuple[int, int, bytes, int], Connection] = field(default_factory=dict)
 
     # ---- the table ----
 
@@ -104,9 +95,6 @@ class Tracker:
             found = self._table.get((connection.zone, one))
             if found and found[0] is connection:
                 del self._table[connection.zone, one]
-        source = _source(connection)
-        if self._by_source.get(source) is connection:
-            del self._by_source[source]
 
     def sweep(self) -> list[Connection]:
         """Remove what has expired."""
@@ -173,6 +161,8 @@ class Tracker:
                 return tcp.packet(connection, data, at, direction, self.now)
             case 17:
                 return datagrams.udp(connection, data, at, direction, self.now)
+            case 136:
+                return datagrams.udplite(connection, data, at, direction, self.now)
             case 132:
                 return sctp.packet(connection, data, at, direction, self.now)
             case 1 | 58:
@@ -196,65 +186,83 @@ class Tracker:
     def _again(self, data: bytes, family: int, zone: int, *, translated: bool) -> Seen | None:
         """The connection in the table of a datagram that has been tracked before, and perhaps translated
         (ovs_ct_find_existing()). Nothing changes it."""
-        found = transport(data, family)
-        about = _about(data, family, found) if found and found.proto in (ICMP, ICMPV6) else None
-        if about and about.error:  # nothing tells whether it has been translated
-            inner = tuple_of(data, family, about.inner)
-            seen = self._in_direction(zone, inner, inverted=True) or self._in_direction(zone, inner, inverted=False)
-            return Seen(seen[0], Relation.RELATED, 1 - seen[1]) if seen else None
-        seen = self._in_direction(zone, tuple_of(data, family), inverted=translated)
-        return _seen(*seen) if seen else None
-
-    def _in_direction(self, zone: int, one: Tuple | None, *, inverted: bool) -> tuple[Connection, int] | None:
-        """The connection and the direction that a packet with a tuple has: found by the tuple, or by its inverse."""
-        sought = one.inverse() if one and inverted else one
-        found = self.find(zone, sought) if sought else None
+        one = tuple_of(data, family)
+        if one and translated:
+            one = one.inverse()
+        found = self.find(zone, one) if one else None
         if found is None:
             return None
-        return found[0], 1 - found[1] if inverted else found[1]
+        return _seen(found[0], 1 - found[1] if translated else found[1])
 
     # ---- the action ----
 
-    def execute(self, action: Ct, data: bytes, family: int, known: Fields, entropy: int = 0) -> Tracked:
-        """Do *action* with a whole datagram, whose ``ct_`` fields are *known* (ovs_ct_execute(), tcf_ct_act()).
+    def execute(
+        self,
+        action: Ct,
+        data: bytes,
+        family: int,
+        fields: Fields,
+        seen: Seen | None = None,
+        *,
+        ovs: bool = True,
+        entropy: int = 0,
+    ) -> Tracked:
+        """Do *action* with a whole datagram, as Open vSwitch (ovs_ct_execute()) or TC does (tcf_ct_act()).
 
-        *entropy* is 16 bits that stand for random numbers. Raises :class:`DroppedError`.
+        *fields* and *seen* are what is known of the packet: its ``ct_`` fields, and its connection. *entropy* is 16
+        bits that stand for random numbers. Raises :class:`DroppedError`.
         """
         data = trimmed(data, family)
-        fields = dict(known)
-        seen = self._known(action, data, family, fields)
-        if seen is None:
+        known, fields = self._known(action, data, family, fields, seen, ovs=ovs), dict(fields)
+        if known is None:
             timeouts = self.timeouts.get(action.timeout, self.timeouts[""])
-            seen = self.classify(data, family, action.zone, timeouts)
-            fields = _fields(seen, action.zone, family)
-        if seen is None:
-            return Tracked(data, fields)
-        connection = seen.connection
-        if action.nat and not fields.get("ct_state", 0) & _NAT_STATE and (connection.confirmed or action.commit):
-            data = self._translate(seen, action, data, family, fields, entropy)
-        if connection.proto == TCP and connection.confirmed and connection.established and not action.offload:
+            known = self.classify(data, family, action.zone, timeouts)
+            fields = _fields(known, action.zone, family)
+        elif known.connection.status & Status.DYING:  # it was the last packet: all has been done
+            return Tracked(data, fields, known)
+        if known is None:
+            return Tracked(data, fields, None)
+        connection = known.connection
+        once = not ovs or not fields.get("ct_state", 0) & _NAT_STATE
+        if action.nat and once and (connection.confirmed or action.commit):
+            data = self._translate(known, action, data, family, fields, entropy)
+        if ovs and connection.proto == TCP and connection.confirmed and connection.established:
             tcp.be_liberal(connection)
         if action.commit:
-            self._commit(seen, action, fields)
-        return Tracked(data, fields)
+            self._commit(known, action, fields, ovs=ovs)
+        if action.offload:
+            offer(known)
+        return Tracked(data, fields, known)
 
-    def _known(self, action: Ct, data: bytes, family: int, fields: Fields) -> Seen | None:
-        """The connection that an action before has found in this zone (skb_nfct_cached()). By *force*, one that the
-        packet is an answer of goes, and it is as if there were none."""
-        state = fields.get("ct_state", 0)
-        executed = bool(state & CtState.TRK) and not state & CtState.INV and fields.get("ct_zone", 0) == action.zone
-        if not executed and (state or not action.force or action.offload):
+    @staticmethod
+    def invalid(action: Ct) -> Fields:
+        """The ``ct_`` fields of a packet that is of no connection."""
+        return _fields(None, action.zone, IPV4)
+
+    def _known(
+        self, action: Ct, data: bytes, family: int, fields: Fields, seen: Seen | None, *, ovs: bool
+    ) -> Seen | None:
+        """The connection that an action before has found in this zone (skb_nfct_cached(), tcf_ct_skb_nfct_cached()). By
+        *force*, one that the packet is an answer of goes, and it is as if there were none."""
+        executed = True
+        if seen is None:
+            if not ovs:
+                return None
+            state = fields.get("ct_state", 0)
+            executed = bool(state & CtState.TRK) and not state & CtState.INV and fields.get("ct_zone", 0) == action.zone
+            if executed or (not state and action.force):
+                seen = self._again(data, family, action.zone, translated=bool(state & _NAT_STATE))
+        if seen is None or seen.connection.zone != action.zone:
             return None
-        seen = self._again(data, family, action.zone, translated=bool(state & _NAT_STATE))
-        if seen and action.force and seen.direction == REPLY:
+        if action.force and seen.direction == REPLY:
             self.remove(seen.connection)
             return None
         return seen if executed else None
 
-    def _commit(self, seen: Seen, action: Ct, fields: Fields) -> None:
+    def _commit(self, seen: Seen, action: Ct, fields: Fields, *, ovs: bool) -> None:
         """ovs_ct_commit(): a new connection enters the table with its mark and labels."""
         connection = seen.connection
-        if not connection.confirmed:
+        if not connection.confirmed and ovs:
             limit = self.limits.get(action.zone, self.default_limit)
             if 0 < limit <= self._count(action.zone):
                 raise DroppedError
@@ -283,8 +291,6 @@ class Tracker:
         connection.status |= Status.CONFIRMED
         for direction, one in enumerate(connection.tuples):
             self._table[connection.zone, one] = connection, direction
-        if connection.status & Status.SRC_NAT_DONE:
-            self._by_source[_source(connection)] = connection
 
     # ---- NAT ----
 
@@ -342,14 +348,12 @@ class Tracker:
         if nat is None or not nat.ip_min:
             address = wanted.src if kind is NatKind.SRC else wanted.dst
             nat = Nat(kind, address, address)
-        newest = self._by_source.get(_source(connection))
-        mapped = _leaves(newest, ORIGINAL) if newest and self._alive(newest) else None
 
         def taken(one: Tuple) -> bool:
             answer = one.inverse()
             return answer is not None and self.find(connection.zone, answer) is not None
 
-        chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, mapped, entropy)
+        chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, entropy)
         if chosen != wanted:
             answer = chosen.inverse()
             assert answer is not None
@@ -361,7 +365,7 @@ class Tracker:
     def _translate_error(seen: Seen, kind: NatKind, data: bytearray, header: Transport) -> None:
         """nf_nat_icmp_reply_translation()."""
         connection, _, direction = seen
-        if data[header.at] == (REDIRECT if header.proto == ICMP else REDIRECTV6) and (
+        if (header.proto, data[header.at]) == (ICMP, REDIRECT) and (
             connection.status & NAT_DONE_MASK != NAT_DONE_MASK or connection.status & NAT_MASK
         ):
             raise DroppedError
@@ -388,22 +392,7 @@ def _about(data: bytes, family: int, found: Transport) -> _About | None:
         return None if kind > LAST_ICMP_TYPE else _About(kind in ICMP_ERRORS, inner)
     if kind in UNTRACKED_ICMPV6:
         return None
-    if kind == REDIRECTV6:
-        return _about_redirect(data, found.at)
     return _About(kind < ICMPV6_FIRST_QUERY, inner)
-
-
-def _about_redirect(data: bytes, at: int) -> _About | None:
-    """nf_conntrack_icmpv6_redirect()."""
-    if len(data) < at + _REDIRECT_HEADER:
-        return None
-    if data[at + 1]:
-        return _About(False, 0)
-    option = at + _REDIRECT_HEADER
-    link_local = word(data, 8) & 0xFFC0 == 0xFE80
-    if data[7] != 255 or not link_local or len(data) < option + 2 or not data[option + 1]:
-        return None
-    return _About(data[option] == _REDIRECTED, option + _ICMP_HEADER)
 
 
 def _seen(connection: Connection, direction: int) -> Seen:
@@ -455,11 +444,6 @@ def _written(old: int, new: Masked) -> int:
     return old & ~new.mask | new.value
 
 
-def _source(connection: Connection) -> tuple[int, int, bytes, int]:
-    first = connection.tuples[ORIGINAL]
-    return connection.zone, first.proto, first.src, first.sport
-
-
 def _leaves(connection: Connection, direction: int) -> Tuple:
     """How packets of a direction look behind NAT: as what the other direction answers."""
     answered = connection.tuples[1 - direction].inverse()
@@ -475,10 +459,7 @@ def _translated(kind: NatKind, direction: int) -> Status:
 def trimmed(data: bytes, family: int) -> bytes:
     """A datagram without what follows it in its frame (nf_ct_skb_network_trim())."""
     if family == IPV4:
-        if len(data) < 20 or (data[0] & 15) < 5:
-            return data
-        length = word(data, 2)
-        return data[:length] if length >= (data[0] & 15) * 4 else data
+        return data[: word(data, 2)] if len(data) >= 20 else data
     return data[: 40 + word(data, 4)] if len(data) >= 40 else data
 
 

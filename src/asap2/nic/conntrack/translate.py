@@ -6,11 +6,11 @@ An address or port is replaced at one end, the source's or the destination's, by
 
 from __future__ import annotations
 
-from asap2.nic.conntrack.states import ICMP, ICMPV6
+from asap2.nic.conntrack.states import ICMP, ICMPV6, UDPLITE
 from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
 from asap2.nic.rules import NatKind
 
-_TCP_HEADER, _SCTP_HEADER, _ICMP_HEADER, _GRE_KEY_END = 20, 12, 8, 8
+_TCP_HEADER, _SCTP_HEADER, _ICMP_HEADER = 20, 12, 8
 _PORTS = 8
 """Octets of a transport header that have to be there."""
 _TCP_CHECK, _UDP_CHECK, _ICMP_CHECK = 16, 6, 2
@@ -88,11 +88,11 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
             data[place : place + 2] = port.to_bytes(2, "big")
             if whole >= _TCP_HEADER:
                 adjust(data, at + _TCP_CHECK, old + before, new + port)
-        case 17:
+        case 17 | 136:
             _need(whole >= _PORTS)
             before = word(data, place)
             data[place : place + 2] = port.to_bytes(2, "big")
-            if word(data, at + _UDP_CHECK):
+            if word(data, at + _UDP_CHECK) or to.proto == UDPLITE:
                 adjust(data, at + _UDP_CHECK, old + before, new + port)
                 if not word(data, at + _UDP_CHECK):
                     data[at + _UDP_CHECK : at + _UDP_CHECK + 2] = b"\xff\xff"
@@ -104,7 +104,7 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
                 _adjust_crc(data, at, was)
         case 1:
             _need(whole >= _ICMP_HEADER)
-            if data[at] in _QUERIES:
+            if data[at] in _QUERIES and word(data, at + 4) != to.sport:
                 adjust(data, at + _ICMP_CHECK, word(data, at + 4), to.sport)
                 data[at + 4 : at + 6] = to.sport.to_bytes(2, "big")
         case 58:
@@ -113,12 +113,6 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
                 old, new = old + word(data, at + 4), new + to.sport
                 data[at + 4 : at + 6] = to.sport.to_bytes(2, "big")
             adjust(data, at + _ICMP_CHECK, old, new)
-        case 47:
-            _need(whole >= _PORTS)
-            version = word(data, at) & 7
-            _need(kind is NatKind.SRC or version <= 1)
-            if kind is NatKind.DST and version:
-                data[at + 6 : at + _GRE_KEY_END] = to.dport.to_bytes(2, "big")
 
 
 def _need(condition: bool) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6, SCTP, TCP, UDP
+from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
 
 IPV4, IPV6 = 4, 6
 """Families: the IP version."""
@@ -30,7 +30,7 @@ ICMP_ERRORS: Final = (3, 4, 5, 11, 12)
 """icmp_is_err()."""
 LAST_ICMP_TYPE: Final = 18
 ICMPV6_FIRST_QUERY: Final = 128
-REDIRECT, REDIRECTV6 = 5, 137
+REDIRECT: Final = 5
 UNTRACKED_ICMPV6: Final = (130, 131, 132, 133, 134, 135, 136, 143, 151, 152)
 """Neighbour and multicast listener discovery are no connections (noct_valid_new)."""
 
@@ -111,7 +111,7 @@ def tuple_of(data: bytes, family: int, at: int = 0) -> Tuple | None:
             if len(header) < _ICMP_HEADER:
                 return None
             return Tuple(family, found.proto, src, dst, word(header, 4), word(header, 0))
-        case 6 | 17 | 132:
+        case 6 | 17 | 132 | 136:
             if len(header) < 4:
                 return None
             return Tuple(family, found.proto, src, dst, word(header, 0), word(header, 2))
@@ -120,5 +120,5 @@ def tuple_of(data: bytes, family: int, at: int = 0) -> Tuple | None:
     return Tuple(family, found.proto, src, dst)
 
 
-WITH_PORTS: Final = (TCP, UDP, SCTP)
+WITH_PORTS: Final = (TCP, UDP, UDPLITE, SCTP)
 """Protocols whose tuples have ports."""

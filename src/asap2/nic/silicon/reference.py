@@ -32,6 +32,9 @@ User space gets a packet only where its port has less than ``upcall_limit`` unit
 that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it. An eighth
 more is for packets of ARP and neighbour discovery.
 
+Connections are those of a :class:`asap2.nic.conntrack.tracker.Tracker`, which says what :class:`Ct` does; fragments are
+dropped by it. A packet over the limit of a meter takes another way (:class:`Meter`).
+
 Each output gets the packet as it is by then. A copy of a packet goes its way to its end before the packet does
 (:class:`Clone`). What the kernel's flow hash decides, the source port of a tunnel and Open vSwitch's hash, the caller
 decides by giving that hash, which stands for the kernel's random number, too.
@@ -39,49 +42,30 @@ decides by giving that hash, which stands for the kernel's random number, too.
 
 from __future__ import annotations
 
-import errno
-from bisect import insort
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
-from typing import assert_never
+from dataclasses import replace
 
+from asap2.nic.conntrack.tracker import DroppedError, Tracker
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
     UNREACHED,
     Action,
-    AddTtl,
-    Change,
     CheckLength,
     Clone,
-    Counters,
     Ct,
     CtClear,
     CtHardware,
-    Decap,
     DecTtl,
     Drop,
-    Encap,
     Enter,
     Goto,
     Hash,
     HashAlgorithm,
-    LayerChange,
     Masked,
-    Match,
     Meter,
-    ModifyVlan,
     Output,
     Pass,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
-    PopVlan,
-    PushEthernet,
-    PushMpls,
-    PushNsh,
-    PushVlan,
-    Rule,
     Sample,
     SetField,
     SetTunnel,
@@ -90,6 +74,7 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon import layers, packet, tunnel
 from asap2.nic.silicon.abi import COPIES, LIMITS, LOOKUPS
+from asap2.nic.silicon.changes import Retag, change, retag
 from asap2.nic.silicon.events import (
     Dropped,
     DropReason,
@@ -101,94 +86,20 @@ from asap2.nic.silicon.events import (
     Upcalled,
     UpcallKind,
 )
+from asap2.nic.silicon.hashes import JHASH_INITIAL, jhash, symmetric
+from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, shortened
 from asap2.nic.silicon.metering import Counting, Limit, Metered, ReferenceMeter
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
+from asap2.nic.silicon.rulelists import Entry, RuleLists
+from asap2.nic.silicon.tracking import track
 
 _ALWAYS = 0xFFFF_FFFF
-_32_BITS = 0xFFFF_FFFF
 
 UPCALL_UNIT = 2048
 """Bytes of a packet that make another unit of what its port has on its way to user space."""
-
-_Place = tuple[int, int, int]
-_Mask = frozenset[tuple[str, int]]
-
-
-class _Entry:
-    """A rule. *order* says which of several that match decides: by priority, then by age of the mask."""
-
-    def __init__(self, handle: int, rule: Rule, age: int) -> None:
-        self.handle = handle
-        self.rule = rule
-        self.age = age
-        self.order = (rule.priority, age)
-        self.packets = self.bytes = 0
-        self._tests = [(name, masked.mask, masked.value) for name, masked in rule.match.used().items()]
-
-    def matches(self, fields: Fields) -> bool:
-        return all(fields.get(name, 0) & mask == value for name, mask, value in self._tests)
-
-
-class _Masks:
-    """The masks of the rules of one place, and how old each is."""
-
-    def __init__(self) -> None:
-        self._ages: dict[_Mask, int] = {}
-        self._rules: dict[_Mask, int] = {}
-        self._next = 0
-
-    def hold(self, mask: _Mask) -> int:
-        """One more rule has *mask*; its age, a smaller number for an older mask."""
-        if mask not in self._ages:
-            self._ages[mask], self._rules[mask] = self._next, 0
-            self._next += 1
-        self._rules[mask] += 1
-        return self._ages[mask]
-
-    def drop(self, mask: _Mask) -> None:
-        """One rule less has it."""
-        self._rules[mask] -= 1
-        if not self._rules[mask]:
-            del self._ages[mask], self._rules[mask]
-
-
-@dataclass
-class _Packet:
-    """A packet on its way. *came_in* is the metadata of the tunnel that the kernel took it out of, *goes_into* that of
-    the tunnel that the kernel is to put it into."""
-
-    frame: bytes
-    segments: int
-    flow_hash: int
-    came_in: SetTunnel | None
-    goes_into: SetTunnel | None = None
-    resume: int = 0
-    """What the node is told when no rule matches."""
-    cut: int | None = None
-    """What is sent next is to be cut to so many bytes."""
-    mark: int = 0
-    priority: int = 0
-    dp_hash: int = 0
-    bare: bool = False
-    """It has no Ethernet header; what stands in front is room for one."""
-    layered: bool = False
-    """Headers have been put in front of it: the kernel then makes no room go."""
-    stage: int = 0
-    """Which of its port's tables it is in."""
-    arrived: int = 0
-    """Bytes that came in, without the outer tag."""
-    lookups: int = 0
-    depth: int = 0
-    tracked: Fields = field(default_factory=dict)
-    """What connection tracking says of it: its ``ct_`` fields that are not 0. Replaced as a whole, never changed."""
-
-    def metadata(self) -> Fields:
-        """What its octets do not show."""
-        fields = {"dp_hash": self.dp_hash, "skb_mark": self.mark, "skb_priority": self.priority}
-        return {name: value for name, value in fields.items() if value} | self.tracked
 
 
 class ReferenceSwitch:
@@ -201,17 +112,17 @@ class ReferenceSwitch:
         self._on_their_way: dict[int, int] = {}
         self._lost: dict[int, int] = {}
         self._ports: dict[int, Port] = {}
-        self._entries: dict[int, _Entry] = {}
-        self._lists: dict[tuple[int, int, bool], list[_Entry]] = {}
-        self._masks: dict[_Place, _Masks] = {}
+        self._rules = RuleLists()
+        self.add, self.replace, self.remove = self._rules.add, self._rules.replace, self._rules.remove
+        self.counters = self._rules.counters
         self._resumes: dict[int, tuple[int, int]] = {}
         self._within: dict[int, tuple[int, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
         self._meters: dict[int, ReferenceMeter] = {}
+        self.tracker = Tracker()
+        """The connections that rules track."""
         self.now = 0
         """The time, in nanoseconds of any clock that never goes back."""
-        self._taken: set[tuple[_Place, Match]] = set()
-        self._next = 1
         self._drops = dict.fromkeys(DropReason, 0)
         self._lookups = {True: [0, 0], False: [0, 0]}
 
@@ -247,7 +158,7 @@ class ReferenceSwitch:
 
     def set_resume_within(self, number: int, handle: int, actions: tuple[Action, ...]) -> None:
         """Say that *number* with a packet means to go on within a rule, with *actions*, which are its last."""
-        rule = self._entries[handle].rule
+        rule = self._rules[handle].rule
         self._resumes[number] = rule.table & ~UNREACHED, rule.in_port
         self._within[number] = handle, actions
 
@@ -255,38 +166,6 @@ class ReferenceSwitch:
         """Undo :meth:`set_resume_within`."""
         self._resumes[number] = DELIVER, 0
         del self._within[number]
-
-    def add(self, rule: Rule, handle: int | None = None) -> int:
-        """Add *rule*, under *handle* if given. OSError EEXIST when table, port, priority, mask and value are taken."""
-        place = _place(rule)
-        if (place, rule.match) in self._taken:
-            raise OSError(errno.EEXIST, "there is such a rule already")
-        self._taken.add((place, rule.match))
-        age = self._masks.setdefault(place, _Masks()).hold(_mask(rule.match))
-        entry = _Entry(handle or self._next, rule, age)
-        insort(self._lists.setdefault(_list(rule), []), entry, key=lambda e: e.order)
-        self._entries[entry.handle] = entry
-        self._next = max(self._next, entry.handle) + 1
-        return entry.handle
-
-    def replace(self, handle: int, actions: tuple[Action, ...]) -> None:
-        """Give a rule other actions; its counters go on."""
-        entry = self._entries[handle]
-        entry.rule = replace(entry.rule, actions=actions)
-
-    def remove(self, handle: int) -> Counters:
-        """Remove a rule; what it has counted."""
-        entry = self._entries.pop(handle)
-        rule = entry.rule
-        self._taken.remove((_place(rule), rule.match))
-        self._masks[_place(rule)].drop(_mask(rule.match))
-        self._lists[_list(rule)].remove(entry)
-        return Counters(entry.packets, entry.bytes)
-
-    def counters(self, handle: int) -> Counters:
-        """What a rule has counted; no time of use."""
-        entry = self._entries[handle]
-        return Counters(entry.packets, entry.bytes)
 
     def drops(self) -> dict[str, int]:
         """Packets dropped, by reason."""
@@ -325,6 +204,7 @@ class ReferenceSwitch:
         *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device,
         *resume* the number that a NIC has left with it, *tracked* its ``ct_`` fields.
         """
+        self.tracker.now = self.now
         events: list[Event] = []
         what = self._arrive(frame, segments, flow_hash, came_in)
         what.tracked = {name: value for name, value in (tracked or {}).items() if value}
@@ -338,17 +218,11 @@ class ReferenceSwitch:
         """What rules see of a packet by its own headers, those in Open vSwitch's tables with *ovs*."""
         return packet.parse(frame, ovs=ovs)
 
-    def retag(self, frame: bytes, action: PushVlan | PopVlan | ModifyVlan) -> bytes:
+    def retag(self, frame: bytes, action: Retag) -> bytes:
         """*frame* with its tags changed. Raises :class:`.packet.CutTagError`."""
-        match action:
-            case PushVlan(vid, pcp, tpid):
-                return packet.push_vlan(frame, tpid, pcp << 13 | vid)
-            case PopVlan():
-                return packet.pop_vlan(frame)
-            case ModifyVlan(vid, pcp, tpid):
-                return packet.modify_vlan(frame, tpid, vid, pcp)
+        return retag(frame, action)
 
-    def _run(self, what: _Packet, port: Port, resume: int) -> Iterator[Event]:
+    def _run(self, what: Journey, port: Port, resume: int) -> Iterator[Event]:
         if not port.enabled:
             yield Dropped(DropReason.IN_PORT)
             return
@@ -378,32 +252,23 @@ class ReferenceSwitch:
         table = tables[0] | chain
         if going_on and resume in self._within:
             handle, actions = self._within[resume]
-            yield from self._search(what, port, table, (self._entries[handle], actions))
+            yield from self._search(what, port, table, (self._rules[handle], actions))
         else:
             yield from self._search(what, port, table)
 
     def _tables(self, port: Port) -> tuple[int, ...]:
         """The tables of a port: before its own, that of limits, once there is a rule for it."""
-        return (LIMITS, *port.tables) if self._lists.get((LIMITS, port.id, False)) else port.tables
+        return (LIMITS, *port.tables) if self._rules.has(LIMITS, port.id, tunnel=False) else port.tables
 
     @staticmethod
-    def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> _Packet:
-        what = _Packet(frame, segments, flow_hash, came_in)
+    def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> Journey:
+        what = Journey(frame, segments, flow_hash, came_in)
         whole = packet.tagged(frame) and len(frame) >= packet.HEADER + 4
         what.arrived = len(frame) - 4 * whole
         return what
 
-    @staticmethod
-    def _octets(what: _Packet, port: Port, table: int) -> int:
-        """What a rule counts. TC's of a node's device: what came in, whatever was done to it since, without its outer
-        tag (qdisc_pkt_len), and 14 for each segment of a super-packet but the first, which the TC face takes off
-        again. Others: as the wire would, without room in front."""
-        if port.kind is PortKind.NODE and not table & OVS_TABLE:
-            return what.arrived + packet.HEADER * (what.segments - 1)
-        return len(what.frame) - (packet.HEADER if what.bare else 0)
-
     def _search(
-        self, what: _Packet, port: Port, table: int, within: tuple[_Entry, tuple[Action, ...]] | None = None
+        self, what: Journey, port: Port, table: int, within: tuple[Entry, tuple[Action, ...]] | None = None
     ) -> Iterator[Event]:
         """Look the packet up, and on; *within* is a rule that is found already, and those of its actions to do."""
         while within is not None or what.lookups < LOOKUPS:
@@ -418,7 +283,7 @@ class ReferenceSwitch:
                 passed = False
             else:
                 entry.packets += what.segments
-                entry.bytes += self._octets(what, port, table)
+                entry.bytes += octets_of(what, port, table)
                 yield Matched(entry.handle, table)
                 following = yield from self._act(actions, what, port, table)
                 if following is None:
@@ -444,22 +309,21 @@ class ReferenceSwitch:
             return
         yield Dropped(DropReason.LOOP)
 
-    def _lookup(self, table: int, port: Port, what: _Packet) -> _Entry | None:
+    def _lookup(self, table: int, port: Port, what: Journey) -> Entry | None:
         found, ovs = None, bool(table & OVS_TABLE)
         where = table | BARE if what.bare and ovs else table
-        for_tunnels = self._lists.get((where, port.id, True))
-        if for_tunnels:
+        if self._rules.has(where, port.id, tunnel=True):
             inside = self._inside(what, port, ovs=ovs)
             if inside is not None:
-                found = _first(for_tunnels, inside | what.metadata())
-        others = self._lists.get((where, port.id, False))
-        if found is None and others:
-            found = _first(others, self.look(what.frame, ovs=ovs) | what.metadata())
+                found = self._rules.first(where, port.id, inside | what.metadata(), tunnel=True)
+        if found is None and self._rules.has(where, port.id, tunnel=False):
+            known = self.look(what.frame, ovs=ovs) | what.metadata()
+            found = self._rules.first(where, port.id, known, tunnel=False)
         self._lookups[bool(table & OVS_TABLE)][found is None] += 1
         return found
 
     def _act(
-        self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int, *, sent: bool = False
+        self, actions: tuple[Action, ...], what: Journey, port: Port, table: int, *, sent: bool = False
     ) -> Generator[Event, None, Goto | Enter | Pass | None]:
         """Do *actions*, changing the packet; what comes then, ``None``: nothing. It was *sent* somewhere before."""
         for at, action in enumerate(actions):
@@ -484,13 +348,13 @@ class ReferenceSwitch:
                     yield from self._copy(nested, what, port, table)
                     sent = True
                 case CheckLength(length, greater, others):
-                    nested = greater if _length(what) > length else others
+                    nested = greater if length_of(what) > length else others
                     if last:
                         return (yield from self._act(nested, what, port, table, sent=sent))
                     yield from self._copy((action,), what, port, table)
                     sent = True
                 case DecTtl(exhausted):
-                    left = _hops(what.frame)
+                    left = hops(what.frame)
                     if left is None:
                         yield Dropped(DropReason.ACTION)
                         return None
@@ -509,14 +373,22 @@ class ReferenceSwitch:
                 case Meter(number, exceeded):
                     if self._over_limit(number, what):
                         return (yield from self._act(exceeded, what, port, table, sent=sent))
-                case Ct() | CtClear() | CtHardware():
+                case Ct():
+                    try:
+                        track(self.tracker, action, what, ovs=bool(table & OVS_TABLE))
+                    except DroppedError:
+                        yield Dropped(DropReason.ACTION)
+                        return None
+                case CtClear():
+                    what.tracked, what.seen = {}, None
+                case CtHardware():
                     raise ValueError(f"{type(action).__name__} has no meaning here yet")
                 case Drop():
                     yield Dropped(DropReason.RULE)
                     return None
                 case _:
                     try:
-                        self._change(action, what, port)
+                        change(action, what, port, self._tunnel_ports, self.retag)
                     except (packet.CutTagError, layers.LayerError):
                         yield Dropped(DropReason.ACTION)
                         return None
@@ -524,81 +396,17 @@ class ReferenceSwitch:
             yield Dropped(DropReason.RULE)
         return None
 
-    def _change(self, action: Change, what: _Packet, port: Port) -> None:
-        """Do one that changes the packet and leads nowhere. Raises CutTagError, LayerError."""
-        match action:
-            case PushVlan() | PopVlan() | ModifyVlan():
-                what.frame = self.retag(what.frame, action)
-            case SetField("skb_mark", to):
-                what.mark = what.mark & ~to.mask | to.value
-            case SetField("skb_priority", to):
-                what.priority = what.priority & ~to.mask | to.value
-            case SetField() | AddTtl():
-                what.frame = rewrite(what.frame, action)
-            case Encap():
-                what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)
-            case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
-                what.came_in = None
-            case Decap():
-                what.frame = tunnel.decapsulate(what.frame, self._tunnel_ports)
-            case SetTunnel():
-                what.came_in, what.goes_into = None, replace(action, tp_dst=0)
-            case _:
-                self._change_layers(action, what)
-
-    def _change_layers(self, action: LayerChange, what: _Packet) -> None:
-        match action:
-            case PushMpls(entry, ethertype, outside):
-                if outside and what.bare:
-                    raise layers.LayerError
-                push = layers.push_mpls_outside if outside else layers.push_mpls
-                what.frame, what.bare = push(what.frame, entry, ethertype), what.bare or outside
-                what.layered = True
-            case PopMpls(ethertype):
-                popped = layers.pop_mpls(what.frame, ethertype)
-                if ethertype == layers.ETHERNET and what.bare and popped is not what.frame:
-                    self._take_room(what, layers.without_room(popped))
-                else:
-                    what.frame = popped
-            case PushEthernet(dst, src):
-                if not what.bare:
-                    raise layers.LayerError
-                what.frame, what.bare = layers.push_ethernet(what.frame, dst, src), False
-            case PopEthernet():
-                if what.bare:
-                    raise layers.LayerError
-                what.frame, what.bare = layers.pop_ethernet(what.frame), True
-            case PushNsh(header):
-                what.frame = layers.push_nsh(what.frame, header, ethernet=not what.bare)
-                what.bare = what.layered = True
-            case PopNsh():
-                if not what.bare:
-                    raise layers.LayerError
-                frame, ethernet = layers.pop_nsh(what.frame)
-                if ethernet:
-                    self._take_room(what, frame)
-                else:
-                    what.frame = frame
-            case _:
-                assert_never(action)
-
-    @staticmethod
-    def _take_room(what: _Packet, frame: bytes) -> None:
-        if what.layered:
-            raise layers.LayerError
-        what.frame, what.bare = frame, False
-
-    def _output(self, what: _Packet, to: int, resume: int, *, last: bool) -> Iterator[Event]:
+    def _output(self, what: Journey, to: int, resume: int, *, last: bool) -> Iterator[Event]:
         cut, what.cut = what.cut, None
         if what.bare and not (to in self._ports and self._ports[to].bare):
             yield Dropped(DropReason.ACTION)
-        elif cut is not None and not last and what.depth == COPIES and _length(what) > cut:  # cut is a copy
+        elif cut is not None and not last and what.depth == COPIES and length_of(what) > cut:  # cut is a copy
             yield Dropped(DropReason.COPY)
         else:
             whole = cut + packet.HEADER if cut is not None and what.bare else cut
-            yield self._send(_shortened(what.frame, whole), to, what.goes_into, resume, bare=what.bare)
+            yield self._send(shortened(what.frame, whole), to, what.goes_into, resume, bare=what.bare)
 
-    def _copy(self, actions: tuple[Action, ...], what: _Packet, port: Port, table: int) -> Iterator[Event]:
+    def _copy(self, actions: tuple[Action, ...], what: Journey, port: Port, table: int) -> Iterator[Event]:
         """A copy of the packet goes the way that *actions* say, to its end."""
         if what.depth == COPIES:
             yield Dropped(DropReason.COPY)
@@ -616,7 +424,7 @@ class ReferenceSwitch:
             case Pass():
                 yield Passed(copy.frame)
 
-    def _over_limit(self, number: int, what: _Packet) -> bool:
+    def _over_limit(self, number: int, what: Journey) -> bool:
         """Whether a packet is over the limit of meter *number*, which counts it."""
         meter = self._meters.get(number)
         if meter is None:
@@ -625,18 +433,18 @@ class ReferenceSwitch:
             case Counting.TC:
                 return meter.over(what.segments, what.arrived - packet.HEADER, what.arrived, self.now)
             case Counting.OVS:
-                return meter.over(1, _length(what), _length(what), self.now)
+                return meter.over(1, length_of(what), length_of(what), self.now)
             case Counting.WIRE:
                 room = packet.HEADER if what.bare else 0
-                return meter.over(what.segments, len(what.frame) - room, _length(what), self.now)
+                return meter.over(what.segments, len(what.frame) - room, length_of(what), self.now)
 
     @staticmethod
-    def _chosen(probability: int, what: _Packet) -> bool:
+    def _chosen(probability: int, what: Journey) -> bool:
         return probability == _ALWAYS or bool(probability and what.flow_hash <= probability)
 
-    def _hash(self, algorithm: HashAlgorithm, basis: int, what: _Packet) -> int:
-        value = what.flow_hash if algorithm is HashAlgorithm.L4 else _symmetric(self.look(what.frame, ovs=True))
-        return _jhash((value, 0, 0), basis + _JHASH_INITIAL + 4) or 1
+    def _hash(self, algorithm: HashAlgorithm, basis: int, what: Journey) -> int:
+        value = what.flow_hash if algorithm is HashAlgorithm.L4 else symmetric(self.look(what.frame, ovs=True))
+        return jhash((value, 0, 0), basis + JHASH_INITIAL + 4) or 1
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)
@@ -652,7 +460,7 @@ class ReferenceSwitch:
             return Dropped(DropReason.ACTION)
         return Sent(to, frame, goes_into, port.tell or resume)
 
-    def _give(self, kind: UpcallKind, what: _Packet, port: Port, table: int, cookie: int, max_length: int) -> Event:
+    def _give(self, kind: UpcallKind, what: Journey, port: Port, table: int, cookie: int, max_length: int) -> Event:
         """User space itself cuts a packet that is to be cut: it gets the length. It gets what a rule would see, but
         of a packet that the silicon could take out of its tunnel, the outside."""
         ovs = bool(table & OVS_TABLE)
@@ -666,7 +474,7 @@ class ReferenceSwitch:
         self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
         return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known | what.metadata())
 
-    def _miss(self, what: _Packet, port: Port, table: int) -> Iterator[Event]:
+    def _miss(self, what: Journey, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
             case Miss.REDIRECT:
                 yield self._send(what.frame, port.miss_port, what.goes_into, what.resume, bare=what.bare)
@@ -677,7 +485,7 @@ class ReferenceSwitch:
             case Miss.DROP:
                 yield Dropped(DropReason.MISS)
 
-    def _inside(self, what: _Packet, port: Port, *, ovs: bool) -> Fields | None:
+    def _inside(self, what: Journey, port: Port, *, ovs: bool) -> Fields | None:
         """What rules that match on a tunnel see; ``None`` for a packet in no tunnel."""
         if port.metadata:
             if not what.came_in:
@@ -687,72 +495,3 @@ class ReferenceSwitch:
             return None
         inside = tunnel.look_into(what.frame, self._tunnel_ports)
         return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel, ovs=ovs) if inside else None
-
-
-def _first(entries: list[_Entry], fields: Fields) -> _Entry | None:
-    return next((entry for entry in entries if entry.matches(fields)), None)
-
-
-def _place(rule: Rule) -> _Place:
-    return rule.table, rule.in_port, rule.priority
-
-
-def _mask(match: Match) -> _Mask:
-    return frozenset((name, masked.mask) for name, masked in match.used().items())
-
-
-def _list(rule: Rule) -> tuple[int, int, bool]:
-    """Where a rule is looked for: by packets of which table and port, and whether by those in tunnels."""
-    return rule.table, rule.in_port, any(name.startswith("tun_") for name in rule.match.used())
-
-
-def _shortened(frame: bytes, length: int | None) -> bytes:
-    """The outer tag does not count: it is in the packet's metadata. (The kernel refuses to cut inside its headers.)"""
-    if length is None:
-        return frame
-    return frame[: length + 4 if packet.tagged(frame) else length]
-
-
-def _length(what: _Packet) -> int:
-    """Of the packet without its outer tag and without room in front, or of a segment."""
-    tag = 4 if packet.tagged(what.frame) and len(what.frame) >= packet.HEADER + 4 else 0
-    return len(what.frame) - tag - (packet.HEADER if what.bare else 0)
-
-
-def _hops(frame: bytes) -> int | None:
-    """How many hops an IP packet may still live, 256 for another, or one with two tags; None: it is cut short."""
-    fields = packet.parse(frame)
-    l3 = packet.HEADER + (4 if "vlan_tci" in fields else 0)
-    header = {0x0800: (20, 8), 0x86DD: (40, 7)}.get(fields["eth_type"])
-    if header is None or "cvlan_tci" in fields:
-        return 256
-    return frame[l3 + header[1]] if len(frame) >= l3 + header[0] else None
-
-
-_JHASH_INITIAL = 0xDEADBEEF
-
-
-def _rotated(word: int, by: int) -> int:
-    return (word << by | word >> 32 - by) & _32_BITS
-
-
-def _jhash(words: tuple[int, int, int], initial: int) -> int:
-    """Bob Jenkins' hash of three words (http://burtleburtle.net/bob/c/lookup3.c, final())."""
-    mixed = [(word + initial) & _32_BITS for word in words]
-    for to, other, by in ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24)):
-        mixed[to] = (mixed[to] ^ mixed[other]) - _rotated(mixed[other], by) & _32_BITS
-    return mixed[2]
-
-
-def _symmetric(fields: Fields) -> int:
-    """A hash of both ends of a flow that is the same in both directions."""
-    either = total = 0
-    for shift in (96, 64, 32, 0):
-        src, dst = (fields.get(name, 0) >> shift & _32_BITS for name in ("ip_src", "ip_dst"))
-        either = _rotated(either, 7) ^ src ^ dst
-        total = _rotated(total, 7) + src + dst & _32_BITS
-    protocol, ports = fields.get("ip_proto", 0), 0
-    if protocol in (6, 17, 132):
-        src, dst = fields.get("l4_src", 0), fields.get("l4_dst", 0)
-        ports = (src ^ dst) << 16 | src + dst & 0xFFFF
-    return _jhash((either, total, ports ^ protocol), _JHASH_INITIAL)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import SECOND
 from asap2.nic.conntrack.tracker import Fields, Tracker
 from asap2.nic.conntrack.translate import crc32c, sum_of
@@ -103,12 +104,16 @@ class Firewall:
     tracker: Tracker = field(default_factory=lambda: Tracker(now=1000 * SECOND))
     fields: Fields = field(default_factory=dict)
     data: bytes = b""
+    ovs: bool = True
 
-    def see(self, data: bytes, action: Ct = COMMIT, known: Fields | None = None, entropy: int = 0) -> CtState:
-        """The state that a packet is in; :attr:`fields` and :attr:`data` are what has become of it."""
-        family = data[0] >> 4
-        done = self.tracker.execute(action, data, family, known or {}, entropy)
-        self.fields, self.data = done.fields, done.data
+    seen: Seen | None = None
+
+    def see(
+        self, data: bytes, action: Ct = COMMIT, known: Fields | None = None, seen: Seen | None = None, entropy: int = 0
+    ) -> CtState:
+        """The state that a packet is in; :attr:`fields`, :attr:`data` and :attr:`seen` are what has become of it."""
+        done = self.tracker.execute(action, data, data[0] >> 4, known or {}, seen, ovs=self.ovs, entropy=entropy)
+        self.fields, self.data, self.seen = done.fields, done.data, done.seen
         return CtState(done.fields.get("ct_state", 0))
 
     def wait(self, seconds: float) -> None:

@@ -204,11 +204,22 @@ def test_marks_and_labels_are_the_connections() -> None:
 def test_a_connection_is_tracked_once_in_a_zone() -> None:
     wall = Firewall()
     wall.see(udp(CLIENT, SERVER), Ct(3))
-    assert wall.see(udp(CLIENT, SERVER), Ct(3, commit=True), wall.fields) == TRK | NEW
-    wall.see(udp(CLIENT, SERVER), Ct(3, commit=True, mark=Masked(9, 9)), wall.fields)
+    assert wall.see(udp(CLIENT, SERVER), Ct(3, commit=True), wall.fields, wall.seen) == TRK | NEW
+    wall.see(udp(CLIENT, SERVER), Ct(3, commit=True, mark=Masked(9, 9)), wall.fields, wall.seen)
     assert wall.fields["ct_mark"] == 9
     (connection,) = wall.tracker.connections()
     assert connection.packets == [1, 0]
+
+
+def test_an_upcall_loses_the_connection_and_its_fields_find_it() -> None:
+    wall = Firewall()
+    wall.see(udp(CLIENT, SERVER), Ct(3))
+    assert wall.see(udp(CLIENT, SERVER), Ct(3, commit=True), wall.fields) == TRK | NEW
+    wall.see(udp(CLIENT, SERVER), Ct(3, commit=True, mark=Masked(9, 9)), wall.fields)
+    (connection,) = wall.tracker.connections()
+    assert (connection.packets, connection.mark) == ([1, 0], 9)
+    wall.see(udp(CLIENT, SERVER), Ct(4), wall.fields)
+    assert wall.fields["ct_zone"] == 4
 
 
 def test_force_turns_a_connection_round() -> None:

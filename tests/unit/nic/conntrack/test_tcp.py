@@ -231,17 +231,16 @@ def test_an_established_connection_of_open_vswitch_is_tracked_liberally() -> Non
     assert tcp.answers(ACK, b"x", seq=tcp.server.seq - 100_000) == TRK | EST | RPL
 
 
-def test_one_of_tc_is_not() -> None:
+def test_one_of_tc_is_not_unless_hardware_carries_it() -> None:
     tcp = Connection()
-    offloaded = Ct(commit=True, offload=True)
-    for segment in (
-        tcp.client.segment(tcp.server, SYN),
-        tcp.server.segment(tcp.client, SYN | ACK),
-        tcp.client.segment(tcp.server, ACK),
-    ):
-        tcp.see(segment, offloaded)
+    tcp.ovs = False
+    tcp.shake()
     late = tcp.client.segment(tcp.server, ACK, b"x", seq=tcp.client.seq + 100_000)
-    assert tcp.see(late, offloaded) == TRK | INV
+    assert tcp.see(late) == TRK | INV
+    assert not tcp.status & Status.HW_OFFLOAD
+    tcp.see(tcp.client.segment(tcp.server, ACK), Ct(offload=True))
+    assert tcp.status & Status.HW_OFFLOAD
+    assert tcp.see(late) == TRK | EST
 
 
 def test_windows_are_scaled_when_both_ends_offer_it() -> None:
