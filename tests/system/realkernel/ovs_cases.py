@@ -9,6 +9,7 @@ from random import Random
 from asap2.netlink.tables.ovs import KEY
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
 from asap2.nic.faces.ovs import key
+from asap2.nic.faces.ovs.actions import conntrack as ct
 from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.extract import AUTH, extract
 from asap2.nic.faces.ovs.key import numbers
@@ -41,16 +42,27 @@ def random_flow(random: Random) -> Flow:
     """A flow: the key is of some frame, or damaged."""
     made = None
     while made is None:
-        made = extract(frame(random), {"in_port": 1, "recirc_id": random.choice((0, 0, 5))})
+        made = extract(frame(random), {"in_port": 1, "recirc_id": random.choice((0, 0, 5))} | _tracked(random))
     exact = without_zone(key.emit(made, made))
     mask = None if random.random() < 0.15 else _mask(random, exact)
-    actions = _actions(random, made, 0)
+    tracks = made.get("ip_proto") and random.random() < 0.4
+    actions = attribute(action.CT, _cut(random, _track(random, made))) if tracks else _actions(random, made, 0)
     if random.random() < 0.15:
         damaged = _damaged(random, exact)
         exact = exact if _overlaps(damaged) else damaged
     if random.random() < 0.1:
         actions = _damaged(random, actions)
     return exact, mask, actions
+
+
+def _tracked(random: Random) -> key.Fields:
+    """What connection tracking says of a packet: mostly nothing."""
+    if random.random() < 0.7:
+        return {}
+    fields = {"ct_state": random.choice((0x21, 0x22, 0x2A, 0x30, 0xE2, 0x121)), "ct_mark": random.getrandbits(32)}
+    fields["ct_labels"] = random.getrandbits(128)
+    original = {"ct_src": 0x0A000001, "ct_dst": 0x0A000002, "ct_tp_src": 1000, "ct_tp_dst": 80, "ct_proto": 6}
+    return fields | (original if random.random() < 0.6 else {})
 
 
 _NEW, _DEL, _GET, _SET = range(1, 5)
@@ -79,11 +91,12 @@ def random_requests(random: Random) -> list[Request]:
     return requests
 
 
-_IGNORED = (numbers.CT_STATE, numbers.CT_ZONE, numbers.CT_MARK, numbers.CT_LABELS, numbers.IPV6_EXTHDRS)
-"""Matches that this datapath has not: they are left out of masks."""
+_IGNORED = (numbers.CT_ZONE, numbers.IPV6_EXTHDRS)
+"""Matches that either datapath has not: they are left out of masks."""
 
 
 _NETWORK = {numbers.IPV4, numbers.IPV6, numbers.ARP, numbers.MPLS, numbers.NSH}
+_ORIGINAL = {numbers.CT_ORIG_TUPLE_IPV4: numbers.IPV4, numbers.CT_ORIG_TUPLE_IPV6: numbers.IPV6}
 
 
 def _overlaps(payload: bytes) -> bool:
@@ -92,6 +105,8 @@ def _overlaps(payload: bytes) -> bool:
     while payload:
         attrs = {kind & NLA_TYPE_MASK: value for kind, value in attributes(payload)}
         kinds += attrs.keys() & _NETWORK
+        kinds += [_ORIGINAL[kind] for kind in attrs.keys() & _ORIGINAL.keys() if _ORIGINAL[kind] not in attrs]
+        kinds += [numbers.ND] * (numbers.CT_ORIG_TUPLE_IPV6 in attrs and numbers.ND in attrs)
         payload = attrs.get(numbers.ENCAP, b"")
     return len(kinds) > 1
 
@@ -99,6 +114,23 @@ def _overlaps(payload: bytes) -> bool:
 def without_zone(payload: bytes) -> bytes:
     """A key without the zone of connection tracking, which the kernel of user-mode-linux has not."""
     return b"".join(attribute(kind, value) for kind, value in key.walk(payload) if kind != numbers.CT_ZONE)
+
+
+def actions_without_zone(payload: bytes) -> bytes:
+    """As :func:`without_zone`, of actions."""
+    out = b""
+    for number, value in attributes(payload):
+        kind, value = number & NLA_TYPE_MASK, bytes(value)
+        if kind == action.CT:
+            value = b"".join(attribute(inner, data) for inner, data in key.walk(value) if inner != ct.ZONE)
+        elif kind == action.CLONE:
+            value = actions_without_zone(value)
+        elif kind in (action.SAMPLE, action.CHECK_PKT_LEN):
+            lists = (action.SAMPLE_ACTIONS,) if kind == action.SAMPLE else (2, 3)
+            inner = ((which, actions_without_zone(data) if which in lists else data) for which, data in key.walk(value))
+            value = b"".join(attribute(which, data) for which, data in inner)
+        out += attribute(number, value)
+    return out
 
 
 def _mask(random: Random, payload: bytes) -> bytes:
@@ -128,7 +160,7 @@ def _bits(random: Random, size: int) -> bytes:
     return random.choice((b"\xff" * size, b"\xff" * size, bytes(size), random.randbytes(size)))
 
 
-_KINDS = (*range(12), 13, 14, 15, 17, 18, 20, 21, 22, 28, 40)
+_KINDS = (*range(16), 17, 18, 20, 21, 22, 25, 26, 27, 28, 40)
 """Numbers of attributes; as actions, not those that this datapath has not."""
 
 
@@ -164,6 +196,7 @@ def _word(kind: int, value: int) -> bytes:
 _SIMPLE: tuple[str, ...] = (
     *("output", "output", "recirc", "trunc", "hash", "user", "vlan", "unvlan", "mpls", "unmpls", "add", "eth"),
     *("uneth", "nsh", "unnsh", "set", "set", "set", "set", "tunnel"),
+    *("ct", "ct", "ct", "clear"),
 )
 
 
@@ -212,6 +245,10 @@ def _action(random: Random, of: key.Fields, depth: int) -> bytes:
             return attribute(action.POP_NSH, b"")
         case "tunnel":
             return attribute(action.SET, attribute(numbers.TUNNEL, _cut(random, _tunnel(random))))
+        case "ct":
+            return attribute(action.CT, _cut(random, _track(random, of)))
+        case "clear":
+            return attribute(action.CT_CLEAR, b"")
         case "clone":
             return attribute(action.CLONE, _actions(random, of, depth + 1))
         case "sample":
@@ -245,6 +282,52 @@ def _tunnel(random: Random) -> bytes:
     ]
     chosen = [one for one in attrs[:8] if random.random() < 0.8] + (attrs[8:] if random.random() < 0.1 else [])
     random.shuffle(chosen)
+    return b"".join(chosen)
+
+
+def _track(random: Random, of: key.Fields) -> bytes:
+    """What an action ct has, in some order; the zone is left out."""
+    size = 16 if of.get("eth_type") == _IPV6 else 4
+    attrs = [
+        attribute(random.choice((ct.COMMIT, ct.COMMIT, ct.FORCE_COMMIT)), b""),
+        attribute(ct.MARK, struct.pack("=II", random.getrandbits(32), random.choice((0, 0xFF, 0xFFFFFFFF)))),
+        attribute(ct.LABELS, random.randbytes(16) + random.choice((bytes(16), bytes(15) + b"\1", b"\xff" * 16))),
+        attribute(
+            ct.HELPER, random.choice((b"ftp\0", b"ftp\0", b"tftp\0", b"gopher\0", b"ftp", b"ftp".ljust(17, b"\0")))
+        ),
+        attribute(ct.NAT, _cut(random, _translate(random, size))),
+        attribute(ct.EVENTMASK, random.randbytes(random.choice((4, 4, 4, 2)))),
+        attribute(
+            ct.TIMEOUT, random.choice((b"policy\0", b"\0", b"policy", b"policy\0more", b"x" * 31 + b"\0", bytes(33)))
+        ),
+        attribute(ct.NAT, _translate(random, size)),
+        attribute(random.choice((0, 10)), b""),
+    ]
+    likely = (0.85, 0.4, 0.3, 0.15, 0.6, 0.3, 0.2, 0.1, 0.03)
+    chosen = [one for one, chance in zip(attrs, likely, strict=True) if random.random() < chance]
+    if random.random() < 0.5:
+        random.shuffle(chosen)
+    return b"".join(chosen)
+
+
+def _translate(random: Random, size: int) -> bytes:
+    """What a translation of addresses has."""
+    attrs = [
+        attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b""),
+        attribute(ct.NAT_IP_MIN, b"\x0a" * random.choice((size, size, size, size, 4, 16))),
+        attribute(ct.NAT_IP_MAX, random.choice((b"\x0a", b"\x0b")) * size),
+        attribute(ct.NAT_PROTO_MIN, struct.pack("=H", random.choice((0, 1000)))),
+        attribute(ct.NAT_PROTO_MAX, struct.pack("=H", random.choice((1000, 2000)))),
+        attribute(ct.NAT_PERSISTENT, b""),
+        attribute(ct.NAT_PROTO_HASH, random.choice((b"", b"", b"", b"\1"))),
+        attribute(ct.NAT_PROTO_RANDOM, b""),
+        attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b""),
+        attribute(random.choice((0, 10)), b""),
+    ]
+    likely = (0.8, 0.6, 0.4, 0.4, 0.3, 0.2, 0.2, 0.2, 0.05, 0.03)
+    chosen = [one for one, chance in zip(attrs, likely, strict=True) if random.random() < chance]
+    if random.random() < 0.3:
+        random.shuffle(chosen)
     return b"".join(chosen)
 
 

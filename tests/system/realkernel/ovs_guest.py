@@ -151,7 +151,7 @@ class Datapath:
 
 def main(directory: str) -> None:
     """Do the cases."""
-    share = guest.set_up(directory, (*guest.MODULES, "openvswitch"))
+    share = guest.set_up(directory, (*guest.MODULES, "openvswitch", "nf_nat_ftp", "nf_nat_tftp"))
     with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
         try:
             datapath = Datapath()

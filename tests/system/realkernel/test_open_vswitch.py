@@ -21,7 +21,14 @@ from asap2.nic.faces.ovs.extract import extract
 from asap2.nic.faces.ovs.flows import FlowTable, flow_of
 from tests.system.realkernel import ovs_guest
 from tests.system.realkernel.machine import Kernel
-from tests.system.realkernel.ovs_cases import Request, random_flow, random_frame, random_requests, without_zone
+from tests.system.realkernel.ovs_cases import (
+    Request,
+    actions_without_zone,
+    random_flow,
+    random_frame,
+    random_requests,
+    without_zone,
+)
 
 FLOWS, FRAMES, REQUESTS = 2000, 2000, 100
 NEW, DEL = 1, 2
@@ -36,7 +43,7 @@ def ours_of_flow(key: bytes, mask: bytes | None, actions: bytes) -> tuple[Any, .
     except NetlinkError as error:
         return error.errno, b"", b"", b""
     told = ovs_key.emit(masked, masked), ovs_key.emit(masked, match.mask, is_mask=True)
-    return 0, *map(without_zone, told), ovs_actions.echoed(actions)
+    return 0, *map(without_zone, told), actions_without_zone(ovs_actions.echoed(actions))
 
 
 def ours_of_frame(frame: bytes) -> tuple[Any, ...]:

@@ -74,8 +74,6 @@ def test_keys_and_masks_come_back_as_the_kernel_gives_them(capture: str) -> None
     dumped = [attrs for attrs in of_family(capture, "ovs_flow", FLOW_GET) if 1 in attrs and 7 in attrs]
     assert dumped
     for attrs in dumped:
-        if {numbers.CT_ORIG_TUPLE_IPV4, numbers.CT_ORIG_TUPLE_IPV6} & dict(ovs_key.walk(attrs[1])).keys():
-            continue  # connection tracking is not served
         match = ovs_key.match_of(attrs[1], attrs[7])
         key = match.masked()
         given = key if UFID in attrs else match.key  # a flow without a name is called by its whole key
@@ -173,12 +171,6 @@ def test_a_flow_comes_back_masked() -> None:
     attrs = dict(ovs_key.walk(ovs_key.emit(key, key)))
     assert attrs[numbers.IPV4][9] == 0
     assert numbers.TCP not in dict(ovs_key.walk(ovs_key.emit({**key, "ip_proto": 0}, key)))
-
-
-def test_a_match_on_connection_tracking_is_refused() -> None:
-    with pytest.raises(NetlinkError):
-        matched((ETHERNET, (numbers.CT_STATE, b"\x21\0\0\0")))
-    assert matched((ETHERNET, (numbers.CT_STATE, bytes(4)))).eth_src.mask
 
 
 def test_metadata_is_matched() -> None:
@@ -347,7 +339,6 @@ def ipv4_set(protocol: int, mask: bytes = b"") -> bytes:
         word(action.TRUNC, 13),
         word(action.DROP, 0) + output(3),
         attribute(action.HASH, b"\2\0\0\0" + bytes(4)),
-        attribute(12, b""),
         attribute(19, bytes(3)),
         output(65535),
     ],

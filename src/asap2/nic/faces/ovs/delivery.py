@@ -24,6 +24,7 @@ from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
 from asap2.nic.faces.ovs.receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
 from asap2.nic.faces.ovs.turns import Turns
 from asap2.nic.faces.ovs.upcall import BATCH, PacketPath
+from asap2.nic.fields import TRACKED
 from asap2.nic.rules import BARE, OVS_TABLE, SetTunnel
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
 from asap2.nic.silicon.tunnel import source_port
@@ -41,6 +42,8 @@ _SHARED_NS = 1_000_000_000
 _LOOK_AGAIN = 0.001
 """Seconds after which receivers that had no room are looked at again."""
 _NOBODY = (0, False)
+_KNOWN = ("dp_hash", "skb_mark", "skb_priority", *sorted(TRACKED))
+"""What the pipeline knows of a packet that the packet does not show."""
 _S32, _U32, _U64 = struct.Struct("=i"), struct.Struct("=I"), struct.Struct("=Q")
 
 
@@ -179,7 +182,7 @@ class Delivery:
 def _metadata(vport: Vport, context: UpcallContext) -> ovs_key.Fields:
     """What a packet that was given to user space does not show itself."""
     fields = context.fields
-    known = {name: fields[name] for name in ("dp_hash", "skb_mark", "skb_priority")}
+    known = {name: fields[name] for name in _KNOWN}
     known |= {"in_port": vport.number, "recirc_id": context.table & ~(OVS_TABLE | BARE)}
     return known | tunnel_metadata(fields) if context.in_tunnel else known
 

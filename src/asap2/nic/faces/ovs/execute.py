@@ -15,6 +15,7 @@ from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.extract import extract
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.upcall import PacketPath
+from asap2.nic.fields import TRACKED
 from asap2.nic.rules import OVS_TABLE
 from asap2.nic.silicon.pipeline import HandedIn
 
@@ -45,6 +46,7 @@ def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     fields = extract(packet, metadata, ethernet=not bare)
     if fields is None:
         raise NetlinkError(errno.EINVAL)
+    ovs_key.check_original_tuple(key, fields)
     return Given(packet, fields, act.parse(actions, fields))
 
 
@@ -62,6 +64,7 @@ def hand_in(dp: Datapath, path: PacketPath, given: Given, packet_hash: int) -> N
         key.get("dp_hash", 0),
         packet_hash or None,
         bare=not key["mac_proto"],
+        tracked={name: value for name, value in key.items() if name in TRACKED},
     )
     try:
         with dp.pipeline.hand_in(way) as mark:

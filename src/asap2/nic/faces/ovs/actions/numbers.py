@@ -20,9 +20,11 @@ HASH: Final = _ACTIONS["hash"]
 PUSH_MPLS: Final = _ACTIONS["push_mpls"]
 POP_MPLS: Final = _ACTIONS["pop_mpls"]
 SET_MASKED: Final = _ACTIONS["set_masked"]
+CT: Final = _ACTIONS["ct"]
 TRUNC: Final = _ACTIONS["trunc"]
 PUSH_ETH: Final = _ACTIONS["push_eth"]
 POP_ETH: Final = _ACTIONS["pop_eth"]
+CT_CLEAR: Final = _ACTIONS["ct_clear"]
 PUSH_NSH: Final = _ACTIONS["push_nsh"]
 POP_NSH: Final = _ACTIONS["pop_nsh"]
 CLONE: Final = _ACTIONS["clone"]
@@ -43,7 +45,7 @@ CHECK_IF_GREATER: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_greater"]
 CHECK_IF_LESS_EQUAL: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_less_equal"]
 DEC_TTL_ACTION: Final = protocol.DEC_TTL.numbers["action"]
 
-NOT_SERVED: Final = frozenset({"ct", "ct_clear", "psample"})
-"""Actions that this datapath refuses: connection tracking, samples for psample."""
+NOT_SERVED: Final = frozenset({"psample"})
+"""Actions that this datapath refuses: samples for psample."""
 LENGTHS: Final = lengths(protocol.ACTIONS, NOT_SERVED)
 """The actions there are, and the length in bytes of each one's argument."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attributes
+from asap2.nic.faces.ovs.actions.conntrack import read_ct
 from asap2.nic.faces.ovs.actions.headers import HEADERS, Packets
 from asap2.nic.faces.ovs.actions.numbers import (
     CHECK_IF_GREATER,
@@ -17,6 +18,8 @@ from asap2.nic.faces.ovs.actions.numbers import (
     CHECK_LENGTH,
     CHECK_PKT_LEN,
     CLONE,
+    CT,
+    CT_CLEAR,
     DEC_TTL,
     DEC_TTL_ACTION,
     DROP,
@@ -42,7 +45,7 @@ from asap2.nic.faces.ovs.actions.steps import ByMeter, Nested, PortOutput, Recir
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import MAX_PORTS, TUNNEL, VARIABLE
 from asap2.nic.fields import ETH_P_MPLS
-from asap2.nic.rules import CheckLength, Clone, DecTtl, Drop, Hash, HashAlgorithm, Sample, Truncate
+from asap2.nic.rules import CheckLength, Clone, CtClear, DecTtl, Drop, Hash, HashAlgorithm, Sample, Truncate
 
 _TUNNEL_KEY: Final = TUNNEL.to_bytes(2, sys.byteorder)
 _ETH_HLEN: Final = 14
@@ -118,6 +121,15 @@ def _hash(value: bytes, _at: _List) -> tuple[Step, ...]:
 def _meter(value: bytes, _at: _List) -> tuple[Step, ...]:
     """A meter that is not there lets every packet through."""
     return (ByMeter(_number(value)),)
+
+
+def _ct(value: bytes, at: _List) -> tuple[Step, ...]:
+    """What packets have come with decides, whatever actions before this one make of them."""
+    return (read_ct(value, at.packets.key),)
+
+
+def _ct_clear(_value: bytes, _at: _List) -> tuple[Step, ...]:
+    return (CtClear(),)
 
 
 def _drop(_value: bytes, at: _List) -> tuple[Step, ...]:
@@ -211,6 +223,8 @@ READERS: Final[dict[int, _Reader]] = {
     RECIRC: _recirc,
     HASH: _hash,
     TRUNC: _trunc,
+    CT: _ct,
+    CT_CLEAR: _ct_clear,
     CLONE: _clone,
     CHECK_PKT_LEN: _check_length,
     DEC_TTL: _dec_ttl,

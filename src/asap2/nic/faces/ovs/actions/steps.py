@@ -12,6 +12,8 @@ from asap2.nic.rules import (
     Action,
     CheckLength,
     Clone,
+    Ct,
+    CtClear,
     DecTtl,
     Drop,
     Goto,
@@ -75,7 +77,7 @@ class Nested:
 
 
 _Own = PortOutput | Userspace | Recirc | ByMeter | Nested
-Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange
+Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange | Ct | CtClear
 """What this datapath does with a packet: a rule's action already, or one that :func:`to_rule` has a case for, which the
 type checker demands."""
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
+from asap2.nic.faces.ovs.actions.conntrack import echoed_ct
 from asap2.nic.faces.ovs.actions.numbers import (
     CHECK_IF_GREATER,
     CHECK_IF_LESS_EQUAL,
     CHECK_LENGTH,
     CHECK_PKT_LEN,
     CLONE,
+    CT,
     DEC_TTL,
     DEC_TTL_ACTION,
     SAMPLE,
@@ -61,6 +63,7 @@ def _set(value: bytes) -> bytes | None:
 
 _ANEW: Final[dict[int, Callable[[bytes], bytes | None]]] = {
     CLONE: echoed,
+    CT: echoed_ct,
     SAMPLE: _sample,
     CHECK_PKT_LEN: _check_length,
     DEC_TTL: _dec_ttl,

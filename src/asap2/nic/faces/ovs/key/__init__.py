@@ -9,7 +9,7 @@ Attribute numbers and layouts: include/uapi/linux/openvswitch.h; meanings and ch
 
 from asap2.nic.faces.ovs.key.layout import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.matching import FRAGMENTS, table_of, to_match
-from asap2.nic.faces.ovs.key.reading import FlowMatch, match_of, number, packet_metadata
+from asap2.nic.faces.ovs.key.reading import FlowMatch, check_original_tuple, match_of, number, packet_metadata
 from asap2.nic.faces.ovs.key.tunnel import INET, INET6, TUN_KEY, emit_tunnel, read_tunnel
 from asap2.nic.faces.ovs.key.writing import emit
 
@@ -20,6 +20,7 @@ __all__ = [
     "TUN_KEY",
     "Fields",
     "FlowMatch",
+    "check_original_tuple",
     "emit",
     "emit_tunnel",
     "invalid",

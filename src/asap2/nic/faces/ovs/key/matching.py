@@ -8,7 +8,7 @@ from typing import Final
 from asap2.nic.faces.ovs.key.layout import Fields, invalid
 from asap2.nic.faces.ovs.key.numbers import FRAG_FIRST, FRAG_LATER, FRAG_NONE
 from asap2.nic.faces.ovs.key.reading import FlowMatch
-from asap2.nic.fields import FIELDS, OVS_ONLY, TRACKED
+from asap2.nic.fields import FIELDS, OVS_ONLY
 from asap2.nic.rules import BARE, OVS_TABLE, TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, Frag, Masked, Match
 
 
@@ -17,12 +17,12 @@ def table_of(key: Fields) -> int:
     return OVS_TABLE | key.get("recirc_id", 0) | (0 if key.get("mac_proto", 1) else BARE)
 
 
-_OTHERWISE: Final = {"cvlan_tpid", "ip_frag", "tun_src", "tun_dst", "tun_id", "tun_flags"} | TRACKED
+_OTHERWISE: Final = {"cvlan_tpid", "ip_frag", "tun_src", "tun_dst", "tun_id", "tun_flags"}
 """Fields whose values in a key are not those of a rule."""
 _SAME: Final = {field.name: (1 << field.bits) - 1 for field in FIELDS if field.name not in _OTHERWISE}
 """Fields that rules match on as they are, and their bits there."""
-_NOT_SERVED: Final = TRACKED | {field.name for field in OVS_ONLY} - {"recirc_id", "in_port", "mac_proto", "tun_proto"}
-"""What this datapath cannot match on, since it is always 0: connection tracking, for example."""
+_NOT_SERVED: Final = {field.name for field in OVS_ONLY} - {"recirc_id", "in_port", "mac_proto", "tun_proto"}
+"""What this datapath cannot match on, since it is always 0."""
 
 
 def to_match(flow: FlowMatch) -> Match | None:

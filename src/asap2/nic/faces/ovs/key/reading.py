@@ -102,6 +102,17 @@ def packet_metadata(payload: bytes) -> Fields:
     return metadata
 
 
+def check_original_tuple(payload: bytes, fields: Fields) -> None:
+    """Whether the key that comes with a packet of *fields* has no connection's original tuple but one that such a
+    packet can have: neighbour discovery has none. EINVAL."""
+    attrs: Attributes = {}
+    _parse(payload, attrs, {}, is_mask=False)
+    ethertype, protocol = fields.get("eth_type", 0), fields.get("ip_proto", 0)
+    neighbour = ethertype == ETH_P_IPV6 and protocol == IPPROTO_ICMPV6 and fields.get("l4_src") in NEIGHBOUR
+    if not attrs.keys() & set(_ORIGINAL.values()) <= {None if neighbour else _ORIGINAL.get(ethertype)}:
+        raise invalid()
+
+
 def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
     """A flow's key and mask (``None``: exact on all that the key names), checked. EINVAL (ovs_nla_get_match)."""
     attrs: Attributes = {}
@@ -290,7 +301,8 @@ _READERS: Final[dict[int, Reader]] = {
 }
 """In the kernel's order: of two network headers, the later one's fields stay."""
 
-_CONDITIONAL: Final = {IPV4, IPV6, TCP, TCP_FLAGS, UDP, SCTP, ICMP, ICMPV6, ARP, ND, MPLS, NSH}
+_ORIGINAL: Final = {ETH_P_IP: CT_ORIG_TUPLE_IPV4, ETH_P_IPV6: CT_ORIG_TUPLE_IPV6}
+_CONDITIONAL: Final = {IPV4, IPV6, TCP, TCP_FLAGS, UDP, SCTP, ICMP, ICMPV6, ARP, ND, MPLS, NSH, *_ORIGINAL.values()}
 """Attributes that a mask may have only where all that they depend on is matched exactly."""
 
 
@@ -302,6 +314,9 @@ def _validate(key: Fields, mask: Fields, named: set[int], masking: set[int]) -> 
         expected.add(kind)
         if exact_type and (because is None or mask.get(because[0], 0) == because[1]):
             allowed.add(kind)
+    # Neighbour discovery has its fields where other packets have the original tuple.
+    if exact_type and ND not in expected and (original := _ORIGINAL.get(key.get("eth_type", 0))):
+        allowed.add(original)
     if not expected <= named or not masking <= allowed:
         raise invalid()
 

@@ -14,6 +14,8 @@ from asap2.nic.faces.ovs.key.numbers import (
     ARP_TYPES,
     CT_LABELS,
     CT_MARK,
+    CT_ORIG_TUPLE_IPV4,
+    CT_ORIG_TUPLE_IPV6,
     CT_STATE,
     CT_ZONE,
     DP_HASH,
@@ -49,6 +51,7 @@ from asap2.nic.fields import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH, carried_by
 
 _FIRST: Final = tuple(LAYOUTS[kind].emit for kind in (RECIRC_ID, DP_HASH, PRIORITY))
 _TRACKED: Final = tuple(LAYOUTS[kind].emit for kind in (SKB_MARK, CT_STATE, CT_ZONE, CT_MARK, CT_LABELS))
+_ORIGINAL: Final = {ETH_P_IP: LAYOUTS[CT_ORIG_TUPLE_IPV4].emit, ETH_P_IPV6: LAYOUTS[CT_ORIG_TUPLE_IPV6].emit}
 _ETHERNET, _ETHERTYPE = LAYOUTS[ETHERNET].emit, LAYOUTS[ETHERTYPE].emit
 _IPV4, _IPV6, _ARP = LAYOUTS[IPV4].emit, LAYOUTS[IPV6].emit, LAYOUTS[ARP].emit
 _TCP, _TCP_FLAGS, _UDP, _SCTP = (LAYOUTS[kind].emit for kind in (TCP, TCP_FLAGS, UDP, SCTP))
@@ -69,6 +72,8 @@ def emit(key: Fields, values: Fields, *, is_mask: bool = False) -> bytes:
     elif is_mask and in_port == 0xFFFF:
         out += attribute(IN_PORT, b"\xff" * 4)
     out += b"".join([put(values) for put in _TRACKED])
+    if key.get("ct_proto") and (original := _ORIGINAL.get(key.get("eth_type", 0))):
+        out += original(values)
     if not key.get("mac_proto", 1):
         return out + _emit_type(key, values)
     return out + _ETHERNET(values) + _emit_tags(key, values, is_mask=is_mask)
