@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from asap2.nic.faces.conntrack.view import Change, Connection, Statistics, Tuple
+from asap2.nic.conntrack.view import Change, Connection, Statistics, Tuple
 
 
 class Table:

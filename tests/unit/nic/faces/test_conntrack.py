@@ -55,10 +55,11 @@ from asap2.netlink.wire import (
     error_of,
     split,
 )
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack import messages, tuples
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.messages import Events
-from asap2.nic.faces.conntrack.view import Connection, Counters, Sctp, Status, Tcp, Tuple
 from tests.connections import Table
 
 RECORDED = Path(__file__).parents[3] / "data" / "conntrack-messages.txt"

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.procfs import files, line
-from asap2.nic.faces.conntrack.view import Connection, Counters, Sctp, Status, Tcp, Tuple
 from asap2.nic.faces.sysfs.tree import Attribute
 from tests.connections import Table
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.ctnetlink import HELP, LABELS_SIZE, PROTOINFO
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import Change, Connection, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack import nests
-from asap2.nic.faces.conntrack.view import Change, Connection, Sctp, Status, Tcp, Tuple
 
 _UNCHANGEABLE = (
     Status.SRC_NAT_DONE | Status.DST_NAT_DONE | Status.SRC_NAT | Status.DST_NAT
     | Status.EXPECTED | Status.CONFIRMED | Status.DYING | Status.SEQ_ADJUST
-    | Status.TEMPLATE | Status.UNTRACKED | Status.OFFLOAD | Status.HW_OFFLOAD
+    | Status.TEMPLATE | Status.NAT_CLASH | Status.OFFLOAD | Status.HW_OFFLOAD
 )  # fmt: skip
 """IPS_UNCHANGEABLE_MASK."""
 _ONLY_SET = Status.SEEN_REPLY | Status.ASSURED

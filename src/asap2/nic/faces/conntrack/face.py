@@ -38,11 +38,12 @@ from asap2.netlink.tables.nfnetlink import (
     Nfgenmsg,
 )
 from asap2.netlink.wire import NETLINK_NETFILTER, NLM_F_DUMP_FILTERED, NLM_F_MULTI, NetlinkError
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import Connection, Connections, Tuple
 from asap2.nic.faces.conntrack import changes, filter, messages, tuples
 from asap2.nic.faces.conntrack.filter import Filter
 from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM, Events
 from asap2.nic.faces.conntrack.policies import Policies
-from asap2.nic.faces.conntrack.view import Connection, Connections, Status, Tuple
 
 log = logging.getLogger(__name__)
 

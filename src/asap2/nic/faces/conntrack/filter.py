@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.ctnetlink import FILTER
 from asap2.netlink.wire import NLA_F_NESTED, NetlinkError
+from asap2.nic.conntrack.view import Connection, Tuple
 from asap2.nic.faces.conntrack import nests, tuples
-from asap2.nic.faces.conntrack.view import Connection, Tuple
 
 _U32 = 0xFFFFFFFF
 

@@ -18,8 +18,9 @@ from asap2.netlink.tables.nfnetlink import (
     Nfgenmsg,
 )
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_MULTI
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import Connection
 from asap2.nic.faces.conntrack import tuples
-from asap2.nic.faces.conntrack.view import Connection, Status
 
 _NO_LABELS = bytes(16)
 

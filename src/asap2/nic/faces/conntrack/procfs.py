@@ -10,9 +10,10 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.view import PROTOCOLS_WITH_PORTS, Connection, Counters, Statistics, Tuple
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.policies import DEFAULTS, GENERIC, UDPLITE, Policies
-from asap2.nic.faces.conntrack.view import PROTOCOLS_WITH_PORTS, Connection, Counters, Statistics, Status, Tuple
 from asap2.nic.faces.sysfs.tree import Attribute
 
 _FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}

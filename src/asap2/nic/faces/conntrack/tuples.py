@@ -10,8 +10,8 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.ctnetlink import IP, PROTO, TUPLE_PARTS
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.conntrack.view import PROTOCOLS_WITH_PORTS, Tuple
 from asap2.nic.faces.conntrack import nests
-from asap2.nic.faces.conntrack.view import PROTOCOLS_WITH_PORTS, Tuple
 
 # CTA_FILTER_FLAG(): which parts of a tuple are given (net/netfilter/nf_internals.h)
 SRC: Final = 1 << 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection as programs see it, and what this face needs of the table of a node's connections.
+"""A connection as programs see it, and what its face needs of the table of a node's connections.
 
 Source: include/uapi/linux/netfilter/nf_conntrack_common.h and nf_conntrack_tcp.h.
 """
@@ -9,30 +9,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Final, NamedTuple, Protocol
 
-
-class Status(IntFlag):
-    """IPS_*: what is known of a connection."""
-
-    EXPECTED = 1 << 0
-    SEEN_REPLY = 1 << 1
-    ASSURED = 1 << 2
-    CONFIRMED = 1 << 3
-    SRC_NAT = 1 << 4
-    DST_NAT = 1 << 5
-    SEQ_ADJUST = 1 << 6
-    SRC_NAT_DONE = 1 << 7
-    DST_NAT_DONE = 1 << 8
-    DYING = 1 << 9
-    FIXED_TIMEOUT = 1 << 10
-    TEMPLATE = 1 << 11
-    UNTRACKED = 1 << 12
-    HELPER = 1 << 13
-    OFFLOAD = 1 << 14
-    HW_OFFLOAD = 1 << 15
-
+from asap2.nic.conntrack.states import Status
 
 PROTOCOLS_WITH_PORTS: Final = frozenset(
     (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_GRE, socket.IPPROTO_SCTP, 136)
