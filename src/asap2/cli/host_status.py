@@ -12,8 +12,9 @@ import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
+    from asap2.host.inventory import Connections
     from asap2.host.status import Status, VfStatus
-    from asap2.screen import Group
+    from asap2.screen import Group, Text
 
 app = typer.Typer(add_completion=False)
 COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent", "by host", "offloaded")
@@ -80,6 +81,8 @@ def drawn(page: Status) -> Group:
         "; lookups there: hit {}, missed {}, lost {}".format(*flows.lookups) if flows.lookups else "",
     )
     parts: list[Text | Table] = [head, where]
+    if page.connections is not None:
+        parts.append(_connections(page.connections))
     for nic in page.nics:
         link = "up" if nic.carrier else "no carrier" if nic.up else "down"
         words = [
@@ -112,6 +115,19 @@ def drawn(page: Status) -> Group:
         if nic.vfs:
             parts.append(vfs)
     return Group(*parts)
+
+
+def _connections(found: Connections) -> Text:
+    from asap2.screen import styled
+
+    hardware = found.in_hardware
+    if hardware is None:
+        return styled(f"Connections: {found.tracked} of at most {found.most}")
+    return styled(
+        "Connections: ",
+        (f"{hardware} in hardware", "green" if hardware else ""),
+        f", {found.tracked - hardware} in software, of at most {found.most}",
+    )
 
 
 def _representor(vf: VfStatus) -> str:

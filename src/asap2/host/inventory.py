@@ -394,10 +394,20 @@ class FlowTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class Connections:
+    """Connections that the kernel tracks: how many, how many it may, and how many a NIC carries (None: unknown)."""
+
+    tracked: int
+    most: int
+    in_hardware: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
     default gateways and to who is logged in over SSH, down to the physical ones. ``ct_states`` are the states of
-    connection tracking that TC matches (OVS_CS_F_*), found by trying; None when that was not tried."""
+    connection tracking that TC matches (OVS_CS_F_*), found by trying; None when that was not tried. ``connections`` is
+    None where connection tracking is not loaded."""
 
     hostname: str
     taken: str
@@ -411,6 +421,7 @@ class Host:
     trials: tuple[Trial, ...] = ()
     flow_trials: tuple[FlowTrial, ...] = ()
     ct_states: int | None = None
+    connections: Connections | None = None
 
     def netdev(self, name: str | None) -> Netdev | None:
         """The network device called *name*."""

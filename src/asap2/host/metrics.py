@@ -23,7 +23,7 @@ from asap2.host.explain.explain import counted, explain, flows_of
 from asap2.host.explain.flow import Flow
 from asap2.host.explain.probe import try_flows
 from asap2.host.explain.reasons import OFFLOADED
-from asap2.host.inventory import FlowTrial, Host
+from asap2.host.inventory import Connections, FlowTrial, Host
 from asap2.host.observe import observe
 from asap2.host.status import NicStatus, Status, status
 from asap2.output import line
@@ -115,6 +115,16 @@ def _gauge(name: str, words: str, value: float) -> Metric:
     return GaugeMetricFamily(name, words, value=value)
 
 
+def _connections(found: Connections) -> Iterator[Metric]:
+    places = GaugeMetricFamily(
+        "asap2_connections", "Connections that the kernel tracks, by where they are.", labels=["place"]
+    )
+    places.add_metric(["hardware"], found.in_hardware or 0)
+    places.add_metric(["software"], found.tracked - (found.in_hardware or 0))
+    yield places
+    yield _gauge("asap2_connection_limit", "The most connections that the kernel tracks.", found.most)
+
+
 def _switch(host: Host, page: Status) -> Iterator[Metric]:
     switch = host.openvswitch
     yield _gauge("asap2_openvswitch_up", "Whether ovs-vswitchd runs.", switch.running)
@@ -124,6 +134,8 @@ def _switch(host: Host, page: Status) -> Iterator[Metric]:
     flows.add_metric(["tc_software"], page.flows.in_tc_software)
     flows.add_metric(["datapath"], page.flows.in_datapath or 0)
     yield flows
+    if host.connections is not None:
+        yield from _connections(host.connections)
     if switch.flow_limit is not None:
         yield _gauge("asap2_flow_limit", "The most flows that the switch has at present.", switch.flow_limit)
     if switch.lookups is not None:

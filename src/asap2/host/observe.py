@@ -14,7 +14,7 @@ from typing import Any
 
 from asap2.host import openvswitch, platform
 from asap2.host.inventory import VFIO, Filter, Host, Netdev, OpenVSwitch, Pairs, Pf, Qdisc, Vf
-from asap2.host.kernel import ethtool, namespaces, sysfs, tc
+from asap2.host.kernel import conntrack, ethtool, namespaces, sysfs, tc
 from asap2.host.kernel.devlink import Devlink
 from asap2.host.kernel.ethtool import Ethtool
 from asap2.host.kernel.links import (
@@ -52,6 +52,7 @@ def observe(*, full: bool = False, filters: bool = True, openflow: bool = True) 
             filters=rows,
             openvswitch=switch,
             reached_by=reached_by(route, netdevs, switch),
+            connections=conntrack.connections(),
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asap2.host import versions
 from asap2.host.attachment import Attachment, attachment
-from asap2.host.inventory import Host, Netdev, Pf, Vf, vf_user
+from asap2.host.inventory import Connections, Host, Netdev, Pf, Vf, vf_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class FlowStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The page."""
+    """The page. ``connections`` are those that the kernel tracks; None where it tracks none at all."""
 
     hostname: str
     taken: str
@@ -99,6 +99,7 @@ class Status:
     hw_offload: bool
     in_force: bool
     flows: FlowStatus
+    connections: Connections | None = None
     nics: tuple[NicStatus, ...] = ()
 
 
@@ -117,6 +118,7 @@ def status(host: Host, pfs: tuple[Pf, ...]) -> Status:
         hw_offload=switch.hw_offload,
         in_force=switch.offloaded_flows is not None,
         flows=FlowStatus(in_hardware, len(ours) - in_hardware, switch.flows, switch.lookups),
+        connections=host.connections,
         nics=tuple(_nic(host, pf) for pf in pfs),
     )
 

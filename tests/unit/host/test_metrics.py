@@ -12,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asap2.host.explain.flow import Flow
-from asap2.host.inventory import DatapathPort, FlowTrial, Host
+from asap2.host.inventory import Connections, DatapathPort, FlowTrial, Host
 from asap2.host.metrics import HostCollector, registry
 from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
 
@@ -48,6 +48,14 @@ def test_flows_are_counted_by_place_and_reason() -> None:
     assert found["asap2_flows_not_offloaded[('reason', 'action.truncate')]"] == 1
     assert found["asap2_flows_not_offloaded[('reason', 'nic.unexplained')]"] == 1
     assert not any("'offloaded'" in name for name in found)
+
+
+def test_connections_are_counted_by_place() -> None:
+    tracked = dataclasses.replace(busy(), connections=Connections(10, 65536, 4))
+    found = figures(HostCollector(trial=False, see=lambda: tracked))
+    places = [found[f"asap2_connections[('place', '{place}')]"] for place in ("hardware", "software")]
+    assert (*places, found["asap2_connection_limit"]) == (4, 6, 65536)
+    assert not any("connection" in name for name in figures(HostCollector(trial=False, see=busy)))
 
 
 def test_packets_of_guests_and_the_host_and_upcalls_are_counted() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from asap2.cli.host_status import drawn
 from asap2.host.attachment import Attachment
-from asap2.host.inventory import Away, Bridge, Host, Interface, Port
+from asap2.host.inventory import Away, Bridge, Connections, Host, Interface, Port
 from asap2.host.records import to_data
 from asap2.host.status import status
 from asap2.screen import Screen
@@ -102,6 +102,23 @@ def test_the_page_is_drawn(host: Host) -> None:
         assert vf.address.removeprefix("0000:") in text
     if host == busy():
         assert "99.8 %" in text
+
+
+@pytest.mark.parametrize(
+    ("connections", "said"),
+    [
+        (Connections(10, 65536, 4), "Connections: 4 in hardware, 6 in software, of at most 65536"),
+        (Connections(10, 65536, None), "Connections: 10 of at most 65536"),
+        (None, ""),
+    ],
+)
+def test_connections_are_counted_where_they_are(connections: Connections | None, said: str) -> None:
+    host = dataclasses.replace(busy(), connections=connections)
+    screen = Screen(file=io.StringIO(), wrap=True)
+    screen.print(drawn(status(host, host.pfs)))
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert said in text
+    assert bool(said) == ("Connections" in text)
 
 
 def test_where_a_representor_counts_in_hardware_the_host_saw_what_came_to_its_cpu() -> None:
