@@ -71,6 +71,8 @@ class Model:
     connection_tracking: bool = True
     """Rules can look connections up, and match on what is known of them [fdb_modify_header_fwd_to_table and
     esw_uplink_ingress_acl, besides ignore_flow_level]."""
+    meters: bool = False
+    """Rules can measure a flow's rate, and a packet's length [flow_meter_aso]."""
     merged_eswitch: bool = True
     """A VF's rule can send to a VF of the NIC's other port [merged_eswitch]."""
     match_ttl: bool = True
@@ -146,6 +148,7 @@ MODELS = {
             port_speed=100_000,
             link_generation=4,
             header_rewrites=32,
+            meters=True,
             hairpin=True,
             vf_tunnels=True,
         ),

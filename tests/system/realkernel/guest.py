@@ -41,8 +41,9 @@ NEAR, FAR, BOND = 10, 20, 30
 MARKER_IN, MARKER_RELAY, MARKER_OUT, MARKER_END = 16, 17, 18, 40
 """The marker's way; what comes out anywhere has an index of FAR or more."""
 MODULES = (
-    *("veth", "bonding", "vxlan", "sch_ingress", "cls_flower", "cls_matchall"),
+    *("veth", "bonding", "vxlan", "sch_ingress", "cls_flower", "cls_matchall", "cls_basic"),
     *("act_gact", "act_mirred", "act_vlan", "act_skbedit", "act_pedit", "act_csum", "act_tunnel_key"),
+    "act_police",
 )
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300

@@ -35,7 +35,7 @@ RESET = (
     *(f"tc qdisc del dev {device} ingress" for device in ("eth0", "eth1")),
     *(
         f"tc actions flush action {kind}"
-        for kind in ("gact", "mirred", "vlan", "pedit", "skbedit", "csum", "tunnel_key")
+        for kind in ("gact", "mirred", "vlan", "pedit", "skbedit", "csum", "tunnel_key", "police")
     ),
 )
 _END = "=== status "

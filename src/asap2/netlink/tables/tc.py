@@ -115,7 +115,26 @@ MATCHALL = Table(
     "matchall",
     {1: ("classid", u32), 2: ("act", actions), 3: ("flags", u32), 4: ("pcnt", u64), 5: ("pad", binary)},
 )
-BASIC = Table("basic", {1: ("classid", u32), 2: ("ematches", binary), 3: ("act", actions), 4: ("police", binary)})
+
+
+class BasicCount(NamedTuple):
+    """struct tc_basic_pcnt: packets that were compared, and that matched."""
+
+    rcnt: int
+    rhit: int
+
+
+BASIC = Table(
+    "basic",
+    {
+        1: ("classid", u32),
+        2: ("ematches", binary),
+        3: ("act", actions),
+        4: ("police", binary),
+        5: ("pcnt", struct(BasicCount, "=QQ")),
+        6: ("pad", binary),
+    },
+)
 STAB = Table("stab", {1: ("base", binary), 2: ("data", numbers("=H"))})
 
 TCA = Table(

@@ -66,7 +66,7 @@ CONTINUE_MARK: Final = 0xA5C0_0000
 
 TUNNEL_LIST: Final = 0x2000_0000
 """Bit of a table: the list of its rules that match on a tunnel."""
-LIMITS: Final = 0x4000_0000
+LIMITS: Final = 0x1000_0000
 """The table that packets of a port meet before the port's own, once it has a rule for them: limits of all that comes in
 by a port. What its rules pass on goes on as a packet that has just come in."""
 DELIVER: Final = 0xFFFF_FFFF

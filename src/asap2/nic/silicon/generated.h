@@ -26,7 +26,7 @@
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
 #define TUNNEL_LIST 0x20000000
-#define LIMITS 0x40000000
+#define LIMITS 0x10000000
 #define DELIVER 0xffffffff
 #define UPCALL_SEQ 0xfffff
 #define BARE_LIST 0x10000000

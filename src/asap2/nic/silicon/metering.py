@@ -102,6 +102,11 @@ class Metered(NamedTuple):
     over: int = 0
     used_ns: int = 0
 
+    def plus(self, other: Metered) -> Metered:
+        """What both have counted."""
+        packets, octets, over_packets, over_bytes, over, _ = (one + two for one, two in zip(self, other, strict=True))
+        return Metered(packets, octets, over_packets, over_bytes, over, max(self.used_ns, other.used_ns))
+
 
 class _Bucket:
     def __init__(self, holds: int, tokens: int, now: int) -> None:

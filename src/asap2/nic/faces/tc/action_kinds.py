@@ -14,7 +14,7 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc import ct_action
+from asap2.nic.faces.tc import ct_action, police
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
@@ -52,9 +52,15 @@ NO_PARMS: Final = {
 """What is said of an action without options, and of one without its parameters, beside EINVAL."""
 
 
+PARMS: Final = ("parms", "parms_ex", "tbf")
+"""What that structure is called; most begin with tc_gen."""
+
+
 def parms_of(options: Any) -> Any:
-    """The structure that begins with tc_gen in an action's options; None where there is none."""
-    return options.get("parms", options.get("parms_ex")) if isinstance(options, Attrs) else None
+    """The structure in an action's options that has its index and verdict; None where there is none."""
+    if not isinstance(options, Attrs):
+        return None
+    return next((options[name] for name in PARMS if name in options), None)
 
 
 def _check_verdict(verdict: int) -> None:
@@ -138,6 +144,12 @@ def _skbedit_not_offered(given: list[str], inherit: int, masked: bool) -> Beyond
 
 
 _PTYPE: Final = "mlx5_core: skbedit ptype is only supported with type host"
+
+
+def _police(options: Attrs) -> Result:
+    _check_verdict(options["tbf"].action)
+    steps, verdict, back = police.parse(options)
+    return steps, verdict, tuple(back)
 
 
 def _csum(options: Attrs) -> Result:
@@ -232,5 +244,6 @@ PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "pedit": _pedit,
     "csum": _csum,
     "skbedit": _skbedit,
+    "police": _police,
     "ct": _ct,
 }

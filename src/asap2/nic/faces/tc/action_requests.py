@@ -85,8 +85,8 @@ class ActionFace:
         parsed = tc_actions.parse_one(action)
         if parsed.verdict & ~TC_ACT_EXT_VAL_MASK == TC_ACT_GOTO_CHAIN:
             raise NetlinkError(errno.EINVAL, "can't goto NULL proto/chain")
-        if parsed.flags & tc_actions.FLAG_SKIP_SW:  # which no driver takes by itself but policing
-            raise NetlinkError(errno.EINVAL)
+        if parsed.flags & tc_actions.FLAG_SKIP_SW and not self._filters.offloader.policers(parsed.steps):
+            raise NetlinkError(errno.EINVAL)  # no driver takes another by itself
         request = ACTION.encode(action)
         self._filters.kept.reserve()
         if known is None:
@@ -188,13 +188,19 @@ class ActionFace:
         """An action that may be shared, as the kernel gives it back."""
         listed = instance.parsed.listed(instance.index, True, instance)
         counts = instance.references - less, instance.bindings
-        return _short(tc_actions.dump_one(listed, self._filters.actions.state(instance), *counts, terse=terse), listed)
+        state = self._policed(listed, self._filters.actions.state(instance))
+        return _short(tc_actions.dump_one(listed, state, *counts, terse=terse), listed)
 
     def _owned(self, one: Filter, at: int, *, terse: bool = False) -> dict[str, Any]:
         """A filter's own action, as the kernel gives it back."""
         listed = one.actions[at]
         counters = self._filters.counters([one])[0] if listed.reached else NOTHING
-        return _short(tc_actions.dump_one(listed, one.state(counters), terse=terse), listed)
+        state = self._policed(listed, one.state(counters))
+        return _short(tc_actions.dump_one(listed, state, terse=terse), listed)
+
+    def _policed(self, listed: tc_actions.Listed, state: tc_actions.ActionState) -> tc_actions.ActionState:
+        """*state*, of an action police with what its meters have measured."""
+        return state.policed(listed, *self._filters.metered(listed.index)) if listed.kind == "police" else state
 
     @staticmethod
     def _message(

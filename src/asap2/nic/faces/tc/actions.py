@@ -10,18 +10,19 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARSERS, Options, parms_of
+from asap2.nic.faces.tc.action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
 from asap2.nic.faces.tc.counted import NOTHING, Counted
-from asap2.nic.faces.tc.steps import Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
-from asap2.nic.rules import Action, Drop, Goto, Output, Pass
+from asap2.nic.faces.tc.steps import Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Rates, Step, Trap, flat
+from asap2.nic.rules import Action, Counters, Drop, Goto, Meter, Output, Pass
+from asap2.nic.silicon.metering import Metered
 
-__all__ = ["Beyond", "Csum", "GoOn", "Mirred", "PacketType", "Step", "Trap"]
+__all__ = ["Beyond", "Continue", "Csum", "GoOn", "Mirred", "PacketType", "Police", "Rates", "Step", "Trap", "flat"]
 
 USER_HZ: Final = 100
 HW_STATS_DELAYED, HW_STATS_ANY = 2, 3
@@ -30,6 +31,8 @@ USED_HW_STATS_DELAYED: Final = ta.Bitfield32(HW_STATS_DELAYED, HW_STATS_ANY)
 FLAG_SKIP_HW, FLAG_SKIP_SW = 2, 4
 """TCA_ACT_FLAGS_*."""
 _MOST_COOKIE: Final = 16
+_LONGEST: Final = 256
+"""Actions on all ways through a list together."""
 _FINAL: Final[dict[int, Action]] = {ta.TC_ACT_OK: Pass(), ta.TC_ACT_SHOT: Drop()}
 _TAKEN: Final = (ta.TC_ACT_STOLEN, ta.TC_ACT_QUEUED, ta.TC_ACT_REDIRECT)
 
@@ -87,6 +90,16 @@ class Instance:
     def skips(self) -> int:
         """Which of TCA_ACT_FLAGS_SKIP_* it has."""
         return self.parsed.flags & (FLAG_SKIP_HW | FLAG_SKIP_SW)
+
+    def clashes(self, skips: int) -> bool:
+        """Whether no filter with these *skips* may have it: each needs those of the filter that made it, or just those
+        of an action that was made by itself (tcf_action_init)."""
+        if not self.by_filter:
+            return self.skips != skips
+        given = self.skips
+        for one in self.filters:
+            given |= one.flags << 1 & (FLAG_SKIP_HW | FLAG_SKIP_SW)  # TCA_CLS_FLAGS_SKIP_*
+        return bool(given & ~skips)
 
 
 class Indices(Protocol):
@@ -147,7 +160,7 @@ def _indexed(options: Options, index: int, references: int = 1, bindings: int = 
     """*options* of the action with this index, so often referred to and bound."""
     return tuple(
         (name, value._replace(index=index, capab=0, refcnt=references, bindcnt=bindings))
-        if name in ("parms", "parms_ex")
+        if name in PARMS
         else (name, value)
         for name, value in options
     )
@@ -160,9 +173,7 @@ def parse(actions: Attrs, indices: Indices, skips: int | None = None) -> tuple[t
     Raises, with every index given back: EINVAL for what the kernel refuses, ENOENT for an unknown kind, EOPNOTSUPP for
     what is not supported.
     """
-    listed: list[Listed] = []
-    steps: list[Step] = []
-    done = False
+    made: list[tuple[Parsed, int, Instance | None]] = []
     try:
         for action in in_order(actions):
             kind, parms = action["kind"], parms_of(action.get("options"))
@@ -171,29 +182,74 @@ def parse(actions: Attrs, indices: Indices, skips: int | None = None) -> tuple[t
             if instance is None:
                 parsed = parse_one(action)
                 index = indices.take(kind, wanted)
-            elif skips is not None and not instance.by_filter and instance.skips != skips:
+            elif skips is not None and instance.clashes(skips):
                 raise NetlinkError(errno.EINVAL, "Mismatch between action and filter offload flags")
             else:
                 parsed, index = instance.parsed, instance.index
-            listed.append(parsed.listed(index, not done, instance))
-            if done:
-                steps += _behind(parsed, steps)
-                continue
-            steps += parsed.steps
-            if parsed.verdict != ta.TC_ACT_PIPE:
-                done = True
-                steps += _verdict(parsed.verdict, any(isinstance(step, Mirred) for step in steps))
+            made.append((parsed, index, instance))
+        flow = _Flow([(parsed, index) for parsed, index, _ in made])
+        steps = flow.walk(0, sent=False)
     except Exception:
-        for one in listed:
-            if one.instance is None:
-                indices.give(one.kind, one.index)
+        for parsed, index, instance in made:
+            if instance is None:
+                indices.give(parsed.kind, index)
         raise
-    if not done:
-        steps.append(GoOn())
+    listed = [parsed.listed(index, at in flow.met, instance) for at, (parsed, index, instance) in enumerate(made)]
+    for at, (parsed, _, _) in enumerate(made):
+        if at not in flow.met:
+            steps += _behind(parsed, steps)
     counted = {one.hw_stats for one in listed}
     if len(counted) > 1 or not all(one & HW_STATS_DELAYED for one in counted):
         steps.insert(0, Beyond("mlx5_core: Flow action HW stats type is not supported"))
     return tuple(steps), tuple(listed)
+
+
+class _Flow:
+    """The way of packets through a list of actions, each with its index (tcf_action_exec)."""
+
+    def __init__(self, actions: list[tuple[Parsed, int]]) -> None:
+        self._actions = actions
+        self._length = 0
+        self.met: set[int] = set()
+        """The actions that packets meet."""
+
+    def walk(self, at: int, *, sent: bool) -> list[Step]:
+        """What becomes of a packet from action *at* on, of which a copy was *sent* before, or not."""
+        steps: list[Step] = []
+        for place in range(at, len(self._actions)):
+            parsed, index = self._actions[place]
+            self.met.add(place)
+            steps += parsed.steps
+            sent = sent or any(isinstance(step, Mirred) for step in parsed.steps)
+            self._length += 1
+            if self._length > _LONGEST:
+                raise NetlinkError(errno.EOPNOTSUPP, "TC actions with so many ways through them are not supported")
+            last = steps[-1] if steps else None
+            if isinstance(last, Police):
+                exceeded = tuple(self._follow(last.exceed, place, sent=sent, again=[Drop()]))
+                steps[-1] = replace(last, index=index, exceeded=exceeded)
+                return steps + self._follow(last.conform, place, sent=sent)
+            if parsed.verdict != ta.TC_ACT_PIPE:
+                return steps + self._follow(parsed.verdict, place, sent=sent)
+        return [*steps, GoOn()]
+
+    def _follow(self, verdict: int, at: int, *, sent: bool, again: list[Step] | None = None) -> list[Step]:
+        """What follows action *at* by its *verdict*; *again*: what comes of classifying the packet once more, which
+        most often ends with too many times (tcf_classify)."""
+        if verdict == ta.TC_ACT_PIPE:
+            return self.walk(at + 1, sent=sent)
+        if verdict == ta.TC_ACT_UNSPEC:
+            return [Continue()]
+        if verdict == ta.TC_ACT_RECLASSIFY and again is not None:
+            return again
+        if verdict & ~ta.TC_ACT_EXT_VAL_MASK != ta.TC_ACT_JUMP:
+            return _verdict(verdict, sent)
+        to = verdict & ta.TC_ACT_EXT_VAL_MASK
+        if not to or to > len(self._actions):
+            return [Pass()]
+        if to <= at:
+            return [Beyond(None, "a TC verdict that jumps back is not supported")]
+        return self.walk(to, sent=sent)
 
 
 def in_order(actions: Attrs) -> list[Attrs]:
@@ -251,12 +307,29 @@ def _verdict(verdict: int, sent: bool) -> list[Step]:
 
 
 def to_rule(
-    steps: tuple[Step, ...], output: Callable[[Mirred], int], trap: Callable[[], Action], *, stack: bool = True
+    steps: tuple[Step, ...],
+    output: Callable[[Mirred], int],
+    trap: Callable[[], Action],
+    *,
+    meter: Callable[[Police], int] = lambda step: step.index,
+    stack: bool = True,
 ) -> tuple[Action, ...]:
-    """Rule actions; *output* gives a destination's port (NetlinkError when it cannot), *trap* what Trap becomes.
+    """Rule actions; *output* gives a destination's port (NetlinkError when it cannot), *trap* what Trap becomes,
+    *meter* the number of an action's meter.
 
     Without *stack* nothing goes on behind a last output, as in a NIC: there the packet is the copy.
     """
+    return _to_rule(steps, output, trap, meter, stack=stack) or (Pass(),)
+
+
+def _to_rule(
+    steps: tuple[Step, ...],
+    output: Callable[[Mirred], int],
+    trap: Callable[[], Action],
+    meter: Callable[[Police], int],
+    *,
+    stack: bool,
+) -> tuple[Action, ...]:
     actions: list[Action] = []
     for step in steps:
         if isinstance(step, Mirred):
@@ -266,6 +339,10 @@ def to_rule(
                 raise NetlinkError(errno.EOPNOTSUPP, step.software)
         elif isinstance(step, PacketType | Csum):
             continue
+        elif isinstance(step, Police):
+            actions.append(Meter(meter(step), _to_rule(step.exceeded, output, trap, meter, stack=stack)))
+        elif isinstance(step, Continue):
+            raise NetlinkError(errno.EOPNOTSUPP, "TC verdict continue is not supported here")
         elif isinstance(step, Trap):
             actions.append(trap())
         elif isinstance(step, GoOn):
@@ -273,7 +350,7 @@ def to_rule(
                 actions.append(Pass())
         else:
             actions.append(step)
-    return tuple(actions) or (Pass(),)
+    return tuple(actions)
 
 
 def dump(
@@ -282,18 +359,21 @@ def dump(
     *,
     terse: bool,
     shared: Callable[[Instance], ActionState] | None = None,
+    metered: Callable[[int], tuple[Metered, Metered]] = lambda _index: (Metered(), Metered()),
 ) -> list[dict[str, Any]]:
     """A filter's actions as the kernel gives them back, with counters and times: *state*'s, or for those that others
-    may share, what *shared* says."""
+    may share, what *shared* says; of an action police, what *metered* says (in software, and in hardware)."""
     none = ActionState(NOTHING, state.made_ns, state.first_ns, state.in_hw, state.skip_hw)
     out = []
     for action in listed:
         instance = action.instance
-        if instance is None or shared is None:
-            out.append(dump_one(action, state if action.reached else none, terse=terse))
-        else:
-            counts = instance.references, instance.bindings
-            out.append(dump_one(action, shared(instance), *counts, terse=terse))
+        counts, its = (1, 1), state if action.reached else none
+        if instance is not None and shared is not None:
+            counts, its = (instance.references, instance.bindings), shared(instance)
+        if action.kind == "police":
+            its = its.policed(action, *metered(action.index))
+            state = state.behind(*metered(action.index))
+        out.append(dump_one(action, its, *counts, terse=terse))
     return out
 
 
@@ -302,7 +382,8 @@ def dump_one(
 ) -> dict[str, Any]:
     """One action as the kernel gives it back (tcf_action_dump_1)."""
     counted = ta.Basic(state.counters.bytes, state.counters.packets & 0xFFFFFFFF)
-    queue = ta.Queue(drops=counted.packets if action.drops else 0)
+    drops = counted.packets if action.drops else state.drops
+    queue = ta.Queue(drops=drops & 0xFFFFFFFF, overlimits=state.overlimits & 0xFFFFFFFF)
     hardware = ta.Basic(state.counters.hardware.bytes, state.counters.hardware.packets & 0xFFFFFFFF)
     entry: dict[str, Any] = {
         "kind": action.kind,
@@ -319,7 +400,7 @@ def dump_one(
     flags = action.flags | (FLAG_SKIP_HW if state.skip_hw else 0)
     if flags:
         entry["flags"] = ta.Bitfield32(flags, flags)
-    entry["in_hw_count"] = 0
+    entry["in_hw_count"] = state.drivers
     options = action.options
     if (references, bindings) != (1, 1):
         options = _indexed(options, action.index, references, bindings)
@@ -336,6 +417,33 @@ class ActionState:
     first_ns: int
     in_hw: bool
     skip_hw: bool
+    drops: int = 0
+    overlimits: int = 0
+    drivers: int = 0
+    """How many drivers have the action by itself."""
+
+    def policed(self, action: Listed, software: Metered, hardware: Metered) -> ActionState:
+        """The same of an action police that has measured that."""
+        both = software.plus(hardware)
+        there = Counters(hardware.packets, hardware.bytes, hardware.used_ns)
+        dropped = 0
+        options = dict(action.options)
+        if options["tbf"].action == ta.TC_ACT_SHOT:
+            dropped = software.over + hardware.over_packets
+        if options.get("result") == ta.TC_ACT_SHOT:
+            dropped += both.packets - both.over_packets
+        counted = Counted(both.packets, both.bytes, both.used_ns, there)
+        return replace(self, counters=counted, drops=dropped, overlimits=software.over)
+
+    def behind(self, software: Metered, hardware: Metered) -> ActionState:
+        """The same of the actions that packets within the rate meet."""
+        both = software.plus(hardware)
+        if both.packets != self.counters.packets:
+            return self  # others share the meter
+        there = self.counters.hardware
+        there = replace(there, packets=there.packets - hardware.over_packets, bytes=there.bytes - hardware.over_bytes)
+        left = self.counters.packets - both.over_packets, self.counters.bytes - both.over_bytes
+        return replace(self, counters=Counted(*left, self.counters.used_ns, there))
 
     def times(self) -> ta.Tcf:
         """struct tcf_t: clock ticks since installation, last and first use (never used: since installation)."""

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
+from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap
 from asap2.nic.fields import FIELDS, REWRITABLE, TRACKED, Depth
 from asap2.nic.function import Pf
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS, Model
@@ -64,6 +65,8 @@ _MARK_BITS = 16
 """Of a flow's tag (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: those that hardware keeps right when it rewrites."""
+
+_METER_VERDICTS = (ta.TC_ACT_PIPE, ta.TC_ACT_OK, ta.TC_ACT_SHOT)
 
 _WHOLE = {"ct_zone": 0xFFFF, "ct_labels": (1 << 128) - 1}
 
@@ -210,6 +213,38 @@ def tracked(match: Match) -> Match:
     return match.but(**whole) if whole else match
 
 
+# ---- policing
+
+
+def check_limit(steps: tuple[Step, ...]) -> Police:
+    """The action of a matchall filter on a representor, which limits all that the function sends (mlx5: its vport);
+    NetlinkError where it is another one (tc_matchall_police_validate)."""
+    found = [step for step in steps if not isinstance(step, Beyond | GoOn | Continue | Pass | Drop)]
+    if not steps:
+        raise refuse("matchall called with no action", errno.EINVAL)
+    if len(found) > 1:
+        raise refuse("matchall policing support only a single action")
+    if not found or not isinstance(found[0], Police):
+        raise refuse("mlx5 supports only police action for matchall")
+    police = found[0]
+    if police.conform != ta.TC_ACT_UNSPEC:
+        raise refuse("Offload not supported when conform action is not continue")
+    if police.exceed != ta.TC_ACT_SHOT:
+        raise refuse("Offload not supported when exceed action is not drop")
+    if police.rates.peak or police.rates.overhead:
+        raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
+    return police
+
+
+def meters(step: Police) -> bool:
+    """Whether the verdicts of an action police are ones that hardware has (police_act_validate)."""
+    return all(verdict in _METER_VERDICTS or _is_jump(verdict) for verdict in (step.exceed, step.conform))
+
+
+def _is_jump(verdict: int) -> bool:
+    return verdict & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_JUMP
+
+
 # ---- actions
 
 
@@ -240,6 +275,7 @@ class _Actions:
         a rule of its own in hardware (mlx5e_clone_flow_attr_for_post_act)."""
         self.rewritten = False
         """Whether a part before rewrites."""
+        self.policed = False
         self.cleared = False
         """Whether connection tracking is forgotten, which is a rewrite of registers."""
 
@@ -304,6 +340,10 @@ class _Actions:
                     pass
                 case Ct() | CtClear():
                     self._track(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
+                case Police():
+                    self._police(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
+                case Continue():
+                    pass  # the action that says so is refused already
                 case _:
                     if isinstance(step, _NOT_OF_TC):
                         raise refuse("Not implemented offload action")
@@ -318,8 +358,29 @@ class _Actions:
             self.cleared = True
             return
         self.forwards = True  # to the table of connections
-        if last:
-            return
+        if not last:
+            self._next_part()
+
+    def _police(self, step: Police, *, last: bool) -> None:
+        """By a meter, or by packets' length; what follows is a rule of its own (en/tc/act/police.c)."""
+        if self.place.peers is not None:
+            raise refuse("Not implemented offload action")
+        verdicts = step.exceed, step.conform
+        if not meters(step):
+            raise refuse("Offload not supported when conform-exceed action is not pipe, ok, jump or drop")
+        if step.rates.peak or step.rates.overhead:
+            raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
+        if not self.model.meters:
+            raise refuse()
+        if all(map(_is_jump, verdicts)):
+            raise refuse("Cannot offload flows with nested jumps")
+        self.policed = True
+        if any(isinstance(one, Mirred) for one in step.exceeded):
+            _Actions(self.pf, self.place, self.match).check(step.exceeded)
+        if not last:
+            self._next_part()
+
+    def _next_part(self) -> None:
         self.before.append((self.later, self.rewrites))
         self.rewritten |= self.rewriting
         self.outputs, self.later = [], None
@@ -482,7 +543,7 @@ class _Actions:
 
     def _verdicts(self) -> None:
         """What becomes of the packets in the end (actions_match_supported)."""
-        if not self.forwards and not self.drops:
+        if not self.forwards and not self.drops and not self.policed:
             raise refuse("Rule must have at least one forward/drop action")
         if self.forwards and self.drops:
             raise refuse("Rule cannot support forward+drop action")

@@ -262,7 +262,7 @@ class TcFace:
             if header.prio not in (0, proto.prio) or header.protocol not in (0, proto.protocol):
                 continue
             yield self._filter_message(RTM_NEWTFILTER, proto, None, NOTHING, 0)
-            if terse and proto.kind == "matchall":  # it has no terse form (tcf_fill_node)
+            if terse and proto.kind != "flower":  # the others have no terse form (tcf_fill_node)
                 continue
             filters = [proto.filters[handle] for handle in sorted(proto.filters)]
             for one, counters in zip(filters, self._filters.counters(filters), strict=True):
@@ -300,7 +300,9 @@ class TcFace:
             key, read = one.template.read(one.request, one.indices)
             listed = listed or read
         state = one.state(counters or NOTHING)
-        actions = tc_actions.dump(listed, state, terse=terse, shared=self._filters.actions.state)
+        actions = tc_actions.dump(
+            listed, state, terse=terse, shared=self._filters.actions.state, metered=self._filters.metered
+        )
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)
         payload = tables.TC.encode(header, attrs)
         if one.template is not None and not one.shared and one.template.header.parent == parent:
@@ -313,6 +315,11 @@ def _options(
 ) -> dict[str, Any]:
     flags = one.flags | (IN_HW if one.in_hw else NOT_IN_HW)
     options: dict[str, Any] = {}
+    if kind == "basic":
+        if one.classid:
+            options["classid"] = one.classid
+        options["pcnt"] = tables.BasicCount(counters.packets, counters.packets)
+        return options | {"act": actions} if actions else options
     if kind == "matchall":
         options.update({"flags": flags, "pcnt": counters.packets})
         return options | {"act": actions} if actions else options

@@ -99,17 +99,19 @@ class Filter:
     @property
     def gives_back(self) -> bool:
         """Whether hardware gives its packets to the host, or those of connections that it does not carry."""
-        return self.hardware is not None and any(isinstance(step, tc_actions.Trap | Pass | Ct) for step in self.steps)
+        return self.hardware is not None and any(
+            isinstance(step, tc_actions.Trap | Pass | Ct) for step in tc_actions.flat(self.steps)
+        )
 
 
 def is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether packets are put into a tunnel."""
-    return any(isinstance(step, SetTunnel) for step in steps)
+    return any(isinstance(step, SetTunnel) for step in tc_actions.flat(steps))
 
 
 def uses_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether software takes over from hardware: where a neighbour is not known, or a packet came in fragments."""
-    return any(isinstance(step, SetTunnel | Decap) for step in steps)
+    return any(isinstance(step, SetTunnel | Decap) for step in tc_actions.flat(steps))
 
 
 def counted(filters: list[Filter]) -> list[Counted]:

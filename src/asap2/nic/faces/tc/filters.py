@@ -55,6 +55,7 @@ class Filters:
         self._placer = Placer(offloader, self.blocks.in_hardware)
         self.actions = SharedActions(self.blocks, self._placer, self.kept)
         self.check_device = check_device
+        self.metered = offloader.metered
         self.all = self.blocks.all
         self.counters = counted
 
@@ -148,6 +149,8 @@ class Filters:
             raise NetlinkError(errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
         if proto.kind == "matchall" and proto.filters:  # there is but one, and it stays (mall_change)
             raise NetlinkError(errno.EEXIST)
+        if options.get("ematches"):
+            raise NetlinkError(errno.EOPNOTSUPP, "Extended matches are not supported")
         flags = options.get("flags", 0)
         if flags & ~_USER_FLAGS or flags & (SKIP_HW | SKIP_SW) == SKIP_HW | SKIP_SW:
             raise NetlinkError(errno.EINVAL)
@@ -158,7 +161,7 @@ class Filters:
             skips = (flags & SKIP_HW and tc_actions.FLAG_SKIP_HW) | (flags & SKIP_SW and tc_actions.FLAG_SKIP_SW)
             steps, listed = tc_actions.parse(actions, self.actions, skips)
         try:
-            for step in steps:
+            for step in tc_actions.flat(steps):
                 if isinstance(step, tc_actions.Mirred):
                     self.check_device(step.ifindex)  # tcf_mirred_init()
             made, refused = self._make(proto, asked, steps, listed, old)

@@ -7,7 +7,7 @@ Refusals carry the text of mlx5's extended acknowledgements (mlx5/core/en_tc.c a
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
@@ -19,6 +19,7 @@ from asap2.nic.function import Function, Nic, Pf, Role
 from asap2.nic.netdevs import CountedNetDevs, NetDev, reaches
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import internal_port
+from asap2.nic.rates import limit_of, round_mbit
 from asap2.nic.rules import (
     UNREACHED,
     Action,
@@ -29,6 +30,7 @@ from asap2.nic.rules import (
     Enter,
     Goto,
     Match,
+    Meter,
     ModifyVlan,
     Output,
     Pass,
@@ -37,6 +39,9 @@ from asap2.nic.rules import (
     Rule,
     SetTunnel,
 )
+from asap2.nic.silicon.abi import LIMITS
+from asap2.nic.silicon.metering import Limit, Metered
+from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -75,8 +80,12 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
     return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
 
 
-def _resume(action: Action) -> int:
-    return action.resume if isinstance(action, Output | Goto | Enter | CtHardware) else 0
+def _resumes(actions: Iterable[Action]) -> Iterator[int]:
+    for action in actions:
+        if isinstance(action, Output | Goto | Enter | CtHardware) and action.resume:
+            yield action.resume
+        elif isinstance(action, Meter):
+            yield from _resumes(action.exceeded)
 
 
 def tracks(steps: tuple[tc_actions.Step, ...]) -> bool:
@@ -103,6 +112,21 @@ def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step,
     return tuple(done)
 
 
+def is_limit(spec: FilterSpec) -> bool:
+    """Whether a filter limits all that comes in by a device, and leaves what is within the rate to the filters after
+    it. It is then met before any other, whatever their priorities."""
+    if spec.match.used() or spec.chain or len(spec.steps) != 2:
+        return False
+    police, then = spec.steps
+    return (
+        isinstance(police, tc_actions.Police) and isinstance(then, tc_actions.Continue) and police.exceeded == (Drop(),)
+    )
+
+
+def _limiting(port: int, spec: FilterSpec, actions: tuple[Action, ...]) -> Rule:
+    return Rule(LIMITS, port, spec.priority, Match(), actions)
+
+
 class Offloader:
     """Places rules for the TC face."""
 
@@ -117,7 +141,9 @@ class Offloader:
     def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
         to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
-        for step in spec.steps:
+        if spec.kind == "basic":
+            raise NetlinkError(errno.EOPNOTSUPP)
+        for step in tc_actions.flat(spec.steps):
             if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
                 raise NetlinkError(errno.EOPNOTSUPP, step.hardware)
         if spec.kind != "matchall":
@@ -127,17 +153,15 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if spec.prio != 1:
             raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
-        if not spec.steps:
-            raise tc_capability.refuse("matchall called with no action", errno.EINVAL)
-        if len([step for step in spec.steps if not isinstance(step, Beyond | tc_actions.GoOn)]) > 1:
-            raise tc_capability.refuse("matchall policing support only a single action")
-        raise tc_capability.refuse("mlx5 supports only police action for matchall")
+        tc_capability.check_limit(spec.steps)
 
     def hardware(self, ifindex: int, spec: FilterSpec, others: Others) -> list[Planned]:
         """The eSwitch rules of a filter on device *ifindex*, mostly one; a filter that drops what comes out of a tunnel
         has a rule in every eSwitch. NetlinkError says why there can be none."""
         self._check_offered(ifindex, spec)
         device = self._netdevs.by_ifindex(ifindex)
+        if spec.kind == "matchall" and device is not None and device.function is not None:
+            return [self._limit(device.function, spec, ifindex)]
         if device is not None and is_receiver(device):
             return [self._received(device, spec)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
@@ -153,6 +177,68 @@ class Offloader:
         if not found:
             raise refusal
         return found
+
+    def _limit(self, function: Function, spec: FilterSpec, ifindex: int) -> Planned:
+        """The limit of all that *function* sends, which hardware has in whole Mbit/s (apply_police_params)."""
+        police = tc_capability.check_limit(spec.steps)
+        pipeline = self._silicon(function.nic)
+        rates = police.rates
+        limit = rates.hardware() if rates.packets else limit_of(max(1, round_mbit(rates.octets)))
+        number = self._meter(pipeline, police.index, limit)
+        actions = (Meter(number, (Drop(),)), Pass())
+        return Planned(pipeline, _limiting(function.switched_port, spec, actions), ifindex, function.pf)
+
+    @staticmethod
+    def _meter(pipeline: Pipeline, index: int, limit: Limit) -> int:
+        """The number of the meter of action police *index*, which gets the *limit* if it has none."""
+        known = pipeline.meters.find(MeterUse.POLICE, index)
+        if known is not None:
+            return known
+        try:
+            return pipeline.meters.set(MeterUse.POLICE, index, limit, fresh=Metered())
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
+
+    def _pipelines(self) -> list[Pipeline]:
+        """The node's, and those of its NICs."""
+        nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
+        return [self._node.pipeline, *(self._silicon(nic) for nic in nics.values())]
+
+    def limit_again(self, index: int, rates: tc_actions.Rates) -> None:
+        """Action police *index* has other *rates* now, wherever rules have its meter."""
+        for pipeline in self._pipelines():
+            if pipeline.meters.find(MeterUse.POLICE, index) is not None:
+                limit = rates.software() if pipeline is self._node.pipeline else rates.hardware()
+                pipeline.meters.set(MeterUse.POLICE, index, limit)
+
+    def forget_limit(self, index: int) -> None:
+        """Action police *index* is no more."""
+        for pipeline in self._pipelines():
+            pipeline.meters.clear(MeterUse.POLICE, index)
+
+    def metered(self, index: int) -> tuple[Metered, Metered]:
+        """What action police *index* has measured in software and in hardware."""
+        software, hardware = Metered(), Metered()
+        for pipeline in self._pipelines():
+            number = pipeline.meters.find(MeterUse.POLICE, index)
+            if number is None:
+                continue
+            counted = pipeline.meters.counted(number)
+            if pipeline is self._node.pipeline:
+                software = counted
+            else:
+                hardware = hardware.plus(counted)
+        return software, hardware
+
+    def policers(self, steps: tuple[tc_actions.Step, ...]) -> int:
+        """How many eSwitches take an action police by itself, which does *steps* (tc_act_police_offload)."""
+        police = steps[-1] if steps else None
+        if len(steps) != 1 or not isinstance(police, tc_actions.Police) or police.rates.peak or police.rates.overhead:
+            return 0
+        if not tc_capability.meters(police):
+            return 0
+        uplinks = (device.eswitch for device in self._netdevs.all() if device.role is Role.PF)
+        return sum(pf is not None and pf.nic.model.meters for pf in uplinks)
 
     def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec, others: Others) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
@@ -170,7 +256,7 @@ class Offloader:
                 steps = (Decap(), *steps)
         function = uplink.function if uplink is device else pf
         place = self._place(uplink.ifindex, spec, function, others)
-        if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in steps):
+        if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         tc_capability.check(pf, place, match, steps)
         match, rests = tc_capability.tracked(match), self.rests(steps)
@@ -199,7 +285,7 @@ class Offloader:
 
     def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
         """The internal ports among what *steps* send to."""
-        targets = {step.ifindex for step in steps if isinstance(step, tc_actions.Mirred)}
+        targets = {step.ifindex for step in tc_actions.flat(steps) if isinstance(step, tc_actions.Mirred)}
         devices = ((ifindex, self._netdevs.by_ifindex(ifindex)) for ifindex in targets)
         return frozenset(ifindex for ifindex, device in devices if device is not None and device.role is Role.INTERNAL)
 
@@ -209,7 +295,7 @@ class Offloader:
         pf = placed.pf
         if device is None or device.pf is None or pf is None or not pf.nic.model.vlan_depth:
             return None
-        if any(isinstance(step, SetTunnel) for step in steps) or any(map(_resume, placed.rule.actions)):
+        if any(isinstance(step, SetTunnel) for step in steps) or any(_resumes(placed.rule.actions)):
             return None
         pattern = placed.pipeline.pattern(placed.handle)
         return Placement(self._netdevs.epoch(), device, _settings(device, pf), placed, pattern)
@@ -304,7 +390,7 @@ class Offloader:
         except OSError:
             nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
             lists = [actions for one in nics.values() for actions in self._silicon(one).action_lists()]
-            resumes.keep(_resume(action) for actions in lists for action in actions)
+            resumes.keep(number for actions in lists for number in _resumes(actions))
         try:
             return resumes.at(table, port)
         except OSError as error:
@@ -325,6 +411,19 @@ class Offloader:
     def _actions(self, function: Function, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
         """Rule actions of *steps* for what comes from *function*, from the wire where that is a PF; a tunnel whose
         neighbour is not known yet leaves the packet to the host."""
+        done = self._prepared(function, steps)
+        if done is None:
+            return (Output(function.host_port),)
+        return tc_actions.to_rule(
+            done,
+            lambda step: self._vport(function, step),
+            lambda: Output(function.host_port),
+            meter=lambda step: self._meter(self._silicon(function.nic), step.index, step.rates.hardware()),
+            stack=False,
+        )
+
+    def _prepared(self, function: Function, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...] | None:
+        """*steps* as hardware does them; None: the host is to have the packet."""
         pf, nic, host = function.pf, function.nic, function.host_port
         done: list[tc_actions.Step] = []
         tunnel: SetTunnel | None = None
@@ -335,7 +434,7 @@ class Offloader:
             elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._offloads(nic, step.ifindex):
                 encap = self._tunnels.encap(pf, step.ifindex, tunnel)
                 if encap is None:
-                    return (Output(host),)
+                    return None
                 last = index + 1 == len(steps)
                 if encap.vf is not None:
                     if not last:
@@ -353,16 +452,14 @@ class Offloader:
                 done.append(Output(host))  # nothing here is for the packet, as where no rule is
             elif isinstance(step, Goto):
                 done.append(replace(step, resume=self._number(step.table)))
+            elif isinstance(step, tc_actions.Police):
+                exceeded = self._prepared(function, step.exceeded)
+                done.append(replace(step, exceeded=(Output(host),) if exceeded is None else exceeded))
             elif isinstance(step, Ct):
                 done.append(CtHardware(step.zone, step.nat is not None, 0))
             else:
                 done.append(step)
-        return tc_actions.to_rule(
-            tuple(done),
-            lambda step: self._vport(function, step),
-            lambda: Output(host),
-            stack=False,
-        )
+        return tuple(done)
 
     def beneath(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter that skips software, for what hardware leaves to it within its actions: no packet
@@ -372,6 +469,12 @@ class Offloader:
 
     def software(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
+        if is_limit(spec):
+            police = spec.steps[0]
+            assert isinstance(police, tc_actions.Police)
+            number = self._meter(self._node.pipeline, police.index, police.rates.software())
+            rule = _limiting(ifindex, spec, (Meter(number, (Drop(),)), Pass()))
+            return Planned(self._node.pipeline, rule, ifindex)
         rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(spec.steps))
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
@@ -395,7 +498,12 @@ class Offloader:
             return step.ifindex
 
         steps = self._entering(tuple(step for step in steps if not isinstance(step, Decap)))
-        return tc_actions.to_rule(steps, output, Drop)  # the kernel's software drops what it is to trap
+        return tc_actions.to_rule(
+            steps,
+            output,
+            Drop,  # the kernel's software drops what it is to trap
+            meter=lambda step: self._meter(self._node.pipeline, step.index, step.rates.software()),
+        )
 
     def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
         """*steps* for software: what is redirected to the egress of an internal port comes in by it
@@ -430,7 +538,7 @@ class Offloader:
     ) -> Placed:
         """A rule of an earlier run: *place* is "NIC/PF", or empty for the node's pipeline."""
         if not place or place.endswith(RECEIVE):
-            for step in steps:
+            for step in tc_actions.flat(steps):
                 if isinstance(step, tc_actions.Mirred):
                     self._node.sent_to(step.ifindex)
         if not place:

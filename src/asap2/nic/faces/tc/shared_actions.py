@@ -29,10 +29,15 @@ class SharedActions:
     def __init__(self, blocks: Blocks, placer: Placer, kept: Kept) -> None:
         self.table = ActionTable()
         self.take = self.table.take
-        self.give = self.table.give
         self._blocks = blocks
         self._placer = placer
         self._kept = kept
+
+    def give(self, kind: str, index: int) -> None:
+        """Take an index back: there is no such action any more."""
+        self.table.give(kind, index)
+        if kind == "police":
+            self._placer.forget_limit(index)
 
     # ---- which there are
 
@@ -96,7 +101,7 @@ class SharedActions:
         """A filter with these actions was not made."""
         for one in listed:
             if one.instance is None:
-                self.table.give(one.kind, one.index)
+                self.give(one.kind, one.index)
 
     def release(self, one: Filter) -> None:
         """A filter leaves its actions (tcf_exts_destroy)."""
@@ -109,7 +114,7 @@ class SharedActions:
         for listed in one.listed:
             instance = listed.instance
             if instance is None:
-                self.table.give(listed.kind, listed.index)
+                self.give(listed.kind, listed.index)
                 continue
             instance.filters.remove(one)
             instance.past = instance.past.plus(done if listed.reached else NOTHING)
@@ -121,7 +126,7 @@ class SharedActions:
         if instance.references:
             self._kept.put_action(kind, instance)
             return
-        self.table.give(kind, instance.index)
+        self.give(kind, instance.index)
         self._kept.drop_action(kind, instance.index)
 
     # ---- what they do and did
@@ -134,12 +139,16 @@ class SharedActions:
             first = min(filter(None, (first, one.first_ns)), default=0)
         instance.first_ns = first
         in_hw = any(one.in_hw for one in instance.filters)
+        drivers = 0 if instance.by_filter else self._placer.policers(instance.parsed.steps, instance.parsed.flags)
         skip_hw = instance.by_filter and any(one.flags & SKIP_HW for one in instance.filters)
-        return ActionState(total, instance.made_ns, first, in_hw, skip_hw)
+        return ActionState(total, instance.made_ns, first, in_hw, skip_hw, drivers=drivers)
 
     def changed(self, instance: Instance) -> None:
         """An action does something else: so do the rules of software that have it. Hardware goes on as it was told
-        (mlx5 is not told of actions that change)."""
+        (mlx5 is told of no action that changes, but of one that polices)."""
+        last = instance.parsed.steps[-1] if instance.parsed.steps else None
+        if isinstance(last, tc_actions.Police):
+            self._placer.limit_again(instance.index, last.rates)
         for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue

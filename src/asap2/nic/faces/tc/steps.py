@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from asap2.nic.rules import Action
+from asap2.nic.silicon.metering import Counting, Limit, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +59,75 @@ NO_MARK: Final = Beyond("mlx5_core: Not implemented offload action")
 """What an eSwitch says of a mark, which a function's receive side can set: it stands before the mark, and is known by
 its identity."""
 
-Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Beyond
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Go on with the next filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What act_police lets through: octets a second, with a *burst* in nanoseconds of them, and *peak* at the most; no
+    packet of more than *longest* octets; or *packets* a second. 0 is no limit. See :class:`.metering.Limit`."""
+
+    octets: int = 0
+    burst: int = 0
+    peak: int = 0
+    longest: int = 0
+    overhead: int = 0
+    least: int = 0
+    cells: bool = False
+    packets: int = 0
+    packet_burst: int = 0
+
+    def software(self) -> Limit:
+        """As the kernel polices."""
+        longest = 0 if self.longest == _ANY_LENGTH else self.longest
+        if self.packets:
+            burst = self.packet_burst
+            return Limit(self.packets, burst, packets=True, most=longest, counting=Counting.TC, empty=True)
+        return Limit(
+            self.octets,
+            self.burst,
+            peak=self.peak,
+            peak_burst=Price.at(self.peak).of(self.longest),
+            most=longest,
+            overhead=self.overhead,
+            least=self.least,
+            cells=self.cells,
+            counting=Counting.TC,
+        )
+
+    def hardware(self) -> Limit:
+        """As a flow meter of hardware does (fill_meter_params_from_act): by a rate, or else by the length."""
+        if self.octets:
+            return Limit(self.octets, self.burst)
+        if self.packets:
+            return Limit(self.packets, self.packet_burst, packets=True)
+        return Limit(most=self.longest)
+
+
+_ANY_LENGTH: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Police:
+    """Measure packets by the meter of action police *index*: *exceeded* becomes of one over the rate, and what follows
+    of others. The verdicts TC_ACT_* that say so are *exceed* and *conform*."""
+
+    index: int
+    rates: Rates
+    exceed: int
+    conform: int
+    exceeded: tuple[Step, ...] = ()
+
+
+Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | Beyond
+
+
+def flat(steps: tuple[Step, ...]) -> Iterator[Step]:
+    """*steps*, and those within them that are for packets over a rate."""
+    for step in steps:
+        yield step
+        if isinstance(step, Police):
+            yield from flat(step.exceeded)

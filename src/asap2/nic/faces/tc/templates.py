@@ -250,7 +250,7 @@ class Templates:
             return None
         holes, cookies = found
         options = attrs["options"]
-        if any(map(_wants_index, options.get("act", {}).values())):
+        if any(map(_wants_index, options.get("act", {}).values())) or any(one.kind == "police" for one in listed):
             return None
         care = bytearray(b"\xff" * len(request))
         canon = bytearray(key.canon)
