@@ -72,9 +72,13 @@ class Tracker:
 
     def connections(self) -> Iterator[Connection]:
         """All that have not expired, oldest first."""
-        for connection, direction in list(self._table.values()):
-            if direction == ORIGINAL and self._alive(connection):
+        for connection in self._known_by_tuple():
+            if self._alive(connection):
                 yield connection
+
+    def _known_by_tuple(self) -> list[Connection]:
+        """Each connection once: one with itself has the same tuple in both directions."""
+        return list(dict.fromkeys(connection for connection, _direction in self._table.values()))
 
     def find(self, zone: int, one: Tuple) -> tuple[Connection, int] | None:
         """The connection that has this tuple in one of its directions, and which. One that has expired goes
@@ -98,7 +102,7 @@ class Tracker:
 
     def sweep(self) -> list[Connection]:
         """Remove what has expired."""
-        ended = [one for one, direction in self._table.values() if direction == ORIGINAL and not self._alive(one)]
+        ended = [one for one in self._known_by_tuple() if not self._alive(one)]
         for connection in ended:
             self.remove(connection)
         return ended
@@ -341,11 +345,11 @@ class Tracker:
 
     def _set_up(self, connection: Connection, nat: Nat | None, kind: NatKind, entropy: int) -> None:
         """Choose how a new connection is translated at one end (nf_nat_setup_info()); without a range, its address
-        stays, and its port if that is not taken (nf_nat_alloc_null_binding())."""
+        stays, and its port if that is not taken (nf_nat_alloc_null_binding()). A range of the other family is none."""
         if connection.confirmed:
             return
         wanted = _leaves(connection, ORIGINAL)
-        if nat is None or not nat.ip_min:
+        if nat is None or len(nat.ip_min) != len(wanted.src):
             address = wanted.src if kind is NatKind.SRC else wanted.dst
             nat = Nat(kind, address, address)
 

@@ -35,6 +35,4 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
         raise DroppedError
     entropy = what.flow_hash & 0xFFFF
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
-    if len(done.data) < len(data):
-        what.segments = 1  # the kernel forgets that there are more
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data, done.fields, done.seen

@@ -67,6 +67,16 @@ def test_expired_connections_are_swept() -> None:
     assert [one.tuples[0].sport for one in wall.tracker.connections()] == [1001]
 
 
+def test_a_connection_with_itself_is_one_connection() -> None:
+    wall = Firewall()
+    wall.see(udp(CLIENT, CLIENT, 53, 53))
+    assert wall.see(udp(CLIENT, CLIENT, 53, 53)) == TRK | EST | RPL, "the hash table has its answer first"
+    assert [one.tuples[0].sport for one in wall.tracker.connections()] == [53]
+    wall.wait(200)
+    assert len(wall.tracker.sweep()) == 1
+    assert not list(wall.tracker.connections())
+
+
 @pytest.mark.parametrize("length", [7, 50])
 def test_udp_whose_length_lies_is_invalid(length: int) -> None:
     wall = Firewall()

@@ -196,6 +196,12 @@ def test_a_connection_without_a_range_keeps_its_address_and_avoids_ports_that_ar
     assert source(wall.data) == (address(CLIENT), 1034)
 
 
+def test_a_range_of_the_other_family_is_none() -> None:
+    wall = Firewall()
+    wall.see(udp(CLIENT, SERVER, 3000), nat(NatKind.SRC, "2001:db8::1"))
+    assert source(wall.data) == (address(CLIENT), 3000)
+
+
 def test_zones_choose_ports_of_their_own() -> None:
     wall = Firewall()
     for zone in (1, 2):
