@@ -145,34 +145,6 @@ static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 	return 1;
 }
 
-/* Where the payload of a super-packet begins, from the Ethernet header at `from` on; 0: nobody knows. */
-__noinline u32 header_length(struct __sk_buff *skb, u32 from)
-{
-	u32 l3 = 14, headers;
-	u8 h[20], doff;
-	u16 type;
-
-	if (from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
-		return 0;
-	for (int i = 0; i < 2; i++) {
-		if (!is_vlan(type))
-			break;
-		l3 += 4;
-		if (bpf_skb_load_bytes(skb, from + l3 - 2, &type, 2))
-			return 0;
-	}
-	if (bpf_skb_load_bytes(skb, from + l3, h, sizeof(h)))
-		return 0;
-	headers = from + l3 + (type == bpf_htons(ETH_P_IP) ? (h[0] & 15) * 4 : 40);
-	if ((type == bpf_htons(ETH_P_IP) ? h[9] : h[6]) != 6)
-		headers += 8;
-	else if (bpf_skb_load_bytes(skb, headers + 12, &doff, 1))
-		return 0;
-	else
-		headers += (doff >> 4) * 4;
-	return headers;
-}
-
 /* Without a tag, which is beside the packet in Open vSwitch, wherever it is here. One that is cut short is none. */
 static __always_inline u32 untagged_length(struct __sk_buff *skb, u32 length)
 {

@@ -10,46 +10,6 @@
 
 #define LONG_WAY -2
 
-/* The narrow words of the packet (struct fields); 0: it is not of the usual kind. */
-static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
-{
-	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + 14, *l4 = ip + 20;
-	u32 proto;
-
-	if (l4 + 8 > end)
-		return 0;
-	proto = ip[9];
-	/* On the wire's side UDP may be a tunnel. */
-	if (*(u16 *)(data + 12) != bpf_htons(ETH_P_IP) || ip[0] != 0x45 || *(u16 *)(ip + 6) & bpf_htons(0x3fff) ||
-	    !(proto == IPPROTO_TCP ? l4 + 20 <= end : proto == IPPROTO_UDP && !(flags & PORT_WIRE)))
-		return 0;
-	/* Open vSwitch sees no ports in a TCP header that is too short, or not whole. */
-	if (proto == IPPROTO_TCP && (l4[12] < 0x50 || l4 + (l4[12] >> 2 & 0x3c) > end))
-		return 0;
-	union {
-		struct { FIELDS_HEAD };
-		u64 w[8];
-	} f;
-
-	__builtin_memset(&f, 0, sizeof(f));
-	__builtin_memcpy(f.eth_dst, data, 6);
-	__builtin_memcpy(f.eth_src, data + 6, 6);
-	f.eth_type = bpf_htons(ETH_P_IP);
-	if (skb->vlan_present) {
-		f.vlan_tpid = (u16)skb->vlan_proto;
-		f.vlan_tci = bpf_htons((skb->vlan_tci & 0xefff) | VLAN_PRESENT);
-	}
-	f.ip_proto = proto;
-	f.ip_tos = ip[1];
-	f.ip_ttl = ip[8];
-	f.l4_src = *(u16 *)l4;
-	f.l4_dst = *(u16 *)(l4 + 2);
-	*(u32 *)(f.ip_src + 12) = *(u32 *)(ip + 12);
-	*(u32 *)(f.ip_dst + 12) = *(u32 *)(ip + 16);
-	__builtin_memcpy(w, f.w, sizeof(f.w));
-	return 1;
-}
-
 /* The rule that decides about a packet in the first table of its port; 0: it has to be looked for. */
 static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 {

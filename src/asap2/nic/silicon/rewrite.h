@@ -4,55 +4,6 @@
 
 #include "parse.h"
 
-/* Where the headers of the packet begin; 0: not there. */
-struct places {
-	u32 l3, l4;
-	u32 type;	/* ETH_P_IP, ETH_P_IPV6 */
-	u32 proto;
-};
-
-static __always_inline void locate(struct __sk_buff *skb, struct fields *f, struct places *at)
-{
-	u32 tags = (f->vlan_tci != 0) + (f->cvlan_tci != 0);
-	u8 h[8];
-
-	if (skb->vlan_present)
-		tags--;
-	at->l3 = 14 + 4 * (tags & 3);
-	at->type = bpf_ntohs(f->eth_type);
-	at->proto = f->ip_proto;
-	at->l4 = 0;
-	if (at->type == ETH_P_IP) {
-		if (bpf_skb_load_bytes(skb, at->l3, h, 1) || (h[0] & 15) < 5 || skb->len < at->l3 + 20) {
-			at->type = 0;
-			return;
-		}
-		at->l4 = at->l3 + (h[0] & 15) * 4;
-	} else if (at->type == ETH_P_IPV6) {
-		u32 next, l4 = at->l3 + 40;
-
-		if (bpf_skb_load_bytes(skb, at->l3 + 6, h, 1) || skb->len < l4) {
-			at->type = 0;
-			return;
-		}
-		next = h[0];
-		for (int i = 0; i < EXTENSIONS; i++) {
-			if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
-				break;
-			if (bpf_skb_load_bytes(skb, l4, h, 8))
-				return;
-			l4 += next == IPPROTO_FRAGMENT ? 8 : (h[1] + 1) * 8;
-			next = h[0];
-		}
-		at->l4 = l4;
-	} else {
-		at->type = 0;
-		return;
-	}
-	if (f->ip_frag == 1)
-		at->l4 = 0;
-}
-
 /* The product of two polynomials over GF(2) modulo that of CRC32c, bits reflected: x^0 is the highest bit. */
 static __always_inline u32 crc_product(u32 a, u32 b)
 {

@@ -5,25 +5,6 @@
 #include "parse.h"
 #include "vxlan.h"
 
-/* Offsets in outer headers. */
-#define ETH_TYPE 12
-#define IPV4_TOS 1
-#define IPV4_TOTAL_LENGTH 2
-#define IPV4_TTL 8
-#define IPV4_CHECKSUM 10
-#define IPV4_SRC 12
-#define IPV4_DST 16
-#define IPV6_PAYLOAD_LENGTH 4
-#define IPV6_NEXT_HEADER 6
-#define IPV6_HOP_LIMIT 7
-#define IPV6_SRC 8
-#define IPV6_DST 24
-#define UDP_SRC 0
-#define UDP_DST 2
-#define UDP_LENGTH 4
-#define UDP_CHECKSUM 6
-#define IPV4_WITHOUT_OPTIONS 0x45	/* the first octet: version and header length */
-
 /*
  * Where the packet inside a tunnel begins, 0: it is in none. Only headers without IPv4 options or IPv6 extensions, not
  * fragmented, at most one outer tag; anything else is an ordinary packet. `f` are its outer fields.

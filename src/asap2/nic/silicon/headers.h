@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Single headers: where they begin, and what they hold. All ways of reading a packet are made of these. */
+#pragma once
+
+#include "eswitch.h"
+
+/* Offsets in headers. */
+#define ETH_SRC 6
+#define ETH_TYPE 12
+#define IPV4_TOS 1
+#define IPV4_TOTAL_LENGTH 2
+#define IPV4_FRAGMENT 6
+#define IPV4_TTL 8
+#define IPV4_PROTOCOL 9
+#define IPV4_CHECKSUM 10
+#define IPV4_SRC 12
+#define IPV4_DST 16
+#define IPV6_PAYLOAD_LENGTH 4
+#define IPV6_NEXT_HEADER 6
+#define IPV6_HOP_LIMIT 7
+#define IPV6_SRC 8
+#define IPV6_DST 24
+#define TCP_DATA_OFFSET 12
+#define UDP_SRC 0
+#define UDP_DST 2
+#define UDP_LENGTH 4
+#define UDP_CHECKSUM 6
+#define IPV4_WITHOUT_OPTIONS 0x45	/* the first octet: version and header length */
+#define FRAGMENT_OFFSET 0x1fff	/* of IPv4, beside "more fragments" */
+#define MORE_FRAGMENTS 0x2000
+#define EXTENSION_OFFSET 0xfff8	/* of an IPv6 fragment header */
+
+#define TCP_LEN 20
+#define SCTP_LEN 12
+
+/* The fields of which struct fields begins: those of most packets. */
+struct fields_head {
+	FIELDS_HEAD
+};
+
+static __always_inline void read_ethernet(struct fields_head *f, const u8 *h)
+{
+	__builtin_memcpy(f->eth_dst, h, 6);
+	__builtin_memcpy(f->eth_src, h + ETH_SRC, 6);
+}
+
+/* A tag's control information as rules match on it. */
+static __always_inline u16 present(u16 tci)
+{
+	return (tci & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
+}
+
+/* The tag that is beside the packet; whether there is one. */
+static __always_inline int read_metadata_tag(struct __sk_buff *skb, struct fields_head *f)
+{
+	if (!skb->vlan_present)
+		return 0;
+	f->vlan_tci = bpf_htons((skb->vlan_tci & 0xefff) | VLAN_PRESENT);
+	f->vlan_tpid = (u16)skb->vlan_proto;
+	return 1;
+}
+
+static __always_inline void read_ipv4(struct fields_head *f, const u8 *h)
+{
+	f->ip_tos = h[IPV4_TOS];
+	f->ip_ttl = h[IPV4_TTL];
+	f->ip_proto = h[IPV4_PROTOCOL];
+	__builtin_memcpy(f->ip_src + 12, h + IPV4_SRC, 4);
+	__builtin_memcpy(f->ip_dst + 12, h + IPV4_DST, 4);
+}
+
+static __always_inline void read_ports(struct fields_head *f, const u8 *h)
+{
+	f->l4_src = *(u16 *)h;
+	f->l4_dst = *(u16 *)(h + 2);
+}
+
+static __always_inline int is_extension(u32 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT || next == IPPROTO_AH ||
+	       next == IPPROTO_NONE || next == IPPROTO_DSTOPTS;
+}
+
+/*
+ * Behind the extension headers of IPv6 that TC's dissector knows, from `at` on, which must lie before `limit`: where the
+ * transport header begins, 0: it is not there. `next` is what the last one says that follows, `frag` as in struct fields.
+ */
+static __always_inline u32 behind_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 *next, u8 *frag)
+{
+	for (int i = 0; i < EXTENSIONS; i++) {
+		u32 kind = *next;
+		u8 e[8];
+
+		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING && kind != IPPROTO_DSTOPTS && kind != IPPROTO_FRAGMENT)
+			break;
+		if (at + 8 > limit || bpf_skb_load_bytes(skb, at, e, 8))
+			return 0;
+		*next = e[0];
+		if (kind == IPPROTO_FRAGMENT) {
+			*frag = *(u16 *)(e + 2) & bpf_htons(EXTENSION_OFFSET) ? 1 : 3;
+			if (*frag == 1)
+				return 0;
+			at += 8;
+		} else {
+			at += (e[1] + 1) * 8;
+		}
+	}
+	return at;
+}
+
+/*
+ * IPv6 extension headers from `at` on as Open vSwitch sees them: where the transport header begins, 0: it is not there.
+ * A later fragment has the protocol 44, headers that cannot be followed to their end have 59, none.
+ */
+__noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
+{
+	u32 next;
+
+	if (!f)
+		return 0;
+	next = f->ip_proto;
+	f->ip_proto = IPPROTO_NONE;
+	for (int i = 0; i < EXTENSIONS; i++) {
+		u8 e[2];
+		u16 frag = 0;
+
+		if (!is_extension(next) || next == IPPROTO_NONE)
+			break;
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, e, 2))
+			return 0;
+		if (next == IPPROTO_FRAGMENT)
+			f->ip_frag = 3;
+		/* Of a routing header too, four bytes must be there (ipv6_find_hdr). */
+		if ((next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT) && bpf_skb_load_bytes(skb, at + 2, &frag, 2))
+			return 0;
+		if (next == IPPROTO_FRAGMENT) {
+			if (frag & bpf_htons(0xfff8)) {
+				if (!is_extension(e[0]) || e[0] == IPPROTO_NONE) {
+					f->ip_frag = 1;
+					f->ip_proto = IPPROTO_FRAGMENT;
+				}
+				return 0;
+			}
+			at += 8;
+		} else {
+			at += next == IPPROTO_AH ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
+		}
+		next = e[0];
+	}
+	if (is_extension(next) && next != IPPROTO_NONE)
+		return 0;
+	f->ip_proto = next;
+	return at;
+}
+
+/*
+ * Neighbour discovery's options: the link-layer addresses, of the source and of the target. One that is there twice
+ * makes all fields of neighbour discovery void, as in Open vSwitch.
+ */
+__noinline int neighbour_options(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
+{
+	if (!f)
+		return 0;
+	if (end > skb->len)
+		end = skb->len;
+	for (int i = 0; i < L3_WINDOW / 8; i++) {
+		u8 option[8], *address, any = 0;
+		u32 octets;
+
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, option, 8))
+			break;
+		octets = option[1] * 8;
+		if (!octets || at + octets > end)
+			break;
+		at += octets;
+		if (octets != 8 || (option[0] != 1 && option[0] != 2))
+			continue;
+		address = option[0] == 1 ? f->arp_sha : f->arp_tha;
+		for (int j = 0; j < 6; j++)
+			any |= address[j];
+		if (any) {
+			__builtin_memset(f->nd_target, 0, 16);
+			__builtin_memset(f->arp_sha, 0, 6);
+			__builtin_memset(f->arp_tha, 0, 6);
+			break;
+		}
+		__builtin_memcpy(address, option + 2, 6);
+	}
+	return 0;
+}
+
+/* MPLS labels from `at` on: the first ones, and how many there are to the last of the stack (none: it does not end). */
+__noinline int dissect_mpls(struct __sk_buff *skb, struct fields *f, u32 at)
+{
+	u32 lse;
+
+	if (!f)
+		return 0;
+	for (int i = 0; i < L3_WINDOW / 4; i++) {
+		if (bpf_skb_load_bytes(skb, at + 4 * i, &lse, 4))
+			break;
+		if (i < MPLS_LABELS)
+			(&f->mpls_lse1)[i] = lse;
+		if (lse & bpf_htonl(0x100)) {
+			f->mpls_labels = i == 0 ? 1 : i == 1 ? 3 : 7;
+			break;
+		}
+	}
+	return 0;
+}
+
+/* A network service header (RFC 8300) at `at`; nothing of one that is not whole, or of another version or type. */
+__noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
+{
+	u8 h[24];
+	u32 octets;
+
+	if (!f || bpf_skb_load_bytes(skb, at, h, 8))
+		return 0;
+	octets = (h[1] & 0x3f) * 4;
+	if (h[0] >> 6 || skb->len < at + octets || !(h[2] == 2 || (h[2] == 1 && octets == 24)))
+		return 0;
+	if (h[2] == 1 && bpf_skb_load_bytes(skb, at + 8, f->nsh_context, 16))
+		return 0;
+	f->nsh_flags = h[0] >> 4 & 3;
+	f->nsh_ttl = (h[0] & 0xf) << 2 | h[1] >> 6;
+	f->nsh_mdtype = h[2];
+	f->nsh_np = h[3];
+	__builtin_memcpy(&f->nsh_path, h + 4, 4);
+	return 0;
+}
+
+/* Where the headers of the packet begin; 0: not there. */
+struct places {
+	u32 l3, l4;
+	u32 type;	/* ETH_P_IP, ETH_P_IPV6 */
+	u32 proto;
+};
+
+static __always_inline void locate(struct __sk_buff *skb, struct fields *f, struct places *at)
+{
+	u32 tags = (f->vlan_tci != 0) + (f->cvlan_tci != 0);
+	u8 h[1], frag = 0;
+
+	if (skb->vlan_present)
+		tags--;
+	at->l3 = ETH_LEN + TAG_LEN * (tags & 3);
+	at->type = bpf_ntohs(f->eth_type);
+	at->proto = f->ip_proto;
+	at->l4 = 0;
+	if (at->type == ETH_P_IP) {
+		if (bpf_skb_load_bytes(skb, at->l3, h, 1) || (h[0] & 15) < 5 || skb->len < at->l3 + IPV4_LEN) {
+			at->type = 0;
+			return;
+		}
+		at->l4 = at->l3 + (h[0] & 15) * 4;
+	} else if (at->type == ETH_P_IPV6) {
+		u32 next;
+
+		if (bpf_skb_load_bytes(skb, at->l3 + IPV6_NEXT_HEADER, h, 1) || skb->len < at->l3 + IPV6_LEN) {
+			at->type = 0;
+			return;
+		}
+		next = h[0];
+		at->l4 = behind_extensions(skb, at->l3 + IPV6_LEN, skb->len, &next, &frag);
+	} else {
+		at->type = 0;
+		return;
+	}
+	if (f->ip_frag == 1)
+		at->l4 = 0;
+}
+
+/* Where the payload of a super-packet begins, from the Ethernet header at `from` on; 0: nobody knows. */
+__noinline u32 header_length(struct __sk_buff *skb, u32 from)
+{
+	u32 l3 = ETH_LEN, headers;
+	u8 h[IPV4_LEN], doff;
+	u16 type;
+
+	if (from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + ETH_TYPE, &type, 2))
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		if (!is_vlan(type))
+			break;
+		l3 += TAG_LEN;
+		if (bpf_skb_load_bytes(skb, from + l3 - 2, &type, 2))
+			return 0;
+	}
+	if (bpf_skb_load_bytes(skb, from + l3, h, sizeof(h)))
+		return 0;
+	headers = from + l3 + (type == bpf_htons(ETH_P_IP) ? (h[0] & 15) * 4 : IPV6_LEN);
+	if ((type == bpf_htons(ETH_P_IP) ? h[IPV4_PROTOCOL] : h[IPV6_NEXT_HEADER]) != IPPROTO_TCP)
+		headers += UDP_LEN;
+	else if (bpf_skb_load_bytes(skb, headers + TCP_DATA_OFFSET, &doff, 1))
+		return 0;
+	else
+		headers += (doff >> 4) * 4;
+	return headers;
+}
