@@ -84,8 +84,8 @@ class Daemon:
         sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
-        self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
         pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
+        self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
         self.routes = Routes()
         self.udp_ports = UdpPorts(
             self.netdevs.node.all,

@@ -407,5 +407,9 @@ def _movable(nic: Nic) -> Iterator[Function]:
 
 
 def open_pipeline(run_dir: Path) -> Callable[[Nic], Pipeline]:
-    """Opens each NIC's pipeline pinned below *run_dir*'s bpf file system."""
-    return lambda nic: Pipeline.open(run_dir / "bpf" / nic.name, max_rules=nic.model.max_rules)
+    """Opens each NIC's pipeline pinned below *run_dir*'s bpf file system.
+
+    Its connections are the node's, whose pipeline has to be there already.
+    """
+    pins = run_dir / "bpf"
+    return lambda nic: Pipeline.open(pins / nic.name, max_rules=nic.model.max_rules, connections_of=pins / "node")

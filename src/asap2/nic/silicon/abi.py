@@ -7,6 +7,7 @@ structures of shared memory are in :mod:`asap2.nic.silicon.maps`.
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
 # ---- limits
@@ -47,6 +48,68 @@ TRACE_BYTES: Final = 4096
 """Bytes of a packet that a trace keeps."""
 TEST_SLOT: Final = 0
 """The slot of tunnels that no rule has: for metadata of a packet that is traced."""
+
+# ---- connection tracking
+
+POLICIES: Final = 64
+"""Timeout policies: the first :data:`OWN_POLICIES` are the protocols' own (:class:`Policy`)."""
+OWN_POLICIES: Final = 16
+POLICY_TIMEOUTS: Final = 16
+"""Timeouts of one policy, a power of two."""
+LOCKS: Final = 1024
+"""Locks that connections share, a power of two."""
+
+
+class Policy(enum.IntEnum):
+    """The timeout policy of each protocol; its timeouts are numbered by state."""
+
+    TCP = 1
+    UDP = 2
+    ICMP = 3
+    ICMPV6 = 4
+    SCTP = 5
+    GRE = 6
+    GENERIC = 7
+    UDPLITE = 8
+
+
+class Status(enum.IntFlag):
+    """Bits of a connection's status (IPS_*, include/uapi/linux/netfilter/nf_conntrack_common.h)."""
+
+    EXPECTED = 1 << 0
+    SEEN_REPLY = 1 << 1
+    ASSURED = 1 << 2
+    CONFIRMED = 1 << 3
+    SRC_NAT = 1 << 4
+    DST_NAT = 1 << 5
+    SEQ_ADJUST = 1 << 6
+    SRC_NAT_DONE = 1 << 7
+    DST_NAT_DONE = 1 << 8
+    DYING = 1 << 9
+    FIXED_TIMEOUT = 1 << 10
+    HELPER = 1 << 13
+    OFFLOAD = 1 << 14
+    HW_OFFLOAD = 1 << 15
+
+
+class CtFlag(enum.IntFlag):
+    """What an action of connection tracking is to do (``struct tracking``)."""
+
+    COMMIT = 1 << 0
+    FORCE = 1 << 1
+    NAT = 1 << 2
+    NAT_SRC = 1 << 3
+    NAT_DST = 1 << 4
+    NAT_ADDRESSES = 1 << 5
+    NAT_PORTS = 1 << 6
+    NAT_PERSISTENT = 1 << 7
+    NAT_HASH = 1 << 8
+    NAT_RANDOM = 1 << 9
+    OFFLOAD = 1 << 10
+    EVENT_MASK = 1 << 11
+    MARK = 1 << 12
+    LABELS = 1 << 13
+
 
 # ---- user space's packets
 

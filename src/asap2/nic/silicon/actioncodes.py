@@ -45,6 +45,7 @@ from asap2.nic.rules import (
     Truncate,
     Upcall,
 )
+from asap2.nic.silicon import trackings
 from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
 from asap2.nic.tunnels import PROTOCOLS, Udp
@@ -375,8 +376,10 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
         case Truncate(length):
             if length < 14:
                 return "a packet cannot be cut inside its Ethernet header"
-        case Ct() | CtClear() | CtHardware():
-            return "connection tracking is not supported"
+        case Ct():
+            return trackings.unsupported(action)
+        case CtHardware():
+            return "connection tracking in hardware is not supported"
         case Meter(number):
             if not 0 < number < METERS:
                 return f"there is no meter {number}"

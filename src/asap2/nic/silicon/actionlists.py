@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -109,8 +108,6 @@ class ActionLists:
                 if op == abi.Op.METER:
                     self._meters.hold(arg.parameter)
                 arg = arg.parameter << 32 | arg.entry
-            elif isinstance(arg, Ct | CtHardware):
-                raise OSError(errno.EOPNOTSUPP, "connection tracking is not supported")
             elif not isinstance(arg, int):
                 arg = self._encaps.take(arg)
             elif op in _TO_PORTS:
@@ -167,7 +164,7 @@ class ActionLists:
     def _argument(self, record: maps.EntryRecord) -> _Argument:
         if record.op in _TO_PORTS:
             return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
-        if record.op in (abi.Op.ENCAP, abi.Op.SET_TUNNEL, abi.Op.PUSH_NSH):
+        if record.op in (abi.Op.ENCAP, abi.Op.SET_TUNNEL, abi.Op.PUSH_NSH, abi.Op.CT, abi.Op.CT_HARDWARE):
             return self._encaps.read(record.arg)
         if record.op in _LISTS:
             return _List(record.arg & _PORT, record.arg >> 32)

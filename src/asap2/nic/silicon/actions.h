@@ -2,6 +2,7 @@
 /* Action lists: what becomes of a packet whose rule is found. */
 #pragma once
 
+#include "conntrack.h"
 #include "meter.h"
 #include "upcall.h"
 #include "vlan.h"
@@ -184,6 +185,16 @@ static long act(u32 i, struct work *w)
 			last = following == 0;
 		}
 		break;
+	case OP_CT:
+		/* Not from here: the verifier lets no more than 8 calls be nested, and tracking needs six. */
+		w->s->tracking = c->arg;
+		w->s->entry = last ? 0 : following;
+		w->s->flow = FLOW_TRACK;
+		return 1;
+	case OP_CT_CLEAR:
+		untrack(&w->s->state);
+		changed(w);
+		break;
 	case OP_CLONE:
 	case OP_SAMPLE:
 	case OP_CHECK_LENGTH:
@@ -244,8 +255,9 @@ __noinline int perform(struct __sk_buff *skb, struct way *s)
 		return 0;
 	slot = s->slot;
 	w.in = bpf_map_lookup_elem(&ports, &slot);
+	if (s->flow != FLOW_TRACK)
+		s->sent = 0;
 	s->flow = FLOW_DONE;
-	s->sent = 0;
 	s->verdict = TCX_DROP;
 	if (s->entry && w.in)
 		bpf_loop(ACTIONS, act, &w, 0);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outer headers and tunnel metadata in the program's memory.
+"""Outer headers and tunnel metadata in the program's memory, and what connection tracking is asked for.
 
 The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel
 over UDP is another protocol in :mod:`asap2.nic.tunnels`, no other mechanism. Formats: RFC 791, 8200, 768.
@@ -10,17 +10,20 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from asap2.nic.rules import Encap, PushNsh, SetTunnel
-from asap2.nic.silicon import abi
+from asap2.nic.rules import Ct, CtHardware, Encap, PushNsh, SetTunnel
+from asap2.nic.silicon import abi, trackings
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.tunnels import BY_NUMBER, PROTOCOLS, Header
 
 _ETHERNET, _UDP = 14, 8
-_HEADERS, _METADATA, _NSH = 1, 2, 3
+_HEADERS, _METADATA, _NSH, _TRACKING, _HARDWARE = 1, 2, 3, 4, 5
 """The low octet of a slot's kind; above it is the protocol's number, where there are headers of one."""
 _NSH_TYPE = b"\x89\x4f"
 _META = struct.Struct("=Q16s16sBBBBH")
+
+Kept = Encap | SetTunnel | PushNsh | Ct | CtHardware
+"""Actions that are kept in slots."""
 
 
 class Outer(NamedTuple):
@@ -70,7 +73,7 @@ class Encaps:
         self._layout = layout
         self._slots = Indices(len(layout.encaps), "tunnels", layout.grace_period)
 
-    def take(self, action: Encap | SetTunnel | PushNsh) -> int:
+    def take(self, action: Kept) -> int:
         """A slot that holds *action*. OSError ENOSPC."""
         slot = self._slots.take()
         record = self._layout.encaps[slot]
@@ -82,6 +85,10 @@ class Encaps:
         elif isinstance(action, PushNsh):
             data = bytes(12) + _NSH_TYPE + action.header
             record.len, record.ip, record.udp, record.kind = len(data), 0, 0, _NSH
+        elif isinstance(action, Ct | CtHardware):
+            record.len = record.ip = record.udp = 0
+            record.kind = _HARDWARE if isinstance(action, CtHardware) else _TRACKING
+            data = trackings.pack(action)
         else:
             record.len = record.ip = record.udp = 0
             record.kind = _METADATA
@@ -93,7 +100,7 @@ class Encaps:
         """Give a slot back."""
         self._slots.give(slot)
 
-    def read(self, slot: int) -> Encap | SetTunnel | PushNsh:
+    def read(self, slot: int) -> Kept:
         """What a slot holds."""
         record = self._layout.encaps[slot]
         data = bytes(record.header)
@@ -101,6 +108,8 @@ class Encaps:
             tun_id, src, dst, tos, ttl, ipv6, csum, dont_fragment = _META.unpack_from(data)
             start = 0 if ipv6 else 12
             return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, bool(csum), bool(dont_fragment))
+        if record.kind in (_TRACKING, _HARDWARE):
+            return trackings.unpack(data, hardware=record.kind == _HARDWARE)
         if record.kind == _NSH:
             return PushNsh(data[_ETHERNET : record.len])
         ip, udp = data[_ETHERNET : record.udp], data[record.udp :]

@@ -58,13 +58,25 @@ static __always_inline int missed(struct work *w)
 	}
 }
 
-/* One lookup and what it leads to; 1: the packet's verdict is known. */
+/* Lookups, and actions that are done between them, of one packet. */
+#define STEPS (LOOKUPS * (ACTIONS + 4))
+
+/* One lookup and what it leads to, or an action that had to wait; 1: the packet's verdict is known. */
 static long step(u32 i, struct work *w)
 {
 	struct port *in = w->in;
 	struct rule *r;
 	u32 rule = 0, stage, list = 0, chain = 0, slot;
 
+	if (w->s->flow == FLOW_TRACK) {
+		if (track(w->skb, &w->s->state, w->s->tracking, w->s->table >> 31)) {
+			w->s->verdict = drop(w, DROP_ACTION);
+			return 1;
+		}
+		changed(w);
+		rule = 1;
+		goto go_on;
+	}
 	if (w->s->within) {
 		rule = w->s->rule;
 		goto found;
@@ -102,7 +114,10 @@ found:
 	count(w, rule);
 	if (constants.tracing)
 		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
+go_on:
 	perform(w->skb, w->s);
+	if (w->s->flow == FLOW_TRACK)
+		return 0;
 	if (w->s->flow == FLOW_GOTO) {
 		slot = w->s->slot;
 		in = bpf_map_lookup_elem(&ports, &slot);
@@ -235,7 +250,7 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 		s->rule = found->rule;
 		s->entry = found->entry;
 	}
-	bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
+	bpf_loop(STEPS, step, &w, 0);
 	return s->verdict;
 }
 
@@ -337,7 +352,7 @@ int onward(struct __sk_buff *skb)
 		if (w.in && s->flow == FLOW_PASS) {
 			verdict = pass(&w);
 		} else if (w.in) {
-			bpf_loop(2 * LOOKUPS + 2, step, &w, 0);
+			bpf_loop(STEPS, step, &w, 0);
 			verdict = s->verdict;
 		}
 	}

@@ -118,12 +118,24 @@ struct entry {
 	u64 arg;
 };
 
+/* What an action "ct" asks for (rules.py: Ct). */
+struct tracking {
+	u16 zone, flags;	/* enum ct_flag */
+	u32 mark, mark_mask, event_mask;
+	u8 labels[16], labels_mask[16];
+	u8 ip_min[16], ip_max[16];
+	u16 port_min, port_max;
+	u8 policy, helper, family, unused;
+	u32 resume;	/* of the hardware's */
+};
+
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
 	u16 len, ip, udp, kind;	/* bytes; where the IP and UDP headers begin; user space's: encaps.py */
 	union {
 		u8 header[OUTER_MAX];
 		struct { u64 id; u8 src[16], dst[16]; u8 tos, ttl, ipv6, csum; u16 dont_fragment; } meta;
+		struct tracking tracking;
 	};
 };
 
@@ -153,6 +165,10 @@ struct state {
 	u8 has_hash;	/* of a packet that user space hands in */
 	u8 stage;	/* which of its port's tables it is in */
 	struct tracked tracked;
+	u32 connection, connection_id;	/* the record of its connection, and what its id was */
+	u16 ct_id;	/* of ICMP, where its connection is new */
+	u8 ct_known, ct_info;	/* enum ct_known, enum ct_info */
+	u32 unused;
 };
 
 /*
@@ -252,6 +268,7 @@ struct way {
 	struct state state;
 	u32 table, node, rule, entry;
 	u32 slot;	/* of the port that it came in by */
+	u32 tracking;	/* of FLOW_TRACK: the slot of what is asked for */
 	int verdict;
 	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
 	u16 probes;
@@ -348,7 +365,7 @@ enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 #define UNKNOWN 2
 
 /* What follows an action list. */
-enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS };
+enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS, FLOW_TRACK };
 
 /* The time, ns of CLOCK_MONOTONIC; of a packet that is traced, what the test says. */
 static __always_inline u64 now_ns(void)

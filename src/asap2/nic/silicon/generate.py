@@ -43,7 +43,7 @@ _LIMITS: Final = (
         "NEAR",
     ),
     *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
-    *("UPCALL_SLOTS", "UPCALL_UNIT"),
+    *("UPCALL_SLOTS", "UPCALL_UNIT", "POLICIES", "POLICY_TIMEOUTS", "LOCKS"),
 )
 _MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
@@ -59,8 +59,8 @@ def _enum(name: str, prefix: str, members: Iterable[tuple[str, int]]) -> str:
     return f"enum {name} {{\n{lines}}};\n"
 
 
-def _members(kind: type[enum.IntEnum]) -> Iterator[tuple[str, int]]:
-    return ((member.name, member.value) for member in kind)
+def _members(kind: type[enum.IntEnum] | type[enum.IntFlag]) -> Iterator[tuple[str, int]]:
+    return ((name, member.value) for name, member in kind.__members__.items())
 
 
 def _numbers_of(kind: type) -> Iterator[tuple[str, int]]:
@@ -168,6 +168,10 @@ def header() -> str:
         _enum("event", "EVENT", events),
         _enum("meter_flag", "METER", meter_flags),
         _enum("counting", "COUNT", _members(Counting)),
+        _enum("ct_state", "CT", _members(rules.CtState)),
+        _enum("ct_flag", "CT", _members(abi.CtFlag)),
+        _enum("ct_policy", "POLICY", _members(abi.Policy)),
+        _enum("ct_status", "IPS", (*_members(abi.Status), ("NAT_MASK", abi.Status.SRC_NAT | abi.Status.DST_NAT))),
         _struct_fields(),
         _hash(),
     )

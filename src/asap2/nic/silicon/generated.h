@@ -22,6 +22,9 @@
 #define TEST_SLOT 0
 #define UPCALL_SLOTS 8192
 #define UPCALL_UNIT 2048
+#define POLICIES 64
+#define POLICY_TIMEOUTS 16
+#define LOCKS 1024
 #define UPCALL_MAGIC 0xa5a00000
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
@@ -144,6 +147,63 @@ enum counting {
 	COUNT_WIRE = 0,
 	COUNT_TC = 1,
 	COUNT_OVS = 2,
+};
+
+enum ct_state {
+	CT_NEW = 1,
+	CT_EST = 2,
+	CT_REL = 4,
+	CT_RPL = 8,
+	CT_INV = 16,
+	CT_TRK = 32,
+	CT_SNAT = 64,
+	CT_DNAT = 128,
+};
+
+enum ct_flag {
+	CT_COMMIT = 1,
+	CT_FORCE = 2,
+	CT_NAT = 4,
+	CT_NAT_SRC = 8,
+	CT_NAT_DST = 16,
+	CT_NAT_ADDRESSES = 32,
+	CT_NAT_PORTS = 64,
+	CT_NAT_PERSISTENT = 128,
+	CT_NAT_HASH = 256,
+	CT_NAT_RANDOM = 512,
+	CT_OFFLOAD = 1024,
+	CT_EVENT_MASK = 2048,
+	CT_MARK = 4096,
+	CT_LABELS = 8192,
+};
+
+enum ct_policy {
+	POLICY_TCP = 1,
+	POLICY_UDP = 2,
+	POLICY_ICMP = 3,
+	POLICY_ICMPV6 = 4,
+	POLICY_SCTP = 5,
+	POLICY_GRE = 6,
+	POLICY_GENERIC = 7,
+	POLICY_UDPLITE = 8,
+};
+
+enum ct_status {
+	IPS_EXPECTED = 1,
+	IPS_SEEN_REPLY = 2,
+	IPS_ASSURED = 4,
+	IPS_CONFIRMED = 8,
+	IPS_SRC_NAT = 16,
+	IPS_DST_NAT = 32,
+	IPS_SEQ_ADJUST = 64,
+	IPS_SRC_NAT_DONE = 128,
+	IPS_DST_NAT_DONE = 256,
+	IPS_DYING = 512,
+	IPS_FIXED_TIMEOUT = 1024,
+	IPS_HELPER = 8192,
+	IPS_OFFLOAD = 16384,
+	IPS_HW_OFFLOAD = 32768,
+	IPS_NAT_MASK = 48,
 };
 
 /* What is in the same octets of all packets. */

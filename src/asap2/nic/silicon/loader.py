@@ -39,6 +39,7 @@ def _libbpf() -> ctypes.CDLL:
         ("bpf_object__find_map_by_name", pointer, [pointer, ctypes.c_char_p]),
         ("bpf_object__find_program_by_name", pointer, [pointer, ctypes.c_char_p]),
         ("bpf_map__set_max_entries", ctypes.c_int, [pointer, ctypes.c_uint32]),
+        ("bpf_map__reuse_fd", ctypes.c_int, [pointer, ctypes.c_int]),
         ("bpf_map__set_initial_value", ctypes.c_int, [pointer, pointer, size]),
         ("bpf_map__fd", ctypes.c_int, [pointer]),
         ("bpf_program__fd", ctypes.c_int, [pointer]),
@@ -170,10 +171,12 @@ def load(
     maps: dict[str, int | None],
     programs: tuple[str, ...],
     constants: ctypes.Structure | None = None,
+    shared: dict[str, Path] | None = None,
 ) -> None:
     """Load the object file *source*, giving each of *maps* its size, and pin its maps and programs in *directory*.
 
-    *constants* are what the program's ``.rodata`` begins as.
+    *constants* are what the program's ``.rodata`` begins as. The maps of *shared* are not made: those that are pinned
+    there are used, and pinned in *directory*, too.
     """
     lib = _libbpf()
     if not source.exists():
@@ -188,7 +191,15 @@ def load(
             size = ctypes.sizeof(constants)
             _check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
         found = {name: lib.bpf_object__find_map_by_name(handle, name.encode()) for name in maps}
+        for name, path in (shared or {}).items():
+            fd = pinned(path)
+            try:
+                _check(lib.bpf_map__reuse_fd(found[name], fd), f"sharing map {name}")
+            finally:
+                os.close(fd)
         for name, entries in maps.items():
+            if shared and name in shared:
+                continue
             if entries is not None:
                 _check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
         result = lib.bpf_object__load(handle)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from asap2.nic.fields import KEY_SIZE
-from asap2.nic.silicon import bloom, loader, maps
+from asap2.nic.silicon import bloom, connection_records, loader, maps
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
 PROGRAM, ONWARD = "eswitch", "onward"
 """The program of every port, and that of the device that upcalls leave by."""
 
+SHARED = ("connections", "tuples", "free_connections", "tracker", "zones", "policies", "tracker_stats", "locks")
+"""The maps that a node's pipeline and those of its NICs have in common: connections."""
+
+_ANOTHER = "the pipeline in {} was made by another version of this program"
 _RULE = struct.Struct("=II")
 """struct rule."""
 _COUNT = struct.Struct("=QQQ")
@@ -46,7 +50,10 @@ class Layout:
 
     def __init__(self, directory: Path) -> None:
         def opened(name: str) -> loader.Map:
-            return loader.Map(loader.pinned(directory / name), name)
+            try:
+                return loader.Map(loader.pinned(directory / name), name)
+            except FileNotFoundError as e:
+                raise OSError(errno.EINVAL, _ANOTHER.format(directory)) from e
 
         self.directory = directory
         self.program = loader.pinned(directory / PROGRAM)
@@ -74,11 +81,24 @@ class Layout:
                 "resumes",
                 "handed_in",
                 "meters",
+                "connections",
+                "tracker",
+                "zones",
+                "policies",
             )
         }
-        sizes = self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size
-        if sizes != (8 + KEY_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)):
-            raise OSError(errno.EINVAL, f"the pipeline in {directory} was made by another version of this program")
+        self.tuples = opened("tuples")
+        self.free_connections = opened("free_connections")
+        self.tracker_stats = opened("tracker_stats")
+        sizes = (
+            *(self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size),
+            *(self._arrays["connections"].value_size, self.tracker_stats.value_size),
+        )
+        if sizes != (
+            *(8 + KEY_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)),
+            *(ctypes.sizeof(connection_records.ConnectionRecord), ctypes.sizeof(connection_records.TrackerStatsRecord)),
+        ):
+            raise OSError(errno.EINVAL, _ANOTHER.format(directory))
         self.ports = self._array("ports", maps.PortRecord)
         self.near = self._arrays["near"].memory()
         self.mask_lists = self._array("mask_lists", maps.MaskListRecord)
@@ -94,6 +114,10 @@ class Layout:
         self.meters = self._array("meters", maps.MeterRecord)
         self.continuation: maps.ContinuationRecord = self._array("handed_in", maps.ContinuationRecord)[0]
         self.config: maps.ConfigRecord = self._array("config", maps.ConfigRecord)[0]
+        self.connections = self._array("connections", connection_records.ConnectionRecord)
+        self.tracker: connection_records.TrackerRecord = self._array("tracker", connection_records.TrackerRecord)[0]
+        self.zones = self._array("zones", connection_records.ZoneRecord)
+        self.policies = self._array("policies", connection_records.PolicyRecord)
         self._rules_memory = self._arrays["rules"].memory()
         self._counts_memory = self._arrays["counts"].memory()
         self._count_step = len(self.rules) * _COUNT_SIZE
@@ -137,13 +161,26 @@ class Layout:
 
     def close(self) -> None:
         """Close the file descriptors. What is pinned works on."""
-        every = [self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()]
+        every = [
+            *(self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()),
+            *(self.tuples, self.free_connections, self.tracker_stats),
+        ]
         for fd in (self.program, self.onward, *(m.fd for m in every)):
             os.close(fd)
 
 
-def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | None) -> None:
-    """Load the program with room for *max_rules* rules and pin everything in *directory*, a directory of a bpffs."""
+def create(
+    directory: Path,
+    max_rules: int,
+    tracing: bool,
+    cache_entries: int | None,
+    max_connections: int,
+    connections_of: Path | None,
+) -> None:
+    """Load the program with room for *max_rules* rules and pin everything in *directory*, a directory of a bpffs.
+
+    Its connections are those of the pipeline pinned in *connections_of*, or else its own, *max_connections* at most.
+    """
     cpus = loader.possible_cpus()
     # Indices rest for a while after use, so there are more than can be in use.
     rules = max_rules + min(max_rules // 4, _SPARE) + 1024
@@ -191,10 +228,25 @@ def create(directory: Path, max_rules: int, tracing: bool, cache_entries: int | 
             "copied": None,
             "ways": None,
             "grace": None,
+            "connections": max_connections + 1,
+            "tuples": 2 * max_connections,
+            "free_connections": max_connections,
+            "tracker": None,
+            "zones": None,
+            "policies": None,
+            "tracker_stats": None,
+            "locks": None,
+            "flights": None,
         },
         (PROGRAM, ONWARD),
         constants,
+        {name: connections_of / name for name in SHARED} if connections_of else None,
     )
     layout = Layout(directory)
     layout.config.max_rules, layout.config.shards = max_rules, shards
+    if connections_of is None:
+        layout.tracker.max, layout.tracker.next = max_connections, 1
+        layout.tracker.loose, layout.tracker.max_retrans = 1, 3
+        for policy, timeouts in connection_records.TIMEOUTS.items():
+            layout.policies[policy].seconds[: len(timeouts)] = list(timeouts)
     layout.close()

@@ -121,6 +121,12 @@ class ContinuationRecord(ctypes.Structure):
         *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
         *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
         ("tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
+        ("connection", u32),
+        ("connection_id", u32),
+        ("ct_id", u16),
+        ("ct_known", ctypes.c_uint8),
+        ("ct_info", ctypes.c_uint8),
+        ("unused", u32),
     ]
 
 

@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+MAX_CONNECTIONS = 65536
+"""Connections of a node, unless it is told otherwise: nf_conntrack_max of Linux on a machine of up to 4 GB."""
+
+
 class _Entry:
     """What is known of one rule in the program."""
 
@@ -116,18 +120,21 @@ class Pipeline:
         upcall_ifindex: int = 0,
         tracing: bool = False,
         cache_entries: int | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        connections_of: Path | None = None,
     ) -> Pipeline:
         """The pipeline pinned in *pin_dir*, with all its rules and ports, or a new one.
 
         *pin_dir* is a directory in a bpffs, made where it is missing. *max_rules* is for a new pipeline, as is
         *tracing*: such a program only tells what it would do with a packet (:meth:`trace`). *cache_entries*, a power
-        of two, sizes each CPU's exact-match cache. Raises :class:`OSError` with one sentence.
+        of two, sizes each CPU's exact-match cache. A new pipeline tracks *max_connections*, or those of the pipeline
+        pinned in *connections_of*: those of a NIC are its node's. Raises :class:`OSError` with one sentence.
         """
         pin_dir.mkdir(parents=True, exist_ok=True)
         if not (pin_dir / PROGRAM).exists() or not (pin_dir / "grace").exists():
             loader.unpin_all(pin_dir)
             try:
-                create(pin_dir, max_rules, tracing, cache_entries)
+                create(pin_dir, max_rules, tracing, cache_entries, max_connections, connections_of)
             except BaseException:
                 loader.unpin_all(pin_dir)
                 raise

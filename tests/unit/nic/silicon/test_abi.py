@@ -8,7 +8,7 @@ import ctypes
 import pytest
 
 from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NO_ETHERNET_AT
-from asap2.nic.silicon import abi, generate, map_sizes, maps
+from asap2.nic.silicon import abi, connection_records, generate, map_sizes, maps
 from tests.unit.nic.silicon.btf import Btf
 
 RECORDS: dict[str, type[ctypes.Structure]] = {
@@ -26,6 +26,15 @@ RECORDS: dict[str, type[ctypes.Structure]] = {
     "upcall": maps.UpcallRecord,
     "config": maps.ConfigRecord,
     "trace": maps.TraceRecord,
+    "tuple": connection_records.TupleRecord,
+    "tcp_end": connection_records.TcpEndRecord,
+    "tcp_connection": connection_records.TcpRecord,
+    "sctp_connection": connection_records.SctpRecord,
+    "connection": connection_records.ConnectionRecord,
+    "tracker": connection_records.TrackerRecord,
+    "zone": connection_records.ZoneRecord,
+    "policy": connection_records.PolicyRecord,
+    "tracker_stats": connection_records.TrackerStatsRecord,
 }
 
 
@@ -38,10 +47,18 @@ def test_the_generated_header_is_current() -> None:
     assert generate.HEADER.read_text() == generate.header(), "run python -m asap2.nic.silicon.generate"
 
 
+def _names(kind: object) -> list[str]:
+    assert isinstance(kind, type)
+    assert issubclass(kind, ctypes.Union)
+    return [field[0] for field in kind._fields_]
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_lies_as_the_program_has_it(btf: Btf, name: str) -> None:
     record, members = RECORDS[name], btf.members(name)
-    ours = {field[0]: getattr(record, field[0]) for field in record._fields_}
+    nameless = getattr(record, "_anonymous_", ())
+    names = [name for name, kind, *_ in record._fields_ for name in (_names(kind) if name in nameless else [name])]
+    ours = {name: getattr(record, name) for name in names}
     assert {field: (place.offset, place.size) for field, place in ours.items()} == {
         field: members.get(field) for field in ours
     }
@@ -59,7 +76,8 @@ def test_match_fields_lie_as_the_program_has_them(btf: Btf) -> None:
 
 
 def test_every_array_of_the_layout_has_its_record_tested() -> None:
-    records = {kind for kind in vars(maps).values() if isinstance(kind, type) and issubclass(kind, ctypes.Structure)}
+    kinds = (*vars(maps).values(), *vars(connection_records).values())
+    records = {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, ctypes.Structure)}
     assert records - {maps.Constants} == set(RECORDS.values())
 
 

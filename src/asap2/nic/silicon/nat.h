@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Network address translation: which addresses and ports a new connection gets, and the change of a packet. As
+ * nf_nat_core.c and nf_nat_proto.c of Linux have it.
+ */
+#pragma once
+
+#include "ct_protocols.h"
+
+enum manip { MANIP_SRC, MANIP_DST };
+
+#define NAT_ATTEMPTS 128	/* ports that are tried in one go */
+
+/* Whether NAT may change a port, or the id of ICMP. */
+static __always_inline int has_ports(struct tuple *t)
+{
+	u32 proto = t->proto;
+
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE || proto == IPPROTO_SCTP ||
+	       proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+/* Where the checksum of a transport header lies that depends on addresses or ports; 0: there is none, or not whole. */
+static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
+{
+	u32 at = proto == IPPROTO_TCP ? 16 : proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? 6 :
+		 proto == IPPROTO_ICMP && family == 4 ? 2 : proto == IPPROTO_ICMPV6 && family == 6 ? 2 : 0;
+	u32 header = proto == IPPROTO_TCP ? 20 : 8;
+
+	return at && l4 + header <= end ? l4 + at : 0;
+}
+
+/*
+ * Give the header at `l3` the source or destination of `to`, with its port or id; the transport header begins at `l4`
+ * (0: it is none of these), the packet goes to `end`. -1: failed.
+ */
+__noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u32 l4, u32 manip)
+{
+	u32 l3 = place, end = place >> 32, family, proto, port_at, check, octets, at;
+	u16 port, old_port = 0;
+	u64 flags;
+	u8 old[16], new[16];
+	int changes_port;
+
+	if (!to)
+		return -1;
+	family = to->family;
+	proto = to->proto;
+	octets = family == 4 ? 4 : 16;
+	at = l3 + (family == 4 ? 12 : 8) + (manip == MANIP_DST ? octets : 0);
+	__builtin_memcpy(new, manip == MANIP_DST ? to->dst : to->src, 16);
+	if (proto == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		port_at = l4 + 4;
+		port = to->src_port;
+		/* An error has no id. */
+		changes_port = l4 && !bpf_skb_load_bytes(skb, l4, old, 1) && icmp_answer(old[0], family) != 0xff &&
+			       (family == 4 || old[0] < 130);
+	} else {
+		port_at = l4 + (manip == MANIP_DST ? 2 : 0);
+		port = manip == MANIP_DST ? to->dst_port : to->src_port;
+		changes_port = proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ||
+			       proto == IPPROTO_SCTP;
+	}
+	/* As much of a transport header that NAT knows has to be there. */
+	if (l4 && (has_ports(to)) && l4 + 8 > end)
+		return -1;
+	if (!l4 || (changes_port && bpf_skb_load_bytes(skb, port_at, &old_port, 2)))
+		changes_port = 0;
+	check = l4 ? check_at(proto, family, l4, end) : 0;
+	flags = proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	if (family == 4) {
+		if (bpf_skb_load_bytes(skb, at, old, 4) || bpf_skb_store_bytes(skb, at, new + 12, 4, 0) ||
+		    bpf_l3_csum_replace(skb, l3 + 10, *(u32 *)old, *(u32 *)(new + 12), 4))
+			return -1;
+		if (check && proto != IPPROTO_ICMP &&
+		    bpf_l4_csum_replace(skb, check, *(u32 *)old, *(u32 *)(new + 12), flags | BPF_F_PSEUDO_HDR | 4))
+			return -1;
+	} else {
+		s64 difference;
+
+		if (bpf_skb_load_bytes(skb, at, old, 16) || bpf_skb_store_bytes(skb, at, new, 16, 0))
+			return -1;
+		difference = bpf_csum_diff((void *)old, 16, (void *)new, 16, 0);
+		if (check && bpf_l4_csum_replace(skb, check, 0, difference, flags | BPF_F_PSEUDO_HDR))
+			return -1;
+	}
+	if (!changes_port || port == old_port)
+		return 0;
+	if (proto == IPPROTO_SCTP) {
+		u32 word, sum, changed, word_at = l4;
+
+		if (l4 + 12 > end || bpf_skb_load_bytes(skb, l4 + 8, &sum, 4))
+			return bpf_skb_store_bytes(skb, port_at, &port, 2, 0) ? -1 : 0;
+		if (bpf_skb_load_bytes(skb, word_at, &word, 4) || bpf_skb_store_bytes(skb, port_at, &port, 2, 0) ||
+		    bpf_skb_load_bytes(skb, word_at, &changed, 4))
+			return -1;
+		sum ^= crc_change(word ^ changed, end - l4);
+		return bpf_skb_store_bytes(skb, l4 + 8, &sum, 4, 0) ? -1 : 0;
+	}
+	if (bpf_skb_store_bytes(skb, port_at, &port, 2, 0))
+		return -1;
+	if (check && bpf_l4_csum_replace(skb, check, old_port, port, flags | 2))
+		return -1;
+	return 0;
+}
+
+/* Whether another connection would be answered at the source of this tuple. */
+static __always_inline int is_used(struct flight *p, struct tuple *t)
+{
+	return invert(t, &p->tuple) && tuple_taken(p);
+}
+
+__noinline int tuple_used(struct flight *p, struct tuple *t)
+{
+	return p && t ? is_used(p, t) : 1;
+}
+
+static __always_inline int compare_addresses(const u8 *a, const u8 *b)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		u32 x, y;
+
+		__builtin_memcpy(&x, a + 4 * i, 4);
+		__builtin_memcpy(&y, b + 4 * i, 4);
+		x = bpf_ntohl(x);
+		y = bpf_ntohl(y);
+		if (x != y)
+			return x < y ? -1 : 1;
+	}
+	return 0;
+}
+
+static __always_inline u16 *port_of_tuple(struct tuple *t, u32 manip)
+{
+	u32 icmp = t->proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+
+	return manip == MANIP_SRC || icmp ? &t->src_port : &t->dst_port;
+}
+
+static __always_inline int port_in_range(struct tuple *t, struct tracking *r, u32 manip)
+{
+	u32 port = bpf_ntohs(*port_of_tuple(t, manip));
+
+	return !(has_ports(t) || t->proto == IPPROTO_GRE) || (port >= r->port_min && port <= r->port_max);
+}
+
+/* The kernel's jhash2 of an address. */
+static __always_inline u32 address_hash(const u8 *address, u32 initial)
+{
+	u32 w[4], a, b, c;
+
+	__builtin_memcpy(w, address, 16);
+	a = b = c = JHASH_INITIAL + (4 << 2) + initial;
+	a += w[0];
+	b += w[1];
+	c += w[2];
+	a -= c; a ^= rotated(c, 4); c += b;
+	b -= a; b ^= rotated(a, 6); a += c;
+	c -= b; c ^= rotated(b, 8); b += a;
+	a -= c; a ^= rotated(c, 16); c += b;
+	b -= a; b ^= rotated(a, 19); a += c;
+	c -= b; c ^= rotated(b, 4); b += a;
+	a += w[3];
+	c ^= b; c -= rotated(b, 14);
+	a ^= c; a -= rotated(c, 11);
+	b ^= a; b -= rotated(a, 25);
+	c ^= b; c -= rotated(b, 16);
+	a ^= c; a -= rotated(c, 4);
+	b ^= a; b -= rotated(a, 14);
+	c ^= b; c -= rotated(b, 24);
+	return c;
+}
+
+/* IPv4 addresses stand in the first word of the kernel's. */
+static __always_inline void as_kernel(u8 *out, const u8 *address, u32 family)
+{
+	__builtin_memset(out, 0, 16);
+	if (family == 4)
+		__builtin_memcpy(out, address + 12, 4);
+	else
+		__builtin_memcpy(out, address, 16);
+}
+
+/* Of a range of addresses the one that is for this pair of addresses. */
+__noinline int choose_address(struct flight *p, struct tuple *t, struct tracking *r, u32 manip)
+{
+	u8 src[16], dst[16], low[16], high[16], *to;
+	u32 hash, words, full = 0, last = 0;
+
+	if (!p || !t || !r || !(r->flags & CT_NAT_ADDRESSES))
+		return 0;
+	to = manip == MANIP_SRC ? t->src : t->dst;
+	if (!compare_addresses(r->ip_min, r->ip_max)) {
+		__builtin_memcpy(to, r->ip_min, 16);
+		return 0;
+	}
+	as_kernel(src, t->src, t->family);
+	as_kernel(dst, t->dst, t->family);
+	as_kernel(low, r->ip_min, t->family);
+	as_kernel(high, r->ip_max, t->family);
+	words = t->family == 4 ? 1 : 4;
+	if (!(r->flags & CT_NAT_PERSISTENT)) {
+		__builtin_memcpy(&last, dst + (t->family == 4 ? 0 : 12), 4);
+		last ^= r->zone;
+	}
+	hash = address_hash(src, last);
+#pragma unroll
+	for (u32 i = 0; i < 4; i++) {
+		u32 from, upto, distance, chosen, word;
+
+		if (i >= words)
+			break;
+		__builtin_memcpy(&from, low + 4 * i, 4);
+		__builtin_memcpy(&upto, high + 4 * i, 4);
+		distance = full ? ~0u : bpf_ntohl(upto) - bpf_ntohl(from) + 1;
+		chosen = bpf_htonl((full ? 0 : bpf_ntohl(from)) + (u32)((u64)hash * distance >> 32));
+		if (chosen != upto)
+			full = 1;
+		__builtin_memcpy(&word, dst + 4 * i, 4);
+		/* The destination that is hashed on is the one that has been chosen so far. */
+		if (!(r->flags & CT_NAT_PERSISTENT))
+			hash ^= manip == MANIP_DST ? chosen : word;
+		__builtin_memcpy(to + (t->family == 4 ? 12 : 4 * i), &chosen, 4);
+	}
+	return 0;
+}
+
+struct port_search {
+	struct flight *p;
+	u32 offset, least, size, left, icmp, manip, found;
+};
+
+static long try_port(u32 i, struct port_search *s)
+{
+	struct tuple *t = &s->p->chosen;
+
+	if (!s->left)
+		return 1;
+	s->left--;
+	*port_of_tuple(t, s->manip) = bpf_htons(s->least + s->offset % s->size);
+	s->offset = (s->offset + 1) & 0xffff;
+	if (is_used(s->p, t))
+		return 0;
+	s->found = 1;
+	return 1;
+}
+
+static __always_inline u16 random_port(void)
+{
+	u32 zero = 0;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+
+	return constants.tracing && c ? c->test_hash : bpf_get_prandom_u32();
+}
+
+/* Make p->chosen one that no other connection has, by another port. It may be in vain. */
+__noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
+{
+	struct port_search s = { .p = p, .manip = manip };
+	u32 attempts, port, least, most;
+
+	if (!p || !r || !has_ports(&p->chosen))
+		return 0;
+	s.icmp = p->chosen.proto == (p->chosen.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	port = bpf_ntohs(*port_of_tuple(&p->chosen, manip));
+	if (r->flags & CT_NAT_PORTS) {
+		least = r->port_min;
+		most = r->port_max;
+		if (most < least && !s.icmp) {
+			least = r->port_max;
+			most = r->port_min;
+		}
+	} else if (s.icmp) {
+		least = 0;
+		most = 65535;
+	} else if (manip == MANIP_DST) {
+		return 0;
+	} else {
+		/* Ports that only root may take stay such. */
+		least = port < 512 ? 1 : port < 1024 ? 600 : 1024;
+		most = port < 512 ? 511 : port < 1024 ? 1023 : 65535;
+	}
+	s.least = least;
+	s.size = most - least + 1;
+	if (!s.size || s.size > 65536)
+		return 0;
+	if (manip == MANIP_SRC || r->flags & (CT_NAT_HASH | CT_NAT_RANDOM))
+		s.offset = random_port();
+	attempts = s.size > NAT_ATTEMPTS ? NAT_ATTEMPTS : s.size;
+	for (int round = 0; round < 5; round++) {
+		s.left = attempts;
+		bpf_loop(NAT_ATTEMPTS, try_port, &s, 0);
+		if (s.found || attempts >= s.size || attempts < 16)
+			break;
+		attempts /= 2;
+		s.offset = random_port();
+	}
+	return 0;
+}
+
+static __always_inline int in_nat_range(struct tuple *t, struct tracking *r)
+{
+	if (r->flags & CT_NAT_ADDRESSES &&
+	    (compare_addresses(t->src, r->ip_min) < 0 || compare_addresses(t->src, r->ip_max) > 0))
+		return 0;
+	return !(r->flags & CT_NAT_PORTS) || port_in_range(t, r, MANIP_SRC);
+}
+
+/*
+ * Give p->fresh, a new connection, its source or destination; without a range (`null`), its own, if that is free.
+ */
+__noinline int set_up_nat(struct flight *p, struct tracking *r, u32 manip, u32 null)
+{
+	struct connection *c;
+	struct tracking *range;
+	u32 done;
+
+	if (!p || !r)
+		return -1;
+	c = &p->fresh;
+	invert(&c->reply, &p->present);
+	range = r;
+	if (null) {
+		range = &p->null;
+		__builtin_memset(range, 0, sizeof(*range));
+		range->flags = CT_NAT_ADDRESSES;
+		range->zone = r->zone;
+		__builtin_memcpy(range->ip_min, manip == MANIP_SRC ? p->present.src : p->present.dst, 16);
+		__builtin_memcpy(range->ip_max, range->ip_min, 16);
+	}
+	p->chosen = p->present;
+	done = 0;
+	if (manip == MANIP_SRC && !(range->flags & (CT_NAT_HASH | CT_NAT_RANDOM)) && in_nat_range(&p->present, range) &&
+	    !tuple_used(p, &p->present))
+		done = 1;
+	if (!done) {
+		choose_address(p, &p->chosen, range, manip);
+		if (!(range->flags & (CT_NAT_HASH | CT_NAT_RANDOM))) {
+			if (range->flags & CT_NAT_PORTS)
+				done = port_in_range(&p->chosen, range, manip) &&
+				       (range->port_min == range->port_max || !tuple_used(p, &p->chosen));
+			else
+				done = !tuple_used(p, &p->chosen);
+		}
+	}
+	if (!done)
+		choose_port(p, range, manip);
+	if (!same_tuple(&p->chosen, &p->present)) {
+		invert(&p->chosen, &c->reply);
+		c->status |= manip == MANIP_SRC ? IPS_SRC_NAT : IPS_DST_NAT;
+	}
+	c->status |= manip == MANIP_SRC ? IPS_SRC_NAT_DONE : IPS_DST_NAT_DONE;
+	return 0;
+}
+
+/* What the kernel calls the status bit of a manipulation in a direction. */
+static __always_inline u32 nat_bit(u32 manip, u32 reply)
+{
+	return (manip == MANIP_SRC) != reply ? IPS_SRC_NAT : IPS_DST_NAT;
+}
+
+static __always_inline u64 place_of(u32 l3, u32 end)
+{
+	return (u64)end << 32 | l3;
+}
+
+/*
+ * An ICMP error, whose tuple becomes p->target: the packet in it goes in the other direction, and is changed there at
+ * its other end. -1: failed.
+ */
+__noinline int manipulate_inside(struct __sk_buff *skb, struct flight *p, u32 manip)
+{
+	u32 inner, family, length;
+	int inner_l4;
+	s64 difference;
+
+	if (!p)
+		return -1;
+	family = p->target.family;
+	inner = p->l4 + 8;
+	if (inner >= p->end)
+		return -1;
+	length = p->end - inner;
+	if (length > INSIDE)
+		length = INSIDE;
+	opaque(length);
+	if (!length || length > INSIDE)
+		return -1;
+	__builtin_memset(p->inside, 0, sizeof(p->inside));
+	if (bpf_skb_load_bytes(skb, inner, p->inside[0], length))
+		return -1;
+	inner_l4 = tuple_at(skb, &p->wanted, family, inner, p->end);
+	invert(&p->target, &p->wanted);
+	p->wanted.proto = p->inner_proto;
+	if (manipulate(skb, &p->wanted, place_of(inner, p->end), inner_l4 < 0 ? 0 : inner_l4, !manip))
+		return -1;
+	if (bpf_skb_load_bytes(skb, inner, p->inside[1], length))
+		return -1;
+	difference = bpf_csum_diff((void *)p->inside[0], INSIDE, (void *)p->inside[1], INSIDE, 0);
+	return bpf_l4_csum_replace(skb, p->l4 + 2, 0, difference, 0) ? -1 : 0;
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Which connection a packet is of: its addresses, protocol and ports, as connection tracking in Linux reads them.
+ *
+ * It reads a packet of IPv4 or IPv6 only as far as its length field says: what follows is padding of the link.
+ */
+#pragma once
+
+#include "connections.h"
+
+#define IP_OFFSET 0x1fff
+#define IP_MORE 0x2000
+#define NR_ICMP_TYPES 18
+#define GRE_VERSION 7
+#define GRE_PROTO_PPP 0x880b
+
+enum tuple_of { IS_PACKET, IS_FRAGMENT = 1, NOT_TRACKABLE = -1, NOT_IP = -2 };
+
+/*
+ * Ports, or what stands for them, of the transport header at `at`: only as much of it has to be there as the kernel
+ * needs for the tuple. 0: it is not.
+ */
+static __always_inline int ports_at(struct __sk_buff *skb, struct tuple *t, u32 at, u32 end)
+{
+	u32 proto = t->proto;
+	u16 h[4] = {};
+
+	t->src_port = t->dst_port = 0;
+	if (proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, h, 8))
+			return 0;
+		t->src_port = h[2];
+		t->dst_port = h[0];
+		return 1;
+	}
+	if (proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP || proto == IPPROTO_UDPLITE) {
+		if (at + 4 > end || bpf_skb_load_bytes(skb, at, h, 4))
+			return 0;
+		t->src_port = h[0];
+		t->dst_port = h[1];
+		return 1;
+	}
+	if (proto == IPPROTO_GRE) {
+		if (at + 4 > end || bpf_skb_load_bytes(skb, at, h, 4) || (bpf_ntohs(h[0]) & GRE_VERSION) != 1)
+			return 1;
+		if (at + 8 > end || bpf_skb_load_bytes(skb, at, h, 8))
+			return 1;
+		if (h[1] != bpf_htons(GRE_PROTO_PPP))
+			return 0;
+		t->dst_port = h[3];
+	}
+	return 1;
+}
+
+/* Where what follows the extension headers of IPv6 from `at` on begins, and in `t` what it is; -1: nowhere. */
+static __always_inline int skip_extensions(struct __sk_buff *skb, struct tuple *t, u32 at, u32 end)
+{
+	u32 next = t->proto;
+
+	for (int i = 0; i < EXTENSIONS; i++) {
+		u8 e[4];
+
+		if (!is_extension(next))
+			break;
+		if (next == IPPROTO_NONE || at + 2 > end || bpf_skb_load_bytes(skb, at, e, 2))
+			return -1;
+		if (next == IPPROTO_FRAGMENT) {
+			if (at + 4 > end || bpf_skb_load_bytes(skb, at + 2, e + 2, 2) || e[2] || e[3] & 0xf8)
+				return -1;
+			at += 8;
+		} else {
+			at += next == IPPROTO_AH ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
+		}
+		next = e[0];
+	}
+	t->proto = next;
+	return is_extension(next) ? -1 : (int)at;
+}
+
+/*
+ * The tuple of the network header of this `family` at `at`, of which nothing lies behind `end`: where its transport
+ * header begins, -1: it has none.
+ */
+__noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 at, u32 end)
+{
+	int l4;
+
+	if (!t)
+		return -1;
+	__builtin_memset(t->src, 0, 32);
+	t->family = family;
+	if (family == 4) {
+		u8 h[20];
+
+		if (at + 20 > end || bpf_skb_load_bytes(skb, at, h, 20) || *(u16 *)(h + 6) & bpf_htons(IP_OFFSET))
+			return -1;
+		__builtin_memcpy(t->src + 12, h + 12, 4);
+		__builtin_memcpy(t->dst + 12, h + 16, 4);
+		t->proto = h[9];
+		if ((h[0] & 15) < 5)
+			return -1;
+		l4 = at + (h[0] & 15) * 4;
+		if (l4 > (int)end)
+			return -1;
+	} else {
+		u8 next;
+
+		if (at + 40 > end || bpf_skb_load_bytes(skb, at + 6, &next, 1) || bpf_skb_load_bytes(skb, at + 8, t->src, 32))
+			return -1;
+		t->proto = next;
+		l4 = skip_extensions(skb, t, at + 40, end);
+		if (l4 < 0)
+			return -1;
+	}
+	return ports_at(skb, t, l4, end) ? l4 : -1;
+}
+
+/*
+ * Finds the network header behind the tags, and how far the packet goes, which is cut there. enum tuple_of.
+ */
+__noinline int network_of(struct __sk_buff *skb, struct flight *p)
+{
+	u32 l3 = 14, end = skb->len, length;
+	u16 type, h[4];
+
+	if (!p || bpf_skb_load_bytes(skb, 12, &type, 2))
+		return NOT_IP;
+	for (int i = 0; i < 2; i++) {
+		/* Two tags are known, in the packet's octets or beside them. */
+		if (!is_vlan(type) || (i && skb->vlan_present))
+			break;
+		l3 += 4;
+		if (bpf_skb_load_bytes(skb, l3 - 2, &type, 2))
+			return NOT_IP;
+	}
+	p->l3 = l3;
+	p->end = end;
+	if (type == bpf_htons(ETH_P_IP)) {
+		p->tuple.family = 4;
+		if (l3 + 20 > end || bpf_skb_load_bytes(skb, l3, h, 8))
+			return NOT_TRACKABLE;
+		length = bpf_ntohs(h[1]);
+		p->fragment = !!(h[3] & bpf_htons(IP_OFFSET | IP_MORE));
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		p->tuple.family = 6;
+		if (l3 + 40 > end || bpf_skb_load_bytes(skb, l3, h, 8))
+			return NOT_TRACKABLE;
+		length = 40 + bpf_ntohs(h[2]);
+		p->fragment = 0;
+	} else {
+		return NOT_IP;
+	}
+	if (l3 + length < end) {
+		end = l3 + length;
+		if (end < 14 || bpf_skb_change_tail(skb, end, 0))
+			return NOT_TRACKABLE;
+		p->end = end;
+	}
+	return IS_PACKET;
+}
