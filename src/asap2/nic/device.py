@@ -380,6 +380,7 @@ class Driver:
         if max_tx and min_tx > max_tx:
             raise _error(errno.EINVAL)
         vf.min_tx_rate, vf.max_tx_rate = min_tx, max_tx
+        self.backend.program(pf)
         self.generation += 1
 
     def set_vf_guid(self, pf: Pf, index: int) -> None:

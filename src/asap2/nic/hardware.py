@@ -18,6 +18,7 @@ from asap2.nic.function import Function, Nic, Pf
 from asap2.nic.link_changes import LinkChanges
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.model import MAX_MTU
+from asap2.nic.rates import RateLimits
 from asap2.nic.silicon.pipeline import Pipeline
 
 _SEEN = 4096
@@ -43,6 +44,7 @@ class Silicon:
         self.attached: dict[str, int] = {}
         self.monitor = in_netns(self.fd, _link_monitor)
         self._fdbs: dict[int, Fdb] = {}
+        self._rates = RateLimits(pipeline, self.changes, self.fd)
         self.seen: dict[tuple[int | None, int], str] = {}
         """Far ends by where their near ends are or were: network namespace's id and ifindex there."""
 
@@ -115,6 +117,8 @@ class Silicon:
             self.attach(name, port.ifindex)
             self.pipeline.set_port(port)
         fdb.prune()
+        vfs = (vf for one in self.nic.pfs for vf in one.vfs)
+        self._rates.apply({vf.port: vf.max_tx_rate for vf in vfs if vf.max_tx_rate})
         for name, up in eswitch.links(pf, ends).items():
             self._set_up(name, up)
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 
 from asap2.netlink.client import Connection
-from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, attribute
+from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError, attribute
 from asap2.nic.links import (
     IFF_UP,
     IFLA_ADDRESS,
@@ -16,14 +17,24 @@ from asap2.nic.links import (
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    RTM_GETLINK,
     RTM_NEWLINK,
 )
 
 RTM_DELLINK = 17
 IFLA_MTU, IFLA_NET_NS_FD = 4, 28
 VETH_INFO_PEER = 1
+RTM_NEWQDISC, TC_H_ROOT = 36, 0xFFFF_FFFF
+TCA_KIND, TCA_OPTIONS = 1, 2
+TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
+_HANDLE = 1 << 16
+_LINKLAYER_ETHERNET = 1
+_MOST = 0xFFFF_FFFF
+_TCMSG = struct.Struct("=BxxxiIII")
+_TBF = struct.Struct("=BBHhHI BBHhHI III")
+"""struct tc_tbf_qopt."""
 _IFINFO = struct.Struct("=BxHiII")
-_U32 = struct.Struct("=I")
+_U32, _U64 = struct.Struct("=I"), struct.Struct("=Q")
 
 
 class LinkChanges:
@@ -49,6 +60,29 @@ class LinkChanges:
     def rename(self, ifindex: int, name: str) -> None:
         """Give a link, which is down, another name."""
         self._kernel.request(RTM_NEWLINK, 0, _header(ifindex) + _name(name))
+
+    def find(self, name: str) -> int | None:
+        """The ifindex of a link; None: there is none such."""
+        try:
+            (link,) = self._kernel.request(RTM_GETLINK, 0, _header() + _name(name))
+        except NetlinkError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        ifindex: int = _IFINFO.unpack_from(link.payload)[2]
+        return ifindex
+
+    def shape(self, ifindex: int, rate: int, burst: int, queue: int) -> None:
+        """Let a link send *rate* octets a second, in bursts of so many octets, and hold *queue* octets back: a token
+        bucket filter (tc-tbf(8), net/sched/sch_tbf.c)."""
+        most = min(rate, _MOST)
+        spec = _TBF.pack(0, _LINKLAYER_ETHERNET, 0, 0, 0, most, 0, 0, 0, 0, 0, 0, queue, 0, 0)
+        options = attribute(TCA_TBF_PARMS, spec) + attribute(TCA_TBF_BURST, _U32.pack(burst))
+        if rate > _MOST:
+            options += attribute(TCA_TBF_RATE64, _U64.pack(rate))
+        body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, TC_H_ROOT, 0)
+        body += attribute(TCA_KIND, b"tbf\0") + attribute(TCA_OPTIONS, options)
+        self._kernel.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body)
 
     def delete(self, name: str) -> None:
         """Remove a link, and with it a veth's other end."""

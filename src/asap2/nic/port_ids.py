@@ -60,6 +60,19 @@ TRUNK_PORT = 0x3FFF_FFFF
 the silicon's: packets of internal ports in other network namespaces."""
 
 
+_SHAPERS, _SHAPED = 0x4000_0000, 0x4800_0000
+
+
+def shaper_port(port: int) -> int:
+    """Port id of what limits the rate of *port*."""
+    return _SHAPERS + port
+
+
+def shaped_port(port: int) -> int:
+    """Port id of what comes out there, to come in by *port*."""
+    return _SHAPED + port
+
+
 def pf_of(port: int) -> int:
     """The index of the PF that a port belongs to."""
     return port // PF_PORTS

@@ -251,6 +251,23 @@ def test_a_tagging_guest_in_a_vlan_gets_a_second_tag(lab: Bench) -> None:
 # ---- spoof check, link state
 
 
+def test_a_limited_vf_is_held_back_and_loses_nothing(lab: Bench) -> None:
+    def shapers() -> str:
+        silicon = lab.root / "nodes" / "hv1" / "nics" / "0" / "net"
+        command = ["nsenter", f"--net={silicon}", "tc", "-s", "qdisc", "show"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    lab.ok("hv1", f"ip link set {PF} vf 0 max_tx_rate 10")
+    watched = watch(lab, "b")
+    send(lab, "a", frame(MAC_B, MAC_A), 200)
+    assert len(seen(watched)["b"]) == 200
+    assert re.search(r"qdisc tbf .* rate 10Mbit .*\n Sent \d{4,} bytes \d{3,} pkt \(dropped 0", shapers())
+    assert reaches(lab, "a", "d")
+    lab.ok("hv1", f"ip link set {PF} vf 0 max_tx_rate 0")
+    assert "tbf" not in shapers()
+    assert reaches(lab, "a", "b")
+
+
 def test_spoofed_frames_are_dropped_and_counted(lab: Bench) -> None:
     lab.ok("hv1", f"ip link set {PF} vf 0 spoofchk on")
     before, watching = counters(lab, 0), Sniffer(lab, "b", "eth0")

@@ -120,6 +120,36 @@ def test_a_rule_that_cannot_be_taken_is_refused_with_its_reason(tc: Bench, rule:
     assert shown(tc).strip() == ""
 
 
+@pytest.mark.parametrize(("flag", "where"), [("", "not_in_hw"), ("skip_hw", "not_in_hw")])
+def test_a_policer_drops_and_counts_what_is_over_its_rate(tc: Bench, flag: str, where: str) -> None:
+    """As a ConnectX-5 has no meters, in software: 300 octets, and 10 more in each second."""
+    police = "action police rate 80bit burst 300 conform-exceed drop/pipe action drop"
+    tc.ok("hv1", f"{ADD} protocol ip prio 1 flower {flag} dst_ip 10.57.0.9 {police}")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 10 -i 0.01 -W 0.1 10.57.0.9")
+    rule = shown(tc)
+    assert where in rule
+    assert "Sent 840 bytes 10 pkt (dropped 7, overlimits 7" in rule
+    assert "Sent 252 bytes 3 pkt (dropped 3, overlimits 0" in rule, "what is within the rate goes on"
+    refused = tc.run("hv1", f"{ADD} protocol ip prio 2 flower skip_sw dst_ip 10.57.0.9 {police}")
+    assert refused.returncode == 2
+
+
+def test_a_limit_of_all_that_a_vf_sends_is_in_hardware(tc: Bench) -> None:
+    tc.ok("hv1", f"{ADD} prio 2 protocol ip flower skip_sw dst_ip 10.57.0.9 action drop")
+    police = "action police rate 1mbit burst 10k conform-exceed"
+    done = tc.run("hv1", f"{ADD} prio 1 matchall skip_sw {police} drop/pipe")
+    assert "mlx5_core: Offload not supported when conform action is not continue" in done.stderr
+    tc.ok("hv1", f"{ADD} prio 1 matchall skip_sw {police} drop/continue")
+    tc.ok("vm1", "ip neigh replace 10.57.0.9 lladdr 02:00:00:00:00:09 dev eth0")
+    tc.run("vm1", "ping -c 5 -i 0.01 -W 0.1 10.57.0.9")
+    assert "in_hw (rule hit 5)" in shown(tc)
+    assert "Sent 490 bytes 5 pkt (dropped 5" in shown(tc), "the filter behind it gets them"
+    tc.ok("hv1", "tc filter del dev eth3 ingress prio 1")
+    tc.run("vm1", "ping -c 5 -i 0.01 -W 0.1 10.57.0.9")
+    assert "Sent 980 bytes 10 pkt (dropped 10" in shown(tc)
+
+
 def test_with_hw_tc_offload_off_nothing_is_in_hardware(tc: Bench) -> None:
     tc.ok("hv1", "ethtool -K eth3 hw-tc-offload off")
     try:

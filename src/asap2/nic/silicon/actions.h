@@ -132,7 +132,7 @@ static long act(u32 i, struct work *w)
 	struct entry *c = bpf_map_lookup_elem(&entries, &w->s->entry);
 	struct port *port;
 	int last, verdict;
-	u32 slot, following, nested, op;
+	u32 slot, following, nested, op, stage;
 
 	if (!c)
 		return 1;
@@ -160,15 +160,17 @@ static long act(u32 i, struct work *w)
 	case OP_ENTER:
 		slot = c->arg;
 		port = bpf_map_lookup_elem(&ports, &slot);
-		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || !port->n_tables) {
+		/* Limits are for what comes in by the device itself. */
+		stage = port && port->tables[0] == LIMITS;
+		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || port->n_tables <= stage) {
 			w->s->verdict = drop(w, DROP_OUT_PORT);
 			w->s->sent = 1;
 			return 1;
 		}
 		w->in = port;
 		w->s->slot = slot;
-		w->s->state.stage = 0;
-		w->s->table = port->tables[0];
+		w->s->state.stage = stage;
+		w->s->table = port->tables[stage & 1];
 		w->s->resume = c->arg >> 32;
 		w->s->flow = FLOW_GOTO;
 		return 1;

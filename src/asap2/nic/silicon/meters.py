@@ -111,6 +111,13 @@ class Meters:
             if not self._references[number]:
                 self._give(number)
 
+    def has(self, number: int, limit: Limit) -> bool:
+        """Whether a meter has the rates and bursts of *limit*."""
+        record = self._records[number]
+        prices = (record.mult, record.shift), (record.peak_mult, record.peak_shift)
+        bursts = record.burst, record.peak_burst
+        return prices == (limit.price, limit.peak_price) and bursts == (limit.burst, limit.peak_burst)
+
     def marked(self, number: int) -> bool:
         """Whether its owner has marked it."""
         return bool(self._records[number].flags & abi.METER_MARK)

@@ -243,8 +243,8 @@ class ReferenceSwitch:
                     return
                 port = self._ports[other]
         tables = self._tables(port)
-        if going_on and (chain or resume in self._within):  # limits are behind it
-            what.stage = len(tables) - len(port.tables)
+        if going_on and (chain or resume in self._within):
+            what.stage = self._first_stage(port)
             tables = port.tables
         if not tables:
             yield from self._miss(what, port, 0)
@@ -255,6 +255,10 @@ class ReferenceSwitch:
             yield from self._search(what, port, table, (self._rules[handle], actions))
         else:
             yield from self._search(what, port, table)
+
+    def _first_stage(self, port: Port) -> int:
+        """Where packets begin that have limits behind them: those are for what comes in by the device itself."""
+        return len(self._tables(port)) - len(port.tables)
 
     def _tables(self, port: Port) -> tuple[int, ...]:
         """The tables of a port: before its own, that of limits, once there is a rule for it."""
@@ -293,7 +297,7 @@ class ReferenceSwitch:
                     continue
                 if isinstance(following, Enter):
                     port, what.resume = self._ports[following.port], following.resume
-                    what.stage, table = 0, self._tables(port)[0]
+                    what.stage, table = self._first_stage(port), port.tables[0]
                     continue
                 chain = 0
                 passed = True
@@ -418,9 +422,10 @@ class ReferenceSwitch:
                 copy.resume = resume
                 yield from self._search(copy, port, to)
             case Enter(entered, resume):
-                copy.resume, copy.stage = resume, 0
+                copy.resume = resume
                 port = self._ports[entered]
-                yield from self._search(copy, port, self._tables(port)[0])
+                copy.stage = self._first_stage(port)
+                yield from self._search(copy, port, port.tables[0])
             case Pass():
                 yield Passed(copy.frame)
 
@@ -448,7 +453,7 @@ class ReferenceSwitch:
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)
-        return port is not None and port.enabled and bool(self._tables(port))
+        return port is not None and port.enabled and bool(port.tables)
 
     def _send(
         self, frame: bytes, to: int, goes_into: SetTunnel | None, resume: int = 0, *, bare: bool = False
