@@ -250,11 +250,12 @@ class Daemon:
                 elif time.monotonic_ns() > look_until:
                     look_until = 0
                 continue
-            for key, mask in events:
+            with self.ovs.delivery.spare_time.spent():
+                for key, mask in events:
+                    with self.lock:
+                        self._guarded(key.data, mask)
                 with self.lock:
-                    self._guarded(key.data, mask)
-            with self.lock:
-                self._guarded(self._tidy)
+                    self._guarded(self._tidy)
             look_until = time.monotonic_ns() + LOOK_NS
 
     def _serve_upcalls(self) -> float | None:

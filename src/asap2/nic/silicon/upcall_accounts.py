@@ -108,6 +108,11 @@ class UpcallAccounts:
         else:
             self._fail(account.record, 1)
 
+    def floods(self, port_id: int) -> bool:
+        """Whether half of what the port may have on its way, or more, has arrived and waits."""
+        account = self._accounts.get(port_id)
+        return account is not None and 0 < self.limit <= 2 * account.waiting
+
     def settle(self) -> None:
         """All that has arrived was read: what else was handed over, but for the very last, is lost."""
         now = time.monotonic_ns()

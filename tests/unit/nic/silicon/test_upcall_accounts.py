@@ -55,6 +55,19 @@ def test_room_comes_back_when_user_space_is_done(program: Program) -> None:
     assert accounts.counts(PORT) == UpcallCounts(delivered=1, lost=1)
 
 
+def test_a_port_floods_when_half_of_what_it_may_have_waits(program: Program) -> None:
+    accounts = program.accounts
+    accounts.arrived(program.give(3))
+    assert not accounts.floods(PORT)  # there is no limit
+    accounts.limit = 8
+    assert not accounts.floods(PORT)
+    accounts.arrived(program.give())
+    assert accounts.floods(PORT)
+    accounts.done(PORT, 1, True)
+    assert not accounts.floods(PORT)
+    assert not accounts.floods(PORT + 1)
+
+
 def test_a_gap_is_a_loss(program: Program) -> None:
     accounts = program.accounts
     accounts.arrived(program.give())

@@ -22,6 +22,7 @@ from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
 from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
 from asap2.nic.faces.ovs.receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
+from asap2.nic.faces.ovs.spare_time import SpareTime
 from asap2.nic.faces.ovs.turns import Turns
 from asap2.nic.faces.ovs.upcall import BATCH, PacketPath
 from asap2.nic.fields import TRACKED
@@ -65,6 +66,7 @@ class Delivery:
 
     def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int, egress: Egress) -> None:
         self._egress = egress
+        self.spare_time = SpareTime(time.monotonic_ns)
         self._server = server
         self._message = message
         self._family = family
@@ -95,6 +97,10 @@ class Delivery:
         """Give user space some of what waits; the seconds after which to come again, None: nothing waits."""
         if not self._turns:
             return None
+        with self.spare_time.spent():
+            return self._serve(dp)
+
+    def _serve(self, dp: Datapath) -> float | None:
         self._receivers.begin()
         shared = time.monotonic_ns() < self._shared_until
         room = SHARED_ROOM if shared else ROOM
@@ -109,6 +115,8 @@ class Delivery:
             vport = ports.get(waiting.context.port)
             if vport is None:
                 return True
+            if not self.spare_time.left and accounts.floods(vport.port):
+                return False
             step = _step(dp, waiting)
             if step is not None and step.pid != PER_CPU_PID:
                 receiver = step.pid
