@@ -2,9 +2,10 @@
 """``python -m tests.system.survival kills [--rounds N] | kernel [--rounds N] | cycles [--cycles N]``: campaigns.
 
 ``kills`` brings a lab of its own up, kills the parts of its node, and prints how many packets each kind of kill lost;
-its exit status is 1 when one that leaves ovs-vswitchd alone lost any. ``kernel`` kills ovs-vswitchd in user-mode-linux,
-where it uses a real kernel's datapath and TC, on one CPU and with slow system calls. ``cycles`` brings labs up and
-down, a third of them interrupted; its exit status is 1 when anything is left. Other labs may be at work meanwhile.
+its exit status is 1 when one that leaves ovs-vswitchd alone lost any. ``kernel`` kills ovs-vswitchd in a node and, in
+turn with that, in user-mode-linux, where it uses a real kernel's datapath and TC, on one CPU and with slow system
+calls. ``cycles`` brings labs up and down, a third of them interrupted; its exit status is 1 when anything is left.
+Other labs may be at work meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import os
 import sys
 from importlib import resources
-from operator import itemgetter
 from pathlib import Path
 
 from asap2.lab.lab import Lab
@@ -41,7 +41,7 @@ def main() -> int:
     if arguments.command == "kills":
         return _kills(root, arguments.rounds)
     if arguments.command == "kernel":
-        return _kernel(arguments.rounds)
+        return _kernel(root, arguments.rounds)
     return _cycles(root, arguments.cycles, arguments.seed)
 
 
@@ -65,13 +65,33 @@ def _kills(root: Path, rounds: int) -> int:
     return 1 if any(one.lost for one in done if not kills.RESTARTS_SWITCH & set(one.killed)) else 0
 
 
-def _kernel(rounds: int) -> int:
-    offloads = (True, False)
-    with Kernel([[(offload, rounds)] for offload in offloads], program=kernel_guest.__file__) as kernel:
-        for offload, (done,) in zip(offloads, kernel.raw_results(), strict=True):
-            outages = ", ".join(str(outage) for _, _, outage in sorted(done, key=itemgetter(2)))
-            print(f"hw-offload={str(offload).lower()}: outages of {outages} ms")
+def _kernel(root: Path, rounds: int) -> int:
+    """Boot the real kernel for each setting of hw-offload, then kill in the node as often, twice each."""
+    lab = Lab(Layout(root))
+    lab.up(parse(TOPOLOGY.read_text()))
+    try:
+        node = kills.Node(lab.layout)
+        node.prepare()
+        for offload in (True, False, True, False):
+            with Kernel([[(offload, rounds)]], program=kernel_guest.__file__) as kernel:
+                ((done, took),) = kernel.raw_results()
+            _tell("real kernel in user-mode-linux", offload, done, took)
+            node.offload(offload)
+            ours = [kills.one_round(node, ("ovs-vswitchd",), kernel_guest.INTERVAL) for _ in range(rounds)]
+            _tell("node", offload, [(one.sent, one.lost, one.outage) for one in ours], kernel_guest.program_ms())
+    finally:
+        lab.down()
     return 0
+
+
+def _tell(where: str, offload: bool, done: list[tuple[int, int, int]], program_ms: float) -> None:
+    lost, outages = (sorted(one[column] for one in done) for column in (1, 2))
+    print(
+        f"{where}, hw-offload={str(offload).lower()}: {lost} packets lost, of one each"
+        f" {kernel_guest.INTERVAL * 1000:g} ms; outages of {outages} ms;"
+        f" `ovs-vsctl --version` takes {program_ms:.1f} ms",
+        flush=True,
+    )
 
 
 def _cycles(root: Path, count: int, seed: int) -> int:

@@ -3,7 +3,7 @@
 
 DIRECTORY has ``cases`` and gets ``results``, streams of pickles. A case is ``((offload, rounds),)``: so often
 ovs-vswitchd, forwarding between two namespaces, is killed and started again, with or without hw-offload; its result is
-``("case", [(sent, lost, outage in ms), …])``.
+``("case", [(sent, lost, outage in ms), …], milliseconds)``, the last what :func:`program_ms` takes here.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ INTERVAL = 0.005
 """Seconds between packets: this kernel has one CPU, whose system calls are slow, and no time for more."""
 _AFTERWARDS = 0.5
 _PATIENCE = 60.0
+_CPUS_COUNTED = 11.0
+"""Seconds from boot after which ovs-vswitchd may start. It counts processors every 10 s, the first time when the clock
+says 10 s (count_cpu_cores() in ovs-thread.c); before that it believes that there are none, and has no thread for
+upcalls."""
 
 
 def _run(*command: str) -> str:
@@ -59,6 +63,7 @@ def _set_up() -> None:
         _run("ip", "-n", f"g{number}", "addr", "add", f"10.57.0.{number}/24", "dev", "e0")
         _run("ip", "-n", f"g{number}", "link", "set", "e0", "up")
         _run("ip", "link", "set", f"r{number}", "up")
+    time.sleep(max(0.0, _CPUS_COUNTED - time.clock_gettime(time.CLOCK_MONOTONIC)))
     _start_switch()
     _run("ovs-vsctl", "add-br", "br0", "--", "add-port", "br0", "r1", "--", "add-port", "br0", "r2")
 
@@ -68,8 +73,35 @@ def _program(namespace: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def _wait_for_line(program: subprocess.Popen[str]) -> None:
+    """Return when a program has written its first line. OSError when it does not."""
+    assert program.stdout is not None
+    if not select.select([program.stdout], [], [], _PATIENCE)[0]:
+        log = Path(f"{_OVS}/vswitchd.log").read_text().splitlines()
+        raise OSError("\n".join(["no packet comes through; the switch's last words:", *log[-10:]]))
+    program.stdout.readline()
+
+
+def program_ms() -> float:
+    """Milliseconds that a program of Open vSwitch takes to start and end: how slow the kernel is."""
+    took = []
+    for _ in range(10):
+        began = time.perf_counter()
+        subprocess.run(["ovs-vsctl", "--version"], stdout=subprocess.DEVNULL, check=True)
+        took.append(time.perf_counter() - began)
+    return sorted(took)[len(took) // 2] * 1000
+
+
 def _flows() -> int:
     return sum("eth_type(0x0800)" in flow for flow in _run("ovs-appctl", "dpctl/dump-flows").splitlines())
+
+
+def _wait_for_flows() -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while _flows() < 2:
+        if time.monotonic() > deadline:
+            raise OSError("the switch forwards no packets")
+        time.sleep(0.02)
 
 
 def _kill() -> None:
@@ -85,18 +117,14 @@ def _kill() -> None:
 def one_round() -> tuple[int, int, int]:
     """Packets sent and lost over a kill, and the milliseconds for which none came back."""
     with _program("g2", "echo") as echoing:
-        assert echoing.stdout is not None
-        echoing.stdout.readline()
+        _wait_for_line(echoing)
         with _program("g1", "send", "10.57.0.2", str(INTERVAL)) as sending:
-            assert sending.stdout is not None
-            sending.stdout.readline()
-            for _ in range(2):
-                deadline = time.monotonic() + _PATIENCE
-                while _flows() < 2 and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                if not _:
-                    _kill()
+            _wait_for_line(sending)
+            _wait_for_flows()
+            _kill()
+            _wait_for_flows()
             time.sleep(_AFTERWARDS)
+            assert sending.stdout is not None
             sending.send_signal(signal.SIGINT)
             said = sending.stdout.read()
         echoing.kill()
@@ -119,7 +147,7 @@ def main(directory: str) -> None:
                     break
                 _run("ovs-vsctl", "set", "Open_vSwitch", ".", f"other_config:hw-offload={str(offload).lower()}")
                 _kill()
-                pickle.dump(("case", [one_round() for _ in range(rounds)]), results)
+                pickle.dump(("case", [one_round() for _ in range(rounds)], program_ms()), results)
                 results.flush()
         except BaseException:
             pickle.dump(("failed", traceback.format_exc()), results)

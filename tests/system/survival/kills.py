@@ -57,11 +57,12 @@ class Node:
         self.directory = layout.node(NODE)
         self.bundle = layout.bundle(NODE)
         self.guest, self.peer = layout.bundle(GUEST), layout.bundle(PEER)
+        self.kind = "offloaded"
 
     def prepare(self) -> None:
         """Have Open vSwitch forward between the guests, in hardware."""
+        self.offload(True)
         script = (
-            "ovs-vsctl set Open_vSwitch . other_config:hw-offload=true && systemctl restart openvswitch-switch && "
             "ovs-vsctl --may-exist add-br br0 && for i in 0 1; do"
             " ovs-vsctl --may-exist add-port br0 eth$i; ip link set eth$i up; done"
         )
@@ -81,14 +82,22 @@ class Node:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         return (part if part in units.DAEMONS else str(self.directory)).encode() in command
 
-    def mend(self) -> None:
-        """Give a command that looks at the node."""
+    def mend(self) -> str:
+        """Give a command that looks at the node; what that says of it."""
         command = [sys.executable, "-m", "asap2.cli.main", "exec", NODE, "true"]
-        subprocess.run(command, env=os.environ | {"ASAP2_LAB": str(self.directory.parents[1])}, check=True)
+        environment = os.environ | {"ASAP2_LAB": str(self.directory.parents[1])}
+        return subprocess.run(command, env=environment, check=True, stderr=subprocess.PIPE, text=True).stderr
+
+    def offload(self, on: bool) -> None:
+        """Have Open vSwitch offload, or not."""
+        self.kind = "offloaded" if on else "ovs"
+        setting = f"other_config:hw-offload={str(on).lower()}"
+        script = f"ovs-vsctl set Open_vSwitch . {setting} && systemctl restart openvswitch-switch"
+        run(self.bundle, "bash", "-c", script)
 
     def offloaded(self) -> bool:
-        """Whether the flows of both directions are in hardware."""
-        flows = run(self.bundle, "ovs-appctl", "dpctl/dump-flows", "type=offloaded").splitlines()
+        """Whether the flows of both directions are where they are to be: in hardware, unless told otherwise."""
+        flows = run(self.bundle, "ovs-appctl", "dpctl/dump-flows", f"type={self.kind}").splitlines()
         return sum("eth_type(0x0800)" in flow for flow in flows) >= 2
 
     def whole(self, before: dict[str, int]) -> bool:
