@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ PATIENCE = 60.0
 
 
 def revive(root: Path) -> None:
-    """Start a supervisor for each node of the lab at *root* that lacks one, unless the lab is going up or down."""
+    """Start a supervisor for each node of the lab at *root* that lacks one, unless the lab is going up or down. Say of
+    each node that no daemon will serve why."""
+    for refused in root.glob("nodes/*/refused"):
+        with contextlib.suppress(OSError):
+            print(f"asap2: {refused.parent.name}: {refused.read_text().strip()}", file=sys.stderr)
     unwatched = list(_unwatched(root))
     if not unwatched:
         return

@@ -38,8 +38,9 @@ from asap2.lab.watched import Watched
 from asap2.logfile import shorten
 from asap2.netlink import listener
 
-COMMAND, LOCK = "daemon.command", "supervisor.lock"
-"""Files of the node: the command that runs its daemon, as JSON; what a supervisor holds a lock of while it lives."""
+COMMAND, LOCK, REFUSED = "daemon.command", "supervisor.lock", "refused"
+"""Files of the node: the command that runs its daemon, as JSON; what a supervisor holds a lock of while it lives; why
+its daemon will never serve."""
 SHORT_LIFE = 2.0
 """Seconds: a daemon that died sooner did not work, so the next one is started after a pause."""
 LONGEST_PAUSE = 5.0
@@ -247,12 +248,29 @@ class Supervisor:
         self.daemon = None
         if self._faces is not None:
             self._faces.server = 0
+        if (self.directory / REFUSED).exists():
+            self._give_up()
+            return
         if self.serving:
             self._patience_ends = now + PROGRAMS_WAIT
         self.serving = False
         short = now - self._began < SHORT_LIFE
         self._start_at = now + self._pause if short else now
         self._pause = min(LONGEST_PAUSE, max(0.1, 2 * self._pause)) if short else 0.0
+
+    def _give_up(self) -> None:
+        """No daemon will serve this node: let go of what programs wait at, so that they are refused."""
+        _say(f"no daemon is started any more: {(self.directory / REFUSED).read_text().strip()}")
+        self._start_at, self.serving = math.inf, False
+        if self.listener is not None:
+            os.close(self.listener)
+            self.listener = None
+        for connection in (self._faces, *self._former):
+            if connection is not None:
+                connection.close()
+        self._faces, self._former = None, []
+        if self.standby is not None:  # the next one holds nothing
+            self.standby.kill()
 
     def _look_whether_it_serves(self, now: float) -> None:
         """Show its /sys and tell, when it is ready; give it up when it makes no progress."""

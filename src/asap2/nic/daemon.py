@@ -14,6 +14,7 @@ import logging
 import os
 import selectors
 import signal
+import struct
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ from asap2.netlink import listener
 from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
-from asap2.nic import statistics
+from asap2.nic import kept_state, statistics
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
 from asap2.nic.faces.devlink.face import DevlinkFace
@@ -213,10 +214,19 @@ class Daemon:
             self.selector.register(self.netdevs.wakeup, selectors.EVENT_READ, lambda _mask: None)
 
     def _restore(self) -> None:
-        """Take up what an earlier daemon of this node left."""
+        """Take up what an earlier daemon of this node left. ForeignStateError."""
         if self._driver_state.state is None:
             return
         log.info("taking up the state of an earlier run")
+        try:
+            self._take_up()
+        except (LookupError, ValueError, TypeError, AttributeError, struct.error) as error:
+            log.exception("the state cannot be read")
+            why = f"the state of the node cannot be read ({type(error).__name__}: {error}): {kept_state.REMEDY}"
+            raise kept_state.ForeignStateError(why) from error
+
+    def _take_up(self) -> None:
+        assert self._driver_state.state is not None
         self.driver.restore(json.loads(self._driver_state.state))
         with self.ports.together():
             with_qdisc = self.filters.restore({nic.name: nic for nic in self.driver.nics})
@@ -308,6 +318,18 @@ def main() -> int:
     raise_limit()
     _hurry()
     config = json.loads(Path(sys.argv[1]).read_text())
+    try:
+        return _serve(config)
+    except kept_state.ForeignStateError as error:
+        log.error("%s", error)
+        kept_state.refuse(Path(config["run_dir"]), str(error))
+        return 1
+
+
+def _serve(config: dict[str, Any]) -> int:
+    state = Path(config["run_dir"]) / "state"
+    state.mkdir(exist_ok=True)
+    kept_state.claim(state)
     daemon = Daemon(config)
     wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakeup_write)

@@ -82,6 +82,26 @@ def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(
         kills.wait_for(lambda: node.active() and node.offloaded(), sending)
 
 
+def test_the_state_of_another_version_is_refused_and_nobody_waits(node: kills.Node) -> None:
+    version, refused = node.directory / "state" / "version", node.directory / "refused"
+    ours = version.read_text()
+    version.write_text("another")
+    with Program(node.bundle, ["sleep", "600"]) as meanwhile:
+        os.kill(node.pid_of("daemon"), signal.SIGKILL)
+        kills.wait_for(refused.exists, meanwhile)
+        with pytest.raises(Asap2Error, match=r"No such device|Operation not supported"):
+            run(node.bundle, "ip", "link", "show", "eth0")
+        with pytest.raises(Asap2Error, match=r"not connected|abort"):
+            run(node.bundle, "cat", "/sys/class/net/eth0/phys_port_name")
+        assert "asap2: hv1: the node was made by another version of asap2: `asap2 lab down`" in node.mend()
+        version.write_text(ours)
+        refused.unlink()
+        for part in ("supervisor", "standby"):
+            os.kill(node.pid_of(part), signal.SIGKILL)
+        node.mend()
+        kills.wait_for(lambda: (node.directory / "ready").exists() and node.active(), meanwhile)
+
+
 @pytest.mark.parametrize("killed", [("ovs-vswitchd",), ("ovsdb-server", "daemon")])
 def test_open_vswitch_comes_back_as_systemd_brings_it_back(node: kills.Node, killed: tuple[str, ...]) -> None:
     done = kills.one_round(node, killed, 0.005)
