@@ -263,6 +263,7 @@ class Supervisor:
         _say(f"no daemon is started any more: {(self.directory / REFUSED).read_text().strip()}")
         self._start_at, self.serving = math.inf, False
         if self.listener is not None:
+            listener.path_in(self.directory).unlink(missing_ok=True)
             os.close(self.listener)
             self.listener = None
         for connection in (self._faces, *self._former):

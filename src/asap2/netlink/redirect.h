@@ -189,8 +189,10 @@ static int try_connection(struct connection *c, const struct sockaddr_un *addres
 		goto fail;
 	while ((got = real_recvmsg(fd, &message, 0)) < 0 && errno == EINTR)
 		;
-	if (got != sizeof c->greeting || c->greeting.magic != MAGIC || c->greeting.version != VERSION)
+	if (got != sizeof c->greeting || c->greeting.magic != MAGIC || c->greeting.version != VERSION) {
+		errno = EPROTO;
 		goto fail;
+	}
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
 	c->inode = inode_of(fd);
@@ -204,7 +206,8 @@ fail:
 
 /*
  * Connect and read the greeting; 0, or -1 when there is no server. While somebody keeps the listening socket, we wait in
- * its queue for the next server; when nobody does, we try for a while: the socket may be about to be made.
+ * its queue for the next server; when nobody does, we try for a while: somebody may be about to. Whoever removes the
+ * socket says that nobody will.
  */
 static int open_connection(struct connection *c)
 {
@@ -224,7 +227,7 @@ static int open_connection(struct connection *c)
 	strcpy(address.sun_path, path);
 	memset(&c->greeting, 0, sizeof c->greeting);
 	while (try_connection(c, &address) < 0) {
-		if (now_ms() >= give_up) {
+		if (errno == ENOENT || now_ms() >= give_up) {
 			__atomic_store_n(&given_up, now_ms(), __ATOMIC_RELAXED);
 			return -1;
 		}
