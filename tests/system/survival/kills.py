@@ -75,12 +75,23 @@ class Node:
         return int((self.directory / f"{part}.pid").read_text())
 
     def runs(self, part: str) -> bool:
-        """Whether the process that has a part's id is the part: another may have it by now."""
+        """Whether the process that has a part's id is the part: another may have it by now, and who was the second
+        supervisor may be the first."""
         pid = self.pid_of(part)
+        if part == "standby" and pid == self.pid_of("supervisor"):
+            return False
         if pid <= 1 or not started_at(pid):
             return False
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         return (part if part in units.DAEMONS else str(self.directory)).encode() in command
+
+    def kill_at_once(self, parts: tuple[str, ...], meanwhile: Program) -> None:
+        """Kill parts, of which none notices the others' end."""
+        wait_for(lambda: all(map(self.runs, parts)), meanwhile)
+        pids = [self.pid_of(part) for part in parts]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
 
     def mend(self) -> str:
         """Give a command that looks at the node; what that says of it."""

@@ -66,9 +66,9 @@ def test_a_daemon_that_dies_while_a_supervisor_takes_over_is_seen_to_be_dead(nod
 
 
 def test_with_all_dead_nothing_reaches_the_kernel_and_the_next_command_mends_it(node: kills.Node) -> None:
-    for part in ("supervisor", "standby", "daemon"):
-        assert node.runs(part)
-        os.kill(node.pid_of(part), signal.SIGKILL)
+    parts = ("supervisor", "standby", "daemon")
+    with Program(node.bundle, ["sleep", "600"]) as meanwhile:
+        node.kill_at_once(parts, meanwhile)
     for command in ("ip link del eth0", "ip link show eth0", "tc qdisc show dev eth0", "ethtool -i eth0"):
         with pytest.raises(Asap2Error, match=r"No such device|Operation not supported"):
             run(node.bundle, "env", "ASAP2_NETLINK_WAIT=50", *command.split())
@@ -96,8 +96,7 @@ def test_the_state_of_another_version_is_refused_and_nobody_waits(node: kills.No
         assert "asap2: hv1: the node was made by another version of asap2: `asap2 lab down`" in node.mend()
         version.write_text(ours)
         refused.unlink()
-        for part in ("supervisor", "standby"):
-            os.kill(node.pid_of(part), signal.SIGKILL)
+        node.kill_at_once(("supervisor", "standby"), meanwhile)
         node.mend()
         kills.wait_for(lambda: (node.directory / "ready").exists() and node.active(), meanwhile)
 
