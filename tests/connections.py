@@ -9,6 +9,39 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from asap2.nic.conntrack.view import Change, Connection, Statistics, Tuple
+from asap2.nic.silicon import timeouts
+from asap2.nic.silicon.timeouts import TimeoutPolicy
+
+
+class Timeouts:
+    """Timeout policies and default timeouts."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, TimeoutPolicy] = {}
+        self._defaults = dict(timeouts.DEFAULTS)
+
+    def __iter__(self) -> Iterator[TimeoutPolicy]:
+        return iter(self.named.values())
+
+    def get(self, name: str) -> TimeoutPolicy | None:
+        """The policy called *name*."""
+        return self.named.get(name)
+
+    def put(self, policy: TimeoutPolicy) -> None:
+        """Add or change one."""
+        self.named[policy.name] = policy
+
+    def delete(self, name: str) -> None:
+        """Remove one."""
+        del self.named[name]
+
+    def defaults(self, protocol: int) -> timeouts.Timeouts | None:
+        """Those of a protocol."""
+        return self._defaults.get(protocol)
+
+    def set_defaults(self, protocol: int, values: timeouts.Timeouts) -> None:
+        """Set them."""
+        self._defaults[protocol] = values
 
 
 class Table:

@@ -122,6 +122,8 @@ FILE *fopen64(const char *path, const char *mode)
 /* what programs built with _FORTIFY_SOURCE call; declared by no header without it */
 int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);
+int __openat_2(int directory, const char *path, int flags);
+int __openat64_2(int directory, const char *path, int flags);
 
 int __open_2(const char *path, int flags)
 {
@@ -133,6 +135,18 @@ int __open64_2(const char *path, int flags)
 {
 	REAL(__open64_2);
 	return real(served(path), flags);
+}
+
+int __openat_2(int directory, const char *path, int flags)
+{
+	REAL(__openat_2);
+	return real(directory, served(path), flags);
+}
+
+int __openat64_2(int directory, const char *path, int flags)
+{
+	REAL(__openat64_2);
+	return real(directory, served(path), flags);
 }
 
 #endif

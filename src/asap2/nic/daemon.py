@@ -28,8 +28,11 @@ from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic import kept_state, statistics
+from asap2.nic.conntrack.sweeper import Sweeper
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
+from asap2.nic.faces.conntrack.face import ConntrackFace
+from asap2.nic.faces.conntrack.procfs import files as conntrack_files
 from asap2.nic.faces.devlink.face import DevlinkFace
 from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.faces.ovs.ct_limit import CtLimitFace
@@ -121,7 +124,10 @@ class Daemon:
             counted=self._counted,
             on_packets=self._watch_packets,
         )
-        self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), None)
+        connections = pipeline.connections
+        self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), connections)
+        self.conntrack = ConntrackFace(self.server, connections, pipeline.timeouts)
+        self.sweeper = Sweeper(connections, self.conntrack.gone)
         self._packets: PacketPath | None = None
         self.link = LinkFace(
             self.server, self.driver, self.netdevs, master=self.ovs.master, immovable=self.ovs.is_datapath
@@ -139,7 +145,16 @@ class Daemon:
             for one in config.get("guests", [])
         }
         real, mountpoint = self.run_dir / "realsys", self.run_dir / "sys"
-        self.sysfs = SysFs(self.driver, self.netdevs, real, mountpoint, self.lock, self._attribute_written, guests)
+        self.sysfs = SysFs(
+            self.driver,
+            self.netdevs,
+            real,
+            mountpoint,
+            self.lock,
+            self._attribute_written,
+            guests,
+            conntrack_files(self.conntrack),
+        )
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)
@@ -278,11 +293,13 @@ class Daemon:
             return None
 
     def _tidy(self) -> None:
-        """What is due after each round: following links, writing down what has changed, telling of neighbours."""
+        """What is due after each round: following links, writing down what has changed, telling of neighbours, and
+        taking connections away whose time is over."""
         if self.netdevs.unsettled:
             self._links_changed()
         self._keep()
-        self._wait = self._tell_neighbours()
+        waits = self._tell_neighbours(), self.sweeper.sweep()
+        self._wait = min(wait for wait in waits if wait is not None)
 
     @staticmethod
     def _guarded(call: Callable[..., object], *arguments: object) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from asap2.netlink.server import Server
 from asap2.nic.faces.conntrack.face import ConntrackFace
-from tests.connections import Table
+from tests.connections import Table, Timeouts
 
 
 def main() -> None:
     """Serve."""
     server = Server(Path(sys.argv[1]), threading.RLock())
-    ConntrackFace(server, Table()).register()
+    ConntrackFace(server, Table(), Timeouts())
     with selectors.EpollSelector() as selector:
         server.attach(selector)
         print("ready", flush=True)

@@ -51,13 +51,36 @@ TEST_SLOT: Final = 0
 
 # ---- connection tracking
 
-POLICIES: Final = 64
+POLICIES: Final = 256
 """Timeout policies: the first :data:`OWN_POLICIES` are the protocols' own (:class:`Policy`)."""
 OWN_POLICIES: Final = 16
 POLICY_TIMEOUTS: Final = 16
 """Timeouts of one policy, a power of two."""
+POLICY_NAME: Final = 32
+"""Octets of a policy's name with its NUL (CTNL_TIMEOUT_NAME_MAX)."""
 LOCKS: Final = 1024
 """Locks that connections share, a power of two."""
+
+
+KEEP_MOST: Final = 64
+"""Connections that user space has forgotten at once, a power of two."""
+
+
+HARDWARE_IDLE: Final = 30
+"""Seconds without a packet after which a connection is no longer hardware's (nf_flowtable_*_timeout)."""
+
+
+class Keep(enum.IntEnum):
+    """What user space has done to connections (keep.h)."""
+
+    FORGET = 0
+    EXPIRE = 1
+    """Forget those whose time is over."""
+    RECLAIM = 2
+    """Have back those that hardware has not used for :data:`HARDWARE_IDLE`."""
+    STATUS = 3
+    """Set bits of the status."""
+    INSERT = 4
 
 
 class Policy(enum.IntEnum):

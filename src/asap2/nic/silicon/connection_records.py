@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from asap2.nic.silicon.abi import POLICY_TIMEOUTS, Policy
+from asap2.nic.silicon.abi import KEEP_MOST, POLICY_NAME, POLICY_TIMEOUTS, Policy
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -137,6 +137,31 @@ class ConnectionRecord(ctypes.Structure):
     ]
 
 
+class KeptRecord(ctypes.Structure):
+    """``struct kept``: a record's number, and its connection's id."""
+
+    at: int
+    id: int
+    _fields_ = [("at", u32), ("id", u32)]
+
+
+class KeepingRecord(ctypes.Structure):
+    """``struct keeping``: what is to be done to connections (:class:`.abi.Keep`), and the outcome."""
+
+    what: int
+    count: int
+    result: int
+    kept: ctypes.Array[KeptRecord]
+    connection: ConnectionRecord
+    _fields_ = [
+        ("what", u32),
+        ("count", u32),
+        ("result", ctypes.c_int32),
+        ("kept", KeptRecord * KEEP_MOST),
+        ("connection", ConnectionRecord),
+    ]
+
+
 class TrackerRecord(ctypes.Structure):
     """``struct tracker``: what all connections have in common."""
 
@@ -170,7 +195,16 @@ class PolicyRecord(ctypes.Structure):
     """``struct policy``: how long connections live, by state, in seconds."""
 
     seconds: ctypes.Array[ctypes.c_uint32]
-    _fields_ = [("seconds", u32 * POLICY_TIMEOUTS)]
+    name: bytes
+    family: int
+    protocol: int
+    _fields_ = [
+        ("seconds", u32 * POLICY_TIMEOUTS),
+        ("name", ctypes.c_char * POLICY_NAME),
+        ("family", u16),
+        ("protocol", ctypes.c_uint8),
+        ("unused", ctypes.c_uint8 * 5),
+    ]
 
 
 class TrackerStatsRecord(ctypes.Structure):

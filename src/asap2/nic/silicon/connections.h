@@ -85,6 +85,9 @@ struct zone {
 
 struct policy {
 	u32 seconds[POLICY_TIMEOUTS];
+	char name[POLICY_NAME];	/* of one that an action names; this and what follows is user space's */
+	u16 family;
+	u8 protocol, unused[5];
 };
 
 /* nf_conntrack_stat */

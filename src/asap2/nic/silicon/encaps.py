@@ -88,7 +88,9 @@ class Encaps:
         elif isinstance(action, Ct | CtHardware):
             record.len = record.ip = record.udp = 0
             record.kind = _HARDWARE if isinstance(action, CtHardware) else _TRACKING
-            data = trackings.pack(action)
+            policy = self._layout.timeouts.number(action.timeout) if isinstance(action, Ct) else 0
+            self._layout.timeouts.used(policy, 1)
+            data = trackings.pack(action, policy)
         else:
             record.len = record.ip = record.udp = 0
             record.kind = _METADATA
@@ -98,6 +100,7 @@ class Encaps:
 
     def give(self, slot: int) -> None:
         """Give a slot back."""
+        self._layout.timeouts.used(self._policy(slot), -1)
         self._slots.give(slot)
 
     def read(self, slot: int) -> Kept:
@@ -109,7 +112,8 @@ class Encaps:
             start = 0 if ipv6 else 12
             return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, bool(csum), bool(dont_fragment))
         if record.kind in (_TRACKING, _HARDWARE):
-            return trackings.unpack(data, hardware=record.kind == _HARDWARE)
+            timeout = self._layout.timeouts.name(self._policy(slot))
+            return trackings.unpack(data, hardware=record.kind == _HARDWARE, timeout=timeout)
         if record.kind == _NSH:
             return PushNsh(data[_ETHERNET : record.len])
         ip, udp = data[_ETHERNET : record.udp], data[record.udp :]
@@ -126,3 +130,10 @@ class Encaps:
     def restore(self, used: set[int]) -> None:
         """Take over the slots that action lists name."""
         self._slots.restore(used)
+        for slot in used:
+            self._layout.timeouts.used(self._policy(slot), 1)
+
+    def _policy(self, slot: int) -> int:
+        """The number of the timeout policy that a slot's action names; 0: it names none."""
+        record = self._layout.encaps[slot]
+        return trackings.policy_of(bytes(record.header)) if record.kind == _TRACKING else 0

@@ -18,6 +18,7 @@
  * Build: clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu -c eswitch.bpf.c -o eswitch.bpf.o
  */
 #include "actions.h"
+#include "keep.h"
 
 /* Of a super-packet whose headers have changed (the kernel then forgets), from the Ethernet header at `from` on. */
 static __always_inline u32 segments(struct __sk_buff *skb, u32 from)

@@ -43,7 +43,16 @@ _LIMITS: Final = (
         "NEAR",
     ),
     *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
-    *("UPCALL_SLOTS", "UPCALL_UNIT", "POLICIES", "POLICY_TIMEOUTS", "LOCKS"),
+    *(
+        "UPCALL_SLOTS",
+        "UPCALL_UNIT",
+        "POLICIES",
+        "POLICY_TIMEOUTS",
+        "POLICY_NAME",
+        "LOCKS",
+        "KEEP_MOST",
+        "HARDWARE_IDLE",
+    ),
 )
 _MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
@@ -170,6 +179,7 @@ def header() -> str:
         _enum("counting", "COUNT", _members(Counting)),
         _enum("ct_state", "CT", _members(rules.CtState)),
         _enum("ct_flag", "CT", _members(abi.CtFlag)),
+        _enum("keep", "KEEP", _members(abi.Keep)),
         _enum("ct_policy", "POLICY", _members(abi.Policy)),
         _enum("ct_status", "IPS", (*_members(abi.Status), ("NAT_MASK", abi.Status.SRC_NAT | abi.Status.DST_NAT))),
         _struct_fields(),

@@ -22,9 +22,12 @@
 #define TEST_SLOT 0
 #define UPCALL_SLOTS 8192
 #define UPCALL_UNIT 2048
-#define POLICIES 64
+#define POLICIES 256
 #define POLICY_TIMEOUTS 16
+#define POLICY_NAME 32
 #define LOCKS 1024
+#define KEEP_MOST 64
+#define HARDWARE_IDLE 30
 #define UPCALL_MAGIC 0xa5a00000
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
@@ -175,6 +178,14 @@ enum ct_flag {
 	CT_EVENT_MASK = 2048,
 	CT_MARK = 4096,
 	CT_LABELS = 8192,
+};
+
+enum keep {
+	KEEP_FORGET = 0,
+	KEEP_EXPIRE = 1,
+	KEEP_RECLAIM = 2,
+	KEEP_STATUS = 3,
+	KEEP_INSERT = 4,
 };
 
 enum ct_policy {

@@ -12,10 +12,11 @@ from typing import Any
 
 from asap2.nic.fields import KEY_SIZE
 from asap2.nic.silicon import bloom, connection_records, loader, maps
+from asap2.nic.silicon.timeouts import TimeoutPolicies
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
-PROGRAM, ONWARD = "eswitch", "onward"
-"""The program of every port, and that of the device that upcalls leave by."""
+PROGRAM, ONWARD, KEEP = "eswitch", "onward", "keep"
+"""The program of every port, that of the device that upcalls leave by, and what changes connections for user space."""
 
 SHARED = ("connections", "tuples", "free_connections", "tracker", "zones", "policies", "tracker_stats", "locks")
 """The maps that a node's pipeline and those of its NICs have in common: connections."""
@@ -58,6 +59,10 @@ class Layout:
         self.directory = directory
         self.program = loader.pinned(directory / PROGRAM)
         self.onward = loader.pinned(directory / ONWARD)
+        try:
+            self.keep = loader.pinned(directory / KEEP)
+        except FileNotFoundError as e:
+            raise OSError(errno.EINVAL, _ANOTHER.format(directory)) from e
         self.devs = opened("devs")
         self.mask_list_of = opened("mask_list_of")
         self.keys = opened("keys")
@@ -85,6 +90,7 @@ class Layout:
                 "tracker",
                 "zones",
                 "policies",
+                "keeping",
             )
         }
         self.tuples = opened("tuples")
@@ -118,6 +124,8 @@ class Layout:
         self.tracker: connection_records.TrackerRecord = self._array("tracker", connection_records.TrackerRecord)[0]
         self.zones = self._array("zones", connection_records.ZoneRecord)
         self.policies = self._array("policies", connection_records.PolicyRecord)
+        self.timeouts = TimeoutPolicies(self.policies)
+        self.keeping: connection_records.KeepingRecord = self._array("keeping", connection_records.KeepingRecord)[0]
         self._rules_memory = self._arrays["rules"].memory()
         self._counts_memory = self._arrays["counts"].memory()
         self._count_step = len(self.rules) * _COUNT_SIZE
@@ -165,7 +173,7 @@ class Layout:
             *(self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()),
             *(self.tuples, self.free_connections, self.tracker_stats),
         ]
-        for fd in (self.program, self.onward, *(m.fd for m in every)):
+        for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
             os.close(fd)
 
 
@@ -237,8 +245,9 @@ def create(
             "tracker_stats": None,
             "locks": None,
             "flights": None,
+            "keeping": None,
         },
-        (PROGRAM, ONWARD),
+        (PROGRAM, ONWARD, KEEP),
         constants,
         {name: connections_of / name for name in SHARED} if connections_of else None,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from asap2.nic.conntrack.table import Connections
 from asap2.nic.rules import UNREACHED, Action, Counters, Match, Rule, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
@@ -106,6 +107,10 @@ class Pipeline:
         """The places that packets of a NIC can be sent on to."""
         self.upcalls = UpcallAccounts(layout, self._ports)
         """What each port has on its way to user space, and what was lost."""
+        self.connections = Connections(layout)
+        """The connections that actions track: a NIC's are its node's."""
+        self.timeouts = layout.timeouts
+        """How long connections live."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
         self._bloom = Bloom(layout.bloom)
         self._entries: dict[int, _Entry] = {}

@@ -13,6 +13,7 @@ HELPERS: Final = ("", "ftp", "tftp")
 """Names of helpers, by their number."""
 
 _TRACKING = struct.Struct("=HHIII16s16s16s16sHHBBBBI")
+_POLICY: Final = 11
 _KINDS = {NatKind.SRC: CtFlag.NAT_SRC, NatKind.DST: CtFlag.NAT_DST}
 
 
@@ -24,8 +25,6 @@ def unsupported(action: Ct | CtHardware) -> str | None:
         return None
     if action.helper:
         return f"the helper {action.helper} is not supported"
-    if action.timeout:
-        return "timeout policies are not supported"
     nat = action.nat
     if nat is not None and (len(nat.ip_min) != len(nat.ip_max) or len(nat.ip_min) not in (0, 4, 16)):
         return "a range of addresses has two IPv4 or two IPv6 addresses"
@@ -36,8 +35,8 @@ def _octets(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def pack(action: Ct | CtHardware) -> bytes:
-    """*action* as ``struct tracking``."""
+def pack(action: Ct | CtHardware, policy: int = 0) -> bytes:
+    """*action* as ``struct tracking``, with the number of its timeout policy."""
     if isinstance(action, CtHardware):
         flags = CtFlag.NAT if action.nat else CtFlag(0)
         empty = bytes(16)
@@ -69,12 +68,18 @@ def pack(action: Ct | CtHardware) -> bytes:
     return _TRACKING.pack(
         *(action.zone, flags, mark.value, mark.mask, action.eventmask or 0),
         *(_octets(labels.value), _octets(labels.mask), low, high, *ports),
-        *(0, HELPERS.index(action.helper), action.family, addresses, 0),
+        *(policy, HELPERS.index(action.helper), action.family, addresses, 0),
     )
 
 
-def unpack(data: bytes, *, hardware: bool) -> Ct | CtHardware:
-    """The inverse of :func:`pack`."""
+def policy_of(data: bytes) -> int:
+    """The number of the timeout policy in a packed action."""
+    number: int = _TRACKING.unpack_from(data)[_POLICY]
+    return number
+
+
+def unpack(data: bytes, *, hardware: bool, timeout: str = "") -> Ct | CtHardware:
+    """The inverse of :func:`pack`; *timeout* is the name of the policy."""
     zone, bits, mark, mark_mask, events, labels, labels_mask, low, high, *rest = _TRACKING.unpack_from(data)
     port_min, port_max, _policy, helper, family, addresses, resume = rest
     flags = CtFlag(bits)
@@ -99,6 +104,7 @@ def unpack(data: bytes, *, hardware: bool) -> Ct | CtHardware:
         helper=HELPERS[helper],
         family=family,
         eventmask=events if CtFlag.EVENT_MASK in flags else None,
+        timeout=timeout,
         offload=CtFlag.OFFLOAD in flags,
     )
 

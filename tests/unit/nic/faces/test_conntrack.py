@@ -60,7 +60,7 @@ from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack import messages, tuples
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.messages import Events
-from tests.connections import Table
+from tests.connections import Table, Timeouts
 
 RECORDED = Path(__file__).parents[3] / "data" / "conntrack-messages.txt"
 A, B, C = (bytes((10, 0, 0, last)) for last in (1, 2, 9))
@@ -164,8 +164,8 @@ class Node:
         self.netns = Netns(1, -1)
         self._dispatcher = Dispatcher(threading.RLock())
         server: Any = self
-        self.face = ConntrackFace(server, self.table)
-        self.face.register()
+        self.timeouts = Timeouts()
+        self.face = ConntrackFace(server, self.table, self.timeouts)
 
     def netfilter(self, subsystems: list[int], handler: Any) -> None:
         self._dispatcher.netfilter.update(dict.fromkeys(subsystems, handler))
@@ -380,10 +380,10 @@ def test_timeout_policies_are_kept_by_name() -> None:
     assert list(cttimeout.timeouts(11).decode(attrs["data"]).values()) == [
         120, 34, 432000, 120, 60, 30, 120, 10, 120, 300, 300
     ]  # fmt: skip
-    node.face.policies.named["x"].uses = 1
+    node.timeouts.put(replace(node.timeouts.named["x"], uses=1))
     named = TIMEOUT.encode(Nfgenmsg(), {"name": "x"})
     assert node.error(TIMEOUT_DELETE, named) == "EBUSY"
-    node.face.policies.named["x"].uses = 0
+    node.timeouts.put(replace(node.timeouts.named["x"], uses=0))
     assert node.error(TIMEOUT_DELETE, named) == ""
     assert node.error(TIMEOUT_DELETE, named) == "ENOENT"
     assert [one.type for one in node.ask(TIMEOUT_GET, bytes(4), NLM_F_DUMP)] == [NLMSG_DONE]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,7 +15,7 @@ from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.procfs import files, line
 from asap2.nic.faces.sysfs.tree import Attribute
-from tests.connections import Table
+from tests.connections import Table, Timeouts
 
 A, B = b"\x0a\0\0\1", b"\x0a\0\0\2"
 A6, B6 = (bytes((0xFD, *bytes(14), last)) for last in (1, 2))
@@ -71,8 +72,8 @@ def test_one_in_hardware_has_no_timeout() -> None:
 
 @pytest.fixture
 def served() -> dict[str, Attribute]:
-    nowhere: Any = None
-    return files(ConntrackFace(nowhere, Table(*RECORDED.values())))
+    nowhere: Any = Mock()
+    return files(ConntrackFace(nowhere, Table(*RECORDED.values()), Timeouts()))
 
 
 def shown(file: Attribute) -> str:

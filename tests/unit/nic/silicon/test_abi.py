@@ -34,6 +34,8 @@ RECORDS: dict[str, type[ctypes.Structure]] = {
     "tracker": connection_records.TrackerRecord,
     "zone": connection_records.ZoneRecord,
     "policy": connection_records.PolicyRecord,
+    "kept": connection_records.KeptRecord,
+    "keeping": connection_records.KeepingRecord,
     "tracker_stats": connection_records.TrackerStatsRecord,
 }
 

@@ -43,7 +43,7 @@ from asap2.nic.conntrack.view import Connection, Connections, Tuple
 from asap2.nic.faces.conntrack import changes, filter, messages, tuples
 from asap2.nic.faces.conntrack.filter import Filter
 from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM, Events
-from asap2.nic.faces.conntrack.policies import Policies
+from asap2.nic.faces.conntrack.policies import Policies, Store
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class ConntrackFace:
     nf_conntrack_timestamp, which are off at first).
     """
 
-    def __init__(self, server: Server, connections: Connections) -> None:
+    def __init__(self, server: Server, connections: Connections, timeouts: Store) -> None:
         self.connections = connections
-        self.policies = Policies()
+        self.policies = Policies(timeouts)
         self.counters = self.timestamps = False
         self._server = server
         self._kernel: bool | None = None
@@ -74,12 +74,9 @@ class ConntrackFace:
             CT_GET_DYING: self._none,
             CT_GET_UNCONFIRMED: self._none,
         }
-
-    def register(self) -> None:
-        """Serve the server's clients."""
-        self._server.netfilter([NFNL_SUBSYS_CTNETLINK], self._connections)
-        self._server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], lambda _request: PASS)
-        self._server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
+        server.netfilter([NFNL_SUBSYS_CTNETLINK], self._connections)
+        server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], lambda _request: PASS)
+        server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
 
     def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
         """Tell who listens what has happened to a connection, by the program with the socket *portid* (0: by none)."""

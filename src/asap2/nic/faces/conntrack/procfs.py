@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import PROTOCOLS_WITH_PORTS, Connection, Counters, Statistics, Tuple
 from asap2.nic.faces.conntrack.face import ConntrackFace
-from asap2.nic.faces.conntrack.policies import DEFAULTS, GENERIC, UDPLITE, Policies
+from asap2.nic.faces.conntrack.policies import Store
 from asap2.nic.faces.sysfs.tree import Attribute
+from asap2.nic.silicon.timeouts import DEFAULTS, GENERIC, Timeouts
 
 _FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 _PROTOCOLS = {
@@ -24,7 +25,7 @@ _PROTOCOLS = {
     socket.IPPROTO_ICMPV6: "icmpv6",
     socket.IPPROTO_SCTP: "sctp",
     socket.IPPROTO_GRE: "gre",
-    UDPLITE: "udplite",
+    136: "udplite",
 }
 _TCP = (
     *("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"),
@@ -71,7 +72,7 @@ def files(face: ConntrackFace) -> dict[str, Attribute]:
         "max": _number(lambda: connections.limit, lambda value: setattr(connections, "limit", value)),
         "buckets": _number(lambda: connections.limit),
         "expect_max": _number(lambda: 4096),
-        **{name: _timeout(face.policies, *which) for name, which in _TIMEOUTS.items()},
+        **{name: _timeout(face.policies.store, *which) for name, which in _TIMEOUTS.items()},
     }
     return {
         "net/nf_conntrack": Attribute(lambda: "".join(_lines(face)), alone=True),
@@ -80,8 +81,13 @@ def files(face: ConntrackFace) -> dict[str, Attribute]:
     }
 
 
+def timeouts_of(store: Store, protocol: int) -> Timeouts:
+    """The timeouts of connections of *protocol* without a policy."""
+    return store.defaults(protocol) or DEFAULTS[protocol]
+
+
 def _lines(face: ConntrackFace) -> Iterator[str]:
-    gre = face.policies.defaults[socket.IPPROTO_GRE]
+    gre = timeouts_of(face.policies.store, socket.IPPROTO_GRE)
     for connection in face.connections:
         yield line(face.seen(connection), gre)
 
@@ -168,13 +174,13 @@ def _flag(show: Callable[[], bool], store: Callable[[bool], None]) -> Attribute:
     return _number(lambda: int(show()), write)
 
 
-def _timeout(policies: Policies, protocol: int, place: int) -> Attribute:
+def _timeout(store: Store, protocol: int, place: int) -> Attribute:
     def write(seconds: int) -> None:
-        timeouts = list(policies.defaults[protocol])
+        timeouts = list(timeouts_of(store, protocol))
         timeouts[place] = seconds
-        policies.set_default(protocol, tuple(timeouts))
+        store.set_defaults(protocol, tuple(timeouts))
 
-    return _number(lambda: policies.defaults[protocol][place], write)
+    return _number(lambda: timeouts_of(store, protocol)[place], write)
 
 
 def _parsed(text: bytes) -> int:

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connections of a node, as they are in the maps of its pipeline: found, listed, changed and removed by user space.
+
+The packets of a connection change it at any time. So a record is copied at once and then looked at, and only the
+program ``keep`` (silicon/keep.h) takes connections out of the table or puts them in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from asap2.nic.conntrack.states import ICMP, ICMPV6, SECOND, Status
+from asap2.nic.conntrack.tuples import IPV4, IPV6
+from asap2.nic.conntrack.tuples import Tuple as Datagram
+from asap2.nic.conntrack.view import Change, Connection, Counters, Sctp, Statistics, Tcp, Tuple
+from asap2.nic.silicon import abi, loader
+from asap2.nic.silicon.connection_records import ConnectionRecord, TrackerStatsRecord
+from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.trackings import HELPERS
+
+_FAMILIES: Final = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
+_VERSIONS: Final = {family: version for version, family in _FAMILIES.items()}
+_SIZES: Final = {IPV4: 4, IPV6: 16}
+
+_RECORD: Final = struct.Struct("=16s16sHHHBB16s16sHHHBBQQII16sIIQQQQQIBB2x64s")
+"""``struct connection``."""
+_STATUS, _EXPIRES, _USED, _ID = (getattr(ConnectionRecord, name).offset for name in ("status", "expires", "used", "id"))
+_TUPLE_SIZE: Final = ConnectionRecord.reply.offset
+_TCP = struct.Struct("=16xBB2x16xBB2xB")
+"""Of ``struct tcp_connection``: scale and flags of either side, and the state."""
+_SCTP = struct.Struct("=4s4sB")
+_TUPLE = struct.Struct(">16s16sHH")
+_TUPLE_END = struct.Struct("=HBB")
+_WORDS = struct.Struct("=5Q")
+_NUMBER = struct.Struct("=I")
+_EXACT: Final = 0x80
+_NO_PACKET: Final = bytes(14)
+_DAY: Final = 86400 * SECOND
+"""How long a connection in hardware lives at least (nf_ct_offload_timeout())."""
+
+
+class Connections:
+    """The connections in the maps of *layout*; those of the NICs of a node are their node's."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._memory = memoryview(layout.connections).cast("B")
+        self._keep = loader.TestRun(layout.keep)
+        self._default: int | None = None
+        self._limits: dict[int, int] = {}
+
+    # ---- looking
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All, in no order; may be used without the daemon's lock."""
+        now, behind = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+        for at in self._confirmed():
+            found = self._at(at, now, behind)
+            if found is not None:
+                yield found
+
+    def find(self, zone: int, tuple: Tuple) -> Connection | None:
+        """The connection that *tuple* is a direction of."""
+        at = self._record_of(zone, tuple)
+        return None if at is None else self._at(at)
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._layout.tracker.count
+
+    def in_hardware(self) -> int:
+        """How many hardware carries."""
+        statuses = self._column("I", _STATUS)
+        wanted = int(Status.CONFIRMED | Status.HW_OFFLOAD)
+        return sum(status & wanted == wanted for status in statuses)
+
+    @property
+    def limit(self) -> int:
+        """How many there may be: no more than the maps have room for."""
+        return self._layout.tracker.max
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._layout.tracker.max = min(value or len(self._layout.connections), len(self._layout.connections) - 1)
+
+    def statistics(self) -> list[Statistics]:
+        """What each CPU has counted, in the order of their numbers."""
+        names = [field[0] for field in TrackerStatsRecord._fields_]
+        size = struct.calcsize(f"={len(names)}Q")
+        raw = self._layout.tracker_stats.lookup(bytes(4), size * loader.possible_cpus()) or b""
+        shown = []
+        for values in struct.iter_unpack(f"={len(names)}Q", raw):
+            counted = dict(zip(names, values, strict=True))
+            counted["clash_resolve"] = counted.pop("clash", 0)
+            shown.append(Statistics(**{name: counted.get(name, 0) for name in Statistics._fields}))
+        return shown
+
+    # ---- changing
+
+    def delete(self, connection: Connection) -> bool:
+        """Take a connection out; False if it has gone already."""
+        at = self._record_of(connection.zone, connection.original)
+        return at is not None and bool(self._have(abi.Keep.FORGET, [(at, connection.id)]))
+
+    def change(self, connection: Connection, change: Change) -> None:
+        """Change a connection; nothing if it has gone."""
+        at = self._record_of(connection.zone, connection.original)
+        if at is None:
+            return
+        record: ConnectionRecord = self._layout.connections[at]
+        if record.id != connection.id:
+            return
+        if change.mark is not None:
+            record.mark = change.mark
+        if change.labels is not None:
+            record.labels[:] = list(change.labels)
+        if change.status is not None:
+            self._layout.keeping.connection.status = change.status
+            self._have(abi.Keep.STATUS, [(at, connection.id)])
+        if change.timeout is not None:
+            record.expires = time.monotonic_ns() + change.timeout * SECOND
+        if change.tcp is not None:
+            record.tcp.state = change.tcp.state
+            for way in (0, 1):
+                record.tcp.seen[way].scale, record.tcp.seen[way].flags = change.tcp.wscale[way], change.tcp.flags[way]
+        if change.sctp is not None:
+            record.sctp.state = change.sctp.state
+            record.sctp.vtag[:] = [socket.htonl(tag) for tag in change.sctp.vtags]
+
+    def insert(self, connection: Connection) -> None:
+        """Add a connection, whose *id* does not matter.
+
+        Raises:
+            OSError: EEXIST, one of its tuples is there; ENOMEM, the table is full.
+        """
+        record = self._layout.keeping.connection
+        empty = ConnectionRecord()
+        for way, value in ((empty.original, connection.original), (empty.reply, connection.reply)):
+            memoryview(way).cast("B")[:] = _packed(connection.zone, value)
+        now = time.monotonic_ns()
+        empty.expires, empty.started = now + connection.timeout * SECOND, now
+        empty.status, empty.mark, empty.event_mask = connection.status, connection.mark, 0xFFFFFFFF
+        empty.labels[:] = list(connection.labels)
+        if connection.tcp is not None:
+            empty.tcp.state = connection.tcp.state
+            for side in (0, 1):
+                empty.tcp.seen[side].scale = connection.tcp.wscale[side]
+                empty.tcp.seen[side].flags = connection.tcp.flags[side]
+        if connection.sctp is not None:
+            empty.sctp.state = connection.sctp.state
+            empty.sctp.vtag[:] = [socket.htonl(tag) for tag in connection.sctp.vtags]
+        memoryview(record).cast("B")[:] = memoryview(empty).cast("B")
+        self._layout.keeping.what = abi.Keep.INSERT
+        self._keep.on(_NO_PACKET)
+        result = self._layout.keeping.result
+        if result <= 0:
+            number = errno.EEXIST if result < 0 else errno.ENOMEM
+            raise OSError(number, os.strerror(number))
+
+    def sweep(self, first: int = 0, most: int | None = None) -> list[Connection]:
+        """Take out the connections whose time is over, and have those back that hardware has not used for long.
+
+        Looks at *most* records (None: all) from *first* on. Gives the connections that are gone, as they were.
+        """
+        now, behind = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+        over: list[tuple[int, int]] = []
+        idle: list[tuple[int, int]] = []
+        last: dict[int, Connection] = {}
+        confirmed, offload = int(Status.CONFIRMED), int(Status.OFFLOAD)
+        end = self.records if most is None else min(first + most, self.records)
+        statuses, times = self._column("I", _STATUS, first, end), self._column("Q", _EXPIRES, first, end)
+        for at, (status, expires) in enumerate(zip(statuses, times, strict=True), first):
+            if not status & confirmed:
+                continue
+            if status & offload:
+                record = self._layout.connections[at]
+                if record.used + abi.HARDWARE_IDLE * SECOND <= now:
+                    idle.append((at, record.id))
+                elif expires < now + _DAY // 2:
+                    record.expires = now + _DAY
+            elif expires <= now:
+                found = self._at(at, now, behind, expired=True)
+                if found is not None:
+                    over.append((at, found.id))
+                    last[at] = found
+        self._have(abi.Keep.RECLAIM, idle)
+        return [last[at] for at in self._have(abi.Keep.EXPIRE, over)]
+
+    # ---- zones
+
+    def limit_zones(self, default: int, limits: dict[int, int]) -> None:
+        """Let Open vSwitch commit no more than so many connections in each zone; 0: any number."""
+        zones = self._layout.zones
+        changed = range(len(zones)) if default != self._default else {*self._limits, *limits}
+        for zone in changed:
+            limit = limits.get(zone, default)
+            if limit:
+                zones[zone].limit = limit
+            zones[zone].limited = bool(limit)
+        self._default, self._limits = default, dict(limits)
+
+    def connections_in(self, zone: int) -> int:
+        """How many connections there are in *zone*."""
+        count: int = self._layout.zones[zone].count
+        return count
+
+    # ---- records
+
+    @property
+    def records(self) -> int:
+        """How many records have ever been used."""
+        return min(self._layout.tracker.next, len(self._layout.connections))
+
+    def _column(self, kind: Literal["I", "Q"], offset: int, first: int = 0, end: int | None = None) -> list[int]:
+        """One member of these records."""
+        size = struct.calcsize(kind)
+        end = self.records if end is None else end
+        part = self._memory[first * _RECORD.size : end * _RECORD.size]
+        return part.cast(kind)[offset // size :: _RECORD.size // size].tolist()
+
+    def _confirmed(self) -> list[int]:
+        confirmed = int(Status.CONFIRMED)
+        return [at for at, status in enumerate(self._column("I", _STATUS)) if status & confirmed]
+
+    def _at(self, at: int, now: int = 0, behind: int = 0, expired: bool = False) -> Connection | None:
+        """The connection in a record; None if there is none, or its time is over and it is not to be seen then."""
+        now = now or time.monotonic_ns()
+        behind = behind or time.time_ns() - now
+        start = at * _RECORD.size
+        raw = bytes(self._memory[start : start + _RECORD.size])
+        o_src, o_dst, o_sport, o_dport, zone, proto, family, *rest = _RECORD.unpack(raw)
+        r_src, r_dst, r_sport, r_dport, *_same, expires, started, status, mark, labels, id_, master = rest[:14]
+        packets, reply_packets, octets, reply_octets, _used, _events, _policy, helper, state = rest[14:]
+        if not status & Status.CONFIRMED or (expires <= now and not expired):
+            return None
+        first = 16 - _SIZES.get(family, 16)
+        af = _FAMILIES.get(family, socket.AF_INET6)
+        tcp = sctp = None
+        if proto == socket.IPPROTO_TCP:
+            scale, flags, reply_scale, reply_flags, tcp_state = _TCP.unpack_from(state)
+            tcp = Tcp(tcp_state, (scale, reply_scale), (flags, reply_flags))
+        elif proto == socket.IPPROTO_SCTP:
+            tag, reply_tag, sctp_state = _SCTP.unpack_from(state)
+            sctp = Sctp(sctp_state, (int.from_bytes(tag, "big"), int.from_bytes(reply_tag, "big")))
+        return Connection(
+            id_,
+            Tuple(af, proto, o_src[first:], o_dst[first:], socket.ntohs(o_sport), socket.ntohs(o_dport)),
+            Tuple(af, proto, r_src[first:], r_dst[first:], socket.ntohs(r_sport), socket.ntohs(r_dport)),
+            zone,
+            status,
+            max(0, expires - now) // SECOND,
+            mark,
+            labels,
+            tcp,
+            sctp,
+            (Counters(packets, octets), Counters(reply_packets, reply_octets)),
+            started + behind,
+            0,
+            HELPERS[helper] if helper < len(HELPERS) else "",
+            self._original(master),
+        )
+
+    def _original(self, at: int) -> Tuple | None:
+        """The original tuple of the connection in a record (0: none)."""
+        found = self._at(at) if 0 < at < len(self._layout.connections) else None
+        return found.original if found is not None else None
+
+    def _record_of(self, zone: int, tuple: Tuple) -> int | None:
+        """The number of the record of the connection with that tuple."""
+        wanted = _packed(zone, tuple)
+        keys = [wanted[:-1] + bytes((wanted[-1] | _EXACT,))]
+        inverse = _inverse(tuple)
+        if inverse is not None:
+            keys.insert(0, min(wanted, _packed(zone, inverse), key=_WORDS.unpack))
+        for key in keys:
+            raw = self._layout.tuples.lookup(key)
+            if raw is None:
+                continue
+            (at,) = _NUMBER.unpack(raw)
+            start = at * _RECORD.size
+            ways = bytes(self._memory[start : start + 2 * _TUPLE_SIZE])
+            if wanted in (ways[:_TUPLE_SIZE], ways[_TUPLE_SIZE:]):
+                return int(at)
+        return None
+
+    def _have(self, what: abi.Keep, records: list[tuple[int, int]]) -> list[int]:
+        """Have something done to the connections in these records, with these ids; gives the records where it was."""
+        keeping, done = self._layout.keeping, []
+        for start in range(0, len(records), abi.KEEP_MOST):
+            some = records[start : start + abi.KEEP_MOST]
+            for place, (at, id_) in enumerate(some):
+                keeping.kept[place].at, keeping.kept[place].id = at, id_
+            keeping.what, keeping.count = what, len(some)
+            self._keep.on(_NO_PACKET)
+            done += [at for place, (at, _id) in enumerate(some) if not keeping.kept[place].at]
+        return done
+
+
+def _packed(zone: int, tuple: Tuple) -> bytes:
+    """``struct tuple``."""
+    addresses = (address.rjust(16, b"\0") for address in (tuple.src, tuple.dst))
+    version = _VERSIONS.get(socket.AddressFamily(tuple.family), 0)
+    ports = _TUPLE.pack(*addresses, tuple.src_port, tuple.dst_port)
+    return ports + _TUPLE_END.pack(zone, tuple.protocol, version)
+
+
+def _inverse(tuple: Tuple) -> Tuple | None:
+    """That of the other direction without NAT; None for ICMP that has no answer."""
+    family, protocol, src, dst, src_port, dst_port = tuple
+    if protocol not in (ICMP, ICMPV6):
+        return Tuple(family, protocol, dst, src, dst_port, src_port)
+    found = Datagram(IPV4, protocol, src, dst, src_port, dst_port).inverse()
+    return None if found is None else Tuple(family, protocol, dst, src, found.sport, found.dport)

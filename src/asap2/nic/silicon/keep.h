@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * What user space has done to connections: some forgotten or changed, one remembered. The program `keep` does it, which
+ * user space runs on no packet (BPF_PROG_TEST_RUN), since only a program can change what packets change meanwhile.
+ */
+#pragma once
+
+#include "conntrack.h"
+
+struct kept {
+	u32 at, id;	/* a record, and the connection that it must be; at: 0 when that is done */
+};
+
+/* What is to be done, and the outcome. */
+struct keeping {
+	u32 what;	/* enum keep */
+	u32 count;
+	s32 result;	/* to how many it was done; the new record's number (0: no room, -1: there is such a connection) */
+	struct kept kept[KEEP_MOST];
+	struct connection connection;
+};
+
+MMAPPED(keeping, struct keeping, 1);
+
+/*
+ * A connection that hardware has not used for long is not hardware's any more, and lives as long as if it never had been
+ * (flow_offload_fixup_ct()).
+ */
+static __always_inline int reclaim(struct connection *c, u64 now)
+{
+	u32 own = c->original.proto == IPPROTO_TCP ? POLICY_TCP : c->original.proto == IPPROTO_UDP ? POLICY_UDP : 0;
+	struct policy *policy = bpf_map_lookup_elem(&policies, &own);
+	u32 state = own == POLICY_TCP ? c->tcp.state : !!(c->status & IPS_SEEN_REPLY);
+	u64 left;
+
+	if (!(c->status & IPS_OFFLOAD) || c->used + HARDWARE_IDLE * SECOND > now)
+		return 0;
+	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
+	if (own && policy) {
+		left = policy->seconds[state & (POLICY_TIMEOUTS - 1)];
+		left = left > HARDWARE_IDLE ? (left - HARDWARE_IDLE) * SECOND : 0;
+		if (c->expires > now + left)
+			c->expires = now + left;
+	}
+	return 1;
+}
+
+/* Do it to one of those named. */
+static __always_inline void keep_one(struct keeping *k, struct flight *p, u32 i)
+{
+	struct kept *one = &k->kept[i & (KEEP_MOST - 1)];
+	u32 at = one->at, done;
+	struct connection *c = connection_at(at);
+
+	if (!c || c->id != one->id || !(c->status & IPS_CONFIRMED))
+		return;
+	if (k->what == KEEP_RECLAIM) {
+		done = reclaim(c, p->now);
+	} else if (k->what == KEEP_STATUS) {
+		__sync_fetch_and_or(&c->status, k->connection.status);
+		done = 1;
+	} else {
+		done = (k->what == KEEP_FORGET || c->expires <= p->now) && forget(p, at);
+	}
+	if (!done)
+		return;
+	one->at = 0;
+	k->result++;
+}
+
+SEC("tc")
+int keep(struct __sk_buff *skb)
+{
+	u32 zero = 0, i;
+	struct keeping *k = bpf_map_lookup_elem(&keeping, &zero);
+	struct flight *p = this_flight();
+
+	if (!k || !p)
+		return 0;
+	p->now = tracker_now();
+	k->result = 0;
+	if (k->what == KEEP_INSERT) {
+		p->fresh = k->connection;
+		if (!invert(&p->fresh.original, &p->wanted))
+			k->result = -1;
+		else
+			k->result = occupied(p, &p->fresh.original, &p->wanted) ? -1 : insert(p);
+		return 0;
+	}
+	for (i = 0; i < KEEP_MOST && i < k->count; i++)
+		keep_one(k, p, i);
+	return 0;
+}
