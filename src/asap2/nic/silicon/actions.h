@@ -233,6 +233,8 @@ static long act(u32 i, struct work *w)
 			goto failed;
 		if ((c->op & 0xff) == OP_SET_TUNNEL)
 			w->s->state.given_tunnel = c->arg;
+		if ((c->op & 0xff) == OP_ENCAP)
+			w->s->state.enveloped = 1;
 		if (verdict & RELEASED) {
 			w->s->state.released = 1;
 			w->s->inner = UNKNOWN;

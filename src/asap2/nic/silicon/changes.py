@@ -53,6 +53,7 @@ def change(
             what.frame = rewrite(what.frame, action)
         case Encap():
             what.frame = tunnel.encapsulate(what.frame, action, what.flow_hash)
+            what.enveloped = True
         case Decap() if port.metadata:  # the kernel has done it; as TC's "tunnel_key unset"
             what.came_in = None
         case Decap():
@@ -70,7 +71,7 @@ def _change_layers(action: LayerChange, what: Journey) -> None:
                 raise layers.LayerError
             push = layers.push_mpls_outside if outside else layers.push_mpls
             what.frame, what.bare = push(what.frame, entry, ethertype), what.bare or outside
-            what.layered = True
+            what.layered = what.enveloped = True
         case PopMpls(ethertype):
             popped = layers.pop_mpls(what.frame, ethertype)
             if ethertype == layers.ETHERNET and what.bare and popped is not what.frame:
@@ -87,7 +88,7 @@ def _change_layers(action: LayerChange, what: Journey) -> None:
             what.frame, what.bare = layers.pop_ethernet(what.frame), True
         case PushNsh(header):
             what.frame = layers.push_nsh(what.frame, header, ethernet=not what.bare)
-            what.bare = what.layered = True
+            what.bare = what.layered = what.enveloped = True
         case PopNsh():
             if not what.bare:
                 raise layers.LayerError

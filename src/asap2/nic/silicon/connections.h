@@ -107,6 +107,11 @@ struct flight {
 	union {
 		u8 option[40];
 		u32 option_words[10];
+		struct {	/* of SCTP */
+			u32 tag;	/* network byte order */
+			u32 place, count, chunks;	/* the chunk, how many came before, and a bit for each kind there is */
+			u8 alone, silent, state;
+		};
 	};
 	u16 window;
 	u8 flags, kind, header, scale, options, sacked, fragment, error;

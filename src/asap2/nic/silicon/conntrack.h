@@ -128,7 +128,8 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		c = &p->fresh;
 	}
 	proto = p->tuple.proto;
-	as = proto == IPPROTO_TCP ? track_tcp(skb, p, p->at, p->reply) : track_other(skb, p, p->at);
+	as = proto == IPPROTO_TCP ? track_tcp(skb, p, p->at, p->reply) :
+	     proto == IPPROTO_SCTP ? track_sctp(skb, p, p->at) : track_other(skb, p, p->at);
 	switch (as >> 32) {
 	case AS_VALID:
 		c->expires = p->now + (u32)as * SECOND;
@@ -347,7 +348,8 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	if (!(r->flags & CT_COMMIT))
 		return 0;
 	begin_connection(p, r->policy);
-	as = p->tuple.proto == IPPROTO_TCP ? track_tcp(skb, p, 0, 0) : track_other(skb, p, 0);
+	as = p->tuple.proto == IPPROTO_TCP ? track_tcp(skb, p, 0, 0) :
+	     p->tuple.proto == IPPROTO_SCTP ? track_sctp(skb, p, 0) : track_other(skb, p, 0);
 	if (as >> 32 > AS_VALID_BUT_NO_LONGER)
 		return -1;
 	p->fresh.expires = p->now + (u32)as * SECOND;
@@ -368,7 +370,8 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 	if (!c)
 		return -1;
 	if (p->info % INFO_REPLY != INFO_ESTABLISHED && !p->error && !(c->status & (done | IPS_CONFIRMED))) {
-		if (set_up_nat(p, r, manip, null || !(r->flags & CT_NAT_ADDRESSES)))
+		/* A range of the other family is none. */
+		if (set_up_nat(p, r, manip, null || r->unused != (c->original.family == 4 ? 4 : 16)))
 			return -1;
 	}
 	error = p->error;
@@ -534,7 +537,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	r = &e->tracking;
 	p->now = tracker_now();
 	p->info = p->at = p->reply = p->error = 0;
-	of = network_of(skb, p);
+	of = network_of(skb, p, s->enveloped);
 	if (of == NOT_IP || p->fragment)
 		return -1;
 	if (of == NOT_TRACKABLE) {

@@ -210,7 +210,7 @@ __noinline int rare(struct __sk_buff *skb, struct fields *f, struct state *state
 			return -1;
 		state->no_ethernet = done;
 		if ((op & 0xff) == OP_PUSH_MPLS || (op & 0xff) == OP_PUSH_NSH)
-			state->layered = 1;
+			state->layered = state->enveloped = 1;
 		return NOTHING;
 	}
 }

@@ -168,7 +168,7 @@ struct state {
 	u32 connection, connection_id;	/* the record of its connection, and what its id was */
 	u16 ct_id;	/* of ICMP, where its connection is new */
 	u8 ct_known, ct_info;	/* enum ct_known, enum ct_info */
-	u32 unused;
+	u32 enveloped;	/* headers have been put in front: the kernel may not cut what is behind */
 };
 
 /*

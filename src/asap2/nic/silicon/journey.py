@@ -33,6 +33,8 @@ class Journey:
     """It has no Ethernet header; what stands in front is room for one."""
     layered: bool = False
     """Headers have been put in front of it: the kernel then makes no room go."""
+    enveloped: bool = False
+    """Headers have been put in front of it: the kernel then may not cut what follows its datagram."""
     stage: int = 0
     """Which of its port's tables it is in."""
     arrived: int = 0

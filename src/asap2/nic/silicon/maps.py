@@ -126,7 +126,7 @@ class ContinuationRecord(ctypes.Structure):
         ("ct_id", u16),
         ("ct_known", ctypes.c_uint8),
         ("ct_info", ctypes.c_uint8),
-        ("unused", u32),
+        ("enveloped", u32),
     ]
 
 

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "ct_protocols.h"
+#include "ct_sctp.h"
 
 enum manip { MANIP_SRC, MANIP_DST };
 

@@ -35,4 +35,5 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
         raise DroppedError
     entropy = what.flow_hash & 0xFFFF
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
-    what.frame, what.tracked, what.seen = what.frame[:at] + done.data, done.fields, done.seen
+    behind = data[len(done.data) :] if what.enveloped else b""
+    what.frame, what.tracked, what.seen = what.frame[:at] + done.data + behind, done.fields, done.seen

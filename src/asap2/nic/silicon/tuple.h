@@ -118,7 +118,7 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 /*
  * Finds the network header behind the tags, and how far the packet goes, which is cut there. enum tuple_of.
  */
-__noinline int network_of(struct __sk_buff *skb, struct flight *p)
+__noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped)
 {
 	u32 l3 = 14, end = skb->len, length;
 	u16 type, h[4];
@@ -135,6 +135,7 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p)
 	}
 	p->l3 = l3;
 	p->end = end;
+	p->fragment = 0;
 	if (type == bpf_htons(ETH_P_IP)) {
 		p->tuple.family = 4;
 		if (l3 + 20 > end || bpf_skb_load_bytes(skb, l3, h, 8))
@@ -146,14 +147,15 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p)
 		if (l3 + 40 > end || bpf_skb_load_bytes(skb, l3, h, 8))
 			return NOT_TRACKABLE;
 		length = 40 + bpf_ntohs(h[2]);
-		p->fragment = 0;
 	} else {
 		return NOT_IP;
 	}
 	if (l3 + length < end) {
 		end = l3 + length;
-		if (end < 14 || bpf_skb_change_tail(skb, end, 0))
+		if (end < 14)
 			return NOT_TRACKABLE;
+		if (!enveloped)
+			bpf_skb_change_tail(skb, end, 0);	/* which refuses where it knows of headers behind */
 		p->end = end;
 	}
 	return IS_PACKET;

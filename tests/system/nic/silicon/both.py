@@ -12,6 +12,8 @@ from asap2.nic.silicon.metering import Limit, Metered
 from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
+from tests.system.nic.silicon import tracked
+from tests.system.nic.silicon.conversations import ZONES
 from tests.system.nic.silicon.programs import (
     METERS,
     PLACES,
@@ -169,6 +171,7 @@ class Both:
         for number in self._limited:
             metered = self.pipeline.meters.counted(self._meters[number])
             _same("meters", metered, self.reference.metered(self._meters[number]))
+        self.check_connections()
         drops = self.pipeline.drops()
         _same("drops", {name: drops[name] - self._drops[name] for name in drops}, self.reference.drops())
         for port_id in self._ports:
@@ -178,6 +181,14 @@ class Both:
             expected_lookups = self.reference.lookups(ovs)
             got = now.hit - before.hit, now.missed - before.missed
             _same("lookups", got, (expected_lookups.hit, expected_lookups.missed))
+
+    def check_connections(self) -> None:
+        """Both know the same of every connection."""
+        got = tracked.of_program(self.pipeline, self.reference.now)
+        expected = tracked.of_reference(self.reference.tracker)
+        for ours, theirs in zip(got, expected, strict=False):
+            _same("a connection", ours, theirs)
+        _same("connections", got[len(expected) :], expected[len(got) :])
 
     def clear(self) -> None:
         """Leave the program empty."""
@@ -189,6 +200,7 @@ class Both:
             self.pipeline.meters.clear(MeterUse.OVS, number)
         self.pipeline.set_tunnel_ports(())
         self.pipeline.upcalls.limit = 0
+        tracked.forget(self.pipeline, ZONES)
 
 
 def split(frame: bytes) -> tuple[tuple[int, int] | None, bytes]:

@@ -21,8 +21,9 @@ from pyroute2 import IPRoute
 
 from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.nic.silicon.pipeline import Pipeline
+from tests.system.nic.silicon.authors import program
 from tests.system.nic.silicon.both import Both, DifferenceError
-from tests.system.nic.silicon.programs import Step, program, written
+from tests.system.nic.silicon.programs import Step, written
 from tests.system.nic.silicon.shrink import shrink
 
 PACKETS = 200

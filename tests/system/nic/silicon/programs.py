@@ -205,16 +205,6 @@ def written(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(said)})"
 
 
-def program(random: Random, packets: int) -> list[Step]:
-    """A program in which so many packets come in.
-
-    It is either one of a silicon, which puts packets into tunnels and takes them out itself, or one of a node, which
-    leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
-    In some nearly all is as it usually is: IPv4, TCP and UDP, and rules for that.
-    """
-    return Author(random, silicon=random.random() < 0.6, usual=random.random() < 0.35).program(packets)
-
-
 class Author:
     """Makes rules and packets that have a chance to meet, for the *ports* that there are and rules' *tables*."""
 

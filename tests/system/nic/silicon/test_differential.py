@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
+from tests.system.nic.silicon.authors import program
 from tests.system.nic.silicon.both import Both
 from tests.system.nic.silicon.campaign import CACHES, campaign, network_of_its_own, tracing_pipeline
 from tests.system.nic.silicon.frames import frame
-from tests.system.nic.silicon.programs import Send, SetPorts, program, random_tunnel
+from tests.system.nic.silicon.programs import Send, SetPorts, random_tunnel
 from tests.system.nic.silicon.regressions import REGRESSIONS
 
 CASES = 100_000

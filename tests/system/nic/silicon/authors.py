@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who writes a random program: about packets of any kind, or about connections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from asap2.nic.conntrack.states import SECOND
+from asap2.nic.rules import (
+    OVS_TABLE,
+    Action,
+    Clone,
+    Ct,
+    CtClear,
+    CtState,
+    Drop,
+    Goto,
+    Masked,
+    Match,
+    Nat,
+    NatKind,
+    Output,
+    Pass,
+    Rule,
+    SetField,
+    Upcall,
+)
+from tests.system.nic.silicon import conversations
+from tests.system.nic.silicon.programs import Add, Author, Send, Step
+
+_ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+_WAITS = (0, 0, 0, 1000, SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND, 130 * SECOND, 301 * SECOND)
+_AFTER_UPCALL = (
+    (("ct_state", int(CtState.TRK | CtState.NEW)),),
+    (("ct_state", int(CtState.TRK | CtState.EST)), ("ct_zone", 1)),
+    (("ct_state", int(CtState.TRK | CtState.NEW | CtState.SNAT)), ("ct_mark", 5)),
+    (("ct_state", int(CtState.TRK | CtState.INV)),),
+)
+"""What packets that user space hands in bring with them."""
+
+
+def program(random: Random, packets: int) -> list[Step]:
+    """A program in which so many packets come in.
+
+    It is either one of a silicon, which puts packets into tunnels and takes them out itself, or one of a node, which
+    leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
+    In some nearly all is as it usually is: IPv4, TCP and UDP, and rules for that; some are about connections.
+    """
+    if random.random() < 0.25:
+        return StatefulAuthor(random, silicon=random.random() < 0.3).program(packets)
+    return Author(random, silicon=random.random() < 0.6, usual=random.random() < 0.35).program(packets)
+
+
+class StatefulAuthor(Author):
+    """Makes rules that track connections, and packets of connections. In some programs they are those of a firewall:
+    one zone, new connections are committed and translated, and little is wrong."""
+
+    def __init__(self, random: Random, *, silicon: bool) -> None:
+        self._firewall = random.random() < 0.6
+        self._zone = random.choice(conversations.ZONES)
+        self._translated = random.choice((None, NatKind.SRC, NatKind.DST)) if self._firewall else None
+        self._conversations = conversations.Conversations(random, self._translated, calm=self._firewall)
+        super().__init__(random, silicon=silicon)
+
+    def program(self, packets: int) -> list[Step]:
+        steps = super().program(packets)
+        first = [rule for port in (1, 2) for family in (4, 6) for rule in self._begin(port, family)]
+        return [steps[0], *(self._added(rule) for rule in first), *steps[1:]]
+
+    def _added(self, rule: Rule) -> Add:
+        self._next += 1
+        self._rules.append(self._next)
+        return Add(self._next, rule)
+
+    def _begin(self, port: int, family: int) -> list[Rule]:
+        """Rules that nearly every packet of a port meets first."""
+        table = self._random.choice((0, OVS_TABLE))
+        if not self._firewall:
+            first = conversations.action(self._random, family, ovs=bool(table)), Goto(self._further(table))
+            return [Rule(table, port, 1, self._of(family), first)]
+        offload = not table and self._random.random() < 0.5
+        find = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
+        nat = conversations.translation(family, self._translated) if self._translated else None
+        mark = self._random.choice((None, Masked(1, 1)))
+        keep = Ct(self._zone, commit=True, nat=nat, mark=mark, offload=offload)
+        new, to = int(CtState.TRK | CtState.NEW), table | 7
+        return [
+            Rule(table, port, 0, self._of(family), (find, Goto(to))),
+            Rule(to, port, 0, self._of(family, ct_state=Masked(new, new)), (keep, Output(2))),
+            Rule(to, port, 0, self._of(family), (Output(2),)),
+        ]
+
+    def _further(self, table: int) -> int:
+        """A table of the same stage."""
+        return self._random.choice([other for other in self._tables if (other ^ table) & OVS_TABLE == 0])
+
+    @staticmethod
+    def _of(family: int, **matched: Masked) -> Match:
+        return Match(eth_type=Masked(_ETHERTYPES[family], 0xFFFF), **matched)
+
+    def frame(self) -> bytes:
+        return self._conversations.frame() if self._random.random() < 0.9 else super().frame()
+
+    def _send(self) -> Send:
+        random = self._random
+        sent = super()._send()
+        return replace(
+            sent,
+            port=random.choice((1, 1, 2)),
+            segments=1 if random.random() < 0.95 else sent.segments,
+            flow_hash=random.choice(conversations.ENTROPY),
+            resume=sent.resume if random.random() < 0.3 else 0,
+            tracked=random.choice((*_AFTER_UPCALL, sent.tracked)) if random.random() < 0.15 else (),
+            within=sent.within if random.random() < 0.3 else None,
+            later=random.choice(_WAITS) if random.random() < (0.05 if self._firewall else 0.3) else 0,
+        )
+
+    def rule(self) -> Rule:
+        random = self._random
+        if random.random() < 0.15:
+            return super().rule()
+        table = random.choice(self._tables)
+        family = random.choice((4, 4, 6))
+        match = self._of(family, **(conversations.state_match(random) if random.random() < 0.8 else {}))
+        priority = 2 if self._firewall else random.randrange(3)
+        return Rule(table, random.choice((1, 1, 2)), priority, match, self._tracking(table, family))
+
+    def _tracking(self, table: int, family: int) -> tuple[Action, ...]:
+        """Actions on packets of a family."""
+        random, ovs = self._random, bool(table & OVS_TABLE)
+        actions: list[Action] = []
+        for _ in range(random.choice((0, 1, 1, 1, 2))):
+            actions.append(conversations.action(random, family, ovs=ovs))
+            if random.random() < 0.1:
+                actions.append(CtClear())
+            if random.random() < 0.1:
+                actions.append(SetField(random.choice(("ip_src", "l4_dst", "ip_ttl")), Masked(1, 0xFF)))
+            if random.random() < 0.15 and not self._silicon:
+                nested = (conversations.action(random, family, ovs=ovs), Goto(self._further(table)))
+                actions.append(Clone(random.choice((nested, nested[:1], nested[1:]))))
+            if random.random() < 0.1:
+                actions.append(Output(random.choice(self._out_ports)))
+        ends = (Goto(self._further(table)), Goto(self._further(table)), Output(1), Output(2), Upcall(7), Pass(), Drop())
+        return (*actions, random.choice(ends))
