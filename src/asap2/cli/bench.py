@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--suite paths|scale] [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale|stateful] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ class Suite(enum.StrEnum):
 
     PATHS = "paths"
     SCALE = "scale"
+    STATEFUL = "stateful"
 
 
 @app.command()
 def bench(
     suite: Annotated[
-        Suite, typer.Option(help="What to measure: five paths between guests, or many rules, masks and flows.")
+        Suite,
+        typer.Option(
+            help="What to measure: five paths between guests; many rules, masks and flows; or tracked connections."
+        ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=50, help="Number of times that everything is measured.")] = 5,
@@ -39,7 +43,7 @@ def bench(
     from asap2.screen import Screen
 
     screen = Screen(stderr=True)
-    result, draw, show = _paths(rounds, screen) if suite is Suite.PATHS else _scale(rounds, screen)
+    result, draw, show = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful}[suite](rounds, screen)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
         plot = plot or json_file.with_suffix(".png")
@@ -65,12 +69,22 @@ def _paths(rounds: int, screen: Screen) -> Any:
 
 def _scale(rounds: int, screen: Screen) -> Any:
     """As :func:`_paths`."""
-    from asap2.cli.tables import print_scale
+    from asap2.cli.tables import print_ratios
     from asap2.lab.bench.scale.plot import plot
     from asap2.lab.bench.scale.run import run
     from asap2.lab.lab import Lab
 
-    return run(Lab(), rounds, screen.say), plot, print_scale
+    return run(Lab(), rounds, screen.say), plot, print_ratios
+
+
+def _stateful(rounds: int, screen: Screen) -> Any:
+    """As :func:`_paths`."""
+    from asap2.cli.tables import print_ratios
+    from asap2.lab.bench.stateful.plot import plot
+    from asap2.lab.bench.stateful.run import run
+    from asap2.lab.lab import Lab
+
+    return run(Lab(), rounds, screen.say), plot, print_ratios
 
 
 command = typer.main.get_command(app)

@@ -60,8 +60,8 @@ def print_bench(result: dict[str, Any]) -> None:
     _print_targets(screen, "Offloaded, as a multiple of ovs_userspace", result["targets"])
 
 
-def print_scale(result: dict[str, Any]) -> None:
-    """Print what :func:`asap2.lab.bench.scale.run.run` gives."""
+def print_ratios(result: dict[str, Any]) -> None:
+    """Print what :func:`asap2.lab.bench.ratios.summarize` gives."""
     screen = Screen(wrap=True)
 
     def spread(each: dict[str, float]) -> list[str]:

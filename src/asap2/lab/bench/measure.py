@@ -51,7 +51,7 @@ def packets_in_turn(paths: Sequence[TrafficPath], turns: int) -> dict[str, dict[
 
 @contextlib.contextmanager
 def _sockperf_server(path: TrafficPath) -> Iterator[Program]:
-    with Program(path.server, ["sockperf", "server", "-i", path.address, "-p", str(PORT)]) as server:
+    with Program(path.server, ["sockperf", "server", "-i", path.listen or path.address, "-p", str(PORT)]) as server:
         server.read_until("to block on socket")
         yield server
 

@@ -65,6 +65,8 @@ class TrafficPath:
     server: Path
     address: str
     host: SwitchingHost | None = None
+    listen: str = ""
+    """The address of the second guest itself, where NAT stands between it and the other."""
 
 
 def topology() -> Topology:

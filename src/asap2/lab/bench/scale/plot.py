@@ -14,7 +14,7 @@ PACKETS = ("hot_packets_per_second", "round_robin_packets_per_second")
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Draw *result* (:func:`asap2.lab.bench.scale.run.summarize`) into the PNG *file*."""
+    """Draw *result* (:func:`asap2.lab.bench.scale.run.run`) into the PNG *file*."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -41,7 +41,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
     for axis in (cost, packets):
         axis.set_xticks(places, labels, fontsize=7, rotation=60)
         axis.legend(fontsize=8)
-    _targets(targets, result)
+    draw_targets(targets, result)
     figure.suptitle(f"Medians of {result['rounds']} interleaved rounds, and their range", fontsize=11)
     try:
         figure.savefig(file, dpi=110)
@@ -58,7 +58,7 @@ def _line(axis: Any, values: list[dict[str, float]], label: str, colour: str) ->
     axis.errorbar(range(len(values)), medians, spread, color=colour, label=label, marker="o", markersize=4, capsize=2)
 
 
-def _targets(axis: Any, result: dict[str, Any]) -> None:
+def draw_targets(axis: Any, result: dict[str, Any]) -> None:
     """Each target as how far it is met: 1 is as wanted, more is better."""
     names, shares = [], []
     for name, each in result["targets"].items():

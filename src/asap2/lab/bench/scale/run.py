@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from asap2.lab.bench.measure import packets_in_turn, tcp
+from asap2.lab.bench.ratios import Figures, Ratio, Round, Target, summarize
 from asap2.lab.bench.scale.burst import Burst
 from asap2.lab.bench.scale.flood import Flood
 from asap2.lab.bench.scale.held import Held
@@ -22,34 +21,6 @@ from asap2.lab.bench.scale.sizes import FULL, Sizes
 from asap2.lab.lab import Lab
 
 ROUNDS = 5
-
-Figures = dict[str, float]
-Round = dict[str, Figures]
-"""For each thing that is measured, its figures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """*figure* of *of* by *peer_figure* of *to*; *target* is the least that it should be, or the *most*."""
-
-    name: str
-    of: str
-    figure: str
-    to: str
-    target: float | None = None
-    peer_figure: str = ""
-    most: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The least that a figure should be, or the *most*."""
-
-    name: str
-    of: str
-    figure: str
-    bound: float
-    most: bool = False
 
 
 def ratios(sizes: Sizes) -> list[Ratio]:
@@ -108,7 +79,7 @@ def targets(sizes: Sizes) -> list[Target]:
 
 
 def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FULL) -> dict[str, Any]:
-    """Measure *rounds* times and :func:`summarize`; *tell* is called with a line about each thing that was measured.
+    """Measure *rounds* times and :func:`.summarize`; *tell* is called with a line about each thing that was measured.
     The lab is brought up for it and taken down after it."""
     load = os.getloadavg()[0]
     measured: list[Round] = []
@@ -123,7 +94,7 @@ def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FUL
                         tell(f"round {number + 1} of {rounds}: {name}: {words}")
     finally:
         lab.down()
-    return summarize(measured, sizes) | {"load_average_before": round(load, 2)}
+    return summarize("scale", measured, ratios(sizes), targets(sizes)) | {"load_average_before": round(load, 2)}
 
 
 @contextlib.contextmanager
@@ -153,41 +124,3 @@ def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
 
 def _named(name: str, measurement: Callable[[], Figures]) -> Callable[[], Round]:
     return lambda: {name: measurement()}
-
-
-def summarize(measured: list[Round], sizes: Sizes) -> dict[str, Any]:
-    """Median, least and most over the rounds: of each figure, of each ratio, and what became of each target."""
-    figures = {
-        of: {figure: _spread([each[of][figure] for each in measured]) for figure in first}
-        for of, first in measured[0].items()
-    }
-    result: dict[str, Any] = {
-        "suite": "scale",
-        "rounds": len(measured),
-        "figures": figures,
-        "ratios": {},
-        "targets": {},
-    }
-    for ratio in ratios(sizes):
-        peer = ratio.peer_figure or ratio.figure
-        values = [each[ratio.of][ratio.figure] / each[ratio.to][peer] for each in measured]
-        result["ratios"][ratio.name] = _spread(values)
-        if ratio.target is not None:
-            median = result["ratios"][ratio.name]["median"]
-            result["targets"][ratio.name] = _verdict(median, ratio.target, most=ratio.most)
-    for target in targets(sizes):
-        median = figures[target.of][target.figure]["median"]
-        result["targets"][target.name] = _verdict(median, target.bound, most=target.most)
-    return result
-
-
-def _verdict(value: float, bound: float, *, most: bool) -> dict[str, Any]:
-    met = value <= bound if most else value >= bound
-    return {"value": value, "at_most" if most else "at_least": bound, "met": met}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    def rounded(value: float) -> float:
-        return float(f"{value:.4g}")
-
-    return {"median": rounded(statistics.median(values)), "least": rounded(min(values)), "most": rounded(max(values))}
