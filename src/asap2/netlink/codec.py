@@ -68,7 +68,7 @@ class LongInt(int):
 
 
 class LongBytes(bytes):
-    """Bytes cut to the length of their kind; *raw* is how they came."""
+    """Bytes cut to the length of their kind, or filled up to it; *raw* is how they came."""
 
     raw: bytes
 
@@ -149,6 +149,21 @@ def exactly(size: int) -> Kind:
         if end - start < size:
             raise _refused(start)
         value = LongBytes(data[start : start + size])
+        value.raw = data[start:end]
+        return value
+
+    return Kind(decode, lambda value: value.raw if type(value) is LongBytes else bytes(value), size=size)
+
+
+def at_most(size: int) -> Kind:
+    """Bytes, no more than *size*: where there are fewer, zeros follow (nla_memcpy)."""
+
+    def decode(data: bytes, start: int, end: int) -> bytes:
+        if end - start == size:
+            return data[start:end]
+        if end - start > size:
+            raise _refused(start)
+        value = LongBytes(data[start:end].ljust(size, b"\0"))
         value.raw = data[start:end]
         return value
 

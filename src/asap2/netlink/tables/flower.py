@@ -6,7 +6,7 @@ Addresses are bytes in network order; big-endian numbers are host integers once 
 
 from __future__ import annotations
 
-from asap2.netlink.codec import Table, be16, be32, binary, exactly, ipv4, ipv6, mac, nested, repeated, string, u8, u16
+from asap2.netlink.codec import Table, at_most, be16, be32, binary, ipv4, ipv6, mac, nested, repeated, string, u8, u16
 from asap2.netlink.codec import u32 as u32
 from asap2.netlink.tables.actions import ENC_OPTS, actions
 
@@ -121,8 +121,8 @@ FLOWER = Table(
         94: ("key_ct_zone_mask", u16),
         95: ("key_ct_mark", u32),
         96: ("key_ct_mark_mask", u32),
-        97: ("key_ct_labels", exactly(16)),
-        98: ("key_ct_labels_mask", exactly(16)),
+        97: ("key_ct_labels", at_most(16)),
+        98: ("key_ct_labels_mask", at_most(16)),
         99: ("key_mpls_opts", nested(MPLS_OPTS, flagged=True)),
         100: ("key_hash", u32),
         101: ("key_hash_mask", u32),

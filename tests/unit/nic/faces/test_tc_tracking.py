@@ -83,6 +83,14 @@ def test_zone_mark_and_labels_are_numbers_as_the_packets_are() -> None:
     assert match.ct_labels == Masked(int.from_bytes(bytes(range(16)), "big"), (1 << 128) - 1)
 
 
+def test_short_labels_are_filled_with_zeros_and_long_ones_refused() -> None:
+    short = key(key_ct_labels=b"\1", key_ct_labels_mask=b"\3")
+    assert short.match.ct_labels == Masked(1 << 120, 3 << 120)
+    assert ("key_ct_labels", b"\1" + bytes(15)) in short.dump
+    with pytest.raises(NetlinkError, match="Attribute failed policy validation"):
+        key(key_ct_labels=bytes(17))
+
+
 @pytest.mark.parametrize(
     ("state", "mask", "text"),
     [

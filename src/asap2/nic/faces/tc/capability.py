@@ -385,7 +385,7 @@ class _Actions:
         self.rewritten |= self.rewriting
         self.outputs, self.later = [], None
         self.split = self.rewrites = self.goto = 0
-        self.decap = self.rewriting = self.cleared = self.forwards = self.pop = False
+        self.rewriting = self.cleared = self.forwards = self.pop = False
 
     def _goto(self, chain: int) -> None:
         if not self.model.chains and chain <= self.place.chain:

@@ -66,7 +66,9 @@ def _pair(options: Attrs, name: str, octets: int) -> tuple[Any, Any] | None:
         return None
     whole: Any = b"\xff" * octets if isinstance(value, bytes) else (1 << 8 * octets) - 1
     mask = options.get(f"{name}_mask", whole)
-    return (value, mask) if (any(mask) if isinstance(mask, bytes) else mask) else None
+    if isinstance(value, bytes):
+        return (bytes(value), bytes(mask)) if any(mask) else None  # in full, however short they came
+    return (value, mask) if mask else None
 
 
 def _masked(value: bytes, mask: bytes) -> Masked:
