@@ -80,6 +80,8 @@ class Connection:
     """When traffic in both directions makes UDP a stream."""
     master: Connection | None = None
     eventmask: int | None = None
+    carried: int = 0
+    """When hardware was given it, or has carried a packet of it last."""
 
     @property
     def proto(self) -> int:

@@ -26,11 +26,12 @@ def qualifies(seen: Seen) -> bool:
     return False
 
 
-def offer(seen: Seen) -> None:
+def offer(seen: Seen, now: int) -> None:
     """Give the connection to hardware if it qualifies (tcf_ct_flow_table_add())."""
     connection = seen.connection
     if connection.status & Status.OFFLOAD or not connection.confirmed or not qualifies(seen):
         return
     connection.status |= Status.OFFLOAD | Status.HW_OFFLOAD
+    connection.carried = now
     if connection.proto == TCP:
         tcp.be_liberal(connection)

@@ -235,7 +235,7 @@ class Tracker:
         if action.commit:
             self._commit(known, action, fields, ovs=ovs)
         if action.offload:
-            offer(known)
+            offer(known, self.now)
         return Tracked(data, fields, known)
 
     @staticmethod
@@ -295,6 +295,17 @@ class Tracker:
         connection.status |= Status.CONFIRMED
         for direction, one in enumerate(connection.tuples):
             self._table[connection.zone, one] = connection, direction
+
+    # ---- hardware's part ----
+
+    @staticmethod
+    def fields_of(seen: Seen, zone: int, family: int) -> Fields:
+        """The ``ct_`` fields of a packet of a connection."""
+        return _fields(seen, zone, family)
+
+    def translated(self, seen: Seen, nat: Nat, data: bytes, family: int, fields: Fields) -> bytes:
+        """A datagram translated as its connection is; *fields* tell of it."""
+        return self._translate(seen, Ct(nat=nat), data, family, fields, 0)
 
     # ---- NAT ----
 

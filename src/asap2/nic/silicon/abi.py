@@ -148,6 +148,10 @@ SELF_MARK: Final = 0xA5B0_0000
 CONTINUE_MARK: Final = 0xA5C0_0000
 """Mark of a packet that user space hands in (:class:`asap2.nic.silicon.maps.ContinuationRecord`)."""
 
+CARRIED_MAGIC: Final = 0xC7A0
+"""Upper 12 bits, of 16, of what a NIC tells of the connection of a packet that no rule was for. The others say how it
+is translated: bits of ``ct_state``, divided by 16. The zone follows."""
+
 # ---- bits
 
 TUNNEL_LIST: Final = 0x2000_0000

@@ -376,10 +376,8 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
         case Truncate(length):
             if length < 14:
                 return "a packet cannot be cut inside its Ethernet header"
-        case Ct():
+        case Ct() | CtHardware():
             return trackings.unsupported(action)
-        case CtHardware():
-            return "connection tracking in hardware is not supported"
         case Meter(number):
             if not 0 < number < METERS:
                 return f"there is no meter {number}"

@@ -2,7 +2,7 @@
 /* Action lists: what becomes of a packet whose rule is found. */
 #pragma once
 
-#include "conntrack.h"
+#include "carry.h"
 #include "meter.h"
 #include "upcall.h"
 #include "vlan.h"
@@ -193,6 +193,11 @@ static long act(u32 i, struct work *w)
 		w->s->entry = last ? 0 : following;
 		w->s->flow = FLOW_TRACK;
 		return 1;
+	case OP_CT_HARDWARE:
+		w->s->tracking = c->arg;
+		w->s->entry = last ? 0 : following;
+		w->s->flow = FLOW_CARRY;
+		return 1;
 	case OP_CT_CLEAR:
 		untrack(&w->s->state);
 		changed(w);
@@ -259,7 +264,7 @@ __noinline int perform(struct __sk_buff *skb, struct way *s)
 		return 0;
 	slot = s->slot;
 	w.in = bpf_map_lookup_elem(&ports, &slot);
-	if (s->flow != FLOW_TRACK)
+	if (s->flow != FLOW_TRACK && s->flow != FLOW_CARRY)
 		s->sent = 0;
 	s->flow = FLOW_DONE;
 	s->verdict = TCX_DROP;

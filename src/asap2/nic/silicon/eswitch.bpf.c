@@ -38,7 +38,26 @@ static __always_inline void count(struct work *w, u32 rule)
 		packets = segments(skb, inner > UNKNOWN ? inner : 0);
 	}
 	tc = w->in->flags & PORT_ARRIVED && !(w->s->table >> 31);
-	add(rule, packets, tc ? octets_arrived(w->s->state.arrived, packets) : octets(skb) - room);
+	w->s->counted = rule;
+	w->s->counted_packets = packets;
+	w->s->counted_bytes = tc ? octets_arrived(w->s->state.arrived, packets) : octets(skb) - room;
+	add(rule, packets, w->s->counted_bytes);
+}
+
+/*
+ * A NIC's packet of a connection that it does not carry: the node goes on at that action of the rule, and counts the
+ * packet for it.
+ */
+static __always_inline int leave_to_node(struct work *w)
+{
+	u32 slot = w->s->tracking;
+	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
+
+	if (!e || w->in->miss != MISS_REDIRECT)
+		return drop(w, DROP_MISS);
+	add(w->s->counted, -(u64)w->s->counted_packets, -w->s->counted_bytes);
+	tell(w, e->tracking.resume);
+	return deliver(w, w->in->miss_slot, 1);
 }
 
 static __always_inline int missed(struct work *w)
@@ -48,6 +67,8 @@ static __always_inline int missed(struct work *w)
 	switch (in->miss) {
 	case MISS_REDIRECT:
 		tell(w, w->s->resume);
+		if (w->s->resume)
+			tell_connection(w->skb, &w->s->state);
 		return deliver(w, in->miss_slot, 1);
 	case MISS_UPCALL:
 		w->s->state.max_len = 0;
@@ -69,6 +90,22 @@ static long step(u32 i, struct work *w)
 	struct rule *r;
 	u32 rule = 0, stage, list = 0, chain = 0, slot;
 
+	if (tells_connection(w->s->told) && !w->s->within && restore(w->skb, &w->s->state, w->s->told)) {
+		w->s->verdict = drop(w, DROP_ACTION);
+		return 1;
+	}
+	w->s->told = 0;
+	if (w->s->flow == FLOW_CARRY) {
+		int carried = carry(w->skb, &w->s->state, w->s->tracking);
+
+		if (carried) {
+			w->s->verdict = carried < 0 ? drop(w, DROP_ACTION) : leave_to_node(w);
+			return 1;
+		}
+		changed(w);
+		rule = 1;
+		goto go_on;
+	}
 	if (w->s->flow == FLOW_TRACK) {
 		if (track(w->skb, &w->s->state, w->s->tracking, w->s->table >> 31)) {
 			w->s->verdict = drop(w, DROP_ACTION);
@@ -117,7 +154,7 @@ found:
 		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
 go_on:
 	perform(w->skb, w->s);
-	if (w->s->flow == FLOW_TRACK)
+	if (w->s->flow == FLOW_TRACK || w->s->flow == FLOW_CARRY)
 		return 0;
 	if (w->s->flow == FLOW_GOTO) {
 		slot = w->s->slot;
@@ -209,6 +246,8 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 
 		if (c)
 			s->state.tracked = c->test_tracked;
+		if (c && resume && in->flags & PORT_RESUME)
+			s->told = c->test_restore;
 	}
 	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
 		s->state.arrived -= 4;
@@ -237,6 +276,10 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 					return drop(&w, DROP_IN_PORT);
 				w.in = in;
 				s->egress = !!(in->flags & PORT_INTERNAL);
+			}
+			if (!constants.tracing && skb->hash) {
+				s->told = skb->hash;
+				bpf_set_hash_invalid(skb);
 			}
 		}
 	}

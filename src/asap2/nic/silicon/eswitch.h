@@ -260,6 +260,7 @@ struct config {
 	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
 	struct tracked test_tracked;
 	u64 test_now;	/* the time, ns */
+	u32 test_restore, unused_too;
 };
 
 /* One packet on its way. */
@@ -268,7 +269,10 @@ struct way {
 	struct state state;
 	u32 table, node, rule, entry;
 	u32 slot;	/* of the port that it came in by */
-	u32 tracking;	/* of FLOW_TRACK: the slot of what is asked for */
+	u32 tracking;	/* of FLOW_TRACK and FLOW_CARRY: the slot of what is asked for */
+	u32 told;	/* what a NIC has said of the packet's connection (carry.h) */
+	u32 counted, counted_packets;	/* the rule that has counted the packet last, and what */
+	u64 counted_bytes;
 	int verdict;
 	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
 	u16 probes;
@@ -365,7 +369,7 @@ enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 #define UNKNOWN 2
 
 /* What follows an action list. */
-enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS, FLOW_TRACK };
+enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS, FLOW_TRACK, FLOW_CARRY };
 
 /* The time, ns of CLOCK_MONOTONIC; of a packet that is traced, what the test says. */
 static __always_inline u64 now_ns(void)

@@ -54,7 +54,7 @@ _LIMITS: Final = (
         "HARDWARE_IDLE",
     ),
 )
-_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "TUNNEL_LIST", "LIMITS", "DELIVER")
+_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "CARRIED_MAGIC", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
 _TYPES: Final = {1: "u8", 2: "u16", 4: "u32"}
 

@@ -10,6 +10,7 @@ from asap2.nic.rules import OVS_TABLE, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Port, PortKind
+from asap2.nic.silicon.rulelists import Entry
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Journey:
     """What connection tracking says of it: its ``ct_`` fields that are not 0. Replaced as a whole, never changed."""
     seen: Seen | None = None
     """Its connection."""
+    counted: tuple[Entry, int, int] | None = None
+    """The rule that has counted it last, and packets and octets."""
 
     def metadata(self) -> Fields:
         """What its octets do not show."""

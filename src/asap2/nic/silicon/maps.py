@@ -10,7 +10,7 @@ from functools import cache
 
 from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED, TRACKED_AT, Width
 from asap2.nic.rules import Masked, Match
-from asap2.nic.silicon.abi import DROP_REASONS, OUTER_MAX, STAGES, TRACE_BYTES, TUNNEL_PORTS
+from asap2.nic.silicon.abi import CARRIED_MAGIC, DROP_REASONS, OUTER_MAX, STAGES, TRACE_BYTES, TUNNEL_PORTS
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -301,6 +301,7 @@ class ConfigRecord(ctypes.Structure):
     failed: int
     test_tracked: ctypes.Array[ctypes.c_uint8]
     test_now: int
+    test_restore: int
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -322,6 +323,8 @@ class ConfigRecord(ctypes.Structure):
         ("failed", u64),
         ("test_tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
         ("test_now", u64),
+        ("test_restore", u32),
+        ("unused_too", u32),
     ]
 
 
@@ -432,6 +435,11 @@ def encode_fields(values: dict[str, int]) -> bytes:
     if not _TUNNEL_NAMES.isdisjoint(values):
         packed |= 1 << 8 * (KEY_SIZE - 1 - IN_TUNNEL_AT)
     return packed.to_bytes(KEY_SIZE, "big")
+
+
+def carried(zone: int, state: int) -> int:
+    """What a NIC tells of a packet's connection: its zone, and how it is translated (bits of ``ct_state``)."""
+    return (CARRIED_MAGIC | state >> 4) << 16 | zone
 
 
 def encode_tracked(values: Mapping[str, int]) -> bytes:

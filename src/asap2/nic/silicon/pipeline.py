@@ -518,6 +518,7 @@ class Pipeline:
         tunnel: SetTunnel | None = None,
         resume: int = 0,
         tracked: Mapping[str, int] | None = None,
+        carried: tuple[int, int] | None = None,
         now: int = 0,
     ) -> list[Event]:
         """What a *tracing* pipeline would do with *packet* coming in by *port*.
@@ -525,11 +526,14 @@ class Pipeline:
         *tag* (TPID, TCI) puts a tag into the packet's metadata, where received packets have it. A packet of more than
         one *segments* is a super-packet. *flow_hash* is what the kernel would compute from its flow. *tunnel* is the
         metadata of a packet that the kernel took out of a tunnel, *resume* the number that a NIC has left with it,
-        *tracked* its ``ct_`` fields; *now* is the time in nanoseconds.
+        *tracked* its ``ct_`` fields, *carried* the zone of its connection, if a NIC has known that, and how it is
+        translated (bits of ``ct_state``); *now* is the time in nanoseconds.
         """
         if self._tracing is None:
             self._tracing = Tracing(self._layout)
-        return self._tracing.process(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {}, now)
+        return self._tracing.process(
+            *(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {}, carried, now)
+        )
 
 
 def _release(path: Path) -> None:

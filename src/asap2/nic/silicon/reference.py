@@ -94,7 +94,7 @@ from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
 from asap2.nic.silicon.rulelists import Entry, RuleLists
-from asap2.nic.silicon.tracking import track
+from asap2.nic.silicon.tracking import restore_tracked, track, track_in_hardware
 
 _ALWAYS = 0xFFFF_FFFF
 
@@ -198,17 +198,19 @@ class ReferenceSwitch:
         came_in: SetTunnel | None = None,
         resume: int = 0,
         tracked: Fields | None = None,
+        carried: tuple[int, int] | None = None,
     ) -> list[Event]:
         """All that happens to *frame*, which came in by a port. A super-packet stands for several *segments*.
 
         *flow_hash* is the kernel's hash of its flow, *came_in* the metadata with which it came from a tunnel device,
-        *resume* the number that a NIC has left with it, *tracked* its ``ct_`` fields.
+        *resume* the number that a NIC has left with it, *tracked* its ``ct_`` fields, *carried* the zone of its
+        connection, if a NIC has known that, and how it is translated (bits of ``ct_state``).
         """
         self.tracker.now = self.now
         events: list[Event] = []
         what = self._arrive(frame, segments, flow_hash, came_in)
         what.tracked = {name: value for name, value in (tracked or {}).items() if value}
-        for event in self._run(what, self._ports[port_id], resume):
+        for event in self._run(what, self._ports[port_id], resume, carried):
             if isinstance(event, Dropped):
                 self._drops[event.reason] += 1
             events.append(event)
@@ -222,7 +224,7 @@ class ReferenceSwitch:
         """*frame* with its tags changed. Raises :class:`.packet.CutTagError`."""
         return retag(frame, action)
 
-    def _run(self, what: Journey, port: Port, resume: int) -> Iterator[Event]:
+    def _run(self, what: Journey, port: Port, resume: int, carried: tuple[int, int] | None = None) -> Iterator[Event]:
         if not port.enabled:
             yield Dropped(DropReason.IN_PORT)
             return
@@ -242,6 +244,9 @@ class ReferenceSwitch:
                     yield Dropped(DropReason.IN_PORT)
                     return
                 port = self._ports[other]
+            if carried and resume not in self._within and not restore_tracked(self.tracker, what, *carried):
+                yield Dropped(DropReason.ACTION)
+                return
         tables = self._tables(port)
         if going_on and (chain or resume in self._within):
             what.stage = self._first_stage(port)
@@ -286,8 +291,8 @@ class ReferenceSwitch:
                 chain = table & ~(OVS_TABLE | LIMITS)
                 passed = False
             else:
-                entry.packets += what.segments
-                entry.bytes += octets_of(what, port, table)
+                what.counted = entry, what.segments, octets_of(what, port, table)
+                entry.count(*what.counted[1:])
                 yield Matched(entry.handle, table)
                 following = yield from self._act(actions, what, port, table)
                 if following is None:
@@ -386,7 +391,14 @@ class ReferenceSwitch:
                 case CtClear():
                     what.tracked, what.seen = {}, None
                 case CtHardware():
-                    raise ValueError(f"{type(action).__name__} has no meaning here yet")
+                    try:
+                        carried = track_in_hardware(self.tracker, action, what)
+                    except DroppedError:
+                        yield Dropped(DropReason.ACTION)
+                        return None
+                    if not carried:
+                        yield self._leave(what, port, action.resume)
+                        return None
                 case Drop():
                     yield Dropped(DropReason.RULE)
                     return None
@@ -399,6 +411,15 @@ class ReferenceSwitch:
         if not sent:
             yield Dropped(DropReason.RULE)
         return None
+
+    def _leave(self, what: Journey, port: Port, resume: int) -> Event:
+        """A packet of a connection that a NIC does not carry: the node goes on, and counts it for the rule there."""
+        if port.miss is not Miss.REDIRECT:
+            return Dropped(DropReason.MISS)
+        if what.counted is not None:
+            entry, packets, octets = what.counted
+            entry.count(-packets, -octets)
+        return self._send(what.frame, port.miss_port, what.goes_into, resume, bare=what.bare)
 
     def _output(self, what: Journey, to: int, resume: int, *, last: bool) -> Iterator[Event]:
         cut, what.cut = what.cut, None
@@ -415,7 +436,7 @@ class ReferenceSwitch:
         if what.depth == COPIES:
             yield Dropped(DropReason.COPY)
             return
-        copy = replace(what, depth=what.depth + 1)
+        copy = replace(what, depth=what.depth + 1, counted=None)
         following = yield from self._act(actions, copy, port, table)
         match following:
             case Goto(to, resume):

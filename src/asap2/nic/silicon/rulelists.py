@@ -25,6 +25,11 @@ class Entry:
         self.packets = self.bytes = 0
         self._tests = [(name, masked.mask, masked.value) for name, masked in rule.match.used().items()]
 
+    def count(self, packets: int, octets: int) -> None:
+        """Count packets; what is negative is taken back."""
+        self.packets += packets
+        self.bytes += octets
+
     def matches(self, fields: Fields) -> bool:
         return all(fields.get(name, 0) & mask == value for name, mask, value in self._tests)
 

@@ -45,6 +45,7 @@ class Tracing:
         tunnel: SetTunnel | None,
         resume: int,
         tracked: Mapping[str, int],
+        carried: tuple[int, int] | None,
         now: int,
     ) -> list[Event]:
         """As :meth:`asap2.nic.silicon.pipeline.Pipeline.trace`."""
@@ -53,7 +54,7 @@ class Tracing:
         config.test_ifindex = ifindex
         config.test_tpid, config.test_tci = tag or (0, 0)
         config.test_hash = flow_hash
-        config.test_resume = resume
+        config.test_resume, config.test_restore = resume, maps.carried(*carried) if carried else 0
         config.test_now = now
         config.test_tracked[:] = list(maps.encode_tracked(tracked))
         if len(frame) < _MINIMUM:

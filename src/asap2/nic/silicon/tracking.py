@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from asap2.nic.conntrack.carry import carry, restore
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
 from asap2.nic.conntrack.tuples import IPV4, IPV6
-from asap2.nic.rules import Ct
+from asap2.nic.rules import Ct, CtHardware
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.journey import Journey
 
@@ -37,3 +38,41 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
     behind = data[len(done.data) :] if what.enveloped else b""
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data + behind, done.fields, done.seen
+
+
+def _datagram(what: Journey) -> tuple[int, int] | None:
+    """Where the packet's datagram begins, and its family."""
+    fields = packet.parse(what.frame)
+    family = _FAMILIES.get(fields.get("eth_type", 0))
+    if family is None:
+        return None
+    return packet.HEADER + 4 * (("vlan_tci" in fields) + ("cvlan_tci" in fields)), family
+
+
+def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey) -> bool:
+    """Do *action* with a packet; whether hardware carries its connection. Raises :class:`.DroppedError`."""
+    found = _datagram(what)
+    if found is None:
+        return False
+    at, family = found
+    done = carry(tracker, action, what.frame[at:], family, what.tracked, what.seen, what.segments)
+    if done is None:
+        return False
+    what.frame, what.tracked, what.seen = what.frame[:at] + done.data, done.fields, done.seen
+    return True
+
+
+def restore_tracked(tracker: Tracker, what: Journey, zone: int, state: int) -> bool:
+    """Know again what a NIC knew of a packet: its connection in *zone*, and how it is translated (a ``ct_state``).
+
+    False: there is no such connection any more.
+    """
+    found = _datagram(what)
+    if found is None:
+        return False
+    at, family = found
+    done = restore(tracker, what.frame[at:], family, zone, state)
+    if done is None:
+        return False
+    what.tracked, what.seen = done.fields, done.seen
+    return True

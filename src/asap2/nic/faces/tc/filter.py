@@ -11,7 +11,7 @@ from asap2.nic.faces.tc.counted import NOTHING, Counted
 from asap2.nic.faces.tc.flower import FlowerKey, Identity
 from asap2.nic.faces.tc.spec import SKIP_HW, Placed
 from asap2.nic.faces.tc.templates import Template
-from asap2.nic.rules import Ct, Decap, Pass, SetTunnel
+from asap2.nic.rules import Ct, Decap, Goto, Pass, SetTunnel
 
 _ETH_HLEN: Final = 14
 
@@ -98,10 +98,10 @@ class Filter:
 
     @property
     def gives_back(self) -> bool:
-        """Whether hardware gives its packets to the host, or those of connections that it does not carry."""
-        return self.hardware is not None and any(
-            isinstance(step, tc_actions.Trap | Pass | Ct) for step in tc_actions.flat(self.steps)
-        )
+        """Whether packets come to other filters in software: those that hardware gives to the host, or of connections
+        that it does not carry, or those that a filter of software's alone sends to a chain."""
+        what = Goto if self.hardware is None else tc_actions.Trap | Pass | Ct
+        return any(isinstance(step, what) for step in tc_actions.flat(self.steps))
 
 
 def is_tunnel(steps: tuple[tc_actions.Step, ...]) -> bool:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a NIC does with a packet of a connection that it carries (net/sched/act_ct.c, mlx5's en/tc_ct.c)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.seen import Seen
+from asap2.nic.conntrack.states import GRE, NAT_MASK, SECOND, TCP, UDP, Relation, Status, TcpState
+from asap2.nic.conntrack.tracker import Fields, Tracked, Tracker
+from asap2.nic.conntrack.tuples import IPV4, Tuple, tuple_of, word
+from asap2.nic.rules import CtHardware, CtState, Nat
+
+IDLE: Final = 30 * SECOND
+"""A connection without a packet for so long is software's again (nf_flowtable_tcp_timeout, _udp_timeout)."""
+_LEAST: Final = {TCP: 20, UDP: 8, GRE: 4}
+"""Octets that a transport header has at least, of the protocols that hardware carries."""
+_FIN_OR_RST: Final = 5
+_NAT_STATE: Final = CtState.SNAT | CtState.DNAT
+_BACK: Final = Status.OFFLOAD | Status.HW_OFFLOAD
+
+
+def carry(
+    tracker: Tracker, action: CtHardware, data: bytes, family: int, fields: Fields, seen: Seen | None, segments: int
+) -> Tracked | None:
+    """Do *action* with a datagram, of which *fields* and *seen* are known; ``None``: hardware does not carry it.
+
+    Raises :class:`.DroppedError` where it cannot be translated.
+    """
+    if seen is not None and seen.connection.zone == action.zone and _once(action, fields, seen):
+        return Tracked(data, fields, seen)
+    found = _carried(tracker, data, family, action.zone)
+    if found is None:
+        return None
+    connection, direction = found
+    connection.packets[direction] += segments
+    connection.bytes[direction] += min(len(data), _length(data, family))
+    connection.expires = max(connection.expires, tracker.now + _lives(connection) * SECOND)
+    connection.carried = tracker.now
+    replied = direction == REPLY or connection.status & Status.SEEN_REPLY
+    seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
+    fields = tracker.fields_of(seen, action.zone, family)
+    if action.nat and connection.status & NAT_MASK:
+        data = tracker.translated(Seen(connection, Relation.ESTABLISHED, direction), Nat(None), data, family, fields)
+    return Tracked(data, fields, seen)
+
+
+def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -> Tracked | None:
+    """What a NIC knew of a datagram, by *zone* and how it is translated (mlx5e_tc_ct_restore_flow()).
+
+    ``None``: there is no such connection any more.
+    """
+    one = _whole(data, family)
+    if one and state & _NAT_STATE:  # it looks like that to which the other end's answers go
+        one = one.inverse()
+    found = tracker.find(zone, one) if one else None
+    if found is None:
+        return None
+    connection, direction = found[0], 1 - found[1] if state & _NAT_STATE else found[1]
+    replied = direction == REPLY or connection.status & Status.SEEN_REPLY
+    seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
+    fields = tracker.fields_of(seen, zone, family)
+    fields["ct_state"] |= state & _NAT_STATE
+    return Tracked(data, fields, seen)
+
+
+def _once(action: CtHardware, fields: Fields, seen: Seen) -> bool:
+    """Whether the packet has been looked up in this zone, and translated where it is to be: that is not done twice."""
+    translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
+    return not action.nat or bool(translated)
+
+
+def _length(data: bytes, family: int) -> int:
+    return word(data, 2) if family == IPV4 else 40 + word(data, 4)
+
+
+def _whole(data: bytes, family: int) -> Tuple | None:
+    """The tuple of a datagram that hardware may carry: no fragment, without options, with a hop to live
+    (tcf_ct_flow_table_fill_tuple_ipv4(), _ipv6()). ``None``: it is none."""
+    if family == IPV4:
+        if len(data) < 20 or data[0] != 0x45 or word(data, 6) & 0x3FFF or data[8] <= 1:
+            return None
+        proto, at = data[9], 20
+    else:
+        if len(data) < 40 or data[7] <= 1:
+            return None
+        proto, at = data[6], 40
+    if proto not in _LEAST or at + _LEAST[proto] > min(len(data), _length(data, family)):
+        return None
+    one = tuple_of(data[: _length(data, family)], family)
+    return None if one is None or (proto == GRE and (one.sport or one.dport)) else one
+
+
+def _carried(tracker: Tracker, data: bytes, family: int, zone: int) -> tuple[Connection, int] | None:
+    """The connection of a datagram, and its direction. By FIN or RST software has it again, and after :data:`IDLE`."""
+    one = _whole(data, family)
+    found = tracker.find(zone, one) if one else None
+    if one is None or found is None or not found[0].status & Status.HW_OFFLOAD:
+        return None
+    connection, direction = found
+    ends = one.proto == TCP and data[(20 if family == IPV4 else 40) + 13] & _FIN_OR_RST
+    if ends or connection.carried + IDLE <= tracker.now:
+        connection.status &= ~_BACK
+        return None
+    if direction != ORIGINAL and not connection.status & Status.ASSURED:
+        return None
+    return connection, direction
+
+
+def _lives(connection: Connection) -> int:
+    """Seconds that it lives from now on, as if software had seen the packet."""
+    timeouts, assured = connection.timeouts, connection.status & Status.ASSURED
+    if connection.proto == TCP:
+        return timeouts.tcp[TcpState.ESTABLISHED]
+    if connection.proto == UDP:
+        return timeouts.udp_stream if assured else timeouts.udp
+    return timeouts.gre_stream if assured else timeouts.gre

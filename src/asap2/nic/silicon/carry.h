@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Connections that a NIC carries: its part of TC's action ct. Software has offered them (conntrack.h: offer()); a packet
+ * of any other goes on in software, at the very action. As act_ct.c has the flow table, and mlx5's en/tc_ct.c, of Linux
+ * 6.12.
+ */
+#pragma once
+
+#include "conntrack.h"
+
+#define FLOW_IDLE (30 * SECOND)	/* nf_flowtable_tcp_timeout and _udp_timeout: then software has the connection again */
+#define TCP_LEN 20
+#define TCP_FLAGS_AT 13
+#define TCP_FIN_OR_RST 5
+
+enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
+
+/*
+ * The tuple of a packet that hardware may carry: a whole one, without IP options, that has a hop to live. 0: it is none.
+ * `p->flags` are those of TCP.
+ */
+__noinline int carried_tuple(struct __sk_buff *skb, struct flight *p)
+{
+	u32 l3 = 14, l4, length, least;
+	u16 type;
+	u8 h[20];
+
+	if (!p || bpf_skb_load_bytes(skb, 12, &type, 2))
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		if (!is_vlan(type))
+			break;
+		l3 += 4;
+		if (bpf_skb_load_bytes(skb, l3 - 2, &type, 2))
+			return 0;
+	}
+	__builtin_memset(p->tuple.src, 0, 32);
+	if (type == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, l3, h, 20) || h[0] != 0x45 || *(u16 *)(h + 6) & bpf_htons(IP_OFFSET | IP_MORE) ||
+		    h[8] <= 1)
+			return 0;
+		p->tuple.family = 4;
+		p->tuple.proto = h[9];
+		__builtin_memcpy(p->tuple.src + 12, h + 12, 4);
+		__builtin_memcpy(p->tuple.dst + 12, h + 16, 4);
+		l4 = l3 + IPV4_LEN;
+		length = bpf_ntohs(*(u16 *)(h + 2));
+	} else if (type == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, l3, h, 8) || bpf_skb_load_bytes(skb, l3 + 8, p->tuple.src, 32) || h[7] <= 1)
+			return 0;
+		p->tuple.family = 6;
+		p->tuple.proto = h[6];
+		l4 = l3 + IPV6_LEN;
+		length = IPV6_LEN + bpf_ntohs(*(u16 *)(h + 4));
+	} else {
+		return 0;
+	}
+	p->l3 = l3;
+	p->l4 = l4;
+	p->end = l3 + length < skb->len ? l3 + length : skb->len;
+	p->fragment = 0;
+	p->flags = 0;
+	least = p->tuple.proto == IPPROTO_TCP ? TCP_LEN : p->tuple.proto == IPPROTO_UDP ? 8 : 4;
+	if (p->tuple.proto != IPPROTO_TCP && p->tuple.proto != IPPROTO_UDP && p->tuple.proto != IPPROTO_GRE)
+		return 0;
+	if (l4 + least > p->end || !ports_at(skb, &p->tuple, l4, p->end))
+		return 0;
+	if (p->tuple.proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, l4 + TCP_FLAGS_AT, &p->flags, 1))
+		return 0;
+	return !(p->tuple.proto == IPPROTO_GRE && (p->tuple.src_port || p->tuple.dst_port));
+}
+
+/* Software has the connection again (flow_offload_teardown). */
+static __always_inline void leave(struct connection *c)
+{
+	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
+}
+
+/* How long a connection lives from now on, as if software had seen the packet. */
+static __always_inline void keep_alive(struct connection *c, struct flight *p)
+{
+	u32 proto = c->original.proto, policy = c->policy, state;
+	struct policy *timeouts;
+	u64 expires;
+
+	if (!policy)
+		policy = proto == IPPROTO_TCP ? POLICY_TCP : proto == IPPROTO_UDP ? POLICY_UDP : POLICY_GRE;
+	timeouts = bpf_map_lookup_elem(&policies, &policy);
+	if (!timeouts)
+		return;
+	state = proto == IPPROTO_TCP ? TCP_ESTABLISHED : c->status & IPS_ASSURED ? UDP_REPLIED : UDP_UNREPLIED;
+	expires = p->now + timeouts->seconds[state & (POLICY_TIMEOUTS - 1)] * SECOND;
+	if (expires > READ_ONCE(c->expires))
+		c->expires = expires;
+	c->used = p->now;
+}
+
+/* Whether hardware carries the connection of p->tuple: its record is then p->at. */
+__noinline int find_carried(struct flight *p)
+{
+	struct connection *c;
+	u32 found, status;
+
+	if (!p || !invert(&p->tuple, &p->inverse))
+		return 0;
+	found = find_connection(p);
+	c = connection_at(found >> 1);
+	if (!found || !c)
+		return 0;
+	p->at = found >> 1;
+	p->reply = found & 1;
+	status = READ_ONCE(c->status);
+	if (!(status & IPS_HW_OFFLOAD))
+		return 0;
+	if (p->flags & TCP_FIN_OR_RST || READ_ONCE(c->used) + FLOW_IDLE <= p->now) {
+		leave(c);
+		return 0;
+	}
+	/* Of UDP, answers are software's until the connection is assured. */
+	if (p->reply && !(status & IPS_ASSURED))
+		return 0;
+	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+	return 1;
+}
+
+/*
+ * What a NIC tells of a packet that no rule of a chain was for, in its hash, which the kernel then computes anew: that it
+ * is of a connection, its zone, and how it is translated. mlx5 has a number for each zone in metadata register b.
+ */
+static __always_inline void tell_connection(struct __sk_buff *skb, struct state *s)
+{
+	u32 told = CARRIED_MAGIC | (s->tracked.ct_state & (CT_SNAT | CT_DNAT)) >> 4;
+
+	if (s->ct_known == CT_KNOWN)
+		bpf_set_hash(skb, told << 16 | bpf_ntohs(s->tracked.ct_zone));
+	else
+		bpf_set_hash_invalid(skb);
+}
+
+static __always_inline int tells_connection(u32 told)
+{
+	return (told >> 16 & 0xfff0) == CARRIED_MAGIC;
+}
+
+/* The node knows again what the NIC did of the packet's connection (mlx5e_tc_ct_restore_flow). -1: it is no more. */
+__noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
+{
+	struct flight *p = this_flight();
+	u32 nat = told >> 12 & (CT_SNAT | CT_DNAT), found;
+	struct connection *c;
+
+	if (!p || !s)
+		return -1;
+	p->now = tracker_now();
+	if (!carried_tuple(skb, p))
+		return -1;
+	p->tuple.zone = told;
+	if (!invert(&p->tuple, &p->inverse))
+		return -1;
+	/* What is translated looks like that to which the answers of the other end are sent. */
+	if (nat) {
+		p->present = p->tuple;
+		p->tuple = p->inverse;
+		p->inverse = p->present;
+	}
+	found = find_connection(p);
+	c = connection_at(found >> 1);
+	if (!found || !c)
+		return -1;
+	p->at = found >> 1;
+	p->reply = (found & 1) ^ !!nat;
+	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+	tell_fields(s, p, c, p->tuple.zone, nat);
+	s->ct_known = CT_KNOWN;
+	s->connection = p->at;
+	s->ct_info = p->info;
+	return 0;
+}
+
+/* The action ct of the slot, in a NIC: enum carried. */
+__noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
+{
+	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
+	struct flight *p = this_flight();
+	struct tracker_stats *stats = this_tracker_stats();
+	struct connection *c;
+	struct tracking *r;
+	int nat;
+
+	if (!e || !p || !s || !stats)
+		return CARRY_FAILED;
+	r = &e->tracking;
+	/* Once is enough in a zone (mlx5's pre_ct). */
+	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone)) {
+		c = connection_at(s->connection);
+		if (!(r->flags & CT_NAT) || s->tracked.ct_state & (CT_SNAT | CT_DNAT) || (c && !(c->status & IPS_NAT_MASK)))
+			return CARRIED;
+	}
+	p->now = tracker_now();
+	p->info = p->at = p->reply = p->error = 0;
+	if (!carried_tuple(skb, p))
+		return NOT_CARRIED;
+	p->tuple.zone = r->zone;
+	if (!find_carried(p))
+		return NOT_CARRIED;
+	c = connection_at(p->at);
+	if (!c)
+		return CARRY_FAILED;
+	stats->carried++;
+	__sync_fetch_and_add(&c->packets[p->reply & 1], skb->gso_segs ?: 1);
+	__sync_fetch_and_add(&c->bytes[p->reply & 1], p->end - p->l3);
+	keep_alive(c, p);
+	tell_fields(s, p, c, r->zone, 0);
+	s->ct_known = CT_KNOWN;
+	s->connection = p->at;
+	s->ct_info = p->info;
+	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))
+		return CARRIED;
+	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : INFO_ESTABLISHED;
+	nat = do_nat(skb, p, r);
+	if (nat < 0)
+		return CARRY_FAILED;
+	s->tracked.ct_state |= nat;
+	return CARRIED;
+}
