@@ -108,9 +108,8 @@ def test_devices_that_share_a_block_have_its_filters(tc: Bench) -> None:
             "protocol ip flower skip_sw action pedit ex munge ip ttl set 5 pipe action drop",
             "mlx5_core: Drop with modify header action is not supported",
         ),
-        ("protocol ip flower skip_sw ct_state +trk action drop", "ct_state is not supported"),
         ("protocol ip flower skip_sw skip_hw action drop", "Invalid argument"),
-        ("protocol ip u32 match u32 0 0 action drop", "TC classifier not found"),
+        ("protocol ip u32 match u32 1 1 at 0 action drop", "Matching by u32 is not supported"),
     ],
 )
 def test_a_rule_that_cannot_be_taken_is_refused_with_its_reason(tc: Bench, rule: str, error: str) -> None:

@@ -18,7 +18,7 @@ from asap2.netlink.codec import (
     u32,
     u64,
 )
-from asap2.netlink.tables.actions import STATS, actions, bitfield32
+from asap2.netlink.tables.actions import POLICE, STATS, actions, bitfield32
 from asap2.netlink.tables.flower import FLOWER
 
 RTM_NEWQDISC = 36
@@ -130,12 +130,30 @@ BASIC = Table(
         1: ("classid", u32),
         2: ("ematches", binary),
         3: ("act", actions),
-        4: ("police", binary),
+        4: ("police", nested(POLICE)),
         5: ("pcnt", struct(BasicCount, "=QQ")),
         6: ("pad", binary),
     },
 )
 STAB = Table("stab", {1: ("base", binary), 2: ("data", numbers("=H"))})
+
+U32 = Table(
+    "u32",
+    {
+        1: ("classid", u32),
+        2: ("hash", u32),
+        3: ("link", u32),
+        4: ("divisor", u32),
+        5: ("sel", binary),
+        6: ("police", nested(POLICE)),
+        7: ("act", actions),
+        8: ("indev", binary),
+        9: ("pcnt", binary),
+        10: ("mark", binary),
+        11: ("flags", u32),
+        12: ("pad", binary),
+    },
+)
 
 TCA = Table(
     "tca",
@@ -149,6 +167,7 @@ TCA = Table(
                     "flower": FLOWER,
                     "matchall": MATCHALL,
                     "basic": BASIC,
+                    "u32": U32,
                     "ingress": EMPTY,
                     "clsact": EMPTY,
                     "fq_codel": FQ_CODEL,

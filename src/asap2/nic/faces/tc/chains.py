@@ -18,7 +18,7 @@ from asap2.nic.faces.tc.chain_templates import ChainTemplate, chain_template_of
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import HANDLE_INGRESS, RTNLGRP_TC, find_block, is_ours, seen_block
 
-CLASSIFIERS: Final = ("flower", "matchall", "basic")
+CLASSIFIERS: Final = ("flower", "matchall", "basic", "u32")
 
 
 def chain_of(attrs: Attrs) -> int:

@@ -18,6 +18,7 @@ from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER
 from asap2.netlink.wire import NetlinkError, NlMsg
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc import match_all
 from asap2.nic.faces.tc.action_requests import ActionFace
 from asap2.nic.faces.tc.blocks import AUTO_PRIO, FIRST_OF_AUTO, Block, Proto
 from asap2.nic.faces.tc.chains import CLASSIFIERS, ChainFace, chain_of
@@ -315,6 +316,10 @@ def _options(
 ) -> dict[str, Any]:
     flags = one.flags | (IN_HW if one.in_hw else NOT_IN_HW)
     options: dict[str, Any] = {}
+    if kind == "u32":
+        asked = tables.TC.decode(one.request)[1]["options"]
+        options |= {"sel": asked["sel"], "hash": match_all.U32_TABLE, "flags": flags}
+        return options | {"act": actions} if actions else options
     if kind == "basic":
         if one.classid:
             options["classid"] = one.classid

@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from asap2.netlink.codec import Attrs
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
-from asap2.nic.faces.tc import restore
+from asap2.nic.faces.tc import match_all, restore
 from asap2.nic.faces.tc.blocks import Block, Blocks, Known, Proto
 from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.counted import NOTHING
@@ -147,17 +146,17 @@ class Filters:
             raise NetlinkError(errno.EEXIST, "Filter already exists")
         if old is None and not asked.create:
             raise NetlinkError(errno.ENOENT, "Need both RTM_NEWTFILTER and NLM_F_CREATE to create a new filter")
-        if proto.kind == "matchall" and proto.filters:  # there is but one, and it stays (mall_change)
+        if proto.kind in ("matchall", "u32") and proto.filters:  # there is but one, and it stays (mall_change)
             raise NetlinkError(errno.EEXIST)
-        if options.get("ematches"):
-            raise NetlinkError(errno.EOPNOTSUPP, "Extended matches are not supported")
+        if proto.kind in match_all.KINDS:
+            match_all.check(proto.kind, options)
         flags = options.get("flags", 0)
         if flags & ~_USER_FLAGS or flags & (SKIP_HW | SKIP_SW) == SKIP_HW | SKIP_SW:
             raise NetlinkError(errno.EINVAL)
-        actions = options.get("act")
+        actions = match_all.actions_of(options)
         steps: tuple[tc_actions.Step, ...] = ()
         listed: tuple[tc_actions.Listed, ...] = ()
-        if isinstance(actions, Attrs):
+        if actions is not None:
             skips = (flags & SKIP_HW and tc_actions.FLAG_SKIP_HW) | (flags & SKIP_SW and tc_actions.FLAG_SKIP_SW)
             steps, listed = tc_actions.parse(actions, self.actions, skips)
         try:
@@ -189,7 +188,7 @@ class Filters:
     ) -> tuple[Filter, NetlinkError | None]:
         """The filter, its rules in place, and why they are not in hardware; errors as :meth:`put`."""
         flags = asked.options.get("flags", 0)
-        key = parse_flower(asked.options, proto.protocol)
+        key = parse_flower(match_all.keys_of(proto.kind, asked.options), proto.protocol)
         chain_template = proto.block.explicit.get(proto.chain)
         if chain_template is not None:
             chain_template.check(key)
@@ -201,7 +200,7 @@ class Filters:
         spec = FilterSpec(proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags)
         placed, refused = self._placer.place(proto.block, spec, old)
         made = Filter(
-            asked.handle or proto.handles.lowest(),
+            asked.handle or (match_all.FIRST_U32 if proto.kind == "u32" else proto.handles.lowest()),
             key.identity,
             key.masks,
             asked.options.get("classid"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
+from asap2.nic.faces.tc import match_all
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
 from asap2.nic.faces.tc.steps import Beyond
 from asap2.nic.function import Function, Nic, Pf, Role
@@ -141,7 +142,7 @@ class Offloader:
     def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
         to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
-        if spec.kind == "basic":
+        if spec.kind in match_all.KINDS:
             raise NetlinkError(errno.EOPNOTSUPP)
         for step in tc_actions.flat(spec.steps):
             if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):

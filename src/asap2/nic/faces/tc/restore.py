@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from asap2.netlink.tables.tc import TC
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc import match_all
 from asap2.nic.faces.tc.blocks import Blocks, Proto
 from asap2.nic.faces.tc.chain_templates import chain_template_of
 from asap2.nic.faces.tc.filter import Filter
@@ -47,9 +48,10 @@ def _restore_filter(
     block = blocks.known_by(kept.block, kept.egress)
     protos = block.chains.setdefault(kept.chain, {})
     proto = protos.setdefault(kept.prio, Proto(block, kept.chain, kept.prio, kept.protocol, kind))
-    key = parse_flower(options, kept.protocol)
+    key = parse_flower(match_all.keys_of(kind, options), kept.protocol)
     given = tc_actions.Given(kept.indices, actions.table.instance)
-    steps, listed = tc_actions.parse(options["act"], given) if options.get("act") else ((), ())
+    actions_given = match_all.actions_of(options)
+    steps, listed = tc_actions.parse(actions_given, given) if actions_given else ((), ())
     placed = tuple(
         replace(offloader.placed(place.name, nics, place.in_port, place.handle, steps), device=place.device)
         for place in kept.places

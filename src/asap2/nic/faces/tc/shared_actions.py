@@ -6,10 +6,12 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
+from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.actions import ACTION
 from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
+from asap2.nic.faces.tc import match_all
 from asap2.nic.faces.tc.action_table import ActionTable
 from asap2.nic.faces.tc.actions import ActionState, Given, Instance, Listed
 from asap2.nic.faces.tc.blocks import Blocks
@@ -62,7 +64,7 @@ class SharedActions:
         if index not in owners:  # an action before it in the same request has the index (tcf_idr_check_alloc)
             raise NetlinkError(errno.EAGAIN)
         owner, at = owners[index]
-        request = TC.decode(owner.request)[1]["options"]["act"]
+        request = match_all.actions_of(TC.decode(owner.request)[1]["options"]) or Attrs()
         action = tc_actions.in_order(request)[at]
         instance = Instance(index, tc_actions.parse_one(action), ACTION.encode(action), owner.made_ns, by_filter=True)
         instance.filters.append(owner)
@@ -152,6 +154,6 @@ class SharedActions:
         for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue
-            request = TC.decode(one.request)[1]["options"]["act"]
+            request = match_all.actions_of(TC.decode(one.request)[1]["options"]) or Attrs()
             one.steps, one.listed = tc_actions.parse(request, Given(one.indices, self.table.instance))
             self._placer.rewrite(proto, one)
