@@ -30,6 +30,10 @@ most, so that some are left to give)."""
 
 MAX_MTU = 9978
 """The largest MTU of a ConnectX's netdevs (mlx5e's max_mtu)."""
+UPCALL_MTU = 65534
+"""The MTU of the datapath's own device, where packets that were put together of fragments pass. It is shown as"""
+SHOWN_UPCALL_MTU = 1500
+"""what Open vSwitch's own device has in the kernel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from asap2.nic.rules import Action, Ct, CtHardware, Encap, PushNsh, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
-from asap2.nic.silicon.encaps import Encaps
+from asap2.nic.silicon.encaps import Encaps, Kept
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.meters import Meters
@@ -91,6 +91,10 @@ class ActionLists:
         if entry:
             self._references[entry] += 1
         return True
+
+    def kept(self, slot: int) -> Kept | None:
+        """What a slot holds; None: nothing."""
+        return self._encaps.read(slot) if self._encaps.holds(slot) else None
 
     def take_tunnel(self, tunnel: SetTunnel) -> int:
         """A slot that holds *tunnel*, until :meth:`give_tunnel`. OSError ENOSPC."""

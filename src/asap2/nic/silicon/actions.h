@@ -127,9 +127,16 @@ static __always_inline void output(struct work *w, struct entry *c, int last)
 		tell(w, 0);
 }
 
+/* Whether a packet that was put together of fragments has to be cut again before it goes out of a port. */
+static __always_inline int is_to_be_cut(struct work *w)
+{
+	return w->s->state.mru && w->skb->len > w->s->state.mru + 14;
+}
+
 static long act(u32 i, struct work *w)
 {
 	struct entry *c = bpf_map_lookup_elem(&entries, &w->s->entry);
+	u32 kind = UPCALL_ACTION;
 	struct port *port;
 	int last, verdict;
 	u32 slot, following, nested, op, stage;
@@ -140,10 +147,14 @@ static long act(u32 i, struct work *w)
 	following = c->next;
 	switch (c->op & 0xff) {
 	case OP_OUTPUT:
-		output(w, c, last);
-		break;
+		if (!is_to_be_cut(w)) {
+			output(w, c, last);
+			break;
+		}
+		kind = UPCALL_CUT;
+		/* fallthrough */
 	case OP_UPCALL:
-		verdict = upcall(w, 1, c->arg, last);
+		verdict = upcall(w, kind, c->arg, last);
 		if (last)
 			w->s->verdict = verdict;
 		w->s->state.max_len = 0;

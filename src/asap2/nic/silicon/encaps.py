@@ -103,6 +103,10 @@ class Encaps:
         self._layout.timeouts.used(self._policy(slot), -1)
         self._slots.give(slot)
 
+    def holds(self, slot: int) -> bool:
+        """Whether there is something in a slot."""
+        return bool(0 < slot < len(self._layout.encaps) and self._layout.encaps[slot].kind)
+
     def read(self, slot: int) -> Kept:
         """What a slot holds."""
         record = self._layout.encaps[slot]

@@ -72,7 +72,7 @@ static __always_inline int missed(struct work *w)
 		return deliver(w, in->miss_slot, 1);
 	case MISS_UPCALL:
 		w->s->state.max_len = 0;
-		return upcall(w, 0, 0, 1);
+		return upcall(w, UPCALL_MISS, 0, 1);
 	case MISS_PASS:
 		return pass(w);
 	default:
@@ -107,6 +107,12 @@ static long step(u32 i, struct work *w)
 		goto go_on;
 	}
 	if (w->s->flow == FLOW_TRACK) {
+		parse(w);
+		if (w->s->p.f.ip_frag) {
+			/* Connections are of whole packets. */
+			w->s->verdict = upcall(w, UPCALL_FRAGMENT, (u64)w->s->tracking << 32 | w->s->entry, 1);
+			return 1;
+		}
 		if (track(w->skb, &w->s->state, w->s->tracking, w->s->table >> 31)) {
 			w->s->verdict = drop(w, DROP_ACTION);
 			return 1;
@@ -386,7 +392,11 @@ int onward(struct __sk_buff *skb)
 	s->table = e->table;
 	s->entry = e->entry;
 	s->state = e->state;
-	perform(skb, s);
+	s->tracking = e->tracking;
+	if (s->tracking)
+		s->flow = FLOW_TRACK;
+	else
+		perform(skb, s);
 	s->state.single = 0;
 	verdict = s->verdict;
 	if (s->flow != FLOW_DONE) {

@@ -168,7 +168,8 @@ struct state {
 	u32 connection, connection_id;	/* the record of its connection, and what its id was */
 	u16 ct_id;	/* of ICMP, where its connection is new */
 	u8 ct_known, ct_info;	/* enum ct_known, enum ct_info */
-	u32 enveloped;	/* headers have been put in front: the kernel may not cut what is behind */
+	u16 enveloped;	/* headers have been put in front: the kernel may not cut what is behind */
+	u16 mru;	/* user space has put it together of fragments, the largest so long; 0: it has not */
 };
 
 /*
@@ -181,6 +182,8 @@ struct continuation {
 	u32 table, entry;
 	u32 tunnel;	/* slot of `encaps`: the metadata that it came with; 0: none */
 	u32 mark, priority, hash;	/* of a packet that user space hands in */
+	u32 tracking;	/* as in struct way: it is to be tracked first; 0: it is not */
+	u32 rest;	/* not used */
 	struct state state;
 };
 
@@ -238,11 +241,13 @@ struct stats {
 
 struct upcall {
 	u32 mark;
-	u32 kind;	/* 0 miss, 1 action */
+	u32 kind;	/* enum upcall_kind */
 	u32 in_port, table;
 	u64 cookie;
 	u32 hash, len, max_len, units;
 	u64 at;	/* its port's `given`, with this one */
+	u32 mru;
+	u32 tunnel;	/* of what is to be cut: state.given_tunnel */
 	union packed key;
 };
 

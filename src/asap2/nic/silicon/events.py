@@ -43,6 +43,12 @@ class UpcallKind(enum.IntEnum):
 
     MISS = 0
     ACTION = 1
+    FRAGMENT = 2
+    """It is a fragment, and connections are of whole packets. The upper half of the cookie is the action that looks for
+    it (:meth:`.HandingIn.kept`), and all of it is where the whole packet goes on (:meth:`.HandingIn.hand_on`)."""
+    CUT = 3
+    """It was put together of fragments, and goes out of a port in fragments: that of the cookie
+    (:meth:`.HandingIn.port_of`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class UpcallContext:
     *table* is where the last lookup took place. *cookie* is the action's. *skb_hash* is the kernel's flow hash.
     *length* is the packet's, without a tag in its metadata, before segmentation; *max_length* is how much of it the
     receiver is to see (Open vSwitch's ``trunc``), 0 for all. *units* is what the packet counts as among those that
-    its port has on their way, *at* the sum of its port's up to and with this one. *key* is ``struct fields``.
+    its port has on their way, *at* the sum of its port's up to and with this one. *key* is ``struct fields``. *mru*
+    is the length of the largest fragment that the packet was put together of, 0 where it was not; *tunnel* the metadata
+    of a tunnel that an action has given it (:meth:`.HandingIn.kept`), 0 for none.
     """
 
     kind: UpcallKind
@@ -65,6 +73,8 @@ class UpcallContext:
     units: int
     at: int
     key: bytes
+    mru: int = 0
+    tunnel: int = 0
 
     @property
     def fields(self) -> dict[str, int]:

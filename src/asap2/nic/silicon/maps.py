@@ -110,13 +110,17 @@ class ContinuationRecord(ctypes.Structure):
     mark: int
     priority: int
     hash: int
+    tracking: int
     dp_hash: int
+    mru: int
     no_ethernet: int
     has_hash: int
     stage: int
     tracked: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         *((name, u32) for name in ("active", "slot", "table", "entry", "tunnel", "mark", "priority", "hash")),
+        ("tracking", u32),
+        ("rest", u32),
         *((name, u32) for name in ("dp_hash", "max_len", "given_tunnel", "arrived")),
         *((name, ctypes.c_uint8) for name in ("no_ethernet", "layered", "released", "lookups")),
         *((name, ctypes.c_uint8) for name in ("depth", "single", "has_hash", "stage")),
@@ -126,7 +130,8 @@ class ContinuationRecord(ctypes.Structure):
         ("ct_id", u16),
         ("ct_known", ctypes.c_uint8),
         ("ct_info", ctypes.c_uint8),
-        ("enveloped", u32),
+        ("enveloped", u16),
+        ("mru", u16),
     ]
 
 
@@ -264,6 +269,8 @@ class UpcallRecord(ctypes.Structure):
     max_len: int
     units: int
     at: int
+    mru: int
+    tunnel: int
     key: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("mark", u32),
@@ -276,6 +283,8 @@ class UpcallRecord(ctypes.Structure):
         ("max_len", u32),
         ("units", u32),
         ("at", u64),
+        ("mru", u32),
+        ("tunnel", u32),
         ("key", ctypes.c_uint8 * KEY_SIZE),
     ]
 

@@ -10,15 +10,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 from asap2.nic.conntrack.table import Connections
-from asap2.nic.rules import UNREACHED, Action, Counters, Match, Rule, SetTunnel
+from asap2.nic.rules import UNREACHED, Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
+from asap2.nic.silicon.handing_in import HandedIn, HandingIn
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.map_sizes import PROGRAM, Layout, create
@@ -69,25 +69,6 @@ class Pattern(NamedTuple):
     """The matched values of the rule that the pattern was taken of, as ``struct fields``."""
 
 
-class HandedIn(NamedTuple):
-    """What becomes of a packet that user space hands in, as if it had come in by *port* and been looked up in *table*:
-    the *actions* are done. What it does not show itself is given: the *tunnel* that it came in, *mark* and *priority*,
-    the kernel's hash of its flow (``None``: the kernel computes it) and the hash that an action has computed. A *bare*
-    packet begins with its network header; what stands in front of that is room for an Ethernet header."""
-
-    actions: tuple[Action, ...]
-    port: int
-    table: int
-    tunnel: SetTunnel | None = None
-    mark: int = 0
-    priority: int = 0
-    dp_hash: int = 0
-    skb_hash: int | None = None
-    bare: bool = False
-    tracked: Mapping[str, int] = MappingProxyType({})
-    """Its ``ct_`` fields."""
-
-
 class Pipeline:
     """One eSwitch program with its maps, pinned: it forwards on when nobody has it open.
 
@@ -103,6 +84,8 @@ class Pipeline:
         self.meters = Meters(layout)
         """The meters that actions name."""
         self._actions = ActionLists(layout, self._ports, self.meters)
+        self.handing = HandingIn(layout, self._actions, self._ports)
+        """The way in for packets of user space."""
         self.resumes = Resumes(layout, self._ports)
         """The places that packets of a NIC can be sent on to."""
         self.upcalls = UpcallAccounts(layout, self._ports)
@@ -322,31 +305,9 @@ class Pipeline:
         self._install(handle, node, key, actions)
         return handle
 
-    @contextlib.contextmanager
-    def hand_in(self, way: HandedIn) -> Iterator[int]:
-        """The mark of a packet that goes the *way* when it is transmitted on the device of :meth:`attach_onward`.
-
-        Raises :class:`OSError` as :meth:`add`.
-        """
-        reason = actioncodes.unsupported(Match(), way.actions)
-        if reason:
-            raise OSError(errno.EOPNOTSUPP, reason)
-        going = self._layout.continuation
-        with contextlib.ExitStack() as held:
-            going.entry = self._actions.intern(way.actions)
-            held.callback(self._actions.release, going.entry)
-            going.slot = self._ports.refer(way.port)
-            held.callback(self._ports.release, way.port)
-            going.tunnel = 0
-            if way.tunnel is not None:
-                going.tunnel = self._actions.take_tunnel(way.tunnel)
-                held.callback(self._actions.give_tunnel, going.tunnel)
-            going.table, going.stage, going.dp_hash = way.table, abi.LAST_STAGE, way.dp_hash
-            going.mark, going.priority = way.mark, way.priority
-            going.hash, going.has_hash = way.skb_hash or 0, way.skb_hash is not None
-            going.no_ethernet = way.bare
-            going.tracked[:] = list(maps.encode_tracked(way.tracked))
-            yield abi.CONTINUE_MARK
+    def hand_in(self, way: HandedIn) -> contextlib.AbstractContextManager[int]:
+        """See :meth:`HandingIn.hand_in`."""
+        return self.handing.hand_in(way)
 
     def _install(self, handle: int, node: MaskNode, key: bytes, actions: int) -> None:
         """Let packets find a rule for which everything else is there; OSError, and all of it is given back."""
@@ -505,6 +466,8 @@ class Pipeline:
             record.units,
             record.at,
             bytes(record.key),
+            record.mru,
+            record.tunnel,
         )
 
     def trace(

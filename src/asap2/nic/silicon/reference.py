@@ -32,8 +32,8 @@ User space gets a packet only where its port has less than ``upcall_limit`` unit
 that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it. An eighth
 more is for packets of ARP and neighbour discovery.
 
-Connections are those of a :class:`asap2.nic.conntrack.tracker.Tracker`, which says what :class:`Ct` does; fragments are
-dropped by it. A packet over the limit of a meter takes another way (:class:`Meter`).
+Connections are those of a :class:`asap2.nic.conntrack.tracker.Tracker`, which says what :class:`Ct` does; fragments go
+to user space. A packet over the limit of a meter takes another way (:class:`Meter`).
 
 Each output gets the packet as it is by then. A copy of a packet goes its way to its end before the packet does
 (:class:`Clone`). What the kernel's flow hash decides, the source port of a tunnel and Open vSwitch's hash, the caller
@@ -383,6 +383,9 @@ class ReferenceSwitch:
                     if self._over_limit(number, what):
                         return (yield from self._act(exceeded, what, port, table, sent=sent))
                 case Ct():
+                    if self.look(what.frame, ovs=bool(table & OVS_TABLE)).get("ip_frag"):
+                        yield self._give(UpcallKind.FRAGMENT, what, port, table, 0, what.cut or 0)
+                        return None
                     try:
                         track(self.tracker, action, what, ovs=bool(table & OVS_TABLE))
                     except DroppedError:

@@ -19,7 +19,7 @@ _MINIMUM = 14 + 40
 
 _TRACE = struct.Struct("=IIQIIIII16sBB2sI16sI")
 """``struct trace`` without the packet; the tunnel's part is ``struct bpf_tunnel_key``."""
-_UPCALL = struct.Struct(f"=IIIIQIIIIQ{KEY_SIZE}s")
+_UPCALL = struct.Struct(f"=IIIIQIIIIQ8x{KEY_SIZE}s")
 _CSUM, _SEQ, _DONT_FRAGMENT = 0x01, 0x08, 0x100
 """Bits of ``tunnel_flags`` (include/uapi/linux/if_tunnel.h); a sequence number marks what a packet came in with."""
 
@@ -88,6 +88,8 @@ class Tracing:
             self._upcalls, arg % abi.UPCALL_SLOTS * _UPCALL.size
         )
         known = {name: value for name, value in maps.decode_fields(fields).items() if value}
+        if kind == UpcallKind.FRAGMENT:
+            cookie = 0  # it names places in the program's memory
         return Upcalled(UpcallKind(kind), in_port, table, cookie, max_length, frame, known)
 
 

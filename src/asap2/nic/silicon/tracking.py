@@ -18,8 +18,8 @@ _ANY_FRAGMENT = 0x3FFF
 def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
     """Do *action* with a packet, in Open vSwitch's tables (*ovs*) or TC's.
 
-    Raises :class:`.DroppedError`, also for what is neither IPv4 nor IPv6, and for a fragment of IPv4: those have to be
-    put together before.
+    Raises :class:`.DroppedError`, also for what is neither IPv4 nor IPv6. It is no fragment: user space puts those
+    together before.
     """
     fields = packet.parse(what.frame)
     family = _FAMILIES.get(fields.get("eth_type", 0))

@@ -36,6 +36,9 @@ static __always_inline int full(struct work *w, u32 limit, u64 now)
 	return constants.tracing || now - READ_ONCE(w->in->since) < UPCALL_PATIENCE;
 }
 
+/* Why user space gets a packet. The last two it does not tell of: it puts fragments together, and cuts packets again. */
+enum upcall_kind { UPCALL_MISS, UPCALL_ACTION, UPCALL_FRAGMENT, UPCALL_CUT };
+
 static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last)
 {
 	struct __sk_buff *skb = w->skb;
@@ -74,6 +77,8 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u->len = skb->len;
 	u->max_len = w->s->state.max_len;
 	u->units = units;
+	u->mru = w->s->state.mru;
+	u->tunnel = w->s->state.given_tunnel;
 	u->at = __sync_fetch_and_add(&w->in->given, units) + units;
 	__builtin_memcpy(&u->key, &w->s->p, sizeof(w->s->p));
 	barrier();

@@ -27,6 +27,7 @@ from asap2.netlink.tables.link import (
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError, NlMsg, attribute, attributes
 from asap2.nic.faces.rtnetlink.face import LinkFace
 from asap2.nic.function import EswitchMode, Role
+from asap2.nic.model import UPCALL_MTU
 from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, booted, refused
 from tests.unit.nic.faces.faces import HOME, StillServer, request
@@ -179,6 +180,13 @@ def test_an_internal_port() -> None:
     attrs = LINK.decode(face.rewrite(payload, NetDev(9, "br0", Role.INTERNAL), RTEXT_FILTER_VF))[1]
     assert attrs["linkinfo"] == {"kind": "openvswitch"}
     assert not {"link", "link_netnsid", "num_vf", "parent_dev_name"} & set(attrs)
+
+
+@pytest.mark.parametrize(("mtu", "shown"), [(9000, 9000), (UPCALL_MTU, 1500)])
+def test_the_mtu_of_an_internal_port_is_what_open_vswitchs_would_be(mtu: int, shown: int) -> None:
+    payload = LINK.encode(Ifinfomsg(index=9), {**VETH, "ifname": "ovs-system", "mtu": mtu})
+    attrs = LINK.decode(made().rewrite(payload, NetDev(9, "ovs-system", Role.INTERNAL), RTEXT_FILTER_VF))[1]
+    assert attrs["mtu"] == shown
 
 
 # ---- requests

@@ -16,6 +16,7 @@ from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import tree as sysfs_tree
 from asap2.nic.faces.sysfs.tree import Attribute, Directory, Link, Real, Tree
 from asap2.nic.function import EswitchMode, Role
+from asap2.nic.model import UPCALL_MTU
 from asap2.nic.netdevs import NetDev
 from tests.unit.nic.backend import ListedNetDevs, booted, nic, refused
 
@@ -234,7 +235,17 @@ def test_internal_ports_stay_virtual_and_have_no_lower_device(sys: Sys) -> None:
     sys.netdevs.extra.append(NetDev(7, "br0", Role.INTERNAL))
     assert sys.node("class/net/br0") == Real("class/net/br0")
     assert sys.read("devices/virtual/net/br0/iflink") == "7\n"
-    assert sys.node("devices/virtual/net/br0/mtu") == Real("devices/virtual/net/br0/mtu")
+
+
+@pytest.mark.parametrize(("mtu", "shown"), [(9000, 9000), (UPCALL_MTU, 1500)])
+def test_the_mtu_of_an_internal_port_is_what_open_vswitchs_would_be(sys: Sys, mtu: int, shown: int) -> None:
+    sys.netdevs.extra.append(NetDev(7, "ovs-system", Role.INTERNAL))
+    own = sys.real / "devices/virtual/net/ovs-system/mtu"
+    own.parent.mkdir()
+    own.write_text(f"{mtu}\n")
+    assert sys.read("devices/virtual/net/ovs-system/mtu") == f"{shown}\n"
+    sys.write("devices/virtual/net/ovs-system/mtu", b"1400\n")
+    assert own.read_text() == "1400\n"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
 from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
+from asap2.nic.faces.ovs.reassembly import Reassembly
 from asap2.nic.faces.ovs.receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
 from asap2.nic.faces.ovs.spare_time import SpareTime
 from asap2.nic.faces.ovs.turns import Turns
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 PACKET_MISS, PACKET_ACTION = 1, 2
 PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA = 1, 2, 3, 4
-PKT_EGRESS_TUN_KEY, PKT_LEN, PKT_HASH = 5, 10, 11
+PKT_EGRESS_TUN_KEY, PKT_MRU, PKT_LEN, PKT_HASH = 5, 9, 10, 11
 _ETH_HLEN = 14
 _IN_A_ROW = 16
 """Packets given in one go; then others that wait for the daemon have their turn."""
@@ -45,7 +46,7 @@ _LOOK_AGAIN = 0.001
 _NOBODY = (0, False)
 _KNOWN = ("dp_hash", "skb_mark", "skb_priority", *sorted(TRACKED))
 """What the pipeline knows of a packet that the packet does not show."""
-_S32, _U32, _U64 = struct.Struct("=i"), struct.Struct("=I"), struct.Struct("=Q")
+_S32, _U16, _U32, _U64 = (struct.Struct(f"={letter}") for letter in "iHIQ")
 
 
 Egress = Callable[[int, SetTunnel], tuple[bytes, int] | None]
@@ -74,6 +75,7 @@ class Delivery:
         self._receivers = Receivers(lambda: None)
         self._last_owner = _NOBODY
         self._shared_until = 0
+        self._reassembly = Reassembly()
 
     def start(self, dp: Datapath) -> None:
         """A datapath begins, or goes on in a new process."""
@@ -87,6 +89,9 @@ class Delivery:
         count = 0
         for context, frame in path.upcalls():
             count += 1
+            if self._reassembly.take(dp.pipeline.handing, path, context, frame):
+                accounts.done(context.port, accounts.arrived(context), delivered=True)
+                continue
             owner = context.port, context.about_neighbours
             if owner != self._last_owner:
                 self._last_owner, self._shared_until = owner, time.monotonic_ns() + _SHARED_NS
@@ -146,6 +151,8 @@ class Delivery:
         if not context.has_ethernet:
             frame = frame[_ETH_HLEN:]
         body = _S32.pack(dp.ifindex) + attribute(PKT_KEY, ovs_key.emit(key, key)) + self._of_action(dp, context, step)
+        if context.mru:
+            body += attribute(PKT_MRU, _U16.pack(min(context.mru, 0xFFFF)))
         given = frame[: context.max_length or None]
         if len(given) < len(frame):
             body += attribute(PKT_LEN, _U32.pack(len(frame)))

@@ -50,8 +50,9 @@ def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     return Given(packet, fields, act.parse(actions, fields))
 
 
-def hand_in(dp: Datapath, path: PacketPath, given: Given, packet_hash: int) -> None:
-    """Let the pipeline of *dp* do what is asked with the packet; *packet_hash*: its hash, 0 where it has none yet."""
+def hand_in(dp: Datapath, path: PacketPath, given: Given, packet_hash: int, mru: int) -> None:
+    """Let the pipeline of *dp* do what is asked with the packet; *packet_hash*: its hash, 0 where it has none yet;
+    *mru*: the largest of the fragments that it was put together of, 0 where it was not."""
     key = given.key
     port = dp.port_of(key["in_port"])
     way = HandedIn(
@@ -65,6 +66,7 @@ def hand_in(dp: Datapath, path: PacketPath, given: Given, packet_hash: int) -> N
         packet_hash or None,
         bare=not key["mac_proto"],
         tracked={name: value for name, value in key.items() if name in TRACKED},
+        mru=mru,
     )
     try:
         with dp.pipeline.hand_in(way) as mark:

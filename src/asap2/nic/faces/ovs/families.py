@@ -45,7 +45,7 @@ PORT_NETNSID, PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 9, 10, 0, 1
 FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
 FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
 UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE, PKT_HASH = 1, 2, 3, 8, 11
+PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE, PKT_MRU, PKT_HASH = 1, 2, 3, 8, 9, 11
 _HASH_BITS = 0xFFFF_FFFF
 
 DATAPATH_ID: Final = 0x7010
@@ -77,6 +77,7 @@ def _unsigned(form: struct.Struct, value: bytes | None) -> int | None:
     return form.unpack_from(value)[0]  # type: ignore[no-any-return]
 
 
+_u16 = functools.partial(_unsigned, struct.Struct("=H"))
 _u32 = functools.partial(_unsigned, _U32)
 _u64 = functools.partial(_unsigned, _U64)
 
@@ -492,7 +493,8 @@ class OvsFace:
         given = checked(attrs[PKT_PACKET], attrs[PKT_KEY], attrs[PKT_ACTIONS])
         dp = self._of(genl.header)
         if PKT_PROBE not in attrs and self.packets is not None:
-            hand_in(dp, self.packets, given, (_u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS)
+            packet_hash, mru = (_u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS, _u16(attrs.get(PKT_MRU)) or 0
+            hand_in(dp, self.packets, given, packet_hash, mru)
         return None
 
     def read_upcalls(self) -> None:

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from asap2.nic.model import UPCALL_MTU
 from asap2.nic.silicon.abi import UPCALL_MAGIC, UPCALL_MAGIC_MASK
 from asap2.nic.silicon.events import UpcallContext
 from asap2.nic.silicon.pipeline import Pipeline
@@ -120,20 +121,23 @@ def _attach_filter(sock: socket.socket) -> None:
     )
 
 
-SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCETHTOOL = 0x8913, 0x8914, 0x8946
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, SIOCETHTOOL = 0x8913, 0x8914, 0x8922, 0x8946
 IFF_UP = 1
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO = 0x17, 0x1F, 0x24, 0x2C
 ETHTOOL_SFLAGS = 0x26
 
 
 def prepare(device: str) -> None:
-    """Make *device* fit for upcalls: no transmit offloads, so that what leaves it is as on a wire; no IPv6; up."""
+    """Make *device* fit for upcalls: no transmit offloads, so that what leaves it is as on a wire; no IPv6; up; with
+    room for packets that were put together of fragments."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command, value in ((ETHTOOL_STXCSUM, 0), (ETHTOOL_STSO, 0), (ETHTOOL_SGSO, 0), (ETHTOOL_SFLAGS, 0)):
             data = ctypes.create_string_buffer(struct.pack("=II", command, value))
             request = struct.pack("=16sQ8x", os.fsencode(device), ctypes.addressof(data))
             with contextlib.suppress(OSError):
                 fcntl.ioctl(control, SIOCETHTOOL, request)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(control, SIOCSIFMTU, struct.pack("=16si20x", os.fsencode(device), UPCALL_MTU))
         with contextlib.suppress(OSError):
             Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").write_text("1")
         request = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", os.fsencode(device), 0))

@@ -53,7 +53,7 @@ from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
 from asap2.nic.function import Pf, Role, Vf
-from asap2.nic.model import MAX_MTU
+from asap2.nic.model import MAX_MTU, SHOWN_UPCALL_MTU, UPCALL_MTU
 from asap2.nic.netdevs import NetDev, NetDevs
 
 _LINK = LINK.table.numbers
@@ -62,6 +62,7 @@ _ADDRESSES = {_LINK[name] for name in ("address", "broadcast", "perm_address", "
 _BEFORE_VFS = _ADDRESSES | {_LINK[name] for name in ("stats", "stats64")}
 _BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_queues"]}
 _NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
+_UPCALL_MTU = struct.pack("=I", UPCALL_MTU)
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
 _STATISTICS = {_LINK["stats"]: stats32, _LINK["stats64"]: stats64}
@@ -218,6 +219,8 @@ class LinkFace:
                 continue
             if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
                 value = struct.pack("=I", MAX_MTU)
+            if number == _LINK["mtu"] and device is not None and device.role is Role.INTERNAL and value == _UPCALL_MTU:
+                value = struct.pack("=I", SHOWN_UPCALL_MTU)
             if device is not None and device.pf is not None and number in _QUEUES:
                 value = _QUEUES[number](device, value)
             if counters is not None and number in _STATISTICS:

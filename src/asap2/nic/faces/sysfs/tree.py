@@ -23,7 +23,7 @@ from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import kstrto, pci
 from asap2.nic.faces.tc.root_qdiscs import queues
 from asap2.nic.function import ZERO_MAC, Function, Nic, Pf, Role, Vf
-from asap2.nic.model import MAX_MTU, MOST_VF_VECTORS
+from asap2.nic.model import MAX_MTU, MOST_VF_VECTORS, SHOWN_UPCALL_MTU, UPCALL_MTU
 from asap2.nic.netdevs import Counters, NetDev
 
 MLX5_CORE = "bus/pci/drivers/mlx5_core"
@@ -206,6 +206,15 @@ def _refuse(_data: bytes) -> None:
     raise _error(errno.EPERM)
 
 
+def _shown_mtu(file: Path) -> str:
+    text = file.read_text()
+    return f"{SHOWN_UPCALL_MTU}\n" if int(text) == UPCALL_MTU else text
+
+
+def _write(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+
+
 def _set_mtu(file: Path, data: bytes) -> None:
     if kstrto.unsigned(data) > MAX_MTU:
         raise _error(errno.EINVAL)
@@ -385,6 +394,8 @@ class _Builder:
             if device.role is Role.INTERNAL:
                 virtual.entries[device.name] = own = Directory(f"{VIRTUAL_NET}/{device.name}")
                 own.entries["iflink"] = _constant(f"{device.ifindex}\n")
+                mtu = self.real / VIRTUAL_NET / device.name / "mtu"
+                own.entries["mtu"] = Attribute(functools.partial(_shown_mtu, mtu), functools.partial(_write, mtu))
             elif device.parent is not None and (bdf := device.parent.bdf) in paths:
                 self._netdev(device, f"{paths[bdf]}/net", bdf, by_class, virtual)
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fragments on their way through connection tracking: the pipeline gives them to the daemon, which puts them together
+and hands the packet in again. Where it leaves, the pipeline gives it to the daemon to be cut.
+
+As handle_fragments and ovs_fragment do in the kernel. Fragments are rare, and so is what becomes of them here.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+
+from asap2.nic.faces.ovs import actions as act
+from asap2.nic.faces.ovs.extract import tunnel_metadata
+from asap2.nic.faces.ovs.upcall import PacketPath
+from asap2.nic.fields import TRACKED
+from asap2.nic.fragments import Fragments, cut
+from asap2.nic.rules import Ct, Output, SetTunnel
+from asap2.nic.silicon.events import UpcallContext, UpcallKind
+from asap2.nic.silicon.handing_in import HandedIn, HandingIn
+
+log = logging.getLogger(__name__)
+
+
+class Reassembly:
+    """The fragments of one datapath."""
+
+    def __init__(self) -> None:
+        self._fragments = Fragments()
+        self._random = random.SystemRandom()
+
+    def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
+        """Put a fragment with the others of its packet, or cut a packet; False: it is neither."""
+        try:
+            if context.kind is UpcallKind.FRAGMENT:
+                self._put_together(handing, path, context, frame)
+            elif context.kind is UpcallKind.CUT:
+                for part, way in self._cut(handing, context, frame):
+                    with handing.hand_in(way) as mark:
+                        path.hand_in(part, mark)
+            else:
+                return False
+        except OSError as error:
+            log.debug("a packet in fragments is lost: %s", error)
+        return True
+
+    def _put_together(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> None:
+        action = handing.kept(context.cookie >> 32)
+        if not isinstance(action, Ct):
+            return
+        whole = self._fragments.add(frame, action.zone, time.monotonic_ns())
+        if whole is not None:
+            way = _way(context, whole.mru)
+            with handing.hand_on(way, context.cookie) as mark:
+                path.hand_in(whole.frame, mark)
+
+    def _cut(self, handing: HandingIn, context: UpcallContext, frame: bytes) -> Iterator[tuple[bytes, HandedIn]]:
+        port, given = handing.port_of(context.cookie), handing.kept(context.tunnel)
+        way = _way(context, 0)._replace(actions=(Output(port),))
+        if isinstance(given, SetTunnel):
+            way = way._replace(tunnel=given)
+        for part in cut(frame[: context.max_length or None], context.mru, self._random.getrandbits(32)):
+            yield part, way
+
+
+def _way(context: UpcallContext, mru: int) -> HandedIn:
+    fields = context.fields
+    tunnel = tunnel_metadata(fields) if context.in_tunnel else {}
+    return HandedIn(
+        (),
+        context.port,
+        context.table,
+        act.tunnel_of(tunnel) if tunnel else None,
+        fields["skb_mark"],
+        fields["skb_priority"],
+        fields["dp_hash"],
+        bare=not context.has_ethernet,
+        tracked={name: fields[name] for name in TRACKED},
+        mru=mru,
+    )
