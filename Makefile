@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
 SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-steps \
-  src/asap2/lab/modprobe.sh tests/system/host/kernel_guest.sh
+  src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
 help:

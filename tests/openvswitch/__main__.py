@@ -23,8 +23,8 @@ SUITES: Final = {"kernel": "system-kmod-testsuite", "offloads": "system-offloads
 _HERE: Final = Path(__file__).parent
 _BUILT: Final = Path("build/openvswitch").absolute()
 _NODE: Final = "ovs1"
-_PATH: Final = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The programs that are tested are the machine's, and modprobe is the node's."""
+_PATH: Final = f"{_HERE}/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The programs that are tested are the machine's, modprobe is the node's, and there is one of our own."""
 _ASAP2: Final = Path(sys.executable).with_name("asap2")
 
 
