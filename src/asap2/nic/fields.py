@@ -91,11 +91,6 @@ class Field:
         """Octets that it takes in the packed key."""
         return self.octets or (self.bits + 7) // 8
 
-    @property
-    def overlaid(self) -> bool:
-        """Whether others lie in the same place."""
-        return bool(self.ethertypes)
-
 
 _ETHERNET, _IPV4, _IPV6, _L4, _SCTP = Header.ETHERNET, Header.IPV4, Header.IPV6, Header.L4, Header.SCTP
 _NETWORK, _TRANSPORT = Depth.NETWORK, Depth.TRANSPORT

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
+from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
@@ -32,14 +33,12 @@ from asap2.nic.silicon.meters import MeterUse
 
 log = logging.getLogger(__name__)
 
-TYPE_NETDEV: Final = 1
-TYPE_INTERNAL: Final = 2
-
-F_UNALIGNED: Final = 1
-F_VPORT_PIDS: Final = 2
-F_TC_RECIRC_SHARING: Final = 4
-F_DISPATCH_UPCALL_PER_CPU: Final = 8
-FEATURES: Final = F_UNALIGNED | F_VPORT_PIDS | F_TC_RECIRC_SHARING | F_DISPATCH_UPCALL_PER_CPU
+FEATURES: Final = (
+    protocol.OVS_DP_F_UNALIGNED
+    | protocol.OVS_DP_F_VPORT_PIDS
+    | protocol.OVS_DP_F_TC_RECIRC_SHARING
+    | protocol.OVS_DP_F_DISPATCH_UPCALL_PER_CPU
+)
 """User features that are granted (enum ovs_datapath_feature…, OVS_DP_F_*)."""
 
 _MASKS_CACHE: Final = 256
@@ -130,7 +129,7 @@ class Datapath:
             self.local = self.vports[0]
         else:
             journal.clear()
-            self.local = self._add(0, TYPE_INTERNAL, name, ())
+            self.local = self._add(0, protocol.OVS_VPORT_TYPE_INTERNAL, name, ())
         self.ifindex = self.local.ifindex
         self.keep()
 
@@ -139,7 +138,7 @@ class Datapath:
     def add_port(self, kind: int, name: str, number: int | None, pids: tuple[int, ...]) -> Vport:
         """Add a port (ovs_vport_cmd_new). EBUSY: the number or device is taken; EFBIG: no number left; ENODEV: no
         such device; EINVAL: loopback, or an internal port of another kind; EOPNOTSUPP: another type."""
-        if kind not in (TYPE_NETDEV, TYPE_INTERNAL):
+        if kind not in (protocol.OVS_VPORT_TYPE_NETDEV, protocol.OVS_VPORT_TYPE_INTERNAL):
             raise _error(errno.EAFNOSUPPORT)
         if not 0 < len(os.fsencode(name)) < 16:
             raise _error(errno.EINVAL)
@@ -157,7 +156,7 @@ class Datapath:
     def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
         self.reserve()
         far = ""
-        if kind == TYPE_INTERNAL:
+        if kind == protocol.OVS_VPORT_TYPE_INTERNAL:
             try:
                 place = self.devices.create(name)
                 far, ifindex = place.far, place.ifindex
@@ -174,7 +173,7 @@ class Datapath:
                 raise _error(errno.EBUSY)
         vport = Vport(number, kind, name, ifindex, pids, far, ifindex)
         self.vports[number] = vport
-        if number or kind == TYPE_NETDEV:
+        if number or kind == protocol.OVS_VPORT_TYPE_NETDEV:
             self.ports.use_vport(ifindex, True)
         self.keep_port(vport)
         self._rules_of_port_changed(vport)
@@ -402,7 +401,7 @@ class Datapath:
 
     def pids_for(self, vport: Vport) -> tuple[int, ...]:
         """The netlink port ids that upcalls of *vport* may go to."""
-        return self.cpu_pids if self.features & F_DISPATCH_UPCALL_PER_CPU else vport.pids
+        return self.cpu_pids if self.features & protocol.OVS_DP_F_DISPATCH_UPCALL_PER_CPU else vport.pids
 
     def destroy(self) -> None:
         """Remove every flow, meter and port."""

@@ -16,11 +16,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from asap2.netlink.server import Server
+from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NETLINK_GENERIC, attribute
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
 from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
+from asap2.nic.faces.ovs.numbers import (
+    PKT_ACTIONS,
+    PKT_EGRESS_TUN_KEY,
+    PKT_HASH,
+    PKT_KEY,
+    PKT_LEN,
+    PKT_MRU,
+    PKT_PACKET,
+    PKT_USERDATA,
+)
 from asap2.nic.faces.ovs.reassembly import Reassembly
 from asap2.nic.faces.ovs.receivers import ROOM, SHARED_ROOM, Receivers, receiver_of
 from asap2.nic.faces.ovs.spare_time import SpareTime
@@ -33,9 +44,6 @@ from asap2.nic.silicon.tunnel import source_port
 
 log = logging.getLogger(__name__)
 
-PACKET_MISS, PACKET_ACTION = 1, 2
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_USERDATA = 1, 2, 3, 4
-PKT_EGRESS_TUN_KEY, PKT_MRU, PKT_LEN, PKT_HASH = 5, 9, 10, 11
 _ETH_HLEN = 14
 _IN_A_ROW = 16
 """Packets given in one go; then others that wait for the daemon have their turn."""
@@ -157,7 +165,7 @@ class Delivery:
         if len(given) < len(frame):
             body += attribute(PKT_LEN, _U32.pack(len(frame)))
         body += attribute(PKT_HASH, _U64.pack(context.skb_hash)) + attribute(PKT_PACKET, given)
-        cmd = PACKET_ACTION if is_action else PACKET_MISS
+        cmd = protocol.OVS_PACKET_CMD_ACTION if is_action else protocol.OVS_PACKET_CMD_MISS
         return self._send(dp, receiver, cmd, body)
 
     def _of_action(self, dp: Datapath, context: UpcallContext, step: act.Userspace | None) -> bytes:

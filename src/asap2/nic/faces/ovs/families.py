@@ -14,72 +14,67 @@ import json
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Netns, Request
 from asap2.netlink.server import Server
-from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
-from asap2.nic.faces.ovs import actions as act
-from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.datapath import FEATURES, TYPE_NETDEV, Datapath, InternalDevices, Vport
+from asap2.netlink.tables import ovs as protocol
+from asap2.netlink.wire import NetlinkError, attribute
+from asap2.nic.faces.ovs.attributes import named, string, u16, u32, u64
+from asap2.nic.faces.ovs.datapath import FEATURES, Datapath, InternalDevices, Vport
 from asap2.nic.faces.ovs.delivery import Delivery, Egress
 from asap2.nic.faces.ovs.execute import checked, hand_in
-from asap2.nic.faces.ovs.flows import Flow
+from asap2.nic.faces.ovs.flow_family import FlowFamily
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.meter import MeterFace
+from asap2.nic.faces.ovs.numbers import (
+    DEL,
+    DP_MASKS_CACHE_SIZE,
+    DP_MEGAFLOW_STATS,
+    DP_NAME,
+    DP_PER_CPU_PIDS,
+    DP_STATS,
+    DP_UPCALL_PID,
+    DP_USER_FEATURES,
+    GET,
+    NEW,
+    OPS,
+    PKT_ACTIONS,
+    PKT_HASH,
+    PKT_KEY,
+    PKT_MRU,
+    PKT_PACKET,
+    PKT_PROBE,
+    PORT_IFINDEX,
+    PORT_NAME,
+    PORT_NETNSID,
+    PORT_NO,
+    PORT_STATS,
+    PORT_TYPE,
+    PORT_UPCALL_PID,
+    PORT_UPCALL_STATS,
+    SET,
+    UPCALL_FAIL,
+    UPCALL_SUCCESS,
+)
 from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Counters
 
 log = logging.getLogger(__name__)
 
-NEW, DEL, GET, SET = 1, 2, 3, 4
-PACKET_EXECUTE = 3
-
-DP_NAME, DP_UPCALL_PID, DP_STATS, DP_MEGAFLOW_STATS, DP_USER_FEATURES = 1, 2, 3, 4, 5
-DP_MASKS_CACHE_SIZE, DP_PER_CPU_PIDS = 7, 8
-PORT_NO, PORT_TYPE, PORT_NAME, PORT_OPTIONS, PORT_UPCALL_PID, PORT_STATS, PORT_IFINDEX = 1, 2, 3, 4, 5, 6, 8
-PORT_NETNSID, PORT_UPCALL_STATS, UPCALL_SUCCESS, UPCALL_FAIL = 9, 10, 0, 1
-FLOW_KEY, FLOW_ACTIONS, FLOW_STATS, FLOW_USED, FLOW_CLEAR, FLOW_MASK = 1, 2, 3, 5, 6, 7
-FLOW_PROBE, FLOW_UFID, FLOW_UFID_FLAGS = 8, 9, 10
-UFID_OMIT_KEY, UFID_OMIT_MASK, UFID_OMIT_ACTIONS = 1, 2, 4
-PKT_PACKET, PKT_KEY, PKT_ACTIONS, PKT_PROBE, PKT_MRU, PKT_HASH = 1, 2, 3, 8, 9, 11
 _HASH_BITS = 0xFFFF_FFFF
 
 DATAPATH_ID: Final = 0x7010
 VPORT_ID: Final = 0x7011
-FLOW_ID: Final = 0x7012
 PACKET_ID: Final = 0x7013
-_OPS = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
 _MOST_CACHED_MASKS: Final = 4096
 """PCPU_MIN_UNIT_SIZE / sizeof(struct mask_cache_entry)."""
 
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
-
-
-def _named(payload: bytes) -> dict[int, bytes]:
-    return {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
-
-
-def _string(value: bytes | None) -> str | None:
-    return None if value is None else value.split(b"\0", 1)[0].decode(errors="surrogateescape")
-
-
-def _unsigned(form: struct.Struct, value: bytes | None) -> int | None:
-    if value is None:
-        return None
-    if len(value) < form.size:
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-    return form.unpack_from(value)[0]  # type: ignore[no-any-return]
-
-
-_u16 = functools.partial(_unsigned, struct.Struct("=H"))
-_u32 = functools.partial(_unsigned, _U32)
-_u64 = functools.partial(_unsigned, _U64)
 
 
 class OvsFace:
@@ -113,7 +108,7 @@ class OvsFace:
             2,
             4,
             9,
-            _OPS,
+            OPS,
             [("ovs_datapath", 0x7010)],
             {NEW: self._dp_new, DEL: self._dp_del, GET: self._dp_get, SET: self._dp_set},
         )
@@ -123,25 +118,22 @@ class OvsFace:
             1,
             4,
             9,
-            _OPS,
+            OPS,
             [("ovs_vport", 0x7011)],
             {NEW: self._port_new, DEL: self._port_del, GET: self._port_get, SET: self._port_set},
         )
-        self._flow = GenlFamily(
-            "ovs_flow",
-            FLOW_ID,
+        self._packet = GenlFamily(
+            "ovs_packet",
+            PACKET_ID,
             1,
             4,
             11,
-            _OPS,
-            [("ovs_flow", 0x7012)],
-            {NEW: self._flow_new, DEL: self._flow_del, GET: self._flow_get, SET: self._flow_set},
-        )
-        self._packet = GenlFamily(
-            "ovs_packet", PACKET_ID, 1, 4, 11, ((PACKET_EXECUTE, 0x1A),), (), {PACKET_EXECUTE: self._execute}
+            ((protocol.OVS_PACKET_CMD_EXECUTE, 0x1A),),
+            (),
+            {protocol.OVS_PACKET_CMD_EXECUTE: self._execute},
         )
         meters = MeterFace(lambda: self.datapath)
-        for family in (self._dp, self._vport, self._flow, self._packet, meters.family):
+        for family in (self._dp, self._vport, FlowFamily(self._of).family, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
         self.delivery = Delivery(server, self._packet.payload, PACKET_ID, egress)
@@ -150,7 +142,7 @@ class OvsFace:
 
     def _find(self, header: bytes, attrs: dict[int, bytes]) -> Datapath:
         """By name if given, else by the header's ifindex; ENODEV."""
-        dp, name = self.datapath, _string(attrs.get(DP_NAME))
+        dp, name = self.datapath, string(attrs.get(DP_NAME))
         if dp is None or (name != dp.name if name is not None else _S32.unpack(header)[0] != dp.ifindex):
             raise NetlinkError(errno.ENODEV)
         return dp
@@ -180,7 +172,7 @@ class OvsFace:
 
     @staticmethod
     def _features(attrs: dict[int, bytes]) -> int | None:
-        features = _u32(attrs.get(DP_USER_FEATURES))
+        features = u32(attrs.get(DP_USER_FEATURES))
         if features is not None and features & ~FEATURES:
             raise NetlinkError(errno.EOPNOTSUPP)
         return features
@@ -188,7 +180,7 @@ class OvsFace:
     @staticmethod
     def _cache_size(attrs: dict[int, bytes]) -> int | None:
         """The size of the kernel's cache of masks. The pipeline has caches of its own: the number is kept and told."""
-        size = _u32(attrs.get(DP_MASKS_CACHE_SIZE))
+        size = u32(attrs.get(DP_MASKS_CACHE_SIZE))
         if size is None:
             return None
         if size > _MOST_CACHED_MASKS:
@@ -198,8 +190,8 @@ class OvsFace:
         return size
 
     def _dp_new(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        name = _string(attrs.get(DP_NAME))
+        attrs = named(genl.attrs)
+        name = string(attrs.get(DP_NAME))
         if not name or DP_UPCALL_PID not in attrs:
             raise NetlinkError(errno.EINVAL)
         features, cache = self._features(attrs), self._cache_size(attrs)
@@ -234,7 +226,7 @@ class OvsFace:
         self._on_packets(self.packets)
 
     def _dp_del(self, request: Request, genl: GenlHeader) -> Answer:
-        dp = self._find(genl.header, _named(genl.attrs))
+        dp = self._find(genl.header, named(genl.attrs))
         message = self._dp_message(dp, DEL)
         path, self.packets = self.packets, None
         self._on_packets(None)
@@ -247,10 +239,10 @@ class OvsFace:
     def _dp_get(self, request: Request, genl: GenlHeader) -> Answer:
         if request.dump:
             return [self._dp_message(self.datapath, GET)] if self.datapath else []
-        return [self._dp_message(self._find(genl.header, _named(genl.attrs)), GET)]
+        return [self._dp_message(self._find(genl.header, named(genl.attrs)), GET)]
 
     def _dp_set(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
+        attrs = named(genl.attrs)
         dp = self._find(genl.header, attrs)
         features, cache = self._features(attrs), self._cache_size(attrs)
         dp.reserve()
@@ -300,14 +292,14 @@ class OvsFace:
 
     def _port_find(self, header: bytes, attrs: dict[int, bytes]) -> tuple[Datapath, Vport]:
         """By name in any datapath if given, else by number in the header's (lookup_vport); ENODEV, EINVAL."""
-        name = _string(attrs.get(PORT_NAME))
+        name = string(attrs.get(PORT_NAME))
         if name is not None:
             dp = self.datapath
             vport = dp.by_name(name) if dp else None
             if dp is None or vport is None or (_S32.unpack(header)[0] not in (0, dp.ifindex)):
                 raise NetlinkError(errno.ENODEV)
             return dp, vport
-        number = _u32(attrs.get(PORT_NO))
+        number = u32(attrs.get(PORT_NO))
         if number is None:
             raise NetlinkError(errno.EINVAL)
         if number >= numbers.MAX_PORTS:
@@ -325,19 +317,19 @@ class OvsFace:
         return tuple(pid for pid in struct.unpack(f"={len(value) // 4}I", value) if pid)
 
     def _port_new(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
+        attrs = named(genl.attrs)
         if not {PORT_NAME, PORT_TYPE, PORT_UPCALL_PID} <= attrs.keys():
             raise NetlinkError(errno.EINVAL)
         dp = self._of(genl.header)
         vport = dp.add_port(
-            _u32(attrs[PORT_TYPE]) or 0, _string(attrs[PORT_NAME]) or "", _u32(attrs.get(PORT_NO)), self._pids(attrs)
+            u32(attrs[PORT_TYPE]) or 0, string(attrs[PORT_NAME]) or "", u32(attrs.get(PORT_NO)), self._pids(attrs)
         )
         message = self._port_message(dp, vport, NEW)
         self._server.multicast("ovs_vport", "ovs_vport", message.payload)
         return [message] if request.echo else None
 
     def _port_del(self, request: Request, genl: GenlHeader) -> Answer:
-        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        dp, vport = self._port_find(genl.header, named(genl.attrs))
         message = self._port_message(dp, vport, DEL)
         dp.remove_port(vport)
         self._server.multicast("ovs_vport", "ovs_vport", message.payload)
@@ -350,13 +342,13 @@ class OvsFace:
             kernels = functools.cache(device_counters)
             ports = sorted(dp.vports.values(), key=lambda port: port.number)
             return [self._port_message(dp, port, GET, kernels) for port in ports]
-        dp, vport = self._port_find(genl.header, _named(genl.attrs))
+        dp, vport = self._port_find(genl.header, named(genl.attrs))
         return [self._port_message(dp, vport, GET)]
 
     def _port_set(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
+        attrs = named(genl.attrs)
         dp, vport = self._port_find(genl.header, attrs)
-        kind = _u32(attrs.get(PORT_TYPE))
+        kind = u32(attrs.get(PORT_TYPE))
         if kind is not None and kind != vport.type:
             raise NetlinkError(errno.EINVAL)
         if PORT_UPCALL_PID in attrs:
@@ -369,7 +361,7 @@ class OvsFace:
         """The datapath's own device, when *ifindex* is a port of it (netdev_master_upper_dev_link)."""
         dp = self.datapath
         vport = dp.by_port(ifindex) if dp else None
-        return dp.ifindex if dp and vport and vport.type == TYPE_NETDEV else None
+        return dp.ifindex if dp and vport and vport.type == protocol.OVS_VPORT_TYPE_NETDEV else None
 
     def is_datapath(self, ifindex: int) -> bool:
         """Whether *ifindex* is the datapath's own device."""
@@ -384,116 +376,16 @@ class OvsFace:
             message = self._port_message(dp, vport, DEL, dict)
             self._server.multicast("ovs_vport", "ovs_vport", message.payload)
 
-    # ---- flows
-
-    def _flow_message(self, dp: Datapath, flow: Flow, counters: Counters, cmd: int, omit: int = 0) -> Message:
-        body = _S32.pack(dp.ifindex)
-        if flow.ufid is not None:
-            body += attribute(FLOW_UFID, flow.ufid)
-            if not omit & UFID_OMIT_KEY:
-                body += attribute(FLOW_KEY, flow.key)
-        else:
-            body += attribute(FLOW_KEY, flow.exact)
-        if not omit & UFID_OMIT_MASK:
-            body += attribute(FLOW_MASK, flow.mask)
-        if counters.used_ns:
-            body += attribute(FLOW_USED, _U64.pack(counters.used_ns // 1_000_000))
-        if counters.packets:
-            body += attribute(FLOW_STATS, struct.pack("=QQ", counters.packets, counters.bytes))
-        if not omit & UFID_OMIT_ACTIONS:
-            body += attribute(FLOW_ACTIONS, act.echoed(flow.actions))
-        return Message(FLOW_ID, self._flow.payload(cmd, body))
-
-    @staticmethod
-    def _ufid(attrs: dict[int, bytes]) -> bytes | None:
-        ufid = attrs.get(FLOW_UFID)
-        if ufid is not None and not 0 < len(ufid) <= 16:
-            raise NetlinkError(errno.EINVAL, f"ufid size {len(ufid)} bytes exceeds the range (1, 16)")
-        return ufid
-
-    def _flow_find(self, dp: Datapath, attrs: dict[int, bytes]) -> Flow:
-        ufid, key = self._ufid(attrs), attrs.get(FLOW_KEY)
-        if ufid is None and key is None:
-            raise NetlinkError(errno.EINVAL, "Flow get message rejected, Key attribute missing.")
-        exact = None
-        if key is not None:
-            fields = ovs_key.match_of(key, None).key
-            exact = ovs_key.emit(fields, fields)
-        flow = dp.flows.of(ufid, exact)
-        if flow is None:
-            raise NetlinkError(errno.ENOENT)
-        return flow
-
-    def _flow_new(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        if FLOW_KEY not in attrs:
-            raise NetlinkError(errno.EINVAL, "Flow key attr not present in new flow.")
-        if FLOW_ACTIONS not in attrs:
-            raise NetlinkError(errno.EINVAL, "Flow actions attr not present in new flow.")
-        match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
-        act.parse(attrs[FLOW_ACTIONS], match.masked())
-        ufid = self._ufid(attrs)
-        dp = self._of(genl.header)
-        flow = dp.put(ufid, match, attrs[FLOW_ACTIONS], modify=not (request.create or request.excl))
-        return [self._flow_message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
-
-    def _flow_set(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
-            raise NetlinkError(errno.EINVAL, "Flow key attribute not present in set flow.")
-        match = None
-        if FLOW_KEY in attrs:
-            match = ovs_key.match_of(attrs[FLOW_KEY], attrs.get(FLOW_MASK))
-        if FLOW_ACTIONS in attrs:
-            if match is None:
-                raise NetlinkError(errno.EINVAL)
-            act.parse(attrs[FLOW_ACTIONS], match.masked())
-        dp = self._of(genl.header)
-        flow = self._flow_find(dp, attrs)
-        if FLOW_ACTIONS in attrs and match is not None:
-            dp.set_actions(flow, match, attrs[FLOW_ACTIONS])
-        counters = dp.counters([flow])[0]
-        if FLOW_CLEAR in attrs:
-            dp.clear(flow)
-        return [self._flow_message(dp, flow, counters, SET)] if request.echo else None
-
-    def _flow_del(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        dp = self._of(genl.header)
-        if FLOW_KEY not in attrs and FLOW_UFID not in attrs:
-            dp.flush()
-            return None
-        flow = self._flow_find(dp, attrs)
-        before = flow.base
-        last = dp.delete(flow)
-        counters = Counters(last.packets - before.packets, last.bytes - before.bytes, last.used_ns)
-        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
-        return [self._flow_message(dp, flow, counters, DEL, omit)] if request.echo else None
-
-    def _flow_get(self, request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
-        dp = self._of(genl.header)
-        omit = _u32(attrs.get(FLOW_UFID_FLAGS)) or 0
-        if request.dump:
-            return self._flow_dump(dp, omit)
-        flow = self._flow_find(dp, attrs)
-        return [self._flow_message(dp, flow, dp.counters([flow])[0], GET, omit)]
-
-    def _flow_dump(self, dp: Datapath, omit: int) -> Iterator[Message]:
-        flows = list(dp.flows)
-        for flow, counters in zip(flows, dp.counters(flows), strict=True):
-            yield self._flow_message(dp, flow, counters, GET, omit)
-
     # ---- packets
 
     def _execute(self, _request: Request, genl: GenlHeader) -> Answer:
-        attrs = _named(genl.attrs)
+        attrs = named(genl.attrs)
         if not {PKT_PACKET, PKT_KEY, PKT_ACTIONS} <= attrs.keys():
             raise NetlinkError(errno.EINVAL)
         given = checked(attrs[PKT_PACKET], attrs[PKT_KEY], attrs[PKT_ACTIONS])
         dp = self._of(genl.header)
         if PKT_PROBE not in attrs and self.packets is not None:
-            packet_hash, mru = (_u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS, _u16(attrs.get(PKT_MRU)) or 0
+            packet_hash, mru = (u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS, u16(attrs.get(PKT_MRU)) or 0
             hand_in(dp, self.packets, given, packet_hash, mru)
         return None
 
