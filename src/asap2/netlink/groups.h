@@ -78,6 +78,33 @@ static void rejoin(struct connection *c)
 	}
 }
 
+/*
+ * A program listens to connections: groups that the kernel has, but what happens to the node's connections is told only
+ * while somebody listens, so the server is to look.
+ */
+static void listens(int fd)
+{
+	struct ask ask = { .kind = JOIN, .protocol = NETLINK_NETFILTER };
+	const struct greeting *greeting;
+	struct answer answer;
+	uint64_t inode = 0;
+
+	if (netlink_protocol(fd) != NETLINK_NETFILTER || !(greeting = diverted()) || namespace_of(fd) != greeting->home)
+		return;
+	ask.cookie = greeting->home;
+	put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL);
+}
+
+int bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+	const struct sockaddr_nl *netlink = (const struct sockaddr_nl *)address;
+	int result = real_bind(fd, address, length);
+
+	if (result == 0 && address && length >= sizeof *netlink && netlink->nl_family == AF_NETLINK && netlink->nl_groups)
+		listens(fd);
+	return result;
+}
+
 int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
 {
 	REAL(setsockopt);
@@ -93,7 +120,10 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 				return result;
 		}
 	}
-	return real(fd, level, option, value, length);
+	result = real(fd, level, option, value, length);
+	if (result == 0 && level == SOL_NETLINK && option == NETLINK_ADD_MEMBERSHIP)
+		listens(fd);
+	return result;
 }
 
 #endif

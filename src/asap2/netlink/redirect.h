@@ -128,6 +128,12 @@ static int real_connect(int fd, const struct sockaddr *address, socklen_t length
 	return real(fd, address, length);
 }
 
+static int real_bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+	REAL(bind);
+	return real(fd, address, length);
+}
+
 static ino_t inode_of(int fd)
 {
 	struct stat status;
@@ -445,7 +451,7 @@ static uint32_t port_of(int fd)
 	if (getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.nl_pid)
 		return address.nl_pid;
 	address = (struct sockaddr_nl){ .nl_family = AF_NETLINK, .nl_groups = address.nl_groups };
-	if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
+	if (real_bind(fd, (struct sockaddr *)&address, sizeof address) < 0)
 		return 0;
 	length = sizeof address;
 	return getsockname(fd, (struct sockaddr *)&address, &length) == 0 ? address.nl_pid : 0;

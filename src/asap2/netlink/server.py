@@ -104,6 +104,8 @@ class Server:
         self._ethtool: EthtoolHandler | None = None
         self._showers: dict[tuple[int, int], Shower] = {}
         self._ethtool_commands: frozenset[int] = frozenset()
+        self.joined: Callable[[], None] = lambda: None
+        """Called, with the lock held, when a program here has joined groups of nfnetlink, which are the kernel's."""
         self._setting: frozenset[int] = frozenset()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
             cookie = cookie_of(probe)
@@ -387,6 +389,10 @@ class Server:
                 peer.unclaimed = None
                 namespace.claim(protocol, portid, os.dup(fd), peer.pid, peer.uid)
                 return ANSWER.pack(tag, Verdict.DONE, 0, 0)
+            if kind == Kind.JOIN and protocol == NETLINK_NETFILTER:
+                with self.lock:
+                    self.joined()
+                return ANSWER.pack(tag, Verdict.PASS, 0, 0)
             if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
                 (inode,) = _INODE.unpack(data)
                 refused = self._groups.change(peer, kind == Kind.JOIN, namespace, portid, argument, inode)

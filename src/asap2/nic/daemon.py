@@ -31,6 +31,7 @@ from asap2.nic import kept_state, statistics
 from asap2.nic.conntrack.sweeper import Sweeper
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
+from asap2.nic.faces.conntrack.announcer import Announcer
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.procfs import files as conntrack_files
 from asap2.nic.faces.devlink.face import DevlinkFace
@@ -128,6 +129,9 @@ class Daemon:
         self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), connections)
         self.conntrack = ConntrackFace(self.server, connections, pipeline.timeouts)
         self.sweeper = Sweeper(connections, self.conntrack.gone)
+        self.announcer = Announcer(self.conntrack, connections)
+        self.server.joined = self.announcer.look
+        self._connections = connections
         self._packets: PacketPath | None = None
         self.link = LinkFace(
             self.server, self.driver, self.netdevs, master=self.ovs.master, immovable=self.ovs.is_datapath
@@ -226,6 +230,7 @@ class Daemon:
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
             self.selector.register(self.routes.monitor, selectors.EVENT_READ, self._routes_changed)
+            self.selector.register(self._connections.events_fd, selectors.EVENT_READ, self.announcer.pass_on)
             self.selector.register(self.netdevs.wakeup, selectors.EVENT_READ, lambda _mask: None)
 
     def _restore(self) -> None:
@@ -298,8 +303,14 @@ class Daemon:
         if self.netdevs.unsettled:
             self._links_changed()
         self._keep()
-        waits = self._tell_neighbours(), self.sweeper.sweep()
+        waits = self._tell_neighbours(), self._sweep()
         self._wait = min(wait for wait in waits if wait is not None)
+
+    def _sweep(self) -> float:
+        """Take out what has expired, when it is time, and look who listens; the seconds to the next time."""
+        if self.sweeper.due:
+            self.announcer.look()
+        return self.sweeper.sweep()
 
     @staticmethod
     def _guarded(call: Callable[..., object], *arguments: object) -> None:

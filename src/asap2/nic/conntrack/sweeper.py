@@ -37,6 +37,11 @@ class Sweeper:
         self._next = 0
         self._due = time.monotonic_ns() + INTERVAL_NS
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a part."""
+        return time.monotonic_ns() >= self._due
+
     def sweep(self) -> float:
         """Sweep a part, if it is time; the seconds to the next time."""
         now = time.monotonic_ns()

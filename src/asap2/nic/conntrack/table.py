@@ -22,6 +22,7 @@ from asap2.nic.conntrack.view import Change, Connection, Counters, Sctp, Statist
 from asap2.nic.silicon import abi, loader
 from asap2.nic.silicon.connection_records import ConnectionRecord, TrackerStatsRecord
 from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.ringbuffer import RingBuffer
 from asap2.nic.silicon.trackings import HELPERS
 
 _FAMILIES: Final = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
@@ -35,12 +36,16 @@ _TUPLE_SIZE: Final = ConnectionRecord.reply.offset
 _TCP = struct.Struct("=16xBB2x16xBB2xB")
 """Of ``struct tcp_connection``: scale and flags of either side, and the state."""
 _SCTP = struct.Struct("=4s4sB")
+_EVENT = struct.Struct("=QII")
+"""``struct ct_event`` before the connection: when, the record's number, and the events."""
 _TUPLE = struct.Struct(">16s16sHH")
 _TUPLE_END = struct.Struct("=HBB")
 _WORDS = struct.Struct("=5Q")
-_NUMBER = struct.Struct("=I")
+_NUMBER, _TIME = struct.Struct("=I"), struct.Struct("=Q")
 _EXACT: Final = 0x80
 _NO_PACKET: Final = bytes(14)
+_TICK: Final = SECOND // 250
+"""By how much the program's clock, as the kernel's, may be late."""
 _DAY: Final = 86400 * SECOND
 """How long a connection in hardware lives at least (nf_ct_offload_timeout())."""
 
@@ -52,6 +57,7 @@ class Connections:
         self._layout = layout
         self._memory = memoryview(layout.connections).cast("B")
         self._keep = loader.TestRun(layout.keep)
+        self._ring = RingBuffer(layout.ct_events)
         self._default: int | None = None
         self._limits: dict[int, int] = {}
 
@@ -59,7 +65,7 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         """All, in no order; may be used without the daemon's lock."""
-        now, behind = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+        now, behind = _now()
         for at in self._confirmed():
             found = self._at(at, now, behind)
             if found is not None:
@@ -168,7 +174,7 @@ class Connections:
 
         Looks at *most* records (None: all) from *first* on. Gives the connections that are gone, as they were.
         """
-        now, behind = time.monotonic_ns(), time.time_ns() - time.monotonic_ns()
+        now, behind = _now()
         over: list[tuple[int, int]] = []
         idle: list[tuple[int, int]] = []
         last: dict[int, Connection] = {}
@@ -191,6 +197,23 @@ class Connections:
                     last[at] = found
         self._have(abi.Keep.RECLAIM, idle)
         return [last[at] for at in self._have(abi.Keep.EXPIRE, over)]
+
+    # ---- events
+
+    @property
+    def events_fd(self) -> int:
+        """A descriptor that can be read from when :meth:`events` has something."""
+        return self._layout.ct_events.fd
+
+    def listened(self, events: int) -> None:
+        """Have the program tell of these events (:class:`asap2.nic.silicon.abi.CtEvent`) from now on."""
+        self._layout.tracker.events = events
+
+    def events(self) -> Iterator[tuple[Connection, int]]:
+        """The connections that packets have made, changed or ended, and the events of each; as they were then."""
+        for raw in self._ring.read():
+            when, _at, events = _EVENT.unpack_from(raw)
+            yield self._shown(raw[_EVENT.size :], when, _now()[1]), events
 
     # ---- zones
 
@@ -230,15 +253,21 @@ class Connections:
 
     def _at(self, at: int, now: int = 0, behind: int = 0, expired: bool = False) -> Connection | None:
         """The connection in a record; None if there is none, or its time is over and it is not to be seen then."""
-        now = now or time.monotonic_ns()
-        behind = behind or time.time_ns() - now
+        if not now:
+            now, behind = _now()
         start = at * _RECORD.size
         raw = bytes(self._memory[start : start + _RECORD.size])
+        (status,) = _NUMBER.unpack_from(raw, _STATUS)
+        (expires,) = _TIME.unpack_from(raw, _EXPIRES)
+        if not status & Status.CONFIRMED or (expires <= now and not expired):
+            return None
+        return self._shown(raw, now, behind)
+
+    def _shown(self, raw: bytes, now: int, behind: int) -> Connection:
+        """The connection in a copy of a record."""
         o_src, o_dst, o_sport, o_dport, zone, proto, family, *rest = _RECORD.unpack(raw)
         r_src, r_dst, r_sport, r_dport, *_same, expires, started, status, mark, labels, id_, master = rest[:14]
         packets, reply_packets, octets, reply_octets, _used, _events, _policy, helper, state = rest[14:]
-        if not status & Status.CONFIRMED or (expires <= now and not expired):
-            return None
         first = 16 - _SIZES.get(family, 16)
         af = _FAMILIES.get(family, socket.AF_INET6)
         tcp = sctp = None
@@ -254,7 +283,7 @@ class Connections:
             Tuple(af, proto, r_src[first:], r_dst[first:], socket.ntohs(r_sport), socket.ntohs(r_dport)),
             zone,
             status,
-            max(0, expires - now) // SECOND,
+            max(0, expires - now + _TICK) // SECOND,
             mark,
             labels,
             tcp,
@@ -300,6 +329,12 @@ class Connections:
             self._keep.on(_NO_PACKET)
             done += [at for place, (at, _id) in enumerate(some) if not keeping.kept[place].at]
         return done
+
+
+def _now() -> tuple[int, int]:
+    """The time of the program's clock, and how far that is behind the time of day."""
+    now = time.monotonic_ns()
+    return now, time.time_ns() - now
 
 
 def _packed(zone: int, tuple: Tuple) -> bytes:

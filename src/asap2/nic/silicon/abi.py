@@ -70,6 +70,23 @@ HARDWARE_IDLE: Final = 30
 """Seconds without a packet after which a connection is no longer hardware's (nf_flowtable_*_timeout)."""
 
 
+class CtEvent(enum.IntFlag):
+    """What has happened to a connection (1 << IPCT_*, enum ip_conntrack_events)."""
+
+    NEW = 1 << 0
+    RELATED = 1 << 1
+    DESTROY = 1 << 2
+    REPLY = 1 << 3
+    ASSURED = 1 << 4
+    PROTOINFO = 1 << 5
+    HELPER = 1 << 6
+    MARK = 1 << 7
+    SEQADJ = 1 << 8
+    SECMARK = 1 << 9
+    LABEL = 1 << 10
+    SYNPROXY = 1 << 11
+
+
 class Keep(enum.IntEnum):
     """What user space has done to connections (keep.h)."""
 

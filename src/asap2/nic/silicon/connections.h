@@ -95,6 +95,13 @@ struct tracker_stats {
 	u64 found, invalid, insert, insert_failed, drop, early_drop, error, clash, carried;
 };
 
+/* What has happened to a connection, for user space, which tells programs that listen. */
+struct ct_event {
+	u64 now;
+	u32 at, events;	/* enum ct_event_bit */
+	struct connection connection;
+};
+
 #define INSIDE 256	/* octets of the packet in an ICMP error that NAT may change */
 
 /* What is known of a packet while it is tracked. */
@@ -117,6 +124,9 @@ struct flight {
 	u8 flags, kind, header, scale, options, sacked, fragment, error;
 	u32 option_at, option_end;
 	u32 at, reply, info;	/* of the connection: its record (0: `fresh`), the direction, and enum ct_info */
+	u32 events;	/* enum ct_event_bit: what the packet has done to its connection */
+	u32 old_status, old_state;	/* of the connection, before the packet */
+	u32 quiet;	/* user space itself tells of what is forgotten */
 	u32 redirect, inner_proto;	/* of the packet in an ICMP error */
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target;	/* of NAT */
@@ -140,6 +150,8 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 	 __type(value, struct tracker_stats); } tracker_stats SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct flight); } flights SEC(".maps");
+
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 20); } ct_events SEC(".maps");
 
 static __always_inline struct flight *this_flight(void)
 {
@@ -245,6 +257,24 @@ static __always_inline struct connection *connection_or_fresh(struct flight *p, 
 	return at ? connection_at(at) : &p->fresh;
 }
 
+/* Tell user space what has happened to a connection, if somebody listens to that, and the connection may tell. */
+static __always_inline void announce(struct connection *c, u32 at, u32 events)
+{
+	struct tracker *t = the_tracker();
+	struct ct_event *e;
+
+	if (!t || !(READ_ONCE(t->events) & events) || !(c->event_mask & events))
+		return;
+	e = bpf_ringbuf_reserve(&ct_events, sizeof(*e), 0);
+	if (!e)
+		return;
+	e->now = tracker_now();
+	e->at = at;
+	e->events = events;
+	e->connection = *c;
+	bpf_ringbuf_submit(e, 0);
+}
+
 /* Forget a connection: 1 when it was there. The key is where p->key was. */
 __noinline int forget(struct flight *p, u32 at)
 {
@@ -266,6 +296,8 @@ __noinline int forget(struct flight *p, u32 at)
 		key_of(&p->key, &c->original, &c->reply);
 	}
 	bpf_map_delete_elem(&tuples, &p->key);
+	if (!p->quiet)
+		announce(c, at, CT_EVENT_DESTROY);
 	zone = c->original.zone;
 	z = bpf_map_lookup_elem(&zones, &zone);
 	if (z)

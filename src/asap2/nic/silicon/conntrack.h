@@ -97,6 +97,17 @@ static __always_inline void account(struct connection *c, struct flight *p, u32 
 	__sync_fetch_and_add(&c->bytes[reply], p->end - p->l3);
 }
 
+/* Note what a packet has done to a connection. */
+static __always_inline void note_events(struct connection *c, struct flight *p)
+{
+	if (p->reply && !(p->old_status & IPS_SEEN_REPLY))
+		p->events |= CT_EVENT_REPLY;
+	if (c->status & ~p->old_status & IPS_ASSURED)
+		p->events |= CT_EVENT_ASSURED;
+	if (c->original.proto == IPPROTO_TCP && c->tcp.state != p->old_state)
+		p->events |= CT_EVENT_PROTOINFO;
+}
+
 /* One try to find the connection of p->tuple and let the packet change it: enum looked; -1: try once more. */
 __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 policy)
 {
@@ -116,6 +127,8 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		if (!c)
 			return LOOKED_DROP;
 		status = READ_ONCE(c->status);
+		p->old_status = status;
+		p->old_state = c->tcp.state;
 		p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
 			  status & IPS_EXPECTED ? INFO_RELATED : INFO_NEW;
 	} else {
@@ -155,6 +168,8 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 	}
 	if (p->reply && !(c->status & IPS_SEEN_REPLY))
 		__sync_fetch_and_or(&c->status, IPS_SEEN_REPLY);
+	if (READ_ONCE(t->events) && p->at)
+		note_events(c, p);
 	return LOOKED_VALID;
 }
 
@@ -506,10 +521,12 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	if (mark != c->mark) {
 		c->mark = mark;
 		s->tracked.ct_mark = bpf_htonl(mark);
+		p->events |= CT_EVENT_MARK;
 	}
 	if (r->flags & CT_LABELS && !zero_labels(r->labels_mask)) {
 		set_masked(c->labels, r->labels, r->labels_mask);
 		__builtin_memcpy(s->tracked.ct_labels, c->labels, 16);
+		p->events |= CT_EVENT_LABEL;
 	}
 	if (c->status & IPS_CONFIRMED)
 		return 0;
@@ -517,6 +534,9 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	if (at <= 0)
 		return -1;
 	p->at = at;
+	p->events |= p->fresh.master ? CT_EVENT_RELATED : CT_EVENT_NEW;
+	if (p->fresh.original.proto == IPPROTO_TCP || p->fresh.original.proto == IPPROTO_SCTP)
+		p->events |= CT_EVENT_PROTOINFO;
 	know(s, p);
 	return 0;
 }
@@ -536,7 +556,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		return -1;
 	r = &e->tracking;
 	p->now = tracker_now();
-	p->info = p->at = p->reply = p->error = 0;
+	p->info = p->at = p->reply = p->error = p->events = 0;
 	of = network_of(skb, p, s->enveloped);
 	if (of == NOT_IP || p->fragment)
 		return -1;
@@ -588,6 +608,11 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		c = connection_at(p->at);
 		if (c)
 			offer(c, p);
+	}
+	if (p->events && p->at) {
+		c = connection_at(p->at);
+		if (c)
+			announce(c, p->at, p->events);
 	}
 	return 0;
 }

@@ -179,6 +179,7 @@ def header() -> str:
         _enum("counting", "COUNT", _members(Counting)),
         _enum("ct_state", "CT", _members(rules.CtState)),
         _enum("ct_flag", "CT", _members(abi.CtFlag)),
+        _enum("ct_event_bit", "CT_EVENT", _members(abi.CtEvent)),
         _enum("keep", "KEEP", _members(abi.Keep)),
         _enum("ct_policy", "POLICY", _members(abi.Policy)),
         _enum("ct_status", "IPS", (*_members(abi.Status), ("NAT_MASK", abi.Status.SRC_NAT | abi.Status.DST_NAT))),

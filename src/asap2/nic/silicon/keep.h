@@ -78,6 +78,7 @@ int keep(struct __sk_buff *skb)
 	if (!k || !p)
 		return 0;
 	p->now = tracker_now();
+	p->quiet = 1;
 	k->result = 0;
 	if (k->what == KEEP_INSERT) {
 		p->fresh = k->connection;
@@ -85,9 +86,11 @@ int keep(struct __sk_buff *skb)
 			k->result = -1;
 		else
 			k->result = occupied(p, &p->fresh.original, &p->wanted) ? -1 : insert(p);
+		p->quiet = 0;
 		return 0;
 	}
 	for (i = 0; i < KEEP_MOST && i < k->count; i++)
 		keep_one(k, p, i);
+	p->quiet = 0;
 	return 0;
 }

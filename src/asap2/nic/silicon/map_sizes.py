@@ -18,7 +18,17 @@ OBJECT = Path(__file__).with_name("eswitch.bpf.o")
 PROGRAM, ONWARD, KEEP = "eswitch", "onward", "keep"
 """The program of every port, that of the device that upcalls leave by, and what changes connections for user space."""
 
-SHARED = ("connections", "tuples", "free_connections", "tracker", "zones", "policies", "tracker_stats", "locks")
+SHARED = (
+    "connections",
+    "tuples",
+    "free_connections",
+    "tracker",
+    "zones",
+    "policies",
+    "tracker_stats",
+    "locks",
+    "ct_events",
+)
 """The maps that a node's pipeline and those of its NICs have in common: connections."""
 
 _ANOTHER = "the pipeline in {} was made by another version of this program"
@@ -96,6 +106,7 @@ class Layout:
         self.tuples = opened("tuples")
         self.free_connections = opened("free_connections")
         self.tracker_stats = opened("tracker_stats")
+        self.ct_events = opened("ct_events")
         sizes = (
             *(self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size),
             *(self._arrays["connections"].value_size, self.tracker_stats.value_size),
@@ -171,7 +182,7 @@ class Layout:
         """Close the file descriptors. What is pinned works on."""
         every = [
             *(self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()),
-            *(self.tuples, self.free_connections, self.tracker_stats),
+            *(self.tuples, self.free_connections, self.tracker_stats, self.ct_events),
         ]
         for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
             os.close(fd)
@@ -244,6 +255,7 @@ def create(
             "policies": None,
             "tracker_stats": None,
             "locks": None,
+            "ct_events": None,
             "flights": None,
             "keeping": None,
         },

@@ -57,7 +57,7 @@ from asap2.netlink.wire import (
 )
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
-from asap2.nic.faces.conntrack import messages, tuples
+from asap2.nic.faces.conntrack import announcer, messages, tuples
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.messages import Events
 from tests.connections import Table, Timeouts
@@ -174,7 +174,8 @@ class Node:
         raise OSError(errno.EPROTONOSUPPORT, "")
 
     def notify(self, _netns: Netns, group: int, message: Message, protocol: int, portid: int) -> None:
-        assert (protocol, portid) == (NETLINK_NETFILTER, 9)
+        assert protocol == NETLINK_NETFILTER
+        assert portid in (0, 9)
         self.told.append((group, CT.decode(message.payload)[1]))
 
     def ask(self, type: int, payload: bytes, flags: int = 0) -> list[NlMsg]:
@@ -393,3 +394,59 @@ def test_default_timeouts_are_told() -> None:
     asked = TIMEOUT.encode(Nfgenmsg(), {"l3proto": 2, "l4proto": 17})
     message, _ack = Node().ask(TIMEOUT_DEFAULT_GET, asked)
     assert list(cttimeout.timeouts(2).decode(TIMEOUT.decode(message.payload)[1]["data"]).values()) == [30, 120]
+
+
+SOCKETS = """sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
+0000000000000000 0   0          00000001 0        0        0     2        0        6
+0000000000000000 12  4711       {:08x} 0        0        0     2        0        7
+"""
+
+
+class Packets:
+    """What packets have done."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self.happened: list[tuple[Connection, int]] = []
+
+    def listened(self, events: int) -> None:
+        self.wanted = events
+
+    def events(self) -> Iterator[tuple[Connection, int]]:
+        return iter(self.happened)
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [(0, 0), (1, Events.NEW | Events.RELATED), (4, Events.DESTROY), (0x10, 0), (7, Events((1 << 12) - 1))],
+)
+def test_the_program_tells_only_what_somebody_listens_to(
+    groups: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = tmp_path / "netlink"
+    sockets.write_text(SOCKETS.format(groups))
+    monkeypatch.setattr(announcer, "SOCKETS", sockets)
+    node, packets = Node(), Packets()
+    announcer.Announcer(node.face, packets).look()
+    assert packets.wanted == wanted
+    assert node.face.listened == bool(wanted)
+
+
+def test_what_packets_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, packets = Node(), Packets()
+    passing = announcer.Announcer(node.face, packets)
+    packets.happened = [
+        (MADE[6], Events.NEW | Events.PROTOINFO),
+        (MADE[6], Events.ASSURED | Events.PROTOINFO),
+        (replace(MADE[6], timeout=0), Events.DESTROY),
+    ]
+    passing.pass_on()
+    assert [group for group, _ in node.told] == [1, 2, 3]
+    assert node.told[2][1]["status"] & Status.DYING
+    assert "timeout" not in node.told[2][1]
+    sockets = tmp_path / "netlink"
+    sockets.write_text(SOCKETS.format(0))
+    monkeypatch.setattr(announcer, "SOCKETS", sockets)
+    passing.look()
+    passing.pass_on()
+    assert len(node.told) == 3

@@ -55,13 +55,14 @@ class ConntrackFace:
     """Serves the connections of *server*'s own namespace.
 
     *counters* and *timestamps* say whether programs see what has passed, and since when (nf_conntrack_acct and
-    nf_conntrack_timestamp, which are off at first).
+    nf_conntrack_timestamp, which are off at first); *listened*, whether anybody may listen to what happens.
     """
 
     def __init__(self, server: Server, connections: Connections, timeouts: Store) -> None:
         self.connections = connections
         self.policies = Policies(timeouts)
         self.counters = self.timestamps = False
+        self.listened = True
         self._server = server
         self._kernel: bool | None = None
         self._handlers: dict[int, Callable[[Request], Answer]] = {
@@ -80,6 +81,8 @@ class ConntrackFace:
 
     def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
         """Tell who listens what has happened to a connection, by the program with the socket *portid* (0: by none)."""
+        if not self.listened:
+            return
         group, message = messages.event(self.seen(connection), events)
         self._server.notify(self._server.netns, group, message, NETLINK_NETFILTER, portid)
 

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells programs that listen what packets do to connections, and the pipeline what somebody listens to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from asap2.netlink.tables.nfnetlink import NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE
+from asap2.netlink.wire import NETLINK_NETFILTER
+from asap2.nic.conntrack.view import Connection
+from asap2.nic.faces.conntrack.face import ConntrackFace
+from asap2.nic.faces.conntrack.messages import Events
+
+log = logging.getLogger(__name__)
+
+SOCKETS: Final = Path("/proc/net/netlink")
+_NEW = Events.NEW | Events.RELATED
+_EVERY = Events((Events.SYNPROXY << 1) - 1)
+_OF_GROUP: Final = {
+    NFNLGRP_CONNTRACK_NEW: _NEW,
+    NFNLGRP_CONNTRACK_UPDATE: _EVERY & ~(_NEW | Events.DESTROY),
+    NFNLGRP_CONNTRACK_DESTROY: Events.DESTROY,
+}
+
+
+class Source(Protocol):
+    """Where the events come from."""
+
+    def listened(self, events: int) -> None:
+        """Tell of these events from now on."""
+
+    def events(self) -> Iterator[tuple[Connection, int]]:
+        """What has happened."""
+
+
+class Announcer:
+    """Passes what *source* tells on to *face*, while somebody listens."""
+
+    def __init__(self, face: ConntrackFace, source: Source) -> None:
+        self._face = face
+        self._source = source
+        self._listened: Events | None = None
+
+    def look(self) -> None:
+        """Look who listens, in the network namespace of this thread."""
+        groups = listened_groups(SOCKETS.read_text())
+        wanted = Events(0)
+        for group, events in _OF_GROUP.items():
+            if groups >> group - 1 & 1:
+                wanted |= events
+        if wanted != self._listened:
+            self._listened = wanted
+            self._face.listened = bool(wanted)
+            self._source.listened(int(wanted))
+
+    def pass_on(self, _mask: int = 0) -> None:
+        """Tell who listens."""
+        for connection, events in self._source.events():
+            if events & Events.DESTROY:
+                self._face.gone(connection)
+            else:
+                self._face.tell(connection, Events(events))
+
+
+def listened_groups(sockets: str) -> int:
+    """The groups of nfnetlink, a bit for each, that the sockets in /proc/net/netlink have joined."""
+    groups = 0
+    for line in sockets.splitlines()[1:]:
+        _socket, protocol, _port, joined, *_ = line.split()
+        if protocol == str(NETLINK_NETFILTER):
+            groups |= int(joined, 16)
+    return groups
