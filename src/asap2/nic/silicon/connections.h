@@ -104,6 +104,11 @@ struct ct_event {
 
 #define INSIDE 256	/* octets of the packet in an ICMP error that NAT may change */
 
+/* The search for a port that is free. */
+struct port_search {
+	u32 offset, least, size, attempts, left, manip;
+};
+
 /* What is known of a packet while it is tracked. */
 struct flight {
 	struct tuple tuple, inverse, key;
@@ -131,6 +136,7 @@ struct flight {
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target;	/* of NAT */
 	struct tracking null;
+	struct port_search ports;
 	u8 inside[2][INSIDE];
 };
 

@@ -82,30 +82,45 @@ static __always_inline int is_extension(u32 next)
 }
 
 /*
- * Behind the extension headers of IPv6 that TC's dissector knows, from `at` on, which must lie before `limit`: where the
- * transport header begins, 0: it is not there. `next` is what the last one says that follows, `frag` as in struct fields.
+ * The extension headers of IPv6 that TC's dissector knows, the first of this `kind` at `at`, which must lie before
+ * `limit`: where what follows them begins (0: it is not there), what that is from bit 32 on, and from bit 40 on, what
+ * fragment it is, as in struct fields. A function of its own: else the verifier would follow what comes after it once for
+ * each number of headers.
  */
-static __always_inline u32 behind_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 *next, u8 *frag)
+__noinline u64 skip_known_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 kind)
 {
+	u64 frag = 0;
+
 	for (int i = 0; i < EXTENSIONS; i++) {
-		u32 kind = *next;
 		u8 e[8];
 
 		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING && kind != IPPROTO_DSTOPTS && kind != IPPROTO_FRAGMENT)
 			break;
 		if (at + 8 > limit || bpf_skb_load_bytes(skb, at, e, 8))
-			return 0;
-		*next = e[0];
+			return frag << 40 | (u64)(kind & 0xff) << 32;
 		if (kind == IPPROTO_FRAGMENT) {
-			*frag = *(u16 *)(e + 2) & bpf_htons(EXTENSION_OFFSET) ? 1 : 3;
-			if (*frag == 1)
-				return 0;
+			kind = e[0];
+			frag = *(u16 *)(e + 2) & bpf_htons(EXTENSION_OFFSET) ? 1 : 3;
+			if (frag == 1)
+				return frag << 40 | (u64)kind << 32;
 			at += 8;
 		} else {
+			kind = e[0];
 			at += (e[1] + 1) * 8;
 		}
 	}
-	return at;
+	return frag << 40 | (u64)(kind & 0xff) << 32 | at;
+}
+
+/* As above, by parts: `next` is the first's kind, and then what follows them. */
+static __always_inline u32 behind_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 *next, u8 *frag)
+{
+	u64 found = skip_known_extensions(skb, at, limit, *next);
+
+	*next = found >> 32 & 0xff;
+	if (found >> 40)
+		*frag = found >> 40;
+	return found;
 }
 
 /*

@@ -10,6 +10,7 @@
 enum manip { MANIP_SRC, MANIP_DST };
 
 #define NAT_ATTEMPTS 128	/* ports that are tried in one go */
+#define FEWEST_ATTEMPTS 16
 
 /* Whether NAT may change a port, or the id of ICMP. */
 static __always_inline int has_ports(struct tuple *t)
@@ -226,26 +227,6 @@ __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking
 	return 0;
 }
 
-struct port_search {
-	struct flight *p;
-	u32 offset, least, size, left, icmp, manip, found;
-};
-
-static long try_port(u32 i, struct port_search *s)
-{
-	struct tuple *t = &s->p->chosen;
-
-	if (!s->left)
-		return 1;
-	s->left--;
-	*port_of_tuple(t, s->manip) = bpf_htons(s->least + s->offset % s->size);
-	s->offset = (s->offset + 1) & 0xffff;
-	if (is_used(s->p, t))
-		return 0;
-	s->found = 1;
-	return 1;
-}
-
 static __always_inline u16 random_port(void)
 {
 	u32 zero = 0;
@@ -254,24 +235,45 @@ static __always_inline u16 random_port(void)
 	return constants.tracing && c ? c->test_hash : bpf_get_prandom_u32();
 }
 
+/* In the packet's memory, whose numbers the verifier does not follow from one try to the next. */
+static long try_port(u32 i, struct flight **of)
+{
+	struct flight *p = *of;
+	struct port_search *s = &p->ports;
+	struct tuple *t = &p->chosen;
+
+	if (!s->left) {
+		/* From another port on, ever fewer. */
+		if (s->attempts >= s->size || s->attempts < FEWEST_ATTEMPTS)
+			return 1;
+		s->left = s->attempts /= 2;
+		s->offset = random_port();
+	}
+	s->left--;
+	*port_of_tuple(t, s->manip) = bpf_htons(s->least + s->offset % s->size);
+	s->offset = (s->offset + 1) & 0xffff;
+	return !is_used(p, t);
+}
+
 /* Make p->chosen one that no other connection has, by another port. It may be in vain. */
 __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 {
-	struct port_search s = { .p = p, .manip = manip };
-	u32 attempts, port, least, most;
+	struct port_search *s;
+	u32 port, least, most, icmp;
 
 	if (!p || !r || !has_ports(&p->chosen))
 		return 0;
-	s.icmp = p->chosen.proto == (p->chosen.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	s = &p->ports;
+	icmp = p->chosen.proto == (p->chosen.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 	port = bpf_ntohs(*port_of_tuple(&p->chosen, manip));
 	if (r->flags & CT_NAT_PORTS) {
 		least = r->port_min;
 		most = r->port_max;
-		if (most < least && !s.icmp) {
+		if (most < least && !icmp) {
 			least = r->port_max;
 			most = r->port_min;
 		}
-	} else if (s.icmp) {
+	} else if (icmp) {
 		least = 0;
 		most = 65535;
 	} else if (manip == MANIP_DST) {
@@ -281,21 +283,16 @@ __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 		least = port < 512 ? 1 : port < 1024 ? 600 : 1024;
 		most = port < 512 ? 511 : port < 1024 ? 1023 : 65535;
 	}
-	s.least = least;
-	s.size = most - least + 1;
-	if (!s.size || s.size > 65536)
+	s->manip = manip;
+	s->offset = 0;
+	s->least = least;
+	s->size = most - least + 1;
+	if (!s->size || s->size > 65536)
 		return 0;
 	if (manip == MANIP_SRC || r->flags & (CT_NAT_HASH | CT_NAT_RANDOM))
-		s.offset = random_port();
-	attempts = s.size > NAT_ATTEMPTS ? NAT_ATTEMPTS : s.size;
-	for (int round = 0; round < 5; round++) {
-		s.left = attempts;
-		bpf_loop(NAT_ATTEMPTS, try_port, &s, 0);
-		if (s.found || attempts >= s.size || attempts < 16)
-			break;
-		attempts /= 2;
-		s.offset = random_port();
-	}
+		s->offset = random_port();
+	s->left = s->attempts = s->size > NAT_ATTEMPTS ? NAT_ATTEMPTS : s->size;
+	bpf_loop(2 * NAT_ATTEMPTS, try_port, &p, 0);
 	return 0;
 }
 
