@@ -67,6 +67,8 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
 
 def _once(action: CtHardware, fields: Fields, seen: Seen) -> bool:
     """Whether the packet has been looked up in this zone, and translated where it is to be: that is not done twice."""
+    if not seen.connection.confirmed:
+        return False
     translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
     return not action.nat or bool(translated)
 

@@ -171,9 +171,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	p->reply = (found & 1) ^ !!nat;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
 	tell_fields(s, p, c, p->tuple.zone, nat);
-	s->ct_known = CT_KNOWN;
-	s->connection = p->at;
-	s->ct_info = p->info;
+	know(s, p);
 	return 0;
 }
 
@@ -191,7 +189,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 		return CARRY_FAILED;
 	r = &e->tracking;
 	/* Once is enough in a zone (mlx5's pre_ct). */
-	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone)) {
+	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone) && is_still(s->connection, s->connection_id)) {
 		c = connection_at(s->connection);
 		if (!(r->flags & CT_NAT) || s->tracked.ct_state & (CT_SNAT | CT_DNAT) || (c && !(c->status & IPS_NAT_MASK)))
 			return CARRIED;
@@ -211,9 +209,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 	__sync_fetch_and_add(&c->bytes[p->reply & 1], p->end - p->l3);
 	keep_alive(c, p);
 	tell_fields(s, p, c, r->zone, 0);
-	s->ct_known = CT_KNOWN;
-	s->connection = p->at;
-	s->ct_info = p->info;
+	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))
 		return CARRIED;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : INFO_ESTABLISHED;

@@ -244,15 +244,16 @@ class ReferenceSwitch:
                     yield Dropped(DropReason.IN_PORT)
                     return
                 port = self._ports[other]
-            if carried and resume not in self._within and not restore_tracked(self.tracker, what, *carried):
-                yield Dropped(DropReason.ACTION)
-                return
         tables = self._tables(port)
         if going_on and (chain or resume in self._within):
             what.stage = self._first_stage(port)
             tables = port.tables
         if not tables:
             yield from self._miss(what, port, 0)
+            return
+        behind_chain = going_on and resume not in self._within
+        if carried and behind_chain and not restore_tracked(self.tracker, what, *carried):
+            yield Dropped(DropReason.ACTION)
             return
         table = tables[0] | chain
         if going_on and resume in self._within:

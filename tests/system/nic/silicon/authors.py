@@ -13,6 +13,7 @@ from asap2.nic.rules import (
     Clone,
     Ct,
     CtClear,
+    CtHardware,
     CtState,
     Drop,
     Goto,
@@ -31,6 +32,7 @@ from tests.system.nic.silicon.programs import Add, Author, Send, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _WAITS = (0, 0, 0, 1000, SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND, 130 * SECOND, 301 * SECOND)
+_RESUMES = (0, 1, 2, 0xFFFF)
 _AFTER_UPCALL = (
     (("ct_state", int(CtState.TRK | CtState.NEW)),),
     (("ct_state", int(CtState.TRK | CtState.EST)), ("ct_zone", 1)),
@@ -38,6 +40,7 @@ _AFTER_UPCALL = (
     (("ct_state", int(CtState.TRK | CtState.INV)),),
 )
 """What packets that user space hands in bring with them."""
+_NAT_STATES = (0, int(CtState.SNAT), int(CtState.DNAT), int(CtState.SNAT | CtState.DNAT))
 
 
 def program(random: Random, packets: int) -> list[Step]:
@@ -80,7 +83,9 @@ class StatefulAuthor(Author):
             first = conversations.action(self._random, family, ovs=bool(table)), Goto(self._further(table))
             return [Rule(table, port, 1, self._of(family), first)]
         offload = not table and self._random.random() < 0.5
-        find = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
+        find: Action = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
+        if offload and port == 2 and self._random.random() < 0.6:  # a NIC's: what software has offered, it carries
+            find = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES))
         nat = conversations.translation(family, self._translated) if self._translated else None
         mark = self._random.choice((None, Masked(1, 1)))
         keep = Ct(self._zone, commit=True, nat=nat, mark=mark, offload=offload)
@@ -112,6 +117,7 @@ class StatefulAuthor(Author):
             flow_hash=random.choice(conversations.ENTROPY),
             resume=sent.resume if random.random() < 0.3 else 0,
             tracked=random.choice((*_AFTER_UPCALL, sent.tracked)) if random.random() < 0.15 else (),
+            carried=(self._zone, random.choice(_NAT_STATES)) if random.random() < 0.5 else None,
             within=sent.within if random.random() < 0.3 else None,
             later=random.choice(_WAITS) if random.random() < (0.05 if self._firewall else 0.3) else 0,
         )
@@ -134,6 +140,9 @@ class StatefulAuthor(Author):
             actions.append(conversations.action(random, family, ovs=ovs))
             if random.random() < 0.1:
                 actions.append(CtClear())
+            if random.random() < 0.1:
+                zone = self._zone if random.random() < 0.8 else random.choice(conversations.ZONES)
+                actions.append(CtHardware(zone, random.random() < 0.5, random.choice(_RESUMES)))
             if random.random() < 0.1:
                 actions.append(SetField(random.choice(("ip_src", "l4_dst", "ip_ttl")), Masked(1, 0xFF)))
             if random.random() < 0.15 and not self._silicon:

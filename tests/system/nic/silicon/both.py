@@ -146,6 +146,7 @@ class Both:
             came_in=came_in,
             resume=resume,
             tracked=dict(step.tracked),
+            carried=step.carried,
         )
         got = self.pipeline.trace(
             rest,
@@ -156,6 +157,7 @@ class Both:
             tunnel=came_in,
             resume=resume,
             tracked=dict(step.tracked),
+            carried=step.carried,
             now=self.reference.now,
         )
         if got != expected:

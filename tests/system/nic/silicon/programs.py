@@ -163,8 +163,8 @@ class Send:
     """A packet comes in by *port*: a super-packet of so many *segments*, perhaps its tag in its metadata, with the
     kernel's hash of its flow, and the metadata of the tunnel that the kernel took it out of. A NIC has left the number
     *resume* of one of :data:`PLACES` with it, 0 for none; or it has left the packet *within* a rule of some number, of
-    whose actions so many are done. *tracked* are its ``ct_`` fields. It comes *later* than the one before, by so many
-    nanoseconds."""
+    whose actions so many are done. *tracked* are its ``ct_`` fields, *carried* what a NIC says of its connection. It
+    comes *later* than the one before, by so many nanoseconds."""
 
     frame: bytes
     port: int = 1
@@ -176,6 +176,7 @@ class Send:
     tracked: tuple[tuple[str, int], ...] = ()
     within: tuple[int, int] | None = None
     later: int = 0
+    carried: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
