@@ -12,7 +12,18 @@ from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
 from asap2.nic.conntrack.seen import Seen
-from asap2.nic.conntrack.states import ICMP, ICMPV6, NAT_DONE_MASK, NAT_MASK, TCP, Relation, Status, Timeouts
+from asap2.nic.conntrack.states import (
+    ICMP,
+    ICMPV6,
+    NAT_DONE_MASK,
+    NAT_MASK,
+    TCP,
+    UDP,
+    UDPLITE,
+    Relation,
+    Status,
+    Timeouts,
+)
 from asap2.nic.conntrack.translate import UntranslatableError, translate, translate_error
 from asap2.nic.conntrack.tuples import (
     ICMP_ERRORS,
@@ -24,8 +35,8 @@ from asap2.nic.conntrack.tuples import (
     Transport,
     Tuple,
     transport,
+    trimmed,
     tuple_of,
-    word,
 )
 from asap2.nic.conntrack.verdict import Verdict
 from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
@@ -233,7 +244,7 @@ class Tracker:
         if ovs and connection.proto == TCP and connection.confirmed and connection.established:
             tcp.be_liberal(connection)
         if action.commit:
-            self._commit(known, action, fields, ovs=ovs)
+            known = self._commit(known, action, fields, ovs=ovs)
         if action.offload:
             offer(known, self.now)
         return Tracked(data, fields, known)
@@ -263,7 +274,7 @@ class Tracker:
             return None
         return seen if executed else None
 
-    def _commit(self, seen: Seen, action: Ct, fields: Fields, *, ovs: bool) -> None:
+    def _commit(self, seen: Seen, action: Ct, fields: Fields, *, ovs: bool) -> Seen:
         """ovs_ct_commit(): a new connection enters the table with its mark and labels."""
         connection = seen.connection
         if not connection.confirmed and ovs:
@@ -284,17 +295,19 @@ class Tracker:
         if labels:
             connection.labels = _written(connection.labels, labels)
             _put(fields, "ct_labels", connection.labels)
-        if not connection.confirmed:
-            self._confirm(connection)
+        return seen if connection.confirmed else self._confirm(seen)
 
-    def _confirm(self, connection: Connection) -> None:
+    def _confirm(self, seen: Seen) -> Seen:
         """__nf_conntrack_confirm(): it must be known by both its tuples alone."""
-        if any(self.find(connection.zone, one) for one in connection.tuples):
-            raise DroppedError
+        connection = seen.connection
+        for one in connection.tuples:
+            if found := self.find(connection.zone, one):
+                return _merged(seen, found[0])
         connection.expires += self.now
         connection.status |= Status.CONFIRMED
         for direction, one in enumerate(connection.tuples):
             self._table[connection.zone, one] = connection, direction
+        return seen
 
     # ---- hardware's part ----
 
@@ -366,7 +379,8 @@ class Tracker:
 
         def taken(one: Tuple) -> bool:
             answer = one.inverse()
-            return answer is not None and self.find(connection.zone, answer) is not None
+            found = self.find(connection.zone, answer) if answer else None
+            return found is not None and found[0].tuples[ORIGINAL] != connection.tuples[ORIGINAL]
 
         chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, entropy)
         if chosen != wanted:
@@ -415,6 +429,17 @@ def _seen(connection: Connection, direction: int) -> Seen:
     if direction == REPLY or connection.status & Status.SEEN_REPLY:
         return Seen(connection, Relation.ESTABLISHED, direction)
     return Seen(connection, Relation.RELATED if connection.status & Status.EXPECTED else Relation.NEW, direction)
+
+
+def _merged(seen: Seen, first: Connection) -> Seen:
+    """Where another packet was faster with the same connection, or that of the answers, it becomes this one's, if it
+    is of UDP (nf_ct_resolve_clash()). Where NAT has made two of one beginning, the packet is dropped, unlike there."""
+    late = seen.connection
+    if late.proto not in (UDP, UDPLITE) or late.tuples not in (first.tuples, first.tuples[::-1]):
+        raise DroppedError
+    first.packets[ORIGINAL] += 1
+    first.bytes[ORIGINAL] += late.bytes[ORIGINAL]
+    return seen._replace(connection=first)
 
 
 def _fields(seen: Seen | None, zone: int, family: int) -> Fields:
@@ -471,11 +496,4 @@ def _translated(kind: NatKind, direction: int) -> Status:
     return _STATUS[kind if direction == ORIGINAL else _OTHER[kind]]
 
 
-def trimmed(data: bytes, family: int) -> bytes:
-    """A datagram without what follows it in its frame (nf_ct_skb_network_trim())."""
-    if family == IPV4:
-        return data[: word(data, 2)] if len(data) >= 20 else data
-    return data[: 40 + word(data, 4)] if len(data) >= 40 else data
-
-
-__all__ = ["DroppedError", "Fields", "Seen", "Tracked", "Tracker", "trimmed"]
+__all__ = ["DroppedError", "Fields", "Seen", "Tracked", "Tracker"]

@@ -122,3 +122,10 @@ def tuple_of(data: bytes, family: int, at: int = 0) -> Tuple | None:
 
 WITH_PORTS: Final = (TCP, UDP, UDPLITE, SCTP)
 """Protocols whose tuples have ports."""
+
+
+def trimmed(data: bytes, family: int) -> bytes:
+    """A datagram without what follows it in its frame (nf_ct_skb_network_trim())."""
+    if family == IPV4:
+        return data[: word(data, 2)] if len(data) >= 20 else data
+    return data[: 40 + word(data, 4)] if len(data) >= 40 else data

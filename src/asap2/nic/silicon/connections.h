@@ -369,18 +369,28 @@ static __always_inline u32 find_connection(struct flight *p)
 	return found_by_key(p);
 }
 
-/* Whether a connection has p->tuple. It forgets none: NAT asks from deep within (at most 8 calls may be nested). */
+/* Whether a connection has p->key that is not the same as p->fresh, for another packet that was faster. */
+static __always_inline int key_taken(struct flight *p)
+{
+	u32 stale, found = peek(p, &stale);
+	struct connection *c = connection_at(found >> 1);
+
+	return found && c && !same_tuple(&c->original, &p->fresh.original);
+}
+
+/*
+ * Whether a connection has p->tuple, so that the new p->fresh cannot. It forgets none: NAT asks from deep within (at most
+ * 8 calls may be nested).
+ */
 static __always_inline int tuple_taken(struct flight *p)
 {
-	u32 stale;
-
 	if (!invert(&p->tuple, &p->inverse))
 		return 0;
 	key_of(&p->key, &p->tuple, &p->inverse);
-	if (peek(p, &stale))
+	if (key_taken(p))
 		return 1;
 	exact_key_of(&p->key, &p->tuple);
-	return peek(p, &stale) != 0;
+	return key_taken(p);
 }
 
 /* Whether a connection has this tuple; one whose time is over is forgotten. */
@@ -446,7 +456,8 @@ __noinline int insert(struct flight *p)
 	c = connection_at(at);
 	if (!c)
 		goto full;
-	p->fresh.id = __sync_fetch_and_add(&t->ids, 1) + 1;
+	if (!p->fresh.id)
+		p->fresh.id = __sync_fetch_and_add(&t->ids, 1) + 1;
 	p->fresh.status |= IPS_CONFIRMED;
 	*c = p->fresh;
 	if (nat) {

@@ -258,10 +258,20 @@ static __always_inline void tuple_of_fields(struct tuple *tuple, struct state *s
 	}
 }
 
-/* The packet's connection is that of p->at. */
+/* A name for the new connection, by which a packet knows it again. */
+__noinline int name_connection(struct flight *p)
+{
+	struct tracker *t = the_tracker();
+
+	if (p && t && !p->at)
+		p->fresh.id = __sync_fetch_and_add(&t->ids, 1) + 1;
+	return 0;
+}
+
+/* The packet's connection is that of p->at, or the new one. */
 static __always_inline void know(struct state *s, struct flight *p)
 {
-	struct connection *c = connection_at(p->at);
+	struct connection *c = connection_or_fresh(p, p->at);
 
 	s->ct_known = CT_KNOWN;
 	s->ct_info = p->info;
@@ -337,6 +347,7 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 /* The new connection of a packet that an action before found to be new: in p->fresh, or p->at where it is there by now. */
 __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r)
 {
+	struct connection *c;
 	u32 found;
 	int l4;
 	u64 as;
@@ -352,7 +363,8 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	if (!invert(&p->tuple, &p->inverse))
 		return -1;
 	found = find_connection(p);
-	if (found) {
+	c = connection_at(found >> 1);
+	if (found && c && c->id == s->connection_id) {
 		/* A copy of the packet has committed it. */
 		p->at = found >> 1;
 		p->reply = found & 1;
@@ -496,6 +508,35 @@ static __always_inline int zero_labels(const u8 *labels)
 	return !(w[0] | w[1]);
 }
 
+/*
+ * Of UDP, where another packet was faster with the new connection, or with that of the answers, it becomes this packet's:
+ * its record; -1: the packet goes no further (nf_ct_resolve_clash()). Unlike there it does so, too, where NAT has made two
+ * connections of the same beginning.
+ */
+__noinline int merge(struct flight *p)
+{
+	struct tracker_stats *s = this_tracker_stats();
+	struct connection *c;
+	u32 found;
+
+	if (!p || !s || (p->fresh.original.proto != IPPROTO_UDP && p->fresh.original.proto != IPPROTO_UDPLITE))
+		return -1;
+	p->tuple = p->fresh.original;
+	if (!invert(&p->tuple, &p->inverse))
+		return -1;
+	found = find_connection(p);
+	c = connection_at(found >> 1);
+	if (!found || !c)
+		return -1;
+	if (!(same_tuple(&c->original, &p->fresh.original) && same_tuple(&c->reply, &p->fresh.reply)) &&
+	    !(same_tuple(&c->original, &p->fresh.reply) && same_tuple(&c->reply, &p->fresh.original)))
+		return -1;
+	account(c, p, 0);
+	s->insert_failed--;
+	s->clash++;
+	return found >> 1;
+}
+
 /* Mark, labels, and the connection itself are remembered. -1: they cannot be. */
 __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {
@@ -531,6 +572,8 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	if (c->status & IPS_CONFIRMED)
 		return 0;
 	at = insert(p);
+	if (at < 0)
+		at = merge(p);
 	if (at <= 0)
 		return -1;
 	p->at = at;
@@ -580,11 +623,14 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		}
 		c = connection_or_fresh(p, p->at);
 		tell_fields(s, p, c, r->zone, 0);
+		name_connection(p);
 		know(s, p);
 		s->ct_known = looked == LOOKED_LAST ? CT_GONE : p->at ? CT_KNOWN : CT_PENDING;
 	} else if (s->ct_known == CT_PENDING) {
 		if (again(skb, p, s, r))
 			return -1;
+		if (!p->at)
+			p->fresh.id = s->connection_id;
 	}
 	if ((known && s->ct_known == CT_GONE) || (s->ct_known == CT_PENDING && !(r->flags & CT_COMMIT)))
 		return 0;

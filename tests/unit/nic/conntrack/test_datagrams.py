@@ -21,7 +21,9 @@ from tests.unit.nic.conntrack.packets import (
     RPL,
     SERVER,
     SERVER6,
+    SYN,
     TRK,
+    End,
     Firewall,
     address,
     datagram,
@@ -65,6 +67,29 @@ def test_expired_connections_are_swept() -> None:
     wall.wait(15)
     assert [one.tuples[0].sport for one in wall.tracker.sweep()] == [1000]
     assert [one.tuples[0].sport for one in wall.tracker.connections()] == [1001]
+
+
+def test_of_two_first_packets_udp_makes_one_connection_and_others_lose_one() -> None:
+    wall, look = Firewall(), Ct()
+    segment = End(CLIENT, 1000, 5).segment(End(SERVER, 80, 9), SYN)
+    for first, second, may in (
+        (udp(CLIENT, SERVER), udp(CLIENT, SERVER), True),
+        (udp(CLIENT, SERVER, 7, 8), udp(SERVER, CLIENT, 8, 7), True),
+        (segment, segment, False),
+    ):
+        wall.see(second, look)
+        late, fields = wall.seen, wall.fields
+        wall.see(first)
+        (connection,) = wall.tracker.connections()
+        if may:
+            wall.see(second, COMMIT, fields, late)
+            assert connection.packets == [2, 0]
+            assert wall.seen
+            assert wall.seen.connection is connection
+        else:
+            with pytest.raises(DroppedError):
+                wall.see(second, COMMIT, fields, late)
+        wall.tracker.remove(connection)
 
 
 def test_a_connection_with_itself_is_one_connection() -> None:
