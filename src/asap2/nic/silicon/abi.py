@@ -38,8 +38,10 @@ OUTER_MAX: Final = 96
 """Bytes of outer headers, and the inner Ethernet header with a tag."""
 TUNNEL_PORTS: Final = 8
 """UDP ports that VXLAN may come to besides :data:`asap2.nic.tunnels.vxlan.PORT`."""
-RESUMES: Final = 65536
+RESUMES: Final = 65535
 """Places where a node can go on with a packet of its NIC's."""
+ONWARD: Final = 65535
+"""In place of the number of such a place: the program that runs at the device of upcalls calls the other one."""
 LAST_STAGE: Final = 254
 """Behind all tables of a port: where a lookup finds nothing there, the port's miss decides."""
 DROP_REASONS: Final = 16

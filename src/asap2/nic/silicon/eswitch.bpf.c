@@ -304,60 +304,8 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 	return s->verdict;
 }
 
-SEC("tc")
-int eswitch(struct __sk_buff *skb)
-{
-	u32 ifindex = skb->ifindex, zero = 0;
-	struct config *c;
-	struct port *in;
-	struct ways *all;
-	struct way *s;
-	int verdict;
-
-	if (constants.tracing) {
-		c = bpf_map_lookup_elem(&config, &zero);
-		if (!c)
-			return TCX_NEXT;
-		ifindex = c->test_ifindex;
-		/* BPF_PROG_TEST_RUN takes no packet that ends in its IP header, and no tags in metadata. */
-		if (c->test_len)
-			bpf_skb_change_tail(skb, c->test_len, 0);
-		if (c->test_tpid)
-			bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
-		if (c->test_tunnel)
-			set_tunnel(skb, TEST_SLOT);
-		skb->tc_index = c->test_resume;
-	}
-	in = port_of(ifindex);
-	if (!in)
-		return TCX_NEXT;
-	if (!skb->tc_index && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED && in->n_tables) {
-		verdict = express(skb, in);
-		if (verdict != LONG_WAY)
-			return verdict;
-	}
-	if (in->flags & PORT_INTERNAL && skb->mark == SELF_MARK)
-		return TCX_NEXT;
-	if (in->ifindex != ifindex || !(READ_ONCE(in->flags) & PORT_ENABLED)) {
-		struct work w = { .skb = skb };
-
-		return drop(&w, DROP_IN_PORT);
-	}
-	all = bpf_map_lookup_elem(&ways, &zero);
-	s = all ? take_way(all) : 0;
-	if (!s)
-		return TCX_DROP;
-	verdict = follow(skb, in, s);
-	all->deep--;
-	return verdict;
-}
-
-/*
- * At the egress of the device that upcalls leave by: copies of packets, and packets that user space hands in, go on
- * here. Upcalls pass.
- */
-SEC("tc")
-int onward(struct __sk_buff *skb)
+/* A copy of a packet, or a packet that user space hands in, goes on. */
+static __always_inline int go_on(struct __sk_buff *skb)
 {
 	u32 zero = 0, slot;
 	struct continuation *e = bpf_map_lookup_elem(&copied, &zero);
@@ -366,13 +314,12 @@ int onward(struct __sk_buff *skb)
 	struct way *s;
 	int verdict;
 
+	skb->tc_index = 0;
 	if (!e || !all)
-		return TCX_NEXT;
+		return TCX_DROP;
 	if (e->active) {
 		e->active = 0;
 	} else {
-		if (skb->mark != CONTINUE_MARK)
-			return TCX_NEXT;
 		e = bpf_map_lookup_elem(&handed_in, &zero);
 		if (!e)
 			return TCX_DROP;
@@ -412,6 +359,80 @@ int onward(struct __sk_buff *skb)
 	}
 	all->deep--;
 	return constants.tracing ? TCX_DROP : verdict;
+}
+
+SEC("tc")
+int eswitch(struct __sk_buff *skb)
+{
+	u32 ifindex = skb->ifindex, zero = 0;
+	struct config *c;
+	struct port *in;
+	struct ways *all;
+	struct way *s;
+	int verdict;
+
+	if (skb->tc_index == ONWARD)
+		return go_on(skb);
+	if (constants.tracing) {
+		c = bpf_map_lookup_elem(&config, &zero);
+		if (!c)
+			return TCX_NEXT;
+		ifindex = c->test_ifindex;
+		/* BPF_PROG_TEST_RUN takes no packet that ends in its IP header, and no tags in metadata. */
+		if (c->test_len)
+			bpf_skb_change_tail(skb, c->test_len, 0);
+		if (c->test_tpid)
+			bpf_skb_vlan_push(skb, bpf_htons(c->test_tpid), c->test_tci);
+		if (c->test_tunnel)
+			set_tunnel(skb, TEST_SLOT);
+		skb->tc_index = c->test_resume;
+	}
+	in = port_of(ifindex);
+	if (!in)
+		return TCX_NEXT;
+	if (!skb->tc_index && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED && in->n_tables) {
+		verdict = express(skb, in);
+		if (verdict != LONG_WAY)
+			return verdict;
+	}
+	if (in->flags & PORT_INTERNAL && skb->mark == SELF_MARK)
+		return TCX_NEXT;
+	if (in->ifindex != ifindex || !(READ_ONCE(in->flags) & PORT_ENABLED)) {
+		struct work w = { .skb = skb };
+
+		return drop(&w, DROP_IN_PORT);
+	}
+	all = bpf_map_lookup_elem(&ways, &zero);
+	s = all ? take_way(all) : 0;
+	if (!s)
+		return TCX_DROP;
+	verdict = follow(skb, in, s);
+	all->deep--;
+	return verdict;
+}
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(u32));
+	__array(values, int (struct __sk_buff *));
+} programs SEC(".maps") = { .values = { (void *)&eswitch } };
+
+/*
+ * At the egress of the device that upcalls leave by: copies of packets, and packets that user space hands in, go on
+ * there. Upcalls pass. What follows is in the other program, so that the verifier has to go through it only once.
+ */
+SEC("tc")
+int onward(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct continuation *e = bpf_map_lookup_elem(&copied, &zero);
+
+	if (!e || (!e->active && skb->mark != CONTINUE_MARK))
+		return TCX_NEXT;
+	skb->tc_index = ONWARD;
+	bpf_tail_call(skb, &programs, 0);
+	return TCX_DROP;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -42,7 +42,7 @@ _LIMITS: Final = (
         "COPIES",
         "NEAR",
     ),
-    *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
+    *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "ONWARD", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
     *(
         "UPCALL_SLOTS",
         "UPCALL_UNIT",

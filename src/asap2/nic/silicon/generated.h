@@ -15,7 +15,8 @@
 #define NEAR 4096
 #define OUTER_MAX 96
 #define TUNNEL_PORTS 8
-#define RESUMES 0x10000
+#define RESUMES 65535
+#define ONWARD 65535
 #define LAST_STAGE 254
 #define DROP_REASONS 16
 #define TRACE_BYTES 4096

@@ -246,6 +246,7 @@ def create(
             "meters": None,
             "copied": None,
             "ways": None,
+            "programs": None,
             "grace": None,
             "connections": max_connections + 1,
             "tuples": 2 * max_connections,

@@ -34,7 +34,7 @@ def shown(netdevs: ListedNetDevs, ifindex: int, kind: str, handle: int = 0, flag
 
 @pytest.fixture
 def pf(netdevs: ListedNetDevs, monkeypatch: pytest.MonkeyPatch) -> NetDev:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(ethtool_settings, "max_channels", lambda: 4)
     return next(device for device in netdevs.all() if device.role is Role.PF)
 
 

@@ -11,6 +11,7 @@ pause}.c of Linux 6.12.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -85,8 +86,9 @@ def keep(device: NetDev, values: Values) -> bool:
     return True
 
 
+@functools.cache
 def max_channels() -> int:
-    """One channel for each CPU (mlx5e_get_max_num_channels)."""
+    """One channel for each CPU (mlx5e_get_max_num_channels). It is asked for with each link message."""
     return os.cpu_count() or 1
 
 
