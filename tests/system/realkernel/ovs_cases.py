@@ -8,7 +8,7 @@ from random import Random
 
 from asap2.netlink.tables.ovs import KEY
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
-from asap2.nic.faces.ovs import key
+from asap2.nic.faces.ovs import key, meter
 from asap2.nic.faces.ovs.actions import conntrack as ct
 from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.extract import AUTH, extract
@@ -355,3 +355,41 @@ def _set(random: Random, of: key.Fields) -> bytes:
             mask[32:34] = bytes(2)
     masked = bytes(v & m for v, m in zip(value, mask, strict=True)) if random.random() < 0.9 else value
     return attribute(action.SET_MASKED, attribute(kind, masked + bytes(mask)))
+
+
+MeterRequest = tuple[int, bool, bytes]
+"""A request about meters: command, whether it names the datapath, and attributes."""
+_METER_IDS = (0, 1, 1, 2, 1024, 1025, 0xFFFFFFFF)
+
+
+def random_meter_requests(random: Random) -> list[MeterRequest]:
+    """Requests about a few meters, which are set again and again; some are malformed."""
+    requests: list[MeterRequest] = []
+    for _ in range(20):
+        command = random.choice((meter.FEATURES, meter.SET, meter.SET, meter.SET, meter.GET, meter.GET, meter.DEL))
+        attrs = b"" if random.random() < 0.05 else _number(meter.ATTR_ID, random.choice(_METER_IDS))
+        if command == meter.SET:
+            attrs += b"" if random.random() < 0.3 else attribute(meter.ATTR_KBPS, b"")
+            attrs += b"" if random.random() < 0.7 else attribute(meter.ATTR_CLEAR, b"")
+            if random.random() < 0.3:
+                attrs += attribute(meter.ATTR_STATS, struct.pack("=QQ", 7, 700)[: random.choice((16, 16, 16, 8))])
+            bands = b"".join(_band(random) for _ in range(random.choice((0, 1, 1, 1, 1, 1, 2))))
+            attrs += b"" if random.random() < 0.05 else attribute(meter.ATTR_BANDS, bands)
+        requests.append((command, random.random() < 0.95, attrs))
+    return requests
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack("=I", value))
+
+
+def _band(random: Random) -> bytes:
+    given = [
+        (meter.BAND_TYPE, random.choice((1, 1, 1, 1, 2, 0))),
+        (meter.BAND_RATE, random.choice((0, 1, 1000, 0xFFFFFFFF, 100))),
+        (meter.BAND_BURST, random.choice((0, 1, 1000, 0xFFFFFFFF))),
+    ]
+    attrs = b"".join(_number(kind, value) for kind, value in given if random.random() < 0.97)
+    if random.random() < 0.05:
+        attrs += attribute(meter.BAND_RATE, b"\1\0")
+    return attribute(0, attrs)

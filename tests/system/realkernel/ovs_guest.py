@@ -4,8 +4,9 @@
 DIRECTORY has ``cases`` and gets ``results``, streams of pickles. A case is ``("flow", key, mask or None, actions)``: a
 flow to add, read and remove; its result is ``("case", errno, key, mask, actions)`` as the kernel gives them back. Or it
 is ``("requests", requests)``, of command, flags, UFID, key, mask and actions, to a table without flows; its result is
-``("case", errnos)``. Or it is ``("packet", frame)``: a frame that comes in by a port without a flow; its result is
-``("case", key or None)``, the key of the upcall.
+``("case", errnos)``. Or it is ``("meters", requests)``, of command, whether they name the datapath, and attributes;
+its result is ``("case", answers)``, errno and attributes. Or it is ``("packet", frame)``: a frame that comes in by a
+port without a flow; its result is ``("case", key or None)``, the key of the upcall.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class Datapath:
     def __init__(self) -> None:
         self._generic, self._upcalls = Generic(), Generic()
         self._flow = self._generic.family("ovs_flow")
+        self._meter = self._generic.family("ovs_meter")
         datapath, vport = self._generic.family("ovs_datapath"), self._generic.family("ovs_vport")
         pid = struct.pack("=I", self._upcalls.socket.getsockname()[0])
         body = attribute(1, b"dp\0") + attribute(2, pid) + attribute(5, struct.pack("=I", 3))
@@ -133,6 +135,17 @@ class Datapath:
             )
             told.append(self._generic.ask(self._flow, command, self.header + attrs, flags)[0])
         self._check(*self._generic.ask(self._flow, _DEL, self.header))
+        return (told,)
+
+    def meters(self, requests: list[Any]) -> tuple[Any, ...]:
+        """Send requests about meters, of which there are none at first; the answers, without the header."""
+        told = []
+        for command, named, attrs in requests:
+            header = self.header if named else bytes(4)
+            error, answer = self._generic.ask(self._meter, command, header + attrs)
+            told.append((error, answer[4:] if not error else b""))
+        for number in {attributes(attrs).get(1, b"") for _, _, attrs in requests} - {b""}:
+            self._generic.ask(self._meter, 3, self.header + attribute(1, number))
         return (told,)
 
     def packet(self, frame: bytes) -> tuple[Any, ...]:

@@ -206,8 +206,6 @@ METER_PACKETS: Final = 2
 """It limits packets, not octets."""
 METER_CELLS: Final = 4
 """Octets count as those of the cells of ATM that carry them."""
-METER_MARK: Final = 8
-"""User space's."""
 
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
 

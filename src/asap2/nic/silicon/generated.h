@@ -145,7 +145,6 @@ enum meter_flag {
 	METER_ON = 1,
 	METER_PACKETS = 2,
 	METER_CELLS = 4,
-	METER_MARK = 8,
 };
 
 enum counting {

@@ -10,7 +10,7 @@
 #include "copies.h"
 
 #define METER_TRIES 128	/* of one packet to take its tokens while others do so, too */
-#define METER_COUNTING(flags) ((flags) >> 8)
+#define METER_COUNTING(flags) ((flags) >> 8 & 3)	/* above it is user space's */
 
 static __always_inline u64 price(u64 units, u32 mult, u32 shift)
 {
@@ -81,7 +81,7 @@ __noinline int over_limit(struct __sk_buff *skb, struct state *state, u32 at)
 	if (!m || !state || !at || !m->flags)
 		return 0;
 	now = now_ns();
-	counting = METER_COUNTING(m->flags) & 3;
+	counting = METER_COUNTING(m->flags);
 	room = state->no_ethernet ? 14 : 0;
 	if (counting == COUNT_TC) {
 		octets = state->arrived - 14;

@@ -82,10 +82,10 @@ class Meters:
         *,
         fresh: Metered | None = None,
         now: int | None = None,
-        mark: bool = False,
+        mark: int = 0,
     ) -> int:
         """Give a meter a limit from *now* on (CLOCK_MONOTONIC), and its number. *fresh*: it has counted that, and not
-        what it has. *mark* is the owner's own note. OSError ENOSPC."""
+        what it has. *mark* is a number of the owner's, below 256. OSError ENOSPC."""
         number = self.number(use, identity)
         record = self._records[number]
         record.flags = 0  # lets packets through, while it is not whole
@@ -100,7 +100,7 @@ class Meters:
             for name, value in zip(_COUNTERS, fresh, strict=True):
                 setattr(record, name, value)
         kind = (abi.METER_PACKETS if limit.packets else 0) | (abi.METER_CELLS if limit.cells else 0)
-        record.flags = abi.METER_ON | kind | (abi.METER_MARK if mark else 0) | limit.counting << 8
+        record.flags = abi.METER_ON | kind | limit.counting << 8 | mark << 16
         return number
 
     def clear(self, use: MeterUse, identity: int) -> None:
@@ -118,13 +118,10 @@ class Meters:
         bursts = record.burst, record.peak_burst
         return prices == (limit.price, limit.peak_price) and bursts == (limit.burst, limit.peak_burst)
 
-    def marked(self, number: int) -> bool:
-        """Whether its owner has marked it."""
-        return bool(self._records[number].flags & abi.METER_MARK)
-
-    def limits(self, number: int) -> bool:
-        """Whether a meter has a rate, and does not only count."""
-        return bool(self._records[number].mult)
+    def mark(self, number: int) -> int:
+        """The owner's number."""
+        mark: int = self._records[number].flags >> 16 & 0xFF
+        return mark
 
     def counted(self, number: int) -> Metered:
         """What a meter has counted."""

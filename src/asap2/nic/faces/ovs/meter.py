@@ -32,6 +32,8 @@ _MOST_BANDS: Final = 1  # DP_MAX_BANDS
 _MOST: Final = METERS // 2
 """As many as there can be, the last of which the kernel never gives out; the others are for policing."""
 _LEAST_SLOTS: Final = 1024  # DP_METER_ARRAY_SIZE_MIN
+_FORGET, _BAND = 1, 2
+"""Marks of a meter: what it has counted is told nobody when another takes its place; it has a band."""
 _OCTETS_OF_KBPS: Final = 125
 _NS_OF_MS: Final = 1_000_000
 
@@ -82,16 +84,17 @@ class MeterFace:
         meters = self._meters(genl)
         told = attribute(ATTR_ID, attrs[ATTR_ID][:4])
         old = meters.find(MeterUse.OVS, number)
-        if old is not None and not meters.marked(old):
-            told += _stats(number, meters.counted(old), bands=meters.limits(old))
+        if old is not None and not meters.mark(old) & _FORGET:
+            told += _stats(number, meters.counted(old), bands=bool(meters.mark(old) & _BAND))
         if old is None:
             _check_room(meters, number)
         packets = octets = 0
         if ATTR_CLEAR not in attrs and ATTR_STATS in attrs:
             packets, octets = _STATS.unpack_from(attrs[ATTR_STATS])
+        mark = (_FORGET if ATTR_CLEAR in attrs else 0) | (_BAND if any(attributes(attrs[ATTR_BANDS])) else 0)
         fresh = Metered(packets, octets, used_ns=time.monotonic_ns())
         try:
-            meters.set(MeterUse.OVS, number, limit, fresh=fresh, mark=ATTR_CLEAR in attrs)
+            meters.set(MeterUse.OVS, number, limit, fresh=fresh, mark=mark)
         except OSError:
             raise NetlinkError(errno.ENOMEM) from None
         return self._message(genl, told)
@@ -102,15 +105,15 @@ class MeterFace:
         at = meters.find(MeterUse.OVS, number)
         if at is None:
             raise NetlinkError(errno.ENOENT)
-        return self._message(genl, _stats(number, meters.counted(at), bands=meters.limits(at)))
+        return self._message(genl, _stats(number, meters.counted(at), bands=bool(meters.mark(at) & _BAND)))
 
     def _del(self, _request: Request, genl: GenlHeader) -> Answer:
         number = _meter_id(_checked(genl.attrs, _LENGTHS))
         meters = self._meters(genl)
         at = meters.find(MeterUse.OVS, number)
         if at is None:  # deleting none is no error
-            return self._message(genl, attribute(ATTR_ID, _U32.pack(number)))
-        told = _stats(number, meters.counted(at), bands=meters.limits(at))
+            return self._message(genl, b"")
+        told = _stats(number, meters.counted(at), bands=bool(meters.mark(at) & _BAND))
         meters.clear(MeterUse.OVS, number)
         return self._message(genl, told)
 
