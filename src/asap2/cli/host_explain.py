@@ -62,6 +62,7 @@ def explain(
         flows = [flow for flow in now if flow.ufid in asked]
         found = reasons(host, flows)
     if as_json:
+        from asap2.host.explain.connections import placed
         from asap2.host.records import to_data
         from asap2.output import say_json
 
@@ -70,6 +71,7 @@ def explain(
             "taken": host.taken,
             "reasons": counted(found),
             "flows": to_data(found),
+            "connections": to_data(placed(host)) if what is None else [],
             "refused": to_data(without_flow(host, what)),
         }
         say_json(data)
@@ -128,6 +130,8 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
     about = f" at {what}" if what else ""
     missing = without_flow(host, what)
     show_refused(missing, every, screen)
+    if what is None:
+        show_connections(host, screen)
     rest = f"; refused, so that there is no flow: {len(missing)}" if missing else ""
     if not found:
         screen.say(f"{host.hostname}: no flow{about} is in software{rest}")
@@ -166,6 +170,24 @@ def show_flow(one: Explanation, screen: Screen) -> None:
 
 def _packets(number: int) -> str:
     return f"{number} packet{'s' * (number != 1)}"
+
+
+def show_connections(host: Host, screen: Screen) -> None:
+    """Print where connections are, and why."""
+    from asap2.host.explain.connections import HARDWARE, placed
+
+    rows = placed(host)
+    for code in dict.fromkeys(row.code for row in rows):
+        some = [row for row in rows if row.code == code]
+        count = sum(row.count for row in some)
+        words = f"  {count} connection{'s' * (count != 1)}: {some[0].why}"
+        screen.say((code, "green" if code == HARDWARE else "bold"), words)
+        for row in some:
+            screen.say(f"    {row.count} of {row.what}, such as {row.example}", style="dim")
+        if code != HARDWARE:
+            screen.say(f"    do: {some[0].fix}")
+    if rows:
+        screen.say()
 
 
 def show_refused(missing: list[Refused], every: bool, screen: Screen) -> None:

@@ -394,12 +394,28 @@ class FlowTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracked:
+    """``count`` connections that are alike in what decides whether a NIC carries them: status (IPS_*), and of TCP the
+    state (TCP_CONNTRACK_*). ``example`` is one of them."""
+
+    protocol: int
+    zone: int
+    status: int
+    tcp_state: int | None
+    helper: bool
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
 class Connections:
-    """Connections that the kernel tracks: how many, how many it may, and how many a NIC carries (None: unknown)."""
+    """Connections that the kernel tracks: how many, how many it may, and how many a NIC carries (None: unknown).
+    ``tracked_as`` are all, where that was looked at."""
 
     tracked: int
     most: int
     in_hardware: int | None
+    tracked_as: tuple[Tracked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

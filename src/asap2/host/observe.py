@@ -52,7 +52,7 @@ def observe(*, full: bool = False, filters: bool = True, openflow: bool = True) 
             filters=rows,
             openvswitch=switch,
             reached_by=reached_by(route, netdevs, switch),
-            connections=conntrack.connections(),
+            connections=conntrack.connections(each=full),
         )
 
 

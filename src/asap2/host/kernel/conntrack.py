@@ -3,29 +3,71 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from asap2.host.inventory import Connections
+from asap2.host.inventory import Connections, Tracked
 from asap2.netlink.client import Connection
-from asap2.netlink.tables.ctnetlink import CT_GET, CT_REQUEST
+from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST
 from asap2.netlink.tables.nfnetlink import Nfgenmsg
 from asap2.netlink.wire import NETLINK_NETFILTER, NLA_TYPE_MASK, NLM_F_DUMP, attributes
 
 SYSCTLS = Path("/proc/sys/net/netfilter")
 _HW_OFFLOAD = 1 << 15
 """IPS_HW_OFFLOAD, since Linux 5.8."""
+_OF_NO_IMPORT = 0x3F8
+"""IPS_* from CONFIRMED to DYING, which do not decide where a connection is."""
 _HEADER_LEN = 4
 _STATUS = 3
 """CTA_STATUS."""
 
 
-def connections() -> Connections | None:
-    """The counts; None where connection tracking is not loaded. Nothing is loaded for it."""
+def connections(*, each: bool = False) -> Connections | None:
+    """The counts; None where connection tracking is not loaded. Nothing is loaded for it. With *each*, each connection
+    is looked at."""
     try:
         tracked, most = (int((SYSCTLS / f"nf_conntrack_{name}").read_text()) for name in ("count", "max"))
     except (OSError, ValueError):
         return None
-    return Connections(tracked, most, _in_hardware() if tracked else 0)
+    if not tracked:
+        return Connections(tracked, most, 0)
+    return Connections(tracked, most, _in_hardware(), tuple(_each()) if each else ())
+
+
+def _each() -> Iterator[Tracked]:
+    """All connections, those that are alike together; none if they may not be known."""
+    try:
+        with Connection(NETLINK_NETFILTER) as netfilter:
+            answers = netfilter.request(CT_GET, NLM_F_DUMP, CT_REQUEST.encode(Nfgenmsg(), {}))
+    except OSError:
+        return
+    found: dict[tuple[int, int, int, int | None, bool], list[str]] = {}
+    for answer in answers:
+        _header, attrs = CT.decode(answer.payload)
+        original = attrs["tuple_orig"]
+        tcp = attrs.get("protoinfo", {}).get("tcp")
+        key = (
+            original["proto"]["num"],
+            attrs.get("zone", 0),
+            attrs["status"] & ~_OF_NO_IMPORT,
+            tcp["state"] if tcp else None,
+            "help" in attrs,
+        )
+        found.setdefault(key, []).append(_written(original))
+    for (protocol, zone, status, state, helper), some in found.items():
+        yield Tracked(protocol, zone, status, state, helper, len(some), some[0])
+
+
+def _written(original: Any) -> str:
+    """An original tuple as conntrack(8) writes it."""
+    ip, proto = original["ip"], original["proto"]
+    family = socket.AF_INET if "v4_src" in ip else socket.AF_INET6
+    version = "v4" if family == socket.AF_INET else "v6"
+    ways = [f"{way}={socket.inet_ntop(family, ip[f'{version}_{way}'])}" for way in ("src", "dst")]
+    ports = [f"{name}={proto[key]}" for name, key in (("sport", "src_port"), ("dport", "dst_port")) if key in proto]
+    return " ".join((*ways, *ports))
 
 
 def _in_hardware() -> int | None:

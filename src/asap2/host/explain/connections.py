@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why tracked connections are not in hardware: what the kernel asks of one before it gives it to a NIC.
+
+Sources: net/sched/act_ct.c (tcf_ct_flow_table_process_conn) and net/netfilter/nf_flow_table_core.c of Linux 6.12.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from asap2.host.explain.reasons import Meaning
+from asap2.host.inventory import Host, Tracked
+
+_ASSURED, _OFFLOAD, _SEEN_REPLY = 1 << 2, 1 << 14, 1 << 1
+"""IPS_* (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
+_ESTABLISHED: Final = 3
+_HANDSHAKE: Final = {1: "1 of 3 packets seen", 2: "2 of 3 packets seen", 9: "both sides have asked, none has answered"}
+"""States of TCP before that, TCP_CONNTRACK_*: SYN_SENT, SYN_RECV, SYN_SENT2."""
+_CARRIED: Final = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_GRE)
+_NAMES: Final = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMPv6", 132: "SCTP", 47: "GRE"}
+_ZONE = re.compile(r"\bct\((?:[^()]|\([^()]*\))*\)")
+_NUMBER = re.compile(r"\bzone=(\d+)")
+
+HARDWARE: Final = "connection.hardware"
+REASONS: Final[dict[str, Meaning]] = {
+    HARDWARE: Meaning("the NIC carries it", "nothing"),
+    "connection.protocol": Meaning(
+        "hardware carries connections of TCP, UDP and GRE: ICMP is never in hardware", "nothing: they are few packets"
+    ),
+    "connection.helper": Meaning(
+        "a helper (ct(alg=…)) reads its packets, which must come to the host", "nothing, for control connections"
+    ),
+    "connection.no-rule": Meaning(
+        "no rule in hardware tracks connections in its zone",
+        "look why the flows with ct(zone=…) are not in hardware",
+    ),
+    "connection.handshake": Meaning(
+        "it is not established yet, and the host must see the handshake",
+        "nothing; if it stays so, look where the answers are lost",
+    ),
+    "connection.closing": Meaning("FIN or RST has given it back to the host", "nothing: it is over"),
+    "connection.not-assured": Meaning(
+        "the host has not seen enough of both sides yet to be sure of it",
+        "nothing; if it stays so, look where the answers are lost",
+    ),
+    "connection.resting": Meaning(
+        "it may be in hardware, but had no packet since it may, or for 30 seconds", "nothing: its next packet decides"
+    ),
+}
+"""Codes as in :mod:`.reasons`, for connections; docs/reasons.md has them in a table of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Connections that are where they are for one reason; ``example`` is one of them."""
+
+    code: str
+    count: int
+    what: str
+    example: str
+    why: str
+    fix: str
+
+
+def placed(host: Host) -> list[Placed]:
+    """The host's connections by reason, most first; those in hardware last."""
+    if host.connections is None:
+        return []
+    zones = zones_in_hardware(host)
+    found: dict[tuple[str, str], list[Tracked]] = {}
+    for one in host.connections.tracked_as:
+        found.setdefault(_reason(one, zones), []).append(one)
+    rows = [
+        Placed(code, sum(one.count for one in some), what, some[0].example, REASONS[code].why, REASONS[code].fix)
+        for (code, what), some in found.items()
+    ]
+    return sorted(rows, key=lambda row: (row.code == HARDWARE, -row.count, row.code, row.what))
+
+
+def zones_in_hardware(host: Host) -> set[int] | None:
+    """The zones that offloaded flows track connections in; None: no flow is known."""
+    if not host.openvswitch.running:
+        return None
+    flows = (flow for flow in host.openvswitch.datapath_flows if "offloaded:yes" in flow)
+    return {zone for flow in flows for zone in _zones(flow.partition("actions:")[2])}
+
+
+def _zones(actions: str) -> Iterator[int]:
+    for action in _ZONE.findall(actions):
+        number = _NUMBER.search(action)
+        yield int(number[1]) if number else 0
+
+
+def _reason(one: Tracked, zones: set[int] | None) -> tuple[str, str]:
+    """The code, and what of the connection it is about."""
+    name = _NAMES.get(one.protocol, f"protocol {one.protocol}")
+    where = f"{name} in zone {one.zone}"
+    if one.status & _OFFLOAD:
+        return HARDWARE, where
+    if one.helper:
+        return "connection.helper", where
+    if one.protocol not in _CARRIED:
+        return "connection.protocol", where
+    if zones is not None and one.zone not in zones:
+        return "connection.no-rule", where
+    if one.tcp_state is not None and one.tcp_state != _ESTABLISHED:
+        seen = _HANDSHAKE.get(one.tcp_state)
+        return ("connection.handshake", f"{where}, {seen}") if seen else ("connection.closing", where)
+    sure = _SEEN_REPLY if one.protocol == socket.IPPROTO_UDP else _ASSURED
+    return ("connection.resting" if one.status & sure else "connection.not-assured"), where
