@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch demo demo-openstack test test-openstack test-openvswitch soak lint bench clean
+.PHONY: help setup setup-openstack setup-openvswitch demo demo-openstack test test-openstack test-openvswitch soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -14,6 +14,7 @@ help:
 	@echo 'make demo            the getting-started procedure on two software hypervisors (ARGS=--keep leaves them up)'
 	@echo 'make test            lint, unit tests and system tests (ARGS="FILE -k NAME" runs pytest with these arguments)'
 	@echo 'make lint            ruff, mypy --strict, import-linter, shellcheck'
+	@echo 'make coverage        the unit tests, and how much of the program they reach (ARGS: other tests)'
 	@echo 'make soak            kill the processes of a node, and interrupt labs, for 15 minutes'
 	@echo 'make bench           compare five paths in one run; writes build/bench.json and build/bench.png'
 	@echo 'make demo-openstack  the getting-started procedure with a real OpenStack cloud on this machine'
@@ -52,6 +53,11 @@ lint: setup
 
 test: lint
 	@$(BIN)/python scripts/test $(ARGS)
+
+coverage: setup
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@$(BIN)/coverage run -m pytest -q $(or $(ARGS),tests/unit)
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 soak: setup
 	@$(BIN)/python -m tests.system.survival kills

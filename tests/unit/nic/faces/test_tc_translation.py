@@ -80,6 +80,12 @@ def test_a_tagged_filter_matches_tag_and_payload_type() -> None:
     assert [name for name, _ in key.dump] == ["key_eth_type", "key_vlan_id", "key_vlan_prio", "key_vlan_eth_type"]
 
 
+def test_the_ttl_of_a_tunnel_is_matched_and_given_back() -> None:
+    key = parse(flower(key_enc_ip_ttl=64, key_enc_ip_ttl_mask=0xF0), 0x0800)
+    assert key.match.tun_ttl == Masked(64, 0xF0)
+    assert [name for name, _ in key.dump] == ["key_enc_ip_ttl", "key_enc_ip_ttl_mask"]
+
+
 def test_a_filter_of_protocol_ip_does_not_match_tagged_packets() -> None:
     key = parse(flower(), 0x0800)
     assert key.match.vlan_tci == Masked(0, VLAN_PRESENT)
