@@ -13,7 +13,7 @@ help:
 	@echo 'As root on Debian; all but help and clean first install what is missing. ARGS passes options on.'
 	@echo 'make demo            the getting-started procedure on two software hypervisors (ARGS=--keep leaves them up)'
 	@echo 'make test            lint, unit tests and system tests (ARGS="FILE -k NAME" runs pytest with these arguments)'
-	@echo 'make lint            ruff, mypy --strict, import-linter, shellcheck'
+	@echo 'make lint            ruff, mypy --strict, import-linter, shellcheck, clang-format'
 	@echo 'make coverage        the unit tests, and how much of the program they reach (ARGS: other tests)'
 	@echo 'make soak            kill the processes of a node, and interrupt labs, for 15 minutes'
 	@echo 'make bench           compare five paths in one run; writes build/bench.json and build/bench.png'
@@ -50,6 +50,7 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports | tail -n 3
 	@shellcheck $(SCRIPTS)
+	@find src -name '*.[ch]' -exec $(BIN)/clang-format --dry-run --Werror {} +
 
 test: lint
 	@$(BIN)/python scripts/test $(ARGS)

@@ -100,7 +100,8 @@ int bind(int fd, const struct sockaddr *address, socklen_t length)
 	const struct sockaddr_nl *netlink = (const struct sockaddr_nl *)address;
 	int result = real_bind(fd, address, length);
 
-	if (result == 0 && address && length >= sizeof *netlink && netlink->nl_family == AF_NETLINK && netlink->nl_groups)
+	if (result == 0 && address && length >= sizeof *netlink && netlink->nl_family == AF_NETLINK &&
+	    netlink->nl_groups)
 		listens(fd);
 	return result;
 }

@@ -34,7 +34,8 @@ static int may_be_served(const char *name)
 	if (!strcmp(name, "net/dev"))
 		return 1; /* its content depends on the process's namespace */
 	return (!strcmp(name, "net/nf_conntrack") || !strcmp(name, "net/stat/nf_conntrack") ||
-		!strncmp(name, SYSCTL, strlen(SYSCTL))) && at_home();
+		!strncmp(name, SYSCTL, strlen(SYSCTL))) &&
+	       at_home();
 }
 
 /*
@@ -77,31 +78,31 @@ static mode_t mode_of(int flags, va_list arguments)
 	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, mode_t) : 0;
 }
 
-#define OPENS(name)                                          \
-	int name(const char *path, int flags, ...)           \
-	{                                                    \
-		REAL(name);                                  \
-		va_list arguments;                           \
-		mode_t mode;                                 \
-                                                             \
-		va_start(arguments, flags);                  \
-		mode = mode_of(flags, arguments);            \
-		va_end(arguments);                           \
-		return real(served(path), flags, mode);      \
+#define OPENS(name) \
+	int name(const char *path, int flags, ...) \
+	{ \
+		REAL(name); \
+		va_list arguments; \
+		mode_t mode; \
+\
+		va_start(arguments, flags); \
+		mode = mode_of(flags, arguments); \
+		va_end(arguments); \
+		return real(served(path), flags, mode); \
 	}
 OPENS(open)
 OPENS(open64)
 
-#define OPENS_AT(name)                                          \
+#define OPENS_AT(name) \
 	int name(int directory, const char *path, int flags, ...) \
-	{                                                       \
-		REAL(name);                                     \
-		va_list arguments;                              \
-		mode_t mode;                                    \
-                                                                \
-		va_start(arguments, flags);                     \
-		mode = mode_of(flags, arguments);               \
-		va_end(arguments);                              \
+	{ \
+		REAL(name); \
+		va_list arguments; \
+		mode_t mode; \
+\
+		va_start(arguments, flags); \
+		mode = mode_of(flags, arguments); \
+		va_end(arguments); \
 		return real(directory, served(path), flags, mode); \
 	}
 OPENS_AT(openat)

@@ -101,10 +101,9 @@ static ssize_t refuse(int fd, int protocol, const char *data, size_t position, s
 			};
 		} request = { .header = header };
 		struct iovec part = { &request, sizeof request };
-		struct msghdr message = { .msg_name = &kernel,
-					  .msg_namelen = sizeof kernel,
-					  .msg_iov = &part,
-					  .msg_iovlen = 1 };
+		struct msghdr message = {
+			.msg_name = &kernel, .msg_namelen = sizeof kernel, .msg_iov = &part, .msg_iovlen = 1
+		};
 
 		request.header.nlmsg_flags &= NLM_F_REQUEST;
 		if (protocol == NETLINK_ROUTE) {
@@ -173,7 +172,9 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 		if (result < 0 || answer.verdict == ERROR)
 			return refuse(fd, protocol, data, position, size, flags);
 		if (answer.verdict & WAITING) {
-			struct ask claim = { .kind = CLAIM, .protocol = protocol, .portid = ask.portid, .cookie = ask.cookie };
+			struct ask claim = {
+				.kind = CLAIM, .protocol = protocol, .portid = ask.portid, .cookie = ask.cookie
+			};
 			struct answer ignored;
 
 			claim.options = OPTION_FD;
@@ -183,10 +184,9 @@ static ssize_t submit(int fd, int protocol, const char *data, size_t size, int f
 		if (answer.verdict == PASS) {
 			struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
 			struct iovec part;
-			struct msghdr message = { .msg_name = &kernel,
-						  .msg_namelen = sizeof kernel,
-						  .msg_iov = &part,
-						  .msg_iovlen = 1 };
+			struct msghdr message = {
+				.msg_name = &kernel, .msg_namelen = sizeof kernel, .msg_iov = &part, .msg_iovlen = 1
+			};
 
 			if (answer.consumed > end - position || answer.pass > end - position - answer.consumed ||
 			    answer.consumed + answer.pass == 0) {
@@ -290,8 +290,8 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-	ssize_t result =
-		divert_parts(fd, message->msg_iov, message->msg_iovlen, flags, message->msg_name, message->msg_namelen);
+	ssize_t result = divert_parts(fd, message->msg_iov, message->msg_iovlen, flags, message->msg_name,
+				      message->msg_namelen);
 	return result == ALL_NATIVE ? real_sendmsg(fd, message, flags) : result;
 }
 

@@ -77,7 +77,8 @@ struct ask {
 	uint32_t portid;
 	uint64_t cookie;
 	uint32_t options;
-	uint32_t argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command; SHOW: the room */
+	uint32_t
+		argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command; SHOW: the room */
 };
 
 /* WAITING is a bit beside the others: replies wait for room in the socket, which the server wants (CLAIM) to go on. */
@@ -103,11 +104,11 @@ static __thread struct connection {
 static pthread_key_t cleanup_key;
 static pthread_once_t cleanup_once = PTHREAD_ONCE_INIT;
 
-#define REAL(name)                                                              \
-	static __typeof__(&name) real;                                          \
-	if (!__atomic_load_n(&real, __ATOMIC_RELAXED)) {                        \
+#define REAL(name) \
+	static __typeof__(&name) real; \
+	if (!__atomic_load_n(&real, __ATOMIC_RELAXED)) { \
 		__typeof__(&name) found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
-		__atomic_store_n(&real, found, __ATOMIC_RELAXED);               \
+		__atomic_store_n(&real, found, __ATOMIC_RELAXED); \
 	}
 
 static ssize_t real_sendmsg(int fd, const struct msghdr *message, int flags)

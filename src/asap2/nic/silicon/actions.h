@@ -26,10 +26,12 @@ static __always_inline int pass(struct work *w)
 	if (w->in->flags & PORT_PEER_ANY) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-		if (data + 6 <= end && (*(u32 *)data != *(u32 *)w->in->mac ||
-					*(u16 *)(data + 4) != *(u16 *)(w->in->mac + 4)))
-			bpf_skb_change_type(skb, *(u32 *)data == 0xffffffff && *(u16 *)(data + 4) == 0xffff ? PACKET_BROADCAST :
-						 data[0] & 1 ? PACKET_MULTICAST : PACKET_OTHERHOST);
+		if (data + 6 <= end &&
+		    (*(u32 *)data != *(u32 *)w->in->mac || *(u16 *)(data + 4) != *(u16 *)(w->in->mac + 4)))
+			bpf_skb_change_type(skb, *(u32 *)data == 0xffffffff && *(u16 *)(data + 4) == 0xffff ?
+							 PACKET_BROADCAST :
+						 data[0] & 1 ? PACKET_MULTICAST :
+							       PACKET_OTHERHOST);
 	}
 	return TCX_NEXT;
 }

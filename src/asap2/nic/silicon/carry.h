@@ -8,7 +8,7 @@
 
 #include "conntrack.h"
 
-#define FLOW_IDLE (30 * SECOND)	/* nf_flowtable_tcp_timeout and _udp_timeout: then software has the connection again */
+#define FLOW_IDLE (30 * SECOND) /* nf_flowtable_tcp_timeout and _udp_timeout: then software has the connection again */
 #define TCP_LEN 20
 #define TCP_FLAGS_AT 13
 #define TCP_FIN_OR_RST 5
@@ -36,8 +36,8 @@ __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p)
 	}
 	__builtin_memset(p->tuple.src, 0, 32);
 	if (type == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, l3, h, 20) || h[0] != 0x45 || *(u16 *)(h + 6) & bpf_htons(IP_OFFSET | IP_MORE) ||
-		    h[8] <= 1)
+		if (bpf_skb_load_bytes(skb, l3, h, 20) || h[0] != 0x45 ||
+		    *(u16 *)(h + 6) & bpf_htons(IP_OFFSET | IP_MORE) || h[8] <= 1)
 			return 0;
 		p->tuple.family = 4;
 		p->tuple.proto = h[9];
@@ -189,9 +189,11 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 		return CARRY_FAILED;
 	r = &e->tracking;
 	/* Once is enough in a zone (mlx5's pre_ct). */
-	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone) && is_still(s->connection, s->connection_id)) {
+	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone) &&
+	    is_still(s->connection, s->connection_id)) {
 		c = connection_at(s->connection);
-		if (!(r->flags & CT_NAT) || s->tracked.ct_state & (CT_SNAT | CT_DNAT) || (c && !(c->status & IPS_NAT_MASK)))
+		if (!(r->flags & CT_NAT) || s->tracked.ct_state & (CT_SNAT | CT_DNAT) ||
+		    (c && !(c->status & IPS_NAT_MASK)))
 			return CARRIED;
 	}
 	p->now = tracker_now();

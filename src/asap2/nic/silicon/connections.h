@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* clang-format off */
 /*
  * The connections of a node: the memory that its pipeline and those of its NICs share, and how one is found, remembered
  * and forgotten.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* clang-format off */
 /*
  * The actions of connection tracking: which connection a packet is of, what is remembered of it, and what the packet's
  * fields then say. As nf_conntrack_core.c, and in Open vSwitch's tables openvswitch/conntrack.c, of Linux 6.12.

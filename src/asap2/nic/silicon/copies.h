@@ -53,13 +53,20 @@ static __always_inline u32 jhash(u32 a, u32 b, u32 c, u32 initial)
 	a += initial;
 	b += initial;
 	c += initial;
-	c ^= b; c -= rotated(b, 14);
-	a ^= c; a -= rotated(c, 11);
-	b ^= a; b -= rotated(a, 25);
-	c ^= b; c -= rotated(b, 16);
-	a ^= c; a -= rotated(c, 4);
-	b ^= a; b -= rotated(a, 14);
-	c ^= b; c -= rotated(b, 24);
+	c ^= b;
+	c -= rotated(b, 14);
+	a ^= c;
+	a -= rotated(c, 11);
+	b ^= a;
+	b -= rotated(a, 25);
+	c ^= b;
+	c -= rotated(b, 16);
+	a ^= c;
+	a -= rotated(c, 4);
+	b ^= a;
+	b -= rotated(a, 14);
+	c ^= b;
+	c -= rotated(b, 24);
 	return c;
 }
 
@@ -140,7 +147,9 @@ static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 			return -1;
 		if (h[0] <= 1)
 			return 0;
-		return rewrite(skb, f, OP_SET | LAYER_IPV6 << 8 | 1 << 16, (u64)(h[0] - 1) << 56 | 0xff000000) < 0 ? -1 : 1;
+		return rewrite(skb, f, OP_SET | LAYER_IPV6 << 8 | 1 << 16, (u64)(h[0] - 1) << 56 | 0xff000000) < 0 ?
+			       -1 :
+			       1;
 	}
 	return 1;
 }

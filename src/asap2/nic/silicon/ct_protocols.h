@@ -6,7 +6,7 @@
 
 enum udp_timeout { UDP_UNREPLIED, UDP_REPLIED };
 
-#define UDP_STREAM (2 * SECOND)	/* a connection of UDP that lasts longer is a stream */
+#define UDP_STREAM (2 * SECOND) /* a connection of UDP that lasts longer is a stream */
 
 /* A datagram whose length is right; of UDP-Lite, the checksum's coverage stands there. */
 static __always_inline int right_udp(struct __sk_buff *skb, struct flight *p)
@@ -61,9 +61,12 @@ __noinline u64 track_other(struct __sk_buff *skb, struct flight *p, u32 at)
 	proto = p->tuple.proto;
 	ipv4 = p->tuple.family == 4;
 	type = bpf_ntohs(c->original.dst_port) >> 8;
-	policy = proto == IPPROTO_UDP ? POLICY_UDP : proto == IPPROTO_UDPLITE ? POLICY_UDPLITE :
-		 proto == IPPROTO_GRE ? POLICY_GRE : proto == IPPROTO_ICMP && ipv4 ? POLICY_ICMP :
-		 proto == IPPROTO_ICMPV6 && !ipv4 ? POLICY_ICMPV6 : POLICY_GENERIC;
+	policy = proto == IPPROTO_UDP             ? POLICY_UDP :
+		 proto == IPPROTO_UDPLITE         ? POLICY_UDPLITE :
+		 proto == IPPROTO_GRE             ? POLICY_GRE :
+		 proto == IPPROTO_ICMP && ipv4    ? POLICY_ICMP :
+		 proto == IPPROTO_ICMPV6 && !ipv4 ? POLICY_ICMPV6 :
+						    POLICY_GENERIC;
 	if (c->policy)
 		policy = c->policy;
 	timeouts = bpf_map_lookup_elem(&policies, &policy);

@@ -4,6 +4,7 @@
 
 #include "ct_protocols.h"
 
+/* clang-format off */
 enum sctp_chunk {
 	CHUNK_DATA = 0, CHUNK_INIT = 1, CHUNK_INIT_ACK = 2, CHUNK_HEARTBEAT = 4, CHUNK_HEARTBEAT_ACK = 5, CHUNK_ABORT = 6,
 	CHUNK_SHUTDOWN_ACK = 8, CHUNK_COOKIE_ECHO = 10, CHUNK_COOKIE_ACK = 11, CHUNK_SHUTDOWN_COMPLETE = 14,
@@ -14,17 +15,19 @@ enum sctp_state {
 	SCTP_NONE, SCTP_CLOSED, SCTP_COOKIE_WAIT, SCTP_COOKIE_ECHOED, SCTP_ESTABLISHED, SCTP_SHUTDOWN_SENT,
 	SCTP_SHUTDOWN_RECD, SCTP_SHUTDOWN_ACK_SENT, SCTP_HEARTBEAT_SENT, SCTP_STATES, SCTP_INVALID,
 };
+/* clang-format on */
 
-#define MAX_CHUNKS 16	/* a packet with more is invalid */
-#define SCTP_T_BIT 1	/* of a chunk's flags: the tag is the other direction's */
-#define HEARTBEAT_FAILED 1	/* of struct sctp_connection */
+#define MAX_CHUNKS 16 /* a packet with more is invalid */
+#define SCTP_T_BIT 1 /* of a chunk's flags: the tag is the other direction's */
+#define HEARTBEAT_FAILED 1 /* of struct sctp_connection */
 
 #define BIT(n) (1u << (n))
-#define ALONE (BIT(CHUNK_INIT) | BIT(CHUNK_INIT_ACK) | BIT(CHUNK_SHUTDOWN_COMPLETE))	/* no other may be with them */
-#define LEADING (BIT(CHUNK_COOKIE_ACK) | BIT(CHUNK_COOKIE_ECHO))	/* they come first */
+#define ALONE (BIT(CHUNK_INIT) | BIT(CHUNK_INIT_ACK) | BIT(CHUNK_SHUTDOWN_COMPLETE)) /* no other may be with them */
+#define LEADING (BIT(CHUNK_COOKIE_ACK) | BIT(CHUNK_COOKIE_ECHO)) /* they come first */
 #define NEVER_NEW (BIT(CHUNK_ABORT) | BIT(CHUNK_SHUTDOWN_COMPLETE) | BIT(CHUNK_COOKIE_ACK))
-#define OWN_TAG_CHECK (BIT(CHUNK_INIT) | BIT(CHUNK_SHUTDOWN_COMPLETE) | BIT(CHUNK_COOKIE_ECHO) | BIT(CHUNK_ABORT) | \
-		       BIT(CHUNK_SHUTDOWN_ACK) | BIT(CHUNK_HEARTBEAT) | BIT(CHUNK_HEARTBEAT_ACK))
+#define OWN_TAG_CHECK \
+	(BIT(CHUNK_INIT) | BIT(CHUNK_SHUTDOWN_COMPLETE) | BIT(CHUNK_COOKIE_ECHO) | BIT(CHUNK_ABORT) | \
+	 BIT(CHUNK_SHUTDOWN_ACK) | BIT(CHUNK_HEARTBEAT) | BIT(CHUNK_HEARTBEAT_ACK))
 
 #define aNO SCTP_NONE
 #define aCL SCTP_CLOSED
@@ -38,6 +41,7 @@ enum sctp_state {
 #define aIV SCTP_INVALID
 
 /* What a chunk, by direction, makes of each state. */
+/* clang-format off */
 static const u8 sctp_states[2][CHUNK_KINDS][SCTP_STATES] SEC(".rodata.sctp") = {
 	{
 		{ aNO, aCL, aCW, aCE, aES, aSS, aSR, aSA, aHS },	/* DATA */
@@ -74,6 +78,7 @@ static const u8 sctp_states[2][CHUNK_KINDS][SCTP_STATES] SEC(".rodata.sctp") = {
 		{ aIV, aCL, aCW, aCE, aES, aSS, aSR, aCL, aIV },	/* SHUTDOWN COMPLETE */
 	},
 };
+/* clang-format on */
 
 static __always_inline u32 next_state(u32 direction, u32 state, u32 kind)
 {
@@ -226,11 +231,11 @@ __noinline int follow_chunk(struct __sk_buff *skb, struct flight *p, struct sctp
 		if (new == SCTP_INVALID || !note_tag(skb, p, s, h[0], direction))
 			return -1;
 		if (h[0] == CHUNK_INIT && old == SCTP_CLOSED && new == SCTP_CLOSED && !fresh)
-			p->silent = 1;	/* sent once more, it does not keep the association alive */
+			p->silent = 1; /* sent once more, it does not keep the association alive */
 		s->state = p->state = new;
 	}
 	p->place = place + (((h[2] << 8 | h[3]) + 3) & ~3);
-	return counts && old != new && new == SCTP_ESTABLISHED ? 2 : 1;
+	return counts && old != new &&new == SCTP_ESTABLISHED ? 2 : 1;
 }
 
 /* A packet of the connection `at`; 0: of p->fresh. AS(). */

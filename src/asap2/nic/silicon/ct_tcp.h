@@ -7,6 +7,7 @@
 
 #include "tuple.h"
 
+/* clang-format off */
 enum tcp_state {
 	TCP_NONE, TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED, TCP_FIN_WAIT, TCP_CLOSE_WAIT, TCP_LAST_ACK, TCP_TIME_WAIT,
 	TCP_CLOSE, TCP_SYN_SENT2, TCP_INVALID, TCP_IGNORE, TCP_RETRANS, TCP_UNACKNOWLEDGED,
@@ -33,6 +34,7 @@ enum tracked_as {
 	AS_INVALID,
 	AS_REOPENED,	/* the connection is forgotten, and the packet is looked at again */
 };
+/* clang-format on */
 
 #define AS(verdict, seconds) ((u64)(verdict) << 32 | (seconds))
 
@@ -50,6 +52,7 @@ enum tracked_as {
 #define sIG TCP_IGNORE
 
 /* What a segment of a kind, by direction, makes of each state. In a section of its own: user space writes .rodata. */
+/* clang-format off */
 static const u8 tcp_states[2][6][10] SEC(".rodata.tcp") = {
 	{
 		{ sSS, sSS, sIG, sIG, sIG, sIG, sIG, sSS, sSS, sS2 },
@@ -68,6 +71,7 @@ static const u8 tcp_states[2][6][10] SEC(".rodata.tcp") = {
 		{ sIV, sIV, sIV, sIV, sIV, sIV, sIV, sIV, sIV, sIV },
 	},
 };
+/* clang-format on */
 
 static __always_inline int before(u32 a, u32 b)
 {
@@ -115,8 +119,8 @@ static long tcp_option(u32 i, struct flight **of)
 
 			if (8 * block + 2 >= size || from + 4 > 40)
 				break;
-			edge = (u32)p->option[from] << 24 | (u32)p->option[from + 1] << 16 | (u32)p->option[from + 2] << 8 |
-			       p->option[from + 3];
+			edge = (u32)p->option[from] << 24 | (u32)p->option[from + 1] << 16 |
+			       (u32)p->option[from + 2] << 8 | p->option[from + 3];
 			if (after(edge, p->sack))
 				p->sack = edge;
 		}
@@ -142,15 +146,18 @@ __noinline int read_tcp(struct __sk_buff *skb, struct flight *p)
 	      flags == (TCP_RST | TCP_ACK) || flags == (TCP_FIN | TCP_ACK) || flags == (TCP_FIN | TCP_ACK | TCP_URG) ||
 	      flags == TCP_ACK || flags == (TCP_ACK | TCP_URG)))
 		return 0;
-	p->kind = flags & TCP_RST ? TCP_IS_RST : flags & TCP_SYN ? (flags & TCP_ACK ? TCP_IS_SYNACK : TCP_IS_SYN) :
-		  flags & TCP_FIN ? TCP_IS_FIN : flags & TCP_ACK ? TCP_IS_ACK : TCP_IS_NONE;
+	p->kind = flags & TCP_RST ? TCP_IS_RST :
+		  flags & TCP_SYN ? (flags & TCP_ACK ? TCP_IS_SYNACK : TCP_IS_SYN) :
+		  flags & TCP_FIN ? TCP_IS_FIN :
+		  flags & TCP_ACK ? TCP_IS_ACK :
+				    TCP_IS_NONE;
 	p->seq = bpf_ntohl(h[1]);
 	p->ack = p->sack = bpf_ntohl(h[2]);
 	p->window = bpf_ntohl(h[3]);
 	p->last = p->seq + p->end - p->l4 - p->header + !!(flags & TCP_SYN) + !!(flags & TCP_FIN);
 	p->scale = p->options = p->sacked = 0;
 	length = p->header - 20;
-	opaque(length);
+	bounded(length);
 	if (!length || length > 40)
 		return 1;
 	if (bpf_skb_load_bytes(skb, p->l4 + 20, p->option, length))
@@ -206,7 +213,7 @@ static __always_inline int in_window(struct tcp_connection *tcp, struct flight *
 			if (!receiver->max_window)
 				receiver->end = receiver->max_end = sack;
 			else if (sack == receiver->end + 1)
-				receiver->end++;	/* of a keepalive */
+				receiver->end++; /* of a keepalive */
 		}
 	} else if (syn && after(end, sender->end) && (tcp->state == TCP_SYN_SENT || tcp->state == TCP_SYN_RECV)) {
 		begin_sender(sender, receiver, p, dir);
@@ -223,7 +230,8 @@ static __always_inline int in_window(struct tcp_connection *tcp, struct flight *
 		u32 over = end - sender->max_end + 1;
 
 		if (receiver->max_window && after(end, sender->end - receiver->max_window - 1) &&
-		    after(sack, receiver->end - back - 1) && over <= receiver->max_window && before(sack, receiver->end + 1)) {
+		    after(sack, receiver->end - back - 1) && over <= receiver->max_window &&
+		    before(sack, receiver->end + 1)) {
 			/* More than the window allows, and nothing else is wrong: the answer to it shall not be, too. */
 			sender->end = end;
 			sender->flags |= END_UNACKNOWLEDGED;
@@ -343,8 +351,9 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 		o->as = AS_REOPENED;
 		return;
 	}
-	if (new == TCP_IGNORE || (new == TCP_SYN_SENT && old >= TCP_TIME_WAIT)) {
-		if (kind == TCP_IS_SYNACK && tcp->last_kind == TCP_IS_SYN && tcp->last_dir != dir && p->ack == tcp->last_end) {
+	if (new == TCP_IGNORE || (new == TCP_SYN_SENT &&old >= TCP_TIME_WAIT)) {
+		if (kind == TCP_IS_SYNACK && tcp->last_kind == TCP_IS_SYN && tcp->last_dir != dir &&
+		    p->ack == tcp->last_end) {
 			struct tcp_end *other = &tcp->seen[tcp->last_dir & 1];
 
 			/* It answers a SYN that was ignored: the ends are in step, and what was noted of that SYN counts. */
@@ -405,7 +414,8 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 			new = old;
 		}
 		if (((status & IPS_SEEN_REPLY && tcp->last_kind == TCP_IS_SYN) ||
-		     (!(status & IPS_ASSURED) && tcp->last_kind == TCP_IS_ACK)) && p->ack == tcp->last_end)
+		     (!(status & IPS_ASSURED) && tcp->last_kind == TCP_IS_ACK)) &&
+		    p->ack == tcp->last_end)
 			goto in_window;
 		/* The answer to an acknowledgement of another connection's segment, which passed. */
 		if (old == TCP_SYN_SENT && tcp->last_kind == TCP_IS_ACK && tcp->last_dir && p->seq == tcp->last_ack)
@@ -418,7 +428,8 @@ window:
 		return;
 	}
 	if (in == WINDOW_OUT) {
-		if (status & IPS_ASSURED && !(status & IPS_FIXED_TIMEOUT) && (kind == TCP_IS_RST || kind == TCP_IS_FIN)) {
+		if (status & IPS_ASSURED && !(status & IPS_FIXED_TIMEOUT) &&
+		    (kind == TCP_IS_RST || kind == TCP_IS_FIN)) {
 			if (tcp->last_dir != dir && (tcp->last_kind == TCP_IS_FIN || tcp->last_kind == TCP_IS_RST)) {
 				o->shorten = 1;
 			} else {
@@ -432,7 +443,7 @@ in_window:
 	tcp->last_kind = kind;
 	tcp->last_dir = dir;
 	tcp->state = new;
-	if (old != new && new == TCP_FIN_WAIT)
+	if (old != new &&new == TCP_FIN_WAIT)
 		tcp->seen[dir].flags |= END_CLOSE_INIT;
 	o->as = AS_VALID;
 	o->state = new;

@@ -137,7 +137,7 @@ static long step(u32 i, struct work *w)
 			list = w->s->inner ? TUNNEL_LIST : 0;
 		}
 	}
-	opaque(list);
+	one_path(list);
 	rule = lookup(w, list);
 	if (!rule && list) {
 		w->s->plain = 1;
@@ -176,7 +176,7 @@ go_on:
 next_stage:
 	stage = ++w->s->state.stage;
 	if (stage < in->n_tables && stage < STAGES) {
-		opaque(stage);
+		bounded(stage);
 		w->s->table = in->tables[stage & (STAGES - 1)] | chain;
 		return 0;
 	}
@@ -208,7 +208,7 @@ static __always_inline struct way *take_way(struct ways *all)
 	u32 deep = all->deep;
 	struct way *way;
 
-	opaque(deep);
+	bounded(deep);
 	if (deep >= WAYS)
 		return 0;
 	all->deep = deep + 1;
@@ -415,7 +415,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(u32));
-	__array(values, int (struct __sk_buff *));
+	__array(values, int(struct __sk_buff *));
 } programs SEC(".maps") = { .values = { (void *)&eswitch } };
 
 /*

@@ -21,15 +21,23 @@ typedef __s64 s64;
 
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
 #define barrier() asm volatile("" ::: "memory")
-/* Keeps the compiler from merging or moving what the verifier has to see as one checked value. */
 #define opaque(x) asm volatile("" : "+r"(x))
+/*
+ * The verifier knows the bounds of the register that was compared. The compiler may compare one copy of a value and use
+ * another, or derive the value again: from here on it has one.
+ */
+#define bounded(x) opaque(x)
+/* The compiler would keep what it has read by this pointer in 512 bytes of stack, which is all that there is. */
+#define read_again(x) opaque(x)
+/* The compiler would have what follows once for each value that this may have, and the verifier would follow them all. */
+#define one_path(x) opaque(x)
 
-#define L2_WINDOW 22	/* Ethernet header and two tags */
+#define L2_WINDOW 22 /* Ethernet header and two tags */
 #define CHAIN_MASK (0x7fffffff & ~LIMITS)
 
-#define UPCALL_RESERVE(limit) (((limit) + 7) / 8)	/* units beyond it for what is about neighbours */
-#define UPCALL_PATIENCE 1000000000	/* ns; a port that may hand over no more is given one try after each such time */
-#define AS_OVS 0x10000	/* of an offset that is given to the parser: see the packet as Open vSwitch does */
+#define UPCALL_RESERVE(limit) (((limit) + 7) / 8) /* units beyond it for what is about neighbours */
+#define UPCALL_PATIENCE 1000000000 /* ns; a port that may hand over no more is given one try after each such time */
+#define AS_OVS 0x10000 /* of an offset that is given to the parser: see the packet as Open vSwitch does */
 
 /* Headers' lengths in bytes. */
 #define ETH_LEN 14
@@ -59,7 +67,7 @@ typedef __s64 s64;
 #define TCX_PASS TC_ACT_OK
 #define TCX_DROP TC_ACT_SHOT
 
-#define TUNNEL_PORT(flags) ((flags) >> 16)	/* of a tunnel device: what its packets came to */
+#define TUNNEL_PORT(flags) ((flags) >> 16) /* of a tunnel device: what its packets came to */
 union packed {
 	struct fields f;
 	u64 w[WORDS];
@@ -75,17 +83,17 @@ struct port {
 	u32 id, ifindex, flags;
 	u16 miss, tell;
 	u32 miss_slot;
-	u16 n_tables, slot;	/* its own number */
+	u16 n_tables, slot; /* its own number */
 	u32 tables[STAGES];
 	u8 mac[6];
-	u16 kind;	/* user space's */
-	u32 hints[2 * STAGES];	/* the program's: where it last found the mask list of each table, and of its rules on tunnels */
+	u16 kind; /* user space's */
+	u32 hints[2 * STAGES]; /* the program's: where it last found the mask lists of each table, tunnels' last */
 	/*
 	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
 	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.
 	 */
 	u64 given, taken, refused, since;
-	u64 delivered, failed;	/* user space's: packets that reached their receiver, and that were lost later */
+	u64 delivered, failed; /* user space's: packets that reached their receiver, and that were lost later */
 };
 
 struct mask_list_id {
@@ -93,23 +101,23 @@ struct mask_list_id {
 };
 
 struct mask_list {
-	u64 generation;	/* 0: not in use */
+	u64 generation; /* 0: not in use */
 	u32 table, in_port;
-	u32 first;	/* node; 0: none */
-	u32 merged;	/* node whose mask is the union of all in the list */
+	u32 first; /* node; 0: none */
+	u32 merged; /* node whose mask is the union of all in the list */
 };
 
 struct node {
-	u32 next;	/* 0: end of list */
+	u32 next; /* 0: end of list */
 	u32 list;
 	u32 priority;
-	u32 width;	/* where the mask has bits: enum width */
+	u32 width; /* where the mask has bits: enum width */
 	u64 mask[WORDS];
 };
 
 struct rule {
 	u32 node;
-	u32 actions;	/* entry; 0: none */
+	u32 actions; /* entry; 0: none */
 };
 
 struct entry {
@@ -120,21 +128,26 @@ struct entry {
 
 /* What an action "ct" asks for (rules.py: Ct). */
 struct tracking {
-	u16 zone, flags;	/* enum ct_flag */
+	u16 zone, flags; /* enum ct_flag */
 	u32 mark, mark_mask, event_mask;
 	u8 labels[16], labels_mask[16];
 	u8 ip_min[16], ip_max[16];
 	u16 port_min, port_max;
 	u8 policy, helper, family, unused;
-	u32 resume;	/* of the hardware's */
+	u32 resume; /* of the hardware's */
 };
 
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
-	u16 len, ip, udp, kind;	/* bytes; where the IP and UDP headers begin; user space's: encaps.py */
+	u16 len, ip, udp, kind; /* bytes; where the IP and UDP headers begin; user space's: encaps.py */
 	union {
 		u8 header[OUTER_MAX];
-		struct { u64 id; u8 src[16], dst[16]; u8 tos, ttl, ipv6, csum; u16 dont_fragment; } meta;
+		struct {
+			u64 id;
+			u8 src[16], dst[16];
+			u8 tos, ttl, ipv6, csum;
+			u16 dont_fragment;
+		} meta;
 		struct tracking tracking;
 	};
 };
@@ -145,31 +158,31 @@ struct encap {
  * rule. mlx5 uses metadata register c0.
  */
 struct resume {
-	u32 table;	/* DELIVER: to the port `slot` */
+	u32 table; /* DELIVER: to the port `slot` */
 	u32 slot;
-	u32 rule, entry;	/* what the packet counts for, and the action list to go on with; 0: it is looked up */
+	u32 rule, entry; /* what the packet counts for, and the action list to go on with; 0: it is looked up */
 };
 
 /* What a packet, and a copy of it, has beside its octets and what the kernel knows. */
 struct state {
 	u32 dp_hash;
-	u32 max_len;	/* of what is sent next; 0: all */
-	u32 given_tunnel;	/* slot of `encaps`: the metadata that an action gave it; 0: none has */
-	u32 arrived;	/* bytes that came in, without the outer tag */
+	u32 max_len; /* of what is sent next; 0: all */
+	u32 given_tunnel; /* slot of `encaps`: the metadata that an action gave it; 0: none has */
+	u32 arrived; /* bytes that came in, without the outer tag */
 	u8 no_ethernet;
-	u8 layered;	/* headers have been put in front */
-	u8 released;	/* the metadata that the packet came with counts no more */
-	u8 lookups;	/* so many so far */
-	u8 depth;	/* of copies of copies */
-	u8 single;	/* of the action list, the first alone */
-	u8 has_hash;	/* of a packet that user space hands in */
-	u8 stage;	/* which of its port's tables it is in */
+	u8 layered; /* headers have been put in front */
+	u8 released; /* the metadata that the packet came with counts no more */
+	u8 lookups; /* so many so far */
+	u8 depth; /* of copies of copies */
+	u8 single; /* of the action list, the first alone */
+	u8 has_hash; /* of a packet that user space hands in */
+	u8 stage; /* which of its port's tables it is in */
 	struct tracked tracked;
-	u32 connection, connection_id;	/* the record of its connection, and what its id was */
-	u16 ct_id;	/* of ICMP, where its connection is new */
-	u8 ct_known, ct_info;	/* enum ct_known, enum ct_info */
-	u16 enveloped;	/* headers have been put in front: the kernel may not cut what is behind */
-	u16 mru;	/* user space has put it together of fragments, the largest so long; 0: it has not */
+	u32 connection, connection_id; /* the record of its connection, and what its id was */
+	u16 ct_id; /* of ICMP, where its connection is new */
+	u8 ct_known, ct_info; /* enum ct_known, enum ct_info */
+	u16 enveloped; /* headers have been put in front: the kernel may not cut what is behind */
+	u16 mru; /* user space has put it together of fragments, the largest so long; 0: it has not */
 };
 
 /*
@@ -177,13 +190,13 @@ struct state {
  * egress of the upcall device, where nothing else sees it.
  */
 struct continuation {
-	u32 active;	/* of a copy: it is on its way there */
-	u32 slot;	/* the port it came in by */
+	u32 active; /* of a copy: it is on its way there */
+	u32 slot; /* the port it came in by */
 	u32 table, entry;
-	u32 tunnel;	/* slot of `encaps`: the metadata that it came with; 0: none */
-	u32 mark, priority, hash;	/* of a packet that user space hands in */
-	u32 tracking;	/* as in struct way: it is to be tracked first; 0: it is not */
-	u32 rest;	/* not used */
+	u32 tunnel; /* slot of `encaps`: the metadata that it came with; 0: none */
+	u32 mark, priority, hash; /* of a packet that user space hands in */
+	u32 tracking; /* as in struct way: it is to be tracked first; 0: it is not */
+	u32 rest; /* not used */
 	struct state state;
 };
 
@@ -193,9 +206,9 @@ struct count {
 
 /* A line of a processor's cache, or more where the union of masks is wide. */
 struct cached {
-	u64 generation;	/* 0: empty */
-	u32 rule;	/* 0: no rule matches */
-	u32 other;	/* its other bucket's number, exclusive-or this one's */
+	u64 generation; /* 0: empty */
+	u32 rule; /* 0: no rule matches */
+	u32 other; /* its other bucket's number, exclusive-or this one's */
 	u64 narrow[NARROW];
 };
 
@@ -223,14 +236,14 @@ struct stateful_bucket {
 
 /* A meter: meter.h. */
 struct meter {
-	u64 full_at, peak_full_at;	/* when its buckets are full again, ns: the program's */
-	u64 burst, peak_burst;	/* what they hold, ns */
+	u64 full_at, peak_full_at; /* when its buckets are full again, ns: the program's */
+	u64 burst, peak_burst; /* what they hold, ns */
 	u64 packets, bytes, over_packets, over_bytes, over, used;
-	u64 owner;	/* user space's: meters.py; 0: not in use */
-	u32 mult, shift, peak_mult, peak_shift;	/* ns that an octet, or a packet, costs: mult >> shift; mult 0: no limit */
-	u32 most;	/* octets of a packet; 0: any number */
-	u32 least, overhead;	/* octets that each packet counts at the least, and in addition */
-	u32 flags;	/* enum meter_flag, and above them enum counting; 0: packets pass */
+	u64 owner; /* user space's: meters.py; 0: not in use */
+	u32 mult, shift, peak_mult, peak_shift; /* an octet or a packet costs mult >> shift ns; mult 0: no limit */
+	u32 most; /* octets of a packet; 0: any number */
+	u32 least, overhead; /* octets that each packet counts at the least, and in addition */
+	u32 flags; /* enum meter_flag, and above them enum counting; 0: packets pass */
 };
 
 struct stats {
@@ -241,30 +254,30 @@ struct stats {
 
 struct upcall {
 	u32 mark;
-	u32 kind;	/* enum upcall_kind */
+	u32 kind; /* enum upcall_kind */
 	u32 in_port, table;
 	u64 cookie;
 	u32 hash, len, max_len, units;
-	u64 at;	/* its port's `given`, with this one */
+	u64 at; /* its port's `given`, with this one */
 	u32 mru;
-	u32 tunnel;	/* of what is to be cut: state.given_tunnel */
+	u32 tunnel; /* of what is to be cut: state.given_tunnel */
 	union packed key;
 };
 
 struct config {
 	u32 upcall_ifindex, test_hash;
-	u64 generation;	/* user space's: the last that was given out */
+	u64 generation; /* user space's: the last that was given out */
 	u32 traced, test_len;
 	u32 test_ifindex, test_tpid, test_tci, test_tunnel;
-	u32 max_rules, shards;	/* user space's */
+	u32 max_rules, shards; /* user space's */
 	u32 test_resume;
-	u16 tunnels;	/* of tunnel_ports: those behind are not in use */
-	u16 tunnel_ports[TUNNEL_PORTS];	/* network byte order; 0: none */
+	u16 tunnels; /* of tunnel_ports: those behind are not in use */
+	u16 tunnel_ports[TUNNEL_PORTS]; /* network byte order; 0: none */
 	u16 unused;
-	u32 upcall_limit, upcalls;	/* units that a port may have on their way, 0: any number; the program's sequence */
-	u64 failed;	/* user space's: packets lost after they were handed over, of all ports that there ever were */
+	u32 upcall_limit, upcalls; /* units that a port may have on their way, 0: any number; the program's sequence */
+	u64 failed; /* user space's: packets lost after they were handed over, of all ports that there ever were */
 	struct tracked test_tracked;
-	u64 test_now;	/* the time, ns */
+	u64 test_now; /* the time, ns */
 	u32 test_restore, unused_too;
 };
 
@@ -273,18 +286,18 @@ struct way {
 	union packed p;
 	struct state state;
 	u32 table, node, rule, entry;
-	u32 slot;	/* of the port that it came in by */
-	u32 tracking;	/* of FLOW_TRACK and FLOW_CARRY: the slot of what is asked for */
-	u32 told;	/* what a NIC has said of the packet's connection (carry.h) */
-	u32 counted, counted_packets;	/* the rule that has counted the packet last, and what */
+	u32 slot; /* of the port that it came in by */
+	u32 tracking; /* of FLOW_TRACK and FLOW_CARRY: the slot of what is asked for */
+	u32 told; /* what a NIC has said of the packet's connection (carry.h) */
+	u32 counted, counted_packets; /* the rule that has counted the packet last, and what */
 	u64 counted_bytes;
 	int verdict;
-	u16 inner;	/* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
+	u16 inner; /* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
 	u16 probes;
-	u16 resume;	/* what the node is told when no rule matches */
-	u8 within;	/* a NIC has found `rule`, and left the packet within its actions, at `entry` */
-	u8 egress, parsed, sent, flow;	/* enum parsed, enum flow */
-	u8 plain;	/* the rules for tunnels have been tried */
+	u16 resume; /* what the node is told when no rule matches */
+	u8 within; /* a NIC has found `rule`, and left the packet within its actions, at `entry` */
+	u8 egress, parsed, sent, flow; /* enum parsed, enum flow */
+	u8 plain; /* the rules for tunnels have been tried */
 };
 
 /*
@@ -300,13 +313,14 @@ struct ways {
 struct trace {
 	u32 event, arg;
 	u64 cookie;
-	u32 table, vlan;	/* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
-	u32 len, tunnel;	/* bytes of an address of the tunnel's, 4 or 16; 0: no metadata of a tunnel */
+	u32 table, vlan; /* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
+	u32 len, tunnel; /* bytes of an address of the tunnel's, 4 or 16; 0: no metadata of a tunnel */
 	struct bpf_tunnel_key key;
 	u32 unused;
 	u8 data[TRACE_BYTES];
 };
 
+/* clang-format off */
 #define MMAPPED(name_, type_, size_) struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(map_flags, BPF_F_MMAPABLE); \
 	__uint(max_entries, size_); __type(key, u32); __type(value, type_); } name_ SEC(".maps")
 
@@ -349,16 +363,17 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
 	 __array(values, struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32);
 				  __type(value, u32); }); } grace SEC(".maps");
+/* clang-format on */
 
 /* Set before loading. */
 const volatile struct {
-	u32 rules;	/* rule indices: counters of one shard */
-	u32 shards;	/* sets of counters, a power of two; fewer than CPUs: they are shared */
+	u32 rules; /* rule indices: counters of one shard */
+	u32 shards; /* sets of counters, a power of two; fewer than CPUs: they are shared */
 	u32 shared;
 	u32 cpus;
-	u32 buckets, wide_buckets, stateful_buckets;	/* of one CPU's cache, powers of two */
-	u32 bloom;	/* words of that filter, a power of two */
-	u32 tracing;	/* write what would be done to `traces` and do nothing: for the differential test */
+	u32 buckets, wide_buckets, stateful_buckets; /* of one CPU's cache, powers of two */
+	u32 bloom; /* words of that filter, a power of two */
+	u32 tracing; /* write what would be done to `traces` and do nothing: for the differential test */
 } constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 0 };
 
 /* It in the hands of one run of a program. */
@@ -421,7 +436,8 @@ __noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 c
 	if (event == EVENT_SEND) {
 		if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key), BPF_F_TUNINFO_FLAGS))
 			t->tunnel = 4;
-		else if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key), BPF_F_TUNINFO_FLAGS | BPF_F_TUNINFO_IPV6))
+		else if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key),
+						 BPF_F_TUNINFO_FLAGS | BPF_F_TUNINFO_IPV6))
 			t->tunnel = 16;
 	}
 	t->len = len = skb->len;

@@ -48,7 +48,8 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct rule *r;
 	u32 rule, at, packets = skb->gso_segs ?: 1;
 
-	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL | PORT_BARE) || (!skb->gso_segs && skb->gso_size))
+	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL | PORT_BARE) ||
+	    (!skb->gso_segs && skb->gso_size))
 		return LONG_WAY;
 	rule = expected(skb, in);
 	r = bpf_map_lookup_elem(&rules, &rule);
@@ -72,8 +73,9 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	add(rule, packets, in->flags & PORT_ARRIVED && !at ? octets_arrived(skb->len, packets) : octets(skb));
 	if (constants.tracing)
 		trace(skb, EVENT_MATCH, rule, s.table, 0);
-	if (first && (first->op == OP_PUSH_VLAN ? bpf_skb_vlan_push(skb, bpf_htons((u32)first->arg >> 16), (u16)first->arg) :
-						  bpf_skb_vlan_pop(skb)))
+	if (first &&
+	    (first->op == OP_PUSH_VLAN ? bpf_skb_vlan_push(skb, bpf_htons((u32)first->arg >> 16), (u16)first->arg) :
+					 bpf_skb_vlan_pop(skb)))
 		return drop(&w, DROP_ACTION);
 	tell(&w, c->arg >> 32);
 	return deliver(&w, c->arg, 1);

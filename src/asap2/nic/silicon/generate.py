@@ -26,6 +26,7 @@ HEADER: Final = Path(__file__).with_name("generated.h")
 _TOP: Final = """\
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /* Written by asap2.nic.silicon.generate from fields.py, tunnels/ and abi.py, which say what these mean. Do not edit. */
+/* clang-format off */
 #pragma once
 """
 _LIMITS: Final = (

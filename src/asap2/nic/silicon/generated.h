@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /* Written by asap2.nic.silicon.generate from fields.py, tunnels/ and abi.py, which say what these mean. Do not edit. */
+/* clang-format off */
 #pragma once
 
 #define TABLES 4

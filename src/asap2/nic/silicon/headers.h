@@ -25,10 +25,10 @@
 #define UDP_DST 2
 #define UDP_LENGTH 4
 #define UDP_CHECKSUM 6
-#define IPV4_WITHOUT_OPTIONS 0x45	/* the first octet: version and header length */
-#define FRAGMENT_OFFSET 0x1fff	/* of IPv4, beside "more fragments" */
+#define IPV4_WITHOUT_OPTIONS 0x45 /* the first octet: version and header length */
+#define FRAGMENT_OFFSET 0x1fff /* of IPv4, beside "more fragments" */
 #define MORE_FRAGMENTS 0x2000
-#define EXTENSION_OFFSET 0xfff8	/* of an IPv6 fragment header */
+#define EXTENSION_OFFSET 0xfff8 /* of an IPv6 fragment header */
 
 #define TCP_LEN 20
 #define SCTP_LEN 12
@@ -94,7 +94,8 @@ __noinline u64 skip_known_extensions(struct __sk_buff *skb, u32 at, u32 limit, u
 	for (int i = 0; i < EXTENSIONS; i++) {
 		u8 e[8];
 
-		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING && kind != IPPROTO_DSTOPTS && kind != IPPROTO_FRAGMENT)
+		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING && kind != IPPROTO_DSTOPTS &&
+		    kind != IPPROTO_FRAGMENT)
 			break;
 		if (at + 8 > limit || bpf_skb_load_bytes(skb, at, e, 8))
 			return frag << 40 | (u64)(kind & 0xff) << 32;
@@ -248,7 +249,7 @@ __noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
 /* Where the headers of the packet begin; 0: not there. */
 struct places {
 	u32 l3, l4;
-	u32 type;	/* ETH_P_IP, ETH_P_IPV6 */
+	u32 type; /* ETH_P_IP, ETH_P_IPV6 */
 	u32 proto;
 };
 

@@ -8,14 +8,14 @@
 #include "conntrack.h"
 
 struct kept {
-	u32 at, id;	/* a record, and the connection that it must be; at: 0 when that is done */
+	u32 at, id; /* a record, and the connection that it must be; at: 0 when that is done */
 };
 
 /* What is to be done, and the outcome. */
 struct keeping {
-	u32 what;	/* enum keep */
+	u32 what; /* enum keep */
 	u32 count;
-	s32 result;	/* to how many it was done; the new record's number (0: no room, -1: there is such a connection) */
+	s32 result; /* to how many it was done; the new record's number (0: no room, -1: there is such a connection) */
 	struct kept kept[KEEP_MOST];
 	struct connection connection;
 };

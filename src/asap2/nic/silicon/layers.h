@@ -12,7 +12,7 @@
 
 enum next_protocol { NEXT_IPV4 = 1, NEXT_IPV6, NEXT_ETHERNET, NEXT_NSH, NEXT_MPLS };
 
-#define ETH_P_TEB 0x6558	/* an Ethernet header follows */
+#define ETH_P_TEB 0x6558 /* an Ethernet header follows */
 
 /* The ethertype of the packet; -1: it has a tag, which none of these can work behind. */
 static __always_inline int untagged_type(struct __sk_buff *skb)
@@ -27,7 +27,7 @@ static __always_inline int untagged_type(struct __sk_buff *skb)
 /* `room` octets more in front, and then `len` octets of `o->header`. */
 static __always_inline int put_in_front(struct __sk_buff *skb, struct encap *o, u32 room, u32 len)
 {
-	opaque(len);
+	bounded(len);
 	if (len < 14 || len > OUTER_MAX || bpf_skb_change_head(skb, room, 0) ||
 	    bpf_skb_store_bytes(skb, 0, o->header, len, 0))
 		return -1;
@@ -97,13 +97,16 @@ static __always_inline int push_nsh(struct __sk_buff *skb, u32 slot, u32 bare)
 	if (!template || !o || type < 0)
 		return -1;
 	if (bare) {
-		next = type == bpf_htons(ETH_P_IP) ? NEXT_IPV4 : type == bpf_htons(ETH_P_IPV6) ? NEXT_IPV6 :
-		       type == bpf_htons(ETH_P_NSH) ? NEXT_NSH : type == bpf_htons(ETH_P_MPLS_UC) ? NEXT_MPLS : 0;
+		next = type == bpf_htons(ETH_P_IP)      ? NEXT_IPV4 :
+		       type == bpf_htons(ETH_P_IPV6)    ? NEXT_IPV6 :
+		       type == bpf_htons(ETH_P_NSH)     ? NEXT_NSH :
+		       type == bpf_htons(ETH_P_MPLS_UC) ? NEXT_MPLS :
+							  0;
 		if (!next)
 			return -1;
 	}
 	__builtin_memcpy(o, template, sizeof(*o));
-	len = o->len;	/* with the Ethernet header that stands in front */
+	len = o->len; /* with the Ethernet header that stands in front */
 	o->header[14 + 3] = next;
 	return put_in_front(skb, o, bare ? len - 14 : len, len) ? -1 : 1;
 }
@@ -120,7 +123,10 @@ static __always_inline int pop_nsh(struct __sk_buff *skb, u32 bare, u32 layered)
 	octets = (h[1] & 0x3f) * 4;
 	if (octets < 8 || skb->len < 14 + octets || h[3] < NEXT_IPV4 || h[3] > NEXT_MPLS)
 		return -1;
-	type = h[3] == NEXT_IPV4 ? ETH_P_IP : h[3] == NEXT_IPV6 ? ETH_P_IPV6 : h[3] == NEXT_NSH ? ETH_P_NSH : ETH_P_MPLS_UC;
+	type = h[3] == NEXT_IPV4 ? ETH_P_IP :
+	       h[3] == NEXT_IPV6 ? ETH_P_IPV6 :
+	       h[3] == NEXT_NSH  ? ETH_P_NSH :
+				   ETH_P_MPLS_UC;
 	for (u32 i = 0; i < 63; i++) {
 		if (i * 4 >= octets)
 			break;

@@ -80,7 +80,7 @@ static long probe(u32 i, struct work *w)
 struct cache_key {
 	u64 generation;
 	const u64 *w, *mask;
-	u32 width, one, other;	/* buckets */
+	u32 width, one, other; /* buckets */
 };
 
 static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 width)
@@ -105,7 +105,7 @@ static __always_inline int cache_holds(const struct cached *c, const struct cach
 	const u64 *w = key->w, *mask = key->mask;
 	u64 differ = c->generation ^ key->generation;
 
-	opaque(mask);	/* mask anew: all the words kept would be stack */
+	read_again(mask);
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		differ |= c->narrow[i] ^ NARROW_WORD(i);
@@ -161,7 +161,8 @@ static __always_inline struct cached *cache_place(u32 bucket, u32 width, u64 gen
 static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 width)
 {
 	u32 size = width == WIDTH_STATEFUL ? sizeof(struct stateful_cached) :
-		   width == WIDTH_WIDE ? sizeof(struct wide_cached) : sizeof(struct cached);
+		   width == WIDTH_WIDE     ? sizeof(struct wide_cached) :
+					     sizeof(struct cached);
 	struct cached *c = cache_place(key->one, width, key->generation, 1), *to;
 	const u64 *w = key->w, *mask = key->mask;
 
@@ -208,7 +209,8 @@ static __always_inline void cache_key(struct cache_key *key, const u64 *w, struc
 				      u64 generation)
 {
 	u32 buckets = width == WIDTH_STATEFUL ? constants.stateful_buckets :
-		      width == WIDTH_WIDE ? constants.wide_buckets : constants.buckets;
+		      width == WIDTH_WIDE     ? constants.wide_buckets :
+						constants.buckets;
 	u32 base = bpf_get_smp_processor_id() * buckets;
 	u64 hash;
 
@@ -232,7 +234,8 @@ __noinline int recall(union packed *p, struct node *merged, u64 generation)
 		return -1;
 	cache_key(&key, p->w, merged, merged->width, generation);
 	c = key.width == WIDTH_STATEFUL ? cache_find(&key, WIDTH_STATEFUL) :
-	    key.width == WIDTH_WIDE ? cache_find(&key, WIDTH_WIDE) : cache_find(&key, WIDTH_NARROW);
+	    key.width == WIDTH_WIDE     ? cache_find(&key, WIDTH_WIDE) :
+					  cache_find(&key, WIDTH_NARROW);
 	return c ? c->rule : -1;
 }
 
@@ -258,7 +261,7 @@ static __always_inline struct mask_list *mask_list_for(struct port *in, struct m
 	u32 at, *found;
 	struct mask_list *masks;
 
-	opaque(hint);
+	bounded(hint);
 	if (hint >= 2 * STAGES)
 		return 0;
 	at = READ_ONCE(in->hints[hint]);
@@ -281,9 +284,9 @@ static __always_inline struct mask_list *mask_list_for(struct port *in, struct m
 /* The rule that decides in (w->s->table | list, in port), 0 when there is none. */
 static __noinline u32 lookup(struct work *w, u32 list)
 {
-	struct mask_list_id id = {
-		.table = w->s->table | list | (w->s->state.no_ethernet && w->s->table >> 31 ? BARE_LIST : 0), .in_port = w->in->id
-	};
+	struct mask_list_id id = { .table = w->s->table | list |
+					    (w->s->state.no_ethernet && w->s->table >> 31 ? BARE_LIST : 0),
+				   .in_port = w->in->id };
 	struct stats *s = this_stats();
 	struct mask_list *masks;
 	struct node *merged;

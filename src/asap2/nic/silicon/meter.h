@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* clang-format off */
 /*
  * Meters: token buckets, whose tokens are nanoseconds (metering.py says what they do).
  *

@@ -9,7 +9,7 @@
 
 enum manip { MANIP_SRC, MANIP_DST };
 
-#define NAT_ATTEMPTS 128	/* ports that are tried in one go */
+#define NAT_ATTEMPTS 128 /* ports that are tried in one go */
 #define FEWEST_ATTEMPTS 16
 
 /* Whether NAT may change a port, or the id of ICMP. */
@@ -24,8 +24,11 @@ static __always_inline int has_ports(struct tuple *t)
 /* Where the checksum of a transport header lies that depends on addresses or ports; 0: there is none, or not whole. */
 static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
 {
-	u32 at = proto == IPPROTO_TCP ? 16 : proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? 6 :
-		 proto == IPPROTO_ICMP && family == 4 ? 2 : proto == IPPROTO_ICMPV6 && family == 6 ? 2 : 0;
+	u32 at = proto == IPPROTO_TCP                             ? 16 :
+		 proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? 6 :
+		 proto == IPPROTO_ICMP && family == 4             ? 2 :
+		 proto == IPPROTO_ICMPV6 && family == 6           ? 2 :
+								    0;
 	u32 header = proto == IPPROTO_TCP ? 20 : 8;
 
 	return at && l4 + header <= end ? l4 + at : 0;
@@ -156,20 +159,39 @@ static __always_inline u32 address_hash(const u8 *address, u32 initial)
 	a += w[0];
 	b += w[1];
 	c += w[2];
-	a -= c; a ^= rotated(c, 4); c += b;
-	b -= a; b ^= rotated(a, 6); a += c;
-	c -= b; c ^= rotated(b, 8); b += a;
-	a -= c; a ^= rotated(c, 16); c += b;
-	b -= a; b ^= rotated(a, 19); a += c;
-	c -= b; c ^= rotated(b, 4); b += a;
+	a -= c;
+	a ^= rotated(c, 4);
+	c += b;
+	b -= a;
+	b ^= rotated(a, 6);
+	a += c;
+	c -= b;
+	c ^= rotated(b, 8);
+	b += a;
+	a -= c;
+	a ^= rotated(c, 16);
+	c += b;
+	b -= a;
+	b ^= rotated(a, 19);
+	a += c;
+	c -= b;
+	c ^= rotated(b, 4);
+	b += a;
 	a += w[3];
-	c ^= b; c -= rotated(b, 14);
-	a ^= c; a -= rotated(c, 11);
-	b ^= a; b -= rotated(a, 25);
-	c ^= b; c -= rotated(b, 16);
-	a ^= c; a -= rotated(c, 4);
-	b ^= a; b -= rotated(a, 14);
-	c ^= b; c -= rotated(b, 24);
+	c ^= b;
+	c -= rotated(b, 14);
+	a ^= c;
+	a -= rotated(c, 11);
+	b ^= a;
+	b -= rotated(a, 25);
+	c ^= b;
+	c -= rotated(b, 16);
+	a ^= c;
+	a -= rotated(c, 4);
+	b ^= a;
+	b -= rotated(a, 14);
+	c ^= b;
+	c -= rotated(b, 24);
 	return c;
 }
 
@@ -381,7 +403,7 @@ __noinline int manipulate_inside(struct __sk_buff *skb, struct flight *p, u32 ma
 	length = p->end - inner;
 	if (length > INSIDE)
 		length = INSIDE;
-	opaque(length);
+	bounded(length);
 	if (!length || length > INSIDE)
 		return -1;
 	__builtin_memset(p->inside, 0, sizeof(p->inside));

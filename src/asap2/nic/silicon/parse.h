@@ -18,8 +18,7 @@ static __always_inline int dissect_l4(struct __sk_buff *skb, u8 *data, u8 *end, 
 	u8 proto = f->ip_proto, *h;
 	int missing;
 
-	/* One checked value: else the compiler checks a copy, and the verifier knows no bound of what is added to `data`. */
-	opaque(l4);
+	bounded(l4);
 	if (l4 > FARTHEST)
 		return 0;
 	h = data + l4;
@@ -121,8 +120,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 	f->eth_type = bpf_htons(type);
 
 	l3 += from;
-	/* As in dissect_l4: one checked value. */
-	opaque(l3);
+	bounded(l3);
 	if (l3 > TUNNEL_MAX + L2_WINDOW + 8)
 		return 0;
 	h = data + l3;
@@ -152,7 +150,7 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 		flow = bpf_ntohl(*(u32 *)h);
 		next = h[IPV6_NEXT_HEADER];
 		f->ip_tos = flow >> 20;
-		*(u32 *)&f->cvlan_tpid |= bpf_htonl(flow & 0xfffff);	/* ipv6_label follows it */
+		*(u32 *)&f->cvlan_tpid |= bpf_htonl(flow & 0xfffff); /* ipv6_label follows it */
 		f->ip_ttl = h[IPV6_HOP_LIMIT];
 		__builtin_memcpy(f->ip_src, h + IPV6_SRC, 16);
 		__builtin_memcpy(f->ip_dst, h + IPV6_DST, 16);
@@ -192,7 +190,8 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
  */
 static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 {
-	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN, *l4 = ip + IPV4_LEN;
+	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN,
+	   *l4 = ip + IPV4_LEN;
 	u32 proto;
 
 	if (l4 + UDP_LEN > end)

@@ -19,15 +19,14 @@ static __always_inline u32 crc_product(u32 a, u32 b)
 
 /* x^(8 * 2^i): each is the square of the one before. In a section of its own: user space writes .rodata. */
 static const u32 crc_powers[17] SEC(".rodata.crc") = {
-	0x00800000, 0x00008000, 0x82f63b78, 0x6ea2d55c, 0x18b8ea18, 0x510ac59a,
-	0xb82be955, 0xb8fdb1e7, 0x88e56f72, 0x74c360a4, 0xe4172b16, 0x0d65762a,
-	0x35d73a62, 0x28461564, 0xbf455269, 0xe2ea32dc, 0xfe7740e6,
+	0x00800000, 0x00008000, 0x82f63b78, 0x6ea2d55c, 0x18b8ea18, 0x510ac59a, 0xb82be955, 0xb8fdb1e7, 0x88e56f72,
+	0x74c360a4, 0xe4172b16, 0x0d65762a, 0x35d73a62, 0x28461564, 0xbf455269, 0xe2ea32dc, 0xfe7740e6,
 };
 
 /* What changes in the CRC32c of a packet when four octets change by `change` that begin so many `octets` before its end. */
 __noinline u32 crc_change(u32 change, u32 octets)
 {
-	u32 factor = 0x80000000;	/* x^0 */
+	u32 factor = 0x80000000; /* x^0 */
 
 	for (int i = 0; i < 17; i++) {
 		/* No branch: the verifier would follow each. */
@@ -94,7 +93,8 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 	default:
 		if (layer == LAYER_SCTP && at.proto != IPPROTO_SCTP)
 			return 0;
-		if (!at.type || !at.l4 || (at.proto != IPPROTO_TCP && at.proto != IPPROTO_UDP && at.proto != IPPROTO_SCTP))
+		if (!at.type || !at.l4 ||
+		    (at.proto != IPPROTO_TCP && at.proto != IPPROTO_UDP && at.proto != IPPROTO_SCTP))
 			return 0;
 		if (skb->len < at.l4 + (at.proto == IPPROTO_TCP ? 20 : at.proto == IPPROTO_UDP ? 8 : 12))
 			return 0;

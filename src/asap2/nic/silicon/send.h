@@ -46,8 +46,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
 		if (flags & PORT_PEER_ANY)
 			return bpf_redirect_peer(ifindex, 0);
-		if (data + 6 <= end && *(u32 *)data == *(u32 *)p->mac &&
-		    *(u16 *)(data + 4) == *(u16 *)(p->mac + 4))
+		if (data + 6 <= end && *(u32 *)data == *(u32 *)p->mac && *(u16 *)(data + 4) == *(u16 *)(p->mac + 4))
 			return bpf_redirect_peer(ifindex, 0);
 	}
 	return bpf_redirect(ifindex, 0);

@@ -165,7 +165,7 @@ static __always_inline int settle(struct __sk_buff *skb)
 	return 0;
 }
 
-#define LEAST (ETH_LEN + IPV4_LEN)	/* the kernel wants an Ethernet and an IP header to remain */
+#define LEAST (ETH_LEN + IPV4_LEN) /* the kernel wants an Ethernet and an IP header to remain */
 
 /*
  * Everything in front of the Ethernet header at `inner` goes, of a packet that is IP to the kernel. 1: the packet has
@@ -182,7 +182,7 @@ __noinline int strip(struct __sk_buff *skb, u32 inner)
 		return -1;
 	type = *(u16 *)(eth + ETH_TYPE);
 	left = skb->len - inner;
-	opaque(left);
+	bounded(left);
 	/* Of a shorter packet, tags remain, which can go by themselves. */
 	if (left < LEAST)
 		tags = (LEAST - left + TAG_LEN - 1) / TAG_LEN;
@@ -285,7 +285,7 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 		return -1;
 	}
 	len = o->len;
-	opaque(len);
+	bounded(len);
 	if (len < ETH_LEN + IPV4_LEN + UDP_LEN + VXLAN_LEN || len > OUTER_MAX - ETH_LEN - TAG_LEN)
 		return -1;
 	room = len + l2 - ETH_LEN;
@@ -305,8 +305,8 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 	__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
 	u32 ip = o->ip, udp = o->udp;
 
-	opaque(ip);
-	opaque(udp);
+	bounded(ip);
+	bounded(udp);
 	if (ip > ETH_LEN + TAG_LEN || udp > ETH_LEN + TAG_LEN + IPV6_LEN)
 		return -1;
 	*(u16 *)(o->header + udp + UDP_SRC) = bpf_htons(source_port(hash));
@@ -325,7 +325,7 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 		ip_type = bpf_htons(ETH_P_IPV6);
 	}
 	room = len + l2;
-	opaque(room);
+	bounded(room);
 	if (room < 1 || room > OUTER_MAX)
 		return -1;
 	if (bpf_skb_store_bytes(skb, 0, o->header, room, 0))

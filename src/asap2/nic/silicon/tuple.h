@@ -105,7 +105,8 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 	} else {
 		u8 next;
 
-		if (at + 40 > end || bpf_skb_load_bytes(skb, at + 6, &next, 1) || bpf_skb_load_bytes(skb, at + 8, t->src, 32))
+		if (at + 40 > end || bpf_skb_load_bytes(skb, at + 6, &next, 1) ||
+		    bpf_skb_load_bytes(skb, at + 8, t->src, 32))
 			return -1;
 		t->proto = next;
 		l4 = skip_extensions(skb, t, at + 40, end);
@@ -155,7 +156,7 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped
 		if (end < 14)
 			return NOT_TRACKABLE;
 		if (!enveloped)
-			bpf_skb_change_tail(skb, end, 0);	/* which refuses where it knows of headers behind */
+			bpf_skb_change_tail(skb, end, 0); /* which refuses where it knows of headers behind */
 		p->end = end;
 	}
 	return IS_PACKET;
