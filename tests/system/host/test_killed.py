@@ -87,8 +87,12 @@ def test_two_at_once_do_not_mix(lab: Hosts) -> None:
     assert first.stdout is not None
     while not first.stdout.readline().startswith("done"):
         pass
-    second = lab.host("hv1", *words)
+    first.send_signal(signal.SIGSTOP)  # else it may be done before the second has begun
+    try:
+        second = lab.host("hv1", *words)
+    finally:
+        first.send_signal(signal.SIGCONT)
+        first.communicate(timeout=PATIENCE)
     assert second.returncode == 1
     assert second.stderr.strip() == "asap2: another `asap2 host setup` or `undo` is under way"
-    first.communicate(timeout=PATIENCE)
     assert first.returncode == 0
