@@ -94,6 +94,14 @@ def nic(pin_dir: Path) -> Iterator[Nic]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def lasting_nic(bpffs: Path, request: pytest.FixtureRequest) -> Iterator[Nic]:
+    """The same for all tests of a module that leave it without rules, and for which old counters are none."""
+    made = Nic(bpffs / f"pipeline-{request.module.__name__.rpartition('.')[2]}")
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def small_nic(pin_dir: Path) -> Iterator[Nic]:
     """A NIC with room for so few rules that what a removed rule had is soon used again."""

@@ -49,11 +49,11 @@ def rule(in_port: int, *actions: Action, match: Match | None = None, priority: i
 )
 @pytest.mark.parametrize("destination", [MAC[VF1], MAC[WIRE], BROADCAST])
 def test_without_rules_a_device_and_its_representor_reach_each_other(
-    nic: Nic, sender: int, receiver: int, destination: bytes
+    lasting_nic: Nic, sender: int, receiver: int, destination: bytes
 ) -> None:
-    tap = nic.tap(receiver)
+    tap = lasting_nic.tap(receiver)
     frame = ethernet(destination, MAC[VF2], b"hello", tags=((0x8100, 57),))
-    nic.tap(sender).send(frame)
+    lasting_nic.tap(sender).send(frame)
     assert tap.receive() == frame
 
 

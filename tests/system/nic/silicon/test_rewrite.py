@@ -37,15 +37,19 @@ FRAMES = {
 
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("kind", FRAMES)
-def test_a_field_is_rewritten_and_every_checksum_is_right(nic: Nic, kind: str, name: str) -> None:
+def test_a_field_is_rewritten_and_every_checksum_is_right(lasting_nic: Nic, kind: str, name: str) -> None:
+    nic = lasting_nic
     frame, bits = FRAMES[kind], FIELD_BITS[name]
     if name.startswith("ip_") and kind != "ipv6":
         bits = min(bits, 32)
     to = Masked(0x1234_5678_9ABC_DEF0_1234_5678_9ABC_DEF0 >> 8 & (1 << bits) - 1, (1 << bits) - 1)
-    nic.pipeline.add(Rule(0, VF1, 1, Match(), (SetField(name, to), Output(VF2))))
-    received = nic.tap(VF2)
-    nic.tap(VF1).send(frame)
-    got = received.receive()
+    handle = nic.pipeline.add(Rule(0, VF1, 1, Match(), (SetField(name, to), Output(VF2))))
+    try:
+        received = nic.tap(VF2)
+        nic.tap(VF1).send(frame)
+        got = received.receive()
+    finally:
+        nic.pipeline.remove(handle)
     assert got == rewrite(frame, SetField(name, to))
     if kind != "ipv6":
         assert checksum(got[14:34]) == 0
