@@ -137,6 +137,7 @@ struct flight {
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target;	/* of NAT */
 	struct tracking null;
+	union packed packed;	/* as rules see it, with what is known of its connection */
 	struct port_search ports;
 	u8 inside[2][INSIDE];
 };

@@ -18,6 +18,7 @@
  * Build: clang -O2 -g -target bpf -mcpu=v3 -I/usr/include/$(uname -m)-linux-gnu -c eswitch.bpf.c -o eswitch.bpf.o
  */
 #include "actions.h"
+#include "express_carry.h"
 #include "keep.h"
 
 /* Of a super-packet whose headers have changed (the kernel then forgets), from the Ethernet header at `from` on. */
@@ -392,6 +393,8 @@ int eswitch(struct __sk_buff *skb)
 		return TCX_NEXT;
 	if (!skb->tc_index && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED && in->n_tables) {
 		verdict = express(skb, in);
+		if (verdict == CARRY_WAY)
+			verdict = express_carry(skb, in);
 		if (verdict != LONG_WAY)
 			return verdict;
 	}

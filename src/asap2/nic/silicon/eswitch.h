@@ -88,6 +88,7 @@ struct port {
 	u8 mac[6];
 	u16 kind; /* user space's */
 	u32 hints[2 * STAGES]; /* the program's: where it last found the mask lists of each table, tunnels' last */
+	u32 behind_hint, unused; /* and that of the chain that packets went on to */
 	/*
 	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
 	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.

@@ -9,6 +9,41 @@
 #include "send.h"
 
 #define LONG_WAY -2
+#define CARRY_WAY -3 /* express_carry.h knows */
+
+/* What is known of a packet whose rule asks for its connection. */
+struct expressed {
+	u64 w[8];
+	u32 rule, length; /* length: octets from the network header on */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct expressed);
+} expressed SEC(".maps");
+
+/* Whether hardware may carry such a packet: one that has a hop to live, that does not end a connection, and is whole. */
+static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32 rule)
+{
+	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN,
+	   *l4 = ip + IPV4_LEN;
+	u32 zero = 0, length, least;
+	struct expressed *x = bpf_map_lookup_elem(&expressed, &zero);
+
+	if (!x || l4 + TCP_LEN > end || ip[IPV4_TTL] <= 1)
+		return LONG_WAY;
+	length = bpf_ntohs(*(u16 *)(ip + IPV4_TOTAL_LENGTH));
+	least = IPV4_LEN + (ip[IPV4_PROTOCOL] == IPPROTO_TCP ? TCP_LEN : UDP_LEN);
+	if (length < least || ETH_LEN + length > skb->len || (ip[IPV4_PROTOCOL] == IPPROTO_TCP && l4[13] & 5))
+		return LONG_WAY;
+	if (!usual(skb, flags, x->w))
+		return LONG_WAY;
+	x->rule = rule;
+	x->length = length;
+	return CARRY_WAY;
+}
 
 /* The rule that decides about a packet in the first table of its port; 0: it has to be looked for. */
 static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
@@ -59,6 +94,8 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	c = bpf_map_lookup_elem(&entries, &at);
 	if (!at || !c)
 		return LONG_WAY;
+	if (c->op == OP_CT_HARDWARE)
+		return leave_for_carry(skb, in->flags, rule);
 	if ((c->op == OP_PUSH_VLAN || c->op == OP_POP_VLAN) && c->next) {
 		first = c;
 		at = c->next;

@@ -258,6 +258,7 @@ def create(
             "locks": None,
             "ct_events": None,
             "flights": None,
+            "expressed": None,
             "keeping": None,
         },
         (PROGRAM, ONWARD, KEEP),

@@ -91,6 +91,8 @@ class PortRecord(ctypes.Structure):
         ("mac", ctypes.c_uint8 * 6),
         ("kind", u16),
         ("hints", u32 * (2 * STAGES)),
+        ("behind_hint", u32),
+        ("unused", u32),
         ("given", u64),
         ("taken", u64),
         ("refused", u64),
