@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
+import logging.handlers
+import queue
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asap2.netlink.client import Connection as KernelConnection
 from asap2.netlink.dispatch import Dispatcher
@@ -450,3 +456,74 @@ def test_what_packets_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     passing.look()
     passing.pass_on()
     assert len(node.told) == 3
+
+
+VALID = (
+    request(tuple_orig=TCP4, zone=5),
+    request(tuple_orig=TCP4, tuple_reply=back(TCP4), timeout=20, mark=3, zone=5, labels=bytes(16), status=14),
+    request(10, tuple_orig=ICMPV6, tuple_reply=back(ICMPV6), timeout=20),
+    request(tuple_orig=SCTP, tuple_reply=back(SCTP), timeout=9, labels=bytes(8), labels_mask=bytes(8)),
+    request(
+        tuple_orig=TCP4,
+        tuple_reply=back(TCP4),
+        timeout=1,
+        protoinfo=CT.table.fields[4][1].encode({"tcp": {"state": 3, "flags_reply": TcpFlags(8, 8)}}),
+    ),
+    request(0, mark=3, mark_mask=3, status=4, zone=5, filter=FILTER.encode({"orig_flags": 3, "reply_flags": 8})),
+    policy("x", 6, {1: 5}),
+    policy("x", 132, {9: 5}),
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A request with some octets changed, cut, or put in."""
+    raw = bytearray(draw(st.sampled_from(VALID)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(raw)))
+        match draw(st.integers(0, 2)):
+            case 0 if at < len(raw):
+                raw[at] = draw(st.integers(0, 255))
+            case 1:
+                del raw[at : at + draw(st.integers(0, 8))]
+            case _:
+                raw[at:at] = draw(st.binary(max_size=8))
+    return bytes(raw)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((*range(0x100, 0x10A), *range(0x800, 0x806))),
+            st.sampled_from((0, NLM_F_CREATE, NLM_F_CREATE | NLM_F_EXCL, NLM_F_REPLACE, NLM_F_DUMP)),
+            damaged(),
+        ),
+        max_size=6,
+    )
+)
+def test_a_damaged_request_is_answered_and_harms_nothing(asked: list[tuple[int, int, bytes]]) -> None:
+    node = Node(*MADE.values())
+    client = Client(NETLINK_NETFILTER, 9, node.netns)
+    with unlogged():
+        for type_, flags, payload in asked:
+            mailbox = Mailbox()
+            raw = build(type_, flags | NLM_F_REQUEST | NLM_F_ACK, 3, 0, payload)
+            consumed, passed = node._dispatcher.submit(mailbox, client, raw)
+            assert consumed + passed == len(raw)
+            assert passed or mailbox.messages[-1].type in (NLMSG_ERROR, NLMSG_DONE)
+        for connection in node.listed():
+            assert {"tuple_orig", "tuple_reply", "status", "id"} <= connection.keys()
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Nothing unexpected is logged."""
+    told = queue.SimpleQueue[logging.LogRecord]()
+    handler = logging.handlers.QueueHandler(told)
+    log = logging.getLogger("asap2.netlink.dispatch")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+    assert told.empty(), told.get().getMessage()

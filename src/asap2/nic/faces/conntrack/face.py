@@ -160,7 +160,10 @@ class ConntrackFace:
         if len(ways) < 2 or ways["tuple_orig"].protocol != ways["tuple_reply"].protocol:
             raise NetlinkError(errno.EINVAL)
         made = changes.created(attrs, ways["tuple_orig"], ways["tuple_reply"], zone, self.timestamps)
-        self.connections.insert(made)
+        try:
+            self.connections.insert(made)
+        except OSError as error:
+            raise NetlinkError(error.errno or errno.ENOMEM) from None
         made = self.connections.find(zone, made.original) or made
         label = Events.LABEL if "labels" in attrs else Events(0)
         self.tell(made, Events.NEW | CHANGED_BY_A_PROGRAM | label, request.client.portid)
