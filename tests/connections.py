@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from asap2.nic.conntrack.view import Change, Connection, Statistics, Tuple
@@ -69,6 +69,10 @@ class Table:
         for tuple_ in (connection.original, connection.reply):
             del self._tuples[connection.zone, tuple_]
         return True
+
+    def delete_all(self, connections: Iterable[Connection]) -> Iterator[Connection]:
+        """Take these out."""
+        return (one for one in list(connections) if self.delete(one))
 
     def change(self, connection: Connection, change: Change) -> None:
         """Change it."""

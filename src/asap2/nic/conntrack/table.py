@@ -12,7 +12,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, Literal
 
 from asap2.nic.conntrack.states import ICMP, ICMPV6, SECOND, Status
@@ -113,6 +114,15 @@ class Connections:
         """Take a connection out; False if it has gone already."""
         at = self._record_of(connection.zone, connection.original)
         return at is not None and bool(self._have(abi.Keep.FORGET, [(at, connection.id)]))
+
+    def delete_all(self, connections: Iterable[Connection]) -> Iterator[Connection]:
+        """Take these out, many at once; gives those that had not gone already."""
+        rest = iter(connections)
+        while some := list(islice(rest, abi.KEEP_MOST)):
+            records = {self._record_of(one.zone, one.original): one for one in some}
+            named = [(at, one.id) for at, one in records.items() if at is not None]
+            for at in self._have(abi.Keep.FORGET, named):
+                yield records[at]
 
     def change(self, connection: Connection, change: Change) -> None:
         """Change a connection; nothing if it has gone."""

@@ -119,6 +119,9 @@ class Connections(Protocol):
     def delete(self, connection: Connection) -> bool:
         """Take a connection out; False if it has gone already."""
 
+    def delete_all(self, connections: Iterable[Connection]) -> Iterator[Connection]:
+        """Take these out; gives those that had not gone already."""
+
     def change(self, connection: Connection, change: Change) -> None:
         """Change a connection; nothing if it has gone."""
 

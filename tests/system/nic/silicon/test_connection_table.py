@@ -130,6 +130,16 @@ def test_one_that_has_gone_is_not_removed_again(table: Connections) -> None:
     assert table.count() == 1
 
 
+def test_many_are_removed_together_and_those_that_have_gone_are_not_told(table: Connections) -> None:
+    for port in range(200):
+        table.insert(udp(port))
+    every = list(table)
+    assert table.delete(every[100])
+    gone = [connection.id for connection in table.delete_all(every)]
+    assert gone == [connection.id for connection in every if connection is not every[100]]
+    assert table.count() == 0
+
+
 def test_a_program_changes_what_it_may(table: Connections) -> None:
     table.insert(EVERY[1])
     (found,) = table

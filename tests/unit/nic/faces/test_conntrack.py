@@ -140,6 +140,12 @@ def test_a_connection_is_announced_as_by_the_kernel(message: Message) -> None:
     assert group == {(CT_NEW, True): 1, (CT_NEW, False): 2, (CT_DELETE, False): 3}[message.type, bool(message.flags)]
 
 
+@pytest.mark.parametrize("tuple_", [TCP4, ICMPV6, GRE, SCTP, OTHER, Tuple(10, 17, A6, B6, 1, 65535), UDP])
+def test_a_tuple_is_packed_as_its_tables_say(tuple_: Tuple) -> None:
+    assert tuples.packed(tuple_) == TUPLE.encode(tuples.shown(tuple_))
+    assert tuples.parsed(tuples.packed(tuple_), tuple_.family) == (tuple_, None)
+
+
 class Mailbox:
     """Where replies go."""
 

@@ -123,9 +123,9 @@ class ConntrackFace:
         if "filter" in attrs or not ("tuple_orig" in attrs or "tuple_reply" in attrs):
             family = header.family if header.version or "filter" in attrs else 0
             wanted = filter.parsed(family, attrs)
-            for connection in self.connections:
-                if wanted is None or wanted(connection):
-                    self._remove(connection, request)
+            every = (one for one in self.connections if wanted is None or wanted(one))
+            for connection in self.connections.delete_all(every):
+                self.gone(connection, request.client.portid)
             return PASS if self._kernel_tracks() else None
         found = self._found(header.family, attrs)
         if found is None:

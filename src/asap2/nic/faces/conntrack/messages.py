@@ -92,7 +92,7 @@ def event(connection: Connection, events: Events) -> tuple[int, Message]:
 
 
 def _tuples(c: Connection) -> dict[str, Any]:
-    attrs: dict[str, Any] = {"tuple_orig": tuples.shown(c.original), "tuple_reply": tuples.shown(c.reply)}
+    attrs: dict[str, Any] = {"tuple_orig": tuples.packed(c.original), "tuple_reply": tuples.packed(c.reply)}
     if c.zone:
         attrs["zone"] = c.zone
     return attrs

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
+from collections.abc import Callable
+from socket import htons
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
-from asap2.netlink.tables.ctnetlink import IP, PROTO, TUPLE_PARTS
-from asap2.netlink.wire import NetlinkError
+from asap2.netlink.tables.ctnetlink import IP, PROTO, TUPLE, TUPLE_PARTS
+from asap2.netlink.wire import NLA_F_NESTED, NetlinkError
 from asap2.nic.conntrack.view import PROTOCOLS_WITH_PORTS, Tuple
 from asap2.nic.faces.conntrack import nests
 
@@ -49,6 +52,32 @@ def shown(tuple_: Tuple) -> dict[str, Any]:
         name = icmp[0]
         proto[f"{name}_id"], proto[f"{name}_type"], proto[f"{name}_code"] = src_port, dst_port >> 8, dst_port & 0xFF
     return {"ip": {source: src, destination: dst}, "proto": proto}
+
+
+def packed(tuple_: Tuple) -> bytes:
+    """The attributes of a tuple as octets: what :func:`shown` gives, in less time, since tables are long."""
+    family, protocol, src, dst, src_port, dst_port = tuple_
+    if protocol in PROTOCOLS_WITH_PORTS:
+        return _PACKED[family](src, dst, protocol, htons(src_port), htons(dst_port))
+    return TUPLE.encode(shown(tuple_))
+
+
+def _packer(size: int, src: int, dst: int) -> Callable[[bytes, bytes, int, int, int], bytes]:
+    """Packs a tuple with ports and addresses of *size* octets, whose attributes have these numbers."""
+    address, number, port = size + _HEAD, 1 + _HEAD, 2 + _HEAD
+    pack = struct.Struct(f"=HHHH{size}sHH{size}sHHHHB3xHHH2xHHH2x").pack
+    ip = (2 * address + _HEAD, 1 | NLA_F_NESTED, address, src)
+    proto = (3 * 8 + _HEAD, 2 | NLA_F_NESTED, number, 1)
+
+    def packed(source: bytes, destination: bytes, protocol: int, src_port: int, dst_port: int) -> bytes:
+        return pack(*ip, source, address, dst, destination, *proto, protocol, port, 2, src_port, port, 3, dst_port)
+
+    return packed
+
+
+_HEAD: Final = 4
+"""Octets of an attribute before its value."""
+_PACKED: Final = {int(socket.AF_INET): _packer(4, 1, 2), int(socket.AF_INET6): _packer(16, 3, 4)}
 
 
 def parsed(raw: bytes, family: int, flags: int = ALL) -> tuple[Tuple, int | None]:
