@@ -150,16 +150,20 @@ class Datapath:
 
     def packet(self, frame: bytes) -> tuple[Any, ...]:
         """The key of the upcall that a frame makes, None for none."""
+        return self.upcall(frame)[:1]
+
+    def upcall(self, frame: bytes) -> tuple[bytes | None, bytes | None]:
+        """Key and packet of the upcall that a frame makes, None for none."""
         self._far.send(frame)
         self._far.send(_LAST)
-        key = None
+        told: tuple[bytes | None, bytes | None] = None, None
         while True:
             if not self._poll.poll(_PATIENCE_MS):
                 raise OSError("the last frame did not come up")
             found = attributes(self._upcalls.socket.recv(1 << 18)[24:])
             if found[1] == _LAST:
-                return (key,)
-            key = found[2]
+                return told
+            told = found[2], found[1]
 
 
 def main(directory: str) -> None:

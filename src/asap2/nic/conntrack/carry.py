@@ -28,7 +28,7 @@ def carry(
 
     Raises :class:`.DroppedError` where it cannot be translated.
     """
-    if seen is not None and seen.connection.zone == action.zone and _once(action, fields, seen):
+    if seen is not None and _known(seen, action.zone) and _once(action, fields, seen):
         return Tracked(data, fields, seen)
     found = _carried(tracker, data, family, action.zone)
     if found is None:
@@ -63,6 +63,10 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
     fields = tracker.fields_of(seen, zone, family)
     fields["ct_state"] |= state & _NAT_STATE
     return Tracked(data, fields, seen)
+
+
+def _known(seen: Seen, zone: int) -> bool:
+    return seen.connection.zone == zone and not seen.connection.status & Status.DYING
 
 
 def _once(action: CtHardware, fields: Fields, seen: Seen) -> bool:

@@ -358,7 +358,7 @@ class Tracker:
         try:
             if relation is Relation.RELATED and proto and proto.proto == (ICMP if family == IPV4 else ICMPV6):
                 self._translate_error(seen, kind, data, proto)
-                return CtState(0)
+                return _BITS[kind]
             if relation is not Relation.ESTABLISHED and not connection.status & _DONE[kind]:
                 self._set_up(connection, nat, kind, entropy)
             if connection.status & _translated(kind, direction):

@@ -10,6 +10,8 @@ from asap2.nic.conntrack.states import ICMP, ICMPV6, UDPLITE
 from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
 from asap2.nic.rules import NatKind
 
+_GRE_HEADER = 8
+"""Octets that there have to be, though a header without a key has only 4 (gre_manip_pkt())."""
 _TCP_HEADER, _SCTP_HEADER, _ICMP_HEADER = 20, 12, 8
 _PORTS = 8
 """Octets of a transport header that have to be there."""
@@ -113,6 +115,8 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
                 old, new = old + word(data, at + 4), new + to.sport
                 data[at + 4 : at + 6] = to.sport.to_bytes(2, "big")
             adjust(data, at + _ICMP_CHECK, old, new)
+        case 47:
+            _need(whole >= _GRE_HEADER)
 
 
 def _need(condition: bool) -> None:

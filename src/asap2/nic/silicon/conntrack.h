@@ -407,7 +407,7 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 	if (error && p->redirect && ((~c->status & (IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE)) || c->status & IPS_NAT_MASK))
 		return -1;
 	if (!(c->status & nat_bit(manip, p->reply)))
-		return error ? 0 : manip == MANIP_SRC ? CT_SNAT : CT_DNAT;
+		return manip == MANIP_SRC ? CT_SNAT : CT_DNAT;
 	family = c->original.family;
 	invert(p->reply ? &c->original : &c->reply, &p->target);
 	l4 = tuple_at(skb, &p->wanted, family, p->l3, p->end);
@@ -422,7 +422,7 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 	}
 	if (manipulate(skb, &p->target, place_of(p->l3, p->end), l4, manip))
 		return -1;
-	return error ? 0 : manip == MANIP_SRC ? CT_SNAT : CT_DNAT;
+	return manip == MANIP_SRC ? CT_SNAT : CT_DNAT;
 }
 
 /* NAT as the action says, and the connection has it: the bits of ct_state for what was done; -1: failed. */

@@ -66,7 +66,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 			       proto == IPPROTO_SCTP;
 	}
 	/* As much of a transport header that NAT knows has to be there. */
-	if (l4 && (has_ports(to)) && l4 + 8 > end)
+	if (l4 && (has_ports(to) || proto == IPPROTO_GRE) && l4 + 8 > end)
 		return -1;
 	if (!l4 || (changes_port && bpf_skb_load_bytes(skb, port_at, &old_port, 2)))
 		changes_port = 0;

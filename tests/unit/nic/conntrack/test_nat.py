@@ -166,13 +166,13 @@ def test_what_an_error_is_about_is_translated_too(ends: tuple[str, str, str, int
     wall.see(sent, nat(NatKind.SRC, outside, low=4444))
     left = wall.data
     about = left if whole else left[: 28 if unreachable == 3 else 48]
-    assert wall.see(icmp(router, outside, unreachable, 0, body=about), BACK) == TRK | REL | RPL
+    assert wall.see(icmp(router, outside, unreachable, 0, body=about), BACK) == TRK | REL | RPL | DNAT
     assert destination(wall.data)[0] == address(client)
     assert right(wall.data)
     header = 28 if unreachable == 3 else 48
     assert wall.data[header:] == (sent if whole else sent[: len(about)])
     again = wall.data
-    assert wall.see(wall.data, BACK, wall.fields, wall.seen) == TRK | REL | RPL
+    assert wall.see(wall.data, BACK, wall.fields, wall.seen) == TRK | REL | RPL | DNAT
     assert wall.data == again
 
 

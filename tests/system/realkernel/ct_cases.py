@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random conversations through a tracker of connections, for a real kernel and for ours."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from random import Random
+
+from asap2.netlink.wire import attribute
+from asap2.nic.faces.ovs.actions import conntrack as ct
+from asap2.nic.faces.ovs.actions import numbers as action
+from asap2.nic.faces.ovs.key import numbers
+from asap2.nic.rules import Ct, Masked, Nat, NatKind
+from tests.system.nic.silicon import conversations
+from tests.system.nic.silicon.conversations import Conversations
+
+_LEAST = 60
+"""Octets of a frame, so that nothing pads it."""
+_RECIRC = 7
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A frame, and what is done with it."""
+
+    frame: bytes
+    action: Ct
+
+    @property
+    def family(self) -> int:
+        return 4 if self.frame[12:14] == b"\x08\0" else 6
+
+    @property
+    def proto(self) -> int:
+        return self.frame[23 if self.family == 4 else 20]
+
+    @property
+    def about_sctp(self) -> bool:
+        """Whether it is, perhaps, an ICMP error about a packet of SCTP."""
+        inner = self.frame[42:] if self.family == 4 else self.frame[62:]
+        return self.proto in (1, 58) and 132 in inner[6:10]
+
+
+def conversation(random: Random, packets: int) -> list[Packet]:
+    """Some packets of a firewall that knows connections, and perhaps translates them; a few are treated otherwise."""
+    translated = random.choice((None, NatKind.SRC, NatKind.DST))
+    talk = Conversations(random, translated, calm=random.random() < 0.6)
+    made: list[Packet] = []
+    while len(made) < packets:
+        frame = talk.frame()
+        if frame[12:14] not in (b"\x08\0", b"\x86\xdd"):
+            continue
+        family = 4 if frame[12:14] == b"\x08\0" else 6
+        made.append(Packet(frame.ljust(_LEAST, b"\0"), _action(random, family, translated)))
+    return made
+
+
+def _action(random: Random, family: int, translated: NatKind | None) -> Ct:
+    nat = conversations.translation(family, translated) if translated else None
+    commit = random.random() < 0.75
+    if not commit:
+        return Ct(nat=Nat(None) if nat and random.random() < 0.9 else None)
+    mark = Masked(random.choice((1, 6)), random.choice((7, 0xFFFFFFFF))) if random.random() < 0.3 else None
+    label = 1 << random.randrange(128)
+    labels = Masked(label, label) if random.random() < 0.2 else None
+    if random.random() < 0.1:
+        nat = None
+    return Ct(commit=True, force=random.random() < 0.05, mark=mark, labels=labels, nat=nat)
+
+
+def request(packet: Packet) -> tuple[bytes, bytes, bytes, bytes]:
+    """Key, mask and actions of the flow, and the frame."""
+    ethertype = attribute(numbers.ETHERTYPE, packet.frame[12:14])
+    anything = attribute(numbers.IPV4, bytes(12)) if packet.family == 4 else attribute(numbers.IPV6, bytes(40))
+    key = attribute(numbers.IN_PORT, b"\1\0\0\0") + attribute(numbers.RECIRC_ID, bytes(4))
+    key += attribute(numbers.ETHERNET, packet.frame[6:12] + packet.frame[:6])
+    mask = attribute(numbers.IN_PORT, b"\xff" * 4) + attribute(numbers.RECIRC_ID, b"\xff" * 4)
+    mask += attribute(numbers.ETHERNET, bytes(12))
+    actions = attribute(action.CT, written(packet.action)) + attribute(action.RECIRC, struct.pack("=I", _RECIRC))
+    mask += attribute(numbers.ETHERTYPE, b"\xff\xff") + anything
+    return key + ethertype + anything, mask, actions, packet.frame
+
+
+def written(action: Ct) -> bytes:
+    """An action as attributes; without its zone, which the kernel of user-mode-linux has not."""
+    out = attribute(ct.FORCE_COMMIT if action.force else ct.COMMIT, b"") if action.commit else b""
+    if action.mark:
+        out += attribute(ct.MARK, struct.pack("=II", action.mark.value, action.mark.mask))
+    if action.labels:
+        out += attribute(ct.LABELS, b"".join(part.to_bytes(16, "big") for part in action.labels))
+    return out if action.nat is None else out + attribute(ct.NAT, _translation(action.nat))
+
+
+def _translation(nat: Nat) -> bytes:
+    if nat.kind is None:
+        return b""
+    out = attribute(ct.NAT_SRC if nat.kind is NatKind.SRC else ct.NAT_DST, b"")
+    return out + attribute(ct.NAT_IP_MIN, nat.ip_min) + attribute(ct.NAT_IP_MAX, nat.ip_max)
+
+
+def as_read(packet: Packet) -> Ct:
+    """The action as our datapath reads it, without its family."""
+    return replace(ct.read_ct(written(packet.action), {"eth_type": 0x0800 if packet.family == 4 else 0x86DD}), family=0)
