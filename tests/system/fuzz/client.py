@@ -22,7 +22,7 @@ import threading
 
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.wire import NETLINK_EXT_ACK, NLMSG_ERROR, SOL_NETLINK, build, error_of, spans
-from tests.system.fuzz.grammar import World
+from tests.system.fuzz.material import World
 from tests.system.fuzz.source import Source
 
 BATCH = 20

@@ -33,7 +33,7 @@ from asap2.nic.silicon import actioncodes
 from asap2.nic.silicon.indices import Indices
 from tests.system.fuzz.asks import Asks
 from tests.system.fuzz.checks import TroubleError, check, check_empty
-from tests.system.fuzz.grammar import World
+from tests.system.fuzz.material import World
 from tests.system.fuzz.source import Source
 
 BATCH = 64

@@ -11,7 +11,7 @@ from asap2.netlink.tables.link import LINK
 from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NLM_F_REQUEST
 from tests.captures import CAPTURES, messages
-from tests.system.fuzz.grammar import Made, World
+from tests.system.fuzz.material import Made, World
 
 _LINKS = range(16, 20)
 _TC = (*range(36, 51), *range(100, 103))

@@ -8,7 +8,8 @@ import random
 
 from asap2.netlink.tables.link import LINK
 from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_ROUTE, NLA_TYPE_MASK, NLM_F_REQUEST, attributes, build
-from tests.system.fuzz.grammar import Grammar, Made, World
+from tests.system.fuzz.grammar import Grammar
+from tests.system.fuzz.material import Made, World
 from tests.system.fuzz.mutate import mutated
 from tests.system.fuzz.recorded import Recorded
 

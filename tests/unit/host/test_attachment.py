@@ -12,7 +12,7 @@ from asap2.host.attachment import Attachment
 from asap2.host.explain.explain import explain
 from asap2.host.explain.flow import parse
 from asap2.host.inventory import Host, Interface
-from tests.unit.host.test_explain import host, line
+from tests.unit.host.flow_texts import host, line
 
 
 def with_server() -> Host:
