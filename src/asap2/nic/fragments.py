@@ -166,7 +166,7 @@ def _joined(queue: _Queue) -> Whole | None:
 def cut(frame: bytes, mru: int, ident: int) -> list[bytes]:
     """*frame* as fragments whose IP packets have at most *mru* octets; *ident*: the number that they have in IPv6.
     Nothing, where it cannot be cut."""
-    at, ethertype = _network(frame)
+    at, ethertype = network_at(frame)
     if ethertype == _IPV4 and len(frame) >= at + 20:
         return _cut_ipv4(frame, at, mru)
     if ethertype == _IPV6 and len(frame) >= at + _IPV6_HEADER:
@@ -225,7 +225,7 @@ def _unfragmentable(frame: bytes, at: int) -> tuple[int, int]:
 
 
 def _read(frame: bytes) -> _Fragment | None:
-    at, ethertype = _network(frame)
+    at, ethertype = network_at(frame)
     if ethertype == _IPV4 and len(frame) >= at + 20:
         return _read_ipv4(frame, at)
     if ethertype == _IPV6 and len(frame) >= at + _IPV6_HEADER:
@@ -264,7 +264,7 @@ def _read_ipv6(frame: bytes, at: int) -> _Fragment | None:
     return _Fragment(packet, True, place & ~7, more, data, frame[:here], at, end - at, next_at, following, ecn)
 
 
-def _network(frame: bytes) -> tuple[int, int]:
+def network_at(frame: bytes) -> tuple[int, int]:
     """Where the network header begins, and its ethertype; 0: there is none."""
     at = _ETHERNET
     for _ in range(2):

@@ -79,6 +79,8 @@ class Connection:
     stream_from: int = 0
     """When traffic in both directions makes UDP a stream."""
     master: Connection | None = None
+    helper: str = ""
+    """The helper that reads its data."""
     eventmask: int | None = None
     carried: int = 0
     """When hardware was given it, or has carried a packet of it last."""

@@ -7,6 +7,7 @@ program ``keep`` (silicon/keep.h) takes connections out of the table or puts the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -16,12 +17,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, Literal
 
+from asap2.nic.conntrack.helpers import Expected
 from asap2.nic.conntrack.states import ICMP, ICMPV6, SECOND, Status
 from asap2.nic.conntrack.tuples import IPV4, IPV6
 from asap2.nic.conntrack.tuples import Tuple as Datagram
 from asap2.nic.conntrack.view import Change, Connection, Counters, Sctp, Statistics, Tcp, Tuple
 from asap2.nic.silicon import abi, loader
-from asap2.nic.silicon.connection_records import ConnectionRecord, TrackerStatsRecord
+from asap2.nic.silicon.connection_records import ConnectionRecord, ExpectationRecord, TrackerStatsRecord
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.ringbuffer import RingBuffer
 from asap2.nic.silicon.trackings import HELPERS
@@ -61,6 +63,7 @@ class Connections:
         self._ring = RingBuffer(layout.ct_events)
         self._default: int | None = None
         self._limits: dict[int, int] = {}
+        self._expected: dict[int, bytes] = {}
 
     # ---- looking
 
@@ -76,6 +79,10 @@ class Connections:
         """The connection that *tuple* is a direction of."""
         at = self._record_of(zone, tuple)
         return None if at is None else self._at(at)
+
+    def at(self, record: int) -> Connection | None:
+        """The connection in a record that the program has named; None: it has gone."""
+        return self._at(record) if 0 < record < len(self._layout.connections) else None
 
     def count(self) -> int:
         """How many there are."""
@@ -178,6 +185,31 @@ class Connections:
         if result <= 0:
             number = errno.EEXIST if result < 0 else errno.ENOMEM
             raise OSError(number, os.strerror(number))
+
+    def expect(self, record: int, expected: Expected, seconds: int) -> None:
+        """Let a connection that comes within so many *seconds* belong to the one in *record*. OSError: the table of
+        those that are expected is full."""
+        now, master = time.monotonic_ns(), self._at(record)
+        if master is None:
+            return
+        entry = ExpectationRecord(expires=now + seconds * SECOND, master=record, master_id=master.id)
+        if expected.reply is not None:
+            memoryview(entry.reply).cast("B")[:] = _packed(master.zone, expected.reply)
+            same = expected.tuple.src == expected.reply.dst
+            entry.status = int(Status.SRC_NAT_DONE | Status.DST_NAT_DONE | Status.DST_NAT)
+            entry.status |= 0 if same else int(Status.SRC_NAT)
+        self._forget_expected(record)
+        key = _packed(master.zone, expected.tuple)
+        self._expected[record] = key
+        self._layout.expectations.update(key, bytes(entry))
+        self._layout.tracker.expecting = 1
+
+    def _forget_expected(self, record: int) -> None:
+        """One connection expects one other at a time: the newest takes the place of the one before."""
+        key = self._expected.pop(record, None)
+        if key is not None:
+            with contextlib.suppress(FileNotFoundError, KeyError):
+                self._layout.expectations.delete(key)
 
     def sweep(self, first: int = 0, most: int | None = None) -> list[Connection]:
         """Take out the connections whose time is over, and have those back that hardware has not used for long.

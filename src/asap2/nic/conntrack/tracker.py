@@ -58,11 +58,13 @@ class DroppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What has become of a datagram: its octets, perhaps translated, its ``ct_`` fields, and its connection."""
+    """What has become of a datagram: its octets, perhaps translated, its ``ct_`` fields, and its connection. *helper*:
+    the helper of that has to see it before it goes on."""
 
     data: bytes
     fields: Fields
     seen: Seen | None
+    helper: bool = False
 
 
 @dataclass(slots=True)
@@ -229,6 +231,7 @@ class Tracker:
         """
         data = trimmed(data, family)
         known, fields = self._known(action, data, family, fields, seen, ovs=ovs), dict(fields)
+        looked = known is None
         if known is None:
             timeouts = self.timeouts.get(action.timeout, self.timeouts[""])
             known = self.classify(data, family, action.zone, timeouts)
@@ -243,11 +246,12 @@ class Tracker:
             data = self._translate(known, action, data, family, fields, entropy)
         if ovs and connection.proto == TCP and connection.confirmed and connection.established:
             tcp.be_liberal(connection)
+        looked |= not connection.confirmed
         if action.commit:
             known = self._commit(known, action, fields, ovs=ovs)
         if action.offload:
             offer(known, self.now)
-        return Tracked(data, fields, known)
+        return Tracked(data, fields, known, helper=looked and _is_for_helper(known, data, family))
 
     @staticmethod
     def invalid(action: Ct) -> Fields:
@@ -295,6 +299,9 @@ class Tracker:
         if labels:
             connection.labels = _written(connection.labels, labels)
             _put(fields, "ct_labels", connection.labels)
+        if not connection.confirmed and action.helper:
+            connection.helper = action.helper
+            connection.status |= Status.HELPER
         return seen if connection.confirmed else self._confirm(seen)
 
     def _confirm(self, seen: Seen) -> Seen:
@@ -494,6 +501,19 @@ def _leaves(connection: Connection, direction: int) -> Tuple:
 def _translated(kind: NatKind, direction: int) -> Status:
     """The status bit that says that packets of a direction are translated at this end."""
     return _STATUS[kind if direction == ORIGINAL else _OTHER[kind]]
+
+
+def _is_for_helper(seen: Seen, data: bytes, family: int) -> bool:
+    """Whether a helper reads the datagram: it has one, and data. Of an ICMP error it reads nothing."""
+    connection = seen.connection
+    if not connection.helper or not connection.confirmed or connection.status & Status.DYING:
+        return False
+    found = transport(data, family)
+    if found is None or (seen.relation is Relation.RELATED and found.proto in (ICMP, ICMPV6)):
+        return False
+    if connection.proto != TCP or connection.status & Status.SEQ_ADJUST:
+        return True
+    return len(data) > found.at + 12 and found.at + (data[found.at + 12] >> 4) * 4 < len(data)
 
 
 __all__ = ["DroppedError", "Fields", "Seen", "Tracked", "Tracker"]

@@ -175,10 +175,26 @@ class TrackerRecord(ctypes.Structure):
     loose: int
     max_retrans: int
     ignore_rst: int
+    expecting: int
     _fields_ = [
         *((name, u32) for name in ("count", "max", "next", "ids", "events", "translated")),
         *((name, ctypes.c_uint8) for name in ("liberal", "loose", "max_retrans", "ignore_rst")),
-        ("unused", u32),
+        ("expecting", u32),
+    ]
+
+
+class ExpectationRecord(ctypes.Structure):
+    """``struct expectation``."""
+
+    reply: TupleRecord
+    expires: int
+    master: int
+    master_id: int
+    status: int
+    _fields_ = [
+        ("reply", TupleRecord),
+        ("expires", u64),
+        *((name, u32) for name in ("master", "master_id", "status", "unused")),
     ]
 
 

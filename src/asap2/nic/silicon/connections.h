@@ -77,7 +77,15 @@ struct tracker {
 	u32 events;	/* CT_EVENT_* that somebody listens to */
 	u32 translated;	/* there has been a connection with NAT */
 	u8 liberal, loose, max_retrans, ignore_rst;	/* nf_conntrack_tcp_* */
-	u32 unused;
+	u32 expecting;	/* there has been an expectation */
+};
+
+/* A connection that a helper expects: it is found by its original tuple without the source port. */
+struct expectation {
+	struct tuple reply;	/* where NAT changes it; the port of its destination is the source's */
+	u64 expires;	/* ns of CLOCK_MONOTONIC */
+	u32 master, master_id;	/* the connection that it belongs to */
+	u32 status, unused;	/* IPS_* that it begins with */
 };
 
 struct zone {
@@ -129,6 +137,7 @@ struct flight {
 	u16 window;
 	u8 flags, kind, header, scale, options, sacked, fragment, error;
 	u32 option_at, option_end;
+	u32 looked;	/* for the connection now, or it is new: its helper has not seen the packet */
 	u32 at, reply, info;	/* of the connection: its record (0: `fresh`), the direction, and enum ct_info */
 	u32 events;	/* enum ct_event_bit: what the packet has done to its connection */
 	u32 old_status, old_state;	/* of the connection, before the packet */
@@ -148,6 +157,8 @@ MMAPPED(zones, struct zone, 65536);
 MMAPPED(policies, struct policy, POLICIES);
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 1);
 	 __type(key, struct tuple); __type(value, u32); } tuples SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 1);
+	 __type(key, struct tuple); __type(value, struct expectation); } expectations SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 1); __type(value, u32); } free_connections SEC(".maps");
 struct lock {
 	struct bpf_spin_lock lock;

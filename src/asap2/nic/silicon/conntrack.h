@@ -91,6 +91,44 @@ static __always_inline void begin_connection(struct flight *p, u32 policy)
 	p->fresh.event_mask = ~0u;
 }
 
+/* Whether a record is still that of the same connection. */
+static __always_inline int is_still(u32 at, u32 id)
+{
+	struct connection *c = connection_at(at);
+
+	return c && READ_ONCE(c->id) == id && READ_ONCE(c->status) & IPS_CONFIRMED;
+}
+
+/* Whether a helper expects the connection p->fresh: then it belongs to another (init_conntrack). */
+__noinline int expect(struct flight *p)
+{
+	struct tracker *t = the_tracker();
+	struct connection *master;
+	struct expectation *e;
+	u32 at;
+
+	if (!p || !t || !READ_ONCE(t->expecting))
+		return 0;
+	p->key = p->tuple;
+	p->key.src_port = 0;
+	e = bpf_map_lookup_elem(&expectations, &p->key);
+	if (!e || e->expires <= p->now || !is_still(e->master, e->master_id))
+		return 0;
+	at = e->master;
+	master = connection_at(at);
+	if (!master)
+		return 0;
+	p->fresh.master = at;
+	p->fresh.mark = master->mark;
+	__builtin_memcpy(p->fresh.labels, master->labels, 16);
+	p->fresh.status |= IPS_EXPECTED | e->status;
+	if (e->status & IPS_NAT_MASK) {
+		p->fresh.reply = e->reply;
+		p->fresh.reply.dst_port = p->tuple.src_port;
+	}
+	return 1;
+}
+
 static __always_inline void account(struct connection *c, struct flight *p, u32 reply)
 {
 	reply &= 1;
@@ -138,7 +176,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 			return LOOKED_DROP;
 		}
 		begin_connection(p, policy);
-		p->info = INFO_NEW;
+		p->info = expect(p) ? INFO_RELATED : INFO_NEW;
 		c = &p->fresh;
 	}
 	proto = p->tuple.proto;
@@ -205,11 +243,30 @@ __noinline int look(struct __sk_buff *skb, struct flight *p, u32 zone, u32 polic
 	return looked < 0 ? LOOKED_DROP : looked;
 }
 
+static __always_inline void tell_original(struct state *s, struct connection *c)
+{
+	struct tracked *t = &s->tracked;
+	u32 port;
+
+	__builtin_memcpy(t->ct_src, c->original.src, 16);
+	__builtin_memcpy(t->ct_dst, c->original.dst, 16);
+	t->ct_proto = c->original.proto;
+	if (c->original.proto == (c->original.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		port = bpf_ntohs(c->original.dst_port);
+		t->ct_tp_src = bpf_htons(port >> 8);
+		t->ct_tp_dst = bpf_htons(port & 0xff);
+		s->ct_id = c->original.src_port;
+	} else {
+		t->ct_tp_src = c->original.src_port;
+		t->ct_tp_dst = c->original.dst_port;
+	}
+}
+
 /* What rules match on: of the connection `c`, where there is one. */
 static __always_inline void tell_fields(struct state *s, struct flight *p, struct connection *c, u32 zone, u32 nat)
 {
 	struct tracked *t = &s->tracked;
-	u32 state = CT_TRK, status, icmp;
+	u32 state = CT_TRK;
 
 	__builtin_memset(t, 0, sizeof(*t));
 	t->ct_zone = bpf_htons(zone);
@@ -227,19 +284,26 @@ static __always_inline void tell_fields(struct state *s, struct flight *p, struc
 	t->ct_state = state | nat;
 	t->ct_mark = bpf_htonl(c->mark);
 	__builtin_memcpy(t->ct_labels, c->labels, 16);
-	__builtin_memcpy(t->ct_src, c->original.src, 16);
-	__builtin_memcpy(t->ct_dst, c->original.dst, 16);
-	t->ct_proto = c->original.proto;
-	icmp = c->original.proto == (c->original.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-	if (icmp) {
-		status = bpf_ntohs(c->original.dst_port);
-		t->ct_tp_src = bpf_htons(status >> 8);
-		t->ct_tp_dst = bpf_htons(status & 0xff);
-		s->ct_id = c->original.src_port;
-	} else {
-		t->ct_tp_src = c->original.src_port;
-		t->ct_tp_dst = c->original.dst_port;
-	}
+	tell_original(s, c);
+}
+
+/* As tell_fields, of p's connection; the original tuple is that of the one which it belongs to, if it does to any. */
+__noinline int tell_found(struct state *s, struct flight *p, u32 zone)
+{
+	struct connection *c, *master;
+	u32 at;
+
+	if (!s || !p)
+		return 0;
+	c = connection_or_fresh(p, p->at);
+	tell_fields(s, p, c, zone, 0);
+	if (!c || !c->master)
+		return 0;
+	at = c->master;
+	master = connection_at(at);
+	if (master)
+		tell_original(s, master);
+	return 0;
 }
 
 /* The tuple of the new connection that the packet's fields tell of. */
@@ -278,14 +342,6 @@ static __always_inline void know(struct state *s, struct flight *p)
 	s->ct_info = p->info;
 	s->connection = p->at;
 	s->connection_id = c ? c->id : 0;
-}
-
-/* Whether a record is still that of the same connection. */
-static __always_inline int is_still(u32 at, u32 id)
-{
-	struct connection *c = connection_at(at);
-
-	return c && READ_ONCE(c->id) == id && READ_ONCE(c->status) & IPS_CONFIRMED;
 }
 
 /*
@@ -360,7 +416,9 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	if (l4 < 0)
 		return -1;
 	p->l4 = l4;
-	tuple_of_fields(&p->tuple, s);
+	/* Of a connection that is expected, the fields tell of the one that it belongs to. */
+	if (!(s->tracked.ct_state & CT_REL))
+		tuple_of_fields(&p->tuple, s);
 	if (!invert(&p->tuple, &p->inverse))
 		return -1;
 	found = find_connection(p);
@@ -376,6 +434,7 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	if (!(r->flags & CT_COMMIT))
 		return 0;
 	begin_connection(p, r->policy);
+	expect(p);
 	as = p->tuple.proto == IPPROTO_TCP ? track_tcp(skb, p, 0, 0) :
 	     p->tuple.proto == IPPROTO_SCTP ? track_sctp(skb, p, 0) : track_other(skb, p, 0);
 	if (as >> 32 > AS_VALID_BUT_NO_LONGER)
@@ -572,6 +631,10 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	}
 	if (c->status & IPS_CONFIRMED)
 		return 0;
+	if (r->helper) {
+		c->helper = r->helper;
+		c->status |= IPS_HELPER;
+	}
 	at = insert(p);
 	if (at < 0)
 		at = merge(p);
@@ -582,10 +645,33 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	if (p->fresh.original.proto == IPPROTO_TCP || p->fresh.original.proto == IPPROTO_SCTP)
 		p->events |= CT_EVENT_PROTOINFO;
 	know(s, p);
+	if (p->fresh.status & IPS_EXPECTED) {
+		p->key = p->fresh.original;
+		p->key.src_port = 0;
+		bpf_map_delete_elem(&expectations, &p->key);
+	}
 	return 0;
 }
 
-/* The action "ct" of the slot: 0; -1: the packet goes no further. */
+/* Whether a helper, which is user space's, has to see the packet: it has data, or its sequence numbers are changed. */
+__noinline int wants_helper(struct __sk_buff *skb, struct flight *p)
+{
+	struct connection *c;
+	u8 offset = 0;
+
+	if (!p || !p->looked || !p->at || p->error)
+		return 0;
+	c = connection_at(p->at);
+	if (!c || !c->helper || !(c->status & IPS_CONFIRMED))
+		return 0;
+	if (c->original.proto != IPPROTO_TCP || c->status & IPS_SEQ_ADJUST)
+		return 1;
+	return !bpf_skb_load_bytes(skb, p->l4 + 12, &offset, 1) && p->l4 + (offset >> 4) * 4 < p->end;
+}
+
+#define WANTS_HELPER 1
+
+/* The action "ct" of the slot: 0; WANTS_HELPER: as well; -1: the packet goes no further. */
 __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
@@ -622,8 +708,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 			tell_fields(s, p, 0, r->zone, 0);
 			return 0;
 		}
-		c = connection_or_fresh(p, p->at);
-		tell_fields(s, p, c, r->zone, 0);
+		tell_found(s, p, r->zone);
 		name_connection(p);
 		know(s, p);
 		s->ct_known = looked == LOOKED_LAST ? CT_GONE : p->at ? CT_KNOWN : CT_PENDING;
@@ -635,6 +720,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	}
 	if ((known && s->ct_known == CT_GONE) || (s->ct_known == CT_PENDING && !(r->flags & CT_COMMIT)))
 		return 0;
+	p->looked = !known || !p->at;
 	p->error = p->info % INFO_REPLY == INFO_RELATED && is_icmp(skb, p);
 	if (r->flags & CT_NAT && !(ovs && s->tracked.ct_state & (CT_SNAT | CT_DNAT))) {
 		nat = do_nat(skb, p, r);
@@ -661,7 +747,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		if (c)
 			announce(c, p->at, p->events);
 	}
-	return 0;
+	return wants_helper(skb, p) ? WANTS_HELPER : 0;
 }
 
 /* Nothing is known of the packet's connection any more. */

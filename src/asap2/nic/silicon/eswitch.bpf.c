@@ -108,17 +108,25 @@ static long step(u32 i, struct work *w)
 		goto go_on;
 	}
 	if (w->s->flow == FLOW_TRACK) {
+		u32 kind = UPCALL_FRAGMENT, with = w->s->tracking;
+		int tracked;
+
 		parse(w);
-		if (w->s->p.f.ip_frag) {
-			/* Connections are of whole packets. */
-			w->s->verdict = upcall(w, UPCALL_FRAGMENT, (u64)w->s->tracking << 32 | w->s->entry, 1);
+		/* Connections are of whole packets. */
+		if (!w->s->p.f.ip_frag) {
+			tracked = track(w->skb, &w->s->state, with, w->s->table >> 31);
+			if (tracked < 0) {
+				w->s->verdict = drop(w, DROP_ACTION);
+				return 1;
+			}
+			changed(w);
+			kind = tracked == WANTS_HELPER ? UPCALL_HELPER : UPCALL_MISS;
+			with = w->s->state.connection;
+		}
+		if (kind != UPCALL_MISS) {
+			w->s->verdict = upcall(w, kind, (u64)with << 32 | w->s->entry, 1);
 			return 1;
 		}
-		if (track(w->skb, &w->s->state, w->s->tracking, w->s->table >> 31)) {
-			w->s->verdict = drop(w, DROP_ACTION);
-			return 1;
-		}
-		changed(w);
 		rule = 1;
 		goto go_on;
 	}

@@ -49,6 +49,9 @@ class UpcallKind(enum.IntEnum):
     CUT = 3
     """It was put together of fragments, and goes out of a port in fragments: that of the cookie
     (:meth:`.HandingIn.port_of`)."""
+    HELPER = 4
+    """Its connection has a helper. The upper half of the cookie is the connection's record, and the lower is where the
+    packet goes on."""
 
 
 @dataclass(frozen=True, slots=True)

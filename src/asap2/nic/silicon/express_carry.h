@@ -185,7 +185,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	p->at = at >> 1;
 	p->reply = at & 1;
 	status = READ_ONCE(c->status);
-	if (!(status & IPS_HW_OFFLOAD) || READ_ONCE(c->used) + FLOW_IDLE <= p->now ||
+	if (!(status & IPS_HW_OFFLOAD) || c->master || READ_ONCE(c->used) + FLOW_IDLE <= p->now ||
 	    (p->reply && !(status & IPS_ASSURED)))
 		return LONG_WAY;
 	p->l3 = ETH_LEN;

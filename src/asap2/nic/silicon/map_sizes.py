@@ -21,6 +21,7 @@ PROGRAM, ONWARD, KEEP = "eswitch", "onward", "keep"
 SHARED = (
     "connections",
     "tuples",
+    "expectations",
     "free_connections",
     "tracker",
     "zones",
@@ -104,6 +105,7 @@ class Layout:
             )
         }
         self.tuples = opened("tuples")
+        self.expectations = opened("expectations")
         self.free_connections = opened("free_connections")
         self.tracker_stats = opened("tracker_stats")
         self.ct_events = opened("ct_events")
@@ -182,10 +184,14 @@ class Layout:
         """Close the file descriptors. What is pinned works on."""
         every = [
             *(self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()),
-            *(self.tuples, self.free_connections, self.tracker_stats, self.ct_events),
+            *(self.tuples, self.expectations, self.free_connections, self.tracker_stats, self.ct_events),
         ]
         for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
             os.close(fd)
+
+
+_EXPECTATIONS = 4096
+"""nf_conntrack_expect_max is a multiple of the hash table's size; that many are waited for at a time."""
 
 
 def create(
@@ -250,6 +256,7 @@ def create(
             "grace": None,
             "connections": max_connections + 1,
             "tuples": 2 * max_connections,
+            "expectations": _EXPECTATIONS,
             "free_connections": max_connections,
             "tracker": None,
             "zones": None,

@@ -388,9 +388,12 @@ class ReferenceSwitch:
                         yield self._give(UpcallKind.FRAGMENT, what, port, table, 0, what.cut or 0)
                         return None
                     try:
-                        track(self.tracker, action, what, ovs=bool(table & OVS_TABLE))
+                        helped = track(self.tracker, action, what, ovs=bool(table & OVS_TABLE))
                     except DroppedError:
                         yield Dropped(DropReason.ACTION)
+                        return None
+                    if helped:
+                        yield self._give(UpcallKind.HELPER, what, port, table, 0, what.cut or 0)
                         return None
                 case CtClear():
                     what.tracked, what.seen = {}, None

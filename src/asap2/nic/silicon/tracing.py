@@ -88,7 +88,7 @@ class Tracing:
             self._upcalls, arg % abi.UPCALL_SLOTS * _UPCALL.size
         )
         known = {name: value for name, value in maps.decode_fields(fields).items() if value}
-        if kind == UpcallKind.FRAGMENT:
+        if kind in (UpcallKind.FRAGMENT, UpcallKind.HELPER):
             cookie = 0  # it names places in the program's memory
         return Upcalled(UpcallKind(kind), in_port, table, cookie, max_length, frame, known)
 

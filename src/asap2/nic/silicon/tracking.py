@@ -15,8 +15,8 @@ _HEADER = {IPV4: 20, IPV6: 40}
 _ANY_FRAGMENT = 0x3FFF
 
 
-def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
-    """Do *action* with a packet, in Open vSwitch's tables (*ovs*) or TC's.
+def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> bool:
+    """Do *action* with a packet, in Open vSwitch's tables (*ovs*) or TC's; whether a helper has to see it then.
 
     Raises :class:`.DroppedError`, also for what is neither IPv4 nor IPv6. It is no fragment: user space puts those
     together before.
@@ -31,13 +31,14 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> None:
         if not ovs:
             raise DroppedError
         what.tracked, what.seen = tracker.invalid(action), None
-        return
+        return False
     if family == IPV4 and int.from_bytes(data[6:8], "big") & _ANY_FRAGMENT:
         raise DroppedError
     entropy = what.flow_hash & 0xFFFF
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
     behind = data[len(done.data) :] if what.enveloped else b""
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data + behind, done.fields, done.seen
+    return done.helper
 
 
 def _datagram(what: Journey) -> tuple[int, int] | None:

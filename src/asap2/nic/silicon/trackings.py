@@ -23,8 +23,8 @@ def unsupported(action: Ct | CtHardware) -> str | None:
         return f"zone {action.zone} is out of range"
     if isinstance(action, CtHardware):
         return None
-    if action.helper:
-        return f"the helper {action.helper} is not supported"
+    if action.helper not in HELPERS:
+        return f"there is no helper {action.helper}"
     nat = action.nat
     if nat is not None and (len(nat.ip_min) != len(nat.ip_max) or len(nat.ip_min) not in (0, 4, 16)):
         return "a range of addresses has two IPv4 or two IPv6 addresses"

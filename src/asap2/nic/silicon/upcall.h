@@ -36,8 +36,11 @@ static __always_inline int full(struct work *w, u32 limit, u64 now)
 	return constants.tracing || now - READ_ONCE(w->in->since) < UPCALL_PATIENCE;
 }
 
-/* Why user space gets a packet. The last two it does not tell of: it puts fragments together, and cuts packets again. */
-enum upcall_kind { UPCALL_MISS, UPCALL_ACTION, UPCALL_FRAGMENT, UPCALL_CUT };
+/*
+ * Why user space gets a packet. Of the last three it tells nobody: it puts fragments together, cuts packets again, and
+ * has the helpers of connections.
+ */
+enum upcall_kind { UPCALL_MISS, UPCALL_ACTION, UPCALL_FRAGMENT, UPCALL_CUT, UPCALL_HELPER };
 
 static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last)
 {

@@ -88,7 +88,8 @@ class StatefulAuthor(Author):
             find = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES))
         nat = conversations.translation(family, self._translated) if self._translated else None
         mark = self._random.choice((None, Masked(1, 1)))
-        keep = Ct(self._zone, commit=True, nat=nat, mark=mark, offload=offload)
+        helper = "ftp" if self._random.random() < 0.15 else ""
+        keep = Ct(self._zone, commit=True, nat=nat, mark=mark, helper=helper, offload=offload)
         new, to = int(CtState.TRK | CtState.NEW), table | 7
         return [
             Rule(table, port, 0, self._of(family), (find, Goto(to))),

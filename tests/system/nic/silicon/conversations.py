@@ -272,6 +272,7 @@ def action(random: Random, family: int, *, ovs: bool) -> Ct:
         mark=mark if commit else None,
         labels=labels if commit else None,
         nat=nat,
+        helper=random.choice(("ftp", "tftp")) if commit and random.random() < 0.08 else "",
         eventmask=random.choice((None, None, 5)) if commit else None,
         offload=not ovs and random.random() < 0.5,
     )

@@ -32,6 +32,7 @@ RECORDS: dict[str, type[ctypes.Structure]] = {
     "sctp_connection": connection_records.SctpRecord,
     "connection": connection_records.ConnectionRecord,
     "tracker": connection_records.TrackerRecord,
+    "expectation": connection_records.ExpectationRecord,
     "zone": connection_records.ZoneRecord,
     "policy": connection_records.PolicyRecord,
     "kept": connection_records.KeptRecord,

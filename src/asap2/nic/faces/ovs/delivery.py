@@ -22,6 +22,7 @@ from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
 from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
+from asap2.nic.faces.ovs.helping import Helping
 from asap2.nic.faces.ovs.numbers import (
     PKT_ACTIONS,
     PKT_EGRESS_TUN_KEY,
@@ -84,6 +85,7 @@ class Delivery:
         self._last_owner = _NOBODY
         self._shared_until = 0
         self._reassembly = Reassembly()
+        self._helpers: Helping | None = None
 
     def start(self, dp: Datapath) -> None:
         """A datapath begins, or goes on in a new process."""
@@ -97,7 +99,7 @@ class Delivery:
         count = 0
         for context, frame in path.upcalls():
             count += 1
-            if self._reassembly.take(dp.pipeline.handing, path, context, frame):
+            if self._by_hand(dp, path, context, frame):
                 accounts.done(context.port, accounts.arrived(context), delivered=True)
                 continue
             owner = context.port, context.about_neighbours
@@ -105,6 +107,18 @@ class Delivery:
                 self._last_owner, self._shared_until = owner, time.monotonic_ns() + _SHARED_NS
             self._turns.put(owner, _Waiting(context, frame, accounts.arrived(context)))
         return count < BATCH
+
+    def _by_hand(self, dp: Datapath, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
+        """Do what the pipeline leaves to the daemon; False: the packet is for user space."""
+        if context.kind in (UpcallKind.MISS, UpcallKind.ACTION):
+            return False
+        takers = (self._reassembly, self._helping(dp))
+        return any(taker.take(dp.pipeline.handing, path, context, frame) for taker in takers)
+
+    def _helping(self, dp: Datapath) -> Helping:
+        if self._helpers is None:
+            self._helpers = Helping(dp.pipeline.connections)
+        return self._helpers
 
     def serve(self, dp: Datapath) -> float | None:
         """Give user space some of what waits; the seconds after which to come again, None: nothing waits."""

@@ -52,20 +52,21 @@ class Reassembly:
             return
         whole = self._fragments.add(frame, action.zone, time.monotonic_ns())
         if whole is not None:
-            way = _way(context, whole.mru)
+            way = way_of(context, whole.mru)
             with handing.hand_on(way, context.cookie) as mark:
                 path.hand_in(whole.frame, mark)
 
     def _cut(self, handing: HandingIn, context: UpcallContext, frame: bytes) -> Iterator[tuple[bytes, HandedIn]]:
         port, given = handing.port_of(context.cookie), handing.kept(context.tunnel)
-        way = _way(context, 0)._replace(actions=(Output(port),))
+        way = way_of(context, 0)._replace(actions=(Output(port),))
         if isinstance(given, SetTunnel):
             way = way._replace(tunnel=given)
         for part in cut(frame[: context.max_length or None], context.mru, self._random.getrandbits(32)):
             yield part, way
 
 
-def _way(context: UpcallContext, mru: int) -> HandedIn:
+def way_of(context: UpcallContext, mru: int) -> HandedIn:
+    """How a packet goes on, with no actions yet."""
     fields = context.fields
     tunnel = tunnel_metadata(fields) if context.in_tunnel else {}
     return HandedIn(

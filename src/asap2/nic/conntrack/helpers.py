@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Helpers of connections: FTP and TFTP tell their ends of further connections, which then belong to them.
+
+A helper reads the data of a packet, says which connection is to come, and where NAT has changed the addresses of its
+own, writes into the packet what the other end has to know. Sources: net/netfilter/nf_conntrack_ftp.c, nf_nat_ftp.c,
+nf_conntrack_tftp.c, nf_conntrack_seqadj.c.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.tuples import transport, word
+from asap2.nic.conntrack.view import Connection, Tuple
+
+_SEQUENCE: Final = 1 << 32
+_TFTP_REQUESTS: Final = (1, 2)
+_PORT = re.compile(rb"PORT ([0-9]{1,3}(?:,[0-9]{1,3}){5})\r", re.IGNORECASE)
+_EPRT = re.compile(rb"EPRT (\|[12]\|[0-9a-f.:]{2,45}\|[0-9]{1,5}\|)", re.IGNORECASE)
+_PASSIVE = re.compile(rb"227 [^\r\n]*?\(?([0-9]{1,3}(?:,[0-9]{1,3}){5})[)\r\n]")
+_EXTENDED_PASSIVE = re.compile(rb"229 [^\r\n]*?\((\|\|\|[0-9]{1,5}\|)\)")
+
+
+class Expected(NamedTuple):
+    """A connection that is to come: its *tuple*, whose source port is 0, and the *reply* to that, with 0 where the
+    source's port comes, where NAT is to change it (None: nothing)."""
+
+    tuple: Tuple
+    reply: Tuple | None
+
+
+class _Told(NamedTuple):
+    """What an end tells the other: an address (empty: its own) and a port, and where in the data that stands."""
+
+    form: str
+    address: bytes
+    port: int
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Adjustment:
+    """By how much sequence numbers of one direction are changed: before a place and after it."""
+
+    place: int = 0
+    before: int = 0
+    after: int = 0
+
+
+class Sequence:
+    """The changes to the sequence numbers of a TCP connection, by direction: 0 the original's, 1 the reply's."""
+
+    def __init__(self) -> None:
+        self._ways = (_Adjustment(), _Adjustment())
+
+    def changed(self, way: int, place: int, by: int) -> None:
+        """Data at *place* has become longer or shorter (nf_ct_seqadj_set)."""
+        this = self._ways[way]
+        if this.before == this.after or _after(place, this.place):
+            this.place, this.before, this.after = place, this.after, this.after + by
+
+    def adjust(self, segment: bytearray, way: int) -> None:
+        """Write the numbers that the other end knows into a TCP header (nf_ct_seq_adjust)."""
+        this, other = self._ways[way], self._ways[1 - way]
+        sequence, acknowledged = struct.unpack_from("!II", segment, 4)
+        more = this.after if _after(sequence, this.place) else this.before
+        less = other.after if _after(acknowledged - other.before, other.place) else other.before
+        struct.pack_into("!II", segment, 4, (sequence + more) % _SEQUENCE, (acknowledged - less) % _SEQUENCE)
+
+
+def _after(one: int, two: int) -> bool:
+    return 0 < (one - two) % _SEQUENCE < _SEQUENCE // 2
+
+
+def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected] | None:
+    """The connection that *data*, which goes that *way* of a connection of FTP, tells of, and the data as the other end
+    has to see it. None: it tells of none."""
+    told = _told(data, connection, way)
+    if told is None:
+        return None
+    tuples = connection.original, connection.reply
+    this, other = tuples[way], tuples[1 - way]
+    if told.address and told.address != this.src:
+        return None  # an end tells of itself alone
+    expected = Tuple(this.family, socket.IPPROTO_TCP, other.src, other.dst, 0, told.port)
+    if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
+        return data, Expected(expected, None)
+    reply = Tuple(this.family, socket.IPPROTO_TCP, this.src, this.dst, told.port, 0)
+    text = _text(told.form, expected.dst, told.port)
+    return data[: told.start] + text + data[told.end :], Expected(expected, _changed(expected, reply))
+
+
+def tftp(data: bytes, connection: Connection, way: int) -> Expected | None:
+    """The connection that a request of TFTP makes the server open."""
+    if way or len(data) < 2 or int.from_bytes(data[:2], "big") not in _TFTP_REQUESTS:
+        return None
+    original, reply = connection.original, connection.reply
+    expected = Tuple(reply.family, socket.IPPROTO_UDP, reply.src, reply.dst, 0, reply.dst_port)
+    if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
+        return Expected(expected, None)
+    back = Tuple(original.family, socket.IPPROTO_UDP, original.src, original.dst, original.src_port, 0)
+    return Expected(expected, _changed(expected, back))
+
+
+def _changed(expected: Tuple, reply: Tuple) -> Tuple | None:
+    """The reply, unless it is what it would be without NAT."""
+    same = (expected.src, expected.dst, expected.dst_port) == (reply.dst, reply.src, reply.src_port)
+    return None if same else reply
+
+
+def _told(data: bytes, connection: Connection, way: int) -> _Told | None:
+    ipv4 = connection.original.family == socket.AF_INET
+    forms = (("227", _PASSIVE), ("229", _EXTENDED_PASSIVE)) if way else (("PORT", _PORT), ("EPRT", _EPRT))
+    for form, pattern in forms:
+        found = pattern.match(data)
+        if found is None:
+            continue
+        read = _read(form, found[1].decode("ascii"), ipv4=ipv4)
+        if read is not None and read[1]:
+            return _Told(form, *read, *found.span(1))
+    return None
+
+
+def _read(form: str, text: str, *, ipv4: bool) -> tuple[bytes, int] | None:
+    """Address and port; None for one that there is not, or of another family."""
+    if form in ("PORT", "227"):
+        numbers = [int(number) for number in text.split(",")]
+        if not ipv4 or max(numbers) > 255:
+            return None
+        return bytes(numbers[:4]), numbers[4] << 8 | numbers[5]
+    _, family, address, port, _ = text.split("|")
+    if int(port) > 0xFFFF:
+        return None
+    if form == "229":
+        return b"", int(port)
+    if (family == "1") != ipv4:
+        return None
+    try:
+        return (ipaddress.IPv4Address if ipv4 else ipaddress.IPv6Address)(address).packed, int(port)
+    except ValueError:
+        return None
+
+
+def _text(form: str, address: bytes, port: int) -> bytes:
+    """As nf_nat_ftp_fmt_cmd writes it."""
+    if form in ("PORT", "227"):
+        return ",".join(map(str, (*address, port >> 8, port & 0xFF))).encode()
+    if form == "229":
+        return f"|||{port}|".encode()
+    return f"|{1 if len(address) == 4 else 2}|{ipaddress.ip_address(address)}|{port}|".encode()
+
+
+@dataclass(slots=True)
+class Helped:
+    """A *frame* that a helper has seen, and the connection that it *expects* within so many *seconds*, if any."""
+
+    frame: bytes
+    expects: Expected | None = None
+    seconds: int = 300
+    """Both helpers' connections are waited for as long."""
+    lengthened: int = 0
+    """By so much it has become longer."""
+
+
+def help_with(frame: bytes, at: int, connection: Connection, way: int, sequence: Sequence) -> Helped:
+    """What the helper of *connection* makes of a *frame* whose IP header is *at*, and which goes that *way*.
+
+    *sequence* are the changes so far to its sequence numbers; this one is added.
+    """
+    family = 4 if connection.original.family == socket.AF_INET else 6
+    found = transport(frame, family, at)
+    if found is None or found.proto != connection.original.protocol:
+        return Helped(frame)
+    if found.proto == socket.IPPROTO_UDP:
+        return Helped(frame, tftp(frame[found.at + 8 :], connection, way) if connection.helper == "tftp" else None)
+    end = at + (word(frame, at + 2) if family == 4 else 40 + word(frame, at + 4))
+    header = (frame[found.at + 12] >> 4) * 4 if len(frame) > found.at + 12 else 0
+    if found.proto != socket.IPPROTO_TCP or header < 20 or not found.at + header <= end <= len(frame):
+        return Helped(frame)
+    segment = bytearray(frame[found.at : found.at + header])
+    data, expects = frame[found.at + header : end], None
+    made = ftp(data, connection, way) if connection.helper == "ftp" and data.endswith(b"\n") else None
+    longer = 0
+    if made is not None:
+        longer = len(made[0]) - len(data)
+        data, expects = made
+        if longer:
+            sequence.changed(way, int.from_bytes(segment[4:8], "big"), longer)
+    sequence.adjust(segment, way)
+    head = bytearray(frame[: found.at])
+    _set_length(head, at, found.at - at + header + len(data), family)
+    _set_tcp_checksum(segment, data, head[at + 12 : at + 20] if family == 4 else head[at + 8 : at + 40])
+    return Helped(bytes(head) + bytes(segment) + data, expects, lengthened=longer)
+
+
+def _set_length(head: bytearray, at: int, length: int, family: int) -> None:
+    if family == 6:
+        struct.pack_into("!H", head, at + 4, length - 40)
+        return
+    struct.pack_into("!H", head, at + 2, length)
+    struct.pack_into("!H", head, at + 10, 0)
+    struct.pack_into("!H", head, at + 10, _checksum(bytes(head[at : at + (head[at] & 15) * 4])))
+
+
+def _set_tcp_checksum(segment: bytearray, data: bytes, addresses: bytearray) -> None:
+    struct.pack_into("!H", segment, 16, 0)
+    pseudo = bytes(addresses) + struct.pack("!II", len(segment) + len(data), socket.IPPROTO_TCP)
+    struct.pack_into("!H", segment, 16, _checksum(pseudo + bytes(segment) + data))
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
