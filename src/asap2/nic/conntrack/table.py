@@ -32,10 +32,11 @@ _FAMILIES: Final = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
 _VERSIONS: Final = {family: version for version, family in _FAMILIES.items()}
 _SIZES: Final = {IPV4: 4, IPV6: 16}
 
-_RECORD: Final = struct.Struct("=16s16sHHHBB16s16sHHHBBQQII16sIIQQQQQIBB2x64s")
+_RECORD: Final = struct.Struct("=16s16sHHHBBIIQQ16s16sHHHBBIBB18xQQQQ16sQII64s")
 """``struct connection``."""
 _STATUS, _EXPIRES, _USED, _ID = (getattr(ConnectionRecord, name).offset for name in ("status", "expires", "used", "id"))
-_TUPLE_SIZE: Final = ConnectionRecord.reply.offset
+_TUPLE_SIZE: Final = ConnectionRecord.original.size
+_REPLY: Final = ConnectionRecord.reply.offset
 _TCP = struct.Struct("=16xBB2x16xBB2xB")
 """Of ``struct tcp_connection``: scale and flags of either side, and the state."""
 _SCTP = struct.Struct("=4s4sB")
@@ -308,8 +309,23 @@ class Connections:
     def _shown(self, raw: bytes, now: int, behind: int) -> Connection:
         """The connection in a copy of a record."""
         o_src, o_dst, o_sport, o_dport, zone, proto, family, *rest = _RECORD.unpack(raw)
-        r_src, r_dst, r_sport, r_dport, *_same, expires, started, status, mark, labels, id_, master = rest[:14]
-        packets, reply_packets, octets, reply_octets, _used, _events, _policy, helper, state = rest[14:]
+        (
+            status,
+            mark,
+            expires,
+            _used,
+            r_src,
+            r_dst,
+            r_sport,
+            r_dport,
+            _zone,
+            _proto,
+            _family,
+            _events,
+            _policy,
+            *rest,
+        ) = rest
+        helper, packets, reply_packets, octets, reply_octets, labels, started, id_, master, state = rest
         first = 16 - _SIZES.get(family, 16)
         af = _FAMILIES.get(family, socket.AF_INET6)
         tcp = sctp = None
@@ -355,8 +371,8 @@ class Connections:
                 continue
             (at,) = _NUMBER.unpack(raw)
             start = at * _RECORD.size
-            ways = bytes(self._memory[start : start + 2 * _TUPLE_SIZE])
-            if wanted in (ways[:_TUPLE_SIZE], ways[_TUPLE_SIZE:]):
+            ways = (bytes(self._memory[way : way + _TUPLE_SIZE]) for way in (start, start + _REPLY))
+            if wanted in ways:
                 return int(at)
         return None
 

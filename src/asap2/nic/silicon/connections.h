@@ -49,25 +49,31 @@ struct sctp_connection {
 	u8 state, init[2], last_dir, flags;
 };
 
+/*
+ * Four lines of a processor's cache: what hardware needs of a packet in the original direction is in the first and the
+ * third, the reply's tuple is in the second, and the states of protocols in the last.
+ */
 struct connection {
-	struct tuple original, reply;
-	u64 expires;	/* ns of CLOCK_MONOTONIC */
-	u64 started;	/* ns */
-	u32 status;	/* IPS_*; 0: no connection */
+	struct tuple original;
+	u32 status; /* IPS_*; 0: no connection */
 	u32 mark;
-	u8 labels[16];
-	u32 id, master;	/* master: the number of a record */
-	u64 packets[2], bytes[2];
-	u64 used;	/* by hardware, ns */
+	u64 expires; /* ns of CLOCK_MONOTONIC */
+	u64 used; /* by hardware, ns */
+	struct tuple reply;
 	u32 event_mask;
-	u8 policy, helper, unused[2];
+	u8 policy, helper, unused[18];
+	u64 packets[2], bytes[2];
+	u8 labels[16];
+	u64 started; /* ns */
+	u32 id, master; /* master: the number of a record */
 	union {
 		struct tcp_connection tcp;
 		struct sctp_connection sctp;
-		u64 stream;	/* of UDP: from when on it is one, ns */
+		u64 stream; /* of UDP: from when on it is one, ns */
 		u64 proto[8];
 	};
 };
+_Static_assert(sizeof(struct connection) == 4 * 64, "connection");
 
 /* Of all connections. */
 struct tracker {
@@ -344,9 +350,12 @@ static __always_inline u32 peek(struct flight *p, u32 *stale)
 	c = connection_at(at);
 	if (!c || !(READ_ONCE(c->status) & IPS_CONFIRMED))
 		return 0;
-	/* Where both are the same, the kernel, too, sees the reply first. */
-	reply = same_tuple(&c->reply, &p->tuple);
-	if (!reply && !same_tuple(&c->original, &p->tuple))
+	/* Where both are the same, the kernel, too, sees the reply first. Without NAT that is so of a tuple's own inverse. */
+	if (same_tuple(&c->original, &p->tuple))
+		reply = same_tuple(p->key.family & EXACT ? &c->reply : &p->inverse, &p->tuple);
+	else if (same_tuple(&c->reply, &p->tuple))
+		reply = 1;
+	else
 		return 0;
 	if (READ_ONCE(c->expires) <= p->now) {
 		*stale = at;
