@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--suite paths|scale|stateful] [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale|stateful|rates] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Suite(enum.StrEnum):
     PATHS = "paths"
     SCALE = "scale"
     STATEFUL = "stateful"
+    RATES = "rates"
 
 
 @app.command()
@@ -29,7 +30,8 @@ def bench(
     suite: Annotated[
         Suite,
         typer.Option(
-            help="What to measure: five paths between guests; many rules, masks and flows; or tracked connections."
+            help="What to measure: five paths between guests; many rules, masks and flows; tracked connections; "
+            "or how exactly rates are kept."
         ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
@@ -43,7 +45,8 @@ def bench(
     from asap2.screen import Screen
 
     screen = Screen(stderr=True)
-    result, draw, show = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful}[suite](rounds, screen)
+    suites = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful, Suite.RATES: _rates}
+    result, draw, show = suites[suite](rounds, screen)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
         plot = plot or json_file.with_suffix(".png")
@@ -85,6 +88,16 @@ def _stateful(rounds: int, screen: Screen) -> Any:
     from asap2.lab.lab import Lab
 
     return run(Lab(), rounds, screen.say), plot, print_ratios
+
+
+def _rates(_rounds: int, screen: Screen) -> Any:
+    """As :func:`_paths`; each rate is measured once."""
+    from asap2.cli.tables import print_rates
+    from asap2.lab.bench.rates.plot import plot
+    from asap2.lab.bench.rates.run import run
+    from asap2.lab.lab import Lab
+
+    return run(Lab(), screen.say), plot, print_rates
 
 
 command = typer.main.get_command(app)

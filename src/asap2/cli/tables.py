@@ -79,6 +79,16 @@ def print_ratios(result: dict[str, Any]) -> None:
     _print_targets(screen, "Targets", result["targets"])
 
 
+def print_rates(result: dict[str, Any]) -> None:
+    """Print what :func:`asap2.lab.bench.rates.run.run` gives."""
+    shown = table(f"Over {result['seconds']} s", "limit", "by", "Mbit/s asked", "measured", "off, %")
+    for one in result["rates"]:
+        within = abs(one["off"]) <= result["tolerance_percent"]
+        off = styled((f"{one['off']:+.2f}", "green" if within else "red"))
+        shown.add_row(one["kind"], one["protocol"], f"{one['asked']:g}", f"{one['measured']:.3f}", off)
+    Screen(wrap=True).print(shown)
+
+
 def _print_targets(screen: Screen, title: str, targets: dict[str, dict[str, Any]]) -> None:
     shown = table(title, "what", "value", "target", "")
     for name, each in targets.items():
