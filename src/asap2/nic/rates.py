@@ -32,7 +32,7 @@ _BURST_NS: Final = NSEC_PER_SEC // 50
 _LEAST_QUEUE: Final = 262_144
 _QUEUES_OF_SECOND: Final = 20
 """A queue holds what is sent in a twentieth of a second, or :data:`_LEAST_QUEUE` octets."""
-_BURSTS_OF_SECOND: Final = 200
+_BURSTS_OF_SECOND: Final = 50
 _PRIORITY: Final = 0
 """Of a function's own limit: before those that filters of its representor set."""
 

@@ -80,8 +80,6 @@ OPEN_VSWITCH = [
     ("action.other", UDP, f"add_mpls(label=1,tc=0,ttl=64,bos=1,eth_type=0x8847),{UPLINK}", "", "action type: 22"),
     ("action.controller", UDP, f"userspace(pid=77,{CONTROLLER})", "", "unsupported put action type: 2"),
     ("tc.refused", "eth_type(0x8847),mpls(label=1,tc=0,ttl=64,bos=1)", UPLINK, "", "failed to offload flow"),
-    ("tc.refused", UDP, f"check_pkt_len(size=200,gt({OTHER}),le({UPLINK}))", "", "failed to offload flow"),
-    ("tc.refused", UDP, f"ct_clear,{UPLINK}", "", "failed to offload flow"),
     ("tc.refused", UDP, UPLINK, TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5"), "failed to offload flow"),
 ]
 
@@ -111,6 +109,7 @@ DRIVER = [
     ("hv2", "nic.tunnel", REP, "eth_type(0x88cc)", f"set({ENCAP}),{VXLAN}", "has no tunnel offload"),
     ("hv2", "nic.match", REP, ipv4(17, ttl="64") + ",udp(src=0/0,dst=0/0)", UPLINK, "Matching on TTL"),
     ("hv1", "nic.refused", VXLAN, UDP, f"recirc(5),{REP}", "without a word"),
+    ("hv1", "nic.meter", REP, UDP, f"check_pkt_len(size=900,gt({UPLINK}),le({OTHER}))", "without action police"),
     ("hv1", "nic.tunnel-route", REP, UDP, f"set({ENCAP}),{VXLAN}", "Network is unreachable"),
     ("hv2", "nic.mirror", REP, "eth_type(0x88cc)", f"{OTHER},push_vlan(vid=1,pcp=0),{UPLINK}", "split rule"),
 ]

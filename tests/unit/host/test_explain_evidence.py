@@ -225,6 +225,7 @@ def test_flows_are_found_by_id_and_port() -> None:
         ("mlx5_core: devices are not on same switch HW, can't offload forwarding", "nic.other-switch"),
         ("mlx5_core: current firmware doesn't support split rule for port mirroring", "nic.mirror"),
         ("mlx5_core: Decap with goto isn't supported", "nic.tunnel"),
+        ("mlx5_core: Offload not supported when peakrate/avrate/overhead is configured", "nic.meter"),
         ("TC offload is disabled on net device", "port.feature-off"),
         ("nfp: something else entirely", "nic.refused"),
     ],
@@ -236,6 +237,8 @@ def test_a_drivers_words_have_a_code(words: str, code: str) -> None:
 def test_what_is_refused_without_a_word_is_told_by_what_is_taken_without_it() -> None:
     silent = FlowTrial(UFID, True, errno.EOPNOTSUPP, "Operation not supported", False, ("match flags",))
     assert nic.code(silent) == "nic.match"
+    policed = FlowTrial(UFID, True, errno.EOPNOTSUPP, "Operation not supported", False, ("action police",))
+    assert nic.code(policed) == "nic.meter"
     assert nic.code(dataclasses.replace(silent, culprits=("action vlan",))) == "nic.vlan"
     assert "without match flags it is taken" in nic.words(silent)
     assert nic.code(dataclasses.replace(silent, culprits=("action pedit and action mirred",))) == "nic.rewrite"

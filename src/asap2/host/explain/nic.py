@@ -13,6 +13,7 @@ WORDS = (
     ("port.feature-off", r"TC offload is disabled"),
     ("nic.chain", r"chain is out of supported range|chain.*not supported|[Gg]oto .*(?:not supported|not allowed)"),
     ("nic.inline", r"min inline|inline"),
+    ("nic.meter", r"conform|exceed action|peakrate|flow meter"),
     ("nic.vlan", r"vlan (?:push|pop)|Total vlans|VLAN rewrite|VLAN prio"),
     ("nic.match", r"[Mm]atching on|Match on|Unsupported key|L4 matching|[Uu]nsupported (?:match|flower)|flower key"),
     ("nic.rewrite", r"pedit|re-?write|csum"),
@@ -33,6 +34,7 @@ ACTIONS = {
     "tunnel_key": "nic.tunnel",
     "mirred": "nic.other-switch",
     "gact": "nic.chain",
+    "police": "nic.meter",
 }
 """Codes by an action without which the rule is taken."""
 

@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator, Mapping, Set
-from typing import Any
+from typing import Any, Final
 
 from asap2.host import trial
 from asap2.host.explain.flow import CT_STATES, Flow, parse
@@ -21,6 +21,7 @@ from asap2.host.explain.rule_actions import Device, UnbuildableError
 from asap2.host.inventory import FlowTrial, Host
 from asap2.host.kernel import tc
 from asap2.netlink.client import Connection
+from asap2.netlink.tables.actions import Police
 from asap2.netlink.tables.flower import TCA_CLS_FLAGS_SKIP_HW, TCA_CLS_FLAGS_SKIP_SW
 from asap2.netlink.wire import NETLINK_ROUTE, NetlinkError
 
@@ -197,8 +198,24 @@ def _dumped(row: tc.FilterRow) -> Rule:
     dumped: Mapping[str, Any] = row.attrs["options"]
     options = {name: value for name, value in dumped.items() if str(name).startswith("key_")}
     options |= {"key_eth_dst": trial.NOBODY, "key_eth_dst_mask": b"\xff" * 6}
-    options["act"] = [tc.asked(one, cookie=False) for one in dumped.get("act", {}).values()]
+    options["act"] = [_alone(tc.asked(one, cookie=False)) for one in dumped.get("act", {}).values()]
     return Rule(options, row.key.protocol, row.chain)
+
+
+def _alone(action: dict[str, Any]) -> dict[str, Any]:
+    """The action as one of its own: a meter that other filters share takes none of a filter with another flag, and what
+    a NIC says of a policer does not rest on its rate."""
+    if action["kind"] != "police":
+        return action
+    told = action["options"]
+    police = told["tbf"]
+    limited = police.rate or "pktrate64" in told
+    alone = {"tbf": Police(action=police.action, mtu=police.mtu), "result": told.get("result", 0)}
+    return {"kind": "police", "options": alone | ({"pktrate64": 1000, "pktburst64": _BURST} if limited else {})}
+
+
+_BURST: Final = 1_000_000
+"""Ticks of a policer's burst."""
 
 
 def _shape(options: Mapping[str, Any]) -> Iterator[object]:

@@ -201,6 +201,10 @@ REASONS: dict[str, Meaning] = {
     ),
     "nic.vlan": Meaning("the NIC cannot push or pop VLANs like this", "one VLAN a VF, pushed on its way to the wire"),
     "nic.rewrite": Meaning("the NIC cannot rewrite headers like this", "fewer fields set in one rule, or a newer NIC"),
+    "nic.meter": Meaning(
+        "the NIC has no meters, or none like this",
+        "a NIC with meters (ConnectX-6 Dx or newer); ingress_policing_rate, or max_tx_rate of the VF",
+    ),
     "nic.outputs": Meaning("the NIC cannot send to so many ports, or twice to one", "no flooding; fewer mirrors"),
     "nic.hairpin": Meaning(
         "the NIC does not send packets back to where they came from", "let the guest, or the fabric, do it"
