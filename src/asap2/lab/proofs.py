@@ -15,6 +15,7 @@ from asap2.lab.bench.against import GAINS, Gain, missed
 from asap2.lab.comparison import Comparison
 from asap2.lab.cpu import process_seconds
 from asap2.lab.execute import run
+from asap2.lab.firewall import Firewall
 from asap2.lab.reading import Host, address, find_flow, gbps, judge_iperf, packets
 from asap2.lab.terminal import OutputError, StepError, Terminal
 from asap2.lab.units import RUN_DIRECTORY, SWITCH
@@ -44,7 +45,8 @@ class Figures:
     """What was measured; None where it did not come to that. Packets are those of the pings from the first guest:
     ``representor_packets`` of their requests were seen on its representor, ``offloaded_packets`` were counted by the
     silicon's rule for them. TCP's figures are of the paths ``userspace`` (a switch that forwards every packet itself),
-    ``software`` (hw-offload=false) and ``offloaded``; ``comparison`` is what :class:`Comparison` found."""
+    ``software`` (hw-offload=false) and ``offloaded``; ``comparison`` is what :class:`Comparison` found, ``firewall``
+    what :class:`Firewall` did."""
 
     ping_loss_percent: float | None = None
     packets_sent: int | None = None
@@ -56,6 +58,7 @@ class Figures:
     cpu_percent: dict[str, float | None] = field(default_factory=lambda: {"vswitchd": None, "daemon": None})
     software_cpu_percent: dict[str, float | None] = field(default_factory=lambda: {"vswitchd": None, "daemon": None})
     comparison: dict[str, Any] | None = None
+    firewall: dict[str, int] | None = None
 
     def as_data(self) -> dict[str, Any]:
         """For the report."""
@@ -67,6 +70,7 @@ class Figures:
             "tcp_gbps": self.tcp_gbps,
             "cpu_percent": self.cpu_percent,
             "comparison": self.comparison,
+            "firewall": self.firewall,
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -84,9 +88,14 @@ class Figures:
             ("of these counted by the eSwitch's rule", show(self.offloaded_packets)),
             *((f"{gain.name}: {WORDS}", self._gain(gain)) for gain in GAINS),
             ("TCP, hw-offload=false (our software datapath)", show(self.tcp_gbps["software"], " Gbit/s")),
+            ("packets of tracked connections: in hardware, seen by the host", self._tracked()),
             ("CPU of both ovs-vswitchd: hw-offload=false, true", self._pair("vswitchd")),
             ("CPU of both asap2 daemons: hw-offload=false, true", self._pair("daemon")),
         ]
+
+    def _tracked(self) -> str:
+        found = self.firewall
+        return f"{found['in_hardware']}, {found['at_the_host']}" if found else "not measured"
 
     def _pair(self, who: str) -> str:
         values = (self.software_cpu_percent[who], self.cpu_percent[who])
@@ -116,6 +125,7 @@ class Proofs:
         self.the_silicon_counts()
         self.compare(rounds)
         self.flows_age_out()
+        self.figures.firewall = Firewall(self.terminal, self.hosts, BRIDGE).prove()
         for host in self.hosts:
             self.offload(host, False)
         self.figures.tcp_gbps["software"], self.figures.software_cpu_percent = self.tcp_without_offload()

@@ -23,6 +23,7 @@ KEYS = {
     "tcp_gbps",
     "cpu_percent",
     "comparison",
+    "firewall",
 }
 
 
@@ -39,6 +40,7 @@ def test_the_demo_shows_all_that_it_should_and_leaves_nothing(place: Layout, asa
     assert {step["node"] for step in report["steps"]} == {"hv1", "hv2", "vm1", "vm2", "machine"}
     assert all(report["tcp_gbps"][way] > 0 for way in ("userspace", "software", "offloaded"))
     assert set(report["cpu_percent"]) == {"vswitchd", "daemon"}
+    assert 0 < report["firewall"]["at_the_host"] < report["firewall"]["in_hardware"] / 20
     compared = report["comparison"]
     assert compared["targets"] == targets(compared["offloaded"], compared["userspace"])
     assert compared["targets"]["packets that the host saw"]["met"]

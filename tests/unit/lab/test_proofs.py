@@ -86,5 +86,6 @@ def test_figures_that_were_not_measured_are_null_in_the_report() -> None:
         "tcp_gbps": {"userspace": None, "software": None, "offloaded": None},
         "cpu_percent": {"vswitchd": None, "daemon": None},
         "comparison": None,
+        "firewall": None,
     }
     assert all(result.startswith("not measured") for _, result in Figures().rows())
