@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from asap2.nic.backend import Backend
+from asap2.nic.ethertypes import ETH_P_8021Q
 from asap2.nic.function import EswitchMode, Function, LinkState, Nic, Pf, Vf
 from asap2.nic.model import LEAST_VF_VECTORS, MOST_VF_VECTORS, VF_VECTORS
 
@@ -330,7 +331,7 @@ class Driver:
         """Set VST: EINVAL for a vlan above 4095 or qos above 7; EPROTONOSUPPORT for another tag than 802.1Q;
         in switchdev mode EOPNOTSUPP (the representor's rules do it), clearing apart, which libvirt does."""
         vf = self.vf(pf, index)
-        if proto != 0x8100:
+        if proto != ETH_P_8021Q:
             raise _error(errno.EPROTONOSUPPORT)
         if pf.switchdev:
             if vlan == 0:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from asap2.nic.ethertypes import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH
+
 KEY_SIZE: Final = 192
 """Octets of the packed key."""
 TRACKED_AT: Final = 128
 """Octet of the packed key from which on lies what connection tracking says of the packet."""
-
-ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH = 0x86DD, (0x8847, 0x8848), 0x894F
 
 
 class Header(enum.IntEnum):

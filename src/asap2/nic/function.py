@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from asap2.nic.ethertypes import ETH_P_8021Q
 from asap2.nic.model import PF_VECTORS, VF_VECTORS, Model, model
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
 
@@ -185,7 +186,7 @@ class Vf(Function):
         self.port = self.switched_port = vf_port(pf.index, index)
         self.host_port = representor_port(pf.index, index)
         self.vlan = self.qos = 0
-        self.vlan_proto = 0x8100
+        self.vlan_proto = ETH_P_8021Q
         self.spoofchk = self.trust = False
         self.link_state = LinkState.AUTO
         self.min_tx_rate = self.max_tx_rate = 0

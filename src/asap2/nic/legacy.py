@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from asap2.nic.ethertypes import ETH_P_8021Q
 from asap2.nic.rules import VLAN_PRESENT, Action, Drop, Goto, Masked, Match, Output, PopVlan, PushVlan, Rule
 
 FDB = 0x0800_0000
@@ -31,7 +32,6 @@ ACL = 0x0800_0001
 """The table of what a function may send; it goes on to :data:`FDB`."""
 
 _VLAN = VLAN_PRESENT | 0xFFF
-_TPID = 0x8100
 _MAC = (1 << 48) - 1
 _GROUP = 1 << 40
 _BROADCAST = _MAC
@@ -80,7 +80,7 @@ class Key(NamedTuple):
             fields["eth_dst"] = Masked(_GROUP, _GROUP)
         if self.vlan >= 0:
             fields["vlan_tci"] = Masked(VLAN_PRESENT | self.vlan, _VLAN)
-            fields["vlan_tpid"] = Masked(_TPID, 0xFFFF)
+            fields["vlan_tpid"] = Masked(ETH_P_8021Q, 0xFFFF)
         elif self.vlan == Vlan.NONE:
             fields["vlan_tci"] = Masked(0, VLAN_PRESENT)
         return Match(**fields)

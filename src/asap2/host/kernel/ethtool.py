@@ -26,6 +26,7 @@ from asap2.netlink.tables.ethtool import (
     ETHTOOL_MSG_STRSET_GET,
     FEATURES,
     STRSET,
+    number_of,
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError
@@ -68,7 +69,7 @@ class Ethtool:
         found = {}
         for message in self._generic.request(self._family, NLM_F_DUMP, payload):
             attrs = FEATURES.decode(message.payload)[1]
-            active = int.from_bytes(attrs.get("active", {}).get("value", b""), "little")
+            active = number_of(attrs.get("active", {}).get("value", b""))
             found[str(attrs["header"]["dev_name"])] = bit >= 0 and bool(active >> bit & 1)
         return found
 

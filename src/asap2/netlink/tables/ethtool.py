@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -252,9 +253,21 @@ def set_bits(bitset: Mapping[Any, Any], names: Iterable[str]) -> dict[str, bool]
             if name is not None:
                 said[name] = bool(bit.get("value", False) or bitset.get("nomask", False))
         return {**dict.fromkeys(known, False), **said} if bitset.get("nomask") else said
-    value = int.from_bytes(bitset.get("value", b""), "little")
-    mask = int.from_bytes(bitset["mask"], "little") if "mask" in bitset else -1
+    value = number_of(bitset.get("value", b""))
+    mask = number_of(bitset["mask"]) if "mask" in bitset else -1
     return {name: bool(value >> i & 1) for i, name in enumerate(known) if mask >> i & 1}
+
+
+def number_of(bits: bytes) -> int:
+    """The *bits* of a compact bitset as one number; they come in words of 32, each in the machine's byte order."""
+    words = [bits[at : at + 4] for at in range(0, len(bits), 4)]
+    return sum(int.from_bytes(word, sys.byteorder) << 32 * place for place, word in enumerate(words))
+
+
+def words_of(number: int, length: int) -> bytes:
+    """The same as so many octets, a multiple of four."""
+    words = [number >> 8 * at & 0xFFFF_FFFF for at in range(0, length, 4)]
+    return b"".join(word.to_bytes(4, sys.byteorder) for word in words)
 
 
 def compact_bitset(size: int, value: int, mask: int | None = None) -> dict[str, Any]:
@@ -262,9 +275,9 @@ def compact_bitset(size: int, value: int, mask: int | None = None) -> dict[str, 
     length = (size + 31) // 32 * 4
     bitset: dict[str, Any] = {} if mask is not None else {"nomask": True}
     bitset["size"] = size
-    bitset["value"] = value.to_bytes(length, "little")
+    bitset["value"] = words_of(value, length)
     if mask is not None:
-        bitset["mask"] = mask.to_bytes(length, "little")
+        bitset["mask"] = words_of(mask, length)
     return bitset
 
 

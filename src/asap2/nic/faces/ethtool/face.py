@@ -38,7 +38,9 @@ from asap2.netlink.tables.ethtool import (
     ETHTOOL_MSG_FEATURES_SET_REPLY,
     FEATURES,
     FEATURES_ATTRS,
+    number_of,
     set_bits,
+    words_of,
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NETLINK_GENERIC, NlMsg
@@ -203,8 +205,8 @@ class EthtoolFace:
         if "bits" not in bitset:
             for name, bit in (("value", value), ("mask", True)):
                 if name in bitset:
-                    number = int.from_bytes(bitset[name], "little") & ~(1 << index) | bit << index
-                    bitset[name] = number.to_bytes(len(bitset[name]), "little")
+                    number = number_of(bitset[name]) & ~(1 << index) | bit << index
+                    bitset[name] = words_of(number, len(bitset[name]))
             return
         others = [bit for bit in bitset["bits"].get("bit", []) if bit["index"] != index]
         ours: dict[str, Any] = {"index": index, "name": HW_TC_OFFLOAD}

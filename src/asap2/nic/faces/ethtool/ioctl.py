@@ -24,6 +24,7 @@ from asap2.netlink.tables.ethtool import (
     ETHTOOL_MSG_COALESCE_GET,
     ETHTOOL_MSG_PAUSE_GET,
     ETHTOOL_MSG_RINGS_GET,
+    words_of,
 )
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver
@@ -226,7 +227,7 @@ class EthtoolIoctl:
         if words != _WORDS:
             return _LINK_SETTINGS.pack(ETHTOOL_GLINKSETTINGS, *[0] * 8, -_WORDS, *[0] * 11)
         speed, duplex = ethtool_link.speed(device, self._kernel.has_link(netns, device))
-        modes = sum(1 << mode for mode in ethtool_link.modes(device)).to_bytes(4 * _WORDS, "little")
+        modes = words_of(sum(1 << mode for mode in ethtool_link.modes(device)), 4 * _WORDS)
         fixed = _LINK_SETTINGS.pack(
             ETHTOOL_GLINKSETTINGS, speed, duplex, ethtool_link.PORT_DA, 0, 1, 0, 0, 0, _WORDS, *[0] * 11
         )

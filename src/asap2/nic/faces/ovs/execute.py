@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.ethertypes import VLAN_TYPES
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.extract import extract
-from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.upcall import PacketPath
 from asap2.nic.fields import TRACKED
 from asap2.nic.rules import OVS_TABLE
@@ -40,7 +40,7 @@ def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     metadata = ovs_key.packet_metadata(key)
     bare = not metadata["mac_proto"]
     if bare:
-        if metadata["eth_type"] in numbers.VLAN_TYPES:
+        if metadata["eth_type"] in VLAN_TYPES:
             raise NetlinkError(errno.EINVAL)
         packet = bytes(_ETH_HLEN - 2) + metadata["eth_type"].to_bytes(2, "big") + packet
     fields = extract(packet, metadata, ethernet=not bare)

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from asap2.nic.ethertypes import ETH_P_ALL
 from asap2.nic.model import UPCALL_MTU
 from asap2.nic.silicon.abi import UPCALL_MAGIC, UPCALL_MAGIC_MASK
 from asap2.nic.silicon.events import UpcallContext
@@ -31,7 +32,6 @@ SO_RCVBUFFORCE = 33
 SO_RCVMARK = 75
 SOL_PACKET = 263
 PACKET_OUTGOING = 4
-ETH_P_ALL = 0x0003
 BATCH = 256
 _RECEIVE_BUFFER = 32 << 20
 _MAX_FRAME = 1 << 16

@@ -10,26 +10,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
+from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_RARP, VLAN_TYPES
 from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
 from asap2.nic.rules import VLAN_PRESENT, CtState, Frag, Masked, Match
-
-ETH_P_IP: Final = 0x0800
-ETH_P_IPV6: Final = 0x86DD
-ETH_P_ARP: Final = 0x0806
-ETH_P_RARP: Final = 0x8035
-ETH_P_ALL: Final = 0x0003
-VLAN_TYPES: Final = (0x8100, 0x88A8)
-
-IPPROTO_TCP: Final = 6
-IPPROTO_UDP: Final = 17
-IPPROTO_SCTP: Final = 132
-IPPROTO_ICMP: Final = 1
-IPPROTO_ICMPV6: Final = 58
 
 
 def _octets(key: str) -> int:

@@ -15,9 +15,8 @@ from typing import Final
 
 from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError, attribute
+from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
-from asap2.nic.faces.ovs.key.numbers import ETH_P_IP
-from asap2.nic.fields import ETH_P_IPV6
 from asap2.nic.rules import Ct, Masked, Nat, NatKind
 
 _CT = protocol.CT.numbers

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from asap2.nic.ethertypes import ARP_TYPES, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH, ETH_P_TEB, VLAN_TYPES
 from asap2.nic.faces.ovs.actions.numbers import (
     ADD_MPLS,
     POP_ETH,
@@ -22,8 +23,7 @@ from asap2.nic.faces.ovs.actions.numbers import (
 )
 from asap2.nic.faces.ovs.actions.steps import Step
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
-from asap2.nic.faces.ovs.key.numbers import ARP_TYPES, ETH_P_IP, ETH_P_TEB, NSH, NSH_BASE, NSH_MD1, NSH_MD2, VLAN_TYPES
-from asap2.nic.fields import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH
+from asap2.nic.faces.ovs.key.numbers import NSH, NSH_BASE, NSH_MD1, NSH_MD2
 from asap2.nic.rules import (
     VLAN_PRESENT,
     PopEthernet,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attributes
+from asap2.nic.ethertypes import ETH_P_MPLS
 from asap2.nic.faces.ovs.actions.conntrack import read_ct
 from asap2.nic.faces.ovs.actions.headers import HEADERS, Packets
 from asap2.nic.faces.ovs.actions.numbers import (
@@ -44,7 +45,6 @@ from asap2.nic.faces.ovs.actions.rewriting import read_set
 from asap2.nic.faces.ovs.actions.steps import ByMeter, Nested, PortOutput, Recirc, Step, Userspace
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import MAX_PORTS, TUNNEL, VARIABLE
-from asap2.nic.fields import ETH_P_MPLS
 from asap2.nic.rules import CheckLength, Clone, CtClear, DecTtl, Drop, Hash, HashAlgorithm, Sample, Truncate
 
 _TUNNEL_KEY: Final = TUNNEL.to_bytes(2, sys.byteorder)

@@ -9,22 +9,11 @@ from socket import IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
 from typing import Final
 
 from asap2.netlink.tables.ovs import KEY
+from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS
 from asap2.nic.faces.ovs.actions.headers import Packets
 from asap2.nic.faces.ovs.key import INET, Fields, invalid, read_tunnel, walk
-from asap2.nic.faces.ovs.key.numbers import (
-    ETH_P_IP,
-    ETHERNET,
-    IPV4,
-    IPV6,
-    LABEL_BITS,
-    LENGTHS,
-    MPLS,
-    SCTP,
-    TCP,
-    TUNNEL,
-    UDP,
-)
-from asap2.nic.fields import ETH_P_IPV6, ETH_P_MPLS, REWRITABLE, carried_by, rewritable_in
+from asap2.nic.faces.ovs.key.numbers import ETHERNET, IPV4, IPV6, LABEL_BITS, LENGTHS, MPLS, SCTP, TCP, TUNNEL, UDP
+from asap2.nic.fields import REWRITABLE, carried_by, rewritable_in
 from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Masked, SetField, SetTunnel
 
 _REWRITES: Final = {

@@ -72,12 +72,6 @@ NSH_MD2: Final = NSH_KEY.numbers["md2"]
 
 MAX_PORTS: Final = 65535
 """DP_MAX_PORTS (net/openvswitch/datapath.h); as ``in_port``: none."""
-ETH_P_802_2: Final = 0x0004
-ETH_P_802_3_MIN: Final = 0x600
-ETH_P_IP: Final = 0x0800
-ETH_P_TEB: Final = 0x6558
-VLAN_TYPES: Final = (0x8100, 0x88A8)
-ARP_TYPES: Final = (0x0806, 0x8035)
 NEIGHBOUR: Final = (135, 136)
 """ICMPv6 types of neighbour discovery whose target and addresses a key has."""
 FRAG_NONE, FRAG_FIRST, FRAG_LATER = OVS_FRAG_TYPE_NONE, OVS_FRAG_TYPE_FIRST, OVS_FRAG_TYPE_LATER

@@ -11,10 +11,19 @@ from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPR
 from typing import Final
 
 from asap2.netlink.wire import NLA_TYPE_MASK, attribute, attributes
+from asap2.nic.ethertypes import (
+    ARP_TYPES,
+    ETH_P_802_2,
+    ETH_P_802_3_MIN,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    ETH_P_MPLS,
+    ETH_P_NSH,
+    VLAN_TYPES,
+)
 from asap2.nic.faces.ovs.key.layout import BITS, LAYOUTS, Attributes, Fields, Reader, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import (
     ARP,
-    ARP_TYPES,
     CT_LABELS,
     CT_MARK,
     CT_ORIG_TUPLE_IPV4,
@@ -23,9 +32,6 @@ from asap2.nic.faces.ovs.key.numbers import (
     CT_ZONE,
     DP_HASH,
     ENCAP,
-    ETH_P_802_2,
-    ETH_P_802_3_MIN,
-    ETH_P_IP,
     ETHERNET,
     ETHERTYPE,
     FRAG_LATER,
@@ -52,10 +58,9 @@ from asap2.nic.faces.ovs.key.numbers import (
     UDP,
     VARIABLE,
     VLAN,
-    VLAN_TYPES,
 )
 from asap2.nic.faces.ovs.key.tunnel import read_nsh, read_tunnel
-from asap2.nic.fields import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH, carried_by
+from asap2.nic.fields import carried_by
 from asap2.nic.rules import VLAN_PRESENT
 
 

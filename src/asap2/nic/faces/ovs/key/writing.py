@@ -8,10 +8,10 @@ from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPR
 from typing import Final
 
 from asap2.netlink.wire import attribute
+from asap2.nic.ethertypes import ARP_TYPES, ETH_P_802_2, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH, VLAN_TYPES
 from asap2.nic.faces.ovs.key.layout import LAYOUTS, Fields
 from asap2.nic.faces.ovs.key.numbers import (
     ARP,
-    ARP_TYPES,
     CT_LABELS,
     CT_MARK,
     CT_ORIG_TUPLE_IPV4,
@@ -20,8 +20,6 @@ from asap2.nic.faces.ovs.key.numbers import (
     CT_ZONE,
     DP_HASH,
     ENCAP,
-    ETH_P_802_2,
-    ETH_P_IP,
     ETHERNET,
     ETHERTYPE,
     FRAG_LATER,
@@ -44,10 +42,9 @@ from asap2.nic.faces.ovs.key.numbers import (
     TUNNEL,
     UDP,
     VLAN,
-    VLAN_TYPES,
 )
 from asap2.nic.faces.ovs.key.tunnel import emit_nsh, emit_tunnel
-from asap2.nic.fields import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH, carried_by
+from asap2.nic.fields import carried_by
 
 _FIRST: Final = tuple(LAYOUTS[kind].emit for kind in (RECIRC_ID, DP_HASH, PRIORITY))
 _TRACKED: Final = tuple(LAYOUTS[kind].emit for kind in (SKB_MARK, CT_STATE, CT_ZONE, CT_MARK, CT_LABELS))
