@@ -21,6 +21,8 @@ enum ct_known {
 	CT_GONE,	/* the packet was its last */
 };
 
+#define EVICTION_RANGE 8 /* NF_CT_EVICTION_RANGE */
+
 enum looked { LOOKED_VALID, LOOKED_INVALID, LOOKED_LAST, LOOKED_DROP };
 
 /* A packet in an ICMP error is of a connection: what the error is then. */
@@ -147,6 +149,43 @@ static __always_inline void note_events(struct connection *c, struct flight *p)
 		p->events |= CT_EVENT_PROTOINFO;
 }
 
+/*
+ * Where the table is full, a connection that is worth less than a new one goes (early_drop()): of some records, the first
+ * whose connection has not been assured, or is being closed, or is over. A packet that is traced finds none, since
+ * which ones are looked at is left to chance.
+ */
+__noinline int make_room(struct flight *p)
+{
+	struct tracker_stats *s = this_tracker_stats();
+	struct tracker *t = the_tracker();
+	u32 from = bpf_get_prandom_u32(), at, status, records;
+	struct connection *c;
+
+	if (!p || !s || !t || constants.tracing)
+		return 0;
+	records = READ_ONCE(t->next) - 1; /* those that have ever been in use */
+	if (!records)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < EVICTION_RANGE; i++) {
+		at = 1 + (from + i) % records;
+		c = connection_at(at);
+		if (!c)
+			continue;
+		status = READ_ONCE(c->status);
+		if (!(status & IPS_CONFIRMED) || status & IPS_OFFLOAD)
+			continue;
+		if (status & IPS_ASSURED && READ_ONCE(c->expires) > p->now &&
+		    !(c->original.proto == IPPROTO_TCP && closing(c->tcp.state)))
+			continue;
+		if (forget(p, at)) {
+			s->early_drop++;
+			return 1;
+		}
+	}
+	return 0;
+}
+
 /* One try to find the connection of p->tuple and let the packet change it: enum looked; -1: try once more. */
 __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 policy)
 {
@@ -171,7 +210,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
 			  status & IPS_EXPECTED ? INFO_RELATED : INFO_NEW;
 	} else {
-		if (READ_ONCE(t->count) >= t->max) {
+		if (READ_ONCE(t->count) >= t->max && !make_room(p)) {
 			s->drop++;
 			return LOOKED_DROP;
 		}

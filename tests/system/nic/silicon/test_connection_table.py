@@ -15,9 +15,13 @@ import pytest
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.table import Connections
 from asap2.nic.conntrack.view import Change, Connection, Sctp, Tcp, Tuple
-from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.rules import Ct, Drop, Match, Rule
+from asap2.nic.silicon.loader import TestRun
+from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
 from asap2.nic.silicon.timeouts import DEFAULTS, TimeoutPolicies, TimeoutPolicy
 from tests.system.nic.silicon.campaign import network_of_its_own, private_bpffs
+from tests.system.nic.silicon.packets import ipv4
+from tests.system.nic.silicon.packets import udp as bytes_of_udp
 
 A, B, N = (bytes((10, 0, 0, last)) for last in (1, 2, 200))
 A6, B6 = (bytes((0xFD, *bytes(14), last)) for last in (1, 2))
@@ -118,6 +122,36 @@ def test_a_full_table_takes_no_more(table: Connections) -> None:
     with pytest.raises(OSError, match=f"Errno {errno.ENOMEM}"):
         table.insert(udp(MOST))
     assert table.count() == len(list(table)) == MOST == table.limit
+
+
+def test_in_a_full_table_a_new_connection_takes_the_place_of_one_that_is_not_assured() -> None:
+    full = 8
+    with network_of_its_own(), private_bpffs() as bpffs:
+        pipeline = Pipeline.open(bpffs / "small", max_rules=64, max_connections=full)
+        table = pipeline.connections
+        for port in range(full):
+            table.insert(udp(port, status=int(Status.CONFIRMED | Status.ASSURED)))
+        assert _committed(pipeline, 100) is None
+        assert table.delete(next(iter(table)))
+        table.insert(udp(50))
+        assert _committed(pipeline, 100) is not None
+        assert table.count() == full
+        assert table.find(0, udp(50).original) is None
+        assert sum(cpu.drop for cpu in table.statistics()) == 1
+        assert sum(cpu.early_drop for cpu in table.statistics()) == 1
+        pipeline.close()
+
+
+def _committed(pipeline: Pipeline, port: int) -> Connection | None:
+    """The connection that a packet of UDP from this *port* makes, by a rule that commits it."""
+    ifindex = socket.if_nametoindex("lo")
+    pipeline.set_port(Port(1, ifindex, PortKind.NODE, tables=(0,), miss=Miss.DROP))
+    rule = pipeline.add(Rule(0, 1, 1, Match(), (Ct(commit=True), Drop())))
+    datagram = ipv4("10.0.0.1", "10.0.0.2", UDP, bytes_of_udp(port, 53, b"x" * 20))
+    TestRun(pipeline._layout.program, ifindex=ifindex).on(bytes(12) + b"\x08\0" + datagram)
+    pipeline.remove(rule)
+    pipeline.remove_port(1)
+    return pipeline.connections.find(0, udp(port).original)
 
 
 def test_one_that_has_gone_is_not_removed_again(table: Connections) -> None:
