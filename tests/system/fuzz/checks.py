@@ -9,7 +9,6 @@ import socket
 
 from asap2.nic.daemon import Daemon
 from asap2.nic.function import Role
-from asap2.nic.silicon import maps
 from asap2.nic.silicon.actionlists import _PORT, _TO_PORTS, _List
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Miss
@@ -68,7 +67,7 @@ def _rules(daemon: Daemon) -> None:
 def _maps(pipeline: Pipeline) -> None:
     """The program's memory has what rules and ports need, and nothing else."""
     where, layout, entries = pipeline.directory.name, pipeline._layout, pipeline._entries
-    found = sorted(maps.number(value) for _, value in layout.keys.items())
+    found = sorted(handle for _, _, handle in layout.keys.items())
     if found != sorted(entries):
         raise TroubleError(f"{where}: {len(found)} keys for {len(entries)} rules")
     mask_lists = pipeline._lists._by_place.values()

@@ -36,8 +36,9 @@ def carry(
     connection, direction = found
     connection.packets[direction] += segments
     connection.bytes[direction] += min(len(data), _length(data, family))
-    connection.expires = max(connection.expires, tracker.now + _lives(connection) * SECOND)
-    connection.carried = tracker.now
+    if connection.carried != tracker.now:  # several packets at once do not write it several times
+        connection.expires = max(connection.expires, tracker.now + _lives(connection) * SECOND)
+        connection.carried = tracker.now
     replied = direction == REPLY or connection.status & Status.SEEN_REPLY
     seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
     fields = tracker.fields_of(seen, action.zone, family)

@@ -209,7 +209,8 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 	stats->carried++;
 	__sync_fetch_and_add(&c->packets[p->reply & 1], skb->gso_segs ?: 1);
 	__sync_fetch_and_add(&c->bytes[p->reply & 1], p->end - p->l3);
-	keep_alive(c, p);
+	if (c->used != p->now)
+		keep_alive(c, p);
 	tell_found(s, p, r->zone);
 	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))

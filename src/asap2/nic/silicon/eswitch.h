@@ -79,6 +79,13 @@ struct key {
 	u64 w[WORDS];
 };
 
+/* Of a rule that is not about tracked connections: the first of the same. */
+struct short_key {
+	u32 node;
+	u32 unused;
+	u64 w[WORDS - TRACKED];
+};
+
 struct port {
 	u32 id, ifindex, flags;
 	u16 miss, tell;
@@ -329,8 +336,10 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key,
 	devs SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct mask_list_id); __type(value, u32); }
 	mask_list_of SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct key); __type(value, u32); }
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4096); __type(key, struct short_key); __type(value, u32); }
 	keys SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 4096);
+	 __type(key, struct key); __type(value, u32); } stateful_keys SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct stats); } stats SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);

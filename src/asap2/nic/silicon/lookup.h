@@ -34,9 +34,16 @@ __noinline int find(union packed *p, struct node *node, u32 at)
 		return 0;
 	key->node = at;
 #pragma unroll
-	for (int i = 0; i < WORDS; i++)
+	for (int i = 0; i < WORDS - TRACKED; i++)
 		key->w[i] = p->w[i] & node->mask[i];
-	found = bpf_map_lookup_elem(&keys, key);
+	if (node->width == WIDTH_STATEFUL) {
+#pragma unroll
+		for (int i = WORDS - TRACKED; i < WORDS; i++)
+			key->w[i] = p->w[i] & node->mask[i];
+		found = bpf_map_lookup_elem(&stateful_keys, key);
+	} else {
+		found = bpf_map_lookup_elem(&keys, key);
+	}
 	if (!found)
 		return 0;
 	/* A hash element that was deleted just now may already hold another key: its rule tells. */

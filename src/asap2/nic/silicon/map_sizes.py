@@ -10,8 +10,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from asap2.nic.fields import KEY_SIZE
 from asap2.nic.silicon import bloom, connection_records, loader, maps
+from asap2.nic.silicon.rulekeys import RuleKeys
 from asap2.nic.silicon.timeouts import TimeoutPolicies
 
 OBJECT = Path(__file__).with_name("eswitch.bpf.o")
@@ -76,7 +76,7 @@ class Layout:
             raise OSError(errno.EINVAL, _ANOTHER.format(directory)) from e
         self.devs = opened("devs")
         self.mask_list_of = opened("mask_list_of")
-        self.keys = opened("keys")
+        self.keys = RuleKeys(opened("keys"), opened("stateful_keys"))
         self.stats = opened("stats")
         self._grace = opened("grace")
         self._arrays = {
@@ -110,11 +110,11 @@ class Layout:
         self.tracker_stats = opened("tracker_stats")
         self.ct_events = opened("ct_events")
         sizes = (
-            *(self.keys.key_size, self.stats.value_size, self._arrays["ports"].value_size),
+            *(self.keys.fits(), self.stats.value_size, self._arrays["ports"].value_size),
             *(self._arrays["connections"].value_size, self.tracker_stats.value_size),
         )
         if sizes != (
-            *(8 + KEY_SIZE, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)),
+            *(True, ctypes.sizeof(maps.StatsRecord), ctypes.sizeof(maps.PortRecord)),
             *(ctypes.sizeof(connection_records.ConnectionRecord), ctypes.sizeof(connection_records.TrackerStatsRecord)),
         ):
             raise OSError(errno.EINVAL, _ANOTHER.format(directory))
@@ -183,7 +183,7 @@ class Layout:
     def close(self) -> None:
         """Close the file descriptors. What is pinned works on."""
         every = [
-            *(self.devs, self.mask_list_of, self.keys, self.stats, self._grace, *self._arrays.values()),
+            *(self.devs, self.mask_list_of, *self.keys.maps, self.stats, self._grace, *self._arrays.values()),
             *(self.tuples, self.expectations, self.free_connections, self.tracker_stats, self.ct_events),
         ]
         for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
@@ -229,6 +229,7 @@ def create(
             "devs": _PORTS,
             "mask_list_of": max(1024, masks // 2),
             "keys": max_rules,
+            "stateful_keys": max_rules,
             "bloom": words,
             "cache": cpus * buckets,
             "wide_cache": cpus * wide_buckets,

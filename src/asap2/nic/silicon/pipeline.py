@@ -314,7 +314,9 @@ class Pipeline:
         self._layout.new_rule(handle, node.index, actions)
         self._bloom.add(node.index, key)
         try:
-            self._layout.keys.update(_key(node, key), maps.word(handle), loader.NOEXIST)
+            self._layout.keys.add(
+                node.index, node.mask, key, handle, full=len(self._entries) >= self._layout.config.max_rules
+            )
         except OSError as e:
             self._bloom.discard(node.index, key)
             self._lists.drop(node)
@@ -364,7 +366,7 @@ class Pipeline:
         entry = self._entries.pop(handle)
         if entry.node.masks.table == abi.LIMITS:
             self._ports.limit(entry.node.masks.in_port, -1)
-        self._layout.keys.delete(_key(entry.node, entry.key))
+        self._layout.keys.delete(entry.node.index, entry.node.mask, entry.key)
         self._bloom.discard(entry.node.index, entry.key)
         self._lists.drop(entry.node)
         counters = self._read(handle)
@@ -394,15 +396,15 @@ class Pipeline:
         self.resumes.restore()
         nodes = self._lists.restore()
         starts = []
-        for packed, value in list(layout.keys.items()):
-            handle, node = maps.number(value), nodes.get(maps.number(packed))
-            if node is None or layout.rules[handle].node != node.index:
-                layout.keys.delete(packed)
+        for number, key, handle in list(layout.keys.items()):
+            node = nodes.get(number)
+            if node is None or layout.rules[handle].node != number:
+                layout.keys.discard(number, key, handle)
                 continue
             node.rules += 1
             actions = layout.rules[handle].actions
             starts.append(actions)
-            self._entries[handle] = _Entry(node, packed[8:], actions)
+            self._entries[handle] = _Entry(node, key, actions)
             if node.masks.table == abi.LIMITS:
                 self._ports.limit(node.masks.in_port, 1)
         self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())
@@ -507,10 +509,6 @@ def _release(path: Path) -> None:
     finally:
         os.close(link)
     path.unlink()
-
-
-def _key(node: MaskNode, value: bytes) -> bytes:
-    return maps.word(node.index) + bytes(4) + value
 
 
 def _list(rule: Rule) -> int:
