@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from asap2.nic.conntrack.view import Change, Connection, Statistics, Tuple
+from asap2.nic.conntrack.view import SETTINGS, Change, Connection, Statistics, Tuple
 from asap2.nic.silicon import timeouts
 from asap2.nic.silicon.timeouts import TimeoutPolicy
 
@@ -49,6 +49,7 @@ class Table:
 
     def __init__(self, *connections: Connection) -> None:
         self.limit = 262144
+        self.settings = dict.fromkeys(SETTINGS, 0)
         self._all: dict[int, Connection] = {}
         self._tuples: dict[tuple[int, Tuple], int] = {}
         self._made = 0
@@ -91,6 +92,14 @@ class Table:
     def count(self) -> int:
         """How many."""
         return len(self._all)
+
+    def setting(self, name: str) -> int:
+        """A setting."""
+        return self.settings[name]
+
+    def set(self, name: str, value: int) -> None:
+        """Set one."""
+        self.settings[name] = value
 
     def statistics(self) -> list[Statistics]:
         """All were made on the first CPU."""

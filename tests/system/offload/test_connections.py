@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ systemctl start openvswitch
 ovs-vsctl add-br br0
 for port in eth0 eth1; do ovs-vsctl add-port br0 $port; ip link set $port up; done
 ovs-vsctl -- --id=@m create Datapath datapath_version=0 -- set Open_vSwitch . datapaths:system=@m
+"""
+RULES = """
 ovs-ofctl del-flows br0
 ovs-ofctl add-flow br0 arp,actions=normal
 ovs-ofctl add-flow br0 'ip,ct_state=-trk,actions=ct(table=1,zone=7)'
 ovs-ofctl add-flow br0 'table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=7,exec(set_field:5->ct_mark)),normal'
 ovs-ofctl add-flow br0 'table=1,ip,ct_state=+trk+est,actions=normal'
 """
+"""A stateful firewall: what vm1 and vm2 begin."""
 ZONE = "ovs-appctl dpctl/flush-conntrack zone=7"
 
 
@@ -33,7 +37,7 @@ ZONE = "ovs-appctl dpctl/flush-conntrack zone=7"
 def bench() -> Iterator[Bench]:
     """A node with a stateful firewall between two guests, in software."""
     with Bench.running("connections", TOPOLOGY.read_text()) as found:
-        found.ok("hv1", SWITCH)
+        found.ok("hv1", SWITCH + RULES)
         yield found
 
 
@@ -116,8 +120,52 @@ def pinged_flows(bench: Bench) -> str:
     return bench.ok("hv1", "ovs-appctl dpctl/dump-flows")
 
 
-def test_connections_outlive_the_daemon(pinged: Bench) -> None:
-    list_ = "conntrack -L -o id 2>&- | sed 's/icmp *1 [0-9]*//'"
-    before = pinged.ok("hv1", list_)
+def test_connections_and_settings_outlive_the_daemon(pinged: Bench) -> None:
+    listed = "conntrack -L -o id 2>&- | sed 's/icmp *1 [0-9]*//'"
+    pinged.ok("hv1", "sysctl -qw net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_udp_timeout=33")
+    before = pinged.ok("hv1", listed)
+    assert "packets=2" in before
     pinged.kill_daemon("hv1")
-    assert pinged.ok("hv1", list_) == before != ""
+    assert pinged.ok("hv1", listed) == before
+    assert pinged.ok("hv1", "sysctl -n net.netfilter.nf_conntrack_udp_timeout") == "33\n"
+    pinged.ok("hv1", "sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_udp_timeout=30")
+
+
+SERVER = """
+import socket
+server = socket.create_server(("10.57.0.2", 5000))
+print(flush=True)
+connection = server.accept()[0]
+while connection.recv(100):
+    pass
+"""
+CLIENT = """
+import socket, time
+connection = socket.create_connection(("10.57.0.2", 5000))
+while True:
+    connection.send(b"on")
+    time.sleep(0.01)
+"""
+EXPLAIN = f"{sys.executable} -m asap2.cli.main host explain --json --no-trial"
+STATUS = f"{sys.executable} -m asap2.cli.main host status"
+
+
+def test_programs_see_what_hardware_carries_and_explain_says_why_not_the_rest(bench: Bench) -> None:
+    """The last test: Open vSwitch offloads from here on."""
+    bench.switch("hv1")
+    bench.ok("hv1", RULES + ZONE)
+    bench.ping("vm1", "10.57.0.2", 2)
+    server = bench.start("vm2", sys.executable, "-c", SERVER)
+    assert server.stdout is not None
+    server.stdout.readline()
+    client = bench.start("vm1", sys.executable, "-c", CLIENT)
+    try:
+        until(lambda: "[HW_OFFLOAD]" in bench.ok("hv1", "conntrack -L -p tcp 2>&-"), why="it is not in hardware")
+        explained = json.loads(bench.ok("hv1", EXPLAIN))
+        assert "Connections: 1 in hardware" in bench.ok("hv1", STATUS)
+    finally:
+        for process in (client, server):
+            process.kill()
+            process.communicate()
+    where = {(row["code"], row["what"]): row["count"] for row in explained["connections"]}
+    assert where == {("connection.hardware", "TCP in zone 7"): 1, ("connection.protocol", "ICMP in zone 7"): 1}

@@ -40,6 +40,15 @@ _REPLY: Final = ConnectionRecord.reply.offset
 _TCP = struct.Struct("=16xBB2x16xBB2xB")
 """Of ``struct tcp_connection``: scale and flags of either side, and the state."""
 _SCTP = struct.Struct("=4s4sB")
+_SETTINGS: Final = {
+    "acct": "acct",
+    "timestamp": "timestamp",
+    "tcp_be_liberal": "liberal",
+    "tcp_loose": "loose",
+    "tcp_ignore_invalid_rst": "ignore_rst",
+    "tcp_max_retrans": "max_retrans",
+}
+"""Settings, by name, in ``struct tracker``."""
 _EVENT = struct.Struct("=QII")
 """``struct ct_event`` before the connection: when, the record's number, and the events."""
 _TUPLE = struct.Struct(">16s16sHH")
@@ -103,6 +112,15 @@ class Connections:
     @limit.setter
     def limit(self, value: int) -> None:
         self._layout.tracker.max = min(value or len(self._layout.connections), len(self._layout.connections) - 1)
+
+    def setting(self, name: str) -> int:
+        """One of :data:`asap2.nic.conntrack.view.SETTINGS`, which outlive the daemon."""
+        value: int = getattr(self._layout.tracker, _SETTINGS[name])
+        return value
+
+    def set(self, name: str, value: int) -> None:
+        """Set one of them."""
+        setattr(self._layout.tracker, _SETTINGS[name], value)
 
     def statistics(self) -> list[Statistics]:
         """What each CPU has counted, in the order of their numbers."""

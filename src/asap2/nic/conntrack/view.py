@@ -107,6 +107,17 @@ class Change(NamedTuple):
     sctp: Sctp | None = None
 
 
+SETTINGS: Final = {
+    "acct": 1,
+    "timestamp": 1,
+    "tcp_be_liberal": 1,
+    "tcp_loose": 1,
+    "tcp_ignore_invalid_rst": 1,
+    "tcp_max_retrans": 255,
+}
+"""Settings of connection tracking (``nf_conntrack_*``), and the largest value of each."""
+
+
 class Connections(Protocol):
     """The table of a node's connections. One that has expired is in it no longer."""
 
@@ -137,6 +148,12 @@ class Connections(Protocol):
 
     def statistics(self) -> Iterable[Statistics]:
         """What each CPU has counted, in the order of their numbers."""
+
+    def setting(self, name: str) -> int:
+        """One of :data:`SETTINGS`."""
+
+    def set(self, name: str, value: int) -> None:
+        """Set one of :data:`SETTINGS`."""
 
     limit: int
     """How many there may be."""

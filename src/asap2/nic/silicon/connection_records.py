@@ -176,10 +176,14 @@ class TrackerRecord(ctypes.Structure):
     max_retrans: int
     ignore_rst: int
     expecting: int
+    acct: int
+    timestamp: int
     _fields_ = [
         *((name, u32) for name in ("count", "max", "next", "ids", "events", "translated")),
         *((name, ctypes.c_uint8) for name in ("liberal", "loose", "max_retrans", "ignore_rst")),
         ("expecting", u32),
+        *((name, ctypes.c_uint8) for name in ("acct", "timestamp")),
+        ("unused", ctypes.c_uint8 * 6),
     ]
 
 

@@ -84,6 +84,7 @@ struct tracker {
 	u32 translated;	/* there has been a connection with NAT */
 	u8 liberal, loose, max_retrans, ignore_rst;	/* nf_conntrack_tcp_* */
 	u32 expecting;	/* there has been an expectation */
+	u8 acct, timestamp, unused[6];	/* user space's: what programs see of each connection */
 };
 
 /* A connection that a helper expects: it is found by its original tuple without the source port. */

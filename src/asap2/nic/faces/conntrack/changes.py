@@ -47,7 +47,7 @@ def changed(connection: Connection, attrs: Attrs) -> Change:
     return Change(timeout, status, _mark(connection, attrs), _labels(connection, attrs), tcp, sctp)
 
 
-def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int, timestamps: bool) -> Connection:
+def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int) -> Connection:
     """The connection that a request makes.
 
     Raises:
@@ -70,7 +70,7 @@ def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int, timestamps: 
         labels=_labels(new, attrs) or new.labels,
         tcp=tcp or new.tcp,
         sctp=sctp or new.sctp,
-        started=time.time_ns() if timestamps else None,
+        started=time.time_ns(),
     )
 
 

@@ -54,14 +54,12 @@ _FOUND = 2
 class ConntrackFace:
     """Serves the connections of *server*'s own namespace.
 
-    *counters* and *timestamps* say whether programs see what has passed, and since when (nf_conntrack_acct and
-    nf_conntrack_timestamp, which are off at first); *listened*, whether anybody may listen to what happens.
+    *listened* says whether anybody may listen to what happens.
     """
 
     def __init__(self, server: Server, connections: Connections, timeouts: Store) -> None:
         self.connections = connections
         self.policies = Policies(timeouts)
-        self.counters = self.timestamps = False
         self.listened = True
         self._server = server
         self._kernel: bool | None = None
@@ -92,11 +90,13 @@ class ConntrackFace:
         self.tell(dying, Events.DESTROY, portid)
 
     def seen(self, connection: Connection) -> Connection:
-        """What programs are to see of a connection."""
-        if (connection.counters is None or self.counters) and (connection.started is None or self.timestamps):
+        """What programs are to see of a connection: counters and times only where nf_conntrack_acct and
+        nf_conntrack_timestamp are on."""
+        acct, timestamp = self.connections.setting("acct"), self.connections.setting("timestamp")
+        if (connection.counters is None or acct) and (connection.started is None or timestamp):
             return connection
-        counters = connection.counters if self.counters else None
-        return replace(connection, counters=counters, started=connection.started if self.timestamps else None)
+        counters = connection.counters if acct else None
+        return replace(connection, counters=counters, started=connection.started if timestamp else None)
 
     def _connections(self, request: Request) -> Answer:
         handler = self._handlers.get(request.type)
@@ -159,7 +159,7 @@ class ConntrackFace:
             return self._not_ours()
         if len(ways) < 2 or ways["tuple_orig"].protocol != ways["tuple_reply"].protocol:
             raise NetlinkError(errno.EINVAL)
-        made = changes.created(attrs, ways["tuple_orig"], ways["tuple_reply"], zone, self.timestamps)
+        made = changes.created(attrs, ways["tuple_orig"], ways["tuple_reply"], zone)
         try:
             self.connections.insert(made)
         except OSError as error:

@@ -7,11 +7,20 @@ Source: net/netfilter/nf_conntrack_standalone.c of Linux 6.12.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 
 from asap2.nic.conntrack.states import Status
-from asap2.nic.conntrack.view import PROTOCOLS_WITH_PORTS, Connection, Counters, Statistics, Tuple
+from asap2.nic.conntrack.view import (
+    PROTOCOLS_WITH_PORTS,
+    SETTINGS,
+    Connection,
+    Connections,
+    Counters,
+    Statistics,
+    Tuple,
+)
 from asap2.nic.faces.conntrack.face import ConntrackFace
 from asap2.nic.faces.conntrack.policies import Store
 from asap2.nic.faces.sysfs.tree import Attribute
@@ -66,8 +75,7 @@ def files(face: ConntrackFace) -> dict[str, Attribute]:
     """The files, by their path below /proc."""
     connections = face.connections
     sysctls = {
-        "acct": _flag(lambda: face.counters, lambda on: setattr(face, "counters", on)),
-        "timestamp": _flag(lambda: face.timestamps, lambda on: setattr(face, "timestamps", on)),
+        **{name: _setting(connections, name, most) for name, most in SETTINGS.items()},
         "count": _number(connections.count),
         "max": _number(lambda: connections.limit, lambda value: setattr(connections, "limit", value)),
         "buckets": _number(lambda: connections.limit),
@@ -163,15 +171,15 @@ def _number(show: Callable[[], int], store: Callable[[int], None] | None = None)
     return Attribute(lambda: f"{show()}\n", write if store is not None else None)
 
 
-def _flag(show: Callable[[], bool], store: Callable[[bool], None]) -> Attribute:
-    """A sysctl that is 0 or 1 (proc_dou8vec_minmax())."""
+def _setting(connections: Connections, name: str, most: int) -> Attribute:
+    """A sysctl with a largest value (proc_dou8vec_minmax())."""
 
     def write(value: int) -> None:
-        if value not in (0, 1):
-            raise OSError(errno.EINVAL, "")
-        store(bool(value))
+        if value > most:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        connections.set(name, value)
 
-    return _number(lambda: int(show()), write)
+    return _number(lambda: connections.setting(name), write)
 
 
 def _timeout(store: Store, protocol: int, place: int) -> Attribute:
@@ -186,5 +194,5 @@ def _timeout(store: Store, protocol: int, place: int) -> Attribute:
 def _parsed(text: bytes) -> int:
     word = text.strip(b" \t\n\0")
     if not word.isdigit() or int(word) > 0x7FFFFFFF:
-        raise OSError(errno.EINVAL, "")
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return int(word)
