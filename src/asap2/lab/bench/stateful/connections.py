@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asap2.lab.background import Program
 from asap2.lab.bench.paths import TrafficPath, representors
+from asap2.lab.bench.stateful.many import flush
 from asap2.lab.execute import run
 
 PORT = 7780
@@ -17,6 +18,8 @@ _PROGRAM = (sys.executable, "-m", "asap2.lab.bench.stateful.connect")
 
 def new_connections(path: TrafficPath, seconds: float) -> dict[str, float]:
     """``connections_per_second`` of TCP connect, request, answer, close, one after another."""
+    if path.host:  # those of before, in TIME_WAIT, would fill the table in the end
+        flush(path.host.layout.node(path.host.node) / "ns")
     run(path.client, "sh", "-c", "cd /proc/sys/net/ipv4; echo 1 > tcp_tw_reuse; echo 1024 65000 > ip_local_port_range")
     with Program(path.server, [*_PROGRAM, "server", str(PORT)]) as server:
         server.read_until("ready")
