@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.capability import Place, check, depth, pushed, tracked
+from asap2.nic.faces.tc.capability import Place, depth, pushed, tracked
+from asap2.nic.faces.tc.judge import check
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
 from asap2.nic.rules import (

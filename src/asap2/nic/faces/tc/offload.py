@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
-from asap2.nic.faces.tc import match_all
+from asap2.nic.faces.tc import judge, match_all
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
 from asap2.nic.faces.tc.steps import Beyond
 from asap2.nic.function import Function, Nic, Pf, Role
@@ -259,7 +259,7 @@ class Offloader:
         place = self._place(uplink.ifindex, spec, function, others)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
-        tc_capability.check(pf, place, match, steps)
+        judge.check(pf, place, match, steps)
         match, rests = tc_capability.tracked(match), self.rests(steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
@@ -281,7 +281,7 @@ class Offloader:
         peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is pf.nic and is_receiver(peer))
         vf = device.role is Role.VF
         place = tc_capability.Place(True, device.ifindex, spec.chain, spec.prio, peers=peers, vf=vf)
-        tc_capability.check(pf, place, spec.match, spec.steps)
+        judge.check(pf, place, spec.match, spec.steps)
         return self.software(device.ifindex, spec)._replace(pf=pf, receive=True)
 
     def _internal_ports(self, steps: tuple[tc_actions.Step, ...]) -> frozenset[int]:
