@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from asap2.nic.function import Pf, Vf
-from asap2.nic.silicon import maps
+from asap2.nic.silicon import connection_records, maps
 
 FORMAT: Final = 1
 """Of the driver's snapshot and of the journals. tests/unit/nic/test_kept_state.py says when to raise it."""
@@ -31,7 +31,7 @@ def version() -> str:
     shares with it."""
     layout = hashlib.sha256(Path(maps.__file__).with_name("generated.h").read_bytes())
     layout.update(repr((Pf.kept, Vf.kept)).encode())
-    for name, record in sorted(vars(maps).items()):
+    for name, record in sorted((vars(maps) | vars(connection_records)).items()):
         if isinstance(record, type) and issubclass(record, ctypes.Structure):
             fields = [
                 (field, kind.__name__, ctypes.sizeof(kind)) for field, kind, *_ in getattr(record, "_fields_", ())

@@ -13,16 +13,17 @@ import pytest
 
 from asap2.nic import journal, kept_state, snapshot
 from asap2.nic.device import Driver
-from asap2.nic.faces.ovs import datapath
+from asap2.nic.faces.ovs import ct_limit, datapath
 from asap2.nic.faces.tc import kept
 from asap2.nic.function import Function
 
 WRITERS = (
     *(journal, snapshot, kept, Driver.snapshot, Function.state),
     *(datapath.Datapath.keep, datapath.Datapath.keep_port, datapath.Datapath._keep_flow),
+    ct_limit._kept,
 )
 """What writes state."""
-SHAPE = "0360e02da4f11c1f"
+SHAPE = "cc633c376cc51ce6"
 """That of the writers in :data:`asap2.nic.kept_state.FORMAT`."""
 
 
