@@ -74,7 +74,7 @@ class Lookups:
             for bundle in plain(place, "lookup-a", "lookup-silicon", "lookup-b")
         )
         self._processor = max(os.sched_getaffinity(0))
-        self._program = _Flows(self._bpf / "flows", sizes.many_flows)
+        self._program = Flows(self._bpf / "flows", sizes.many_flows)
         self._fill()
         self.nics = [self._nic(number) for number in range(len(sizes.tables))]
         self._direct = self._wire()
@@ -206,7 +206,7 @@ def _forget(maps: Layout) -> None:
         maps.mask_lists[int.from_bytes(at, sys.byteorder)].generation = maps.next_generation()
 
 
-class _Flows:
+class Flows:
     """The program that gives each run another flow (``flows.bpf.c``), with room for *many*."""
 
     def __init__(self, directory: Path, many: int) -> None:

@@ -1,53 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hardware with many connections: packets that hit another each, against packets of one."""
+"""Hardware with many connections: packets that hit another each, against packets of one; and what one takes of memory.
+
+As the lookups of the suite ``scale``, this reaches into the NIC: a node's table is smaller.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
+from asap2.lab.bench.paths import plain
 from asap2.lab.bench.scale import table
 from asap2.lab.bench.scale.generator import Generator, received
-from asap2.lab.execute import run
-from asap2.lab.layout import Layout
-from asap2.lab.topology import Topology
+from asap2.lab.bench.scale.lookup import Flows, packed
+from asap2.lab.execute import ip, run
+from asap2.lab.layout import Layout as Place
+from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.namespaces import in_netns
+from asap2.nic.conntrack.table import Connections
+from asap2.nic.rules import Ct, CtHardware, Masked, Match, Output, Rule
+from asap2.nic.silicon import loader
+from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
 
-_SOURCES = 0x0B00_0000
-"""11.0.0.0: the connections' source addresses."""
+_IN, _OUT = 1, 2
+_ZONE = 7
+_SOURCES, _DESTINATION = 0x0B00_0000, 0x0C00_0001
+"""11.0.0.0 and so on: the connections' source addresses; 12.0.0.1."""
 _PORTS = 50_000
-_ROOM = 0.95
-"""How much of a node's table is filled: in a full one, connections would go to make room for others."""
+_FEW = 1024
+"""The table has room for so many more than it holds."""
+_MAPS = ("connections", "tuples", "free_connections")
 
 
 class Many:
-    """So *many* connections of UDP from the client to the server of *node*, or as many as it has room for."""
+    """A NIC's silicon, between a device of a sending and one of a receiving guest, and so *many* connections of UDP."""
 
-    def __init__(self, layout: Layout, plan: Topology, node: str, many: int) -> None:
-        client, server = (guest for guest in plan.guests if guest.node == node)
-        self._node = layout.node(node) / "ns"
-        self.many = many = min(many, int(_ROOM * self._connections("max")))
-        macs = [bytes.fromhex((guest.mac or "").replace(":", "")) for guest in (server, client)]
-        destination = int.from_bytes(bytes(map(int, (server.address or "").split("/")[0].split("."))), "big")
-        head = b"".join(macs)
-        frames = [head + table.frame(_SOURCES + n // _PORTS, destination, 1024 + n % _PORTS)[12:] for n in range(many)]
-        self._sender, self._receiver = (
-            os.open(layout.guest(guest.name) / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC) for guest in (client, server)
+    def __init__(self, place: Place, many: int) -> None:
+        self._many = many
+        directory = place.root / "bpf"
+        directory.mkdir()
+        mount("bpffs", directory, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")
+        self._pinned = directory / "nic"
+        guests = plain(place, "many-a", "many-silicon", "many-b")
+        self._sender, self._silicon, self._receiver = (
+            os.open(bundle / "net", os.O_RDONLY | os.O_CLOEXEC) for bundle in guests
         )
-        self._generator = Generator(self._sender, "eth0", frames)
+        for guest, far, mac in ((self._sender, "a", ""), (self._receiver, "b", f" address {table.DST_MAC.hex(':')}")):
+            ip(_netns(guest), f"link add name eth0{mac} type veth peer name {far} netns {_netns(self._silicon)}")
+            ip(_netns(guest), "link set dev eth0 up")
+            ip(_netns(self._silicon), f"link set dev {far} up")
+        self._ends = in_netns(self._silicon, lambda: [socket.if_nametoindex(far) for far in "ab"])
+        self._pipeline = Pipeline.open(self._pinned, max_rules=_FEW, max_connections=many + _FEW)
+        self._maps = Layout(self._pinned)
+        one, other = self._ends
+        self._pipeline.set_port(Port(_IN, one, PortKind.VF, tables=(0,), miss=Miss.DROP))
+        self._pipeline.set_port(
+            Port(_OUT, other, PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP)
+        )
+        self._rule = self._pipeline.add(Rule(0, _IN, 1, Match(eth_type=Masked(0x0800, 0xFFFF)), (Output(_OUT),)))
+        flows = [(_SOURCES + n // _PORTS, _DESTINATION, 1024 + n % _PORTS) for n in range(many)]
+        self._program = Flows(directory / "flows", many)
+        self._program.load(packed(flows))
+        for ifindex in self._ends:
+            self._pipeline.attach(ifindex, self._silicon)
+        self._generator = Generator(self._sender, "eth0", [table.frame(*flow) for flow in flows])
 
     def measure(self, seconds: float) -> dict[str, float]:
-        """Packets a second of all connections round robin, and of one. All have been seen before."""
-        flush(self._node)
-        self._generator.send_some(self.many)
-        figures = {"one_packets_per_second": self._packets(seconds, 1)}
-        figures["many_packets_per_second"] = self._packets(seconds, self.many)
-        figures["connections"] = self._connections("count")
-        flush(self._node)
-        return figures
+        """Packets a second of one connection and of all round robin, how many there are, and bytes of memory of each.
+        Those of an earlier round have expired, or expire now."""
+        connections = Connections(self._maps)
+        for _ in connections.delete_all(list(connections)):
+            pass
+        connections.sweep()
+        self._pipeline.replace(self._rule, (Ct(_ZONE, commit=True, offload=True), Output(_OUT)))
+        in_netns(self._silicon, lambda: self._program.run(self._maps.program, self._ends[0], self._many, self._many))
+        self._pipeline.replace(self._rule, (CtHardware(_ZONE, False, 0), Output(_OUT)))
+        carried = connections.in_hardware()
+        return {
+            "one_packets_per_second": self._packets(seconds, 1),
+            "many_packets_per_second": self._packets(seconds, self._many),
+            "connections": float(carried),
+            "bytes_each": sum(map(self._memory, _MAPS)) / carried,
+        }
 
-    def _connections(self, what: str) -> float:
-        return float(run(self._node, "cat", f"/proc/sys/net/netfilter/nf_conntrack_{what}"))
+    def _memory(self, name: str) -> int:
+        """Bytes that a map takes."""
+        fd = loader.pinned(self._pinned / name)
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        os.close(fd)
+        return next(int(line.split()[1]) for line in info.splitlines() if line.startswith("memlock:"))
 
     def _packets(self, seconds: float, flows: int) -> float:
         def count() -> float:
@@ -58,12 +101,18 @@ class Many:
         return in_netns(self._receiver, count)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; the lab's end ends it."""
         self._generator.close()
-        for fd in (self._sender, self._receiver):
+        self._program.close()
+        self._maps.close()
+        for fd in (self._sender, self._silicon, self._receiver):
             os.close(fd)
 
 
 def flush(node: Path) -> None:
     """Forget the connections of a node."""
     run(node, "ovs-appctl", "dpctl/flush-conntrack")
+
+
+def _netns(fd: int) -> Path:
+    return Path(f"/proc/{os.getpid()}/fd/{fd}")

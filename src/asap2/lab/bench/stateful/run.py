@@ -37,7 +37,10 @@ RATIOS = (
         *("many", "many_packets_per_second", "many", 0.7, "one_packets_per_second"),
     ),
 )
-TARGETS = (Target("packets of a TCP connection of 1000 that the host sees", "tracked", "host_packets", 8, most=True),)
+TARGETS = (
+    Target("packets of a TCP connection of 1000 that the host sees", "tracked", "host_packets", 8, most=True),
+    Target("bytes of memory of a connection", "many", "bytes_each", 400, most=True),
+)
 """A handshake has three packets, a close three or four. On a ConnectX those in between that come before the driver has
 the connection in its table are the host's too: a few."""
 
@@ -73,7 +76,7 @@ def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
         things += [_named(path.name, partial(new_connections, path, sizes.connect_seconds)) for path in paths]
         tracked = next(path for path in paths if path.name == "tracked")
         things.append(_named("tracked", partial(one_connection, tracked, sizes.requests)))
-        many = stack.enter_context(contextlib.closing(Many(lab.layout, plan, "tracked", sizes.many)))
+        many = stack.enter_context(contextlib.closing(Many(lab.layout, sizes.many)))
         things.append(_named("many", partial(many.measure, sizes.packets_seconds)))
         yield things
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """New connections are made for ``connect_seconds``. ``many`` connections, or as many as a node has room for, come
-    round robin for ``packets_seconds``, and so does one. Each path carries small packets ``turns`` times a round. One
-    connection has ``requests``."""
+    """New connections are made for ``connect_seconds``. ``many`` connections come round robin for ``packets_seconds``,
+    and so does one. Each path carries small packets ``turns`` times a round. One connection has ``requests``."""
 
     connect_seconds: float = 2.0
     many: int = 500_000
