@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,30 @@ def test_packets_are_forwarded_while_the_daemon_is_dead_and_the_next_one_goes_on
     idle.forget("hv1")
     idle.ping("vm1", "10.57.0.2", 5)
     assert idle.flow("hv1", "in_port(eth3)", IPV4)
+
+
+def test_a_meter_goes_on_while_the_daemon_is_dead_and_the_next_one_tells_of_it(idle: Bench) -> None:
+    openflow = "ovs-ofctl -O OpenFlow13"
+    meter = "meter=1 kbps burst stats bands=type=drop rate=8 burst_size=8"
+    idle.ok("hv1", f"{openflow} add-meter br-int '{meter}'")
+    idle.ok("hv1", f"{openflow} add-flow br-int 'priority=9,icmp,in_port=eth3 actions=meter:1,normal'")
+    try:
+        idle.ping("vm1", "10.57.0.2")
+        assert "meter(0)" in idle.ok("hv1", "ovs-appctl dpctl/dump-flows")
+        old = idle.kill_daemon("hv1")
+        told = idle.run("vm1", "ping -n -q -c 200 -i 0.002 -W 0.1 10.57.0.2").stdout
+        found = re.search(r"(\d+) received", told)
+        assert found
+        assert int(found[1]) < 100, "ten at once, and ten in each second"
+        until(lambda: idle.daemon("hv1") not in (0, old), why="no daemon came up")
+        stats = idle.ok("hv1", f"{openflow} meter-stats br-int meter=1")
+        counted = re.search(r"packet_in_count:(\d+) .*\n?.*packet_count:(\d+)", stats)
+        assert counted, stats
+        assert int(counted[1]) >= 200
+        assert int(counted[2]) > 100
+    finally:
+        idle.ok("hv1", f"{openflow} --strict del-flows br-int 'priority=9,icmp,in_port=eth3'")
+        idle.ok("hv1", f"{openflow} del-meter br-int meter=1")
 
 
 def test_no_packet_of_a_flow_is_lost_while_rules_come_and_go_beside_it(idle: Bench, tmp_path: Path) -> None:
