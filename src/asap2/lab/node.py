@@ -128,7 +128,7 @@ def supervise(directory: Path, notify: int | None = None) -> None:
 
 
 class Daemon:
-    """A node's daemon being started by its supervisor, which starts it anew when it dies."""
+    """A node's daemon being started by its supervisor, which restarts it when it dies."""
 
     def __init__(self, layout: Layout, node: Node, command: Sequence[str] | None = None) -> None:
         self.name = node.name

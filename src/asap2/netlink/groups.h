@@ -52,7 +52,7 @@ static int membership(int fd, enum kind kind, uint32_t group)
 	return 0;
 }
 
-/* Tell a server that was started anew of the memberships that the old one knew. */
+/* Tell a restarted server the memberships that the old one knew. */
 static void rejoin(struct connection *c)
 {
 	struct membership known[MEMBERSHIPS];

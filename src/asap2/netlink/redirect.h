@@ -59,7 +59,7 @@
 struct greeting {
 	uint32_t magic;
 	uint32_t version;
-	uint64_t instance; /* another number when the server was started anew */
+	uint64_t instance; /* changes when the server is restarted */
 	uint64_t home; /* cookie of the server's network namespace */
 	uint8_t route[32]; /* bitmaps of what is diverted: rtnetlink types, family ids, ethtool ioctl commands, */
 	uint8_t genl[128];

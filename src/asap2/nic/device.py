@@ -43,7 +43,7 @@ class Driver:
         self.backend = backend
         self.offloaded_rules = offloaded_rules
         self.generation = 0
-        """Changes whenever a function, a binding or an attribute does; faces drop what they cached."""
+        """Incremented when a function, a binding or an attribute changes; faces then drop what they have cached."""
 
     # ---- finding
 
@@ -87,9 +87,9 @@ class Driver:
         self.generation += 1
 
     def reload(self, bdf: str) -> None:
-        """Take the function's netdevs down and make them anew (mlx5_devlink_reload_down, mlx5_devlink_reload_up).
+        """Remove the function's netdevs and create them again (mlx5_devlink_reload_down, mlx5_devlink_reload_up).
 
-        A PF keeps its VFs with their attributes but for the rates, and the eSwitch's mode. ENODEV: no such function,
+        A PF keeps its VFs, their attributes except for the rates, and the eSwitch's mode. ENODEV: no such function,
         or not bound; any other error leaves it without a driver.
         """
         pf = self._bound(bdf)
@@ -137,7 +137,7 @@ class Driver:
         self.generation += 1
 
     def probe_all(self) -> None:
-        """Bind every PF, as the machine does when it boots."""
+        """Bind every PF, as a machine does at boot."""
         for nic in self.nics:
             for pf in nic.pfs:
                 if not pf.bound:
@@ -227,14 +227,14 @@ class Driver:
 
     @staticmethod
     def _forget(pf: Pf, *roles: str) -> None:
-        """Drop what was set of netdevs that are no more."""
+        """Drop the settings of netdevs that no longer exist."""
         pf.hw_tc_offload = {key: value for key, value in pf.hw_tc_offload.items() if not key.startswith(roles)}
         pf.settings = {key: value for key, value in pf.settings.items() if not key.startswith(roles)}
 
     # ---- eSwitch mode (mlx5_devlink_eswitch_mode_set)
 
     def set_mode(self, bdf: str, mode: EswitchMode) -> None:
-        """Set the eSwitch's mode; the present one is no change.
+        """Set the eSwitch's mode; setting the present mode changes nothing.
 
         VFs keep their MAC, VLAN, spoof check and trust, which do nothing in switchdev mode but come into force again
         in legacy mode; they lose their rates (esw_vport_cleanup), and their link state is ``auto`` in legacy mode and

@@ -19,7 +19,7 @@ from asap2.nic.silicon import connection_records, maps
 FORMAT: Final = 1
 """Of the driver's snapshot and of the journals. tests/unit/nic/test_kept_state.py says when to raise it."""
 VERSION, REFUSED = "version", "refused"
-REMEDY = "`asap2 lab down`, then `asap2 lab up`, makes the node anew"
+REMEDY = "`asap2 lab down`, then `asap2 lab up`, recreates the node"
 
 
 class ForeignStateError(Exception):

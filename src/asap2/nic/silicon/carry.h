@@ -124,7 +124,7 @@ __noinline int find_carried(struct flight *p)
 }
 
 /*
- * What a NIC tells of a packet that no rule of a chain was for, in its hash, which the kernel then computes anew: that it
+ * What a NIC tells of a packet that no rule of a chain was for, in its hash, which the kernel then computes again: that it
  * is of a connection, its zone, and how it is translated. mlx5 has a number for each zone in metadata register b.
  */
 static __always_inline void tell_connection(struct __sk_buff *skb, struct state *s)

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* clang-format off */
 /*
  * The connections of a node: the memory that its pipeline and those of its NICs share, and how one is found, remembered
  * and forgotten.
@@ -21,13 +20,13 @@ struct tuple {
 		struct {
 			u8 src[16], dst[16];
 			u16 src_port, dst_port, zone;
-			u8 proto, family;	/* 4 or 6 */
+			u8 proto, family; /* 4 or 6 */
 		};
 		u64 w[5];
 	};
 };
 
-#define EXACT 0x80	/* of a key's family */
+#define EXACT 0x80 /* of a key's family */
 
 /* One end of a TCP connection (struct ip_ct_tcp_state). */
 struct tcp_end {
@@ -45,7 +44,7 @@ struct tcp_connection {
 };
 
 struct sctp_connection {
-	u32 vtag[2];	/* network byte order */
+	u32 vtag[2]; /* network byte order */
 	u8 state, init[2], last_dir, flags;
 };
 
@@ -77,22 +76,22 @@ _Static_assert(sizeof(struct connection) == 4 * 64, "connection");
 
 /* Of all connections. */
 struct tracker {
-	u32 count, max;	/* how many there are, and may be */
-	u32 next;	/* records from this number on have never been used */
-	u32 ids;	/* the last id that was given out */
-	u32 events;	/* CT_EVENT_* that somebody listens to */
-	u32 translated;	/* there has been a connection with NAT */
-	u8 liberal, loose, max_retrans, ignore_rst;	/* nf_conntrack_tcp_* */
-	u32 expecting;	/* there has been an expectation */
-	u8 acct, timestamp, unused[6];	/* user space's: what programs see of each connection */
+	u32 count, max; /* how many there are, and may be */
+	u32 next; /* records from this number on have never been used */
+	u32 ids; /* the last id that was given out */
+	u32 events; /* CT_EVENT_* that somebody listens to */
+	u32 translated; /* there has been a connection with NAT */
+	u8 liberal, loose, max_retrans, ignore_rst; /* nf_conntrack_tcp_* */
+	u32 expecting; /* there has been an expectation */
+	u8 acct, timestamp, unused[6]; /* user space's: what programs see of each connection */
 };
 
 /* A connection that a helper expects: it is found by its original tuple without the source port. */
 struct expectation {
-	struct tuple reply;	/* where NAT changes it; the port of its destination is the source's */
-	u64 expires;	/* ns of CLOCK_MONOTONIC */
-	u32 master, master_id;	/* the connection that it belongs to */
-	u32 status, unused;	/* IPS_* that it begins with */
+	struct tuple reply; /* where NAT changes it; the port of its destination is the source's */
+	u64 expires; /* ns of CLOCK_MONOTONIC */
+	u32 master, master_id; /* the connection that it belongs to */
+	u32 status, unused; /* IPS_* that it begins with */
 };
 
 struct zone {
@@ -101,7 +100,7 @@ struct zone {
 
 struct policy {
 	u32 seconds[POLICY_TIMEOUTS];
-	char name[POLICY_NAME];	/* of one that an action names; this and what follows is user space's */
+	char name[POLICY_NAME]; /* of one that an action names; this and what follows is user space's */
 	u16 family;
 	u8 protocol, unused[5];
 };
@@ -114,11 +113,11 @@ struct tracker_stats {
 /* What has happened to a connection, for user space, which tells programs that listen. */
 struct ct_event {
 	u64 now;
-	u32 at, events;	/* enum ct_event_bit */
+	u32 at, events; /* enum ct_event_bit */
 	struct connection connection;
 };
 
-#define INSIDE 256	/* octets of the packet in an ICMP error that NAT may change */
+#define INSIDE 256 /* octets of the packet in an ICMP error that NAT may change */
 
 /* The search for a port that is free. */
 struct port_search {
@@ -130,30 +129,31 @@ struct flight {
 	struct tuple tuple, inverse, key;
 	u64 now;
 	u32 l3, l4, end;
-	u32 seq, ack, sack, last;	/* of TCP; `last` is the sequence number behind the segment */
-	u32 segment;	/* octets from the network header on */
+	u32 seq, ack, sack, last; /* of TCP; `last` is the sequence number behind the segment */
+	u32 segment; /* octets from the network header on */
 	union {
 		u8 option[40];
 		u32 option_words[10];
-		struct {	/* of SCTP */
-			u32 tag;	/* network byte order */
-			u32 place, count, chunks;	/* the chunk, how many came before, and a bit for each kind there is */
+		struct { /* of SCTP */
+			u32 tag; /* network byte order */
+			u32 place, count,
+				chunks; /* the chunk, how many came before, and a bit for each kind there is */
 			u8 alone, silent, state;
 		};
 	};
 	u16 window;
 	u8 flags, kind, header, scale, options, sacked, fragment, error;
 	u32 option_at, option_end;
-	u32 looked;	/* for the connection now, or it is new: its helper has not seen the packet */
-	u32 at, reply, info;	/* of the connection: its record (0: `fresh`), the direction, and enum ct_info */
-	u32 events;	/* enum ct_event_bit: what the packet has done to its connection */
-	u32 old_status, old_state;	/* of the connection, before the packet */
-	u32 quiet;	/* user space itself tells of what is forgotten */
-	u32 redirect, inner_proto;	/* of the packet in an ICMP error */
+	u32 looked; /* for the connection now, or it is new: its helper has not seen the packet */
+	u32 at, reply, info; /* of the connection: its record (0: `fresh`), the direction, and enum ct_info */
+	u32 events; /* enum ct_event_bit: what the packet has done to its connection */
+	u32 old_status, old_state; /* of the connection, before the packet */
+	u32 quiet; /* user space itself tells of what is forgotten */
+	u32 redirect, inner_proto; /* of the packet in an ICMP error */
 	struct connection fresh;
-	struct tuple wanted, present, chosen, target;	/* of NAT */
+	struct tuple wanted, present, chosen, target; /* of NAT */
 	struct tracking null;
-	union packed packed;	/* as rules see it, with what is known of its connection */
+	union packed packed; /* as rules see it, with what is known of its connection */
 	struct port_search ports;
 	u8 inside[2][INSIDE];
 };
@@ -162,22 +162,51 @@ MMAPPED(connections, struct connection, 1);
 MMAPPED(tracker, struct tracker, 1);
 MMAPPED(zones, struct zone, 65536);
 MMAPPED(policies, struct policy, POLICIES);
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 1);
-	 __type(key, struct tuple); __type(value, u32); } tuples SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 1);
-	 __type(key, struct tuple); __type(value, struct expectation); } expectations SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 1); __type(value, u32); } free_connections SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct tuple);
+	__type(value, u32);
+} tuples SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct tuple);
+	__type(value, struct expectation);
+} expectations SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, u32);
+} free_connections SEC(".maps");
 struct lock {
 	struct bpf_spin_lock lock;
 };
-struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, LOCKS); __type(key, u32);
-	 __type(value, struct lock); } locks SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
-	 __type(value, struct tracker_stats); } tracker_stats SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
-	 __type(value, struct flight); } flights SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOCKS);
+	__type(key, u32);
+	__type(value, struct lock);
+} locks SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct tracker_stats);
+} tracker_stats SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct flight);
+} flights SEC(".maps");
 
-struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 1 << 20); } ct_events SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} ct_events SEC(".maps");
 
 static __always_inline struct flight *this_flight(void)
 {

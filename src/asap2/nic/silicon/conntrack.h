@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* clang-format off */
 /*
  * The actions of connection tracking: which connection a packet is of, what is remembered of it, and what the packet's
  * fields then say. As nf_conntrack_core.c, and in Open vSwitch's tables openvswitch/conntrack.c, of Linux 6.12.
@@ -16,9 +15,9 @@ enum ct_info { INFO_ESTABLISHED, INFO_RELATED, INFO_NEW, INFO_REPLY };
 /* What is known of a packet's connection (struct state). */
 enum ct_known {
 	CT_UNKNOWN,
-	CT_PENDING,	/* it is new, and not remembered */
-	CT_KNOWN,	/* the record `connection` */
-	CT_GONE,	/* the packet was its last */
+	CT_PENDING, /* it is new, and not remembered */
+	CT_KNOWN, /* the record `connection` */
+	CT_GONE, /* the packet was its last */
 };
 
 #define EVICTION_RANGE 8 /* NF_CT_EVICTION_RANGE */
@@ -35,7 +34,7 @@ __noinline int related(struct __sk_buff *skb, struct flight *p)
 	if (!p)
 		return LOOKED_INVALID;
 	family = p->tuple.family;
-	p->target = p->tuple;	/* the outer destination */
+	p->target = p->tuple; /* the outer destination */
 	inner = p->l4 + 8;
 	if (tuple_at(skb, &p->inverse, family, inner, p->end) < 0)
 		return LOOKED_INVALID;
@@ -207,8 +206,10 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		status = READ_ONCE(c->status);
 		p->old_status = status;
 		p->old_state = c->tcp.state;
-		p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
-			  status & IPS_EXPECTED ? INFO_RELATED : INFO_NEW;
+		p->info = p->reply                ? INFO_ESTABLISHED + INFO_REPLY :
+			  status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
+			  status & IPS_EXPECTED   ? INFO_RELATED :
+						    INFO_NEW;
 	} else {
 		if (READ_ONCE(t->count) >= t->max && !make_room(p)) {
 			s->drop++;
@@ -219,8 +220,9 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		c = &p->fresh;
 	}
 	proto = p->tuple.proto;
-	as = proto == IPPROTO_TCP ? track_tcp(skb, p, p->at, p->reply) :
-	     proto == IPPROTO_SCTP ? track_sctp(skb, p, p->at) : track_other(skb, p, p->at);
+	as = proto == IPPROTO_TCP  ? track_tcp(skb, p, p->at, p->reply) :
+	     proto == IPPROTO_SCTP ? track_sctp(skb, p, p->at) :
+				     track_other(skb, p, p->at);
 	switch (as >> 32) {
 	case AS_VALID:
 		c->expires = p->now + (u32)as * SECOND;
@@ -231,7 +233,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 	case AS_LAST:
 		account(c, p, p->reply);
 		if (p->at) {
-			p->fresh = *c;	/* the rest of the action is done with what was */
+			p->fresh = *c; /* the rest of the action is done with what was */
 			forget(p, p->at);
 			p->at = 0;
 		}
@@ -415,8 +417,10 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 			return 0;
 		p->at = found >> 1;
 		p->reply = (found & 1) ^ !!natted;
-		p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
-			  c->status & IPS_EXPECTED ? INFO_RELATED : INFO_NEW;
+		p->info = p->reply                   ? INFO_ESTABLISHED + INFO_REPLY :
+			  c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
+			  c->status & IPS_EXPECTED   ? INFO_RELATED :
+						       INFO_NEW;
 		if (executed) {
 			know(s, p);
 		}
@@ -474,8 +478,9 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 		return 0;
 	begin_connection(p, r->policy);
 	expect(p);
-	as = p->tuple.proto == IPPROTO_TCP ? track_tcp(skb, p, 0, 0) :
-	     p->tuple.proto == IPPROTO_SCTP ? track_sctp(skb, p, 0) : track_other(skb, p, 0);
+	as = p->tuple.proto == IPPROTO_TCP  ? track_tcp(skb, p, 0, 0) :
+	     p->tuple.proto == IPPROTO_SCTP ? track_sctp(skb, p, 0) :
+					      track_other(skb, p, 0);
 	if (as >> 32 > AS_VALID_BUT_NO_LONGER)
 		return -1;
 	p->fresh.expires = p->now + (u32)as * SECOND;

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* clang-format off */
 /*
  * Meters: token buckets, whose tokens are nanoseconds (metering.py says what they do).
  *
@@ -10,8 +9,8 @@
 
 #include "copies.h"
 
-#define METER_TRIES 128	/* of one packet to take its tokens while others do so, too */
-#define METER_COUNTING(flags) ((flags) >> 8 & 3)	/* above it is user space's */
+#define METER_TRIES 128 /* of one packet to take its tokens while others do so, too */
+#define METER_COUNTING(flags) ((flags) >> 8 & 3) /* above it is user space's */
 
 static __always_inline u64 price(u64 units, u32 mult, u32 shift)
 {

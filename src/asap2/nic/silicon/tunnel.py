@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VXLAN tunnels of one frame: what is in one, into one, out of one. The specification of tunnel.h.
 
-The headers are written here anew, from RFC 7348, 768, 791, 8200 and 6935, and not shared with :mod:`.encaps` or
+The headers are written here by hand, from RFC 7348, 768, 791, 8200 and 6935, and not shared with :mod:`.encaps` or
 :mod:`asap2.nic.tunnels`, so that one is checked by the other.
 """
 

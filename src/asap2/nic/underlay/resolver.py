@@ -143,7 +143,7 @@ class Tunnels:
         self._route(pf, _End(far, near, device.tunnel_lower if device is not None else 0))
 
     def _route(self, pf: Pf, end: _End) -> tuple[_Way, Hop, NetDev | None]:
-        """The way to a tunnel's end, which leads over *pf*'s uplink or a device above it, or a VF of *pf*'s."""
+        """The way to a tunnel's end. It must lead over *pf*'s uplink or a device above it, or a VF of *pf*'s."""
         way = self._ways.get(end)
         if way is None:
             way = self._ways[end] = self._ask(end)
@@ -171,7 +171,7 @@ class Tunnels:
 
     def changed(self) -> bool:
         """Whether a way that was asked for is another by now, after routes, neighbours or links have changed; if so,
-        every way is asked for anew when next it is wanted."""
+        every way is looked up again when it is next needed."""
         if all(self._ask(end) == way for end, way in self._ways.items()):
             return False
         self._ways.clear()

@@ -232,7 +232,7 @@ class Asap2Driver(driver.ComputeDriver):
         accel_info: Any = None,  # noqa: ARG002
         share_info: Any = None,  # noqa: ARG002
     ) -> None:
-        """End the guest and start it anew, on the same VFs."""
+        """Stop the guest and start it again, on the same VFs."""
         self._restart(instance, network_info)
 
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:  # noqa: ARG002

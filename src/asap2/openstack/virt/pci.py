@@ -101,7 +101,7 @@ class Vf:
         self.pf = (self.path / "physfn").resolve()
 
     def claim(self, mac: str, vlan: int = 0) -> str:
-        """Set *mac*, and the *vlan* where there is one, at the physical function, and bind the VF anew, which makes it
+        """Set *mac*, and the *vlan* where there is one, at the physical function, and bind the VF again, which makes it
         take them; its network device's name."""
         self._set(mac, vlan)
         self._rebind()

@@ -110,7 +110,7 @@ class DevlinkFace:
         self._told = dict(self._objects())
 
     def changed(self) -> None:
-        """Tell the group ``config`` what came, went or changed since the last call. Requests served here need none."""
+        """Tell the group ``config`` what has come, gone or changed since the last call."""
         now = dict(self._objects())
         before, self._told = self._told, now
         if now == before:
@@ -171,9 +171,9 @@ class DevlinkFace:
         return [_message(DEVLINK_CMD_INFO_GET, _info(function)) for function in self._some(request, attrs)]
 
     def reload(self, request: Request, header: GenlHeader) -> Answer:
-        """DEVLINK_CMD_RELOAD: ``devlink dev reload``, by a driver that starts anew, or by firmware that does, too.
+        """DEVLINK_CMD_RELOAD: ``devlink dev reload``, which restarts the driver, or the firmware too.
 
-        What was done is told to who asked for an action (devlink_nl_cmd_reload).
+        A request that names an action is answered with the actions performed (devlink_nl_cmd_reload).
         """
         attrs = DEVLINK_ATTRS.decode(header.attrs)
         function = self._one(request, attrs)

@@ -3,7 +3,7 @@
 
 The file system is mounted aside; the node's mount namespace takes bus/pci, class/net, devices and module from it, over
 a real sysfs, and a guest's the same from guests/NAME. Files of the node's /proc are served too, below proc. One
-thread of the process that made the file system serves it, as kernfs does: a file's content is made anew by a read at
+thread of the process that made the file system serves it, as kernfs does: a file's content is produced by each read at
 its start, truncation means nothing, and root too is refused what an attribute's mode does not allow. The kernel
 caches neither names nor contents, so a change is seen at once.
 
@@ -86,7 +86,7 @@ class _View:
         self._made_of: tuple[int, list[NetDev]] | None = None
 
     def tree(self) -> Tree:
-        """The tree of now; made anew only when the driver or a network device has changed."""
+        """The tree of now; rebuilt only when the driver or a network device has changed."""
         made_of = (self._generation(), self._devices())
         if self._tree is None or made_of != self._made_of:
             self._tree = self._build(made_of[1])

@@ -27,7 +27,7 @@ from asap2.nic.faces.ovs.key.numbers import TUNNEL
 
 
 def echoed(payload: bytes) -> bytes:
-    """A checked action list as the kernel gives it back: some attributes it writes anew (ovs_nla_put_actions)."""
+    """A checked action list as the kernel gives it back: it writes some attributes itself (ovs_nla_put_actions)."""
     out = bytearray()
     for number, value in attributes(payload):
         kind, value = number & NLA_TYPE_MASK, bytes(value)
@@ -69,4 +69,4 @@ _ANEW: Final[dict[int, Callable[[bytes], bytes | None]]] = {
     DEC_TTL: _dec_ttl,
     SET: _set,
 }
-"""The arguments that the kernel writes anew; None: not this one."""
+"""The arguments that the kernel writes itself; None: not this one."""
