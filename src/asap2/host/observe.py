@@ -35,8 +35,11 @@ SWITCHDEV_DRIVERS = ("mlx5_core", "ice", "bnxt_en", "nfp", "sfc", "cxgb4", "octe
 """Drivers of NICs with an eSwitch: their PFs are told of even where SR-IOV is off."""
 
 
-def observe(*, full: bool = False, filters: bool = True, openflow: bool = True) -> Host:
-    """The host now. *full*: also what only a capture needs; *filters*: TC filters; *openflow*: count OpenFlow rules."""
+def observe(
+    *, full: bool = False, filters: bool = True, openflow: bool = True, each_connection: bool | None = None
+) -> Host:
+    """The host now. *full*: also what only a capture needs; *filters*: TC filters; *openflow*: count OpenFlow rules;
+    *each_connection*: look at each tracked connection, which may be many (None: if *full*)."""
     with Connection(NETLINK_ROUTE) as route, Connection(NETLINK_GENERIC) as generic:
         switch = openvswitch.observe(full=full, openflow=openflow)
         found = links(route, vfs=True)
@@ -52,7 +55,7 @@ def observe(*, full: bool = False, filters: bool = True, openflow: bool = True) 
             filters=rows,
             openvswitch=switch,
             reached_by=reached_by(route, netdevs, switch),
-            connections=conntrack.connections(each=full),
+            connections=conntrack.connections(each=full if each_connection is None else each_connection),
         )
 
 
