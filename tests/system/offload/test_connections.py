@@ -131,6 +131,44 @@ def test_connections_and_settings_outlive_the_daemon(pinged: Bench) -> None:
     pinged.ok("hv1", "sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_udp_timeout=30")
 
 
+def test_open_vswitch_finds_that_the_datapath_tracks_connections(bench: Bench) -> None:
+    features = bench.ok("hv1", "ovs-appctl dpif/show-dp-features br0")
+    fields = ("state", "zone", "mark", "label", "state NAT", "orig tuple", "orig tuple for IPv6")
+    actions = ("eventmask", "clear", "timeout policy")
+    for name in (*(f"CT {field}" for field in fields), *(f"Conntrack {action}" for action in actions)):
+        assert f"{name}: Yes" in features
+
+
+def test_packets_in_fragments_pass_the_firewall(pinged: Bench) -> None:
+    pinged.ok("vm1", "ping -q -c 2 -i 0.05 -s 4000 10.57.0.2")
+    pinged.ok("vm1", "ping -q -c 1 -s 20000 10.57.0.2")
+
+
+def test_a_zone_has_no_more_connections_than_its_limit(pinged: Bench) -> None:
+    pinged.ok("hv1", "ovs-appctl dpctl/ct-set-limits default=0 zone=7,limit=1")
+    assert re.search(r"zone=7,limit=1,count=[1-9]", pinged.ok("hv1", "ovs-appctl dpctl/ct-get-limits zone=7"))
+    assert pinged.run("vm1", "ping -q -c 1 -W 0.3 10.57.0.2").returncode == 1
+    pinged.ok("hv1", "ovs-appctl dpctl/ct-del-limits zone=7")
+    pinged.ping("vm1", "10.57.0.2", 1)
+
+
+VIRTUAL = "priority=40000,icmp,nw_dst=10.57.0.9,actions=ct(commit,zone=9,nat(dst=10.57.0.2)),normal"
+ANSWERS = "priority=40000,icmp,nw_src=10.57.0.2,icmp_type=0,actions=ct(zone=9,nat,table=2)"
+
+
+def test_a_virtual_address_is_translated_and_back_again(pinged: Bench) -> None:
+    pinged.ok("vm1", "ip neigh replace 10.57.0.9 lladdr fa:16:3e:00:00:02 dev eth0")
+    pinged.ok("hv1", f"ovs-ofctl add-flow br0 '{VIRTUAL}'; ovs-ofctl add-flow br0 '{ANSWERS}'")
+    pinged.ok("hv1", "ovs-ofctl add-flow br0 table=2,actions=normal")
+    try:
+        pinged.ping("vm1", "10.57.0.9", 3)
+        traced = pinged.ok("hv1", "ovs-appctl ofproto/trace br0 in_port=eth0,icmp,nw_src=10.57.0.1,nw_dst=10.57.0.9")
+        assert "ct(commit,zone=9,nat(dst=10.57.0.2))" in traced
+    finally:
+        pinged.ok("hv1", "ovs-ofctl --strict del-flows br0 priority=40000,icmp,nw_dst=10.57.0.9")
+        pinged.ok("hv1", "ovs-ofctl --strict del-flows br0 priority=40000,icmp,nw_src=10.57.0.2,icmp_type=0")
+
+
 SERVER = """
 import socket
 server = socket.create_server(("10.57.0.2", 5000))
@@ -169,41 +207,3 @@ def test_programs_see_what_hardware_carries_and_explain_says_why_not_the_rest(be
             process.communicate()
     where = {(row["code"], row["what"]): row["count"] for row in explained["connections"]}
     assert where == {("connection.hardware", "TCP in zone 7"): 1, ("connection.protocol", "ICMP in zone 7"): 1}
-
-
-def test_open_vswitch_finds_that_the_datapath_tracks_connections(bench: Bench) -> None:
-    features = bench.ok("hv1", "ovs-appctl dpif/show-dp-features br0")
-    fields = ("state", "zone", "mark", "label", "state NAT", "orig tuple", "orig tuple for IPv6")
-    actions = ("eventmask", "clear", "timeout policy")
-    for name in (*(f"CT {field}" for field in fields), *(f"Conntrack {action}" for action in actions)):
-        assert f"{name}: Yes" in features
-
-
-def test_packets_in_fragments_pass_the_firewall(pinged: Bench) -> None:
-    pinged.ok("vm1", "ping -q -c 2 -i 0.05 -s 4000 10.57.0.2")
-    pinged.ok("vm1", "ping -q -c 1 -s 20000 10.57.0.2")
-
-
-def test_a_zone_has_no_more_connections_than_its_limit(pinged: Bench) -> None:
-    pinged.ok("hv1", "ovs-appctl dpctl/ct-set-limits default=0 zone=7,limit=1")
-    assert re.search(r"zone=7,limit=1,count=[1-9]", pinged.ok("hv1", "ovs-appctl dpctl/ct-get-limits zone=7"))
-    assert pinged.run("vm1", "ping -q -c 1 -W 0.3 10.57.0.2").returncode == 1
-    pinged.ok("hv1", "ovs-appctl dpctl/ct-del-limits zone=7")
-    pinged.ping("vm1", "10.57.0.2", 1)
-
-
-VIRTUAL = "priority=40000,icmp,nw_dst=10.57.0.9,actions=ct(commit,zone=9,nat(dst=10.57.0.2)),normal"
-ANSWERS = "priority=40000,icmp,nw_src=10.57.0.2,icmp_type=0,actions=ct(zone=9,nat,table=2)"
-
-
-def test_a_virtual_address_is_translated_and_back_again(pinged: Bench) -> None:
-    pinged.ok("vm1", "ip neigh replace 10.57.0.9 lladdr fa:16:3e:00:00:02 dev eth0")
-    pinged.ok("hv1", f"ovs-ofctl add-flow br0 '{VIRTUAL}'; ovs-ofctl add-flow br0 '{ANSWERS}'")
-    pinged.ok("hv1", "ovs-ofctl add-flow br0 table=2,actions=normal")
-    try:
-        pinged.ping("vm1", "10.57.0.9", 3)
-        traced = pinged.ok("hv1", "ovs-appctl ofproto/trace br0 in_port=eth0,icmp,nw_src=10.57.0.1,nw_dst=10.57.0.9")
-        assert "ct(commit,zone=9,nat(dst=10.57.0.2))" in traced
-    finally:
-        pinged.ok("hv1", "ovs-ofctl --strict del-flows br0 priority=40000,icmp,nw_dst=10.57.0.9")
-        pinged.ok("hv1", "ovs-ofctl --strict del-flows br0 priority=40000,icmp,nw_src=10.57.0.2,icmp_type=0")
