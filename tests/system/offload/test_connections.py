@@ -191,7 +191,7 @@ STATUS = f"{sys.executable} -m asap2.cli.main host status"
 def test_programs_see_what_hardware_carries_and_explain_says_why_not_the_rest(bench: Bench) -> None:
     """The last test: Open vSwitch offloads from here on."""
     bench.switch("hv1")
-    bench.ok("hv1", RULES + ZONE)
+    bench.ok("hv1", RULES + "ovs-appctl dpctl/flush-conntrack")
     bench.ping("vm1", "10.57.0.2", 2)
     server = bench.start("vm2", sys.executable, "-c", SERVER)
     assert server.stdout is not None
