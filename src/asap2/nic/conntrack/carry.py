@@ -26,6 +26,7 @@ def carry(
 ) -> Tracked | None:
     """Do *action* with a datagram, of which *fields* and *seen* are known; ``None``: hardware does not carry it.
 
+    *seen* is of a connection that was in the table when the datagram was tracked: others a NIC does not know.
     Raises :class:`.DroppedError` where it cannot be translated.
     """
     if seen is not None and _known(seen, action.zone) and _once(action, fields, seen):
@@ -72,8 +73,6 @@ def _known(seen: Seen, zone: int) -> bool:
 
 def _once(action: CtHardware, fields: Fields, seen: Seen) -> bool:
     """Whether the packet has been looked up in this zone, and translated where it is to be: that is not done twice."""
-    if not seen.connection.confirmed:
-        return False
     translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
     return not action.nat or bool(translated)
 

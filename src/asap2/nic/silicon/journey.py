@@ -46,6 +46,10 @@ class Journey:
     """What connection tracking says of it: its ``ct_`` fields that are not 0. Replaced as a whole, never changed."""
     seen: Seen | None = None
     """Its connection."""
+    in_table: bool = False
+    """Whether this packet's own actions found its connection in the table, or put it there. A copy of the packet has
+    the same connection, and may put it there later: a NIC does not know of that, as each packet has its own registers.
+    """
     counted: tuple[Entry, int, int] | None = None
     """The rule that has counted it last, and packets and octets."""
 

@@ -38,6 +38,7 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> bool:
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
     behind = data[len(done.data) :] if what.enveloped else b""
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data + behind, done.fields, done.seen
+    what.in_table = done.seen is not None and done.seen.connection.confirmed
     return done.helper
 
 
@@ -56,10 +57,12 @@ def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey) -> bo
     if found is None:
         return False
     at, family = found
-    done = carry(tracker, action, what.frame[at:], family, what.tracked, what.seen, what.segments)
+    known = what.seen if what.in_table else None
+    done = carry(tracker, action, what.frame[at:], family, what.tracked, known, what.segments)
     if done is None:
         return False
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data, done.fields, done.seen
+    what.in_table = True
     return True
 
 
@@ -75,5 +78,5 @@ def restore_tracked(tracker: Tracker, what: Journey, zone: int, state: int) -> b
     done = restore(tracker, what.frame[at:], family, zone, state)
     if done is None:
         return False
-    what.tracked, what.seen = done.fields, done.seen
+    what.tracked, what.seen, what.in_table = done.fields, done.seen, True
     return True

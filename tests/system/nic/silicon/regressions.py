@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from asap2.nic.rules import (
     Action,
+    Clone,
+    Ct,
+    CtHardware,
     Decap,
     Encap,
     Goto,
@@ -93,5 +96,20 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
     ),
     "after decap the tunnel is no more to be seen": _from_tunnel(
         PortKind.NODE, True, Miss.UPCALL, _ETHERNET + _IP, Rule(0, 1, 1, _ANY_TUNNEL, (Decap(), Goto(0)))
+    ),
+    "a NIC does not know what a copy has committed since": _one(
+        _ETHERNET + _IP, Ct(), Clone((Ct(commit=True),)), CtHardware(0, nat=False, resume=0), Output(2)
+    ),
+    "a NIC does not know what a copy has committed for a helper": _one(
+        _ETHERNET + _IP, Ct(), Clone((Ct(commit=True, helper="tftp"),)), CtHardware(0, nat=False, resume=0), Output(2)
+    ),
+    "a NIC carries what a copy has committed since and given to it": _one(
+        _ETHERNET + _IP, Ct(), Clone((Ct(commit=True, offload=True),)), CtHardware(0, nat=False, resume=0), Output(2)
+    ),
+    "a NIC knows what was committed with the packet itself": _one(
+        _ETHERNET + _IP, Ct(), Ct(commit=True), CtHardware(0, nat=False, resume=0), Output(2)
+    ),
+    "a packet that is tracked again after its copy has committed": _one(
+        _ETHERNET + _IP, Ct(), Clone((Ct(commit=True),)), Ct(), CtHardware(0, nat=False, resume=0), Output(2)
     ),
 }
