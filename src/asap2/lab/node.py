@@ -83,6 +83,7 @@ def daemon_settings(layout: Layout, node: Node, guests: Sequence[Guest] = ()) ->
     return {
         "node": node.name,
         "run_dir": str(layout.node(node.name)),
+        "connections": node.connections,
         "nics": [
             {
                 "name": nic.name,

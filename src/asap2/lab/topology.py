@@ -26,6 +26,8 @@ NODE_NAME_MAX = 32
 NIC_NAME_MAX = 15
 LEAST_RULES = 256
 """Least room for rules with which an eSwitch is of use."""
+CONNECTIONS, LEAST_CONNECTIONS, MOST_CONNECTIONS = 262144, 256, 4194304
+"""Connections that a node has room for: unless told otherwise as many as Linux on a machine of more than 4 GiB."""
 
 PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
 """Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""
@@ -77,11 +79,12 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A hypervisor."""
+    """A hypervisor. ``connections`` is how many can be tracked in it: the most that nf_conntrack_max can be."""
 
     name: str
     nics: tuple[Nic, ...]
     openvswitch: bool
+    connections: int = CONNECTIONS
 
     def nic(self, name: str) -> Nic | None:
         """The NIC called *name*, if there is one."""
@@ -265,10 +268,11 @@ def _node(table: _Table) -> Node:
     name = table.name("name", NODE_NAME_MAX)
     nics = tuple(_nic(nic, index) for index, nic in enumerate(table.tables("nic")))
     openvswitch = table.boolean("openvswitch", True)
+    connections = table.integer("connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, CONNECTIONS)
     table.done()
     _unique(nics, lambda nic: nic.name, f"{table.where}: nic: name")
     _unique(nics, lambda nic: nic.pci, f"{table.where}: nic: pci")
-    return Node(name, nics, openvswitch)
+    return Node(name, nics, openvswitch, connections)
 
 
 def _nic(table: _Table, index: int) -> Nic:

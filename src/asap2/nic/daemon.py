@@ -50,7 +50,7 @@ from asap2.nic.function import Nic
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
 from asap2.nic.snapshot import Snapshot
 from asap2.nic.underlay.resolver import Tunnels
 from asap2.nic.underlay.routes import Routes
@@ -89,7 +89,11 @@ class Daemon:
         sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
-        pipeline = Pipeline.open(self.run_dir / "bpf" / "node", max_rules=NODE_RULES)
+        pipeline = Pipeline.open(
+            self.run_dir / "bpf" / "node",
+            max_rules=NODE_RULES,
+            max_connections=config.get("connections", MAX_CONNECTIONS),
+        )
         self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
         self.routes = Routes()
         self.udp_ports = UdpPorts(

@@ -30,13 +30,16 @@ ovs-ofctl add-flow br0 'table=1,ip,ct_state=+trk+new,actions=ct(commit,zone=7,ex
 ovs-ofctl add-flow br0 'table=1,ip,ct_state=+trk+est,actions=normal'
 """
 """A stateful firewall: what vm1 and vm2 begin."""
+ROOM = 70000
+"""Connections that the node has room for."""
 ZONE = "ovs-appctl dpctl/flush-conntrack zone=7"
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     """A node with a stateful firewall between two guests, in software."""
-    with Bench.running("connections", TOPOLOGY.read_text()) as found:
+    topology = TOPOLOGY.read_text().replace("[[node]]\n", f"[[node]]\nconnections = {ROOM}\n")
+    with Bench.running("connections", topology) as found:
         found.ok("hv1", SWITCH + RULES)
         yield found
 
@@ -129,6 +132,16 @@ def test_connections_and_settings_outlive_the_daemon(pinged: Bench) -> None:
     assert pinged.ok("hv1", listed) == before
     assert pinged.ok("hv1", "sysctl -n net.netfilter.nf_conntrack_udp_timeout") == "33\n"
     pinged.ok("hv1", "sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_udp_timeout=30")
+
+
+def test_there_may_be_as_many_as_the_node_has_room_for(bench: Bench) -> None:
+    name = "net.netfilter.nf_conntrack_max"
+    bench.ok("hv1", f"sysctl -qw {name}=1000")
+    shown = bench.ok("hv1", f"{sys.executable} -m asap2.cli.main host status")
+    assert re.search(r"^Connections: .* of at most 1000\b", shown, re.MULTILINE)
+    for more in (ROOM, ROOM + 1, 0):
+        bench.ok("hv1", f"sysctl -qw {name}={more}")
+        assert bench.ok("hv1", f"sysctl -n {name}") == f"{ROOM}\n"
 
 
 def test_open_vswitch_finds_that_the_datapath_tracks_connections(bench: Bench) -> None:

@@ -37,6 +37,7 @@ def guest(text: str) -> str:
 def test_defaults_are_those_of_the_documentation() -> None:
     (node,) = parse('[[node]]\nname = "hv1"\n[[node.nic]]\n').nodes
     assert node.openvswitch
+    assert node.connections == 262144
     assert node.nics == (Nic("nic0", 0, "ConnectX-5", "0000:03:00.0", 1, 8, 0, False, 262144),)
 
 
@@ -112,6 +113,10 @@ WRONG = {
     "more rules than the model has": (
         '[[node]]\nname = "a"\n[[node.nic]]\nmodel = "ConnectX-4 Lx"\nrules = 65537\n',
         "rules is 65537, and must be 256 to 65536",
+    ),
+    "connections that are too few": (
+        '[[node]]\nname = "a"\nconnections = 255\n[[node.nic]]\n',
+        "node a: connections is 255, and must be 256 to 4194304",
     ),
     "an unknown mode": ('[[node]]\nname = "a"\n[[node.nic]]\nmode = "x"\n', "mode 'x' must be legacy or switchdev"),
     "switchdev without VFs": ('[[node]]\nname = "a"\n[[node.nic]]\nmode = "switchdev"\n', "switchdev needs vfs"),

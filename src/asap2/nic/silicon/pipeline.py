@@ -45,7 +45,7 @@ __all__ = [
 
 
 MAX_CONNECTIONS = 65536
-"""Connections of a node, unless it is told otherwise: nf_conntrack_max of Linux on a machine of up to 4 GB."""
+"""Connections of a pipeline, unless it is told otherwise: nf_conntrack_max of Linux on a machine of up to 4 GiB."""
 
 
 class _Entry:
