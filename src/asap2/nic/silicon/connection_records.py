@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of connections that user space shares with connections.h, and how long connections live."""
+"""The memory of connections that user space shares with connection_records.h, and how long connections live."""
 
 from __future__ import annotations
 

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * What a packet says of its connection: in the fields that rules match on, and in its state, for the next action.
+ *
+ * A connection that is not remembered yet exists nowhere: an action that commits one looks at the packet again, and finds
+ * what the action before it found, since the packet's state has the tuple by which that went.
+ */
+#pragma once
+
+#include "ct_look.h"
+
+/* What is known of a packet's connection (struct state). */
+enum ct_known {
+	CT_UNKNOWN,
+	CT_PENDING, /* it is new, and not remembered */
+	CT_KNOWN, /* the record `connection` */
+	CT_GONE, /* the packet was its last */
+};
+
+static __always_inline void tell_original(struct state *s, struct connection *c)
+{
+	struct tracked *t = &s->tracked;
+	u32 port;
+
+	__builtin_memcpy(t->ct_src, c->original.src, 16);
+	__builtin_memcpy(t->ct_dst, c->original.dst, 16);
+	t->ct_proto = c->original.proto;
+	if (c->original.proto == (c->original.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		port = bpf_ntohs(c->original.dst_port);
+		t->ct_tp_src = bpf_htons(port >> 8);
+		t->ct_tp_dst = bpf_htons(port & 0xff);
+		s->ct_id = c->original.src_port;
+	} else {
+		t->ct_tp_src = c->original.src_port;
+		t->ct_tp_dst = c->original.dst_port;
+	}
+}
+
+/* What rules match on: of the connection `c`, where there is one. */
+static __always_inline void tell_fields(struct state *s, struct flight *p, struct connection *c, u32 zone, u32 nat)
+{
+	struct tracked *t = &s->tracked;
+	u32 state = CT_TRK;
+
+	__builtin_memset(t, 0, sizeof(*t));
+	t->ct_zone = bpf_htons(zone);
+	if (!c) {
+		t->ct_state = CT_TRK | CT_INV;
+		return;
+	}
+	state |= p->info == INFO_NEW ? CT_NEW : p->info % INFO_REPLY == INFO_RELATED ? CT_REL : CT_EST;
+	if (p->info >= INFO_REPLY)
+		state |= CT_RPL;
+	if (!(c->status & IPS_CONFIRMED))
+		state |= CT_NEW;
+	if (c->master)
+		state |= CT_REL;
+	t->ct_state = state | nat;
+	t->ct_mark = bpf_htonl(c->mark);
+	__builtin_memcpy(t->ct_labels, c->labels, 16);
+	tell_original(s, c);
+}
+
+/* As tell_fields, of p's connection; the original tuple is that of the one which it belongs to, if it does to any. */
+__noinline int tell_found(struct state *s, struct flight *p, u32 zone)
+{
+	struct connection *c, *master;
+	u32 at;
+
+	if (!s || !p)
+		return 0;
+	c = connection_or_fresh(p, p->at);
+	tell_fields(s, p, c, zone, 0);
+	if (!c || !c->master)
+		return 0;
+	at = c->master;
+	master = connection_at(at);
+	if (master)
+		tell_original(s, master);
+	return 0;
+}
+
+/* The tuple of the new connection that the packet's fields tell of. */
+static __always_inline void tuple_of_fields(struct tuple *tuple, struct state *s)
+{
+	struct tracked *t = &s->tracked;
+
+	__builtin_memcpy(tuple->src, t->ct_src, 16);
+	__builtin_memcpy(tuple->dst, t->ct_dst, 16);
+	tuple->proto = t->ct_proto;
+	if (t->ct_proto == (tuple->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		tuple->src_port = s->ct_id;
+		tuple->dst_port = bpf_htons((bpf_ntohs(t->ct_tp_src) & 0xff) << 8 | (bpf_ntohs(t->ct_tp_dst) & 0xff));
+	} else {
+		tuple->src_port = t->ct_tp_src;
+		tuple->dst_port = t->ct_tp_dst;
+	}
+}
+
+/* A name for the new connection, by which a packet knows it again. */
+__noinline int name_connection(struct flight *p)
+{
+	struct tracker *t = the_tracker();
+
+	if (p && t && !p->at)
+		p->fresh.id = __sync_fetch_and_add(&t->ids, 1) + 1;
+	return 0;
+}
+
+/* The packet's connection is that of p->at, or the new one. */
+static __always_inline void know(struct state *s, struct flight *p)
+{
+	struct connection *c = connection_or_fresh(p, p->at);
+
+	s->ct_known = CT_KNOWN;
+	s->ct_info = p->info;
+	s->connection = p->at;
+	s->connection_id = c ? c->id : 0;
+}
+
+/*
+ * Whether what was found of the packet before holds here: 1, and p->at, p->reply, p->info tell of it (p->at 0: it is
+ * new). Else it has to be looked for.
+ */
+__noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r, u32 ovs)
+{
+	u32 executed = 1, found, natted;
+	struct connection *c;
+
+	if (!p || !s || !r)
+		return 0;
+	if (s->ct_known == CT_UNKNOWN) {
+		executed = s->tracked.ct_state & CT_TRK && !(s->tracked.ct_state & CT_INV) &&
+			   s->tracked.ct_zone == bpf_htons(r->zone);
+		if (!ovs || !(executed || (!s->tracked.ct_state && r->flags & CT_FORCE)))
+			return 0;
+		/* The packet comes from user space: is there such a connection? */
+		p->tuple.zone = r->zone;
+		if (tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end) < 0 || !invert(&p->tuple, &p->inverse))
+			return 0;
+		natted = s->tracked.ct_state & (CT_SNAT | CT_DNAT);
+		if (natted) {
+			p->present = p->tuple;
+			p->tuple = p->inverse;
+			p->inverse = p->present;
+		}
+		found = find_connection(p);
+		c = connection_at(found >> 1);
+		if (!found || !c)
+			return 0;
+		p->at = found >> 1;
+		p->reply = (found & 1) ^ !!natted;
+		p->info = p->reply                   ? INFO_ESTABLISHED + INFO_REPLY :
+			  c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
+			  c->status & IPS_EXPECTED   ? INFO_RELATED :
+						       INFO_NEW;
+		if (executed) {
+			know(s, p);
+		}
+	} else {
+		if (s->tracked.ct_zone != bpf_htons(r->zone)) {
+			s->ct_known = CT_UNKNOWN;
+			return 0;
+		}
+		if (s->ct_known == CT_KNOWN && !is_still(s->connection, s->connection_id))
+			s->ct_known = CT_GONE;
+		p->at = s->ct_known == CT_KNOWN ? s->connection : 0;
+		p->info = s->ct_info;
+		p->reply = p->info >= INFO_REPLY;
+	}
+	if (r->flags & CT_FORCE && p->reply) {
+		if (p->at)
+			forget(p, p->at);
+		s->ct_known = CT_UNKNOWN;
+		return 0;
+	}
+	return executed;
+}
+
+/* The new connection of a packet that an action before found to be new: in p->fresh, or p->at where it is there by now. */
+__noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r)
+{
+	struct connection *c;
+	u32 found;
+	int l4;
+	u64 as;
+
+	if (!p || !s || !r)
+		return -1;
+	p->tuple.zone = r->zone;
+	l4 = tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end);
+	if (l4 < 0)
+		return -1;
+	p->l4 = l4;
+	/* Of a connection that is expected, the fields tell of the one that it belongs to. */
+	if (!(s->tracked.ct_state & CT_REL))
+		tuple_of_fields(&p->tuple, s);
+	if (!invert(&p->tuple, &p->inverse))
+		return -1;
+	found = find_connection(p);
+	c = connection_at(found >> 1);
+	if (found && c && c->id == s->connection_id) {
+		/* A copy of the packet has committed it. */
+		p->at = found >> 1;
+		p->reply = found & 1;
+		know(s, p);
+		return 0;
+	}
+	p->at = p->reply = 0;
+	if (!(r->flags & CT_COMMIT))
+		return 0;
+	begin_connection(p, r->policy);
+	expect(p);
+	as = p->tuple.proto == IPPROTO_TCP  ? track_tcp(skb, p, 0, 0) :
+	     p->tuple.proto == IPPROTO_SCTP ? track_sctp(skb, p, 0) :
+					      track_other(skb, p, 0);
+	if (as >> 32 > AS_VALID_BUT_NO_LONGER)
+		return -1;
+	p->fresh.expires = p->now + (u32)as * SECOND;
+	account(&p->fresh, p, 0);
+	return 0;
+}
