@@ -134,14 +134,14 @@ def test_connections_and_settings_outlive_the_daemon(pinged: Bench) -> None:
     pinged.ok("hv1", "sysctl -qw net.netfilter.nf_conntrack_acct=0 net.netfilter.nf_conntrack_udp_timeout=30")
 
 
-def test_there_may_be_as_many_as_the_node_has_room_for(bench: Bench) -> None:
+def test_there_may_be_as_many_as_the_node_has_room_for(pinged: Bench) -> None:
     name = "net.netfilter.nf_conntrack_max"
-    bench.ok("hv1", f"sysctl -qw {name}=1000")
-    shown = bench.ok("hv1", f"{sys.executable} -m asap2.cli.main host status")
+    pinged.ok("hv1", f"sysctl -qw {name}=1000")
+    shown = pinged.ok("hv1", f"{sys.executable} -m asap2.cli.main host status")
     assert re.search(r"^Connections: .* of at most 1000\b", shown, re.MULTILINE)
     for more in (ROOM, ROOM + 1, 0):
-        bench.ok("hv1", f"sysctl -qw {name}={more}")
-        assert bench.ok("hv1", f"sysctl -n {name}") == f"{ROOM}\n"
+        pinged.ok("hv1", f"sysctl -qw {name}={more}")
+        assert pinged.ok("hv1", f"sysctl -n {name}") == f"{ROOM}\n"
 
 
 def test_open_vswitch_finds_that_the_datapath_tracks_connections(bench: Bench) -> None:
