@@ -31,17 +31,17 @@ def bench(
         Suite,
         typer.Option(
             help="What to measure: five paths between guests; many rules, masks and flows; tracked connections; "
-            "or how exactly rates are kept."
+            "or the accuracy of rate limits."
         ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=50, help="Number of times that everything is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=50, help="Number of rounds; the rates suite ignores it.")] = 5,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a plot as PNG (default: beside the JSON file).")
     ] = None,
 ) -> None:
-    """Compare the NIC with its alternatives, in rounds of about 45 s. The scale suite also needs a minute to prepare,
-    and 5 GB of memory for its millions of rules."""
+    """Compare the NIC with its alternatives, in rounds of about a minute. The scale suite also needs a minute to
+    prepare, and 5 GB of memory for its millions of rules. The rates suite is one round of six minutes."""
     from asap2.screen import Screen
 
     screen = Screen(stderr=True)

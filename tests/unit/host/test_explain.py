@@ -291,9 +291,17 @@ def test_what_has_no_rule_is_said() -> None:
             rule(parse(line(actions)), device)
 
 
-def test_the_page_of_reasons_has_each_code_and_no_other() -> None:
-    listed = re.findall(r"^\| `([a-z0-9.\-]+)` \|", REASONS_PAGE.read_text(), re.MULTILINE)
-    assert sorted(code for code in listed if not code.startswith("connection.")) == sorted(REASONS)
+def test_the_page_of_reasons_has_each_code_and_no_other_in_the_words_of_explain() -> None:
+    rows = re.findall(r"^\| `([a-z0-9.\-]+)` \| (.*?) \| (.*) \|$", REASONS_PAGE.read_text(), re.MULTILINE)
+    listed = sorted((code, why, fix.lower()) for code, why, fix in rows if not code.startswith("connection."))
+    known = sorted((code, one.why, _placeless(code, one.fix).lower()) for code, one in REASONS.items())
+    assert listed == known
+
+
+def _placeless(code: str, fix: str) -> str:
+    """A fix as the page has it: with the names of its places instead of values."""
+    port = "bridge" if code in ("bridge.empty", "controller.unreachable") else "port"
+    return fix.format(port=port, bridge="bridge", service="service", pf="pf", address="address")
 
 
 def test_octets_of_an_attribute_that_open_vswitch_does_not_know_are_a_number() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why tracked connections are not in hardware: what the kernel asks of one before it gives it to a NIC.
+"""Why tracked connections are not in hardware: what the kernel requires before it offloads one.
 
 Sources: net/sched/act_ct.c (tcf_ct_flow_table_process_conn) and net/netfilter/nf_flow_table_core.c of Linux 6.12.
 """
@@ -18,8 +18,12 @@ from asap2.host.inventory import Host, Tracked
 _ASSURED, _OFFLOAD, _SEEN_REPLY = 1 << 2, 1 << 14, 1 << 1
 """IPS_* (include/uapi/linux/netfilter/nf_conntrack_common.h)."""
 _ESTABLISHED: Final = 3
-_HANDSHAKE: Final = {1: "1 of 3 packets seen", 2: "2 of 3 packets seen", 9: "both sides have asked, none has answered"}
-"""States of TCP before that, TCP_CONNTRACK_*: SYN_SENT, SYN_RECV, SYN_SENT2."""
+_HANDSHAKE: Final = {
+    1: "1 of 3 packets seen",
+    2: "2 of 3 packets seen",
+    9: "both sides have sent SYN, neither has replied",
+}
+"""TCP states before ESTABLISHED, TCP_CONNTRACK_*: SYN_SENT, SYN_RECV, SYN_SENT2."""
 _CARRIED: Final = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_GRE)
 _NAMES: Final = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMPv6", 132: "SCTP", 47: "GRE"}
 _ZONE = re.compile(r"\bct\((?:[^()]|\([^()]*\))*\)")
@@ -29,26 +33,27 @@ HARDWARE: Final = "connection.hardware"
 REASONS: Final[dict[str, Meaning]] = {
     HARDWARE: Meaning("the NIC carries it", "nothing"),
     "connection.protocol": Meaning(
-        "hardware carries connections of TCP, UDP and GRE: ICMP is never in hardware", "nothing: they are few packets"
+        "hardware carries only TCP, UDP and GRE; ICMP is never in hardware", "nothing: there are few such packets"
     ),
     "connection.helper": Meaning(
-        "a helper (ct(alg=…)) reads its packets, which must come to the host", "nothing, for control connections"
+        "a helper (ct(alg=…)) on the host must read its packets", "nothing: only control connections have helpers"
     ),
     "connection.no-rule": Meaning(
         "no rule in hardware tracks connections in its zone",
-        "look why the flows with ct(zone=…) are not in hardware",
+        "find out why the flows with ct(zone=…) are not in hardware",
     ),
     "connection.handshake": Meaning(
         "it is not established yet, and the host must see the handshake",
-        "nothing; if it stays so, look where the answers are lost",
+        "nothing; if this persists, find out where the replies are lost",
     ),
-    "connection.closing": Meaning("FIN or RST has given it back to the host", "nothing: it is over"),
+    "connection.closing": Meaning("a FIN or RST returned it to the host", "nothing: it is closing"),
     "connection.not-assured": Meaning(
-        "the host has not seen enough of both sides yet to be sure of it",
-        "nothing; if it stays so, look where the answers are lost",
+        "the host has not seen enough packets of both sides yet (it is not ASSURED)",
+        "nothing; if this persists, find out where the replies are lost",
     ),
     "connection.resting": Meaning(
-        "it may be in hardware, but had no packet since it may, or for 30 seconds", "nothing: its next packet decides"
+        "it qualifies for hardware, but no packet has arrived since it did, or for 30 seconds",
+        "nothing: its next packet offloads it",
     ),
 }
 """Codes as in :mod:`.reasons`, for connections; docs/reasons.md has them in a table of their own."""
@@ -56,7 +61,7 @@ REASONS: Final[dict[str, Meaning]] = {
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Connections that are where they are for one reason; ``example`` is one of them."""
+    """Connections that have one reason for being where they are; ``example`` is the tuple of one of them."""
 
     code: str
     count: int
@@ -67,7 +72,7 @@ class Placed:
 
 
 def placed(host: Host) -> list[Placed]:
-    """The host's connections by reason, most first; those in hardware last."""
+    """The host's connections grouped by reason, largest group first; those in hardware last."""
     if host.connections is None:
         return []
     zones = zones_in_hardware(host)
@@ -82,7 +87,7 @@ def placed(host: Host) -> list[Placed]:
 
 
 def zones_in_hardware(host: Host) -> set[int] | None:
-    """The zones that offloaded flows track connections in; None: no flow is known."""
+    """The zones in which offloaded flows track connections; None if the flows are not known."""
     if not host.openvswitch.running:
         return None
     flows = (flow for flow in host.openvswitch.datapath_flows if "offloaded:yes" in flow)
@@ -96,7 +101,7 @@ def _zones(actions: str) -> Iterator[int]:
 
 
 def _reason(one: Tracked, zones: set[int] | None) -> tuple[str, str]:
-    """The code, and what of the connection it is about."""
+    """The code, and a description of the connection: protocol, zone and how far its handshake is."""
     name = _NAMES.get(one.protocol, f"protocol {one.protocol}")
     where = f"{name} in zone {one.zone}"
     if one.status & _OFFLOAD:
