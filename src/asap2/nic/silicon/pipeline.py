@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from asap2.nic.conntrack.table import Connections
 from asap2.nic.rules import UNREACHED, Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, loader, maps
 from asap2.nic.silicon.actionlists import ActionLists, Content
+from asap2.nic.silicon.attachments import Attachments
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.handing_in import HandedIn, HandingIn
@@ -79,6 +79,7 @@ class Pipeline:
     def __init__(self, layout: Layout) -> None:
         self._tracing: Tracing | None = None
         self._layout = layout
+        self._attachments = Attachments(layout.directory)
         self._ports = PortSlots(layout)
         self._lists = MaskLists(layout)
         self.meters = Meters(layout)
@@ -137,8 +138,7 @@ class Pipeline:
 
     def destroy(self) -> None:
         """Take the pipeline out of the kernel: no device runs it any more."""
-        for path in self._layout.directory.glob("link-*"):
-            _release(path)
+        self._attachments.detach_all()
         loader.unpin_all(self._layout.directory)
         self._layout.directory.rmdir()
         self.close()
@@ -153,7 +153,7 @@ class Pipeline:
     def attach_onward(self, ifindex: int, netns: int | None) -> None:
         """Let copies of packets, and packets that :meth:`hand_in` is for, go on at the egress of the device that
         upcalls leave by (:meth:`set_upcall`), in the namespace of descriptor *netns* (``None``: this one)."""
-        self._attach(self._layout.onward, ifindex, netns, "egress")
+        self._attachments.attach(self._layout.onward, ifindex, netns, "egress")
 
     def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress") -> None:
         """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
@@ -161,33 +161,11 @@ class Pipeline:
         A device is read at egress when its port is :attr:`PortKind.INTERNAL`, at ingress otherwise. Where the program
         runs already it goes on undisturbed.
         """
-        self._attach(self._layout.program, ifindex, netns, hook)
-
-    def _attach(self, program: int, ifindex: int, netns: int | None, hook: Hook) -> None:
-        path = self._link_path(ifindex, hook)
-        if path.exists():
-            link = loader.pinned(path)
-            try:
-                if loader.link_is_attached(link):
-                    loader.update_link(link, program)
-                    return
-            finally:
-                os.close(link)
-            path.unlink()
-        link = loader.attach_tcx(program, ifindex, hook, netns)
-        try:
-            loader.pin(link, path)
-        finally:
-            os.close(link)
+        self._attachments.attach(self._layout.program, ifindex, netns, hook)
 
     def detach(self, ifindex: int, hook: Hook = "ingress") -> None:
         """Undo :meth:`attach`; nothing when the program does not run there."""
-        path = self._link_path(ifindex, hook)
-        if path.exists():
-            _release(path)
-
-    def _link_path(self, ifindex: int, hook: Hook) -> Path:
-        return self._layout.directory / f"link-{hook}-{ifindex}"
+        self._attachments.detach(ifindex, hook)
 
     def set_port(self, port: Port) -> None:
         """Make *port* exist, or change what it is."""
@@ -499,16 +477,6 @@ class Pipeline:
         return self._tracing.process(
             *(packet, port.ifindex, tag, segments, flow_hash, tunnel, resume, tracked or {}, carried, now)
         )
-
-
-def _release(path: Path) -> None:
-    """End the link that is pinned at *path*."""
-    link = loader.pinned(path)
-    try:
-        loader.detach_link(link)
-    finally:
-        os.close(link)
-    path.unlink()
 
 
 def _list(rule: Rule) -> int:
