@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import Final
 
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.fields import Fields, fields_of
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import GRE, NAT_MASK, SECOND, TCP, UDP, Relation, Status, TcpState
-from asap2.nic.conntrack.tracker import Fields, Tracked, Tracker
+from asap2.nic.conntrack.tracker import Tracked, Tracker
 from asap2.nic.conntrack.tuples import IPV4, Tuple, tuple_of, word
 from asap2.nic.rules import CtHardware, CtState, Nat
 
@@ -42,7 +43,7 @@ def carry(
         connection.carried = tracker.now
     replied = direction == REPLY or connection.status & Status.SEEN_REPLY
     seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
-    fields = tracker.fields_of(seen, action.zone, family)
+    fields = fields_of(seen, action.zone, family)
     if action.nat and connection.status & NAT_MASK:
         data = tracker.translated(Seen(connection, Relation.ESTABLISHED, direction), Nat(None), data, family, fields)
     return Tracked(data, fields, seen)
@@ -62,7 +63,7 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
     connection, direction = found[0], 1 - found[1] if state & _NAT_STATE else found[1]
     replied = direction == REPLY or connection.status & Status.SEEN_REPLY
     seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
-    fields = tracker.fields_of(seen, zone, family)
+    fields = fields_of(seen, zone, family)
     fields["ct_state"] |= state & _NAT_STATE
     return Tracked(data, fields, seen)
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from asap2.nic.conntrack import datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.fields import Fields, fields_of, put
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
 from asap2.nic.conntrack.seen import Seen
@@ -40,9 +41,6 @@ from asap2.nic.conntrack.tuples import (
 )
 from asap2.nic.conntrack.verdict import Verdict
 from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
-
-Fields = dict[str, int]
-"""A packet's ``ct_`` fields that are not 0."""
 
 _NAT_STATE: Final = CtState.SNAT | CtState.DNAT
 _ICMP_HEADER = 8
@@ -235,7 +233,7 @@ class Tracker:
         if known is None:
             timeouts = self.timeouts.get(action.timeout, self.timeouts[""])
             known = self.classify(data, family, action.zone, timeouts)
-            fields = _fields(known, action.zone, family)
+            fields = fields_of(known, action.zone, family)
         elif known.connection.status & Status.DYING:  # it was the last packet: all has been done
             return Tracked(data, fields, known)
         if known is None:
@@ -256,7 +254,7 @@ class Tracker:
     @staticmethod
     def invalid(action: Ct) -> Fields:
         """The ``ct_`` fields of a packet that is of no connection."""
-        return _fields(None, action.zone, IPV4)
+        return fields_of(None, action.zone, IPV4)
 
     def _known(
         self, action: Ct, data: bytes, family: int, fields: Fields, seen: Seen | None, *, ovs: bool
@@ -291,14 +289,14 @@ class Tracker:
             mark = _written(connection.mark, action.mark)
             if mark != connection.mark:
                 connection.mark = mark
-                _put(fields, "ct_mark", mark)
+                put(fields, "ct_mark", mark)
         labels = action.labels if action.labels and action.labels.mask else None
         if connection.master and not connection.confirmed:
             connection.labels = connection.master.labels
             labels = labels or Masked(0, 0)
         if labels:
             connection.labels = _written(connection.labels, labels)
-            _put(fields, "ct_labels", connection.labels)
+            put(fields, "ct_labels", connection.labels)
         if not connection.confirmed and action.helper:
             connection.helper = action.helper
             connection.status |= Status.HELPER
@@ -317,11 +315,6 @@ class Tracker:
         return seen
 
     # ---- hardware's part ----
-
-    @staticmethod
-    def fields_of(seen: Seen, zone: int, family: int) -> Fields:
-        """The ``ct_`` fields of a packet of a connection."""
-        return _fields(seen, zone, family)
 
     def translated(self, seen: Seen, nat: Nat, data: bytes, family: int, fields: Fields) -> bytes:
         """A datagram translated as its connection is; *fields* tell of it."""
@@ -353,7 +346,7 @@ class Tracker:
                 done |= self._translate_end(seen, nat, _OTHER[kind], out, family, entropy)
             elif direction == ORIGINAL:
                 done |= self._translate_end(seen, None, NatKind.SRC, out, family, entropy)
-        _put(fields, "ct_state", fields.get("ct_state", 0) | done)
+        put(fields, "ct_state", fields.get("ct_state", 0) | done)
         return bytes(out)
 
     def _translate_end(
@@ -449,44 +442,6 @@ def _merged(seen: Seen, first: Connection) -> Seen:
     return seen._replace(connection=first)
 
 
-def _fields(seen: Seen | None, zone: int, family: int) -> Fields:
-    """The ``ct_`` fields of a packet that has just been classified (ovs_ct_update_key())."""
-    if seen is None:
-        fields = {"ct_state": int(CtState.TRK | CtState.INV), "ct_zone": zone}
-        return {name: value for name, value in fields.items() if value}
-    connection = seen.connection
-    state = CtState.TRK
-    state |= {Relation.NEW: CtState.NEW, Relation.ESTABLISHED: CtState.EST, Relation.RELATED: CtState.REL}[
-        seen.relation
-    ]
-    if seen.direction == REPLY:
-        state |= CtState.RPL
-    if not connection.confirmed:
-        state |= CtState.NEW
-    if connection.master:
-        state |= CtState.REL
-    labelled = connection.master if connection.master and not connection.confirmed else connection
-    fields = {"ct_state": int(state), "ct_zone": zone, "ct_mark": connection.mark, "ct_labels": labelled.labels}
-    first = (connection.master or connection).tuples[ORIGINAL]
-    if first.family == family:
-        icmp = first.proto == (ICMP if family == IPV4 else ICMPV6)
-        fields |= {
-            "ct_src": int.from_bytes(first.src, "big"),
-            "ct_dst": int.from_bytes(first.dst, "big"),
-            "ct_proto": first.proto,
-            "ct_tp_src": first.dport >> 8 if icmp else first.sport,
-            "ct_tp_dst": first.dport & 0xFF if icmp else first.dport,
-        }
-    return {name: value for name, value in fields.items() if value}
-
-
-def _put(fields: Fields, name: str, value: int) -> None:
-    if value:
-        fields[name] = int(value)
-    else:
-        fields.pop(name, None)
-
-
 def _written(old: int, new: Masked) -> int:
     return old & ~new.mask | new.value
 
@@ -514,6 +469,3 @@ def _is_for_helper(seen: Seen, data: bytes, family: int) -> bool:
     if connection.proto != TCP or connection.status & Status.SEQ_ADJUST:
         return True
     return len(data) > found.at + 12 and found.at + (data[found.at + 12] >> 4) * 4 < len(data)
-
-
-__all__ = ["DroppedError", "Fields", "Seen", "Tracked", "Tracker"]

@@ -9,9 +9,10 @@ import pytest
 
 from asap2.nic.conntrack.carry import IDLE, carry, restore
 from asap2.nic.conntrack.connection import Connection
+from asap2.nic.conntrack.fields import Fields
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import SECOND, Status
-from asap2.nic.conntrack.tracker import Fields, Tracked
+from asap2.nic.conntrack.tracker import Tracked
 from asap2.nic.rules import Ct, CtHardware, CtState, Nat, NatKind
 from tests.unit.nic.conntrack.packets import (
     ACK,
