@@ -28,7 +28,8 @@ from asap2.nic.rules import (
     Upcall,
 )
 from tests.system.nic.silicon import conversations
-from tests.system.nic.silicon.programs import Add, Author, Send, Step
+from tests.system.nic.silicon.programs import Author
+from tests.system.nic.silicon.steps import Add, Send, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _WAITS = (0, 0, 0, 1000, SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND, 130 * SECOND, 301 * SECOND)

@@ -14,18 +14,8 @@ from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
 from tests.system.nic.silicon import tracked
 from tests.system.nic.silicon.conversations import ZONES
-from tests.system.nic.silicon.programs import (
-    METERS,
-    PLACES,
-    Add,
-    NewReceiver,
-    Remove,
-    Replace,
-    Send,
-    SetMeter,
-    SetPorts,
-    Step,
-)
+from tests.system.nic.silicon.programs import METERS, PLACES
+from tests.system.nic.silicon.steps import Add, NewReceiver, Remove, Replace, Send, SetMeter, SetPorts, Step
 
 _BEGIN = 10**12
 """When the first packet comes, in nanoseconds."""

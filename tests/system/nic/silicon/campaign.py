@@ -23,8 +23,8 @@ from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.nic.silicon.pipeline import Pipeline
 from tests.system.nic.silicon.authors import program
 from tests.system.nic.silicon.both import Both, DifferenceError
-from tests.system.nic.silicon.programs import Step, written
 from tests.system.nic.silicon.shrink import shrink
+from tests.system.nic.silicon.steps import Step, written
 
 PACKETS = 200
 """Packets of one program."""

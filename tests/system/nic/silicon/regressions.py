@@ -25,7 +25,7 @@ from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.packets import ipv4, udp
-from tests.system.nic.silicon.programs import Add, Send, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Send, SetPorts, Step
 
 _ETHERNET = MACS[0] + MACS[1]
 _IP = b"\x08\x00" + ipv4("10.0.0.1", "10.0.0.2", 17, udp(1000, 2000, b"12345678"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from asap2.nic.rules import ANY
-from tests.system.nic.silicon.programs import Add, Replace, Send, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Replace, Send, SetPorts, Step
 
 Differs = Callable[[Sequence[Step]], bool]
 
