@@ -66,10 +66,14 @@ def shortened(frame: bytes, length: int | None) -> bytes:
     return frame[: length + 4 if packet.tagged(frame) else length]
 
 
+def octets_without_tag(frame: bytes) -> int:
+    """Those of a frame, but for its outer tag."""
+    return len(frame) - (4 if packet.tagged(frame) and len(frame) >= packet.HEADER + 4 else 0)
+
+
 def length_of(what: Journey) -> int:
     """Of the packet without its outer tag and without room in front, or of a segment."""
-    tag = 4 if packet.tagged(what.frame) and len(what.frame) >= packet.HEADER + 4 else 0
-    return len(what.frame) - tag - (packet.HEADER if what.bare else 0)
+    return octets_without_tag(what.frame) - (packet.HEADER if what.bare else 0)
 
 
 def octets_of(what: Journey, port: Port, table: int) -> int:

@@ -28,9 +28,7 @@ of its first table, perhaps as if it came in by another port, or goes to a port 
 actions of a rule, which counts it, as if the rule had been found here. A port that is behind a device
 (``tell``) has its packets told apart in the same way.
 
-User space gets a packet only where its port has less than ``upcall_limit`` units on their way there: those of packets
-that user space is not done with. A packet is one unit, and one more for each :data:`UPCALL_UNIT` bytes of it. An eighth
-more is for packets of ARP and neighbour discovery.
+User space gets a packet only where its port has room on the way there (:class:`.upcall_room.UpcallRoom`).
 
 Connections are those of a :class:`asap2.nic.conntrack.tracker.Tracker`, which says what :class:`Ct` does; fragments go
 to user space. A packet over the limit of a meter takes another way (:class:`Meter`).
@@ -87,7 +85,7 @@ from asap2.nic.silicon.events import (
     UpcallKind,
 )
 from asap2.nic.silicon.hashes import JHASH_INITIAL, jhash, symmetric
-from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, shortened
+from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, octets_without_tag, shortened
 from asap2.nic.silicon.metering import Counting, Limit, Metered, ReferenceMeter
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
@@ -95,22 +93,17 @@ from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
 from asap2.nic.silicon.rulelists import Entry, RuleLists
 from asap2.nic.silicon.tracking import restore_tracked, track, track_in_hardware
+from asap2.nic.silicon.upcall_room import UpcallRoom
 
 _ALWAYS = 0xFFFF_FFFF
-
-UPCALL_UNIT = 2048
-"""Bytes of a packet that make another unit of what its port has on its way to user space."""
 
 
 class ReferenceSwitch:
     """Ports, rules, and what they do to a frame. The interface is that of the eBPF pipeline."""
 
     def __init__(self, *, upcall: bool = True) -> None:
-        self.upcall = upcall
-        self.upcall_limit = 0
-        """Units that each port may have on their way to user space; 0: any number."""
-        self._on_their_way: dict[int, int] = {}
-        self._lost: dict[int, int] = {}
+        self.upcalls = UpcallRoom(anybody=upcall)
+        """What each port has on its way to user space, and what was lost."""
         self._ports: dict[int, Port] = {}
         self._rules = RuleLists()
         self.add, self.replace, self.remove = self._rules.add, self._rules.replace, self._rules.remove
@@ -135,18 +128,7 @@ class ReferenceSwitch:
     def remove_port(self, port_id: int) -> None:
         """Make it not exist."""
         del self._ports[port_id]
-        self._on_their_way.pop(port_id, None)
-        self._lost.pop(port_id, None)
-
-    def new_receiver(self) -> None:
-        """Another process takes user space's part: what was on its way is lost."""
-        for port_id, units in self._on_their_way.items():
-            self._lost[port_id] = self.lost(port_id) + units
-        self._on_their_way.clear()
-
-    def lost(self, port_id: int) -> int:
-        """Packets of a port that user space should have got, and did not."""
-        return self._lost.get(port_id, 0)
+        self.upcalls.forget(port_id)
 
     def set_tunnel_ports(self, ports: tuple[int, ...]) -> None:
         """VXLAN comes to these UDP ports, besides its own; 0 is none."""
@@ -208,7 +190,7 @@ class ReferenceSwitch:
         """
         self.tracker.now = self.now
         events: list[Event] = []
-        what = self._arrive(frame, segments, flow_hash, came_in)
+        what = Journey(frame, segments, flow_hash, came_in, arrived=octets_without_tag(frame))
         what.tracked = {name: value for name, value in (tracked or {}).items() if value}
         for event in self._run(what, self._ports[port_id], resume, carried):
             if isinstance(event, Dropped):
@@ -269,13 +251,6 @@ class ReferenceSwitch:
     def _tables(self, port: Port) -> tuple[int, ...]:
         """The tables of a port: before its own, that of limits, once there is a rule for it."""
         return (LIMITS, *port.tables) if self._rules.has(LIMITS, port.id, tunnel=False) else port.tables
-
-    @staticmethod
-    def _arrive(frame: bytes, segments: int, flow_hash: int, came_in: SetTunnel | None) -> Journey:
-        what = Journey(frame, segments, flow_hash, came_in)
-        whole = packet.tagged(frame) and len(frame) >= packet.HEADER + 4
-        what.arrived = len(frame) - 4 * whole
-        return what
 
     def _search(
         self, what: Journey, port: Port, table: int, within: tuple[Entry, tuple[Action, ...]] | None = None
@@ -499,12 +474,8 @@ class ReferenceSwitch:
         ovs = bool(table & OVS_TABLE)
         inside = self._inside(what, port, ovs=ovs) if port.metadata else None
         known = self.look(what.frame, ovs=ovs) if inside is None else inside
-        on_their_way = self._on_their_way.get(port.id, 0)
-        room = self.upcall_limit + (-(-self.upcall_limit // 8) if packet.about_neighbours(known) else 0)
-        if not self.upcall or 0 < room <= on_their_way:
-            self._lost[port.id] = self.lost(port.id) + 1
+        if not self.upcalls.take(port.id, len(what.frame), about_neighbours=packet.about_neighbours(known)):
             return Dropped(DropReason.UPCALL)
-        self._on_their_way[port.id] = on_their_way + 1 + len(what.frame) // UPCALL_UNIT
         return Upcalled(kind, port.id, table, cookie, max_length, what.frame, known | what.metadata())
 
     def _miss(self, what: Journey, port: Port, table: int) -> Iterator[Event]:

@@ -89,9 +89,9 @@ class Both:
                 self._set_meter(number, limit)
             case NewReceiver():
                 self.pipeline.upcalls.restart()
-                self.reference.new_receiver()
+                self.reference.upcalls.restart()
             case SetPorts(ports, tunnel_ports, upcall_limit):
-                self.pipeline.upcalls.limit = self.reference.upcall_limit = upcall_limit
+                self.pipeline.upcalls.limit = self.reference.upcalls.limit = upcall_limit
                 self.pipeline.set_tunnel_ports(tunnel_ports)
                 self.reference.set_tunnel_ports(tunnel_ports)
                 for port in ports:
@@ -168,7 +168,7 @@ class Both:
         drops = self.pipeline.drops()
         _same("drops", {name: drops[name] - self._drops[name] for name in drops}, self.reference.drops())
         for port_id in self._ports:
-            _same("lost upcalls", self.pipeline.upcalls.counts(port_id).lost, self.reference.lost(port_id))
+            _same("lost upcalls", self.pipeline.upcalls.counts(port_id).lost, self.reference.upcalls.lost(port_id))
         for ovs in (False, True):
             now, before = self.pipeline.lookups(ovs), self._lookups[ovs]
             expected_lookups = self.reference.lookups(ovs)
