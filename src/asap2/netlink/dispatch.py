@@ -7,10 +7,12 @@ import errno
 import logging
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 from asap2.netlink import control
 from asap2.netlink.client import Connection
+from asap2.netlink.parts import Served, Unfinished
 from asap2.netlink.request import (
     GENL_ADMIN_PERM,
     GENL_CMD_CAP_DO,
@@ -23,6 +25,8 @@ from asap2.netlink.request import (
     GenlHeader,
     Handler,
     Message,
+    Parts,
+    Pass,
     Proxy,
     Reply,
     Request,
@@ -90,15 +94,43 @@ class Dispatcher:
         self.families[family.id] = family
         self._ops[family.id] = dict(family.ops)
 
-    def submit(self, outlet: Outlet, client: Client, data: bytes) -> tuple[int, int]:
+    def submit(self, outlet: Outlet, client: Client, data: bytes) -> Served:
         """Serve a batch up to the first message that is the kernel's.
 
         Gives how many bytes were served, and how many after them are for the client to send to the kernel (none: all
         is done; what follows those is to be submitted again).
         """
+        begun = self.begin(outlet, client, data)
+        return begun.complete() if isinstance(begun, Unfinished) else begun
+
+    def begin(self, outlet: Outlet, client: Client, data: bytes) -> Served | Unfinished:
+        """As :meth:`submit`, but the batch's last message may have only been begun."""
         for start, end, message in spans(data):
-            if self._serve(outlet, client, message, data, start):
+            served = self._serve(outlet, client, message, data, start)
+            if isinstance(served, Parts):
+                finish = partial(self._finish, outlet, client, message, data, start, served.answer)
+                unfinished = Unfinished(served.steps, self.lock, finish)
+                if end >= len(data):
+                    return unfinished
+                _served, passed = unfinished.complete()
+                served = passed > 0
+            if served:
                 return start, self._kernels(client, data, end) - start
+        return len(data), 0
+
+    def _finish(
+        self,
+        outlet: Outlet,
+        client: Client,
+        message: NlMsg,
+        data: bytes,
+        start: int,
+        answer: Pass | None,
+        error: NetlinkError | None,
+    ) -> Served:
+        if answer is PASS and error is None:
+            return start, len(data) - start
+        self._send(outlet, client, message, data, start, (), error, None, False)
         return len(data), 0
 
     def _kernels(self, client: Client, data: bytes, end: int) -> int:
@@ -115,8 +147,8 @@ class Dispatcher:
             return type_ >> 8 in self.netfilter
         return type_ in self.families or type_ >= 0x7000 or type_ == control.GENL_ID_CTRL
 
-    def _serve(self, outlet: Outlet, client: Client, message: NlMsg, data: bytes, start: int) -> bool:
-        """Answer one message; True if it is the kernel's."""
+    def _serve(self, outlet: Outlet, client: Client, message: NlMsg, data: bytes, start: int) -> bool | Parts:
+        """Answer one message; True if it is the kernel's, and what there is to do if that is more."""
         type_, flags, seq, _pid, payload = message
         error: NetlinkError | None = None
         warning: str | None = None
@@ -136,6 +168,8 @@ class Dispatcher:
                     if type(answer) is Stream:
                         outlet.stream(client.protocol, client.portid, _stream(answer, seq, client.portid))
                         return False
+                    if type(answer) is Parts:
+                        return answer
                     if type(answer) is Proxy:
                         answer = _ask_kernel(outlet, request, answer, collected)
                     if type(answer) is Reply:

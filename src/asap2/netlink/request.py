@@ -147,7 +147,18 @@ class Stream:
     messages: Iterator[Message]
 
 
-Answer = Iterable[Message] | Pass | Proxy | Reply | Stream | None
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What takes long and is done a step at a time, so that others are served in between; then comes the *answer*.
+
+    The program waits until all is done. Steps are made with the server's lock.
+    """
+
+    steps: Iterator[None]
+    answer: Pass | None = None
+
+
+Answer = Iterable[Message] | Pass | Proxy | Reply | Stream | Parts | None
 """None is success with nothing to say."""
 Handler = Callable[[Request], Answer]
 

@@ -23,6 +23,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from asap2.netlink import queues, sidechannel
@@ -32,6 +33,7 @@ from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.groups import Groups
 from asap2.netlink.listener import listen
 from asap2.netlink.namespaces import Namespace, cookie_of, namespace_fd_of, own_namespace_fd
+from asap2.netlink.parts import Rounds, Served, Unfinished
 from asap2.netlink.peer import Peer
 from asap2.netlink.request import (
     EMULATED_FAMILIES,
@@ -45,6 +47,7 @@ from asap2.netlink.request import (
     Handler,
     Message,
     Netns,
+    Parts,
     Proxy,
     Reply,
     Request,
@@ -64,6 +67,7 @@ __all__ = [
     "Handler",
     "Message",
     "Netns",
+    "Parts",
     "Proxy",
     "Reply",
     "Request",
@@ -121,6 +125,7 @@ class Server:
         self._selector: selectors.BaseSelector | None = None
         self._peers: set[Peer] = set()
         self._admission = Admission()
+        self._rounds = Rounds()
         self._buffer = bytearray(_LARGEST_ASK)
         self._view = memoryview(self._buffer)
 
@@ -214,6 +219,7 @@ class Server:
             if not self._lent:
                 self.path.unlink(missing_ok=True)
             self._listener = None
+        self._rounds.close()
         for peer in list(self._peers):
             self._drop(peer)
         for namespace in list(self._namespaces.values()):
@@ -341,7 +347,8 @@ class Server:
                 self._drop(peer)
                 return
             answer = self._answer(peer, size, fds[0] if fds else None)
-            peer.sock.send(answer)
+            if answer is not None:  # else it comes when all is done
+                peer.sock.send(answer)
         except BlockingIOError:
             return
         except OSError as error:
@@ -351,7 +358,7 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _answer(self, peer: Peer, size: int, fd: int | None) -> bytes:
+    def _answer(self, peer: Peer, size: int, fd: int | None) -> bytes | None:
         kind, tag, protocol, portid, cookie, options, argument = ASK.unpack_from(self._buffer)
         namespace = self._namespaces.get(cookie)
         if namespace is None:
@@ -379,12 +386,15 @@ class Server:
                         bool(options & sidechannel.OPTION_STRICT),
                         peer.privileged,
                     )
-                consumed, passed = self._dispatcher.submit(namespace, client, data)
-                verdict: int = Verdict.PASS if passed else Verdict.DONE
-                if namespace.unclaimed(protocol, portid):
-                    verdict |= sidechannel.WAITING
-                    peer.unclaimed = (namespace, protocol, portid)
-                return ANSWER.pack(tag, verdict, consumed, passed)
+                submitted = partial(self._submitted, peer, tag, namespace, protocol, portid)
+                if namespace is not self._home:
+                    return submitted(self._dispatcher.submit(namespace, client, data))
+                begun = self._dispatcher.begin(namespace, client, data)
+                if isinstance(begun, Unfinished):
+                    assert self._selector is not None
+                    self._rounds.add(self._selector, begun, lambda served: self._answered(peer, submitted(served)))
+                    return None
+                return submitted(begun)
             if kind == Kind.CLAIM and fd is not None:
                 peer.unclaimed = None
                 namespace.claim(protocol, portid, os.dup(fd), peer.pid, peer.uid)
@@ -407,6 +417,25 @@ class Server:
         finally:
             if namespace is not self._home:
                 self._retire(namespace)
+
+    @staticmethod
+    def _submitted(peer: Peer, tag: int, namespace: Namespace, protocol: int, portid: int, served: Served) -> bytes:
+        """The answer to a batch of which so much was served."""
+        consumed, passed = served
+        verdict: int = Verdict.PASS if passed else Verdict.DONE
+        if namespace.unclaimed(protocol, portid):
+            verdict |= sidechannel.WAITING
+            peer.unclaimed = (namespace, protocol, portid)
+        return ANSWER.pack(tag, verdict, consumed, passed)
+
+    def _answered(self, peer: Peer, answer: bytes) -> None:
+        """Send an answer that came late."""
+        if peer in self._peers:
+            try:
+                peer.sock.send(answer)
+            except OSError as error:
+                log.debug("a client of the redirect library is gone: %s", error)
+                self._drop(peer)
 
     def _show(self, tag: int, namespace: Namespace, protocol: int, room: int, data: bytes) -> bytes:
         shown, changed, spare = [], False, room - len(data)

@@ -57,6 +57,8 @@ _WORDS = struct.Struct("=5Q")
 _NUMBER, _TIME = struct.Struct("=I"), struct.Struct("=Q")
 _EXACT: Final = 0x80
 _NO_PACKET: Final = bytes(14)
+_PART: Final = 1 << 14
+"""Records that are looked at at once."""
 _TICK: Final = SECOND // 250
 """By how much the program's clock, as the kernel's, may be late."""
 _DAY: Final = 86400 * SECOND
@@ -79,11 +81,12 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         """All, in no order; may be used without the daemon's lock."""
-        now, behind = _now()
-        for at in self._confirmed():
-            found = self._at(at, now, behind)
-            if found is not None:
-                yield found
+        for first in range(0, self.records, _PART):
+            now, behind = _now()
+            for at in self._confirmed(first, first + _PART):
+                found = self._at(at, now, behind)
+                if found is not None:
+                    yield found
 
     def find(self, zone: int, tuple: Tuple) -> Connection | None:
         """The connection that *tuple* is a direction of."""
@@ -308,9 +311,10 @@ class Connections:
         part = self._memory[first * _RECORD.size : end * _RECORD.size]
         return part.cast(kind)[offset // size :: _RECORD.size // size].tolist()
 
-    def _confirmed(self) -> list[int]:
+    def _confirmed(self, first: int, end: int) -> list[int]:
         confirmed = int(Status.CONFIRMED)
-        return [at for at, status in enumerate(self._column("I", _STATUS)) if status & confirmed]
+        statuses = self._column("I", _STATUS, first, min(end, self.records))
+        return [at for at, status in enumerate(statuses, first) if status & confirmed]
 
     def _at(self, at: int, now: int = 0, behind: int = 0, expired: bool = False) -> Connection | None:
         """The connection in a record; None if there is none, or its time is over and it is not to be seen then."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from asap2.netlink.codec import Attrs
-from asap2.netlink.request import PASS, Answer, Message, Request, Stream
+from asap2.netlink.request import PASS, Answer, Message, Parts, Request, Stream
 from asap2.netlink.server import Server
 from asap2.netlink.tables.ctnetlink import (
     CT_DELETE,
@@ -124,9 +124,7 @@ class ConntrackFace:
             family = header.family if header.version or "filter" in attrs else 0
             wanted = filter.parsed(family, attrs)
             every = (one for one in self.connections if wanted is None or wanted(one))
-            for connection in self.connections.delete_all(every):
-                self.gone(connection, request.client.portid)
-            return PASS if self._kernel_tracks() else None
+            return Parts(self._flush(every, request.client.portid), PASS if self._kernel_tracks() else None)
         found = self._found(header.family, attrs)
         if found is None:
             return self._not_ours()
@@ -134,6 +132,11 @@ class ConntrackFace:
             raise NetlinkError(errno.ENOENT)
         self._remove(found, request)
         return None
+
+    def _flush(self, connections: Iterator[Connection], portid: int) -> Iterator[None]:
+        for connection in self.connections.delete_all(connections):
+            self.gone(connection, portid)
+            yield
 
     def _remove(self, connection: Connection, request: Request) -> None:
         if self.connections.delete(connection):
