@@ -18,8 +18,15 @@ STAGES: Final = 8
 """Room for a port's tables, a power of two: before them may be :data:`LIMITS`."""
 METERS: Final = 16384
 """Meters of a pipeline, with number 0, which is none."""
-LOOKUPS: Final = 8
-"""Lookups that one packet may have, in all stages together; of a copy, those before it count."""
+LOOKUPS: Final = 17
+"""Lookups that one packet may have, in all stages together; of a copy, those before it count, and
+:data:`COPY_LOOKUPS` more. Linux classifies a packet
+17 times before it takes the chains for a loop (max_reclassify_loop of net/sched/cls_api.c)."""
+TRACED_LOOKUPS: Final = 8
+"""So many of a packet that is traced: chains that put it into one tunnel after another would make it longer than the
+kernel takes."""
+COPY_LOOKUPS: Final = 4
+"""What a copy counts as: a rule that copies each packet to itself must not make thousands of one."""
 MASKS: Final = 65536
 """Masks in one list: as many as TC has priorities."""
 ACTIONS: Final = 512

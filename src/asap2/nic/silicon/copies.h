@@ -30,6 +30,7 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 	e->state = *state;
 	e->state.single = !!(entry & SINGLE);
 	e->state.depth++;
+	e->state.lookups += COPY_LOOKUPS;
 	e->active = 1;
 	barrier();
 	bpf_clone_redirect(skb, ifindex, 0);

@@ -135,7 +135,7 @@ static long step(u32 i, struct work *w)
 		goto found;
 	}
 	if (!w->s->plain) {
-		if (w->s->state.lookups++ == LOOKUPS) {
+		if (w->s->state.lookups++ >= (constants.tracing ? TRACED_LOOKUPS : LOOKUPS)) {
 			w->s->verdict = drop(w, DROP_LOOP);
 			return 1;
 		}

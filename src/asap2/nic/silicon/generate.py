@@ -35,6 +35,8 @@ _LIMITS: Final = (
         "STAGES",
         "METERS",
         "LOOKUPS",
+        "COPY_LOOKUPS",
+        "TRACED_LOOKUPS",
         "MASKS",
         "ACTIONS",
         "L3_WINDOW",

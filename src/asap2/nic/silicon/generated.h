@@ -6,7 +6,9 @@
 #define TABLES 4
 #define STAGES 8
 #define METERS 16384
-#define LOOKUPS 8
+#define LOOKUPS 17
+#define COPY_LOOKUPS 4
+#define TRACED_LOOKUPS 8
 #define MASKS 0x10000
 #define ACTIONS 512
 #define L3_WINDOW 192

@@ -11,7 +11,8 @@ A packet comes in by a port and is looked up in the port's tables in turn (the *
   goes on to the network stack.
 * The action list ends: so does the packet. If it was never sent anywhere, that is a drop by the rule.
 
-A packet has at most :data:`LOOKUPS` lookups. One that would need more is dropped.
+A packet has at most :data:`LOOKUPS` lookups, a copy :data:`COPY_LOOKUPS` fewer than it would have left. One that would
+need more is dropped.
 
 Which rule: the smallest priority number; within it, the rule whose mask is older among the masks of that table, port
 and priority. A mask is as old as the oldest time since which there has always been a rule with it.
@@ -71,7 +72,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import layers, packet, tunnel
-from asap2.nic.silicon.abi import COPIES, LIMITS, LOOKUPS
+from asap2.nic.silicon.abi import COPIES, COPY_LOOKUPS, LIMITS, LOOKUPS
 from asap2.nic.silicon.changes import Retag, change, retag
 from asap2.nic.silicon.events import (
     Dropped,
@@ -104,6 +105,7 @@ class ReferenceSwitch:
     def __init__(self, *, upcall: bool = True) -> None:
         self.upcalls = UpcallRoom(anybody=upcall)
         """What each port has on its way to user space, and what was lost."""
+        self.most_lookups = LOOKUPS
         self._ports: dict[int, Port] = {}
         self._rules = RuleLists()
         self.add, self.replace, self.remove = self._rules.add, self._rules.replace, self._rules.remove
@@ -256,7 +258,7 @@ class ReferenceSwitch:
         self, what: Journey, port: Port, table: int, within: tuple[Entry, tuple[Action, ...]] | None = None
     ) -> Iterator[Event]:
         """Look the packet up, and on; *within* is a rule that is found already, and those of its actions to do."""
-        while within is not None or what.lookups < LOOKUPS:
+        while within is not None or what.lookups < self.most_lookups:
             if within is None:
                 what.lookups += 1
                 entry = self._lookup(table, port, what)
@@ -418,7 +420,7 @@ class ReferenceSwitch:
         if what.depth == COPIES:
             yield Dropped(DropReason.COPY)
             return
-        copy = replace(what, depth=what.depth + 1, counted=None)
+        copy = replace(what, depth=what.depth + 1, lookups=what.lookups + COPY_LOOKUPS, counted=None)
         following = yield from self._act(actions, copy, port, table)
         match following:
             case Goto(to, resume):

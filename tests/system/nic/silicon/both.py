@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from asap2.nic.rules import Action
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.abi import TRACED_LOOKUPS
 from asap2.nic.silicon.metering import Limit, Metered
 from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pipeline, Port
@@ -31,6 +32,7 @@ class Both:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.reference = ReferenceSwitch()
+        self.reference.most_lookups = TRACED_LOOKUPS
         self._resumes = [0, *(pipeline.resumes.at(*place) for place in PLACES)]
         for number, place in zip(self._resumes[1:], PLACES, strict=True):
             self.reference.set_resume(number, *place)

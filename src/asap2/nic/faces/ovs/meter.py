@@ -27,7 +27,7 @@ FEATURES, SET, DEL, GET = 1, 2, 3, 4
 ATTR_ID, ATTR_KBPS, ATTR_STATS, ATTR_BANDS, ATTR_USED, ATTR_CLEAR, ATTR_MAX_METERS, ATTR_MAX_BANDS = range(1, 9)
 BAND_TYPE, BAND_RATE, BAND_BURST, BAND_STATS = 1, 2, 3, 4
 TYPE_DROP: Final = 1
-_OPS: Final = ((FEATURES, 0x0A), (SET, 0x0B), (DEL, 0x0B), (GET, 0x0A))
+_OPS: Final = ((FEATURES, 0x0A), (SET, 0x1A), (DEL, 0x1A), (GET, 0x0A))
 _MOST_BANDS: Final = 1  # DP_MAX_BANDS
 _MOST: Final = METERS // 2
 """As many as there can be, the last of which the kernel never gives out; the others are for policing."""
