@@ -15,6 +15,8 @@ WORDS = (
     ("nic.inline", r"min inline|inline"),
     ("nic.meter", r"conform|exceed action|peakrate|flow meter"),
     ("nic.vlan", r"vlan (?:push|pop)|Total vlans|VLAN rewrite|VLAN prio"),
+    ("nic.ct-state", r"matching on ct_state"),
+    ("nic.ct", r"offload of ct (?:matching|action)"),
     ("nic.match", r"[Mm]atching on|Match on|Unsupported key|L4 matching|[Uu]nsupported (?:match|flower)|flower key"),
     ("nic.rewrite", r"pedit|re-?write|csum"),
     ("nic.outputs", r"more output ports|duplicate output"),
@@ -35,6 +37,7 @@ ACTIONS = {
     "mirred": "nic.other-switch",
     "gact": "nic.chain",
     "police": "nic.meter",
+    "ct": "nic.ct",
 }
 """Codes by an action without which the rule is taken."""
 

@@ -206,6 +206,15 @@ REASONS: dict[str, Meaning] = {
         "use newer firmware, a newer NIC, or fewer recirculations",
     ),
     "nic.match": Meaning("the NIC cannot match on this", "leave the match out of the OpenFlow rules"),
+    "nic.ct": Meaning(
+        "the NIC, or its driver, does not track connections",
+        "a NIC that does (ConnectX-5 or newer); a driver with CONFIG_MLX5_TC_CT",
+    ),
+    "nic.ct-state": Meaning(
+        "the NIC tells neither invalid packets nor related connections (+inv, +rel)",
+        "nothing, where such packets are few; else no +inv, +rel in the OpenFlow rules, "
+        "for OVN: ovn-nbctl set NB_Global . options:use_ct_inv_match=false",
+    ),
     "nic.inline": Meaning(
         "the rule matches deeper in the packet than what the VFs' drivers pass to the NIC (inline mode)",
         "devlink dev eswitch set pci/{address} inline-mode transport, while no VF is bound",
