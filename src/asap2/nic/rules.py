@@ -446,11 +446,15 @@ class CtHardware:
     Found: the packet gets its ``ct_`` fields, and with *nat* its translation. A packet of another connection, one with
     FIN or RST, a fragment, one that has no more than one hop to live, or with IP options goes to the node, with
     *resume*, which says at which action of which rule it goes on there (tc's act_miss_cookie).
+
+    *inside*: the connection is that of the packet inside the tunnel. The packet stays in the tunnel, so that the node
+    can begin with it anew; therefore a connection that *nat* would translate is the node's.
     """
 
     zone: int
     nat: bool
     resume: int
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -196,6 +197,18 @@ def packets_of(flow: str) -> int:
     found = re.search(r"packets:(\d+)", flow)
     assert found
     return int(found[1])
+
+
+def tracked_packets(bench: Bench, node: str, device: str) -> tuple[int, int]:
+    """Packets from *device* that tc's rules with ``ct`` let pass in software, and in hardware."""
+    software = hardware = 0
+    for filter_ in json.loads(bench.ok(node, f"tc -s -j filter show dev {device} ingress")):
+        for action in filter_.get("options", {}).get("actions", ()):
+            if action["kind"] == "ct" and "commit" not in action.get("action", ""):
+                of_hardware = action["stats"].get("hw_packets", 0)
+                hardware += of_hardware
+                software += action["stats"]["packets"] - of_hardware
+    return software, hardware
 
 
 def _what(flow: str) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import socket
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench, until
+from tests.system.offload.labs import Bench, tracked_packets, until
 from tests.system.patience import PATIENCE
 
 ALLOWED, REFUSED = 5201, 5202
@@ -120,18 +119,6 @@ def seen_of(bench: Bench, to: tuple[str, int], rounds: int) -> list[str]:
     return shown[:-1]
 
 
-def counted(bench: Bench, node: str, device: str) -> tuple[int, int]:
-    """Packets from *device* that tc's rules with ``ct`` let pass in software, and in hardware."""
-    software = hardware = 0
-    for filter_ in json.loads(bench.ok(node, f"tc -s -j filter show dev {device} ingress")):
-        for action in filter_.get("options", {}).get("actions", ()):
-            if action["kind"] == "ct" and "commit" not in action.get("action", ""):
-                of_hardware = action["stats"].get("hw_packets", 0)
-                hardware += of_hardware
-                software += action["stats"]["packets"] - of_hardware
-    return software, hardware
-
-
 def test_only_a_connections_begin_and_end_reach_the_host(bridges: Bench) -> None:
     for node in ("hv1", "hv2"):
         pipeline(bridges, node, FIREWALL)
@@ -139,9 +126,9 @@ def test_only_a_connections_begin_and_end_reach_the_host(bridges: Bench) -> None
         converse(bridges, ("10.57.0.2", ALLOWED), 5)  # Open vSwitch makes the flows
         until(lambda: len(bridges.flows("hv1", ESTABLISHED)) >= 2)
         until(lambda: len(bridges.flows("hv2", ESTABLISHED)) >= 2)
-        before = counted(bridges, "hv1", "eth3")
+        before = tracked_packets(bridges, "hv1", "eth3")
         seen = seen_of(bridges, ("10.57.0.2", ALLOWED), ROUNDS)
-        after = counted(bridges, "hv1", "eth3")
+        after = tracked_packets(bridges, "hv1", "eth3")
     assert seen[:3] == ["S", "S.", "."]
     assert len(seen) <= 7
     assert sum("F" in flags for flags in seen) == 2, "by the first FIN the host has the connection again"
@@ -156,9 +143,10 @@ def test_a_ping_stays_in_software(bridges: Bench) -> None:
     for node in ("hv1", "hv2"):
         pipeline(bridges, node, FIREWALL)
     bridges.ping("vm1", "10.57.0.2", 5, "-i 0.1")
-    before = counted(bridges, "hv1", "eth3")
+    before = tracked_packets(bridges, "hv1", "eth3")
     bridges.ping("vm1", "10.57.0.2", 20)
-    software, hardware = (late - early for early, late in zip(before, counted(bridges, "hv1", "eth3"), strict=True))
+    after = tracked_packets(bridges, "hv1", "eth3")
+    software, hardware = (late - early for early, late in zip(before, after, strict=True))
     assert (software, hardware) == (20, 0)
 
 
@@ -180,9 +168,9 @@ def test_hardware_translates(bridges: Bench) -> None:
     with answering(bridges, ALLOWED):
         converse(bridges, (VIRTUAL, ALLOWED), 5)
         until(lambda: len(bridges.flows("hv1", ESTABLISHED)) >= 2)
-        before = [counted(bridges, "hv1", device) for device in ("eth3", PF)]
+        before = [tracked_packets(bridges, "hv1", device) for device in ("eth3", PF)]
         seen = seen_of(bridges, (VIRTUAL, ALLOWED), ROUNDS)
-        after = [counted(bridges, "hv1", device) for device in ("eth3", PF)]
+        after = [tracked_packets(bridges, "hv1", device) for device in ("eth3", PF)]
     assert len(seen) <= 7
     assert all(late[1] - early[1] >= ROUNDS for early, late in zip(before, after, strict=True))
     until(lambda: VIRTUAL in bridges.ok("hv1", "ovs-appctl dpctl/dump-conntrack"))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import IPV4, Bench, packets_of
+from tests.system.offload.labs import IPV4, Bench, packets_of, tracked_packets
 from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, send_tcp, tcp_crosses
 from tests.system.patience import PATIENCE
 
@@ -54,6 +54,38 @@ def test_what_comes_out_of_the_tunnel_to_be_dropped_is_dropped_by_hardware(overl
         assert packets_of(overlay.flow("hv2", "in_port(vxlan_sys_4789)", "actions:drop")) == before + 5
     finally:
         overlay.ok("hv2", "ovs-ofctl del-flows --strict br-int priority=100,in_port=vx0,udp")
+
+
+STATEFUL = (
+    "priority=9,arp,actions=normal",
+    "priority=5,ip,ct_state=-trk,actions=ct(table=1,zone=77)",
+    "table=1,priority=5,ip,ct_state=+trk+est,actions=normal",
+    "table=1,priority=5,ip,ct_state=+trk+new,actions=ct(commit,zone=77),normal",
+)
+
+
+def test_connections_are_tracked_inside_the_tunnel(overlay: Bench) -> None:
+    """The chains after the first match on the tunnel again, and the last takes packets out of it."""
+    device = "vxlan_sys_4789"
+    try:
+        overlay.ok("hv2", "ovs-ofctl del-flows br-int")
+        for rule in STATEFUL:
+            overlay.ok("hv2", f"ovs-ofctl add-flow br-int '{rule}'")
+        overlay.forget("hv2")
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        send_tcp(overlay, "vm1", "vm2", "1M")  # Open vSwitch makes the flows
+        into = overlay.flow("hv2", "recirc_id(0)", f"in_port({device})", "ct(zone=77)")
+        out = overlay.flow("hv2", "ct_state(0x22/0x22)", f"in_port({device})", "actions:eth3")
+        assert "offloaded:yes, dp:tc" in into
+        assert "offloaded:yes, dp:tc" in out
+        before = tracked_packets(overlay, "hv2", device)
+        send_tcp(overlay, "vm1", "vm2")
+        after = tracked_packets(overlay, "hv2", device)
+        software, hardware = (late - early for early, late in zip(before, after, strict=True))
+        assert software < 30 < 10000 < hardware
+    finally:
+        overlay.ok("hv2", "ovs-ofctl del-flows br-int && ovs-ofctl add-flow br-int priority=0,actions=normal")
+        overlay.ok("hv2", "ovs-appctl dpctl/flush-conntrack")
 
 
 COLLECTOR = """

@@ -30,12 +30,14 @@ def carry(
     *seen* is of a connection that was in the table when the datagram was tracked: others a NIC does not know.
     Raises :class:`.DroppedError` where it cannot be translated.
     """
-    if seen is not None and _known(seen, action.zone) and _once(action, fields, seen):
+    if is_known(action, fields, seen):
         return Tracked(data, fields, seen)
     found = _carried(tracker, data, family, action.zone)
     if found is None:
         return None
     connection, direction = found
+    if action.inside and action.nat and connection.status & NAT_MASK:
+        return None
     connection.packets[direction] += segments
     connection.bytes[direction] += min(len(data), _length(data, family))
     if connection.carried != tracker.now:  # several packets at once do not write it several times
@@ -68,12 +70,10 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
     return Tracked(data, fields, seen)
 
 
-def _known(seen: Seen, zone: int) -> bool:
-    return seen.connection.zone == zone and not seen.connection.status & Status.DYING
-
-
-def _once(action: CtHardware, fields: Fields, seen: Seen) -> bool:
+def is_known(action: CtHardware, fields: Fields, seen: Seen | None) -> bool:
     """Whether the packet has been looked up in this zone, and translated where it is to be: that is not done twice."""
+    if seen is None or seen.connection.zone != action.zone or seen.connection.status & Status.DYING:
+        return False
     translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
     return not action.nat or bool(translated)
 

@@ -158,6 +158,7 @@ class CtFlag(enum.IntFlag):
     EVENT_MASK = 1 << 11
     MARK = 1 << 12
     LABELS = 1 << 13
+    INSIDE = 1 << 14
 
 
 # ---- user space's packets

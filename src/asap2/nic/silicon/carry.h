@@ -16,16 +16,16 @@
 enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
 
 /*
- * The tuple of a packet that hardware may carry: a whole one, without IP options, that has a hop to live. 0: it is none.
- * `p->flags` are those of TCP.
+ * The tuple of a packet that hardware may carry, whose Ethernet header is at `from`: a whole one, without IP options,
+ * that has a hop to live. 0: it is none. `p->flags` are those of TCP.
  */
-__noinline int carried_tuple(struct __sk_buff *skb, struct flight *p)
+__noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 {
-	u32 l3 = 14, l4, length, least;
+	u32 l3 = from + 14, l4, length, least;
 	u16 type;
 	u8 h[20];
 
-	if (!p || bpf_skb_load_bytes(skb, 12, &type, 2))
+	if (!p || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
 		return 0;
 	for (int i = 0; i < 2; i++) {
 		if (!is_vlan(type))
@@ -152,7 +152,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	if (!p || !s)
 		return -1;
 	p->now = tracker_now();
-	if (!carried_tuple(skb, p))
+	if (!carried_tuple(skb, p, 0))
 		return -1;
 	p->tuple.zone = told;
 	if (!invert(&p->tuple, &p->inverse))
@@ -175,19 +175,26 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	return 0;
 }
 
-/* The action ct of the slot, in a NIC: enum carried. */
-__noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
+/* The action ct of the slot, in a NIC: enum carried. `f` is room for the packet's own fields. */
+__noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fields *f)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
 	struct flight *p = this_flight();
 	struct tracker_stats *stats = this_tracker_stats();
 	struct connection *c;
 	struct tracking *r;
+	u32 from = 0;
 	int nat;
 
-	if (!e || !p || !s || !stats)
+	if (!e || !p || !s || !stats || !f)
 		return CARRY_FAILED;
 	r = &e->tracking;
+	if (r->flags & CT_INSIDE) {
+		read_fields(skb, f, 0);
+		from = tunnel_at(skb, f);
+		if (!from)
+			return NOT_CARRIED;
+	}
 	/* Once is enough in a zone (mlx5's pre_ct). */
 	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone) &&
 	    is_still(s->connection, s->connection_id)) {
@@ -198,7 +205,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 	}
 	p->now = tracker_now();
 	p->info = p->at = p->reply = p->error = 0;
-	if (!carried_tuple(skb, p))
+	if (!carried_tuple(skb, p, from))
 		return NOT_CARRIED;
 	p->tuple.zone = r->zone;
 	if (!find_carried(p))
@@ -206,6 +213,9 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot)
 	c = connection_at(p->at);
 	if (!c)
 		return CARRY_FAILED;
+	/* The node begins anew with a packet that stays in its tunnel: it must not have been translated. */
+	if (from && r->flags & CT_NAT && c->status & IPS_NAT_MASK)
+		return NOT_CARRIED;
 	stats->carried++;
 	__sync_fetch_and_add(&c->packets[p->reply & 1], skb->gso_segs ?: 1);
 	__sync_fetch_and_add(&c->bytes[p->reply & 1], p->end - p->l3);

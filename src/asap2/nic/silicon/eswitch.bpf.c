@@ -97,7 +97,7 @@ static long step(u32 i, struct work *w)
 	}
 	w->s->told = 0;
 	if (w->s->flow == FLOW_CARRY) {
-		int carried = carry(w->skb, &w->s->state, w->s->tracking);
+		int carried = carry(w->skb, &w->s->state, w->s->tracking, &w->s->p.f);
 
 		if (carried) {
 			w->s->verdict = carried < 0 ? drop(w, DROP_ACTION) : leave_to_node(w);

@@ -175,6 +175,8 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	if (!e)
 		return LONG_WAY;
 	r = &e->tracking;
+	if (r->flags & CT_INSIDE)
+		return LONG_WAY;
 	nat = r->flags & CT_NAT;
 	p->now = tracker_now();
 	usual_tuple(&p->tuple, &p->inverse, x->w, r->zone);

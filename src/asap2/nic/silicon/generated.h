@@ -182,6 +182,7 @@ enum ct_flag {
 	CT_EVENT_MASK = 2048,
 	CT_MARK = 4096,
 	CT_LABELS = 8192,
+	CT_INSIDE = 16384,
 };
 
 enum ct_event_bit {

@@ -376,7 +376,7 @@ class ReferenceSwitch:
                     what.tracked, what.seen = {}, None
                 case CtHardware():
                     try:
-                        carried = track_in_hardware(self.tracker, action, what)
+                        carried = track_in_hardware(self.tracker, action, what, self._tunnel_ports)
                     except DroppedError:
                         yield Dropped(DropReason.ACTION)
                         return None

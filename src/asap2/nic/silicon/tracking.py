@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from asap2.nic.conntrack.carry import carry, restore
+from collections.abc import Collection
+
+from asap2.nic.conntrack.carry import carry, is_known, restore
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
 from asap2.nic.conntrack.tuples import IPV4, IPV6
 from asap2.nic.rules import Ct, CtHardware
-from asap2.nic.silicon import packet
+from asap2.nic.silicon import packet, tunnel
 from asap2.nic.silicon.journey import Journey
 
 _FAMILIES = {0x0800: IPV4, 0x86DD: IPV6}
@@ -42,22 +44,30 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> bool:
     return done.helper
 
 
-def _datagram(what: Journey) -> tuple[int, int] | None:
-    """Where the packet's datagram begins, and its family."""
-    fields = packet.parse(what.frame)
+def _datagram(frame: bytes) -> tuple[int, int] | None:
+    """Where a packet's datagram begins, and its family."""
+    fields = packet.parse(frame)
     family = _FAMILIES.get(fields.get("eth_type", 0))
     if family is None:
         return None
     return packet.HEADER + 4 * (("vlan_tci" in fields) + ("cvlan_tci" in fields)), family
 
 
-def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey) -> bool:
+def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey, tunnel_ports: Collection[int]) -> bool:
     """Do *action* with a packet; whether hardware carries its connection. Raises :class:`.DroppedError`."""
-    found = _datagram(what)
+    begin = 0
+    if action.inside:
+        inside = tunnel.look_into(what.frame, tunnel_ports)
+        if inside is None:
+            return False
+        begin = inside.at
+    known = what.seen if what.in_table else None
+    if is_known(action, what.tracked, known):
+        return True
+    found = _datagram(what.frame[begin:])
     if found is None:
         return False
-    at, family = found
-    known = what.seen if what.in_table else None
+    at, family = begin + found[0], found[1]
     done = carry(tracker, action, what.frame[at:], family, what.tracked, known, what.segments)
     if done is None:
         return False
@@ -71,7 +81,7 @@ def restore_tracked(tracker: Tracker, what: Journey, zone: int, state: int) -> b
 
     False: there is no such connection any more.
     """
-    found = _datagram(what)
+    found = _datagram(what.frame)
     if found is None:
         return False
     at, family = found

@@ -38,7 +38,7 @@ def _octets(number: int) -> bytes:
 def pack(action: Ct | CtHardware, policy: int = 0) -> bytes:
     """*action* as ``struct tracking``, with the number of its timeout policy."""
     if isinstance(action, CtHardware):
-        flags = CtFlag.NAT if action.nat else CtFlag(0)
+        flags = (CtFlag.NAT if action.nat else CtFlag(0)) | (CtFlag.INSIDE if action.inside else CtFlag(0))
         empty = bytes(16)
         return _TRACKING.pack(action.zone, flags, 0, 0, 0, *[empty] * 4, 0, 0, 0, 0, 0, 0, action.resume)
     flags = CtFlag(0)
@@ -84,7 +84,7 @@ def unpack(data: bytes, *, hardware: bool, timeout: str = "") -> Ct | CtHardware
     port_min, port_max, _policy, helper, family, addresses, resume = rest
     flags = CtFlag(bits)
     if hardware:
-        return CtHardware(zone, CtFlag.NAT in flags, resume)
+        return CtHardware(zone, CtFlag.NAT in flags, resume, inside=CtFlag.INSIDE in flags)
     nat = None
     if CtFlag.NAT in flags:
         nat = Nat(

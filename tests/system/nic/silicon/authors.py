@@ -15,7 +15,10 @@ from asap2.nic.rules import (
     CtClear,
     CtHardware,
     CtState,
+    Decap,
     Drop,
+    Encap,
+    Enter,
     Goto,
     Masked,
     Match,
@@ -27,11 +30,15 @@ from asap2.nic.rules import (
     SetField,
     Upcall,
 )
+from asap2.nic.silicon.ports import PortKind
+from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon import conversations
+from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.programs import Author
-from tests.system.nic.silicon.steps import Add, Send, Step
+from tests.system.nic.silicon.steps import Add, Send, SetPorts, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+_TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
 _WAITS = (0, 0, 0, 1000, SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND, 130 * SECOND, 301 * SECOND)
 _RESUMES = (0, 1, 2, 0xFFFF)
 _AFTER_UPCALL = (
@@ -58,12 +65,15 @@ def program(random: Random, packets: int) -> list[Step]:
 
 class StatefulAuthor(Author):
     """Makes rules that track connections, and packets of connections. In some programs they are those of a firewall:
-    one zone, new connections are committed and translated, and little is wrong."""
+    one zone, new connections are committed and translated, and little is wrong; in some of those, packets come in
+    tunnels."""
 
     def __init__(self, random: Random, *, silicon: bool) -> None:
-        self._firewall = random.random() < 0.6
+        self._inside = silicon and random.random() < 0.7
+        self._firewall = self._inside or random.random() < 0.6
         self._zone = random.choice(conversations.ZONES)
-        self._translated = random.choice((None, NatKind.SRC, NatKind.DST)) if self._firewall else None
+        nat = (None, None, None, None, NatKind.SRC, NatKind.DST) if self._inside else (None, NatKind.SRC, NatKind.DST)
+        self._translated = random.choice(nat) if self._firewall else None
         self._conversations = conversations.Conversations(random, self._translated, calm=self._firewall)
         super().__init__(random, silicon=silicon)
 
@@ -72,6 +82,15 @@ class StatefulAuthor(Author):
         first = [rule for port in (1, 2) for family in (4, 6) for rule in self._begin(port, family)]
         return [steps[0], *(self._added(rule) for rule in first), *steps[1:]]
 
+    def _ports(self) -> SetPorts:
+        made = super()._ports()
+        if not self._inside:
+            return made
+        first, wire, *others = made.ports
+        first = replace(first, kind=PortKind.VF, tables=(0,), metadata=False)
+        wire = replace(wire, kind=PortKind.UPLINK, tables=(0,), metadata=False)
+        return replace(made, ports=(first, wire, *others))
+
     def _added(self, rule: Rule) -> Add:
         self._next += 1
         self._rules.append(self._next)
@@ -79,11 +98,11 @@ class StatefulAuthor(Author):
 
     def _begin(self, port: int, family: int) -> list[Rule]:
         """Rules that nearly every packet of a port meets first."""
-        table = self._random.choice((0, OVS_TABLE))
+        table = 0 if self._inside else self._random.choice((0, OVS_TABLE))
         if not self._firewall:
             first = conversations.action(self._random, family, ovs=bool(table)), Goto(self._further(table))
             return [Rule(table, port, 1, self._of(family), first)]
-        offload = not table and self._random.random() < 0.5
+        offload = not table and (self._inside or self._random.random() < 0.5)
         find: Action = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
         if offload and port == 2 and self._random.random() < 0.6:  # a NIC's: what software has offered, it carries
             find = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES))
@@ -92,7 +111,17 @@ class StatefulAuthor(Author):
         helper = "ftp" if self._random.random() < 0.15 else ""
         keep = Ct(self._zone, commit=True, nat=nat, mark=mark, helper=helper, offload=offload)
         new, to = int(CtState.TRK | CtState.NEW), table | 7
+        inside = list[Rule]()
+        if self._inside and port == 2:
+            found, key = int(CtState.TRK | CtState.EST), Masked(77, 0xFF)
+            look = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES), inside=True)
+            est = Masked(found, found) if self._random.random() < 0.5 else Masked(0, 0)
+            inside = [
+                Rule(table, port, 0, self._of(family, tun_id=key), (look, Goto(to))),
+                Rule(to, port, 0, self._of(family, tun_id=key, ct_state=est), (Decap(), Output(2))),
+            ]
         return [
+            *inside,
             Rule(table, port, 0, self._of(family), (find, Goto(to))),
             Rule(to, port, 0, self._of(family, ct_state=Masked(new, new)), (keep, Output(2))),
             Rule(to, port, 0, self._of(family), (Output(2),)),
@@ -107,7 +136,10 @@ class StatefulAuthor(Author):
         return Match(eth_type=Masked(_ETHERTYPES[family], 0xFFFF), **matched)
 
     def frame(self) -> bytes:
-        return self._conversations.frame() if self._random.random() < 0.9 else super().frame()
+        made = self._conversations.frame() if self._random.random() < 0.9 else super().frame()
+        if self._inside and self._random.random() < 0.5:
+            made = encapsulate(made, self._random.choice(_TUNNELS), 0)
+        return made
 
     def _send(self) -> Send:
         random = self._random
@@ -134,6 +166,12 @@ class StatefulAuthor(Author):
         priority = 2 if self._firewall else random.randrange(3)
         return Rule(table, random.choice((1, 1, 2)), priority, match, self._tracking(table, family))
 
+    def _actions(self) -> tuple[Action, ...]:
+        """None goes on in another tunnel than before: no node looks it up again then, as of another connection."""
+        made = super()._actions()
+        goes_on = bool(made) and isinstance(made[-1], Goto | Enter | Pass)
+        return tuple(one for one in made if not (goes_on and isinstance(one, Encap | Decap)))
+
     def _tracking(self, table: int, family: int) -> tuple[Action, ...]:
         """Actions on packets of a family."""
         random, ovs = self._random, bool(table & OVS_TABLE)
@@ -144,7 +182,8 @@ class StatefulAuthor(Author):
                 actions.append(CtClear())
             if random.random() < 0.1:
                 zone = self._zone if random.random() < 0.8 else random.choice(conversations.ZONES)
-                actions.append(CtHardware(zone, random.random() < 0.5, random.choice(_RESUMES)))
+                inside = random.random() < 0.3
+                actions.append(CtHardware(zone, random.random() < 0.5, random.choice(_RESUMES), inside=inside))
             if random.random() < 0.1:
                 actions.append(SetField(random.choice(("ip_src", "l4_dst", "ip_ttl")), Masked(1, 0xFF)))
             if random.random() < 0.15 and not self._silicon:

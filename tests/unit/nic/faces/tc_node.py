@@ -27,9 +27,10 @@ from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.masklists import MaskList, MaskNode
 from asap2.nic.silicon.pipeline import Pattern
+from asap2.nic.tunnels.vxlan import VXLAN
 from tests.unit.nic.backend import nic
 
-REPRESENTOR, OTHER, UPLINK = 10, 11, 12
+REPRESENTOR, OTHER, UPLINK, TUNNEL = 10, 11, 12, 13
 REQUEST, ACK, ECHO, DUMP, EXCL, CREATE = 1, 4, 8, 0x300, 0x200, 0x400
 NEW = REQUEST | ACK | ECHO | EXCL | CREATE
 
@@ -113,7 +114,10 @@ class Node:
         self.told: list[bytes] = []
         self._epoch = 0
         self._dispatcher = Dispatcher(threading.RLock())
-        tunnels: Any = SimpleNamespace(protocol_of=lambda _ifindex: None)
+        tunnels: Any = SimpleNamespace(
+            protocol_of=lambda ifindex: VXLAN if ifindex == TUNNEL else None,
+            ports=SimpleNamespace(knows=lambda _protocol, port: port == 4789),
+        )
         this: Any = self
         offloader = Offloader(this, lambda _nic: this.silicon, this, tunnels)
         self.filters = Filters(offloader, Journal(directory / f"tc{templates}.journal"))
@@ -121,7 +125,11 @@ class Node:
         if not templates:
             self.face._templates = NoTemplates()
         self._client = Client(NETLINK_ROUTE, 1, Netns(1, -1), ext_ack=True, privileged=True)
-        qdisc = tables.TC.encode(tables.Tcmsg(0, REPRESENTOR, 0xFFFF0000, 0xFFFFFFF1, 0), {"kind": "ingress"})
+        self.begin(REPRESENTOR)
+
+    def begin(self, ifindex: int) -> None:
+        """A device gets an ingress qdisc."""
+        qdisc = tables.TC.encode(tables.Tcmsg(0, ifindex, 0xFFFF0000, 0xFFFFFFF1, 0), {"kind": "ingress"})
         self.ask(RTM_NEWQDISC, NEW, qdisc)
 
     def route(self, types: Sequence[int], handler: Handler) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from asap2.nic.rules import (
     Ct,
     CtClear,
     CtHardware,
+    Decap,
     Drop,
     Goto,
     Masked,
@@ -28,7 +30,7 @@ from asap2.nic.rules import (
     PopVlan,
     Rule,
 )
-from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, REQUEST, Node, mirred
+from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, REQUEST, TUNNEL, Node, mirred
 
 SKIP_HW, SKIP_SW = 1, 2
 REPLACE = 0x100
@@ -58,8 +60,16 @@ def pop() -> dict[str, Any]:
     return {"kind": "vlan", "options": {"parms": ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_POP)}}
 
 
-def ask(node: Node, kind: int, flags: int, options: dict[str, Any] | None, chain: int = 0, tag: int = 0) -> None:
-    header = tables.Tcmsg(0, REPRESENTOR, 1, PARENT_INGRESS, tables.info(3, tag or 0x0800))
+def ask(
+    node: Node,
+    kind: int,
+    flags: int,
+    options: dict[str, Any] | None,
+    chain: int = 0,
+    tag: int = 0,
+    device: int = REPRESENTOR,
+) -> None:
+    header = tables.Tcmsg(0, device, 1, PARENT_INGRESS, tables.info(3, tag or 0x0800))
     attrs: dict[str, Any] = {"kind": "flower", "chain": chain}
     told = node.ask(kind, flags, tables.TC.encode(header, attrs | ({} if options is None else {"options": options})))
     assert told
@@ -186,3 +196,57 @@ def test_what_was_counted_tells_hardware_from_software(node: Node) -> None:
     assert len(stats) == 2
     for one in stats[-1]:
         assert one["basic"].packets > one["basic_hw"].packets > 0
+
+
+@pytest.fixture
+def tunnelled(node: Node) -> Node:
+    node.begin(TUNNEL)
+    return node
+
+
+FROM_TUNNEL = {
+    "key_enc_key_id": 77,
+    "key_enc_udp_dst_port": 4789,
+    "key_enc_udp_dst_port_mask": 0xFFFF,
+}
+
+
+def unset() -> dict[str, Any]:
+    parms = ta.TunnelKey(action=ta.TC_ACT_PIPE, t_action=ta.TCA_TUNNEL_KEY_ACT_RELEASE)
+    return {"kind": "tunnel_key", "options": {"parms": parms}}
+
+
+def from_tunnel(node: Node, *actions: dict[str, Any], chain: int = 0, flags: int = 0) -> None:
+    add(node, *actions, keys=FROM_TUNNEL, device=TUNNEL, chain=chain, flags=flags)
+
+
+def test_a_packet_that_is_looked_up_and_goes_on_stays_in_its_tunnel(tunnelled: Node) -> None:
+    from_tunnel(tunnelled, ct(zone=5), goto(2))
+    from_tunnel(tunnelled, unset(), mirred(OTHER), chain=2)
+    hardware, last = rules(tunnelled.silicon)
+    assert hardware.actions == (CtHardware(5, False, 0, inside=True), Goto(2))
+    assert last.actions[0] == Decap()
+    assert [rule.table for rule in rules(tunnelled.pipeline)] == [0, 2], "software can begin with any packet"
+    assert not tunnelled.pipeline.within
+
+
+def test_a_packet_that_is_looked_up_last_is_out_of_its_tunnel_before(tunnelled: Node) -> None:
+    from_tunnel(tunnelled, ct(ta.TCA_CT_ACT_COMMIT, zone=5), unset(), mirred(OTHER))
+    (software,), (hardware,) = rules(tunnelled.pipeline), rules(tunnelled.silicon)
+    assert hardware.actions[:2] == (Decap(), CtHardware(5, False, 1))
+    assert rest(tunnelled, hardware.actions[1]) == software.actions
+
+
+def test_what_is_sent_on_without_a_lookup_is_in_both(tunnelled: Node) -> None:
+    from_tunnel(tunnelled, goto(2))
+    assert [rule.actions for rule in rules(tunnelled.silicon)] == [(Goto(2),)]
+    assert len(rules(tunnelled.pipeline)) == 1
+
+
+@pytest.mark.parametrize("before", [unset, pop])
+def test_a_packet_that_has_changed_is_not_sent_on_in_hardware(
+    tunnelled: Node, before: Callable[[], dict[str, Any]]
+) -> None:
+    with pytest.raises(AssertionError, match="errno 95"):
+        from_tunnel(tunnelled, before(), ct(zone=5), goto(2), flags=SKIP_SW)
+    assert not rules(tunnelled.silicon)

@@ -143,6 +143,7 @@ LISTS: list[Action] = [
     Ct(7, commit=True, mark=Masked(1, 3)),
     CtClear(),
     CtHardware(7, nat=True, resume=5),
+    CtHardware(7, nat=False, resume=0, inside=True),
     Meter(3, (Drop(),)),
 ]
 

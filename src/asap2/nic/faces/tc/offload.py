@@ -15,7 +15,7 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
 from asap2.nic.faces.tc import judge, match_all
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
-from asap2.nic.faces.tc.steps import Beyond
+from asap2.nic.faces.tc.steps import Beyond, GoOn
 from asap2.nic.function import Function, Nic, Pf, Role
 from asap2.nic.netdevs import CountedNetDevs, NetDev, reaches
 from asap2.nic.node_ports import NodePorts
@@ -25,6 +25,7 @@ from asap2.nic.rules import (
     UNREACHED,
     Action,
     Ct,
+    CtClear,
     CtHardware,
     Decap,
     Drop,
@@ -113,6 +114,30 @@ def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step,
     return tuple(done)
 
 
+def _outside(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+    """*steps* of a filter on a tunnel device as the NIC does them, which takes the packet out of its tunnel first."""
+    return (Decap(), *(step for step in steps if not isinstance(step, Decap)))
+
+
+def _within_tunnel(steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+    """Rule actions of *steps* that lead to another chain, whose filters match on the tunnel again.
+
+    The packet stays in its tunnel until then, and the host gets it as it came in where hardware cannot go on. So
+    nothing of it may have changed: NetlinkError, where mlx5 would take the filter."""
+    done: list[Action] = []
+    for step in steps:
+        match step:
+            case Ct():
+                done.append(CtHardware(step.zone, step.nat is not None, 0, inside=True))
+            case CtClear() | Goto():
+                done.append(step)
+            case GoOn():
+                pass
+            case _:
+                raise NetlinkError(errno.EOPNOTSUPP)
+    return tuple(done)
+
+
 def is_limit(spec: FilterSpec) -> bool:
     """Whether a filter limits all that comes in by a device, and leaves what is within the rate to the filters after
     it. It is then met before any other, whatever their priorities."""
@@ -157,8 +182,8 @@ class Offloader:
         tc_capability.check_limit(spec.steps)
 
     def hardware(self, ifindex: int, spec: FilterSpec, others: Others) -> list[Planned]:
-        """The eSwitch rules of a filter on device *ifindex*, mostly one; a filter that drops what comes out of a tunnel
-        has a rule in every eSwitch. NetlinkError says why there can be none."""
+        """The eSwitch rules of a filter on device *ifindex*, mostly one; a filter that drops what comes out of a
+        tunnel, or sends it to another chain, has a rule in every eSwitch. NetlinkError says why there can be none."""
         self._check_offered(ifindex, spec)
         device = self._netdevs.by_ifindex(ifindex)
         if spec.kind == "matchall" and device is not None and device.function is not None:
@@ -251,20 +276,24 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
         match, steps = spec.match, spec.steps
         tunnel = not internal and uplink is not device
+        stays = tunnel and any(isinstance(step, Goto) for step in steps)
         if tunnel:
             self._check_tunnel_port(pf, ifindex, match)
-            if not any(isinstance(step, Decap) for step in steps):
+            if not stays and not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         function = uplink.function if uplink is device else pf
         place = self._place(uplink.ifindex, spec, function, others)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         judge.check(pf, place, match, steps)
-        match, rests = tc_capability.tracked(match), self.rests(steps)
+        match, rests = tc_capability.tracked(match), () if stays else self.rests(steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
         in_port = self._internal(pf, ifindex) if internal else function.switched_port
-        rule = Rule(spec.chain, in_port, spec.priority, match, self._actions(function, steps))
+        if tunnel and not stays:
+            steps = _outside(steps)
+        actions = _within_tunnel(steps) if stays else self._actions(function, steps)
+        rule = Rule(spec.chain, in_port, spec.priority, match, actions)
         pipeline = self._silicon(pf.nic)
         reason = pipeline.supports(rule)
         if reason is not None:
@@ -323,7 +352,8 @@ class Offloader:
 
     def _tunnel_ends(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> list[NetDev]:
         """For a filter on a tunnel device: the representor that it sends to first, whose eSwitch has it, or the uplink
-        where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops."""
+        where it sends to an internal port; the uplinks of all that take packets out of tunnels, where it drops or
+        sends to another chain."""
         if self._tunnels.protocol_of(ifindex) is None:
             return []
         target = next((step for step in steps if isinstance(step, tc_actions.Mirred)), None)
@@ -332,7 +362,7 @@ class Offloader:
             if device is not None and device.role is Role.INTERNAL:
                 device = self._only_uplink()
             return [device] if device is not None else []
-        if not any(isinstance(step, Drop) for step in steps):
+        if not any(isinstance(step, Drop | Goto) for step in steps):
             return []
         return [device for device in self._netdevs.all() if device.role is Role.PF]
 
@@ -462,6 +492,11 @@ class Offloader:
                 done.append(step)
         return tuple(done)
 
+    def begins_anew(self, ifindex: int, spec: FilterSpec) -> bool:
+        """Whether software may begin anew with a packet of this filter: it is in a tunnel, and no filter of the chains
+        that it is sent to may be for it."""
+        return self._tunnels.protocol_of(ifindex) is not None and any(isinstance(step, Goto) for step in spec.steps)
+
     def beneath(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter that skips software, for what hardware leaves to it within its actions: no packet
         finds it."""
@@ -552,7 +587,8 @@ class Offloader:
         placed = Placed(self._silicon(nic), handle, in_port, nic.pfs[int(index)])
         if tracks(steps):
             placed.software = self._node.pipeline
-            placed.resumes = tuple(one.resume for one in placed.rule.actions if isinstance(one, CtHardware))
+            numbers = (one.resume for one in placed.rule.actions if isinstance(one, CtHardware))
+            placed.resumes = tuple(number for number in numbers if number)
         return placed
 
     def _vport(self, function: Function, step: tc_actions.Mirred) -> int:

@@ -83,7 +83,7 @@ class Placer:
         if spec.flags & SKIP_SW:
             if not placed:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
-        elif not placed or block.egress or uses_tunnel(spec.steps):
+        elif not placed or block.egress or uses_tunnel(spec.steps) or self._offloader.begins_anew(ifindex, spec):
             try:
                 placed.append(self._write(self._offloader.software(ifindex, spec), old))
             except NetlinkError:
