@@ -14,9 +14,10 @@ from asap2.nic.conntrack.tuples import IPV4, Tuple, tuple_of, word
 from asap2.nic.rules import CtHardware, CtState, Nat
 
 IDLE: Final = 30 * SECOND
-"""A connection without a packet for so long is software's again (nf_flowtable_tcp_timeout, _udp_timeout)."""
+"""Nanoseconds without a packet after which a connection returns to software (nf_flowtable_tcp_timeout,
+_udp_timeout)."""
 _LEAST: Final = {TCP: 20, UDP: 8, GRE: 4}
-"""Octets that a transport header has at least, of the protocols that hardware carries."""
+"""Minimum length of the transport header, in octets, of each protocol that hardware carries."""
 _FIN_OR_RST: Final = 5
 _NAT_STATE: Final = CtState.SNAT | CtState.DNAT
 _BACK: Final = Status.OFFLOAD | Status.HW_OFFLOAD
@@ -25,10 +26,13 @@ _BACK: Final = Status.OFFLOAD | Status.HW_OFFLOAD
 def carry(
     tracker: Tracker, action: CtHardware, data: bytes, family: int, fields: Fields, seen: Seen | None, segments: int
 ) -> Tracked | None:
-    """Do *action* with a datagram, of which *fields* and *seen* are known; ``None``: hardware does not carry it.
+    """Do *action* with a datagram; ``None`` if hardware does not carry its connection, so that software continues.
 
-    *seen* is of a connection that was in the table when the datagram was tracked: others a NIC does not know.
-    Raises :class:`.DroppedError` where it cannot be translated.
+    *fields* and *seen* are what is known of the packet; a NIC knows only connections that were in the table when the
+    packet was tracked, so *seen* is one of those. *segments* is the number of packets that it counts as.
+
+    Raises:
+        DroppedError: NAT cannot translate the datagram.
     """
     if is_known(action, fields, seen):
         return Tracked(data, fields, seen)
@@ -52,12 +56,12 @@ def carry(
 
 
 def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -> Tracked | None:
-    """What a NIC knew of a datagram, by *zone* and how it is translated (mlx5e_tc_ct_restore_flow()).
+    """Restore what the NIC knew about a datagram, from its *zone* and its NAT bits (mlx5e_tc_ct_restore_flow()).
 
-    ``None``: there is no such connection any more.
+    ``None`` if the connection no longer exists.
     """
     one = _whole(data, family)
-    if one and state & _NAT_STATE:  # it looks like that to which the other end's answers go
+    if one and state & _NAT_STATE:  # after NAT, a packet is the inverse of the tuple of replies
         one = one.inverse()
     found = tracker.find(zone, one) if one else None
     if found is None:
@@ -71,7 +75,7 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
 
 
 def is_known(action: CtHardware, fields: Fields, seen: Seen | None) -> bool:
-    """Whether the packet has been looked up in this zone, and translated where it is to be: that is not done twice."""
+    """Whether the packet has already been looked up in this zone and, where necessary, translated (pre_ct of mlx5)."""
     if seen is None or seen.connection.zone != action.zone or seen.connection.status & Status.DYING:
         return False
     translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
@@ -83,8 +87,8 @@ def _length(data: bytes, family: int) -> int:
 
 
 def _whole(data: bytes, family: int) -> Tuple | None:
-    """The tuple of a datagram that hardware may carry: no fragment, without options, with a hop to live
-    (tcf_ct_flow_table_fill_tuple_ipv4(), _ipv6()). ``None``: it is none."""
+    """The tuple of a datagram; ``None`` if hardware cannot carry it: a fragment, IP options, or a TTL of at most 1
+    (tcf_ct_flow_table_fill_tuple_ipv4(), _ipv6())."""
     if family == IPV4:
         if len(data) < 20 or data[0] != 0x45 or word(data, 6) & 0x3FFF or data[8] <= 1:
             return None
@@ -100,7 +104,7 @@ def _whole(data: bytes, family: int) -> Tuple | None:
 
 
 def _carried(tracker: Tracker, data: bytes, family: int, zone: int) -> tuple[Connection, int] | None:
-    """The connection of a datagram, and its direction. By FIN or RST software has it again, and after :data:`IDLE`."""
+    """The carried connection of a datagram, and its direction. A FIN, a RST or :data:`IDLE` returns it to software."""
     one = _whole(data, family)
     found = tracker.find(zone, one) if one else None
     if one is None or found is None or not found[0].status & Status.HW_OFFLOAD:
@@ -116,7 +120,7 @@ def _carried(tracker: Tracker, data: bytes, family: int, zone: int) -> tuple[Con
 
 
 def _lives(connection: Connection) -> int:
-    """Seconds that it lives from now on, as if software had seen the packet."""
+    """The connection's timeout in seconds, as if software had seen the packet."""
     timeouts, assured = connection.timeouts, connection.status & Status.ASSURED
     if connection.proto == TCP:
         return timeouts.tcp[TcpState.ESTABLISHED]

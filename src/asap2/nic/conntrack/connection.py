@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection, and what is known of it."""
+"""A tracked connection and its state."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ ORIGINAL, REPLY = 0, 1
 
 @dataclass(slots=True)
 class Side:
-    """What one side of a TCP connection has sent (struct ip_ct_tcp_state). Numbers are modulo 2^32."""
+    """What one side of a TCP connection has sent (struct ip_ct_tcp_state). Sequence numbers are modulo 2^32."""
 
     end: int = 0
-    """The sequence number behind the last octet sent."""
+    """The sequence number after the last octet sent."""
     maxend: int = 0
-    """The largest that it may send up to, as the other side's acknowledgements and windows say."""
+    """The highest sequence number that the other side's acknowledgements and windows allow."""
     maxwin: int = 0
-    """The largest window that it has offered; 0: nothing was seen of it."""
+    """The largest window that it has offered, in octets; 0 if none of its packets has been seen."""
     maxack: int = 0
     scale: int = 0
     flags: TcpFlag = TcpFlag.NONE
 
     def reset(self) -> None:
-        """Forget all but that it is tracked liberally (nf_ct_tcp_state_reset())."""
+        """Reset everything except BE_LIBERAL (nf_ct_tcp_state_reset())."""
         self.end = self.maxend = self.maxwin = self.maxack = self.scale = 0
         self.flags &= TcpFlag.BE_LIBERAL
 
@@ -51,7 +51,7 @@ class TcpTrack:
 
 @dataclass(slots=True)
 class SctpTrack:
-    """struct ip_ct_sctp: the state, and the verification tags that each direction must carry."""
+    """struct ip_ct_sctp: the state, and the verification tag that each direction must carry."""
 
     state: SctpState = SctpState.NONE
     tags: list[int] = field(default_factory=lambda: [0, 0])
@@ -62,14 +62,14 @@ class SctpTrack:
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """struct nf_conn. *tuples* are those of the original and of the reply direction."""
+    """struct nf_conn. *tuples* are those of the original and the reply direction; *mark* and *labels* are numbers."""
 
     zone: int
     tuples: list[Tuple]
     timeouts: Timeouts
     status: Status = Status.NONE
     expires: int = 0
-    """When it ends, in nanoseconds; how long it will live while it is not CONFIRMED."""
+    """When it expires, in nanoseconds; until it is CONFIRMED, its remaining lifetime instead."""
     mark: int = 0
     labels: int = 0
     packets: list[int] = field(default_factory=lambda: [0, 0])
@@ -77,13 +77,13 @@ class Connection:
     tcp: TcpTrack = field(default_factory=TcpTrack)
     sctp: SctpTrack = field(default_factory=SctpTrack)
     stream_from: int = 0
-    """When traffic in both directions makes UDP a stream."""
+    """From when on traffic in both directions makes UDP a stream, in nanoseconds."""
     master: Connection | None = None
     helper: str = ""
-    """The helper that reads its data."""
+    """Name of the helper that reads its data; empty if it has none."""
     eventmask: int | None = None
     carried: int = 0
-    """When hardware was given it, or has carried a packet of it last."""
+    """When hardware received the connection or last carried one of its packets, in nanoseconds."""
 
     @property
     def proto(self) -> int:
@@ -101,12 +101,12 @@ class Connection:
         return self.tcp.state is TcpState.ESTABLISHED and bool(self.status & Status.ASSURED)
 
     def refresh(self, direction: int, octets: int, seconds: int, now: int) -> None:
-        """It has had a packet, and lives so long from now on (__nf_ct_refresh_acct())."""
+        """Count a packet of *octets*, and let the connection expire *seconds* after *now* (__nf_ct_refresh_acct())."""
         if not self.status & Status.FIXED_TIMEOUT:
             self.expires = seconds * SECOND + (now if self.confirmed else 0)
         self.account(direction, octets)
 
     def account(self, direction: int, octets: int) -> None:
-        """Count a packet; *octets* are those of its datagram."""
+        """Count a packet; *octets* is the length of its datagram."""
         self.packets[direction] += 1
         self.bytes[direction] += octets

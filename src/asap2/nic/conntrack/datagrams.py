@@ -15,11 +15,11 @@ from asap2.nic.conntrack.verdict import Verdict
 
 _UDP_HEADER = 8
 STREAM_AFTER: Final = 2 * SECOND
-"""UDP that still has traffic in both directions after this time is a stream."""
+"""Nanoseconds after which UDP with traffic in both directions is a stream."""
 
 
 def udp(connection: Connection, data: bytes, at: int, direction: int, now: int) -> Verdict:
-    """nf_conntrack_udp_packet()."""
+    """Handle a UDP packet (nf_conntrack_udp_packet())."""
     octets = len(data) - at
     if octets < _UDP_HEADER or not _UDP_HEADER <= word(data, at + 4) <= octets:
         return Verdict.INVALID
@@ -34,7 +34,7 @@ def udp(connection: Connection, data: bytes, at: int, direction: int, now: int) 
 
 
 def udplite(connection: Connection, data: bytes, at: int, direction: int, now: int) -> Verdict:
-    """nf_conntrack_udplite_packet(): its checksum is not optional, and covers so much."""
+    """Handle a UDP-Lite packet: its checksum is mandatory, and the header gives its coverage (udplite_error())."""
     octets = len(data) - at
     if octets < _UDP_HEADER or not word(data, at + 6) or not _UDP_HEADER <= (word(data, at + 4) or octets) <= octets:
         return Verdict.INVALID
@@ -47,7 +47,7 @@ def udplite(connection: Connection, data: bytes, at: int, direction: int, now: i
 
 
 def gre(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
-    """nf_conntrack_gre_packet()."""
+    """Handle a GRE packet (nf_conntrack_gre_packet())."""
     replied = bool(connection.status & Status.SEEN_REPLY)
     seconds = connection.timeouts.gre_stream if replied else connection.timeouts.gre
     connection.refresh(direction, len(data), seconds, now)
@@ -57,7 +57,7 @@ def gre(connection: Connection, data: bytes, direction: int, now: int) -> Verdic
 
 
 def icmp(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
-    """A query or its answer (nf_conntrack_icmp_packet(), nf_conntrack_icmpv6_packet())."""
+    """Handle a query or its reply (nf_conntrack_icmp_packet(), nf_conntrack_icmpv6_packet())."""
     first = connection.tuples[ORIGINAL]
     kind = first.dport >> 8
     if connection.proto == ICMP:
@@ -72,6 +72,6 @@ def icmp(connection: Connection, data: bytes, direction: int, now: int) -> Verdi
 
 
 def generic(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
-    """Any other protocol."""
+    """Handle a packet of any other protocol."""
     connection.refresh(direction, len(data), connection.timeouts.generic, now)
     return Verdict.ACCEPT

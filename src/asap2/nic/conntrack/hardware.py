@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which connections TC gives to hardware (net/sched/act_ct.c)."""
+"""Which connections TC offers to hardware (net/sched/act_ct.c)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asap2.nic.conntrack.states import NAT_MASK, TCP, Relation, Status, TcpState
 
 
 def qualifies(seen: Seen) -> bool:
-    """Whether the connection of a packet is one that hardware carries (tcf_ct_flow_table_process_conn())."""
+    """Whether hardware can carry a packet's connection (tcf_ct_flow_table_process_conn())."""
     connection = seen.connection
     assured = seen.relation is Relation.ESTABLISHED and bool(connection.status & Status.ASSURED)
     if connection.status & (Status.HELPER | Status.SEQ_ADJUST):
@@ -27,7 +27,7 @@ def qualifies(seen: Seen) -> bool:
 
 
 def offer(seen: Seen, now: int) -> None:
-    """Give the connection to hardware if it qualifies (tcf_ct_flow_table_add())."""
+    """Give a packet's connection to hardware if it qualifies (tcf_ct_flow_table_add()); *now* is in nanoseconds."""
     connection = seen.connection
     if connection.status & Status.OFFLOAD or not connection.confirmed or not qualifies(seen):
         return

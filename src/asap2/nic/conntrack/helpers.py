@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers of connections: FTP and TFTP tell their ends of further connections, which then belong to them.
+"""Connection tracking helpers for FTP and TFTP, whose connections announce further ones that belong to them.
 
-A helper reads the data of a packet, says which connection is to come, and where NAT has changed the addresses of its
-own, writes into the packet what the other end has to know. Sources: net/netfilter/nf_conntrack_ftp.c, nf_nat_ftp.c,
-nf_conntrack_tftp.c, nf_conntrack_seqadj.c.
+A helper reads the data of a packet and says which connection to expect. If NAT has changed the addresses of its own
+connection, it writes the translated address and port into the packet. Sources: net/netfilter/nf_conntrack_ftp.c,
+nf_nat_ftp.c, nf_conntrack_tftp.c, nf_conntrack_seqadj.c.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _EXTENDED_PASSIVE = re.compile(rb"229 [^\r\n]*?\((\|\|\|[0-9]{1,5}\|)\)")
 
 
 class Expected(NamedTuple):
-    """A connection that is to come: its *tuple*, whose source port is 0, and the *reply* to that, with 0 where the
-    source's port comes, where NAT is to change it (None: nothing)."""
+    """An expected connection: its *tuple*, whose source port is 0 (any), and, if NAT is to change it (else None), the
+    tuple of its *reply*, whose destination port is 0 (any)."""
 
     tuple: Tuple
     reply: Tuple | None
 
 
 class _Told(NamedTuple):
-    """What an end tells the other: an address (empty: its own) and a port, and where in the data that stands."""
+    """The address (empty: the sender's own) and port that one end announces, and their place in the data."""
 
     form: str
     address: bytes
@@ -47,7 +47,7 @@ class _Told(NamedTuple):
 
 @dataclass(slots=True)
 class _Adjustment:
-    """By how much sequence numbers of one direction are changed: before a place and after it."""
+    """By how much the sequence numbers of one direction are shifted, before and after a place in the stream."""
 
     place: int = 0
     before: int = 0
@@ -55,19 +55,19 @@ class _Adjustment:
 
 
 class Sequence:
-    """The changes to the sequence numbers of a TCP connection, by direction: 0 the original's, 1 the reply's."""
+    """The shifts of a TCP connection's sequence numbers, by direction: 0 original, 1 reply."""
 
     def __init__(self) -> None:
         self._ways = (_Adjustment(), _Adjustment())
 
     def changed(self, way: int, place: int, by: int) -> None:
-        """Data at *place* has become longer or shorter (nf_ct_seqadj_set)."""
+        """Note that data at sequence number *place* has grown by *by* octets (nf_ct_seqadj_set())."""
         this = self._ways[way]
         if this.before == this.after or _after(place, this.place):
             this.place, this.before, this.after = place, this.after, this.after + by
 
     def adjust(self, segment: bytearray, way: int) -> None:
-        """Write the numbers that the other end knows into a TCP header (nf_ct_seq_adjust)."""
+        """Write the shifted sequence and acknowledgement numbers into a TCP header (nf_ct_seq_adjust())."""
         this, other = self._ways[way], self._ways[1 - way]
         sequence, acknowledged = struct.unpack_from("!II", segment, 4)
         more = this.after if _after(sequence, this.place) else this.before
@@ -80,15 +80,15 @@ def _after(one: int, two: int) -> bool:
 
 
 def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected] | None:
-    """The connection that *data*, which goes that *way* of a connection of FTP, tells of, and the data as the other end
-    has to see it. None: it tells of none."""
+    """The *data* of direction *way* as the other end must see it, and the connection that it announces; None if it
+    announces none."""
     told = _told(data, connection, way)
     if told is None:
         return None
     tuples = connection.original, connection.reply
     this, other = tuples[way], tuples[1 - way]
     if told.address and told.address != this.src:
-        return None  # an end tells of itself alone
+        return None  # an end may announce only its own address
     expected = Tuple(this.family, socket.IPPROTO_TCP, other.src, other.dst, 0, told.port)
     if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
         return data, Expected(expected, None)
@@ -98,7 +98,7 @@ def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected]
 
 
 def tftp(data: bytes, connection: Connection, way: int) -> Expected | None:
-    """The connection that a request of TFTP makes the server open."""
+    """The connection that the server opens after a TFTP request; None if *data* is not a request."""
     if way or len(data) < 2 or int.from_bytes(data[:2], "big") not in _TFTP_REQUESTS:
         return None
     original, reply = connection.original, connection.reply
@@ -110,7 +110,7 @@ def tftp(data: bytes, connection: Connection, way: int) -> Expected | None:
 
 
 def _changed(expected: Tuple, reply: Tuple) -> Tuple | None:
-    """The reply, unless it is what it would be without NAT."""
+    """The *reply*, or None if it is the same without NAT."""
     same = (expected.src, expected.dst, expected.dst_port) == (reply.dst, reply.src, reply.src_port)
     return None if same else reply
 
@@ -129,7 +129,7 @@ def _told(data: bytes, connection: Connection, way: int) -> _Told | None:
 
 
 def _read(form: str, text: str, *, ipv4: bool) -> tuple[bytes, int] | None:
-    """Address and port; None for one that there is not, or of another family."""
+    """Address and port; None if they are invalid or of another family."""
     if form in ("PORT", "227"):
         numbers = [int(number) for number in text.split(",")]
         if not ipv4 or max(numbers) > 255:
@@ -149,7 +149,7 @@ def _read(form: str, text: str, *, ipv4: bool) -> tuple[bytes, int] | None:
 
 
 def _text(form: str, address: bytes, port: int) -> bytes:
-    """As nf_nat_ftp_fmt_cmd writes it."""
+    """Format an address and port as nf_nat_ftp_fmt_cmd() does."""
     if form in ("PORT", "227"):
         return ",".join(map(str, (*address, port >> 8, port & 0xFF))).encode()
     if form == "229":
@@ -159,20 +159,20 @@ def _text(form: str, address: bytes, port: int) -> bytes:
 
 @dataclass(slots=True)
 class Helped:
-    """A *frame* that a helper has seen, and the connection that it *expects* within so many *seconds*, if any."""
+    """A *frame* after its helper, and the connection that the helper *expects* within *seconds*, if any."""
 
     frame: bytes
     expects: Expected | None = None
     seconds: int = 300
-    """Both helpers' connections are waited for as long."""
+    """The same for both helpers."""
     lengthened: int = 0
-    """By so much it has become longer."""
+    """By how many octets the frame has grown (negative: shrunk)."""
 
 
 def help_with(frame: bytes, at: int, connection: Connection, way: int, sequence: Sequence) -> Helped:
-    """What the helper of *connection* makes of a *frame* whose IP header is *at*, and which goes that *way*.
+    """Apply the helper of *connection* to a *frame* of direction *way* whose IP header is *at* this octet.
 
-    *sequence* are the changes so far to its sequence numbers; this one is added.
+    *sequence* holds the connection's shifts so far; this frame's is added.
     """
     family = 4 if connection.original.family == socket.AF_INET else 6
     found = transport(frame, family, at)

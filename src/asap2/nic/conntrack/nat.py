@@ -13,7 +13,7 @@ from asap2.nic.conntrack.tuples import WITH_PORTS, Tuple
 from asap2.nic.rules import Nat, NatKind
 
 MAX_ATTEMPTS: Final = 128
-"""NF_NAT_MAX_ATTEMPTS: ports that are tried one after the other."""
+"""NF_NAT_MAX_ATTEMPTS: the number of ports tried in one round."""
 _FEWEST_ATTEMPTS = 16
 _32_BITS = 0xFFFF_FFFF
 _JHASH_INITIAL = 0xDEADBEEF
@@ -23,9 +23,11 @@ Taken = Callable[[Tuple], bool]
 
 
 def unique_tuple(wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken, entropy: int) -> Tuple:
-    """What *wanted*, a connection's original direction as it leaves, becomes by *nat* at the end *kind*
-    (get_unique_tuple()). *entropy* stands for random numbers. All may be taken in the end; then the connection cannot
-    be committed.
+    """Translate *wanted*, the tuple of a connection's original packets as they leave, at the end *kind*
+    (get_unique_tuple()).
+
+    *entropy* stands for random numbers. If every candidate is *taken*, the result is too, and the connection cannot be
+    committed.
     """
     anyhow = nat.hash or nat.random
     if kind is NatKind.SRC and not anyhow and _in_range(wanted, nat) and not taken(wanted):
@@ -45,14 +47,14 @@ def _has_ports(nat: Nat) -> bool:
 
 
 def _in_range(one: Tuple, nat: Nat) -> bool:
-    """nf_in_range(): of a source."""
+    """Whether a source is in the range (nf_in_range())."""
     return (not nat.ip_min or nat.ip_min <= one.src <= nat.ip_max) and (
         not _has_ports(nat) or _port_in_range(one, nat, NatKind.SRC)
     )
 
 
 def _port_in_range(one: Tuple, nat: Nat, kind: NatKind) -> bool:
-    """l4proto_in_range()."""
+    """Whether a port, or ICMP's identifier, is in the range (l4proto_in_range())."""
     if one.proto in (ICMP, ICMPV6):
         return nat.port_min <= one.sport <= nat.port_max
     if one.proto in WITH_PORTS or one.proto == GRE:
@@ -66,7 +68,7 @@ def _words(address: bytes) -> list[int]:
 
 
 def _with_address(wanted: Tuple, nat: Nat, kind: NatKind, zone: int) -> Tuple:
-    """An address of the range, the same for the same ends (find_best_ips_proto())."""
+    """Choose an address of the range, always the same for the same two ends (find_best_ips_proto())."""
     if not nat.ip_min:
         return wanted
     if nat.ip_min == nat.ip_max:
@@ -94,7 +96,7 @@ def _put_address(one: Tuple, kind: NatKind, address: bytes) -> Tuple:
 
 
 def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: int) -> Tuple:
-    """A port of the range that is free, perhaps (nf_nat_l4proto_unique_tuple())."""
+    """Search for a free port of the range; there may be none (nf_nat_l4proto_unique_tuple())."""
     at_source = kind is NatKind.SRC
     if chosen.proto in (ICMP, ICMPV6):
         at_source = True

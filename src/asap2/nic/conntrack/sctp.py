@@ -14,7 +14,7 @@ _HEADER, _CHUNK_HEADER, _INIT = 12, 4, 16
 _T_BIT = 1
 """SCTP_CHUNK_FLAG_T: the tag is the other direction's."""
 _ALONE: Final = (Chunk.INIT, Chunk.INIT_ACK, Chunk.SHUTDOWN_COMPLETE)
-"""Chunks that no other may be with."""
+"""Chunks that must be alone in a packet."""
 _FIRST: Final = (Chunk.COOKIE_ACK, Chunk.COOKIE_ECHO)
 _NEVER_NEW: Final = (Chunk.ABORT, Chunk.SHUTDOWN_COMPLETE, Chunk.COOKIE_ACK)
 _OWN_TAG_CHECK: Final = (
@@ -22,18 +22,18 @@ _OWN_TAG_CHECK: Final = (
     *(Chunk.HEARTBEAT, Chunk.HEARTBEAT_ACK),
 )
 MAX_CHUNKS: Final = 16
-"""Chunks of a packet that are looked at; a packet with more is invalid."""
+"""The most chunks that a packet may have; one with more is invalid."""
 
 
 class _Chunk(NamedTuple):
     kind: int
     flags: int
     init_tag: int | None
-    """What the body begins with, where that is long enough to be that of INIT."""
+    """The first octets of the body, if it is long enough to be that of INIT."""
 
 
 def _chunks(data: bytes, at: int) -> list[_Chunk] | None:
-    """The chunks behind the header *at*; ``None`` for a packet that is not valid (do_basic_checks())."""
+    """The chunks after the header *at* this octet; ``None`` for an invalid packet (do_basic_checks())."""
     found: list[_Chunk] = []
     place, alone = at + _HEADER, False
     while place < len(data) and len(data) >= place + _CHUNK_HEADER:
@@ -48,12 +48,12 @@ def _chunks(data: bytes, at: int) -> list[_Chunk] | None:
 
 
 def _next(direction: int, state: SctpState, kind: int) -> SctpState:
-    """sctp_new_state()."""
+    """The next state (sctp_new_state())."""
     return next((states[state] for chunk, states in SCTP_TRANSITIONS[direction].items() if chunk == kind), state)
 
 
 def _begin(connection: Connection, chunks: list[_Chunk], tag: int) -> bool:
-    """An association begins with this packet; whether it may (sctp_new())."""
+    """Begin an association with this packet; return whether it may (sctp_new())."""
     connection.sctp = sctp = SctpTrack()
     for chunk in chunks:
         if _next(ORIGINAL, SctpState.NONE, chunk.kind) in (SctpState.NONE, SctpState.INVALID):
@@ -70,7 +70,7 @@ def _begin(connection: Connection, chunks: list[_Chunk], tag: int) -> bool:
 
 
 def packet(connection: Connection, data: bytes, at: int, direction: int, now: int) -> Verdict:
-    """A packet of *connection* (nf_conntrack_sctp_packet())."""
+    """Handle a packet of *connection* (nf_conntrack_sctp_packet())."""
     chunks = _chunks(data, at) if len(data) >= at + _HEADER else None
     if chunks is None:
         return Verdict.INVALID
@@ -136,7 +136,7 @@ def _check_tag(
 
 
 def _note_tag(sctp: SctpTrack, chunk: _Chunk, direction: int) -> bool:
-    """INIT and INIT ACK say which tag the other direction must carry; whether they may."""
+    """Note the tag that INIT or INIT ACK demands of the other direction; return whether it is valid."""
     other = 1 - direction
     if chunk.kind == Chunk.INIT:
         if chunk.init_tag is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a packet is to its connection."""
+"""A packet's relation to its connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asap2.nic.conntrack.states import Relation
 
 
 class Seen(NamedTuple):
-    """A packet's connection, and how and in which direction it belongs to it (what skb->_nfct holds)."""
+    """A packet's connection, its relation to it, and its direction (the contents of skb->_nfct)."""
 
     connection: Connection
     relation: Relation

@@ -40,7 +40,7 @@ NAT_DONE_MASK: Final = Status.SRC_NAT_DONE | Status.DST_NAT_DONE
 
 
 class Relation(enum.IntEnum):
-    """How a packet is related to its connection (IP_CT_*); its direction is beside it."""
+    """A packet's relation to its connection (IP_CT_*), without its direction."""
 
     ESTABLISHED = 0
     RELATED = 1
@@ -63,11 +63,11 @@ class TcpState(enum.IntEnum):
     INVALID = 10
     """Not a state: the segment is invalid."""
     IGNORE = 11
-    """Not a state: the segment passes and changes none."""
+    """Not a state: the segment is ignored."""
 
 
 class TcpFlag(enum.IntFlag):
-    """IP_CT_TCP_FLAG_* and its like: what is known of one side, or of the last ignored segment."""
+    """IP_CT_TCP_FLAG_* and IP_CT_EXP_*: facts about one side, or about the last ignored segment."""
 
     NONE = 0
     WINDOW_SCALE = 0x01
@@ -81,7 +81,7 @@ class TcpFlag(enum.IntFlag):
 
 
 class Segment(enum.IntEnum):
-    """What kind of segment it is by its flags (enum tcp_bit_set, get_conntrack_index())."""
+    """The kind of a segment by its flags (enum tcp_bit_set, get_conntrack_index())."""
 
     SYN = 0
     SYNACK = 1
@@ -210,13 +210,13 @@ def _sctp() -> dict[SctpState, int]:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a connection lives after its last packet, in seconds: the kernel's defaults, or a timeout policy's."""
+    """Seconds that a connection lives after its last packet: the kernel's defaults, or a timeout policy's."""
 
     tcp: dict[TcpState, int] = field(default_factory=_tcp)
     tcp_retrans: int = 300
-    """At most, after :data:`MAX_RETRANS` retransmissions."""
+    """The maximum after :data:`MAX_RETRANS` retransmissions."""
     tcp_unacknowledged: int = 300
-    """At most, while data is not acknowledged."""
+    """The maximum while data is unacknowledged."""
     udp: int = 30
     udp_stream: int = 120
     udplite: int = 30

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes connections out of the table some time after their time is over, a part of the table at a time."""
+"""Remove expired connections from the table, a part of the table at a time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Protocol
 from asap2.nic.conntrack.view import Connection
 
 INTERVAL_NS = 1_000_000_000
-"""From one sweep to the next. A connection whose time is over is none for packets and programs at once; what a sweep
-does is to make room, to tell who listens, and to have connections back from hardware."""
+"""Nanoseconds from one sweep to the next. For packets and programs a connection ceases to exist when it expires; a
+sweep makes room, announces the end, and takes idle connections back from hardware."""
 PART = 1 << 15
-"""Records that are looked at at once: some milliseconds."""
+"""Records examined at a time, which takes a few milliseconds."""
 
 
 class Sweepable(Protocol):
@@ -21,15 +21,15 @@ class Sweepable(Protocol):
 
     @property
     def records(self) -> int:
-        """How many records there are to look at."""
+        """The number of records to examine."""
         ...
 
     def sweep(self, first: int, most: int) -> list[Connection]:
-        """Sweep *most* records from *first* on; gives those that are gone."""
+        """Sweep *most* records from *first* on; return the connections that were removed."""
 
 
 class Sweeper:
-    """Sweeps *table* in time, and hands *gone* each connection that is no more."""
+    """Sweeps *table* at intervals, and calls *gone* with each connection that was removed."""
 
     def __init__(self, table: Sweepable, gone: Callable[[Connection], None]) -> None:
         self._table = table
@@ -39,11 +39,11 @@ class Sweeper:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a part."""
+        """Whether the next part is due."""
         return time.monotonic_ns() >= self._due
 
     def sweep(self) -> float:
-        """Sweep a part, if it is time; the seconds to the next time."""
+        """Sweep a part if it is due; return the seconds until the next one is."""
         now = time.monotonic_ns()
         if now < self._due:
             return (self._due - now) / 1e9

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The connections of a node, as they are in the maps of its pipeline: found, listed, changed and removed by user space.
+"""The connections in the maps of a node's pipeline: user space finds, lists, changes and removes them here.
 
-The packets of a connection change it at any time. So a record is copied at once and then looked at, and only the
-program ``keep`` (silicon/keep.h) takes connections out of the table or puts them in.
+Packets change a connection at any time. So a record is copied before it is read, and only the program ``keep``
+(silicon/keep.h) removes connections from the table or adds them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STATUS, _EXPIRES, _USED, _ID = (getattr(ConnectionRecord, name).offset for name
 _TUPLE_SIZE: Final = ConnectionRecord.original.size
 _REPLY: Final = ConnectionRecord.reply.offset
 _TCP = struct.Struct("=16xBB2x16xBB2xB")
-"""Of ``struct tcp_connection``: scale and flags of either side, and the state."""
+"""Scale and flags of each side, and the state, in ``struct tcp_connection``."""
 _SCTP = struct.Struct("=4s4sB")
 _SETTINGS: Final = {
     "acct": "acct",
@@ -48,9 +48,9 @@ _SETTINGS: Final = {
     "tcp_ignore_invalid_rst": "ignore_rst",
     "tcp_max_retrans": "max_retrans",
 }
-"""Settings, by name, in ``struct tracker``."""
+"""Members of ``struct tracker`` by the name of the setting."""
 _EVENT = struct.Struct("=QII")
-"""``struct ct_event`` before the connection: when, the record's number, and the events."""
+"""``struct ct_event`` up to the connection: the time in nanoseconds, the record's number, and the events."""
 _TUPLE = struct.Struct(">16s16sHH")
 _TUPLE_END = struct.Struct("=HBB")
 _WORDS = struct.Struct("=5Q")
@@ -58,15 +58,15 @@ _NUMBER, _TIME = struct.Struct("=I"), struct.Struct("=Q")
 _EXACT: Final = 0x80
 _NO_PACKET: Final = bytes(14)
 _PART: Final = 1 << 14
-"""Records that are looked at at once."""
+"""Records examined at a time."""
 _TICK: Final = SECOND // 250
-"""By how much the program's clock, as the kernel's, may be late."""
+"""By how much the program's clock, like the kernel's, may lag: one tick, in nanoseconds."""
 _DAY: Final = 86400 * SECOND
-"""How long a connection in hardware lives at least (nf_ct_offload_timeout())."""
+"""Minimum remaining lifetime of a connection in hardware, in nanoseconds (nf_ct_offload_timeout())."""
 
 
 class Connections:
-    """The connections in the maps of *layout*; those of the NICs of a node are their node's."""
+    """The connections in the maps of *layout*. A node and its NICs share them."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -80,7 +80,7 @@ class Connections:
     # ---- looking
 
     def __iter__(self) -> Iterator[Connection]:
-        """All, in no order; may be used without the daemon's lock."""
+        """All connections, in no particular order; may be used without the daemon's lock."""
         for first in range(0, self.records, _PART):
             now, behind = _now()
             for at in self._confirmed(first, first + _PART):
@@ -89,27 +89,27 @@ class Connections:
                     yield found
 
     def find(self, zone: int, tuple: Tuple) -> Connection | None:
-        """The connection that *tuple* is a direction of."""
+        """The connection with *tuple* in one of its directions."""
         at = self._record_of(zone, tuple)
         return None if at is None else self._at(at)
 
     def at(self, record: int) -> Connection | None:
-        """The connection in a record that the program has named; None: it has gone."""
+        """The connection in a record that the program has named; None if it no longer exists."""
         return self._at(record) if 0 < record < len(self._layout.connections) else None
 
     def count(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return self._layout.tracker.count
 
     def in_hardware(self) -> int:
-        """How many hardware carries."""
+        """The number of connections that hardware carries."""
         statuses = self._column("I", _STATUS)
         wanted = int(Status.CONFIRMED | Status.HW_OFFLOAD)
         return sum(status & wanted == wanted for status in statuses)
 
     @property
     def limit(self) -> int:
-        """How many there may be: no more than the maps have room for."""
+        """The limit on the number of connections, at most what the maps have room for."""
         return self._layout.tracker.max
 
     @limit.setter
@@ -117,16 +117,16 @@ class Connections:
         self._layout.tracker.max = min(value or len(self._layout.connections), len(self._layout.connections) - 1)
 
     def setting(self, name: str) -> int:
-        """One of :data:`asap2.nic.conntrack.view.SETTINGS`, which outlive the daemon."""
+        """The value of one of :data:`asap2.nic.conntrack.view.SETTINGS`, which survive the daemon."""
         value: int = getattr(self._layout.tracker, _SETTINGS[name])
         return value
 
     def set(self, name: str, value: int) -> None:
-        """Set one of them."""
+        """Set one of :data:`asap2.nic.conntrack.view.SETTINGS`."""
         setattr(self._layout.tracker, _SETTINGS[name], value)
 
     def statistics(self) -> list[Statistics]:
-        """What each CPU has counted, in the order of their numbers."""
+        """The counters of each CPU, in the order of CPU numbers."""
         names = [field[0] for field in TrackerStatsRecord._fields_]
         size = struct.calcsize(f"={len(names)}Q")
         raw = self._layout.tracker_stats.lookup(bytes(4), size * loader.possible_cpus()) or b""
@@ -140,12 +140,12 @@ class Connections:
     # ---- changing
 
     def delete(self, connection: Connection) -> bool:
-        """Take a connection out; False if it has gone already."""
+        """Delete a connection; return False if it no longer exists."""
         at = self._record_of(connection.zone, connection.original)
         return at is not None and bool(self._have(abi.Keep.FORGET, [(at, connection.id)]))
 
     def delete_all(self, connections: Iterable[Connection]) -> Iterator[Connection]:
-        """Take these out, many at once; gives those that had not gone already."""
+        """Delete connections in batches; yield those that still existed."""
         rest = iter(connections)
         while some := list(islice(rest, abi.KEEP_MOST)):
             records = {self._record_of(one.zone, one.original): one for one in some}
@@ -154,7 +154,7 @@ class Connections:
                 yield records[at]
 
     def change(self, connection: Connection, change: Change) -> None:
-        """Change a connection; nothing if it has gone."""
+        """Change a connection, if it still exists."""
         at = self._record_of(connection.zone, connection.original)
         if at is None:
             return
@@ -179,10 +179,10 @@ class Connections:
             record.sctp.vtag[:] = [socket.htonl(tag) for tag in change.sctp.vtags]
 
     def insert(self, connection: Connection) -> None:
-        """Add a connection, whose *id* does not matter.
+        """Add a connection; its *id* is ignored.
 
         Raises:
-            OSError: EEXIST, one of its tuples is there; ENOMEM, the table is full.
+            OSError: EEXIST if one of its tuples is in use; ENOMEM if the table is full.
         """
         record = self._layout.keeping.connection
         empty = ConnectionRecord()
@@ -209,8 +209,11 @@ class Connections:
             raise OSError(number, os.strerror(number))
 
     def expect(self, record: int, expected: Expected, seconds: int) -> None:
-        """Let a connection that comes within so many *seconds* belong to the one in *record*. OSError: the table of
-        those that are expected is full."""
+        """Let the *expected* connection belong to the one in *record* if it begins within *seconds*.
+
+        Raises:
+            OSError: the table of expected connections is full.
+        """
         now, master = time.monotonic_ns(), self._at(record)
         if master is None:
             return
@@ -227,16 +230,16 @@ class Connections:
         self._layout.tracker.expecting = 1
 
     def _forget_expected(self, record: int) -> None:
-        """One connection expects one other at a time: the newest takes the place of the one before."""
+        """Remove the expectation of a connection, which has one at a time: a new one replaces the old one."""
         key = self._expected.pop(record, None)
         if key is not None:
             with contextlib.suppress(FileNotFoundError, KeyError):
                 self._layout.expectations.delete(key)
 
     def sweep(self, first: int = 0, most: int | None = None) -> list[Connection]:
-        """Take out the connections whose time is over, and have those back that hardware has not used for long.
+        """Remove expired connections, and take those back that hardware has not used for HARDWARE_IDLE seconds.
 
-        Looks at *most* records (None: all) from *first* on. Gives the connections that are gone, as they were.
+        Examines *most* records (None: all) from *first* on. Returns the removed connections, as they last were.
         """
         now, behind = _now()
         over: list[tuple[int, int]] = []
@@ -266,15 +269,15 @@ class Connections:
 
     @property
     def events_fd(self) -> int:
-        """A descriptor that can be read from when :meth:`events` has something."""
+        """A descriptor that is readable when :meth:`events` has something."""
         return self._layout.ct_events.fd
 
     def listened(self, events: int) -> None:
-        """Have the program tell of these events (:class:`asap2.nic.silicon.abi.CtEvent`) from now on."""
+        """Have the program report these events from now on (:class:`asap2.nic.silicon.abi.CtEvent`)."""
         self._layout.tracker.events = events
 
     def events(self) -> Iterator[tuple[Connection, int]]:
-        """The connections that packets have made, changed or ended, and the events of each; as they were then."""
+        """The connections that packets have created, changed or ended, as they were then, each with its events."""
         for raw in self._ring.read():
             when, _at, events = _EVENT.unpack_from(raw)
             yield self._shown(raw[_EVENT.size :], when, _now()[1]), events
@@ -282,7 +285,7 @@ class Connections:
     # ---- zones
 
     def limit_zones(self, default: int, limits: dict[int, int]) -> None:
-        """Let Open vSwitch commit no more than so many connections in each zone; 0: any number."""
+        """Limit the number of connections that Open vSwitch may commit in each zone; 0 means no limit."""
         zones = self._layout.zones
         changed = range(len(zones)) if default != self._default else {*self._limits, *limits}
         for zone in changed:
@@ -293,7 +296,7 @@ class Connections:
         self._default, self._limits = default, dict(limits)
 
     def connections_in(self, zone: int) -> int:
-        """How many connections there are in *zone*."""
+        """The number of connections in *zone*."""
         count: int = self._layout.zones[zone].count
         return count
 
@@ -301,11 +304,11 @@ class Connections:
 
     @property
     def records(self) -> int:
-        """How many records have ever been used."""
+        """The number of records that have ever been used."""
         return min(self._layout.tracker.next, len(self._layout.connections))
 
     def _column(self, kind: Literal["I", "Q"], offset: int, first: int = 0, end: int | None = None) -> list[int]:
-        """One member of these records."""
+        """The member at *offset* of each record from *first* to *end*."""
         size = struct.calcsize(kind)
         end = self.records if end is None else end
         part = self._memory[first * _RECORD.size : end * _RECORD.size]
@@ -317,7 +320,7 @@ class Connections:
         return [at for at, status in enumerate(statuses, first) if status & confirmed]
 
     def _at(self, at: int, now: int = 0, behind: int = 0, expired: bool = False) -> Connection | None:
-        """The connection in a record; None if there is none, or its time is over and it is not to be seen then."""
+        """The connection in a record; None if there is none, or it has expired (unless *expired*)."""
         if not now:
             now, behind = _now()
         start = at * _RECORD.size
@@ -329,7 +332,7 @@ class Connections:
         return self._shown(raw, now, behind)
 
     def _shown(self, raw: bytes, now: int, behind: int) -> Connection:
-        """The connection in a copy of a record."""
+        """The connection in *raw*, a copy of a record."""
         o_src, o_dst, o_sport, o_dport, zone, proto, family, *rest = _RECORD.unpack(raw)
         (
             status,
@@ -376,12 +379,12 @@ class Connections:
         )
 
     def _original(self, at: int) -> Tuple | None:
-        """The original tuple of the connection in a record (0: none)."""
+        """The original tuple of the connection in record *at* (0: none)."""
         found = self._at(at) if 0 < at < len(self._layout.connections) else None
         return found.original if found is not None else None
 
     def _record_of(self, zone: int, tuple: Tuple) -> int | None:
-        """The number of the record of the connection with that tuple."""
+        """The number of the record whose connection has that tuple."""
         wanted = _packed(zone, tuple)
         keys = [wanted[:-1] + bytes((wanted[-1] | _EXACT,))]
         inverse = _inverse(tuple)
@@ -399,7 +402,7 @@ class Connections:
         return None
 
     def _have(self, what: abi.Keep, records: list[tuple[int, int]]) -> list[int]:
-        """Have something done to the connections in these records, with these ids; gives the records where it was."""
+        """Have ``keep`` do *what* to the connections with these (record, id); return the records where it was done."""
         keeping, done = self._layout.keeping, []
         for start in range(0, len(records), abi.KEEP_MOST):
             some = records[start : start + abi.KEEP_MOST]
@@ -412,7 +415,7 @@ class Connections:
 
 
 def _now() -> tuple[int, int]:
-    """The time of the program's clock, and how far that is behind the time of day."""
+    """The program's clock, and the difference from it to the time of day, both in nanoseconds."""
     now = time.monotonic_ns()
     return now, time.time_ns() - now
 
@@ -426,7 +429,7 @@ def _packed(zone: int, tuple: Tuple) -> bytes:
 
 
 def _inverse(tuple: Tuple) -> Tuple | None:
-    """That of the other direction without NAT; None for ICMP that has no answer."""
+    """The tuple of the other direction without NAT; None for an ICMP type without a reply."""
     family, protocol, src, dst, src_port, dst_port = tuple
     if protocol not in (ICMP, ICMPV6):
         return Tuple(family, protocol, dst, src, dst_port, src_port)

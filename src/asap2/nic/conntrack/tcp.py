@@ -48,7 +48,7 @@ def after(one: int, other: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A TCP header: *end* is the sequence number behind the segment, *options* the octets of its options."""
+    """A TCP header: *end* is the sequence number after the segment, *options* the octets of its options."""
 
     seq: int
     ack: int
@@ -59,7 +59,7 @@ class Header:
 
     @property
     def index(self) -> Segment:
-        """get_conntrack_index()."""
+        """The kind of the segment (get_conntrack_index())."""
         if self.flags & _RST:
             return Segment.RST
         if self.flags & _SYN:
@@ -70,7 +70,7 @@ class Header:
 
 
 def header(data: bytes, at: int) -> Header | None:
-    """The header *at* this octet of a datagram; ``None`` for one that is not valid (tcp_error())."""
+    """The header *at* this octet of a datagram; ``None`` for an invalid one (tcp_error())."""
     if len(data) < at + _HEADER:
         return None
     length, flags = (data[at + 12] >> 4) * 4, data[at + 13]
@@ -89,7 +89,7 @@ def header(data: bytes, at: int) -> Header | None:
 
 
 def _options(options: bytes) -> list[tuple[int, bytes]]:
-    """Kinds and values, up to the end or what is not whole."""
+    """Kinds and values of the options, up to the end or a truncated one."""
     found, at = [], 0
     while at < len(options) and options[at] != _EOL:
         if options[at] == _NOP:
@@ -103,7 +103,7 @@ def _options(options: bytes) -> list[tuple[int, bytes]]:
 
 
 def _take_options(side: Side, options: bytes) -> None:
-    """What a SYN offers (tcp_options()). Without any option, what was known stays."""
+    """Note the options that a SYN offers; without options, nothing changes (tcp_options())."""
     if not options:
         return
     side.scale = 0
@@ -117,7 +117,7 @@ def _take_options(side: Side, options: bytes) -> None:
 
 
 def _highest_sack(ack: int, options: bytes) -> int:
-    """The right edge of the highest block that is acknowledged (tcp_sack())."""
+    """The right edge of the highest selectively acknowledged block (tcp_sack())."""
     if len(options) == 12 and options[:4] == _TIMESTAMP_ALONE:
         return ack
     for kind, value in _options(options):
@@ -131,7 +131,7 @@ def _highest_sack(ack: int, options: bytes) -> int:
 
 
 def _begin(connection: Connection, segment: Header) -> bool:
-    """A connection begins with this segment; whether it may (tcp_new())."""
+    """Begin a connection with this segment; return whether it may (tcp_new())."""
     connection.tcp = tcp = TcpTrack()
     first, second = tcp.seen
     state = TCP_TRANSITIONS[ORIGINAL][segment.index][TcpState.NONE]
@@ -149,7 +149,7 @@ def _begin(connection: Connection, segment: Header) -> bool:
 
 
 def _begin_side(sender: Side, receiver: Side, segment: Header, direction: int) -> None:
-    """A SYN in the reply direction, or another one than before (tcp_init_sender())."""
+    """Note a SYN in the reply direction, or one that differs from the one before (tcp_init_sender())."""
     sender.end = sender.maxend = segment.end
     sender.maxwin = segment.window or 1
     _take_options(sender, segment.options)
@@ -158,7 +158,7 @@ def _begin_side(sender: Side, receiver: Side, segment: Header, direction: int) -
 
 
 def _in_window(tcp: TcpTrack, direction: int, segment: Header) -> Verdict:
-    """Whether a segment is within the windows; what it tells is noted (tcp_in_window())."""
+    """Check whether a segment is within the windows, and update them (tcp_in_window())."""
     sender, receiver = tcp.seen[direction], tcp.seen[1 - direction]
     seq, ack, end, window = segment.seq, segment.ack, segment.end, segment.window
     has_syn, has_ack, has_rst = (bool(segment.flags & bit) for bit in (_SYN, _ACK, _RST))
@@ -235,7 +235,8 @@ def _in_window(tcp: TcpTrack, direction: int, segment: Header) -> Verdict:
 
 
 def _hasten(connection: Connection, direction: int, segment: Segment, now: int) -> None:
-    """A FIN or RST outside the windows: a connection that is out of step ends soon (nf_tcp_handle_invalid())."""
+    """Note a FIN or RST outside the windows; after one in each direction, shorten the timeout
+    (nf_tcp_handle_invalid())."""
     tcp = connection.tcp
     if (
         not connection.status & Status.ASSURED
@@ -252,7 +253,7 @@ def _hasten(connection: Connection, direction: int, segment: Segment, now: int) 
 
 
 def _ignore(tcp: TcpTrack, direction: int, segment: Header, state: TcpState) -> None:
-    """Note a segment that passes without effect: we may be out of step, and its answer will tell."""
+    """Note an ignored segment: the tracker may be out of sync, and the reply to the segment will tell."""
     tcp.last_index, tcp.last_dir = segment.index, direction
     tcp.last_seq, tcp.last_end, tcp.last_win = segment.seq, segment.end, segment.window
     if segment.index is Segment.SYN and direction == ORIGINAL:
@@ -267,7 +268,7 @@ def _ignore(tcp: TcpTrack, direction: int, segment: Header, state: TcpState) -> 
 
 
 def _resynchronize(tcp: TcpTrack, direction: int) -> None:
-    """The answer to a SYN that was ignored: both sides are in step, and we with them."""
+    """Handle the reply to an ignored SYN: both sides agree, and the tracker follows them."""
     sender = tcp.seen[tcp.last_dir]
     sender.end = sender.maxend = tcp.last_end
     sender.maxwin = tcp.last_win or 1
@@ -279,12 +280,12 @@ def _resynchronize(tcp: TcpTrack, direction: int) -> None:
 
 @dataclass(slots=True)
 class _Reset:
-    """What becomes of a connection that has a RST."""
+    """The effect of a RST on its connection."""
 
     valid: bool = True
     state: TcpState = TcpState.CLOSE
     checked: bool = False
-    """The windows do not count."""
+    """Whether the windows need no check."""
 
 
 def _reset(connection: Connection, direction: int, segment: Header, old: TcpState) -> _Reset:
@@ -301,7 +302,7 @@ def _reset(connection: Connection, direction: int, segment: Header, old: TcpStat
         in_train = tcp.last_index is Segment.ACK and tcp.last_dir == direction and segment.seq == tcp.last_end
         if not established or segment.seq == other.maxack or in_train:
             return _Reset()
-        state = old  # its number is not exact: a challenge ACK may follow
+        state = old  # its sequence number is not exact: a challenge ACK may follow
     answers_ignored = (connection.status & Status.SEEN_REPLY and tcp.last_index is Segment.SYN) or (
         not connection.status & Status.ASSURED and tcp.last_index is Segment.ACK
     )
@@ -379,7 +380,7 @@ def packet(connection: Connection, data: bytes, at: int, direction: int, now: in
 
 
 def _live_on(connection: Connection, direction: int, segment: Header, old: TcpState, octets: int, now: int) -> None:
-    """How long a connection lives after a segment that was right."""
+    """Count a valid segment, and set how long the connection lives from *now* on."""
     tcp, timeouts = connection.tcp, connection.timeouts
     new, seconds = tcp.state, connection.timeouts.tcp[tcp.state]
     if tcp.retrans >= MAX_RETRANS and seconds > timeouts.tcp_retrans:
@@ -411,6 +412,6 @@ def _live_on(connection: Connection, direction: int, segment: Header, old: TcpSt
 
 
 def be_liberal(connection: Connection) -> None:
-    """No segment is outside the windows any more (nf_ct_set_tcp_be_liberal())."""
+    """Stop checking the windows of a connection (nf_ct_set_tcp_be_liberal())."""
     for side in connection.tcp.seen:
         side.flags |= TcpFlag.BE_LIBERAL

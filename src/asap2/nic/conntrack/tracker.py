@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of connections, and what :class:`asap2.nic.rules.Ct` does to a datagram."""
+"""The connection table, and the effect of :class:`asap2.nic.rules.Ct` on a datagram."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ _OTHER = {NatKind.SRC: NatKind.DST, NatKind.DST: NatKind.SRC}
 
 
 class DroppedError(Exception):
-    """The datagram is dropped (NF_DROP)."""
+    """Raised if the datagram is dropped (NF_DROP)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What has become of a datagram: its octets, perhaps translated, its ``ct_`` fields, and its connection. *helper*:
-    the helper of that has to see it before it goes on."""
+    """A datagram after tracking: its octets, perhaps translated, its ``ct_`` fields, and its connection. With *helper*,
+    the connection's helper must see it before it continues."""
 
     data: bytes
     fields: Fields
@@ -67,32 +67,32 @@ class Tracked:
 
 @dataclass(slots=True)
 class Tracker:
-    """Connections, and what packets do to them. *now* is the time in nanoseconds: whoever gives packets sets it."""
+    """Connections, and the effect of packets on them. *now* is the time in nanoseconds; the caller sets it."""
 
     now: int = 0
     max_connections: int = 0
-    """nf_conntrack_max; 0: any number."""
+    """nf_conntrack_max; 0 means no limit."""
     limits: dict[int, int] = field(default_factory=dict)
-    """Connections of a zone that may be committed (ovs_ct_limit); 0: any number."""
+    """The number of connections that may be committed in each zone (ovs_ct_limit); 0 means no limit."""
     default_limit: int = 0
     timeouts: dict[str, Timeouts] = field(default_factory=lambda: {"": Timeouts()})
-    """Timeout policies by name; that without a name is for all other connections."""
+    """Timeout policies by name; the one without a name is the default."""
     _table: dict[tuple[int, Tuple], tuple[Connection, int]] = field(default_factory=dict)
 
     # ---- the table ----
 
     def connections(self) -> Iterator[Connection]:
-        """All that have not expired, oldest first."""
+        """All connections that have not expired, oldest first."""
         for connection in self._known_by_tuple():
             if self._alive(connection):
                 yield connection
 
     def _known_by_tuple(self) -> list[Connection]:
-        """Each connection once: one with itself has the same tuple in both directions."""
+        """Each connection once; a connection of an address with itself may have the same tuple in both directions."""
         return list(dict.fromkeys(connection for connection, _direction in self._table.values()))
 
     def find(self, zone: int, one: Tuple) -> tuple[Connection, int] | None:
-        """The connection that has this tuple in one of its directions, and which. One that has expired goes
+        """The connection with this tuple in one of its directions, and the direction. An expired one is removed
         (____nf_conntrack_find())."""
         found = self._table.get((zone, one))
         if found and not self._alive(found[0]):
@@ -104,7 +104,7 @@ class Tracker:
         return connection.expires > self.now
 
     def remove(self, connection: Connection) -> None:
-        """End a connection (nf_ct_delete())."""
+        """Remove a connection (nf_ct_delete())."""
         connection.status |= Status.DYING
         for one in connection.tuples:
             found = self._table.get((connection.zone, one))
@@ -112,7 +112,7 @@ class Tracker:
                 del self._table[connection.zone, one]
 
     def sweep(self) -> list[Connection]:
-        """Remove what has expired."""
+        """Remove the connections that have expired, and return them."""
         ended = [one for one in self._known_by_tuple() if not self._alive(one)]
         for connection in ended:
             self.remove(connection)
@@ -124,9 +124,12 @@ class Tracker:
     # ---- which connection a datagram is of ----
 
     def classify(self, data: bytes, family: int, zone: int, timeouts: Timeouts) -> Seen | None:
-        """The connection of a datagram, which changes it; a new one is not in the table yet (nf_conntrack_in()).
+        """Find the connection of a datagram and update it; a new one is not in the table yet (nf_conntrack_in()).
 
-        ``None``: the datagram is invalid, or of what is not tracked. Raises :class:`DroppedError`.
+        Returns ``None`` if the datagram is invalid or not tracked.
+
+        Raises:
+            DroppedError: the table is full.
         """
         found = transport(data, family)
         if found is None:
@@ -187,7 +190,7 @@ class Tracker:
         return datagrams.generic(connection, data, direction, self.now)
 
     def _related(self, data: bytes, family: int, zone: int, inner: int) -> Seen | None:
-        """The connection that an ICMP error is about: one that has a packet going to where the error goes
+        """The connection that an ICMP error is about, if the error goes to the sender of the quoted packet
         (nf_conntrack_inet_error())."""
         one = tuple_of(data, family, inner)
         answer = one.inverse() if one else None
@@ -199,8 +202,8 @@ class Tracker:
         return Seen(connection, Relation.RELATED, direction) if connection.tuples[direction].dst == to else None
 
     def _again(self, data: bytes, family: int, zone: int, *, translated: bool) -> Seen | None:
-        """The connection in the table of a datagram that has been tracked before, and perhaps translated
-        (ovs_ct_find_existing()). Nothing changes it."""
+        """The connection of a datagram that has been tracked before and perhaps translated, without updating it
+        (ovs_ct_find_existing())."""
         one = tuple_of(data, family)
         if one and translated:
             one = one.inverse()
@@ -224,8 +227,11 @@ class Tracker:
     ) -> Tracked:
         """Do *action* with a whole datagram, as Open vSwitch (ovs_ct_execute()) or TC does (tcf_ct_act()).
 
-        *fields* and *seen* are what is known of the packet: its ``ct_`` fields, and its connection. *entropy* is 16
-        bits that stand for random numbers. Raises :class:`DroppedError`.
+        *fields* and *seen* are what is known of the packet: its ``ct_`` fields and its connection. *entropy* is 16 bits
+        that stand for random numbers.
+
+        Raises:
+            DroppedError: the packet is dropped.
         """
         data = trimmed(data, family)
         known, fields = self._known(action, data, family, fields, seen, ovs=ovs), dict(fields)
@@ -253,14 +259,16 @@ class Tracker:
 
     @staticmethod
     def invalid(action: Ct) -> Fields:
-        """The ``ct_`` fields of a packet that is of no connection."""
+        """The ``ct_`` fields of an invalid packet."""
         return fields_of(None, action.zone, IPV4)
 
     def _known(
         self, action: Ct, data: bytes, family: int, fields: Fields, seen: Seen | None, *, ovs: bool
     ) -> Seen | None:
-        """The connection that an action before has found in this zone (skb_nfct_cached(), tcf_ct_skb_nfct_cached()). By
-        *force*, one that the packet is an answer of goes, and it is as if there were none."""
+        """The connection that an earlier action has found in this zone (skb_nfct_cached(), tcf_ct_skb_nfct_cached()).
+
+        With *force*, a connection is removed if the packet is a reply, as if none had been found.
+        """
         executed = True
         if seen is None:
             if not ovs:
@@ -303,7 +311,7 @@ class Tracker:
         return seen if connection.confirmed else self._confirm(seen)
 
     def _confirm(self, seen: Seen) -> Seen:
-        """__nf_conntrack_confirm(): it must be known by both its tuples alone."""
+        """Enter a connection into the table, where no other may have one of its tuples (__nf_conntrack_confirm())."""
         connection = seen.connection
         for one in connection.tuples:
             if found := self.find(connection.zone, one):
@@ -317,7 +325,7 @@ class Tracker:
     # ---- hardware's part ----
 
     def translated(self, seen: Seen, nat: Nat, data: bytes, family: int, fields: Fields) -> bytes:
-        """A datagram translated as its connection is; *fields* tell of it."""
+        """Translate a datagram as its connection is, and note it in *fields*."""
         return self._translate(seen, Ct(nat=nat), data, family, fields, 0)
 
     # ---- NAT ----
@@ -352,7 +360,7 @@ class Tracker:
     def _translate_end(
         self, seen: Seen, nat: Nat | None, kind: NatKind, data: bytearray, family: int, entropy: int
     ) -> CtState:
-        """Source or destination of a datagram (nf_ct_nat_execute()); the bit of ``ct_state`` that says so."""
+        """Translate one end of a datagram (nf_ct_nat_execute()); return the bit of ``ct_state`` for that end."""
         connection, relation, direction = seen
         proto = transport(bytes(data), family)
         try:
@@ -368,8 +376,11 @@ class Tracker:
         return _BITS[kind]
 
     def _set_up(self, connection: Connection, nat: Nat | None, kind: NatKind, entropy: int) -> None:
-        """Choose how a new connection is translated at one end (nf_nat_setup_info()); without a range, its address
-        stays, and its port if that is not taken (nf_nat_alloc_null_binding()). A range of the other family is none."""
+        """Choose the translation of a new connection at one end (nf_nat_setup_info()).
+
+        Without a range, or with one of the other family, the address stays, and the port if it is free
+        (nf_nat_alloc_null_binding()).
+        """
         if connection.confirmed:
             return
         wanted = _leaves(connection, ORIGINAL)
@@ -406,11 +417,11 @@ class Tracker:
 class _About(NamedTuple):
     error: bool
     inner: int
-    """Where the datagram begins that the error is about."""
+    """The octet at which the quoted datagram begins."""
 
 
 def _about(data: bytes, family: int, found: Transport) -> _About | None:
-    """Whether an ICMP message is an error; ``None``: it is invalid, or is not tracked (nf_conntrack_icmpv4_error(),
+    """Whether an ICMP message is an error; ``None`` if it is invalid or not tracked (nf_conntrack_icmpv4_error(),
     nf_conntrack_icmpv6_error())."""
     if (family == IPV4) != (found.proto == ICMP):
         return _About(False, 0)
@@ -425,15 +436,15 @@ def _about(data: bytes, family: int, found: Transport) -> _About | None:
 
 
 def _seen(connection: Connection, direction: int) -> Seen:
-    """What a packet is to its connection (ovs_ct_get_info())."""
+    """A packet's relation to its connection (ovs_ct_get_info())."""
     if direction == REPLY or connection.status & Status.SEEN_REPLY:
         return Seen(connection, Relation.ESTABLISHED, direction)
     return Seen(connection, Relation.RELATED if connection.status & Status.EXPECTED else Relation.NEW, direction)
 
 
 def _merged(seen: Seen, first: Connection) -> Seen:
-    """Where another packet was faster with the same connection, or that of the answers, it becomes this one's, if it
-    is of UDP (nf_ct_resolve_clash()). Where NAT has made two of one beginning, the packet is dropped, unlike there."""
+    """Resolve a clash: if another packet has just confirmed the same UDP connection, or its reverse, use that one
+    (nf_ct_resolve_clash()). Unlike Linux, drop the packet if NAT has translated the two differently."""
     late = seen.connection
     if late.proto not in (UDP, UDPLITE) or late.tuples not in (first.tuples, first.tuples[::-1]):
         raise DroppedError
@@ -447,19 +458,19 @@ def _written(old: int, new: Masked) -> int:
 
 
 def _leaves(connection: Connection, direction: int) -> Tuple:
-    """How packets of a direction look behind NAT: as what the other direction answers."""
+    """The tuple of a direction's packets after NAT: the inverse of the other direction's."""
     answered = connection.tuples[1 - direction].inverse()
     assert answered is not None
     return answered
 
 
 def _translated(kind: NatKind, direction: int) -> Status:
-    """The status bit that says that packets of a direction are translated at this end."""
+    """The status bit for packets of a direction that are translated at the end *kind*."""
     return _STATUS[kind if direction == ORIGINAL else _OTHER[kind]]
 
 
 def _is_for_helper(seen: Seen, data: bytes, family: int) -> bool:
-    """Whether a helper reads the datagram: it has one, and data. Of an ICMP error it reads nothing."""
+    """Whether a helper must read the datagram: its connection has one, and it has data and is not an ICMP error."""
     connection = seen.connection
     if not connection.helper or not connection.confirmed or connection.status & Status.DYING:
         return False

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What NAT does to a datagram (nf_nat_proto.c): addresses, ports and identifiers; checksums stay as right as they were.
+"""How NAT changes a datagram (nf_nat_proto.c): addresses, ports and identifiers. A valid checksum stays valid.
 
-An address or port is replaced at one end, the source's or the destination's, by that of a tuple.
+The address and port of one end, source or destination, are replaced with those of a tuple.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
 from asap2.nic.rules import NatKind
 
 _GRE_HEADER = 8
-"""Octets that there have to be, though a header without a key has only 4 (gre_manip_pkt())."""
+"""Octets that must be present, although a header without a key has only 4 (gre_manip_pkt())."""
 _TCP_HEADER, _SCTP_HEADER, _ICMP_HEADER = 20, 12, 8
 _PORTS = 8
-"""Octets of a transport header that have to be there."""
+"""Octets of a transport header that must be present."""
 _TCP_CHECK, _UDP_CHECK, _ICMP_CHECK = 16, 6, 2
 _QUERIES = (0, 8, 13, 14, 15, 16, 17, 18)
 """ICMP types that have an identifier."""
@@ -25,20 +25,20 @@ _16_BITS = 0xFFFF
 
 
 class UntranslatableError(ValueError):
-    """A datagram that is too short, or of a kind that cannot be translated."""
+    """Raised for a datagram that is too short or of a kind that cannot be translated."""
 
 
 def sum_of(data: bytes | bytearray) -> int:
-    """The sum of 16-bit words, big-endian; an odd octet at the end is the upper half of one."""
+    """The sum of the big-endian 16-bit words; an odd last octet is the upper half of a word."""
     if len(data) % 2:
         data = bytes(data) + b"\0"
     return sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
 
 
 def adjust(data: bytearray, check: int, old: int, new: int) -> None:
-    """Change the checksum at *check* for words of the sum *old* that now have the sum *new*: HC' = ~(~HC + ~m + m').
+    """Update the checksum at *check* after words with the sum *old* became words with the sum *new* (RFC 1624).
 
-    Of the two zeros, the result is the one that right checksums have: never 0xffff.
+    HC' = ~(~HC + ~m + m'). Of the two representations of zero, the result is never 0xffff.
     """
     total = (~word(data, check) & _16_BITS) + _folded(new) + (~_folded(old) & _16_BITS)
     data[check : check + 2] = (~(_folded(total) or _16_BITS) & _16_BITS).to_bytes(2, "big")
@@ -51,7 +51,7 @@ def _folded(total: int) -> int:
 
 
 def crc32c(data: bytes) -> int:
-    """SCTP's checksum."""
+    """CRC32c, SCTP's checksum (RFC 9260, appendix A)."""
     crc = 0xFFFF_FFFF
     for octet in data:
         crc ^= octet
@@ -61,10 +61,11 @@ def crc32c(data: bytes) -> int:
 
 
 def translate(data: bytearray, kind: NatKind, to: Tuple, at: int = 0) -> None:
-    """Give the datagram that begins *at* the source or the destination of *to* (nf_nat_ipv4_manip_pkt(),
-    nf_nat_ipv6_manip_pkt()). *to* says of which protocol its transport header is.
+    """Replace the source or destination of the datagram that begins *at* this octet with that of *to*
+    (nf_nat_ipv4_manip_pkt(), nf_nat_ipv6_manip_pkt()). *to* also gives the transport protocol.
 
-    Raises :class:`UntranslatableError`, and then *data* is not what it was.
+    Raises:
+        UntranslatableError: it cannot be translated; *data* may be changed in part.
     """
     start, size = (12, 4) if to.family == IPV4 else (8, 16)
     place = at + start + (size if kind is NatKind.DST else 0)
@@ -78,8 +79,10 @@ def translate(data: bytearray, kind: NatKind, to: Tuple, at: int = 0) -> None:
 
 
 def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new: int) -> None:
-    """The transport header, and its checksum, which the address is in (l4proto_manip_pkt()): *old* and *new* are the
-    sums of the address before and after."""
+    """Translate the transport header and update its checksum, which covers the address (l4proto_manip_pkt()).
+
+    *old* and *new* are the sums of the address before and after.
+    """
     whole = len(data) - at
     port = to.sport if kind is NatKind.SRC else to.dport
     place = at if kind is NatKind.SRC else at + 2
@@ -125,7 +128,7 @@ def _need(condition: bool) -> None:
 
 
 def _adjust_crc(data: bytearray, at: int, was: bytes) -> None:
-    """SCTP's checksum changes as much as the right one does."""
+    """Update SCTP's checksum by the difference of the correct ones, so that a wrong one stays wrong."""
     now = bytes(data[at:])
     crc = int.from_bytes(now[8:12], "little")
     for one in (was, now):
@@ -134,11 +137,14 @@ def _adjust_crc(data: bytearray, at: int, was: bytes) -> None:
 
 
 def translate_error(data: bytearray, at: int, kind: NatKind, inner: Tuple, outer: Tuple) -> None:
-    """Translate an ICMP error whose ICMP header is *at*: of what it is about, the other end by *inner*, a tuple as that
-    datagram has it, and its own address by *outer* (nf_nat_icmp_reply_translation(),
+    """Translate an ICMP error whose ICMP header is *at* this octet (nf_nat_icmp_reply_translation(),
     nf_nat_icmpv6_reply_translation()).
 
-    Raises :class:`UntranslatableError`.
+    The quoted datagram is translated at its other end with *inner*, a tuple in that datagram's direction, the error's
+    own address with *outer*.
+
+    Raises:
+        UntranslatableError: it cannot be translated.
     """
     inside, header = at + _ICMP_HEADER, 20 if inner.family == IPV4 else 40
     _need(len(data) >= inside + header)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which connection a datagram is of: its tuple (nf_ct_get_tuple(), nf_conntrack_core.c)."""
+"""The tuple of a datagram, which identifies its connection (nf_ct_get_tuple(), nf_conntrack_core.c)."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _PPP = 0x880B
 
 _ICMP_ANSWERS: Final = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17}
 _ICMPV6_ANSWERS: Final = {128: 129, 129: 128, 139: 140, 140: 139}
-"""The type of the answer to each type, and the other way round (invmap of nf_conntrack_proto_icmp{,v6}.c)."""
+"""The type of the reply to each type, and vice versa (invmap of nf_conntrack_proto_icmp{,v6}.c)."""
 ICMP_REQUESTS: Final = (8, 13, 15, 17)
 ICMPV6_REQUESTS: Final = (128, 139)
-"""Types that a connection may begin with (valid_new)."""
+"""Types with which a connection may begin (valid_new)."""
 ICMP_ERRORS: Final = (3, 4, 5, 11, 12)
 """icmp_is_err()."""
 LAST_ICMP_TYPE: Final = 18
 ICMPV6_FIRST_QUERY: Final = 128
 REDIRECT: Final = 5
 UNTRACKED_ICMPV6: Final = (130, 131, 132, 133, 134, 135, 136, 143, 151, 152)
-"""Neighbour and multicast listener discovery are no connections (noct_valid_new)."""
+"""Neighbour and multicast listener discovery, which are not tracked (noct_valid_new)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuple:
-    """One direction of a connection. *family* is the IP version, addresses are in network order.
+    """One direction of a connection. *family* is the IP version (4 or 6); addresses are in network order.
 
-    *sport* and *dport* are TCP's, UDP's and SCTP's ports; of ICMP, the identifier, and type and code (``type << 8 |
-    code``); of GRE with a key, PPTP's call id is *dport*; else 0.
+    *sport* and *dport* are the ports of TCP, UDP and SCTP. For ICMP they are the identifier and ``type << 8 | code``;
+    for PPTP's GRE *dport* is the call id; otherwise both are 0.
     """
 
     family: int
@@ -51,7 +51,7 @@ class Tuple:
     dport: int = 0
 
     def inverse(self) -> Tuple | None:
-        """That of the other direction (nf_ct_invert_tuple()); ``None`` for ICMP that has no answer."""
+        """The tuple of the other direction (nf_ct_invert_tuple()); ``None`` for an ICMP type without a reply."""
         if self.proto in (ICMP, ICMPV6):
             answer = (_ICMP_ANSWERS if self.proto == ICMP else _ICMPV6_ANSWERS).get(self.dport >> 8)
             if answer is None:
@@ -62,14 +62,14 @@ class Tuple:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """Where the header behind the IP headers is, and which *proto* it is."""
+    """The header after the IP headers: its protocol and the octet at which it begins."""
 
     proto: int
     at: int
 
 
 def word(data: bytes | bytearray, at: int) -> int:
-    """16 bits, big-endian."""
+    """The big-endian 16-bit word at this octet."""
     return int.from_bytes(data[at : at + 2], "big")
 
 

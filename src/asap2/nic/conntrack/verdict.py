@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a protocol's tracker says of a packet."""
+"""The verdict of a protocol's tracker on a packet."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import enum
 
 
 class Verdict(enum.Enum):
-    """Of a packet and its connection."""
+    """What happens to a packet and its connection."""
 
     ACCEPT = "accept"
     IGNORE = "ignore"
-    """It is the connection's, and changes nothing."""
+    """The packet belongs to the connection and changes nothing; it is reported as invalid."""
     INVALID = "invalid"
-    """It is of no connection."""
+    """The packet belongs to no connection."""
     REPEAT = "repeat"
-    """The connection is over; the packet may begin another."""
+    """The connection has ended; the packet may begin a new one."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection as programs see it, and what its face needs of the table of a node's connections.
+"""A connection as programs see it, and the interface to the table of a node's connections.
 
 Source: include/uapi/linux/netfilter/nf_conntrack_common.h and nf_conntrack_tcp.h.
 """
@@ -16,13 +16,13 @@ from asap2.nic.conntrack.states import Status
 PROTOCOLS_WITH_PORTS: Final = frozenset(
     (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_GRE, socket.IPPROTO_SCTP, 136)
 )
-"""Those whose tuples have ports (GRE: keys); 136 is UDP-Lite."""
+"""Protocols whose tuples have ports (GRE: keys); 136 is UDP-Lite."""
 
 
 class Tuple(NamedTuple):
-    """One direction of a connection: *family* AF_INET or AF_INET6, addresses of its length.
+    """One direction of a connection. *family* is AF_INET or AF_INET6; addresses are in network order, 4 or 16 octets.
 
-    Of ICMP, *src_port* is the identifier and *dst_port* ``type << 8 | code``; of protocols without ports both are 0.
+    For ICMP, *src_port* is the identifier and *dst_port* ``type << 8 | code``; for protocols without ports both are 0.
     """
 
     family: int
@@ -34,8 +34,7 @@ class Tuple(NamedTuple):
 
 
 class Tcp(NamedTuple):
-    """What is known of a TCP connection: its state (TCP_CONNTRACK_*), and of either side the window scale and flags
-    (IP_CT_TCP_FLAG_*)."""
+    """State of a TCP connection (TCP_CONNTRACK_*), and window scale and flags (IP_CT_TCP_FLAG_*) of each side."""
 
     state: int
     wscale: tuple[int, int] = (0, 0)
@@ -43,14 +42,14 @@ class Tcp(NamedTuple):
 
 
 class Sctp(NamedTuple):
-    """What is known of an SCTP association: its state (SCTP_CONNTRACK_*), and the verification tag of either side."""
+    """State of an SCTP association (SCTP_CONNTRACK_*), and the verification tag of each side."""
 
     state: int
     vtags: tuple[int, int] = (0, 0)
 
 
 class Counters(NamedTuple):
-    """What has passed in one direction."""
+    """Packets and octets that have passed in one direction."""
 
     packets: int = 0
     octets: int = 0
@@ -82,7 +81,7 @@ class Connection:
 
 
 class Statistics(NamedTuple):
-    """What one CPU has counted (struct ip_conntrack_stat)."""
+    """The counters of one CPU (struct ip_conntrack_stat)."""
 
     found: int = 0
     invalid: int = 0
@@ -97,7 +96,7 @@ class Statistics(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a program sets of a connection; None leaves it as it is."""
+    """What a program changes about a connection; None leaves a value as it is."""
 
     timeout: int | None = None
     status: int | None = None
@@ -119,35 +118,35 @@ SETTINGS: Final = {
 
 
 class Connections(Protocol):
-    """The table of a node's connections. One that has expired is in it no longer."""
+    """The table of a node's connections, without those that have expired."""
 
     def __iter__(self) -> Iterator[Connection]:
-        """All, in no order; may be used without the daemon's lock."""
+        """All connections, in no particular order; may be used without the daemon's lock."""
 
     def find(self, zone: int, tuple: Tuple) -> Connection | None:
-        """The connection that *tuple* is a direction of."""
+        """The connection with *tuple* in one of its directions."""
 
     def delete(self, connection: Connection) -> bool:
-        """Take a connection out; False if it has gone already."""
+        """Delete a connection; return False if it no longer exists."""
 
     def delete_all(self, connections: Iterable[Connection]) -> Iterator[Connection]:
-        """Take these out; gives those that had not gone already."""
+        """Delete connections; yield those that still existed."""
 
     def change(self, connection: Connection, change: Change) -> None:
-        """Change a connection; nothing if it has gone."""
+        """Change a connection, if it still exists."""
 
     def insert(self, connection: Connection) -> None:
-        """Add a connection, whose *id* does not matter.
+        """Add a connection; its *id* is ignored.
 
         Raises:
-            OSError: EEXIST, one of its tuples is there; ENOMEM, the table is full.
+            OSError: EEXIST if one of its tuples is in use; ENOMEM if the table is full.
         """
 
     def count(self) -> int:
-        """How many there are."""
+        """The number of connections."""
 
     def statistics(self) -> Iterable[Statistics]:
-        """What each CPU has counted, in the order of their numbers."""
+        """The counters of each CPU, in the order of CPU numbers."""
 
     def setting(self, name: str) -> int:
         """One of :data:`SETTINGS`."""
@@ -156,4 +155,4 @@ class Connections(Protocol):
         """Set one of :data:`SETTINGS`."""
 
     limit: int
-    """How many there may be."""
+    """The limit on the number of connections (nf_conntrack_max)."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How programs see and change a node's connections: ctnetlink, and what /proc has of them."""
+"""The interfaces by which programs see and change a node's connections: ctnetlink, and files of /proc."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells programs that listen what packets do to connections, and the pipeline what somebody listens to."""
+"""Announce connection events to the programs that listen, and ask the pipeline only for those events."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _OF_GROUP: Final = {
 
 
 class Source(Protocol):
-    """Where the events come from."""
+    """The source of events."""
 
     def listened(self, events: int) -> None:
-        """Tell of these events from now on."""
+        """Report these events from now on (a bit mask of :class:`Events`; 0: none)."""
 
     def events(self) -> Iterator[tuple[Connection, int]]:
-        """What has happened."""
+        """The connections to which something has happened, each with its events."""
 
 
 class Announcer:
-    """Passes what *source* tells on to *face*, while somebody listens."""
+    """Passes the events of *source* on to *face* while somebody listens."""
 
     def __init__(self, face: ConntrackFace, source: Source) -> None:
         self._face = face
@@ -45,7 +45,7 @@ class Announcer:
         self._listened: Events | None = None
 
     def look(self) -> None:
-        """Look who listens, in the network namespace of this thread."""
+        """Find out which events programs listen to in the network namespace of this thread."""
         groups = listened_groups(SOCKETS.read_text())
         wanted = Events(0)
         for group, events in _OF_GROUP.items():
@@ -57,7 +57,7 @@ class Announcer:
             self._source.listened(int(wanted))
 
     def pass_on(self, _mask: int = 0) -> None:
-        """Tell who listens."""
+        """Announce the events that have arrived."""
         for connection, events in self._source.events():
             if events & Events.DESTROY:
                 self._face.gone(connection)
@@ -66,7 +66,7 @@ class Announcer:
 
 
 def listened_groups(sockets: str) -> int:
-    """The groups of nfnetlink, a bit for each, that the sockets in /proc/net/netlink have joined."""
+    """The nfnetlink groups that the *sockets* of /proc/net/netlink have joined, one bit for each group."""
     groups = 0
     for line in sockets.splitlines()[1:]:
         _socket, protocol, _port, joined, *_ = line.split()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program sets of a connection, or makes one of: ctnetlink_change_conntrack(), ctnetlink_create_conntrack()."""
+"""What a request changes about a connection, or creates: ctnetlink_change_conntrack(), ctnetlink_create_conntrack()."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ _ONLY_SET = Status.SEEN_REPLY | Status.ASSURED
 _TCP_STATES = 14
 """TCP_CONNTRACK_TIMEOUT_MAX."""
 _LONGEST = 0x7FFFFFFF
-"""Of a timeout, in ticks of 1/HZ; with the usual 250 Hz, in seconds, a quarter."""
+"""The longest timeout, in ticks of 1/HZ."""
 _HZ = 250
+"""CONFIG_HZ of Debian's kernels."""
 
 
 def changed(connection: Connection, attrs: Attrs) -> Change:
-    """What a request to change *connection* sets.
+    """The change to *connection* that a request asks for.
 
     Raises:
-        NetlinkError: it cannot be set.
+        NetlinkError: EOPNOTSUPP for NAT, a master or a new helper; EPERM for a fixed timeout; EBUSY for a status bit or
+            helper that cannot be changed; EINVAL or ERANGE for an invalid value.
     """
     if any(name in attrs for name in ("nat_src", "nat_dst", "tuple_master")):
         raise NetlinkError(errno.EOPNOTSUPP)
@@ -48,10 +50,10 @@ def changed(connection: Connection, attrs: Attrs) -> Change:
 
 
 def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int) -> Connection:
-    """The connection that a request makes.
+    """The connection that a request creates.
 
     Raises:
-        NetlinkError: EINVAL, it has no timeout; EOPNOTSUPP, it asks for NAT, a helper or a master.
+        NetlinkError: EINVAL without a timeout; EOPNOTSUPP for NAT, a helper or a master; as :func:`changed`.
     """
     timeout = _timeout(attrs)
     if timeout is None:
@@ -75,7 +77,7 @@ def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int) -> Connectio
 
 
 def _check_helper(connection: Connection, attrs: Attrs) -> None:
-    """A helper can be set of none that has none: all that can be said is the one that it has."""
+    """Refuse to set a helper: a request may only repeat the one that the connection has."""
     name = nests.needed(nests.decoded(HELP, attrs["help"]), "name")
     if connection.master is not None:
         if name != connection.helper or not name:

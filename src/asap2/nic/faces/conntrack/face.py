@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ctnetlink: a node's connections listed, found, changed, removed, announced (``conntrack``, ``ovs-appctl dpctl/…``).
+"""ctnetlink: list, find, change, remove and announce a node's connections (``conntrack``, ``ovs-appctl dpctl/…``).
 
-The node's namespace has one table of connections, as a host has, so what the kernel tracks there itself (for nftables,
-say) is shown beside what the node's datapath and NICs track.
+A host has one table of connections. So what the kernel itself tracks in the node's namespace (for nftables, for
+example) is shown together with what the node's datapath and NICs track.
 
 Source: net/netfilter/nf_conntrack_netlink.c of Linux 6.12.
 """
@@ -48,13 +48,13 @@ from asap2.nic.faces.conntrack.policies import Policies, Store
 log = logging.getLogger(__name__)
 
 _FOUND = 2
-"""Users of a connection that was asked for: the table, and who asks."""
+"""The use count of a connection that a request asked for: the table and the request."""
 
 
 class ConntrackFace:
     """Serves the connections of *server*'s own namespace.
 
-    *listened* says whether anybody may listen to what happens.
+    *listened* is whether any program may be listening to events.
     """
 
     def __init__(self, server: Server, connections: Connections, timeouts: Store) -> None:
@@ -78,20 +78,20 @@ class ConntrackFace:
         server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
 
     def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
-        """Tell who listens what has happened to a connection, by the program with the socket *portid* (0: by none)."""
+        """Announce *events* of a connection, caused by the program with the socket *portid* (0: by no program)."""
         if not self.listened:
             return
         group, message = messages.event(self.seen(connection), events)
         self._server.notify(self._server.netns, group, message, NETLINK_NETFILTER, portid)
 
     def gone(self, connection: Connection, portid: int = 0) -> None:
-        """Tell who listens that a connection is no more."""
+        """Announce that a connection has ended."""
         dying = replace(connection, status=connection.status | Status.DYING, stopped=time.time_ns())
         self.tell(dying, Events.DESTROY, portid)
 
     def seen(self, connection: Connection) -> Connection:
-        """What programs are to see of a connection: counters and times only where nf_conntrack_acct and
-        nf_conntrack_timestamp are on."""
+        """A connection as programs see it: counters only with nf_conntrack_acct, times only with
+        nf_conntrack_timestamp."""
         acct, timestamp = self.connections.setting("acct"), self.connections.setting("timestamp")
         if (connection.counters is None or acct) and (connection.started is None or timestamp):
             return connection
@@ -194,7 +194,7 @@ class ConntrackFace:
         return shown
 
     def _none(self, request: Request) -> Answer:
-        """Connections that are none yet, or no longer: there is none between two packets."""
+        """Unconfirmed and dying connections: there are none between two packets."""
         if not request.dump:
             raise NetlinkError(errno.EOPNOTSUPP)
         return []
@@ -208,7 +208,7 @@ class ConntrackFace:
 
     @staticmethod
     def _tuple(raw: bytes, family: int, zone: int) -> tuple[Tuple, int]:
-        """A tuple with its zone, which stands in the message or, if it holds for one direction only, in the tuple."""
+        """A tuple with its zone, which is in the message or, if it is for one direction only, in the tuple."""
         tuple_, own = tuples.parsed(raw, family)
         if own is None:
             return tuple_, zone
@@ -217,7 +217,7 @@ class ConntrackFace:
         return tuple_, own
 
     def _not_ours(self) -> Answer:
-        """It is a connection of the kernel's own, if there is any; the kernel refuses what it does not have."""
+        """Leave the request to the kernel if it tracks connections itself; else raise NetlinkError ENOENT."""
         if self._kernel_tracks():
             return PASS
         raise NetlinkError(errno.ENOENT)
@@ -229,7 +229,7 @@ class ConntrackFace:
         return self._kernel
 
     def _kernels(self, request: Request) -> list[Message]:
-        """What the kernel answers of its own connections; nothing if it refuses."""
+        """The kernel's answer about its own connections; empty if it refuses."""
         return self._ask_kernel(request.type, request.flags, request.payload) if self._kernel_tracks() else []
 
     def _ask_kernel(self, type: int, flags: int, payload: bytes) -> list[Message]:

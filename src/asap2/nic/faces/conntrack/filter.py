@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which connections a dump lists or a flush takes: ctnetlink_alloc_filter() and ctnetlink_filter_match()."""
+"""Which connections a dump lists or a flush removes: ctnetlink_alloc_filter() and ctnetlink_filter_match()."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Filter:
     status: tuple[int, int] = (0, 0)
 
     def __call__(self, c: Connection) -> bool:
-        """Whether it is one of them."""
+        """Whether the filter selects a connection."""
         if self.family and c.original.family != self.family:
             return False
         if self.zone is not None and c.zone != self.zone:
@@ -42,7 +42,7 @@ def parsed(family: int, attrs: Attrs) -> Filter | None:
     """The filter in a request's attributes; None if it has none.
 
     Raises:
-        NetlinkError: it is contradictory (EINVAL), or asks for what there is not (EOPNOTSUPP).
+        NetlinkError: EINVAL if it contradicts itself; EOPNOTSUPP if it asks for something unsupported.
     """
     if not family and not any(name in attrs for name in ("mark", "filter", "status", "zone")):
         return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections as messages: an answer to a request (ctnetlink_fill_info()), and an event (ctnetlink_conntrack_event()).
 
-Which attributes there are, and their order, is that of Linux 6.12.
+The attributes and their order are those of Linux 6.12.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Events(IntFlag):
 CHANGED_BY_A_PROGRAM = (
     Events.REPLY | Events.ASSURED | Events.HELPER | Events.PROTOINFO | Events.SEQADJ | Events.MARK | Events.SYNPROXY
 )
-"""What is said to have happened to a connection that a program has made; and its label, to one that it has changed."""
+"""The events of a connection that a program has created (with NEW) or changed (with LABEL)."""
 
 
 def answer(connection: Connection, flags: int = 0, use: int = 1) -> Message:
-    """A connection as a request for it, or for all, shows it. The kernel marks either as part of many."""
+    """A connection in the answer to a request for it or for all. The kernel marks both as multi-part messages."""
     c = connection
     attrs = _tuples(c)
     attrs["status"], attrs["mark"], attrs["id"], attrs["use"] = c.status, c.mark, c.id, use
@@ -65,7 +65,7 @@ def answer(connection: Connection, flags: int = 0, use: int = 1) -> Message:
 
 
 def event(connection: Connection, events: Events) -> tuple[int, Message]:
-    """The multicast group that is told of *events*, and what it is told."""
+    """The multicast group for *events*, and the message to it."""
     c = connection
     attrs = _tuples(c)
     attrs["id"], attrs["status"] = c.id, c.status

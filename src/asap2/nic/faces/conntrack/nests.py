@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nests within a request, which ctnetlink looks at one after the other: of an error it says the number and no more."""
+"""Nested attributes of a request, which ctnetlink parses one by one; an error is a number without a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def decoded(table: Table, raw: bytes) -> Attrs:
     """The attributes of the nest *raw*.
 
     Raises:
-        NetlinkError: one is too short (ERANGE), or else is not what it must be.
+        NetlinkError: ERANGE if one is too short, another number if it is invalid; never with a text.
     """
     try:
         return table.decode(raw)
@@ -23,10 +23,10 @@ def decoded(table: Table, raw: bytes) -> Attrs:
 
 
 def needed(attrs: Attrs, name: str) -> Any:
-    """The attribute's value.
+    """The value of the attribute *name*.
 
     Raises:
-        NetlinkError: EINVAL, it is missing.
+        NetlinkError: EINVAL if it is missing.
     """
     value = attrs.get(name)
     if value is None:

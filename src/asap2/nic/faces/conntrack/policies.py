@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timeout policies, which ``ct(timeout=NAME)`` names, and the timeouts of connections without one.
+"""Timeout policies, which ``ct(timeout=NAME)`` names, and the default timeouts of connections without one.
 
 Source: net/netfilter/nfnetlink_cttimeout.c of Linux 6.12.
 """
@@ -30,25 +30,29 @@ from asap2.nic.silicon.timeouts import TimeoutPolicy, Timeouts
 
 
 class Store(Protocol):
-    """Where the policies and the default timeouts are kept."""
+    """Holds the policies and the default timeouts, all in seconds."""
 
     def __iter__(self) -> Iterator[TimeoutPolicy]:
-        """The policies."""
+        """All policies."""
 
     def get(self, name: str) -> TimeoutPolicy | None:
-        """The policy called *name*."""
+        """The policy called *name*; None if there is none."""
 
     def put(self, policy: TimeoutPolicy) -> None:
-        """Add or change a policy. OSError ENOMEM: there is no room."""
+        """Add or replace a policy.
+
+        Raises:
+            OSError: ENOMEM if there is no room.
+        """
 
     def delete(self, name: str) -> None:
         """Remove a policy."""
 
     def defaults(self, protocol: int) -> Timeouts | None:
-        """The timeouts of connections without a policy; None: the protocol has none of its own."""
+        """The default timeouts of *protocol*; None if it has none of its own."""
 
     def set_defaults(self, protocol: int, timeouts: Timeouts) -> None:
-        """Set them."""
+        """Set the default timeouts of *protocol*."""
 
 
 class Policies:
@@ -138,7 +142,7 @@ class Policies:
 
 
 def _check_name(attrs: Attrs) -> None:
-    """NLA_NUL_STRING of at most 31 letters."""
+    """Check a name as the kernel's policy does: a NUL-terminated string of at most 31 characters."""
     name = attrs.get("name")
     if name is not None and (len(name.encode(errors="surrogateescape")) >= NAME_MAX or _unended(name)):
         raise NetlinkError(errno.EINVAL, "Attribute failed policy validation")
@@ -149,7 +153,7 @@ def _unended(name: str) -> bool:
 
 
 def _changed(defaults: Timeouts, raw: bytes) -> Timeouts:
-    """The timeouts that the nest *raw* gives, and *defaults* for the others."""
+    """The timeouts in the nested attributes *raw*, and *defaults* for the others."""
     given = nests.decoded(timeouts(len(defaults)), raw)
     return tuple(given.get(str(number), usual) for number, usual in enumerate(defaults, 1))
 

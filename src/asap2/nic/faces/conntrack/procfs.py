@@ -64,7 +64,7 @@ _TIMEOUTS = {
         if name != "syn_sent2"
     },
 }
-"""Of each sysctl the protocol, and which of its timeouts (policies.DEFAULTS) it is."""
+"""For each sysctl, the protocol and the index of its timeout (timeouts.DEFAULTS)."""
 _STAT = (
     "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error  "
     "expect_new expect_create expect_delete search_restart\n"
@@ -72,7 +72,7 @@ _STAT = (
 
 
 def files(face: ConntrackFace) -> dict[str, Attribute]:
-    """The files, by their path below /proc."""
+    """The files by their path below /proc."""
     connections = face.connections
     sysctls = {
         **{name: _setting(connections, name, most) for name, most in SETTINGS.items()},
@@ -90,7 +90,7 @@ def files(face: ConntrackFace) -> dict[str, Attribute]:
 
 
 def timeouts_of(store: Store, protocol: int) -> Timeouts:
-    """The timeouts of connections of *protocol* without a policy."""
+    """The timeouts, in seconds, of connections of *protocol* without a policy."""
     return store.defaults(protocol) or DEFAULTS[protocol]
 
 
@@ -101,7 +101,7 @@ def _lines(face: ConntrackFace) -> Iterator[str]:
 
 
 def line(c: Connection, gre: tuple[int, ...] = DEFAULTS[socket.IPPROTO_GRE]) -> str:
-    """A connection's line of /proc/net/nf_conntrack (ct_seq_show()); of *gre* it shows the timeouts."""
+    """A connection's line of /proc/net/nf_conntrack (ct_seq_show()); a GRE line shows the timeouts *gre*."""
     family, protocol = c.original.family, c.original.protocol
     parts = [
         f"{_FAMILIES[socket.AddressFamily(family)]:<8} {family} {_PROTOCOLS.get(protocol, 'unknown'):<8} {protocol}"

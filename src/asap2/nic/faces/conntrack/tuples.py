@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tuples in messages: CTA_TUPLE_*, both ways, with the checks and errors of ctnetlink_parse_tuple()."""
+"""Encode and decode tuples in messages (CTA_TUPLE_*), with the checks and errors of ctnetlink_parse_tuple()."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ICMP = {
     socket.IPPROTO_ICMP: ("icmp", ICMP_TYPE, ICMP_CODE, ICMP_ID, frozenset((0, 8, 13, 14, 15, 16, 17, 18))),
     socket.IPPROTO_ICMPV6: ("icmpv6", ICMPV6_TYPE, ICMPV6_CODE, ICMPV6_ID, frozenset((128, 129, 139, 140))),
 }
-"""Name of the attributes, flags of type, code and identifier, and the types that begin a connection."""
+"""Prefix of the attribute names, flags for type, code and identifier, and the types that may begin a connection."""
 
 
 def shown(tuple_: Tuple) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def shown(tuple_: Tuple) -> dict[str, Any]:
 
 
 def packed(tuple_: Tuple) -> bytes:
-    """The attributes of a tuple as octets: what :func:`shown` gives, in less time, since tables are long."""
+    """The encoded attributes of a tuple: those of :func:`shown`, but faster, because tables are long."""
     family, protocol, src, dst, src_port, dst_port = tuple_
     if protocol in PROTOCOLS_WITH_PORTS:
         return _PACKED[family](src, dst, protocol, htons(src_port), htons(dst_port))
@@ -63,7 +63,7 @@ def packed(tuple_: Tuple) -> bytes:
 
 
 def _packer(size: int, src: int, dst: int) -> Callable[[bytes, bytes, int, int, int], bytes]:
-    """Packs a tuple with ports and addresses of *size* octets, whose attributes have these numbers."""
+    """A function that packs a tuple with ports and addresses of *size* octets; *src* and *dst* are attribute types."""
     address, number, port = size + _HEAD, 1 + _HEAD, 2 + _HEAD
     pack = struct.Struct(f"=HHHH{size}sHH{size}sHHHHB3xHHH2xHHH2x").pack
     ip = (2 * address + _HEAD, 1 | NLA_F_NESTED, address, src)
@@ -76,16 +76,16 @@ def _packer(size: int, src: int, dst: int) -> Callable[[bytes, bytes, int, int, 
 
 
 _HEAD: Final = 4
-"""Octets of an attribute before its value."""
+"""Length of an attribute's header, in octets."""
 _PACKED: Final = {int(socket.AF_INET): _packer(4, 1, 2), int(socket.AF_INET6): _packer(16, 3, 4)}
 
 
 def parsed(raw: bytes, family: int, flags: int = ALL) -> tuple[Tuple, int | None]:
-    """The tuple in the nest *raw*, and the zone if one is in there; parts that *flags* do not name are 0.
+    """The tuple in the nested attributes *raw*, and its zone, if given; parts that *flags* do not name are 0.
 
     Raises:
-        NetlinkError: EOPNOTSUPP, the family is none of IP; EINVAL, a part that *flags* name is missing or no such
-            connection can be; ERANGE, an attribute is too short.
+        NetlinkError: EOPNOTSUPP if the family is not IPv4 or IPv6; EINVAL if a part that *flags* name is missing, or no
+            connection can have the tuple; ERANGE if an attribute is too short.
     """
     attrs = nests.decoded(TUPLE_PARTS, raw)
     names = _ADDRESSES.get(family)  # type: ignore[call-overload]
@@ -108,7 +108,7 @@ def parsed(raw: bytes, family: int, flags: int = ALL) -> tuple[Tuple, int | None
 
 
 def matches(wanted: Tuple, found: Tuple, family: int, flags: int) -> bool:
-    """Whether the parts that *flags* name are alike (ctnetlink_filter_match_tuple(), without its slip for IPv6)."""
+    """Whether the parts that *flags* name are equal (ctnetlink_filter_match_tuple(), without its mistake for IPv6)."""
     if family and ((flags & SRC and wanted.src != found.src) or (flags & DST and wanted.dst != found.dst)):
         return False
     if flags & NUM and wanted.protocol != found.protocol:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a NIC's driver takes of a TC filter, and how it refuses the rest: by model, inline mode and what is there.
+"""What a NIC's driver accepts in a TC filter, and its refusals: by model, inline mode and place.
 
 The order of the checks and the texts are those of mlx5 in Linux 6.1 (drivers/net/ethernet/mellanox/mlx5/core: en_tc.c,
-__parse_cls_flower() and parse_tc_fdb_actions(); en/tc/act/*.c; eswitch_offloads.c, esw_add_vlan_action_check()), and
-of connection tracking, of which drivers before 6.4 refuse more, in Linux 6.12 (en/tc_ct.c, en/tc/act/ct.c). Where it
-gives an error without a text, so does this.
+__parse_cls_flower() and parse_tc_fdb_actions(); en/tc/act/*.c; eswitch_offloads.c, esw_add_vlan_action_check()). For
+connection tracking they are those of Linux 6.12 (en/tc_ct.c, en/tc/act/ct.c), because drivers before 6.4 refuse more.
+Where mlx5 gives an error without a text, so does this.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from asap2.nic.rules import (
 )
 
 _UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None) - TRACKED
-"""Keys that mlx5 has no use for (FLOW_DISSECTOR_KEY_ARP and others)."""
+"""Keys that mlx5 does not support (FLOW_DISSECTOR_KEY_ARP and others)."""
 _NETWORK = frozenset(field.name for field in FIELDS if field.depth is Depth.NETWORK)
 _TRANSPORT = frozenset(field.name for field in FIELDS if field.depth is Depth.TRANSPORT)
 _ECN, _ECT_1 = 3, 1
-"""The congestion bits of the type of service, and the value that says ECT(1)."""
+"""The congestion bits of the type of service, and the value of ECT(1)."""
 
 _METER_VERDICTS = (ta.TC_ACT_PIPE, ta.TC_ACT_OK, ta.TC_ACT_SHOT)
 
@@ -44,11 +44,11 @@ _WHOLE = {"ct_zone": 0xFFFF, "ct_labels": (1 << 128) - 1}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a filter is to be: on the representor of a VF, or (``uplink``) on the PF's netdev, which stands for the
-    wire, or on what leads there; ``ifindex`` is that of representor or PF.
+    """Where a filter is installed: on a VF's representor or, with ``uplink``, on the PF's netdev, which stands for the
+    wire, or on a device above it. ``ifindex`` is that of the representor or PF.
 
-    ``wire`` is the uplink's, and ``pushed`` tells which VLAN rules from the same VF to the wire push already (0: they
-    push none, None: there are none). They count where the model's ``vlan_depth`` is 0.
+    ``wire`` is the uplink's ifindex. ``pushed`` returns the VLAN that existing rules from the same VF to the wire push
+    (0: they push none; None: there are no such rules); it matters where the model's ``vlan_depth`` is 0.
     """
 
     uplink: bool
@@ -62,16 +62,16 @@ class Place:
     internal: bool = False
     """Whether the filter is on an internal port of Open vSwitch."""
     internal_ports: frozenset[int] = frozenset()
-    """The internal ports that the filter sends to, whichever way."""
+    """The internal ports that the filter sends to, at ingress or egress."""
     peers: frozenset[int] | None = None
-    """For a filter on a function's receive side, without an eSwitch (parse_tc_nic_actions): the netdevs of functions of
-    the same hardware. None: the filter is for an eSwitch."""
+    """For a filter on a function's receive side (parse_tc_nic_actions()): the netdevs of all functions of its hardware.
+    None: the filter is for the eSwitch."""
     vf: bool = False
-    """Whether such a function is a VF, whose firmware leaves chains to trusted ones."""
+    """Whether that function is a VF; the firmware allows chains only to trusted ones."""
 
 
 def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> int | None:
-    """The VLAN that the first action list pushes which sends to *wire* first, 0 if it pushes none."""
+    """The VLAN that an action list whose first output is *wire* pushes (the first such list; 0: none)."""
     for steps in others:
         output = next((step.ifindex for step in steps if isinstance(step, Mirred)), None)
         if output == wire:
@@ -80,7 +80,7 @@ def pushed(wire: int, others: Iterable[tuple[Step, ...]]) -> int | None:
 
 
 def refuse(text: str = "", number: int = errno.EOPNOTSUPP) -> NetlinkError:
-    """The driver's refusal, to be raised; NL_SET_ERR_MSG_MOD() puts the module's name before the text."""
+    """The driver's refusal, to be raised. NL_SET_ERR_MSG_MOD() prefixes the text with the module's name."""
     return NetlinkError(number, f"mlx5_core: {text}" if text else None)
 
 
@@ -110,7 +110,7 @@ def check_match(model: Model, match: Match) -> None:
 
 
 def check_congestion(match: Match) -> None:
-    """Taking a packet out of a tunnel may change its congestion bits (mlx5e_tc_verify_tunnel_ecn, RFC 6040)."""
+    """Check matches on congestion bits, which decapsulation may change (mlx5e_tc_verify_tunnel_ecn(), RFC 6040)."""
     outer, inner = (Masked(f.value & _ECN, f.mask & _ECN) for f in (match.tun_tos, match.ip_tos))
     if outer.mask not in (0, _ECN):
         raise refuse("Partial match on enc_tos ecn bits isn't supported")
@@ -127,7 +127,7 @@ def check_congestion(match: Match) -> None:
 
 
 def depth(match: Match) -> Depth:
-    """How deep *match* looks: for how much of a packet must be in its descriptor (match_level)."""
+    """How much of a packet its descriptor must contain for *match* (match_level)."""
     used = match.used().keys() - TRACKED
     if not _TRANSPORT.isdisjoint(used):
         return Depth.TRANSPORT
@@ -137,13 +137,13 @@ def depth(match: Match) -> Depth:
 
 
 def can_track(model: Model, place: Place) -> bool:
-    """Whether the driver has connection tracking there. A function's receive side has none: it needs what firmware
-    leaves to few functions."""
+    """Whether the driver has connection tracking at *place*. A function's receive side has none, because it needs a
+    capability that the firmware gives to few functions."""
     return model.connection_tracking and place.peers is None
 
 
 def check_tracking(model: Model, place: Place, match: Match) -> None:
-    """mlx5_tc_ct_match_add()."""
+    """Check the connection tracking keys of *match* (mlx5_tc_ct_match_add())."""
     if TRACKED.isdisjoint(match.used()):
         return
     if not can_track(model, place):
@@ -154,8 +154,8 @@ def check_tracking(model: Model, place: Place, match: Match) -> None:
 
 
 def tracked(match: Match) -> Match:
-    """*match* as the NIC does it: its registers have a zone, and a number for each set of labels, so that of these all
-    bits count (MLX5_CT_ZONE_MASK, MLX5_CT_LABELS_MASK)."""
+    """*match* as the NIC applies it. Its registers hold the zone and a number for each set of labels, so all bits of
+    both count (MLX5_CT_ZONE_MASK, MLX5_CT_LABELS_MASK)."""
     whole = {name: Masked(match.used()[name].value, mask) for name, mask in _WHOLE.items() if name in match.used()}
     return match.but(**whole) if whole else match
 
@@ -164,8 +164,11 @@ def tracked(match: Match) -> Match:
 
 
 def check_limit(steps: tuple[Step, ...]) -> Police:
-    """The action of a matchall filter on a representor, which limits all that the function sends (mlx5: its vport);
-    NetlinkError where it is another one (tc_matchall_police_validate)."""
+    """The police action of a matchall filter on a representor, which limits all that the function (mlx5: vport) sends.
+
+    Raises:
+        NetlinkError: the filter does anything else (tc_matchall_police_validate()).
+    """
     found = [step for step in steps if not isinstance(step, Beyond | GoOn | Continue | Pass | Drop)]
     if not steps:
         raise refuse("matchall called with no action", errno.EINVAL)
@@ -184,12 +187,10 @@ def check_limit(steps: tuple[Step, ...]) -> Police:
 
 
 def meters(step: Police) -> bool:
-    """Whether the verdicts of an action police are ones that hardware has (police_act_validate)."""
+    """Whether hardware supports both verdicts of an action police (police_act_validate())."""
     return all(verdict in _METER_VERDICTS or is_jump(verdict) for verdict in (step.exceed, step.conform))
 
 
 def is_jump(verdict: int) -> bool:
+    """Whether a verdict jumps over actions (TC_ACT_JUMP)."""
     return verdict & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_JUMP
-
-
-# ---- actions

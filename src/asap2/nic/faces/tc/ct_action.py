@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TC's action ct: its options to connection tracking, and to what the kernel gives back.
+"""TC's action ct: decode its options, and list the options that the kernel shows in dumps.
 
-Source: net/sched/act_ct.c of Linux 6.12: tcf_ct_fill_params() for what is read, and in which order it is refused,
-tcf_ct_dump() for what comes back, tcf_ct_offload_act_setup() for what no driver gets to see.
+Source: net/sched/act_ct.c of Linux 6.12: tcf_ct_fill_params() for what is read and the order of refusals,
+tcf_ct_dump() for what is shown, tcf_ct_offload_act_setup() for what is not offered to drivers.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from asap2.nic.rules import Ct, CtClear, Masked, Nat, NatKind
 HELPERS: Final = frozenset({("ftp", socket.IPPROTO_TCP), ("tftp", socket.IPPROTO_UDP)})
 """Connection tracking helpers by name and protocol; each is for IPv4 and for IPv6."""
 _HELPER_NAME: Final = 16
-"""NF_CT_HELPER_NAME_LEN: the longest name of a helper, with the NUL at its end."""
+"""NF_CT_HELPER_NAME_LEN: the length limit of a helper's name, including its NUL."""
 _NO_OFFLOAD: Final = Beyond(None)
-"""A helper's connections are software's: no driver is offered such an action."""
+"""Connections with a helper stay in software: no driver is offered such an action."""
 
 Back = list[tuple[str, Any]]
 
 
 def parse(options: Attrs) -> tuple[list[Step], Back]:
-    """What the action does, and the options that are given back.
+    """The steps of an action with these *options*, and the options that a dump shows.
 
     Raises:
-        NetlinkError: EOPNOTSUPP for translating both ends; EINVAL for a helper that there is not.
+        NetlinkError: EOPNOTSUPP for NAT of both ends; EINVAL for an unknown helper.
     """
     what = options.get("action", 0)
     back: Back = [("action", what)]
@@ -49,7 +49,9 @@ def parse(options: Attrs) -> tuple[list[Step], Back]:
         zone,
         commit=bool(what & ta.TCA_CT_ACT_COMMIT),
         force=bool(what & ta.TCA_CT_ACT_FORCE),
-        mark=None if mark is None else Masked(mark[0], mark[1] | mark[0]),  # bits beside the mask are set, too
+        mark=None
+        if mark is None
+        else Masked(mark[0], mark[1] | mark[0]),  # as the kernel, set bits outside the mask, too
         labels=None if labels is None else _masked(*labels),
         nat=nat,
         helper=helper,
@@ -60,14 +62,14 @@ def parse(options: Attrs) -> tuple[list[Step], Back]:
 
 
 def _pair(options: Attrs, name: str, octets: int) -> tuple[Any, Any] | None:
-    """A value and its mask, all of it where none is given; None where nothing of it counts."""
+    """A value and its mask (default: all bits); None if there is no value or the mask is 0."""
     value = options.get(name)
     if value is None:
         return None
     whole: Any = b"\xff" * octets if isinstance(value, bytes) else (1 << 8 * octets) - 1
     mask = options.get(f"{name}_mask", whole)
     if isinstance(value, bytes):
-        return (bytes(value), bytes(mask)) if any(mask) else None  # in full, however short they came
+        return (bytes(value), bytes(mask)) if any(mask) else None  # padded to full length
     return (value, mask) if mask else None
 
 
@@ -77,7 +79,7 @@ def _masked(value: bytes, mask: bytes) -> Masked:
 
 
 def _nat(options: Attrs, what: int) -> tuple[Nat | None, Back]:
-    """tcf_ct_fill_params_nat(): the translation, and the options of it that are given back."""
+    """The NAT of an action, and its options that a dump shows (tcf_ct_fill_params_nat())."""
     if not what & ta.TCA_CT_ACT_NAT:
         return None, []
     ends = what & (ta.TCA_CT_ACT_NAT_SRC | ta.TCA_CT_ACT_NAT_DST)

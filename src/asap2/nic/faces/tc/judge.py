@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether mlx5 would take a filter: its match first, then its actions one after the other, and then as a whole.
+"""Decide whether mlx5 would take a filter: its match first, then its actions one by one, then the whole.
 
 The order is that of parse_tc_fdb_actions() and parse_tc_nic_actions() (mlx5/core/en_tc.c), so that a filter with
 several faults is refused for the one that mlx5 would name.
@@ -58,18 +58,22 @@ from asap2.nic.rules import (
 
 _VID, _PCP = 0xFFF, 0xE000
 _DSCP = 0xFC
-"""What hardware rewrites of the type of service (MLX5_ACTION_IN_FIELD_OUT_IP_DSCP)."""
+"""The bits of the type of service that hardware can rewrite (MLX5_ACTION_IN_FIELD_OUT_IP_DSCP)."""
 _PACKET_HOST = 0
 _MARK_BITS = 16
-"""Of a flow's tag (MLX5E_TC_FLOW_ID_MASK)."""
+"""Width of a flow's mark (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
-"""TCA_CSUM_UPDATE_FLAG_IPV4HDR, TCP, UDP: those that hardware keeps right when it rewrites."""
+"""TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: the checksums that hardware updates when it rewrites."""
 _NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange | CtHardware
-"""Actions of rules that no TC action becomes before its filter is judged."""
+"""Actions of rules that no TC action has been translated to when its filter is judged."""
 
 
 def check(pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
-    """NetlinkError when *pf*'s NIC takes no filter that does *steps* with what matches."""
+    """Check that *pf*'s NIC takes a filter at *place* that does *steps* with packets that *match*.
+
+    Raises:
+        NetlinkError: the first fault that mlx5 would report, with its number and text.
+    """
     model = pf.nic.model
     if place.chain and not model.chains:
         raise refuse("Requested chain is out of supported range")
@@ -86,11 +90,8 @@ def check(pf: Pf, place: Place, match: Match, steps: tuple[Step, ...]) -> None:
         raise refuse()
 
 
-# ---- matches
-
-
 class _Actions:
-    """What has been seen of an action list so far (struct mlx5_esw_flow_attr, mlx5e_tc_act_parse_state)."""
+    """The state of parsing an action list (struct mlx5_esw_flow_attr, mlx5e_tc_act_parse_state)."""
 
     def __init__(self, pf: Pf, place: Place, match: Match) -> None:
         self.model, self.pf, self.place, self.match = pf.nic.model, pf, place, match
@@ -101,7 +102,7 @@ class _Actions:
         self.push: int | None = None
         self.rewrites = 0
         self.rewriting = False
-        """Whether there was a rewrite, even one of no effect (MLX5_FLOW_CONTEXT_ACTION_MOD_HDR)."""
+        """Whether there was a rewrite, even one without effect (MLX5_FLOW_CONTEXT_ACTION_MOD_HDR)."""
         self.encap: SetTunnel | None = None
         self.encaps: list[SetTunnel] = []
         self.decap = False
@@ -110,15 +111,15 @@ class _Actions:
         self.forwards = self.drops = False
         self.beyond_ttl = False
         self.later: NetlinkError | None = None
-        """What is found wrong with the rewrites when all are known."""
+        """A fault of the rewrites that is reported only when all are known."""
         self.before: list[tuple[NetlinkError | None, int]] = []
-        """That, and how many rewrites there are, of the parts of the list that end in connection tracking: each part is
-        a rule of its own in hardware (mlx5e_clone_flow_attr_for_post_act)."""
+        """``later`` and ``rewrites`` of each earlier part. An action ct or police ends a part; in hardware each part is
+        a rule of its own (mlx5e_clone_flow_attr_for_post_act())."""
         self.rewritten = False
-        """Whether a part before rewrites."""
+        """Whether an earlier part rewrites."""
         self.policed = False
         self.cleared = False
-        """Whether connection tracking is forgotten, which is a rewrite of registers."""
+        """Whether the state of connection tracking is cleared, which rewrites registers."""
 
     def check(self, steps: Iterable[Step]) -> None:
         steps = tuple(steps)
@@ -184,7 +185,7 @@ class _Actions:
                 case Police():
                     self._police(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
                 case Continue():
-                    pass  # the action that says so is refused already
+                    pass  # the action with this verdict has been refused already
                 case _:
                     if isinstance(step, _NOT_OF_TC):
                         raise refuse("Not implemented offload action")
@@ -198,12 +199,12 @@ class _Actions:
         if isinstance(step, CtClear):
             self.cleared = True
             return
-        self.forwards = True  # to the table of connections
+        self.forwards = True  # to the connection table
         if not last:
             self._next_part()
 
     def _police(self, step: Police, *, last: bool) -> None:
-        """By a meter, or by packets' length; what follows is a rule of its own (en/tc/act/police.c)."""
+        """A limit on rate or packet length; the actions after it are a rule of their own (en/tc/act/police.c)."""
         if self.place.peers is not None:
             raise refuse("Not implemented offload action")
         verdicts = step.exceed, step.conform
@@ -321,14 +322,14 @@ class _Actions:
 
     @staticmethod
     def _hairpin(step: Mirred, peers: frozenset[int]) -> None:
-        """From a function's receive side to another function (tc_act_can_offload_mirred_nic)."""
+        """An output from a function's receive side to another function (tc_act_can_offload_mirred_nic())."""
         if step.ingress or not step.final:
             raise refuse("Not implemented offload action")
         if step.ifindex not in peers:
             raise elsewhere()
 
     def _ingress(self, step: Mirred) -> None:
-        """To the host by an internal port (tc_act_can_offload_redirect_ingress); a copy cannot go there."""
+        """A redirect to the host through an internal port, never a copy (tc_act_can_offload_redirect_ingress())."""
         if not step.final:
             raise refuse("Not implemented offload action")
         if step.ifindex not in self.place.internal_ports:
@@ -344,7 +345,7 @@ class _Actions:
         self.outputs.append(step.ifindex)
 
     def _whole(self) -> None:
-        """What only the whole list tells."""
+        """Check what depends on the whole list."""
         if self.decap and self.goto:
             raise refuse("Decap with goto isn't supported")
         first, *later = *self.before, (self.later, self.rewrites)
@@ -383,7 +384,7 @@ class _Actions:
             raise refuse("too many pedit actions, can't offload", errno.ENOSPC)
 
     def _verdicts(self) -> None:
-        """What becomes of the packets in the end (actions_match_supported)."""
+        """Check the packets' fate: forward or drop (actions_match_supported())."""
         if not self.forwards and not self.drops and not self.policed:
             raise refuse("Rule must have at least one forward/drop action")
         if self.forwards and self.drops:
@@ -392,7 +393,7 @@ class _Actions:
             raise refuse("Drop with modify header action is not supported")
 
     def _emulated_vlan(self) -> None:
-        """The VF's port pushes and pops instead of the rule: esw_add_vlan_action_check()."""
+        """Check VLAN actions that the VF's port does instead of the rule (esw_add_vlan_action_check())."""
         first = self.outputs[0] if self.outputs else None
         to_wire = first == self.place.wire
         if (self.vlans and first is None) or (self.push is not None and self.place.uplink) or (self.pop and to_wire):
