@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Connections that a NIC carries: its part of TC's action ct. Software has offered them (conntrack.h: offer()); a packet
- * of any other goes on in software, at the very action. As act_ct.c has the flow table, and mlx5's en/tc_ct.c, of Linux
- * 6.12.
+ * The NIC's part of TC's action ct: it carries the connections that software has offered (conntrack.h: offer()). A packet
+ * of any other connection continues in software, at exactly this action. Modelled on the flow table of act_ct.c and on
+ * mlx5's en/tc_ct.c, of Linux 6.12.
  */
 #pragma once
 
 #include "conntrack.h"
 
-#define FLOW_IDLE (30 * SECOND) /* nf_flowtable_tcp_timeout and _udp_timeout: then software has the connection again */
+#define FLOW_IDLE (30 * SECOND) /* nf_flowtable_tcp_timeout, _udp_timeout: until software takes the connection back */
 #define TCP_LEN 20
 #define TCP_FLAGS_AT 13
 #define TCP_FIN_OR_RST 5
@@ -16,8 +16,8 @@
 enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
 
 /*
- * The tuple of a packet that hardware may carry, whose Ethernet header is at `from`: a whole one, without IP options,
- * that has a hop to live. 0: it is none. `p->flags` are those of TCP.
+ * Read the tuple of a packet whose Ethernet header is at `from`. Returns 0 if hardware cannot carry the packet: a
+ * fragment, IP options, or a TTL of at most 1. Sets `p->flags` to TCP's flags.
  */
 __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 {
@@ -70,13 +70,13 @@ __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 	return !(p->tuple.proto == IPPROTO_GRE && (p->tuple.src_port || p->tuple.dst_port));
 }
 
-/* Software has the connection again (flow_offload_teardown). */
+/* Return the connection to software (flow_offload_teardown()). */
 static __always_inline void leave(struct connection *c)
 {
 	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
 }
 
-/* How long a connection lives from now on, as if software had seen the packet. */
+/* The timeout of a connection, as if software had seen the packet. */
 static __always_inline void keep_alive(struct connection *c, struct flight *p)
 {
 	u32 proto = c->original.proto, policy = c->policy, state;
@@ -95,7 +95,7 @@ static __always_inline void keep_alive(struct connection *c, struct flight *p)
 	c->used = p->now;
 }
 
-/* Whether hardware carries the connection of p->tuple: its record is then p->at. */
+/* Whether hardware carries the connection of p->tuple; its record is then p->at. */
 __noinline int find_carried(struct flight *p)
 {
 	struct connection *c;
@@ -116,7 +116,7 @@ __noinline int find_carried(struct flight *p)
 		leave(c);
 		return 0;
 	}
-	/* Of UDP, answers are software's until the connection is assured. */
+	/* UDP replies belong to software until the connection is assured. */
 	if (p->reply && !(status & IPS_ASSURED))
 		return 0;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
@@ -124,8 +124,8 @@ __noinline int find_carried(struct flight *p)
 }
 
 /*
- * What a NIC tells of a packet that no rule of a chain was for, in its hash, which the kernel then computes again: that it
- * is of a connection, its zone, and how it is translated. mlx5 has a number for each zone in metadata register b.
+ * What a NIC reports about a packet that missed in a chain: that it has a connection, its zone and its NAT bits. They
+ * travel in the packet's hash, which the kernel computes again later. mlx5 puts a number for the zone into register b.
  */
 static __always_inline void tell_connection(struct __sk_buff *skb, struct state *s)
 {
@@ -142,7 +142,7 @@ static __always_inline int tells_connection(u32 told)
 	return (told >> 16 & 0xfff0) == CARRIED_MAGIC;
 }
 
-/* The node knows again what the NIC did of the packet's connection (mlx5e_tc_ct_restore_flow). -1: it is no more. */
+/* Restore what the NIC reported about the packet's connection (mlx5e_tc_ct_restore_flow()). -1: it no longer exists. */
 __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 {
 	struct flight *p = this_flight();
@@ -157,7 +157,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	p->tuple.zone = told;
 	if (!invert(&p->tuple, &p->inverse))
 		return -1;
-	/* What is translated looks like that to which the answers of the other end are sent. */
+	/* After NAT, a packet is the inverse of the tuple of replies. */
 	if (nat) {
 		p->present = p->tuple;
 		p->tuple = p->inverse;
@@ -175,7 +175,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	return 0;
 }
 
-/* The action ct of the slot, in a NIC: enum carried. `f` is room for the packet's own fields. */
+/* Do the action ct of a slot in a NIC; `f` is scratch space for the packet's fields. Returns enum carried. */
 __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fields *f)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
@@ -195,7 +195,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 		if (!from)
 			return NOT_CARRIED;
 	}
-	/* Once is enough in a zone (mlx5's pre_ct). */
+	/* One lookup in a zone is enough (mlx5's pre_ct). */
 	if (s->ct_known == CT_KNOWN && s->tracked.ct_zone == bpf_htons(r->zone) &&
 	    is_still(s->connection, s->connection_id)) {
 		c = connection_at(s->connection);

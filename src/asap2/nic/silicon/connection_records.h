@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The connections of a node: the memory that its pipeline and those of its NICs share, and user space.
+ * The memory of a node's connections, which its pipeline, those of its NICs and user space share.
  *
- * A record lies in an array, `connections`. A hash map, `tuples`, finds it: both directions of a connection that NAT does
- * not change have one key, the lesser of its two tuples, so that two processors that see the first packet of either
- * direction at once cannot both remember it. One with NAT has two keys, which say that they are exact. Who finds a record
- * compares the tuple: a key may outlive what it names for a moment. Who clears CONFIRMED has the record to bury.
+ * A record is in the array `connections`; the hash map `tuples` finds it. Both directions of a connection without NAT
+ * share one key, the lesser of its two tuples, so that two CPUs that see the first packet of each direction at the same
+ * time cannot both insert it. A connection with NAT has two keys, marked EXACT. A key may outlive its record for a moment,
+ * so compare the tuple after each lookup. Whoever clears CONFIRMED frees the record.
  */
 #pragma once
 
@@ -13,7 +13,7 @@
 
 #define SECOND 1000000000ULL
 
-/* IPv4 addresses are in the last octets. Of ICMP the ports are the id, and type and code; of GRE, keys. */
+/* IPv4 addresses are in the last octets. For ICMP, the ports are the id, and type and code; for GRE, keys. */
 struct tuple {
 	union {
 		struct {
@@ -25,7 +25,7 @@ struct tuple {
 	};
 };
 
-#define EXACT 0x80 /* of a key's family */
+#define EXACT 0x80 /* bit in a key's family */
 
 /* One end of a TCP connection (struct ip_ct_tcp_state). */
 struct tcp_end {
@@ -48,15 +48,15 @@ struct sctp_connection {
 };
 
 /*
- * Four lines of a processor's cache: what hardware needs of a packet in the original direction is in the first and the
- * third, the reply's tuple is in the second, and the states of protocols in the last.
+ * Four cache lines: the first and third have what hardware needs for a packet in the original direction, the second has
+ * the reply's tuple, and the fourth the protocols' states.
  */
 struct connection {
 	struct tuple original;
 	u32 status; /* IPS_*; 0: no connection */
 	u32 mark;
 	u64 expires; /* ns of CLOCK_MONOTONIC */
-	u64 used; /* by hardware, ns */
+	u64 used; /* last used by hardware, ns */
 	struct tuple reply;
 	u32 event_mask;
 	u8 policy, helper, unused[18];
@@ -67,30 +67,30 @@ struct connection {
 	union {
 		struct tcp_connection tcp;
 		struct sctp_connection sctp;
-		u64 stream; /* of UDP: from when on it is one, ns */
+		u64 stream; /* UDP: when it becomes a stream, ns */
 		u64 proto[8];
 	};
 };
 _Static_assert(sizeof(struct connection) == 4 * 64, "connection");
 
-/* Of all connections. */
+/* State shared by all connections. */
 struct tracker {
-	u32 count, max; /* how many there are, and may be */
-	u32 next; /* records from this number on have never been used */
-	u32 ids; /* the last id that was given out */
-	u32 events; /* CT_EVENT_* that somebody listens to */
-	u32 translated; /* there has been a connection with NAT */
+	u32 count, max; /* number of connections, and its limit */
+	u32 next; /* first record that has never been used */
+	u32 ids; /* the last id assigned */
+	u32 events; /* CT_EVENT_* that a program listens to */
+	u32 translated; /* whether there has been a connection with NAT */
 	u8 liberal, loose, max_retrans, ignore_rst; /* nf_conntrack_tcp_* */
-	u32 expecting; /* there has been an expectation */
-	u8 acct, timestamp, unused[6]; /* user space's: what programs see of each connection */
+	u32 expecting; /* whether there has been an expectation */
+	u8 acct, timestamp, unused[6]; /* for user space: whether programs see counters and times */
 };
 
-/* A connection that a helper expects: it is found by its original tuple without the source port. */
+/* A connection that a helper expects, found by its original tuple without the source port. */
 struct expectation {
-	struct tuple reply; /* where NAT changes it; the port of its destination is the source's */
+	struct tuple reply; /* if NAT changes it; its destination port is the actual source port */
 	u64 expires; /* ns of CLOCK_MONOTONIC */
 	u32 master, master_id; /* the connection that it belongs to */
-	u32 status, unused; /* IPS_* that it begins with */
+	u32 status, unused; /* initial IPS_* */
 };
 
 struct zone {
@@ -99,7 +99,7 @@ struct zone {
 
 struct policy {
 	u32 seconds[POLICY_TIMEOUTS];
-	char name[POLICY_NAME]; /* of one that an action names; this and what follows is user space's */
+	char name[POLICY_NAME]; /* if an action can name it; this and the rest is for user space */
 	u16 family;
 	u8 protocol, unused[5];
 };
@@ -109,16 +109,16 @@ struct tracker_stats {
 	u64 found, invalid, insert, insert_failed, drop, early_drop, error, clash, carried;
 };
 
-/* What has happened to a connection, for user space, which tells programs that listen. */
+/* An event of a connection, which user space announces to the programs that listen. */
 struct ct_event {
 	u64 now;
 	u32 at, events; /* enum ct_event_bit */
 	struct connection connection;
 };
 
-#define INSIDE 256 /* octets of the packet in an ICMP error that NAT may change */
+#define INSIDE 256 /* octets of the packet quoted in an ICMP error that NAT may change */
 
-/* The search for a port that is free. */
+/* The search for a free port. */
 struct port_search {
 	u32 offset, least, size, attempts, left, manip;
 };
@@ -128,31 +128,30 @@ struct flight {
 	struct tuple tuple, inverse, key;
 	u64 now;
 	u32 l3, l4, end;
-	u32 seq, ack, sack, last; /* of TCP; `last` is the sequence number behind the segment */
+	u32 seq, ack, sack, last; /* of TCP; `last` is the sequence number after the segment */
 	u32 segment; /* octets from the network header on */
 	union {
 		u8 option[40];
 		u32 option_words[10];
 		struct { /* of SCTP */
 			u32 tag; /* network byte order */
-			u32 place, count,
-				chunks; /* the chunk, how many came before, and a bit for each kind there is */
+			u32 place, count, chunks; /* the chunk, the number before it, and a bit for each kind */
 			u8 alone, silent, state;
 		};
 	};
 	u16 window;
 	u8 flags, kind, header, scale, options, sacked, fragment, error;
 	u32 option_at, option_end;
-	u32 looked; /* for the connection now, or it is new: its helper has not seen the packet */
-	u32 at, reply, info; /* of the connection: its record (0: `fresh`), the direction, and enum ct_info */
-	u32 events; /* enum ct_event_bit: what the packet has done to its connection */
+	u32 looked; /* this action looked it up, or it is new: its helper has not seen the packet */
+	u32 at, reply, info; /* the connection's record (0: `fresh`), the direction, and enum ct_info */
+	u32 events; /* enum ct_event_bit: events that the packet has caused */
 	u32 old_status, old_state; /* of the connection, before the packet */
-	u32 quiet; /* user space itself tells of what is forgotten */
-	u32 redirect, inner_proto; /* of the packet in an ICMP error */
+	u32 quiet; /* user space itself announces removals */
+	u32 redirect, inner_proto; /* of an ICMP error and the packet quoted in it */
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target; /* of NAT */
 	struct tracking null;
-	union packed packed; /* as rules see it, with what is known of its connection */
+	union packed packed; /* the packet's key, with the fields of its connection */
 	struct port_search ports;
 	u8 inside[2][INSIDE];
 };

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* How a connection of a node is found, remembered and forgotten. */
+/* Find, insert and remove the connections of a node. */
 #pragma once
 
 #include "connection_records.h"
 
-/* The type of the ICMP message that answers one of this type; 0xff: none does. */
+/* The type of the reply to an ICMP message of this type; 0xff: there is none. */
 static __always_inline u8 icmp_answer(u8 type, u32 family)
 {
 	if (family == 4)
@@ -12,7 +12,7 @@ static __always_inline u8 icmp_answer(u8 type, u32 family)
 	return type == 128 ? 129 : type == 129 ? 128 : type == 139 ? 140 : type == 140 ? 139 : 0xff;
 }
 
-/* The tuple of packets in the other direction. 0: there are none. */
+/* Compute the tuple of the other direction. 0: there is none. */
 static __always_inline int invert(const struct tuple *t, struct tuple *inverse)
 {
 	u32 icmp = t->proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
@@ -44,7 +44,7 @@ static __always_inline int same_tuple(const struct tuple *a, const struct tuple 
 	return !differ;
 }
 
-/* An order of tuples, any. */
+/* An arbitrary order of tuples. */
 static __always_inline int before_tuple(const struct tuple *a, const struct tuple *b)
 {
 #pragma unroll
@@ -65,13 +65,13 @@ static __always_inline void exact_key_of(struct tuple *key, const struct tuple *
 	key->family |= EXACT;
 }
 
-/* The record `at`, or where there is none yet, the new connection. */
+/* The record `at`, or the new connection if `at` is 0. */
 static __always_inline struct connection *connection_or_fresh(struct flight *p, u32 at)
 {
 	return at ? connection_at(at) : &p->fresh;
 }
 
-/* Tell user space what has happened to a connection, if somebody listens to that, and the connection may tell. */
+/* Report events to user space, if a program listens to them and the connection's event mask has them. */
 static __always_inline void announce(struct connection *c, u32 at, u32 events)
 {
 	struct tracker *t = the_tracker();
@@ -89,7 +89,7 @@ static __always_inline void announce(struct connection *c, u32 at, u32 events)
 	bpf_ringbuf_submit(e, 0);
 }
 
-/* Forget a connection: 1 when it was there. The key is where p->key was. */
+/* Remove a connection; 1 if it existed. Overwrites p->key. */
 __noinline int forget(struct flight *p, u32 at)
 {
 	struct connection *c = connection_at(at);
@@ -123,8 +123,8 @@ __noinline int forget(struct flight *p, u32 at)
 }
 
 /*
- * The record that a key names, if it is that of a connection with the packet's tuple: its number, doubled, and the
- * direction; 0. `*stale`: the number of one whose time is over.
+ * The record that a key names, if its connection has the packet's tuple: twice its number, plus the direction; else 0.
+ * `*stale`: the number of an expired one.
  */
 static __always_inline u32 peek(struct flight *p, u32 *stale)
 {
@@ -139,7 +139,7 @@ static __always_inline u32 peek(struct flight *p, u32 *stale)
 	c = connection_at(at);
 	if (!c || !(READ_ONCE(c->status) & IPS_CONFIRMED))
 		return 0;
-	/* Where both are the same, the kernel, too, sees the reply first. Without NAT that is so of a tuple's own inverse. */
+	/* If both are equal, the kernel also finds the reply first. Without NAT, a tuple may be its own inverse. */
 	if (same_tuple(&c->original, &p->tuple))
 		reply = same_tuple(p->key.family & EXACT ? &c->reply : &p->inverse, &p->tuple);
 	else if (same_tuple(&c->reply, &p->tuple))
@@ -153,7 +153,7 @@ static __always_inline u32 peek(struct flight *p, u32 *stale)
 	return at << 1 | reply;
 }
 
-/* The same; one whose time is over is forgotten. */
+/* The same, but an expired connection is removed. */
 __noinline u32 found_by_key(struct flight *p)
 {
 	u32 found, stale;
@@ -166,7 +166,7 @@ __noinline u32 found_by_key(struct flight *p)
 	return found;
 }
 
-/* The connection of p->tuple, whose inverse is p->inverse: the number of its record, doubled, and the direction; 0. */
+/* The connection of p->tuple, whose inverse is p->inverse: twice its record's number, plus the direction; or 0. */
 static __always_inline u32 find_connection(struct flight *p)
 {
 	struct tracker *t = the_tracker();
@@ -180,7 +180,7 @@ static __always_inline u32 find_connection(struct flight *p)
 	return found_by_key(p);
 }
 
-/* Whether a connection has p->key that is not the same as p->fresh, for another packet that was faster. */
+/* Whether p->key names a connection other than p->fresh, because another packet was faster. */
 static __always_inline int key_taken(struct flight *p)
 {
 	u32 stale, found = peek(p, &stale);
@@ -190,8 +190,8 @@ static __always_inline int key_taken(struct flight *p)
 }
 
 /*
- * Whether a connection has p->tuple, so that the new p->fresh cannot. It forgets none: NAT asks from deep within (at most
- * 8 calls may be nested).
+ * Whether a connection has p->tuple, so that the new p->fresh cannot have it. Removes none: NAT calls this with little
+ * room in the call stack (the verifier allows 8 nested calls).
  */
 static __always_inline int tuple_taken(struct flight *p)
 {
@@ -204,7 +204,7 @@ static __always_inline int tuple_taken(struct flight *p)
 	return key_taken(p);
 }
 
-/* Whether a connection has this tuple; one whose time is over is forgotten. */
+/* Whether a connection has this tuple; an expired one is removed. */
 static __always_inline int occupied(struct flight *p, const struct tuple *one, const struct tuple *inverse)
 {
 	p->tuple = *one;
@@ -212,7 +212,7 @@ static __always_inline int occupied(struct flight *p, const struct tuple *one, c
 	return find_connection(p) != 0;
 }
 
-/* Let p->key name the record. 0: done. A key that names nothing any more gives way. */
+/* Let p->key name the record; replaces a stale key. 0: done. */
 static __always_inline int name(struct flight *p, u32 at)
 {
 	if (!bpf_map_update_elem(&tuples, &p->key, &at, BPF_NOEXIST))
@@ -224,7 +224,7 @@ static __always_inline int name(struct flight *p, u32 at)
 	return bpf_map_update_elem(&tuples, &p->key, &at, BPF_NOEXIST) ? -1 : 0;
 }
 
-/* A free record's number; 0: none. */
+/* The number of a free record; 0: there is none. */
 static __always_inline u32 take_record(struct tracker *t)
 {
 	u32 at = 0;
@@ -237,7 +237,7 @@ static __always_inline u32 take_record(struct tracker *t)
 	return at && at <= t->max ? at : 0;
 }
 
-/* Remember p->fresh: the number of its record; 0: there is no room; -1: another connection has one of its tuples. */
+/* Insert p->fresh: the number of its record; 0: there is no room; -1: another connection has one of its tuples. */
 __noinline int insert(struct flight *p)
 {
 	struct tracker *t = the_tracker();
@@ -250,7 +250,7 @@ __noinline int insert(struct flight *p)
 	if (!p || !t || !s)
 		return 0;
 	nat = p->fresh.status & IPS_NAT_MASK;
-	/* A key that is exact and one that is not are not the same. */
+	/* An exact key never equals one that is not. */
 	if (nat || t->translated) {
 		invert(&p->fresh.original, &p->wanted);
 		invert(&p->fresh.reply, &p->present);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The actions of connection tracking: what is done to a packet as its connection says, and what is remembered of it. As
- * nf_conntrack_core.c, and in Open vSwitch's tables openvswitch/conntrack.c, of Linux 6.12.
+ * The actions of connection tracking: translate a packet, commit its connection, offer it to hardware. Modelled on
+ * nf_conntrack_core.c, openvswitch/conntrack.c (in Open vSwitch's tables) and act_ct.c (in TC's) of Linux 6.12.
  */
 #pragma once
 
 #include "ct_known.h"
 
-/* One manipulation of the packet as its connection says; CT_SNAT, CT_DNAT: done; -1: failed. */
+/* Translate one end of the packet. Returns CT_SNAT or CT_DNAT; -1: failed. */
 __noinline int translate(struct __sk_buff *skb, struct flight *p, struct tracking *r, u32 manip, u32 null)
 {
 	struct connection *c;
@@ -20,12 +20,12 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 	if (!c)
 		return -1;
 	if (p->info % INFO_REPLY != INFO_ESTABLISHED && !p->error && !(c->status & (done | IPS_CONFIRMED))) {
-		/* A range of the other family is none. */
+		/* A range of the other family counts as none. */
 		if (set_up_nat(p, r, manip, null || r->unused != (c->original.family == 4 ? 4 : 16)))
 			return -1;
 	}
 	error = p->error;
-	/* A redirect tells of addresses that mean nothing at the other side. */
+	/* The addresses in a redirect mean nothing on the other side of NAT. */
 	if (error && p->redirect && ((~c->status & (IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE)) || c->status & IPS_NAT_MASK))
 		return -1;
 	if (!(c->status & nat_bit(manip, p->reply)))
@@ -47,7 +47,7 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 	return manip == MANIP_SRC ? CT_SNAT : CT_DNAT;
 }
 
-/* NAT as the action says, and the connection has it: the bits of ct_state for what was done; -1: failed. */
+/* Do NAT for the action and the connection. Returns the bits of ct_state for what was done; -1 on failure. */
 __noinline int do_nat(struct __sk_buff *skb, struct flight *p, struct tracking *r)
 {
 	struct connection *c;
@@ -83,7 +83,7 @@ __noinline int do_nat(struct __sk_buff *skb, struct flight *p, struct tracking *
 	return more < 0 ? -1 : done | more;
 }
 
-/* Whether TC gives such a connection to hardware (act_ct.c). */
+/* Whether TC offers such a connection to hardware (act_ct.c: tcf_ct_flow_table_process_conn()). */
 static __always_inline void offer(struct connection *c, struct flight *p)
 {
 	u32 status = c->status, established = p->info % INFO_REPLY == INFO_ESTABLISHED;
@@ -132,9 +132,9 @@ static __always_inline int zero_labels(const u8 *labels)
 }
 
 /*
- * Of UDP, where another packet was faster with the new connection, or with that of the answers, it becomes this packet's:
- * its record; -1: the packet goes no further (nf_ct_resolve_clash()). Unlike there it does so, too, where NAT has made two
- * connections of the same beginning.
+ * Resolve a clash (nf_ct_resolve_clash()): if another packet has just inserted the same UDP connection, or its reverse,
+ * return its record. -1: drop the packet. Unlike Linux, this also drops the packet if NAT has translated the two
+ * differently.
  */
 __noinline int merge(struct flight *p)
 {
@@ -160,7 +160,7 @@ __noinline int merge(struct flight *p)
 	return found >> 1;
 }
 
-/* Mark, labels, and the connection itself are remembered. -1: they cannot be. */
+/* Store mark and labels, and insert the connection if it is new. -1: failed. */
 __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {
 	struct connection *c;
@@ -216,7 +216,7 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	return 0;
 }
 
-/* Whether a helper, which is user space's, has to see the packet: it has data, or its sequence numbers are changed. */
+/* Whether a helper in user space must see the packet: it has data, or shifted sequence numbers. */
 __noinline int wants_helper(struct __sk_buff *skb, struct flight *p)
 {
 	struct connection *c;
@@ -234,7 +234,7 @@ __noinline int wants_helper(struct __sk_buff *skb, struct flight *p)
 
 #define WANTS_HELPER 1
 
-/* The action "ct" of the slot: 0; WANTS_HELPER: as well; -1: the packet goes no further. */
+/* Do the action ct of a slot. 0: done; WANTS_HELPER: a helper comes next; -1: drop the packet. */
 __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
@@ -313,7 +313,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	return wants_helper(skb, p) ? WANTS_HELPER : 0;
 }
 
-/* Nothing is known of the packet's connection any more. */
+/* Clear the state of connection tracking (ct_clear). */
 static __always_inline void untrack(struct state *s)
 {
 	__builtin_memset(&s->tracked, 0, sizeof(s->tracked));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * What a packet says of its connection: in the fields that rules match on, and in its state, for the next action.
+ * What is known of a packet's connection: in the fields that rules match on, and in its state, for the next action.
  *
- * A connection that is not remembered yet exists nowhere: an action that commits one looks at the packet again, and finds
- * what the action before it found, since the packet's state has the tuple by which that went.
+ * A connection that is not committed is stored nowhere. An action that commits it looks at the packet again and finds
+ * what the previous action found, because the packet's state has the tuple that it used.
  */
 #pragma once
 
@@ -12,9 +12,9 @@
 /* What is known of a packet's connection (struct state). */
 enum ct_known {
 	CT_UNKNOWN,
-	CT_PENDING, /* it is new, and not remembered */
+	CT_PENDING, /* a new connection, not committed */
 	CT_KNOWN, /* the record `connection` */
-	CT_GONE, /* the packet was its last */
+	CT_GONE, /* the packet has ended its connection */
 };
 
 static __always_inline void tell_original(struct state *s, struct connection *c)
@@ -36,7 +36,7 @@ static __always_inline void tell_original(struct state *s, struct connection *c)
 	}
 }
 
-/* What rules match on: of the connection `c`, where there is one. */
+/* Set the fields that rules match on from the connection `c`, if there is one. */
 static __always_inline void tell_fields(struct state *s, struct flight *p, struct connection *c, u32 zone, u32 nat)
 {
 	struct tracked *t = &s->tracked;
@@ -61,7 +61,7 @@ static __always_inline void tell_fields(struct state *s, struct flight *p, struc
 	tell_original(s, c);
 }
 
-/* As tell_fields, of p's connection; the original tuple is that of the one which it belongs to, if it does to any. */
+/* The same for p's connection. The original tuple is its master's, if it has one. */
 __noinline int tell_found(struct state *s, struct flight *p, u32 zone)
 {
 	struct connection *c, *master;
@@ -80,7 +80,7 @@ __noinline int tell_found(struct state *s, struct flight *p, u32 zone)
 	return 0;
 }
 
-/* The tuple of the new connection that the packet's fields tell of. */
+/* The tuple of the new connection that the packet's fields describe. */
 static __always_inline void tuple_of_fields(struct tuple *tuple, struct state *s)
 {
 	struct tracked *t = &s->tracked;
@@ -97,7 +97,7 @@ static __always_inline void tuple_of_fields(struct tuple *tuple, struct state *s
 	}
 }
 
-/* A name for the new connection, by which a packet knows it again. */
+/* An identifier by which a packet recognizes its new connection. */
 __noinline int name_connection(struct flight *p)
 {
 	struct tracker *t = the_tracker();
@@ -107,7 +107,7 @@ __noinline int name_connection(struct flight *p)
 	return 0;
 }
 
-/* The packet's connection is that of p->at, or the new one. */
+/* Note in the packet's state that its connection is that of p->at, or the new one. */
 static __always_inline void know(struct state *s, struct flight *p)
 {
 	struct connection *c = connection_or_fresh(p, p->at);
@@ -119,8 +119,8 @@ static __always_inline void know(struct state *s, struct flight *p)
 }
 
 /*
- * Whether what was found of the packet before holds here: 1, and p->at, p->reply, p->info tell of it (p->at 0: it is
- * new). Else it has to be looked for.
+ * Whether the result of an earlier action is valid here. 1: it is, and is in p->at, p->reply and p->info (p->at 0: a new
+ * connection). 0: the connection must be looked up.
  */
 __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {
@@ -134,7 +134,7 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 			   s->tracked.ct_zone == bpf_htons(r->zone);
 		if (!ovs || !(executed || (!s->tracked.ct_state && r->flags & CT_FORCE)))
 			return 0;
-		/* The packet comes from user space: is there such a connection? */
+		/* The packet comes from user space: does its connection exist? */
 		p->tuple.zone = r->zone;
 		if (tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end) < 0 || !invert(&p->tuple, &p->inverse))
 			return 0;
@@ -177,7 +177,7 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 	return executed;
 }
 
-/* The new connection of a packet that an action before found to be new: in p->fresh, or p->at where it is there by now. */
+/* Build a connection that an earlier action found to be new: in p->fresh, or p->at if it exists by now. */
 __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r)
 {
 	struct connection *c;
@@ -192,7 +192,7 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	if (l4 < 0)
 		return -1;
 	p->l4 = l4;
-	/* Of a connection that is expected, the fields tell of the one that it belongs to. */
+	/* The fields of an expected connection are those of its master. */
 	if (!(s->tracked.ct_state & CT_REL))
 		tuple_of_fields(&p->tuple, s);
 	if (!invert(&p->tuple, &p->inverse))
@@ -200,7 +200,7 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 	found = find_connection(p);
 	c = connection_at(found >> 1);
 	if (found && c && c->id == s->connection_id) {
-		/* A copy of the packet has committed it. */
+		/* A copy of the packet has committed the connection. */
 		p->at = found >> 1;
 		p->reply = found & 1;
 		know(s, p);

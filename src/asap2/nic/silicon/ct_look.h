@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Which connection a packet is of, and what the packet makes of it: a new one, if there is none. As nf_conntrack_in() of
+ * Find the connection of a packet, or begin a new one, and let the packet update it. Modelled on nf_conntrack_in() of
  * nf_conntrack_core.c, Linux 6.12.
  */
 #pragma once
@@ -13,7 +13,7 @@ enum ct_info { INFO_ESTABLISHED, INFO_RELATED, INFO_NEW, INFO_REPLY };
 
 enum looked { LOOKED_VALID, LOOKED_INVALID, LOOKED_LAST, LOOKED_DROP };
 
-/* A packet in an ICMP error is of a connection: what the error is then. */
+/* Classify an ICMP error by the connection of the packet quoted in it. */
 __noinline int related(struct __sk_buff *skb, struct flight *p)
 {
 	struct connection *c;
@@ -44,7 +44,7 @@ __noinline int related(struct __sk_buff *skb, struct flight *p)
 	return LOOKED_VALID;
 }
 
-/* Whether it is an ICMP message; p->redirect: a redirect. */
+/* Whether the packet is an ICMP message; sets p->redirect for a redirect. */
 __noinline int is_icmp(struct __sk_buff *skb, struct flight *p)
 {
 	int l4;
@@ -65,7 +65,7 @@ static __always_inline int is_icmp_error(u32 family, u32 type)
 	return family == 4 ? type == 3 || type == 4 || type == 5 || type == 11 || type == 12 : type < 128;
 }
 
-/* Neighbour and listener discovery, which is never tracked. */
+/* Neighbour and listener discovery, which are never tracked. */
 static __always_inline int is_untracked(u32 type)
 {
 	return (type >= 130 && type <= 136) || type == 143 || type == 151 || type == 152;
@@ -81,7 +81,7 @@ static __always_inline void begin_connection(struct flight *p, u32 policy)
 	p->fresh.event_mask = ~0u;
 }
 
-/* Whether a record is still that of the same connection. */
+/* Whether a record still holds the same connection. */
 static __always_inline int is_still(u32 at, u32 id)
 {
 	struct connection *c = connection_at(at);
@@ -89,7 +89,7 @@ static __always_inline int is_still(u32 at, u32 id)
 	return c && READ_ONCE(c->id) == id && READ_ONCE(c->status) & IPS_CONFIRMED;
 }
 
-/* Whether a helper expects the connection p->fresh: then it belongs to another (init_conntrack). */
+/* Whether a helper expects the connection p->fresh, which then gets a master (init_conntrack()). */
 __noinline int expect(struct flight *p)
 {
 	struct tracker *t = the_tracker();
@@ -126,7 +126,7 @@ static __always_inline void account(struct connection *c, struct flight *p, u32 
 	__sync_fetch_and_add(&c->bytes[reply], p->end - p->l3);
 }
 
-/* Note what a packet has done to a connection. */
+/* Note the events that a packet has caused. */
 static __always_inline void note_events(struct connection *c, struct flight *p)
 {
 	if (p->reply && !(p->old_status & IPS_SEEN_REPLY))
@@ -138,9 +138,9 @@ static __always_inline void note_events(struct connection *c, struct flight *p)
 }
 
 /*
- * Where the table is full, a connection that is worth less than a new one goes (early_drop()): of some records, the first
- * whose connection has not been assured, or is being closed, or is over. A packet that is traced finds none, since
- * which ones are looked at is left to chance.
+ * Make room in a full table by removing a connection that is worth less than a new one (early_drop()): the first of some
+ * random records whose connection is not assured, is closing, or has expired. Not while packets are traced, whose results
+ * must not depend on chance.
  */
 __noinline int make_room(struct flight *p)
 {
@@ -151,7 +151,7 @@ __noinline int make_room(struct flight *p)
 
 	if (!p || !s || !t || constants.tracing)
 		return 0;
-	records = READ_ONCE(t->next) - 1; /* those that have ever been in use */
+	records = READ_ONCE(t->next) - 1; /* those that have ever been used */
 	if (!records)
 		return 0;
 #pragma clang loop unroll(disable)
@@ -174,7 +174,7 @@ __noinline int make_room(struct flight *p)
 	return 0;
 }
 
-/* One try to find the connection of p->tuple and let the packet change it: enum looked; -1: try once more. */
+/* Try to find the connection of p->tuple and update it. Returns enum looked; -1: try again. */
 __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 policy)
 {
 	struct tracker_stats *s = this_tracker_stats();
@@ -222,7 +222,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 	case AS_LAST:
 		account(c, p, p->reply);
 		if (p->at) {
-			p->fresh = *c; /* the rest of the action is done with what was */
+			p->fresh = *c; /* the rest of the action uses the connection as it was */
 			forget(p, p->at);
 			p->at = 0;
 		}
@@ -242,7 +242,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 	return LOOKED_VALID;
 }
 
-/* Find the connection of the packet, whose network header is found: enum looked. */
+/* Find the connection of the packet, whose network header is known. Returns enum looked. */
 __noinline int look(struct __sk_buff *skb, struct flight *p, u32 zone, u32 policy)
 {
 	u32 family;

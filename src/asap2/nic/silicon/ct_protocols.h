@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* What a packet does to its connection, by protocol: UDP, ICMP, ICMPv6, GRE, and those that have no states. */
+/* The effect of a packet on its connection: UDP, ICMP, ICMPv6, GRE, and protocols without states. */
 #pragma once
 
 #include "ct_tcp.h"
 
 enum udp_timeout { UDP_UNREPLIED, UDP_REPLIED };
 
-#define UDP_STREAM (2 * SECOND) /* a connection of UDP that lasts longer is a stream */
+#define UDP_STREAM (2 * SECOND) /* UDP with traffic in both directions after this time is a stream */
 
-/* A datagram whose length is right; of UDP-Lite, the checksum's coverage stands there. */
+/* Whether a datagram's length is valid; UDP-Lite has the checksum's coverage in its place. */
 static __always_inline int right_udp(struct __sk_buff *skb, struct flight *p)
 {
 	u32 left = p->end - p->l4, length;
@@ -22,7 +22,7 @@ static __always_inline int right_udp(struct __sk_buff *skb, struct flight *p)
 	return length >= 8 && length <= left;
 }
 
-/* A connection that lives longer once it has been answered, and is worth more. */
+/* A connection that lives longer and becomes assured once it has been answered. */
 static __always_inline u64 track_answered(struct connection *c, struct policy *timeouts)
 {
 	if (!(c->status & IPS_SEEN_REPLY))
@@ -46,7 +46,7 @@ static __always_inline u64 track_udp(struct connection *c, struct flight *p, str
 	return AS(AS_VALID, seconds);
 }
 
-/* A packet of the connection `at`; 0: of p->fresh. AS(). */
+/* Handle a packet of the connection `at`; 0: of p->fresh. Returns AS(). */
 __noinline u64 track_other(struct __sk_buff *skb, struct flight *p, u32 at)
 {
 	struct connection *c;
@@ -78,7 +78,7 @@ __noinline u64 track_other(struct __sk_buff *skb, struct flight *p, u32 at)
 	case IPPROTO_UDPLITE:
 		return right_udp(skb, p) ? track_answered(c, timeouts) : AS(AS_INVALID, 0);
 	case IPPROTO_ICMP:
-		/* The kernel knows it over IPv4 alone; what asks for an answer may begin a connection. */
+		/* The kernel tracks it over IPv4 only; only a request may begin a connection. */
 		if (!ipv4 || !(type == 8 || type == 13 || type == 15 || type == 17))
 			return AS(AS_INVALID, 0);
 		break;

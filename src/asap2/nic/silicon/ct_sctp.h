@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* SCTP associations: states and verification tags, as nf_conntrack_proto_sctp.c of Linux 6.12 has them. */
+/* SCTP associations: states and verification tags. Modelled on nf_conntrack_proto_sctp.c of Linux 6.12. */
 #pragma once
 
 #include "ct_protocols.h"
@@ -22,8 +22,8 @@ enum sctp_state {
 #define HEARTBEAT_FAILED 1 /* of struct sctp_connection */
 
 #define BIT(n) (1u << (n))
-#define ALONE (BIT(CHUNK_INIT) | BIT(CHUNK_INIT_ACK) | BIT(CHUNK_SHUTDOWN_COMPLETE)) /* no other may be with them */
-#define LEADING (BIT(CHUNK_COOKIE_ACK) | BIT(CHUNK_COOKIE_ECHO)) /* they come first */
+#define ALONE (BIT(CHUNK_INIT) | BIT(CHUNK_INIT_ACK) | BIT(CHUNK_SHUTDOWN_COMPLETE)) /* must be alone in a packet */
+#define LEADING (BIT(CHUNK_COOKIE_ACK) | BIT(CHUNK_COOKIE_ECHO)) /* must come first */
 #define NEVER_NEW (BIT(CHUNK_ABORT) | BIT(CHUNK_SHUTDOWN_COMPLETE) | BIT(CHUNK_COOKIE_ACK))
 #define OWN_TAG_CHECK \
 	(BIT(CHUNK_INIT) | BIT(CHUNK_SHUTDOWN_COMPLETE) | BIT(CHUNK_COOKIE_ECHO) | BIT(CHUNK_ABORT) | \
@@ -40,7 +40,7 @@ enum sctp_state {
 #define aHS SCTP_HEARTBEAT_SENT
 #define aIV SCTP_INVALID
 
-/* What a chunk, by direction, makes of each state. */
+/* The next state, by direction, chunk and state. */
 /* clang-format off */
 static const u8 sctp_states[2][CHUNK_KINDS][SCTP_STATES] SEC(".rodata.sctp") = {
 	{
@@ -87,7 +87,7 @@ static __always_inline u32 next_state(u32 direction, u32 state, u32 kind)
 	return READ_ONCE(sctp_states[direction & 1][kind][state]);
 }
 
-/* What an INIT or an INIT ACK at `place` says: the tag that answers carry; -1: it is cut short. */
+/* Read the tag that an INIT or INIT ACK at `place` demands of the other direction; -1: it is truncated. */
 static __always_inline s64 init_tag(struct __sk_buff *skb, struct flight *p, u32 place)
 {
 	u32 tag;
@@ -97,7 +97,7 @@ static __always_inline s64 init_tag(struct __sk_buff *skb, struct flight *p, u32
 	return tag;
 }
 
-/* Note the chunk at p->place, and go to the next. 1: done; 0: there is none; -1: the packet is invalid. */
+/* Note the chunk at p->place, and advance. 1: done; 0: there is none; -1: the packet is invalid. */
 __noinline int note_chunk(struct __sk_buff *skb, struct flight *p, struct sctp_connection *s, u32 fresh)
 {
 	u32 place, kind, known, length, state;
@@ -142,7 +142,7 @@ __noinline int note_chunk(struct __sk_buff *skb, struct flight *p, struct sctp_c
 }
 
 /*
- * Whether the packet's tag is right for a chunk (RFC 9260, 8.5): 1; 0: it is, and the chunk does not count; -1: it is not.
+ * Check the packet's tag for a chunk (RFC 9260, 8.5). 1: valid; 0: valid, but the chunk does not count; -1: invalid.
  */
 static __always_inline int check_tag(struct flight *p, struct sctp_connection *s, u32 kind, u32 flags, u32 direction)
 {
@@ -183,7 +183,7 @@ static __always_inline int check_tag(struct flight *p, struct sctp_connection *s
 	return 1;
 }
 
-/* INIT and INIT ACK say which tag the other direction must carry: whether they may. */
+/* Note the tag that an INIT or INIT ACK demands of the other direction. Returns whether it is valid. */
 static __always_inline int note_tag(struct __sk_buff *skb, struct flight *p, struct sctp_connection *s, u32 kind,
 				    u32 direction)
 {
@@ -207,8 +207,8 @@ static __always_inline int note_tag(struct __sk_buff *skb, struct flight *p, str
 }
 
 /*
- * What the chunk at p->place does to its association. 1: done; 2: and the association is assured; 0: there is none; -1:
- * the packet is invalid.
+ * Apply the chunk at p->place to its association. 1: done; 2: done, and the association is assured; 0: there is no
+ * chunk; -1: the packet is invalid.
  */
 __noinline int follow_chunk(struct __sk_buff *skb, struct flight *p, struct sctp_connection *s, u32 fresh)
 {
@@ -231,14 +231,14 @@ __noinline int follow_chunk(struct __sk_buff *skb, struct flight *p, struct sctp
 		if (new == SCTP_INVALID || !note_tag(skb, p, s, h[0], direction))
 			return -1;
 		if (h[0] == CHUNK_INIT && old == SCTP_CLOSED && new == SCTP_CLOSED && !fresh)
-			p->silent = 1; /* sent once more, it does not keep the association alive */
+			p->silent = 1; /* a retransmission does not keep the association alive */
 		s->state = p->state = new;
 	}
 	p->place = place + (((h[2] << 8 | h[3]) + 3) & ~3);
 	return counts && old != new &&new == SCTP_ESTABLISHED ? 2 : 1;
 }
 
-/* A packet of the connection `at`; 0: of p->fresh. AS(). */
+/* Handle a packet of the connection `at`; 0: of p->fresh. Returns AS(). */
 __noinline u64 track_sctp(struct __sk_buff *skb, struct flight *p, u32 at)
 {
 	struct connection *c;

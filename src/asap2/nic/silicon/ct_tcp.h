@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* TCP connections: their states, and how long they live, as nf_conntrack_proto_tcp.c of Linux 6.12 has them. */
+/* TCP connections: states and timeouts. Modelled on nf_conntrack_proto_tcp.c of Linux 6.12. */
 #pragma once
 
 #include "ct_tcp_window.h"
 
-#define UNCHANGING 120 /* seconds: a timeout below it is not made shorter by invalid segments */
+#define UNCHANGING 120 /* seconds: invalid segments do not shorten a timeout below this */
 
 /* clang-format off */
-/* What becomes of a packet of a connection. */
+/* The verdict on a packet of a connection. */
 enum tracked_as {
-	AS_VALID,	/* and the connection lives on for another p->timeout seconds */
-	AS_VALID_BUT_NO_LONGER,	/* it does not live longer for it */
-	AS_LAST,	/* valid, and the connection is forgotten */
+	AS_VALID,	/* and the connection lives for another p->timeout seconds */
+	AS_VALID_BUT_NO_LONGER,	/* but it does not extend the connection's life */
+	AS_LAST,	/* valid, and the connection is removed */
 	AS_INVALID,
-	AS_REOPENED,	/* the connection is forgotten, and the packet is looked at again */
+	AS_REOPENED,	/* the connection is removed, and the packet is classified again */
 };
 /* clang-format on */
 
@@ -32,7 +32,7 @@ enum tracked_as {
 #define sIV TCP_INVALID
 #define sIG TCP_IGNORE
 
-/* What a segment of a kind, by direction, makes of each state. In a section of its own: user space writes .rodata. */
+/* The next state, by direction, kind of segment and state. In a separate section: user space writes .rodata. */
 /* clang-format off */
 static const u8 tcp_states[2][6][10] SEC(".rodata.tcp") = {
 	{
@@ -54,7 +54,7 @@ static const u8 tcp_states[2][6][10] SEC(".rodata.tcp") = {
 };
 /* clang-format on */
 
-/* The first segment of a connection that may become one: what is known of its ends. 0: it cannot. */
+/* Begin a connection with this segment. 0: it cannot begin one. */
 static __always_inline int new_tcp(struct tcp_connection *tcp, struct flight *p, int loose)
 {
 	struct tcp_end *sender = &tcp->seen[0];
@@ -76,7 +76,7 @@ static __always_inline int new_tcp(struct tcp_connection *tcp, struct flight *p,
 	return 1;
 }
 
-/* All but that nothing is out of its window. */
+/* Reset all but END_BE_LIBERAL (nf_ct_tcp_state_reset()). */
 static __always_inline void forget_end(struct tcp_end *end)
 {
 	end->end = end->max_end = end->max_window = end->max_ack = 0;
@@ -126,7 +126,7 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 		    p->ack == tcp->last_end) {
 			struct tcp_end *other = &tcp->seen[tcp->last_dir & 1];
 
-			/* It answers a SYN that was ignored: the ends are in step, and what was noted of that SYN counts. */
+			/* It answers an ignored SYN: both ends agree, so use what was noted of that SYN. */
 			old = TCP_SYN_SENT;
 			new = TCP_SYN_RECV;
 			other->end = other->max_end = tcp->last_end;
@@ -180,14 +180,14 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 				goto window;
 			if (tcp->last_kind == TCP_IS_ACK && tcp->last_dir == dir && p->seq == tcp->last_end)
 				goto window;
-			/* Perhaps answered by a challenge. */
+			/* A challenge ACK may follow. */
 			new = old;
 		}
 		if (((status & IPS_SEEN_REPLY && tcp->last_kind == TCP_IS_SYN) ||
 		     (!(status & IPS_ASSURED) && tcp->last_kind == TCP_IS_ACK)) &&
 		    p->ack == tcp->last_end)
 			goto in_window;
-		/* The answer to an acknowledgement of another connection's segment, which passed. */
+		/* The reply to an ACK that belonged to another connection and passed. */
 		if (old == TCP_SYN_SENT && tcp->last_kind == TCP_IS_ACK && tcp->last_dir && p->seq == tcp->last_ack)
 			goto in_window;
 	}
@@ -225,7 +225,7 @@ static __always_inline u32 longest(u32 seconds, u32 most)
 	return seconds > most ? most : seconds;
 }
 
-/* A segment of the connection `at`; 0: of p->fresh. AS(). */
+/* Handle a segment of the connection `at`; 0: of p->fresh. Returns AS(). */
 __noinline u64 track_tcp(struct __sk_buff *skb, struct flight *p, u32 at, u32 dir)
 {
 	struct connection *c;
@@ -271,7 +271,7 @@ __noinline u64 track_tcp(struct __sk_buff *skb, struct flight *p, u32 at, u32 di
 		seconds = longest(seconds, timeouts->seconds[TCP_RETRANS]);
 	status = c->status;
 	if (!(status & IPS_SEEN_REPLY)) {
-		/* An answer to nobody's question is no connection. */
+		/* A reply without a request does not begin a connection. */
 		if (p->kind == TCP_IS_RST)
 			return AS(AS_LAST, 0);
 		if (p->kind == TCP_IS_SYN && o.old == TCP_SYN_SENT)

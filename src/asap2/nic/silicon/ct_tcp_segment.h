@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* A segment of TCP, as connection tracking reads it: what kind it is, its numbers, and its options. */
+/* Parse a TCP segment for connection tracking: its kind, sequence numbers and options. */
 #pragma once
 
 #include "tuple.h"
@@ -9,7 +9,7 @@ enum tcp_kind { TCP_IS_SYN, TCP_IS_SYNACK, TCP_IS_FIN, TCP_IS_ACK, TCP_IS_RST, T
 
 enum tcp_header_flag { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_URG = 32 };
 
-/* Of struct tcp_end: IP_CT_TCP_FLAG_*. */
+/* Flags of struct tcp_end: IP_CT_TCP_FLAG_*. */
 enum tcp_end_flag {
 	END_WINDOW_SCALE = 1, END_SACK_PERM = 2, END_CLOSE_INIT = 4, END_BE_LIBERAL = 8, END_UNACKNOWLEDGED = 0x10,
 	END_MAX_ACK = 0x20, END_CHALLENGE_ACK = 0x40, END_SIMULTANEOUS = 0x80,
@@ -71,7 +71,7 @@ static long tcp_option(u32 i, struct flight **of)
 	return 0;
 }
 
-/* Reads the segment that begins at p->l4. 0: it is no right one. */
+/* Parse the segment that begins at p->l4. 0: it is invalid. */
 __noinline int read_tcp(struct __sk_buff *skb, struct flight *p)
 {
 	u32 h[5], flags, length;
@@ -84,7 +84,7 @@ __noinline int read_tcp(struct __sk_buff *skb, struct flight *p)
 	flags = bpf_ntohl(h[3]) >> 16 & 0x3f;
 	p->flags = flags;
 	flags &= ~TCP_PSH;
-	/* Pushing goes with all; these go together. */
+	/* PSH may always be set; the other flags must be one of these combinations (tcp_valid_flags). */
 	if (!(flags == TCP_SYN || flags == (TCP_SYN | TCP_URG) || flags == (TCP_SYN | TCP_ACK) || flags == TCP_RST ||
 	      flags == (TCP_RST | TCP_ACK) || flags == (TCP_FIN | TCP_ACK) || flags == (TCP_FIN | TCP_ACK | TCP_URG) ||
 	      flags == TCP_ACK || flags == (TCP_ACK | TCP_URG)))
@@ -105,7 +105,7 @@ __noinline int read_tcp(struct __sk_buff *skb, struct flight *p)
 		return 1;
 	if (bpf_skb_load_bytes(skb, p->l4 + 20, p->option, length))
 		return 0;
-	/* Most have a timestamp, and nothing else. */
+	/* Most segments have a timestamp and no other option. */
 	if (length == 12 && p->option_words[0] == bpf_htonl(0x0101080a))
 		return 1;
 	p->option_at = 0;

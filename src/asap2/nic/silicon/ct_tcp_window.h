@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Which segments of TCP are in the window of the receiver, as tcp_in_window() of nf_conntrack_proto_tcp.c has them. */
+/* Whether a TCP segment is in the receiver's window. Modelled on tcp_in_window() of nf_conntrack_proto_tcp.c. */
 #pragma once
 
 #include "ct_tcp_segment.h"
@@ -11,7 +11,7 @@ enum tcp_state {
 };
 /* clang-format on */
 
-#define ACK_WINDOW 66000 /* an acknowledgement may be so old, at least */
+#define ACK_WINDOW 66000 /* the least age, in octets, that an acknowledgement may have (MAXACKWINCONST) */
 
 static __always_inline void take_options(struct tcp_end *sender, struct flight *p)
 {
@@ -26,7 +26,7 @@ static __always_inline void begin_sender(struct tcp_end *sender, struct tcp_end 
 	sender->end = sender->max_end = p->last;
 	sender->max_window = p->window ?: 1;
 	take_options(sender, p);
-	/* Windows are scaled where both ends say so (RFC 7323). */
+	/* Windows are scaled if both ends offer it (RFC 7323). */
 	if (dir && !(sender->flags & receiver->flags & END_WINDOW_SCALE))
 		sender->scale = receiver->scale = 0;
 }
@@ -47,7 +47,7 @@ static __always_inline int in_window(struct tcp_connection *tcp, struct flight *
 			if (!acks)
 				return WINDOW_IN;
 		} else {
-			/* In the middle of a connection: the segment says what it can. */
+			/* In the middle of a connection: take what the segment tells. */
 			sender->end = end;
 			wide = window << (sender->scale & 15);
 			sender->max_window = wide ?: 1;
@@ -74,7 +74,7 @@ static __always_inline int in_window(struct tcp_connection *tcp, struct flight *
 		if (receiver->max_window && after(end, sender->end - receiver->max_window - 1) &&
 		    after(sack, receiver->end - back - 1) && over <= receiver->max_window &&
 		    before(sack, receiver->end + 1)) {
-			/* More than the window allows, and nothing else is wrong: the answer to it shall not be, too. */
+			/* Only the upper limit is exceeded. Note the segment, so that the reply to it is valid. */
 			sender->end = end;
 			sender->flags |= END_UNACKNOWLEDGED;
 			return liberal ? WINDOW_IN : WINDOW_IGNORE;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The way of most packets through the first lookup: IPv4, TCP or UDP, whole, at most a tag in the metadata, and what the
- * cache knows. It finds what lookup() would find, in fewer steps; where it cannot tell it says so.
+ * A shorter path for most packets: IPv4, TCP or UDP, not a fragment, at most one tag, in the metadata, and a rule in the
+ * cache. It finds what lookup() would find, in fewer steps, and reports if it cannot tell.
  */
 #pragma once
 
@@ -9,9 +9,9 @@
 #include "send.h"
 
 #define LONG_WAY -2
-#define CARRY_WAY -3 /* express_carry.h knows */
+#define CARRY_WAY -3 /* continue in express_carry.h */
 
-/* What is known of a packet whose rule asks for its connection. */
+/* A packet whose rule tracks its connection. */
 struct expressed {
 	u64 w[8];
 	u32 rule, length; /* length: octets from the network header on */
@@ -24,7 +24,7 @@ struct {
 	__type(value, struct expressed);
 } expressed SEC(".maps");
 
-/* Whether hardware may carry such a packet: one that has a hop to live, that does not end a connection, and is whole. */
+/* Whether hardware can carry such a packet: a TTL above 1, no FIN or RST, not truncated. */
 static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32 rule)
 {
 	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN,
@@ -45,7 +45,7 @@ static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32
 	return CARRY_WAY;
 }
 
-/* The rule that decides about a packet in the first table of its port; 0: it has to be looked for. */
+/* The rule for a packet in the first table of its port; 0: it must be looked up. */
 static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 {
 	u32 at = READ_ONCE(in->hints[0]);
@@ -71,8 +71,8 @@ static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 }
 
 /*
- * All that becomes of a packet whose rule sends it to one port, or pushes or pops a tag first: the verdict, or LONG_WAY,
- * and then nothing has been done.
+ * Handle a packet whose rule sends it to one port, perhaps after pushing or popping a tag. Returns the verdict, or
+ * LONG_WAY, in which case nothing has been done.
  */
 __noinline int express(struct __sk_buff *skb, struct port *in)
 {

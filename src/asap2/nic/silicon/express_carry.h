@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The way of most packets of the connections that a NIC carries: a first rule whose actions are ct and goto, and a rule
- * on the connection that sends the packet to one port, both known to the cache. As express.h, it finds what step() would
- * find, in fewer steps; where it cannot tell, nothing has been done.
+ * A shorter path for most packets of carried connections: a first rule with the actions ct and goto, and a second rule
+ * that matches on the connection and sends the packet to one port, both in the cache. Like express.h, it finds what step()
+ * would find, in fewer steps; if it cannot tell, nothing has been done.
  */
 #pragma once
 
 #include "carry.h"
 
-/* The tuple of a packet of the usual kind, and its inverse. */
+/* The tuple of such a packet, and its inverse. */
 static __always_inline void usual_tuple(struct tuple *t, struct tuple *inverse, const u64 *w, u32 zone)
 {
 	const struct fields_head *f = (const struct fields_head *)w;
@@ -24,7 +24,7 @@ static __always_inline void usual_tuple(struct tuple *t, struct tuple *inverse, 
 	t->family = inverse->family = 4;
 }
 
-/* The record that p->key names, if the packet's tuple is one of its connection's: its number, doubled, and direction. */
+/* The record that p->key names, if its connection has the packet's tuple: twice its number, plus the direction. */
 static __always_inline u32 carried_by_key(struct flight *p)
 {
 	u32 stale;
@@ -36,7 +36,7 @@ static __always_inline u32 usual_connection(struct flight *p, u32 nat)
 {
 	u32 found;
 
-	/* Where the action translates, most connections have keys that are exact. */
+	/* If the action translates, most connections have exact keys. */
 	if (nat) {
 		exact_key_of(&p->key, &p->tuple);
 		found = carried_by_key(p);
@@ -51,7 +51,7 @@ static __always_inline u32 usual_connection(struct flight *p, u32 nat)
 	return carried_by_key(p);
 }
 
-/* The rule of `table` for the packet p->packed, where the cache knows it: 0: it has to be looked for. */
+/* The rule of `table` for the packet p->packed, if it is in the cache. 0: it must be looked up. */
 static __always_inline u32 expected_behind(struct flight *p, struct port *in, u32 table)
 {
 	u32 at = READ_ONCE(in->behind_hint), *found;
@@ -79,7 +79,7 @@ static __always_inline u32 expected_behind(struct flight *p, struct port *in, u3
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged)
 		return 0;
-		/* What usual() does not read may not matter. */
+		/* No rule may match on what usual() does not read. */
 #pragma unroll
 	for (int i = 0; i < REST; i++)
 		others |= merged->mask[REST_AT(i)];
@@ -89,7 +89,7 @@ static __always_inline u32 expected_behind(struct flight *p, struct port *in, u3
 	return rule > 0 ? rule : 0;
 }
 
-/* What ct_state says that NAT does to a packet of a connection in this direction (do_nat()). */
+/* The NAT bits of ct_state for a connection's packets in this direction (do_nat()). */
 static __always_inline u32 nat_state(u32 status, u32 reply)
 {
 	u32 src = status & IPS_SRC_NAT, dst = status & IPS_DST_NAT;
@@ -101,7 +101,7 @@ static __always_inline u32 nat_state(u32 status, u32 reply)
 	return src ? CT_SNAT : CT_SNAT | CT_DNAT;
 }
 
-/* How a packet of the connection looks behind NAT: what the other direction answers. */
+/* The tuple of the connection's packets after NAT: the inverse of the other direction's. */
 static __always_inline void translated_fields(struct flight *p, struct connection *c)
 {
 	const struct tuple *other = p->reply ? &c->original : &c->reply;
@@ -112,7 +112,7 @@ static __always_inline void translated_fields(struct flight *p, struct connectio
 	p->packed.f.l4_dst = other->src_port;
 }
 
-/* The packet gets the addresses and ports of p->packed in place of those of p->tuple. -1: failed. */
+/* Replace the addresses and ports of p->tuple in the packet with those of p->packed. -1: failed. */
 static __always_inline int translate_usual(struct __sk_buff *skb, struct flight *p)
 {
 	u32 udp = p->tuple.proto == IPPROTO_UDP, check = ETH_LEN + IPV4_LEN + (udp ? UDP_CHECKSUM : 16);
@@ -139,7 +139,7 @@ static __always_inline int translate_usual(struct __sk_buff *skb, struct flight 
 		       0;
 }
 
-/* What express() found to begin with ct in a NIC: the verdict, or LONG_WAY, and then nothing has been done. */
+/* Handle a packet whose first rule begins with ct. Returns the verdict, or LONG_WAY if nothing has been done. */
 __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 {
 	struct stats *counted = this_stats();

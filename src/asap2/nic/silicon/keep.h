@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * What user space has done to connections: some forgotten or changed, one remembered. The program `keep` does it, which
- * user space runs on no packet (BPF_PROG_TEST_RUN), since only a program can change what packets change meanwhile.
+ * Changes to connections on behalf of user space: remove or change some, or insert one. User space runs the program `keep`
+ * without a packet (BPF_PROG_TEST_RUN), because only a program can safely change what packets change at the same time.
  */
 #pragma once
 
 #include "conntrack.h"
 
 struct kept {
-	u32 at, id; /* a record, and the connection that it must be; at: 0 when that is done */
+	u32 at, id; /* a record, and the id of its connection; `at` becomes 0 when done */
 };
 
-/* What is to be done, and the outcome. */
+/* The request and its result. */
 struct keeping {
 	u32 what; /* enum keep */
 	u32 count;
-	s32 result; /* to how many it was done; the new record's number (0: no room, -1: there is such a connection) */
+	s32 result; /* number of connections changed, or the new record (0: no room, -1: a tuple is in use) */
 	struct kept kept[KEEP_MOST];
 	struct connection connection;
 };
@@ -23,7 +23,7 @@ struct keeping {
 MMAPPED(keeping, struct keeping, 1);
 
 /*
- * A connection that hardware has not used for long is not hardware's any more, and lives as long as if it never had been
+ * Return a connection that hardware has not used for long to software, with the timeout that it would have there
  * (flow_offload_fixup_ct()).
  */
 static __always_inline int reclaim(struct connection *c, u64 now)
@@ -45,7 +45,7 @@ static __always_inline int reclaim(struct connection *c, u64 now)
 	return 1;
 }
 
-/* Do it to one of those named. */
+/* Apply the request to one of its connections. */
 static __always_inline void keep_one(struct keeping *k, struct flight *p, u32 i)
 {
 	struct kept *one = &k->kept[i & (KEEP_MOST - 1)];

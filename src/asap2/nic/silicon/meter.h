@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Meters: token buckets, whose tokens are nanoseconds (metering.py says what they do).
+ * Meters: token buckets whose tokens are nanoseconds (specified in metering.py).
  *
- * A bucket is one number: the time at which it is full again. What is missing now is that time less the present; a packet
- * moves it on by its price. So one compare-and-exchange takes tokens, and no CPU ever waits for another one.
+ * A bucket is one number: the time at which it will be full. The tokens missing now are that time minus the present. A
+ * packet moves it forward by its cost, so one compare-and-exchange takes tokens, and no CPU waits for another.
  */
 #pragma once
 
 #include "copies.h"
 
-#define METER_TRIES 128 /* of one packet to take its tokens while others do so, too */
-#define METER_COUNTING(flags) ((flags) >> 8 & 3) /* above it is user space's */
+#define METER_TRIES 128 /* attempts of one packet to take tokens while other CPUs do, too */
+#define METER_COUNTING(flags) ((flags) >> 8 & 3) /* higher bits are for user space */
 
 static __always_inline u64 price(u64 units, u32 mult, u32 shift)
 {
 	return units * mult >> (shift & 63);
 }
 
-/* Take `cost` from a bucket that holds `burst`, if it has `needed`. 1: it has not. */
+/* Take `cost` from a bucket of size `burst` if it has `needed`. 1: it has not. */
 static __always_inline int take(u64 *full_at, u64 now, u64 burst, u64 needed, u64 cost)
 {
 	for (int i = 0; i < METER_TRIES; i++) {
@@ -39,7 +39,7 @@ static __always_inline u64 charged(struct meter *m, u64 octets)
 	return m->flags & METER_CELLS ? (octets + 47) / 48 * 53 : octets;
 }
 
-/* Whether a packet, which stands for so many `packets` of so many `octets`, finds no tokens. */
+/* Whether there are not enough tokens for a packet that counts as `packets` packets and `octets` octets. */
 static __always_inline int over_price(struct meter *m, u64 now, u64 packets, u64 octets)
 {
 	u64 units = 1, first = 1, needed, cost = 0;
@@ -70,7 +70,7 @@ static __always_inline int over_price(struct meter *m, u64 now, u64 packets, u64
 	return 0;
 }
 
-/* Count a packet with the meter `at`. 1: it is over the limit. Where there is no meter, none is. */
+/* Count a packet with the meter `at`. 1: it exceeds the limit. Without a meter, nothing does. */
 __noinline int over_limit(struct __sk_buff *skb, struct state *state, u32 at)
 {
 	struct meter *m = bpf_map_lookup_elem(&meters, &at);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Network address translation: which addresses and ports a new connection gets, and the change of a packet. As
- * nf_nat_core.c and nf_nat_proto.c of Linux have it.
+ * Network address translation: choose the addresses and ports of a new connection, and translate packets. Modelled on
+ * nf_nat_core.c and nf_nat_proto.c of Linux 6.12.
  */
 #pragma once
 
@@ -9,10 +9,10 @@
 
 enum manip { MANIP_SRC, MANIP_DST };
 
-#define NAT_ATTEMPTS 128 /* ports that are tried in one go */
+#define NAT_ATTEMPTS 128 /* ports tried in one round (NF_NAT_MAX_ATTEMPTS) */
 #define FEWEST_ATTEMPTS 16
 
-/* Whether NAT may change a port, or the id of ICMP. */
+/* Whether NAT can change a port, or ICMP's id. */
 static __always_inline int has_ports(struct tuple *t)
 {
 	u32 proto = t->proto;
@@ -21,7 +21,7 @@ static __always_inline int has_ports(struct tuple *t)
 	       proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }
 
-/* Where the checksum of a transport header lies that depends on addresses or ports; 0: there is none, or not whole. */
+/* The offset of a transport checksum that covers addresses or ports; 0: there is none, or it is truncated. */
 static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
 {
 	u32 at = proto == IPPROTO_TCP                             ? 16 :
@@ -35,8 +35,8 @@ static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
 }
 
 /*
- * Give the header at `l3` the source or destination of `to`, with its port or id; the transport header begins at `l4`
- * (0: it is none of these), the packet goes to `end`. -1: failed.
+ * Replace the source or destination of the header at `l3` with that of `to`, with its port or id. The transport header
+ * begins at `l4` (0: NAT does not know it), and the packet ends at `end`. -1: failed.
  */
 __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u32 l4, u32 manip)
 {
@@ -56,7 +56,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	if (proto == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
 		port_at = l4 + 4;
 		port = to->src_port;
-		/* An error has no id. */
+		/* An ICMP error has no id. */
 		changes_port = l4 && !bpf_skb_load_bytes(skb, l4, old, 1) && icmp_answer(old[0], family) != 0xff &&
 			       (family == 4 || old[0] < 130);
 	} else {
@@ -65,7 +65,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 		changes_port = proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ||
 			       proto == IPPROTO_SCTP;
 	}
-	/* As much of a transport header that NAT knows has to be there. */
+	/* A transport header that NAT knows must have this many octets. */
 	if (l4 && (has_ports(to) || proto == IPPROTO_GRE) && l4 + 8 > end)
 		return -1;
 	if (!l4 || (changes_port && bpf_skb_load_bytes(skb, port_at, &old_port, 2)))
@@ -108,7 +108,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	return 0;
 }
 
-/* Whether another connection would be answered at the source of this tuple. */
+/* Whether another connection has the inverse of this tuple (nf_nat_used_tuple()). */
 static __always_inline int is_used(struct flight *p, struct tuple *t)
 {
 	return invert(t, &p->tuple) && tuple_taken(p);
@@ -195,7 +195,7 @@ static __always_inline u32 address_hash(const u8 *address, u32 initial)
 	return c;
 }
 
-/* IPv4 addresses stand in the first word of the kernel's. */
+/* The kernel has IPv4 addresses in the first word. */
 static __always_inline void as_kernel(u8 *out, const u8 *address, u32 family)
 {
 	__builtin_memset(out, 0, 16);
@@ -205,7 +205,7 @@ static __always_inline void as_kernel(u8 *out, const u8 *address, u32 family)
 		__builtin_memcpy(out, address, 16);
 }
 
-/* Of a range of addresses the one that is for this pair of addresses. */
+/* Choose the address of a range for this pair of addresses (find_best_ips_proto()). */
 __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking *r, u32 manip)
 {
 	u8 src[16], dst[16], low[16], high[16], *to;
@@ -241,7 +241,7 @@ __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking
 		if (chosen != upto)
 			full = 1;
 		__builtin_memcpy(&word, dst + 4 * i, 4);
-		/* The destination that is hashed on is the one that has been chosen so far. */
+		/* The hash uses the destination chosen so far. */
 		if (!(r->flags & CT_NAT_PERSISTENT))
 			hash ^= manip == MANIP_DST ? chosen : word;
 		__builtin_memcpy(to + (t->family == 4 ? 12 : 4 * i), &chosen, 4);
@@ -257,7 +257,7 @@ static __always_inline u16 random_port(void)
 	return constants.tracing && c ? c->test_hash : bpf_get_prandom_u32();
 }
 
-/* In the packet's memory, whose numbers the verifier does not follow from one try to the next. */
+/* In map memory, whose values the verifier does not track from one attempt to the next. */
 static long try_port(u32 i, struct flight **of)
 {
 	struct flight *p = *of;
@@ -265,7 +265,7 @@ static long try_port(u32 i, struct flight **of)
 	struct tuple *t = &p->chosen;
 
 	if (!s->left) {
-		/* From another port on, ever fewer. */
+		/* Continue from another port with fewer attempts. */
 		if (s->attempts >= s->size || s->attempts < FEWEST_ATTEMPTS)
 			return 1;
 		s->left = s->attempts /= 2;
@@ -277,7 +277,7 @@ static long try_port(u32 i, struct flight **of)
 	return !is_used(p, t);
 }
 
-/* Make p->chosen one that no other connection has, by another port. It may be in vain. */
+/* Search for a port that makes p->chosen unique. There may be none (nf_nat_l4proto_unique_tuple()). */
 __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 {
 	struct port_search *s;
@@ -301,7 +301,7 @@ __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 	} else if (manip == MANIP_DST) {
 		return 0;
 	} else {
-		/* Ports that only root may take stay such. */
+		/* Privileged ports stay privileged. */
 		least = port < 512 ? 1 : port < 1024 ? 600 : 1024;
 		most = port < 512 ? 511 : port < 1024 ? 1023 : 65535;
 	}
@@ -327,7 +327,8 @@ static __always_inline int in_nat_range(struct tuple *t, struct tracking *r)
 }
 
 /*
- * Give p->fresh, a new connection, its source or destination; without a range (`null`), its own, if that is free.
+ * Choose source or destination of p->fresh, a new connection; without a range (`null`), its own, if it is free
+ * (nf_nat_setup_info()).
  */
 __noinline int set_up_nat(struct flight *p, struct tracking *r, u32 manip, u32 null)
 {
@@ -373,7 +374,7 @@ __noinline int set_up_nat(struct flight *p, struct tracking *r, u32 manip, u32 n
 	return 0;
 }
 
-/* What the kernel calls the status bit of a manipulation in a direction. */
+/* The status bit for a manipulation in a direction. */
 static __always_inline u32 nat_bit(u32 manip, u32 reply)
 {
 	return (manip == MANIP_SRC) != reply ? IPS_SRC_NAT : IPS_DST_NAT;
@@ -385,8 +386,8 @@ static __always_inline u64 place_of(u32 l3, u32 end)
 }
 
 /*
- * An ICMP error, whose tuple becomes p->target: the packet in it goes in the other direction, and is changed there at
- * its other end. -1: failed.
+ * Translate an ICMP error to p->target. The packet quoted in it goes in the other direction, so its other end is
+ * translated. -1: failed (nf_nat_icmp_reply_translation()).
  */
 __noinline int manipulate_inside(struct __sk_buff *skb, struct flight *p, u32 manip)
 {

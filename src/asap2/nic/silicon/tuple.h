@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Which connection a packet is of: its addresses, protocol and ports, as connection tracking in Linux reads them.
+ * The tuple that identifies a packet's connection: addresses, protocol and ports, as Linux's connection tracking reads
+ * them.
  *
- * It reads a packet of IPv4 or IPv6 only as far as its length field says: what follows is padding of the link.
+ * A packet is read only up to its IP length; what follows is padding of the link.
  */
 #pragma once
 
@@ -17,8 +18,8 @@
 enum tuple_of { IS_PACKET, IS_FRAGMENT = 1, NOT_TRACKABLE = -1, NOT_IP = -2 };
 
 /*
- * Ports, or what stands for them, of the transport header at `at`: only as much of it has to be there as the kernel
- * needs for the tuple. 0: it is not.
+ * Read the ports, or their equivalents, of the transport header at `at`. 0: it is shorter than the kernel needs for the
+ * tuple.
  */
 static __always_inline int ports_at(struct __sk_buff *skb, struct tuple *t, u32 at, u32 end)
 {
@@ -52,7 +53,7 @@ static __always_inline int ports_at(struct __sk_buff *skb, struct tuple *t, u32 
 	return 1;
 }
 
-/* Where what follows the extension headers of IPv6 from `at` on begins, and in `t` what it is; -1: nowhere. */
+/* The offset after the IPv6 extension headers from `at` on, and the protocol there in `t`; -1: there is none. */
 static __always_inline int skip_extensions(struct __sk_buff *skb, struct tuple *t, u32 at, u32 end)
 {
 	u32 next = t->proto;
@@ -78,8 +79,8 @@ static __always_inline int skip_extensions(struct __sk_buff *skb, struct tuple *
 }
 
 /*
- * The tuple of the network header of this `family` at `at`, of which nothing lies behind `end`: where its transport
- * header begins, -1: it has none.
+ * Read the tuple of the network header of this `family` at `at`; the packet ends at `end`. Returns the offset of the
+ * transport header; -1: there is none.
  */
 __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 at, u32 end)
 {
@@ -117,7 +118,7 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 }
 
 /*
- * Finds the network header behind the tags, and how far the packet goes, which is cut there. enum tuple_of.
+ * Find the network header after the tags and the end of the packet, and trim the packet there. Returns enum tuple_of.
  */
 __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped)
 {
@@ -127,7 +128,7 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped
 	if (!p || bpf_skb_load_bytes(skb, 12, &type, 2))
 		return NOT_IP;
 	for (int i = 0; i < 2; i++) {
-		/* Two tags are known, in the packet's octets or beside them. */
+		/* At most two tags are parsed, in the packet or in its metadata. */
 		if (!is_vlan(type) || (i && skb->vlan_present))
 			break;
 		l3 += 4;
@@ -156,7 +157,7 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped
 		if (end < 14)
 			return NOT_TRACKABLE;
 		if (!enveloped)
-			bpf_skb_change_tail(skb, end, 0); /* which refuses where it knows of headers behind */
+			bpf_skb_change_tail(skb, end, 0); /* fails if the kernel has noted headers beyond the end */
 		p->end = end;
 	}
 	return IS_PACKET;
