@@ -10,12 +10,14 @@ from asap2.nic.conntrack.states import SECOND
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
+    CheckLength,
     Clone,
     Ct,
     CtClear,
     CtHardware,
     CtState,
     Decap,
+    DecTtl,
     Drop,
     Encap,
     Enter,
@@ -27,6 +29,7 @@ from asap2.nic.rules import (
     Output,
     Pass,
     Rule,
+    Sample,
     SetField,
     Upcall,
 )
@@ -35,7 +38,7 @@ from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.programs import Author
-from tests.system.nic.silicon.steps import Add, Send, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Forget, Send, SetMark, SetPorts, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
@@ -156,6 +159,15 @@ class StatefulAuthor(Author):
             later=random.choice(_WAITS) if random.random() < (0.05 if self._firewall else 0.3) else 0,
         )
 
+    def _change(self) -> Step:
+        random = self._random
+        chance = random.random()
+        if chance < 0.2:
+            return Forget(random.random())
+        if chance < 0.3:
+            return SetMark(random.random(), random.choice((0, 1, 5)))
+        return super()._change()
+
     def rule(self) -> Rule:
         random = self._random
         if random.random() < 0.15:
@@ -172,6 +184,15 @@ class StatefulAuthor(Author):
         goes_on = bool(made) and isinstance(made[-1], Goto | Enter | Pass)
         return tuple(one for one in made if not (goes_on and isinstance(one, Encap | Decap)))
 
+    def _tracked_nested(self, family: int, table: int) -> tuple[Action, ...]:
+        """What a copy of a packet does, or the packet instead of the rest of a list."""
+        random = self._random
+        tracking: list[Action] = [conversations.action(random, family, ovs=bool(table & OVS_TABLE))]
+        if random.random() < 0.2:
+            tracking.append(CtHardware(self._zone, random.random() < 0.5, random.choice(_RESUMES)))
+        end = random.choice(((), (), (Goto(self._further(table)),), (Output(1),)))
+        return (*random.choice((tracking, tracking, [])), *end)
+
     def _tracking(self, table: int, family: int) -> tuple[Action, ...]:
         """Actions on packets of a family."""
         random, ovs = self._random, bool(table & OVS_TABLE)
@@ -187,8 +208,20 @@ class StatefulAuthor(Author):
             if random.random() < 0.1:
                 actions.append(SetField(random.choice(("ip_src", "l4_dst", "ip_ttl")), Masked(1, 0xFF)))
             if random.random() < 0.15 and not self._silicon:
-                nested = (conversations.action(random, family, ovs=ovs), Goto(self._further(table)))
-                actions.append(Clone(random.choice((nested, nested[:1], nested[1:]))))
+                nested = self._tracked_nested(family, table)
+                actions.append(
+                    random.choice(
+                        (
+                            Clone(nested),
+                            Clone(nested),
+                            Sample(random.choice((1, 0xFFFFFFFF)), nested),
+                            CheckLength(random.choice((60, 70)), nested, self._tracked_nested(family, table)),
+                            DecTtl(nested),
+                        )
+                    )
+                )
+            if random.random() < 0.1 and not self._silicon:  # no connection is tracked in a tunnel that a NIC puts on
+                actions.append(self._middle())
             if random.random() < 0.1:
                 actions.append(Output(random.choice(self._out_ports)))
         ends = (Goto(self._further(table)), Goto(self._further(table)), Output(1), Output(2), Upcall(7), Pass(), Drop())

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from asap2.nic.conntrack.view import Change
 from asap2.nic.rules import Action
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.abi import TRACED_LOOKUPS
@@ -16,7 +17,18 @@ from asap2.nic.silicon.reference import ReferenceSwitch
 from tests.system.nic.silicon import tracked
 from tests.system.nic.silicon.conversations import ZONES
 from tests.system.nic.silicon.programs import METERS, PLACES
-from tests.system.nic.silicon.steps import Add, NewReceiver, Remove, Replace, Send, SetMeter, SetPorts, Step
+from tests.system.nic.silicon.steps import (
+    Add,
+    Forget,
+    NewReceiver,
+    Remove,
+    Replace,
+    Send,
+    SetMark,
+    SetMeter,
+    SetPorts,
+    Step,
+)
 
 _BEGIN = 10**12
 """When the first packet comes, in nanoseconds."""
@@ -87,6 +99,8 @@ class Both:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
+            case Forget(place) | SetMark(place):
+                self._change_connection(step, place)
             case SetMeter(number, limit):
                 self._set_meter(number, limit)
             case NewReceiver():
@@ -100,6 +114,25 @@ class Both:
                     self._ports[port.id] = port
                     self.pipeline.set_port(port)
                     self.reference.set_port(port)
+
+    def _change_connection(self, step: Forget | SetMark, place: float) -> None:
+        """What user space does to a connection."""
+        self.reference.tracker.now = now = self.reference.now
+        known = sorted(self.reference.tracker.connections(), key=tracked.told)
+        if not known:
+            return
+        theirs = known[int(place * len(known))]
+        record = tracked.record_of(self.pipeline, tracked.told(theirs), now)
+        ours = self.pipeline.connections._at(record, now) if record else None
+        if ours is None:
+            raise DifferenceError(f"only the reference has this connection: {tracked.told(theirs)}")
+        match step:
+            case Forget():
+                self.reference.tracker.remove(theirs)
+                _same("a connection that there was", self.pipeline.connections.delete(ours), True)
+            case SetMark(mark=mark):
+                theirs.mark = mark
+                self.pipeline.connections.change(ours, Change(mark=mark))
 
     def _set_meter(self, number: int, limit: Limit | None) -> None:
         at = self._meters[number]

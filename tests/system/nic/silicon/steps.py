@@ -79,7 +79,23 @@ class SetMeter:
     limit: Limit | None
 
 
-Step = SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """User space takes a connection out of the table: of those in one order, that at this *place*, which is a fraction
+    of all."""
+
+    place: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """User space gives the connection at that *place* a mark."""
+
+    place: float
+    mark: int
+
+
+Step = Forget | SetMark | SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
 
 
 def written(value: Any) -> str:

@@ -33,10 +33,11 @@ class Told:
 
 def of_reference(tracker: Tracker) -> list[Told]:
     """All that have not expired."""
-    return sorted(map(_told, tracker.connections()))
+    return sorted(map(told, tracker.connections()))
 
 
-def _told(one: Connection) -> Told:
+def told(one: Connection) -> Told:
+    """What is known of a connection of the reference."""
     protocol = ""
     if one.proto == TCP:
         tcp = one.tcp
@@ -62,6 +63,16 @@ def of_program(pipeline: Pipeline, now: int) -> list[Told]:
     layout = pipeline._layout
     records = (layout.connections[at] for at in range(1, layout.tracker.next))
     return sorted(_of_record(one) for one in records if one.status & Status.CONFIRMED and one.expires > now)
+
+
+def record_of(pipeline: Pipeline, wanted: Told, now: int) -> int:
+    """The number of the record of a connection; 0: there is none."""
+    layout = pipeline._layout
+    for at in range(1, layout.tracker.next):
+        one = layout.connections[at]
+        if one.status & Status.CONFIRMED and one.expires > now and _of_record(one) == wanted:
+            return at
+    return 0
 
 
 def _of_record(one: ConnectionRecord) -> Told:
