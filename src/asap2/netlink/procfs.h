@@ -133,6 +133,12 @@ int stat64(const char *path, struct stat64 *status)
 	return real(served(path), status);
 }
 
+int statx(int directory, const char *path, int flags, unsigned int mask, struct statx *status)
+{
+	REAL(statx);
+	return real(directory, served(path), flags, mask, status);
+}
+
 /* what programs built with _FORTIFY_SOURCE call; declared by no header without it */
 int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);

@@ -142,6 +142,12 @@ def test_there_may_be_as_many_as_the_node_has_room_for(pinged: Bench) -> None:
     for more in (ROOM, ROOM + 1, 0):
         pinged.ok("hv1", f"sysctl -qw {name}={more}")
         assert pinged.ok("hv1", f"sysctl -n {name}") == f"{ROOM}\n"
+    assert (
+        pinged.ok(
+            "hv1", "stat -c %a /proc/sys/net/netfilter/nf_conntrack_max /proc/sys/net/netfilter/nf_conntrack_count"
+        )
+        == "644\n444\n"
+    )
 
 
 def test_open_vswitch_finds_that_the_datapath_tracks_connections(bench: Bench) -> None:
