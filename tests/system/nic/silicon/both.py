@@ -118,7 +118,7 @@ class Both:
     def _change_connection(self, step: Forget | SetMark, place: float) -> None:
         """What user space does to a connection."""
         self.reference.tracker.now = now = self.reference.now
-        known = sorted(self.reference.tracker.connections(), key=tracked.told)
+        known = list(self.reference.tracker.connections())
         if not known:
             return
         theirs = known[int(place * len(known))]

@@ -81,8 +81,7 @@ class SetMeter:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """User space takes a connection out of the table: of those in one order, that at this *place*, which is a fraction
-    of all."""
+    """User space takes a connection out of the table: the one at this *place*, a fraction of all, oldest first."""
 
     place: float
 

@@ -70,7 +70,7 @@ def record_of(pipeline: Pipeline, wanted: Told, now: int) -> int:
     layout = pipeline._layout
     for at in range(1, layout.tracker.next):
         one = layout.connections[at]
-        if one.status & Status.CONFIRMED and one.expires > now and _of_record(one) == wanted:
+        if one.status & Status.CONFIRMED and one.expires == wanted.expires > now and _of_record(one) == wanted:
             return at
     return 0
 
