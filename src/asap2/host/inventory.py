@@ -395,8 +395,8 @@ class FlowTrial:
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """``count`` connections that are alike in what decides whether a NIC carries them: status (IPS_*), and of TCP the
-    state (TCP_CONNTRACK_*). ``example`` is one of them."""
+    """``count`` connections with the same status (IPS_*) and, for TCP, state (TCP_CONNTRACK_*), which decide whether a
+    NIC carries them. ``example`` is one of them."""
 
     protocol: int
     zone: int
@@ -409,8 +409,8 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """Connections that the kernel tracks: how many, how many it may, and how many a NIC carries (None: unknown).
-    ``tracked_as`` are all, where that was looked at."""
+    """The number of connections that the kernel tracks, its limit, and the number that a NIC carries (None: unknown).
+    ``tracked_as`` groups all connections, if they were listed."""
 
     tracked: int
     most: int

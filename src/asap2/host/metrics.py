@@ -30,12 +30,12 @@ from asap2.output import line
 
 Trier = Callable[[Host, list[Flow]], tuple[FlowTrial, ...]]
 AGAIN = 300.0
-"""Seconds until a flow's rule is tried again: the host may have changed."""
+"""Seconds until a flow's rule is tried again, because the host may have changed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tried:
-    """What came of trying a flow's rule, and when: ``shape`` is what the flow was."""
+    """The result of trying a flow's rule, and its time; ``shape`` is the flow as it was."""
 
     shape: tuple[object, ...]
     when: float

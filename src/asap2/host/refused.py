@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Open vSwitch, or its datapath, was asked for and refused: it is in no dump of flows, so only its log and its
-database tell.
+"""Requests that Open vSwitch or its datapath refused. No dump of flows shows them, only the log and the database.
 
 Flows that the datapath does not take, OpenFlow messages that the switch rejects, interfaces in error, controllers and
 managers that are not reached, and bridges that drop everything.

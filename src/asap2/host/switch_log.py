@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ovs-vswitchd's log says of offload: the lines of its flow API, its TC layer and of flows that were refused."""
+"""Read from ovs-vswitchd's log the lines of its flow API and TC layer, and those about refused flows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TAIL = 4 << 20
-"""Octets of the log's end that are read."""
+"""How much of the log's end is read, in octets."""
 MOST = 2000
 """Lines that are kept, the last ones, of those that are about flows."""
 _RELEVANT = re.compile(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a NIC can be told, found out by telling it: flower rules put in with skip_sw and taken out at once.
+"""Find out which rules a NIC accepts by trying them: flower rules are added with skip_sw and removed at once.
 
 The rules match on a destination MAC that nobody has, at the last priority that is free, so that no packet meets them.
 They need an ingress qdisc, which Open vSwitch makes on its ports; none is made here.
@@ -30,7 +30,7 @@ from asap2.netlink.wire import NETLINK_ROUTE
 IPV4, VLAN = 0x0800, 0x8100
 """Ethernet protocols (IEEE 802 Numbers)."""
 NOBODY = bytes.fromhex("06a5a2000000")
-"""A locally administered MAC for rules that are to match nothing."""
+"""A locally administered MAC for rules that must match nothing."""
 VLAN_ID = 4094
 
 

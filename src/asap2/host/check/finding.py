@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check is, and what it finds."""
+"""Checks and their findings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A verdict before it is known whose it is."""
+    """A verdict without its check."""
 
     verdict: Verdict
     found: str
@@ -66,22 +66,22 @@ def check(id: str, why: str) -> Callable[[Function], Check]:
 
 
 def ok(found: str, subject: str | None = None) -> Result:
-    """All is well."""
+    """A finding that all is well."""
     return Result(Verdict.OK, found, None, subject)
 
 
 def warn(found: str, fix: str | None = None, subject: str | None = None) -> Result:
-    """It could be better."""
+    """A finding that something could be better."""
     return Result(Verdict.WARN, found, fix, subject)
 
 
 def fail(found: str, fix: str | None = None, subject: str | None = None) -> Result:
-    """It stands in the way."""
+    """A finding that prevents offload."""
     return Result(Verdict.FAIL, found, fix, subject)
 
 
 def unknown(found: str, fix: str | None = None, subject: str | None = None) -> Result:
-    """It cannot be told."""
+    """A finding that the state is unknown."""
     return Result(Verdict.UNKNOWN, found, fix, subject)
 
 

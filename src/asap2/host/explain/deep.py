@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the switch itself: flows of its datapath are put in once more as they are, with its debug log on meanwhile.
+"""Ask the switch itself: install flows of its datapath again, unchanged, while its debug log is on.
 
 That changes no packet's way: TC takes a flow that it can, and the NIC then has it, or the datapath keeps it.
 """
@@ -51,7 +51,7 @@ def ask_about(flows: Iterable[Flow], ports: Iterable[DatapathPort]) -> None:
 
 @contextlib.contextmanager
 def debugging() -> Iterator[None]:
-    """The log file gets debug lines of :data:`MODULES` meanwhile; then their levels are as they were."""
+    """Log debug lines of :data:`MODULES` to the file while the context is active, and restore their levels."""
     levels = log_levels(ask("vlog/list"))
     try:
         for module in levels:
@@ -63,7 +63,7 @@ def debugging() -> Iterator[None]:
 
 
 def _put_again(flow: Flow, log: TextIO) -> None:
-    """Put *flow* in as it is, and wait until the log says so."""
+    """Install *flow* again, unchanged, and wait until the log has it."""
     key = re.split(r", ?packets:", flow.text, maxsplit=1)[0]
     actions = ",".join(map(str, flow.actions)) or "drop"  # as numbers: names of ports are read in the key alone
     with contextlib.suppress(SwitchError):  # it has gone meanwhile, or its text is not one that the switch reads

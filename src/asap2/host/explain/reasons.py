@@ -207,12 +207,12 @@ REASONS: dict[str, Meaning] = {
     ),
     "nic.match": Meaning("the NIC cannot match on this", "leave the match out of the OpenFlow rules"),
     "nic.ct": Meaning(
-        "the NIC, or its driver, does not track connections",
-        "a NIC that does (ConnectX-5 or newer); a driver with CONFIG_MLX5_TC_CT",
+        "the NIC or its driver cannot track connections",
+        "use a NIC that can (ConnectX-5 or newer), and a driver with CONFIG_MLX5_TC_CT",
     ),
     "nic.ct-state": Meaning(
-        "the NIC tells neither invalid packets nor related connections (+inv, +rel)",
-        "nothing, where such packets are few; else no +inv, +rel in the OpenFlow rules, "
+        "the NIC cannot match invalid packets or related connections (+inv, +rel)",
+        "nothing, if such packets are few; else remove +inv and +rel from the OpenFlow rules; "
         "for OVN: ovn-nbctl set NB_Global . options:use_ct_inv_match=false",
     ),
     "nic.inline": Meaning(

@@ -18,15 +18,15 @@ SYSCTLS = Path("/proc/sys/net/netfilter")
 _HW_OFFLOAD = 1 << 15
 """IPS_HW_OFFLOAD, since Linux 5.8."""
 _OF_NO_IMPORT = 0x3F8
-"""IPS_* from CONFIRMED to DYING, which do not decide where a connection is."""
+"""IPS_* from CONFIRMED to DYING, which do not affect where a connection is."""
 _HEADER_LEN = 4
 _STATUS = 3
 """CTA_STATUS."""
 
 
 def connections(*, each: bool = False) -> Connections | None:
-    """The counts; None where connection tracking is not loaded. Nothing is loaded for it. With *each*, each connection
-    is looked at."""
+    """The counts; None if connection tracking is not loaded (asking does not load it). With *each*, also the
+    connections, grouped."""
     try:
         tracked, most = (int((SYSCTLS / f"nf_conntrack_{name}").read_text()) for name in ("count", "max"))
     except (OSError, ValueError):
@@ -37,7 +37,7 @@ def connections(*, each: bool = False) -> Connections | None:
 
 
 def _each() -> Iterator[Tracked]:
-    """All connections, those that are alike together; none if they may not be known."""
+    """All connections, grouped by what decides where they are; none without the permission to list them."""
     try:
         with Connection(NETLINK_NETFILTER) as netfilter:
             answers = netfilter.request(CT_GET, NLM_F_DUMP, CT_REQUEST.encode(Nfgenmsg(), {}))
@@ -71,8 +71,8 @@ def _written(original: Any) -> str:
 
 
 def _in_hardware() -> int | None:
-    """How many a NIC carries; None if that may not be known (without CAP_NET_ADMIN). Kernels before 5.9 do not filter:
-    then each connection is looked at here."""
+    """The number that a NIC carries; None without permission (CAP_NET_ADMIN). Kernels before 5.9 do not filter, so the
+    status of each connection is checked here."""
     filtered = CT_REQUEST.encode(Nfgenmsg(), {"status": _HW_OFFLOAD, "status_mask": _HW_OFFLOAD})
     try:
         with Connection(NETLINK_NETFILTER) as netfilter:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What steps change: each setting as it is, and as it is to be. A function of its arguments alone.
+"""The settings that steps change, each before and after. Pure functions.
 
 A plan goes through states that nobody wants for themselves: VFs without drivers, no VFs at all, a device that is down.
 What counts here is the first and the last.
@@ -45,7 +45,7 @@ class Change:
 
 
 def changes(now: Host, steps: Iterable[Step]) -> tuple[Change, ...]:
-    """What *steps* change on the host *now*, in their order; what ends as it is now is left out."""
+    """The settings that *steps* change on the host *now*, in order; those that end unchanged are left out."""
     found: dict[str, Change] = {}
     for step in steps:
         for one in _of(now, step):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps done: each looks at what is, changes what is not so, and sees that it then is.
+"""Carry out the steps of a plan: each reads the state, changes what differs, and checks that it had its effect.
 
-Whatever a step asks of the kernel or of Open vSwitch, and how they refuse, comes as :class:`StepError`.
+Every refusal of the kernel or of Open vSwitch is converted to a :class:`StepError`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ HINTS = {
 
 
 def told(doing: str, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What *what* gives; StepError, which begins with *doing*, with what the kernel or Open vSwitch said to it."""
+    """Call *what*, and convert errors of the kernel or Open vSwitch to a StepError that begins with *doing*."""
     try:
         return what(*args, **kwargs)
     except NetlinkError as error:
@@ -70,7 +70,7 @@ def told(doing: str, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 class Hands:
-    """Does steps on this host."""
+    """Carries out steps on this host."""
 
     def __init__(self) -> None:
         self.route = Connection(NETLINK_ROUTE)
@@ -88,11 +88,11 @@ class Hands:
         self.generic.close()
 
     def look(self) -> Host:
-        """The host now."""
+        """The current state of the host."""
         return observe(openflow=False)
 
     def do(self, step: Step) -> None:
-        """Do one step; StepError when it cannot be, or has no effect."""
+        """Do one step; raises StepError if it fails or has no effect."""
         self._do(step)
 
     @singledispatchmethod
@@ -193,7 +193,7 @@ class Hands:
                 raise StepError(f"{name} stays {'down' if one.up else 'up'}")
 
     def _rename(self, ports: Iterable[PortState]) -> None:
-        """Give devices their names; when they have each other's, by way of names that nobody has."""
+        """Rename devices; if they exchange names, through unused ones."""
         wanted = [(one.port, one.name) for one in ports if one.name is not None]
         if not wanted:
             return
@@ -208,7 +208,7 @@ class Hands:
             told(f"name {name}", links.rename, self.route, index, name)
 
     def _names(self, ports: Iterable[PortRef]) -> dict[PortRef, str]:
-        """The names of network devices now; StepError for one that is not there."""
+        """The current names of network devices; raises StepError for one that does not exist."""
         now = observe(filters=False, openflow=False)
         found = {}
         for port in ports:
@@ -254,7 +254,7 @@ class Hands:
         self._no_error(names)
 
     def _no_error(self, names: list[str]) -> None:
-        """StepError when Open vSwitch could not do with an interface what its row says."""
+        """Raise StepError if Open vSwitch reports an error for an interface."""
         switch = openvswitch.observe(openflow=False)
         for name in names:
             interface = switch.interface(name)
@@ -301,7 +301,7 @@ class Hands:
 
 
 def _changes(have: Vf, wanted: Vf, switchdev: bool) -> Iterable[tuple[str, Any]]:
-    """What is to be set on a VF; in switchdev mode its MAC and rates alone, since the rest is up to its representor."""
+    """The attributes to set on a VF; in switchdev mode only MAC and rates: its representor determines the rest."""
     for name in ("mac", "rates") if switchdev else ("mac", "rates", "spoofchk", "trust", "link_state"):
         if getattr(have, name) != getattr(wanted, name):
             yield name, getattr(wanted, name)
@@ -310,6 +310,6 @@ def _changes(have: Vf, wanted: Vf, switchdev: bool) -> Iterable[tuple[str, Any]]
 
 
 def settle() -> None:
-    """Wait until udev has done what it does with new devices, where there is udev: it may rename them."""
+    """Wait until udev, if it runs, has processed new devices: it may rename them."""
     if os.path.exists(UDEV):
         subprocess.run(["udevadm", "settle", f"--timeout={SETTLE_SECONDS}"], capture_output=True)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was before the first set-up, on disk before anything changes, so that whatever happens it can come back.
+"""The state before the first setup, saved to disk before anything changes, so that it can always be restored.
 
-The file survives a reboot, since what is set up in Open vSwitch's database and by ``persist`` does too; it is
-therefore with them, in /etc.
+The file is in /etc and survives a reboot, as do the settings in Open vSwitch's database and the files of ``persist``.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """``before`` is the host before the first set-up; of it, ``pfs`` (addresses), ``bridges`` (those that were made)
-    and ``options`` were touched. ``restart_pending``: an option changed that the switch has not taken up. ``wanted``
-    is what was last asked for, ``finished`` whether that was reached."""
+    """``before`` is the host before the first setup; since then ``pfs`` (addresses), ``bridges`` (created ones) and
+    ``options`` were touched. ``restart_pending``: the switch has not yet read an option that changed. ``wanted`` is the
+    last request, ``finished`` whether it was completed."""
 
     before: Host
     wanted: Wanted
@@ -45,7 +44,7 @@ class Journal:
 
 
 def load(path: Path = PATH) -> Journal | None:
-    """The journal; None when there is none. Asap2Error when it cannot be read."""
+    """The journal; None if there is none. Raises Asap2Error if it cannot be read."""
     try:
         return from_data(Journal, json.loads(path.read_text()))
     except FileNotFoundError:
@@ -55,7 +54,7 @@ def load(path: Path = PATH) -> Journal | None:
 
 
 def save(journal: Journal | None, path: Path = PATH) -> None:
-    """Write the journal so that it is whole whatever happens; None removes it, and its directory when that is empty."""
+    """Write the journal atomically; None removes it, and its directory if that is empty."""
     if journal is None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -77,7 +76,7 @@ def save(journal: Journal | None, path: Path = PATH) -> None:
 
 @contextlib.contextmanager
 def exclusively(path: Path = LOCK) -> Iterator[None]:
-    """Keep any other set-up or undoing away meanwhile; Asap2Error when one is under way."""
+    """Hold the lock against other setups and undos; raises Asap2Error if one is running."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,10 +88,10 @@ def exclusively(path: Path = LOCK) -> Iterator[None]:
 def extended(
     journal: Journal | None, now: Host, wanted: Wanted, pfs: set[str], bridges: set[str], options: set[str]
 ) -> Journal:
-    """The journal before a set-up that touches *pfs*, *options*, and *bridges* where they are missing.
+    """The journal for a setup that touches *pfs* and *options*, and creates missing *bridges*.
 
-    What earlier set-ups touched stays as it was before those; what this one touches besides is as it is *now*. At boot
-    (``nic_only``) what was last asked for stays, too.
+    What earlier setups touched keeps its state from before them; the rest has its state of *now*. At boot
+    (``nic_only``) the last request is kept, too.
     """
     made = {name for name in bridges if all(one.name != name for one in now.openvswitch.bridges)}
     if journal is None:
@@ -110,8 +109,8 @@ def extended(
 
 
 def _merged(journal: Journal, now: Host, pfs: set[str]) -> Host:
-    """*now*, with what *journal* says was touched as it was before; TC too, but for that of *pfs* not touched so
-    far."""
+    """*now*, but with the earlier state of what *journal* says was touched. That includes TC, except on *pfs* not
+    touched so far."""
     before, switch = journal.before, now.openvswitch
     new = {netdev.name for address in pfs - set(journal.pfs) for netdev in devices(now, address)}
     touched = [pf for pf in before.pfs if pf.address in journal.pfs]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what is to what is to be: the steps, in an order that drivers take. A function of its arguments alone.
+"""Plan the steps from the current state to a target, in an order that drivers accept. Pure functions.
 
 The order, for each NIC: VFs while the eSwitch is in its old mode, drivers taken from them, encapsulation, mode, the
 uplink's features, drivers given back, representors ("vfs-first", the getting-started page's); or no VFs, mode, VFs
-("switchdev-first", which some drivers and firmwares want). Each phase is done for all NICs before the next, because the
-VFs of a bond may be bound only when all of its PFs are in switchdev mode.
+("switchdev-first", which some drivers and firmware versions need). Each phase is done for all NICs before the next,
+because the VFs of a bond may be bound only when all of its PFs are in switchdev mode.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from asap2.host.setup.steps import (
 )
 
 NEED_RESTART = ("hw-offload", "tc-policy")
-"""Options that the switch takes up when it starts (ovs-vswitchd.conf.db(5))."""
+"""Options that the switch reads only when it starts (ovs-vswitchd.conf.db(5))."""
 PORT_ATTRIBUTES = ("name", "mac", "up", "mtu", "offload")
 Drivers = tuple[tuple[str | None, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NicTarget:
-    """What a PF is to be. ``drivers`` are (driver, driver_override) of each VF; ``attributes`` those VFs whose MAC and
-    so on are to be set; ``ports`` the uplink, representors and VFs' devices; None leaves a mode as it is."""
+    """The target state of a PF. ``drivers`` are (driver, driver_override) of each VF; ``attributes`` the VFs whose MAC
+    and so on are to be set; ``ports`` the uplink, representors and VFs' devices; None leaves a mode unchanged."""
 
     pf: str
     mode: str
@@ -59,7 +59,7 @@ class NicTarget:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a host is to be. ``service`` may be restarted (None: not), and must be when ``restart_pending``;
+    """The target state of a host. ``service`` may be restarted (None: not), and must be if ``restart_pending``;
     ``delete`` and ``add`` are ports by bridge, ``bridges`` whether each is to be there. With ``switch_first`` Open
     vSwitch lets go before NICs change; without, it comes after. ``ingress`` and ``filters`` are to be there
     in the end."""
@@ -78,7 +78,7 @@ class Target:
 
 
 def plan(now: Host, target: Target) -> tuple[Step, ...]:
-    """The steps from *now* to *target*; none when it is so already."""
+    """The steps from *now* to *target*; empty if nothing differs."""
     nics = [_Nic(now, pf, one, target) for one in target.nics if (pf := now.pf(one.pf))]
     phases = (_Nic.make_vfs, _Nic.change_mode, _Nic.finish)
     nic_steps = [step for phase in phases for nic in nics for step in phase(nic)]
@@ -89,7 +89,7 @@ def plan(now: Host, target: Target) -> tuple[Step, ...]:
 
 
 def disruptive(now: Host, target: NicTarget) -> bool:
-    """Whether the PF's VFs are taken from their drivers, or away, on the way to *target*."""
+    """Whether the PF's VFs are unbound or removed on the way to *target*."""
     pf = now.pf(target.pf)
     return pf is not None and bool(pf.vfs) and (_mode(pf) != target.mode or pf.num_vfs != target.vfs)
 
@@ -117,10 +117,10 @@ class _Nic:
         self.vfs_first = target.order == "vfs-first"
         later = self.mode_changes and not self.vfs_first
         self.remade = self.count_changes or later
-        """Whether every VF that is there in the end is a new one."""
+        """Whether every VF in the end is a new one."""
 
     def make_vfs(self) -> Iterator[Step]:
-        """VFs in the old mode, and none bound when it changes."""
+        """Create VFs in the old mode, and unbind all before it changes."""
         pf, target = self.pf, self.target
         if self.remade and pf.num_vfs:
             yield SetVfs(pf.address, 0)
@@ -130,7 +130,7 @@ class _Nic:
             yield from self._set_attributes()
 
     def change_mode(self) -> Iterator[Step]:
-        """Parameters and encapsulation, which want the old mode, the mode, and what wants the new one."""
+        """Set parameters and encapsulation, which need the old mode; the mode; and then what needs the new one."""
         pf, target = self.pf, self.target
         for name, word in target.params:
             if dict(pf.params).get(name) != word:
@@ -153,19 +153,19 @@ class _Nic:
         yield from self._ports(lambda one: one.port.kind == "uplink", ("up", "offload") if self.mode_changes else ())
 
     def _rules_out(self) -> Iterator[Step]:
-        """A mode does not change while the eSwitch holds rules: those of a switch that goes on offloading go."""
+        """Remove the rules of a switch that continues to offload: a mode cannot change while the eSwitch has rules."""
         if self._offloading():
             yield CleanTc(self._offloading(), ())
 
     def _offloading(self) -> tuple[str, ...]:
-        """The PF's devices on which Open vSwitch has, and goes on having, its rules."""
+        """The PF's devices on which Open vSwitch has rules and will keep them."""
         if self.whole.clean is not None:
             return ()
         netdevs = [self.now.uplink(self.pf), *(netdev for _, netdev in self.now.representors(self.pf))]
         return tuple(one.name for one in netdevs if one and self.now.qdisc(one.name))
 
     def _drivers_taken(self) -> Drivers | None:
-        """The VFs' drivers while the mode changes, without the PF's own; None when none is bound to that."""
+        """The VFs' drivers while the mode changes, without the PF's own; None if none is bound to that."""
         if self.count_changes:
             now: Drivers = tuple((self.pf.driver if self.pf.autoprobe else None, None) for _ in range(self.target.vfs))
         else:
@@ -175,7 +175,7 @@ class _Nic:
         return tuple((None if driver == self.pf.driver else driver, override) for driver, override in now)
 
     def finish(self) -> Iterator[Step]:
-        """VFs in the new mode, their attributes and drivers, and then their devices."""
+        """Create VFs in the new mode, set their attributes, bind them, and then set up their devices."""
         pf, target = self.pf, self.target
         if not self.vfs_first and self.remade and target.vfs:
             yield SetVfs(pf.address, target.vfs)
@@ -191,7 +191,7 @@ class _Nic:
         yield from self._ports(lambda one: one.port.kind != "uplink", PORT_ATTRIBUTES if anew else ())
 
     def _drivers_now(self) -> Drivers | None:
-        """The VFs' drivers before they are given back."""
+        """The VFs' drivers before they are bound again."""
         if self.mode_changes and self.vfs_first:
             taken = self._drivers_taken()
             if taken is not None:
@@ -201,24 +201,24 @@ class _Nic:
         return tuple((vf.driver, vf.driver_override) for vf in self.pf.vfs)
 
     def _attributes_early(self) -> bool:
-        """Whether attributes are set before the mode changes: in legacy mode a VF takes all of them."""
+        """Whether attributes are set before the mode changes: legacy mode accepts all of them."""
         return self.vfs_first and _mode(self.pf) == LEGACY
 
     def _set_attributes(self) -> Iterator[Step]:
-        """VFs get the attributes that they have not."""
+        """Set the VF attributes that differ."""
         attributes = tuple(vf for vf in self.target.attributes if self._differs(vf))
         if attributes:
             yield SetVfAttributes(self.pf.address, self.pf.name, attributes)
 
     def _differs(self, wanted: Vf) -> bool:
-        """Whether a VF has other attributes, as it may when it is recreated or its PF changes mode."""
+        """Whether a VF's attributes differ, or may differ because it is recreated or its PF changes mode."""
         if self.remade or self.mode_changes:
             return True
         now = next((vf for vf in self.pf.vfs if vf.index == wanted.index), None)
         return now is None or attributes_of(now) != attributes_of(wanted)
 
     def _ports(self, which: Callable[[PortState], bool], lost: tuple[str, ...]) -> Iterator[Step]:
-        """What is left to do for some ports, when what is *lost* of them on the way must be set in any case."""
+        """The remaining changes of some ports; what is *lost* on the way must be set in any case."""
         left = [_left(self.now, self.pf, one, lost) for one in self.target.ports if which(one)]
         states = tuple(one for one in left if one is not None)
         if states:
@@ -226,12 +226,12 @@ class _Nic:
 
 
 def attributes_of(vf: Vf) -> tuple[object, ...]:
-    """What ``ip link set PF vf N`` sets."""
+    """The attributes that ``ip link set PF vf N`` sets."""
     return vf.mac, vf.vlan, vf.qos, vf.spoofchk, vf.trust, vf.link_state, vf.rates
 
 
 def find(host: Host, pf: Pf, port: PortRef) -> Netdev | None:
-    """The device that *port* means on *host*."""
+    """The device of *port* on *host*."""
     if port.kind == "uplink":
         return host.uplink(pf)
     if port.kind == "representor":
@@ -240,7 +240,7 @@ def find(host: Host, pf: Pf, port: PortRef) -> Netdev | None:
 
 
 def named(step: Step, now: Host) -> Step:
-    """*step* with the names that its network devices have now."""
+    """*step* with the current names of its network devices."""
 
     def name(port: PortRef) -> PortRef:
         pf = now.pf(port.pf)
@@ -257,7 +257,7 @@ def named(step: Step, now: Host) -> Step:
 
 
 def nameless(step: Step) -> bool:
-    """Whether *step* is about a network device that had no name when it was planned."""
+    """Whether *step* concerns a network device that had no name when it was planned."""
     match step:
         case SetPorts():
             return not all(one.port.hint for one in step.ports)
@@ -267,7 +267,7 @@ def nameless(step: Step) -> bool:
 
 
 def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortState | None:
-    """What of *wanted* is not so yet, or is *lost* on the way; None when all is so."""
+    """The part of *wanted* that differs or is *lost* on the way; None if nothing does."""
     netdev = find(now, pf, wanted.port)
     state = wanted
     if netdev is not None:
@@ -279,7 +279,7 @@ def _left(now: Host, pf: Pf, wanted: PortState, lost: tuple[str, ...]) -> PortSt
 
 
 def _ingress(now: Host, target: Target, before: list[Step]) -> Iterator[Step]:
-    """What was at ingress, in the end: a restart of the switch, or a change of mode, removes it."""
+    """Restore ingress qdiscs and filters at the end: restarting the switch, or changing the mode, removes them."""
     taken = restart_needed(now, target) or any(isinstance(step, SetEswitch) for step in before)
     there = {place(one) for one in now.filters}
     missing = any(now.qdisc(one.netdev) is None for one in target.ingress)
@@ -288,7 +288,7 @@ def _ingress(now: Host, target: Target, before: list[Step]) -> Iterator[Step]:
 
 
 def _switch(now: Host, target: Target) -> Iterator[Step]:
-    """What changes in Open vSwitch, and TC after it."""
+    """The changes in Open vSwitch, and then in TC."""
     switch = now.openvswitch
     there = {bridge.name for bridge in switch.bridges}
     for bridge in sorted({bridge for bridge, _ in target.delete}):

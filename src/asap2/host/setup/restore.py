@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way back: what was before, as a target for the planner; and what is still not as it was."""
+"""Undo: the earlier state as a target for the planner, and what still differs from it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def restore_target(journal: Journal, now: Host, *, force: bool = False) -> Targe
     """The target that brings back ``journal.before``.
 
     Raises:
-        RefusedError: it would take VFs from their users, or ports away that others put into a bridge of ours; the
-        latter,
-            and VFs that only the host uses, not with *force*.
+        RefusedError: it would take VFs from their users, or remove a bridge that has ports of others. With *force* only
+            VFs of guests are refused.
     """
     before, switch = journal.before, now.openvswitch
     nics = tuple(_nic(before, pf) for address in journal.pfs if (pf := before.pf(address)) and pf.eswitch)
@@ -105,7 +104,7 @@ def _state(port: PortRef, netdev: Netdev) -> PortState:
 
 
 def _clean(before: Host, now: Host) -> CleanTc | None:
-    """What offloading left in TC, unless Open vSwitch offloaded before, too."""
+    """What offloading has left in TC, unless Open vSwitch offloaded before the first setup, too."""
     if before.openvswitch.hw_offload:
         return None
     kept = {one.netdev for one in before.qdiscs}
@@ -118,21 +117,21 @@ def _clean(before: Host, now: Host) -> CleanTc | None:
 
 
 def watched(journal: Journal, now: Host) -> set[str]:
-    """The devices whose ingress setting up may have changed: those of the PFs, and the ports of Open vSwitch."""
+    """The devices whose ingress a setup may have changed: those of the PFs, and the ports of Open vSwitch."""
     both = (journal.before, now)
     ports = {name for host in both for bridge in host.openvswitch.bridges for name in interfaces(bridge)}
     return ports | {one.name for host in both for address in journal.pfs for one in devices(host, address)}
 
 
 def others_filters(host: Host) -> Iterator[Filter]:
-    """The filters that are not flows of Open vSwitch and can be put back."""
+    """The filters that are not flows of Open vSwitch and can be installed again."""
     for one in host.filters:
         if not one.of_open_vswitch and one.message and can_be_put_back(bytes.fromhex(one.message)):
             yield one
 
 
 def differences(before: Host, now: Host, pfs: Iterable[str]) -> list[str]:
-    """What of *pfs*, TC and Open vSwitch is not as it was *before*, each as a few words; counters do not count."""
+    """Differences of *pfs*, TC and Open vSwitch from *before*, each in a few words; counters are ignored."""
     found = []
     for address in pfs:
         was, is_ = before.pf(address), now.pf(address)

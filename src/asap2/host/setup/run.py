@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setting up and undoing: look, plan, write down what is, do step by step, and go back when one fails."""
+"""Run a setup or an undo: inspect, plan, save the state, do each step, and roll back if one fails."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from asap2.host.setup.wanted import Wanted
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The steps that come, and which settings they change."""
+    """The planned steps, and the settings that they change."""
 
     steps: tuple[Step, ...] = ()
     changes: tuple[Change, ...] = ()
 
 
 class Machine(Protocol):
-    """What is set up: this host (:class:`asap2.host.setup.hands.Hands`), or a model of one."""
+    """The machine to set up: this host (:class:`asap2.host.setup.hands.Hands`), or a model of one."""
 
     def look(self) -> Host:
-        """How it is now, TC filters included."""
+        """Its current state, including TC filters."""
 
     def do(self, step: Step) -> None:
-        """Do a step; StepError when it cannot be done or has no effect."""
+        """Do a step; raises StepError if it fails or has no effect."""
 
 
 class Observer(Protocol):
-    """Who is told how it goes."""
+    """Receives the progress of a run."""
 
     def planned(self, planned: Planned, back: bool, /) -> None:
-        """These steps come; *back* when they undo what a failed run did."""
+        """The run will do these steps; *back*: they undo what a failed run did."""
 
     def begin(self, step: Step, /) -> None:
         """This step begins."""
@@ -58,7 +58,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it went: the steps done, and the host then; ``left`` is what undoing could not bring back."""
+    """The result: the steps done, and the host afterwards; ``left`` is what undo could not restore."""
 
     steps: tuple[Step, ...]
     host: Host
@@ -67,11 +67,11 @@ class Outcome:
 
 AS_BEFORE = "everything is as it was before"
 RESTARTING = 15.0
-"""Seconds that Open vSwitch may take to come up, if a run was killed during its restart."""
+"""Seconds to wait for Open vSwitch if a run was killed during its restart."""
 
 
 class FailedError(Asap2Error):
-    """A step failed; the text says which, why, and what became of the others."""
+    """A step failed; the text says which and why, and what happened to the others."""
 
 
 class _StepFailedError(Exception):
@@ -94,8 +94,8 @@ def _planned(now: Host, target: Target) -> Planned:
 
 
 def _look(machine: Machine, journal: Journal | None) -> Host:
-    """How the machine is. If an earlier run was killed while the switch was being restarted, the service manager
-    goes on with that, and the switch is waited for."""
+    """The machine's state. If an earlier run was killed while it restarted the switch, wait for the switch, because the
+    service manager completes the restart."""
     now = machine.look()
     end = time.monotonic() + RESTARTING
     while journal is not None and journal.restart_pending and not now.openvswitch.running and time.monotonic() < end:
@@ -112,11 +112,11 @@ def _target(now: Host, wanted: Wanted, journal: Journal | None, force: bool, ord
 def setup(
     wanted: Wanted, machine: Machine, observer: Observer, *, force: bool = False, path: Path = journals.PATH
 ) -> Outcome:
-    """Bring *machine* to what is *wanted*; nobody else is to do so meanwhile (:func:`journal.exclusively`).
+    """Set *machine* up as *wanted*; the caller holds the lock (:func:`journal.exclusively`).
 
     Raises:
-        RefusedError, UsageError: it cannot be, or should not; nothing was changed.
-        FailedError: a step failed; what was done before it was taken back, as far as that went.
+        RefusedError, UsageError: it is impossible or unsafe; nothing was changed.
+        FailedError: a step failed; the steps before it were undone as far as possible.
     """
     run = _Run(machine, observer, path)
     try:
@@ -141,12 +141,12 @@ def prepare_undo(machine: Machine, *, force: bool = False, path: Path = journals
 
 
 def undo(machine: Machine, observer: Observer, *, force: bool = False, path: Path = journals.PATH) -> Outcome | None:
-    """Bring back what was before the first set-up of *machine*; None when there was none.
+    """Restore the state before the first setup of *machine*; None if there was none.
 
     Raises:
-        RefusedError: a guest uses a VF, Open vSwitch does not run, a bridge of ours has others' ports; nothing was
-            changed.
-        FailedError: a step failed; calling again goes on from there.
+        RefusedError: a guest uses a VF, Open vSwitch does not run, or a bridge that setup created has ports of others;
+            nothing was changed.
+        FailedError: a step failed; another call continues from there.
     """
     journal = journals.load(path)
     if journal is None:
@@ -161,7 +161,7 @@ def undo(machine: Machine, observer: Observer, *, force: bool = False, path: Pat
 
 
 class _Run:
-    """One run: on what, who is told, and where the journal is."""
+    """One run: its machine, its observer, and the journal's path."""
 
     def __init__(self, machine: Machine, observer: Observer, path: Path) -> None:
         self.machine = machine
@@ -169,7 +169,7 @@ class _Run:
         self.path = path
 
     def setup(self, wanted: Wanted, force: bool, order: str | None) -> Outcome:
-        """Set up; _StepFailedError when a step failed and all before it was taken back."""
+        """Set up; raises _StepFailedError if a step failed and the steps before it were undone."""
         earlier = journals.load(self.path)
         now = _look(self.machine, None if wanted.nic_only else earlier)
         target = _target(now, wanted, earlier, force, order)
@@ -198,7 +198,7 @@ class _Run:
         return Outcome(steps, self.machine.look())
 
     def back(self, journal: Journal, *, force: bool, failed: bool) -> Outcome:
-        """Go back to before *journal*; *failed*: since a step of a set-up failed."""
+        """Go back to the state before *journal*; *failed*: because a step of a setup failed."""
         now = _look(self.machine, journal)
         planned = _planned(now, restore_target(journal, now, force=force))
         self.observer.planned(planned, failed)
@@ -208,7 +208,7 @@ class _Run:
         return Outcome(planned.steps, then, tuple(differences(journal.before, then, journal.pfs)))
 
     def _take_back(self, start: Journal, failed: _StepFailedError) -> None:
-        """Go back to where the run began; FailedError when that fails too."""
+        """Go back to where the run began; raises FailedError if that fails, too."""
         pending = (journals.load(self.path) or start).restart_pending
         try:
             self.back(dataclasses.replace(start, restart_pending=pending), force=True, failed=True)
@@ -217,7 +217,7 @@ class _Run:
             raise FailedError(_sentence(failed, words)) from None
 
     def _do(self, steps: tuple[Step, ...], journal: Journal) -> Journal:
-        """Do *steps*, keeping in the journal on disk whether the switch still has to be restarted."""
+        """Do *steps*, and note in the journal on disk whether the switch must still be restarted."""
         for step in steps:
             if isinstance(step, SetOption) and step.key in NEED_RESTART and not journal.restart_pending:
                 journal = dataclasses.replace(journal, restart_pending=True)
@@ -237,7 +237,7 @@ class _Run:
 
 
 def _may_want_other_order(step: Step, wanted: Wanted) -> bool:
-    """Whether it was the change of mode that failed, with VFs there, and nobody said the order."""
+    """Whether the change of mode failed while there were VFs, and the order is automatic."""
     return isinstance(step, SetEswitch) and step.attribute == "mode" and all(nic.order == "auto" for nic in wanted.nic)
 
 

@@ -45,7 +45,7 @@ class PortState:
 
 @dataclass(frozen=True, slots=True)
 class SetVfs:
-    """Make *count* VFs, or take them away (0)."""
+    """Create *count* VFs, or remove them (0)."""
 
     pf: str
     count: int
@@ -106,7 +106,7 @@ class SetParam:
 
 @dataclass(frozen=True, slots=True)
 class SetPorts:
-    """Bring network devices to states: renamed first, then features, MTU, up or down."""
+    """Bring network devices to their target states: first names, then features, MTU, up or down."""
 
     ports: tuple[PortState, ...]
 
@@ -150,7 +150,7 @@ class SetVfAttributes:
 
 @dataclass(frozen=True, slots=True)
 class SetOption:
-    """Set Open_vSwitch.other_config:KEY, or take it away (None)."""
+    """Set Open_vSwitch.other_config:KEY, or remove it (None)."""
 
     key: str
     value: str | None
@@ -177,7 +177,7 @@ class RestartSwitch:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Make a bridge, or take it away."""
+    """Create or remove a bridge."""
 
     name: str
     there: bool
@@ -205,7 +205,7 @@ class AddPorts:
 
 @dataclass(frozen=True, slots=True)
 class DeletePorts:
-    """Take network devices out of a bridge."""
+    """Remove network devices from a bridge."""
 
     bridge: str
     names: tuple[str, ...]

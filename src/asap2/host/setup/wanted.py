@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person wants set up: the configuration file, read strictly, or the command line (docs/operator.md)."""
+"""The requested setup: a configuration file, read strictly, or the command line (docs/operator.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVICE = re.compile(r"(?!\.{1,2}$)[^\s/:\x00]{1,15}", re.ASCII)
 """The name of a network device, as a bridge has one, too (dev_valid_name)."""
 MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 DEFAULT_VFS = 4
-"""Where none are there and no number is said: as on the getting-started page."""
+"""Default number of VFs if there are none: as on the getting-started page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def load(path: Path) -> Wanted:
 
 
 def checked(wanted: Wanted, where: str) -> Wanted:
-    """*wanted*, when its values make sense by themselves; UsageError else."""
+    """Check that the values of *wanted* make sense by themselves; raises UsageError if not."""
     for nic in wanted.nic:
         if nic.vfs is not None and nic.vfs < 1:
             raise UsageError(f"{where}: {nic.pf} is to have at least 1 VF, not {nic.vfs}")

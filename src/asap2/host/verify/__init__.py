@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proof by traffic: packets are sent through a VF, and it is seen how many of them the host had to touch."""
+"""Proof by traffic: send packets through a VF, and count how many of them the host had to handle."""
 
 PROTOCOLS = ("icmp", "udp", "tcp")
 COUNT = 1000
-"""Packets of each protocol, both ways together, unless said."""
+"""Default number of packets of each protocol, both directions together."""
 ECHO_PORT = 7
-"""The port of UDP and TCP, unless said (RFC 862)."""
+"""Default UDP and TCP port (RFC 862)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process of its own for what is done in another network namespace: ``python -m asap2.host.verify.agent JSON``.
+"""A separate process for work in another network namespace: ``python -m asap2.host.verify.agent JSON``.
 
 It prints one line of JSON: what was found, or ``{"error": "a sentence"}``.
 """
@@ -20,12 +20,12 @@ from asap2.host.verify import traffic
 
 
 def command(request: dict[str, Any]) -> list[str]:
-    """The command that does *request*."""
+    """The command line that carries out *request*."""
     return [sys.executable, "-m", "asap2.host.verify.agent", json.dumps(request)]
 
 
 def ask(request: dict[str, Any], timeout: float = 60) -> Any:
-    """What the agent answers; Asap2Error with its sentence."""
+    """The agent's answer; raises Asap2Error with its sentence if it fails."""
     try:
         done = subprocess.run(
             command(request), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, process_group=0
@@ -43,7 +43,7 @@ def ask(request: dict[str, Any], timeout: float = 60) -> Any:
 
 @contextlib.contextmanager
 def serving(netns: str | None, port: int) -> Iterator[None]:
-    """UDP and TCP are echoed at *port* in a namespace (None: this one) meanwhile."""
+    """Echo UDP and TCP at *port* in a namespace (None: this one) while the context is active."""
     request = {"do": "serve", "netns": netns, "port": port, "seconds": 3600}
     server = subprocess.Popen(  # in a group of its own: Ctrl-C is for this process, which ends it
         command(request), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
@@ -58,7 +58,7 @@ def serving(netns: str | None, port: int) -> Iterator[None]:
 
 
 def main(request: dict[str, Any]) -> Any:
-    """Do what is asked."""
+    """Carry out the request on the command line."""
     if request["do"] == "find":
         return namespaces.find(request["function"], request["paths"])
     if request.get("netns"):

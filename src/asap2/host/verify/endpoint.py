@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an end of a verification is: a VF of this host with its representor, and where its network device is."""
+"""An end of a verification: a VF of this host, its representor, and the place of its network device."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Where packets are sent from: a namespace (None: this one), a device there, its addresses without lengths."""
+    """The origin of packets: a namespace (None: this one), a device there, and its addresses without prefix lengths."""
 
     netns: str | None
     device: str
     addresses: tuple[str, ...]
 
     def address_for(self, peer: str) -> str:
-        """The address that packets to *peer* come from; Asap2Error when there is none of its kind."""
+        """The source address of packets to *peer*; raises Asap2Error if there is none of its family."""
         version = ipaddress.ip_address(peer).version
         of_kind = [one for one in self.addresses if ipaddress.ip_address(one).version == version]
         if not of_kind:
@@ -65,7 +65,7 @@ def port_of(host: Host, name: str) -> Port:
 
 
 def guest_of(port: Port, netns: str | None) -> Guest:
-    """Where the VF's network device is: in *netns* if given, else where it is found; Asap2Error when nowhere."""
+    """Find the VF's network device, in *netns* if given; raises Asap2Error if it is nowhere."""
     if port.vf.opened_by:
         raise Asap2Error(
             f"VF {port.vf.index} of {port.pf.name} is in a virtual machine ({port.vf.opened_by}): send from within it, "
@@ -126,7 +126,7 @@ def addressed(guest: Guest, address: str | None) -> Iterator[Guest]:
 
 
 def _add(route: Connection, link: Link, address: str) -> bool:
-    """Give *link* the address; whether it had it not."""
+    """Give *link* the address; return whether it did not have it."""
     try:
         set_address(route, link.index, address, True)
     except NetlinkError as error:

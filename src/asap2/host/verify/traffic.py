@@ -26,7 +26,7 @@ back when the switch looks next, twice a second (max-revalidator)."""
 PATIENCE = 1.0
 """Seconds to wait for an answer."""
 WINDOW = 16
-"""Packets on their way at a time."""
+"""The most packets in flight."""
 PAYLOAD = bytes(56)
 NEIGHBOURS = Path("/proc/thread-self/net/arp")
 ATF_COM = 2
@@ -66,7 +66,7 @@ def _opened(peer: str, kind: int, device: str | None, protocol: int = 0) -> sock
 
 
 def icmp(peer: str, count: int, device: str | None = None, _port: int = 0) -> Sent:
-    """Echo requests, *count* packets with their replies."""
+    """Send echo requests: *count* packets, including replies."""
     six = address_family(peer) == socket.AF_INET6
     kind = socket.IPPROTO_ICMPV6 if six else socket.IPPROTO_ICMP
     request, reply = (128, 129) if six else (8, 0)
@@ -90,7 +90,7 @@ def icmp(peer: str, count: int, device: str | None = None, _port: int = 0) -> Se
 
 
 def udp(peer: str, count: int, device: str | None = None, port: int = ECHO_PORT) -> Sent:
-    """Datagrams: echoed by who does so, else *count* one way."""
+    """Send datagrams: half of *count* if the peer echoes them, else *count* one way."""
     with _opened(peer, socket.SOCK_DGRAM, device) as opened:
         opened.connect((peer, port))
 
@@ -196,7 +196,7 @@ def _answers(opened: socket.socket, receive: Callable[[], bool]) -> bool:
 def _windowed(
     opened: socket.socket, count: int, send: Callable[[int], None], receive: Callable[[], bool]
 ) -> tuple[int, int]:
-    """Send *count* packets, few on their way at a time; how many were sent, and how many answers came."""
+    """Send *count* packets, few in flight at a time; return how many were sent, and how many replies came."""
     sent = received = lost = 0
     opened.setblocking(False)
     with selectors.DefaultSelector() as selector:
@@ -242,7 +242,7 @@ KINDS: dict[str, Callable[[str, int, str | None, int], Sent]] = {"icmp": icmp, "
 
 
 def serve(port: int, seconds: float, ready: Callable[[], None]) -> None:
-    """Echo UDP and TCP at *port* for a while; *ready* is called when it can be reached."""
+    """Echo UDP and TCP at *port* for a while; call *ready* when it is reachable."""
     end = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True))
@@ -270,7 +270,7 @@ def serve(port: int, seconds: float, ready: Callable[[], None]) -> None:
 
 
 def _echo(opened: socket.socket) -> bool:
-    """Send back what came; whether the connection goes on."""
+    """Echo what came; return whether the connection is still open."""
     try:
         data = opened.recv(65536)
         opened.sendall(data)

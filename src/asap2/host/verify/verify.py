@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 host verify``: traffic through a VF, what of it the host saw, what its flows counted, and the verdict."""
+"""``asap2 host verify``: send traffic through a VF, count what the host saw and what the flows counted, and judge."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from asap2.host.verify import agent, traffic, watch
 from asap2.host.verify.endpoint import Guest, Port
 
 SETTLE = 3.0
-"""Seconds that counters of flows may take to follow: the NIC's are read once a second."""
+"""Seconds that flows' counters may lag: those of the NIC are read once a second."""
 FIRST = 10
-"""Packets of a flow that may come to the host before its rules are in place; or one in a hundred, if that is more."""
+"""Packets that may reach the host before a flow's rules are in place; or one in a hundred, if that is more."""
 IP = (0x0800, 0x86DD)
 MEANWHILE = "its flows are in hardware, and came to be only meanwhile: try again"
 IN_HARDWARE = (
@@ -84,7 +84,7 @@ def send(host: Host, port: Port, guest: Guest, peer: str, protocol: str, count: 
 
 
 def listen(host: Host, port: Port, seconds: float, wait: Callable[[float], None] = time.sleep) -> Result:
-    """Watch what comes and goes by itself for *seconds*, and judge."""
+    """Watch the VF's own traffic for *seconds*, and judge."""
     need_switch(host)
     before, vf_before = counted(port), _vf_packets(host, port)
     with watch.Watch(port.representor.name) as seen:
@@ -100,7 +100,7 @@ def listen(host: Host, port: Port, seconds: float, wait: Callable[[float], None]
 
 
 def need_switch(host: Host) -> None:
-    """Asap2Error where no switch runs."""
+    """Raise Asap2Error if no switch runs."""
     if host.openvswitch.trouble:
         raise Asap2Error(f"{host.openvswitch.trouble}; `asap2 host check` says more")
 
@@ -133,7 +133,7 @@ def counted(port: Port) -> dict[str, Flow]:
 
 
 def _settled(port: Port, before: dict[str, Flow], kind: int, sent: traffic.Sent) -> dict[str, Flow]:
-    """The flows when their counters have followed what was sent, or will not."""
+    """The flows, once their counters have caught up or time is up."""
     end = time.monotonic() + SETTLE
     while True:
         after = counted(port)
@@ -145,7 +145,7 @@ def _settled(port: Port, before: dict[str, Flow], kind: int, sent: traffic.Sent)
 
 
 def _grown(before: dict[str, Flow], flow: Flow) -> int:
-    """The packets that a flow counted since."""
+    """The packets that a flow has counted since."""
     old = before.get(flow.ufid or "")
     return max(0, flow.packets - (old.packets if old else 0))
 

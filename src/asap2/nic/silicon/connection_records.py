@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of connections that user space shares with connection_records.h, and how long connections live."""
+"""The memory of connections that user space shares with connection_records.h, and default timeouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUTS: Final = {
     Policy.GRE: (30, 180),
     Policy.GENERIC: (600,),
 }
-"""How long connections live, by state, in seconds: the kernel's defaults (``nf_conntrack_*_timeout_*``)."""
+"""Default timeouts by state, in seconds, as in the kernel (``nf_conntrack_*_timeout_*``)."""
 
 
 class TupleRecord(ctypes.Structure):
@@ -46,7 +46,7 @@ class TupleRecord(ctypes.Structure):
 
 
 class TcpEndRecord(ctypes.Structure):
-    """``struct tcp_end``: what is known of one end of a TCP connection."""
+    """``struct tcp_end``: the state of one end of a TCP connection."""
 
     scale: int
     flags: int
@@ -146,7 +146,7 @@ class KeptRecord(ctypes.Structure):
 
 
 class KeepingRecord(ctypes.Structure):
-    """``struct keeping``: what is to be done to connections (:class:`.abi.Keep`), and the outcome."""
+    """``struct keeping``: a request to change connections (:class:`.abi.Keep`), and its result."""
 
     what: int
     count: int
@@ -163,7 +163,7 @@ class KeepingRecord(ctypes.Structure):
 
 
 class TrackerRecord(ctypes.Structure):
-    """``struct tracker``: what all connections have in common."""
+    """``struct tracker``: state shared by all connections."""
 
     count: int
     max: int
@@ -203,7 +203,7 @@ class ExpectationRecord(ctypes.Structure):
 
 
 class ZoneRecord(ctypes.Structure):
-    """``struct zone``: how many connections a zone has, and may have, where that is *limited*."""
+    """``struct zone``: the number of connections in a zone and, if *limited*, its limit."""
 
     count: int
     limit: int
@@ -212,7 +212,7 @@ class ZoneRecord(ctypes.Structure):
 
 
 class PolicyRecord(ctypes.Structure):
-    """``struct policy``: how long connections live, by state, in seconds."""
+    """``struct policy``: timeouts by state, in seconds."""
 
     seconds: ctypes.Array[ctypes.c_uint32]
     name: bytes
@@ -228,7 +228,7 @@ class PolicyRecord(ctypes.Structure):
 
 
 class TrackerStatsRecord(ctypes.Structure):
-    """``struct tracker_stats`` of one CPU: what the kernel counts in nf_conntrack_stat."""
+    """``struct tracker_stats`` of one CPU: the kernel's nf_conntrack_stat."""
 
     _fields_ = [
         (name, u64)

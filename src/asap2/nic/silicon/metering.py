@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meters: what a limit is, and what a meter does with a packet, in plain Python (the specification).
+"""The specification of meters in plain Python: limits, and the effect of a meter on a packet.
 
 A meter has a bucket of tokens, which are nanoseconds: a packet costs the time that its octets take at the rate (or one
 packet, at a rate of packets). A packet that finds enough tokens is within the rate; one that does not is over it and
@@ -22,22 +22,22 @@ class Counting(enum.IntEnum):
     """How a meter counts a packet, which may be a super-packet."""
 
     WIRE = 0
-    """As the packets on the wire that it becomes, each with its headers: as a NIC does. Their first one decides."""
+    """Like a NIC: as the packets that it becomes on the wire, each with its headers. The first of them decides."""
     TC = 1
-    """As TC does: its length as it came in, without the Ethernet header and the outer tag; its cost is one packet."""
+    """Like TC: as one packet of its length on arrival, without the Ethernet header and the outer tag."""
     OVS = 2
-    """As Open vSwitch's datapath does: one packet of its length now, without the outer tag."""
+    """Like Open vSwitch's datapath: as one packet of its current length, without the outer tag."""
 
 
 class Price(NamedTuple):
-    """What one octet or packet costs: ``mult >> shift`` nanoseconds; a *mult* of 0: nothing is limited."""
+    """The cost of one octet or packet: ``mult >> shift`` nanoseconds; a *mult* of 0 means no limit."""
 
     mult: int
     shift: int
 
     @classmethod
     def at(cls, rate: int) -> Price:
-        """The price at *rate* a second, as psched_ratecfg_precompute() finds it: 32 significant bits."""
+        """The price at *rate* per second, with 32 significant bits, as psched_ratecfg_precompute() calculates it."""
         if not rate:
             return cls(*_UNLIMITED)
         factor, shift = NSEC_PER_SEC, 0
@@ -48,13 +48,13 @@ class Price(NamedTuple):
             factor, shift = factor << 1, shift + 1
 
     def of(self, units: int) -> int:
-        """What so many cost, in nanoseconds."""
+        """The cost of that many, in nanoseconds."""
         return units * self.mult >> self.shift
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a meter lets through.
+    """The limit of a meter.
 
     *rate*: octets a second, or packets where *packets* says so; 0: any. *burst*: what the bucket holds, in nanoseconds
     of the rate. *peak* and *peak_burst* are those of a second bucket, for octets. A packet (each segment of a
@@ -77,23 +77,23 @@ class Limit:
 
     @property
     def price(self) -> Price:
-        """What an octet, or a packet, costs of the bucket."""
+        """The cost of an octet, or a packet, in the first bucket."""
         return Price.at(self.rate)
 
     @property
     def peak_price(self) -> Price:
-        """What an octet costs of the second bucket."""
+        """The cost of an octet in the second bucket."""
         return Price.at(self.peak)
 
     def charged(self, octets: int) -> int:
-        """The octets that a packet of so many is charged for (psched_l2t_ns)."""
+        """The octets charged for a packet of that many (psched_l2t_ns())."""
         octets = max(octets + self.overhead, self.least)
         return -(-octets // _ATM_PAYLOAD) * _ATM_CELL if self.cells else octets
 
 
 class Metered(NamedTuple):
-    """What a meter has counted: packets and octets, and of them those over the rate; how often it decided so; the time
-    of last use in nanoseconds of CLOCK_MONOTONIC, 0 for never."""
+    """The counters of a meter: packets and octets, and those over the limit; how often it decided so; the time of last
+    use in nanoseconds of CLOCK_MONOTONIC, 0 for never."""
 
     packets: int = 0
     bytes: int = 0
@@ -103,7 +103,7 @@ class Metered(NamedTuple):
     used_ns: int = 0
 
     def plus(self, other: Metered) -> Metered:
-        """What both have counted."""
+        """The sum of both."""
         packets, octets, over_packets, over_bytes, over, _ = (one + two for one, two in zip(self, other, strict=True))
         return Metered(packets, octets, over_packets, over_bytes, over, max(self.used_ns, other.used_ns))
 
@@ -113,7 +113,7 @@ class _Bucket:
         self.holds, self.tokens, self.since = holds, tokens, now
 
     def missing(self, cost: int, now: int) -> bool:
-        """Whether it has not so many tokens *now*."""
+        """Whether there are fewer tokens than that *now*."""
         self.tokens = min(self.holds, self.tokens + now - self.since)
         self.since = now
         return self.tokens < cost
@@ -129,8 +129,11 @@ class ReferenceMeter:
         self._peak = _Bucket(limit.peak_burst, limit.peak_burst, now)
 
     def over(self, packets: int, octets: int, longest: int, now: int) -> bool:
-        """Whether a packet is over the rate: it stands for so many *packets* of so many *octets* in all, as the limit
-        counts; the *longest* has so many with its Ethernet header and without a tag."""
+        """Whether a packet is over the limit.
+
+        It counts as *packets* packets of *octets* octets in all. *longest* is the length of the longest of them, with
+        its Ethernet header and without a tag.
+        """
         limit, done = self.limit, self.counted
         over = (limit.most > 0 and longest > limit.most) or self._take(packets, octets, now)
         self.counted = Metered(

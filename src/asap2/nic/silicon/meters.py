@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meters in the program's memory: whose each is, what it lets through, what it has counted."""
+"""The meters in the program's memory: their owners, limits and counters."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.metering import Limit, Metered
 
 _YOUNG: Final = 64
-"""Meters without a limit that were asked for last stay, though no rule has them yet."""
+"""The number of meters without limit or rule that are kept, the most recently requested."""
 
 
 class MeterUse(enum.IntEnum):
-    """Whose a meter is."""
+    """The owner of a meter."""
 
     OVS = 1
-    """Open vSwitch's datapath's, by its id."""
+    """A meter of Open vSwitch's datapath, by its id."""
     POLICE = 2
-    """TC's action police, by its index."""
+    """An action police of TC, by its index."""
     PORT = 3
-    """That of all that comes in by a port, by the port's id."""
+    """The limit on everything that enters by a port, by the port's id."""
     FILTER = 4
-    """That of all that comes in by a device, as its filter for all packets says; by the device."""
+    """The limit of a filter for all packets that enter by a device, by the device."""
 
 
 class Meters:
@@ -44,7 +44,7 @@ class Meters:
         self._restore()
 
     def number(self, use: MeterUse, identity: int) -> int:
-        """The number of a meter, which is taken where there is none yet. OSError ENOSPC."""
+        """The number of a meter, created if necessary. Raises OSError ENOSPC if there is no room."""
         owner = use << 32 | identity
         known = self._known.get(owner)
         if known is not None:
@@ -62,7 +62,7 @@ class Meters:
         return number
 
     def find(self, use: MeterUse, identity: int) -> int | None:
-        """The number of a meter that has a limit; None: there is none such."""
+        """The number of a meter with a limit; None if there is none."""
         number = self._known.get(use << 32 | identity)
         return number if number is not None and self._records[number].flags else None
 
@@ -84,8 +84,11 @@ class Meters:
         now: int | None = None,
         mark: int = 0,
     ) -> int:
-        """Give a meter a limit from *now* on (CLOCK_MONOTONIC), and its number. *fresh*: it has counted that, and not
-        what it has. *mark* is a number of the owner's, below 256. OSError ENOSPC."""
+        """Set the limit of a meter from *now* on (CLOCK_MONOTONIC), and return its number.
+
+        *fresh* replaces its counters. *mark* is a number of the owner's, below 256. Raises OSError ENOSPC if there is
+        no room.
+        """
         number = self.number(use, identity)
         record = self._records[number]
         record.flags = 0  # lets packets through, while it is not whole
@@ -104,7 +107,7 @@ class Meters:
         return number
 
     def clear(self, use: MeterUse, identity: int) -> None:
-        """Take a meter's limit away, and the meter where no action names it. No error where there is none."""
+        """Remove a meter's limit, and the meter itself if no action names it. It need not exist."""
         number = self._known.get(use << 32 | identity)
         if number is not None:
             self._forget(self._records[number])
@@ -124,16 +127,16 @@ class Meters:
         return mark
 
     def counted(self, number: int) -> Metered:
-        """What a meter has counted."""
+        """The counters of a meter."""
         record = self._records[number]
         return Metered(*(getattr(record, name) for name in _COUNTERS))
 
     def hold(self, number: int) -> None:
-        """One action more names it."""
+        """Note that one more action names a meter."""
         self._references[number] = self._references.get(number, 0) + 1
 
     def release(self, number: int) -> None:
-        """One action less."""
+        """Note that one action fewer names a meter."""
         self._references[number] -= 1
         if not self._references[number] and not self._records[number].flags:
             self._give(number)
@@ -163,7 +166,7 @@ class Meters:
         self._numbers.restore(self._known.values())
 
     def sweep(self) -> None:
-        """After a restart, when all actions hold theirs again: give back what nothing has."""
+        """Free unused meters after a restart, once all actions hold theirs again."""
         self._sweep(0)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long connections live: the timeouts of each protocol, and timeout policies, which an action names.
+"""Timeouts of connections: those of each protocol, and timeout policies, which an action names.
 
-They are in the map ``policies``, so they outlive the process. The program numbers a protocol's timeouts by state; the
+They are in the map ``policies``, so they survive the process. The program numbers a protocol's timeouts by state; the
 kernel shows them in the order of CTA_TIMEOUT_<PROTOCOL>_*, as here.
 """
 
@@ -32,7 +32,7 @@ _OWN: Final = {
     GENERIC: Policy.GENERIC,
 }
 _STATES: Final = {6: (*range(1, 10), 12, 13), 132: (*range(1, 9), 9)}
-"""Where the program has each timeout; of other protocols at its place."""
+"""The program's index of each timeout; for protocols not listed, its position."""
 
 
 def _shown(protocol: int, seconds: Any) -> Timeouts:
@@ -77,7 +77,7 @@ class TimeoutPolicies:
         return self._policy(number) if number else None
 
     def number(self, name: str) -> int:
-        """How the program knows a policy; 0: there is none of that name."""
+        """The program's number for a policy; 0 if there is none of that name."""
         raw = os.fsencode(name)
         if not raw:
             return 0
@@ -87,18 +87,18 @@ class TimeoutPolicies:
         return 0
 
     def name(self, number: int) -> str:
-        """The name of a policy; "" of none."""
+        """The name of a policy; empty if it has none."""
         return os.fsdecode(self._records[number].name) if number >= OWN_POLICIES else ""
 
     def put(self, policy: TimeoutPolicy) -> None:
-        """Add a policy, or change the one of that name. OSError ENOMEM: there is no room."""
+        """Add a policy, or replace the one of that name. Raises OSError ENOMEM if there is no room."""
         number = self.number(policy.name) or self._free()
         record: PolicyRecord = self._records[number]
         _write(record, policy.protocol, policy.timeouts)
         record.family, record.protocol, record.name = policy.family, policy.protocol, os.fsencode(policy.name)
 
     def delete(self, name: str) -> None:
-        """Remove a policy: connections that have it live on as those of their protocol do."""
+        """Remove a policy; its connections continue with the timeouts of their protocol."""
         number = self.number(name)
         if number:
             record: PolicyRecord = self._records[number]
@@ -106,17 +106,17 @@ class TimeoutPolicies:
             _write(record, record.protocol, self.defaults(record.protocol) or ())
 
     def used(self, number: int, change: int) -> None:
-        """So many more actions name a policy."""
+        """Change the number of actions that name a policy."""
         if number:
             self._uses[number] = self._uses.get(number, 0) + change
 
     def defaults(self, protocol: int) -> Timeouts | None:
-        """The timeouts of connections without a policy; None: the protocol has none of its own."""
+        """The default timeouts of *protocol*; None if it has none of its own."""
         own = _OWN.get(protocol)
         return None if own is None else _shown(protocol, self._records[own].seconds)
 
     def set_defaults(self, protocol: int, timeouts: Timeouts) -> None:
-        """Set the timeouts of connections without a policy."""
+        """Set the default timeouts of *protocol*."""
         _write(self._records[_OWN[protocol]], protocol, timeouts)
 
     def _free(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connection tracking in the reference eSwitch: the datagram in a packet, and the tracker."""
+"""Connection tracking in the reference eSwitch: pass a packet's datagram to the tracker."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _datagram(frame: bytes) -> tuple[int, int] | None:
 
 
 def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey, tunnel_ports: Collection[int]) -> bool:
-    """Do *action* with a packet; whether hardware carries its connection. Raises :class:`.DroppedError`."""
+    """Do *action* with a packet; return whether hardware carries its connection. Raises :class:`.DroppedError`."""
     begin = 0
     if action.inside:
         inside = tunnel.look_into(what.frame, tunnel_ports)
@@ -77,7 +77,7 @@ def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey, tunne
 
 
 def restore_tracked(tracker: Tracker, what: Journey, zone: int, state: int) -> bool:
-    """Know again what a NIC knew of a packet: its connection in *zone*, and how it is translated (a ``ct_state``).
+    """Restore what a NIC knew about a packet: its connection in *zone*, and its NAT bits (a ``ct_state``).
 
     False: there is no such connection any more.
     """

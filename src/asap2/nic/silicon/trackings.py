@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Actions of connection tracking as the program has them: ``struct tracking``, in a slot of :mod:`.encaps`."""
+"""Encode actions of connection tracking for the program: ``struct tracking``, in a slot of :mod:`.encaps`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generic netlink family ovs_ct_limit: how many connections the datapath may commit in each zone.
+"""The generic netlink family ovs_ct_limit: limits on the connections that the datapath commits in each zone.
 
 The limits belong to the network namespace, not to a datapath: there are some while there is no datapath. Formats and
 errors: net/openvswitch/conntrack.c.
@@ -23,7 +23,7 @@ SET, DEL, GET = 1, 2, 3
 ATTR_ZONE_LIMIT: Final = 1
 _OPS: Final = ((SET, 0x1A), (DEL, 0x1A), (GET, 0x0A))
 DEFAULT_ZONE: Final = -1
-"""OVS_ZONE_LIMIT_DEFAULT_ZONE: what counts in zones without a limit of their own."""
+"""OVS_ZONE_LIMIT_DEFAULT_ZONE: the limit of zones without their own."""
 UNLIMITED: Final = 0
 """OVS_CT_LIMIT_UNLIMITED."""
 _BUCKETS: Final = 512
@@ -38,10 +38,10 @@ class Zones(Protocol):
     """The zones of a node's connections."""
 
     def limit_zones(self, default: int, limits: dict[int, int]) -> None:
-        """Let Open vSwitch commit no more than so many connections in each zone; 0: any number."""
+        """Limit the number of connections that Open vSwitch may commit in each zone; 0 means no limit."""
 
     def connections_in(self, zone: int) -> int:
-        """How many connections there are in *zone*."""
+        """The number of connections in *zone*."""
 
 
 class CtLimitFace:
@@ -109,7 +109,7 @@ class CtLimitFace:
         return (DEFAULT_ZONE, *sorted(last_first, key=lambda zone: zone % _BUCKETS))
 
     def _record(self, zone: int) -> bytes:
-        """A zone's limit, and the connections in it. The kernel counts only those that a limit is for."""
+        """A zone's limit and number of connections. The kernel counts only in zones with a limit."""
         if zone == DEFAULT_ZONE:
             return _RECORD.pack(zone, self._default, 0)
         limit = self._limits.get(zone, self._default)
@@ -146,7 +146,7 @@ def _required(genl: GenlHeader) -> bytes:
 
 
 def _records(payload: bytes) -> Iterator[tuple[int, int]]:
-    """The zones and limits in an attribute. Zones that there cannot be, and octets that are left, are passed over."""
+    """The zones and limits in an attribute; impossible zones and remaining octets are skipped."""
     payload += bytes(-len(payload) % 4)
     for at in range(0, len(payload) - _RECORD.size + 1, _RECORD.size):
         zone, limit, _count = _RECORD.unpack_from(payload, at)

@@ -27,10 +27,10 @@ class Helping:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._sequences: dict[int, tuple[int, Sequence]] = {}
-        """By record: the id of its connection, and the changes to its sequence numbers."""
+        """For each record, the id of its connection and the shifts of its sequence numbers."""
 
     def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
-        """Let a helper see a packet, which then goes on; False: it is not for one."""
+        """Let a helper process a packet, which then continues; return False if it is not for a helper."""
         if context.kind is not UpcallKind.HELPER:
             return False
         try:

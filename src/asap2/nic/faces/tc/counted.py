@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What filters and actions have done: in all, and how much of it in hardware (TCA_STATS_BASIC, TCA_STATS_BASIC_HW)."""
+"""Counters of filters and actions: the total, and the part in hardware (TCA_STATS_BASIC, TCA_STATS_BASIC_HW)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from asap2.nic.rules import Counters
 
 @dataclass(frozen=True, slots=True)
 class Counted(Counters):
-    """All that was counted, and what of it hardware has."""
+    """The total, and the part that hardware has counted."""
 
     hardware: Counters = field(default_factory=Counters)
 
     @classmethod
     def by_hardware(cls, counters: Counters) -> Self:
-        """What hardware has done, and nobody else."""
+        """Counters of hardware alone."""
         return cls(counters.packets, counters.bytes, counters.used_ns, counters)
 
     def plus(self, other: Counted) -> Counted:
-        """What both have done."""
+        """The sum of both."""
         return Counted(*_sum(self, other), Counters(*_sum(self.hardware, other.hardware)))
 
     def since(self, before: Counted) -> Counted:
-        """What came after *before*."""
+        """The difference from *before*."""
         if not before.packets:
             return self
         return Counted(*_rest(self, before), Counters(*_rest(self.hardware, before.hardware)))

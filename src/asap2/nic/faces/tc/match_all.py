@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers that this face has as far as their filters match every packet: basic and u32, by which policing is set up
-where hardware offload is off (net/sched/cls_basic.c, cls_u32.c)."""
+"""The classifiers basic and u32, but only with filters that match every packet; policing uses them if hardware offload
+is off (net/sched/cls_basic.c, cls_u32.c)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _KEY = struct.Struct("=IIii")
 
 
 def check(kind: str, options: Attrs) -> None:
-    """EOPNOTSUPP for a filter that does not match every packet, EINVAL for one of u32 that is malformed."""
+    """Check a filter's options.
+
+    Raises:
+        NetlinkError: EOPNOTSUPP if it does not match every packet; EINVAL if a u32 filter is malformed.
+    """
     if options.get("ematches"):
         raise NetlinkError(errno.EOPNOTSUPP, "Extended matches are not supported")
     if kind != "u32":
@@ -38,12 +42,12 @@ def check(kind: str, options: Attrs) -> None:
 
 
 def keys_of(kind: str, options: Attrs) -> Attrs:
-    """The options that say what a filter matches: of these kinds, none."""
+    """The options that describe a filter's match: these kinds have none."""
     return Attrs() if kind in KINDS else options
 
 
 def actions_of(options: Attrs) -> Attrs | None:
-    """The actions of a filter; a policer that is given in the old way is one (tcf_exts_validate)."""
+    """The actions of a filter, including a policer in the old form (tcf_exts_validate())."""
     police = options.get("police")
     if isinstance(police, Attrs):
         return Attrs({1: Attrs({"kind": "police", "options": police})})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TC's action police: its options to rates, and to what the kernel gives back.
+"""TC's action police: decode its options, and list the options that the kernel shows in dumps.
 
 Source: net/sched/act_police.c of Linux 6.1: tcf_police_init() for what is read, and in which order it is refused,
 tcf_police_dump() for what comes back, tcf_police_offload_act_setup() for what no driver gets to see.
@@ -24,7 +24,7 @@ _TABLE_SIZE: Final = 1024
 _MOST: Final = 0xFFFF_FFFF
 _LINKLAYER_MASK, _UNAWARE, _ETHERNET, _ATM = 0x0F, 0, 1, 2
 _INACCURATE: Final = 100_000_000 // 8
-"""Rates above which a table does not show the link layer (__detect_linklayer)."""
+"""Rates above which a table does not reveal the link layer (__detect_linklayer())."""
 _CELL: Final = 48
 _MODULE: Final = "act_police: "
 
@@ -42,7 +42,7 @@ class _Rate:
 
 
 def parse(options: Attrs) -> tuple[list[Step], int, Back]:
-    """What the action does, its verdict about packets over the rate, and the options that are given back.
+    """The steps of an action, its verdict on packets over the rate, and the options that a dump shows.
 
     Raises:
         NetlinkError: EINVAL, ENOMEM, ERANGE, as the kernel gives them.
@@ -104,7 +104,7 @@ def parse(options: Attrs) -> tuple[list[Step], int, Back]:
 
 
 def _rate(tbf: ta.Police, options: Attrs, name: str) -> _Rate:
-    """One of the two rates; ENOMEM where its table is not right (qdisc_get_rtab)."""
+    """One of the two rates; raises NetlinkError ENOMEM if its table is invalid (qdisc_get_rtab())."""
     cell_log, layer, overhead, least, octets = (
         getattr(tbf, f"{name}_cell_log"),
         getattr(tbf, f"{name}_linklayer") & _LINKLAYER_MASK,
@@ -121,7 +121,7 @@ def _rate(tbf: ta.Police, options: Attrs, name: str) -> _Rate:
 
 
 def _detected(octets: int, least: int, cell_log: int, table: bytes) -> int:
-    """The link layer that a table of prices shows (__detect_linklayer)."""
+    """The link layer that a rate table reveals (__detect_linklayer())."""
     prices = struct.unpack(f"={_TABLE_SIZE // 4}I", table)
     if octets > _INACCURATE or not prices[0]:
         return _ETHERNET
@@ -134,7 +134,7 @@ def _detected(octets: int, least: int, cell_log: int, table: bytes) -> int:
 
 
 def _not_offered(verdict: int) -> str | None:
-    """Why no driver is offered an action with this verdict (tcf_police_act_to_flow_act); None: one is."""
+    """Why no driver is offered an action with this verdict (tcf_police_act_to_flow_act()); None if one is."""
     if verdict in (ta.TC_ACT_OK, ta.TC_ACT_SHOT, ta.TC_ACT_PIPE, ta.TC_ACT_UNSPEC):
         return None
     if verdict & ~ta.TC_ACT_EXT_VAL_MASK in (ta.TC_ACT_GOTO_CHAIN, ta.TC_ACT_JUMP):

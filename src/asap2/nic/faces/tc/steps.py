@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TC actions do, step by step: a rule's actions, and what becomes of them, or not, when the rule is placed."""
+"""TC actions as steps: actions of rules, and steps that become such actions, or are dropped, when a rule is placed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Mirred:
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """Give the packet to the host by the representor."""
+    """Pass the packet to the host through the representor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PacketType:
 
 @dataclass(frozen=True, slots=True)
 class Csum:
-    """Compute the checksums of *headers* (TCA_CSUM_UPDATE_FLAG_*): the pipelines keep them right without."""
+    """Compute the checksums of *headers* (TCA_CSUM_UPDATE_FLAG_*); the pipelines always keep them valid."""
 
     headers: int
 
@@ -62,13 +62,13 @@ its identity."""
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Go on with the next filter."""
+    """Continue with the next filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What act_police lets through: octets a second, with a *burst* in nanoseconds of them, and *peak* at the most; no
-    packet of more than *longest* octets; or *packets* a second. 0 is no limit. See :class:`.metering.Limit`."""
+    """The limits of act_police: octets per second, with a *burst* in nanoseconds, and *peak*; packets of at most
+    *longest* octets; or *packets* per second. 0 means no limit. See :class:`.metering.Limit`."""
 
     octets: int = 0
     burst: int = 0
@@ -81,7 +81,7 @@ class Rates:
     packet_burst: int = 0
 
     def software(self) -> Limit:
-        """As the kernel polices."""
+        """The limit as the kernel polices it."""
         longest = 0 if self.longest == _ANY_LENGTH else self.longest
         if self.packets:
             burst = self.packet_burst
@@ -99,7 +99,7 @@ class Rates:
         )
 
     def hardware(self) -> Limit:
-        """As a flow meter of hardware does (fill_meter_params_from_act): by a rate, or else by the length."""
+        """The limit as a flow meter in hardware applies it (fill_meter_params_from_act()): a rate, or else a length."""
         if self.octets:
             return Limit(self.octets, self.burst)
         if self.packets:
@@ -112,8 +112,8 @@ _ANY_LENGTH: Final = 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class Police:
-    """Measure packets by the meter of action police *index*: *exceeded* becomes of one over the rate, and what follows
-    of others. The verdicts TC_ACT_* that say so are *exceed* and *conform*."""
+    """Check packets with the meter of action police *index*: do *exceeded* with those over the limit, and continue with
+    the others. *exceed* and *conform* are the verdicts (TC_ACT_*)."""
 
     index: int
     rates: Rates
@@ -126,7 +126,7 @@ Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | B
 
 
 def flat(steps: tuple[Step, ...]) -> Iterator[Step]:
-    """*steps*, and those within them that are for packets over a rate."""
+    """*steps*, and the steps in them for packets over a limit."""
     for step in steps:
         yield step
         if isinstance(step, Police):
