@@ -109,7 +109,7 @@ DRIVER = [
     ("hv2", "nic.vlan", REP, "eth_type(0x88cc)", f"push_vlan(vid=1,pcp=3),{UPLINK}", "vlan push"),
     ("hv2", "nic.tunnel", REP, "eth_type(0x88cc)", f"set({ENCAP}),{VXLAN}", "has no tunnel offload"),
     ("hv2", "nic.match", REP, ipv4(17, ttl="64") + ",udp(src=0/0,dst=0/0)", UPLINK, "Matching on TTL"),
-    ("hv1", "nic.refused", VXLAN, UDP, f"recirc(5),{REP}", "without a word"),
+    ("hv1", "nic.tunnel", VXLAN, UDP, f"recirc(5),{REP}", "Failed to parse tunnel attributes"),
     ("hv1", "nic.meter", REP, UDP, f"check_pkt_len(size=900,gt({UPLINK}),le({OTHER}))", "without action police"),
     ("hv1", "nic.tunnel-route", REP, UDP, f"set({ENCAP}),{VXLAN}", "Network is unreachable"),
     ("hv2", "nic.mirror", REP, "eth_type(0x88cc)", f"{OTHER},push_vlan(vid=1,pcp=0),{UPLINK}", "split rule"),

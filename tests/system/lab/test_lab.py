@@ -139,6 +139,7 @@ class TestSettings:
         assert json.loads((directory / "daemon.json").read_text()) == {
             "node": "t-two",
             "run_dir": str(directory),
+            "connections": 262144,
             "nics": [
                 {
                     "name": "nic0",

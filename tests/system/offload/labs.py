@@ -142,7 +142,7 @@ class Bench:
     def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
         """Ping without loss; its output."""
         output = self.ok(guest, f"ping -n -c {count} -W 20 {options} {address}")
-        assert f"{count} received, 0% packet loss" in output
+        assert f"{count} received, 0% packet loss" in output, output
         return output
 
     def counted(

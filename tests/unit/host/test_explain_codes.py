@@ -21,6 +21,7 @@ UNPROVOKED = {
     "action.set-fragment": "Open vSwitch refuses it since 3.3.4; 3.1 is at hand",
     "match.incomplete": "Open vSwitch refuses it since 3.3.4; 3.1 is at hand",
     "match.recirculation": "Open vSwitch refuses it since 3.6; 3.1 is at hand",
+    "nic.refused": "this NIC has a reason, or a place of its own in the explanation, for all that it refuses",
     "tc.no-priority": "where TC takes several masks a priority, Open vSwitch uses one for each Ethernet type, of which "
     "there are 64000, and of priorities 65530",
 }
