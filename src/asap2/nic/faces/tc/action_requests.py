@@ -85,7 +85,7 @@ class ActionFace:
         parsed = tc_actions.parse_one(action)
         if parsed.verdict & ~TC_ACT_EXT_VAL_MASK == TC_ACT_GOTO_CHAIN:
             raise NetlinkError(errno.EINVAL, "can't goto NULL proto/chain")
-        if parsed.flags & tc_actions.FLAG_SKIP_SW and not self._filters.offloader.policers(parsed.steps):
+        if parsed.flags & tc_actions.FLAG_SKIP_SW and not self._filters.police.drivers(parsed):
             raise NetlinkError(errno.EINVAL)  # no driver takes another by itself
         request = ACTION.encode(action)
         self._filters.kept.reserve()
@@ -200,7 +200,7 @@ class ActionFace:
 
     def _policed(self, listed: tc_actions.Listed, state: tc_actions.ActionState) -> tc_actions.ActionState:
         """*state*, of an action police with what its meters have measured."""
-        return state.policed(listed, *self._filters.metered(listed.index)) if listed.kind == "police" else state
+        return state.policed(listed, *self._filters.police.counted(listed.index)) if listed.kind == "police" else state
 
     @staticmethod
     def _message(

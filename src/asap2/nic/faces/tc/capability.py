@@ -181,14 +181,20 @@ def check_limit(steps: tuple[Step, ...]) -> Police:
         raise refuse("Offload not supported when conform action is not continue")
     if police.exceed != ta.TC_ACT_SHOT:
         raise refuse("Offload not supported when exceed action is not drop")
-    if police.rates.peak or police.rates.overhead:
-        raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
+    _check_rates(police)
     return police
 
 
-def meters(step: Police) -> bool:
-    """Whether hardware supports both verdicts of an action police (police_act_validate())."""
-    return all(verdict in _METER_VERDICTS or is_jump(verdict) for verdict in (step.exceed, step.conform))
+def check_meter(step: Police) -> None:
+    """Check that hardware supports both verdicts and the rates of an action police (police_act_validate())."""
+    if not all(verdict in _METER_VERDICTS or is_jump(verdict) for verdict in (step.exceed, step.conform)):
+        raise refuse("Offload not supported when conform-exceed action is not pipe, ok, jump or drop")
+    _check_rates(step)
+
+
+def _check_rates(step: Police) -> None:
+    if step.rates.peak or step.rates.overhead:
+        raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
 
 
 def is_jump(verdict: int) -> bool:

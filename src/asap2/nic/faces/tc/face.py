@@ -302,7 +302,7 @@ class TcFace:
             listed = listed or read
         state = one.state(counters or NOTHING)
         actions = tc_actions.dump(
-            listed, state, terse=terse, shared=self._filters.actions.state, metered=self._filters.metered
+            listed, state, terse=terse, shared=self._filters.actions.state, metered=self._filters.police.counted
         )
         attrs["options"] = _options(proto.kind, one, key, state.counters, actions, terse)
         payload = tables.TC.encode(header, attrs)

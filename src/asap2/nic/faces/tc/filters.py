@@ -49,12 +49,12 @@ class Filters:
     ) -> None:
         """*check_device* raises NetlinkError where there is no device with an ifindex."""
         self.offloader = offloader
+        self.police = offloader.police
         self.kept = Kept(journal)
         self.blocks = Blocks()
         self._placer = Placer(offloader, self.blocks.in_hardware)
-        self.actions = SharedActions(self.blocks, self._placer, self.kept)
+        self.actions = SharedActions(self.blocks, self._placer, self.police, self.kept)
         self.check_device = check_device
-        self.metered = offloader.metered
         self.all = self.blocks.all
         self.counters = counted
 

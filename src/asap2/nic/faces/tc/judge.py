@@ -18,11 +18,11 @@ from asap2.nic.faces.tc.capability import (
     can_track,
     check_congestion,
     check_match,
+    check_meter,
     check_tracking,
     depth,
     elsewhere,
     is_jump,
-    meters,
     refuse,
 )
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap
@@ -207,14 +207,10 @@ class _Actions:
         """A limit on rate or packet length; the actions after it are a rule of their own (en/tc/act/police.c)."""
         if self.place.peers is not None:
             raise refuse("Not implemented offload action")
-        verdicts = step.exceed, step.conform
-        if not meters(step):
-            raise refuse("Offload not supported when conform-exceed action is not pipe, ok, jump or drop")
-        if step.rates.peak or step.rates.overhead:
-            raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
+        check_meter(step)
         if not self.model.meters:
             raise refuse()
-        if all(map(is_jump, verdicts)):
+        if is_jump(step.exceed) and is_jump(step.conform):
             raise refuse("Cannot offload flows with nested jumps")
         self.policed = True
         if any(isinstance(one, Mirred) for one in step.exceeded):

@@ -14,13 +14,13 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
 from asap2.nic.faces.tc import judge, match_all
+from asap2.nic.faces.tc.police_meters import PoliceMeters, is_limit
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
 from asap2.nic.faces.tc.steps import Beyond, GoOn
 from asap2.nic.function import Function, Nic, Pf, Role
 from asap2.nic.netdevs import CountedNetDevs, NetDev, reaches
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.port_ids import internal_port
-from asap2.nic.rates import limit_of, round_mbit
 from asap2.nic.rules import (
     UNREACHED,
     Action,
@@ -41,9 +41,6 @@ from asap2.nic.rules import (
     Rule,
     SetTunnel,
 )
-from asap2.nic.silicon.abi import LIMITS
-from asap2.nic.silicon.metering import Limit, Metered
-from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -138,21 +135,6 @@ def _within_tunnel(steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
     return tuple(done)
 
 
-def is_limit(spec: FilterSpec) -> bool:
-    """Whether a filter limits all that comes in by a device, and leaves what is within the rate to the filters after
-    it. It is then met before any other, whatever their priorities."""
-    if spec.match.used() or spec.chain or len(spec.steps) != 2:
-        return False
-    police, then = spec.steps
-    return (
-        isinstance(police, tc_actions.Police) and isinstance(then, tc_actions.Continue) and police.exceeded == (Drop(),)
-    )
-
-
-def _limiting(port: int, spec: FilterSpec, actions: tuple[Action, ...]) -> Rule:
-    return Rule(LIMITS, port, spec.priority, Match(), actions)
-
-
 class Offloader:
     """Places rules for the TC face."""
 
@@ -163,6 +145,7 @@ class Offloader:
         self._silicon = silicon
         self._node = node
         self._tunnels = tunnels
+        self.police = PoliceMeters(netdevs, node.pipeline, self._hardware)
 
     def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
@@ -187,7 +170,7 @@ class Offloader:
         self._check_offered(ifindex, spec)
         device = self._netdevs.by_ifindex(ifindex)
         if spec.kind == "matchall" and device is not None and device.function is not None:
-            return [self._limit(device.function, spec, ifindex)]
+            return [self.police.of_function(device.function, self._silicon(device.function.nic), spec, ifindex)]
         if device is not None and is_receiver(device):
             return [self._received(device, spec)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
@@ -204,67 +187,10 @@ class Offloader:
             raise refusal
         return found
 
-    def _limit(self, function: Function, spec: FilterSpec, ifindex: int) -> Planned:
-        """The limit of all that *function* sends, which hardware has in whole Mbit/s (apply_police_params)."""
-        police = tc_capability.check_limit(spec.steps)
-        pipeline = self._silicon(function.nic)
-        rates = police.rates
-        limit = rates.hardware() if rates.packets else limit_of(max(1, round_mbit(rates.octets)))
-        number = self._meter(pipeline, police.index, limit)
-        actions = (Meter(number, (Drop(),)), Pass())
-        return Planned(pipeline, _limiting(function.switched_port, spec, actions), ifindex, function.pf)
-
-    @staticmethod
-    def _meter(pipeline: Pipeline, index: int, limit: Limit) -> int:
-        """The number of the meter of action police *index*, which gets the *limit* if it has none."""
-        known = pipeline.meters.find(MeterUse.POLICE, index)
-        if known is not None:
-            return known
-        try:
-            return pipeline.meters.set(MeterUse.POLICE, index, limit, fresh=Metered())
-        except OSError as error:
-            raise NetlinkError(error.errno or errno.ENOSPC) from None
-
-    def _pipelines(self) -> list[Pipeline]:
-        """The node's, and those of its NICs."""
+    def _hardware(self) -> list[Pipeline]:
+        """The pipelines of the node's NICs."""
         nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
-        return [self._node.pipeline, *(self._silicon(nic) for nic in nics.values())]
-
-    def limit_again(self, index: int, rates: tc_actions.Rates) -> None:
-        """Action police *index* has other *rates* now, wherever rules have its meter."""
-        for pipeline in self._pipelines():
-            if pipeline.meters.find(MeterUse.POLICE, index) is not None:
-                limit = rates.software() if pipeline is self._node.pipeline else rates.hardware()
-                pipeline.meters.set(MeterUse.POLICE, index, limit)
-
-    def forget_limit(self, index: int) -> None:
-        """Action police *index* is no more."""
-        for pipeline in self._pipelines():
-            pipeline.meters.clear(MeterUse.POLICE, index)
-
-    def metered(self, index: int) -> tuple[Metered, Metered]:
-        """What action police *index* has measured in software and in hardware."""
-        software, hardware = Metered(), Metered()
-        for pipeline in self._pipelines():
-            number = pipeline.meters.find(MeterUse.POLICE, index)
-            if number is None:
-                continue
-            counted = pipeline.meters.counted(number)
-            if pipeline is self._node.pipeline:
-                software = counted
-            else:
-                hardware = hardware.plus(counted)
-        return software, hardware
-
-    def policers(self, steps: tuple[tc_actions.Step, ...]) -> int:
-        """How many eSwitches take an action police by itself, which does *steps* (tc_act_police_offload)."""
-        police = steps[-1] if steps else None
-        if len(steps) != 1 or not isinstance(police, tc_actions.Police) or police.rates.peak or police.rates.overhead:
-            return 0
-        if not tc_capability.meters(police):
-            return 0
-        uplinks = (device.eswitch for device in self._netdevs.all() if device.role is Role.PF)
-        return sum(pf is not None and pf.nic.model.meters for pf in uplinks)
+        return [self._silicon(nic) for nic in nics.values()]
 
     def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec, others: Others) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
@@ -419,8 +345,7 @@ class Offloader:
         try:
             return resumes.at(table, port)
         except OSError:
-            nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
-            lists = [actions for one in nics.values() for actions in self._silicon(one).action_lists()]
+            lists = [actions for pipeline in self._hardware() for actions in pipeline.action_lists()]
             resumes.keep(number for actions in lists for number in _resumes(actions))
         try:
             return resumes.at(table, port)
@@ -449,7 +374,7 @@ class Offloader:
             done,
             lambda step: self._vport(function, step),
             lambda: Output(function.host_port),
-            meter=lambda step: self._meter(self._silicon(function.nic), step.index, step.rates.hardware()),
+            meter=lambda step: self.police.number(self._silicon(function.nic), step),
             stack=False,
         )
 
@@ -506,11 +431,7 @@ class Offloader:
     def software(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
         if is_limit(spec):
-            police = spec.steps[0]
-            assert isinstance(police, tc_actions.Police)
-            number = self._meter(self._node.pipeline, police.index, police.rates.software())
-            rule = _limiting(ifindex, spec, (Meter(number, (Drop(),)), Pass()))
-            return Planned(self._node.pipeline, rule, ifindex)
+            return self.police.of_device(ifindex, spec)
         rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(spec.steps))
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
@@ -538,7 +459,7 @@ class Offloader:
             steps,
             output,
             Drop,  # the kernel's software drops what it is to trap
-            meter=lambda step: self._meter(self._node.pipeline, step.index, step.rates.software()),
+            meter=lambda step: self.police.number(self._node.pipeline, step),
         )
 
     def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:

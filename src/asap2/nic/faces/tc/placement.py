@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.blocks import Block, Proto
 from asap2.nic.faces.tc.filter import Filter, is_tunnel, uses_tunnel
 from asap2.nic.faces.tc.offload import Offloader, Others, tracks
@@ -30,9 +29,6 @@ class Placer:
     def __init__(self, offloader: Offloader, others: Others) -> None:
         self._offloader = offloader
         self._others = others
-        self.limit_again = offloader.limit_again
-        self.forget_limit = offloader.forget_limit
-        self.metered = offloader.metered
         self._left: dict[str | None, int] = {}
         """How many filters hardware does not encapsulate for now, by why."""
 
@@ -159,10 +155,6 @@ class Placer:
             elif placed.software is not None:
                 for number, rest in zip(placed.resumes, self._offloader.rests(one.steps), strict=False):
                     placed.software.change_resume(number, rest)
-
-    def policers(self, steps: tuple[tc_actions.Step, ...], flags: int) -> int:
-        """How many eSwitches have an action police that was made by itself, with those TCA_ACT_FLAGS_*."""
-        return 0 if flags & tc_actions.FLAG_SKIP_HW else self._offloader.policers(steps)
 
     @staticmethod
     def undo(places: Iterable[Placed], other: Filter | None = None) -> None:

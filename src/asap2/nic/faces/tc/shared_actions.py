@@ -19,6 +19,7 @@ from asap2.nic.faces.tc.counted import NOTHING
 from asap2.nic.faces.tc.filter import Filter, counted
 from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.placement import Placer
+from asap2.nic.faces.tc.police_meters import PoliceMeters
 from asap2.nic.faces.tc.spec import SKIP_HW
 
 
@@ -28,18 +29,19 @@ class SharedActions:
     A filter leaves its actions by :meth:`release`; an action goes with its last reference.
     """
 
-    def __init__(self, blocks: Blocks, placer: Placer, kept: Kept) -> None:
+    def __init__(self, blocks: Blocks, placer: Placer, police: PoliceMeters, kept: Kept) -> None:
         self.table = ActionTable()
         self.take = self.table.take
         self._blocks = blocks
         self._placer = placer
+        self._police = police
         self._kept = kept
 
     def give(self, kind: str, index: int) -> None:
         """Take an index back: there is no such action any more."""
         self.table.give(kind, index)
         if kind == "police":
-            self._placer.forget_limit(index)
+            self._police.forget(index)
 
     # ---- which there are
 
@@ -141,7 +143,7 @@ class SharedActions:
             first = min(filter(None, (first, one.first_ns)), default=0)
         instance.first_ns = first
         in_hw = any(one.in_hw for one in instance.filters)
-        drivers = 0 if instance.by_filter else self._placer.policers(instance.parsed.steps, instance.parsed.flags)
+        drivers = 0 if instance.by_filter else self._police.drivers(instance.parsed)
         skip_hw = instance.by_filter and any(one.flags & SKIP_HW for one in instance.filters)
         return ActionState(total, instance.made_ns, first, in_hw, skip_hw, drivers=drivers)
 
@@ -150,7 +152,7 @@ class SharedActions:
         (mlx5 is told of no action that changes, but of one that polices)."""
         last = instance.parsed.steps[-1] if instance.parsed.steps else None
         if isinstance(last, tc_actions.Police):
-            self._placer.limit_again(instance.index, last.rates)
+            self._police.change(instance.index, last.rates)
         for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue
