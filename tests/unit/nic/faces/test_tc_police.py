@@ -14,8 +14,9 @@ from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability
+from asap2.nic.faces.tc.police_meters import in_hardware
 from asap2.nic.rules import Action, Drop, Goto, Meter, Output, Pass, PopVlan
-from asap2.nic.silicon.metering import Price
+from asap2.nic.silicon.metering import Limit, Price
 
 JUMP = ta.TC_ACT_JUMP
 TABLE = bytes(1024)
@@ -104,21 +105,21 @@ def test_a_rate_needs_its_table() -> None:
     assert error.value.errno == errno.ENOMEM
 
 
-def rates_of(**more: Any) -> tc_actions.Rates:
+def limit_of(**more: Any) -> Limit:
     step = parsed(police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE, **more), redirect(9))[0][0]
     assert isinstance(step, tc_actions.Police)
-    return step.rates
+    return step.limit
 
 
 def test_hardware_meters_by_the_rate_or_else_by_the_length() -> None:
-    by_packets = rates_of(pktrate64=100, pktburst64=15_625_000)
-    assert by_packets.hardware().rate == 100
-    assert by_packets.hardware().packets
-    assert by_packets.hardware().burst == Price.at(100).of(100)
-    assert by_packets.software().empty, "as tcfp_pkttoks"
-    by_length = rates_of(mtu=1000)
-    assert (by_length.hardware().rate, by_length.hardware().most) == (0, 1000)
-    assert rates_of().software().most == 0
+    by_packets = limit_of(pktrate64=100, pktburst64=15_625_000)
+    assert in_hardware(by_packets).rate == 100
+    assert in_hardware(by_packets).packets
+    assert in_hardware(by_packets).burst == Price.at(100).of(100)
+    assert by_packets.empty, "as tcfp_pkttoks"
+    by_length = limit_of(mtu=1000)
+    assert (in_hardware(by_length).rate, in_hardware(by_length).most) == (0, 1000)
+    assert limit_of().most == 0
 
 
 def limit(*actions: dict[str, Any]) -> str | None:

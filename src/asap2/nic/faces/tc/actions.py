@@ -18,11 +18,11 @@ from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
 from asap2.nic.faces.tc.counted import NOTHING, Counted
-from asap2.nic.faces.tc.steps import Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Rates, Step, Trap, flat
+from asap2.nic.faces.tc.steps import Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap, flat
 from asap2.nic.rules import Action, Counters, Drop, Goto, Meter, Output, Pass
 from asap2.nic.silicon.metering import Metered
 
-__all__ = ["Beyond", "Continue", "Csum", "GoOn", "Mirred", "PacketType", "Police", "Rates", "Step", "Trap", "flat"]
+__all__ = ["Beyond", "Continue", "Csum", "GoOn", "Mirred", "PacketType", "Police", "Step", "Trap", "flat"]
 
 USER_HZ: Final = 100
 HW_STATS_DELAYED, HW_STATS_ANY = 2, 3

@@ -193,7 +193,7 @@ def check_meter(step: Police) -> None:
 
 
 def _check_rates(step: Police) -> None:
-    if step.rates.peak or step.rates.overhead:
+    if step.limit.peak or step.limit.overhead:
         raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
 
 

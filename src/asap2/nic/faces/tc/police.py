@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.steps import Beyond, Police, Rates, Step
+from asap2.nic.faces.tc.steps import Beyond, Police, Step
+from asap2.nic.silicon.metering import Counting, Limit, Price
 
 NS_OF_TICK: Final = 64
 """PSCHED_TICKS2NS."""
@@ -69,21 +70,22 @@ def parse(options: Attrs) -> tuple[list[Step], int, Back]:
     if packets is not None and tbf.rate:
         raise NetlinkError(errno.EINVAL, "packet-per-second and byte-per-second rate limits not allowed in same action")
     longest = tbf.mtu or (255 << tbf.rate_cell_log if tbf.rate else _MOST)
-    rates = Rates(
+    limit = Limit(
         rate.octets,
         tbf.burst * NS_OF_TICK,
-        peak.octets,
-        longest,
-        rate.overhead,
-        rate.least,
-        rate.linklayer == _ATM,
-        packets or 0,
-        (packet_burst or 0) * NS_OF_TICK,
+        peak=peak.octets,
+        peak_burst=Price.at(peak.octets).of(longest),
+        most=0 if longest == _MOST else longest,
+        overhead=rate.overhead,
+        least=rate.least,
+        cells=rate.linklayer == _ATM,
+        counting=Counting.TC,
     )
     back: Back = [
         (name, value) for name, value in (("rate64", rate.octets), ("peakrate64", peak.octets)) if value > _MOST
     ]
-    if packets is not None:
+    if packets and packet_burst:
+        limit = replace(limit, rate=packets, burst=packet_burst * NS_OF_TICK, packets=True, empty=True)
         back += [("pktrate64", packets), ("pktburst64", packet_burst)]
     shown = ta.Police(
         action=tbf.action,
@@ -100,7 +102,7 @@ def parse(options: Attrs) -> tuple[list[Step], int, Back]:
     )
     back += [("tbf", shown), *([("result", conform)] if conform else [])]
     steps: list[Step] = [Beyond(text) for text in map(_not_offered, (tbf.action, conform)) if text]
-    return [*steps[:1], Police(0, rates, tbf.action, conform)], tbf.action, back
+    return [*steps[:1], Police(0, limit, tbf.action, conform)], tbf.action, back
 
 
 def _rate(tbf: ta.Police, options: Attrs, name: str) -> _Rate:

@@ -13,7 +13,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import capability
 from asap2.nic.faces.tc.actions import FLAG_SKIP_HW, Parsed
 from asap2.nic.faces.tc.spec import FilterSpec, Planned
-from asap2.nic.faces.tc.steps import Continue, Police, Rates
+from asap2.nic.faces.tc.steps import Continue, Police
 from asap2.nic.function import Function, Role
 from asap2.nic.netdevs import NetDevs
 from asap2.nic.rates import limit_of, round_mbit
@@ -33,6 +33,11 @@ def is_limit(spec: FilterSpec) -> bool:
     return isinstance(police, Police) and isinstance(then, Continue) and police.exceeded == (Drop(),)
 
 
+def in_hardware(limit: Limit) -> Limit:
+    """The *limit* as a flow meter in hardware applies it (fill_meter_params_from_act()): a rate, or else a length."""
+    return Limit(limit.rate, limit.burst, packets=limit.packets) if limit.rate else Limit(most=limit.most)
+
+
 def _limiting(port: int, spec: FilterSpec, meter: int) -> Rule:
     actions: tuple[Action, ...] = (Meter(meter, (Drop(),)), Pass())
     return Rule(LIMITS, port, spec.priority, Match(), actions)
@@ -48,7 +53,7 @@ class PoliceMeters:
 
     def number(self, pipeline: Pipeline, police: Police) -> int:
         """The number of an action's meter, which gets the limit if it has none. NetlinkError ENOSPC."""
-        return self._number(pipeline, police.index, self._as_there(pipeline, police.rates))
+        return self._number(pipeline, police.index, self._as_there(pipeline, police.limit))
 
     @staticmethod
     def _number(pipeline: Pipeline, index: int, limit: Limit) -> int:
@@ -60,16 +65,16 @@ class PoliceMeters:
         except OSError as error:
             raise NetlinkError(error.errno or errno.ENOSPC) from None
 
-    def _as_there(self, pipeline: Pipeline, rates: Rates) -> Limit:
-        return rates.software() if pipeline is self._software else rates.hardware()
+    def _as_there(self, pipeline: Pipeline, limit: Limit) -> Limit:
+        return limit if pipeline is self._software else in_hardware(limit)
 
     # ---- limits of all that comes in by a device
 
     def of_function(self, function: Function, pipeline: Pipeline, spec: FilterSpec, ifindex: int) -> Planned:
         """The limit of all that *function* sends, which hardware has in whole Mbit/s (apply_police_params())."""
         police = capability.check_limit(spec.steps)
-        rates = police.rates
-        limit = rates.hardware() if rates.packets else limit_of(max(1, round_mbit(rates.octets)))
+        limit = police.limit
+        limit = in_hardware(limit) if limit.packets else limit_of(max(1, round_mbit(limit.rate)))
         rule = _limiting(function.switched_port, spec, self._number(pipeline, police.index, limit))
         return Planned(pipeline, rule, ifindex, function.pf)
 
@@ -81,11 +86,11 @@ class PoliceMeters:
 
     # ---- actions
 
-    def change(self, index: int, rates: Rates) -> None:
-        """Action police *index* has other *rates* now, wherever rules have its meter."""
+    def change(self, index: int, limit: Limit) -> None:
+        """Action police *index* has another *limit* now, wherever rules have its meter."""
         for pipeline in (self._software, *self._hardware()):
             if pipeline.meters.find(MeterUse.POLICE, index) is not None:
-                pipeline.meters.set(MeterUse.POLICE, index, self._as_there(pipeline, rates))
+                pipeline.meters.set(MeterUse.POLICE, index, self._as_there(pipeline, limit))
 
     def forget(self, index: int) -> None:
         """Action police *index* is no more."""

@@ -152,7 +152,7 @@ class SharedActions:
         (mlx5 is told of no action that changes, but of one that polices)."""
         last = instance.parsed.steps[-1] if instance.parsed.steps else None
         if isinstance(last, tc_actions.Police):
-            self._police.change(instance.index, last.rates)
+            self._police.change(instance.index, last.limit)
         for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue

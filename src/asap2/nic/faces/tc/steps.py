@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asap2.nic.rules import Action
-from asap2.nic.silicon.metering import Counting, Limit, Price
+from asap2.nic.silicon.metering import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,57 +66,12 @@ class Continue:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """The limits of act_police: octets per second, with a *burst* in nanoseconds, and *peak*; packets of at most
-    *longest* octets; or *packets* per second. 0 means no limit. See :class:`.metering.Limit`."""
-
-    octets: int = 0
-    burst: int = 0
-    peak: int = 0
-    longest: int = 0
-    overhead: int = 0
-    least: int = 0
-    cells: bool = False
-    packets: int = 0
-    packet_burst: int = 0
-
-    def software(self) -> Limit:
-        """The limit as the kernel polices it."""
-        longest = 0 if self.longest == _ANY_LENGTH else self.longest
-        if self.packets:
-            burst = self.packet_burst
-            return Limit(self.packets, burst, packets=True, most=longest, counting=Counting.TC, empty=True)
-        return Limit(
-            self.octets,
-            self.burst,
-            peak=self.peak,
-            peak_burst=Price.at(self.peak).of(self.longest),
-            most=longest,
-            overhead=self.overhead,
-            least=self.least,
-            cells=self.cells,
-            counting=Counting.TC,
-        )
-
-    def hardware(self) -> Limit:
-        """The limit as a flow meter in hardware applies it (fill_meter_params_from_act()): a rate, or else a length."""
-        if self.octets:
-            return Limit(self.octets, self.burst)
-        if self.packets:
-            return Limit(self.packets, self.packet_burst, packets=True)
-        return Limit(most=self.longest)
-
-
-_ANY_LENGTH: Final = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
 class Police:
     """Check packets with the meter of action police *index*: do *exceeded* with those over the limit, and continue with
-    the others. *exceed* and *conform* are the verdicts (TC_ACT_*)."""
+    the others. *limit* is the one that software applies; *exceed* and *conform* are the verdicts (TC_ACT_*)."""
 
     index: int
-    rates: Rates
+    limit: Limit
     exceed: int
     conform: int
     exceeded: tuple[Step, ...] = ()
