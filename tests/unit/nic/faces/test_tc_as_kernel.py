@@ -16,7 +16,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import NEVER, FlowerKey, parse
-from asap2.nic.faces.tc.offload import rewritten_tags
+from asap2.nic.faces.tc.hardware_actions import rewritten_tags
 from asap2.nic.rules import VLAN_PRESENT, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
 
 ETH_P_ALL = 3

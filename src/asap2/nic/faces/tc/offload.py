@@ -7,43 +7,35 @@ Refusals carry the text of mlx5's extended acknowledgements (mlx5/core/en_tc.c a
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
 from asap2.nic.faces.tc import judge, match_all
-from asap2.nic.faces.tc.police_meters import PoliceMeters, is_limit
+from asap2.nic.faces.tc.hardware_actions import HardwareActions, outside, resumes_of, within_tunnel
+from asap2.nic.faces.tc.police_meters import is_limit
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
-from asap2.nic.faces.tc.steps import Beyond, GoOn
+from asap2.nic.faces.tc.steps import Beyond
 from asap2.nic.function import Function, Nic, Pf, Role
-from asap2.nic.netdevs import CountedNetDevs, NetDev, reaches
+from asap2.nic.netdevs import CountedNetDevs, NetDev
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.port_ids import internal_port
 from asap2.nic.rules import (
     UNREACHED,
     Action,
     Ct,
-    CtClear,
     CtHardware,
     Decap,
     Drop,
     Enter,
     Goto,
     Match,
-    Meter,
-    ModifyVlan,
     Output,
-    Pass,
-    PopVlan,
-    PushVlan,
     Rule,
     SetTunnel,
 )
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
-from asap2.nic.silicon.ports import Miss, Port, PortKind
-from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.tunnels import Udp
 from asap2.nic.underlay.resolver import Tunnels
 
@@ -79,60 +71,9 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
     return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
 
 
-def _resumes(actions: Iterable[Action]) -> Iterator[int]:
-    for action in actions:
-        if isinstance(action, Output | Goto | Enter | CtHardware) and action.resume:
-            yield action.resume
-        elif isinstance(action, Meter):
-            yield from _resumes(action.exceeded)
-
-
 def tracks(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether connections are looked up: a packet of one that hardware does not carry goes on in software there."""
     return any(isinstance(step, Ct) for step in steps)
-
-
-def rewritten_tags(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
-    """*steps* as the NIC does them: a tag that is changed, or taken off and another put on, has its VLAN id rewritten,
-    and keeps its priority (mlx5e_tc_act_vlan_add_rewrite_action)."""
-    done: list[tc_actions.Step] = []
-    popped: int | None = None
-    for step in steps:
-        if isinstance(step, PopVlan):
-            popped = len(done)
-        elif isinstance(step, PushVlan) and popped is not None:
-            del done[popped]
-            done.append(ModifyVlan(step.vid, None, step.tpid))
-            popped = None
-            continue
-        elif isinstance(step, tc_actions.Mirred | Ct):
-            popped = None
-        done.append(replace(step, pcp=None) if isinstance(step, ModifyVlan) else step)
-    return tuple(done)
-
-
-def _outside(steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
-    """*steps* of a filter on a tunnel device as the NIC does them, which takes the packet out of its tunnel first."""
-    return (Decap(), *(step for step in steps if not isinstance(step, Decap)))
-
-
-def _within_tunnel(steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
-    """Rule actions of *steps* that lead to another chain, whose filters match on the tunnel again.
-
-    The packet stays in its tunnel until then, and the host gets it as it came in where hardware cannot go on. So
-    nothing of it may have changed: NetlinkError, where mlx5 would take the filter."""
-    done: list[Action] = []
-    for step in steps:
-        match step:
-            case Ct():
-                done.append(CtHardware(step.zone, step.nat is not None, 0, inside=True))
-            case CtClear() | Goto():
-                done.append(step)
-            case GoOn():
-                pass
-            case _:
-                raise NetlinkError(errno.EOPNOTSUPP)
-    return tuple(done)
 
 
 class Offloader:
@@ -145,7 +86,8 @@ class Offloader:
         self._silicon = silicon
         self._node = node
         self._tunnels = tunnels
-        self.police = PoliceMeters(netdevs, node.pipeline, self._hardware)
+        self._actions = HardwareActions(netdevs, silicon, node, tunnels)
+        self.police = self._actions.police
 
     def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
         """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
@@ -187,11 +129,6 @@ class Offloader:
             raise refusal
         return found
 
-    def _hardware(self) -> list[Pipeline]:
-        """The pipelines of the node's NICs."""
-        nics = {id(device.nic): device.nic for device in self._netdevs.all() if device.nic is not None}
-        return [self._silicon(nic) for nic in nics.values()]
-
     def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec, others: Others) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
         internal = device is not None and device.role is Role.INTERNAL
@@ -215,10 +152,10 @@ class Offloader:
         match, rests = tc_capability.tracked(match), () if stays else self.rests(steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
-        in_port = self._internal(pf, ifindex) if internal else function.switched_port
+        in_port = self._actions.internal(pf, ifindex) if internal else function.switched_port
         if tunnel and not stays:
-            steps = _outside(steps)
-        actions = _within_tunnel(steps) if stays else self._actions(function, steps)
+            steps = outside(steps)
+        actions = within_tunnel(steps) if stays else self._actions.of(function, steps)
         rule = Rule(spec.chain, in_port, spec.priority, match, actions)
         pipeline = self._silicon(pf.nic)
         reason = pipeline.supports(rule)
@@ -251,7 +188,7 @@ class Offloader:
         pf = placed.pf
         if device is None or device.pf is None or pf is None or not pf.nic.model.vlan_depth:
             return None
-        if any(isinstance(step, SetTunnel) for step in steps) or any(_resumes(placed.rule.actions)):
+        if any(isinstance(step, SetTunnel) for step in steps) or any(resumes_of(placed.rule.actions)):
             return None
         pattern = placed.pipeline.pattern(placed.handle)
         return Placement(self._netdevs.epoch(), device, _settings(device, pf), placed, pattern)
@@ -303,11 +240,6 @@ class Offloader:
         ):
             raise tc_capability.refuse("Failed to parse tunnel attributes")
 
-    def _offloads(self, nic: Nic, ifindex: int) -> bool:
-        """Whether a device is of a tunnel that the NIC puts on (mlx5e_tc_tun_device_to_offload)."""
-        protocol = self._tunnels.protocol_of(ifindex)
-        return protocol is not None and protocol.name in nic.model.tunnels
-
     def _check_tunnel_route(self, pf: Pf, ifindex: int, match: Match) -> None:
         """What the key names both ends of comes in by the way to the far one."""
         near, far = match.tun_dst, match.tun_src
@@ -329,93 +261,6 @@ class Offloader:
                     return device
                 break
         raise NetlinkError(errno.EOPNOTSUPP)
-
-    def _internal(self, pf: Pf, ifindex: int) -> int:
-        """The eSwitch's port that stands for the internal port *ifindex*; what no rule is for goes on in the node."""
-        port = internal_port(ifindex)
-        self._silicon(pf.nic).set_port(Port(port, 0, PortKind.NODE, miss=Miss.REDIRECT, miss_port=pf.host_port))
-        return port
-
-    def _number(self, table: int, port: int = 0) -> int:
-        """The node's number for going on with a packet at *table*, as one of *port*.
-
-        Those that no rule has any more are taken back if need be.
-        """
-        resumes = self._node.pipeline.resumes
-        try:
-            return resumes.at(table, port)
-        except OSError:
-            lists = [actions for pipeline in self._hardware() for actions in pipeline.action_lists()]
-            resumes.keep(number for actions in lists for number in _resumes(actions))
-        try:
-            return resumes.at(table, port)
-        except OSError as error:
-            raise NetlinkError(error.errno or errno.ENOSPC) from None
-
-    def _in(self, pf: Pf, ifindex: int) -> Enter:
-        """The action that has a packet come in by the internal port *ifindex*."""
-        return Enter(self._internal(pf, ifindex), self._number(0, ifindex))
-
-    def _to_internal(self, host: int, step: tc_actions.Mirred) -> Output:
-        """The action that has the host receive a packet on an internal port.
-
-        The node gets it by *host*, the port that it gets all by that no rule is for: that one is up.
-        """
-        self._node.sent_to(step.ifindex)
-        return Output(host, self._number(DELIVER, step.ifindex))
-
-    def _actions(self, function: Function, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
-        """Rule actions of *steps* for what comes from *function*, from the wire where that is a PF; a tunnel whose
-        neighbour is not known yet leaves the packet to the host."""
-        done = self._prepared(function, steps)
-        if done is None:
-            return (Output(function.host_port),)
-        return tc_actions.to_rule(
-            done,
-            lambda step: self._vport(function, step),
-            lambda: Output(function.host_port),
-            meter=lambda step: self.police.number(self._silicon(function.nic), step),
-            stack=False,
-        )
-
-    def _prepared(self, function: Function, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...] | None:
-        """*steps* as hardware does them; None: the host is to have the packet."""
-        pf, nic, host = function.pf, function.nic, function.host_port
-        done: list[tc_actions.Step] = []
-        tunnel: SetTunnel | None = None
-        steps = rewritten_tags(steps)
-        for index, step in enumerate(steps):
-            if isinstance(step, SetTunnel):
-                tunnel = step
-            elif tunnel is not None and isinstance(step, tc_actions.Mirred) and self._offloads(nic, step.ifindex):
-                encap = self._tunnels.encap(pf, step.ifindex, tunnel)
-                if encap is None:
-                    return None
-                last = index + 1 == len(steps)
-                if encap.vf is not None:
-                    if not last:
-                        raise tc_capability.elsewhere()
-                    done += [*encap.actions, Enter(encap.vf.port)]
-                elif not encap.internal:
-                    done += [*encap.actions, Output(pf.switched_port)] + ([] if last else [Decap()])
-                elif last and nic.model.internal_ports:
-                    done += [*encap.actions, self._in(pf, encap.internal)]
-                else:
-                    raise tc_capability.elsewhere()
-            elif isinstance(step, tc_actions.Mirred) and step.ingress:
-                done.append(self._to_internal(host, step))
-            elif isinstance(step, Pass):
-                done.append(Output(host))  # nothing here is for the packet, as where no rule is
-            elif isinstance(step, Goto):
-                done.append(replace(step, resume=self._number(step.table)))
-            elif isinstance(step, tc_actions.Police):
-                exceeded = self._prepared(function, step.exceeded)
-                done.append(replace(step, exceeded=(Output(host),) if exceeded is None else exceeded))
-            elif isinstance(step, Ct):
-                done.append(CtHardware(step.zone, step.nat is not None, 0))
-            else:
-                done.append(step)
-        return tuple(done)
 
     def begins_anew(self, ifindex: int, spec: FilterSpec) -> bool:
         """Whether software may begin anew with a packet of this filter: it is in a tunnel, and no filter of the chains
@@ -511,10 +356,3 @@ class Offloader:
             numbers = (one.resume for one in placed.rule.actions if isinstance(one, CtHardware))
             placed.resumes = tuple(number for number in numbers if number)
         return placed
-
-    def _vport(self, function: Function, step: tc_actions.Mirred) -> int:
-        """The eSwitch's port behind a representor or uplink that what comes from *function* may be sent to."""
-        device = self._netdevs.by_ifindex(step.ifindex)
-        if device is None or device.function is None or not reaches(function, device):
-            raise tc_capability.elsewhere()
-        return device.function.switched_port
