@@ -7,6 +7,7 @@
 #pragma once
 
 #include "express.h"
+#include "jhash.h"
 #include "layers.h"
 
 #define SINGLE 0x80000000
@@ -42,36 +43,6 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 		set_tunnel(skb, state->given_tunnel);
 	return failed ? -1 : 0;
 }
-
-static __always_inline u32 rotated(u32 word, u32 by)
-{
-	return word << by | word >> (32 - by);
-}
-
-/* Bob Jenkins' hash of three words and an initial value, as the kernel's jhash (include/linux/jhash.h). */
-static __always_inline u32 jhash(u32 a, u32 b, u32 c, u32 initial)
-{
-	a += initial;
-	b += initial;
-	c += initial;
-	c ^= b;
-	c -= rotated(b, 14);
-	a ^= c;
-	a -= rotated(c, 11);
-	b ^= a;
-	b -= rotated(a, 25);
-	c ^= b;
-	c -= rotated(b, 16);
-	a ^= c;
-	a -= rotated(c, 4);
-	b ^= a;
-	b -= rotated(a, 14);
-	c ^= b;
-	c -= rotated(b, 24);
-	return c;
-}
-
-#define JHASH_INITIAL 0xdeadbeef
 
 enum hash_algorithm { HASH_L4, HASH_SYMMETRIC };
 

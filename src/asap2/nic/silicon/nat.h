@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ct_sctp.h"
+#include "jhash.h"
 
 enum manip { MANIP_SRC, MANIP_DST };
 
@@ -152,47 +153,10 @@ static __always_inline int port_in_range(struct tuple *t, struct tracking *r, u3
 /* The kernel's jhash2 of an address. */
 static __always_inline u32 address_hash(const u8 *address, u32 initial)
 {
-	u32 w[4], a, b, c;
+	u32 w[4];
 
 	__builtin_memcpy(w, address, 16);
-	a = b = c = JHASH_INITIAL + (4 << 2) + initial;
-	a += w[0];
-	b += w[1];
-	c += w[2];
-	a -= c;
-	a ^= rotated(c, 4);
-	c += b;
-	b -= a;
-	b ^= rotated(a, 6);
-	a += c;
-	c -= b;
-	c ^= rotated(b, 8);
-	b += a;
-	a -= c;
-	a ^= rotated(c, 16);
-	c += b;
-	b -= a;
-	b ^= rotated(a, 19);
-	a += c;
-	c -= b;
-	c ^= rotated(b, 4);
-	b += a;
-	a += w[3];
-	c ^= b;
-	c -= rotated(b, 14);
-	a ^= c;
-	a -= rotated(c, 11);
-	b ^= a;
-	b -= rotated(a, 25);
-	c ^= b;
-	c -= rotated(b, 16);
-	a ^= c;
-	a -= rotated(c, 4);
-	b ^= a;
-	b -= rotated(a, 14);
-	c ^= b;
-	c -= rotated(b, 24);
-	return c;
+	return jhash2(w, initial);
 }
 
 /* The kernel has IPv4 addresses in the first word. */
