@@ -151,7 +151,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 
 	if (!p || !s)
 		return -1;
-	p->now = tracker_now();
+	p->now = coarse_now_ns();
 	if (!carried_tuple(skb, p, 0))
 		return -1;
 	p->tuple.zone = told;
@@ -203,7 +203,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 		    (c && !(c->status & IPS_NAT_MASK)))
 			return CARRIED;
 	}
-	p->now = tracker_now();
+	p->now = coarse_now_ns();
 	p->info = p->at = p->reply = p->error = 0;
 	if (!carried_tuple(skb, p, from))
 		return NOT_CARRIED;

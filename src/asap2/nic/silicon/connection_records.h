@@ -231,14 +231,3 @@ static __always_inline struct connection *connection_at(u32 at)
 {
 	return bpf_map_lookup_elem(&connections, &at);
 }
-
-static __always_inline u64 tracker_now(void)
-{
-	u32 zero = 0;
-	struct config *c;
-
-	if (!constants.tracing)
-		return bpf_ktime_get_coarse_ns();
-	c = bpf_map_lookup_elem(&config, &zero);
-	return c ? c->test_now : 0;
-}

@@ -82,7 +82,7 @@ static __always_inline void announce(struct connection *c, u32 at, u32 events)
 	e = bpf_ringbuf_reserve(&ct_events, sizeof(*e), 0);
 	if (!e)
 		return;
-	e->now = tracker_now();
+	e->now = coarse_now_ns();
 	e->at = at;
 	e->events = events;
 	e->connection = *c;

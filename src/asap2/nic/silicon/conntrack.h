@@ -248,7 +248,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	if (!e || !p || !s || !stats)
 		return -1;
 	r = &e->tracking;
-	p->now = tracker_now();
+	p->now = coarse_now_ns();
 	p->info = p->at = p->reply = p->error = p->events = 0;
 	of = network_of(skb, p, s->enveloped);
 	if (of == NOT_IP || p->fragment)

@@ -401,16 +401,25 @@ enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 /* What follows an action list. */
 enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS, FLOW_TRACK, FLOW_CARRY };
 
-/* The time, ns of CLOCK_MONOTONIC; of a packet that is traced, what the test says. */
-static __always_inline u64 now_ns(void)
+/* Of a packet that is traced, the test says what time it is, ns. */
+static __always_inline u64 test_now(void)
 {
 	u32 zero = 0;
-	struct config *c;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
 
-	if (!constants.tracing)
-		return bpf_ktime_get_ns();
-	c = bpf_map_lookup_elem(&config, &zero);
 	return c ? c->test_now : 0;
+}
+
+/* The time, ns of CLOCK_MONOTONIC. */
+static __always_inline u64 now_ns(void)
+{
+	return constants.tracing ? test_now() : bpf_ktime_get_ns();
+}
+
+/* The same of the last tick, which is faster to read. */
+static __always_inline u64 coarse_now_ns(void)
+{
+	return constants.tracing ? test_now() : bpf_ktime_get_coarse_ns();
 }
 
 static __always_inline int is_vlan(u16 type)

@@ -178,7 +178,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	if (r->flags & CT_INSIDE)
 		return LONG_WAY;
 	nat = r->flags & CT_NAT;
-	p->now = tracker_now();
+	p->now = coarse_now_ns();
 	usual_tuple(&p->tuple, &p->inverse, x->w, r->zone);
 	at = usual_connection(p, nat);
 	c = connection_at(at >> 1);

@@ -77,7 +77,7 @@ int keep(struct __sk_buff *skb)
 
 	if (!k || !p)
 		return 0;
-	p->now = tracker_now();
+	p->now = coarse_now_ns();
 	p->quiet = 1;
 	k->result = 0;
 	if (k->what == KEEP_INSERT) {
