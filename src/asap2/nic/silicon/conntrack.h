@@ -21,7 +21,7 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 		return -1;
 	if (p->info % INFO_REPLY != INFO_ESTABLISHED && !p->error && !(c->status & (done | IPS_CONFIRMED))) {
 		/* A range of the other family counts as none. */
-		if (set_up_nat(p, r, manip, null || r->unused != (c->original.family == 4 ? 4 : 16)))
+		if (set_up_nat(p, r, manip, null || r->octets != (c->original.family == 4 ? 4 : 16)))
 			return -1;
 	}
 	error = p->error;

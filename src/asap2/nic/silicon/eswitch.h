@@ -141,7 +141,7 @@ struct tracking {
 	u8 labels[16], labels_mask[16];
 	u8 ip_min[16], ip_max[16];
 	u16 port_min, port_max;
-	u8 policy, helper, family, unused;
+	u8 policy, helper, family, octets; /* octets: of an address of the range; 0: it has none */
 	u32 resume; /* of the hardware's */
 };
 
