@@ -129,7 +129,6 @@ struct flight {
 	u64 now;
 	u32 l3, l4, end;
 	u32 seq, ack, sack, last; /* of TCP; `last` is the sequence number after the segment */
-	u32 segment; /* octets from the network header on */
 	union {
 		u8 option[40];
 		u32 option_words[10];
@@ -142,9 +141,9 @@ struct flight {
 	u16 window;
 	u8 flags, kind, header, scale, options, sacked, fragment, error;
 	u32 option_at, option_end;
-	u32 looked; /* this action looked it up, or it is new: its helper has not seen the packet */
 	u32 at, reply, info; /* the connection's record (0: `fresh`), the direction, and enum ct_info */
 	u32 events; /* enum ct_event_bit: events that the packet has caused */
+	u32 looked; /* this action looked it up, or it is new: its helper has not seen the packet */
 	u32 old_status, old_state; /* of the connection, before the packet */
 	u32 quiet; /* user space itself announces removals */
 	u32 redirect, inner_proto; /* of an ICMP error and the packet quoted in it */
