@@ -4,6 +4,12 @@
 
 #include "connection_records.h"
 
+/* The protocol ICMP of this family, 4 or 6. */
+static __always_inline u32 icmp_of(u32 family)
+{
+	return family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+}
+
 /* The type of the reply to an ICMP message of this type; 0xff: there is none. */
 static __always_inline u8 icmp_answer(u8 type, u32 family)
 {
@@ -15,7 +21,7 @@ static __always_inline u8 icmp_answer(u8 type, u32 family)
 /* Compute the tuple of the other direction. 0: there is none. */
 static __always_inline int invert(const struct tuple *t, struct tuple *inverse)
 {
-	u32 icmp = t->proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	u32 icmp = t->proto == icmp_of(t->family);
 	u8 type = bpf_ntohs(t->dst_port) >> 8;
 
 	__builtin_memcpy(inverse->src, t->dst, 16);

@@ -40,7 +40,7 @@ __noinline int translate(struct __sk_buff *skb, struct flight *p, struct trackin
 		p->inner_proto = c->original.proto;
 		if (manipulate_inside(skb, p, manip))
 			return -1;
-		p->target.proto = family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+		p->target.proto = icmp_of(family);
 	}
 	if (manipulate(skb, &p->target, place_of(p->l3, p->end), l4, manip))
 		return -1;

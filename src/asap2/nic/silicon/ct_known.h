@@ -25,7 +25,7 @@ static __always_inline void tell_original(struct state *s, struct connection *c)
 	__builtin_memcpy(t->ct_src, c->original.src, 16);
 	__builtin_memcpy(t->ct_dst, c->original.dst, 16);
 	t->ct_proto = c->original.proto;
-	if (c->original.proto == (c->original.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+	if (c->original.proto == icmp_of(c->original.family)) {
 		port = bpf_ntohs(c->original.dst_port);
 		t->ct_tp_src = bpf_htons(port >> 8);
 		t->ct_tp_dst = bpf_htons(port & 0xff);
@@ -88,7 +88,7 @@ static __always_inline void tuple_of_fields(struct tuple *tuple, struct state *s
 	__builtin_memcpy(tuple->src, t->ct_src, 16);
 	__builtin_memcpy(tuple->dst, t->ct_dst, 16);
 	tuple->proto = t->ct_proto;
-	if (t->ct_proto == (tuple->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+	if (t->ct_proto == icmp_of(tuple->family)) {
 		tuple->src_port = s->ct_id;
 		tuple->dst_port = bpf_htons((bpf_ntohs(t->ct_tp_src) & 0xff) << 8 | (bpf_ntohs(t->ct_tp_dst) & 0xff));
 	} else {

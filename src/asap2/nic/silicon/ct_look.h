@@ -53,7 +53,7 @@ __noinline int is_icmp(struct __sk_buff *skb, struct flight *p)
 	if (!p)
 		return 0;
 	l4 = tuple_at(skb, &p->wanted, p->tuple.family, p->l3, p->end);
-	if (l4 < 0 || p->wanted.proto != (p->tuple.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+	if (l4 < 0 || p->wanted.proto != icmp_of(p->tuple.family))
 		return 0;
 	type = bpf_ntohs(p->wanted.dst_port) >> 8;
 	p->redirect = p->tuple.family == 4 && type == 5;
@@ -258,7 +258,7 @@ __noinline int look(struct __sk_buff *skb, struct flight *p, u32 zone, u32 polic
 		return LOOKED_INVALID;
 	p->l4 = l4;
 	p->at = p->reply = 0;
-	if (p->tuple.proto == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+	if (p->tuple.proto == icmp_of(family)) {
 		type = bpf_ntohs(p->tuple.dst_port) >> 8;
 		if (family == 4 ? type > NR_ICMP_TYPES : is_untracked(type))
 			return LOOKED_INVALID;

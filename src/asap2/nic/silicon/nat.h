@@ -14,12 +14,9 @@ enum manip { MANIP_SRC, MANIP_DST };
 #define FEWEST_ATTEMPTS 16
 
 /* Whether NAT can change a port, or ICMP's id. */
-static __always_inline int has_ports(struct tuple *t)
+static __always_inline int has_port_or_id(u32 proto, u32 family)
 {
-	u32 proto = t->proto;
-
-	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE || proto == IPPROTO_SCTP ||
-	       proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	return has_ports(proto) || proto == icmp_of(family);
 }
 
 /* The offset of a transport checksum that covers addresses or ports; 0: there is none, or it is truncated. */
@@ -27,8 +24,7 @@ static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
 {
 	u32 at = proto == IPPROTO_TCP                             ? 16 :
 		 proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? 6 :
-		 proto == IPPROTO_ICMP && family == 4             ? 2 :
-		 proto == IPPROTO_ICMPV6 && family == 6           ? 2 :
+		 proto == icmp_of(family)                         ? 2 :
 								    0;
 	u32 header = proto == IPPROTO_TCP ? 20 : 8;
 
@@ -54,7 +50,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	octets = family == 4 ? 4 : 16;
 	at = l3 + (family == 4 ? 12 : 8) + (manip == MANIP_DST ? octets : 0);
 	__builtin_memcpy(new, manip == MANIP_DST ? to->dst : to->src, 16);
-	if (proto == (family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+	if (proto == icmp_of(family)) {
 		port_at = l4 + 4;
 		port = to->src_port;
 		/* An ICMP error has no id. */
@@ -63,11 +59,10 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	} else {
 		port_at = l4 + (manip == MANIP_DST ? 2 : 0);
 		port = manip == MANIP_DST ? to->dst_port : to->src_port;
-		changes_port = proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ||
-			       proto == IPPROTO_SCTP;
+		changes_port = has_ports(proto);
 	}
 	/* A transport header that NAT knows must have this many octets. */
-	if (l4 && (has_ports(to) || proto == IPPROTO_GRE) && l4 + 8 > end)
+	if (l4 && (has_port_or_id(proto, family) || proto == IPPROTO_GRE) && l4 + 8 > end)
 		return -1;
 	if (!l4 || (changes_port && bpf_skb_load_bytes(skb, port_at, &old_port, 2)))
 		changes_port = 0;
@@ -138,7 +133,7 @@ static __always_inline int compare_addresses(const u8 *a, const u8 *b)
 
 static __always_inline u16 *port_of_tuple(struct tuple *t, u32 manip)
 {
-	u32 icmp = t->proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	u32 icmp = t->proto == icmp_of(t->family);
 
 	return manip == MANIP_SRC || icmp ? &t->src_port : &t->dst_port;
 }
@@ -147,7 +142,8 @@ static __always_inline int port_in_range(struct tuple *t, struct tracking *r, u3
 {
 	u32 port = bpf_ntohs(*port_of_tuple(t, manip));
 
-	return !(has_ports(t) || t->proto == IPPROTO_GRE) || (port >= r->port_min && port <= r->port_max);
+	return !(has_port_or_id(t->proto, t->family) || t->proto == IPPROTO_GRE) ||
+	       (port >= r->port_min && port <= r->port_max);
 }
 
 /* The kernel's jhash2 of an address. */
@@ -247,10 +243,10 @@ __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 	struct port_search *s;
 	u32 port, least, most, icmp;
 
-	if (!p || !r || !has_ports(&p->chosen))
+	if (!p || !r || !has_port_or_id(p->chosen.proto, p->chosen.family))
 		return 0;
 	s = &p->ports;
-	icmp = p->chosen.proto == (p->chosen.family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	icmp = p->chosen.proto == icmp_of(p->chosen.family);
 	port = bpf_ntohs(*port_of_tuple(&p->chosen, manip));
 	if (r->flags & CT_NAT_PORTS) {
 		least = r->port_min;

@@ -17,6 +17,12 @@
 
 enum tuple_of { IS_PACKET, IS_FRAGMENT = 1, NOT_TRACKABLE = -1, NOT_IP = -2 };
 
+/* Whether the protocol's header begins with two ports. */
+static __always_inline int has_ports(u32 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP || proto == IPPROTO_UDPLITE;
+}
+
 /*
  * Read the ports, or their equivalents, of the transport header at `at`. 0: it is shorter than the kernel needs for the
  * tuple.
@@ -27,14 +33,14 @@ static __always_inline int ports_at(struct __sk_buff *skb, struct tuple *t, u32 
 	u16 h[4] = {};
 
 	t->src_port = t->dst_port = 0;
-	if (proto == (t->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+	if (proto == icmp_of(t->family)) {
 		if (at + 8 > end || bpf_skb_load_bytes(skb, at, h, 8))
 			return 0;
 		t->src_port = h[2];
 		t->dst_port = h[0];
 		return 1;
 	}
-	if (proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP || proto == IPPROTO_UDPLITE) {
+	if (has_ports(proto)) {
 		if (at + 4 > end || bpf_skb_load_bytes(skb, at, h, 4))
 			return 0;
 		t->src_port = h[0];
