@@ -25,6 +25,7 @@
 #define UDP_DST 2
 #define UDP_LENGTH 4
 #define UDP_CHECKSUM 6
+#define SCTP_CHECKSUM 8
 #define IPV4_WITHOUT_OPTIONS 0x45 /* the first octet: version and header length */
 #define FRAGMENT_OFFSET 0x1fff /* of IPv4, beside "more fragments" */
 #define MORE_FRAGMENTS 0x2000

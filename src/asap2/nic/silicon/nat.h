@@ -86,16 +86,21 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	}
 	if (!changes_port || port == old_port)
 		return 0;
-	if (proto == IPPROTO_SCTP) {
-		u32 word, sum, changed, word_at = l4;
+	if (proto == IPPROTO_SCTP && l4 + SCTP_LEN <= end) {
+		union {
+			u16 port[2];
+			u32 both;
+		} ports;
+		u32 old_ports;
 
-		if (l4 + 12 > end || bpf_skb_load_bytes(skb, l4 + 8, &sum, 4))
-			return bpf_skb_store_bytes(skb, port_at, &port, 2, 0) ? -1 : 0;
-		if (bpf_skb_load_bytes(skb, word_at, &word, 4) || bpf_skb_store_bytes(skb, port_at, &port, 2, 0) ||
-		    bpf_skb_load_bytes(skb, word_at, &changed, 4))
+		if (bpf_skb_load_bytes(skb, l4, &old_ports, 4))
 			return -1;
-		sum ^= crc_change(word ^ changed, end - l4);
-		return bpf_skb_store_bytes(skb, l4 + 8, &sum, 4, 0) ? -1 : 0;
+		ports.both = old_ports;
+		if (manip == MANIP_DST)
+			ports.port[1] = port;
+		else
+			ports.port[0] = port;
+		return replace_sctp_ports(skb, l4, end, old_ports, ports.both);
 	}
 	if (bpf_skb_store_bytes(skb, port_at, &port, 2, 0))
 		return -1;

@@ -38,6 +38,17 @@ __noinline u32 crc_change(u32 change, u32 octets)
 	return crc_product(change, factor);
 }
 
+/* Replace both ports of the SCTP header at `l4`, whose packet ends at `end`, and correct its checksum. -1: failed. */
+static __always_inline int replace_sctp_ports(struct __sk_buff *skb, u32 l4, u32 end, u32 old, u32 new)
+{
+	u32 sum;
+
+	if (bpf_skb_load_bytes(skb, l4 + SCTP_CHECKSUM, &sum, 4) || bpf_skb_store_bytes(skb, l4, &new, 4, 0))
+		return -1;
+	sum ^= crc_change(old ^ new, end - l4);
+	return bpf_skb_store_bytes(skb, l4 + SCTP_CHECKSUM, &sum, 4, 0) ? -1 : 0;
+}
+
 static __always_inline u32 l4_checksum(const struct places *at)
 {
 	switch (at->proto) {
@@ -106,14 +117,8 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 	new = (old & ~mask) | (((op & 0xff) == OP_ADD ? old + value : value) & mask);
 	if (new == old)
 		return 0;
-	if (layer == LAYER_SCTP) {
-		u32 sum;
-
-		if (bpf_skb_load_bytes(skb, offset + 8, &sum, 4) || bpf_skb_store_bytes(skb, offset, &new, 4, 0))
-			return -1;
-		sum ^= crc_change(old ^ new, skb->len - offset);
-		return bpf_skb_store_bytes(skb, offset + 8, &sum, 4, 0) ? -1 : 1;
-	}
+	if (layer == LAYER_SCTP)
+		return replace_sctp_ports(skb, offset, skb->len, old, new) ? -1 : 1;
 	if (layer != LAYER_ETHERNET && layer < LAYER_MPLS && at.l4) {
 		check = l4_checksum(&at);
 		if (check && skb->len < check + 2)
