@@ -99,16 +99,13 @@ static __always_inline void keep_alive(struct connection *c, struct flight *p)
 __noinline int find_carried(struct flight *p)
 {
 	struct connection *c;
-	u32 found, status;
+	u32 status;
 
 	if (!p || !invert(&p->tuple, &p->inverse))
 		return 0;
-	found = find_connection(p);
-	c = connection_at(found >> 1);
-	if (!found || !c)
+	c = note_connection(p);
+	if (!c)
 		return 0;
-	p->at = found >> 1;
-	p->reply = found & 1;
 	status = READ_ONCE(c->status);
 	if (!(status & IPS_HW_OFFLOAD))
 		return 0;
@@ -146,7 +143,7 @@ static __always_inline int tells_connection(u32 told)
 __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 {
 	struct flight *p = this_flight();
-	u32 nat = told >> 12 & (CT_SNAT | CT_DNAT), found;
+	u32 nat = told >> 12 & (CT_SNAT | CT_DNAT);
 	struct connection *c;
 
 	if (!p || !s)
@@ -155,20 +152,9 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	if (!carried_tuple(skb, p, 0))
 		return -1;
 	p->tuple.zone = told;
-	if (!invert(&p->tuple, &p->inverse))
+	c = note_connection_after(p, nat);
+	if (!c)
 		return -1;
-	/* After NAT, a packet is the inverse of the tuple of replies. */
-	if (nat) {
-		p->present = p->tuple;
-		p->tuple = p->inverse;
-		p->inverse = p->present;
-	}
-	found = find_connection(p);
-	c = connection_at(found >> 1);
-	if (!found || !c)
-		return -1;
-	p->at = found >> 1;
-	p->reply = (found & 1) ^ !!nat;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
 	tell_fields(s, p, c, p->tuple.zone, nat);
 	know(s, p);

@@ -186,6 +186,37 @@ static __always_inline u32 find_connection(struct flight *p)
 	return found_by_key(p);
 }
 
+/* The same, noted in p->at and p->reply; 0: there is none. */
+static __always_inline struct connection *note_connection(struct flight *p)
+{
+	u32 found = find_connection(p);
+	struct connection *c = connection_at(found >> 1);
+
+	if (!found || !c)
+		return 0;
+	p->at = found >> 1;
+	p->reply = found & 1;
+	return c;
+}
+
+/* The same for a packet that NAT has left with p->tuple, if it was `translated`: the inverse of the other direction's. */
+static __always_inline struct connection *note_connection_after(struct flight *p, u32 translated)
+{
+	struct connection *c;
+
+	if (!invert(&p->tuple, &p->inverse))
+		return 0;
+	if (translated) {
+		p->present = p->tuple;
+		p->tuple = p->inverse;
+		p->inverse = p->present;
+	}
+	c = note_connection(p);
+	if (c && translated)
+		p->reply ^= 1;
+	return c;
+}
+
 /* Whether p->key names a connection other than p->fresh, because another packet was faster. */
 static __always_inline int key_taken(struct flight *p)
 {

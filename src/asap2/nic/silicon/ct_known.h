@@ -124,7 +124,7 @@ static __always_inline void know(struct state *s, struct flight *p)
  */
 __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {
-	u32 executed = 1, found, natted;
+	u32 executed = 1;
 	struct connection *c;
 
 	if (!p || !s || !r)
@@ -136,27 +136,17 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 			return 0;
 		/* The packet comes from user space: does its connection exist? */
 		p->tuple.zone = r->zone;
-		if (tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end) < 0 || !invert(&p->tuple, &p->inverse))
+		if (tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end) < 0)
 			return 0;
-		natted = s->tracked.ct_state & (CT_SNAT | CT_DNAT);
-		if (natted) {
-			p->present = p->tuple;
-			p->tuple = p->inverse;
-			p->inverse = p->present;
-		}
-		found = find_connection(p);
-		c = connection_at(found >> 1);
-		if (!found || !c)
+		c = note_connection_after(p, s->tracked.ct_state & (CT_SNAT | CT_DNAT));
+		if (!c)
 			return 0;
-		p->at = found >> 1;
-		p->reply = (found & 1) ^ !!natted;
 		p->info = p->reply                   ? INFO_ESTABLISHED + INFO_REPLY :
 			  c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
 			  c->status & IPS_EXPECTED   ? INFO_RELATED :
 						       INFO_NEW;
-		if (executed) {
+		if (executed)
 			know(s, p);
-		}
 	} else {
 		if (s->tracked.ct_zone != bpf_htons(r->zone)) {
 			s->ct_known = CT_UNKNOWN;
@@ -181,7 +171,6 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r)
 {
 	struct connection *c;
-	u32 found;
 	int l4;
 	u64 as;
 
@@ -197,12 +186,9 @@ __noinline int again(struct __sk_buff *skb, struct flight *p, struct state *s, s
 		tuple_of_fields(&p->tuple, s);
 	if (!invert(&p->tuple, &p->inverse))
 		return -1;
-	found = find_connection(p);
-	c = connection_at(found >> 1);
-	if (found && c && c->id == s->connection_id) {
+	c = note_connection(p);
+	if (c && c->id == s->connection_id) {
 		/* A copy of the packet has committed the connection. */
-		p->at = found >> 1;
-		p->reply = found & 1;
 		know(s, p);
 		return 0;
 	}

@@ -18,7 +18,7 @@ __noinline int related(struct __sk_buff *skb, struct flight *p)
 {
 	struct connection *c;
 	struct tuple *expected;
-	u32 found, inner, family;
+	u32 inner, family;
 
 	if (!p)
 		return LOOKED_INVALID;
@@ -31,12 +31,9 @@ __noinline int related(struct __sk_buff *skb, struct flight *p)
 	p->inner_proto = p->inverse.proto;
 	if (!invert(&p->inverse, &p->tuple))
 		return LOOKED_INVALID;
-	found = find_connection(p);
-	c = connection_at(found >> 1);
-	if (!found || !c)
+	c = note_connection(p);
+	if (!c)
 		return LOOKED_INVALID;
-	p->at = found >> 1;
-	p->reply = found & 1;
 	expected = p->reply ? &c->reply : &c->original;
 	if (compare_addresses(expected->dst, p->target.dst))
 		return LOOKED_INVALID;
