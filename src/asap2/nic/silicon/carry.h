@@ -70,6 +70,12 @@ __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 	return !(p->tuple.proto == IPPROTO_GRE && (p->tuple.src_port || p->tuple.dst_port));
 }
 
+/* What hardware says of a packet of a connection in this state: it knows of no related ones. */
+static __always_inline u32 carried_info(u32 status, u32 reply)
+{
+	return reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+}
+
 /* Return the connection to software (flow_offload_teardown()). */
 static __always_inline void leave(struct connection *c)
 {
@@ -116,7 +122,7 @@ __noinline int find_carried(struct flight *p)
 	/* UDP replies belong to software until the connection is assured. */
 	if (p->reply && !(status & IPS_ASSURED))
 		return 0;
-	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+	p->info = carried_info(status, p->reply);
 	return 1;
 }
 
@@ -155,7 +161,7 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	c = note_connection_after(p, nat);
 	if (!c)
 		return -1;
-	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+	p->info = carried_info(c->status, p->reply);
 	tell_fields(s, p, c, p->tuple.zone, nat);
 	know(s, p);
 	return 0;

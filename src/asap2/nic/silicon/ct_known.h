@@ -141,10 +141,7 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 		c = note_connection_after(p, s->tracked.ct_state & (CT_SNAT | CT_DNAT));
 		if (!c)
 			return 0;
-		p->info = p->reply                   ? INFO_ESTABLISHED + INFO_REPLY :
-			  c->status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
-			  c->status & IPS_EXPECTED   ? INFO_RELATED :
-						       INFO_NEW;
+		p->info = info_of(c->status, p->reply);
 		if (executed)
 			know(s, p);
 	} else {

@@ -13,6 +13,15 @@ enum ct_info { INFO_ESTABLISHED, INFO_RELATED, INFO_NEW, INFO_REPLY };
 
 enum looked { LOOKED_VALID, LOOKED_INVALID, LOOKED_LAST, LOOKED_DROP };
 
+/* What a packet of a connection in this state is to it (resolve_normal_ct()). */
+static __always_inline u32 info_of(u32 status, u32 reply)
+{
+	return reply                   ? INFO_ESTABLISHED + INFO_REPLY :
+	       status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
+	       status & IPS_EXPECTED   ? INFO_RELATED :
+					 INFO_NEW;
+}
+
 /* Classify an ICMP error by the connection of the packet quoted in it. */
 __noinline int related(struct __sk_buff *skb, struct flight *p)
 {
@@ -192,10 +201,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 		status = READ_ONCE(c->status);
 		p->old_status = status;
 		p->old_state = c->tcp.state;
-		p->info = p->reply                ? INFO_ESTABLISHED + INFO_REPLY :
-			  status & IPS_SEEN_REPLY ? INFO_ESTABLISHED :
-			  status & IPS_EXPECTED   ? INFO_RELATED :
-						    INFO_NEW;
+		p->info = info_of(status, p->reply);
 	} else {
 		if (READ_ONCE(t->count) >= t->max && !make_room(p)) {
 			s->drop++;

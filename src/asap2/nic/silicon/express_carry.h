@@ -192,7 +192,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 		return LONG_WAY;
 	p->l3 = ETH_LEN;
 	p->l4 = ETH_LEN + IPV4_LEN;
-	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
+	p->info = carried_info(status, p->reply);
 	nat = nat && status & IPS_NAT_MASK;
 	tell_fields(&s.state, p, c, r->zone, nat ? nat_state(status, p->reply) : 0);
 	__builtin_memcpy(p->packed.w, x->w, sizeof(x->w));
