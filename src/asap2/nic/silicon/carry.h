@@ -8,7 +8,6 @@
 
 #include "conntrack.h"
 
-#define FLOW_IDLE (30 * SECOND) /* nf_flowtable_tcp_timeout, _udp_timeout: until software takes the connection back */
 #define TCP_LEN 20
 #define TCP_FLAGS_AT 13
 #define TCP_FIN_OR_RST 5
@@ -76,12 +75,6 @@ static __always_inline u32 carried_info(u32 status, u32 reply)
 	return reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
 }
 
-/* Return the connection to software (flow_offload_teardown()). */
-static __always_inline void leave(struct connection *c)
-{
-	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
-}
-
 /* The timeout of a connection, as if software had seen the packet. */
 static __always_inline void keep_alive(struct connection *c, struct flight *p)
 {
@@ -101,6 +94,16 @@ static __always_inline void keep_alive(struct connection *c, struct flight *p)
 	c->used = p->now;
 }
 
+static __always_inline void note_carried(struct connection *c, struct flight *p, struct tracker_stats *stats,
+					 u32 packets, u32 octets)
+{
+	stats->carried++;
+	__sync_fetch_and_add(&c->packets[p->reply & 1], packets);
+	__sync_fetch_and_add(&c->bytes[p->reply & 1], octets);
+	if (c->used != p->now)
+		keep_alive(c, p);
+}
+
 /* Whether hardware carries the connection of p->tuple; its record is then p->at. */
 __noinline int find_carried(struct flight *p)
 {
@@ -115,8 +118,8 @@ __noinline int find_carried(struct flight *p)
 	status = READ_ONCE(c->status);
 	if (!(status & IPS_HW_OFFLOAD))
 		return 0;
-	if (p->flags & TCP_FIN_OR_RST || READ_ONCE(c->used) + FLOW_IDLE <= p->now) {
-		leave(c);
+	if (p->flags & TCP_FIN_OR_RST || is_idle(c, p->now)) {
+		take_back(c);
 		return 0;
 	}
 	/* UDP replies belong to software until the connection is assured. */
@@ -208,11 +211,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 	/* The node begins anew with a packet that stays in its tunnel: it must not have been translated. */
 	if (from && r->flags & CT_NAT && c->status & IPS_NAT_MASK)
 		return NOT_CARRIED;
-	stats->carried++;
-	__sync_fetch_and_add(&c->packets[p->reply & 1], skb->gso_segs ?: 1);
-	__sync_fetch_and_add(&c->bytes[p->reply & 1], p->end - p->l3);
-	if (c->used != p->now)
-		keep_alive(c, p);
+	note_carried(c, p, stats, skb->gso_segs ?: 1, p->end - p->l3);
 	tell_found(s, p, r->zone);
 	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))

@@ -111,6 +111,18 @@ static __always_inline void offer(struct connection *c, struct flight *p)
 	__sync_fetch_and_or(&c->status, IPS_OFFLOAD | IPS_HW_OFFLOAD);
 }
 
+/* Return the connection to software (flow_offload_teardown()). */
+static __always_inline void take_back(struct connection *c)
+{
+	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
+}
+
+/* Whether hardware has not used the connection for so long that software takes it back. */
+static __always_inline int is_idle(struct connection *c, u64 now)
+{
+	return READ_ONCE(c->used) + HARDWARE_IDLE * SECOND <= now;
+}
+
 static __always_inline void set_masked(u8 *to, const u8 *value, const u8 *mask)
 {
 	u64 a[2], b[2], m[2];

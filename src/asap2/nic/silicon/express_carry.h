@@ -187,8 +187,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	p->at = at >> 1;
 	p->reply = at & 1;
 	status = READ_ONCE(c->status);
-	if (!(status & IPS_HW_OFFLOAD) || c->master || READ_ONCE(c->used) + FLOW_IDLE <= p->now ||
-	    (p->reply && !(status & IPS_ASSURED)))
+	if (!(status & IPS_HW_OFFLOAD) || c->master || is_idle(c, p->now) || (p->reply && !(status & IPS_ASSURED)))
 		return LONG_WAY;
 	p->l3 = ETH_LEN;
 	p->l4 = ETH_LEN + IPV4_LEN;
@@ -217,11 +216,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	add(one, packets, octets_in);
 	if (constants.tracing)
 		trace(skb, EVENT_MATCH, one, s.table, 0);
-	stats->carried++;
-	__sync_fetch_and_add(&c->packets[p->reply & 1], packets);
-	__sync_fetch_and_add(&c->bytes[p->reply & 1], x->length);
-	if (c->used != p->now)
-		keep_alive(c, p);
+	note_carried(c, p, stats, packets, x->length);
 	if (nat && translate_usual(skb, p))
 		return drop(&w, DROP_ACTION);
 	s.table = table;

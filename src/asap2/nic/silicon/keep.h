@@ -33,9 +33,9 @@ static __always_inline int reclaim(struct connection *c, u64 now)
 	u32 state = own == POLICY_TCP ? c->tcp.state : !!(c->status & IPS_SEEN_REPLY);
 	u64 left;
 
-	if (!(c->status & IPS_OFFLOAD) || c->used + HARDWARE_IDLE * SECOND > now)
+	if (!(c->status & IPS_OFFLOAD) || !is_idle(c, now))
 		return 0;
-	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
+	take_back(c);
 	if (own && policy) {
 		left = policy->seconds[state & (POLICY_TIMEOUTS - 1)];
 		left = left > HARDWARE_IDLE ? (left - HARDWARE_IDLE) * SECOND : 0;
