@@ -78,13 +78,11 @@ static __always_inline u32 carried_info(u32 status, u32 reply)
 /* The timeout of a connection, as if software had seen the packet. */
 static __always_inline void keep_alive(struct connection *c, struct flight *p)
 {
-	u32 proto = c->original.proto, policy = c->policy, state;
-	struct policy *timeouts;
+	u32 proto = c->original.proto, state;
+	u32 own = proto == IPPROTO_TCP ? POLICY_TCP : proto == IPPROTO_UDP ? POLICY_UDP : POLICY_GRE;
+	struct policy *timeouts = timeouts_of(c, own);
 	u64 expires;
 
-	if (!policy)
-		policy = proto == IPPROTO_TCP ? POLICY_TCP : proto == IPPROTO_UDP ? POLICY_UDP : POLICY_GRE;
-	timeouts = bpf_map_lookup_elem(&policies, &policy);
 	if (!timeouts)
 		return;
 	state = proto == IPPROTO_TCP ? TCP_ESTABLISHED : c->status & IPS_ASSURED ? UDP_REPLIED : UDP_UNREPLIED;

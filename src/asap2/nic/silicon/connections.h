@@ -77,6 +77,14 @@ static __always_inline struct connection *connection_or_fresh(struct flight *p, 
 	return at ? connection_at(at) : &p->fresh;
 }
 
+/* The timeouts of a connection: its policy's, or its protocol's `own`. */
+static __always_inline struct policy *timeouts_of(struct connection *c, u32 own)
+{
+	u32 policy = c->policy ?: own;
+
+	return bpf_map_lookup_elem(&policies, &policy);
+}
+
 /* Report events to user space, if a program listens to them and the connection's event mask has them. */
 static __always_inline void announce(struct connection *c, u32 at, u32 events)
 {

@@ -67,9 +67,7 @@ __noinline u64 track_other(struct __sk_buff *skb, struct flight *p, u32 at)
 		 proto == IPPROTO_ICMP && ipv4    ? POLICY_ICMP :
 		 proto == IPPROTO_ICMPV6 && !ipv4 ? POLICY_ICMPV6 :
 						    POLICY_GENERIC;
-	if (c->policy)
-		policy = c->policy;
-	timeouts = bpf_map_lookup_elem(&policies, &policy);
+	timeouts = timeouts_of(c, policy);
 	if (!timeouts)
 		return AS(AS_INVALID, 0);
 	switch (proto) {

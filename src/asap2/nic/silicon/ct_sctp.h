@@ -243,7 +243,7 @@ __noinline u64 track_sctp(struct __sk_buff *skb, struct flight *p, u32 at)
 {
 	struct connection *c;
 	struct policy *timeouts;
-	u32 policy, first;
+	u32 first;
 	int done = 1;
 
 	if (!p)
@@ -251,8 +251,7 @@ __noinline u64 track_sctp(struct __sk_buff *skb, struct flight *p, u32 at)
 	c = connection_or_fresh(p, at);
 	if (!c)
 		return AS(AS_INVALID, 0);
-	policy = c->policy ?: POLICY_SCTP;
-	timeouts = bpf_map_lookup_elem(&policies, &policy);
+	timeouts = timeouts_of(c, POLICY_SCTP);
 	first = p->l4 + 12;
 	if (!timeouts || first > p->end || bpf_skb_load_bytes(skb, p->l4 + 4, &p->tag, 4))
 		return AS(AS_INVALID, 0);

@@ -232,7 +232,7 @@ __noinline u64 track_tcp(struct __sk_buff *skb, struct flight *p, u32 at, u32 di
 	struct tracker *t = the_tracker();
 	struct tcp_outcome o = {};
 	struct policy *timeouts;
-	u32 policy, seconds, status, lock = at & (LOCKS - 1);
+	u32 seconds, status, lock = at & (LOCKS - 1);
 	struct lock *l = bpf_map_lookup_elem(&locks, &lock);
 
 	if (!p || !t || !l)
@@ -247,8 +247,7 @@ __noinline u64 track_tcp(struct __sk_buff *skb, struct flight *p, u32 at, u32 di
 	bpf_spin_lock(&l->lock);
 	tcp_transition(c, p, dir, t, &o);
 	bpf_spin_unlock(&l->lock);
-	policy = c->policy ?: POLICY_TCP;
-	timeouts = bpf_map_lookup_elem(&policies, &policy);
+	timeouts = timeouts_of(c, POLICY_TCP);
 	if (!timeouts)
 		return AS(AS_INVALID, 0);
 	if (o.shorten) {
