@@ -8,10 +8,6 @@
 
 #include "conntrack.h"
 
-#define TCP_LEN 20
-#define TCP_FLAGS_AT 13
-#define TCP_FIN_OR_RST 5
-
 enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
 
 /*
@@ -20,37 +16,38 @@ enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
  */
 __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 {
-	u32 l3 = from + 14, l4, length, least;
+	u32 l3 = from + ETH_LEN, l4, length, least;
 	u16 type;
-	u8 h[20];
+	u8 h[IPV4_LEN];
 
-	if (!p || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + 12, &type, 2))
+	if (!p || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + ETH_TYPE, &type, 2))
 		return 0;
 	for (int i = 0; i < 2; i++) {
 		if (!is_vlan(type))
 			break;
-		l3 += 4;
+		l3 += TAG_LEN;
 		if (bpf_skb_load_bytes(skb, l3 - 2, &type, 2))
 			return 0;
 	}
 	__builtin_memset(p->tuple.src, 0, 32);
 	if (type == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, l3, h, 20) || h[0] != 0x45 ||
-		    *(u16 *)(h + 6) & bpf_htons(IP_OFFSET | IP_MORE) || h[8] <= 1)
+		if (bpf_skb_load_bytes(skb, l3, h, IPV4_LEN) || h[0] != IPV4_WITHOUT_OPTIONS ||
+		    *(u16 *)(h + IPV4_FRAGMENT) & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS) || h[IPV4_TTL] <= 1)
 			return 0;
 		p->tuple.family = 4;
-		p->tuple.proto = h[9];
-		__builtin_memcpy(p->tuple.src + 12, h + 12, 4);
-		__builtin_memcpy(p->tuple.dst + 12, h + 16, 4);
+		p->tuple.proto = h[IPV4_PROTOCOL];
+		__builtin_memcpy(p->tuple.src + 12, h + IPV4_SRC, 4);
+		__builtin_memcpy(p->tuple.dst + 12, h + IPV4_DST, 4);
 		l4 = l3 + IPV4_LEN;
-		length = bpf_ntohs(*(u16 *)(h + 2));
+		length = bpf_ntohs(*(u16 *)(h + IPV4_TOTAL_LENGTH));
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, l3, h, 8) || bpf_skb_load_bytes(skb, l3 + 8, p->tuple.src, 32) || h[7] <= 1)
+		if (bpf_skb_load_bytes(skb, l3, h, 8) || bpf_skb_load_bytes(skb, l3 + IPV6_SRC, p->tuple.src, 32) ||
+		    h[IPV6_HOP_LIMIT] <= 1)
 			return 0;
 		p->tuple.family = 6;
-		p->tuple.proto = h[6];
+		p->tuple.proto = h[IPV6_NEXT_HEADER];
 		l4 = l3 + IPV6_LEN;
-		length = IPV6_LEN + bpf_ntohs(*(u16 *)(h + 4));
+		length = IPV6_LEN + bpf_ntohs(*(u16 *)(h + IPV6_PAYLOAD_LENGTH));
 	} else {
 		return 0;
 	}
@@ -59,12 +56,12 @@ __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 	p->end = l3 + length < skb->len ? l3 + length : skb->len;
 	p->fragment = 0;
 	p->flags = 0;
-	least = p->tuple.proto == IPPROTO_TCP ? TCP_LEN : p->tuple.proto == IPPROTO_UDP ? 8 : 4;
+	least = p->tuple.proto == IPPROTO_TCP ? TCP_LEN : p->tuple.proto == IPPROTO_UDP ? UDP_LEN : 4;
 	if (p->tuple.proto != IPPROTO_TCP && p->tuple.proto != IPPROTO_UDP && p->tuple.proto != IPPROTO_GRE)
 		return 0;
 	if (l4 + least > p->end || !ports_at(skb, &p->tuple, l4, p->end))
 		return 0;
-	if (p->tuple.proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, l4 + TCP_FLAGS_AT, &p->flags, 1))
+	if (p->tuple.proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, l4 + TCP_FLAGS, &p->flags, 1))
 		return 0;
 	return !(p->tuple.proto == IPPROTO_GRE && (p->tuple.src_port || p->tuple.dst_port));
 }

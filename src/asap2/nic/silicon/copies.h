@@ -97,8 +97,8 @@ static __always_inline int chosen(u32 probability)
 /* One hop less to live. 0: there is none left; -1: failed. */
 static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 {
-	u32 l3 = 14;
-	u8 h[8];
+	u32 l3 = ETH_LEN;
+	u8 h[1];
 
 	if (!f)
 		return -1;
@@ -106,16 +106,16 @@ static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 	if (f->cvlan_tci)
 		return 1;
 	if (f->vlan_tci && !skb->vlan_present)
-		l3 = 18;
+		l3 = ETH_LEN + TAG_LEN;
 	if (f->eth_type == bpf_htons(ETH_P_IP)) {
-		if (skb->len < l3 + 20 || bpf_skb_load_bytes(skb, l3 + 8, h, 1))
+		if (skb->len < l3 + IPV4_LEN || bpf_skb_load_bytes(skb, l3 + IPV4_TTL, h, 1))
 			return -1;
 		if (h[0] <= 1)
 			return 0;
 		return rewrite(skb, f, OP_SET | LAYER_IPV4 << 8 | 2 << 16, (u64)(h[0] - 1) << 32 | 0xff) < 0 ? -1 : 1;
 	}
 	if (f->eth_type == bpf_htons(ETH_P_IPV6)) {
-		if (skb->len < l3 + 40 || bpf_skb_load_bytes(skb, l3 + 7, h, 1))
+		if (skb->len < l3 + IPV6_LEN || bpf_skb_load_bytes(skb, l3 + IPV6_HOP_LIMIT, h, 1))
 			return -1;
 		if (h[0] <= 1)
 			return 0;

@@ -36,7 +36,8 @@ static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32
 		return LONG_WAY;
 	length = bpf_ntohs(*(u16 *)(ip + IPV4_TOTAL_LENGTH));
 	least = IPV4_LEN + (ip[IPV4_PROTOCOL] == IPPROTO_TCP ? TCP_LEN : UDP_LEN);
-	if (length < least || ETH_LEN + length > skb->len || (ip[IPV4_PROTOCOL] == IPPROTO_TCP && l4[13] & 5))
+	if (length < least || ETH_LEN + length > skb->len ||
+	    (ip[IPV4_PROTOCOL] == IPPROTO_TCP && l4[TCP_FLAGS] & TCP_FIN_OR_RST))
 		return LONG_WAY;
 	if (!usual(skb, flags, x->w))
 		return LONG_WAY;

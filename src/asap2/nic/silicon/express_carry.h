@@ -115,7 +115,7 @@ static __always_inline void translated_fields(struct flight *p, struct connectio
 /* Replace the addresses and ports of p->tuple in the packet with those of p->packed. -1: failed. */
 static __always_inline int translate_usual(struct __sk_buff *skb, struct flight *p)
 {
-	u32 udp = p->tuple.proto == IPPROTO_UDP, check = ETH_LEN + IPV4_LEN + (udp ? UDP_CHECKSUM : 16);
+	u32 udp = p->tuple.proto == IPPROTO_UDP, check = ETH_LEN + IPV4_LEN + (udp ? UDP_CHECKSUM : TCP_CHECKSUM);
 	u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
 	u32 old[2], new[2], old_ports, new_ports;
 	s64 difference;

@@ -21,14 +21,18 @@
 #define IPV6_SRC 8
 #define IPV6_DST 24
 #define TCP_DATA_OFFSET 12
+#define TCP_FLAGS 13
+#define TCP_CHECKSUM 16
 #define UDP_SRC 0
 #define UDP_DST 2
 #define UDP_LENGTH 4
 #define UDP_CHECKSUM 6
 #define SCTP_CHECKSUM 8
+#define ICMP_CHECKSUM 2
 #define IPV4_WITHOUT_OPTIONS 0x45 /* the first octet: version and header length */
 #define FRAGMENT_OFFSET 0x1fff /* of IPv4, beside "more fragments" */
 #define MORE_FRAGMENTS 0x2000
+#define TCP_FIN_OR_RST 5
 #define EXTENSION_OFFSET 0xfff8 /* of an IPv6 fragment header */
 
 #define TCP_LEN 20
@@ -151,7 +155,7 @@ __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 e
 		if ((next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT) && bpf_skb_load_bytes(skb, at + 2, &frag, 2))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			if (frag & bpf_htons(0xfff8)) {
+			if (frag & bpf_htons(EXTENSION_OFFSET)) {
 				if (!is_extension(e[0]) || e[0] == IPPROTO_NONE) {
 					f->ip_frag = 1;
 					f->ip_proto = IPPROTO_FRAGMENT;

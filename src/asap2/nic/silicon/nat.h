@@ -22,11 +22,11 @@ static __always_inline int has_port_or_id(u32 proto, u32 family)
 /* The offset of a transport checksum that covers addresses or ports; 0: there is none, or it is truncated. */
 static __always_inline u32 check_at(u32 proto, u32 family, u32 l4, u32 end)
 {
-	u32 at = proto == IPPROTO_TCP                             ? 16 :
-		 proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? 6 :
-		 proto == icmp_of(family)                         ? 2 :
+	u32 at = proto == IPPROTO_TCP                             ? TCP_CHECKSUM :
+		 proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE ? UDP_CHECKSUM :
+		 proto == icmp_of(family)                         ? ICMP_CHECKSUM :
 								    0;
-	u32 header = proto == IPPROTO_TCP ? 20 : 8;
+	u32 header = proto == IPPROTO_TCP ? TCP_LEN : UDP_LEN;
 
 	return at && l4 + header <= end ? l4 + at : 0;
 }
@@ -48,7 +48,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	family = to->family;
 	proto = to->proto;
 	octets = family == 4 ? 4 : 16;
-	at = l3 + (family == 4 ? 12 : 8) + (manip == MANIP_DST ? octets : 0);
+	at = l3 + (family == 4 ? IPV4_SRC : IPV6_SRC) + (manip == MANIP_DST ? octets : 0);
 	__builtin_memcpy(new, manip == MANIP_DST ? to->dst : to->src, 16);
 	if (proto == icmp_of(family)) {
 		port_at = l4 + 4;
@@ -70,7 +70,7 @@ __noinline int manipulate(struct __sk_buff *skb, struct tuple *to, u64 place, u3
 	flags = proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 	if (family == 4) {
 		if (bpf_skb_load_bytes(skb, at, old, 4) || bpf_skb_store_bytes(skb, at, new + 12, 4, 0) ||
-		    bpf_l3_csum_replace(skb, l3 + 10, *(u32 *)old, *(u32 *)(new + 12), 4))
+		    bpf_l3_csum_replace(skb, l3 + IPV4_CHECKSUM, *(u32 *)old, *(u32 *)(new + 12), 4))
 			return -1;
 		if (check && proto != IPPROTO_ICMP &&
 		    bpf_l4_csum_replace(skb, check, *(u32 *)old, *(u32 *)(new + 12), flags | BPF_F_PSEUDO_HDR | 4))
@@ -383,5 +383,5 @@ __noinline int manipulate_inside(struct __sk_buff *skb, struct flight *p, u32 ma
 	if (bpf_skb_load_bytes(skb, inner, p->inside[1], length))
 		return -1;
 	difference = bpf_csum_diff((void *)p->inside[0], INSIDE, (void *)p->inside[1], INSIDE, 0);
-	return bpf_l4_csum_replace(skb, p->l4 + 2, 0, difference, 0) ? -1 : 0;
+	return bpf_l4_csum_replace(skb, p->l4 + ICMP_CHECKSUM, 0, difference, 0) ? -1 : 0;
 }

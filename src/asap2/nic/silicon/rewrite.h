@@ -53,11 +53,11 @@ static __always_inline u32 l4_checksum(const struct places *at)
 {
 	switch (at->proto) {
 	case IPPROTO_TCP:
-		return at->l4 + 16;
+		return at->l4 + TCP_CHECKSUM;
 	case IPPROTO_UDP:
-		return at->l4 + 6;
+		return at->l4 + UDP_CHECKSUM;
 	case IPPROTO_ICMPV6:
-		return at->type == ETH_P_IPV6 ? at->l4 + 2 : 0;
+		return at->type == ETH_P_IPV6 ? at->l4 + ICMP_CHECKSUM : 0;
 	default:
 		return 0;
 	}
@@ -107,7 +107,9 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 		if (!at.type || !at.l4 ||
 		    (at.proto != IPPROTO_TCP && at.proto != IPPROTO_UDP && at.proto != IPPROTO_SCTP))
 			return 0;
-		if (skb->len < at.l4 + (at.proto == IPPROTO_TCP ? 20 : at.proto == IPPROTO_UDP ? 8 : 12))
+		if (skb->len < at.l4 + (at.proto == IPPROTO_TCP ? TCP_LEN :
+					at.proto == IPPROTO_UDP ? UDP_LEN :
+								  SCTP_LEN))
 			return 0;
 		offset = at.l4;
 		break;
@@ -128,7 +130,7 @@ __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 	if (bpf_skb_store_bytes(skb, offset, &new, 4, 0))
 		return -1;
 	if (layer == LAYER_IPV4) {
-		if (bpf_l3_csum_replace(skb, at.l3 + 10, old, new, 4))
+		if (bpf_l3_csum_replace(skb, at.l3 + IPV4_CHECKSUM, old, new, 4))
 			return -1;
 		flags |= BPF_F_PSEUDO_HDR;
 		if (word < 3 || at.proto == IPPROTO_ICMPV6)

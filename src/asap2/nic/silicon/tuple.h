@@ -9,8 +9,6 @@
 
 #include "connections.h"
 
-#define IP_OFFSET 0x1fff
-#define IP_MORE 0x2000
 #define NR_ICMP_TYPES 18
 #define GRE_VERSION 7
 #define GRE_PROTO_PPP 0x880b
@@ -97,13 +95,14 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 	__builtin_memset(t->src, 0, 32);
 	t->family = family;
 	if (family == 4) {
-		u8 h[20];
+		u8 h[IPV4_LEN];
 
-		if (at + 20 > end || bpf_skb_load_bytes(skb, at, h, 20) || *(u16 *)(h + 6) & bpf_htons(IP_OFFSET))
+		if (at + IPV4_LEN > end || bpf_skb_load_bytes(skb, at, h, IPV4_LEN) ||
+		    *(u16 *)(h + IPV4_FRAGMENT) & bpf_htons(FRAGMENT_OFFSET))
 			return -1;
-		__builtin_memcpy(t->src + 12, h + 12, 4);
-		__builtin_memcpy(t->dst + 12, h + 16, 4);
-		t->proto = h[9];
+		__builtin_memcpy(t->src + 12, h + IPV4_SRC, 4);
+		__builtin_memcpy(t->dst + 12, h + IPV4_DST, 4);
+		t->proto = h[IPV4_PROTOCOL];
 		if ((h[0] & 15) < 5)
 			return -1;
 		l4 = at + (h[0] & 15) * 4;
@@ -112,11 +111,11 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 	} else {
 		u8 next;
 
-		if (at + 40 > end || bpf_skb_load_bytes(skb, at + 6, &next, 1) ||
-		    bpf_skb_load_bytes(skb, at + 8, t->src, 32))
+		if (at + IPV6_LEN > end || bpf_skb_load_bytes(skb, at + IPV6_NEXT_HEADER, &next, 1) ||
+		    bpf_skb_load_bytes(skb, at + IPV6_SRC, t->src, 32))
 			return -1;
 		t->proto = next;
-		l4 = skip_extensions(skb, t, at + 40, end);
+		l4 = skip_extensions(skb, t, at + IPV6_LEN, end);
 		if (l4 < 0)
 			return -1;
 	}
@@ -128,16 +127,16 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
  */
 __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped)
 {
-	u32 l3 = 14, end = skb->len, length;
+	u32 l3 = ETH_LEN, end = skb->len, length;
 	u16 type, h[4];
 
-	if (!p || bpf_skb_load_bytes(skb, 12, &type, 2))
+	if (!p || bpf_skb_load_bytes(skb, ETH_TYPE, &type, 2))
 		return NOT_IP;
 	for (int i = 0; i < 2; i++) {
 		/* At most two tags are parsed, in the packet or in its metadata. */
 		if (!is_vlan(type) || (i && skb->vlan_present))
 			break;
-		l3 += 4;
+		l3 += TAG_LEN;
 		if (bpf_skb_load_bytes(skb, l3 - 2, &type, 2))
 			return NOT_IP;
 	}
@@ -146,21 +145,21 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped
 	p->fragment = 0;
 	if (type == bpf_htons(ETH_P_IP)) {
 		p->tuple.family = 4;
-		if (l3 + 20 > end || bpf_skb_load_bytes(skb, l3, h, 8))
+		if (l3 + IPV4_LEN > end || bpf_skb_load_bytes(skb, l3, h, 8))
 			return NOT_TRACKABLE;
 		length = bpf_ntohs(h[1]);
-		p->fragment = !!(h[3] & bpf_htons(IP_OFFSET | IP_MORE));
+		p->fragment = !!(h[3] & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS));
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		p->tuple.family = 6;
-		if (l3 + 40 > end || bpf_skb_load_bytes(skb, l3, h, 8))
+		if (l3 + IPV6_LEN > end || bpf_skb_load_bytes(skb, l3, h, 8))
 			return NOT_TRACKABLE;
-		length = 40 + bpf_ntohs(h[2]);
+		length = IPV6_LEN + bpf_ntohs(h[2]);
 	} else {
 		return NOT_IP;
 	}
 	if (l3 + length < end) {
 		end = l3 + length;
-		if (end < 14)
+		if (end < ETH_LEN)
 			return NOT_TRACKABLE;
 		if (!enveloped)
 			bpf_skb_change_tail(skb, end, 0); /* fails if the kernel has noted headers beyond the end */
