@@ -177,6 +177,7 @@ GenlHandler = Callable[[Request, GenlHeader], Answer]
 GENL_ADMIN_PERM: Final = 0x01
 GENL_CMD_CAP_DO: Final = 0x02
 GENL_CMD_CAP_DUMP: Final = 0x04
+GENL_CMD_CAP_HASPOL: Final = 0x08
 GENL_UNS_ADMIN_PERM: Final = 0x10
 
 EMULATED_FAMILIES: Final = range(0x7000, 0x7100)

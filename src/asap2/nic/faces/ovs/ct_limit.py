@@ -15,13 +15,14 @@ from typing import Final, Protocol
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.server import Server
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.journal import Journal
 
 CT_LIMIT_ID: Final = 0x7015
 LIMITS_GROUP: Final = 0x7015
 SET, DEL, GET = 1, 2, 3
 ATTR_ZONE_LIMIT: Final = 1
-_OPS: Final = ((SET, 0x1A), (DEL, 0x1A), (GET, 0x0A))
+_OPS: Final = ((SET, CHANGE), (DEL, CHANGE), (GET, ASK))
 DEFAULT_ZONE: Final = -1
 """OVS_ZONE_LIMIT_DEFAULT_ZONE: the limit of zones without their own."""
 UNLIMITED: Final = 0

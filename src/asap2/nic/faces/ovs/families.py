@@ -29,6 +29,7 @@ from asap2.nic.faces.ovs.flow_family import FlowFamily
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.meter import MeterFace
 from asap2.nic.faces.ovs.numbers import (
+    CHANGE,
     DEL,
     DP_MASKS_CACHE_SIZE,
     DP_MEGAFLOW_STATS,
@@ -128,7 +129,7 @@ class OvsFace:
             1,
             4,
             11,
-            ((protocol.OVS_PACKET_CMD_EXECUTE, 0x1A),),
+            ((protocol.OVS_PACKET_CMD_EXECUTE, CHANGE),),
             (),
             {protocol.OVS_PACKET_CMD_EXECUTE: self._execute},
         )

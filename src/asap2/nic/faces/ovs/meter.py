@@ -17,6 +17,7 @@ from typing import Final
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
 from asap2.nic.faces.ovs.datapath import Datapath
+from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.silicon.abi import METERS
 from asap2.nic.silicon.metering import NSEC_PER_SEC, Counting, Limit, Metered
 from asap2.nic.silicon.meters import Meters, MeterUse
@@ -27,7 +28,7 @@ FEATURES, SET, DEL, GET = 1, 2, 3, 4
 ATTR_ID, ATTR_KBPS, ATTR_STATS, ATTR_BANDS, ATTR_USED, ATTR_CLEAR, ATTR_MAX_METERS, ATTR_MAX_BANDS = range(1, 9)
 BAND_TYPE, BAND_RATE, BAND_BURST, BAND_STATS = 1, 2, 3, 4
 TYPE_DROP: Final = 1
-_OPS: Final = ((FEATURES, 0x0A), (SET, 0x1A), (DEL, 0x1A), (GET, 0x0A))
+_OPS: Final = ((FEATURES, ASK), (SET, CHANGE), (DEL, CHANGE), (GET, ASK))
 _MOST_BANDS: Final = 1  # DP_MAX_BANDS
 _MOST: Final = METERS // 2
 """As many as there can be, the last of which the kernel never gives out; the others are for policing."""

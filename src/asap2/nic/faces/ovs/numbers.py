@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from asap2.netlink.request import GENL_CMD_CAP_DO, GENL_CMD_CAP_DUMP, GENL_CMD_CAP_HASPOL, GENL_UNS_ADMIN_PERM
 from asap2.netlink.tables import ovs as protocol
 
 NEW: Final = protocol.OVS_DP_CMD_NEW
@@ -12,8 +13,10 @@ DEL: Final = protocol.OVS_DP_CMD_DEL
 GET: Final = protocol.OVS_DP_CMD_GET
 SET: Final = protocol.OVS_DP_CMD_SET
 """Of datapaths, ports and flows."""
-OPS: Final = ((NEW, 0x1A), (DEL, 0x1A), (GET, 0x0E), (SET, 0x1A))
-"""Their flags: GENL_UNS_ADMIN_PERM for what changes something, and what can be asked for, also as a dump."""
+ASK: Final = GENL_CMD_CAP_DO | GENL_CMD_CAP_HASPOL
+CHANGE: Final = ASK | GENL_UNS_ADMIN_PERM
+"""Flags of commands: what asks, and what changes something."""
+OPS: Final = ((NEW, CHANGE), (DEL, CHANGE), (GET, ASK | GENL_CMD_CAP_DUMP), (SET, CHANGE))
 
 _DP, _PORT = protocol.DATAPATH_ATTRS.numbers, protocol.VPORT_ATTRS.numbers
 _FLOW, _PKT = protocol.FLOW_ATTRS.numbers, protocol.PACKET_ATTRS.numbers
