@@ -21,6 +21,7 @@ from asap2.netlink.wire import NetlinkError, attribute, attributes
 from asap2.nic.faces.ovs import actions as ovs_actions
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs import meter
+from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.extract import extract
 from asap2.nic.faces.ovs.flows import FlowTable, flow_of
 from asap2.nic.silicon import abi, maps
@@ -95,7 +96,13 @@ class _Memory:
 def ours_of_meters(requests: list[MeterRequest]) -> tuple[Any, ...]:
     """What our datapath answers, having no meters at first: without the time of last use, and how many there may be."""
     datapath: Any = SimpleNamespace(ifindex=1, pipeline=SimpleNamespace(meters=Meters(cast("Any", _Memory()))))
-    face = meter.MeterFace(lambda: datapath)
+
+    def of(header: bytes) -> Datapath:
+        if int.from_bytes(header, sys.byteorder) != datapath.ifindex:
+            raise NetlinkError(errno.ENODEV)
+        return cast("Datapath", datapath)
+
+    face = meter.MeterFace(of)
     told = []
     for command, named, attrs in requests:
         header = int(named).to_bytes(4, sys.byteorder)

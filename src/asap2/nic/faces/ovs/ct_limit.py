@@ -14,7 +14,8 @@ from typing import Final, Protocol
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.server import Server
-from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.netlink.wire import NetlinkError, attribute
+from asap2.nic.faces.ovs.attributes import named
 from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.journal import Journal
 
@@ -133,7 +134,7 @@ def _number(kept: bytes) -> int:
 
 
 def _zone_limits(genl: GenlHeader) -> bytes | None:
-    found = {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(genl.attrs)}.get(ATTR_ZONE_LIMIT)
+    found = named(genl.attrs).get(ATTR_ZONE_LIMIT)
     if found is not None and 0 < len(found) < 4:
         raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
     return found

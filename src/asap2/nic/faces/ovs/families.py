@@ -133,7 +133,7 @@ class OvsFace:
             (),
             {protocol.OVS_PACKET_CMD_EXECUTE: self._execute},
         )
-        meters = MeterFace(lambda: self.datapath)
+        meters = MeterFace(self._of)
         for family in (self._dp, self._vport, FlowFamily(self._of).family, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import struct
-import sys
 import time
 from collections.abc import Callable
 from typing import Final
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
-from asap2.netlink.wire import NLA_TYPE_MASK, NetlinkError, attribute, attributes
+from asap2.netlink.wire import NetlinkError, attribute, attributes
+from asap2.nic.faces.ovs.attributes import named
 from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.silicon.abi import METERS
@@ -46,10 +46,10 @@ _BAND_LENGTHS: Final = {BAND_TYPE: 4, BAND_RATE: 4, BAND_BURST: 4, BAND_STATS: _
 
 
 class MeterFace:
-    """The family; *datapath* gives the datapath, ``None`` when there is none."""
+    """The family; *of* gives the datapath that a request's header names."""
 
-    def __init__(self, datapath: Callable[[], Datapath | None]) -> None:
-        self._datapath = datapath
+    def __init__(self, of: Callable[[bytes], Datapath]) -> None:
+        self._of = of
         self.family = GenlFamily(
             "ovs_meter",
             METER_ID,
@@ -66,10 +66,7 @@ class MeterFace:
 
     def _meters(self, genl: GenlHeader) -> Meters:
         """Those of the datapath that is named; ENODEV."""
-        datapath = self._datapath()
-        if datapath is None or int.from_bytes(genl.header, sys.byteorder) != datapath.ifindex:
-            raise NetlinkError(errno.ENODEV)
-        return datapath.pipeline.meters
+        return self._of(genl.header).pipeline.meters
 
     def _features(self, _request: Request, genl: GenlHeader) -> Answer:
         _checked(genl.attrs, _LENGTHS)
@@ -132,7 +129,7 @@ def _stats(number: int, counted: Metered, *, bands: bool) -> bytes:
 
 def _checked(payload: bytes, lengths: dict[int, int]) -> dict[int, bytes]:
     """Attributes by number; ERANGE for one that is too short (the kernel's policies)."""
-    found = {kind & NLA_TYPE_MASK: bytes(value) for kind, value in attributes(payload)}
+    found = named(payload)
     if any(len(value) < lengths.get(kind, 0) for kind, value in found.items()):
         raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
     return found
