@@ -35,7 +35,7 @@ class FewZones:
 
 def face(path: Path, zones: FewZones | None = None) -> CtLimitFace:
     server: Any = StillServer()
-    return CtLimitFace(server, Journal(path / "limits"), zones)
+    return CtLimitFace(server, Journal(path / "limits"), zones or FewZones())
 
 
 def records(*limits: Limit) -> bytes:

@@ -49,7 +49,7 @@ class Zones(Protocol):
 class CtLimitFace:
     """The family, served by *server*; limits are kept in *journal*, and hold for *zones*."""
 
-    def __init__(self, server: Server, journal: Journal, zones: Zones | None) -> None:
+    def __init__(self, server: Server, journal: Journal, zones: Zones) -> None:
         self._journal = journal
         self._zones = zones
         self._limits: dict[int, int] = {}
@@ -71,8 +71,7 @@ class CtLimitFace:
         self._apply()
 
     def _apply(self) -> None:
-        if self._zones is not None:
-            self._zones.limit_zones(self._default, dict(self._limits))
+        self._zones.limit_zones(self._default, dict(self._limits))
 
     def _answer(self, genl: GenlHeader, body: bytes = b"") -> Answer:
         return [Message(CT_LIMIT_ID, self.family.payload(genl.cmd, genl.header + body))]
@@ -115,8 +114,7 @@ class CtLimitFace:
         if zone == DEFAULT_ZONE:
             return _RECORD.pack(zone, self._default, 0)
         limit = self._limits.get(zone, self._default)
-        counted = self._zones is not None and limit != UNLIMITED
-        return _RECORD.pack(zone, limit, self._zones.connections_in(zone) if self._zones and counted else 0)
+        return _RECORD.pack(zone, limit, 0 if limit == UNLIMITED else self._zones.connections_in(zone))
 
     def _reserve(self) -> None:
         try:
