@@ -18,6 +18,7 @@ from typing import NamedTuple
 from asap2.netlink.server import Server
 from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NETLINK_GENERIC, attribute
+from asap2.nic.conntrack.table import Connections
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
@@ -72,9 +73,16 @@ class _Waiting(NamedTuple):
 
 class Delivery:
     """Gives packets to user space through *server*; *message* makes one of the packet family's of a command and what
-    follows the header; *egress* tells by which tunnel a packet leaves."""
+    follows the header; *egress* tells by which tunnel a packet leaves; *connections* are the node's."""
 
-    def __init__(self, server: Server, message: Callable[[int, bytes], bytes], family: int, egress: Egress) -> None:
+    def __init__(
+        self,
+        server: Server,
+        message: Callable[[int, bytes], bytes],
+        family: int,
+        egress: Egress,
+        connections: Connections,
+    ) -> None:
         self._egress = egress
         self.spare_time = SpareTime(time.monotonic_ns)
         self._server = server
@@ -84,8 +92,7 @@ class Delivery:
         self._receivers = Receivers(lambda: None)
         self._last_owner = _NOBODY
         self._shared_until = 0
-        self._reassembly = Reassembly()
-        self._helpers: Helping | None = None
+        self._by_hand = (Reassembly(), Helping(connections))
 
     def start(self, dp: Datapath) -> None:
         """A datapath begins, or goes on in a new process."""
@@ -99,7 +106,7 @@ class Delivery:
         count = 0
         for context, frame in path.upcalls():
             count += 1
-            if self._by_hand(dp, path, context, frame):
+            if self._taken(dp, path, context, frame):
                 accounts.done(context.port, accounts.arrived(context), delivered=True)
                 continue
             owner = context.port, context.about_neighbours
@@ -108,17 +115,15 @@ class Delivery:
             self._turns.put(owner, _Waiting(context, frame, accounts.arrived(context)))
         return count < BATCH
 
-    def _by_hand(self, dp: Datapath, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
+    def _taken(self, dp: Datapath, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
         """Do what the pipeline leaves to the daemon; False: the packet is for user space."""
         if context.kind in (UpcallKind.MISS, UpcallKind.ACTION):
             return False
-        takers = (self._reassembly, self._helping(dp))
-        return any(taker.take(dp.pipeline.handing, path, context, frame) for taker in takers)
-
-    def _helping(self, dp: Datapath) -> Helping:
-        if self._helpers is None:
-            self._helpers = Helping(dp.pipeline.connections)
-        return self._helpers
+        try:
+            return any(one.take(dp.pipeline.handing, path, context, frame) for one in self._by_hand)
+        except OSError as error:
+            log.debug("a packet that does not go on (%s) is lost: %s", context.kind.name, error)
+            return True
 
     def serve(self, dp: Datapath) -> float | None:
         """Give user space some of what waits; the seconds after which to come again, None: nothing waits."""

@@ -137,7 +137,7 @@ class OvsFace:
         for family in (self._dp, self._vport, FlowFamily(self._of).family, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
-        self.delivery = Delivery(server, self._packet.payload, PACKET_ID, egress)
+        self.delivery = Delivery(server, self._packet.payload, PACKET_ID, egress, ports.pipeline.connections)
 
     # ---- datapaths
 

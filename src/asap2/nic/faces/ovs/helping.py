@@ -5,8 +5,6 @@ them, and hands them in again where they stopped.
 
 from __future__ import annotations
 
-import logging
-
 from asap2.nic.conntrack.helpers import Sequence, help_with
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.table import Connections
@@ -18,8 +16,6 @@ from asap2.nic.rules import CtState
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
 from asap2.nic.silicon.handing_in import HandingIn
 
-log = logging.getLogger(__name__)
-
 
 class Helping:
     """The helpers of a node's *connections*."""
@@ -30,15 +26,16 @@ class Helping:
         """For each record, the id of its connection and the shifts of its sequence numbers."""
 
     def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
-        """Let a helper process a packet, which then continues; return False if it is not for a helper."""
+        """Let a helper process a packet, which then continues; return False if it is not for a helper.
+
+        Raises:
+            OSError: the packet cannot continue, and is lost.
+        """
         if context.kind is not UpcallKind.HELPER:
             return False
-        try:
-            frame = self._seen(context, frame)
-            with handing.hand_on(way_of(context, context.mru), context.cookie & 0xFFFF_FFFF) as mark:
-                path.hand_in(frame, mark)
-        except OSError as error:
-            log.debug("a packet with a helper is lost: %s", error)
+        frame = self._seen(context, frame)
+        with handing.hand_on(way_of(context, context.mru), context.cookie & 0xFFFF_FFFF) as mark:
+            path.hand_in(frame, mark)
         return True
 
     def _seen(self, context: UpcallContext, frame: bytes) -> bytes:

@@ -7,10 +7,8 @@ As handle_fragments and ovs_fragment do in the kernel. Fragments are rare, and s
 
 from __future__ import annotations
 
-import logging
 import random
 import time
-from collections.abc import Iterator
 
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs.extract import tunnel_metadata
@@ -21,8 +19,6 @@ from asap2.nic.rules import Ct, Output, SetTunnel
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
 from asap2.nic.silicon.handing_in import HandedIn, HandingIn
 
-log = logging.getLogger(__name__)
-
 
 class Reassembly:
     """The fragments of one datapath."""
@@ -32,18 +28,17 @@ class Reassembly:
         self._random = random.SystemRandom()
 
     def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
-        """Put a fragment with the others of its packet, or cut a packet; False: it is neither."""
-        try:
-            if context.kind is UpcallKind.FRAGMENT:
-                self._put_together(handing, path, context, frame)
-            elif context.kind is UpcallKind.CUT:
-                for part, way in self._cut(handing, context, frame):
-                    with handing.hand_in(way) as mark:
-                        path.hand_in(part, mark)
-            else:
-                return False
-        except OSError as error:
-            log.debug("a packet in fragments is lost: %s", error)
+        """Put a fragment with the others of its packet, or cut a packet; False: it is neither.
+
+        Raises:
+            OSError: the packet cannot go on, and is lost.
+        """
+        if context.kind is UpcallKind.FRAGMENT:
+            self._put_together(handing, path, context, frame)
+        elif context.kind is UpcallKind.CUT:
+            self._cut(handing, path, context, frame)
+        else:
+            return False
         return True
 
     def _put_together(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> None:
@@ -56,13 +51,14 @@ class Reassembly:
             with handing.hand_on(way, context.cookie) as mark:
                 path.hand_in(whole.frame, mark)
 
-    def _cut(self, handing: HandingIn, context: UpcallContext, frame: bytes) -> Iterator[tuple[bytes, HandedIn]]:
+    def _cut(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> None:
         port, given = handing.port_of(context.cookie), handing.kept(context.tunnel)
         way = way_of(context, 0)._replace(actions=(Output(port),))
         if isinstance(given, SetTunnel):
             way = way._replace(tunnel=given)
         for part in cut(frame[: context.max_length or None], context.mru, self._random.getrandbits(32)):
-            yield part, way
+            with handing.hand_in(way) as mark:
+                path.hand_in(part, mark)
 
 
 def way_of(context: UpcallContext, mru: int) -> HandedIn:
