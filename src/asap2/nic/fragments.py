@@ -13,9 +13,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6, VLAN_TYPES
+
 _ETHERNET: Final = 14
-_TAGS: Final = (0x8100, 0x88A8)
-_IPV4, _IPV6 = 0x0800, 0x86DD
 _IPV6_HEADER: Final = 40
 _FRAGMENT_HEADER: Final = 44
 _SKIPPED: Final = (0, 43, 60)
@@ -167,9 +167,9 @@ def cut(frame: bytes, mru: int, ident: int) -> list[bytes]:
     """*frame* as fragments whose IP packets have at most *mru* octets; *ident*: the number that they have in IPv6.
     Nothing, where it cannot be cut."""
     at, ethertype = network_at(frame)
-    if ethertype == _IPV4 and len(frame) >= at + 20:
+    if ethertype == ETH_P_IP and len(frame) >= at + 20:
         return _cut_ipv4(frame, at, mru)
-    if ethertype == _IPV6 and len(frame) >= at + _IPV6_HEADER:
+    if ethertype == ETH_P_IPV6 and len(frame) >= at + _IPV6_HEADER:
         return _cut_ipv6(frame, at, max(mru, _LEAST_IPV6), ident)
     return []
 
@@ -226,9 +226,9 @@ def _unfragmentable(frame: bytes, at: int) -> tuple[int, int]:
 
 def _read(frame: bytes) -> _Fragment | None:
     at, ethertype = network_at(frame)
-    if ethertype == _IPV4 and len(frame) >= at + 20:
+    if ethertype == ETH_P_IP and len(frame) >= at + 20:
         return _read_ipv4(frame, at)
-    if ethertype == _IPV6 and len(frame) >= at + _IPV6_HEADER:
+    if ethertype == ETH_P_IPV6 and len(frame) >= at + _IPV6_HEADER:
         return _read_ipv6(frame, at)
     return None
 
@@ -268,7 +268,7 @@ def network_at(frame: bytes) -> tuple[int, int]:
     """Where the network header begins, and its ethertype; 0: there is none."""
     at = _ETHERNET
     for _ in range(2):
-        if len(frame) >= at + 4 and _word(frame, at - 2) in _TAGS:
+        if len(frame) >= at + 4 and _word(frame, at - 2) in VLAN_TYPES:
             at += 4
     return at, _word(frame, at - 2) if len(frame) >= at else 0
 
