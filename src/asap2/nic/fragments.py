@@ -94,7 +94,7 @@ class Fragments:
         if not self._insert(queue, found):
             self._drop(place)
             return None
-        if queue.length is not None and sum(len(part.data) for part in queue.parts.values()) == queue.length:
+        if queue.octets == queue.length:
             self._drop(place)
             return _joined(queue)
         while self._octets > MOST_OCTETS:
