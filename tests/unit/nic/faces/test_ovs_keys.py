@@ -63,7 +63,7 @@ def test_the_key_of_each_upcall_is_the_one_that_the_kernel_gave(capture: str) ->
     upcalls = [attrs for attrs in of_family(capture, "ovs_packet", PACKET_MISS) if 2 in attrs and 1 in attrs]
     assert len(upcalls) >= 5
     for attrs in upcalls:
-        metadata = ovs_key.packet_metadata(attrs[2])
+        metadata = ovs_key.packet_metadata(ovs_key.packet_attributes(attrs[2]))
         key = extract(attrs[1], metadata)
         assert key is not None
         assert ovs_key.emit(key, key) == attrs[2]
@@ -358,9 +358,9 @@ def test_an_unmasked_set_of_what_the_packet_has_is_taken() -> None:
 )
 def test_a_packet_with_a_key_of_other_lengths_than_the_kernels_is_refused(wrong: bytes) -> None:
     good = attribute(6, b"\x08\0") + attribute(2, bytes(4))
-    assert ovs_key.packet_metadata(good)["mac_proto"] == 0
+    assert ovs_key.packet_metadata(ovs_key.packet_attributes(good))["mac_proto"] == 0
     with pytest.raises(NetlinkError):
-        ovs_key.packet_metadata(attribute(2, bytes(4)) + wrong)
+        ovs_key.packet_metadata(ovs_key.packet_attributes(attribute(2, bytes(4)) + wrong))
 
 
 def test_every_action_of_the_protocol_is_read_or_refused_by_name() -> None:

@@ -37,7 +37,8 @@ def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     """What is handed in. EINVAL for a key or actions that are not right for it; ERANGE where it is too short."""
     if len(packet) < _ETH_HLEN:
         raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
-    metadata = ovs_key.packet_metadata(key)
+    attrs = ovs_key.packet_attributes(key)
+    metadata = ovs_key.packet_metadata(attrs)
     bare = not metadata["mac_proto"]
     if bare:
         if metadata["eth_type"] in VLAN_TYPES:
@@ -46,7 +47,7 @@ def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     fields = extract(packet, metadata, ethernet=not bare)
     if fields is None:
         raise NetlinkError(errno.EINVAL)
-    ovs_key.check_original_tuple(key, fields)
+    ovs_key.check_original_tuple(attrs, fields)
     return Given(packet, fields, act.parse(actions, fields))
 
 

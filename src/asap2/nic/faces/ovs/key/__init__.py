@@ -9,7 +9,14 @@ Attribute numbers and layouts: include/uapi/linux/openvswitch.h; meanings and ch
 
 from asap2.nic.faces.ovs.key.layout import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.matching import FRAGMENTS, table_of, to_match
-from asap2.nic.faces.ovs.key.reading import FlowMatch, check_original_tuple, match_of, number, packet_metadata
+from asap2.nic.faces.ovs.key.reading import (
+    FlowMatch,
+    check_original_tuple,
+    match_of,
+    number,
+    packet_attributes,
+    packet_metadata,
+)
 from asap2.nic.faces.ovs.key.tunnel import INET, INET6, TUN_KEY, emit_tunnel, read_tunnel
 from asap2.nic.faces.ovs.key.writing import emit
 
@@ -26,6 +33,7 @@ __all__ = [
     "invalid",
     "match_of",
     "number",
+    "packet_attributes",
     "packet_metadata",
     "read_tunnel",
     "table_of",

@@ -97,21 +97,24 @@ def _parse(payload: bytes, into: Attributes, last: Attributes, *, is_mask: bool)
             into[kind] = last[kind] = value
 
 
-def packet_metadata(payload: bytes) -> Fields:
-    """What the key that comes with a packet says of it that it does not show itself, and whether it has an Ethernet
-    header. EINVAL (ovs_flow_key_extract_userspace)."""
+def packet_attributes(payload: bytes) -> Attributes:
+    """The attributes of the key that comes with a packet. EINVAL."""
     attrs: Attributes = {}
     _parse(payload, attrs, {}, is_mask=False)
+    return attrs
+
+
+def packet_metadata(attrs: Attributes) -> Fields:
+    """What the key that comes with a packet says of it that it does not show itself, and whether it has an Ethernet
+    header. EINVAL (ovs_flow_key_extract_userspace)."""
     metadata: Fields = {}
     _metadata_of(attrs, metadata, is_mask=False)
     return metadata
 
 
-def check_original_tuple(payload: bytes, fields: Fields) -> None:
+def check_original_tuple(attrs: Attributes, fields: Fields) -> None:
     """Whether the key that comes with a packet of *fields* has no connection's original tuple but one that such a
     packet can have: neighbour discovery has none. EINVAL."""
-    attrs: Attributes = {}
-    _parse(payload, attrs, {}, is_mask=False)
     ethertype, protocol = fields.get("eth_type", 0), fields.get("ip_proto", 0)
     neighbour = ethertype == ETH_P_IPV6 and protocol == IPPROTO_ICMPV6 and fields.get("l4_src") in NEIGHBOUR
     if not attrs.keys() & set(_ORIGINAL.values()) <= {None if neighbour else _ORIGINAL.get(ethertype)}:
