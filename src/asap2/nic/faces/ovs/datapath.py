@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
@@ -24,9 +22,10 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of
+from asap2.nic.faces.ovs.kept import Kept, KeptDatapath, KeptFlow
 from asap2.nic.faces.ovs.key import numbers
+from asap2.nic.faces.ovs.vport import Vport
 from asap2.nic.internal_ports import Place
-from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon.meters import MeterUse
@@ -45,9 +44,6 @@ _MASKS_CACHE: Final = 256
 """MC_DEFAULT_HASH_ENTRIES, net/openvswitch/flow_table.c."""
 PER_CPU_PID: Final = 0xFFFF_FFFF
 
-_FLOW = struct.Struct("<6I")
-"""A kept flow: rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
-_NO_RULE: Final = 0xFFFF_FFFF
 _PASSING: Final = 8192
 """So many packets that were handed in may wait for user space: as many as wait of all."""
 
@@ -78,24 +74,6 @@ class InternalDevices(Protocol):
         """A port of the node's pipeline that was one in another network namespace is no more."""
 
 
-@dataclass(slots=True)
-class Vport:
-    """A port: its number in the datapath, its device, and the netlink port ids that its upcalls go to.
-
-    ``port`` is its id in the node's pipeline. ``far`` tells an internal port's device wherever it is, ``netnsid`` is
-    its network namespace when that is not the node's.
-    """
-
-    number: int
-    type: int
-    name: str
-    ifindex: int
-    pids: tuple[int, ...] = ()
-    far: str = ""
-    port: int = 0
-    netnsid: int | None = None
-
-
 class Datapath:
     """One datapath. Linux allows many; Open vSwitch makes one, ``ovs-system``, and so does this."""
 
@@ -106,12 +84,12 @@ class Datapath:
         devices: InternalDevices,
         netns: Netns,
         features: int,
-        journal: Journal,
+        kept: Kept,
         *,
-        restored: bool = False,
+        restored: KeptDatapath | None = None,
     ) -> None:
         self.name = name
-        self._journal = journal
+        self.kept = kept
         self.ports = ports
         self.pipeline = ports.pipeline
         self.devices = devices
@@ -124,11 +102,12 @@ class Datapath:
         self.userspace: dict[int, act.Userspace] = {}
         self._next_cookie = 1
         self._passing: deque[tuple[int, ...]] = deque()
-        if restored:
+        if restored is not None:
+            _name, self.features, self.cpu_pids, self.masks_cache = restored
             self._restore()
             self.local = self.vports[0]
         else:
-            journal.clear()
+            kept.clear()
             self.local = self._add(0, protocol.OVS_VPORT_TYPE_INTERNAL, name, ())
         self.ifindex = self.local.ifindex
         self.keep()
@@ -154,7 +133,7 @@ class Datapath:
         return self._add(number, kind, name, pids)
 
     def _add(self, number: int, kind: int, name: str, pids: tuple[int, ...]) -> Vport:
-        self.reserve()
+        self.kept.reserve()
         far = ""
         if kind == protocol.OVS_VPORT_TYPE_INTERNAL:
             try:
@@ -175,7 +154,7 @@ class Datapath:
         self.vports[number] = vport
         if number or kind == protocol.OVS_VPORT_TYPE_NETDEV:
             self.ports.use_vport(ifindex, True)
-        self.keep_port(vport)
+        self.kept.put_port(vport)
         self._rules_of_port_changed(vport)
         return vport
 
@@ -184,7 +163,7 @@ class Datapath:
         if vport.number == 0:
             raise _error(errno.EINVAL)
         self.vports.pop(vport.number, None)
-        self._journal.delete(_port_key(vport.number))
+        self.kept.drop_port(vport)
         if vport.netnsid is not None:
             self.devices.forget(vport.port)
         elif device_gone:
@@ -232,7 +211,7 @@ class Datapath:
             self.ports.use_vport(place.port, True)
         self._renumber(before, place.port)
         self._rules_of_port_changed(vport)
-        self.keep_port(vport)
+        self.kept.put_port(vport)
 
     def _renumber(self, before: int, now: int) -> None:
         """A port has another id in the pipeline: the rules of its flows have it too, and their counters go on."""
@@ -250,7 +229,7 @@ class Datapath:
                     flow.handle = self.pipeline.add(flow.rule)
             except OSError as error:
                 log.error("flow %s does not follow its port: %s", flow.identity.hex(), error)
-            self._keep_flow(flow)
+            self.kept.put_flow(flow)
 
     def by_name(self, name: str) -> Vport | None:
         """The port whose device is called *name* now."""
@@ -282,7 +261,7 @@ class Datapath:
             self._change(old, actions, steps)
             return old
         flow = flow_of(ufid, match, actions)
-        self.reserve()
+        self.kept.reserve()
         found = ovs_key.to_match(match)
         port = self.port_of(match.key["in_port"])
         translated, flow.cookies = self._translate(steps)
@@ -291,7 +270,7 @@ class Datapath:
             with self._forgetting(flow.cookies):
                 flow.handle = self.pipeline.add(flow.rule)
         self.flows.add(flow)
-        self._keep_flow(flow)
+        self.kept.put_flow(flow)
         return flow
 
     @contextlib.contextmanager
@@ -310,10 +289,10 @@ class Datapath:
     def _change(self, flow: Flow, actions: bytes, steps: tuple[act.Step, ...]) -> None:
         if actions == flow.actions:
             return
-        self.reserve()
+        self.kept.reserve()
         self._replace(flow, steps)
         flow.actions = actions
-        self._keep_flow(flow)
+        self.kept.put_flow(flow)
 
     def _replace(self, flow: Flow, steps: tuple[act.Step, ...]) -> None:
         """Let packets of *flow* take *steps* from now on."""
@@ -327,7 +306,7 @@ class Datapath:
     def delete(self, flow: Flow) -> Counters:
         """Remove *flow*; its last counters."""
         self.flows.remove(flow)
-        self._journal.delete(b"f" + flow.identity)
+        self.kept.drop_flow(flow)
         self._forget_cookies(flow.cookies)
         return self.pipeline.remove(flow.handle) if flow.handle is not None else Counters()
 
@@ -395,7 +374,7 @@ class Datapath:
                 # The old actions name the device by its number, which nobody else has: nothing goes wrong.
                 log.error("flow %s does not follow port %d: %s", flow.identity.hex(), vport.number, error)
                 continue
-            self._keep_flow(flow)
+            self.kept.put_flow(flow)
 
     # ---- upcalls
 
@@ -413,79 +392,37 @@ class Datapath:
                 self.remove_port(vport)
         self.ports.gone(self.local.ifindex)
         self.devices.destroy(self.local.far)
-        self._journal.clear()
+        self.kept.clear()
 
     # ---- keeping
 
-    def reserve(self) -> None:
-        """Refuse a change that could not be kept, before it is made."""
-        try:
-            self._journal.reserve()
-        except OSError as error:
-            raise _error(error.errno or errno.ENOSPC) from None
-
     def keep(self) -> None:
         """Remember the datapath's own attributes."""
-        state = {
-            "name": self.name,
-            "features": self.features,
-            "cpu_pids": self.cpu_pids,
-            "masks_cache": self.masks_cache,
-        }
-        self._journal.put(b"d", json.dumps(state).encode())
-
-    def keep_port(self, vport: Vport) -> None:
-        """Remember a port."""
-        state = [vport.number, vport.type, vport.name, vport.ifindex, vport.pids, vport.far, vport.port]
-        self._journal.put(_port_key(vport.number), json.dumps(state).encode())
-
-    def _keep_flow(self, flow: Flow) -> None:
-        handle = _NO_RULE if flow.handle is None else flow.handle
-        parts = flow.ufid or b"", flow.exact, flow.key, flow.mask
-        record = _FLOW.pack(handle, len(flow.cookies), *map(len, parts))
-        cookies = b"".join(cookie.to_bytes(4, "little") for cookie in flow.cookies)
-        self._journal.put(b"f" + flow.identity, record + cookies + b"".join(parts) + flow.actions)
+        self.kept.put_datapath(KeptDatapath(self.name, self.features, self.cpu_pids, self.masks_cache))
 
     def _restore(self) -> None:
         """Take up ports and flows of an earlier run; the flows' rules are in the pipeline still."""
-        state = json.loads(self._journal.get(b"d") or b"{}")
-        self.features, self.cpu_pids = state["features"], tuple(state["cpu_pids"])
-        self.masks_cache = state["masks_cache"]
-        for key, value in self._journal.items():
-            if key[:1] == b"v":
-                number, kind, name, ifindex, pids, far, port = json.loads(value)
-                vport = self.vports[number] = Vport(number, kind, name, ifindex, tuple(pids), far, port)
-                if port != ifindex:
-                    vport.netnsid = -1
-                elif number and (not far or self._at_home(vport)):
-                    self.ports.use_vport(ifindex, True)
-        for key, value in self._journal.items():
-            if key[:1] == b"f":
-                self._restore_flow(value)
+        for vport in self.kept.ports():
+            self.vports[vport.number] = vport
+            if vport.port != vport.ifindex:
+                vport.netnsid = -1
+            elif vport.number and (not vport.far or self._at_home(vport)):
+                self.ports.use_vport(vport.ifindex, True)
+        for kept in self.kept.flows():
+            self._restore_flow(kept)
 
     def _at_home(self, vport: Vport) -> bool:
         """Whether an internal port is where it was when it was noted."""
         place = self.devices.place(vport.far)
         return place is not None and place.port == vport.port
 
-    def _restore_flow(self, value: bytes) -> None:
-        handle, count, *lengths = _FLOW.unpack_from(value)
-        at = _FLOW.size
-        cookies = struct.unpack_from(f"<{count}I", value, at)
-        at += 4 * count
-        parts = []
-        for length in lengths:
-            parts.append(value[at : at + length])
-            at += length
-        ufid, exact, key, mask = parts
-        match = ovs_key.match_of(exact, mask)
+    def _restore_flow(self, kept: KeptFlow) -> None:
+        match = ovs_key.match_of(kept.exact, kept.mask)
         masked = match.masked()
         place = ovs_key.number(match.mask), ovs_key.number(masked)
-        flow = Flow(ufid or None, exact, key, mask, value[at:], None, place, cookies=cookies)
-        if handle != _NO_RULE:
-            flow.handle = handle
-            flow.rule = self.pipeline.rule(handle)
-        for cookie, step in zip(cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
+        rule = None if kept.handle is None else self.pipeline.rule(kept.handle)
+        flow = Flow(kept.ufid, kept.exact, kept.key, kept.mask, kept.actions, rule, place, kept.handle, kept.cookies)
+        for cookie, step in zip(kept.cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
         self.flows.add(flow)
@@ -494,10 +431,6 @@ class Datapath:
 def _steps_of(flow: Flow) -> tuple[act.Step, ...]:
     """The steps of a flow's actions, which were checked when they came."""
     return act.parse(flow.actions, ovs_key.match_of(flow.exact, flow.mask).masked())
-
-
-def _port_key(number: int) -> bytes:
-    return b"v" + number.to_bytes(4, "little")
 
 
 def _since(now: Counters, base: Counters) -> Counters:

@@ -21,7 +21,7 @@ from asap2.netlink.wire import NETLINK_GENERIC, attribute
 from asap2.nic.conntrack.table import Connections
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath, Vport
+from asap2.nic.faces.ovs.datapath import PER_CPU_PID, Datapath
 from asap2.nic.faces.ovs.extract import extract, tunnel_metadata
 from asap2.nic.faces.ovs.helping import Helping
 from asap2.nic.faces.ovs.numbers import (
@@ -39,6 +39,7 @@ from asap2.nic.faces.ovs.receivers import ROOM, SHARED_ROOM, Receivers, receiver
 from asap2.nic.faces.ovs.spare_time import SpareTime
 from asap2.nic.faces.ovs.turns import Turns
 from asap2.nic.faces.ovs.upcall import BATCH, PacketPath
+from asap2.nic.faces.ovs.vport import Vport
 from asap2.nic.fields import TRACKED
 from asap2.nic.rules import BARE, OVS_TABLE, SetTunnel
 from asap2.nic.silicon.events import UpcallContext, UpcallKind

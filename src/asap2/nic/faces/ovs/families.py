@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
 import logging
 import os
 import struct
@@ -22,10 +21,11 @@ from asap2.netlink.server import Server
 from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError, attribute
 from asap2.nic.faces.ovs.attributes import named, string, u16, u32, u64
-from asap2.nic.faces.ovs.datapath import FEATURES, Datapath, InternalDevices, Vport
+from asap2.nic.faces.ovs.datapath import FEATURES, Datapath, InternalDevices
 from asap2.nic.faces.ovs.delivery import Delivery, Egress
 from asap2.nic.faces.ovs.execute import checked, hand_in
 from asap2.nic.faces.ovs.flow_family import FlowFamily
+from asap2.nic.faces.ovs.kept import Kept
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.meter import MeterFace
 from asap2.nic.faces.ovs.numbers import (
@@ -60,6 +60,7 @@ from asap2.nic.faces.ovs.numbers import (
     UPCALL_SUCCESS,
 )
 from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
+from asap2.nic.faces.ovs.vport import Vport
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
 
@@ -95,7 +96,7 @@ class OvsFace:
         """*egress* tells by which tunnel a packet leaves. *counted* gives what the device with this ifindex, in the
         node's namespace, shows in place of the kernel's counters of it, in the order of struct ovs_vport_stats; None
         where there is no other. *on_packets* is called when the way of packets to user space begins or ends (None)."""
-        self._journal = journal
+        self._kept = Kept(journal)
         self._server = server
         self._ports = ports
         self._devices = devices
@@ -201,7 +202,7 @@ class OvsFace:
             if features is None:
                 self.datapath.features = 0
             raise NetlinkError(errno.EEXIST if name == self.datapath.name else errno.ENOSPC)
-        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._journal)
+        dp = Datapath(name, self._ports, self._devices, request.client.netns, features or 0, self._kept)
         if cache is not None:
             dp.masks_cache = cache
             dp.keep()
@@ -210,10 +211,9 @@ class OvsFace:
 
     def restore(self, netns: Netns) -> None:
         """Take up the datapath of an earlier run, if there was one; user space is in *netns*."""
-        state = self._journal.get(b"d")
-        if state is not None:
-            name = json.loads(state)["name"]
-            self._start(Datapath(name, self._ports, self._devices, netns, 0, self._journal, restored=True))
+        known = self._kept.datapath()
+        if known is not None:
+            self._start(Datapath(known.name, self._ports, self._devices, netns, 0, self._kept, restored=known))
 
     def _start(self, dp: Datapath) -> None:
         self.datapath = dp
@@ -246,7 +246,7 @@ class OvsFace:
         attrs = named(genl.attrs)
         dp = self._find(genl.header, attrs)
         features, cache = self._features(attrs), self._cache_size(attrs)
-        dp.reserve()
+        dp.kept.reserve()
         if features is not None:
             dp.features = features
         if cache is not None:
@@ -353,9 +353,9 @@ class OvsFace:
         if kind is not None and kind != vport.type:
             raise NetlinkError(errno.EINVAL)
         if PORT_UPCALL_PID in attrs:
-            dp.reserve()
+            dp.kept.reserve()
             vport.pids = self._pids(attrs)
-            dp.keep_port(vport)
+            dp.kept.put_port(vport)
         return [self._port_message(dp, vport, SET)] if request.echo else None
 
     def master(self, ifindex: int) -> int | None:
