@@ -122,10 +122,8 @@ def _protoinfo(connection: Connection, attrs: Attrs) -> tuple[Tcp | None, Sctp |
         return Tcp(state, scales if known else tcp.wscale, (flags[0], flags[1])), None
     if sctp is not None and "sctp" in info:
         given = info["sctp"]
-        names = ("state", "vtag_original", "vtag_reply")
-        if any(name not in given for name in names):
-            raise NetlinkError(errno.EINVAL)
-        return None, Sctp(given["state"], (given["vtag_original"], given["vtag_reply"]))
+        state, original, reply = nests.all_needed(given, "state", "vtag_original", "vtag_reply")
+        return None, Sctp(state, (original, reply))
     return None, None
 
 

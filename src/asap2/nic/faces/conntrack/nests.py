@@ -32,3 +32,8 @@ def needed(attrs: Attrs, name: str) -> Any:
     if value is None:
         raise NetlinkError(errno.EINVAL)
     return value
+
+
+def all_needed(attrs: Attrs, *names: str) -> list[Any]:
+    """The values of the attributes *names*; raises as :func:`needed`."""
+    return [needed(attrs, name) for name in names]

@@ -7,7 +7,7 @@ Source: net/netfilter/nfnetlink_cttimeout.c of Linux 6.12.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -60,51 +60,44 @@ class Policies:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._handlers: dict[int, Callable[[Request, Attrs], Answer]] = {
+            TIMEOUT_NEW: self._new,
+            TIMEOUT_GET: self._get,
+            TIMEOUT_DELETE: self._delete,
+            TIMEOUT_DEFAULT_SET: self._set_default,
+            TIMEOUT_DEFAULT_GET: self._get_default,
+        }
 
     def answer(self, request: Request) -> Answer:
         """Serve a request."""
         _header, attrs = TIMEOUT.decode(request.payload)
         _check_name(attrs)
-        match request.type:
-            case type_ if type_ == TIMEOUT_NEW:
-                self._new(request, attrs)
-            case type_ if type_ == TIMEOUT_GET:
-                return self._get(request, attrs)
-            case type_ if type_ == TIMEOUT_DELETE:
-                self._delete(attrs)
-            case type_ if type_ == TIMEOUT_DEFAULT_SET:
-                self._set_default(attrs)
-            case type_ if type_ == TIMEOUT_DEFAULT_GET:
-                return [self._default(attrs)]
-            case _:
-                raise NetlinkError(errno.EINVAL)
-        return None
+        handler = self._handlers.get(request.type)
+        if handler is None:
+            raise NetlinkError(errno.EINVAL)
+        return handler(request, attrs)
 
     def _new(self, request: Request, attrs: Attrs) -> None:
-        if any(name not in attrs for name in ("name", "l3proto", "l4proto", "data")):
-            raise NetlinkError(errno.EINVAL)
-        name, family, protocol = attrs["name"], attrs["l3proto"], attrs["l4proto"]
+        name, family, protocol, data = nests.all_needed(attrs, "name", "l3proto", "l4proto", "data")
         known = self.store.get(name)
         if known is not None and request.excl:
             raise NetlinkError(errno.EEXIST)
         defaults = self._of(protocol)
         if known is None:
-            self.store.put(TimeoutPolicy(name, family, protocol, _changed(defaults, attrs["data"])))
+            self.store.put(TimeoutPolicy(name, family, protocol, _changed(defaults, data)))
         elif not request.replace:
             raise NetlinkError(errno.EBUSY)
         elif (known.family, known.protocol) != (family, protocol):
             raise NetlinkError(errno.EINVAL)
         else:
-            self.store.put(replace(known, timeouts=_changed(defaults, attrs["data"])))
+            self.store.put(replace(known, timeouts=_changed(defaults, data)))
 
-    def _get(self, request: Request, attrs: Attrs) -> Iterator[Message] | list[Message]:
+    def _get(self, request: Request, attrs: Attrs) -> list[Message]:
         if request.dump:
             return [_shown(policy) for policy in self.store]
-        if "name" not in attrs:
-            raise NetlinkError(errno.EINVAL)
-        return [_shown(self._named(attrs["name"]))]
+        return [_shown(self._named(nests.needed(attrs, "name")))]
 
-    def _delete(self, attrs: Attrs) -> None:
+    def _delete(self, _request: Request, attrs: Attrs) -> None:
         if "name" not in attrs:
             for policy in list(self.store):
                 if not policy.uses:
@@ -115,18 +108,14 @@ class Policies:
             raise NetlinkError(errno.EBUSY)
         self.store.delete(policy.name)
 
-    def _set_default(self, attrs: Attrs) -> None:
-        if any(name not in attrs for name in ("l3proto", "l4proto", "data")):
-            raise NetlinkError(errno.EINVAL)
-        defaults = self._of(attrs["l4proto"])
-        self.store.set_defaults(attrs["l4proto"], _changed(defaults, attrs["data"]))
+    def _set_default(self, _request: Request, attrs: Attrs) -> None:
+        _family, protocol, data = nests.all_needed(attrs, "l3proto", "l4proto", "data")
+        self.store.set_defaults(protocol, _changed(self._of(protocol), data))
 
-    def _default(self, attrs: Attrs) -> Message:
-        if "l3proto" not in attrs or "l4proto" not in attrs:
-            raise NetlinkError(errno.EINVAL)
-        protocol = attrs["l4proto"]
-        values = {"l3proto": attrs["l3proto"], "l4proto": protocol, "data": _nest(self._of(protocol))}
-        return Message(TIMEOUT_DEFAULT_SET, TIMEOUT.encode(Nfgenmsg(), values), NLM_F_MULTI)
+    def _get_default(self, _request: Request, attrs: Attrs) -> list[Message]:
+        family, protocol = nests.all_needed(attrs, "l3proto", "l4proto")
+        values = {"l3proto": family, "l4proto": protocol, "data": _nest(self._of(protocol))}
+        return [Message(TIMEOUT_DEFAULT_SET, TIMEOUT.encode(Nfgenmsg(), values), NLM_F_MULTI)]
 
     def _named(self, name: str) -> TimeoutPolicy:
         policy = self.store.get(name)
