@@ -52,16 +52,11 @@ _TIMEOUTS = {
     "icmpv6_timeout": (socket.IPPROTO_ICMPV6, 0),
     "udp_timeout": (socket.IPPROTO_UDP, 0),
     "udp_timeout_stream": (socket.IPPROTO_UDP, 1),
+    **{f"sctp_timeout_{name.lower()}": (socket.IPPROTO_SCTP, place) for place, name in enumerate(_SCTP[1:])},
     **{
-        f"sctp_timeout_{name}": (socket.IPPROTO_SCTP, place)
-        for place, name in enumerate((*(name.lower() for name in _SCTP[1:]),))
-    },
-    **{
-        f"tcp_timeout_{name}": (socket.IPPROTO_TCP, place)
-        for place, name in enumerate(
-            (*(name.lower() for name in _TCP[1:-1]), "syn_sent2", "max_retrans", "unacknowledged")
-        )
-        if name != "syn_sent2"
+        f"tcp_timeout_{name.lower()}": (socket.IPPROTO_TCP, place)
+        for place, name in enumerate((*_TCP[1:], "MAX_RETRANS", "UNACKNOWLEDGED"))
+        if name != "SYN_SENT2"
     },
 }
 """For each sysctl, the protocol and the index of its timeout (timeouts.DEFAULTS)."""
