@@ -113,18 +113,19 @@ class ConntrackFace:
     def _all(self, wanted: Filter | None, more: list[Message]) -> Iterator[Message]:
         flags = 0 if wanted is None else NLM_F_DUMP_FILTERED
         answer = messages.answer
-        for connection in self.connections:
-            if wanted is None or wanted(connection):
-                yield answer(self.seen(connection), flags)
+        for connection in self._selected(wanted):
+            yield answer(self.seen(connection), flags)
         yield from more
+
+    def _selected(self, wanted: Filter | None) -> Iterator[Connection]:
+        return (one for one in self.connections if wanted is None or wanted(one))
 
     def _delete(self, request: Request) -> Answer:
         header, attrs = CT_REQUEST.decode(request.payload)
         if "filter" in attrs or not ("tuple_orig" in attrs or "tuple_reply" in attrs):
             family = header.family if header.version or "filter" in attrs else 0
             wanted = filter.parsed(family, attrs)
-            every = (one for one in self.connections if wanted is None or wanted(one))
-            return Parts(self._flush(every, request.client.portid), PASS if self._kernel_tracks() else None)
+            return Parts(self._flush(wanted, request.client.portid), PASS if self._kernel_tracks() else None)
         found = self._found(header.family, attrs)
         if found is None:
             return self._not_ours()
@@ -133,8 +134,8 @@ class ConntrackFace:
         self._remove(found, request)
         return None
 
-    def _flush(self, connections: Iterator[Connection], portid: int) -> Iterator[None]:
-        for connection in self.connections.delete_all(connections):
+    def _flush(self, wanted: Filter | None, portid: int) -> Iterator[None]:
+        for connection in self.connections.delete_all(self._selected(wanted)):
             self.gone(connection, portid)
             yield
 
