@@ -65,7 +65,7 @@ from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
 from asap2.nic.faces.conntrack import announcer, messages, tuples
 from asap2.nic.faces.conntrack.face import ConntrackFace
-from asap2.nic.faces.conntrack.messages import Events
+from asap2.nic.silicon.abi import CtEvent
 from tests.connections import Table, Timeouts
 
 RECORDED = Path(__file__).parents[3] / "data" / "conntrack-messages.txt"
@@ -132,9 +132,9 @@ def test_a_connection_is_announced_as_by_the_kernel(message: Message) -> None:
     made = replace(MADE[attrs["tuple_orig"]["proto"]["num"]], id=attrs["id"], status=status, timeout=timeout)
     if message.type == CT_DELETE:
         stamps = attrs["timestamp"]
-        made, events = replace(made, started=stamps["start"], stopped=stamps["stop"]), Events.DESTROY
+        made, events = replace(made, started=stamps["start"], stopped=stamps["stop"]), CtEvent.DESTROY
     else:
-        events = messages.CHANGED_BY_A_PROGRAM | (Events.NEW if message.flags else Events(0))
+        events = messages.CHANGED_BY_A_PROGRAM | (CtEvent.NEW if message.flags else CtEvent(0))
     group, said = messages.event(made, events)
     assert said == expected
     assert group == {(CT_NEW, True): 1, (CT_NEW, False): 2, (CT_DELETE, False): 3}[message.type, bool(message.flags)]
@@ -430,7 +430,7 @@ class Packets:
 
 @pytest.mark.parametrize(
     ("groups", "wanted"),
-    [(0, 0), (1, Events.NEW | Events.RELATED), (4, Events.DESTROY), (0x10, 0), (7, Events((1 << 12) - 1))],
+    [(0, 0), (1, CtEvent.NEW | CtEvent.RELATED), (4, CtEvent.DESTROY), (0x10, 0), (7, CtEvent((1 << 12) - 1))],
 )
 def test_the_program_tells_only_what_somebody_listens_to(
     groups: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -448,9 +448,9 @@ def test_what_packets_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     node, packets = Node(), Packets()
     passing = announcer.Announcer(node.face, packets)
     packets.happened = [
-        (MADE[6], Events.NEW | Events.PROTOINFO),
-        (MADE[6], Events.ASSURED | Events.PROTOINFO),
-        (replace(MADE[6], timeout=0), Events.DESTROY),
+        (MADE[6], CtEvent.NEW | CtEvent.PROTOINFO),
+        (MADE[6], CtEvent.ASSURED | CtEvent.PROTOINFO),
+        (replace(MADE[6], timeout=0), CtEvent.DESTROY),
     ]
     passing.pass_on()
     assert [group for group, _ in node.told] == [1, 2, 3]

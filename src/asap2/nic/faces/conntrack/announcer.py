@@ -12,17 +12,17 @@ from asap2.netlink.tables.nfnetlink import NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_CO
 from asap2.netlink.wire import NETLINK_NETFILTER
 from asap2.nic.conntrack.view import Connection
 from asap2.nic.faces.conntrack.face import ConntrackFace
-from asap2.nic.faces.conntrack.messages import Events
+from asap2.nic.silicon.abi import CtEvent
 
 log = logging.getLogger(__name__)
 
 SOCKETS: Final = Path("/proc/net/netlink")
-_NEW = Events.NEW | Events.RELATED
-_EVERY = Events((Events.SYNPROXY << 1) - 1)
+_NEW = CtEvent.NEW | CtEvent.RELATED
+_EVERY = CtEvent((CtEvent.SYNPROXY << 1) - 1)
 _OF_GROUP: Final = {
     NFNLGRP_CONNTRACK_NEW: _NEW,
-    NFNLGRP_CONNTRACK_UPDATE: _EVERY & ~(_NEW | Events.DESTROY),
-    NFNLGRP_CONNTRACK_DESTROY: Events.DESTROY,
+    NFNLGRP_CONNTRACK_UPDATE: _EVERY & ~(_NEW | CtEvent.DESTROY),
+    NFNLGRP_CONNTRACK_DESTROY: CtEvent.DESTROY,
 }
 
 
@@ -30,7 +30,7 @@ class Source(Protocol):
     """The source of events."""
 
     def listened(self, events: int) -> None:
-        """Report these events from now on (a bit mask of :class:`Events`; 0: none)."""
+        """Report these events from now on (a bit mask of :class:`CtEvent`; 0: none)."""
 
     def events(self) -> Iterator[tuple[Connection, int]]:
         """The connections to which something has happened, each with its events."""
@@ -42,12 +42,12 @@ class Announcer:
     def __init__(self, face: ConntrackFace, source: Source) -> None:
         self._face = face
         self._source = source
-        self._listened: Events | None = None
+        self._listened: CtEvent | None = None
 
     def look(self) -> None:
         """Find out which events programs listen to in the network namespace of this thread."""
         groups = listened_groups(SOCKETS.read_text())
-        wanted = Events(0)
+        wanted = CtEvent(0)
         for group, events in _OF_GROUP.items():
             if groups >> group - 1 & 1:
                 wanted |= events
@@ -59,10 +59,10 @@ class Announcer:
     def pass_on(self, _mask: int = 0) -> None:
         """Announce the events that have arrived."""
         for connection, events in self._source.events():
-            if events & Events.DESTROY:
+            if events & CtEvent.DESTROY:
                 self._face.gone(connection)
             else:
-                self._face.tell(connection, Events(events))
+                self._face.tell(connection, CtEvent(events))
 
 
 def listened_groups(sockets: str) -> int:

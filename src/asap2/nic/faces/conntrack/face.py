@@ -42,8 +42,9 @@ from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Connections, Tuple
 from asap2.nic.faces.conntrack import changes, filter, messages, tuples
 from asap2.nic.faces.conntrack.filter import Filter
-from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM, Events
+from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM
 from asap2.nic.faces.conntrack.policies import Policies, Store
+from asap2.nic.silicon.abi import CtEvent
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ConntrackFace:
         server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], lambda _request: PASS)
         server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
 
-    def tell(self, connection: Connection, events: Events, portid: int = 0) -> None:
+    def tell(self, connection: Connection, events: CtEvent, portid: int = 0) -> None:
         """Announce *events* of a connection, caused by the program with the socket *portid* (0: by no program)."""
         if not self.listened:
             return
@@ -87,7 +88,7 @@ class ConntrackFace:
     def gone(self, connection: Connection, portid: int = 0) -> None:
         """Announce that a connection has ended."""
         dying = replace(connection, status=connection.status | Status.DYING, stopped=time.time_ns())
-        self.tell(dying, Events.DESTROY, portid)
+        self.tell(dying, CtEvent.DESTROY, portid)
 
     def seen(self, connection: Connection) -> Connection:
         """A connection as programs see it: counters only with nf_conntrack_acct, times only with
@@ -157,7 +158,7 @@ class ConntrackFace:
             change = changes.changed(found, attrs)
             self.connections.change(found, change)
             given = {name: value for name, value in change._asdict().items() if value is not None}
-            self.tell(replace(found, **given), CHANGED_BY_A_PROGRAM | Events.LABEL, request.client.portid)
+            self.tell(replace(found, **given), CHANGED_BY_A_PROGRAM | CtEvent.LABEL, request.client.portid)
             return None
         if not request.create:
             return self._not_ours()
@@ -169,8 +170,8 @@ class ConntrackFace:
         except OSError as error:
             raise NetlinkError(error.errno or errno.ENOMEM) from None
         made = self.connections.find(zone, made.original) or made
-        label = Events.LABEL if "labels" in attrs else Events(0)
-        self.tell(made, Events.NEW | CHANGED_BY_A_PROGRAM | label, request.client.portid)
+        label = CtEvent.LABEL if "labels" in attrs else CtEvent(0)
+        self.tell(made, CtEvent.NEW | CHANGED_BY_A_PROGRAM | label, request.client.portid)
         return None
 
     def _statistics(self, request: Request) -> Answer:

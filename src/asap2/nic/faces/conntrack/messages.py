@@ -6,7 +6,6 @@ The attributes and their order are those of Linux 6.12.
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import Any
 
 from asap2.netlink.request import Message
@@ -21,29 +20,19 @@ from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_MULTI
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection
 from asap2.nic.faces.conntrack import tuples
+from asap2.nic.silicon.abi import CtEvent
 
 _NO_LABELS = bytes(16)
 
 
-class Events(IntFlag):
-    """1 << IPCT_*: what has happened to a connection (enum ip_conntrack_events)."""
-
-    NEW = 1 << 0
-    RELATED = 1 << 1
-    DESTROY = 1 << 2
-    REPLY = 1 << 3
-    ASSURED = 1 << 4
-    PROTOINFO = 1 << 5
-    HELPER = 1 << 6
-    MARK = 1 << 7
-    SEQADJ = 1 << 8
-    SECMARK = 1 << 9
-    LABEL = 1 << 10
-    SYNPROXY = 1 << 11
-
-
 CHANGED_BY_A_PROGRAM = (
-    Events.REPLY | Events.ASSURED | Events.HELPER | Events.PROTOINFO | Events.SEQADJ | Events.MARK | Events.SYNPROXY
+    CtEvent.REPLY
+    | CtEvent.ASSURED
+    | CtEvent.HELPER
+    | CtEvent.PROTOINFO
+    | CtEvent.SEQADJ
+    | CtEvent.MARK
+    | CtEvent.SYNPROXY
 )
 """The events of a connection that a program has created (with NEW) or changed (with LABEL)."""
 
@@ -64,29 +53,29 @@ def answer(connection: Connection, flags: int = 0, use: int = 1) -> Message:
     return Message(CT_NEW, CT.encode(Nfgenmsg(c.original.family), attrs), flags | NLM_F_MULTI)
 
 
-def event(connection: Connection, events: Events) -> tuple[int, Message]:
+def event(connection: Connection, events: CtEvent) -> tuple[int, Message]:
     """The multicast group for *events*, and the message to it."""
     c = connection
     attrs = _tuples(c)
     attrs["id"], attrs["status"] = c.id, c.status
-    if events & Events.DESTROY:
+    if events & CtEvent.DESTROY:
         type_, flags, group = CT_DELETE, 0, NFNLGRP_CONNTRACK_DESTROY
         attrs["timeout"] = c.timeout or None
         _counted(attrs, c)
         attrs["protoinfo"] = _protoinfo(c, only_state=True)
     else:
         type_, flags, group = CT_NEW, 0, NFNLGRP_CONNTRACK_UPDATE
-        if events & (Events.NEW | Events.RELATED):
+        if events & (CtEvent.NEW | CtEvent.RELATED):
             flags, group = NLM_F_CREATE | NLM_F_EXCL, NFNLGRP_CONNTRACK_NEW
         attrs["timeout"] = c.timeout
-        if events & Events.PROTOINFO:
+        if events & CtEvent.PROTOINFO:
             attrs["protoinfo"] = _protoinfo(c)
         _helped(attrs, c)
-        if events & Events.LABEL:
+        if events & CtEvent.LABEL:
             _labelled(attrs, c)
-        if events & Events.RELATED and c.master is not None:
+        if events & CtEvent.RELATED and c.master is not None:
             attrs["tuple_master"] = tuples.shown(c.master)
-    if c.mark or events & Events.MARK:
+    if c.mark or events & CtEvent.MARK:
         attrs["mark"] = c.mark
     return group, Message(type_, CT.encode(Nfgenmsg(c.original.family), attrs), flags)
 
