@@ -8,6 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from asap2.netlink.tables.ctnetlink import (
+    CT_GET,
+    CT_GET_CTRZERO,
+    CT_GET_DYING,
+    CT_GET_STATS_CPU,
+    CT_GET_UNCONFIRMED,
+    EXP_GET,
+    EXP_GET_STATS_CPU,
+)
+from asap2.netlink.tables.cttimeout import TIMEOUT_GET
 from asap2.netlink.wire import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -46,7 +56,12 @@ class Client:
     """Whether the process has CAP_NET_ADMIN."""
 
 
-_NETFILTER_DUMPS = frozenset((0x101, 0x103, 0x104, 0x106, 0x107, 0x201, 0x203, 0x801))
+_NETFILTER_DUMPS = frozenset(
+    (
+        *(CT_GET, CT_GET_CTRZERO, CT_GET_STATS_CPU, CT_GET_DYING, CT_GET_UNCONFIRMED),
+        *(EXP_GET, EXP_GET_STATS_CPU, TIMEOUT_GET),
+    )
+)
 """What lists connections, expectations, timeout policies and statistics: of others, the bits mean something else."""
 
 
