@@ -137,15 +137,20 @@ CT_REQUEST: Body[Nfgenmsg] = Body(
 )
 """A request: nests are looked at when they are needed, as the kernel does."""
 
-_STATS = ("found", "invalid", "insert", "insert_failed", "drop", "early_drop", "error", "search_restart")
-_STATS_NUMBERS = (2, 4, 8, 9, 10, 11, 12, 13)
 STATS_CPU: Body[Nfgenmsg] = Body(
     Nfgenmsg,
     NFGENMSG,
     Table(
         "cta_stats",
         {
-            **{number: (name, be32) for number, name in zip(_STATS_NUMBERS, _STATS, strict=True)},
+            2: ("found", be32),
+            4: ("invalid", be32),
+            8: ("insert", be32),
+            9: ("insert_failed", be32),
+            10: ("drop", be32),
+            11: ("early_drop", be32),
+            12: ("error", be32),
+            13: ("search_restart", be32),
             14: ("clash_resolve", be32),
             15: ("chain_toolong", be32),
         },
