@@ -7,10 +7,7 @@ from collections.abc import Iterator
 
 from asap2.netlink.client import Connection
 from asap2.netlink.dispatch import Dispatcher
-from asap2.netlink.request import (
-    Client,
-    Netns,
-)
+from asap2.netlink.request import Client, Netns
 from asap2.netlink.wire import (
     NETLINK_GENERIC,
     NETLINK_NETFILTER,

@@ -4,18 +4,7 @@
 from __future__ import annotations
 
 from asap2.netlink.body import Body
-from asap2.netlink.codec import (
-    Table,
-    binary,
-    flag,
-    nested,
-    repeated,
-    string,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from asap2.netlink.codec import Table, binary, flag, nested, repeated, string, u8, u16, u32, u64
 from asap2.netlink.tables.actions import bitfield32
 from asap2.netlink.tables.genl import GenlHdr
 

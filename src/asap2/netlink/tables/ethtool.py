@@ -8,17 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asap2.netlink.body import Body
-from asap2.netlink.codec import (
-    Table,
-    be16,
-    binary,
-    flag,
-    nested,
-    repeated,
-    string,
-    u8,
-    u32,
-)
+from asap2.netlink.codec import Table, be16, binary, flag, nested, repeated, string, u8, u32
 from asap2.netlink.tables.genl import GenlHdr
 
 ETHTOOL_MSG_STRSET_GET = 1

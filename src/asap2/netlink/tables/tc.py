@@ -6,18 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from asap2.netlink.body import Body
-from asap2.netlink.codec import (
-    Table,
-    binary,
-    nested,
-    nested_by,
-    numbers,
-    string,
-    struct,
-    u8,
-    u32,
-    u64,
-)
+from asap2.netlink.codec import Table, binary, nested, nested_by, numbers, string, struct, u8, u32, u64
 from asap2.netlink.tables.actions import POLICE, STATS, actions, bitfield32
 from asap2.netlink.tables.flower import FLOWER
 
