@@ -124,27 +124,18 @@ class Placer:
     def _write(planned: Planned, old: Filter | None, software: Placed | None = None) -> Placed:
         """Install a rule; in place where only the actions of the old one change. What it leaves to software within its
         actions goes on in that of *software*."""
-        numbers: tuple[int, ...] = ()
+        if software is not None and planned.rests:
+            planned = planned.resuming(software)
+        pipeline, rule = planned.pipeline, planned.rule
         try:
-            if software is not None and planned.rests:
-                planned, numbers = planned.resuming(software)
-            pipeline, rule = planned.pipeline, planned.rule
             for placed in old.placed if old is not None else ():
                 if placed.pipeline is pipeline and replace(placed.rule, actions=rule.actions) == rule:
                     pipeline.replace(placed.handle, rule.actions)
-                    handle = placed.handle
-                    break
-            else:
-                handle = pipeline.add(rule)
+                    return planned.placed(placed.handle)
+            return planned.placed(pipeline.add(rule))
         except OSError as error:
-            if software is not None:
-                for number in numbers:
-                    software.pipeline.end_resume(number)
+            planned.end_resumes()
             raise NetlinkError(error.errno or errno.ENOSPC) from None
-        done = planned.placed(handle)
-        if software is not None:
-            done.software, done.resumes = software.pipeline, numbers
-        return done
 
     def rewrite(self, proto: Proto, one: Filter) -> None:
         """A filter does something else now, as far as it is in software."""
@@ -176,19 +167,18 @@ class Placer:
                 if placed.pf is None:
                     continue
                 ifindex = placed.device if proto.block.index else proto.block.ifindex
-                numbers: tuple[int, ...] = ()
+                resumes: tuple[int, ...] = ()
                 try:
                     (planned,) = self._offloader.hardware(ifindex, proto.spec(one), self._others)
                     if planned.rests:
-                        software = next(there for there in one.placed if there.pf is None)
-                        planned, numbers = planned.resuming(software)
-                    actions = planned.rule.actions
+                        planned = planned.resuming(next(there for there in one.placed if there.pf is None))
+                    actions, resumes = planned.rule.actions, planned.resumes
                 except NetlinkError as error:
                     left[error.strerror] = left.get(error.strerror, 0) + 1
                     actions = self._offloader.to_host(ifindex)
                 placed.pipeline.replace(placed.handle, actions)
                 placed.end_resumes()
-                placed.resumes = numbers
+                placed.resumes = resumes
         if left != self._left:
             for reason, count in left.items():
                 log.info("software sends what %d filters encapsulate: %s", count, reason)

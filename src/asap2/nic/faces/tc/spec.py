@@ -7,10 +7,13 @@ pipeline as :class:`Planned`, and written there as :class:`Placed`.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.steps import Step
 from asap2.nic.function import Pf
 from asap2.nic.rules import Action, CtHardware, Match, Rule
@@ -64,27 +67,50 @@ class Planned(NamedTuple):
     receive: bool = False
     rests: tuple[tuple[Action, ...], ...] = ()
     """What software does with a packet that a :class:`.CtHardware` of the rule leaves to it, one for each of them."""
+    software: Pipeline | None = None
+    """The pipeline that goes on with such packets."""
+    resumes: tuple[int, ...] = ()
+    """The numbers by which it does."""
 
     def placed(self, handle: int) -> Placed:
         """The rule, once the pipeline has it by this *handle*."""
-        return Placed(self.pipeline, handle, self.rule.in_port, self.pf, self.device, self.receive)
+        return Placed(
+            self.pipeline,
+            handle,
+            self.rule.in_port,
+            self.pf,
+            self.device,
+            self.receive,
+            self.software,
+            self.resumes,
+        )
 
-    def resuming(self, software: Placed) -> tuple[Planned, tuple[int, ...]]:
-        """The same with the numbers by which packets go on in the *software* rule; OSError ENOSPC."""
+    def resuming(self, software: Placed) -> Planned:
+        """The same with numbers by which packets go on in the *software* rule. NetlinkError ENOSPC."""
         pipeline, numbers = software.pipeline, list[int]()
         try:
             for rest in self.rests:
                 numbers.append(pipeline.resume_within(software.handle, rest))
-        except OSError:
-            for number in numbers:
-                pipeline.end_resume(number)
-            raise
+        except OSError as error:
+            _end(pipeline, numbers)
+            raise NetlinkError(error.errno or errno.ENOSPC) from None
         left = iter(numbers)
         actions = tuple(
             replace(action, resume=next(left)) if isinstance(action, CtHardware) else action
             for action in self.rule.actions
         )
-        return self._replace(rule=replace(self.rule, actions=actions)), tuple(numbers)
+        rule = replace(self.rule, actions=actions)
+        return self._replace(rule=rule, software=pipeline, resumes=tuple(numbers))
+
+    def end_resumes(self) -> None:
+        """The rule is not placed: nothing goes on in software by its numbers."""
+        _end(self.software, self.resumes)
+
+
+def _end(software: Pipeline | None, resumes: Iterable[int]) -> None:
+    if software is not None:
+        for number in resumes:
+            software.end_resume(number)
 
 
 @dataclass(slots=True)
@@ -111,9 +137,7 @@ class Placed:
 
     def end_resumes(self) -> None:
         """Nothing goes on in software any more by the numbers of this rule."""
-        if self.software is not None:
-            for number in self.resumes:
-                self.software.end_resume(number)
+        _end(self.software, self.resumes)
         self.resumes = ()
 
     @property
