@@ -371,8 +371,9 @@ def dump(
         if instance is not None and shared is not None:
             counts, its = (instance.references, instance.bindings), shared(instance)
         if action.kind == "police":
-            its = its.policed(action, *metered(action.index))
-            state = state.behind(*metered(action.index))
+            measured = metered(action.index)
+            its = its.policed(action, *measured)
+            state = state.behind(*measured)
         out.append(dump_one(action, its, *counts, terse=terse))
     return out
 
