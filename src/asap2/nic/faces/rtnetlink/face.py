@@ -46,6 +46,7 @@ from asap2.netlink.wire import (
 )
 from asap2.nic import statistics
 from asap2.nic.device import Driver
+from asap2.nic.ethertypes import ETH_P_8021Q
 from asap2.nic.faces.ethtool.settings import max_channels
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.faces.refusal import as_netlink
@@ -370,7 +371,7 @@ class LinkFace:
         if one := info.get("mac"):
             driver.set_vf_mac(pf, one.vf, one.mac[:6])
         if one := info.get("vlan"):
-            driver.set_vf_vlan(pf, one.vf, one.vlan, one.qos, 0x8100)
+            driver.set_vf_vlan(pf, one.vf, one.vlan, one.qos, ETH_P_8021Q)
         if "vlan_list" in info:
             vlans = info["vlan_list"].get("info", [])
             if len(vlans) != 1:

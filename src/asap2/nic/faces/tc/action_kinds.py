@@ -14,6 +14,7 @@ from typing import Any, Final
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.ethertypes import ETH_P_8021Q, VLAN_TYPES
 from asap2.nic.faces.tc import ct_action, police
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
@@ -215,8 +216,8 @@ def _vlan(options: Attrs) -> Result:
         raise NetlinkError(errno.EINVAL)
     if vid >= 0xFFF:
         raise NetlinkError(errno.ERANGE)
-    protocol = options.get("push_vlan_protocol", 0x8100)
-    if protocol not in (0x8100, 0x88A8):
+    protocol = options.get("push_vlan_protocol", ETH_P_8021Q)
+    if protocol not in VLAN_TYPES:
         raise NetlinkError(errno.EPROTONOSUPPORT)
     _check_verdict(parms.action)
     priority = options.get("push_vlan_priority", 0) & 7

@@ -13,6 +13,7 @@ from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from typing import assert_never
 
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.ethertypes import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6
 from asap2.nic.faces.tc.capability import (
     Place,
     can_track,
@@ -240,7 +241,7 @@ class _Actions:
                 "vlan push action is not supported for vlan depth > 1" if push else "vlan pop action is not supported"
             )
             raise refuse(what)
-        if push and not self.model.vlan_depth and (push.tpid != 0x8100 or push.pcp):
+        if push and not self.model.vlan_depth and (push.tpid != ETH_P_8021Q or push.pcp):
             raise refuse("vlan push action is not supported")
         self.vlans += 1
         self.split = len(self.outputs)
@@ -251,7 +252,7 @@ class _Actions:
 
     def _rewrite_vlan(self, vid: int, pcp: int) -> None:
         tag = self.match.vlan_tci
-        if not tag.value & VLAN_PRESENT or self.match.vlan_tpid.value not in (0, 0x8100):
+        if not tag.value & VLAN_PRESENT or self.match.vlan_tpid.value not in (0, ETH_P_8021Q):
             raise refuse("VLAN rewrite action must have VLAN protocol match")
         if pcp << 13 != tag.value & _PCP:
             raise refuse("Changing VLAN prio is not supported")
@@ -358,7 +359,7 @@ class _Actions:
         beyond_ttl = (self.rewriting or self.rewritten) and self.beyond_ttl
         if (
             beyond_ttl
-            and self.match.eth_type.value in (0x0800, 0x86DD)
+            and self.match.eth_type.value in (ETH_P_IP, ETH_P_IPV6)
             and self.match.ip_proto.value not in (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP)
         ):
             raise refuse("can't offload re-write of non TCP/UDP")
