@@ -182,9 +182,9 @@ class _Actions:
                 case GoOn():
                     pass
                 case Ct() | CtClear():
-                    self._track(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
+                    self._track(step, steps[at + 1 :])
                 case Police():
-                    self._police(step, last=all(isinstance(one, GoOn) for one in steps[at + 1 :]))
+                    self._police(step, steps[at + 1 :])
                 case Continue():
                     pass  # the action with this verdict has been refused already
                 case _:
@@ -193,7 +193,7 @@ class _Actions:
                     assert_never(step)
         self._whole()
 
-    def _track(self, step: Ct | CtClear, *, last: bool) -> None:
+    def _track(self, step: Ct | CtClear, rest: tuple[Step, ...]) -> None:
         if not can_track(self.model, self.place):
             raise refuse("offload of ct action isn't available")
         self.split = len(self.outputs)
@@ -201,10 +201,9 @@ class _Actions:
             self.cleared = True
             return
         self.forwards = True  # to the connection table
-        if not last:
-            self._next_part()
+        self._next_part(rest)
 
-    def _police(self, step: Police, *, last: bool) -> None:
+    def _police(self, step: Police, rest: tuple[Step, ...]) -> None:
         """A limit on rate or packet length; the actions after it are a rule of their own (en/tc/act/police.c)."""
         if self.place.peers is not None:
             raise refuse("Not implemented offload action")
@@ -216,10 +215,11 @@ class _Actions:
         self.policed = True
         if any(isinstance(one, Mirred) for one in step.exceeded):
             _Actions(self.pf, self.place, self.match).check(step.exceeded)
-        if not last:
-            self._next_part()
+        self._next_part(rest)
 
-    def _next_part(self) -> None:
+    def _next_part(self, rest: tuple[Step, ...]) -> None:
+        if all(isinstance(one, GoOn) for one in rest):
+            return
         self.before.append((self.later, self.rewrites))
         self.rewritten |= self.rewriting
         self.outputs, self.later = [], None
