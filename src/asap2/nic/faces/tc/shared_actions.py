@@ -66,8 +66,7 @@ class SharedActions:
         if index not in owners:  # an action before it in the same request has the index (tcf_idr_check_alloc)
             raise NetlinkError(errno.EAGAIN)
         owner, at = owners[index]
-        request = match_all.actions_of(TC.decode(owner.request)[1]["options"]) or Attrs()
-        action = tc_actions.in_order(request)[at]
+        action = tc_actions.in_order(_asked(owner))[at]
         instance = Instance(index, tc_actions.parse_one(action), ACTION.encode(action), owner.made_ns, by_filter=True)
         instance.filters.append(owner)
         self.table.share(kind, instance)
@@ -156,6 +155,10 @@ class SharedActions:
         for proto, one in list(self._blocks.all()):
             if one not in instance.filters:
                 continue
-            request = match_all.actions_of(TC.decode(one.request)[1]["options"]) or Attrs()
-            one.steps, one.listed = tc_actions.parse(request, Given(one.indices, self.table.instance))
+            one.steps, one.listed = tc_actions.parse(_asked(one), Given(one.indices, self.table.instance))
             self._placer.rewrite(proto, one)
+
+
+def _asked(one: Filter) -> Attrs:
+    """The actions in the request that made a filter."""
+    return match_all.actions_of(TC.decode(one.request)[1]["options"]) or Attrs()
