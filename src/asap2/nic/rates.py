@@ -28,11 +28,10 @@ log = logging.getLogger(__name__)
 OCTETS_OF_MBIT: Final = 125_000
 _LEAST_BURST: Final = 32_768
 """Octets."""
-_BURST_NS: Final = NSEC_PER_SEC // 50
+_BURSTS_OF_SECOND: Final = 50
 _LEAST_QUEUE: Final = 262_144
 _QUEUES_OF_SECOND: Final = 20
 """A queue holds what is sent in a twentieth of a second, or :data:`_LEAST_QUEUE` octets."""
-_BURSTS_OF_SECOND: Final = 50
 _PRIORITY: Final = 0
 """Of a function's own limit: before those that filters of its representor set."""
 
@@ -40,7 +39,7 @@ _PRIORITY: Final = 0
 def limit_of(mbit: int) -> Limit:
     """The limit at *mbit* Mbit/s of a meter that has no queue: it lets bursts of 20 ms through."""
     rate = mbit * OCTETS_OF_MBIT
-    return Limit(rate, max(_BURST_NS, _LEAST_BURST * NSEC_PER_SEC // rate))
+    return Limit(rate, max(NSEC_PER_SEC // _BURSTS_OF_SECOND, _LEAST_BURST * NSEC_PER_SEC // rate))
 
 
 def round_mbit(octets: int) -> int:
@@ -115,8 +114,7 @@ class RateLimits:
     def _shape(self, port: int, rate: int) -> None:
         """Have the shaper of a port send so many octets a second."""
         sends, gives = _names(port)
-        first = self._devices.find(sends)
-        if first is None:
+        if self._devices.find(sends) is None:
             self._devices.add_veth(sends, MAX_MTU, gives, self._namespace, None)
         first, last = self._devices.find(sends), self._devices.find(gives)
         if first is None or last is None:
