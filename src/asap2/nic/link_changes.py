@@ -9,6 +9,7 @@ import socket
 import struct
 
 from asap2.netlink.client import Connection
+from asap2.netlink.tables.tc import RTM_NEWQDISC, TC, TC_H_ROOT, Tcmsg
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError, attribute
 from asap2.nic.links import (
     IFF_UP,
@@ -24,13 +25,10 @@ from asap2.nic.links import (
 RTM_DELLINK = 17
 IFLA_MTU, IFLA_NET_NS_FD = 4, 28
 VETH_INFO_PEER = 1
-RTM_NEWQDISC, TC_H_ROOT = 36, 0xFFFF_FFFF
-TCA_KIND, TCA_OPTIONS = 1, 2
 TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
 _HANDLE = 1 << 16
 _LINKLAYER_ETHERNET = 1
 _MOST = 0xFFFF_FFFF
-_TCMSG = struct.Struct("=BxxxiIII")
 _TBF = struct.Struct("=BBHhHI BBHhHI III")
 """struct tc_tbf_qopt."""
 _IFINFO = struct.Struct("=BxHiII")
@@ -80,8 +78,7 @@ class LinkChanges:
         options = attribute(TCA_TBF_PARMS, spec) + attribute(TCA_TBF_BURST, _U32.pack(burst))
         if rate > _MOST:
             options += attribute(TCA_TBF_RATE64, _U64.pack(rate))
-        body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, _HANDLE, TC_H_ROOT, 0)
-        body += attribute(TCA_KIND, b"tbf\0") + attribute(TCA_OPTIONS, options)
+        body = TC.encode(Tcmsg(ifindex=ifindex, handle=_HANDLE, parent=TC_H_ROOT), {"kind": "tbf", "options": options})
         self._kernel.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, body)
 
     def delete(self, name: str) -> None:
