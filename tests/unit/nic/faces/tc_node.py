@@ -12,7 +12,6 @@ from typing import Any
 
 from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.request import Client, Handler, Message, Netns
-from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_NEWQDISC
 from asap2.netlink.wire import NETLINK_ROUTE, build
@@ -171,8 +170,3 @@ class Node:
         outlet: Any = self
         self._dispatcher.submit(outlet, self._client, build(kind, flags, 7, 1, payload))
         return self.told
-
-
-def mirred(ifindex: int, verdict: int = ta.TC_ACT_STOLEN) -> dict[str, Any]:
-    how = ta.TCA_EGRESS_REDIR if verdict == ta.TC_ACT_STOLEN else ta.TCA_EGRESS_MIRROR
-    return {"kind": "mirred", "options": {"parms": ta.Mirred(action=verdict, eaction=how, ifindex=ifindex)}}

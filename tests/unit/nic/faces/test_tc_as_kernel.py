@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import errno
-from itertools import repeat
 from typing import Any
 
 import pytest
 
-from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
@@ -18,6 +16,7 @@ from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import NEVER, FlowerKey, parse
 from asap2.nic.faces.tc.hardware_actions import rewritten_tags
 from asap2.nic.rules import VLAN_PRESENT, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
+from tests.unit.nic.faces.tc_requests import gact, parsed, pop
 
 ETH_P_ALL = 3
 
@@ -67,21 +66,8 @@ def test_filters_are_the_same_by_what_they_are_given_under_their_masks() -> None
     assert key(0x0800).identity != key(0x0800, key_eth_type=0x0800).identity
 
 
-def parsed(*actions: dict[str, Any]) -> tuple[tuple[tc_actions.Step, ...], tuple[tc_actions.Listed, ...]]:
-    options: Attrs = FLOWER.decode(FLOWER.encode({"act": list(actions)}))
-    return tc_actions.parse(options["act"], tc_actions.Given(repeat(1)))
-
-
 def mirror(verdict: int) -> dict[str, Any]:
     return {"kind": "mirred", "options": {"parms": ta.Mirred(action=verdict, eaction=ta.TCA_EGRESS_MIRROR, ifindex=9)}}
-
-
-def pop(verdict: int) -> dict[str, Any]:
-    return {"kind": "vlan", "options": {"parms": ta.Vlan(action=verdict, v_action=ta.TCA_VLAN_ACT_POP)}}
-
-
-def gact(verdict: int) -> dict[str, Any]:
-    return {"kind": "gact", "options": {"parms": ta.Generic(action=verdict)}}
 
 
 def rule(*actions: dict[str, Any], stack: bool = True) -> Any:

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import errno
-from itertools import repeat
 from typing import Any
 
 import pytest
 
 from asap2.netlink.tables import actions as ta
-from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability
 from asap2.nic.faces.tc.police_meters import in_hardware
 from asap2.nic.rules import Action, Drop, Goto, Meter, Output, Pass, PopVlan
 from asap2.nic.silicon.metering import Limit, Price
+from tests.unit.nic.faces.tc_requests import mirred, parsed, pop
 
 JUMP = ta.TC_ACT_JUMP
 TABLE = bytes(1024)
@@ -28,36 +27,23 @@ def police(exceed: int, conform: int | None = None, index: int = 5, **more: Any)
     return {"kind": "police", "options": {"tbf": tbf._replace(index=index), **result, **more}}
 
 
-def redirect(ifindex: int, verdict: int = ta.TC_ACT_STOLEN) -> dict[str, Any]:
-    parms = ta.Mirred(action=verdict, eaction=ta.TCA_EGRESS_REDIR, ifindex=ifindex)
-    return {"kind": "mirred", "options": {"parms": parms}}
-
-
-POP = {"kind": "vlan", "options": {"parms": ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_POP)}}
-
-
-def parsed(*actions: dict[str, Any]) -> tuple[tuple[tc_actions.Step, ...], tuple[tc_actions.Listed, ...]]:
-    encoded = FLOWER.decode(FLOWER.encode({"act": dict(enumerate(actions, 1))}))
-    return tc_actions.parse(encoded["act"], tc_actions.Given(repeat(5)))
-
-
 def rule(*actions: dict[str, Any]) -> tuple[Action, ...]:
-    return tc_actions.to_rule(parsed(*actions)[0], lambda step: step.ifindex, Pass)
+    return tc_actions.to_rule(parsed(*actions, index=5)[0], lambda step: step.ifindex, Pass)
 
 
 def test_what_is_over_the_rate_has_a_verdict_of_its_own() -> None:
-    assert rule(police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE), redirect(9)) == (Meter(5, (Drop(),)), Output(9))
-    assert rule(police(ta.TC_ACT_PIPE, ta.TC_ACT_SHOT), redirect(9)) == (Meter(5, (Output(9),)), Drop())
+    assert rule(police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE), mirred(9)) == (Meter(5, (Drop(),)), Output(9))
+    assert rule(police(ta.TC_ACT_PIPE, ta.TC_ACT_SHOT), mirred(9)) == (Meter(5, (Output(9),)), Drop())
     assert rule(police(ta.TC_ACT_GOTO_CHAIN | 3)) == (Meter(5, (Goto(3),)), Pass())
     assert rule(police(ta.TC_ACT_RECLASSIFY)) == (Meter(5, (Drop(),)), Pass())
 
 
 def test_a_jump_goes_on_at_an_action_by_its_place_in_the_list() -> None:
     """As Open vSwitch has check_pkt_len: longer packets to one port, the others to another."""
-    made = parsed(police(ta.TC_ACT_PIPE, JUMP | 2, mtu=1000), redirect(8), redirect(9))
+    made = parsed(police(ta.TC_ACT_PIPE, JUMP | 2, mtu=1000), mirred(8), mirred(9), index=5)
     assert tc_actions.to_rule(made[0], lambda step: step.ifindex, Pass) == (Meter(5, (Output(8),)), Output(9))
     assert all(one.reached for one in made[1])
-    assert rule(police(JUMP | 3, ta.TC_ACT_PIPE), POP, redirect(8), redirect(9)) == (
+    assert rule(police(JUMP | 3, ta.TC_ACT_PIPE), pop(), mirred(8), mirred(9)) == (
         Meter(5, (Output(9),)),
         PopVlan(),
         Output(8),
@@ -66,12 +52,12 @@ def test_a_jump_goes_on_at_an_action_by_its_place_in_the_list() -> None:
 
 @pytest.mark.parametrize("to", [0, 4])
 def test_a_jump_to_nowhere_lets_the_packet_pass(to: int) -> None:
-    assert rule(police(ta.TC_ACT_SHOT, JUMP | to), redirect(8)) == (Meter(5, (Drop(),)), Pass())
+    assert rule(police(ta.TC_ACT_SHOT, JUMP | to), mirred(8)) == (Meter(5, (Drop(),)), Pass())
 
 
 def test_a_jump_back_is_refused() -> None:
     with pytest.raises(NetlinkError) as error:
-        rule(POP, police(ta.TC_ACT_SHOT, JUMP | 1), redirect(8))
+        rule(pop(), police(ta.TC_ACT_SHOT, JUMP | 1), mirred(8))
     assert error.value.errno == errno.EOPNOTSUPP
 
 
@@ -106,7 +92,7 @@ def test_a_rate_needs_its_table() -> None:
 
 
 def limit_of(**more: Any) -> Limit:
-    step = parsed(police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE, **more), redirect(9))[0][0]
+    step = parsed(police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE, **more), mirred(9))[0][0]
     assert isinstance(step, tc_actions.Police)
     return step.limit
 
@@ -135,8 +121,8 @@ def test_a_representor_takes_one_limit_of_all_that_is_sent() -> None:
     texts = {
         "Offload not supported when conform action is not continue": (police(ta.TC_ACT_SHOT, ta.TC_ACT_OK),),
         "Offload not supported when exceed action is not drop": (police(ta.TC_ACT_OK, ta.TC_ACT_UNSPEC),),
-        "mlx5 supports only police action for matchall": (redirect(9),),
-        "matchall policing support only a single action": (police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE), redirect(9)),
+        "mlx5 supports only police action for matchall": (mirred(9),),
+        "matchall policing support only a single action": (police(ta.TC_ACT_SHOT, ta.TC_ACT_PIPE), mirred(9)),
     }
     for text, actions in texts.items():
         assert limit(*actions) == f"mlx5_core: {text}"

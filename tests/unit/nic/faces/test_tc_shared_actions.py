@@ -26,7 +26,8 @@ from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
 from asap2.nic.journal import Journal
 from asap2.nic.rules import Drop, Pass
-from tests.unit.nic.faces.tc_node import CREATE, DUMP, EXCL, NEW, OTHER, REPRESENTOR, Node, mirred
+from tests.unit.nic.faces.tc_node import CREATE, DUMP, EXCL, NEW, OTHER, REPRESENTOR, Node
+from tests.unit.nic.faces.tc_requests import gact, mirred
 
 SKIP_HW = 1
 REPLACE = 0x100
@@ -43,10 +44,6 @@ def devices() -> Iterator[None]:
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path, True)
-
-
-def gact(verdict: int, index: int = 0) -> dict[str, Any]:
-    return {"kind": "gact", "options": {"parms": ta.Generic(action=verdict, index=index)}}
 
 
 def add(node: Node, last: int, *actions: dict[str, Any], flags: int = 0) -> int:

@@ -18,7 +18,8 @@ from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS, RTM_DELQDISC, RTM_NEWQDISC
 from asap2.nic.faces.tc.spec import IN_HW
 from asap2.nic.journal import Journal
-from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, UPLINK, Node, mirred
+from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, UPLINK, Node
+from tests.unit.nic.faces.tc_requests import mirred
 
 BLOCK = 0x8000_0007
 SKIP_HW, SKIP_SW = 1, 2

@@ -26,8 +26,8 @@ from tests.unit.nic.faces.tc_node import (
     REQUEST,
     UPLINK,
     Node,
-    mirred,
 )
+from tests.unit.nic.faces.tc_requests import gact, mirred, pop, push
 
 ELSEWHERE = 13
 
@@ -51,15 +51,6 @@ MAC, V4, V6 = st.binary(min_size=6, max_size=6), st.binary(min_size=4, max_size=
 PORT = st.integers(0, 65535)
 
 
-def push(vid: int) -> dict[str, Any]:
-    parms = ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_PUSH)
-    return {"kind": "vlan", "options": {"parms": parms, "push_vlan_id": vid, "push_vlan_protocol": 0x8100}}
-
-
-def pop() -> dict[str, Any]:
-    return {"kind": "vlan", "options": {"parms": ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_POP)}}
-
-
 ACTIONS = [
     [mirred(OTHER)],
     [push(57), mirred(UPLINK)],
@@ -67,8 +58,8 @@ ACTIONS = [
     [mirred(OTHER, ta.TC_ACT_PIPE), push(5), mirred(UPLINK)],
     [pop(), mirred(OTHER)],
     [mirred(ELSEWHERE)],
-    [{"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_SHOT)}}],
-    [{"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_SHOT, index=3)}}],
+    [gact(ta.TC_ACT_SHOT)],
+    [gact(ta.TC_ACT_SHOT, 3)],
 ]
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from itertools import repeat
 from typing import Any
 
 import pytest
 
-from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables.actions import ACTION
 from asap2.netlink.tables.flower import FLOWER
@@ -19,6 +17,7 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import FlowerKey, parse
 from asap2.nic.rules import Ct, CtClear, CtState, Goto, Masked, Nat, NatKind
+from tests.unit.nic.faces.tc_requests import ct, goto, parsed
 
 NEW, EST, REL, TRK, INV, RPL = (1 << bit for bit in range(6))
 """TCA_FLOWER_KEY_CT_FLAGS_*."""
@@ -27,19 +26,6 @@ IP = 0x0800
 
 def key(**keys: Any) -> FlowerKey:
     return parse(FLOWER.decode(FLOWER.encode(keys)), IP)
-
-
-def ct(what: int = 0, verdict: int = ta.TC_ACT_PIPE, **options: Any) -> dict[str, Any]:
-    return {"kind": "ct", "options": {"action": what, **options, "parms": ta.Generic(action=verdict)}}
-
-
-def goto(chain: int) -> dict[str, Any]:
-    return {"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_GOTO_CHAIN | chain)}}
-
-
-def parsed(*actions: dict[str, Any]) -> tuple[tuple[tc_actions.Step, ...], tuple[tc_actions.Listed, ...]]:
-    options: Attrs = FLOWER.decode(FLOWER.encode({"act": list(actions)}))
-    return tc_actions.parse(options["act"], tc_actions.Given(repeat(1)))
 
 
 def refusal(**options: Any) -> tuple[int | None, str | None]:

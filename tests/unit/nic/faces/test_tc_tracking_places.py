@@ -30,7 +30,8 @@ from asap2.nic.rules import (
     PopVlan,
     Rule,
 )
-from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, REQUEST, TUNNEL, Node, mirred
+from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, REQUEST, TUNNEL, Node
+from tests.unit.nic.faces.tc_requests import ct, gact, goto, mirred, pop
 
 SKIP_HW, SKIP_SW = 1, 2
 REPLACE = 0x100
@@ -46,18 +47,6 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
-
-
-def ct(what: int = 0, **options: Any) -> dict[str, Any]:
-    return {"kind": "ct", "options": {"action": what, **options, "parms": ta.Generic(action=ta.TC_ACT_PIPE)}}
-
-
-def goto(chain: int) -> dict[str, Any]:
-    return {"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_GOTO_CHAIN | chain)}}
-
-
-def pop() -> dict[str, Any]:
-    return {"kind": "vlan", "options": {"parms": ta.Vlan(action=ta.TC_ACT_PIPE, v_action=ta.TCA_VLAN_ACT_POP)}}
 
 
 def ask(
@@ -175,7 +164,7 @@ def test_a_filter_that_takes_the_place_of_another_has_its_own(node: Node) -> Non
 
 def test_labels_and_zone_are_matched_on_as_a_whole_in_hardware(node: Node) -> None:
     keys = {"key_ct_labels": bytes(16), "key_ct_labels_mask": bytes(15) + b"\2"}
-    add(node, {"kind": "gact", "options": {"parms": ta.Generic(action=ta.TC_ACT_SHOT)}}, keys=keys)
+    add(node, gact(ta.TC_ACT_SHOT), keys=keys)
     (hardware,) = rules(node.silicon)
     assert hardware.match.ct_labels == Masked(0, (1 << 128) - 1)
     assert hardware.actions == (Drop(),)
