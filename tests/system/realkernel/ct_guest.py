@@ -9,11 +9,10 @@ told)``: for each step the errno of the flow, and the key and the packet of the 
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import struct
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +60,5 @@ class Tracking(ovs_guest.Datapath):  # type: ignore[misc]
         return (0, *told)
 
 
-def main(directory: str) -> None:
-    """Do the cases."""
-    share = guest.set_up(directory, (*guest.MODULES, *_MODULES))
-    with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
-        try:
-            datapath = Tracking()
-            while True:
-                try:
-                    ((kind, *rest),) = pickle.load(cases)
-                except EOFError:
-                    break
-                pickle.dump(("case", *getattr(datapath, kind)(*rest)), results)
-        except BaseException:
-            pickle.dump(("failed", traceback.format_exc()), results)
-
-
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    finally:
-        guest.power_off()
+    guest.main(lambda: partial(ovs_guest.do, Tracking()), (*guest.MODULES, *_MODULES))

@@ -32,6 +32,7 @@ import struct
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -265,26 +266,35 @@ def power_off() -> None:
     _LIBC.reboot(_RB_POWER_OFF)
 
 
-def main(directory: str) -> None:
-    """Do every case."""
-    share = set_up(directory)
-    with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
-        try:
-            netlink, wires = Netlink(), Wires()
-            while True:
-                try:
-                    steps = pickle.load(cases)
-                except EOFError:
-                    break
-                pickle.dump(run(steps, netlink, wires), results)
-        except Exception:
-            pickle.dump(("failed", traceback.format_exc()), results)
+Do = Callable[[list[tuple[Any, ...]]], tuple[Any, ...]]
+"""Does a case; its result."""
 
 
-if __name__ == "__main__":
+def main(start: Callable[[], Do], modules: tuple[str, ...] = MODULES) -> None:
+    """Set the kernel up, do every case with what *start* gives then, and end the kernel."""
     try:
-        main(sys.argv[1])
+        share = set_up(sys.argv[1], modules)
+        with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
+            try:
+                do = start()
+                while True:
+                    try:
+                        case = pickle.load(cases)
+                    except EOFError:
+                        break
+                    pickle.dump(do(case), results)
+            except BaseException:
+                pickle.dump(("failed", traceback.format_exc()), results)
     except BaseException:
         traceback.print_exc()
     finally:
         power_off()
+
+
+def _start() -> Do:
+    netlink, wires = Netlink(), Wires()
+    return lambda steps: run(steps, netlink, wires)
+
+
+if __name__ == "__main__":
+    main(_start)

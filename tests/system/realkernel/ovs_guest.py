@@ -12,12 +12,11 @@ port without a flow; its result is ``("case", key or None)``, the key of the upc
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import socket
 import struct
 import sys
-import traceback
+from functools import partial
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -166,24 +165,11 @@ class Datapath:
             told = found[2], found[1]
 
 
-def main(directory: str) -> None:
-    """Do the cases."""
-    share = guest.set_up(directory, (*guest.MODULES, "openvswitch", "nf_nat_ftp", "nf_nat_tftp"))
-    with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
-        try:
-            datapath = Datapath()
-            while True:
-                try:
-                    ((kind, *rest),) = pickle.load(cases)
-                except EOFError:
-                    break
-                pickle.dump(("case", *getattr(datapath, kind)(*rest)), results)
-        except BaseException:
-            pickle.dump(("failed", traceback.format_exc()), results)
+def do(datapath: Datapath, case: list[Any]) -> tuple[Any, ...]:
+    """Do a case by the method that it names."""
+    ((kind, *rest),) = case
+    return ("case", *getattr(datapath, kind)(*rest))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    finally:
-        guest.power_off()
+    guest.main(lambda: partial(do, Datapath()), (*guest.MODULES, "openvswitch", "nf_nat_ftp", "nf_nat_tftp"))

@@ -9,15 +9,14 @@ ovs-vswitchd, forwarding between two namespaces, is killed and started again, wi
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import select
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "realkernel"))
 
@@ -134,27 +133,18 @@ def one_round() -> tuple[int, int, int]:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def main(directory: str) -> None:
-    """Do the cases."""
-    share = guest.set_up(directory, (*guest.MODULES, "openvswitch"))
-    with open(f"{share}/cases", "rb") as cases, open(f"{share}/results", "wb") as results:
-        try:
-            _set_up()
-            while True:
-                try:
-                    ((offload, rounds),) = pickle.load(cases)
-                except EOFError:
-                    break
-                _run("ovs-vsctl", "set", "Open_vSwitch", ".", f"other_config:hw-offload={str(offload).lower()}")
-                _kill()
-                pickle.dump(("case", [one_round() for _ in range(rounds)], program_ms()), results)
-                results.flush()
-        except BaseException:
-            pickle.dump(("failed", traceback.format_exc()), results)
+def do(case: list[tuple[bool, int]]) -> tuple[Any, ...]:
+    """Kill ovs-vswitchd as often as the case says."""
+    ((offload, rounds),) = case
+    _run("ovs-vsctl", "set", "Open_vSwitch", ".", f"other_config:hw-offload={str(offload).lower()}")
+    _kill()
+    return "case", [one_round() for _ in range(rounds)], program_ms()
+
+
+def _start() -> guest.Do:
+    _set_up()
+    return do
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    finally:
-        guest.power_off()
+    guest.main(_start, (*guest.MODULES, "openvswitch"))
