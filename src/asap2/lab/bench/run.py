@@ -16,7 +16,6 @@ HOSTS = ("offloaded", "software", "ovs_userspace")
 """The paths that have a host between the guests."""
 HOST_FIGURES = ("host_cpu_seconds_per_gbit", "host_packets")
 FIGURES = ("tcp_gbps", "packets_per_second", "transactions_per_second", "cpu_seconds_per_gbit")
-ROUNDS = 5
 
 Rounds = list[dict[str, dict[str, float]]]
 """For each round, for each path, its figures."""
