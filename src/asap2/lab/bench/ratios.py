@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,27 +37,36 @@ class Target:
     most: bool = False
 
 
-def summarize(suite: str, measured: list[Round], ratios: Iterable[Ratio], targets: Iterable[Target]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The name of a suite of measurements, and the ratios and targets that are told of a run."""
+
+    name: str
+    ratios: Sequence[Ratio]
+    targets: Sequence[Target]
+
+
+def summarize(suite: Suite, measured: list[Round]) -> dict[str, Any]:
     """Median, least and most over the rounds: of each figure, of each ratio, and what became of each target."""
     figures = {
         of: {figure: _spread([each[of][figure] for each in measured]) for figure in first}
         for of, first in measured[0].items()
     }
     result: dict[str, Any] = {
-        "suite": suite,
+        "suite": suite.name,
         "rounds": len(measured),
         "figures": figures,
         "ratios": {},
         "targets": {},
     }
-    for ratio in ratios:
+    for ratio in suite.ratios:
         peer = ratio.peer_figure or ratio.figure
         values = [each[ratio.of][ratio.figure] / each[ratio.to][peer] for each in measured]
         result["ratios"][ratio.name] = _spread(values)
         if ratio.target is not None:
             median = result["ratios"][ratio.name]["median"]
             result["targets"][ratio.name] = _verdict(median, ratio.target, most=ratio.most)
-    for target in targets:
+    for target in suite.targets:
         median = figures[target.of][target.figure]["median"]
         result["targets"][target.name] = _verdict(median, target.bound, most=target.most)
     return result

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from asap2.lab.bench import suite
 from asap2.lab.bench.measure import packets_in_turn, tcp
-from asap2.lab.bench.ratios import Figures, Ratio, Round, Target, summarize
+from asap2.lab.bench.ratios import Ratio, Suite, Target
 from asap2.lab.bench.scale.burst import Burst
 from asap2.lab.bench.scale.flood import Flood
 from asap2.lab.bench.scale.held import Held
@@ -18,9 +18,8 @@ from asap2.lab.bench.scale.insertion import Insertion
 from asap2.lab.bench.scale.lookup import Lookups, name_of
 from asap2.lab.bench.scale.paths import build, topology
 from asap2.lab.bench.scale.sizes import FULL, Sizes
+from asap2.lab.bench.suite import Measurement, named
 from asap2.lab.lab import Lab
-
-ROUNDS = 5
 
 
 def ratios(sizes: Sizes) -> list[Ratio]:
@@ -79,26 +78,12 @@ def targets(sizes: Sizes) -> list[Target]:
 
 
 def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FULL) -> dict[str, Any]:
-    """Measure *rounds* times and :func:`.summarize`; *tell* is called with a line about each thing that was measured.
-    The lab is brought up for it and taken down after it."""
-    load = os.getloadavg()[0]
-    measured: list[Round] = []
-    try:
-        with _built(lab, sizes) as things:
-            for number in range(rounds):
-                measured.append({})
-                for measurement in things:
-                    for name, figures in measurement().items():
-                        measured[-1].setdefault(name, {}).update(figures)
-                        words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-                        tell(f"round {number + 1} of {rounds}: {name}: {words}")
-    finally:
-        lab.down()
-    return summarize("scale", measured, ratios(sizes), targets(sizes)) | {"load_average_before": round(load, 2)}
+    """Run the suite (:func:`asap2.lab.bench.suite.run`). The lab is brought up for it and taken down after it."""
+    return suite.run(Suite("scale", ratios(sizes), targets(sizes)), lab, _built(lab, sizes), rounds, tell)
 
 
 @contextlib.contextmanager
-def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
+def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Measurement]]:
     """Bring everything up; what is to be measured, in turn."""
     plan = topology()
     lab.up(plan)
@@ -107,20 +92,16 @@ def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
         paths = build(place, plan)
         lookups = stack.enter_context(contextlib.closing(Lookups(place, sizes)))
         insertion = Insertion(place, "rules", sizes.batch_rules)
-        things: list[Callable[[], Round]] = [_named(path.name, partial(tcp, path)) for path in paths]
+        things: list[Measurement] = [named(path.name, partial(tcp, path)) for path in paths]
         things.append(partial(packets_in_turn, paths, sizes.turns))
-        things.append(_named("direct_frames", lookups.direct))
-        things += [_named(name_of(*each), partial(lookups.measure, n)) for n, each in enumerate(sizes.tables)]
-        things.append(_named("insertion", insertion.measure))
+        things.append(named("direct_frames", lookups.direct))
+        things += [named(name_of(*each), partial(lookups.measure, n)) for n, each in enumerate(sizes.tables)]
+        things.append(named("insertion", insertion.measure))
         for name, offload in (("flows-offloaded", True), ("flows-software", False)):
             burst = stack.enter_context(contextlib.closing(Burst(place, plan, name, sizes, offload=offload)))
-            things.append(_named(name.replace("-", "_"), burst.measure))
+            things.append(named(name.replace("-", "_"), burst.measure))
             if offload:
-                things.append(_named("held", Held(burst, sizes.held, sizes.held_seconds).measure))
+                things.append(named("held", Held(burst, sizes.held, sizes.held_seconds).measure))
         flood = stack.enter_context(contextlib.closing(Flood(place, plan, "flood", sizes)))
-        things.append(_named("flood", flood.measure))
+        things.append(named("flood", flood.measure))
         yield things
-
-
-def _named(name: str, measurement: Callable[[], Figures]) -> Callable[[], Round]:
-    return lambda: {name: measurement()}

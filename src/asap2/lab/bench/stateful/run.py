@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from asap2.lab.bench import suite
 from asap2.lab.bench.measure import packets_in_turn, tcp
-from asap2.lab.bench.ratios import Figures, Ratio, Round, Target, summarize
+from asap2.lab.bench.ratios import Ratio, Suite, Target
 from asap2.lab.bench.stateful.connections import new_connections, one_connection
 from asap2.lab.bench.stateful.many import Many
 from asap2.lab.bench.stateful.paths import build, topology
 from asap2.lab.bench.stateful.sizes import FULL, Sizes
+from asap2.lab.bench.suite import Measurement, named
 from asap2.lab.lab import Lab
-
-ROUNDS = 5
 
 RATIOS = (
     Ratio("TCP, tracked and translated in hardware / rules without state", "tracked", "tcp_gbps", "plain", 0.95),
@@ -46,40 +45,22 @@ the connection in its table are the host's too: a few."""
 
 
 def run(lab: Lab, rounds: int, tell: Callable[[str], object], sizes: Sizes = FULL) -> dict[str, Any]:
-    """Measure *rounds* times and :func:`.summarize`; *tell* is called with a line about each thing that was measured.
-    The lab is brought up for it and taken down after it."""
-    load = os.getloadavg()[0]
-    measured: list[Round] = []
-    try:
-        with _built(lab, sizes) as things:
-            for number in range(rounds):
-                measured.append({})
-                for measurement in things:
-                    for name, figures in measurement().items():
-                        measured[-1].setdefault(name, {}).update(figures)
-                        words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-                        tell(f"round {number + 1} of {rounds}: {name}: {words}")
-    finally:
-        lab.down()
-    return summarize("stateful", measured, RATIOS, TARGETS) | {"load_average_before": round(load, 2)}
+    """Run the suite (:func:`asap2.lab.bench.suite.run`). The lab is brought up for it and taken down after it."""
+    return suite.run(Suite("stateful", RATIOS, TARGETS), lab, _built(lab, sizes), rounds, tell)
 
 
 @contextlib.contextmanager
-def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Callable[[], Round]]]:
+def _built(lab: Lab, sizes: Sizes) -> Iterator[list[Measurement]]:
     """Bring everything up; what is to be measured, in turn."""
     plan = topology()
     lab.up(plan)
     with contextlib.ExitStack() as stack:
         paths = build(lab.layout, plan)
-        things = [_named(path.name, partial(tcp, path)) for path in paths]
+        things = [named(path.name, partial(tcp, path)) for path in paths]
         things.append(partial(packets_in_turn, paths, sizes.turns))
-        things += [_named(path.name, partial(new_connections, path, sizes.connect_seconds)) for path in paths]
+        things += [named(path.name, partial(new_connections, path, sizes.connect_seconds)) for path in paths]
         tracked = next(path for path in paths if path.name == "tracked")
-        things.append(_named("tracked", partial(one_connection, tracked, sizes.requests)))
+        things.append(named("tracked", partial(one_connection, tracked, sizes.requests)))
         many = stack.enter_context(contextlib.closing(Many(lab.layout, sizes.many)))
-        things.append(_named("many", partial(many.measure, sizes.packets_seconds)))
+        things.append(named("many", partial(many.measure, sizes.packets_seconds)))
         yield things
-
-
-def _named(name: str, measurement: Callable[[], Figures]) -> Callable[[], Round]:
-    return lambda: {name: measurement()}
