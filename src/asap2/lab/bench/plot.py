@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from asap2.errors import Asap2Error
+from asap2.lab.bench.drawing import picture
 from asap2.lab.bench.paths import NAMES
 
 PANELS = {
@@ -20,26 +20,15 @@ COLOURS = dict(zip(NAMES, ("#9a9a9a", "#76b900", "#4c78a8", "#3f8f5f", "#d08a3a"
 
 def plot(result: dict[str, Any], file: Path) -> None:
     """Draw the ratios to the direct path of *result* (:func:`asap2.lab.bench.run.summarize`) into the PNG *file*."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise Asap2Error("the plot needs matplotlib; `make setup` installs it") from None
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(PANELS), figsize=(11, 3.6), layout="constrained")
-    for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
-        values = [result["ratios"][name][key] for name in NAMES]
-        bars = axis.bar(range(len(NAMES)), values, color=[COLOURS[name] for name in NAMES])
-        axis.bar_label(bars, fmt="%.2f", fontsize=8)
-        axis.axhline(1, color="#555555", linewidth=0.8, linestyle=":")
-        axis.set_title(title, fontsize=10)
-        axis.set_xticks(range(len(NAMES)), [name.replace("_", "\n") for name in NAMES], fontsize=8, rotation=45)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.margins(y=0.15)
-    axes[0].set_ylabel("ratio to a direct veth pair")
-    figure.suptitle(f"Guest to guest on one machine: medians of {result['rounds']} interleaved rounds", fontsize=11)
-    try:
-        figure.savefig(file, dpi=120)
-    finally:
-        pyplot.close(figure)
+    heading = f"Guest to guest on one machine: medians of {result['rounds']} interleaved rounds"
+    with picture(file, len(PANELS), (11, 3.6), heading, dpi=120) as axes:
+        for axis, (key, title) in zip(axes, PANELS.items(), strict=True):
+            values = [result["ratios"][name][key] for name in NAMES]
+            bars = axis.bar(range(len(NAMES)), values, color=[COLOURS[name] for name in NAMES])
+            axis.bar_label(bars, fmt="%.2f", fontsize=8)
+            axis.axhline(1, color="#555555", linewidth=0.8, linestyle=":")
+            axis.set_title(title, fontsize=10)
+            axis.set_xticks(range(len(NAMES)), [name.replace("_", "\n") for name in NAMES], fontsize=8, rotation=45)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.margins(y=0.15)
+        axes[0].set_ylabel("ratio to a direct veth pair")
