@@ -26,19 +26,21 @@ from asap2.netlink.wire import (
     NLM_F_REQUEST,
     attribute,
 )
-from tests.system.fuzz.material import (
-    _CHANGES,
-    _IP_PROTOCOLS,
-    _PROTOCOLS,
-    INGRESS_HANDLE,
-    TC_H_CLSACT_EGRESS,
-    TC_H_CLSACT_INGRESS,
-    TC_H_INGRESS,
-    Made,
-    World,
-    some,
-)
+from tests.system.fuzz.material import Made, World, some
 from tests.system.fuzz.mutate import number
+
+TC_H_INGRESS, TC_H_CLSACT_INGRESS, TC_H_CLSACT_EGRESS = 0xFFFF_FFF1, 0xFFFF_FFF2, 0xFFFF_FFF3
+INGRESS_HANDLE = 0xFFFF_0000
+_CHANGES = {
+    12: ethtool.FEATURES_ATTRS,
+    14: ethtool.PRIVFLAGS_ATTRS,
+    16: ethtool.RINGS_ATTRS,
+    18: ethtool.CHANNELS_ATTRS,
+    20: ethtool.COALESCE_ATTRS,
+    22: ethtool.PAUSE_ATTRS,
+}
+_PROTOCOLS = (0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x8847, 3, 0x9000)
+_IP_PROTOCOLS = (1, 6, 17, 58, 132, 47)
 
 
 class Grammar:

@@ -9,25 +9,10 @@ from dataclasses import dataclass, field
 from asap2.netlink import codec
 from asap2.netlink.codec import Kind, Table
 from asap2.netlink.sequence import Sequence
-from asap2.netlink.tables import ethtool
-from asap2.netlink.wire import (
-    attribute,
-)
+from asap2.netlink.wire import attribute
 from tests.system.fuzz.mutate import number
 
-TC_H_INGRESS, TC_H_CLSACT_INGRESS, TC_H_CLSACT_EGRESS = 0xFFFF_FFF1, 0xFFFF_FFF2, 0xFFFF_FFF3
-INGRESS_HANDLE = 0xFFFF_0000
 _SIZES: dict[Kind, int] = {codec.mac: 6, codec.ipv4: 4, codec.ipv6: 16, codec.flag: 0}
-_CHANGES = {
-    12: ethtool.FEATURES_ATTRS,
-    14: ethtool.PRIVFLAGS_ATTRS,
-    16: ethtool.RINGS_ATTRS,
-    18: ethtool.CHANNELS_ATTRS,
-    20: ethtool.COALESCE_ATTRS,
-    22: ethtool.PAUSE_ATTRS,
-}
-_PROTOCOLS = (0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8, 0x8847, 3, 0x9000)
-_IP_PROTOCOLS = (1, 6, 17, 58, 132, 47)
 
 
 @dataclass
