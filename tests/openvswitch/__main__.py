@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a testsuite of Open vSwitch in a node, and compare what became of each test with the table of what is expected.
 
-The exit status is 1 when they differ. Logs of tests that failed stay in ``build/openvswitch/source/tests``.
+The exit status is 1 when they differ. Logs of tests that failed stay in ``build/openvswitch/source/tests``, which one
+run at a time may use.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -26,6 +28,17 @@ _NODE: Final = "ovs1"
 _PATH: Final = f"{_HERE}/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The programs that are tested are the machine's, modprobe is the node's, and there is one of our own."""
 _ASAP2: Final = Path(sys.executable).with_name("asap2")
+
+
+@contextlib.contextmanager
+def alone(directory: Path = _BUILT) -> Iterator[None]:
+    """Keep other runs away from *directory*. SystemExit when one is under way."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("Open vSwitch's tests are running in this checkout already")
+        yield
 
 
 @contextlib.contextmanager
@@ -91,7 +104,7 @@ def main() -> int:
     chosen = [number for number in chosen if number in (options.numbers or chosen)]
     if not chosen:
         parser.error("there is no such test")
-    with lab() as environment:
+    with alone(), lab() as environment:
         outcomes = outcomes_in(run(program, chosen, environment))
     differences = compare(tests, outcomes, expected, chosen)
     for title, outcome, wanted in differences:

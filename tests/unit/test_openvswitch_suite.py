@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import openvswitch
+from tests.openvswitch.__main__ import alone
 from tests.openvswitch.suite import Difference, Expected, Outcome, compare, expectations, outcomes_in, titles_in
 
 LISTING = """
@@ -58,3 +59,9 @@ def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str) -> None:
     table.write_text(text)
     with pytest.raises(ValueError, match="kernel"):
         expectations(table, "kernel")
+
+
+def test_one_run_at_a_time_uses_the_testsuites_directory(tmp_path: Path) -> None:
+    for _ in range(2):
+        with alone(tmp_path), pytest.raises(SystemExit, match="running in this checkout already"), alone(tmp_path):
+            pass
