@@ -29,10 +29,11 @@ class Redirected:
         self.environment = {**os.environ, "ASAP2_NETLINK_SOCK": str(self.socket), "PYTHONDONTWRITEBYTECODE": "1"}
         self.environment["ASAP2_NETLINK_WAIT"] = "300"
 
-    def start_server(self, filters: int = 0) -> None:
-        """Start the toy server and wait until it listens."""
+    def start_server(self, filters: int = 0, program: str = "toy_server") -> None:
+        """Start the toy server, or another, and wait until it listens."""
         self.server = subprocess.Popen(
-            ["ip", "netns", "exec", NAMESPACE, sys.executable, HERE / "toy_server.py", self.socket, str(filters)],
+            ["ip", "netns", "exec", NAMESPACE, sys.executable, HERE / f"{program}.py", self.socket, str(filters)],
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -88,15 +89,21 @@ def _none_of_killed_runs() -> None:
 
 
 @pytest.fixture
-def redirected(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
-    """A namespace with a pair of devices ``v0`` and ``v1``, and a toy server."""
+def namespace(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
+    """An empty namespace without a server."""
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     here = Redirected(tmp_path, redirect_library)
     try:
-        subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
-        subprocess.run(["ip", "-n", NAMESPACE, "link", "add", "v0", "type", "veth", "peer", "name", "v1"], check=True)
-        here.start_server()
         yield here
     finally:
         here.stop_server()
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+
+
+@pytest.fixture
+def redirected(namespace: Redirected) -> Redirected:
+    """A namespace with a pair of devices ``v0`` and ``v1``, and a toy server."""
+    subprocess.run(["ip", "-n", NAMESPACE, "link", "set", "lo", "up"], check=True)
+    subprocess.run(["ip", "-n", NAMESPACE, "link", "add", "v0", "type", "veth", "peer", "name", "v1"], check=True)
+    namespace.start_server()
+    return namespace

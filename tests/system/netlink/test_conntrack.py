@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.netlink.conftest import HERE, NAMESPACE, Redirected
+from tests.system.netlink.conftest import Redirected
 from tests.system.patience import PATIENCE
 
 RECORDED = Path(__file__).parents[2] / "data" / "conntrack-commands.txt"
@@ -44,23 +42,10 @@ def settled(said: str) -> list[str]:
 
 
 @pytest.fixture
-def tracked(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
+def tracked(namespace: Redirected) -> Redirected:
     """A namespace with a server of connections, of which there are none."""
-    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
-    here = Redirected(tmp_path, redirect_library)
-    try:
-        here.server = subprocess.Popen(
-            ["ip", "netns", "exec", NAMESPACE, sys.executable, HERE / "conntrack_server.py", here.socket],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert here.server.stdout is not None
-        assert here.server.stdout.readline() == "ready\n"
-        yield here
-    finally:
-        here.stop_server()
-        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+    namespace.start_server(program="conntrack_server")
+    return namespace
 
 
 def test_conntrack_says_what_it_says_on_a_real_kernel(tracked: Redirected) -> None:

@@ -186,6 +186,16 @@ class Toy:
         return buffer[:4] + b"toy_core".ljust(32, b"\0") + b"1.0".ljust(32, b"\0") + buffer[68:]
 
 
+def serve(server: Server) -> None:
+    """Say ``ready``, and serve until killed."""
+    with selectors.EpollSelector() as selector:
+        server.attach(selector)
+        print("ready", flush=True)
+        while True:
+            for key, mask in selector.select():
+                key.data(mask)
+
+
 def main() -> None:
     """Serve."""
     server = Server(Path(sys.argv[1]), threading.RLock())
@@ -224,12 +234,7 @@ def main() -> None:
         )
     )
     server.ethtool_ioctl([ETHTOOL_GDRVINFO], toy.drvinfo)
-    with selectors.EpollSelector() as selector:
-        server.attach(selector)
-        print("ready", flush=True)
-        while True:
-            for key, mask in selector.select():
-                key.data(mask)
+    serve(server)
 
 
 if __name__ == "__main__":
