@@ -139,6 +139,13 @@ class Bench:
 
         until(gone, why=f"{node} has flows of IPv4 while nobody sends")
 
+    def program(self, node: str, *rules: str) -> None:
+        """Give the node's bridge br-int these OpenFlow rules and no other; the datapath's flows go."""
+        self.ok(node, "ovs-ofctl del-flows br-int")
+        for rule in rules:
+            self.ok(node, f"ovs-ofctl add-flow br-int '{rule}'")
+        self.forget(node)
+
     def ping(self, guest: str, address: str, count: int = 3, options: str = "-i 0.01") -> str:
         """Ping without loss; its output."""
         output = self.ok(guest, f"ping -n -c {count} -W 20 {options} {address}")

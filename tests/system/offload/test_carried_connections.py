@@ -52,17 +52,8 @@ def bridges(lab: Bench) -> Iterator[Bench]:
     for vm, _other, address in neighbours:
         lab.ok(vm, f"ip neigh del {address} dev eth0")
     for node in ("hv1", "hv2"):
-        lab.ok(node, "ovs-ofctl del-flows br-int && ovs-ofctl add-flow br-int priority=0,actions=normal")
+        lab.program(node, "priority=0,actions=normal")
         lab.ok(node, "ovs-appctl dpctl/flush-conntrack")
-        lab.forget(node)
-
-
-def pipeline(bench: Bench, node: str, rules: tuple[str, ...]) -> None:
-    """The node's bridge has these rules and no other."""
-    bench.ok(node, "ovs-ofctl del-flows br-int")
-    for rule in rules:
-        bench.ok(node, f"ovs-ofctl add-flow br-int '{rule}'")
-    bench.forget(node)
 
 
 @contextlib.contextmanager
@@ -121,7 +112,7 @@ def seen_of(bench: Bench, to: tuple[str, int], rounds: int) -> list[str]:
 
 def test_only_a_connections_begin_and_end_reach_the_host(bridges: Bench) -> None:
     for node in ("hv1", "hv2"):
-        pipeline(bridges, node, FIREWALL)
+        bridges.program(node, *FIREWALL)
     with answering(bridges, ALLOWED):
         converse(bridges, ("10.57.0.2", ALLOWED), 5)  # Open vSwitch makes the flows
         until(lambda: len(bridges.flows("hv1", ESTABLISHED)) >= 2)
@@ -141,7 +132,7 @@ def test_only_a_connections_begin_and_end_reach_the_host(bridges: Bench) -> None
 def test_a_ping_stays_in_software(bridges: Bench) -> None:
     """act_ct gives hardware connections of TCP, UDP and GRE, and no other."""
     for node in ("hv1", "hv2"):
-        pipeline(bridges, node, FIREWALL)
+        bridges.program(node, *FIREWALL)
     bridges.ping("vm1", "10.57.0.2", 5, "-i 0.1")
     before = tracked_packets(bridges, "hv1", "eth3")
     bridges.ping("vm1", "10.57.0.2", 20)
@@ -152,7 +143,7 @@ def test_a_ping_stays_in_software(bridges: Bench) -> None:
 
 def test_what_the_firewall_refuses_does_not_pass(bridges: Bench) -> None:
     for node in ("hv1", "hv2"):
-        pipeline(bridges, node, FIREWALL)
+        bridges.program(node, *FIREWALL)
     with (
         answering(bridges, REFUSED),
         bridges.socket("vm1", socket.AF_INET, socket.SOCK_STREAM, ("10.57.0.1", 0)) as own,
@@ -164,7 +155,7 @@ def test_what_the_firewall_refuses_does_not_pass(bridges: Bench) -> None:
 
 
 def test_hardware_translates(bridges: Bench) -> None:
-    pipeline(bridges, "hv1", TRANSLATED)
+    bridges.program("hv1", *TRANSLATED)
     with answering(bridges, ALLOWED):
         converse(bridges, (VIRTUAL, ALLOWED), 5)
         until(lambda: len(bridges.flows("hv1", ESTABLISHED)) >= 2)

@@ -68,10 +68,7 @@ def test_connections_are_tracked_inside_the_tunnel(overlay: Bench) -> None:
     """The chains after the first match on the tunnel again, and the last takes packets out of it."""
     device = "vxlan_sys_4789"
     try:
-        overlay.ok("hv2", "ovs-ofctl del-flows br-int")
-        for rule in STATEFUL:
-            overlay.ok("hv2", f"ovs-ofctl add-flow br-int '{rule}'")
-        overlay.forget("hv2")
+        overlay.program("hv2", *STATEFUL)
         overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
         send_tcp(overlay, "vm1", "vm2", "1M")  # Open vSwitch makes the flows
         into = overlay.flow("hv2", "recirc_id(0)", f"in_port({device})", "ct(zone=77)")
@@ -84,7 +81,7 @@ def test_connections_are_tracked_inside_the_tunnel(overlay: Bench) -> None:
         software, hardware = (late - early for early, late in zip(before, after, strict=True))
         assert software < 30 < 10000 < hardware
     finally:
-        overlay.ok("hv2", "ovs-ofctl del-flows br-int && ovs-ofctl add-flow br-int priority=0,actions=normal")
+        overlay.program("hv2", "priority=0,actions=normal")
         overlay.ok("hv2", "ovs-appctl dpctl/flush-conntrack")
 
 
