@@ -12,7 +12,7 @@ from asap2.host.inventory import Connections, Tracked
 from asap2.netlink.client import Connection
 from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST
 from asap2.netlink.tables.nfnetlink import Nfgenmsg
-from asap2.netlink.wire import NETLINK_NETFILTER, NLA_TYPE_MASK, NLM_F_DUMP, attributes
+from asap2.netlink.wire import NETLINK_NETFILTER, NLA_TYPE_MASK, NLM_F_DUMP, NlMsg, attributes
 
 SYSCTLS = Path("/proc/sys/net/netfilter")
 _HW_OFFLOAD = 1 << 15
@@ -33,17 +33,28 @@ def connections(*, each: bool = False) -> Connections | None:
         return None
     if not tracked:
         return Connections(tracked, most, 0)
-    return Connections(tracked, most, _in_hardware(), tuple(_each()) if each else ())
+    if not each:
+        return Connections(tracked, most, _in_hardware())
+    answers = _dump()
+    if answers is None:
+        return Connections(tracked, most, None)
+    found = tuple(_grouped(answers))
+    return Connections(tracked, most, sum(one.count for one in found if one.status & _HW_OFFLOAD), found)
 
 
-def _each() -> Iterator[Tracked]:
-    """All connections, grouped by what decides where they are; none without the permission to list them."""
+def _dump(**conditions: int) -> list[NlMsg] | None:
+    """All connections, or those that meet *conditions* where the kernel filters; None without the permission to list
+    them (CAP_NET_ADMIN)."""
     try:
         with Connection(NETLINK_NETFILTER) as netfilter:
-            answers = netfilter.request(CT_GET, NLM_F_DUMP, CT_REQUEST.encode(Nfgenmsg(), {}))
+            return netfilter.request(CT_GET, NLM_F_DUMP, CT_REQUEST.encode(Nfgenmsg(), conditions))
     except OSError:
-        return
-    found: dict[tuple[int, int, int, int | None, bool], list[str]] = {}
+        return None
+
+
+def _grouped(answers: list[NlMsg]) -> Iterator[Tracked]:
+    """The connections grouped by what decides where they are."""
+    found: dict[tuple[int, int, int, int | None, bool], tuple[int, Any]] = {}
     for answer in answers:
         _header, attrs = CT.decode(answer.payload)
         original = attrs["tuple_orig"]
@@ -55,9 +66,10 @@ def _each() -> Iterator[Tracked]:
             tcp["state"] if tcp else None,
             "help" in attrs,
         )
-        found.setdefault(key, []).append(_written(original))
-    for (protocol, zone, status, state, helper), some in found.items():
-        yield Tracked(protocol, zone, status, state, helper, len(some), some[0])
+        count, example = found.get(key, (0, original))
+        found[key] = count + 1, example
+    for key, (count, example) in found.items():
+        yield Tracked(*key, count, _written(example))
 
 
 def _written(original: Any) -> str:
@@ -71,13 +83,10 @@ def _written(original: Any) -> str:
 
 
 def _in_hardware() -> int | None:
-    """The number that a NIC carries; None without permission (CAP_NET_ADMIN). Kernels before 5.9 do not filter, so the
-    status of each connection is checked here."""
-    filtered = CT_REQUEST.encode(Nfgenmsg(), {"status": _HW_OFFLOAD, "status_mask": _HW_OFFLOAD})
-    try:
-        with Connection(NETLINK_NETFILTER) as netfilter:
-            answers = netfilter.request(CT_GET, NLM_F_DUMP, filtered)
-    except OSError:
+    """The number that a NIC carries; None if it is unknown. Kernels before 5.9 do not filter, so the status of each
+    connection is checked here."""
+    answers = _dump(status=_HW_OFFLOAD, status_mask=_HW_OFFLOAD)
+    if answers is None:
         return None
     return sum(
         type_ & NLA_TYPE_MASK == _STATUS and bool(int.from_bytes(value, "big") & _HW_OFFLOAD)
