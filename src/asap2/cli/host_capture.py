@@ -25,7 +25,7 @@ def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to 
     from asap2.host.trial import attempt_all
     from asap2.output import say
 
-    host = observe(full=True)
+    host = observe(full=True, connections="each")
     host = tried(host, not_offloaded(host.openvswitch.datapath_flows))
     write(dataclasses.replace(host, trials=attempt_all(host, host.pfs)), file)
     say(f"wrote {file}", file=sys.stderr)

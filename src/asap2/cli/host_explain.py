@@ -102,7 +102,7 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
         need_root()
         from asap2.host.observe import observe
 
-        host = observe(full=True, filters=False, openflow=False)
+        host = observe(full=True, filters=False, openflow=False, connections="each" if what is None else None)
     if what is not None and "(" in what:
         numbers = {str(one.number): one.name for one in host.openvswitch.datapath_ports}
         flows = [named(parse(what), numbers)]

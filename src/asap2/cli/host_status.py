@@ -59,7 +59,7 @@ def page(pfs: list[str] | None, file: Path | None) -> Status:
     """The current page."""
     from asap2.host.status import status as of
 
-    return of(*subject(file, pfs))
+    return of(*subject(file, pfs, connections="count"))
 
 
 def drawn(page: Status) -> Group:

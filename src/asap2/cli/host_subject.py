@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,8 +27,11 @@ def need_root() -> None:
         raise Asap2Error("this needs root: say `sudo asap2 host …`")
 
 
-def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf, ...]]:
-    """This host or the host in the capture *file*, and those of its PFs that *names* selects."""
+def subject(
+    file: Path | None, names: list[str] | None, *, connections: Literal["count"] | None = None
+) -> tuple[Host, tuple[Pf, ...]]:
+    """This host, with or without the number of its connections, or the host in the capture *file*; and those of its PFs
+    that *names* selects."""
     if file is not None:
         from asap2.host.capture import read
 
@@ -37,5 +40,5 @@ def subject(file: Path | None, names: list[str] | None) -> tuple[Host, tuple[Pf,
         need_root()
         from asap2.host.observe import observe
 
-        host = observe()
+        host = observe(connections=connections)
     return host, choose(host, names or ())

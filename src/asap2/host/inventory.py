@@ -423,7 +423,7 @@ class Host:
     """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
     default gateways and to who is logged in over SSH, down to the physical ones. ``ct_states`` are the states of
     connection tracking that TC matches (OVS_CS_F_*), found by trying; None when that was not tried. ``connections`` is
-    None where connection tracking is not loaded."""
+    None where connection tracking is not loaded, or if nobody asked for them."""
 
     hostname: str
     taken: str

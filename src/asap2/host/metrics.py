@@ -47,7 +47,7 @@ class HostCollector(Collector):
     changed, or was tried long ago, to know the NIC's answer."""
 
     def __init__(self, trial: bool = True, see: Callable[[], Host] | None = None, attempt: Trier = try_flows) -> None:
-        self._see = see or (lambda: observe(full=True, each_connection=False))
+        self._see = see or (lambda: observe(full=True, connections="count"))
         self._attempt = attempt if trial else None
         self._tried: dict[str, _Tried] = {}
         self._lock = threading.Lock()

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asap2.host import openvswitch, platform
 from asap2.host.inventory import VFIO, Filter, Host, Netdev, OpenVSwitch, Pairs, Pf, Qdisc, Vf
@@ -36,10 +36,15 @@ SWITCHDEV_DRIVERS = ("mlx5_core", "ice", "bnxt_en", "nfp", "sfc", "cxgb4", "octe
 
 
 def observe(
-    *, full: bool = False, filters: bool = True, openflow: bool = True, each_connection: bool | None = None
+    *,
+    full: bool = False,
+    filters: bool = True,
+    openflow: bool = True,
+    connections: Literal["count", "each"] | None = None,
 ) -> Host:
     """The host now. *full*: also what only a capture needs; *filters*: TC filters; *openflow*: count OpenFlow rules;
-    *each_connection*: look at each tracked connection, which may be many (None: if *full*)."""
+    *connections*: count tracked connections, or look at each. For both the kernel goes through all, which may be many.
+    """
     with Connection(NETLINK_ROUTE) as route, Connection(NETLINK_GENERIC) as generic:
         switch = openvswitch.observe(full=full, openflow=openflow)
         found = links(route, vfs=True)
@@ -55,7 +60,7 @@ def observe(
             filters=rows,
             openvswitch=switch,
             reached_by=reached_by(route, netdevs, switch),
-            connections=conntrack.connections(each=full if each_connection is None else each_connection),
+            connections=conntrack.connections(each=connections == "each") if connections else None,
         )
 
 
