@@ -126,7 +126,7 @@ def _connections(found: Connections) -> Text:
     return styled(
         "Connections: ",
         (f"{hardware} in hardware", "green" if hardware else ""),
-        f", {found.tracked - hardware} in software, of at most {found.most}",
+        f", {found.in_software} in software, of at most {found.most}",
     )
 
 

@@ -417,6 +417,11 @@ class Connections:
     in_hardware: int | None
     tracked_as: tuple[Tracked, ...] = ()
 
+    @property
+    def in_software(self) -> int:
+        """Those that no NIC is known to carry."""
+        return self.tracked - (self.in_hardware or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

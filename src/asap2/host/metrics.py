@@ -120,7 +120,7 @@ def _connections(found: Connections) -> Iterator[Metric]:
         "asap2_connections", "Connections that the kernel tracks, by where they are.", labels=["place"]
     )
     places.add_metric(["hardware"], found.in_hardware or 0)
-    places.add_metric(["software"], found.tracked - (found.in_hardware or 0))
+    places.add_metric(["software"], found.in_software)
     yield places
     yield _gauge("asap2_connection_limit", "The most connections that the kernel tracks.", found.most)
 
