@@ -79,12 +79,20 @@ def _forward(node: Path) -> None:
     for one, other in (("eth0", "eth1"), ("eth1", "eth0")):
         execute(node, "ip", "link", "set", one, "up")
         execute(node, "tc", "qdisc", "add", "dev", one, "ingress")
-        _filter(node, one, "9", "all", "action", "mirred", "egress", "redirect", "dev", other)
+        _filter(node, one, 9, "all", _redirect(other))
 
 
-def _filter(node: Path, device: str, priority: str, protocol: str, *options: str) -> None:
-    place = ("dev", device, "ingress", "protocol", protocol, "prio", priority, "handle", "1", "flower")
-    execute(node, "tc", "filter", "replace", *place, *options)
+def _redirect(device: str) -> str:
+    return f"action mirred egress redirect dev {device}"
+
+
+def _filter(node: Path, device: str, priority: int, protocol: str, options: str) -> None:
+    place = f"dev {device} ingress protocol {protocol} prio {priority} handle 1 flower"
+    execute(node, "tc", "filter", "replace", *f"{place} {options}".split())
+
+
+def _remove(node: Path, priority: int) -> None:
+    execute(node, "sh", "-c", f"tc filter del dev eth0 ingress prio {priority} 2>/dev/null || true")
 
 
 def _limit(node: Path, kind: str, rate: int) -> None:
@@ -92,24 +100,16 @@ def _limit(node: Path, kind: str, rate: int) -> None:
     if kind == "vf":
         execute(node, "ip", "link", "set", _PF, "vf", "0", "max_tx_rate", str(rate))
         return
-    execute(node, "sh", "-c", "tc filter del dev eth0 ingress prio 1 2>/dev/null || true")
-    if rate:
-        where = "skip_sw" if kind == "meter" else "skip_hw"
-        police = (
-            "action",
-            "police",
-            "rate",
-            f"{rate}mbit",
-            "burst",
-            f"{max(_LEAST_BURST, rate * 6250)}b",
-            "mtu",
-            "64kb",
-        )
-        forward = ("conform-exceed", "drop/pipe", "action", "mirred", "egress", "redirect", "dev", "eth1")
-        if kind == "police":  # where hardware has no rule, the representor gets the packets
-            execute(node, "sh", "-c", "tc filter del dev eth0 ingress prio 9 2>/dev/null || true")
-            _filter(node, "eth0", "9", "arp", "action", "mirred", "egress", "redirect", "dev", "eth1")
-        _filter(node, "eth0", "1", "ip", where, *police, *forward)
+    _remove(node, 1)
+    if not rate:
+        return
+    if kind == "police":  # where hardware has no rule, the representor gets the packets
+        _remove(node, 9)
+        _filter(node, "eth0", 9, "arp", _redirect("eth1"))
+    burst = max(_LEAST_BURST, rate * 6250)
+    police = f"action police rate {rate}mbit burst {burst}b mtu 64kb conform-exceed drop/pipe"
+    where = "skip_sw" if kind == "meter" else "skip_hw"
+    _filter(node, "eth0", 1, "ip", f"{where} {police} {_redirect('eth1')}")
 
 
 def _measure(layout: Layout, kind: str, protocol: str, rate: int, seconds: int) -> float:
