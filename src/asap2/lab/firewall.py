@@ -26,7 +26,7 @@ WORDS = (
     "A NIC carries connections of TCP, UDP and GRE, and no other (net/sched/act_ct.c): each packet of a ping is looked",
     "at by the host, with a ConnectX too.",
 )
-_CAPTURED = re.compile(r"Flags \[([^]]+)\].* length (\d+)")
+_FLAGS = re.compile(r"Flags \[([^]]+)\].* length \d+")
 _SHARE = 20
 """Of so many packets of a connection, the host sees fewer than one."""
 
@@ -68,7 +68,7 @@ class Firewall:
         with terminal.begin(host.name, f"tcpdump -nn -i {host.representor} tcp", "listening on") as capture:
             self._connect("-t 1")
             capture.read_until_quiet()
-            shown = _CAPTURED.findall(terminal.interrupt(host.name, capture, judge_capture))
+            shown = _FLAGS.findall(terminal.interrupt(host.name, capture, judge_capture))
         found = counted(terminal.type(host.name, table, judge_counters)) - before
         if len(shown) * _SHARE > found:
             words = f"the host saw {len(shown)} packets of the two connections, and hardware {found}"
@@ -121,8 +121,8 @@ def judge_counters(output: str) -> str:
 
 def judge_capture(output: str) -> str:
     """A judge for the packets of connections that a host saw."""
-    shown = _CAPTURED.findall(output)
-    begun = sum("S" in flags for flags, _length in shown)
+    shown = _FLAGS.findall(output)
+    begun = sum("S" in flags for flags in shown)
     if not begun:
         raise OutputError("the host should see how a connection begins, and did not")
     return f"{len(shown)} packets, {begun} of them with SYN"
