@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,9 @@ from asap2.cli.host_explain import show
 from asap2.host.explain.connections import HARDWARE, REASONS, placed, zones_in_hardware
 from asap2.host.inventory import Connections, Host, Tracked
 from asap2.screen import Screen
+from tests.unit.host.flow_texts import REASONS_PAGE
 from tests.unit.host.hosts import offloading, with_switch
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/reasons.md"
 FLOW = "ufid:{}, recirc_id(0),in_port(eth0),eth_type(0x0800), packets:5, bytes:9, {}dp:tc, actions:{}"
 SEEN_REPLY, ASSURED, OFFLOAD = 2, 4, 1 << 14
 TCP, UDP, ICMP, GRE = 6, 17, 1, 47
@@ -82,5 +81,5 @@ def test_connections_are_shown_together_by_reason(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_page_has_every_reason() -> None:
-    rows = re.findall(r"^\| `(connection\.[a-z-]+)` \| (.*) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(connection\.[a-z-]+)` \| (.*) \| (.*) \|$", REASONS_PAGE.read_text(), re.MULTILINE)
     assert rows == [(code, meaning.why, meaning.fix) for code, meaning in REASONS.items()]

@@ -82,6 +82,11 @@ LOG = (
 )
 
 
+def told(said: str) -> tuple[str, ...]:
+    """A log in which the switch says that of the flow."""
+    return (LOG[2].replace("something new isn't supported", said), *LOG[3:])
+
+
 def test_the_log_is_evidence_and_the_last_resort() -> None:
     found = reason(line(), host(log=LOG))
     assert found.code == "tc.refused"
@@ -103,13 +108,7 @@ def test_the_log_is_evidence_and_the_last_resort() -> None:
     ],
 )
 def test_what_only_the_log_tells_has_its_code(said: str, code: str) -> None:
-    log = (LOG[2].replace("something new isn't supported", said), *LOG[3:])
-    assert reason(line(), host(log=log)).code == code
-
-
-def told(said: str) -> tuple[str, ...]:
-    """A log in which the switch says that of the flow."""
-    return (LOG[2].replace("something new isn't supported", said), *LOG[3:])
+    assert reason(line(), host(log=told(said))).code == code
 
 
 def test_the_log_decides_over_what_the_text_and_a_trial_tell() -> None:

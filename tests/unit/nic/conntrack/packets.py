@@ -16,7 +16,7 @@ from asap2.nic.rules import Ct, CtState
 CLIENT, SERVER, ROUTER, OUTSIDE = "10.0.0.1", "10.0.0.2", "10.0.0.254", "192.0.2.1"
 CLIENT6, SERVER6 = "fd00::1", "fd00::2"
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
-TRK, NEW, EST, REL, RPL, INV = (*(CtState.TRK, CtState.NEW, CtState.EST, CtState.REL, CtState.RPL, CtState.INV),)
+TRK, NEW, EST, REL, RPL, INV = CtState.TRK, CtState.NEW, CtState.EST, CtState.REL, CtState.RPL, CtState.INV
 COMMIT = Ct(commit=True)
 
 
