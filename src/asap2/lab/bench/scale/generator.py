@@ -49,6 +49,12 @@ class Generator:
             at = self._send(at, min(BATCH, flows - at)) % flows
         return now - began
 
+    def rate(self, seconds: float, flows: int, device: str) -> float:
+        """Packets a second that *device* of this thread's network namespace receives of :meth:`send_for`."""
+        before = received(device)
+        elapsed = self.send_for(seconds, flows)
+        return (received(device) - before) / elapsed
+
     def send_some(self, count: int) -> None:
         """Send *count* frames, from where the last such call ended, round and round. OSError."""
         while count > 0:

@@ -11,31 +11,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import socket
 import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap2.lab.bench.paths import plain
 from asap2.lab.bench.scale import table
-from asap2.lab.bench.scale.generator import Generator, received
+from asap2.lab.bench.scale.bare import IN, OUT, Bare, netns
+from asap2.lab.bench.scale.generator import Generator
 from asap2.lab.bench.scale.sizes import Sizes
 from asap2.lab.child import Child
 from asap2.lab.execute import ip
 from asap2.lab.layout import Layout as Place
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.namespaces import in_netns
 from asap2.nic.model import MODELS
 from asap2.nic.rules import Output
 from asap2.nic.silicon import loader
 from asap2.nic.silicon.map_sizes import Layout
-from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.nic.silicon.pipeline import Pipeline
 
 OBJECT = Path(__file__).with_name("flows.bpf.o")
-_IN, _OUT = 1, 2
-_MAC = table.DST_MAC.hex(":")
 
 
 def room_for(rules: int) -> int:
@@ -66,24 +62,15 @@ class Lookups:
 
     def __init__(self, place: Place, sizes: Sizes) -> None:
         self._sizes = sizes
-        self._bpf = place.root / "bpf"
-        self._bpf.mkdir()
-        mount("bpffs", self._bpf, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")
-        self._sender, self._silicon, self._receiver = (
-            os.open(bundle / "net", os.O_RDONLY | os.O_CLOEXEC)
-            for bundle in plain(place, "lookup-a", "lookup-silicon", "lookup-b")
-        )
+        self._bare = Bare(place, "lookup")
         self._processor = max(os.sched_getaffinity(0))
-        self._program = Flows(self._bpf / "flows", sizes.many_flows)
+        self._program = Flows(self._bare.bpf / "flows", sizes.many_flows)
         self._fill()
         self.nics = [self._nic(number) for number in range(len(sizes.tables))]
         self._direct = self._wire()
 
     def _device(self, number: int) -> str:
         return f"nic{number}"
-
-    def _netns(self, fd: int) -> Path:
-        return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
     def _fill(self) -> None:
         """Make every NIC. Each is a process of its own, as many as there are processors: what it keeps of a million
@@ -92,52 +79,37 @@ class Lookups:
         for number in range(len(self._sizes.tables)):
             if len(waiting) == os.cpu_count():
                 waiting.pop(0).result()
-            self._wires(number)
+            self._bare.wire(self._device(number))
             waiting.append(Child(lambda number=number: self._fill_one(number)))  # type: ignore[misc]
         for child in waiting:
             child.result()
-
-    def _wires(self, number: int) -> None:
-        name, silicon = self._device(number), self._netns(self._silicon)
-        for guest, far, mac in ((self._sender, "a", ""), (self._receiver, "b", f" address {_MAC}")):
-            ip(
-                self._netns(guest),
-                f"link add name {name}{mac} type veth peer name {name}{far} netns {silicon}",
-                f"link set dev {name} up",
-            )
-            ip(silicon, f"link set dev {name}{far} up")
 
     def _fill_one(self, number: int) -> None:
         gc.disable()
         rules, masks = self._sizes.tables[number]
         name = self._device(number)
-        ends = in_netns(self._silicon, lambda: [socket.if_nametoindex(name + far) for far in "ab"])
-        pipeline = Pipeline.open(self._bpf / name, max_rules=room_for(rules))
-        pipeline.set_port(Port(_IN, ends[0], PortKind.VF, tables=(0,), miss=Miss.DROP))
-        pipeline.set_port(Port(_OUT, ends[1], PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP))
-        for rule in table.rules(rules, masks, _IN, (Output(_OUT),)):
+        pipeline = Pipeline.open(self._bare.bpf / name, max_rules=room_for(rules))
+        self._bare.set_ports(pipeline, name)
+        for rule in table.rules(rules, masks, IN, (Output(OUT),)):
             pipeline.add(rule)
-        for ifindex in ends:
-            pipeline.attach(ifindex, self._silicon)
+        self._bare.attach(pipeline, name)
 
     def _nic(self, number: int) -> Nic:
         rules, masks = self._sizes.tables[number]
         name = self._device(number)
-        index = in_netns(self._silicon, lambda: socket.if_nametoindex(f"{name}a"))
+        index, _ = self._bare.ends(name)
         flows = [table.flow(n, rules, masks) for n in range(self._sizes.many_flows)]
-        generator = Generator(self._sender, name, [table.frame(*flow) for flow in flows])
-        return Nic(rules, masks, Layout(self._bpf / name), index, packed(flows), generator)
+        generator = Generator(self._bare.sender, name, [table.frame(*flow) for flow in flows])
+        return Nic(rules, masks, Layout(self._bare.bpf / name), index, packed(flows), generator)
 
     def _wire(self) -> Generator:
         """Sends by one end of a veth pair, the other end of which the receiving guest has."""
-        ip(
-            self._netns(self._sender),
-            f"link add name direct type veth peer name direct address {_MAC} netns {self._netns(self._receiver)}",
-            "link set dev direct up",
-        )
-        ip(self._netns(self._receiver), "link set dev direct up")
+        one, other = netns(self._bare.sender), netns(self._bare.receiver)
+        far = f"name direct address {table.DST_MAC.hex(':')} netns {other}"
+        ip(one, f"link add name direct type veth peer {far}", "link set dev direct up")
+        ip(other, "link set dev direct up")
         frames = [table.frame(*table.flow(n, 1, 1)) for n in range(self._sizes.many_flows)]
-        return Generator(self._sender, "direct", frames)
+        return Generator(self._bare.sender, "direct", frames)
 
     def close(self) -> None:
         """Let go of everything; the lab's end ends it."""
@@ -146,8 +118,7 @@ class Lookups:
             nic.generator.close()
         self._direct.close()
         self._program.close()
-        for fd in (self._sender, self._silicon, self._receiver):
-            os.close(fd)
+        self._bare.close()
 
     # ---- one round
 
@@ -186,18 +157,16 @@ class Lookups:
             os.sched_setaffinity(0, {self._processor})
             return self._program.run(program, ifindex, flows, runs)
 
-        return in_netns(self._silicon, run)
+        return in_netns(self._bare.silicon, run)
 
     def _packets(self, generator: Generator, device: str, flows: int) -> float:
         """Packets a second that *device* of the receiving guest received."""
 
         def run() -> float:
             os.sched_setaffinity(0, {self._processor})
-            before = received(device)
-            elapsed = generator.send_for(self._sizes.packets_seconds, flows)
-            return (received(device) - before) / elapsed
+            return generator.rate(self._sizes.packets_seconds, flows, device)
 
-        return in_netns(self._receiver, run)
+        return in_netns(self._bare.receiver, run)
 
 
 def _forget(maps: Layout) -> None:

@@ -7,24 +7,22 @@ As the lookups of the suite ``scale``, this reaches into the NIC: a node's table
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
-from asap2.lab.bench.paths import plain
 from asap2.lab.bench.scale import table
-from asap2.lab.bench.scale.generator import Generator, received
+from asap2.lab.bench.scale.bare import IN, OUT, Bare
+from asap2.lab.bench.scale.generator import Generator
 from asap2.lab.bench.scale.lookup import Flows, packed
-from asap2.lab.execute import ip, run
+from asap2.lab.execute import run
 from asap2.lab.layout import Layout as Place
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.namespaces import in_netns
 from asap2.nic.conntrack.table import Connections
 from asap2.nic.rules import Ct, CtHardware, Masked, Match, Output, Rule
 from asap2.nic.silicon import loader
 from asap2.nic.silicon.map_sizes import Layout
-from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.nic.silicon.pipeline import Pipeline
 
-_IN, _OUT = 1, 2
+_DEVICE = "eth0"
 _ZONE = 7
 _SOURCES, _DESTINATION = 0x0B00_0000, 0x0C00_0001
 """11.0.0.0 and so on: the connections' source addresses; 12.0.0.1."""
@@ -39,33 +37,18 @@ class Many:
 
     def __init__(self, place: Place, many: int) -> None:
         self._many = many
-        directory = place.root / "bpf"
-        directory.mkdir()
-        mount("bpffs", directory, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")
-        self._pinned = directory / "nic"
-        guests = plain(place, "many-a", "many-silicon", "many-b")
-        self._sender, self._silicon, self._receiver = (
-            os.open(bundle / "net", os.O_RDONLY | os.O_CLOEXEC) for bundle in guests
-        )
-        for guest, far, mac in ((self._sender, "a", ""), (self._receiver, "b", f" address {table.DST_MAC.hex(':')}")):
-            ip(_netns(guest), f"link add name eth0{mac} type veth peer name {far} netns {_netns(self._silicon)}")
-            ip(_netns(guest), "link set dev eth0 up")
-            ip(_netns(self._silicon), f"link set dev {far} up")
-        self._ends = in_netns(self._silicon, lambda: [socket.if_nametoindex(far) for far in "ab"])
+        self._bare = Bare(place, "many")
+        self._bare.wire(_DEVICE)
+        self._pinned = self._bare.bpf / "nic"
         self._pipeline = Pipeline.open(self._pinned, max_rules=_FEW, max_connections=many + _FEW)
         self._maps = Layout(self._pinned)
-        one, other = self._ends
-        self._pipeline.set_port(Port(_IN, one, PortKind.VF, tables=(0,), miss=Miss.DROP))
-        self._pipeline.set_port(
-            Port(_OUT, other, PortKind.VF, table.DST_MAC, Deliver.PEER, tables=(0,), miss=Miss.DROP)
-        )
-        self._rule = self._pipeline.add(Rule(0, _IN, 1, Match(eth_type=Masked(0x0800, 0xFFFF)), (Output(_OUT),)))
+        self._bare.set_ports(self._pipeline, _DEVICE)
+        self._rule = self._pipeline.add(Rule(0, IN, 1, Match(eth_type=Masked(0x0800, 0xFFFF)), (Output(OUT),)))
         flows = [(_SOURCES + n // _PORTS, _DESTINATION, 1024 + n % _PORTS) for n in range(many)]
-        self._program = Flows(directory / "flows", many)
+        self._program = Flows(self._bare.bpf / "flows", many)
         self._program.load(packed(flows))
-        for ifindex in self._ends:
-            self._pipeline.attach(ifindex, self._silicon)
-        self._generator = Generator(self._sender, "eth0", [table.frame(*flow) for flow in flows])
+        self._bare.attach(self._pipeline, _DEVICE)
+        self._generator = Generator(self._bare.sender, _DEVICE, [table.frame(*flow) for flow in flows])
 
     def measure(self, seconds: float) -> dict[str, float]:
         """Packets a second of one connection and of all round robin, how many there are, and bytes of memory of each.
@@ -74,9 +57,10 @@ class Many:
         for _ in connections.delete_all(list(connections)):
             pass
         connections.sweep()
-        self._pipeline.replace(self._rule, (Ct(_ZONE, commit=True, offload=True), Output(_OUT)))
-        in_netns(self._silicon, lambda: self._program.run(self._maps.program, self._ends[0], self._many, self._many))
-        self._pipeline.replace(self._rule, (CtHardware(_ZONE, False, 0), Output(_OUT)))
+        self._pipeline.replace(self._rule, (Ct(_ZONE, commit=True, offload=True), Output(OUT)))
+        sender, _ = self._bare.ends(_DEVICE)
+        in_netns(self._bare.silicon, lambda: self._program.run(self._maps.program, sender, self._many, self._many))
+        self._pipeline.replace(self._rule, (CtHardware(_ZONE, False, 0), Output(OUT)))
         carried = connections.in_hardware()
         return {
             "one_packets_per_second": self._packets(seconds, 1),
@@ -93,26 +77,16 @@ class Many:
         return next(int(line.split()[1]) for line in info.splitlines() if line.startswith("memlock:"))
 
     def _packets(self, seconds: float, flows: int) -> float:
-        def count() -> float:
-            before = received("eth0")
-            elapsed = self._generator.send_for(seconds, flows)
-            return (received("eth0") - before) / elapsed
-
-        return in_netns(self._receiver, count)
+        return in_netns(self._bare.receiver, lambda: self._generator.rate(seconds, flows, _DEVICE))
 
     def close(self) -> None:
         """Let go of everything; the lab's end ends it."""
         self._generator.close()
         self._program.close()
         self._maps.close()
-        for fd in (self._sender, self._silicon, self._receiver):
-            os.close(fd)
+        self._bare.close()
 
 
 def flush(node: Path) -> None:
     """Forget the connections of a node."""
     run(node, "ovs-appctl", "dpctl/flush-conntrack")
-
-
-def _netns(fd: int) -> Path:
-    return Path(f"/proc/{os.getpid()}/fd/{fd}")
