@@ -33,6 +33,8 @@ ovs-ofctl add-flow br0 'table=1,ip,ct_state=+trk+est,actions=normal'
 ROOM = 70000
 """Connections that the node has room for."""
 ZONE = "ovs-appctl dpctl/flush-conntrack zone=7"
+EXPLAIN = f"{sys.executable} -m asap2.cli.main host explain --json --no-trial"
+STATUS = f"{sys.executable} -m asap2.cli.main host status"
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,7 @@ def test_every_program_shows_the_connection(pinged: Bench) -> None:
     assert re.fullmatch("ipv4 +2 " + line, pinged.ok("hv1", "cat /proc/net/nf_conntrack"))
     assert pinged.ok("hv1", "conntrack -C; sysctl -n net.netfilter.nf_conntrack_count") == "1\n1\n"
     assert "Total: 1" in pinged.ok("hv1", "ovs-appctl dpctl/ct-stats-show")
-    assert "Connections: 0 in hardware, 1 in software" in pinged.ok(
-        "hv1", f"{sys.executable} -m asap2.cli.main host status"
-    )
+    assert "Connections: 0 in hardware, 1 in software" in pinged.ok("hv1", STATUS)
     counted = "sysctl -qw net.netfilter.nf_conntrack_acct={}; conntrack -L 2>&-"
     assert "packets=2 bytes=168" in pinged.ok("hv1", counted.format(1))
     assert "packets" not in pinged.ok("hv1", counted.format(0))
@@ -137,7 +137,7 @@ def test_connections_and_settings_outlive_the_daemon(pinged: Bench) -> None:
 def test_there_may_be_as_many_as_the_node_has_room_for(pinged: Bench) -> None:
     name = "net.netfilter.nf_conntrack_max"
     pinged.ok("hv1", f"sysctl -qw {name}=1000")
-    shown = pinged.ok("hv1", f"{sys.executable} -m asap2.cli.main host status")
+    shown = pinged.ok("hv1", STATUS)
     assert re.search(r"^Connections: .* of at most 1000\b", shown, re.MULTILINE)
     for more in (ROOM, ROOM + 1, 0):
         pinged.ok("hv1", f"sysctl -qw {name}={more}")
@@ -203,8 +203,6 @@ while True:
     connection.send(b"on")
     time.sleep(0.01)
 """
-EXPLAIN = f"{sys.executable} -m asap2.cli.main host explain --json --no-trial"
-STATUS = f"{sys.executable} -m asap2.cli.main host status"
 
 
 def test_programs_see_what_hardware_carries_and_explain_says_why_not_the_rest(bench: Bench) -> None:
