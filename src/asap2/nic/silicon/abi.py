@@ -69,12 +69,8 @@ POLICY_NAME: Final = 32
 """Octets of a policy's name with its NUL (CTNL_TIMEOUT_NAME_MAX)."""
 LOCKS: Final = 1024
 """Locks that connections share, a power of two."""
-
-
 KEEP_MOST: Final = 64
 """Connections that user space has forgotten at once, a power of two."""
-
-
 HARDWARE_IDLE: Final = 30
 """Seconds without a packet after which a connection is no longer hardware's (nf_flowtable_*_timeout)."""
 
@@ -120,25 +116,6 @@ class Policy(enum.IntEnum):
     GRE = 6
     GENERIC = 7
     UDPLITE = 8
-
-
-class Status(enum.IntFlag):
-    """Bits of a connection's status (IPS_*, include/uapi/linux/netfilter/nf_conntrack_common.h)."""
-
-    EXPECTED = 1 << 0
-    SEEN_REPLY = 1 << 1
-    ASSURED = 1 << 2
-    CONFIRMED = 1 << 3
-    SRC_NAT = 1 << 4
-    DST_NAT = 1 << 5
-    SEQ_ADJUST = 1 << 6
-    SRC_NAT_DONE = 1 << 7
-    DST_NAT_DONE = 1 << 8
-    DYING = 1 << 9
-    FIXED_TIMEOUT = 1 << 10
-    HELPER = 1 << 13
-    OFFLOAD = 1 << 14
-    HW_OFFLOAD = 1 << 15
 
 
 class CtFlag(enum.IntFlag):

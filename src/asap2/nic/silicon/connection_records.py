@@ -95,7 +95,8 @@ class _ProtocolRecord(ctypes.Union):
 
 
 class ConnectionRecord(ctypes.Structure):
-    """``struct connection``: times are ns of CLOCK_MONOTONIC, *status* is of :class:`.abi.Status` (0: none)."""
+    """``struct connection``: times are ns of CLOCK_MONOTONIC; *status* is 0 if there is none, else of
+    :class:`asap2.nic.conntrack.states.Status`."""
 
     original: TupleRecord
     reply: TupleRecord

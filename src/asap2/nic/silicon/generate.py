@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from asap2.nic import rules
+from asap2.nic.conntrack import states
 from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Field, Header, Width
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
@@ -30,32 +31,10 @@ _TOP: Final = """\
 #pragma once
 """
 _LIMITS: Final = (
-    *(
-        "TABLES",
-        "STAGES",
-        "METERS",
-        "LOOKUPS",
-        "COPY_LOOKUPS",
-        "TRACED_LOOKUPS",
-        "MASKS",
-        "ACTIONS",
-        "L3_WINDOW",
-        "EXTENSIONS",
-        "MPLS_LABELS",
-        "COPIES",
-        "NEAR",
-    ),
-    *("OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "ONWARD", "LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT"),
-    *(
-        "UPCALL_SLOTS",
-        "UPCALL_UNIT",
-        "POLICIES",
-        "POLICY_TIMEOUTS",
-        "POLICY_NAME",
-        "LOCKS",
-        "KEEP_MOST",
-        "HARDWARE_IDLE",
-    ),
+    *("TABLES", "STAGES", "METERS", "LOOKUPS", "COPY_LOOKUPS", "TRACED_LOOKUPS", "MASKS", "ACTIONS"),
+    *("L3_WINDOW", "EXTENSIONS", "MPLS_LABELS", "COPIES", "NEAR", "OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "ONWARD"),
+    *("LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT", "UPCALL_SLOTS", "UPCALL_UNIT"),
+    *("POLICIES", "POLICY_TIMEOUTS", "POLICY_NAME", "LOCKS", "KEEP_MOST", "HARDWARE_IDLE"),
 )
 _MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "CARRIED_MAGIC", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
@@ -185,7 +164,7 @@ def header() -> str:
         _enum("ct_event_bit", "CT_EVENT", _members(abi.CtEvent)),
         _enum("keep", "KEEP", _members(abi.Keep)),
         _enum("ct_policy", "POLICY", _members(abi.Policy)),
-        _enum("ct_status", "IPS", (*_members(abi.Status), ("NAT_MASK", abi.Status.SRC_NAT | abi.Status.DST_NAT))),
+        _enum("ct_status", "IPS", (*_members(states.Status), ("NAT_MASK", states.NAT_MASK))),
         _struct_fields(),
         _hash(),
     )

@@ -220,6 +220,7 @@ enum ct_policy {
 };
 
 enum ct_status {
+	IPS_NONE = 0,
 	IPS_EXPECTED = 1,
 	IPS_SEEN_REPLY = 2,
 	IPS_ASSURED = 4,
@@ -231,6 +232,8 @@ enum ct_status {
 	IPS_DST_NAT_DONE = 256,
 	IPS_DYING = 512,
 	IPS_FIXED_TIMEOUT = 1024,
+	IPS_TEMPLATE = 2048,
+	IPS_NAT_CLASH = 4096,
 	IPS_HELPER = 8192,
 	IPS_OFFLOAD = 16384,
 	IPS_HW_OFFLOAD = 32768,
