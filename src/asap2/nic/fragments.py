@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from asap2.nic.checksums import checksum
 from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6, VLAN_TYPES
 
 _ETHERNET: Final = 14
@@ -279,10 +280,7 @@ def _word(data: bytes | bytearray, at: int) -> int:
 
 def _set_checksum(head: bytearray, at: int) -> None:
     struct.pack_into("!H", head, at + 10, 0)
-    total = sum(struct.unpack_from(f"!{(len(head) - at) // 2}H", head, at))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    struct.pack_into("!H", head, at + 10, ~total & 0xFFFF)
+    struct.pack_into("!H", head, at + 10, checksum(head[at:]))
 
 
 def _remove_options(head: bytearray, at: int) -> None:

@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from asap2.nic.checksums import checksum
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.tuples import transport, word
 from asap2.nic.conntrack.view import Connection, Tuple
@@ -206,17 +207,10 @@ def _set_length(head: bytearray, at: int, length: int, family: int) -> None:
         return
     struct.pack_into("!H", head, at + 2, length)
     struct.pack_into("!H", head, at + 10, 0)
-    struct.pack_into("!H", head, at + 10, _checksum(bytes(head[at : at + (head[at] & 15) * 4])))
+    struct.pack_into("!H", head, at + 10, checksum(head[at : at + (head[at] & 15) * 4]))
 
 
 def _set_tcp_checksum(segment: bytearray, data: bytes, addresses: bytearray) -> None:
     struct.pack_into("!H", segment, 16, 0)
     pseudo = bytes(addresses) + struct.pack("!II", len(segment) + len(data), socket.IPPROTO_TCP)
-    struct.pack_into("!H", segment, 16, _checksum(pseudo + bytes(segment) + data))
-
-
-def _checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    struct.pack_into("!H", segment, 16, checksum(pseudo + bytes(segment) + data))

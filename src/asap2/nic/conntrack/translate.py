@@ -6,6 +6,7 @@ The address and port of one end, source or destination, are replaced with those 
 
 from __future__ import annotations
 
+from asap2.nic.checksums import sum_of, updated, updated_sctp
 from asap2.nic.conntrack.states import ICMP, ICMPV6, UDPLITE
 from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
 from asap2.nic.rules import NatKind
@@ -19,45 +20,15 @@ _TCP_CHECK, _UDP_CHECK, _ICMP_CHECK = 16, 6, 2
 _QUERIES = (0, 8, 13, 14, 15, 16, 17, 18)
 """ICMP types that have an identifier."""
 _ECHO = (128, 129)
-_CASTAGNOLI = 0x82F63B78
-"""The polynomial of CRC32c, bits reflected (RFC 9260, appendix A)."""
-_16_BITS = 0xFFFF
 
 
 class UntranslatableError(ValueError):
     """Raised for a datagram that is too short or of a kind that cannot be translated."""
 
 
-def sum_of(data: bytes | bytearray) -> int:
-    """The sum of the big-endian 16-bit words; an odd last octet is the upper half of a word."""
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    return sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
-
-
 def adjust(data: bytearray, check: int, old: int, new: int) -> None:
-    """Update the checksum at *check* after words with the sum *old* became words with the sum *new* (RFC 1624).
-
-    HC' = ~(~HC + ~m + m'). Of the two representations of zero, the result is never 0xffff.
-    """
-    total = (~word(data, check) & _16_BITS) + _folded(new) + (~_folded(old) & _16_BITS)
-    data[check : check + 2] = (~(_folded(total) or _16_BITS) & _16_BITS).to_bytes(2, "big")
-
-
-def _folded(total: int) -> int:
-    while total >> 16:
-        total = (total & _16_BITS) + (total >> 16)
-    return total
-
-
-def crc32c(data: bytes) -> int:
-    """CRC32c, SCTP's checksum (RFC 9260, appendix A)."""
-    crc = 0xFFFF_FFFF
-    for octet in data:
-        crc ^= octet
-        for _ in range(8):
-            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
-    return crc ^ 0xFFFF_FFFF
+    """Update the checksum at *check* after words with the sum *old* became words with the sum *new*."""
+    data[check : check + 2] = updated(word(data, check), old, new).to_bytes(2, "big")
 
 
 def translate(data: bytearray, kind: NatKind, to: Tuple, at: int = 0) -> None:
@@ -106,7 +77,7 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
             was = bytes(data[at:])
             data[place : place + 2] = port.to_bytes(2, "big")
             if whole >= _SCTP_HEADER:
-                _adjust_crc(data, at, was)
+                data[at + 8 : at + 12] = updated_sctp(was, bytes(data[at:]))
         case 1:
             _need(whole >= _ICMP_HEADER)
             if data[at] in _QUERIES and word(data, at + 4) != to.sport:
@@ -125,15 +96,6 @@ def _transport(data: bytearray, at: int, kind: NatKind, to: Tuple, old: int, new
 def _need(condition: bool) -> None:
     if not condition:
         raise UntranslatableError
-
-
-def _adjust_crc(data: bytearray, at: int, was: bytes) -> None:
-    """Update SCTP's checksum by the difference of the correct ones, so that a wrong one stays wrong."""
-    now = bytes(data[at:])
-    crc = int.from_bytes(now[8:12], "little")
-    for one in (was, now):
-        crc ^= crc32c(one[:8] + bytes(4) + one[12:])
-    data[at + 8 : at + 12] = crc.to_bytes(4, "little")
 
 
 def translate_error(data: bytearray, at: int, kind: NatKind, inner: Tuple, outer: Tuple) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from asap2.nic.checksums import sum_of, updated, updated_sctp
 from asap2.nic.rules import AddTtl, Frag, Masked, SetField
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.abi import EXTENSIONS
@@ -11,8 +12,6 @@ _IPV4, _IPV6 = 0x0800, 0x86DD
 _TCP, _UDP, _ICMPV6, _SCTP = 6, 17, 58, 132
 _MPLS = (0x8847, 0x8848)
 _EXTENSIONS = (0, 43, 44, 60)
-_CASTAGNOLI = 0x82F63B78
-"""The polynomial of CRC32c, bits reflected (RFC 9260, appendix A)."""
 _L4_HEADER = {_TCP: 20, _UDP: 8, _SCTP: 12}
 _L4_CHECKSUM = {_TCP: 16, _UDP: 6, _ICMPV6: 2}
 
@@ -66,24 +65,11 @@ def rewrite(frame: bytes, action: SetField | AddTtl) -> bytes:
     return changed
 
 
-def _crc32c(data: bytes) -> int:
-    crc = 0xFFFF_FFFF
-    for octet in data:
-        crc ^= octet
-        for _ in range(8):
-            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
-    return crc ^ 0xFFFF_FFFF
-
-
 def _with_crc(old: bytes, new: bytes, l4: int) -> bytes:
     """*new* with SCTP's checksum changed as much as the right one is: what was wrong stays wrong."""
     if old == new:
         return new
-    right = (_crc32c(frame[l4 : l4 + 8] + bytes(4) + frame[l4 + 12 :]) for frame in (old, new))
-    checksum = int.from_bytes(new[l4 + 8 : l4 + 12], "little")
-    for crc in right:
-        checksum ^= crc
-    return new[: l4 + 8] + checksum.to_bytes(4, "little") + new[l4 + 12 :]
+    return new[: l4 + 8] + updated_sctp(old[l4:], new[l4:]) + new[l4 + 12 :]
 
 
 def _behind_extensions(frame: bytes, l3: int) -> int:
@@ -119,17 +105,10 @@ def _with_l4(old: bytes, new: bytes, place: tuple[int, int], l4: int, proto: int
 
 
 def _checksum(old: bytes, new: bytes, place: tuple[int, int], check: int) -> bytes:
-    """Update the checksum at *check* for the octets at *place*, an even distance from it: HC' = ~(~HC + ~m + m').
-
-    Of the two zeros of that sum, the kernel (csum_replace4()) has the one that all right checksums have: HC' is never
-    0xffff.
-    """
+    """Update the checksum at *check* for the octets at *place*, an even distance from it."""
     at, size = place
-    total = ~int.from_bytes(new[check : check + 2], "big") & 0xFFFF
-    if old[at : at + size] == new[at : at + size]:
+    before, after = old[at : at + size], new[at : at + size]
+    if before == after:
         return new
-    for i in range(at, at + size, 2):
-        total += (~int.from_bytes(old[i : i + 2], "big") & 0xFFFF) + int.from_bytes(new[i : i + 2], "big")
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return new[:check] + (~(total or 0xFFFF) & 0xFFFF).to_bytes(2, "big") + new[check + 2 :]
+    checksum = updated(int.from_bytes(new[check : check + 2], "big"), sum_of(before), sum_of(after))
+    return new[:check] + checksum.to_bytes(2, "big") + new[check + 2 :]

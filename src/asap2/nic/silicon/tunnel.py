@@ -11,6 +11,7 @@ import struct
 from collections.abc import Collection
 from typing import NamedTuple
 
+from asap2.nic.checksums import checksum
 from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
@@ -113,7 +114,7 @@ def encapsulate(frame: bytes, into: Encap, flow_hash: int) -> bytes:
         ethertype = 0x0800
         start = struct.pack("!BBHHHBB", 0x45, into.tos, 20 + len(udp), 0, 0, into.ttl, _UDP)
         addresses = into.src + into.dst
-        ip = start + struct.pack("!H", _checksum(start + addresses)) + addresses
+        ip = start + struct.pack("!H", checksum(start + addresses)) + addresses
     else:
         ethertype = 0x86DD
         ip = struct.pack("!IHBB", 6 << 28 | into.tos << 20, len(udp), _UDP, into.ttl) + into.src + into.dst
@@ -124,12 +125,3 @@ def decapsulate(frame: bytes, ports: Collection[int] = ()) -> bytes:
     """What is inside *frame*; *frame* itself where nothing is. *ports* as for :func:`look_into`."""
     inside = look_into(frame, ports)
     return frame[inside.at :] if inside else frame
-
-
-def _checksum(header: bytes) -> int:
-    """The Internet checksum (RFC 1071) of a header of whole 16-bit words."""
-    words: tuple[int, ...] = struct.unpack(f"!{len(header) // 2}H", header)
-    total = sum(words)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

@@ -6,11 +6,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from asap2.nic.checksums import crc32c, sum_of
 from asap2.nic.conntrack.fields import Fields
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import SECOND
 from asap2.nic.conntrack.tracker import Tracker
-from asap2.nic.conntrack.translate import crc32c, sum_of
 from asap2.nic.rules import Ct, CtState
 
 CLIENT, SERVER, ROUTER, OUTSIDE = "10.0.0.1", "10.0.0.2", "10.0.0.254", "192.0.2.1"
