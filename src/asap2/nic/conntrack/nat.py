@@ -10,13 +10,13 @@ from typing import Final
 
 from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6
 from asap2.nic.conntrack.tuples import WITH_PORTS, Tuple
+from asap2.nic.jhash import jhash2
 from asap2.nic.rules import Nat, NatKind
 
 MAX_ATTEMPTS: Final = 128
 """NF_NAT_MAX_ATTEMPTS: the number of ports tried in one round."""
 _FEWEST_ATTEMPTS = 16
 _32_BITS = 0xFFFF_FFFF
-_JHASH_INITIAL = 0xDEADBEEF
 
 Taken = Callable[[Tuple], bool]
 """Whether a connection has the inverse of a tuple in either direction (nf_nat_used_tuple())."""
@@ -75,7 +75,7 @@ def _with_address(wanted: Tuple, nat: Nat, kind: NatKind, zone: int) -> Tuple:
         return _put_address(wanted, kind, nat.ip_min)
     to = _words(wanted.dst)
     source = [*_words(wanted.src), 0, 0, 0][:4]
-    hashed = _jhash2(source, 0 if nat.persistent else to[-1] ^ zone)
+    hashed = jhash2(source, 0 if nat.persistent else to[-1] ^ zone)
     address, whole = b"", False
     for at in range(0, len(nat.ip_min), 4):
         low = int.from_bytes(nat.ip_min[at : at + 4], "big")
@@ -127,33 +127,3 @@ def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: in
             return chosen
         attempts //= 2
         offset = entropy & 0xFFFF
-
-
-def _rotated(number: int, by: int) -> int:
-    return (number << by | number >> 32 - by) & _32_BITS
-
-
-def _jhash2(words: list[int], initial: int) -> int:
-    """Bob Jenkins' hash of four words (http://burtleburtle.net/bob/c/lookup3.c, hashword(); include/linux/jhash.h)."""
-    a = b = c = _JHASH_INITIAL + 4 * len(words) + initial & _32_BITS
-    a, b, c = (one + word & _32_BITS for one, word in zip((a, b, c), words, strict=False))
-    a = (a - c & _32_BITS) ^ _rotated(c, 4)
-    c = c + b & _32_BITS
-    b = (b - a & _32_BITS) ^ _rotated(a, 6)
-    a = a + c & _32_BITS
-    c = (c - b & _32_BITS) ^ _rotated(b, 8)
-    b = b + a & _32_BITS
-    a = (a - c & _32_BITS) ^ _rotated(c, 16)
-    c = c + b & _32_BITS
-    b = (b - a & _32_BITS) ^ _rotated(a, 19)
-    a = a + c & _32_BITS
-    c = (c - b & _32_BITS) ^ _rotated(b, 4)
-    b = b + a & _32_BITS
-    a = a + words[3] & _32_BITS
-    c = (c ^ b) - _rotated(b, 14) & _32_BITS
-    a = (a ^ c) - _rotated(c, 11) & _32_BITS
-    b = (b ^ a) - _rotated(a, 25) & _32_BITS
-    c = (c ^ b) - _rotated(b, 16) & _32_BITS
-    a = (a ^ c) - _rotated(c, 4) & _32_BITS
-    b = (b ^ a) - _rotated(a, 14) & _32_BITS
-    return (c ^ b) - _rotated(b, 24) & _32_BITS

@@ -45,6 +45,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
+from asap2.nic.jhash import INITIAL, jhash_3words
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -85,7 +86,7 @@ from asap2.nic.silicon.events import (
     Upcalled,
     UpcallKind,
 )
-from asap2.nic.silicon.hashes import JHASH_INITIAL, jhash, symmetric
+from asap2.nic.silicon.hashes import symmetric
 from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, octets_without_tag, shortened
 from asap2.nic.silicon.metering import Counting, Limit, Metered, ReferenceMeter
 from asap2.nic.silicon.packet import Fields
@@ -454,7 +455,7 @@ class ReferenceSwitch:
 
     def _hash(self, algorithm: HashAlgorithm, basis: int, what: Journey) -> int:
         value = what.flow_hash if algorithm is HashAlgorithm.L4 else symmetric(self.look(what.frame, ovs=True))
-        return jhash((value, 0, 0), basis + JHASH_INITIAL + 4) or 1
+        return jhash_3words((value, 0, 0), basis + INITIAL + 4) or 1
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)
