@@ -293,7 +293,7 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
     return list(decode(op, arg))
 
 
-def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
+def lists_in(action: Action) -> tuple[tuple[Action, ...], ...]:
     """The action lists in an action."""
     match action:
         case Clone(nested) | Sample(_, nested) | DecTtl(nested) | Meter(_, nested):
@@ -305,7 +305,7 @@ def _nested(action: Action) -> tuple[tuple[Action, ...], ...]:
 
 def _encodable(actions: Sequence[Action]) -> bool:
     return all(action.field in REWRITABLE for action in actions if isinstance(action, SetField)) and all(
-        _encodable(nested) for action in actions for nested in _nested(action)
+        _encodable(nested) for action in actions for nested in lists_in(action)
     )
 
 
@@ -384,7 +384,7 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
         case PushNsh(header):
             if not 8 <= len(header) <= OUTER_MAX - 14:
                 return f"a network service header of {len(header)} bytes is not supported"
-    for nested in _nested(action):
+    for nested in lists_in(action):
         reason = _unsupported_actions(nested)
         if reason:
             return reason

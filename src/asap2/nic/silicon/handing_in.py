@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from asap2.nic.rules import OVS_TABLE, Action, CheckLength, Clone, Ct, DecTtl, Match, Meter, Sample, SetTunnel
+from asap2.nic.rules import OVS_TABLE, Action, Ct, Match, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.actionlists import ActionLists
 from asap2.nic.silicon.encaps import Kept
@@ -110,16 +110,4 @@ class HandingIn:
 
 def _tracks(actions: tuple[Action, ...]) -> bool:
     """Whether connections are looked for."""
-    for action in actions:
-        match action:
-            case Ct():
-                return True
-            case Clone(nested) | Sample(_, nested) | DecTtl(nested) | Meter(_, nested):
-                if _tracks(nested):
-                    return True
-            case CheckLength(_, greater, others):
-                if _tracks(greater) or _tracks(others):
-                    return True
-            case _:
-                pass
-    return False
+    return any(isinstance(action, Ct) or any(map(_tracks, actioncodes.lists_in(action))) for action in actions)
