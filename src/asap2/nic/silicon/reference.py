@@ -112,7 +112,7 @@ class ReferenceSwitch:
         self.add, self.replace, self.remove = self._rules.add, self._rules.replace, self._rules.remove
         self.counters = self._rules.counters
         self._resumes: dict[int, tuple[int, int]] = {}
-        self._within: dict[int, tuple[int, tuple[Action, ...]]] = {}
+        self._within: dict[int, tuple[Entry, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
         self._meters: dict[int, ReferenceMeter] = {}
         self.tracker = Tracker()
@@ -143,9 +143,9 @@ class ReferenceSwitch:
 
     def set_resume_within(self, number: int, handle: int, actions: tuple[Action, ...]) -> None:
         """Say that *number* with a packet means to go on within a rule, with *actions*, which are its last."""
-        rule = self._rules[handle].rule
-        self._resumes[number] = rule.table & ~UNREACHED, rule.in_port
-        self._within[number] = handle, actions
+        entry = self._rules[handle]
+        self._resumes[number] = entry.rule.table & ~UNREACHED, entry.rule.in_port
+        self._within[number] = entry, actions
 
     def end_resume(self, number: int) -> None:
         """Undo :meth:`set_resume_within`."""
@@ -230,22 +230,17 @@ class ReferenceSwitch:
                     return
                 port = self._ports[other]
         tables = self._tables(port)
-        if going_on and (chain or resume in self._within):
+        within = self._within.get(resume) if going_on else None
+        if chain or within:
             what.stage = self._first_stage(port)
             tables = port.tables
         if not tables:
             yield from self._miss(what, port, 0)
             return
-        behind_chain = going_on and resume not in self._within
-        if carried and behind_chain and not restore_tracked(self.tracker, what, *carried):
+        if carried and going_on and not within and not restore_tracked(self.tracker, what, *carried):
             yield Dropped(DropReason.ACTION)
             return
-        table = tables[0] | chain
-        if going_on and resume in self._within:
-            handle, actions = self._within[resume]
-            yield from self._search(what, port, table, (self._rules[handle], actions))
-        else:
-            yield from self._search(what, port, table)
+        yield from self._search(what, port, tables[0] | chain, within)
 
     def _first_stage(self, port: Port) -> int:
         """Where packets begin that have limits behind them: those are for what comes in by the device itself."""

@@ -23,11 +23,10 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> bool:
     Raises :class:`.DroppedError`, also for what is neither IPv4 nor IPv6. It is no fragment: user space puts those
     together before.
     """
-    fields = packet.parse(what.frame)
-    family = _FAMILIES.get(fields.get("eth_type", 0))
-    if family is None:
+    found = _datagram(what.frame)
+    if found is None:
         raise DroppedError
-    at = packet.HEADER + 4 * (("vlan_tci" in fields) + ("cvlan_tci" in fields))
+    at, family = found
     data = what.frame[at:]
     if len(data) < _HEADER[family]:
         if not ovs:
