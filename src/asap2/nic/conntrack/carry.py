@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Final
 
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
-from asap2.nic.conntrack.fields import Fields, fields_of
+from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import GRE, NAT_MASK, SECOND, TCP, UDP, Relation, Status, TcpState
 from asap2.nic.conntrack.tracker import Tracked, Tracker
-from asap2.nic.conntrack.tuples import IPV4, Tuple, tuple_of, word
-from asap2.nic.rules import CtHardware, CtState, Nat
+from asap2.nic.conntrack.tuples import IPV4, Tuple, trimmed, tuple_of, word
+from asap2.nic.rules import CtHardware, Nat
 
 IDLE: Final = 30 * SECOND
 """Nanoseconds without a packet after which a connection returns to software (nf_flowtable_tcp_timeout,
@@ -19,7 +19,6 @@ _udp_timeout)."""
 _LEAST: Final = {TCP: 20, UDP: 8, GRE: 4}
 """Minimum length of the transport header, in octets, of each protocol that hardware carries."""
 _FIN_OR_RST: Final = 5
-_NAT_STATE: Final = CtState.SNAT | CtState.DNAT
 _BACK: Final = Status.OFFLOAD | Status.HW_OFFLOAD
 
 
@@ -43,12 +42,11 @@ def carry(
     if action.inside and action.nat and connection.status & NAT_MASK:
         return None
     connection.packets[direction] += segments
-    connection.bytes[direction] += min(len(data), _length(data, family))
+    connection.bytes[direction] += len(trimmed(data, family))
     if connection.carried != tracker.now:  # several packets at once do not write it several times
         connection.expires = max(connection.expires, tracker.now + _lives(connection) * SECOND)
         connection.carried = tracker.now
-    replied = direction == REPLY or connection.status & Status.SEEN_REPLY
-    seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
+    seen = _seen(connection, direction)
     fields = fields_of(seen, action.zone, family)
     if action.nat and connection.status & NAT_MASK:
         data = tracker.translated(Seen(connection, Relation.ESTABLISHED, direction), Nat(None), data, family, fields)
@@ -61,16 +59,15 @@ def restore(tracker: Tracker, data: bytes, family: int, zone: int, state: int) -
     ``None`` if the connection no longer exists.
     """
     one = _whole(data, family)
-    if one and state & _NAT_STATE:  # after NAT, a packet is the inverse of the tuple of replies
+    if one and state & NAT_STATE:  # after NAT, a packet is the inverse of the tuple of replies
         one = one.inverse()
     found = tracker.find(zone, one) if one else None
     if found is None:
         return None
-    connection, direction = found[0], 1 - found[1] if state & _NAT_STATE else found[1]
-    replied = direction == REPLY or connection.status & Status.SEEN_REPLY
-    seen = Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
+    connection, direction = found[0], 1 - found[1] if state & NAT_STATE else found[1]
+    seen = _seen(connection, direction)
     fields = fields_of(seen, zone, family)
-    fields["ct_state"] |= state & _NAT_STATE
+    fields["ct_state"] |= state & NAT_STATE
     return Tracked(data, fields, seen)
 
 
@@ -78,17 +75,20 @@ def is_known(action: CtHardware, fields: Fields, seen: Seen | None) -> bool:
     """Whether the packet has already been looked up in this zone and, where necessary, translated (pre_ct of mlx5)."""
     if seen is None or seen.connection.zone != action.zone or seen.connection.status & Status.DYING:
         return False
-    translated = fields.get("ct_state", 0) & _NAT_STATE or not seen.connection.status & NAT_MASK
+    translated = fields.get("ct_state", 0) & NAT_STATE or not seen.connection.status & NAT_MASK
     return not action.nat or bool(translated)
 
 
-def _length(data: bytes, family: int) -> int:
-    return word(data, 2) if family == IPV4 else 40 + word(data, 4)
+def _seen(connection: Connection, direction: int) -> Seen:
+    """A packet's relation to its connection, as hardware tells it."""
+    replied = direction == REPLY or connection.status & Status.SEEN_REPLY
+    return Seen(connection, Relation.ESTABLISHED if replied else Relation.NEW, direction)
 
 
 def _whole(data: bytes, family: int) -> Tuple | None:
     """The tuple of a datagram; ``None`` if hardware cannot carry it: a fragment, IP options, or a TTL of at most 1
     (tcf_ct_flow_table_fill_tuple_ipv4(), _ipv6())."""
+    data = trimmed(data, family)
     if family == IPV4:
         if len(data) < 20 or data[0] != 0x45 or word(data, 6) & 0x3FFF or data[8] <= 1:
             return None
@@ -97,9 +97,9 @@ def _whole(data: bytes, family: int) -> Tuple | None:
         if len(data) < 40 or data[7] <= 1:
             return None
         proto, at = data[6], 40
-    if proto not in _LEAST or at + _LEAST[proto] > min(len(data), _length(data, family)):
+    if proto not in _LEAST or at + _LEAST[proto] > len(data):
         return None
-    one = tuple_of(data[: _length(data, family)], family)
+    one = tuple_of(data, family)
     return None if one is None or (proto == GRE and (one.sport or one.dport)) else one
 
 

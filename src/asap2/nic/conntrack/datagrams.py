@@ -38,21 +38,22 @@ def udplite(connection: Connection, data: bytes, at: int, direction: int, now: i
     octets = len(data) - at
     if octets < _UDP_HEADER or not word(data, at + 6) or not _UDP_HEADER <= (word(data, at + 4) or octets) <= octets:
         return Verdict.INVALID
-    replied = bool(connection.status & Status.SEEN_REPLY)
-    seconds = connection.timeouts.udplite_stream if replied else connection.timeouts.udplite
-    connection.refresh(direction, len(data), seconds, now)
-    if replied:
-        connection.status |= Status.ASSURED
-    return Verdict.ACCEPT
+    timeouts = connection.timeouts
+    return _two_way(connection, data, direction, timeouts.udplite, timeouts.udplite_stream, now)
 
 
 def gre(connection: Connection, data: bytes, direction: int, now: int) -> Verdict:
     """Handle a GRE packet (nf_conntrack_gre_packet())."""
-    replied = bool(connection.status & Status.SEEN_REPLY)
-    seconds = connection.timeouts.gre_stream if replied else connection.timeouts.gre
-    connection.refresh(direction, len(data), seconds, now)
-    if replied:
+    return _two_way(connection, data, direction, connection.timeouts.gre, connection.timeouts.gre_stream, now)
+
+
+def _two_way(connection: Connection, data: bytes, direction: int, timeout: int, replied: int, now: int) -> Verdict:
+    """Handle a packet of a connection that is assured, and lives *replied* seconds, once there has been a reply."""
+    seconds = timeout
+    if connection.status & Status.SEEN_REPLY:
+        seconds = replied
         connection.status |= Status.ASSURED
+    connection.refresh(direction, len(data), seconds, now)
     return Verdict.ACCEPT
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import ICMP, ICMPV6, Relation
@@ -11,6 +13,8 @@ from asap2.nic.rules import CtState
 
 Fields = dict[str, int]
 """A packet's ``ct_`` fields that are not 0."""
+NAT_STATE: Final = CtState.SNAT | CtState.DNAT
+"""Bits of ``ct_state``: the packet has been translated."""
 
 
 def fields_of(seen: Seen | None, zone: int, family: int) -> Fields:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from asap2.nic.checksums import checksum
 from asap2.nic.conntrack.states import Status
-from asap2.nic.conntrack.tuples import transport, word
+from asap2.nic.conntrack.tuples import length_of, transport
 from asap2.nic.conntrack.view import Connection, Tuple
 
 _SEQUENCE: Final = 1 << 32
@@ -181,7 +181,7 @@ def help_with(frame: bytes, at: int, connection: Connection, way: int, sequence:
         return Helped(frame)
     if found.proto == socket.IPPROTO_UDP:
         return Helped(frame, tftp(frame[found.at + 8 :], connection, way) if connection.helper == "tftp" else None)
-    end = at + (word(frame, at + 2) if family == 4 else 40 + word(frame, at + 4))
+    end = at + length_of(frame, family, at)
     header = (frame[found.at + 12] >> 4) * 4 if len(frame) > found.at + 12 else 0
     if found.proto != socket.IPPROTO_TCP or header < 20 or not found.at + header <= end <= len(frame):
         return Helped(frame)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from asap2.nic.conntrack import datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
-from asap2.nic.conntrack.fields import Fields, fields_of, put
+from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of, put
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
 from asap2.nic.conntrack.seen import Seen
@@ -42,7 +42,6 @@ from asap2.nic.conntrack.tuples import (
 from asap2.nic.conntrack.verdict import Verdict
 from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
 
-_NAT_STATE: Final = CtState.SNAT | CtState.DNAT
 _ICMP_HEADER = 8
 _BITS = {NatKind.SRC: CtState.SNAT, NatKind.DST: CtState.DNAT}
 _STATUS = {NatKind.SRC: Status.SRC_NAT, NatKind.DST: Status.DST_NAT}
@@ -245,7 +244,7 @@ class Tracker:
         if known is None:
             return Tracked(data, fields, None)
         connection = known.connection
-        once = not ovs or not fields.get("ct_state", 0) & _NAT_STATE
+        once = not ovs or not fields.get("ct_state", 0) & NAT_STATE
         if action.nat and once and (connection.confirmed or action.commit):
             data = self._translate(known, action, data, family, fields, entropy)
         if ovs and connection.proto == TCP and connection.confirmed and connection.established:
@@ -276,7 +275,7 @@ class Tracker:
             state = fields.get("ct_state", 0)
             executed = bool(state & CtState.TRK) and not state & CtState.INV and fields.get("ct_zone", 0) == action.zone
             if executed or (not state and action.force):
-                seen = self._again(data, family, action.zone, translated=bool(state & _NAT_STATE))
+                seen = self._again(data, family, action.zone, translated=bool(state & NAT_STATE))
         if seen is None or seen.connection.zone != action.zone:
             return None
         if action.force and seen.direction == REPLY:

@@ -124,8 +124,12 @@ WITH_PORTS: Final = (TCP, UDP, UDPLITE, SCTP)
 """Protocols whose tuples have ports."""
 
 
+def length_of(data: bytes, family: int, at: int = 0) -> int:
+    """The length that the header of the datagram that begins *at* gives it, in octets."""
+    return word(data, at + 2) if family == IPV4 else _IPV6_HEADER + word(data, at + 4)
+
+
 def trimmed(data: bytes, family: int) -> bytes:
     """A datagram without what follows it in its frame (nf_ct_skb_network_trim())."""
-    if family == IPV4:
-        return data[: word(data, 2)] if len(data) >= 20 else data
-    return data[: 40 + word(data, 4)] if len(data) >= 40 else data
+    header = _IPV4_HEADER if family == IPV4 else _IPV6_HEADER
+    return data[: length_of(data, family)] if len(data) >= header else data
