@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from asap2.nic.checksums import checksum
 from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.tcp import after
 from asap2.nic.conntrack.tuples import length_of, transport
 from asap2.nic.conntrack.view import Connection, Tuple
 
@@ -64,20 +65,16 @@ class Sequence:
     def changed(self, way: int, place: int, by: int) -> None:
         """Note that data at sequence number *place* has grown by *by* octets (nf_ct_seqadj_set())."""
         this = self._ways[way]
-        if this.before == this.after or _after(place, this.place):
+        if this.before == this.after or after(place, this.place):
             this.place, this.before, this.after = place, this.after, this.after + by
 
     def adjust(self, segment: bytearray, way: int) -> None:
         """Write the shifted sequence and acknowledgement numbers into a TCP header (nf_ct_seq_adjust())."""
         this, other = self._ways[way], self._ways[1 - way]
         sequence, acknowledged = struct.unpack_from("!II", segment, 4)
-        more = this.after if _after(sequence, this.place) else this.before
-        less = other.after if _after(acknowledged - other.before, other.place) else other.before
+        more = this.after if after(sequence, this.place) else this.before
+        less = other.after if after(acknowledged - other.before, other.place) else other.before
         struct.pack_into("!II", segment, 4, (sequence + more) % _SEQUENCE, (acknowledged - less) % _SEQUENCE)
-
-
-def _after(one: int, two: int) -> bool:
-    return 0 < (one - two) % _SEQUENCE < _SEQUENCE // 2
 
 
 def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected] | None:
