@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 
-from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED, TRACKED_AT, Width
+from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Width
 from asap2.nic.rules import Masked, Match
 from asap2.nic.silicon.abi import CARRIED_MAGIC, DROP_REASONS, OUTER_MAX, STAGES, TRACE_BYTES, TUNNEL_PORTS
 
@@ -438,11 +438,11 @@ def decode_fields(data: bytes) -> dict[str, int]:
     return {name: int.from_bytes(data[start:end], "big") for name, start, end in places}
 
 
-def encode_fields(values: dict[str, int]) -> bytes:
+def encode_fields(values: Mapping[str, int]) -> bytes:
     """The inverse of :func:`decode_fields`."""
     packed = 0
-    for name, shift in _SHIFTS.items():
-        packed |= values.get(name, 0) << shift
+    for name, value in values.items():
+        packed |= value << _SHIFTS[name]
     if not _TUNNEL_NAMES.isdisjoint(values):
         packed |= 1 << 8 * (KEY_SIZE - 1 - IN_TUNNEL_AT)
     return packed.to_bytes(KEY_SIZE, "big")
@@ -455,4 +455,4 @@ def carried(zone: int, state: int) -> int:
 
 def encode_tracked(values: Mapping[str, int]) -> bytes:
     """``struct tracked``: of *values*, the fields of :data:`asap2.nic.fields.TRACKED`."""
-    return encode_fields({name: value for name, value in values.items() if name in TRACKED})[TRACKED_AT:]
+    return encode_fields(values)[TRACKED_AT:]
