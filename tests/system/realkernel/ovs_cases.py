@@ -285,50 +285,51 @@ def _tunnel(random: Random) -> bytes:
     return b"".join(chosen)
 
 
+def _some(random: Random, attrs: list[tuple[float, bytes]], shuffled: float) -> bytes:
+    """Attributes, each as likely as it says, perhaps in another order."""
+    chosen = [one for likely, one in attrs if random.random() < likely]
+    if random.random() < shuffled:
+        random.shuffle(chosen)
+    return b"".join(chosen)
+
+
+_HELPERS = (b"ftp\0", b"ftp\0", b"tftp\0", b"gopher\0", b"ftp", b"ftp".ljust(17, b"\0"))
+_POLICIES = (b"policy\0", b"\0", b"policy", b"policy\0more", b"x" * 31 + b"\0", bytes(33))
+_LABEL_MASKS = (bytes(16), bytes(15) + b"\1", b"\xff" * 16)
+
+
 def _track(random: Random, of: key.Fields) -> bytes:
     """What an action ct has, in some order; the zone is left out."""
     size = 16 if of.get("eth_type") == _IPV6 else 4
     attrs = [
-        attribute(random.choice((ct.COMMIT, ct.COMMIT, ct.FORCE_COMMIT)), b""),
-        attribute(ct.MARK, struct.pack("=II", random.getrandbits(32), random.choice((0, 0xFF, 0xFFFFFFFF)))),
-        attribute(ct.LABELS, random.randbytes(16) + random.choice((bytes(16), bytes(15) + b"\1", b"\xff" * 16))),
-        attribute(
-            ct.HELPER, random.choice((b"ftp\0", b"ftp\0", b"tftp\0", b"gopher\0", b"ftp", b"ftp".ljust(17, b"\0")))
-        ),
-        attribute(ct.NAT, _cut(random, _translate(random, size))),
-        attribute(ct.EVENTMASK, random.randbytes(random.choice((4, 4, 4, 2)))),
-        attribute(
-            ct.TIMEOUT, random.choice((b"policy\0", b"\0", b"policy", b"policy\0more", b"x" * 31 + b"\0", bytes(33)))
-        ),
-        attribute(ct.NAT, _translate(random, size)),
-        attribute(random.choice((0, 10)), b""),
+        (0.85, attribute(random.choice((ct.COMMIT, ct.COMMIT, ct.FORCE_COMMIT)), b"")),
+        (0.4, attribute(ct.MARK, struct.pack("=II", random.getrandbits(32), random.choice((0, 0xFF, 0xFFFFFFFF))))),
+        (0.3, attribute(ct.LABELS, random.randbytes(16) + random.choice(_LABEL_MASKS))),
+        (0.15, attribute(ct.HELPER, random.choice(_HELPERS))),
+        (0.6, attribute(ct.NAT, _cut(random, _translate(random, size)))),
+        (0.3, attribute(ct.EVENTMASK, random.randbytes(random.choice((4, 4, 4, 2))))),
+        (0.2, attribute(ct.TIMEOUT, random.choice(_POLICIES))),
+        (0.1, attribute(ct.NAT, _translate(random, size))),
+        (0.03, attribute(random.choice((0, 10)), b"")),
     ]
-    likely = (0.85, 0.4, 0.3, 0.15, 0.6, 0.3, 0.2, 0.1, 0.03)
-    chosen = [one for one, chance in zip(attrs, likely, strict=True) if random.random() < chance]
-    if random.random() < 0.5:
-        random.shuffle(chosen)
-    return b"".join(chosen)
+    return _some(random, attrs, shuffled=0.5)
 
 
 def _translate(random: Random, size: int) -> bytes:
     """What a translation of addresses has."""
     attrs = [
-        attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b""),
-        attribute(ct.NAT_IP_MIN, b"\x0a" * random.choice((size, size, size, size, 4, 16))),
-        attribute(ct.NAT_IP_MAX, random.choice((b"\x0a", b"\x0b")) * size),
-        attribute(ct.NAT_PROTO_MIN, struct.pack("=H", random.choice((0, 1000)))),
-        attribute(ct.NAT_PROTO_MAX, struct.pack("=H", random.choice((1000, 2000)))),
-        attribute(ct.NAT_PERSISTENT, b""),
-        attribute(ct.NAT_PROTO_HASH, random.choice((b"", b"", b"", b"\1"))),
-        attribute(ct.NAT_PROTO_RANDOM, b""),
-        attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b""),
-        attribute(random.choice((0, 10)), b""),
+        (0.8, attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b"")),
+        (0.6, attribute(ct.NAT_IP_MIN, b"\x0a" * random.choice((size, size, size, size, 4, 16)))),
+        (0.4, attribute(ct.NAT_IP_MAX, random.choice((b"\x0a", b"\x0b")) * size)),
+        (0.4, attribute(ct.NAT_PROTO_MIN, struct.pack("=H", random.choice((0, 1000))))),
+        (0.3, attribute(ct.NAT_PROTO_MAX, struct.pack("=H", random.choice((1000, 2000))))),
+        (0.2, attribute(ct.NAT_PERSISTENT, b"")),
+        (0.2, attribute(ct.NAT_PROTO_HASH, random.choice((b"", b"", b"", b"\1")))),
+        (0.2, attribute(ct.NAT_PROTO_RANDOM, b"")),
+        (0.05, attribute(random.choice((ct.NAT_SRC, ct.NAT_DST)), b"")),
+        (0.03, attribute(random.choice((0, 10)), b"")),
     ]
-    likely = (0.8, 0.6, 0.4, 0.4, 0.3, 0.2, 0.2, 0.2, 0.05, 0.03)
-    chosen = [one for one, chance in zip(attrs, likely, strict=True) if random.random() < chance]
-    if random.random() < 0.3:
-        random.shuffle(chosen)
-    return b"".join(chosen)
+    return _some(random, attrs, shuffled=0.3)
 
 
 _SETTABLE = ("ethernet", "ipv4", "ipv6", "tcp", "udp", "sctp", "mpls", "skb_mark", "priority")
@@ -367,7 +368,7 @@ def random_meter_requests(random: Random) -> list[MeterRequest]:
     requests: list[MeterRequest] = []
     for _ in range(20):
         command = random.choice((meter.FEATURES, meter.SET, meter.SET, meter.SET, meter.GET, meter.GET, meter.DEL))
-        attrs = b"" if random.random() < 0.05 else _number(meter.ATTR_ID, random.choice(_METER_IDS))
+        attrs = b"" if random.random() < 0.05 else _word(meter.ATTR_ID, random.choice(_METER_IDS))
         if command == meter.SET:
             attrs += b"" if random.random() < 0.3 else attribute(meter.ATTR_KBPS, b"")
             attrs += b"" if random.random() < 0.7 else attribute(meter.ATTR_CLEAR, b"")
@@ -379,17 +380,13 @@ def random_meter_requests(random: Random) -> list[MeterRequest]:
     return requests
 
 
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack("=I", value))
-
-
 def _band(random: Random) -> bytes:
     given = [
         (meter.BAND_TYPE, random.choice((1, 1, 1, 1, 2, 0))),
         (meter.BAND_RATE, random.choice((0, 1, 1000, 0xFFFFFFFF, 100))),
         (meter.BAND_BURST, random.choice((0, 1, 1000, 0xFFFFFFFF))),
     ]
-    attrs = b"".join(_number(kind, value) for kind, value in given if random.random() < 0.97)
+    attrs = b"".join(_word(kind, value) for kind, value in given if random.random() < 0.97)
     if random.random() < 0.05:
         attrs += attribute(meter.BAND_RATE, b"\1\0")
     return attribute(0, attrs)
