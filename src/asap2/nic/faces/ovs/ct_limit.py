@@ -17,6 +17,7 @@ from asap2.netlink.server import Server
 from asap2.netlink.wire import NetlinkError, attribute
 from asap2.nic.faces.ovs.attributes import named
 from asap2.nic.faces.ovs.numbers import ASK, CHANGE
+from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.journal import Journal
 
 CT_LIMIT_ID: Final = 0x7015
@@ -78,7 +79,8 @@ class CtLimitFace:
 
     def _set(self, _request: Request, genl: GenlHeader) -> Answer:
         given = list(_records(_required(genl)))
-        self._reserve()
+        with as_netlink():
+            self._journal.reserve()
         for zone, limit in given:
             if zone == DEFAULT_ZONE:
                 self._default = limit
@@ -115,12 +117,6 @@ class CtLimitFace:
             return _RECORD.pack(zone, self._default, 0)
         limit = self._limits.get(zone, self._default)
         return _RECORD.pack(zone, limit, 0 if limit == UNLIMITED else self._zones.connections_in(zone))
-
-    def _reserve(self) -> None:
-        try:
-            self._journal.reserve()
-        except OSError as error:
-            raise NetlinkError(error.errno or errno.ENOSPC) from None
 
 
 def _kept(number: int) -> bytes:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from asap2.netlink.tables.actions import ACTION
-from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.actions import Instance
 from asap2.nic.faces.tc.blocks import Block, Proto
@@ -68,10 +67,8 @@ class Kept:
 
     def reserve(self) -> None:
         """Refuse a change that could not be kept, before it is made."""
-        try:
+        with as_netlink():
             self.journal.reserve()
-        except OSError as error:
-            raise NetlinkError(error.errno or errno.ENOSPC) from None
 
     # ---- writing
 
