@@ -23,11 +23,16 @@ def string(value: bytes | None) -> str | None:
     return None if value is None else value.split(b"\0", 1)[0].decode(errors="surrogateescape")
 
 
+def too_short() -> NetlinkError:
+    """The kernel's answer to an attribute that is shorter than its policy says."""
+    return NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+
+
 def _unsigned(form: struct.Struct, value: bytes | None) -> int | None:
     if value is None:
         return None
     if len(value) < form.size:
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+        raise too_short()
     return form.unpack_from(value)[0]  # type: ignore[no-any-return]
 
 

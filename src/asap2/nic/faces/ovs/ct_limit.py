@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.server import Server
 from asap2.netlink.wire import NetlinkError, attribute
-from asap2.nic.faces.ovs.attributes import named
+from asap2.nic.faces.ovs.attributes import named, too_short
 from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.journal import Journal
@@ -130,7 +130,7 @@ def _number(kept: bytes) -> int:
 def _zone_limits(genl: GenlHeader) -> bytes | None:
     found = named(genl.attrs).get(ATTR_ZONE_LIMIT)
     if found is not None and 0 < len(found) < 4:
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+        raise too_short()
     return found
 
 

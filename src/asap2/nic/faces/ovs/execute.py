@@ -12,6 +12,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import VLAN_TYPES
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.faces.ovs.attributes import too_short
 from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.extract import extract
 from asap2.nic.faces.ovs.upcall import PacketPath
@@ -36,7 +37,7 @@ class Given:
 def checked(packet: bytes, key: bytes, actions: bytes) -> Given:
     """What is handed in. EINVAL for a key or actions that are not right for it; ERANGE where it is too short."""
     if len(packet) < _ETH_HLEN:
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+        raise too_short()
     attrs = ovs_key.packet_attributes(key)
     metadata = ovs_key.packet_metadata(attrs)
     bare = not metadata["mac_proto"]

@@ -15,7 +15,7 @@ from typing import Final
 
 from asap2.netlink.request import Answer, GenlFamily, GenlHeader, Message, Request
 from asap2.netlink.wire import NetlinkError, attribute, attributes
-from asap2.nic.faces.ovs.attributes import named
+from asap2.nic.faces.ovs.attributes import named, too_short
 from asap2.nic.faces.ovs.datapath import Datapath
 from asap2.nic.faces.ovs.numbers import ASK, CHANGE
 from asap2.nic.silicon.abi import METERS
@@ -131,7 +131,7 @@ def _checked(payload: bytes, lengths: dict[int, int]) -> dict[int, bytes]:
     """Attributes by number; ERANGE for one that is too short (the kernel's policies)."""
     found = named(payload)
     if any(len(value) < lengths.get(kind, 0) for kind, value in found.items()):
-        raise NetlinkError(errno.ERANGE, "Attribute failed policy validation")
+        raise too_short()
     return found
 
 
