@@ -85,13 +85,12 @@ static void rejoin(struct connection *c)
 static void listens(int fd)
 {
 	struct ask ask = { .kind = JOIN, .protocol = NETLINK_NETFILTER };
-	const struct greeting *greeting;
 	struct answer answer;
 	uint64_t inode = 0;
 
-	if (netlink_protocol(fd) != NETLINK_NETFILTER || !(greeting = diverted()) || namespace_of(fd) != greeting->home)
+	if (netlink_protocol(fd) != NETLINK_NETFILTER || !at_home(fd))
 		return;
-	ask.cookie = greeting->home;
+	ask.cookie = namespace_of(fd);
 	put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL);
 }
 

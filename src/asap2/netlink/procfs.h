@@ -16,14 +16,13 @@
 #define SYSCTL "sys/net/netfilter/nf_conntrack_"
 
 /* Whether the process is in the namespace whose connections the server has. */
-static int at_home(void)
+static int process_at_home(void)
 {
-	const struct greeting *greeting;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), home;
 
 	if (fd < 0)
 		return 0;
-	home = (greeting = diverted()) && namespace_of(fd) == greeting->home;
+	home = at_home(fd);
 	close(fd);
 	return home;
 }
@@ -35,7 +34,7 @@ static int may_be_served(const char *name)
 		return 1; /* its content depends on the process's namespace */
 	return (!strcmp(name, "net/nf_conntrack") || !strcmp(name, "net/stat/nf_conntrack") ||
 		!strncmp(name, SYSCTL, strlen(SYSCTL))) &&
-	       at_home();
+	       process_at_home();
 }
 
 /*

@@ -443,6 +443,14 @@ static uint64_t namespace_of(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) == 0 ? cookie : 0;
 }
 
+/* Whether a socket is in the server's own namespace, whose connections the server has. */
+static int at_home(int fd)
+{
+	const struct greeting *greeting = diverted();
+
+	return greeting && namespace_of(fd) == greeting->home;
+}
+
 /* The port id of the socket, which is bound if it was not; 0 on failure. */
 static uint32_t port_of(int fd)
 {
