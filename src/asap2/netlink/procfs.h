@@ -77,8 +77,9 @@ static mode_t mode_of(int flags, va_list arguments)
 	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(arguments, mode_t) : 0;
 }
 
-#define OPENS(name) \
-	int name(const char *path, int flags, ...) \
+/* A function of libc with these parameters; the arguments are what it gets in their place. */
+#define OPENS(name, parameters, ...) \
+	int name parameters \
 	{ \
 		REAL(name); \
 		va_list arguments; \
@@ -87,85 +88,31 @@ static mode_t mode_of(int flags, va_list arguments)
 		va_start(arguments, flags); \
 		mode = mode_of(flags, arguments); \
 		va_end(arguments); \
-		return real(served(path), flags, mode); \
+		return real(__VA_ARGS__, flags, mode); \
 	}
-OPENS(open)
-OPENS(open64)
+OPENS(open, (const char *path, int flags, ...), served(path))
+OPENS(open64, (const char *path, int flags, ...), served(path))
+OPENS(openat, (int directory, const char *path, int flags, ...), directory, served(path))
+OPENS(openat64, (int directory, const char *path, int flags, ...), directory, served(path))
 
-#define OPENS_AT(name) \
-	int name(int directory, const char *path, int flags, ...) \
+#define SERVES(type, name, parameters, ...) \
+	type name parameters; \
+	type name parameters \
 	{ \
 		REAL(name); \
-		va_list arguments; \
-		mode_t mode; \
-\
-		va_start(arguments, flags); \
-		mode = mode_of(flags, arguments); \
-		va_end(arguments); \
-		return real(directory, served(path), flags, mode); \
+		return real(__VA_ARGS__); \
 	}
-OPENS_AT(openat)
-OPENS_AT(openat64)
-
-FILE *fopen(const char *path, const char *mode)
-{
-	REAL(fopen);
-	return real(served(path), mode);
-}
-
-FILE *fopen64(const char *path, const char *mode)
-{
-	REAL(fopen64);
-	return real(served(path), mode);
-}
-
-/* sysctl(8) writes only to what has a mode to be written, as nf_conntrack_max has not outside the first namespace */
-int stat(const char *path, struct stat *status)
-{
-	REAL(stat);
-	return real(served(path), status);
-}
-
-int stat64(const char *path, struct stat64 *status)
-{
-	REAL(stat64);
-	return real(served(path), status);
-}
-
-int statx(int directory, const char *path, int flags, unsigned int mask, struct statx *status)
-{
-	REAL(statx);
-	return real(directory, served(path), flags, mask, status);
-}
-
+SERVES(FILE *, fopen, (const char *path, const char *mode), served(path), mode)
+SERVES(FILE *, fopen64, (const char *path, const char *mode), served(path), mode)
 /* what programs built with _FORTIFY_SOURCE call; declared by no header without it */
-int __open_2(const char *path, int flags);
-int __open64_2(const char *path, int flags);
-int __openat_2(int directory, const char *path, int flags);
-int __openat64_2(int directory, const char *path, int flags);
-
-int __open_2(const char *path, int flags)
-{
-	REAL(__open_2);
-	return real(served(path), flags);
-}
-
-int __open64_2(const char *path, int flags)
-{
-	REAL(__open64_2);
-	return real(served(path), flags);
-}
-
-int __openat_2(int directory, const char *path, int flags)
-{
-	REAL(__openat_2);
-	return real(directory, served(path), flags);
-}
-
-int __openat64_2(int directory, const char *path, int flags)
-{
-	REAL(__openat64_2);
-	return real(directory, served(path), flags);
-}
+SERVES(int, __open_2, (const char *path, int flags), served(path), flags)
+SERVES(int, __open64_2, (const char *path, int flags), served(path), flags)
+SERVES(int, __openat_2, (int directory, const char *path, int flags), directory, served(path), flags)
+SERVES(int, __openat64_2, (int directory, const char *path, int flags), directory, served(path), flags)
+/* sysctl(8) writes only to what has a mode to be written, as nf_conntrack_max has not outside the first namespace */
+SERVES(int, stat, (const char *path, struct stat *status), served(path), status)
+SERVES(int, stat64, (const char *path, struct stat64 *status), served(path), status)
+SERVES(int, statx, (int directory, const char *path, int flags, unsigned int mask, struct statx *status), directory,
+       served(path), flags, mask, status)
 
 #endif
