@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from asap2.netlink import control
 from asap2.netlink.client import Connection
@@ -79,6 +79,16 @@ class Outlet(Protocol):
         """A connection to the kernel in the client's namespace."""
 
 
+class _Asked(NamedTuple):
+    """A message of a client's batch *data*, where it starts at *start*, and where its answer goes."""
+
+    outlet: Outlet
+    client: Client
+    message: NlMsg
+    data: bytes
+    start: int
+
+
 class Dispatcher:
     """Finds the handler of each message, and answers as the kernel would around it."""
 
@@ -106,10 +116,10 @@ class Dispatcher:
     def begin(self, outlet: Outlet, client: Client, data: bytes) -> Served | Unfinished:
         """As :meth:`submit`, but the batch's last message may have only been begun."""
         for start, end, message in spans(data):
-            served = self._serve(outlet, client, message, data, start)
+            asked = _Asked(outlet, client, message, data, start)
+            served = self._serve(asked)
             if isinstance(served, Parts):
-                finish = partial(self._finish, outlet, client, message, data, start, served.answer)
-                unfinished = Unfinished(served.steps, self.lock, finish)
+                unfinished = Unfinished(served.steps, self.lock, partial(self._finish, asked, served.answer))
                 if end >= len(data):
                     return unfinished
                 _served, passed = unfinished.complete()
@@ -118,20 +128,12 @@ class Dispatcher:
                 return start, self._kernels(client, data, end) - start
         return len(data), 0
 
-    def _finish(
-        self,
-        outlet: Outlet,
-        client: Client,
-        message: NlMsg,
-        data: bytes,
-        start: int,
-        answer: Pass | None,
-        error: NetlinkError | None,
-    ) -> Served:
+    def _finish(self, asked: _Asked, answer: Pass | None, error: NetlinkError | None) -> Served:
+        end = len(asked.data)
         if answer is PASS and error is None:
-            return start, len(data) - start
-        self._send(outlet, client, message, data, start, (), error, None, False)
-        return len(data), 0
+            return asked.start, end - asked.start
+        self._send(asked, (), error)
+        return end, 0
 
     def _kernels(self, client: Client, data: bytes, end: int) -> int:
         """Where, from *end* on, the next message comes that might not be the kernel's."""
@@ -147,9 +149,10 @@ class Dispatcher:
             return type_ >> 8 in self.netfilter
         return type_ in self.families or type_ >= 0x7000 or type_ == control.GENL_ID_CTRL
 
-    def _serve(self, outlet: Outlet, client: Client, message: NlMsg, data: bytes, start: int) -> bool | Parts:
+    def _serve(self, asked: _Asked) -> bool | Parts:
         """Answer one message; True if it is the kernel's, and what there is to do if that is more."""
-        type_, flags, seq, _pid, payload = message
+        outlet, client = asked.outlet, asked.client
+        type_, flags, seq, _pid, payload = asked.message
         error: NetlinkError | None = None
         warning: str | None = None
         messages: Iterable[Message] = ()
@@ -191,21 +194,18 @@ class Dispatcher:
             except Exception:
                 log.exception("%r", request)
                 error, messages = NetlinkError(errno.EINVAL, at_start=True), ()
-        self._send(outlet, client, message, data, start, messages, error, warning, dumped)
+        self._send(asked, messages, error, warning, dumped)
         return False
 
     def _send(
         self,
-        outlet: Outlet,
-        client: Client,
-        message: NlMsg,
-        data: bytes,
-        start: int,
+        asked: _Asked,
         messages: Iterable[Message],
         error: NetlinkError | None,
-        warning: str | None,
-        dumped: bool,
+        warning: str | None = None,
+        dumped: bool = False,
     ) -> None:
+        outlet, client, message, data, start = asked
         protocol, portid, seq = client.protocol, client.portid, message.seq
         reply = outlet.reply
         if dumped and not (error is not None and error.at_start):
