@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import logging.handlers
 import queue
-import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asap2.netlink.client import Connection as KernelConnection
-from asap2.netlink.dispatch import Dispatcher
-from asap2.netlink.request import Client, Message, Netns
-from asap2.netlink.tables import cttimeout
+from asap2.netlink.request import Message
 from asap2.netlink.tables.ctnetlink import (
     CT,
     CT_DELETE,
@@ -37,13 +31,6 @@ from asap2.netlink.tables.ctnetlink import (
     TUPLE,
     TcpFlags,
 )
-from asap2.netlink.tables.cttimeout import (
-    TIMEOUT,
-    TIMEOUT_DEFAULT_GET,
-    TIMEOUT_DELETE,
-    TIMEOUT_GET,
-    TIMEOUT_NEW,
-)
 from asap2.netlink.tables.nfnetlink import Nfgenmsg
 from asap2.netlink.wire import (
     NETLINK_NETFILTER,
@@ -56,50 +43,33 @@ from asap2.netlink.wire import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
-    NlMsg,
     build,
-    error_of,
-    split,
 )
 from asap2.nic.conntrack.states import Status
-from asap2.nic.conntrack.view import Connection, Counters, Sctp, Tcp, Tuple
-from asap2.nic.faces.conntrack import announcer, messages, tuples
-from asap2.nic.faces.conntrack.face import ConntrackFace
+from asap2.nic.conntrack.view import Tcp, Tuple
+from asap2.nic.faces.conntrack import messages, tuples
 from asap2.nic.silicon.abi import CtEvent
-from tests.connections import Table, Timeouts
+from tests.unit.netlink.dispatching import Mailbox, client
+from tests.unit.nic.faces.conntrack_node import (
+    A6,
+    B6,
+    GRE,
+    ICMPV6,
+    MADE,
+    OTHER,
+    SCTP,
+    TCP4,
+    UDP,
+    A,
+    B,
+    C,
+    Node,
+    back,
+    policy,
+    request,
+)
 
 RECORDED = Path(__file__).parents[3] / "data" / "conntrack-messages.txt"
-A, B, C = (bytes((10, 0, 0, last)) for last in (1, 2, 9))
-A6, B6 = (bytes((0xFD, *bytes(14), last)) for last in (1, 2))
-TCP4 = Tuple(2, socket.IPPROTO_TCP, A, B, 1000, 80)
-ICMPV6 = Tuple(10, socket.IPPROTO_ICMPV6, A6, B6, 5, 128 << 8)
-GRE = Tuple(2, socket.IPPROTO_GRE, A, B, 0x1000, 0x2000)
-SCTP = Tuple(2, socket.IPPROTO_SCTP, A, B, 1000, 53)
-OTHER = Tuple(2, 99, A, C)
-UDP = Tuple(2, socket.IPPROTO_UDP, A, B, 1000, 53)
-NOTHING = Counters(), Counters()
-
-
-def back(tuple_: Tuple) -> Tuple:
-    """The reply's tuple without NAT."""
-    family, protocol, src, dst, src_port, dst_port = tuple_
-    if protocol == socket.IPPROTO_ICMPV6:
-        return Tuple(family, protocol, dst, src, src_port, dst_port ^ 0x100)
-    return Tuple(family, protocol, dst, src, dst_port, src_port)
-
-
-def connection(tuple_: Tuple, **values: Any) -> Connection:
-    return Connection(0, tuple_, back(tuple_), **{"timeout": 99, "counters": NOTHING, **values})
-
-
-MADE = {
-    6: connection(TCP4, zone=5, mark=7, status=14, tcp=Tcp(3, flags=(10, 10))),
-    58: connection(ICMPV6),
-    47: connection(GRE),
-    132: connection(SCTP, sctp=Sctp(4, (0x05000000, 0x06000000))),
-    99: connection(OTHER),
-}
-"""What the recorded commands made, by protocol."""
 NOT_OURS = ("timestamp_event", 24, 27)
 """What Linux 6.12 does not say, or not of connections of the datapath: CTA_SYNPROXY and CTA_TIMESTAMP_EVENT."""
 
@@ -144,78 +114,6 @@ def test_a_connection_is_announced_as_by_the_kernel(message: Message) -> None:
 def test_a_tuple_is_packed_as_its_tables_say(tuple_: Tuple) -> None:
     assert tuples.packed(tuple_) == TUPLE.encode(tuples.shown(tuple_))
     assert tuples.parsed(tuples.packed(tuple_), tuple_.family) == (tuple_, None)
-
-
-class Mailbox:
-    """Where replies go."""
-
-    def __init__(self) -> None:
-        self.messages: list[NlMsg] = []
-
-    def reply(self, _protocol: int, _portid: int, *messages: bytes, dump: bool = False) -> None:
-        assert isinstance(dump, bool)
-        for message in messages:
-            self.messages += split(message)
-
-    def stream(self, protocol: int, portid: int, chunks: Iterator[bytes]) -> None:
-        self.reply(protocol, portid, *chunks)
-
-    def busy_dumping(self, _protocol: int, _portid: int) -> bool:
-        return False
-
-    def kernel(self, _protocol: int) -> KernelConnection:
-        raise AssertionError
-
-
-class Node:
-    """A face over a table, without a kernel behind it; what it announces is kept."""
-
-    def __init__(self, *connections: Connection) -> None:
-        self.table = Table(*connections)
-        self.told: list[tuple[int, dict[Any, Any]]] = []
-        self.netns = Netns(1, -1)
-        self._dispatcher = Dispatcher(threading.RLock())
-        server: Any = self
-        self.timeouts = Timeouts()
-        self.face = ConntrackFace(server, self.table, self.timeouts)
-
-    def netfilter(self, subsystems: list[int], handler: Any) -> None:
-        self._dispatcher.netfilter.update(dict.fromkeys(subsystems, handler))
-
-    def kernel(self, _netns: Netns, _protocol: int) -> KernelConnection:
-        raise OSError(errno.EPROTONOSUPPORT, "")
-
-    def notify(self, _netns: Netns, group: int, message: Message, protocol: int, portid: int) -> None:
-        assert protocol == NETLINK_NETFILTER
-        assert portid in (0, 9)
-        self.told.append((group, CT.decode(message.payload)[1]))
-
-    def ask(self, type: int, payload: bytes, flags: int = 0) -> list[NlMsg]:
-        mailbox = Mailbox()
-        client = Client(NETLINK_NETFILTER, 9, self.netns)
-        raw = build(type, flags | NLM_F_REQUEST | NLM_F_ACK, 3, 0, payload)
-        assert self._dispatcher.submit(mailbox, client, raw) == (len(raw), 0)
-        return mailbox.messages
-
-    def error(self, type: int, payload: bytes, flags: int = 0) -> str:
-        """The errno's name, "" for success without a message."""
-        (message,) = self.ask(type, payload, flags)
-        assert message.type == NLMSG_ERROR
-        error = error_of(message)
-        return errno.errorcode[error.errno or 0].replace("ENOTSUP", "EOPNOTSUPP") if error else ""
-
-    def listed(self, payload: bytes = bytes(4)) -> list[dict[Any, Any]]:
-        *found, last = self.ask(CT_GET, payload, NLM_F_DUMP)
-        assert last.type == NLMSG_DONE
-        assert error_of(last) is None
-        return [CT.decode(one.payload)[1] for one in found]
-
-
-def request(family: int = 2, **attrs: Any) -> bytes:
-    for name in ("tuple_orig", "tuple_reply"):
-        if isinstance(attrs.get(name), tuple):
-            attrs[name] = TUPLE.encode(tuples.shown(attrs[name]))
-    return CT_REQUEST.encode(Nfgenmsg(family), attrs)
 
 
 def test_a_connection_is_found_by_either_tuple_in_its_zone() -> None:
@@ -371,99 +269,6 @@ def test_counts_are_told() -> None:
     assert last.type == NLMSG_DONE
 
 
-def policy(name: str | None, protocol: int = 6, seconds: dict[int, int] | None = None, family: int = 2) -> bytes:
-    data = cttimeout.timeouts(11).encode({str(number): value for number, value in (seconds or {}).items()})
-    return TIMEOUT.encode(Nfgenmsg(), {"name": name, "l3proto": family, "l4proto": protocol, "data": data})
-
-
-def test_timeout_policies_are_kept_by_name() -> None:
-    node = Node()
-    new = NLM_F_CREATE
-    assert node.error(TIMEOUT_NEW, policy("x", seconds={3: 33}), new | NLM_F_EXCL) == ""
-    assert node.error(TIMEOUT_NEW, policy("x"), new | NLM_F_EXCL) == "EEXIST"
-    assert node.error(TIMEOUT_NEW, policy("x"), new) == "EBUSY"
-    assert node.error(TIMEOUT_NEW, policy("x", 17), new | NLM_F_REPLACE) == "EINVAL"
-    assert node.error(TIMEOUT_NEW, policy("x", seconds={2: 34}), new | NLM_F_REPLACE) == ""
-    assert node.error(TIMEOUT_NEW, policy("y", 99), new) == "EOPNOTSUPP"
-    assert node.error(TIMEOUT_NEW, policy("n" * 32), new) == "EINVAL"
-    assert node.error(TIMEOUT_NEW, policy(None), new) == "EINVAL"
-    message, _ack = node.ask(TIMEOUT_GET, TIMEOUT.encode(Nfgenmsg(), {"name": "x"}))
-    attrs = TIMEOUT.decode(message.payload)[1]
-    assert list(attrs) == ["name", "l3proto", "l4proto", "use", "data"]
-    assert list(cttimeout.timeouts(11).decode(attrs["data"]).values()) == [
-        120, 34, 432000, 120, 60, 30, 120, 10, 120, 300, 300
-    ]  # fmt: skip
-    node.timeouts.put(replace(node.timeouts.named["x"], uses=1))
-    named = TIMEOUT.encode(Nfgenmsg(), {"name": "x"})
-    assert node.error(TIMEOUT_DELETE, named) == "EBUSY"
-    node.timeouts.put(replace(node.timeouts.named["x"], uses=0))
-    assert node.error(TIMEOUT_DELETE, named) == ""
-    assert node.error(TIMEOUT_DELETE, named) == "ENOENT"
-    assert [one.type for one in node.ask(TIMEOUT_GET, bytes(4), NLM_F_DUMP)] == [NLMSG_DONE]
-
-
-def test_default_timeouts_are_told() -> None:
-    asked = TIMEOUT.encode(Nfgenmsg(), {"l3proto": 2, "l4proto": 17})
-    message, _ack = Node().ask(TIMEOUT_DEFAULT_GET, asked)
-    assert list(cttimeout.timeouts(2).decode(TIMEOUT.decode(message.payload)[1]["data"]).values()) == [30, 120]
-
-
-SOCKETS = """sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
-0000000000000000 0   0          00000001 0        0        0     2        0        6
-0000000000000000 12  4711       {:08x} 0        0        0     2        0        7
-"""
-
-
-class Packets:
-    """What packets have done."""
-
-    def __init__(self) -> None:
-        self.wanted = 0
-        self.happened: list[tuple[Connection, int]] = []
-
-    def listened(self, events: int) -> None:
-        self.wanted = events
-
-    def events(self) -> Iterator[tuple[Connection, int]]:
-        return iter(self.happened)
-
-
-@pytest.mark.parametrize(
-    ("groups", "wanted"),
-    [(0, 0), (1, CtEvent.NEW | CtEvent.RELATED), (4, CtEvent.DESTROY), (0x10, 0), (7, CtEvent((1 << 12) - 1))],
-)
-def test_the_program_tells_only_what_somebody_listens_to(
-    groups: int, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sockets = tmp_path / "netlink"
-    sockets.write_text(SOCKETS.format(groups))
-    monkeypatch.setattr(announcer, "SOCKETS", sockets)
-    node, packets = Node(), Packets()
-    announcer.Announcer(node.face, packets).look()
-    assert packets.wanted == wanted
-    assert node.face.listened == bool(wanted)
-
-
-def test_what_packets_do_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    node, packets = Node(), Packets()
-    passing = announcer.Announcer(node.face, packets)
-    packets.happened = [
-        (MADE[6], CtEvent.NEW | CtEvent.PROTOINFO),
-        (MADE[6], CtEvent.ASSURED | CtEvent.PROTOINFO),
-        (replace(MADE[6], timeout=0), CtEvent.DESTROY),
-    ]
-    passing.pass_on()
-    assert [group for group, _ in node.told] == [1, 2, 3]
-    assert node.told[2][1]["status"] & Status.DYING
-    assert "timeout" not in node.told[2][1]
-    sockets = tmp_path / "netlink"
-    sockets.write_text(SOCKETS.format(0))
-    monkeypatch.setattr(announcer, "SOCKETS", sockets)
-    passing.look()
-    passing.pass_on()
-    assert len(node.told) == 3
-
-
 VALID = (
     request(tuple_orig=TCP4, zone=5),
     request(tuple_orig=TCP4, tuple_reply=back(TCP4), timeout=20, mark=3, zone=5, labels=bytes(16), status=14),
@@ -509,12 +314,11 @@ def damaged(draw: st.DrawFn) -> bytes:
 )
 def test_a_damaged_request_is_answered_and_harms_nothing(asked: list[tuple[int, int, bytes]]) -> None:
     node = Node(*MADE.values())
-    client = Client(NETLINK_NETFILTER, 9, node.netns)
     with unlogged():
         for type_, flags, payload in asked:
             mailbox = Mailbox()
             raw = build(type_, flags | NLM_F_REQUEST | NLM_F_ACK, 3, 0, payload)
-            consumed, passed = node._dispatcher.submit(mailbox, client, raw)
+            consumed, passed = node.dispatcher.submit(mailbox, client(NETLINK_NETFILTER), raw)
             assert consumed + passed == len(raw)
             assert passed or mailbox.messages[-1].type in (NLMSG_ERROR, NLMSG_DONE)
         for connection in node.listed():
