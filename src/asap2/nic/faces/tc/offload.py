@@ -89,30 +89,22 @@ class Offloader:
         self._actions = HardwareActions(netdevs, silicon, node, tunnels)
         self.police = self._actions.police
 
-    def _check_offered(self, ifindex: int, spec: FilterSpec) -> None:
-        """NetlinkError where a filter is refused for what it does, whatever it matches: by the kernel, which offers it
-        to no driver (tc_setup_offload_action); a matchall, which is for policing (mlx5e_tc_configure_matchall)."""
+    @staticmethod
+    def _check_offered(spec: FilterSpec) -> None:
+        """NetlinkError where the kernel offers a filter to no driver (tc_setup_offload_action)."""
         if spec.kind in match_all.KINDS:
             raise NetlinkError(errno.EOPNOTSUPP)
         for step in tc_actions.flat(spec.steps):
             if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
                 raise NetlinkError(errno.EOPNOTSUPP, step.hardware)
-        if spec.kind != "matchall":
-            return
-        device = self._netdevs.by_ifindex(ifindex)
-        if device is None or device.role is not Role.REPRESENTOR or device.pf is None:
-            raise NetlinkError(errno.EOPNOTSUPP)
-        if spec.prio != 1:
-            raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
-        tc_capability.check_limit(spec.steps)
 
     def hardware(self, ifindex: int, spec: FilterSpec, others: Others) -> list[Planned]:
         """The eSwitch rules of a filter on device *ifindex*, mostly one; a filter that drops what comes out of a
         tunnel, or sends it to another chain, has a rule in every eSwitch. NetlinkError says why there can be none."""
-        self._check_offered(ifindex, spec)
+        self._check_offered(spec)
         device = self._netdevs.by_ifindex(ifindex)
-        if spec.kind == "matchall" and device is not None and device.function is not None:
-            return [self.police.of_function(device.function, self._silicon(device.function.nic), spec, ifindex)]
+        if spec.kind == "matchall":
+            return [self._limit(device, spec)]
         if device is not None and is_receiver(device):
             return [self._received(device, spec)]
         if device is not None and (device.role is Role.INTERNAL or device.pf is not None):
@@ -128,6 +120,14 @@ class Offloader:
         if not found:
             raise refusal
         return found
+
+    def _limit(self, device: NetDev | None, spec: FilterSpec) -> Planned:
+        """The rule of a matchall, which is for policing what a function sends (mlx5e_tc_configure_matchall)."""
+        if device is None or device.role is not Role.REPRESENTOR or device.function is None:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if spec.prio != 1:
+            raise tc_capability.refuse("only priority 1 is supported", errno.EINVAL)
+        return self.police.of_function(device.function, self._silicon(device.function.nic), spec, device.ifindex)
 
     def _rule(self, device: NetDev | None, uplink: NetDev, ifindex: int, spec: FilterSpec, others: Others) -> Planned:
         """The rule in *uplink*'s eSwitch of a filter on *device* (None: a tunnel's)."""
