@@ -318,23 +318,19 @@ def _options(
     options: dict[str, Any] = {}
     if kind == "u32":
         asked = tables.TC.decode(one.request)[1]["options"]
-        options |= {"sel": asked["sel"], "hash": match_all.U32_TABLE, "flags": flags}
-        return options | {"act": actions} if actions else options
-    if kind == "basic":
+        options = {"sel": asked["sel"], "hash": match_all.U32_TABLE, "flags": flags}
+    elif kind == "basic":
         if one.classid:
             options["classid"] = one.classid
         options["pcnt"] = tables.BasicCount(counters.packets, counters.packets)
-        return options | {"act": actions} if actions else options
-    if kind == "matchall":
-        options.update({"flags": flags, "pcnt": counters.packets})
-        return options | {"act": actions} if actions else options
-    if not terse:
+    elif kind == "matchall":
+        options = {"flags": flags, "pcnt": counters.packets}
+    elif terse:
+        options["flags"] = flags
+    else:
         if one.classid is not None:
             options["classid"] = one.classid
-        options.update(key.dump)
-    options["flags"] = flags
-    if not terse:
-        options["in_hw_count"] = one.in_hw_count
+        options |= {**dict(key.dump), "flags": flags, "in_hw_count": one.in_hw_count}
     if actions:
         options["act"] = actions
     return options
