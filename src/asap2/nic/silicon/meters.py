@@ -25,8 +25,6 @@ class MeterUse(enum.IntEnum):
     """An action police of TC, by its index."""
     PORT = 3
     """The limit on everything that enters by a port, by the port's id."""
-    FILTER = 4
-    """The limit of a filter for all packets that enter by a device, by the device."""
 
 
 class Meters:
