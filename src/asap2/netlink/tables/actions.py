@@ -76,6 +76,11 @@ TCA_MPLS_ACT_MODIFY = 3
 TCA_ACT_MAX_PRIO = 32
 
 
+def has_opcode(verdict: int, opcode: int) -> bool:
+    """Whether a verdict is *opcode* with a value: TC_ACT_JUMP or TC_ACT_GOTO_CHAIN (TC_ACT_EXT_CMP())."""
+    return verdict & ~TC_ACT_EXT_VAL_MASK == opcode
+
+
 class Bitfield32(NamedTuple):
     """struct nla_bitfield32: the bits of *selector* count."""
 

@@ -89,7 +89,7 @@ def _gact(options: Attrs) -> Result:
         back.append(("prob", options["prob"]))
     if verdict in _GACT_NOT_OFFERED:
         steps.append(Beyond(_GACT_NOT_OFFERED[verdict]))
-    elif verdict not in _GACT_OFFERED and verdict & ~ta.TC_ACT_EXT_VAL_MASK != ta.TC_ACT_GOTO_CHAIN:
+    elif verdict not in _GACT_OFFERED and not ta.has_opcode(verdict, ta.TC_ACT_GOTO_CHAIN):
         steps.append(Beyond("act_gact: Unsupported generic action offload"))
     return steps, verdict, tuple(back)
 

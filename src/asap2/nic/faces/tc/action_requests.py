@@ -16,7 +16,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.request import PASS, Answer, Message, Reply, Request
 from asap2.netlink.server import Server
 from asap2.netlink.tables import tc as tables
-from asap2.netlink.tables.actions import ACTION, TC_ACT_EXT_VAL_MASK, TC_ACT_GOTO_CHAIN
+from asap2.netlink.tables.actions import ACTION, TC_ACT_GOTO_CHAIN, has_opcode
 from asap2.netlink.tables.tc import RTM_DELACTION, RTM_GETACTION, RTM_NEWACTION
 from asap2.netlink.wire import NLM_F_ROOT, NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
@@ -83,7 +83,7 @@ class ActionFace:
         if known is not None and not replace:
             raise NetlinkError(errno.EEXIST)
         parsed = tc_actions.parse_one(action)
-        if parsed.verdict & ~TC_ACT_EXT_VAL_MASK == TC_ACT_GOTO_CHAIN:
+        if has_opcode(parsed.verdict, TC_ACT_GOTO_CHAIN):
             raise NetlinkError(errno.EINVAL, "can't goto NULL proto/chain")
         if parsed.flags & tc_actions.FLAG_SKIP_SW and not self._filters.police.drivers(parsed):
             raise NetlinkError(errno.EINVAL)  # no driver takes another by itself

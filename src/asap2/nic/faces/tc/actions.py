@@ -242,7 +242,7 @@ class _Flow:
             return [Continue()]
         if verdict == ta.TC_ACT_RECLASSIFY and again is not None:
             return again
-        if verdict & ~ta.TC_ACT_EXT_VAL_MASK != ta.TC_ACT_JUMP:
+        if not ta.has_opcode(verdict, ta.TC_ACT_JUMP):
             return _verdict(verdict, sent)
         to = verdict & ta.TC_ACT_EXT_VAL_MASK
         if not to or to > len(self._actions):
@@ -299,7 +299,7 @@ def _verdict(verdict: int, sent: bool) -> list[Step]:
         return [_FINAL[verdict]]
     if verdict in _TAKEN:
         return [] if sent else [Drop()]
-    if verdict & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_GOTO_CHAIN:
+    if ta.has_opcode(verdict, ta.TC_ACT_GOTO_CHAIN):
         return [Goto(verdict & ta.TC_ACT_EXT_VAL_MASK)]
     if verdict == ta.TC_ACT_TRAP:
         return [Trap()]

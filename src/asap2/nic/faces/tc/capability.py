@@ -187,7 +187,9 @@ def check_limit(steps: tuple[Step, ...]) -> Police:
 
 def check_meter(step: Police) -> None:
     """Check that hardware supports both verdicts and the rates of an action police (police_act_validate())."""
-    if not all(verdict in _METER_VERDICTS or is_jump(verdict) for verdict in (step.exceed, step.conform)):
+    if not all(
+        verdict in _METER_VERDICTS or ta.has_opcode(verdict, ta.TC_ACT_JUMP) for verdict in (step.exceed, step.conform)
+    ):
         raise refuse("Offload not supported when conform-exceed action is not pipe, ok, jump or drop")
     _check_rates(step)
 
@@ -195,8 +197,3 @@ def check_meter(step: Police) -> None:
 def _check_rates(step: Police) -> None:
     if step.limit.peak or step.limit.overhead:
         raise refuse("Offload not supported when peakrate/avrate/overhead is configured")
-
-
-def is_jump(verdict: int) -> bool:
-    """Whether a verdict jumps over actions (TC_ACT_JUMP)."""
-    return verdict & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_JUMP

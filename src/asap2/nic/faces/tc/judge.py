@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from socket import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 from typing import assert_never
 
+from asap2.netlink.tables.actions import TC_ACT_JUMP, has_opcode
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6
 from asap2.nic.faces.tc.capability import (
@@ -23,7 +24,6 @@ from asap2.nic.faces.tc.capability import (
     check_tracking,
     depth,
     elsewhere,
-    is_jump,
     refuse,
 )
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap
@@ -210,7 +210,7 @@ class _Actions:
         check_meter(step)
         if not self.model.meters:
             raise refuse()
-        if is_jump(step.exceed) and is_jump(step.conform):
+        if all(has_opcode(verdict, TC_ACT_JUMP) for verdict in (step.exceed, step.conform)):
             raise refuse("Cannot offload flows with nested jumps")
         self.policed = True
         if any(isinstance(one, Mirred) for one in step.exceeded):

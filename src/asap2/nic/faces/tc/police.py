@@ -62,7 +62,7 @@ def parse(options: Attrs) -> tuple[list[Step], int, Back]:
     if "avrate" in options:  # there is no estimator
         raise NetlinkError(errno.EINVAL)
     conform = options.get("result", ta.TC_ACT_OK)
-    if conform != ta.TC_ACT_UNSPEC and conform & ~ta.TC_ACT_EXT_VAL_MASK == ta.TC_ACT_GOTO_CHAIN:
+    if ta.has_opcode(conform, ta.TC_ACT_GOTO_CHAIN):
         raise NetlinkError(errno.EINVAL, "goto chain not allowed on fallback")
     packets, packet_burst = options.get("pktrate64"), options.get("pktburst64")
     if (packets is None) != (packet_burst is None):
@@ -139,7 +139,7 @@ def _not_offered(verdict: int) -> str | None:
     """Why no driver is offered an action with this verdict (tcf_police_act_to_flow_act()); None if one is."""
     if verdict in (ta.TC_ACT_OK, ta.TC_ACT_SHOT, ta.TC_ACT_PIPE, ta.TC_ACT_UNSPEC):
         return None
-    if verdict & ~ta.TC_ACT_EXT_VAL_MASK in (ta.TC_ACT_GOTO_CHAIN, ta.TC_ACT_JUMP):
+    if ta.has_opcode(verdict, ta.TC_ACT_GOTO_CHAIN) or ta.has_opcode(verdict, ta.TC_ACT_JUMP):
         return None
     if verdict == ta.TC_ACT_RECLASSIFY:
         return f'{_MODULE}Offload not supported when conform/exceed action is "reclassify"'
