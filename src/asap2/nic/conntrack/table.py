@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from asap2.nic.conntrack.helpers import Expected
-from asap2.nic.conntrack.states import ICMP, ICMPV6, SECOND, Status
+from asap2.nic.conntrack.states import SECOND, Status
 from asap2.nic.conntrack.tuples import IPV4, IPV6
 from asap2.nic.conntrack.tuples import Tuple as Datagram
 from asap2.nic.conntrack.view import Change, Connection, Counters, Sctp, Statistics, Tcp, Tuple
@@ -170,13 +170,7 @@ class Connections:
             self._have(abi.Keep.STATUS, [(at, connection.id)])
         if change.timeout is not None:
             record.expires = time.monotonic_ns() + change.timeout * SECOND
-        if change.tcp is not None:
-            record.tcp.state = change.tcp.state
-            for way in (0, 1):
-                record.tcp.seen[way].scale, record.tcp.seen[way].flags = change.tcp.wscale[way], change.tcp.flags[way]
-        if change.sctp is not None:
-            record.sctp.state = change.sctp.state
-            record.sctp.vtag[:] = [socket.htonl(tag) for tag in change.sctp.vtags]
+        _set_state(record, change.tcp, change.sctp)
 
     def insert(self, connection: Connection) -> None:
         """Add a connection; its *id* is ignored.
@@ -192,14 +186,7 @@ class Connections:
         empty.expires, empty.started = now + connection.timeout * SECOND, now
         empty.status, empty.mark, empty.event_mask = connection.status, connection.mark, 0xFFFFFFFF
         empty.labels[:] = list(connection.labels)
-        if connection.tcp is not None:
-            empty.tcp.state = connection.tcp.state
-            for side in (0, 1):
-                empty.tcp.seen[side].scale = connection.tcp.wscale[side]
-                empty.tcp.seen[side].flags = connection.tcp.flags[side]
-        if connection.sctp is not None:
-            empty.sctp.state = connection.sctp.state
-            empty.sctp.vtag[:] = [socket.htonl(tag) for tag in connection.sctp.vtags]
+        _set_state(empty, connection.tcp, connection.sctp)
         memoryview(record).cast("B")[:] = memoryview(empty).cast("B")
         self._layout.keeping.what = abi.Keep.INSERT
         self._keep.on(_NO_PACKET)
@@ -380,7 +367,7 @@ class Connections:
 
     def _original(self, at: int) -> Tuple | None:
         """The original tuple of the connection in record *at* (0: none)."""
-        found = self._at(at) if 0 < at < len(self._layout.connections) else None
+        found = self.at(at)
         return found.original if found is not None else None
 
     def _record_of(self, zone: int, tuple: Tuple) -> int | None:
@@ -420,6 +407,17 @@ def _now() -> tuple[int, int]:
     return now, time.time_ns() - now
 
 
+def _set_state(record: ConnectionRecord, tcp: Tcp | None, sctp: Sctp | None) -> None:
+    """Set the state of a TCP or SCTP connection; None leaves it as it is."""
+    if tcp is not None:
+        record.tcp.state = tcp.state
+        for side, scale, flags in zip(record.tcp.seen, tcp.wscale, tcp.flags, strict=True):
+            side.scale, side.flags = scale, flags
+    if sctp is not None:
+        record.sctp.state = sctp.state
+        record.sctp.vtag[:] = [socket.htonl(tag) for tag in sctp.vtags]
+
+
 def _packed(zone: int, tuple: Tuple) -> bytes:
     """``struct tuple``."""
     addresses = (address.rjust(16, b"\0") for address in (tuple.src, tuple.dst))
@@ -431,7 +429,5 @@ def _packed(zone: int, tuple: Tuple) -> bytes:
 def _inverse(tuple: Tuple) -> Tuple | None:
     """The tuple of the other direction without NAT; None for an ICMP type without a reply."""
     family, protocol, src, dst, src_port, dst_port = tuple
-    if protocol not in (ICMP, ICMPV6):
-        return Tuple(family, protocol, dst, src, dst_port, src_port)
-    found = Datagram(IPV4, protocol, src, dst, src_port, dst_port).inverse()
-    return None if found is None else Tuple(family, protocol, dst, src, found.sport, found.dport)
+    found = Datagram(IPV4, protocol, src, dst, src_port, dst_port).inverse()  # the same for both families
+    return None if found is None else Tuple(family, protocol, found.src, found.dst, found.sport, found.dport)

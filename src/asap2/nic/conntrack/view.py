@@ -6,17 +6,15 @@ Source: include/uapi/linux/netfilter/nf_conntrack_common.h and nf_conntrack_tcp.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from asap2.nic.conntrack.states import Status
+from asap2.nic.conntrack.states import GRE, Status
+from asap2.nic.conntrack.tuples import WITH_PORTS
 
-PROTOCOLS_WITH_PORTS: Final = frozenset(
-    (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_GRE, socket.IPPROTO_SCTP, 136)
-)
-"""Protocols whose tuples have ports (GRE: keys); 136 is UDP-Lite."""
+PROTOCOLS_WITH_PORTS: Final = frozenset((*WITH_PORTS, GRE))
+"""Protocols whose tuples have ports (GRE: keys)."""
 
 
 class Tuple(NamedTuple):
