@@ -91,11 +91,6 @@ static long step(u32 i, struct work *w)
 	struct rule *r;
 	u32 rule = 0, stage, list = 0, chain = 0, slot;
 
-	if (tells_connection(w->s->told) && !w->s->within && restore(w->skb, &w->s->state, w->s->told)) {
-		w->s->verdict = drop(w, DROP_ACTION);
-		return 1;
-	}
-	w->s->told = 0;
 	if (w->s->flow == FLOW_CARRY) {
 		int carried = carry(w->skb, &w->s->state, w->s->tracking, &w->s->p.f);
 
@@ -309,6 +304,8 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 		s->rule = found->rule;
 		s->entry = found->entry;
 	}
+	if (!s->within && tells_connection(s->told) && restore(skb, &s->state, s->told))
+		return drop(&w, DROP_ACTION);
 	bpf_loop(STEPS, step, &w, 0);
 	return s->verdict;
 }
