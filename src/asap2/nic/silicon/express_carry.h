@@ -184,13 +184,10 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	c = connection_at(at >> 1);
 	if (!at || !c)
 		return LONG_WAY;
-	p->at = at >> 1;
 	p->reply = at & 1;
 	status = READ_ONCE(c->status);
 	if (!(status & IPS_HW_OFFLOAD) || c->master || is_idle(c, p->now) || (p->reply && !(status & IPS_ASSURED)))
 		return LONG_WAY;
-	p->l3 = ETH_LEN;
-	p->l4 = ETH_LEN + IPV4_LEN;
 	p->info = carried_info(status, p->reply);
 	nat = nat && status & IPS_NAT_MASK;
 	tell_fields(&s.state, p, c, r->zone, nat ? nat_state(status, p->reply) : 0);
