@@ -12,7 +12,7 @@ import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
-    from asap2.host.inventory import Connections
+    from asap2.host.connections import Connections
     from asap2.host.status import Status, VfStatus
     from asap2.screen import Group, Text
 

@@ -19,11 +19,12 @@ from prometheus_client.registry import Collector
 
 from asap2.host.check.audit import audit
 from asap2.host.check.finding import Verdict
+from asap2.host.connections import Connections
 from asap2.host.explain.explain import counted, explain, flows_of
 from asap2.host.explain.flow import Flow
 from asap2.host.explain.probe import try_flows
 from asap2.host.explain.reasons import OFFLOADED
-from asap2.host.inventory import Connections, FlowTrial, Host
+from asap2.host.inventory import FlowTrial, Host
 from asap2.host.observe import observe
 from asap2.host.status import NicStatus, Status, status
 from asap2.output import line

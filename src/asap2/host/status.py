@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from asap2.host import versions
 from asap2.host.attachment import Attachment, attachment
-from asap2.host.inventory import Connections, Host, Netdev, Pf, Vf, vf_user
+from asap2.host.connections import Connections
+from asap2.host.inventory import Host, Netdev, Pf, Vf, vf_user
 
 
 @dataclass(frozen=True, slots=True)

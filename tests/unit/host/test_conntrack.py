@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asap2.host.inventory import Connections, Tracked
+from asap2.host.connections import Connections, Tracked
 from asap2.host.kernel import conntrack
 from asap2.netlink.tables.ctnetlink import CT
 from asap2.netlink.tables.nfnetlink import Nfgenmsg

@@ -10,8 +10,9 @@ import re
 import pytest
 
 from asap2.cli.host_explain import show
+from asap2.host.connections import Connections, Tracked
 from asap2.host.explain.connections import HARDWARE, REASONS, placed, zones_in_hardware
-from asap2.host.inventory import Connections, Host, Tracked
+from asap2.host.inventory import Host
 from asap2.screen import Screen
 from tests.unit.host.flow_texts import REASONS_PAGE
 from tests.unit.host.hosts import offloading, with_switch

@@ -11,8 +11,9 @@ from pathlib import Path
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from asap2.host.connections import Connections
 from asap2.host.explain.flow import Flow
-from asap2.host.inventory import Connections, DatapathPort, FlowTrial, Host
+from asap2.host.inventory import DatapathPort, FlowTrial, Host
 from asap2.host.metrics import HostCollector, registry
 from tests.unit.host.hosts import fresh, offloading, with_netdev, with_pf, with_switch
 

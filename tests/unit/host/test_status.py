@@ -10,7 +10,8 @@ import pytest
 
 from asap2.cli.host_status import drawn
 from asap2.host.attachment import Attachment
-from asap2.host.inventory import Away, Bridge, Connections, Host, Interface, Port
+from asap2.host.connections import Connections
+from asap2.host.inventory import Away, Bridge, Host, Interface, Port
 from asap2.host.records import to_data
 from asap2.host.status import status
 from asap2.screen import Screen

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from asap2.host.connections import Tracked
 from asap2.host.explain.reasons import Meaning
-from asap2.host.inventory import Host, Tracked
+from asap2.host.inventory import Host
 
 _ASSURED, _OFFLOAD, _SEEN_REPLY = 1 << 2, 1 << 14, 1 << 1
 """IPS_* (include/uapi/linux/netfilter/nf_conntrack_common.h)."""

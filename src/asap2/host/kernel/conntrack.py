@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asap2.host.inventory import Connections, Tracked
+from asap2.host.connections import Connections, Tracked
 from asap2.netlink.client import Connection
 from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST
 from asap2.netlink.tables.nfnetlink import Nfgenmsg

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from asap2.nic.fields import REWRITABLE, Field, Header, Location
+from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
 from asap2.nic.rules import (
     Action,
     AddTtl,
@@ -31,13 +32,7 @@ from asap2.nic.rules import (
     ModifyVlan,
     Output,
     Pass,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
     PopVlan,
-    PushEthernet,
-    PushMpls,
-    PushNsh,
     PushVlan,
     Sample,
     SetField,

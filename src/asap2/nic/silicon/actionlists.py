@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asap2.nic.rules import Action, Ct, CtHardware, Encap, PushNsh, SetTunnel
+from asap2.nic.layer_actions import PushNsh
+from asap2.nic.rules import Action, Ct, CtHardware, Encap, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps, Kept
 from asap2.nic.silicon.indices import Indices

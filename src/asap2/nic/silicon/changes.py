@@ -7,24 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from asap2.nic.rules import (
-    AddTtl,
-    Change,
-    Decap,
-    Encap,
-    LayerChange,
-    ModifyVlan,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
-    PopVlan,
-    PushEthernet,
-    PushMpls,
-    PushNsh,
-    PushVlan,
-    SetField,
-    SetTunnel,
-)
+from asap2.nic.layer_actions import LayerChange, PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
+from asap2.nic.rules import AddTtl, Change, Decap, Encap, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
 from asap2.nic.silicon import layers, packet, tunnel
 from asap2.nic.silicon.journey import Journey
 from asap2.nic.silicon.ports import Port

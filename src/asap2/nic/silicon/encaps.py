@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from asap2.nic.rules import Ct, CtHardware, Encap, PushNsh, SetTunnel
+from asap2.nic.layer_actions import PushNsh
+from asap2.nic.rules import Ct, CtHardware, Encap, SetTunnel
 from asap2.nic.silicon import abi, trackings
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout

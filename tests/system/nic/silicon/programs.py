@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from asap2.nic.fields import FIELD_BITS, FIELDS, REWRITABLE, TRACKED, Header
+from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -28,13 +29,7 @@ from asap2.nic.rules import (
     ModifyVlan,
     Output,
     Pass,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
     PopVlan,
-    PushEthernet,
-    PushMpls,
-    PushNsh,
     PushVlan,
     Rule,
     Sample,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from asap2.nic.layer_actions import PopEthernet, PushEthernet
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -25,9 +26,7 @@ from asap2.nic.rules import (
     Match,
     Output,
     Pass,
-    PopEthernet,
     PopVlan,
-    PushEthernet,
     PushVlan,
     Rule,
     Truncate,

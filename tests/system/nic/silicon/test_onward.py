@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from asap2.nic.layer_actions import PushEthernet
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
@@ -22,7 +23,6 @@ from asap2.nic.rules import (
     Masked,
     Match,
     PopVlan,
-    PushEthernet,
     PushVlan,
     Sample,
     Truncate,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED, Width
+from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushMpls, PushNsh
 from asap2.nic.rules import (
     Action,
     AddTtl,
@@ -32,12 +33,7 @@ from asap2.nic.rules import (
     ModifyVlan,
     Output,
     Pass,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
     PopVlan,
-    PushMpls,
-    PushNsh,
     PushVlan,
     Sample,
     SetField,

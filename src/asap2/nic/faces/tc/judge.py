@@ -29,6 +29,7 @@ from asap2.nic.faces.tc.capability import (
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap
 from asap2.nic.fields import REWRITABLE, Depth
 from asap2.nic.function import Pf
+from asap2.nic.layer_actions import LayerChange
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS
 from asap2.nic.rules import (
     VLAN_PRESENT,
@@ -43,7 +44,6 @@ from asap2.nic.rules import (
     Enter,
     Goto,
     Hash,
-    LayerChange,
     Masked,
     Match,
     ModifyVlan,

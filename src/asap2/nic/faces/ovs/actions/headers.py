@@ -24,17 +24,8 @@ from asap2.nic.faces.ovs.actions.numbers import (
 from asap2.nic.faces.ovs.actions.steps import Step
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import NSH, NSH_BASE, NSH_MD1, NSH_MD2
-from asap2.nic.rules import (
-    VLAN_PRESENT,
-    PopEthernet,
-    PopMpls,
-    PopNsh,
-    PopVlan,
-    PushEthernet,
-    PushMpls,
-    PushNsh,
-    PushVlan,
-)
+from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
+from asap2.nic.rules import VLAN_PRESENT, PopVlan, PushVlan
 
 _MPLS_L3: Final = 1
 """OVS_MPLS_L3_TUNNEL_FLAG_MASK: the label goes behind the Ethernet header."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from asap2.nic.layer_actions import LayerChange
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
@@ -18,7 +19,6 @@ from asap2.nic.rules import (
     Drop,
     Goto,
     Hash,
-    LayerChange,
     Meter,
     Output,
     PopVlan,
