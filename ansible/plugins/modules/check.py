@@ -101,7 +101,7 @@ bad:
   elements: dict
   returned: success
 summary:
-  description: How many findings there are of each verdict.
+  description: The number of findings of each verdict.
   type: dict
   returned: success
   sample: {"ok": 22, "warn": 1, "fail": 0, "unknown": 2}

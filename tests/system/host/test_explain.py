@@ -260,7 +260,7 @@ def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:
     ("words", "status", "sentence"),
     [
         (["nosuch"], 2, "asap2: 'nosuch' is neither a flow of the datapath nor a port of it"),
-        (["in_port(3)"], 2, "is no flow as `ovs-appctl dpctl/dump-flows -m` prints it"),
+        (["in_port(3)"], 2, "is not a flow as `ovs-appctl dpctl/dump-flows -m` prints it"),
         (["--deep", "--from", "/nowhere"], 2, "asap2: --deep asks this host's switch, not a capture's"),
         (["--from", "/nowhere"], 1, "asap2: /nowhere: No such file or directory"),
     ],

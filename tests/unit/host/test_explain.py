@@ -61,7 +61,7 @@ def test_ports_are_named_in_nested_actions_too() -> None:
 
 @pytest.mark.parametrize("text", ["", "nonsense", "packets:1, actions:drop", line(figures="packets:many")])
 def test_what_is_no_flow_is_said_in_a_sentence(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no flow|no number"):
+    with pytest.raises(UsageError, match=r"is not a flow|is not a number"):
         parse(text)
 
 

@@ -138,5 +138,5 @@ def test_who_does_not_answer_is_told_in_a_sentence() -> None:
     with pytest.raises(Exception, match=f"ovs-vswitchd does not answer, so its flows are not known; {restart}"):
         explain(host, [])
     (finding,) = [one for one in audit(host, ()) if one.id == "ovs.running"]
-    assert finding.found == "ovs-vswitchd runs, and does not answer"
+    assert finding.found == "ovs-vswitchd is running but does not answer"
     assert finding.fix == "systemctl restart openvswitch-switch"

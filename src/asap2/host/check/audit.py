@@ -13,12 +13,12 @@ CHECKS = (*platform.CHECKS, *nic.CHECKS, *eswitch.CHECKS, *switch.CHECKS, *surro
 
 
 def audit(host: Host, pfs: tuple[Pf, ...]) -> list[Finding]:
-    """Every check's findings on *host*, as far as *pfs* are concerned."""
+    """The findings of every check on *host*, as far as *pfs* are concerned."""
     return [finding for check in CHECKS for finding in check(host, pfs)]
 
 
 def summary(findings: Iterable[Finding]) -> dict[Verdict, int]:
-    """How many findings there are of each verdict."""
+    """The number of findings of each verdict."""
     counts = dict.fromkeys(Verdict, 0)
     for finding in findings:
         counts[finding.verdict] += 1

@@ -34,7 +34,7 @@ def bridged(host: Host, pf: Pf) -> list[Netdev]:
     return [netdev for netdev in ports(host, pf) if host.openvswitch.port_of(netdev.name)]
 
 
-@check("eswitch.mode", "only in switchdev mode do VFs have representors, and rules an eSwitch to go to")
+@check("eswitch.mode", "only in switchdev mode do VFs have representors, and can the eSwitch take rules")
 def mode(_host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether the eSwitch is in switchdev mode."""
     for pf in pfs:
@@ -54,7 +54,7 @@ def encap(host: Host, pfs: PFS) -> Iterator[Result]:
         device = versions.DEVICES.get((pf.vendor, pf.device))
         have = pf.eswitch.encap_mode if pf.eswitch else None
         if have is None:
-            yield unknown("the driver does not tell", None, pf.name)
+            yield unknown("the driver does not report it", None, pf.name)
         elif have != "none":
             yield ok(have, pf.name)
         elif device and not device.tunnels:
@@ -80,9 +80,9 @@ def inline(_host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(have, pf.name)
 
 
-@check("eswitch.steering", "software-managed steering puts rules in many times faster, where the NIC has it")
+@check("eswitch.steering", "software-managed steering installs rules many times faster, where the NIC supports it")
 def steering(_host: Host, pfs: PFS) -> Iterator[Result]:
-    """Who writes the eSwitch's rules."""
+    """Whether the driver or the firmware writes the eSwitch's rules."""
     for pf in pfs:
         device = versions.DEVICES.get((pf.vendor, pf.device))
         have = dict(pf.params).get(STEERING)
@@ -102,14 +102,14 @@ def hw_tc_offload(host: Host, pfs: PFS) -> Iterator[Result]:
         devices = ports(host, pf)
         off = [netdev.name for netdev in devices if netdev.hw_tc_offload is False]
         if not devices or all(netdev.hw_tc_offload is None for netdev in devices):
-            yield unknown("the kernel does not tell", f"ethtool -k {pf.name} | grep hw-tc-offload", pf.name)
+            yield unknown("the kernel does not report it", f"ethtool -k {pf.name} | grep hw-tc-offload", pf.name)
         elif off:
             yield fail(f"off on {listed(off)}", f"ethtool -K {off[0]} hw-tc-offload on", pf.name)
         else:
             yield ok(f"on, on {listed([netdev.name for netdev in devices])}", pf.name)
 
 
-@check("representors", "without its representor a VF cannot be switched by Open vSwitch")
+@check("representors", "Open vSwitch reaches a VF only through its representor")
 def representors(host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether each VF has a representor here."""
     for pf in pfs:
@@ -126,7 +126,7 @@ def representors(host: Host, pfs: PFS) -> Iterator[Result]:
 
 @check("representors.up", "a VF has no link while its representor is down")
 def up(host: Host, pfs: PFS) -> Iterator[Result]:
-    """Whether what is in a bridge is up."""
+    """Whether the devices in bridges are up."""
     for pf in pfs:
         down = [netdev.name for netdev in bridged(host, pf) if not netdev.up]
         if down:
@@ -135,7 +135,7 @@ def up(host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(f"{len(bridged(host, pf))} devices in bridges, all up", pf.name)
 
 
-@check("representors.bridged", "Open vSwitch switches, and offloads, what is in its bridges")
+@check("representors.bridged", "Open vSwitch switches and offloads only what is in its bridges")
 def in_bridge(host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether uplink and representors are in bridges."""
     if not host.openvswitch.database:
@@ -175,7 +175,10 @@ def mtu(host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(f"{uplink.mtu}, {need} needed", pf.name)
 
 
-@check("tc.ingress", "rules hang on the ingress qdisc; without it (another program removed it) nothing is offloaded")
+@check(
+    "tc.ingress",
+    "rules are attached to the ingress qdisc; if another program removes it, nothing is offloaded",
+)
 def ingress(host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether Open vSwitch's ports have their ingress qdiscs."""
     if not host.openvswitch.running or not host.openvswitch.hw_offload:
@@ -190,7 +193,7 @@ def ingress(host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(f"on {listed(names)}", pf.name)
 
 
-@check("tc.orphans", "filters that nobody cares for still take packets away from Open vSwitch")
+@check("tc.orphans", "stale filters still take packets away from Open vSwitch")
 def orphans(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Flows of Open vSwitch in TC on devices where it no longer offloads."""
     found = [one for one in host.filters if one.of_open_vswitch and not _cared_for(host, one.netdev)]
@@ -210,9 +213,9 @@ def _cared_for(host: Host, netdev: str) -> bool:
     return port and switch.hw_offload
 
 
-@check("trial", "the surest proof that a NIC takes rules is to give it some (skip_sw), and take them out again")
+@check("trial", "the surest proof that a NIC takes rules is to give it some (skip_sw) and remove them again")
 def trial(host: Host, pfs: PFS) -> Iterator[Result]:
-    """What the NIC said to the rules that were tried."""
+    """Whether the NIC took the rules that were tried."""
     for pf in pfs:
         names = {netdev.name for netdev in ports(host, pf)}
         tried = [one for one in host.trials if one.netdev in names]

@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A verdict without its check."""
+    """A verdict that has no check yet."""
 
     verdict: Verdict
     found: str
@@ -61,12 +61,12 @@ class Check:
 
 
 def check(id: str, why: str) -> Callable[[Function], Check]:
-    """Make a function a check."""
+    """Register a function as a check."""
     return lambda function: Check(id, why, function)
 
 
 def ok(found: str, subject: str | None = None) -> Result:
-    """A finding that all is well."""
+    """A finding that nothing is wrong."""
     return Result(Verdict.OK, found, None, subject)
 
 

@@ -36,7 +36,7 @@ def driver(_host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(pf.driver, pf.name)
 
 
-@check("sriov", "VFs are made only when firmware and BIOS have SR-IOV on")
+@check("sriov", "VFs can be created only when SR-IOV is enabled in firmware and BIOS")
 def sriov(_host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether the PF can have VFs."""
     for pf in pfs:
@@ -63,14 +63,14 @@ def vfs(_host: Host, pfs: PFS) -> Iterator[Result]:
             yield ok(f"{pf.num_vfs} VFs", pf.name)
 
 
-@check("pcie", "100 Gbit/s need PCI Express gen3 x16")
+@check("pcie", "100 Gbit/s needs PCI Express gen3 x16")
 def pcie(_host: Host, pfs: PFS) -> Iterator[Result]:
     """Whether the link is as good as the card and the page's advice."""
     for pf in pfs:
         have, could = _link(pf.link_speed, pf.link_width), _link(pf.max_link_speed, pf.max_link_width)
         fix = f"put the card into another slot, or look at the BIOS: `lspci -vvs {pf.address} | grep LnkSta`"
         if not pf.link_width or not pf.link_speed:
-            yield unknown("the kernel does not tell the PCI Express link", f"lspci -vvs {pf.address}", pf.name)
+            yield unknown("the kernel does not report the PCI Express link", f"lspci -vvs {pf.address}", pf.name)
         elif pf.link_width < pf.max_link_width or pf.link_speed < pf.max_link_speed:
             yield warn(f"{have}, and the card could {could}", fix, pf.name)
         elif pf.link_speed < GEN3:

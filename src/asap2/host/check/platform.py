@@ -72,12 +72,12 @@ def iommu(host: Host, _pfs: PFS) -> Iterator[Result]:
 
 @check("firmware", "offload needs firmware at least this new")
 def firmware(_host: Host, pfs: PFS) -> Iterator[Result]:
-    """Each NIC's firmware against the table of models."""
+    """Whether each NIC's firmware is new enough for its model."""
     for pf in pfs:
         device = versions.DEVICES.get((pf.vendor, pf.device))
         name = device.name if device else f"{pf.vendor:04x}:{pf.device:04x}"
         if pf.firmware is None:
-            yield unknown(f"{name}: the driver does not tell its firmware", f"ethtool -i {pf.name}", pf.name)
+            yield unknown(f"{name}: the driver does not report its firmware", f"ethtool -i {pf.name}", pf.name)
         elif device is None:
             yield unknown(f"{name}, firmware {pf.firmware}: no minimum is known for this model", None, pf.name)
         elif device.firmware and not versions.at_least(pf.firmware, versions.numbers(device.firmware)):

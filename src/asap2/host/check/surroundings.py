@@ -29,7 +29,7 @@ def network_manager(host: Host, pfs: PFS) -> Iterator[Result]:
         fix = f"nmcli device set {taken[0]} managed no   # for good: `asap2 host persist`"
         yield warn(f"it manages {listed(taken)}", fix)
     else:
-        yield ok("running, and manages no representor")
+        yield ok("running, but manages no representor")
 
 
 @check("udev", "representors that change their names lose their place in Open vSwitch")
@@ -42,12 +42,12 @@ def udev(host: Host, pfs: PFS) -> Iterator[Result]:
             if netdev.name_assigned == COUNTED or (netdev.name_assigned is None and netdev.name.startswith("eth"))
         ]
         if counted and not host.platform.udev_rules:
-            found = f"the kernel counted them: {listed(counted)}, and no udev rule keeps these names"
+            found = f"the kernel numbered them: {listed(counted)}, and no udev rule keeps these names"
             yield warn(found, "asap2 host persist", pf.name)
         elif host.platform.udev_rules:
             yield ok(f"rules in {listed(list(host.platform.udev_rules), 2)}", pf.name)
         elif dict(host.representors(pf)):
-            yield ok("their names are not the kernel's counting", pf.name)
+            yield ok("none has a name that the kernel numbered", pf.name)
         long = [netdev.name for _, netdev in host.representors(pf) if len(netdev.name) > NAME_MAX]
         if long:
             yield fail(f"names of more than {NAME_MAX} characters: {listed(long)}", None, pf.name)
@@ -70,7 +70,7 @@ def numa(_host: Host, pfs: PFS) -> Iterator[Result]:
     """Where the NIC is."""
     for pf in pfs:
         if pf.numa_node is None:
-            yield unknown("the kernel does not tell the NIC's node", None, pf.name)
+            yield unknown("the kernel does not report the NIC's node", None, pf.name)
         else:
             yield ok(f"node {pf.numa_node}, CPUs {pf.local_cpus or 'unknown'}", pf.name)
 

@@ -17,13 +17,14 @@ DEFAULT_IDLE = 10000
 SET = "ovs-vsctl set Open_vSwitch . other_config:"
 
 
-@check("ovs.running", "ovs-vswitchd puts the flows in")
+@check("ovs.running", "ovs-vswitchd installs the flows")
 def running(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Whether database and switch run."""
     switch = host.openvswitch
-    start = f"systemctl start {switch.service or 'openvswitch'}"
+    service = switch.service or "openvswitch"
+    start = f"systemctl start {service}"
     if switch.silent:
-        yield fail(f"{switch.silent} runs, and does not answer", f"systemctl restart {switch.service or 'openvswitch'}")
+        yield fail(f"{switch.silent} is running but does not answer", f"systemctl restart {service}")
     elif not switch.database:
         yield fail("no database server answers", start)
     elif not switch.running:
@@ -44,7 +45,7 @@ def hw_offload(host: Host, _pfs: PFS) -> Iterator[Result]:
     elif not switch.running or not any(bridge.ports for bridge in switch.bridges):
         yield ok("true")
     elif switch.offloaded_flows is None:
-        yield fail("true, and not in force: the switch was not restarted since", restart)
+        yield fail("true, but not in force: the switch has not been restarted since", restart)
     else:
         yield ok("true, and in force")
 
@@ -74,7 +75,7 @@ def max_idle(host: Host, _pfs: PFS) -> Iterator[Result]:
     if word is None:
         yield ok(f"{DEFAULT_IDLE} ms (not set)")
     elif not word.isdecimal():
-        yield warn(f"{word!r} is no number of milliseconds", f"{SET}max-idle=30000")
+        yield warn(f"{word!r} is not a number of milliseconds", f"{SET}max-idle=30000")
     elif int(word) < SHORT_IDLE:
         yield warn(f"{word} ms", f"{SET}max-idle=30000")
     else:
@@ -93,7 +94,7 @@ def datapath(host: Host, pfs: PFS) -> Iterator[Result]:
             yield fail(bridge.datapath_type, f"ovs-vsctl set bridge {bridge.name} datapath_type=system", bridge.name)
 
 
-@check("ovs.ports", "a port with an error is not there for the datapath")
+@check("ovs.ports", "a port with an error is not in the datapath")
 def ports(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Errors that Open vSwitch has with its interfaces."""
     for bridge in host.openvswitch.bridges:
@@ -117,7 +118,7 @@ def controllers(host: Host, _pfs: PFS) -> Iterator[Result]:
             yield ok(f"connected: {listed([one.target for one in bridge.controllers])}", bridge.name)
 
 
-@check("ovs.managers", "a manager, as OVN's or an SDN controller's, sets up bridges and ports by the database")
+@check("ovs.managers", "a manager, such as OVN's or an SDN controller's, sets up bridges and ports in the database")
 def managers(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Whether the database's managers are connected."""
     have = host.openvswitch.managers
@@ -128,7 +129,7 @@ def managers(host: Host, _pfs: PFS) -> Iterator[Result]:
         yield ok(f"connected: {listed([one.target for one in have])}")
 
 
-@check("ovs.fail-mode", "a bridge in fail_mode secure drops whatever no OpenFlow rule is for")
+@check("ovs.fail-mode", "a bridge in fail_mode secure drops every packet that no OpenFlow rule matches")
 def fail_mode(host: Host, _pfs: PFS) -> Iterator[Result]:
     """Bridges that drop everything."""
     for one in _refused(host, "bridge.empty"):
@@ -136,17 +137,17 @@ def fail_mode(host: Host, _pfs: PFS) -> Iterator[Result]:
         yield fail(f"{one.found}: it drops every packet", fix, one.about)
 
 
-@check("openflow.refused", "a rule that the switch rejected is not there, nor is any of its bundle")
+@check("openflow.refused", "a rule that the switch rejected is missing, and so is the rest of its bundle")
 def openflow_refused(host: Host, _pfs: PFS) -> Iterator[Result]:
-    """OpenFlow messages that the switch rejected of late."""
+    """OpenFlow messages that the switch rejected recently."""
     for one in _refused(host, "openflow.refused"):
-        fix = "look in the log of the controller or agent for what it asked: `asap2 host explain` has the switch's line"
+        fix = "look in the log of the controller or agent for the request: `asap2 host explain` has the switch's line"
         yield warn(f"{one.found}, {_times(one)} in the last minutes", fix, one.about)
 
 
-@check("datapath.refused", "the switch itself handles each packet of a flow that the datapath does not take")
+@check("datapath.refused", "the switch itself handles each packet of a flow that the datapath refuses")
 def datapath_refused(host: Host, _pfs: PFS) -> Iterator[Result]:
-    """Flows that the datapath did not take of late."""
+    """Flows that the datapath did not accept recently."""
     found = _refused(host, "datapath.refused")
     for error in sorted({one.found.partition(": ")[0] for one in found}):
         flows = [one for one in found if one.found.startswith(f"{error}: ")]
@@ -164,13 +165,13 @@ def _times(one: Refused) -> str:
 
 @check("ct", "flows under connection tracking need a NIC and kernel that offload it; ICMP and new connections never do")
 def connection_tracking(host: Host, pfs: PFS) -> Iterator[Result]:
-    """OpenFlow rules with connection tracking, as port security and security groups make them."""
+    """OpenFlow rules with connection tracking, such as those of port security and security groups."""
     names = {netdev.name for pf in pfs for netdev in bridged(host, pf)}
     ours = {place[0].name for name in names if (place := host.openvswitch.port_of(name))}
     using = [bridge for bridge in host.openvswitch.bridges if bridge.ct_flows]
     for bridge in using:
         found = f"{bridge.ct_flows} of {bridge.flows} OpenFlow rules of {bridge.name} track connections"
-        fix = "test with established TCP, not ping; `openstack port set --disable-port-security` does without"
+        fix = "test with established TCP, not ping; `openstack port set --disable-port-security` avoids it"
         yield warn(found, fix, bridge.name)
     if ours and not using:
         yield ok(f"no rule of {listed(sorted(ours))} tracks connections")

@@ -68,7 +68,7 @@ STATE = (
     ("port.gone", "Can't find netdev for output port|Can't find offloaded netdev"),
     ("port.no-flow-api", "failed to get ifindex|find ifindex"),
 )
-"""What it says of ports, by code: they may have changed since."""
+"""What it says of ports, by code: the ports may have changed since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A flow with its reason. ``found`` is what of the flow or the host it is about, ``others`` codes of what would be
-    in the way next; ``attachments`` whose ports it is from and to, where Open vSwitch tells."""
+    in the way next; ``attachments`` whose ports it is from and to, where Open vSwitch knows."""
 
     ufid: str | None
     flow: str
@@ -101,7 +101,7 @@ class Explanation:
 
 
 def select(flows: Iterable[Flow], what: str) -> list[Flow]:
-    """Those of *flows* that *what* names: a flow id (or how it begins), or a port that they come in at or go out of."""
+    """The *flows* that *what* names: by a flow id (or its beginning), or by a port that they enter or leave through."""
     flows = list(flows)
     word = what.removeprefix("ufid:").lower()
     found = [flow for flow in flows if len(word) >= 4 and flow.ufid and flow.ufid.lower().startswith(word)]
@@ -126,7 +126,7 @@ def explain(host: Host, flows: Iterable[Flow]) -> list[Explanation]:
 
 
 def counted(explanations: Iterable[Explanation]) -> dict[str, int]:
-    """How many flows each code has, most first."""
+    """The number of flows of each code, largest first."""
     return dict(Counter(one.code for one in explanations).most_common())
 
 
@@ -263,7 +263,7 @@ class _Explainer:
             yield Refusal("switch.off", f"hw-offload {said}"), (Evidence("host", f"other_config:hw-offload is {said}"),)
         else:
             seen = Evidence("host", "`upcall/show` has no line of offloaded flows")
-            yield Refusal("switch.not-in-force", "hw-offload true, and not in force"), (seen,)
+            yield Refusal("switch.not-in-force", "hw-offload true, but not in force"), (seen,)
 
     def _policy(self, flow: Flow) -> Iterator[Reason]:
         """The policy in force, which the flow's filter shows: the database's counts from the switch's next start."""

@@ -23,7 +23,7 @@ _OCTETS = re.compile(r"[\da-f]{2}(?: [\da-f]{2})+")
 _CALL = re.compile(r"([\w.:@\-]+)\((.*)\)", re.DOTALL)
 _FIGURE = re.compile(r"(ufid|packets|bytes|used|flags|offloaded|dp|dp-extra-info):(.*)")
 _SOMEWHERE = re.compile(r"(?:^|, ?)(ufid|packets|bytes|offloaded|dp):([^,\s]+)")
-"""Figures, whatever brackets are before them: Open vSwitch prints a bad key's without their ends."""
+"""Figures, whatever brackets precede them: Open vSwitch prints damaged keys without closing brackets."""
 CT_STATES = {"new": 1, "est": 2, "rel": 4, "rpl": 8, "inv": 16, "trk": 32, "snat": 64, "dnat": 128}
 """OVS_CS_F_* (include/uapi/linux/openvswitch.h) by the words that dumps without -m use."""
 
@@ -122,7 +122,7 @@ class Flow:
 
     @property
     def in_port(self) -> str:
-        """The port that its packets come in at, a name or a number; "" when it says none."""
+        """The port that its packets enter through, a name or a number; "" if it has none."""
         return self.levels[0].get("in_port", "")
 
     @property
@@ -212,10 +212,10 @@ def outputs(actions: tuple[Call, ...]) -> Iterator[str]:
 
 
 def parse(text: str, datapath: str = "system@ovs-system") -> Flow:
-    """The flow in a line; UsageError for what is none."""
+    """Parse a line as a flow; UsageError if it is not one."""
     before, found, after = text.partition("actions:")
     if not found or "(" not in before:
-        raise UsageError(f"{text[:60]!r} is no flow as `ovs-appctl dpctl/dump-flows -m` prints it")
+        raise UsageError(f"{text[:60]!r} is not a flow as `ovs-appctl dpctl/dump-flows -m` prints it")
     figures = dict(_SOMEWHERE.findall(before))
     attributes = []
     for part in split(before):
@@ -243,7 +243,7 @@ def parse(text: str, datapath: str = "system@ovs-system") -> Flow:
             datapath,
         )
     except ValueError:
-        raise UsageError(f"{text[:60]!r} has a figure that is no number") from None
+        raise UsageError(f"{text[:60]!r} has a figure that is not a number") from None
 
 
 def named(flow: Flow, names: Mapping[str, str]) -> Flow:

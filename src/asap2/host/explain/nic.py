@@ -64,6 +64,6 @@ def code(tried: FlowTrial) -> str:
 def words(tried: FlowTrial) -> str:
     """What was refused, for people."""
     said = (
-        f"the NIC says: {tried.refusal}" if tried.in_words else f"the NIC refuses it without a word ({tried.refusal})"
+        f"the NIC says: {tried.refusal}" if tried.in_words else f"the NIC refuses without a message ({tried.refusal})"
     )
     return said + (f"; without {' or '.join(tried.culprits)} it is taken" if tried.culprits else "")

@@ -173,7 +173,7 @@ class _Prober:
 
 
 def _parts(made: Rule) -> Iterator[str | int]:
-    """What of a rule can be left out: its matches by name, its actions by place."""
+    """The parts of a rule that can be left out: its matches by name, its actions by position."""
     for name in made.options:
         if name.startswith("key_") and not name.endswith("_mask") and name not in NEEDED:
             yield name
