@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch demo demo-openstack test test-openstack test-openvswitch soak lint bench clean coverage
+.PHONY: help setup setup-openstack setup-openvswitch setup-ovn demo demo-openstack test test-openstack test-openvswitch soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-steps \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-steps \
   src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
+	@echo 'make setup-ovn       the same, with OVN'
 	@echo 'make clean           remove what was built in this checkout, including .venv'
 
 setup:
@@ -44,6 +45,9 @@ setup-openvswitch: setup
 
 test-openvswitch: setup-openvswitch
 	@$(BIN)/python -m tests.openvswitch $(ARGS)
+
+setup-ovn: setup
+	@scripts/setup-ovn
 
 lint: setup
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

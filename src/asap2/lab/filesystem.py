@@ -2,9 +2,10 @@
 """The file system of a node or guest: the machine's tree, with some places mounted over it.
 
 A *view* is made in a new mount namespace. /run is fresh; what is written to /etc, /usr/local and /var/log stays in the
-view (overlayfs over the machine's); Open vSwitch's directories are empty; /sys is that of the view's own network
-namespace. Programs of nodes and guests run with the netlink redirect library, by /etc/ld.so.preload. A node besides has
-the FUSE tree over parts of /sys, a systemctl that runs Open vSwitch, and a modprobe that knows the NIC's driver.
+view (overlayfs over the machine's); the directories of Open vSwitch and OVN are empty; /sys is that of the view's own
+network namespace. Programs of nodes and guests run with the netlink redirect library, by /etc/ld.so.preload. A node
+besides has the FUSE tree over parts of /sys, a systemctl that runs Open vSwitch, and a modprobe that knows the NIC's
+driver.
 """
 
 from __future__ import annotations
@@ -34,8 +35,15 @@ from asap2.lab.syscalls import (
 )
 
 OVERLAID = ("/etc", "/usr/local", "/var/log")
-OPENVSWITCH = ("/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch")
-"""Where Debian's Open vSwitch keeps its database and its logs."""
+STATE = (
+    "/etc/openvswitch",
+    "/var/lib/openvswitch",
+    "/var/log/openvswitch",
+    "/etc/ovn",
+    "/var/lib/ovn",
+    "/var/log/ovn",
+)
+"""Where Debian's Open vSwitch and OVN keep their databases and logs."""
 
 FACES = ("bus/pci", "class/net", "devices", "module")
 """The parts of /sys that the node's daemon serves."""
@@ -93,7 +101,7 @@ def lay_out(view: View) -> None:
         os.chmod(directory, mode)
     for target, tree in binds.items():
         _place(tree, target)
-    for directory in OPENVSWITCH:
+    for directory in STATE:
         if directory not in binds:
             _empty(directory)
 

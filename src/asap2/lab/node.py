@@ -28,7 +28,7 @@ from asap2.lab.topology import Guest, Nic, Node
 REDIRECT_LIBRARY = Path(asap2.netlink.__file__).with_name("redirect.so")
 DIRECTORIES = ("sock", "sys", "realsys", "bpf", "state", "log", "units")
 LOG_ROOM = "64m"
-"""Of the file system for the logs of Open vSwitch, which the supervisor shortens long before that is full."""
+"""Of the file system for the logs of Open vSwitch and OVN, which the supervisor shortens long before that is full."""
 
 
 def redirect_library() -> Path:
@@ -70,6 +70,7 @@ def make(layout: Layout, node: Node, guests: Sequence[Guest]) -> None:
             "/run/asap2": directory / "sock",
             "/run/asap2-units": directory / "units",
             "/var/log/openvswitch": directory / "log",
+            "/var/log/ovn": directory / "log",
             **{f"/run/netns/{guest.name}": layout.guest(guest.name) / "ns" / "net" for guest in guests},
         },
         sysfs=directory / "realsys",
