@@ -75,7 +75,6 @@ class Connections:
         self._ring = RingBuffer(layout.ct_events)
         self._default: int | None = None
         self._limits: dict[int, int] = {}
-        self._expected: dict[int, bytes] = {}
 
     # ---- looking
 
@@ -195,13 +194,16 @@ class Connections:
             number = errno.EEXIST if result < 0 else errno.ENOMEM
             raise OSError(number, os.strerror(number))
 
-    def expect(self, record: int, expected: Expected, seconds: int) -> None:
-        """Let the *expected* connection belong to the one in *record* if it begins within *seconds*.
+    def expect(self, record: int, expected: Expected, seconds: int, now: int = 0) -> None:
+        """Let the *expected* connection belong to the one in *record* if it begins within *seconds* of *now*.
+
+        A connection expects one other at a time: a new expectation replaces the old one.
 
         Raises:
             OSError: the table of expected connections is full.
         """
-        now, master = time.monotonic_ns(), self._at(record)
+        now = now or time.monotonic_ns()
+        master = self._at(record, now)
         if master is None:
             return
         entry = ExpectationRecord(expires=now + seconds * SECOND, master=record, master_id=master.id)
@@ -210,18 +212,13 @@ class Connections:
             same = expected.tuple.src == expected.reply.dst
             entry.status = int(Status.SRC_NAT_DONE | Status.DST_NAT_DONE | Status.DST_NAT)
             entry.status |= 0 if same else int(Status.SRC_NAT)
-        self._forget_expected(record)
-        key = _packed(master.zone, expected.tuple)
-        self._expected[record] = key
-        self._layout.expectations.update(key, bytes(entry))
+        for key, raw in list(self._layout.expectations.items()):
+            known = ExpectationRecord.from_buffer_copy(raw)
+            if known.master == record or known.expires <= now:
+                with contextlib.suppress(FileNotFoundError, KeyError):
+                    self._layout.expectations.delete(key)
+        self._layout.expectations.update(_packed(master.zone, expected.tuple), bytes(entry))
         self._layout.tracker.expecting = 1
-
-    def _forget_expected(self, record: int) -> None:
-        """Remove the expectation of a connection, which has one at a time: a new one replaces the old one."""
-        key = self._expected.pop(record, None)
-        if key is not None:
-            with contextlib.suppress(FileNotFoundError, KeyError):
-                self._layout.expectations.delete(key)
 
     def sweep(self, first: int = 0, most: int | None = None) -> list[Connection]:
         """Remove expired connections, and take those back that hardware has not used for HARDWARE_IDLE seconds.
@@ -366,9 +363,11 @@ class Connections:
         )
 
     def _original(self, at: int) -> Tuple | None:
-        """The original tuple of the connection in record *at* (0: none)."""
-        found = self.at(at)
-        return found.original if found is not None else None
+        """The original tuple of the connection in record *at* (0: none), which may have ended by now."""
+        if not 0 < at < len(self._layout.connections):
+            return None
+        start = at * _RECORD.size
+        return self._shown(bytes(self._memory[start : start + _RECORD.size]), *_now()).original
 
     def _record_of(self, zone: int, tuple: Tuple) -> int | None:
         """The number of the record whose connection has that tuple."""

@@ -10,6 +10,7 @@ from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection, Side, Tc
 from asap2.nic.conntrack.states import (
     MAX_RETRANS,
     SECOND,
+    TCP,
     TCP_TRANSITIONS,
     Segment,
     Status,
@@ -409,6 +410,11 @@ def _live_on(connection: Connection, direction: int, segment: Header, old: TcpSt
     ):
         connection.status |= Status.ASSURED
     connection.refresh(direction, octets, seconds, now)
+
+
+def is_closed(connection: Connection) -> bool:
+    """Whether it is a connection of TCP that is over and only waits to expire."""
+    return connection.proto == TCP and connection.tcp.state in (TcpState.TIME_WAIT, TcpState.CLOSE)
 
 
 def be_liberal(connection: Connection) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from asap2.nic.conntrack import datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
+from asap2.nic.conntrack.expectations import Expectations
 from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of, put
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
@@ -76,6 +77,7 @@ class Tracker:
     default_limit: int = 0
     timeouts: dict[str, Timeouts] = field(default_factory=lambda: {"": Timeouts()})
     """Timeout policies by name; the one without a name is the default."""
+    expectations: Expectations = field(default_factory=Expectations)
     _table: dict[tuple[int, Tuple], tuple[Connection, int]] = field(default_factory=dict)
 
     # ---- the table ----
@@ -118,7 +120,8 @@ class Tracker:
         return ended
 
     def _count(self, zone: int) -> int:
-        return sum(connection.zone == zone for connection in self.connections())
+        """The connections of a zone that are not closed (already_closed() in nf_conncount.c)."""
+        return sum(one.zone == zone and not tcp.is_closed(one) for one in self.connections())
 
     # ---- which connection a datagram is of ----
 
@@ -168,6 +171,7 @@ class Tracker:
             if 0 < self.max_connections <= len(self._table) // 2:
                 raise DroppedError
             found = Connection(zone, [one, answer], timeouts), ORIGINAL
+            self.expectations.begin(found[0], self.now)
         return _seen(*found)
 
     def _handle(self, seen: Seen, data: bytes, at: int) -> Verdict:
@@ -266,7 +270,8 @@ class Tracker:
     ) -> Seen | None:
         """The connection that an earlier action has found in this zone (skb_nfct_cached(), tcf_ct_skb_nfct_cached()).
 
-        With *force*, a connection is removed if the packet is a reply, as if none had been found.
+        None was found for an action that names another timeout policy than the connection has. With *force*, a
+        connection is removed if the packet is a reply, as if none had been found.
         """
         executed = True
         if seen is None:
@@ -277,6 +282,8 @@ class Tracker:
             if executed or (not state and action.force):
                 seen = self._again(data, family, action.zone, translated=bool(state & NAT_STATE))
         if seen is None or seen.connection.zone != action.zone:
+            return None
+        if action.timeout and seen.connection.timeouts is not self.timeouts.get(action.timeout):
             return None
         if action.force and seen.direction == REPLY:
             self.remove(seen.connection)
@@ -319,6 +326,8 @@ class Tracker:
         connection.status |= Status.CONFIRMED
         for direction, one in enumerate(connection.tuples):
             self._table[connection.zone, one] = connection, direction
+        if connection.master:
+            self.expectations.end(connection)
         return seen
 
     # ---- hardware's part ----

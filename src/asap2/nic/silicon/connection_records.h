@@ -59,7 +59,10 @@ struct connection {
 	u64 used; /* last used by hardware, ns */
 	struct tuple reply;
 	u32 event_mask;
-	u8 policy, helper, unused[18];
+	u8 policy, helper, unused[2];
+	u32 uncounted; /* closed, and so no longer counted by its zone */
+	u32 holders; /* itself while it exists, and connections whose master it is; its tuple stays until there is none */
+	u8 more_unused[8];
 	u64 packets[2], bytes[2];
 	u8 labels[16];
 	u64 started; /* ns */
@@ -94,7 +97,8 @@ struct expectation {
 };
 
 struct zone {
-	u32 count, limit, limited, unused;
+	u32 count, limit, limited;
+	u32 hand; /* where the search for connections that do not count goes on */
 };
 
 struct policy {
@@ -121,6 +125,11 @@ struct ct_event {
 /* The search for a free port. */
 struct port_search {
 	u32 offset, least, size, attempts, left, manip;
+};
+
+/* The search for connections that no longer count in a zone that has reached its limit. */
+struct zone_search {
+	u32 zone, from, records;
 };
 
 /* What is known of a packet while it is tracked. */
@@ -152,6 +161,7 @@ struct flight {
 	struct tracking null;
 	union packed packed; /* the packet's key, with the fields of its connection */
 	struct port_search ports;
+	struct zone_search search;
 	u8 inside[2][INSIDE];
 };
 

@@ -127,7 +127,10 @@ class ConnectionRecord(ctypes.Structure):
         ("event_mask", u32),
         ("policy", ctypes.c_uint8),
         ("helper", ctypes.c_uint8),
-        ("unused", ctypes.c_uint8 * 18),
+        ("unused", ctypes.c_uint8 * 2),
+        ("uncounted", u32),
+        ("holders", u32),
+        ("more_unused", ctypes.c_uint8 * 8),
         ("packets", u64 * 2),
         ("bytes", u64 * 2),
         ("labels", ctypes.c_uint8 * 16),
@@ -209,7 +212,7 @@ class ZoneRecord(ctypes.Structure):
     count: int
     limit: int
     limited: int
-    _fields_ = [(name, u32) for name in ("count", "limit", "limited", "unused")]
+    _fields_ = [(name, u32) for name in ("count", "limit", "limited", "hand")]
 
 
 class PolicyRecord(ctypes.Structure):

@@ -103,13 +103,40 @@ static __always_inline void announce(struct connection *c, u32 at, u32 events)
 	bpf_ringbuf_submit(e, 0);
 }
 
+/* Whether the connection's zone has counted it until now. */
+static __always_inline int stop_counting(struct connection *c)
+{
+	u32 zone = c->original.zone;
+	struct zone *z = bpf_map_lookup_elem(&zones, &zone);
+
+	if (!z || __sync_lock_test_and_set(&c->uncounted, 1))
+		return 0;
+	__sync_fetch_and_add(&z->count, -1);
+	return 1;
+}
+
+/* One holder of a record less; the last frees it. */
+static __always_inline void let_go(struct connection *c, u32 at)
+{
+	if (__sync_fetch_and_add(&c->holders, -1) == 1)
+		bpf_map_push_elem(&free_connections, &at, 0);
+}
+
+/* Hold the record of a master, which exists. 0: it is ending. */
+static __always_inline int hold(struct connection *master)
+{
+	u32 holders = READ_ONCE(master->holders);
+
+	return holders && __sync_val_compare_and_swap(&master->holders, holders, holders + 1) == holders;
+}
+
 /* Remove a connection; 1 if it existed. Overwrites p->key. */
 __noinline int forget(struct flight *p, u32 at)
 {
 	struct connection *c = connection_at(at);
 	struct tracker *t = the_tracker();
-	struct zone *z;
-	u32 was, zone;
+	struct connection *master;
+	u32 was, above;
 
 	if (!p || !c || !t)
 		return 0;
@@ -126,13 +153,14 @@ __noinline int forget(struct flight *p, u32 at)
 	bpf_map_delete_elem(&tuples, &p->key);
 	if (!p->quiet)
 		announce(c, at, CT_EVENT_DESTROY);
-	zone = c->original.zone;
-	z = bpf_map_lookup_elem(&zones, &zone);
-	if (z)
-		__sync_fetch_and_add(&z->count, -1);
+	stop_counting(c);
 	__sync_fetch_and_add(&t->count, -1);
+	above = c->master;
 	c->status = 0;
-	bpf_map_push_elem(&free_connections, &at, 0);
+	let_go(c, at);
+	master = above ? connection_at(above) : 0;
+	if (master)
+		let_go(master, above);
 	return 1;
 }
 
@@ -287,7 +315,7 @@ __noinline int insert(struct flight *p)
 {
 	struct tracker *t = the_tracker();
 	struct tracker_stats *s = this_tracker_stats();
-	struct connection *c;
+	struct connection *c, *master = 0;
 	struct zone *z;
 	u32 at, zone;
 	int failed, nat;
@@ -315,6 +343,14 @@ __noinline int insert(struct flight *p)
 	if (!p->fresh.id)
 		p->fresh.id = __sync_fetch_and_add(&t->ids, 1) + 1;
 	p->fresh.status |= IPS_CONFIRMED;
+	p->fresh.holders = 1;
+	if (p->fresh.master) {
+		master = connection_at(p->fresh.master);
+		if (!master || !hold(master)) {
+			master = 0;
+			p->fresh.master = 0;
+		}
+	}
 	*c = p->fresh;
 	if (nat) {
 		t->translated = 1;
@@ -334,7 +370,9 @@ __noinline int insert(struct flight *p)
 	}
 	if (failed) {
 		c->status = 0;
-		bpf_map_push_elem(&free_connections, &at, 0);
+		let_go(c, at);
+		if (master)
+			let_go(master, p->fresh.master);
 		__sync_fetch_and_add(&t->count, -1);
 		s->insert_failed++;
 		return -1;

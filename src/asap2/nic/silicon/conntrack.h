@@ -172,12 +172,49 @@ __noinline int merge(struct flight *p)
 	return found >> 1;
 }
 
+#define ZONE_RECORDS 256 /* examined for a zone that has reached its limit */
+
+/* Stop counting a connection of the zone if it has expired or is closed (already_closed() in nf_conncount.c). */
+static long try_record(u32 i, struct flight **of)
+{
+	struct flight *p = *of;
+	u32 at = 1 + (p->search.from + i) % p->search.records, zone = p->search.zone;
+	struct connection *c = connection_at(at);
+	struct zone *z = bpf_map_lookup_elem(&zones, &zone);
+
+	if (!c || !z || !(READ_ONCE(c->status) & IPS_CONFIRMED) || c->original.zone != zone)
+		return 0;
+	if (READ_ONCE(c->expires) <= p->now)
+		forget(p, at);
+	else if (c->original.proto == IPPROTO_TCP && (c->tcp.state == TCP_TIME_WAIT || c->tcp.state == TCP_CLOSE))
+		stop_counting(c);
+	return READ_ONCE(z->count) < z->limit;
+}
+
+/* Whether no connection may be committed in the zone (ovs_ct_check_limit()). */
+__noinline int zone_is_full(struct flight *p, u32 zone)
+{
+	struct zone *z = bpf_map_lookup_elem(&zones, &zone);
+	struct tracker *t = the_tracker();
+	u32 records;
+
+	if (!p || !t || !z || !z->limited || READ_ONCE(z->count) < z->limit)
+		return 0;
+	records = READ_ONCE(t->next) - 1; /* those that have ever been used */
+	if (!records)
+		return 1;
+	p->search.zone = zone;
+	p->search.from = z->hand;
+	p->search.records = records;
+	z->hand += bpf_loop(records < ZONE_RECORDS ? records : ZONE_RECORDS, try_record, &p, 0);
+	return READ_ONCE(z->count) >= z->limit;
+}
+
 /* Store mark and labels, and insert the connection if it is new. -1: failed. */
 __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {
 	struct connection *c;
-	struct zone *z;
-	u32 zone, mark;
+	u32 mark;
 	int at;
 
 	if (!p || !s || !r)
@@ -185,12 +222,8 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	c = connection_or_fresh(p, p->at);
 	if (!c)
 		return -1;
-	zone = r->zone;
-	if (!(c->status & IPS_CONFIRMED) && ovs) {
-		z = bpf_map_lookup_elem(&zones, &zone);
-		if (z && z->limited && z->count >= z->limit)
-			return -1;
-	}
+	if (!(c->status & IPS_CONFIRMED) && ovs && zone_is_full(p, r->zone))
+		return -1;
 	if (r->flags & CT_EVENT_MASK)
 		c->event_mask = r->event_mask;
 	mark = (c->mark & ~r->mark_mask) | r->mark;

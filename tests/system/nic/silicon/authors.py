@@ -38,7 +38,7 @@ from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.programs import Author
-from tests.system.nic.silicon.steps import Add, Forget, Send, SetMark, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send, SetMark, SetPorts, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
@@ -77,7 +77,11 @@ class StatefulAuthor(Author):
         self._zone = random.choice(conversations.ZONES)
         nat = (None, None, None, None, NatKind.SRC, NatKind.DST) if self._inside else (None, NatKind.SRC, NatKind.DST)
         self._translated = random.choice(nat) if self._firewall else None
-        self._conversations = conversations.Conversations(random, self._translated, calm=self._firewall)
+        self._crowd = random.random() < 0.15
+        self._conversations = conversations.Conversations(
+            random, self._translated, calm=self._firewall, crowd=self._crowd
+        )
+        self._written: dict[int, Rule] = {}
         super().__init__(random, silicon=silicon)
 
     def program(self, packets: int) -> list[Step]:
@@ -97,7 +101,16 @@ class StatefulAuthor(Author):
     def _added(self, rule: Rule) -> Add:
         self._next += 1
         self._rules.append(self._next)
+        self._written[self._next] = rule
         return Add(self._next, rule)
+
+    def _add(self) -> Add:
+        return self._added(self.rule())
+
+    def _of_one_protocol(self, within: tuple[int, int] | None) -> bool:
+        """Whether a packet within a rule must be of the protocol of a timeout policy."""
+        rule = self._written.get(within[0]) if within else None
+        return rule is not None and bool(rule.match.ip_proto.mask)
 
     def _begin(self, port: int, family: int) -> list[Rule]:
         """Rules that nearly every packet of a port meets first."""
@@ -109,7 +122,8 @@ class StatefulAuthor(Author):
         find: Action = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
         if offload and port == 2 and self._random.random() < 0.6:  # a NIC's: what software has offered, it carries
             find = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES))
-        nat = conversations.translation(family, self._translated) if self._translated else None
+        ports = (600, 607) if self._crowd else (0, 0)
+        nat = conversations.translation(family, self._translated, ports) if self._translated else None
         mark = self._random.choice((None, Masked(1, 1)))
         helper = "ftp" if self._random.random() < 0.15 else ""
         keep = Ct(self._zone, commit=True, nat=nat, mark=mark, helper=helper, offload=offload)
@@ -123,8 +137,15 @@ class StatefulAuthor(Author):
                 Rule(table, port, 0, self._of(family, tun_id=key), (look, Goto(to))),
                 Rule(to, port, 0, self._of(family, tun_id=key, ct_state=est), (Decap(), Output(2))),
             ]
+        brief = [
+            Rule(to, port, 0, self._of(family, ct_state=Masked(new, new), ip_proto=Masked(proto, 0xFF)), actions)
+            for proto, name in conversations.TIMEOUTS.items()
+            if self._random.random() < 0.15
+            for actions in ((replace(keep, timeout=name), Output(2)),)
+        ]
         return [
             *inside,
+            *brief,
             Rule(table, port, 0, self._of(family), (find, Goto(to))),
             Rule(to, port, 0, self._of(family, ct_state=Masked(new, new)), (keep, Output(2))),
             Rule(to, port, 0, self._of(family), (Output(2),)),
@@ -155,7 +176,7 @@ class StatefulAuthor(Author):
             resume=sent.resume if random.random() < 0.3 else 0,
             tracked=random.choice((*_AFTER_UPCALL, sent.tracked)) if random.random() < 0.15 else (),
             carried=(self._zone, random.choice(_NAT_STATES)) if random.random() < 0.5 else None,
-            within=sent.within if random.random() < 0.3 else None,
+            within=sent.within if random.random() < 0.3 and not self._of_one_protocol(sent.within) else None,
             later=random.choice(_WAITS) if random.random() < (0.05 if self._firewall else 0.3) else 0,
         )
 
@@ -166,6 +187,13 @@ class StatefulAuthor(Author):
             return Forget(random.random())
         if chance < 0.3:
             return SetMark(random.random(), random.choice((0, 1, 5)))
+        if chance < 0.4:
+            return LimitZone(random.choice(conversations.ZONES), random.choice((0, 1, 2, 3, 5)))
+        if chance < 0.75:
+            reply = random.random() < 0.6
+            port = random.choice(conversations.SERVER_PORTS if reply else conversations.CLIENT_PORTS)
+            self._conversations.expect(port, of_client=reply)
+            return Expect(random.random(), port, reply, random.choice((300, 300, 5)))
         return super()._change()
 
     def rule(self) -> Rule:
@@ -174,9 +202,18 @@ class StatefulAuthor(Author):
             return super().rule()
         table = random.choice(self._tables)
         family = random.choice((4, 4, 6))
-        match = self._of(family, **(conversations.state_match(random) if random.random() < 0.8 else {}))
+        matched = conversations.state_match(random) if random.random() < 0.8 else {}
+        proto = random.choice(tuple(conversations.TIMEOUTS)) if random.random() < 0.2 else 0
+        if proto:
+            matched["ip_proto"] = Masked(proto, 0xFF)
         priority = 2 if self._firewall else random.randrange(3)
-        return Rule(table, random.choice((1, 1, 2)), priority, match, self._tracking(table, family))
+        return Rule(
+            table,
+            random.choice((1, 1, 2)),
+            priority,
+            self._of(family, **matched),
+            self._tracking(table, family, proto),
+        )
 
     def _actions(self) -> tuple[Action, ...]:
         """None goes on in another tunnel than before: no node looks it up again then, as of another connection."""
@@ -193,12 +230,12 @@ class StatefulAuthor(Author):
         end = random.choice(((), (), (Goto(self._further(table)),), (Output(1),)))
         return (*random.choice((tracking, tracking, [])), *end)
 
-    def _tracking(self, table: int, family: int) -> tuple[Action, ...]:
-        """Actions on packets of a family."""
+    def _tracking(self, table: int, family: int, proto: int) -> tuple[Action, ...]:
+        """Actions on packets of a family, and perhaps only of one protocol."""
         random, ovs = self._random, bool(table & OVS_TABLE)
         actions: list[Action] = []
         for _ in range(random.choice((0, 1, 1, 1, 2))):
-            actions.append(conversations.action(random, family, ovs=ovs))
+            actions.append(conversations.action(random, family, ovs=ovs, proto=proto))
             if random.random() < 0.1:
                 actions.append(CtClear())
             if random.random() < 0.1:

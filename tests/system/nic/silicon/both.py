@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
+from asap2.nic.conntrack.helpers import Expected
+from asap2.nic.conntrack.states import NAT_MASK, TCP, UDP, TcpState, Timeouts
+from asap2.nic.conntrack.tuples import Tuple
 from asap2.nic.conntrack.view import Change
+from asap2.nic.conntrack.view import Tuple as Shown
 from asap2.nic.rules import Action
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.abi import TRACED_LOOKUPS
@@ -14,12 +19,15 @@ from asap2.nic.silicon.metering import Limit, Metered
 from asap2.nic.silicon.meters import MeterUse
 from asap2.nic.silicon.pipeline import Pipeline, Port
 from asap2.nic.silicon.reference import ReferenceSwitch
+from asap2.nic.silicon.timeouts import TimeoutPolicy
 from tests.system.nic.silicon import tracked
-from tests.system.nic.silicon.conversations import ZONES
+from tests.system.nic.silicon.conversations import SHORT_TCP, SHORT_UDP, ZONES
 from tests.system.nic.silicon.programs import METERS, PLACES
 from tests.system.nic.silicon.steps import (
     Add,
+    Expect,
     Forget,
+    LimitZone,
     NewReceiver,
     Remove,
     Replace,
@@ -32,6 +40,15 @@ from tests.system.nic.silicon.steps import (
 
 _BEGIN = 10**12
 """When the first packet comes, in nanoseconds."""
+
+
+_SHORT_TCP = dict(Timeouts().tcp) | {TcpState.SYN_SENT: 2, TcpState.ESTABLISHED: 20, TcpState.TIME_WAIT: 1}
+_SHORT = Timeouts(tcp=_SHORT_TCP, tcp_retrans=3, tcp_unacknowledged=4), Timeouts(udp=1, udp_stream=12)
+POLICIES = (
+    (SHORT_TCP, _SHORT[0], TimeoutPolicy(SHORT_TCP, 0, TCP, (*_SHORT_TCP.values(), 3, 4))),
+    (SHORT_UDP, _SHORT[1], TimeoutPolicy(SHORT_UDP, 0, UDP, (1, 12))),
+)
+"""Timeout policies that actions name: as the reference has them, and as the program."""
 
 
 class DifferenceError(AssertionError):
@@ -49,6 +66,10 @@ class Both:
         for number, place in zip(self._resumes[1:], PLACES, strict=True):
             self.reference.set_resume(number, *place)
         self.reference.now = _BEGIN
+        self._zones: dict[int, int] = {}
+        for name, timeouts, policy in POLICIES:
+            pipeline.timeouts.put(policy)
+            self.reference.tracker.timeouts[name] = timeouts
         self._meters = {number: pipeline.meters.number(MeterUse.OVS, number) for number in METERS}
         if self._meters != {number: number for number in METERS}:
             raise ValueError(f"the pipeline has meters already: {self._meters}")
@@ -99,8 +120,12 @@ class Both:
                 handle = self._handles.pop(number)
                 got, expected = self.pipeline.remove(handle), self.reference.remove(handle)
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
-            case Forget(place) | SetMark(place):
+            case Forget(place) | SetMark(place) | Expect(place):
                 self._change_connection(step, place)
+            case LimitZone(zone, limit):
+                self._zones[zone] = limit
+                self.pipeline.connections.limit_zones(0, self._zones)
+                self.reference.tracker.limits = dict(self._zones)
             case SetMeter(number, limit):
                 self._set_meter(number, limit)
             case NewReceiver():
@@ -115,7 +140,7 @@ class Both:
                     self.pipeline.set_port(port)
                     self.reference.set_port(port)
 
-    def _change_connection(self, step: Forget | SetMark, place: float) -> None:
+    def _change_connection(self, step: Forget | SetMark | Expect, place: float) -> None:
         """What user space does to a connection."""
         self.reference.tracker.now = now = self.reference.now
         known = list(self.reference.tracker.connections())
@@ -133,6 +158,14 @@ class Both:
             case SetMark(mark=mark):
                 theirs.mark = mark
                 self.pipeline.connections.change(ours, Change(mark=mark))
+            case Expect(_, port, reply, seconds):
+                this, other = theirs.tuples[reply], theirs.tuples[1 - reply]
+                one = Tuple(this.family, this.proto, other.src, other.dst, 0, port)
+                back = Tuple(this.family, this.proto, this.src, this.dst, port, 0)
+                changed = back if theirs.status & NAT_MASK and back != one.inverse() else None
+                self.reference.tracker.expectations.add(theirs, one, changed, seconds, now)
+                expected = Expected(_shown(one), _shown(changed) if changed else None)
+                self.pipeline.connections.expect(record, expected, seconds, now)
 
     def _set_meter(self, number: int, limit: Limit | None) -> None:
         at = self._meters[number]
@@ -228,6 +261,7 @@ class Both:
             self.pipeline.meters.clear(MeterUse.OVS, number)
         self.pipeline.set_tunnel_ports(())
         self.pipeline.upcalls.limit = 0
+        self.pipeline.connections.limit_zones(0, {})
         tracked.forget(self.pipeline, ZONES)
 
 
@@ -236,6 +270,11 @@ def split(frame: bytes) -> tuple[tuple[int, int] | None, bytes]:
     if not packet.tagged(frame) or len(frame) < packet.HEADER + 5:
         return None, frame
     return (int.from_bytes(frame[12:14], "big"), int.from_bytes(frame[14:16], "big")), frame[:12] + frame[16:]
+
+
+def _shown(one: Tuple) -> Shown:
+    family = socket.AF_INET if one.family == 4 else socket.AF_INET6
+    return Shown(family, one.proto, one.src, one.dst, one.sport, one.dport)
 
 
 def _same(what: str, got: object, expected: object) -> None:

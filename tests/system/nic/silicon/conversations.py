@@ -6,11 +6,13 @@ Few addresses and ports, so that packets meet connections that rules have transl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from random import Random
 
+from asap2.nic.conntrack.states import TCP, UDP
 from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
+from tests.system.nic.silicon.frames import alike
 from tests.unit.nic.conntrack.packets import ACK, FIN, PSH, RST, SYN, URG, address, datagram, icmp, ports, udp
 
 CLIENTS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
@@ -21,6 +23,10 @@ ROUTER = {4: "10.0.0.254", 6: "fd00::fe"}
 CLIENT_PORTS, SERVER_PORTS = (1000, 5000, 600), (80, 5001)
 PORT_RANGES = ((0, 0), (0, 0), (5000, 5003), (5001, 5001), (600, 1000))
 ZONES = (0, 0, 1, 7)
+SHORT_TCP, SHORT_UDP = "short-tcp", "short-udp"
+"""Names of timeout policies."""
+TIMEOUTS = {TCP: SHORT_TCP, UDP: SHORT_UDP}
+"""The policy of each protocol."""
 ENTROPY = (0, 0, 1, 3, 0x1388, 0xFFFF)
 """Flow hashes, which stand for random numbers."""
 _MACS = bytes.fromhex("0200000000ff") + bytes.fromhex("020000000001")
@@ -60,14 +66,20 @@ class Conversations:
     """A few ends that talk, and their packets.
 
     *translated* is the end that rules translate, mostly: the clients' addresses become the first of the pool, or the
-    first of the pool stands for the first server. *calm*: seldom is anything wrong.
+    first of the pool stands for the first server. *calm*: seldom is anything wrong. *crowd*: they are so many that NAT
+    runs out of ports.
     """
 
-    def __init__(self, random: Random, translated: NatKind | None = None, *, calm: bool = False) -> None:
+    def __init__(
+        self, random: Random, translated: NatKind | None = None, *, calm: bool = False, crowd: bool = False
+    ) -> None:
         self._random = random
         self._translated = translated
         self._as_scripted = 0.9 if calm else 0.72
-        self._talks = [self._talk() for _ in range(random.randint(1, 4))]
+        self._crowd = crowd
+        self._talks: list[_Talk] = []
+        for _ in range(random.randint(20, 40) if crowd else random.randint(1, 4)):
+            self._talks.append(self._talk())
         self._sent: list[bytes] = []
 
     def _talk(self) -> _Talk:
@@ -79,10 +91,21 @@ class Conversations:
             proto,
             random.choice(CLIENTS[family]),
             POOL[family][0] if self._translated is NatKind.DST else random.choice(SERVERS[family]),
-            random.choice(CLIENT_PORTS),
+            random.randrange(590, 620) if self._crowd else random.choice(CLIENT_PORTS),
             random.choice(SERVER_PORTS),
             [random.choice((5000, 0xFFFF_FFF0)), random.choice((900_000, 0))],
         )
+
+    def expect(self, port: int, *, of_client: bool) -> None:
+        """Let those who talk open other connections, as a helper expects: the clients, or else the servers."""
+        for talk in self._random.sample(self._talks, min(len(self._talks), 4)):
+            client, server = talk.client, talk.server
+            if not of_client:
+                client, server = server, POOL[talk.family][0] if self._translated is NatKind.SRC else client
+            other = replace(talk, client=client, server=server, sport=self._random.choice(CLIENT_PORTS), dport=port)
+            other.seq, other.step = [5000, 900_000], 0
+            self._talks.append(other)
+        del self._talks[: max(0, len(self._talks) - (40 if self._crowd else 8))]
 
     def frame(self) -> bytes:
         """The next packet of somebody, in a frame."""
@@ -94,6 +117,8 @@ class Conversations:
         self._sent = [*self._sent[-7:], data]
         if random.random() < 0.04:
             data = data[: random.randrange(1, len(data))]
+        elif random.random() < 0.02:
+            data = alike(random, data)
         kind = b"\x08\0" if talk.family == 4 else b"\x86\xdd"
         tags = random.choice((b"", b"", b"", b"", b"\x81\0\0\x39", b"\x88\xa8\0\x05\x81\0\0\x39"))
         whole = _MACS + tags + kind + data
@@ -209,6 +234,8 @@ class Conversations:
         kind, code = random.choice(_UNREACHABLE[talk.family])
         to = end if random.random() < 0.9 else address(ROUTER[talk.family])
         src = random.choice((address(ROUTER[talk.family]), about[at + size : at + 2 * size]))
+        if random.random() < 0.15:
+            about = _lying(random, about)
         if random.random() < 0.3:
             about = about[: random.randrange(at, len(about))]
         made = icmp(ROUTER[talk.family], ROUTER[talk.family], kind, random.choice((0, 1400)), code=code, body=about)
@@ -234,20 +261,39 @@ class Conversations:
         return datagram(src, dst, 132, ports(sport, dport) + tag.to_bytes(4, "big") + bytes(4) + chunk)
 
 
+def _lying(random: Random, data: bytes) -> bytes:
+    """A datagram whose header says what is not so."""
+    places: tuple[tuple[int, tuple[bytes, ...]], ...] = (
+        (0, (b"\x44", b"\x46", b"\x4f", b"\x65", b"\x05")),
+        (2, (b"\0\0", b"\0\x15", b"\xff\xff")),
+        (6, (b"\x20\0", b"\0\1", b"\x1f\xff")),
+        (9, (b"\1", b"\2", b"\x3a")),
+    )
+    if data[0] >> 4 == 6:
+        places = (
+            (0, (b"\x45", b"\x75")),
+            (4, (b"\0\0", b"\0\1", b"\xff\xff")),
+            (6, (b"\0", b"\x2b", b"\x2c", b"\x33", b"\x3b", b"\x3c", b"\1")),
+        )
+    at, values = random.choice(places)
+    value = random.choice(values)
+    return data[:at] + value + data[at + len(value) :]
+
+
 def _between(family: int, src: bytes, dst: bytes, payload: bytes) -> bytes:
     """An ICMP message of other ends than it was made for."""
     bare = payload[:2] + bytes(2) + payload[4:]
     return datagram(str(ip_address(src)), str(ip_address(dst)), 1 if family == 4 else 58, bare)
 
 
-def translation(family: int, kind: NatKind) -> Nat:
-    """What :class:`Conversations` expects of rules."""
+def translation(family: int, kind: NatKind, ports: tuple[int, int] = (0, 0)) -> Nat:
+    """What :class:`Conversations` expects of rules, to these *ports*."""
     to = address(POOL[family][0] if kind is NatKind.SRC else SERVERS[family][0])
-    return Nat(kind, to, to)
+    return Nat(kind, to, to, *ports)
 
 
-def action(random: Random, family: int, *, ovs: bool) -> Ct:
-    """An action of connection tracking for packets of a *family*."""
+def action(random: Random, family: int, *, ovs: bool, proto: int = 0) -> Ct:
+    """An action of connection tracking for packets of a *family*, and perhaps only of one protocol."""
     commit = random.random() < 0.6
     nat = None
     if random.random() < 0.45:
@@ -274,6 +320,7 @@ def action(random: Random, family: int, *, ovs: bool) -> Ct:
         nat=nat,
         helper=random.choice(("ftp", "tftp")) if commit and random.random() < 0.08 else "",
         eventmask=random.choice((None, None, 5)) if commit else None,
+        timeout=TIMEOUTS.get(proto, "") if commit and random.random() < 0.7 else "",
         offload=not ovs and random.random() < 0.5,
     )
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
+from asap2.nic.conntrack.states import SECOND
 from asap2.nic.rules import (
+    OVS_TABLE,
     Action,
     Clone,
     Ct,
@@ -23,9 +26,11 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.tunnel import encapsulate
+from tests.system.nic.silicon.conversations import SHORT_UDP
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.packets import ipv4, udp
-from tests.system.nic.silicon.steps import Add, Send, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send, SetPorts, Step
+from tests.unit.nic.conntrack.packets import ACK, RST, SYN
 
 _ETHERNET = MACS[0] + MACS[1]
 _IP = b"\x08\x00" + ipv4("10.0.0.1", "10.0.0.2", 17, udp(1000, 2000, b"12345678"))
@@ -49,6 +54,32 @@ def _from_tunnel(kind: PortKind, metadata: bool, miss: Miss, frame: bytes, *rule
     added = [Add(number, rule) for number, rule in enumerate(rules)]
     return [ports, *added, Send(frame, came_in=_METADATA if metadata else None)]
 
+
+def _tracked(*sent: Send | Step, zone: int = 7, timeout: str = "") -> Sequence[Step]:
+    """Packets whose connections the datapath of Open vSwitch commits, after it has looked them up."""
+    ports = SetPorts((Port(1, 101, PortKind.NODE, tables=(OVS_TABLE,)), Port(2, 102, PortKind.NODE)))
+    rules = (
+        Rule(OVS_TABLE, 1, 1, Match(), (Ct(zone), Goto(OVS_TABLE | 1))),
+        Rule(OVS_TABLE | 1, 1, 1, Match(), (Ct(zone, commit=True, timeout=timeout), Output(2))),
+    )
+    return [ports, *(Add(number, rule) for number, rule in enumerate(rules)), *sent]
+
+
+def _udp(sport: int, dport: int = 2000, later: int = 0, *, back: bool = False) -> Send:
+    ends = ("10.0.0.2", "10.0.0.1") if back else ("10.0.0.1", "10.0.0.2")
+    return Send(_ETHERNET + b"\x08\x00" + ipv4(*ends, 17, udp(sport, dport, b"12345678")), later=later)
+
+
+def _tcp(flags: int, seq: int, ack: int, *, back: bool = False, sport: int = 1000) -> Send:
+    ends = ("10.0.0.2", "10.0.0.1") if back else ("10.0.0.1", "10.0.0.2")
+    named = (80, sport) if back else (sport, 80)
+    header = struct.pack(">HHIIBBHHH", *named, seq, ack, 0x50, flags, 1000, 0, 0)
+    return Send(_ETHERNET + b"\x08\x00" + ipv4(*ends, 6, header))
+
+
+_RESET = (_tcp(SYN, 1, 0), _tcp(SYN | ACK, 9, 2, back=True), _tcp(ACK, 2, 10), _tcp(RST | ACK, 2, 10))
+"""A connection of TCP that is closed, but not yet forgotten."""
+_LIMIT = LimitZone(7, 1)
 
 REGRESSIONS: dict[str, Sequence[Step]] = {
     "the checksum lies in the word that the ttl is in": _one(
@@ -111,5 +142,24 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
     ),
     "a packet that is tracked again after its copy has committed": _one(
         _ETHERNET + _IP, Ct(), Clone((Ct(commit=True),)), Ct(), CtHardware(0, nat=False, resume=0), Output(2)
+    ),
+    "a zone at its limit counts no connection that has expired": _tracked(
+        _LIMIT, _udp(1), _udp(2), _udp(3, later=31 * SECOND)
+    ),
+    "a zone at its limit counts no connection that is closed": _tracked(_LIMIT, *_RESET, _udp(1), _udp(2)),
+    "a zone whose limit is lowered": _tracked(
+        _udp(1), _udp(2), _udp(3), LimitZone(7, 2), _udp(4), _udp(5, later=31 * SECOND)
+    ),
+    "a closed connection that is forgotten is not taken off the count twice": _tracked(
+        _LIMIT, *_RESET, _udp(1), Forget(0), _udp(2), _udp(3)
+    ),
+    "a connection that is expected knows its master's addresses when that has ended": _tracked(
+        _udp(1), Expect(0, 7), _udp(9, 7, back=True), Forget(0), *map(_udp, (11, 12, 13)), _udp(9, 7, back=True)
+    ),
+    "what is expected comes too late": _tracked(
+        _udp(1), Expect(0, 7, seconds=5), _udp(1, later=6 * SECOND), _udp(9, 7, back=True)
+    ),
+    "an action that names a timeout policy looks again": _tracked(
+        *map(_udp, (1, 1)), _udp(1, later=2 * SECOND), timeout=SHORT_UDP
     ),
 }

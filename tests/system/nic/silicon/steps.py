@@ -94,7 +94,26 @@ class SetMark:
     mark: int
 
 
-Step = Forget | SetMark | SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """A helper expects a connection to *port* of the one at that *place*, from the end that did not tell of it: of the
+    end that began it, if *reply*."""
+
+    place: float
+    port: int
+    reply: bool = False
+    seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LimitZone:
+    """Let so many connections be committed in *zone*; 0 means no limit."""
+
+    zone: int
+    limit: int
+
+
+Step = Expect | LimitZone | Forget | SetMark | SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
 
 
 def written(value: Any) -> str:

@@ -106,14 +106,15 @@ def _of_tuple(one: TupleRecord) -> str:
 def forget(pipeline: Pipeline, zones: Iterable[int]) -> None:
     """Leave the program without connections; they were in these *zones*."""
     layout = pipeline._layout
-    for key, _ in list(layout.tuples.items()):
-        layout.tuples.delete(key)
+    for keyed in (layout.tuples, layout.expectations):
+        for key, _ in list(keyed.items()):
+            keyed.delete(key)
     for at in range(1, layout.tracker.next):
-        layout.connections[at].status = 0
+        layout.connections[at].status = layout.connections[at].holders = 0
     for zone in zones:
         layout.zones[zone].count = 0
     number, pop = ctypes.c_uint32(), ctypes.CDLL("libbpf.so.1").bpf_map_lookup_and_delete_elem
     while pop(layout.free_connections.fd, None, ctypes.byref(number)) == 0:
         pass  # a number that is free: all are now
-    layout.tracker.count = layout.tracker.translated = 0
+    layout.tracker.count = layout.tracker.translated = layout.tracker.expecting = 0
     layout.tracker.next = 1
