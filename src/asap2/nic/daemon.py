@@ -52,6 +52,7 @@ from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
 from asap2.nic.snapshot import Snapshot
+from asap2.nic.tunnels.options import KINDS
 from asap2.nic.underlay.resolver import Tunnels
 from asap2.nic.underlay.routes import Routes
 from asap2.nic.underlay.udp_ports import UdpPorts
@@ -94,6 +95,7 @@ class Daemon:
             max_rules=NODE_RULES,
             max_connections=config.get("connections", MAX_CONNECTIONS),
         )
+        KINDS.bind(pipeline.set_option_kinds, pipeline.option_kinds)
         self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
         self.routes = Routes()
         self.udp_ports = UdpPorts(

@@ -239,6 +239,9 @@ FIELDS: Final = (
     Field("tun_tos", 8, 64, tunnel=True, flower=_flower("enc_ip_tos"), ovs=(("tunnel.tos", 0, 1),)),
     Field("tun_ttl", 8, 65, tunnel=True, flower=_flower("enc_ip_ttl"), ovs=(("tunnel.ttl", 0, 1),)),
     Field("tun_flags", 16, 72, tunnel=True),
+    Field("tun_opts_len", 8, 126, tunnel=True),
+    Field("tun_option_kind", 8, 127, tunnel=True),
+    Field("tun_option", 32, 74, tunnel=True),
     Field("ct_state", 8, 128, ovs=(("ct_state", 0, 4),)),
     Field("ct_zone", 16, 130, flower=_flower("ct_zone"), ovs=(("ct_zone", 0, 2),)),
     Field("ct_mark", 32, 132, flower=_flower("ct_mark"), ovs=(("ct_mark", 0, 4),)),
@@ -264,6 +267,7 @@ OVS_ONLY: Final = (
     Field("tun_proto", 8, -1),
     Field("tun_tp_src", 16, -1, ovs=(("tunnel.tp_src", 0, 2),)),
     Field("ipv6_exthdrs", 16, -1, ovs=(("ipv6_exthdrs", 0, 2),)),
+    Field("tun_opts", 8 * 255, -1),
 )
 """What Open vSwitch's keys have besides (struct sw_flow_key), which is no field of a rule's match."""
 

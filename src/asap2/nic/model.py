@@ -60,7 +60,7 @@ class Model:
     link_generation: int = 3
     link_width: int = 16
     minimum_inline: int = 0
-    tunnels: frozenset[str] = frozenset({"vxlan"})
+    tunnels: frozenset[str] = frozenset({"vxlan", "geneve", "gre"})
     """Tunnels that are put on and taken off, of :data:`asap2.nic.tunnels.PROTOCOLS` [reformat, decap, and for each one
     of its own: vxlan_encap_decap]."""
     header_rewrites: int = 16

@@ -35,6 +35,10 @@ TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0100, 0x0200
 said OAM (TUNNEL_CSUM and so on, include/net/ip_tunnels.h)."""
 
 
+TUN_OPTIONS = 0x0800
+"""Bit of the metadata's flags: there are options of Geneve (TUNNEL_GENEVE_OPT)."""
+
+
 class Frag(enum.IntFlag):
     """IP fragment bits, as flower's FLOW_DIS_IS_FRAGMENT and FLOW_DIS_FIRST_FRAG (include/net/flow_dissector.h)."""
 
@@ -94,6 +98,9 @@ class Match:
     ``arp_sha`` and ``arp_tha`` hold the source's and target's link-layer address of neighbour discovery, too.
     ``mpls_lse1`` to ``mpls_lse3`` are the first label stack entries, ``mpls_labels`` has a bit for each of them.
     ``dp_hash`` is what :class:`Hash` computed last, ``skb_mark`` and ``skb_priority`` are the packet's in the kernel.
+    ``tun_opts_len`` are the octets of options in the tunnel's header. ``tun_option_kind`` is the number of the option
+    that the pipeline knows (:class:`asap2.nic.tunnels.options.OptionKinds`), and ``tun_option`` its data of 32 bits: on
+    the wire the first such option of the header; of metadata the first option, if it is such a one.
     The fields whose names begin with ``ct_`` are what the last :class:`Ct` has found, and 0 before it: ``ct_state`` are
     bits of :class:`CtState`; ``ct_labels`` is the big-endian number that the 16 octets of the kernel's attributes make;
     ``ct_src``, ``ct_dst``, ``ct_tp_src``, ``ct_tp_dst`` and ``ct_proto`` are the connection's tuple in its original
@@ -253,7 +260,8 @@ class AddTtl:
 @dataclass(frozen=True, slots=True)
 class Encap:
     """Put the packet in a tunnel. *protocol* is a name of :data:`asap2.nic.tunnels.PROTOCOLS`; the rest are the fields
-    of its headers. *tp_dst* is the protocol's own port where none is given."""
+    of its headers. *tp_dst* is the protocol's own port where none is given. *options* are as on the wire; without
+    *keyed*, the header has no id, which is 0 then."""
 
     protocol: str
     tun_id: int
@@ -264,6 +272,8 @@ class Encap:
     tp_dst: int = -1
     eth_src: bytes = b""
     eth_dst: bytes = b""
+    options: bytes = b""
+    keyed: bool = True
 
     def __post_init__(self) -> None:
         if self.tp_dst == -1:
@@ -282,7 +292,7 @@ class SetTunnel:
 
     Open vSwitch's ``set(tunnel(...))`` and TC's ``tunnel_key set`` in software. ``csum`` asks for an outer UDP
     checksum, ``dont_fragment`` for the outer IPv4 header's DF bit; ``src`` all zero lets the routing table choose. The
-    device decides the protocol, and the UDP port where ``tp_dst`` is 0.
+    device decides the protocol, and the UDP port where ``tp_dst`` is 0. ``options`` and ``keyed`` as in :class:`Encap`.
     """
 
     tun_id: int
@@ -293,6 +303,8 @@ class SetTunnel:
     tp_dst: int = 0
     csum: bool = False
     dont_fragment: bool = False
+    options: bytes = b""
+    keyed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from asap2.nic.silicon.actioncodes import unsupported
 from asap2.nic.silicon.encaps import Encaps, outer
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.maps import EncapRecord
-from asap2.nic.tunnels import PROTOCOLS, Header, Ip, LinkKind, TunnelId, TunnelProtocol, Udp
+from asap2.nic.tunnels import PROTOCOLS, Header, TunnelProtocol, Udp
+from asap2.nic.tunnels.geneve import GENEVE
+from asap2.nic.tunnels.gre import GRE
 from asap2.nic.underlay.udp_ports import UdpPorts
 
 SILICON = Path(tunnels.__file__).parents[1] / "silicon"
@@ -61,7 +63,9 @@ def test_outer_headers_end_in_the_protocols_and_have_room(protocol: TunnelProtoc
         made = outer(_encap(protocol.name, tun_id, ends))
         header = protocol.build(Header(tun_id))
         assert made.header.endswith(header)
-        assert len(made.header) == made.udp + 8 + len(header) <= OUTER_MAX - 18
+        udp = 8 if isinstance(protocol.over, Udp) else 0
+        assert made.has_udp == bool(udp)
+        assert len(made.header) == made.l4 + udp + len(header) <= OUTER_MAX - 18
 
 
 @EVERY
@@ -137,33 +141,6 @@ def test_the_network_identifier_of_vxlan_needs_its_flag() -> None:
     assert vxlan.parse(bytes.fromhex("ffffffff 123456ff")) == (Header(0x123456), 8)
 
 
-def _build_gre(header: Header) -> bytes:
-    if header.tun_id is None:
-        return bytes.fromhex("0000 6558")
-    return bytes.fromhex("2000 6558") + header.tun_id.to_bytes(4, "big")
-
-
-def _parse_gre(data: bytes) -> tuple[Header, int] | None:
-    keyed = data[:1] == b"\x20"
-    length = 8 if keyed else 4
-    if len(data) < length:
-        return None
-    return Header(int.from_bytes(data[4:8], "big") if keyed else None), length
-
-
-GRE = TunnelProtocol(
-    name="gre",
-    number=255,
-    over=Ip(47),
-    links=(LinkKind("gretap", lower=1, port=None), LinkKind("ip6gretap", lower=1, port=None)),
-    id=TunnelId("GRE key", 32, optional=True),
-    build=_build_gre,
-    parse=_parse_gre,
-    vport_type=ovs.OVS_VPORT_TYPE_GRE,
-)
-"""A protocol that is not over UDP, whose id may be missing, and which has a kind of device for each IP version."""
-
-
 def test_a_protocol_that_is_not_over_udp_fits() -> None:
     for tun_id in _ids(GRE):
         data = GRE.build(Header(tun_id))
@@ -172,9 +149,28 @@ def test_a_protocol_that_is_not_over_udp_fits() -> None:
     assert UdpPorts(lambda: (), lambda _ports: None).knows(GRE, 0)
 
 
-def test_a_protocol_that_the_program_has_not_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    encap = _encap("gre", 1)
+def test_a_protocol_that_the_program_has_not_is_refused_by_name() -> None:
+    encap = _encap("l2tp", 1)
     assert encap.tp_dst == 0
-    assert unsupported(Match(), [encap]) == "gre tunnels are not supported"
-    monkeypatch.setitem(PROTOCOLS, "gre", GRE)
-    assert unsupported(Match(), [_encap("gre", 2)]) == "gre tunnels are not supported"
+    assert unsupported(Match(), [encap]) == "l2tp tunnels are not supported"
+
+
+def test_only_gre_goes_without_an_id_and_only_geneve_with_options() -> None:
+    bare = replace(_encap("gre", 0), keyed=False)
+    assert unsupported(Match(), [bare]) is None
+    assert unsupported(Match(), [replace(bare, protocol="geneve")]) is not None
+    assert unsupported(Match(), [replace(bare, tun_id=1)]) is not None
+    option = bytes.fromhex("01028001 00010002")
+    assert unsupported(Match(), [replace(_encap("geneve", 1), options=option)]) is None
+    reason = unsupported(Match(), [replace(_encap("geneve", 1), options=option * 2)])
+    assert reason == "16 octets of options in geneve are not supported"
+    assert unsupported(Match(), [replace(_encap("gre", 1), options=option)]) is not None
+
+
+def test_the_options_of_geneve_are_behind_its_header() -> None:
+    option = bytes.fromhex("01028001 00010002")
+    header = GENEVE.build(Header(0x123456, option))
+    assert header == bytes.fromhex("02006558 12345600") + option
+    assert GENEVE.parse(header + b"inside") == (Header(0x123456, option), 16)
+    assert GENEVE.parse(bytes.fromhex("00806558 12345600")) is None, "a control packet"
+    assert GENEVE.parse(bytes.fromhex("00000800 12345600")) is None, "no frame inside"

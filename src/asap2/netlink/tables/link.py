@@ -7,9 +7,12 @@ from typing import NamedTuple
 
 from asap2.netlink.body import Body
 from asap2.netlink.codec import (
+    Kind,
     Table,
     be16,
+    be32,
     binary,
+    flag,
     ipv4,
     ipv6,
     nested,
@@ -20,6 +23,7 @@ from asap2.netlink.codec import (
     string,
     struct,
     u8,
+    u16,
     u32,
     u64,
 )
@@ -190,11 +194,62 @@ VXLAN = Table(
         30: ("vnifilter", u8),
     },
 )
+GENEVE = Table(
+    "geneve",
+    {
+        1: ("id", u32),
+        2: ("remote", ipv4),
+        3: ("ttl", u8),
+        4: ("tos", u8),
+        5: ("port", be16),
+        6: ("collect_metadata", flag),
+        7: ("remote6", ipv6),
+        8: ("udp_csum", u8),
+        9: ("udp_zero_csum6_tx", u8),
+        10: ("udp_zero_csum6_rx", u8),
+        11: ("label", be32),
+        12: ("ttl_inherit", u8),
+        13: ("df", u8),
+        14: ("inner_proto_inherit", flag),
+    },
+)
+
+
+def _gre(name: str, address: Kind) -> Table:
+    """IFLA_GRE_*, of tunnels between addresses of one version."""
+    return Table(
+        name,
+        {
+            1: ("link", u32),
+            2: ("iflags", be16),
+            3: ("oflags", be16),
+            4: ("ikey", be32),
+            5: ("okey", be32),
+            6: ("local", address),
+            7: ("remote", address),
+            8: ("ttl", u8),
+            9: ("tos", u8),
+            10: ("pmtudisc", u8),
+            11: ("encap_limit", u8),
+            12: ("flowinfo", be32),
+            13: ("flags", u32),
+            14: ("encap_type", u16),
+            15: ("encap_flags", u16),
+            16: ("encap_sport", be16),
+            17: ("encap_dport", be16),
+            18: ("collect_metadata", flag),
+            19: ("ignore_df", u8),
+            20: ("fwmark", u32),
+        },
+    )
+
+
+GRETAP, IP6GRETAP = _gre("gretap", ipv4), _gre("ip6gretap", ipv6)
 LINKINFO = Table(
     "linkinfo",
     {
         1: ("kind", string),
-        2: ("data", nested_by("kind", {"vxlan": VXLAN})),
+        2: ("data", nested_by("kind", {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP})),
         3: ("xstats", binary),
         4: ("slave_kind", string),
         5: ("slave_data", binary),

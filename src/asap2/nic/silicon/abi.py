@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
+from asap2.nic.tunnels import options
+
 # ---- limits
 
 TABLES: Final = 4
@@ -45,6 +47,12 @@ OUTER_MAX: Final = 96
 """Bytes of outer headers, and the inner Ethernet header with a tag."""
 TUNNEL_PORTS: Final = 8
 """UDP ports that VXLAN may come to besides :data:`asap2.nic.tunnels.vxlan.PORT`."""
+OPTIONS_MAX: Final = 256
+"""Octets of options in a tunnel's header, and one more (IP_TUNNEL_OPTS_MAX)."""
+SET_OPTIONS_MAX: Final = 48
+"""Octets of options that an action can give to the kernel's tunnel device."""
+OPTION_KINDS: Final = options.MOST
+"""Options in tunnels that rules of a pipeline match on, at most."""
 RESUMES: Final = 65535
 """Places where a node can go on with a packet of its NIC's."""
 ONWARD: Final = 65535

@@ -41,9 +41,9 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import trackings
-from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, Op
+from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, SET_OPTIONS_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
-from asap2.nic.tunnels import PROTOCOLS, Udp
+from asap2.nic.tunnels import PROTOCOLS
 
 Code = tuple[int, "Argument"]
 """What an entry does, and its argument."""
@@ -310,12 +310,19 @@ def _tunnel_reason(action: Encap | SetTunnel) -> str | None:
     if not (0 <= action.tos < 256 and 0 <= action.ttl < 256 and 0 <= action.tp_dst < 65536):
         return "a tunnel's tos, ttl or port is out of range"
     if isinstance(action, SetTunnel):
+        if len(action.options) > SET_OPTIONS_MAX or len(action.options) % 4:
+            return f"{len(action.options)} octets of options in a tunnel are not supported"
         return None if 0 <= action.tun_id < 1 << 32 else "a tunnel's id has 32 bits"
     protocol = PROTOCOLS.get(action.protocol)
-    if protocol is None or not isinstance(protocol.over, Udp):
+    if protocol is None:
         return f"{action.protocol} tunnels are not supported"
     if not 0 <= action.tun_id < 1 << protocol.id.bits:
         return f"a {protocol.id.name} has {protocol.id.bits} bits"
+    if not action.keyed and (action.tun_id or not protocol.id.optional):
+        return f"a header of {protocol.name} without an id is not supported"
+    most = protocol.options.octets if protocol.options is not None else 0
+    if len(action.options) > most or len(action.options) % 4:
+        return f"{len(action.options)} octets of options in {protocol.name} are not supported"
     if len(action.eth_src) != 6 or len(action.eth_dst) != 6:
         return "a tunnel's outer Ethernet header needs two addresses"
     return None

@@ -2,7 +2,7 @@
 """Outer headers and tunnel metadata in the program's memory, and what connection tracking is asked for.
 
 The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel
-over UDP is another protocol in :mod:`asap2.nic.tunnels`, no other mechanism. Formats: RFC 791, 8200, 768.
+is another protocol in :mod:`asap2.nic.tunnels`, no other mechanism. Formats: RFC 791, 8200, 768.
 """
 
 from __future__ import annotations
@@ -15,41 +15,49 @@ from asap2.nic.rules import Ct, CtHardware, Encap, SetTunnel
 from asap2.nic.silicon import abi, trackings
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
-from asap2.nic.tunnels import BY_NUMBER, PROTOCOLS, Header
+from asap2.nic.tunnels import BY_NUMBER, PROTOCOLS, Header, Ip
 
 _ETHERNET, _UDP = 14, 8
+_IPPROTO_UDP = 17
 _HEADERS, _METADATA, _NSH, _TRACKING, _HARDWARE = 1, 2, 3, 4, 5
 """The low octet of a slot's kind; above it is the protocol's number, where there are headers of one."""
 _NSH_TYPE = b"\x89\x4f"
-_META = struct.Struct("=Q16s16sBBBBH")
+_META = struct.Struct(f"=Q16s16sBBBBHBB{abi.SET_OPTIONS_MAX}s")
 
 Kept = Encap | SetTunnel | PushNsh | Ct | CtHardware
 """Actions that are kept in slots."""
 
 
 class Outer(NamedTuple):
-    """Headers that stand in front of a packet; where the IP and the UDP header begin, in bytes."""
+    """Headers that stand in front of a packet; where the IP header begins and where what follows it, in bytes; whether
+    that is a UDP header."""
 
     header: bytes
     ip: int
-    udp: int
+    l4: int
+    has_udp: bool
 
 
-def _to_udp(encap: Encap) -> bytes:
-    """Ethernet, IP and UDP; lengths, checksums and the source port are 0."""
+def _to_ip(encap: Encap, protocol: int) -> bytes:
+    """Ethernet and IP; lengths and checksum are 0."""
     if len(encap.dst) == 4:
         ethertype = 0x0800
-        ip = struct.pack("!BBHHHBBH4s4s", 0x45, encap.tos, 0, 0, 0, encap.ttl, 17, 0, encap.src, encap.dst)
+        ip = struct.pack("!BBHHHBBH4s4s", 0x45, encap.tos, 0, 0, 0, encap.ttl, protocol, 0, encap.src, encap.dst)
     else:
         ethertype = 0x86DD
-        ip = struct.pack("!IHBB16s16s", 6 << 28 | encap.tos << 20, 0, 17, encap.ttl, encap.src, encap.dst)
-    return encap.eth_dst + encap.eth_src + struct.pack("!H", ethertype) + ip + struct.pack("!4H", 0, encap.tp_dst, 0, 0)
+        ip = struct.pack("!IHBB16s16s", 6 << 28 | encap.tos << 20, 0, protocol, encap.ttl, encap.src, encap.dst)
+    return encap.eth_dst + encap.eth_src + struct.pack("!H", ethertype) + ip
 
 
 def outer(encap: Encap) -> Outer:
-    """The headers of *encap*."""
-    udp = _ETHERNET + (20 if len(encap.dst) == 4 else 40)
-    return Outer(_to_udp(encap) + PROTOCOLS[encap.protocol].build(Header(encap.tun_id)), _ETHERNET, udp)
+    """The headers of *encap*; lengths, checksums and the UDP source port are 0."""
+    protocol = PROTOCOLS[encap.protocol]
+    header = protocol.build(Header(encap.tun_id if encap.keyed else None, encap.options))
+    l4 = _ETHERNET + (20 if len(encap.dst) == 4 else 40)
+    if isinstance(protocol.over, Ip):
+        return Outer(_to_ip(encap, protocol.over.protocol) + header, _ETHERNET, l4, has_udp=False)
+    udp = struct.pack("!4H", 0, encap.tp_dst, 0, 0)
+    return Outer(_to_ip(encap, _IPPROTO_UDP) + udp + header, _ETHERNET, l4, has_udp=True)
 
 
 def metadata(tunnel: SetTunnel) -> bytes:
@@ -63,6 +71,9 @@ def metadata(tunnel: SetTunnel) -> bytes:
         len(tunnel.dst) == 16,
         tunnel.csum,
         tunnel.dont_fragment,
+        not tunnel.keyed,
+        len(tunnel.options),
+        tunnel.options,
     )
     return packed.ljust(abi.OUTER_MAX, b"\0")
 
@@ -80,20 +91,21 @@ class Encaps:
         record = self._layout.encaps[slot]
         if isinstance(action, Encap):
             headers = outer(action)
-            record.len, record.ip, record.udp = len(headers.header), headers.ip, headers.udp
+            record.len, record.ip, record.l4 = len(headers.header), headers.ip, headers.l4
+            record.has_udp = headers.has_udp
             record.kind = _HEADERS | PROTOCOLS[action.protocol].number << 8
             data = headers.header
         elif isinstance(action, PushNsh):
             data = bytes(12) + _NSH_TYPE + action.header
-            record.len, record.ip, record.udp, record.kind = len(data), 0, 0, _NSH
+            record.len, record.ip, record.l4, record.kind = len(data), 0, 0, _NSH
         elif isinstance(action, Ct | CtHardware):
-            record.len = record.ip = record.udp = 0
+            record.len = record.ip = record.l4 = 0
             record.kind = _HARDWARE if isinstance(action, CtHardware) else _TRACKING
             policy = self._layout.timeouts.number(action.timeout) if isinstance(action, Ct) else 0
             self._layout.timeouts.used(policy, 1)
             data = trackings.pack(action, policy)
         else:
-            record.len = record.ip = record.udp = 0
+            record.len = record.ip = record.l4 = 0
             record.kind = _METADATA
             data = metadata(action)
         record.header[:] = data.ljust(abi.OUTER_MAX, b"\0")
@@ -113,24 +125,30 @@ class Encaps:
         record = self._layout.encaps[slot]
         data = bytes(record.header)
         if record.kind == _METADATA:
-            tun_id, src, dst, tos, ttl, ipv6, csum, dont_fragment = _META.unpack_from(data)
+            tun_id, src, dst, tos, ttl, ipv6, csum, dont_fragment, without, length, options = _META.unpack_from(data)
             start = 0 if ipv6 else 12
-            return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, bool(csum), bool(dont_fragment))
+            flags = bool(csum), bool(dont_fragment)
+            return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, *flags, options[:length], not without)
         if record.kind in (_TRACKING, _HARDWARE):
             timeout = self._layout.timeouts.name(self._policy(slot))
             return trackings.unpack(data, hardware=record.kind == _HARDWARE, timeout=timeout)
         if record.kind == _NSH:
             return PushNsh(data[_ETHERNET : record.len])
-        ip, udp = data[_ETHERNET : record.udp], data[record.udp :]
+        ip, l4 = data[_ETHERNET : record.l4], data[record.l4 : record.len]
         if len(ip) == 20:
             tos, ttl, src, dst = ip[1], ip[8], ip[12:16], ip[16:20]
         else:
             tos, ttl, src, dst = (ip[0] << 4 | ip[1] >> 4) & 0xFF, ip[7], ip[8:24], ip[24:40]
-        (port,) = struct.unpack_from("!H", udp, 2)
+        port = 0
+        if record.has_udp:
+            (port,) = struct.unpack_from("!H", l4, 2)
+            l4 = l4[_UDP:]
         protocol = BY_NUMBER[record.kind >> 8]
-        found = protocol.parse(udp[_UDP:])
-        tun_id = found[0].tun_id if found is not None else None
-        return Encap(protocol.name, tun_id or 0, src, dst, tos, ttl, port, data[6:12], data[:6])
+        found = protocol.parse(l4)
+        header = found[0] if found is not None else Header(None)
+        macs = data[6:12], data[:6]
+        more = header.options, header.tun_id is not None
+        return Encap(protocol.name, header.tun_id or 0, src, dst, tos, ttl, port, *macs, *more)
 
     def restore(self, used: set[int]) -> None:
         """Take over the slots that action lists name."""

@@ -45,7 +45,7 @@ typedef __s64 s64;
 #define IPV4_LEN 20
 #define IPV6_LEN 40
 #define UDP_LEN 8
-#define TUNNEL_MAX (ETH_LEN + TAG_LEN + IPV6_LEN + UDP_LEN + VXLAN_LEN)
+#define TUNNEL_MAX (ETH_LEN + TAG_LEN + IPV6_LEN + UDP_LEN + GENEVE_LEN + GENEVE_OPTIONS_MAX)
 
 #define ETH_P_802_2 0x0004
 #define ETH_P_IP 0x0800
@@ -61,6 +61,8 @@ typedef __s64 s64;
 /* Linux 6.4; not in the headers of Linux 6.1 */
 #define DECAP_L3_IPV4 (1ULL << 7)
 #define DECAP_L3_IPV6 (1ULL << 8)
+/* Linux 6.2 */
+#define NO_TUNNEL_KEY (1ULL << 4)
 
 /* enum tcx_action_base has these names since Linux 6.6, with the values of TC's: macros, so that older and newer headers do */
 #define TCX_NEXT TC_ACT_UNSPEC
@@ -147,7 +149,10 @@ struct tracking {
 
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
-	u16 len, ip, udp, kind; /* bytes; where the IP and UDP headers begin; user space's: encaps.py */
+	u16 len; /* bytes of headers */
+	u8 ip, l4; /* where the IP header begins, and what follows it */
+	u16 has_udp; /* that is a UDP header */
+	u16 kind; /* user space's: encaps.py */
 	union {
 		u8 header[OUTER_MAX];
 		struct {
@@ -155,6 +160,8 @@ struct encap {
 			u8 src[16], dst[16];
 			u8 tos, ttl, ipv6, csum;
 			u16 dont_fragment;
+			u8 without_id, options_len;
+			u8 options[SET_OPTIONS_MAX];
 		} meta;
 		struct tracking tracking;
 	};
@@ -270,6 +277,8 @@ struct upcall {
 	u32 mru;
 	u32 tunnel; /* of what is to be cut: state.given_tunnel */
 	union packed key;
+	u32 options_len, unused; /* of the tunnel that the packet came in */
+	u8 options[OPTIONS_MAX];
 };
 
 struct config {
@@ -282,6 +291,7 @@ struct config {
 	u16 tunnels; /* of tunnel_ports: those behind are not in use */
 	u16 tunnel_ports[TUNNEL_PORTS]; /* network byte order; 0: none */
 	u16 unused;
+	u32 option_kinds[OPTION_KINDS]; /* headers of options that rules match on, network byte order; 0: none */
 	u32 upcall_limit, upcalls; /* units that a port may have on their way, 0: any number; the program's sequence */
 	u64 failed; /* user space's: packets lost after they were handed over, of all ports that there ever were */
 	struct tracked test_tracked;
@@ -324,7 +334,8 @@ struct trace {
 	u32 table, vlan; /* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
 	u32 len, tunnel; /* bytes of an address of the tunnel's, 4 or 16; 0: no metadata of a tunnel */
 	struct bpf_tunnel_key key;
-	u32 unused;
+	u32 options_len;
+	u8 options[OPTIONS_MAX];
 	u8 data[TRACE_BYTES];
 };
 
@@ -368,6 +379,9 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 	 __type(value, struct continuation); } copied SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct ways); } ways SEC(".maps");
+
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
+	 __type(value, u8[OPTIONS_MAX]); } came_with SEC(".maps");
 
 /* Updating a map of maps waits for every program that runs: the grace period that user space needs. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
@@ -458,6 +472,8 @@ __noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 c
 		else if (!bpf_skb_get_tunnel_key(skb, &t->key, sizeof(t->key),
 						 BPF_F_TUNINFO_FLAGS | BPF_F_TUNINFO_IPV6))
 			t->tunnel = 16;
+		len = t->tunnel ? bpf_skb_get_tunnel_opt(skb, t->options, sizeof(t->options)) : 0;
+		t->options_len = (s32)len > 0 ? len : 0;
 	}
 	t->len = len = skb->len;
 	if (len > TRACE_BYTES)

@@ -63,7 +63,8 @@ class UpcallContext:
     receiver is to see (Open vSwitch's ``trunc``), 0 for all. *units* is what the packet counts as among those that
     its port has on their way, *at* the sum of its port's up to and with this one. *key* is ``struct fields``. *mru*
     is the length of the largest fragment that the packet was put together of, 0 where it was not; *tunnel* the metadata
-    of a tunnel that an action has given it (:meth:`.HandingIn.kept`), 0 for none.
+    of a tunnel that an action has given it (:meth:`.HandingIn.kept`), 0 for none; *options* those of the tunnel that it
+    came in.
     """
 
     kind: UpcallKind
@@ -78,6 +79,7 @@ class UpcallContext:
     key: bytes
     mru: int = 0
     tunnel: int = 0
+    options: bytes = b""
 
     @property
     def fields(self) -> dict[str, int]:

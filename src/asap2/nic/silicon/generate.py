@@ -15,12 +15,12 @@ from typing import Final
 
 from asap2.nic import rules
 from asap2.nic.conntrack import states
-from asap2.nic.fields import FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Field, Header, Width
+from asap2.nic.fields import FIELDS, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Field, Header, Width
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
 from asap2.nic.silicon.metering import Counting
 from asap2.nic.silicon.ports import Miss
-from asap2.nic.tunnels import vxlan
+from asap2.nic.tunnels import geneve, gre, vxlan
 
 HEADER: Final = Path(__file__).with_name("generated.h")
 
@@ -33,6 +33,7 @@ _TOP: Final = """\
 _LIMITS: Final = (
     *("TABLES", "STAGES", "METERS", "LOOKUPS", "COPY_LOOKUPS", "TRACED_LOOKUPS", "MASKS", "ACTIONS"),
     *("L3_WINDOW", "EXTENSIONS", "MPLS_LABELS", "COPIES", "NEAR", "OUTER_MAX", "TUNNEL_PORTS", "RESUMES", "ONWARD"),
+    *("OPTION_KINDS", "OPTIONS_MAX", "SET_OPTIONS_MAX"),
     *("LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT", "UPCALL_SLOTS", "UPCALL_UNIT"),
     *("POLICIES", "POLICY_TIMEOUTS", "POLICY_NAME", "LOCKS", "KEEP_MOST", "HARDWARE_IDLE"),
 )
@@ -97,7 +98,7 @@ def _struct_fields() -> str:
         body = "".join(f"\t\t\t{line}\n" for line in _layout(fields, head_end, f"{name}_"))
         out += f"\t\tstruct {{\n{body}\t\t}};\n"
     flags = f"\t\t\tu8 flags_{head_end}[{NO_ETHERNET_AT - head_end}];\n\t\t\tu8 no_ethernet, in_tunnel;\n"
-    out += f"\t\tstruct {{\n{flags}\t\t\tu8 unused[{TRACKED_AT - IN_TUNNEL_AT - 1}];\n\t\t}};\n\t}};\n"
+    out += f"\t\tstruct {{\n{flags}\t\t}};\n\t}};\n"
     out += "\tunion {\n\t\tstruct { FIELDS_TRACKED };\n\t\tstruct tracked tracked;\n\t};\n};\n"
     places = "".join(
         f'_Static_assert(__builtin_offsetof(struct fields, {field.name}) == {field.at}, "{field.name}");\n'
@@ -141,7 +142,17 @@ def header() -> str:
         ("VXLAN_LEN", vxlan.HEADER_LENGTH),
         ("VXLAN_ID_VALID", vxlan.ID_VALID),
         ("VXLAN_ID_AT", vxlan.ID_AT),
+        ("GENEVE_PORT", geneve.PORT),
+        ("GENEVE_LEN", geneve.HEADER_LENGTH),
+        ("GENEVE_OPTIONS_MAX", geneve.OPTIONS_MAX),
+        ("GENEVE_OAM", geneve.OAM),
+        ("GENEVE_ID_AT", geneve.ID_AT),
+        ("GRE_LEN", gre.HEADER_LENGTH),
+        ("GRE_CHECKSUM", gre.CHECKSUM),
+        ("GRE_KEY", gre.KEY),
+        ("GRE_SEQUENCE", gre.SEQUENCE),
         ("TUN_CSUM", rules.TUN_CSUM),
+        ("TUN_OPTIONS", rules.TUN_OPTIONS),
         ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
     )
     flags = ((name[5:], value) for name, value in vars(abi).items() if name.startswith("PORT_"))

@@ -20,6 +20,9 @@
 #define TUNNEL_PORTS 8
 #define RESUMES 65535
 #define ONWARD 65535
+#define OPTION_KINDS 4
+#define OPTIONS_MAX 256
+#define SET_OPTIONS_MAX 48
 #define LAST_STAGE 254
 #define DROP_REASONS 16
 #define TRACE_BYTES 4096
@@ -46,7 +49,17 @@
 #define VXLAN_LEN 8
 #define VXLAN_ID_VALID 8
 #define VXLAN_ID_AT 4
+#define GENEVE_PORT 6081
+#define GENEVE_LEN 8
+#define GENEVE_OPTIONS_MAX 252
+#define GENEVE_OAM 128
+#define GENEVE_ID_AT 4
+#define GRE_LEN 4
+#define GRE_CHECKSUM 32768
+#define GRE_KEY 8192
+#define GRE_SEQUENCE 4096
 #define TUN_CSUM 1
+#define TUN_OPTIONS 2048
 #define TUN_FLAGS 769
 
 enum port_flag {
@@ -314,15 +327,17 @@ struct fields {
 			u8 tun_id[4];
 			u8 tunnel_70[2];
 			u16 tun_flags;
-			u8 tunnel_74[4];
+			u8 tun_option[4];
 			u16 tun_tp_dst;
 			u8 tun_src[16];
 			u8 tun_dst[16];
+			u8 tunnel_112[14];
+			u8 tun_opts_len;
+			u8 tun_option_kind;
 		};
 		struct {
 			u8 flags_64[60];
 			u8 no_ethernet, in_tunnel;
-			u8 unused[2];
 		};
 	};
 	union {
@@ -353,6 +368,7 @@ _Static_assert(__builtin_offsetof(struct fields, tun_id) == 66, "tun_id");
 _Static_assert(__builtin_offsetof(struct fields, tcp_flags) == 70, "tcp_flags");
 _Static_assert(__builtin_offsetof(struct fields, arp_tha) == 72, "arp_tha");
 _Static_assert(__builtin_offsetof(struct fields, tun_flags) == 72, "tun_flags");
+_Static_assert(__builtin_offsetof(struct fields, tun_option) == 74, "tun_option");
 _Static_assert(__builtin_offsetof(struct fields, tun_tp_dst) == 78, "tun_tp_dst");
 _Static_assert(__builtin_offsetof(struct fields, nd_target) == 80, "nd_target");
 _Static_assert(__builtin_offsetof(struct fields, mpls_lse1) == 80, "mpls_lse1");
@@ -370,6 +386,8 @@ _Static_assert(__builtin_offsetof(struct fields, tun_dst) == 96, "tun_dst");
 _Static_assert(__builtin_offsetof(struct fields, dp_hash) == 112, "dp_hash");
 _Static_assert(__builtin_offsetof(struct fields, skb_mark) == 116, "skb_mark");
 _Static_assert(__builtin_offsetof(struct fields, skb_priority) == 120, "skb_priority");
+_Static_assert(__builtin_offsetof(struct fields, tun_opts_len) == 126, "tun_opts_len");
+_Static_assert(__builtin_offsetof(struct fields, tun_option_kind) == 127, "tun_option_kind");
 _Static_assert(__builtin_offsetof(struct fields, ct_state) == 128, "ct_state");
 _Static_assert(__builtin_offsetof(struct fields, ct_proto) == 129, "ct_proto");
 _Static_assert(__builtin_offsetof(struct fields, ct_zone) == 130, "ct_zone");

@@ -10,7 +10,16 @@ from functools import cache
 
 from asap2.nic.fields import BY_NAME, FIELDS, IN_TUNNEL_AT, KEY_SIZE, NARROW, NO_ETHERNET_AT, TRACKED_AT, Width
 from asap2.nic.rules import Masked, Match
-from asap2.nic.silicon.abi import CARRIED_MAGIC, DROP_REASONS, OUTER_MAX, STAGES, TRACE_BYTES, TUNNEL_PORTS
+from asap2.nic.silicon.abi import (
+    CARRIED_MAGIC,
+    DROP_REASONS,
+    OPTION_KINDS,
+    OPTIONS_MAX,
+    OUTER_MAX,
+    STAGES,
+    TRACE_BYTES,
+    TUNNEL_PORTS,
+)
 
 u16, u32, u64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -187,10 +196,14 @@ class EncapRecord(ctypes.Structure):
 
     len: int
     ip: int
-    udp: int
+    l4: int
+    has_udp: int
     kind: int
     header: ctypes.Array[ctypes.c_uint8]
-    _fields_ = [("len", u16), ("ip", u16), ("udp", u16), ("kind", u16), ("header", ctypes.c_uint8 * OUTER_MAX)]
+    _fields_ = [
+        *(("len", u16), ("ip", ctypes.c_uint8), ("l4", ctypes.c_uint8), ("has_udp", u16), ("kind", u16)),
+        ("header", ctypes.c_uint8 * OUTER_MAX),
+    ]
 
 
 class ResumeRecord(ctypes.Structure):
@@ -274,6 +287,8 @@ class UpcallRecord(ctypes.Structure):
     mru: int
     tunnel: int
     key: ctypes.Array[ctypes.c_uint8]
+    options_len: int
+    options: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("mark", u32),
         ("kind", u32),
@@ -288,6 +303,9 @@ class UpcallRecord(ctypes.Structure):
         ("mru", u32),
         ("tunnel", u32),
         ("key", ctypes.c_uint8 * KEY_SIZE),
+        ("options_len", u32),
+        ("unused", u32),
+        ("options", ctypes.c_uint8 * OPTIONS_MAX),
     ]
 
 
@@ -308,6 +326,7 @@ class ConfigRecord(ctypes.Structure):
     shards: int
     tunnels: int
     tunnel_ports: ctypes.Array[ctypes.c_uint8]
+    option_kinds: ctypes.Array[ctypes.c_uint8]
     upcall_limit: int
     failed: int
     test_tracked: ctypes.Array[ctypes.c_uint8]
@@ -329,6 +348,7 @@ class ConfigRecord(ctypes.Structure):
         ("tunnels", u16),
         ("tunnel_ports", ctypes.c_uint8 * (2 * TUNNEL_PORTS)),
         ("unused", u16),
+        ("option_kinds", ctypes.c_uint8 * (4 * OPTION_KINDS)),
         ("upcall_limit", u32),
         ("upcalls", u32),
         ("failed", u64),
@@ -348,7 +368,8 @@ class TraceRecord(ctypes.Structure):
         ("cookie", u64),
         *((name, u32) for name in ("table", "vlan", "len", "tunnel")),
         ("key", u32 * 11),
-        ("unused", u32),
+        ("options_len", u32),
+        ("options", ctypes.c_uint8 * OPTIONS_MAX),
         ("data", ctypes.c_uint8 * TRACE_BYTES),
     ]
 

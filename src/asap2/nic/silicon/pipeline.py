@@ -203,6 +203,18 @@ class Pipeline:
         ports = bytes(config.tunnel_ports)
         return tuple(int.from_bytes(ports[2 * place : 2 * place + 2], "big") for place in range(config.tunnels))
 
+    def set_option_kinds(self, kinds: Mapping[int, bytes]) -> None:
+        """Rules may match on the options of tunnels that *kinds* numbers."""
+        headers = b"".join(kinds.get(number, bytes(4)) for number in range(1, abi.OPTION_KINDS + 1))
+        self._layout.config.option_kinds[:] = list(headers)
+
+    @property
+    def option_kinds(self) -> dict[int, bytes]:
+        """What :meth:`set_option_kinds` was last given."""
+        headers = bytes(self._layout.config.option_kinds)
+        found = {at // 4 + 1: headers[at : at + 4] for at in range(0, len(headers), 4)}
+        return {number: header for number, header in found.items() if any(header)}
+
     # ---- rules ----
 
     @property
@@ -448,6 +460,7 @@ class Pipeline:
             bytes(record.key),
             record.mru,
             record.tunnel,
+            bytes(record.options[: record.options_len]),
         )
 
     def trace(

@@ -41,7 +41,7 @@ decides by giving that hash, which stands for the kernel's random number, too.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
@@ -114,6 +114,7 @@ class ReferenceSwitch:
         self._resumes: dict[int, tuple[int, int]] = {}
         self._within: dict[int, tuple[Entry, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
+        self._option_kinds: Mapping[int, bytes] = {}
         self._meters: dict[int, ReferenceMeter] = {}
         self.tracker = Tracker()
         """The connections that rules track."""
@@ -136,6 +137,10 @@ class ReferenceSwitch:
     def set_tunnel_ports(self, ports: tuple[int, ...]) -> None:
         """VXLAN comes to these UDP ports, besides its own; 0 is none."""
         self._tunnel_ports = ports
+
+    def set_option_kinds(self, kinds: Mapping[int, bytes]) -> None:
+        """Rules may match on the options of tunnels that *kinds* numbers."""
+        self._option_kinds = kinds
 
     def set_resume(self, number: int, table: int, port: int = 0) -> None:
         """Say what *number* with a packet means; *table* and *port* as in :meth:`.resumes.Resumes.at`."""
@@ -492,8 +497,10 @@ class ReferenceSwitch:
         if port.metadata:
             if not what.came_in:
                 return None
-            return tunnel.inner_fields(what.frame, tunnel.fields_of(what.came_in, port.tunnel_port), ovs=ovs)
+            return tunnel.inner_fields(
+                what.frame, tunnel.fields_of(what.came_in, port.tunnel_port, self._option_kinds), ovs=ovs
+            )
         if port.kind is not PortKind.UPLINK:
             return None
-        inside = tunnel.look_into(what.frame, self._tunnel_ports)
+        inside = tunnel.look_into(what.frame, self._tunnel_ports, self._option_kinds)
         return tunnel.inner_fields(what.frame[inside.at :], inside.tunnel, ovs=ovs) if inside else None

@@ -17,10 +17,10 @@ from asap2.nic.silicon.map_sizes import Layout
 _MINIMUM = 14 + 40
 """BPF_PROG_TEST_RUN takes no packet that ends in its IP header; a shorter one is cut in the program."""
 
-_TRACE = struct.Struct("=IIQIIIII16sBB2sI16sI")
+_TRACE = struct.Struct(f"=IIQIIIII16sBB2sI16sI{abi.OPTIONS_MAX}s")
 """``struct trace`` without the packet; the tunnel's part is ``struct bpf_tunnel_key``."""
-_UPCALL = struct.Struct(f"=IIIIQIIIIQ8x{KEY_SIZE}s")
-_CSUM, _SEQ, _DONT_FRAGMENT = 0x01, 0x08, 0x100
+_UPCALL = struct.Struct(f"=IIIIQIIIIQ8x{KEY_SIZE}s8x{abi.OPTIONS_MAX}x")
+_CSUM, _KEY, _SEQ, _DONT_FRAGMENT = 0x01, 0x04, 0x08, 0x100
 """Bits of ``tunnel_flags`` (include/uapi/linux/if_tunnel.h); a sequence number marks what a packet came in with."""
 
 
@@ -94,7 +94,16 @@ class Tracing:
 
 
 def _tunnel(
-    size: int, tun_id: int, remote: bytes, tos: int, ttl: int, flags: bytes, _label: int, local: bytes, _unused: int
+    size: int,
+    tun_id: int,
+    remote: bytes,
+    tos: int,
+    ttl: int,
+    flags: bytes,
+    _label: int,
+    local: bytes,
+    length: int,
+    options: bytes,
 ) -> SetTunnel | None:
     """Metadata that an action has given; ``None`` for what the packet came in with. An IPv4 address is a number there.
 
@@ -106,4 +115,5 @@ def _tunnel(
     source, destination = remote[:size], local[:size]
     if size == 4:
         source, destination = (struct.pack(">I", *struct.unpack("=I", one)) for one in (source, destination))
-    return SetTunnel(tun_id, source, destination, tos, ttl, 0, bool(bits & _CSUM), bool(bits & _DONT_FRAGMENT))
+    known = bool(bits & _CSUM), bool(bits & _DONT_FRAGMENT), options[:length], bool(bits & _KEY)
+    return SetTunnel(tun_id, source, destination, tos, ttl, 0, *known)

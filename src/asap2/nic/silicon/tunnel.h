@@ -3,6 +3,8 @@
 #pragma once
 
 #include "parse.h"
+#include "geneve.h"
+#include "gre.h"
 #include "vxlan.h"
 
 /*
@@ -11,10 +13,16 @@
  */
 __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 {
-	u8 h[UDP_LEN + VXLAN_LEN];
-	u32 l4, inner;
+	u8 h[GRE_MAX];
+	u32 l4, length, proto;
+	int options = 0;
 
-	if (!f || f->ip_proto != IPPROTO_UDP || !is_vxlan_port(f->l4_dst) || f->ip_frag || f->cvlan_tci)
+	_Static_assert(sizeof(h) == UDP_LEN + VXLAN_LEN && sizeof(h) == UDP_LEN + GENEVE_LEN, "as many");
+	if (!f || f->ip_frag || f->cvlan_tci)
+		return 0;
+	proto = f->ip_proto;
+	if (proto == IPPROTO_UDP ? !is_vxlan_port(f->l4_dst) && f->l4_dst != bpf_htons(GENEVE_PORT) :
+				   proto != IPPROTO_GRE)
 		return 0;
 	l4 = f->vlan_tci && !skb->vlan_present ? ETH_LEN + TAG_LEN : ETH_LEN;
 	if (bpf_skb_load_bytes(skb, l4, h, 8))
@@ -24,16 +32,27 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 			return 0;
 		l4 += IPV4_LEN;
 	} else {
-		if (h[0] >> 4 != 6 || h[IPV6_NEXT_HEADER] != IPPROTO_UDP)
+		if (h[0] >> 4 != 6 || h[IPV6_NEXT_HEADER] != proto)
 			return 0;
 		l4 += IPV6_LEN;
 	}
+	/* With a frame inside, a packet has so many octets there, whatever its header. */
 	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
 		return 0;
-	inner = l4 + UDP_LEN + VXLAN_LEN;
-	if (!is_vxlan(h + UDP_LEN) || skb->len < inner + ETH_LEN)
-		return 0;
-	return inner;
+	if (proto == IPPROTO_GRE) {
+		length = gre_length(h);
+		if (!length)
+			return 0;
+	} else {
+		if (!is_vxlan_port(f->l4_dst))
+			options = geneve_options(h + UDP_LEN);
+		else if (!is_vxlan(h + UDP_LEN))
+			return 0;
+		if (options < 0)
+			return 0;
+		length = UDP_LEN + VXLAN_LEN + options;
+	}
+	return skb->len < l4 + length + ETH_LEN ? 0 : l4 + length;
 }
 
 /* Whether the kernel took the packet out of a tunnel: its metadata. */
@@ -54,7 +73,35 @@ __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 	return tunnel_at(skb, f);
 }
 
-/* The tunnel's fields over those that a packet in a tunnel does not have, from its metadata. */
+/* A tunnel's fields lie over those that a packet in a tunnel does not have. */
+static __always_inline void clear_tunnel(struct fields *f)
+{
+	__builtin_memset(f->arp_sha, 0, 6);
+	__builtin_memset(f->arp_tha, 0, 6);
+	f->tun_tp_dst = 0;
+	__builtin_memset(f->tun_src, 0, 32);
+	f->tun_opts_len = f->tun_option_kind = 0;
+}
+
+/* Of the options in the metadata, the first counts if rules match on it: Linux compares octets. */
+static __always_inline void options_metadata(struct __sk_buff *skb, struct fields *f)
+{
+	u32 zero = 0;
+	struct config *c = bpf_map_lookup_elem(&config, &zero);
+	u8 *options = bpf_map_lookup_elem(&came_with, &zero);
+	long len;
+
+	if (!options || !c)
+		return;
+	len = bpf_skb_get_tunnel_opt(skb, options, OPTIONS_MAX);
+	if (len <= 0)
+		return;
+	f->tun_opts_len = len;
+	if (len >= GENEVE_OPTION_LEN + 4)
+		known_option(f, (u32 *)options, c);
+}
+
+/* The tunnel's fields, from its metadata. */
 __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flags)
 {
 	struct bpf_tunnel_key key = {};
@@ -62,9 +109,7 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 
 	if (!f)
 		return 0;
-	__builtin_memset(f->arp_sha, 0, 6);
-	__builtin_memset(f->arp_tha, 0, 6);
-	__builtin_memset(f->tun_src, 0, 32);
+	clear_tunnel(f);
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_FLAGS)) {
 		u32 src = bpf_htonl(key.remote_ipv4), dst = bpf_htonl(key.local_ipv4);
 
@@ -80,41 +125,83 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 	f->tun_ttl = key.tunnel_ttl;
 	f->tun_flags = key.tunnel_flags & bpf_htons(TUN_FLAGS);
 	f->tun_tp_dst = bpf_htons(TUNNEL_PORT(flags));
+	if (key.tunnel_flags & bpf_htons(TUN_OPTIONS))
+		options_metadata(skb, f);
 	return 0;
+}
+
+/* Of the header at `l4`, GRE's. */
+static __always_inline void gre_header(struct __sk_buff *skb, struct fields *f, u32 l4)
+{
+	u8 h[GRE_LEN];
+	u32 key = 0;
+	u16 flags;
+
+	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
+		return;
+	flags = bpf_ntohs(*(u16 *)h);
+	f->tun_flags = flags & GRE_CHECKSUM ? bpf_htons(TUN_CSUM) : 0;
+	if (flags & GRE_KEY)
+		bpf_skb_load_bytes(skb, l4 + GRE_LEN + (flags & GRE_CHECKSUM ? 4 : 0), &key, 4);
+	__builtin_memcpy(f->tun_id, &key, 4);
+}
+
+/* Of the header at `l4`, UDP's, and the one behind it, in front of `inner`. */
+static __always_inline void udp_header(struct __sk_buff *skb, struct fields *f, u32 l4, u32 inner)
+{
+	u8 h[UDP_LEN + VXLAN_LEN];
+	u32 options = inner - l4 - sizeof(h);
+
+	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
+		return;
+	f->tun_flags = h[UDP_CHECKSUM] | h[UDP_CHECKSUM + 1] ? bpf_htons(TUN_CSUM) : 0;
+	put_network_id(f->tun_id, h + UDP_LEN);
+	__builtin_memcpy(&f->tun_tp_dst, h + UDP_DST, 2);
+	f->tun_opts_len = options;
+	if (options)
+		find_option(skb, f, l4 + sizeof(h), inner);
 }
 
 /* The same from the outer headers in front of `inner`. */
 __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner)
 {
-	u8 h[IPV6_LEN], id[4], port[2], sum[2];
-	u32 l4 = inner - UDP_LEN - VXLAN_LEN;
+	u8 h[IPV6_LEN], proto;
+	u32 l3 = ETH_LEN;
+	u16 type;
 
 	if (!f)
 		return 0;
-	__builtin_memset(f->arp_sha, 0, 6);
-	__builtin_memset(f->arp_tha, 0, 6);
-	__builtin_memset(f->tun_src, 0, 32);
-	if (load_vxlan_id(skb, l4 + UDP_LEN, id) || bpf_skb_load_bytes(skb, l4 + UDP_DST, port, 2) ||
-	    bpf_skb_load_bytes(skb, l4 + UDP_CHECKSUM, sum, 2))
+	clear_tunnel(f);
+	if (bpf_skb_load_bytes(skb, ETH_TYPE, &type, 2))
 		return 0;
-	f->tun_flags = sum[0] | sum[1] ? bpf_htons(TUN_CSUM) : 0;
-	put_vxlan_id(f->tun_id, id);
-	__builtin_memcpy(&f->tun_tp_dst, port, 2);
-	if (l4 <= ETH_LEN + TAG_LEN + IPV4_LEN) {
-		if (bpf_skb_load_bytes(skb, l4 - IPV4_LEN, h, IPV4_LEN))
+	if (is_vlan(type)) {
+		l3 += TAG_LEN;
+		if (bpf_skb_load_bytes(skb, ETH_TYPE + TAG_LEN, &type, 2))
+			return 0;
+	}
+	if (type == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, l3, h, IPV4_LEN))
 			return 0;
 		f->tun_tos = h[IPV4_TOS];
 		f->tun_ttl = h[IPV4_TTL];
 		__builtin_memcpy(f->tun_src + 12, h + IPV4_SRC, 4);
 		__builtin_memcpy(f->tun_dst + 12, h + IPV4_DST, 4);
+		proto = h[IPV4_PROTOCOL];
+		l3 += IPV4_LEN;
 	} else {
-		if (bpf_skb_load_bytes(skb, l4 - IPV6_LEN, h, IPV6_LEN))
+		if (bpf_skb_load_bytes(skb, l3, h, IPV6_LEN))
 			return 0;
 		f->tun_tos = h[0] << 4 | h[1] >> 4;
 		f->tun_ttl = h[IPV6_HOP_LIMIT];
 		__builtin_memcpy(f->tun_src, h + IPV6_SRC, 16);
 		__builtin_memcpy(f->tun_dst, h + IPV6_DST, 16);
+		proto = h[IPV6_NEXT_HEADER];
+		l3 += IPV6_LEN;
 	}
+	if (proto == IPPROTO_GRE)
+		gre_header(skb, f, l3);
+	else
+		udp_header(skb, f, l3, inner);
 	return 0;
 }
 
@@ -286,12 +373,13 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 	}
 	len = o->len;
 	bounded(len);
-	if (len < ETH_LEN + IPV4_LEN + UDP_LEN + VXLAN_LEN || len > OUTER_MAX - ETH_LEN - TAG_LEN)
+	if (len < ETH_LEN + IPV4_LEN + GRE_LEN || len > OUTER_MAX - ETH_LEN - TAG_LEN)
 		return -1;
 	room = len + l2 - ETH_LEN;
 	if (is_ip(type))
-		told |= (o->ip + IPV4_LEN == o->udp ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
-			BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
+		told |= (o->ip + IPV4_LEN == o->l4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
+			(o->has_udp ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE) |
+			BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
 	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
 		return -1;
@@ -303,15 +391,17 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 		at += TAG_LEN;
 	}
 	__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
-	u32 ip = o->ip, udp = o->udp;
+	u32 ip = o->ip, l4 = o->l4;
 
 	bounded(ip);
-	bounded(udp);
-	if (ip > ETH_LEN + TAG_LEN || udp > ETH_LEN + TAG_LEN + IPV6_LEN)
+	bounded(l4);
+	if (ip > ETH_LEN + TAG_LEN || l4 > ETH_LEN + TAG_LEN + IPV6_LEN)
 		return -1;
-	*(u16 *)(o->header + udp + UDP_SRC) = bpf_htons(source_port(hash));
-	*(u16 *)(o->header + udp + UDP_LENGTH) = bpf_htons(skb->len - udp);
-	if (ip + IPV4_LEN == udp) {
+	if (o->has_udp) {
+		*(u16 *)(o->header + l4 + UDP_SRC) = bpf_htons(source_port(hash));
+		*(u16 *)(o->header + l4 + UDP_LENGTH) = bpf_htons(skb->len - l4);
+	}
+	if (ip + IPV4_LEN == l4) {
 		u32 sum = 0;
 
 		*(u16 *)(o->header + ip + IPV4_TOTAL_LENGTH) = bpf_htons(skb->len - ip);
@@ -339,6 +429,7 @@ __noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
 	struct bpf_tunnel_key key = {};
 	u64 flags = 0;
+	u32 len;
 
 	if (!e)
 		return -1;
@@ -363,5 +454,11 @@ __noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
 		key.remote_ipv4 = bpf_ntohl(dst);
 		key.local_ipv4 = bpf_ntohl(src);
 	}
-	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags);
+	if (e->meta.without_id)
+		flags |= NO_TUNNEL_KEY;
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+		return -1;
+	len = e->meta.options_len;
+	bounded(len);
+	return len && len <= SET_OPTIONS_MAX ? bpf_skb_set_tunnel_opt(skb, e->meta.options, len) : 0;
 }

@@ -84,6 +84,9 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 	u->tunnel = w->s->state.given_tunnel;
 	u->at = __sync_fetch_and_add(&w->in->given, units) + units;
 	__builtin_memcpy(&u->key, &w->s->p, sizeof(w->s->p));
+	u->options_len = 0;
+	if (w->s->inner == METADATA && w->s->p.f.in_tunnel && w->s->p.f.tun_opts_len)
+		u->options_len = bpf_skb_get_tunnel_opt(skb, u->options, sizeof(u->options));
 	barrier();
 	u->mark = mark;
 	if (constants.tracing) {

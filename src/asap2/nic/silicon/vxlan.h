@@ -4,6 +4,8 @@
 
 #include "eswitch.h"
 
+_Static_assert(VXLAN_ID_AT == GENEVE_ID_AT && VXLAN_LEN == GENEVE_LEN, "put_network_id() is for both");
+
 /* Whether packets to a UDP port may be VXLAN: its own, or one that the driver has named. */
 static __always_inline int is_vxlan_port(u16 port)
 {
@@ -28,15 +30,9 @@ static __always_inline int is_vxlan(const u8 *h)
 	return h[0] & VXLAN_ID_VALID;
 }
 
-/* The network identifier of the header at `at`, and a reserved octet. */
-static __always_inline long load_vxlan_id(struct __sk_buff *skb, u32 at, u8 id[4])
-{
-	return bpf_skb_load_bytes(skb, at + VXLAN_ID_AT, id, 4);
-}
-
-/* The same as rules match on it. */
-static __always_inline void put_vxlan_id(u8 tun_id[4], const u8 id[4])
+/* The network identifier of a header, as rules match on it. VXLAN's and Geneve's are in the same place. */
+static __always_inline void put_network_id(u8 tun_id[4], const u8 *h)
 {
 	tun_id[0] = 0;
-	__builtin_memcpy(tun_id + 1, id, 3);
+	__builtin_memcpy(tun_id + 1, h + VXLAN_ID_AT, 3);
 }

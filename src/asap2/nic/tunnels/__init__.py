@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from asap2.nic.tunnels.geneve import GENEVE
+from asap2.nic.tunnels.gre import GRE
 from asap2.nic.tunnels.protocol import Header, Ip, LinkKind, Options, TunnelId, TunnelProtocol, Udp
 from asap2.nic.tunnels.vxlan import VXLAN
 
 __all__ = ["BY_NUMBER", "PROTOCOLS", "Header", "Ip", "LinkKind", "Options", "TunnelId", "TunnelProtocol", "Udp"]
 __all__ += ["link_kind", "of_link"]
 
-PROTOCOLS: Final = {protocol.name: protocol for protocol in (VXLAN,)}
+PROTOCOLS: Final = {protocol.name: protocol for protocol in (VXLAN, GENEVE, GRE)}
 """Every protocol, by name."""
 
 BY_NUMBER: Final = {protocol.number: protocol for protocol in PROTOCOLS.values()}

@@ -19,8 +19,8 @@ class Udp:
 
     port: int
     """The destination port that IANA gave to the protocol."""
-    unknown_port: str
-    """mlx5's refusal to put packets in a tunnel to a port that the NIC does not know."""
+    unknown_port: str | None = None
+    """mlx5's refusal to put packets in a tunnel to a port that the NIC does not know; None: it puts them in any."""
     ethtool_type: int | None = None
     """ETHTOOL_UDP_TUNNEL_TYPE_*, where mlx5 has a table of ports that the node's devices fill
     (:mod:`asap2.nic.underlay.udp_ports`). None: the NIC knows :attr:`port` alone."""

@@ -16,7 +16,7 @@ from asap2.nic.function import Function, Pf, Role
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
-from asap2.nic.tunnels import TunnelProtocol, Udp, of_link
+from asap2.nic.tunnels import Ip, TunnelProtocol, Udp, of_link
 from asap2.nic.underlay.routes import Hop, Routes
 from asap2.nic.underlay.udp_ports import UdpPorts
 
@@ -47,6 +47,14 @@ class _Way(NamedTuple):
     mac: bytes = b""
     vlan: tuple[int, int] | None = None
     error: int = 0
+
+
+def _check_headers(protocol: TunnelProtocol, encap: Encap, tunnel: SetTunnel) -> None:
+    """EOPNOTSUPP for headers that the NIC cannot put on: the hardware computes no GRE checksum
+    (mlx5e_gen_ip_tunnel_header_gretap), and they may be only so long (mlx5e_tc_tun_create_header_ipv4)."""
+    room = protocol.options.octets if protocol.options is not None else 0
+    if len(encap.options) > room or (isinstance(protocol.over, Ip) and tunnel.csum):
+        raise NetlinkError(errno.EOPNOTSUPP)
 
 
 class Tunnels:
@@ -93,8 +101,9 @@ class Tunnels:
         protocol = of_link(device.kind) if device is not None else None
         if device is None or protocol is None:
             raise NetlinkError(errno.EOPNOTSUPP, "mlx5_core: Unsupported tunnel")
-        if isinstance(protocol.over, Udp) and not self.ports.knows(protocol, tunnel.tp_dst):
-            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {protocol.over.unknown_port}")
+        unknown = protocol.over.unknown_port if isinstance(protocol.over, Udp) else None
+        if unknown is not None and not self.ports.knows(protocol, tunnel.tp_dst):
+            raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {unknown}")
         end = _End(tunnel.dst, tunnel.src, device.tunnel_lower)
         new = end not in self._ways
         way, hop, out = self._route(pf, end)
@@ -112,7 +121,10 @@ class Tunnels:
             tunnel.tp_dst,
             way.mac,
             hop.mac,
+            tunnel.options,
+            tunnel.keyed,
         )
+        _check_headers(protocol, encap, tunnel)
         if way.vlan is not None:
             return Outer((encap, PushVlan(way.vlan[1], 0, way.vlan[0])))
         if out is not None and out.role is Role.VF:

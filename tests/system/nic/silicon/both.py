@@ -131,10 +131,13 @@ class Both:
             case NewReceiver():
                 self.pipeline.upcalls.restart()
                 self.reference.upcalls.restart()
-            case SetPorts(ports, tunnel_ports, upcall_limit):
+            case SetPorts(ports, tunnel_ports, upcall_limit, option_kinds):
                 self.pipeline.upcalls.limit = self.reference.upcalls.limit = upcall_limit
                 self.pipeline.set_tunnel_ports(tunnel_ports)
                 self.reference.set_tunnel_ports(tunnel_ports)
+                kinds = dict(enumerate(option_kinds, 1))
+                self.pipeline.set_option_kinds(kinds)
+                self.reference.set_option_kinds(kinds)
                 for port in ports:
                     self._ports[port.id] = port
                     self.pipeline.set_port(port)
@@ -260,6 +263,7 @@ class Both:
         for number in METERS:
             self.pipeline.meters.clear(MeterUse.OVS, number)
         self.pipeline.set_tunnel_ports(())
+        self.pipeline.set_option_kinds({})
         self.pipeline.upcalls.limit = 0
         self.pipeline.connections.limit_zones(0, {})
         tracked.forget(self.pipeline, ZONES)

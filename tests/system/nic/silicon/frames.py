@@ -15,13 +15,15 @@ TPIDS = (0x8100, 0x88A8)
 TUNNEL_IDS = (0, 1, 77, 0xFFFFFF)
 TOS = (0, 0xB8, 3, 0xFF)
 TTL = (0, 1, 64, 255)
-VXLAN_PORT = 4789
+VXLAN_PORT, GENEVE_PORT = 4789, 6081
 OTHER_PORTS = (8472, 80, 0)
 """VXLAN that comes to these is known where the silicon was told of them."""
+OPTIONS = (bytes.fromhex("01028001"), bytes.fromhex("ffff0001"))
+"""Headers of options of Geneve that rules match on."""
 LONGEST = 700
 """Bytes of a frame at most."""
 
-_PORTS = (0, 1, 80, VXLAN_PORT, 0xFFFF)
+_PORTS = (0, 1, 80, VXLAN_PORT, GENEVE_PORT, 0xFFFF)
 _TCIS = (0, 1, 57, 0x1039, 0xE039, 0xFFFF)
 _CHECKSUMS = (0, 0, 0xFFFF, 1, 0x1234, 0xFEDC)
 _DEPTH = 2
@@ -55,7 +57,7 @@ def usual(random: Random) -> bytes:
 
 def tunnelled(random: Random, depth: int = 0) -> bytes:
     """A frame that is in a tunnel, or nearly so."""
-    ethertype, content = _vxlan(random, depth)
+    ethertype, content = _tunnel(random, depth)
     tag = struct.pack(">HH", random.choice(TPIDS), random.choice(_TCIS)) if random.random() < 0.3 else b""
     made = random.choice(MACS) + random.choice(MACS) + tag + struct.pack(">H", ethertype) + content
     return _damaged(random, made[:LONGEST]) if random.random() < 0.1 else made[:LONGEST]
@@ -83,7 +85,7 @@ def _damaged(random: Random, whole: bytes) -> bytes:
 
 def _network(random: Random, depth: int) -> tuple[int, bytes]:
     """An ethertype and what is behind it."""
-    kinds = ("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "ipv6", "arp", "other", "vxlan", "mpls", "nsh", "llc")
+    kinds = ("ipv4", "ipv4", "ipv4", "ipv6", "ipv6", "ipv6", "arp", "other", "tunnel", "mpls", "nsh", "llc")
     match random.choice(kinds):
         case "ipv4":
             return 0x0800, _ipv4(random, *_transport(random))
@@ -94,8 +96,8 @@ def _network(random: Random, depth: int) -> tuple[int, bytes]:
             operation = random.choice((0, 1, 2, 17, 255, 256, 0xFFFF))
             content = kind + struct.pack(">H", operation) + random.choice(MACS) + random.choice(IPV4)
             return random.choice((0x0806, 0x0806, 0x8035)), content + random.choice(MACS) + random.choice(IPV4)
-        case "vxlan" if depth <= _DEPTH:
-            return _vxlan(random, depth)
+        case "tunnel" if depth <= _DEPTH:
+            return _tunnel(random, depth)
         case "mpls":
             count = random.choice((1, 1, 2, 3, 4, 8))
             entries = [random.choice((0, 0x0006_4040, random.getrandbits(32))) & ~0x100 for _ in range(count)]
@@ -177,22 +179,57 @@ def _transport(random: Random) -> tuple[int, bytes]:
             return random.choice((0, 2, 41, 43, 44, 47, 50, 60, 136, 255)), rest
 
 
-def _vxlan(random: Random, depth: int) -> tuple[int, bytes]:
-    """An ethertype and a VXLAN packet, most of them right."""
-    flags = random.choice((8, 8, 8, 8, 8, 8, 8, 8, 0x88, 0xFF, 0, 0xF7))
-    number = random.choice(TUNNEL_IDS) << 8 | random.choice((0, 0, 0, 1))
-    payload = struct.pack(">BHBI", flags, 0, 0, number) + frame(random, depth + 1)
+def _tunnel(random: Random, depth: int) -> tuple[int, bytes]:
+    """An ethertype and a packet with a frame in a tunnel, most of them right."""
+    kind = random.choice(("vxlan", "vxlan", "geneve", "geneve", "gre"))
+    header = {"vxlan": _vxlan, "geneve": _geneve, "gre": _gre}[kind](random)
+    payload = header + frame(random, depth + 1)
     if random.random() < 0.05:
         payload = payload[: random.randrange(24)]
-    port = VXLAN_PORT if random.random() < 0.8 else random.choice((8472, *OTHER_PORTS))
-    header = struct.pack(">HHHH", random.choice((32768, 50000)), port, 8 + len(payload), random.choice(_CHECKSUMS))
+    protocol = 47
+    if kind != "gre":
+        own = VXLAN_PORT if kind == "vxlan" else GENEVE_PORT
+        port = own if random.random() < 0.8 else random.choice((8472, *OTHER_PORTS, VXLAN_PORT, GENEVE_PORT))
+        ports = random.choice((32768, 50000)), port
+        protocol, payload = 17, struct.pack(">HHHH", *ports, 8 + len(payload), random.choice(_CHECKSUMS)) + payload
     if random.random() < 0.15:
         make = random.choice(((0x0800, _ipv4), (0x86DD, _ipv6)))
-        return make[0], make[1](random, 17, header + payload)
+        return make[0], make[1](random, protocol, payload)
     ends = random.choice((IPV4, IPV6))
     source, destination = random.choice(ends), random.choice(ends)
-    tos, ttl, datagram = random.choice(TOS), random.choice(TTL), header + payload
+    tos, ttl = random.choice(TOS), random.choice(TTL)
     if ends is IPV6:
-        return 0x86DD, ipv6(source, destination, 17, datagram, flow=6 << 28 | tos << 20, hops=ttl)
-    fixed = struct.pack(">BBHHHBBH", 0x45, tos, 20 + len(datagram), 1, 0x4000, ttl, 17, 0x5678)
-    return 0x0800, fixed + source + destination + datagram
+        return 0x86DD, ipv6(source, destination, protocol, payload, flow=6 << 28 | tos << 20, hops=ttl)
+    fixed = struct.pack(">BBHHHBBH", 0x45, tos, 20 + len(payload), 1, 0x4000, ttl, protocol, 0x5678)
+    return 0x0800, fixed + source + destination + payload
+
+
+def _vxlan(random: Random) -> bytes:
+    flags = random.choice((8, 8, 8, 8, 8, 8, 8, 8, 0x88, 0xFF, 0, 0xF7))
+    return struct.pack(">BHBI", flags, 0, 0, random.choice(TUNNEL_IDS) << 8 | random.choice((0, 0, 0, 1)))
+
+
+def _geneve(random: Random) -> bytes:
+    options = b"".join(option(random) for _ in range(random.choice((0, 1, 1, 1, 2, 2, 3, 10))))[: 63 * 4]
+    words = len(options) // 4 if random.random() < 0.9 else random.randrange(64)
+    first = random.choice((0,) * 15 + (1, 2)) << 6 | words
+    flags = random.choice((0, 0, 0, 0, 0, 0, 0x40, 0x40, 0x80, 0xC0, 1))
+    inside = random.choice((0x6558,) * 12 + (0x0800, 0))
+    number = random.choice(TUNNEL_IDS) << 8 | random.choice((0, 0, 0, 1))
+    return struct.pack(">BBHI", first, flags, inside, number) + options
+
+
+def option(random: Random) -> bytes:
+    """One option of Geneve; most are of a kind that rules match on."""
+    data = bytes((0, random.choice((0, 1, 2)), 0, random.choice((0, 1, 3))))
+    if random.random() < 0.7:
+        header = random.choice(OPTIONS)
+        return header[:3] + bytes((header[3] | random.choice((0, 0, 0, 0x20, 0xE0)),)) + data
+    words = random.choice((0, 0, 1, 2, 3, 31))
+    return random.choice(OPTIONS)[:2] + bytes((random.choice((0, 0x80, 0x81)), words)) + random.randbytes(4 * words)
+
+
+def _gre(random: Random) -> bytes:
+    flags = random.choice((0, 0x2000, 0x2000, 0x2000, 0x8000, 0x1000, 0xA000, 0xB000, 0x4000, 0x0001, 0x2080))
+    words = [random.choice((0, 1, 77, 0xFFFFFFFF)) for bit in (0x8000, 0x2000, 0x1000) if flags & bit]
+    return struct.pack(f">HH{len(words)}I", flags, random.choice((0x6558,) * 12 + (0x0800, 0x88BE)), *words)

@@ -50,6 +50,7 @@ from tests.system.nic.silicon.frames import (
     IPV4,
     IPV6,
     MACS,
+    OPTIONS,
     OTHER_PORTS,
     TOS,
     TPIDS,
@@ -57,6 +58,7 @@ from tests.system.nic.silicon.frames import (
     TUNNEL_IDS,
     alike,
     frame,
+    option,
     service_header,
     tunnelled,
     usual,
@@ -83,6 +85,7 @@ PLACES = (
     (DELIVER, BEHIND),
 )
 """What the numbers from 1 on tell a node: table and port, as for :meth:`asap2.nic.silicon.resumes.Resumes.at`."""
+_KINDS = dict(enumerate(OPTIONS, 1))
 _TUNNEL_PORTS = ((), (), (8472,), (0, 8472), (80, 0, 8472), (0,), (*range(1, 8), 8472))
 _NESTED = 2
 """Copies within copies in one list of actions."""
@@ -245,6 +248,7 @@ class Author:
             ),
             random.choice(_TUNNEL_PORTS),
             random.choice((0, 0, 1, 2, 20)),
+            random.choice(((), OPTIONS[:1], (bytes(4), *OPTIONS), OPTIONS)),
         )
 
     def _add(self) -> Add:
@@ -271,9 +275,12 @@ class Author:
         if self._usual and random.random() < 0.8:
             some = random.sample(_USUAL, random.choice((0, 1, 1, 2, 3)))
             return Match(**{name: self._masked(name, seen) for name in some})
-        inside = tunnel.look_into(like, OTHER_PORTS)
+        inside = tunnel.look_into(like, OTHER_PORTS, _KINDS)
         if not self._silicon and random.random() < 0.5:
-            names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, seen | tunnel.fields_of(random.choice(self._tunnels))
+            names, seen = (
+                _IN_TUNNEL + _TUNNEL_FIELDS,
+                seen | tunnel.fields_of(random.choice(self._tunnels), 0, _KINDS),
+            )
         elif inside and random.random() < 0.7:
             names, seen = _IN_TUNNEL + _TUNNEL_FIELDS, tunnel.inner_fields(like[inside.at :], inside.tunnel)
         present = [name for name in seen if name in names]
@@ -446,16 +453,22 @@ def _set_field(random: Random, names: tuple[str, ...] = _BY_TC) -> SetField | Ad
 
 def _encap(random: Random) -> Encap:
     ends = random.choice((IPV4, IPV6))
+    protocol = random.choice(("vxlan", "vxlan", "geneve", "geneve", "gre"))
+    keyed = protocol != "gre" or random.random() < 0.7
+    port = {"vxlan": random.choice((4789, 4789, 4789, 8472)), "geneve": random.choice((6081, 6081, 7777)), "gre": 0}
+    options = random.choice((b"", *(header + random.randbytes(4) for header in OPTIONS)))
     return Encap(
-        "vxlan",
-        random.choice(TUNNEL_IDS),
+        protocol,
+        random.choice(TUNNEL_IDS) if keyed else 0,
         random.choice(ends),
         random.choice(ends),
         random.choice(TOS),
         random.choice(TTL),
-        random.choice((4789, 4789, 4789, 8472)),
+        port[protocol],
         random.choice(MACS),
         random.choice(MACS),
+        options if protocol == "geneve" else b"",
+        keyed,
     )
 
 
@@ -476,4 +489,6 @@ def random_tunnel(random: Random) -> SetTunnel:
         random.choice((0, 4789)),
         random.random() < 0.5,
         random.random() < 0.5,
+        b"".join(option(random) for _ in range(random.choice((0, 0, 1, 1, 2))))[:48],
+        random.random() < 0.9,
     )

@@ -14,12 +14,13 @@ from asap2.nic.silicon.ports import Port
 
 @dataclass(frozen=True, slots=True)
 class SetPorts:
-    """Make these ports, or change them. VXLAN comes to the UDP ports *tunnel_ports*. Each port may have *upcall_limit*
-    units on their way to user space."""
+    """Make these ports, or change them. VXLAN comes to the UDP ports *tunnel_ports*, and rules match on the options of
+    Geneve with the headers *option_kinds*. Each port may have *upcall_limit* units on their way to user space."""
 
     ports: tuple[Port, ...]
     tunnel_ports: tuple[int, ...] = ()
     upcall_limit: int = 0
+    option_kinds: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,9 +260,9 @@ def test_a_tunnels_flags_are_matched_and_told() -> None:
     mask = (numbers.TUNNEL, packed((numbers.TUN_IPV4_DST, b"\xff" * 4), csum, dont_fragment))
     assert matched(tunnelled(DST, TTL), (mask,)).tun_flags == Masked(0, TUN_CSUM | TUN_DONT_FRAGMENT)
     assert matched(tunnelled(DST, TTL, csum), (mask,)).tun_flags == Masked(TUN_CSUM, TUN_CSUM | TUN_DONT_FRAGMENT)
-    told = tunnel_metadata({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_OAM, "tun_tp_dst": 4789})
+    told = tunnel_metadata({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_OAM, "tun_tp_dst": 4789}, b"")
     known = numbers.TUN_ID, numbers.TUN_IPV4_DST, numbers.TUN_TTL
-    kinds = [kind for kind, _ in attributes(ovs_key.emit_tunnel(told, told["tun_proto"]))]
+    kinds = [kind for kind, _ in attributes(ovs_key.emit_tunnel(told, told["tun_proto"], 0))]
     assert kinds == [*known, numbers.TUN_ATTR_CSUM, numbers.TUN_TP_DST, numbers.TUN_ATTR_OAM]
 
 

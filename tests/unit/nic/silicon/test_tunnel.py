@@ -48,7 +48,7 @@ def test_ipv6_headers_octet_by_octet() -> None:
 @pytest.mark.parametrize("into", [OVER_4, OVER_6])
 def test_the_template_of_the_program_is_the_same_but_for_lengths_port_and_checksum(into: Encap) -> None:
     template, made = outer(into), encapsulate(INNER, into, 0)
-    filled = {template.udp, template.udp + 1, template.udp + 4, template.udp + 5}
+    filled = {template.l4, template.l4 + 1, template.l4 + 4, template.l4 + 5}
     filled |= {template.ip + at for at in ((2, 3, 10, 11) if len(into.dst) == 4 else (4, 5))}
     different = {at for at, octet in enumerate(template.header) if octet != made[at]}
     assert made[len(template.header) :] == INNER

@@ -208,7 +208,9 @@ class Delivery:
             return b""
         source, fields["tun_tp_dst"] = found
         fields["tun_src"], fields["tun_tp_src"] = int.from_bytes(source, "big"), source_port(context.skb_hash)
-        return attribute(PKT_EGRESS_TUN_KEY, ovs_key.emit_tunnel(fields, fields["tun_proto"]))
+        return attribute(
+            PKT_EGRESS_TUN_KEY, ovs_key.emit_tunnel(fields, fields["tun_proto"], fields.get("tun_opts_len", 0))
+        )
 
     def _send(self, dp: Datapath, pid: int, cmd: int, body: bytes) -> bool:
         if not pid:
@@ -227,7 +229,7 @@ def _metadata(vport: Vport, context: UpcallContext) -> ovs_key.Fields:
     fields = context.fields
     known = {name: fields[name] for name in _KNOWN}
     known |= {"in_port": vport.number, "recirc_id": context.table & ~(OVS_TABLE | BARE)}
-    return known | tunnel_metadata(fields) if context.in_tunnel else known
+    return known | tunnel_metadata(fields, context.options) if context.in_tunnel else known
 
 
 def _step(dp: Datapath, waiting: _Waiting) -> act.Userspace | None:

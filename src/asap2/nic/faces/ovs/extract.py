@@ -11,7 +11,7 @@ from typing import Final
 
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.key import Fields
-from asap2.nic.rules import Frag
+from asap2.nic.rules import TUN_OPTIONS, Frag
 from asap2.nic.silicon import packet
 
 _FRAGMENTS: Final = {int(value): number for number, value in ovs_key.FRAGMENTS.items()}
@@ -47,13 +47,19 @@ def extract(frame: bytes, metadata: Fields, *, ethernet: bool = True) -> Fields 
     return fields
 
 
-def tunnel_metadata(fields: Fields) -> Fields:
-    """The tunnel's part of a key, from the fields ``tun_*`` of a packet that came out of one."""
+def tunnel_metadata(fields: Fields, options: bytes) -> Fields:
+    """The tunnel's part of a key, from the fields ``tun_*`` of a packet that came out of one with these *options*."""
     found = {name: value for name, value in fields.items() if name.startswith("tun_")}
     if not found.get("tun_dst"):
         return {}
     family = ovs_key.INET if found["tun_dst"] < 1 << 32 else ovs_key.INET6
-    return found | {"tun_proto": family, "tun_flags": found.get("tun_flags", 0) | ovs_key.TUN_KEY}
+    flags = found.get("tun_flags", 0) | ovs_key.TUN_KEY
+    for name in ("tun_option_kind", "tun_option", "tun_opts_len"):
+        found.pop(name, None)
+    if options:
+        flags |= TUN_OPTIONS
+        found |= {"tun_opts": int.from_bytes(options, "big"), "tun_opts_len": len(options)}
+    return found | {"tun_proto": family, "tun_flags": flags}
 
 
 def extension_headers(ip: bytes) -> int:

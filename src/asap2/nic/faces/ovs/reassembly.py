@@ -64,7 +64,7 @@ class Reassembly:
 def way_of(context: UpcallContext, mru: int) -> HandedIn:
     """How a packet goes on, with no actions yet."""
     fields = context.fields
-    tunnel = tunnel_metadata(fields) if context.in_tunnel else {}
+    tunnel = tunnel_metadata(fields, context.options) if context.in_tunnel else {}
     return HandedIn(
         (),
         context.port,

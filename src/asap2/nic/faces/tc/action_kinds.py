@@ -15,7 +15,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_8021Q, VLAN_TYPES
-from asap2.nic.faces.tc import ct_action, police
+from asap2.nic.faces.tc import ct_action, police, tunnel_options
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
@@ -169,20 +169,21 @@ def _tunnel_key(options: Attrs) -> Result:
     source, destination = options.get(f"enc_{version}_src"), options.get(f"enc_{version}_dst")
     if source is None or destination is None:
         raise NetlinkError(errno.EINVAL, "act_tunnel_key: Missing either ipv4 or ipv6 src and dst")
-    if "enc_opts" in options or "enc_key_id" not in options:
-        raise NetlinkError(errno.EOPNOTSUPP, "tunnel_key without an id, or with options, is not supported")
+    key_id, keyed = options.get("enc_key_id", 0), "enc_key_id" in options
+    in_tunnel, shown = tunnel_options.to_set(options["enc_opts"]) if "enc_opts" in options else (b"", [])
     tos, ttl, port = options.get("enc_tos", 0), options.get("enc_ttl", 0), options.get("enc_dst_port", 0)
     no_csum, no_frag = bool(options.get("no_csum")), bool(options.get("no_frag"))
-    step = SetTunnel(options["enc_key_id"], source, destination, tos, ttl, port, not no_csum, no_frag)
+    step = SetTunnel(key_id, source, destination, tos, ttl, port, not no_csum, no_frag, in_tunnel, keyed)
     back: list[tuple[str, Any]] = [
         ("parms", parms),
-        ("enc_key_id", options["enc_key_id"]),
+        *([("enc_key_id", key_id)] if keyed else []),
         (f"enc_{version}_src", source),
         (f"enc_{version}_dst", destination),
     ]
     back += [("enc_dst_port", port)] if port else []
     back.append(("no_csum", int(no_csum)))
     back += [("no_frag", True)] if no_frag else []
+    back += shown
     back += [("enc_tos", tos)] if tos else []
     back += [("enc_ttl", ttl)] if ttl else []
     return [step], parms.action, tuple(back)

@@ -17,6 +17,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_RARP, VLAN_TYPES
+from asap2.nic.faces.tc import tunnel_options
 from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
 from asap2.nic.rules import VLAN_PRESENT, CtState, Frag, Masked, Match
 
@@ -51,7 +52,8 @@ Identity = tuple[Any, ...]
 """A masked key: what two filters of one priority may not share."""
 
 _SUPPORTED: Final = frozenset(
-    {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id"}
+    {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id", "key_enc_opts"}
+    | {"key_enc_opts_mask"}
     | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
     | {name for key in _WIDTHS for name in (key, f"{key}_mask")}
 )
@@ -301,6 +303,10 @@ def _tunnel(keys: _Keys, options: Attrs, fields: dict[str, Masked], dump: list[t
         fields["tun_id"] = Masked(key_id, 0xFFFFFFFF)
         dump.append(("key_enc_key_id", key_id))
     _put(keys, fields, dump, (*flower_keys("enc_udp"), *flower_keys("enc_ip")))
+    if "key_enc_opts" in options:
+        matched, back = tunnel_options.match(options["key_enc_opts"], options.get("key_enc_opts_mask"))
+        fields |= matched
+        dump += back
 
 
 def _tracking(keys: _Keys, fields: dict[str, Masked], dump: list[tuple[str, Any]]) -> None:

@@ -37,6 +37,7 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon.pipeline import Pattern, Pipeline
 from asap2.nic.tunnels import Udp
+from asap2.nic.tunnels.options import KINDS
 from asap2.nic.underlay.resolver import Tunnels
 
 Others = Callable[[int], Iterable[tuple[tc_actions.Step, ...]]]
@@ -142,6 +143,7 @@ class Offloader:
         stays = tunnel and any(isinstance(step, Goto) for step in steps)
         if tunnel:
             self._check_tunnel_port(pf, ifindex, match)
+            self._take_option(self._silicon(pf.nic), match)
             if not stays and not any(isinstance(step, Decap) for step in steps):
                 steps = (Decap(), *steps)
         function = uplink.function if uplink is device else pf
@@ -239,6 +241,19 @@ class Offloader:
             port.mask != 0xFFFF or not self._tunnels.ports.knows(protocol, port.value)
         ):
             raise tc_capability.refuse("Failed to parse tunnel attributes")
+
+    def _take_option(self, pipeline: Pipeline, match: Match) -> None:
+        """Let the NIC look for the option that a filter matches on: for one kind at a time, and never for data of 0
+        (mlx5e_tc_tun_parse_geneve_options, mlx5_geneve_tlv_option_add). Its words, too, the caller replaces."""
+        kind = match.tun_option_kind.value
+        if not kind:
+            return
+        others = pipeline.option_kinds.keys() - {kind}
+        if not match.tun_option.value or any(
+            rule.match.tun_option_kind.value in others for rule in pipeline.rules.values() if others
+        ):
+            raise tc_capability.refuse("Failed to parse tunnel attributes")
+        pipeline.set_option_kinds({kind: KINDS.kind(kind)})
 
     def _check_tunnel_route(self, pf: Pf, ifindex: int, match: Match) -> None:
         """What the key names both ends of comes in by the way to the far one."""

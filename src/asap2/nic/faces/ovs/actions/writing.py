@@ -58,7 +58,7 @@ def _set(value: bytes) -> bytes | None:
         return None
     fields: Fields = {}
     read_tunnel(payload, fields)
-    return attribute(TUNNEL, emit_tunnel(fields, fields["tun_proto"]))
+    return attribute(TUNNEL, emit_tunnel(fields, fields["tun_proto"], fields.get("tun_opts_len", 0)))
 
 
 _ANEW: Final[dict[int, Callable[[bytes], bytes | None]]] = {

@@ -17,7 +17,7 @@ from asap2.nic.faces.ovs.key.reading import (
     packet_attributes,
     packet_metadata,
 )
-from asap2.nic.faces.ovs.key.tunnel import INET, INET6, TUN_KEY, emit_tunnel, read_tunnel
+from asap2.nic.faces.ovs.key.tunnel import INET, INET6, TUN_KEY, check_options, emit_tunnel, options_of, read_tunnel
 from asap2.nic.faces.ovs.key.writing import emit
 
 __all__ = [
@@ -27,12 +27,14 @@ __all__ = [
     "TUN_KEY",
     "Fields",
     "FlowMatch",
+    "check_options",
     "check_original_tuple",
     "emit",
     "emit_tunnel",
     "invalid",
     "match_of",
     "number",
+    "options_of",
     "packet_attributes",
     "packet_metadata",
     "read_tunnel",

@@ -10,6 +10,7 @@ from asap2.nic.faces.ovs.key.numbers import FRAG_FIRST, FRAG_LATER, FRAG_NONE
 from asap2.nic.faces.ovs.key.reading import FlowMatch
 from asap2.nic.fields import FIELDS, OVS_ONLY
 from asap2.nic.rules import BARE, OVS_TABLE, TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, Frag, Masked, Match
+from asap2.nic.tunnels.options import KINDS
 
 
 def table_of(key: Fields) -> int:
@@ -18,10 +19,14 @@ def table_of(key: Fields) -> int:
 
 
 _OTHERWISE: Final = {"cvlan_tpid", "ip_frag", "tun_src", "tun_dst", "tun_id", "tun_flags"}
+_OPTION: Final = 8
+"""Octets of an option that rules match on."""
+_OPTION_HEADER: Final = 0xFFFFFF1F
+"""Its header without the reserved bits."""
 """Fields whose values in a key are not those of a rule."""
 _SAME: Final = {field.name: (1 << field.bits) - 1 for field in FIELDS if field.name not in _OTHERWISE}
 """Fields that rules match on as they are, and their bits there."""
-_NOT_SERVED: Final = {field.name for field in OVS_ONLY} - {"recirc_id", "in_port", "mac_proto", "tun_proto"}
+_NOT_SERVED: Final = {field.name for field in OVS_ONLY} - {"recirc_id", "in_port", "mac_proto", "tun_proto", "tun_opts"}
 """What this datapath cannot match on, since it is always 0."""
 
 
@@ -66,7 +71,23 @@ def _tunnel_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> bool:
             out[name] = Masked(key.get(name, 0), bits)
     if bits := mask.get("tun_flags", 0) & (TUN_CSUM | TUN_DONT_FRAGMENT | TUN_OAM):
         out["tun_flags"] = Masked(key.get("tun_flags", 0) & bits, bits)
+    _options_match(key, mask, out)
     return False
+
+
+def _options_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:
+    """Match the options: one with data of 32 bits. EINVAL for others."""
+    bits = mask.get("tun_opts", 0)
+    if not bits:
+        return
+    header, header_bits = (number >> 32 & 0xFFFF_FFFF for number in (key.get("tun_opts", 0), bits))
+    whole = key.get("tun_opts_len") == _OPTION and header_bits & _OPTION_HEADER == _OPTION_HEADER
+    number = KINDS.number(header.to_bytes(4, "big")) if whole and header & 0xFF == 1 else None
+    if number is None:
+        raise invalid()
+    out["tun_option_kind"] = Masked(number, 0xFF)
+    if data := bits & 0xFFFF_FFFF:
+        out["tun_option"] = Masked(key["tun_opts"] & data, data)
 
 
 def _fragment_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:

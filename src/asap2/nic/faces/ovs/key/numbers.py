@@ -62,6 +62,7 @@ TUN_TTL: Final = _TUNNEL["ttl"]
 TUN_ATTR_DONT_FRAGMENT: Final = _TUNNEL["dont_fragment"]
 TUN_ATTR_CSUM: Final = _TUNNEL["csum"]
 TUN_ATTR_OAM: Final = _TUNNEL["oam"]
+TUN_GENEVE_OPTS: Final = _TUNNEL["geneve_opts"]
 TUN_TP_SRC: Final = _TUNNEL["tp_src"]
 TUN_TP_DST: Final = _TUNNEL["tp_dst"]
 TUN_PAD: Final = _TUNNEL["pad"]
@@ -92,7 +93,5 @@ def lengths(table: Table | Sequence, unknown: frozenset[str]) -> dict[int, int]:
 
 LENGTHS: Final = {0: 0} | lengths(KEY, frozenset({"packet_type", "nd_extensions", "tunnel_info"}))
 """Length in bytes of each attribute; another length is EINVAL."""
-TUNNEL_LENGTHS: Final = lengths(
-    TUNNEL_KEY, frozenset({"geneve_opts", "vxlan_opts", "erspan_opts", "ipv4_info_bridge"})
-) | {TUN_PAD: 0}
-"""As :data:`LENGTHS`, of OVS_TUNNEL_KEY_ATTR_*; flags have none. Options of tunnels are not among them."""
+TUNNEL_LENGTHS: Final = lengths(TUNNEL_KEY, frozenset({"vxlan_opts", "erspan_opts", "ipv4_info_bridge"})) | {TUN_PAD: 0}
+"""As :data:`LENGTHS`, of OVS_TUNNEL_KEY_ATTR_*; flags have none. Of options, there are Geneve's."""

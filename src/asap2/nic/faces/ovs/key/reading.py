@@ -141,8 +141,17 @@ def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
     _vlans(attrs, last, masks, fields, is_mask=True)
     masking = attrs.keys() | set()
     _fields_of(attrs, masks, fields, is_mask=True)
+    _mask_options(fields, masks)
     _validate(fields, masks, named, masking)
     return FlowMatch(fields, masks)
+
+
+def _mask_options(key: Fields, mask: Fields) -> None:
+    """A mask has as many options as the key; then that number counts, too. EINVAL (genev_tun_opt_from_nlattr)."""
+    if "tun_opts_len" in mask:
+        if mask["tun_opts_len"] != key.get("tun_opts_len", 0):
+            raise invalid()
+        mask["tun_opts_len"] = 0xFF
 
 
 _EXACT_TUNNEL: Final = {

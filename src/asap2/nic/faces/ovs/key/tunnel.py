@@ -14,6 +14,7 @@ from asap2.nic.faces.ovs.key.numbers import (
     TUN_ATTR_CSUM,
     TUN_ATTR_DONT_FRAGMENT,
     TUN_ATTR_OAM,
+    TUN_GENEVE_OPTS,
     TUN_ID,
     TUN_IPV4_DST,
     TUN_IPV4_SRC,
@@ -24,8 +25,9 @@ from asap2.nic.faces.ovs.key.numbers import (
     TUN_TP_SRC,
     TUN_TTL,
     TUNNEL_LENGTHS,
+    VARIABLE,
 )
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, TUN_OPTIONS
 
 TUN_KEY: Final = 0x0004
 """Bit of ``tun_flags``: the tunnel has an id (TUNNEL_KEY, include/net/ip_tunnels.h)."""
@@ -34,7 +36,11 @@ _FLAGS: Final = {
     TUN_ATTR_DONT_FRAGMENT: TUN_DONT_FRAGMENT,
     TUN_ATTR_CSUM: TUN_CSUM,
     TUN_ATTR_OAM: TUN_OAM,
+    TUN_GENEVE_OPTS: TUN_OPTIONS,
 }
+OPTIONS_MOST: Final = 255
+"""Octets of options in a key (IP_TUNNEL_OPTS_MAX). A key has them as the number ``tun_opts``, and their length in
+``tun_opts_len``: Geneve's, since a key of this datapath has no others."""
 INET, INET6 = 2, 10
 """``tun_proto``: AF_INET, AF_INET6."""
 _FAMILIES: Final = {TUN_IPV4_SRC: INET, TUN_IPV4_DST: INET, TUN_IPV6_SRC: INET6, TUN_IPV6_DST: INET6}
@@ -48,8 +54,12 @@ def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
     """The tunnel's fields of a key's attribute. EINVAL, also for options of tunnels (ip_tun_from_nlattr)."""
     families, flags, kinds = set(), 0, set()
     for kind, value in walk(payload, padded=False):
-        if TUNNEL_LENGTHS.get(kind) != len(value):
+        if TUNNEL_LENGTHS.get(kind) not in (VARIABLE, len(value)):
             raise invalid()
+        if kind == TUN_GENEVE_OPTS:
+            if kind in kinds or len(value) > OPTIONS_MOST or len(value) % 4:
+                raise invalid()
+            into["tun_opts"], into["tun_opts_len"] = int.from_bytes(value, "big"), len(value)
         kinds.add(kind)
         flags |= _FLAGS.get(kind, 0)
         if kind in TUNNEL_LAYOUTS:
@@ -62,8 +72,8 @@ def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
         raise invalid()
 
 
-def emit_tunnel(values: Fields, family: int) -> bytes:
-    """The attributes of a tunnel key (__ip_tun_to_nlattr)."""
+def emit_tunnel(values: Fields, family: int, octets: int) -> bytes:
+    """The attributes of a tunnel key with so many *octets* of options (__ip_tun_to_nlattr)."""
     flags = values.get("tun_flags", 0)
     out = TUNNEL_LAYOUTS[TUN_ID].emit(values) if flags & TUN_KEY else b""
     for name, kind, bits in _ADDRESSES.get(family, ()):
@@ -78,7 +88,25 @@ def emit_tunnel(values: Fields, family: int) -> bytes:
     for kind, name in ((TUN_TP_SRC, "tun_tp_src"), (TUN_TP_DST, "tun_tp_dst")):
         if values.get(name):
             out += TUNNEL_LAYOUTS[kind].emit(values)
-    return out + (attribute(TUN_ATTR_OAM, b"") if flags & TUN_OAM else b"")
+    if flags & TUN_OAM:
+        out += attribute(TUN_ATTR_OAM, b"")
+    if octets and flags & TUN_OPTIONS:
+        out += attribute(TUN_GENEVE_OPTS, values.get("tun_opts", 0).to_bytes(octets, "big"))
+    return out
+
+
+def options_of(fields: Fields) -> bytes:
+    """The options of a key's tunnel."""
+    return fields.get("tun_opts", 0).to_bytes(fields.get("tun_opts_len", 0), "big")
+
+
+def check_options(options: bytes) -> None:
+    """Whether *options* that a packet is to get fill their room. EINVAL (validate_geneve_opts)."""
+    at = 0
+    while at < len(options):
+        at += 4 + 4 * (options[at + 3] & 0x1F)
+    if at > len(options):
+        raise invalid()
 
 
 def read_nsh(payload: bytes, into: Fields, is_mask: bool) -> None:

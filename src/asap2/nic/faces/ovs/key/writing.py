@@ -62,7 +62,7 @@ def emit(key: Fields, values: Fields, *, is_mask: bool = False) -> bytes:
     says (__ovs_nla_put_key)."""
     out = b"".join([put(values) for put in _FIRST])
     if key.get("tun_proto") or is_mask:
-        out += attribute(TUNNEL, emit_tunnel(values, key.get("tun_proto", 0)))
+        out += attribute(TUNNEL, emit_tunnel(values, key.get("tun_proto", 0), key.get("tun_opts_len", 0)))
     in_port = values.get("in_port", 0)
     if key.get("in_port") != MAX_PORTS:
         out += attribute(IN_PORT, (in_port | (0xFFFF_0000 if is_mask else 0)).to_bytes(4, sys.byteorder))
