@@ -419,7 +419,7 @@ class CtHardware:
     *resume*, which says at which action of which rule it goes on there (tc's act_miss_cookie).
 
     *inside*: the connection is that of the packet inside the tunnel. The packet stays in the tunnel, so that the node
-    can begin with it anew; therefore a connection that *nat* would translate is the node's.
+    can begin with it anew: if it goes to the node, and no other action has changed it, its translation is undone.
     """
 
     zone: int

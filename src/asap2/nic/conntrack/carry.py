@@ -39,8 +39,6 @@ def carry(
     if found is None:
         return None
     connection, direction = found
-    if action.inside and action.nat and connection.status & NAT_MASK:
-        return None
     connection.packets[direction] += segments
     connection.bytes[direction] += len(trimmed(data, family))
     if connection.carried != tracker.now:  # several packets at once do not write it several times

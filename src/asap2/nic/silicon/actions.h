@@ -147,7 +147,11 @@ static long act(u32 i, struct work *w)
 		return 1;
 	last = c->next == 0 || w->s->state.single;
 	following = c->next;
-	switch (c->op & 0xff) {
+	op = c->op & 0xff;
+	/* Only these leave the packet, and this processor's notes of it, as they are. */
+	if (op != OP_CT_HARDWARE && op != OP_CT_CLEAR && op != OP_GOTO && op != OP_ENTER)
+		w->s->state.translated = 0;
+	switch (op) {
 	case OP_OUTPUT:
 		if (!is_to_be_cut(w)) {
 			output(w, c, last);
@@ -227,7 +231,6 @@ static long act(u32 i, struct work *w)
 	case OP_POP_ETHERNET:
 	case OP_PUSH_NSH:
 	case OP_POP_NSH:
-		op = c->op & 0xff;
 		nested = c->arg;
 		verdict = op == OP_CLONE ? BRANCH : rare(w->skb, &w->s->p.f, &w->s->state, c->op, c->arg);
 		if (verdict < 0)
@@ -249,9 +252,9 @@ static long act(u32 i, struct work *w)
 		verdict = transform(w->skb, &w->s->p.f, c->op, c->arg, w->in->flags);
 		if (verdict < 0)
 			goto failed;
-		if ((c->op & 0xff) == OP_SET_TUNNEL)
+		if (op == OP_SET_TUNNEL)
 			w->s->state.given_tunnel = c->arg;
-		if ((c->op & 0xff) == OP_ENCAP)
+		if (op == OP_ENCAP)
 			w->s->state.enveloped = 1;
 		if (verdict & RELEASED) {
 			w->s->state.released = 1;

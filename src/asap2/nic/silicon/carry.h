@@ -165,6 +165,45 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	return 0;
 }
 
+/* Note what NAT will change of the packet inside a tunnel: p->tuple's, whose headers are at p->l3 and p->l4. */
+__noinline int note_untranslated(struct __sk_buff *skb, struct flight *p)
+{
+	struct untranslated *u;
+
+	if (!p)
+		return -1;
+	u = &p->before;
+	u->l3 = p->l3;
+	u->l4 = p->l4;
+	u->family = p->tuple.family;
+	u->check = p->tuple.proto == IPPROTO_TCP ? TCP_CHECKSUM : p->tuple.proto == IPPROTO_UDP ? UDP_CHECKSUM : 0;
+	if (u->family == 4 ? bpf_skb_load_bytes(skb, u->l3 + IPV4_CHECKSUM, &u->l3_check, 2) ||
+				     bpf_skb_load_bytes(skb, u->l3 + IPV4_SRC, u->addresses, 8) :
+			     bpf_skb_load_bytes(skb, u->l3 + IPV6_SRC, u->addresses, 32))
+		return -1;
+	if (u->check && bpf_skb_load_bytes(skb, u->l4 + u->check, &u->l4_check, 2))
+		return -1;
+	return bpf_skb_load_bytes(skb, u->l4, &u->ports, 4) ? -1 : 0;
+}
+
+/* Give the packet inside a tunnel what it had before NAT, as the node begins anew with it. */
+__noinline int undo_translation(struct __sk_buff *skb)
+{
+	struct flight *p = this_flight();
+	struct untranslated *u;
+
+	if (!p)
+		return -1;
+	u = &p->before;
+	if (u->family == 4 ? bpf_skb_store_bytes(skb, u->l3 + IPV4_CHECKSUM, &u->l3_check, 2, 0) ||
+				     bpf_skb_store_bytes(skb, u->l3 + IPV4_SRC, u->addresses, 8, 0) :
+			     bpf_skb_store_bytes(skb, u->l3 + IPV6_SRC, u->addresses, 32, 0))
+		return -1;
+	if (u->check && bpf_skb_store_bytes(skb, u->l4 + u->check, &u->l4_check, 2, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, u->l4, &u->ports, 4, 0) ? -1 : 0;
+}
+
 /* Do the action ct of a slot in a NIC; `f` is scratch space for the packet's fields. Returns enum carried. */
 __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fields *f)
 {
@@ -203,15 +242,15 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 	c = connection_at(p->at);
 	if (!c)
 		return CARRY_FAILED;
-	/* The node begins anew with a packet that stays in its tunnel: it must not have been translated. */
-	if (from && r->flags & CT_NAT && c->status & IPS_NAT_MASK)
-		return NOT_CARRIED;
 	note_carried(c, p, stats, skb->gso_segs ?: 1, p->end - p->l3);
 	tell_found(s, p, r->zone);
 	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))
 		return CARRIED;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : INFO_ESTABLISHED;
+	if (from && !s->translated && note_untranslated(skb, p))
+		return CARRY_FAILED;
+	s->translated = from != 0;
 	nat = do_nat(skb, p, r);
 	if (nat < 0)
 		return CARRY_FAILED;

@@ -132,6 +132,14 @@ struct zone_search {
 	u32 zone, from, records;
 };
 
+/* What a packet inside a tunnel had before NAT. */
+struct untranslated {
+	u32 l3, l4, check; /* where its headers begin, and the checksum of the transport header; 0: it has none */
+	u32 ports;
+	u16 l3_check, l4_check;
+	u8 family, addresses[32];
+};
+
 /* What is known of a packet while it is tracked. */
 struct flight {
 	struct tuple tuple, inverse, key;
@@ -163,6 +171,7 @@ struct flight {
 	struct port_search ports;
 	struct zone_search search;
 	u8 inside[2][INSIDE];
+	struct untranslated before;
 };
 
 MMAPPED(connections, struct connection, 1);

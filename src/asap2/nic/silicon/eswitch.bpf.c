@@ -57,6 +57,8 @@ static __always_inline int leave_to_node(struct work *w)
 	if (!e || w->in->miss != MISS_REDIRECT)
 		return drop(w, DROP_MISS);
 	add(w->s->counted, -(u64)w->s->counted_packets, -w->s->counted_bytes);
+	if (w->s->state.translated && undo_translation(w->skb))
+		return drop(w, DROP_ACTION);
 	tell(w, e->tracking.resume);
 	return deliver(w, w->in->miss_slot, 1);
 }
@@ -67,6 +69,8 @@ static __always_inline int missed(struct work *w)
 
 	switch (in->miss) {
 	case MISS_REDIRECT:
+		if (w->s->state.translated && undo_translation(w->skb))
+			return drop(w, DROP_ACTION);
 		tell(w, w->s->resume);
 		if (w->s->resume)
 			tell_connection(w->skb, &w->s->state);

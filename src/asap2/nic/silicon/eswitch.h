@@ -196,7 +196,8 @@ struct state {
 	u32 connection, connection_id; /* the record of its connection, and what its id was */
 	u16 ct_id; /* of ICMP, where its connection is new */
 	u8 ct_known, ct_info; /* enum ct_known, enum ct_info */
-	u16 enveloped; /* headers have been put in front: the kernel may not cut what is behind */
+	u8 enveloped; /* headers have been put in front: the kernel may not cut what is behind */
+	u8 translated; /* by a NIC, inside its tunnel, and not changed since: struct untranslated has what was there */
 	u16 mru; /* user space has put it together of fragments, the largest so long; 0: it has not */
 };
 

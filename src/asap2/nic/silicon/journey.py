@@ -50,8 +50,15 @@ class Journey:
     """Whether this packet's own actions found its connection in the table, or put it there. A copy of the packet has
     the same connection, and may put it there later: a NIC does not know of that, as each packet has its own registers.
     """
+    untranslated: bytes | None = None
+    """The frame before a NIC translated what is inside its tunnel, if it has not changed otherwise since."""
     counted: tuple[Entry, int, int] | None = None
     """The rule that has counted it last, and packets and octets."""
+
+    @property
+    def as_it_came(self) -> bytes:
+        """The frame as the node gets it, which begins anew with a packet that is still in its tunnel."""
+        return self.frame if self.untranslated is None else self.untranslated
 
     def metadata(self) -> Fields:
         """What its octets do not show."""

@@ -141,7 +141,8 @@ class ContinuationRecord(ctypes.Structure):
         ("ct_id", u16),
         ("ct_known", ctypes.c_uint8),
         ("ct_info", ctypes.c_uint8),
-        ("enveloped", u16),
+        ("enveloped", ctypes.c_uint8),
+        ("translated", ctypes.c_uint8),
         ("mru", u16),
     ]
 

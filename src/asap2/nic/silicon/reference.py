@@ -316,6 +316,8 @@ class ReferenceSwitch:
         """Do *actions*, changing the packet; what comes then, ``None``: nothing. It was *sent* somewhere before."""
         for at, action in enumerate(actions):
             last = at + 1 == len(actions)
+            if not isinstance(action, CtHardware | CtClear | Goto | Enter):
+                what.untranslated = None
             match action:
                 case Output(to, resume):
                     yield from self._output(what, to, resume, last=last)
@@ -404,7 +406,7 @@ class ReferenceSwitch:
         if what.counted is not None:
             entry, packets, octets = what.counted
             entry.count(-packets, -octets)
-        return self._send(what.frame, port.miss_port, what.goes_into, resume, bare=what.bare)
+        return self._send(what.as_it_came, port.miss_port, what.goes_into, resume, bare=what.bare)
 
     def _output(self, what: Journey, to: int, resume: int, *, last: bool) -> Iterator[Event]:
         cut, what.cut = what.cut, None
@@ -484,7 +486,7 @@ class ReferenceSwitch:
     def _miss(self, what: Journey, port: Port, table: int) -> Iterator[Event]:
         match port.miss:
             case Miss.REDIRECT:
-                yield self._send(what.frame, port.miss_port, what.goes_into, what.resume, bare=what.bare)
+                yield self._send(what.as_it_came, port.miss_port, what.goes_into, what.resume, bare=what.bare)
             case Miss.UPCALL:
                 yield self._give(UpcallKind.MISS, what, port, table, 0, 0)
             case Miss.PASS:

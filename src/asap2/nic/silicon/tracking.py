@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from asap2.nic.conntrack.carry import carry, is_known, restore
+from asap2.nic.conntrack.states import NAT_MASK
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
 from asap2.nic.conntrack.tuples import IPV4, IPV6
 from asap2.nic.rules import Ct, CtHardware
@@ -70,6 +71,8 @@ def track_in_hardware(tracker: Tracker, action: CtHardware, what: Journey, tunne
     done = carry(tracker, action, what.frame[at:], family, what.tracked, known, what.segments)
     if done is None:
         return False
+    if action.nat and done.seen is not None and done.seen.connection.status & NAT_MASK:
+        what.untranslated = what.as_it_came if action.inside else None
     what.frame, what.tracked, what.seen = what.frame[:at] + done.data, done.fields, done.seen
     what.in_table = True
     return True

@@ -75,8 +75,7 @@ class StatefulAuthor(Author):
         self._inside = silicon and random.random() < 0.7
         self._firewall = self._inside or random.random() < 0.6
         self._zone = random.choice(conversations.ZONES)
-        nat = (None, None, None, None, NatKind.SRC, NatKind.DST) if self._inside else (None, NatKind.SRC, NatKind.DST)
-        self._translated = random.choice(nat) if self._firewall else None
+        self._translated = random.choice((None, NatKind.SRC, NatKind.DST)) if self._firewall else None
         self._crowd = random.random() < 0.15
         self._conversations = conversations.Conversations(
             random, self._translated, calm=self._firewall, crowd=self._crowd
@@ -133,10 +132,18 @@ class StatefulAuthor(Author):
             found, key = int(CtState.TRK | CtState.EST), Masked(77, 0xFF)
             look = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES), inside=True)
             est = Masked(found, found) if self._random.random() < 0.5 else Masked(0, 0)
+            # What hardware has translated goes to the node as it came: at a connection that it does not carry, and at
+            # a chain without a rule for it.
+            again = (replace(look, zone=self._zone ^ 1),) if self._random.random() < 0.3 else ()
+            if self._random.random() < 0.3:
+                to = table | 8
             inside = [
-                Rule(table, port, 0, self._of(family, tun_id=key), (look, Goto(to))),
+                Rule(table, port, 0, self._of(family, tun_id=key), (look, *again, Goto(to))),
                 Rule(to, port, 0, self._of(family, tun_id=key, ct_state=est), (Decap(), Output(2))),
             ]
+            if self._random.random() < 0.3:
+                del inside[1]
+            to = table | 7
         brief = [
             Rule(to, port, 0, self._of(family, ct_state=Masked(new, new), ip_proto=Masked(proto, 0xFF)), actions)
             for proto, name in conversations.TIMEOUTS.items()
