@@ -294,7 +294,9 @@ class Width(enum.IntEnum):
     """Those of :data:`NARROW` alone."""
     WIDE = 1
     """Others, but none from :data:`TRACKED_AT` on."""
-    STATEFUL = 2
+    TRACKED = 2
+    """Those of :data:`NARROW`, and from :data:`TRACKED_AT` on."""
+    STATEFUL = WIDE | TRACKED
     """Any."""
 
 

@@ -371,6 +371,17 @@ static __always_inline int go_on(struct __sk_buff *skb)
 	return constants.tracing ? TCX_DROP : verdict;
 }
 
+static __always_inline int is_untracked_packet(const struct tracked *t)
+{
+	const u64 *w = (const u64 *)t;
+	u64 any = 0;
+
+#pragma unroll
+	for (u32 i = 0; i < sizeof(*t) / 8; i++)
+		any |= w[i];
+	return !any;
+}
+
 SEC("tc")
 int eswitch(struct __sk_buff *skb)
 {
@@ -379,7 +390,7 @@ int eswitch(struct __sk_buff *skb)
 	struct port *in;
 	struct ways *all;
 	struct way *s;
-	int verdict;
+	int verdict, untracked = 1;
 
 	if (skb->tc_index == ONWARD)
 		return go_on(skb);
@@ -396,11 +407,13 @@ int eswitch(struct __sk_buff *skb)
 		if (c->test_tunnel)
 			set_tunnel(skb, TEST_SLOT);
 		skb->tc_index = c->test_resume;
+		untracked = is_untracked_packet(&c->test_tracked);
 	}
 	in = port_of(ifindex);
 	if (!in)
 		return TCX_NEXT;
-	if (!skb->tc_index && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED && in->n_tables) {
+	if (!skb->tc_index && untracked && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED &&
+	    in->n_tables) {
 		verdict = express(skb, in);
 		if (verdict == CARRY_WAY)
 			verdict = express_carry(skb, in);

@@ -233,9 +233,10 @@ struct wide_cached {
 	u64 rest[REST];
 };
 
+/* Many masks of rules on connections need nothing of the rest: it comes last. */
 struct stateful_cached {
-	struct wide_cached first;
-	u64 tracked[TRACKED];
+	struct cached first;
+	u64 tracked[TRACKED], rest[REST];
 };
 
 struct bucket {

@@ -25,7 +25,7 @@ struct {
 } expressed SEC(".maps");
 
 /* Whether hardware can carry such a packet: a TTL above 1, no FIN or RST, not truncated. */
-static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32 rule)
+static __always_inline int leave_for_carry(struct __sk_buff *skb, const u64 *w, u32 rule)
 {
 	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN,
 	   *l4 = ip + IPV4_LEN;
@@ -39,22 +39,21 @@ static __always_inline int leave_for_carry(struct __sk_buff *skb, u32 flags, u32
 	if (length < least || ETH_LEN + length > skb->len ||
 	    (ip[IPV4_PROTOCOL] == IPPROTO_TCP && l4[TCP_FLAGS] & TCP_FIN_OR_RST))
 		return LONG_WAY;
-	if (!usual(skb, flags, x->w))
-		return LONG_WAY;
+	__builtin_memcpy(x->w, w, sizeof(x->w));
 	x->rule = rule;
 	x->length = length;
 	return CARRY_WAY;
 }
 
-/* The rule for a packet in the first table of its port; 0: it must be looked up. */
-static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
+/* The rule for a packet with the words `w` in the first table of its port; 0: it must be looked up. */
+static __always_inline u32 expected(struct port *in, const u64 *w)
 {
 	u32 at = READ_ONCE(in->hints[0]);
 	struct mask_list *masks = bpf_map_lookup_elem(&mask_lists, &at);
 	struct cache_key key;
 	struct node *merged;
 	struct cached *c;
-	u64 w[8], generation;
+	u64 generation;
 
 	if (!masks || masks->table != in->tables[0] || masks->in_port != in->id)
 		return 0;
@@ -64,10 +63,15 @@ static __always_inline u32 expected(struct __sk_buff *skb, struct port *in)
 	if (!generation || !READ_ONCE(masks->first))
 		return 0;
 	merged = bpf_map_lookup_elem(&nodes, &at);
-	if (!merged || merged->width || !usual(skb, in->flags, w))
+	if (!merged || merged->width & WIDTH_WIDE)
 		return 0;
-	cache_key(&key, w, merged, WIDTH_NARROW, generation);
-	c = cache_find(&key, WIDTH_NARROW);
+	if (merged->width) {
+		cache_key(&key, w, merged, WIDTH_TRACKED | UNTRACKED, generation);
+		c = cache_find(&key, WIDTH_TRACKED | UNTRACKED);
+	} else {
+		cache_key(&key, w, merged, WIDTH_NARROW, generation);
+		c = cache_find(&key, WIDTH_NARROW);
+	}
 	return c ? c->rule : 0;
 }
 
@@ -83,11 +87,12 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct entry *c, *first = 0;
 	struct rule *r;
 	u32 rule, at, packets = skb->gso_segs ?: 1;
+	u64 words[8];
 
 	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL | PORT_BARE) ||
-	    (!skb->gso_segs && skb->gso_size))
+	    (!skb->gso_segs && skb->gso_size) || !usual(skb, in->flags, words))
 		return LONG_WAY;
-	rule = expected(skb, in);
+	rule = expected(in, words);
 	r = bpf_map_lookup_elem(&rules, &rule);
 	if (!rule || !r)
 		return LONG_WAY;
@@ -96,7 +101,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	if (!at || !c)
 		return LONG_WAY;
 	if (c->op == OP_CT_HARDWARE)
-		return leave_for_carry(skb, in->flags, rule);
+		return leave_for_carry(skb, words, rule);
 	if ((c->op == OP_PUSH_VLAN || c->op == OP_POP_VLAN) && c->next) {
 		first = c;
 		at = c->next;

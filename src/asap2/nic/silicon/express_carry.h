@@ -139,6 +139,22 @@ static __always_inline int translate_usual(struct __sk_buff *skb, struct flight 
 		       0;
 }
 
+/*
+ * The action after a second ct, which changes nothing about the packet's connection if this has a lookup behind it in the
+ * same zone, and NAT as that action wants it (carry()); 0: it might.
+ */
+static __always_inline struct entry *behind_second(struct entry *second, u32 zone, u32 translates, u32 translated)
+{
+	u32 at = second->arg;
+	struct encap *e = bpf_map_lookup_elem(&encaps, &at);
+
+	if (!e || e->tracking.flags & CT_INSIDE || e->tracking.zone != zone ||
+	    (e->tracking.flags & CT_NAT && translates && !translated))
+		return 0;
+	at = second->next;
+	return bpf_map_lookup_elem(&entries, &at);
+}
+
 /* Handle a packet whose first rule begins with ct. Returns the verdict, or LONG_WAY if nothing has been done. */
 __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 {
@@ -204,7 +220,11 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 		return LONG_WAY;
 	at = READ_ONCE(rule->actions);
 	then = bpf_map_lookup_elem(&entries, &at);
-	if (!at || !then || then->op != OP_OUTPUT || then->next)
+	if (!at || !then)
+		return LONG_WAY;
+	if (then->op == OP_CT_HARDWARE && then->next)
+		then = behind_second(then, r->zone, status & IPS_NAT_MASK, nat);
+	if (!then || then->op != OP_OUTPUT || then->next)
 		return LONG_WAY;
 	s.table = in->tables[0];
 	counted->hit[0] += 2;

@@ -146,7 +146,8 @@ enum drop {
 enum width {
 	WIDTH_NARROW = 0,
 	WIDTH_WIDE = 1,
-	WIDTH_STATEFUL = 2,
+	WIDTH_TRACKED = 2,
+	WIDTH_STATEFUL = 3,
 };
 
 enum event {

@@ -6,6 +6,10 @@
 
 #define WORD(i) (w[i] & mask[i])
 
+/* Beside a width: the packet has not been tracked, so what rules match on of its connection is 0. */
+#define UNTRACKED 4
+#define READS_TRACKED(width) (((width) & (WIDTH_TRACKED | UNTRACKED)) == WIDTH_TRACKED)
+
 /*
  * Hash of what `mask` leaves of a packet, and of `seed`: a sum of products by odd random numbers, then mixed. bloom.py
  * has the same.
@@ -14,9 +18,9 @@ static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 width,
 {
 	u64 h = seed * HASH_SEED + HASH_NARROW;
 
-	if (width)
+	if (width & WIDTH_WIDE)
 		h += HASH_REST;
-	if (width == WIDTH_STATEFUL)
+	if (READS_TRACKED(width))
 		h += HASH_TRACKED;
 	h ^= h >> 32;
 	h *= HASH_MIX;
@@ -36,7 +40,7 @@ __noinline int find(union packed *p, struct node *node, u32 at)
 #pragma unroll
 	for (int i = 0; i < WORDS - TRACKED; i++)
 		key->w[i] = p->w[i] & node->mask[i];
-	if (node->width == WIDTH_STATEFUL) {
+	if (node->width & WIDTH_TRACKED) {
 #pragma unroll
 		for (int i = WORDS - TRACKED; i < WORDS; i++)
 			key->w[i] = p->w[i] & node->mask[i];
@@ -92,12 +96,12 @@ struct cache_key {
 
 static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 width)
 {
-	if (width == WIDTH_STATEFUL) {
+	if (width & WIDTH_TRACKED) {
 		struct stateful_bucket *b = bpf_map_lookup_elem(&stateful_cache, &bucket);
 
-		return b ? &b->way[way].first.first : 0;
+		return b ? &b->way[way].first : 0;
 	}
-	if (width == WIDTH_WIDE) {
+	if (width & WIDTH_WIDE) {
 		struct wide_bucket *b = bpf_map_lookup_elem(&wide_cache, &bucket);
 
 		return b ? &b->way[way].first : 0;
@@ -105,6 +109,17 @@ static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 width)
 	struct bucket *b = bpf_map_lookup_elem(&cache, &bucket);
 
 	return b ? &b->way[way] : 0;
+}
+
+/* The words of an entry that are not narrow, and about connections. */
+static __always_inline u64 *rest_of(const struct cached *c, u32 width)
+{
+	return width & WIDTH_TRACKED ? ((struct stateful_cached *)c)->rest : ((struct wide_cached *)c)->rest;
+}
+
+static __always_inline u64 *tracked_of(const struct cached *c)
+{
+	return ((struct stateful_cached *)c)->tracked;
 }
 
 static __always_inline int cache_holds(const struct cached *c, const struct cache_key *key, u32 width)
@@ -116,19 +131,19 @@ static __always_inline int cache_holds(const struct cached *c, const struct cach
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		differ |= c->narrow[i] ^ NARROW_WORD(i);
-	if (width) {
-		const u64 *rest = ((const struct wide_cached *)c)->rest;
+	if (width & WIDTH_WIDE) {
+		const u64 *rest = rest_of(c, width);
 
 #pragma unroll
 		for (int i = 0; i < REST; i++)
 			differ |= rest[i] ^ REST_WORD(i);
 	}
-	if (width == WIDTH_STATEFUL) {
-		const u64 *tracked = ((const struct stateful_cached *)c)->tracked;
+	if (width & WIDTH_TRACKED) {
+		const u64 *tracked = tracked_of(c);
 
 #pragma unroll
 		for (int i = 0; i < TRACKED; i++)
-			differ |= tracked[i] ^ TRACKED_WORD(i);
+			differ |= READS_TRACKED(width) ? tracked[i] ^ TRACKED_WORD(i) : tracked[i];
 	}
 	return differ == 0;
 }
@@ -167,9 +182,9 @@ static __always_inline struct cached *cache_place(u32 bucket, u32 width, u64 gen
 /* The entry that gives way goes to its other bucket, where it may take another's place. */
 static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 width)
 {
-	u32 size = width == WIDTH_STATEFUL ? sizeof(struct stateful_cached) :
-		   width == WIDTH_WIDE     ? sizeof(struct wide_cached) :
-					     sizeof(struct cached);
+	u32 size = width & WIDTH_TRACKED ? sizeof(struct stateful_cached) :
+		   width & WIDTH_WIDE    ? sizeof(struct wide_cached) :
+					   sizeof(struct cached);
 	struct cached *c = cache_place(key->one, width, key->generation, 1), *to;
 	const u64 *w = key->w, *mask = key->mask;
 
@@ -186,15 +201,15 @@ static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32
 #pragma unroll
 	for (int i = 0; i < NARROW; i++)
 		c->narrow[i] = NARROW_WORD(i);
-	if (width) {
-		u64 *rest = ((struct wide_cached *)c)->rest;
+	if (width & WIDTH_WIDE) {
+		u64 *rest = rest_of(c, width);
 
 #pragma unroll
 		for (int i = 0; i < REST; i++)
 			rest[i] = REST_WORD(i);
 	}
-	if (width == WIDTH_STATEFUL) {
-		u64 *tracked = ((struct stateful_cached *)c)->tracked;
+	if (width & WIDTH_TRACKED) {
+		u64 *tracked = tracked_of(c);
 
 #pragma unroll
 		for (int i = 0; i < TRACKED; i++)
@@ -215,14 +230,14 @@ static __always_inline u32 search(struct work *w, struct stats *s)
 static __always_inline void cache_key(struct cache_key *key, const u64 *w, struct node *merged, u32 width,
 				      u64 generation)
 {
-	u32 buckets = width == WIDTH_STATEFUL ? constants.stateful_buckets :
-		      width == WIDTH_WIDE     ? constants.wide_buckets :
-						constants.buckets;
+	u32 buckets = width & WIDTH_TRACKED ? constants.stateful_buckets :
+		      width & WIDTH_WIDE    ? constants.wide_buckets :
+					      constants.buckets;
 	u32 base = bpf_get_smp_processor_id() * buckets;
 	u64 hash;
 
 	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
-	key->generation = generation << 2 | width;
+	key->generation = generation << 2 | (width & WIDTH_STATEFUL);
 	hash = masked_hash(w, merged->mask, width, key->generation);
 	key->w = w;
 	key->mask = merged->mask;
@@ -241,6 +256,7 @@ __noinline int recall(union packed *p, struct node *merged, u64 generation)
 		return -1;
 	cache_key(&key, p->w, merged, merged->width, generation);
 	c = key.width == WIDTH_STATEFUL ? cache_find(&key, WIDTH_STATEFUL) :
+	    key.width == WIDTH_TRACKED  ? cache_find(&key, WIDTH_TRACKED) :
 	    key.width == WIDTH_WIDE     ? cache_find(&key, WIDTH_WIDE) :
 					  cache_find(&key, WIDTH_NARROW);
 	return c ? c->rule : -1;
@@ -256,6 +272,8 @@ __noinline int remember(union packed *p, struct node *merged, u64 generation, u3
 	cache_key(&key, p->w, merged, merged->width, generation);
 	if (key.width == WIDTH_STATEFUL)
 		cache_put(&key, rule, WIDTH_STATEFUL);
+	else if (key.width == WIDTH_TRACKED)
+		cache_put(&key, rule, WIDTH_TRACKED);
 	else if (key.width == WIDTH_WIDE)
 		cache_put(&key, rule, WIDTH_WIDE);
 	else

@@ -38,12 +38,11 @@ _SHIFTS = {field.name: 8 * (KEY_SIZE - field.at - field.size) for field in FIELD
 
 def width(mask: bytes) -> Width:
     """Where a mask of ``struct fields`` has bits: the program skips the rest."""
-    if any(mask[TRACKED_AT:]):
-        return Width.STATEFUL
-    rest = bytearray(mask)
+    rest = bytearray(mask[:TRACKED_AT])
     for start, end in NARROW:
         rest[start:end] = bytes(end - start)
-    return Width.WIDE if any(rest) else Width.NARROW
+    wide = Width.WIDE if any(rest) else Width.NARROW
+    return Width(wide | Width.TRACKED) if any(mask[TRACKED_AT:]) else wide
 
 
 def place(name: str) -> tuple[int, int]:

@@ -61,7 +61,7 @@ class RuleKeys:
                 where.delete(packed)
 
     def _place(self, node: int, mask: bytes, key: bytes) -> tuple[loader.Map, bytes]:
-        if maps.width(mask) is Width.STATEFUL:
+        if maps.width(mask) & Width.TRACKED:
             return self._stateful, _packed(node, key)
         return self._short, _packed(node, key)[:SHORT]
 

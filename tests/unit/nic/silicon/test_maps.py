@@ -211,7 +211,8 @@ def test_a_mask_is_as_wide_as_the_words_that_it_needs() -> None:
     assert width() is Width.NARROW
     assert width(ip_src=Masked(1, 0xFFFFFFFF), l4_dst=Masked(1, 1)) is Width.NARROW
     assert width(ip_src=Masked(1 << 127, 1 << 127)) is Width.WIDE
-    assert {width(**{name: Masked(1, 1)}) for name in TRACKED} == {Width.STATEFUL}
+    assert {width(**{name: Masked(1, 1)}) for name in TRACKED} == {Width.TRACKED}
+    assert width(ct_state=Masked(1, 1), ip_src=Masked(1 << 127, 1 << 127)) is Width.STATEFUL
 
 
 def test_an_operation_that_there_is_not_is_an_error() -> None:
