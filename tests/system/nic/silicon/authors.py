@@ -43,6 +43,7 @@ from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send,
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
 _WAITS = (0, 0, 0, 1000, SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND, 130 * SECOND, 301 * SECOND)
+_SHORT_WAITS = (1000, SECOND, 3 * SECOND, 3 * SECOND, 11 * SECOND, 31 * SECOND)
 _RESUMES = (0, 1, 2, 0xFFFF)
 _AFTER_UPCALL = (
     (("ct_state", int(CtState.TRK | CtState.NEW)),),
@@ -61,6 +62,8 @@ def program(random: Random, packets: int) -> list[Step]:
     leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
     In some nearly all is as it usually is: IPv4, TCP and UDP, and rules for that; some are about connections.
     """
+    if random.random() < 0.12:
+        return CarrierAuthor(random).program(packets)
     if random.random() < 0.25:
         return StatefulAuthor(random, silicon=random.random() < 0.3).program(packets)
     return Author(random, silicon=random.random() < 0.6, usual=random.random() < 0.35).program(packets)
@@ -270,3 +273,90 @@ class StatefulAuthor(Author):
                 actions.append(Output(random.choice(self._out_ports)))
         ends = (Goto(self._further(table)), Goto(self._further(table)), Output(1), Output(2), Upcall(7), Pass(), Drop())
         return (*actions, random.choice(ends))
+
+
+class CarrierAuthor(StatefulAuthor):
+    """Makes the rules of a firewall twice, in a node's tables and in a NIC's, and packets of connections over IPv4 that
+    come in by either. Little else happens, so that the NIC carries most connections, by the shorter path that the
+    program has for them."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random, silicon=False)
+        self._inside, self._firewall = False, True
+        self._translated = random.choice((None, NatKind.SRC, NatKind.DST))
+        self._conversations = conversations.Conversations(random, self._translated, calm=True, usual=True)
+        self._rest = random.random() < 0.2
+        self._seen: list[bytes] = []
+
+    def _ports(self) -> SetPorts:
+        made = super()._ports()
+        node, nic, *others = (
+            replace(port, tables=(0,), metadata=False, bare=False, enabled=True) for port in made.ports
+        )
+        kind = self._random.choice((PortKind.VF, PortKind.VF, PortKind.UPLINK))
+        return replace(made, ports=(replace(node, kind=PortKind.NODE), replace(nic, kind=kind), *others))
+
+    def _begin(self, port: int, family: int) -> list[Rule]:
+        random = self._random
+        if family == 6:
+            return []
+        translates = self._translated is not None
+        hardware = port == 2
+        find: Action = Ct(self._zone, nat=Nat(None) if translates else None, offload=True)
+        nat = conversations.translation(family, self._translated) if self._translated else None
+        keep: tuple[Action, ...] = (Ct(self._zone, commit=True, nat=nat, mark=self._mark(), offload=True),)
+        known: tuple[Action, ...] = ()
+        if hardware:
+            find = self._hardware(translates if random.random() < 0.9 else not translates)
+            again = (self._hardware(random.random() < 0.5),)
+            keep, known = random.choice((keep, again, again)), random.choice(((), (), again))
+        fresh = {"ct_state": Masked(0, int(CtState.TRK))} if random.random() < 0.7 else {}
+        new, est = int(CtState.TRK | CtState.NEW), int(CtState.TRK | CtState.EST)
+        rest = {"ip_ttl": Masked(64, 0xFF)} | ({"tcp_flags": Masked(16, 16)} if self._rest else {})
+        more = conversations.state_match(random) if random.random() < 0.5 else {}
+        to = random.choice((1, 7))
+        return [
+            Rule(0, port, 0, self._of(family, **fresh), (find, Goto(to, random.choice(_RESUMES)))),
+            Rule(to, port, 0, self._of(family, ct_state=Masked(new, new)), (*keep, Output(3))),
+            Rule(to, port, 0, self._of(family, **rest, **more), (*known, Output(1))),
+            Rule(to, port, 1, self._of(family, ct_state=Masked(est, est)), (*known, Output(3))),
+            Rule(to, port, 2, self._of(family), (Output(3),)),
+        ]
+
+    def _mark(self) -> Masked | None:
+        return self._random.choice((None, Masked(1, 1), Masked(5, 0xFF)))
+
+    def _hardware(self, translates: bool) -> CtHardware:
+        random = self._random
+        zone = self._zone if random.random() < 0.9 else random.choice(conversations.ZONES)
+        return CtHardware(zone, translates, random.choice(_RESUMES), inside=random.random() < 0.03)
+
+    def rule(self) -> Rule:
+        made = super().rule()
+        return replace(made, in_port=1, priority=9)
+
+    def frame(self) -> bytes:
+        return self._conversations.frame()
+
+    def _send(self) -> Send:
+        random = self._random
+        sent, port = super()._send(), 1
+        if self._seen and random.random() < 0.6:  # what the node has seen, the NIC sees
+            sent, port = replace(sent, frame=random.choice(self._seen)), 2
+        else:
+            self._seen = [*self._seen[-7:], sent.frame]
+        return replace(
+            sent,
+            port=port if random.random() < 0.97 else 3 - port,
+            came_in=None,
+            in_metadata=random.random() < 0.2,
+            resume=0,
+            tracked=(("ct_state", int(CtState.TRK)),) if random.random() < 0.02 else (),
+            carried=None,
+            within=None,
+            later=random.choice(_SHORT_WAITS) if random.random() < 0.06 else 0,
+        )
+
+    def _change(self) -> Step:
+        random = self._random
+        return self._ports() if random.random() < 0.1 else super()._change()

@@ -57,6 +57,8 @@ _SCRIPT = (
     *((0, FIN | ACK), (1, ACK), (1, FIN | ACK), (0, ACK)),
 )
 """Who sends what, in a connection of TCP."""
+_TALKS, _CLOSES = 3, 7
+"""Where in it data come, and the close."""
 _SIMULTANEOUS = ((0, SYN), (1, SYN), (0, SYN | ACK), (1, SYN | ACK), (1, ACK), (0, ACK))
 _CHUNKS = ((0, 1), (1, 2), (0, 10), (1, 11), (0, 0), (1, 3), (0, 4), (1, 5), (0, 7), (1, 8), (0, 14))
 _ODD_FLAGS = (0, SYN | FIN, SYN | RST, FIN, RST, RST | ACK, SYN, SYN | ACK, ACK, FIN | ACK, URG | ACK, 0xC2)
@@ -67,13 +69,20 @@ class Conversations:
 
     *translated* is the end that rules translate, mostly: the clients' addresses become the first of the pool, or the
     first of the pool stands for the first server. *calm*: seldom is anything wrong. *crowd*: they are so many that NAT
-    runs out of ports.
+    runs out of ports. *usual*: over IPv4, most of TCP and UDP, most without a tag, and TCP with much data.
     """
 
     def __init__(
-        self, random: Random, translated: NatKind | None = None, *, calm: bool = False, crowd: bool = False
+        self,
+        random: Random,
+        translated: NatKind | None = None,
+        *,
+        calm: bool = False,
+        crowd: bool = False,
+        usual: bool = False,
     ) -> None:
         self._random = random
+        self._usual = usual
         self._translated = translated
         self._as_scripted = 0.9 if calm else 0.72
         self._crowd = crowd
@@ -84,8 +93,10 @@ class Conversations:
 
     def _talk(self) -> _Talk:
         random = self._random
-        family = random.choice((4, 4, 6))
+        family = 4 if self._usual else random.choice((4, 4, 6))
         proto = random.choice((6, 6, 6, 17, 17, 58 if family == 6 else 1, 132, 47, 136, 99))
+        if self._usual and random.random() < 0.9:
+            proto = random.choice((6, 6, 17))
         return _Talk(
             family,
             proto,
@@ -121,6 +132,8 @@ class Conversations:
             data = alike(random, data)
         kind = b"\x08\0" if talk.family == 4 else b"\x86\xdd"
         tags = random.choice((b"", b"", b"", b"", b"\x81\0\0\x39", b"\x88\xa8\0\x05\x81\0\0\x39"))
+        if self._usual and random.random() < 0.9:
+            tags = b""
         whole = _MACS + tags + kind + data
         return whole.ljust(random.choice((60, 60, 80, 0)), b"\0")
 
@@ -180,6 +193,8 @@ class Conversations:
         chance = random.random()
         if chance < self._as_scripted:
             talk.step += 1
+            if self._usual and talk.step % len(_SCRIPT) == _CLOSES and random.random() < 0.8:
+                talk.step -= _CLOSES - _TALKS
             if flags & PSH:
                 body = b"x" * random.choice((1, 10))
             ends = len(body) + bool(flags & SYN) + bool(flags & FIN)
