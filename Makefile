@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch setup-ovn demo demo-openstack test test-openstack test-openvswitch soak lint bench clean coverage
+.PHONY: help setup setup-openstack setup-openvswitch setup-ovn demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -19,6 +19,8 @@ help:
 	@echo 'make bench           compare five paths in one run; writes build/bench.json and build/bench.png'
 	@echo 'make demo-openstack  the getting-started procedure with a real OpenStack cloud on this machine'
 	@echo 'make test-openstack  the tests with that cloud'
+	@echo 'make demo-ovn        OVN on two software hypervisors: each kind of its traffic, and what of it is in hardware'
+	@echo 'make test-ovn        the tests with OVN'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
@@ -48,6 +50,12 @@ test-openvswitch: setup-openvswitch
 
 setup-ovn: setup
 	@scripts/setup-ovn
+
+demo-ovn: setup-ovn
+	@$(BIN)/asap2 demo --ovn $(ARGS)
+
+test-ovn: setup-ovn
+	@$(BIN)/python -m pytest tests/ovn $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 demo [--openstack] [--report FILE] [--keep] [--rounds N]``."""
+"""``asap2 demo [--openstack | --ovn [--encapsulation KIND]] [--report FILE] [--keep] [--rounds N]``."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer(add_completion=False)
+
+
+class Encapsulation(StrEnum):
+    """The kinds of tunnel between OVN's chassis."""
+
+    GENEVE = "geneve"
+    VXLAN = "vxlan"
 
 
 @app.command()
@@ -22,13 +30,27 @@ def demo(
     openstack: Annotated[
         bool, typer.Option("--openstack", help="Use OpenStack: servers on direct ports, over VLAN and VXLAN.")
     ] = False,
+    ovn: Annotated[
+        bool, typer.Option("--ovn", help="Use OVN: logical switches, router, ACLs, load balancers, NAT.")
+    ] = False,
+    encapsulation: Annotated[
+        Encapsulation, typer.Option(metavar="KIND", help="With --ovn: geneve or vxlan.")
+    ] = Encapsulation.VXLAN,
 ) -> None:
     """Run the getting-started procedure on two software hypervisors, and show that it works."""
+    from asap2.errors import UsageError
     from asap2.output import say
     from asap2.screen import Screen
 
+    if openstack and ovn:
+        raise UsageError("--openstack and --ovn are two demos: choose one")
     screen = Screen()
-    shown = _on_openstack(screen) if openstack else _on_lab(screen, rounds)
+    if openstack:
+        shown = _on_openstack(screen)
+    elif ovn:
+        shown = _on_ovn(screen, encapsulation)
+    else:
+        shown = _on_lab(screen, rounds)
     try:
         shown.run(keep)
     finally:
@@ -36,17 +58,23 @@ def demo(
             report.write_text(json.dumps(shown.report(), indent=2) + "\n")
     shown.print_summary()
     if keep:
-        say(
-            "\nThe cloud stays up. To look around: `asap2 openstack ls`, `asap2 exec controller openstack server list`,"
-            " `asap2 shell vm1`; to take it down: `asap2 openstack down`."
-            if openstack
-            else "\nThe lab stays up. To look around: `asap2 lab ls`, `asap2 shell hv1`, "
-            "`asap2 exec vm1 ping 10.57.0.2`; to take it down: `asap2 lab down`."
-        )
+        say(f"\n{_stays(openstack=openstack, ovn=ovn)}")
     if shown.failure:
         from asap2.errors import Asap2Error
 
         raise Asap2Error(shown.failure)
+
+
+def _stays(*, openstack: bool, ovn: bool) -> str:
+    if openstack:
+        return (
+            "The cloud stays up. To look around: `asap2 openstack ls`, `asap2 exec controller openstack server list`, "
+            "`asap2 shell vm1`; to take it down: `asap2 openstack down`."
+        )
+    look = "`asap2 lab ls`, `asap2 shell hv1`, `asap2 exec vm1 ping 10.57.0.2`"
+    if ovn:
+        look = "`asap2 exec hv1 ovn-nbctl show`, `asap2 exec hv1 ovn-sbctl show`, `asap2 shell vm1`"
+    return f"The lab stays up. To look around: {look}; to take it down: `asap2 lab down`."
 
 
 def _on_lab(screen: Any, rounds: int) -> Any:
@@ -61,6 +89,13 @@ def _on_openstack(screen: Any) -> Any:
     from asap2.openstack.demo import Demo
 
     return Demo(Cloud(say=screen.say), screen)
+
+
+def _on_ovn(screen: Any, encapsulation: str) -> Any:
+    from asap2.lab.lab import Lab
+    from asap2.ovn.demo import Demo
+
+    return Demo(Lab(), screen, encapsulation)
 
 
 command = typer.main.get_command(app)
