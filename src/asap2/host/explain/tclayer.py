@@ -248,7 +248,14 @@ class _Actions:
         for branch in action.inner:
             if branch.name in ("gt", "le"):
                 for one in branch.inner:
-                    yield from self._one(one)
+                    for refusal in self._one(one):
+                        if branch.name == "gt" and refusal.code == "action.controller":
+                            size = action.parts.get("size", "")
+                            words = (
+                                f"check_pkt_len(size={size}): longer packets go to the controller (OVN: gateway_mtu)"
+                            )
+                            refusal = Refusal(refusal.code, words)
+                        yield refusal
 
     def _set(self, action: Call) -> Iterator[Refusal]:
         for field in action.inner:
