@@ -54,6 +54,8 @@ class Client:
     strict: bool = False
     privileged: bool = True
     """Whether the process has CAP_NET_ADMIN."""
+    pid: int = 0
+    """The process."""
 
 
 _NETFILTER_DUMPS = frozenset(

@@ -54,7 +54,16 @@ from asap2.netlink.request import (
     Stream,
 )
 from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
-from asap2.netlink.wire import NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkError, NlMsg, build, split
+from asap2.netlink.wire import (
+    NETLINK_GENERIC,
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NLMSG_NOOP,
+    NetlinkError,
+    NlMsg,
+    build,
+    split,
+)
 
 __all__ = [
     "PASS",
@@ -385,6 +394,7 @@ class Server:
                         bool(options & sidechannel.OPTION_CAP_ACK),
                         bool(options & sidechannel.OPTION_STRICT),
                         peer.privileged,
+                        peer.pid,
                     )
                 submitted = partial(self._submitted, peer, tag, namespace, protocol, portid)
                 if namespace is not self._home:
@@ -452,7 +462,7 @@ class Server:
                     log.exception("a message of type %d that is to be shown: %s", message.type, message.payload.hex())
             if payload is not None and len(payload) <= len(message.payload) + spare:
                 changed, spare = True, spare + len(message.payload) - len(payload)
-                message = message._replace(payload=payload)
+                message = message._replace(payload=payload, type=message.type if payload else NLMSG_NOOP)
             shown.append(message.pack())
         whole = b"".join(shown)
         if not changed or len(whole) > room:

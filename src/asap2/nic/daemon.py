@@ -27,7 +27,7 @@ from asap2.netlink import listener
 from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
-from asap2.nic import kept_state, statistics
+from asap2.nic import kept_state, links, statistics
 from asap2.nic.conntrack.sweeper import Sweeper
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
@@ -40,6 +40,7 @@ from asap2.nic.faces.ovs.ct_limit import CtLimitFace
 from asap2.nic.faces.ovs.families import OvsFace
 from asap2.nic.faces.ovs.upcall import PacketPath
 from asap2.nic.faces.rtnetlink.face import IFLA_EVENT_FEATURES, LinkFace
+from asap2.nic.faces.rtnetlink.kinds import KindFace
 from asap2.nic.faces.sysfs.face import GuestView, SysFs
 from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
@@ -49,6 +50,8 @@ from asap2.nic.faces.tc.tunnels import used_since
 from asap2.nic.function import Nic
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
+from asap2.nic.kinds.links import KindLinks, open_state
+from asap2.nic.kinds.programs import Programs
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
 from asap2.nic.snapshot import Snapshot
@@ -90,6 +93,8 @@ class Daemon:
         sock = listener.path_in(self.run_dir)
         sock.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(sock, self.lock)
+        state = self.run_dir / "state"
+        state.mkdir(exist_ok=True)
         pipeline = Pipeline.open(
             self.run_dir / "bpf" / "node",
             max_rules=NODE_RULES,
@@ -97,13 +102,21 @@ class Daemon:
         )
         KINDS.bind(pipeline.set_option_kinds, pipeline.option_kinds)
         self.netdevs = VethNetDevs(nics, open_pipeline(self.run_dir), self.server.namespace)
+        hidden = self.netdevs.silicon[nics[0].name]
+        self.kinds = KindLinks(
+            Programs(self.run_dir / "bpf" / "kinds"),
+            hidden.reader,
+            hidden.fd,
+            open_state(state),
+            self._open_namespace,
+        )
         self.routes = Routes()
         self.udp_ports = UdpPorts(
             self.netdevs.node.all,
             self._tunnel_ports_changed,
             self.netdevs.silicon[nics[0].name].pipeline.tunnel_ports,
         )
-        self.tunnels = tunnels = Tunnels(self.routes, self.netdevs.node.one, self.netdevs.by_ifindex, self.udp_ports)
+        self.tunnels = tunnels = Tunnels(self.routes, self._link, self.netdevs.by_ifindex, self.udp_ports)
         self.ports = NodePorts(
             pipeline,
             self.netdevs.is_internal,
@@ -111,8 +124,6 @@ class Daemon:
             self._is_bare,
         )
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
-        state = self.run_dir / "state"
-        state.mkdir(exist_ok=True)
         vfs = sum(nic.total_vfs * len(nic.pfs) for nic in nics)
         self._driver_state = Snapshot(state / "driver", STATE_ROOM + vfs * STATE_ROOM_OF_VF)
         self._kept = -1
@@ -140,7 +151,12 @@ class Daemon:
         self._connections = connections
         self._packets: PacketPath | None = None
         self.link = LinkFace(
-            self.server, self.driver, self.netdevs, master=self.ovs.master, immovable=self.ovs.is_datapath
+            self.server,
+            self.driver,
+            self.netdevs,
+            master=self.ovs.master,
+            immovable=self.ovs.is_datapath,
+            kinds=KindFace(self.server, self.kinds, lambda: self.netdevs.drain() or self.netdevs.unsettled),
         )
         self.devlink = DevlinkFace(self.server, self.driver, self.netdevs)
         self.ethtool = EthtoolFace(
@@ -150,7 +166,7 @@ class Daemon:
             tunnel_ports=lambda: self.udp_ports.ports,
             features_changed=lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES),
         )
-        guests = {
+        self._guests = guests = {
             one["name"]: GuestView(Path(one["sysfs"]), os.open(one["netns"], os.O_RDONLY | os.O_CLOEXEC))
             for one in config.get("guests", [])
         }
@@ -165,6 +181,28 @@ class Daemon:
             guests,
             conntrack_files(self.conntrack),
         )
+
+    def _link(self, ifindex: int) -> links.Link | None:
+        """A link of the node."""
+        found = self.netdevs.node.one(ifindex)
+        home = self.kinds.namespace(self.netdevs.node_cookie, self.netdevs.node_fd) if len(self.kinds) else None
+        return found if found is None or home is None else self.kinds.as_seen(found, home)
+
+    def _open_namespace(self, wanted: Callable[[int], bool]) -> int | None:
+        """A new descriptor of the network namespace that is *wanted*: the node's, a guest's, or any process's."""
+        for known in (self.netdevs.node_fd, *(guest.namespace for guest in self._guests.values())):
+            if wanted(known):
+                return os.dup(known)
+        seen = set()
+        for place in Path("/proc").glob("[0-9]*/ns/net"):
+            with contextlib.suppress(OSError):
+                fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+                inode = os.fstat(fd).st_ino
+                if inode not in seen and wanted(fd):
+                    return fd
+                seen.add(inode)
+                os.close(fd)
+        return None
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)
@@ -187,6 +225,7 @@ class Daemon:
         """Links have changed: everything that hangs on one follows."""
         if self.netdevs.settle():
             self.driver.generation += 1
+        self.kinds.follow()
         up = self.netdevs.up()
         for device in self.netdevs.all():
             self.link.link_changed(device, device.ifindex in up)

@@ -18,12 +18,13 @@ from asap2.nic.links import (
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    IFLA_MTU,
     RTM_GETLINK,
     RTM_NEWLINK,
 )
 
 RTM_DELLINK = 17
-IFLA_MTU, IFLA_NET_NS_FD = 4, 28
+IFLA_NET_NS_FD = 28
 VETH_INFO_PEER = 1
 TCA_TBF_PARMS, TCA_TBF_RATE64, TCA_TBF_BURST = 1, 4, 6
 _HANDLE = 1 << 16
@@ -50,6 +51,29 @@ class LinkChanges:
         kind = attribute(IFLA_INFO_KIND, b"veth\0") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far))
         body = _name(name) + attribute(IFLA_MTU, _U32.pack(mtu)) + attribute(IFLA_LINKINFO, kind)
         self._kernel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _header() + body)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._kernel.close()
+
+    def add(self, kind: str, name: str) -> None:
+        """Make a link of a *kind* without settings of its own."""
+        body = _name(name) + attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode() + b"\0"))
+        self._kernel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _header() + body)
+
+    def set(
+        self, ifindex: int, *, up: bool | None = None, mtu: int | None = None, address: bytes | None = None
+    ) -> None:
+        """Change what is given of a link."""
+        flags, change = (IFF_UP if up else 0, IFF_UP) if up is not None else (0, 0)
+        body = attribute(IFLA_MTU, _U32.pack(mtu)) if mtu is not None else b""
+        if address is not None:
+            body += attribute(IFLA_ADDRESS, address)
+        self._kernel.request(RTM_NEWLINK, 0, _header(ifindex, flags, change) + body)
+
+    def delete_index(self, ifindex: int) -> None:
+        """As :meth:`delete`, by ifindex."""
+        self._kernel.request(RTM_DELLINK, 0, _header(ifindex))
 
     def set_up(self, ifindex: int, up: bool) -> None:
         """Set a link up or down."""

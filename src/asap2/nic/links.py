@@ -16,19 +16,20 @@ from asap2.netlink.client import Connection
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_DUMP, NetlinkError, attribute, attributes
 from asap2.nic.tunnels import LinkKind, link_kind
 
-RTM_NEWLINK, RTM_GETLINK, RTM_GETNSID = 16, 18, 90
+RTM_NEWLINK, RTM_GETLINK, RTM_NEWNSID, RTM_GETNSID = 16, 18, 88, 90
 NETNSA_NSID, NETNSA_FD, NETNSA_TARGET_NSID = 1, 3, 4
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINK, IFLA_LINKINFO = 1, 3, 5, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_PROMISCUITY = 30
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
-ARPHRD_NONE = 0xFFFE
+ARPHRD_ETHER, ARPHRD_NONE = 1, 0xFFFE
 MOST_IFINDEX = 0x7FFF_FFFF
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
 _S32 = struct.Struct("=i")
+_U32 = struct.Struct("=I")
 _U16 = struct.Struct("=H")
 _WITHOUT_STATS = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
 
@@ -57,6 +58,8 @@ class Link:
     """The ifindex that a tunnel device's packets must leave by; 0: any."""
     bare: bool = False
     """Its packets begin with their network header."""
+    mtu: int = 0
+    ethernet: bool = True
 
 
 class LinkReader:
@@ -103,6 +106,15 @@ class LinkReader:
         (found,) = _S32.unpack(_nested(answer.payload, 4)[NETNSA_NSID])
         return found if found >= 0 else None
 
+    def give_nsid(self, namespace: int) -> None:
+        """Give the network namespace open at *namespace* an id in this one."""
+        request = bytes(4) + attribute(NETNSA_NSID, _S32.pack(-1)) + attribute(NETNSA_FD, struct.pack("=I", namespace))
+        try:
+            self._kernel.request(RTM_NEWNSID, 0, request)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
     def nsid_as_seen_from(self, target: int, nsid: int) -> int:
         """The id that the namespace with id *nsid* here has in the one with id *target*; -1 when it has none there."""
         request = bytes(4) + attribute(NETNSA_NSID, _S32.pack(nsid)) + attribute(NETNSA_TARGET_NSID, _S32.pack(target))
@@ -145,6 +157,8 @@ def _link(payload: bytes) -> Link:
         vlan,
         tunnel_lower,
         hardware == ARPHRD_NONE,
+        _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0,
+        hardware == ARPHRD_ETHER,
     )
 
 

@@ -245,11 +245,40 @@ def _gre(name: str, address: Kind) -> Table:
 
 
 GRETAP, IP6GRETAP = _gre("gretap", ipv4), _gre("ip6gretap", ipv6)
+
+
+class VlanFlags(NamedTuple):
+    """struct ifla_vlan_flags."""
+
+    flags: int
+    mask: int
+
+
+class VlanQos(NamedTuple):
+    """struct ifla_vlan_qos_mapping: ``one`` is mapped to ``other``."""
+
+    one: int
+    other: int
+
+
+_VLAN_QOS = Table("vlan_qos", {1: ("mapping", repeated(struct(VlanQos, "=II")))})
+VLAN = Table(
+    "vlan",
+    {
+        1: ("id", u16),
+        2: ("flags", struct(VlanFlags, "=II")),
+        3: ("egress_qos", nested(_VLAN_QOS)),
+        4: ("ingress_qos", nested(_VLAN_QOS)),
+        5: ("protocol", be16),
+    },
+)
+OF_KINDS = {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP, "vlan": VLAN}
+"""IFLA_INFO_DATA by kind."""
 LINKINFO = Table(
     "linkinfo",
     {
         1: ("kind", string),
-        2: ("data", nested_by("kind", {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP})),
+        2: ("data", nested_by("kind", OF_KINDS)),
         3: ("xstats", binary),
         4: ("slave_kind", string),
         5: ("slave_data", binary),

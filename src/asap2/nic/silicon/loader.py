@@ -237,10 +237,21 @@ def detach_link(link: int) -> None:
     _check(_libbpf().bpf_link_detach(link), "tcx link")
 
 
-def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None) -> int:
-    """A link that runs *program* on the packets of the device *ifindex*; a file descriptor."""
+class _LinkCreateOpts(ctypes.Structure):
+    """The start of ``struct bpf_link_create_opts``."""
+
+    _fields_ = [("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32)]
+
+
+_BPF_F_BEFORE = 1 << 3
+
+
+def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None, *, first: bool = True) -> int:
+    """A link that runs *program* on the packets of the device *ifindex*: *first* before the programs that run there
+    already, or else after them; a file descriptor."""
     lib = _libbpf()
-    result = in_netns(netns, lambda: lib.bpf_link_create(program, ifindex, _TCX[hook], None))
+    options = ctypes.byref(_LinkCreateOpts(ctypes.sizeof(_LinkCreateOpts), _BPF_F_BEFORE)) if first else None
+    result = in_netns(netns, lambda: lib.bpf_link_create(program, ifindex, _TCX[hook], options))
     if result == -22:
         raise OSError(22, "cannot attach the eSwitch program: this kernel has no tcx (it takes Linux 6.6 or newer)")
     return _check(result, f"cannot attach the eSwitch program to device {ifindex}")

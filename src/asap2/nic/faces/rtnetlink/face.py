@@ -50,6 +50,7 @@ from asap2.nic.ethertypes import ETH_P_8021Q
 from asap2.nic.faces.ethtool.settings import max_channels
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.faces.refusal import as_netlink
+from asap2.nic.faces.rtnetlink.kinds import KindFace
 from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
@@ -78,7 +79,7 @@ _BRIDGE_FLAGS_SELF, _BRIDGE_MODE_VEB = 2, 0
 class LinkFace:
     """Serves links. *master* gives the ifindex of the Open vSwitch datapath's device that the device with this ifindex
     in the node's namespace is a port of (None: of none); *immovable* whether it is the datapath's device itself, which
-    stays in its namespace."""
+    stays in its namespace. *kinds* serves the devices of our own kinds."""
 
     def __init__(
         self,
@@ -88,8 +89,10 @@ class LinkFace:
         *,
         master: Callable[[int], int | None],
         immovable: Callable[[int], bool],
+        kinds: KindFace | None = None,
     ) -> None:
         self.driver = driver
+        self._kinds = kinds
         self.netdevs = netdevs
         self._master = master
         self._immovable = immovable
@@ -112,9 +115,11 @@ class LinkFace:
     def get(self, request: Request) -> Answer:
         """One link or all: the kernel's answer, with our devices as they are to be seen."""
         payload = request.payload
+        if self._kinds is not None:
+            self._kinds.settle()
         if payload[0] in _NOT_OF_LINKS:
             more = self._embedded_bridges(request) if payload[0] == _AF_BRIDGE and request.dump else ()
-            return Proxy(lambda message: [self._without_peer(message, request)], more)
+            return Proxy(lambda message: self._without_peer(message, request), more)
         start = _HEADER if len(payload) >= _HEADER else 4
         asked = LINK.table.decode(payload, start) if len(payload) > start else {}
         if "target_netnsid" in asked:
@@ -122,20 +127,21 @@ class LinkFace:
         mask = asked.get("ext_mask", 0)
         kind, master = asked.get("linkinfo", {}).get("kind"), asked.get("master")
         if not request.dump or (kind is None and master is None):
-            return Proxy(lambda message: [self._shown(message, request, mask)])
+            return Proxy(lambda message: self._shown(message, request, mask))
 
-        ours = {_LINK["linkinfo"]} if kind == "openvswitch" else set()
+        own_kind = kind == "openvswitch" or (self._kinds is not None and kind is not None and self._kinds.serves(kind))
+        ours = {_LINK["linkinfo"]} if own_kind else set()
         if master is not None and self._at_home(request) and self._is_internal(master):
             ours.add(_LINK["master"])
         kept = [(t, v) for t, v in attributes(payload, start) if t & NLA_TYPE_MASK not in ours]
 
         def wanted(message: NlMsg) -> Iterable[Message]:
-            shown = self._shown(message, request, mask)
-            _header, attrs = LINK.decode(shown.payload)
-            if kind is not None and attrs.get("linkinfo", {}).get("kind") != kind:
-                return
-            if master is None or attrs.get("master") == master:
-                yield shown
+            for shown in self._shown(message, request, mask):
+                _header, attrs = LINK.decode(shown.payload)
+                if kind is not None and attrs.get("linkinfo", {}).get("kind") != kind:
+                    continue
+                if master is None or attrs.get("master") == master:
+                    yield shown
 
         return Proxy(wanted, payload=payload[:start] + b"".join(attribute(t, v) for t, v in kept))
 
@@ -161,11 +167,17 @@ class LinkFace:
 
         return Proxy(shown)
 
-    def _without_peer(self, message: NlMsg, request: Request) -> Message:
+    def _without_peer(self, message: NlMsg, request: Request) -> list[Message]:
         payload = message.payload
+        if len(payload) >= _HEADER and self._kinds is not None:
+            ifindex, netns = _ifindex(payload), request.client.netns
+            if self._kinds.hides(netns, ifindex):
+                return []
+            if (link := self._kinds.at(netns, ifindex)) is not None:
+                payload = self._kinds.rewrite(payload, link, netns)
         if len(payload) >= _HEADER and self._device(_ifindex(payload), request) is not None:
             payload = _no_peer(payload)
-        return Message(message.type, payload)
+        return [Message(message.type, payload)]
 
     def _embedded_bridges(self, request: Request) -> Iterable[Message]:
         """What mlx5e_bridge_getlink() says of a PF whose VFs are switched as legacy mode does: a bridge in the NIC."""
@@ -189,15 +201,23 @@ class LinkFace:
         device = self.netdevs.by_ifindex(ifindex)
         return device is not None and device.role is Role.INTERNAL
 
-    def _shown(self, message: NlMsg, request: Request, mask: int) -> Message:
+    def _shown(self, message: NlMsg, request: Request, mask: int) -> list[Message]:
         payload = message.payload
         if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
             ifindex = _ifindex(payload)
+            if self._kinds is not None and len(self._kinds.links):
+                netns = request.client.netns
+                if self._kinds.hides(netns, ifindex):
+                    if not request.dump:
+                        raise NetlinkError(errno.ENODEV)
+                    return []
+                if (link := self._kinds.at(netns, ifindex)) is not None:
+                    payload = self._kinds.rewrite(payload, link, netns)
             device = self._device(ifindex, request)
             master = self._master(ifindex) if self._at_home(request) else None
             if device is not None or master is not None:
                 payload = self.rewrite(payload, device, mask, master)
-        return Message(message.type, payload)
+        return [Message(message.type, payload)]
 
     def rewrite(
         self, payload: bytes, device: NetDev | None, mask: int, master: int | None = None, *, grow: bool = True
@@ -290,6 +310,9 @@ class LinkFace:
         if len(payload) < _HEADER:
             return None
         ifindex = _ifindex(payload)
+        if self._kinds is not None and (own := self._kinds.notified(netns, message)) is not None:
+            master = self._master(ifindex) if netns.cookie == self._server.netns.cookie else None
+            return own if master is None or not own else self.rewrite(own, None, 0, master)
         if payload[0] in _NOT_OF_LINKS:
             return _no_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
         info = {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}
@@ -324,6 +347,8 @@ class LinkFace:
 
     def change(self, request: Request) -> Answer:
         """A change to a link: the VF attributes are the driver's, all else the kernel's."""
+        if self._kinds is not None and (answer := self._kinds.asked(request, self._index(request))) is not None:
+            return answer
         device = self._named(request)
         if device is None:
             return PASS
@@ -400,6 +425,8 @@ class LinkFace:
         device = self._named(request)
         if device is not None:
             raise NetlinkError(errno.EOPNOTSUPP)
+        if self._kinds is not None:
+            self._kinds.check_removal(request, self._index(request))
         if len(request.payload) >= _HEADER:
             header, attrs = LINK.decode(request.payload)
             if header.index == 0 and "group" in attrs and self._in_group(request, attrs["group"]):
@@ -426,17 +453,21 @@ class LinkFace:
         return None if device is None or device.role is Role.OTHER else device
 
     def _named(self, request: Request) -> NetDev | None:
-        """The device of ours that the request is about, by ifindex or, where that is 0, by name."""
+        """The device of ours that the request is about."""
+        ifindex = self._index(request)
+        return None if ifindex is None else self._device(ifindex, request)
+
+    def _index(self, request: Request) -> int | None:
+        """The ifindex of the link that the request is about, which may have it by name; None: it names none."""
         if len(request.payload) < _HEADER:
             return None
         ifindex = _ifindex(request.payload)
         if ifindex > 0:
-            return self._device(ifindex, request)
+            return ifindex
         for type_, value in attributes(request.payload, _HEADER):
             if type_ & NLA_TYPE_MASK in _NAMES:
                 name = value.split(b"\0", 1)[0].decode(errors="surrogateescape")
-                found = ifindex_named(self._server, request.client.netns, name)
-                return None if found is None else self._device(found, request)
+                return ifindex_named(self._server, request.client.netns, name)
         return None
 
 

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rtnetlink's links of our own kinds: made, changed and shown as the kernel's own would be.
+
+A request for a new device becomes one for a veth pair; an answer of the kernel about one end is changed into one
+about the device, and there is none about the other end.
+
+Sources: net/core/rtnetlink.c of Linux 6.x.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from asap2.namespaces import in_netns
+from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
+from asap2.netlink.server import Server
+from asap2.netlink.tables.link import LINK, LINKINFO, RTM_GETLINK, RTM_NEWLINK, RTNLGRP_LINK, Ifinfomsg
+from asap2.netlink.wire import (
+    NETLINK_ROUTE,
+    NLA_TYPE_MASK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NetlinkError,
+    NlMsg,
+    attribute,
+    attributes,
+)
+from asap2.nic.faces.lookup import ifindex_named
+from asap2.nic.kinds import KINDS
+from asap2.nic.kinds.kind import IFF_UP, KindLink, LinkKind, Wanted
+from asap2.nic.kinds.links import FAR_NAME, KindLinks, kernel_has
+from asap2.nic.link_changes import LinkChanges
+
+_LINK = LINK.table.numbers
+_HEADER = LINK.size
+_NOT_A_VETHS = {_LINK[name] for name in ("linkinfo", "link", "link_netnsid", "net_ns_pid", "net_ns_fd", "master")}
+_OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
+_OPER_UNKNOWN, _OPER_UP = 0, 6
+_VETH_INFO_PEER = 1
+_IFINFO = struct.Struct("=BxHiII")
+
+
+class KindFace:
+    """Serves them. *links* has the devices; *unsettled* says whether links have changed that they did not follow."""
+
+    def __init__(self, server: Server, links: KindLinks, unsettled: Callable[[], bool]) -> None:
+        self._server = server
+        self.links = links
+        self._unsettled = unsettled
+        self._served: dict[str, bool] = {}
+
+    def settle(self) -> None:
+        """What a program has just done to a link is known before it asks the next."""
+        if len(self.links) and self._unsettled():
+            self.links.follow()
+
+    def asked(self, request: Request, ifindex: int | None) -> Answer:
+        """The answer to a request to make or change the link *ifindex*; None where that is no business of ours."""
+        try:
+            header, attrs = LINK.decode(request.payload)
+        except NetlinkError:
+            return None
+        self.settle()
+        netns = request.client.netns
+        kind = attrs.get("linkinfo", {}).get("kind")
+        link = self.at(netns, ifindex) if ifindex is not None else None
+        if request.type == RTM_NEWLINK and request.create and kind is not None and self.serves(kind):
+            if link is None or request.excl:
+                return self.create(request, header, attrs)
+        elif ifindex is not None and self.hides(netns, ifindex):
+            raise NetlinkError(errno.ENODEV)
+        return self.change(request, link, header, attrs) if link is not None else None
+
+    def check_removal(self, request: Request, ifindex: int | None) -> None:
+        """Refuse to remove a far end, which is not there for programs."""
+        if ifindex is not None and len(self.links) and self.hides(request.client.netns, ifindex):
+            raise NetlinkError(errno.ENODEV)
+
+    def notified(self, netns: Netns, message: NlMsg) -> bytes | None:
+        """What the kernel tells of a link by itself, as it is to be seen; None: as it is, empty: not at all."""
+        ifindex = int.from_bytes(message.payload[4:8], sys.byteorder, signed=True)
+        if self.hides(netns, ifindex):
+            return b""
+        link = self.last_at(netns, ifindex)
+        return None if link is None else self.rewrite(message.payload, link, netns)
+
+    # ---- finding
+
+    def at(self, netns: Netns, ifindex: int) -> KindLink | None:
+        """The device with *ifindex* in a network namespace."""
+        return self.links.at(self._namespace(netns), ifindex) if len(self.links) else None
+
+    def last_at(self, netns: Netns, ifindex: int) -> KindLink | None:
+        """As :meth:`at`; where there is none now, the one that has gone from there."""
+        return self.links.last_at(self._namespace(netns), ifindex)
+
+    def hides(self, netns: Netns, ifindex: int) -> bool:
+        """Whether what has *ifindex* there is a far end, which nobody is to see."""
+        return self.links.hides(self._namespace(netns), ifindex)
+
+    def _namespace(self, netns: Netns) -> int | None:
+        found = self.links.namespace(netns.cookie, netns.fd)
+        return -1 if found is None else found  # None is the silicon's
+
+    def serves(self, kind: str) -> bool:
+        """Whether devices of a *kind* are ours: the kernel has none such."""
+        if kind not in KINDS:
+            return False
+        if kind not in self._served:
+            changes = LinkChanges()
+            self._served[kind] = not kernel_has(kind, changes)
+            changes.close()
+        return self._served[kind]
+
+    # ---- making
+
+    def create(self, request: Request, header: Ifinfomsg, attrs: Mapping[Any, Any]) -> Answer:
+        """rtnl_newlink() of a kind that is ours."""
+        info = attrs["linkinfo"]
+        kind = KINDS[info["kind"]]
+        netns, kernel = request.client.netns, self._server.kernel(request.client.netns, NETLINK_ROUTE)
+        namespace = self.links.namespace_for_good(netns.cookie, netns.fd)
+        data = info.get("data") if isinstance(info.get("data"), Mapping) else None
+        lower = self.links.read(namespace, attrs["link"]) if "link" in attrs else None
+        lower = self.links.as_seen(lower, namespace) if lower is not None else None
+        wanted = Wanted(attrs, data, lower)
+        kind.check(wanted)
+        name = attrs.get("ifname")
+        if name and "%" not in name and ifindex_named(self._server, netns, name) is not None:
+            raise NetlinkError(errno.EEXIST)
+        with self.links.entering(namespace, netns.fd), self._target(request, attrs) as target:
+            made = kind.make(self.links, namespace, wanted)
+            kept = [
+                (type_, value)
+                for type_, value in attributes(request.payload, _HEADER)
+                if type_ & NLA_TYPE_MASK not in _NOT_A_VETHS
+            ]
+            given = {type_ & NLA_TYPE_MASK for type_, _value in kept}
+            names = {"ifname": f"{kind.name}%d", "num_tx_queues": 1, "num_rx_queues": 1, **made.defaults}
+            more = LINK.table.encode({key: value for key, value in names.items() if _LINK[key] not in given})
+            if target is not None:
+                more += attribute(_LINK["net_ns_fd"], struct.pack("=I", target))
+            link_id = self.links.new_id()
+            far_name = FAR_NAME.format(link_id)
+            far = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + LINK.table.encode({"ifname": far_name})
+            if lower is None:
+                far += attribute(_LINK["net_ns_fd"], struct.pack("=I", self.links.home))
+            else:
+                far += LINK.table.encode({"mtu": kind.mtus[1]})
+            pair = attribute(1, b"veth\0") + attribute(2, attribute(_VETH_INFO_PEER, far))
+            flags = made.flags | (header.flags & header.change)
+            change = made.flags | made.without | header.change
+            payload = _IFINFO.pack(socket.AF_UNSPEC, 0, header.index, flags & ~IFF_UP, change & ~IFF_UP)
+            payload += b"".join(attribute(type_, value) for type_, value in kept) + more
+            payload += attribute(_LINK["linkinfo"], pair)
+            kernel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+            link = self._made(kind, link_id, far_name, namespace if lower is not None else None, made.data)
+            link.lower = lower.ifindex if lower is not None else 0
+            self.links.add(link, netns.fd)
+            if header.flags & header.change & IFF_UP:
+                self.links.set_near(link, up=True)
+        return ()
+
+    def _made(
+        self, kind: LinkKind, link_id: int, far_name: str, far_namespace: int | None, data: dict[str, Any]
+    ) -> KindLink:
+        """The device whose far end is called *far_name*."""
+        with self.links.opened(far_namespace) as fd:
+            far = quiet(fd, far_name)
+        found = self.links.read(far_namespace, far)
+        assert found is not None
+        near_namespace = found.nsid if found.nsid is not None else far_namespace
+        assert near_namespace is not None
+        return KindLink(link_id, kind.name, near_namespace, found.peer, far_namespace, far, 0, data)
+
+    @contextlib.contextmanager
+    def _target(self, request: Request, attrs: Mapping[Any, Any]) -> Iterator[int | None]:
+        """A descriptor of the network namespace that the request wants the device in; None: its own."""
+        path = None
+        if "net_ns_pid" in attrs:
+            path = f"/proc/{attrs['net_ns_pid']}/ns/net"
+        elif "net_ns_fd" in attrs:
+            path = f"/proc/{request.client.pid}/fd/{attrs['net_ns_fd']}"
+        if path is None:
+            yield None
+            return
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            raise NetlinkError(errno.ESRCH if "net_ns_pid" in attrs else errno.EINVAL) from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    # ---- changing
+
+    def change(self, request: Request, link: KindLink, header: Ifinfomsg, attrs: Mapping[Any, Any]) -> Answer:
+        """A change to a device of ours: what is the kind's is done here, the rest by the kernel."""
+        kind, info, netns = KINDS[link.kind], attrs.get("linkinfo", {}), request.client.netns
+        if request.create and request.excl:
+            raise NetlinkError(errno.EEXIST)
+        if "data" in info and info.get("kind") != link.kind:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        up = bool(header.flags & header.change & IFF_UP)
+        near = self.links.read(link.namespace, link.ifindex)
+        kind.check_change(self.links, link, attrs, up and near is not None and not near.up)
+        if "linkinfo" in attrs:
+            if isinstance(info.get("data"), Mapping):
+                with self.links.entering(link.namespace, netns.fd):
+                    kind.change(self.links, link, info["data"], netns.fd)
+                self.links.changed()
+                self.announce(netns, link)
+            kept = [
+                (type_, value)
+                for type_, value in attributes(request.payload, _HEADER)
+                if type_ & NLA_TYPE_MASK != _LINK["linkinfo"]
+            ]
+            rest = request.payload[:_HEADER] + b"".join(attribute(type_, value) for type_, value in kept)
+            return Proxy(lambda message: [Message(message.type, message.payload)], payload=rest)
+        return PASS
+
+    def announce(self, netns: Netns, link: KindLink) -> None:
+        """Tell who listens that a device is another."""
+        kernel = self._server.kernel(netns, NETLINK_ROUTE)
+        try:
+            (answer,) = kernel.request(RTM_GETLINK, 0, LINK.encode(Ifinfomsg(index=link.ifindex), {}))
+        except NetlinkError:  # gone meanwhile
+            return
+        self._server.notify(netns, RTNLGRP_LINK, Message(RTM_NEWLINK, self.rewrite(answer.payload, link, netns)))
+
+    # ---- showing
+
+    def rewrite(self, payload: bytes, link: KindLink, netns: Netns) -> bytes:
+        """An RTM_NEWLINK of the kernel about the near end, as it would be about the device."""
+        kind = KINDS[link.kind]
+        family, type_, ifindex, flags, change = _IFINFO.unpack_from(payload)
+        flags = (flags | kind.flags) & ~kind.without
+        least, most = kind.mtus
+        found: list[bytes] = []
+        for number_, value in attributes(payload, _HEADER):
+            number = number_ & NLA_TYPE_MASK
+            if number in _OF_A_PEER:
+                if number == _LINK["link"] and link.lower:
+                    found.append(self._lower(link, netns))
+                continue
+            if number == _LINK["linkinfo"]:
+                value = self._linkinfo(value, kind, link)
+            elif number == _LINK["min_mtu"]:
+                value = struct.pack("=I", least)
+            elif number == _LINK["max_mtu"]:
+                value = struct.pack("=I", most)
+            elif number == _LINK["operstate"] and not kind.has_carrier and value == bytes([_OPER_UP]):
+                value = bytes([_OPER_UNKNOWN])
+            found.append(attribute(number_, value))
+        return _IFINFO.pack(family, type_, ifindex, flags, change) + b"".join(found)
+
+    def _lower(self, link: KindLink, netns: Netns) -> bytes:
+        attrs: dict[str, Any] = {"link": link.lower}
+        here = self._namespace(netns)
+        if link.far_namespace != here and link.far_namespace is not None and here is not None:
+            attrs["link_netnsid"] = self.links.reader.nsid_as_seen_from(here, link.far_namespace)
+        return LINK.table.encode(attrs)
+
+    def _linkinfo(self, value: bytes, kind: LinkKind, link: KindLink) -> bytes:
+        info: dict[Any, Any] = LINKINFO.decode(value)
+        shown: dict[Any, Any] = {"kind": kind.name}
+        data = kind.shown(self.links, link)
+        if data is not None:
+            shown["data"] = data
+        shown.update({name: info[name] for name in ("slave_kind", "slave_data") if name in info})
+        return LINKINFO.encode(shown)
+
+
+def quiet(netns: int, name: str) -> int:
+    """Let a new far end in the network namespace open at *netns* send nothing by itself; its ifindex."""
+
+    def call() -> int:
+        for setting in ("disable_ipv6", "addr_gen_mode"):
+            with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{name}/{setting}", "w") as file:
+                file.write("1")
+        return socket.if_nametoindex(name)
+
+    return in_netns(netns, call)

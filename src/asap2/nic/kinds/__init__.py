@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Link kinds that a node has on any kernel. A kind is a module here, and an entry in :data:`KINDS`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asap2.nic.kinds.dummy import Dummy
+from asap2.nic.kinds.kind import LinkKind
+from asap2.nic.kinds.vlan import Vlan
+
+KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (Dummy(), Vlan())}
+"""Every kind, by name."""

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a link kind is to the node: how its devices are made, changed, shown, and what they do with packets.
+
+A kind is one module with one class, and a place in :data:`asap2.nic.kinds.KINDS`. Its devices are veth pairs; what is
+the same for every kind is in :mod:`asap2.nic.kinds.links`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from asap2.netlink.wire import NetlinkError
+
+if TYPE_CHECKING:
+    from asap2.nic.kinds.links import KindLinks
+    from asap2.nic.links import Link
+
+IFF_UP, IFF_NOARP, IFF_MULTICAST = 1, 1 << 7, 1 << 12
+ETH_MAX_MTU = 65535
+ETH_ALEN = 6
+
+
+@dataclass(slots=True)
+class KindLink:
+    """A device of ours. Network namespaces are given by the id that they have in the silicon's; None is that one."""
+
+    id: int
+    """Names it for good, in the programs' maps too."""
+    kind: str
+    namespace: int
+    ifindex: int
+    far_namespace: int | None
+    """Where the far end is: beside the device below."""
+    far: int
+    """The far end's ifindex."""
+    lower: int = 0
+    """The ifindex of the device below, in :attr:`far_namespace`; 0: there is none."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What the kind keeps of it, for JSON."""
+
+    def others(self) -> list[tuple[int | None, int]]:
+        """The devices that it stands on beside :attr:`lower`: a bond's ports."""
+        return [(self.far_namespace, port) for port in self.data.get("ports", ())]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request for a new device: *attrs* are the link's attributes, *data* its IFLA_INFO_DATA (None: it has none),
+    *lower* the device that IFLA_LINK names (None: there is none such)."""
+
+    attrs: Mapping[Any, Any]
+    data: Mapping[Any, Any] | None
+    lower: Link | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a kind answers to :class:`Wanted`: attributes where the request has none, and what to keep."""
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    flags: int = 0
+    """Flags of the new device beside those of a veth."""
+    without: int = 0
+    """Flags that a veth has and the new device has not."""
+
+
+class LinkKind:
+    """One kind of link. NetlinkError refuses, with the kernel's number and text."""
+
+    name: str
+    """IFLA_INFO_KIND."""
+    mtus = (68, ETH_MAX_MTU)
+    """Least and greatest MTU that its devices show."""
+    flags, without = 0, 0
+    """Interface flags that its devices show, and do not show, whatever the veth has."""
+    has_carrier = True
+    """Whether its devices follow a carrier: one that does not is in state UNKNOWN."""
+
+    def check(self, wanted: Wanted) -> None:
+        """rtnl_link_ops.validate: what is refused before anything else."""
+        address = wanted.attrs.get("address")
+        if address is not None:
+            if len(address) != ETH_ALEN:
+                raise NetlinkError(errno.EINVAL)
+            if address[0] & 1 or not any(address):
+                raise NetlinkError(errno.EADDRNOTAVAIL)
+
+    def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
+        """rtnl_link_ops.newlink: what the new device is to be. *namespace* is that of the device below."""
+        raise NotImplementedError
+
+    def install(self, links: KindLinks, link: KindLink, netns: int) -> None:
+        """Make the packet path of a new device. *netns* is a descriptor of its network namespace."""
+        raise NotImplementedError
+
+    def change(self, links: KindLinks, link: KindLink, data: Mapping[Any, Any], netns: int) -> None:
+        """rtnl_link_ops.changelink; by default there is nothing to change."""
+
+    def check_change(self, links: KindLinks, link: KindLink, attrs: Mapping[Any, Any], up: bool) -> None:
+        """What the device's own functions refuse of a change: an MTU, or to be set *up*."""
+
+    def follow(self, links: KindLinks, link: KindLink) -> bool:
+        """Links have changed; False when the device has nothing left to stand on, and goes."""
+        return True
+
+    def forget(self, links: KindLinks, link: KindLink) -> None:
+        """The device is no more."""
+
+    def as_seen(self, link: KindLink, found: Link) -> Link:
+        """What the rest of the node is to see in place of the veth that the kernel has *found*."""
+        return replace(found, kind=self.name, peer=link.lower)
+
+    def shown(self, links: KindLinks, link: KindLink) -> dict[str, Any] | None:
+        """Its IFLA_INFO_DATA; None: it has none."""
+        return None
