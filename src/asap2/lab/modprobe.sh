@@ -1,19 +1,23 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # modprobe of a node, /usr/local/sbin/modprobe there. To unload the NIC's driver is to unbind the NIC's functions; to
-# load it is to bind the physical ones. Other modules that the node's daemon stands for are always loaded. All else is
-# for the machine's own modprobe.
+# load it is to bind the physical ones. To unload openvswitch, which no datapath may use then, is to forget the limits of
+# its connection zones. Other modules that the node's daemon stands for are always loaded. All else is for the machine's
+# own modprobe.
 DRIVER=/sys/bus/pci/drivers/mlx5_core
+UNLOAD=/run/asap2-proc/unload  # nic/faces/sysfs/modules.py
 
-remove='' dry='' many='' names='' argument=''
+remove='' dry='' many='' names='' argument='' quiet='' status=0
 for word; do
     case $argument$word in
         -*[CdSw] | --config | --dirname | --set-version | --wait) argument=' ' ;;
         --remove | --remove-*) remove=1 many=1 ;;
         --all) many=1 ;;
+        --quiet) quiet=1 ;;
         --dry-run | --show | --show-* | --resolve-alias | --dump-modversions) dry=1 ;;
         --*) ;;
         -*)
+            case $word in *q*) quiet=1 ;; esac
             case $word in *r*) remove=1 many=1 ;; *a*) many=1 ;; *[nDRcV]*) dry=1 ;; esac
             ;;
         ' '*) argument='' ;;
@@ -47,6 +51,12 @@ if [ "$others" ] || [ ! "$names" ]; then exec /sbin/modprobe "$@"; fi
 for name in $names; do
     case $name in
         mlx5_core | mlx5-core) if [ "$remove" ]; then unload; else load; fi ;;
+        openvswitch)
+            if [ "$remove" ] && ! echo openvswitch 2>/dev/null > $UNLOAD; then
+                [ "$quiet" ] || echo "modprobe: FATAL: Module openvswitch is in use." >&2
+                status=1
+            fi
+            ;;
     esac
 done
-exit 0
+exit "$status"

@@ -32,8 +32,8 @@ static int may_be_served(const char *name)
 {
 	if (!strcmp(name, "net/dev"))
 		return 1; /* its content depends on the process's namespace */
-	return (!strcmp(name, "net/nf_conntrack") || !strcmp(name, "net/stat/nf_conntrack") ||
-		!strncmp(name, SYSCTL, strlen(SYSCTL))) &&
+	return (!strcmp(name, "modules") || !strcmp(name, "net/nf_conntrack") ||
+		!strcmp(name, "net/stat/nf_conntrack") || !strncmp(name, SYSCTL, strlen(SYSCTL))) &&
 	       process_at_home();
 }
 

@@ -8,6 +8,7 @@ be killed at any time: the silicon forwards on, and the next one takes up the st
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -42,6 +43,7 @@ from asap2.nic.faces.ovs.upcall import PacketPath
 from asap2.nic.faces.rtnetlink.face import IFLA_EVENT_FEATURES, LinkFace
 from asap2.nic.faces.rtnetlink.kinds import KindFace
 from asap2.nic.faces.sysfs.face import GuestView, SysFs
+from asap2.nic.faces.sysfs.modules import files as module_files
 from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
@@ -179,7 +181,7 @@ class Daemon:
             self.lock,
             self._attribute_written,
             guests,
-            conntrack_files(self.conntrack),
+            {**conntrack_files(self.conntrack), **module_files({"openvswitch": self._unload_openvswitch})},
         )
 
     def _link(self, ifindex: int) -> links.Link | None:
@@ -203,6 +205,12 @@ class Daemon:
                 seen.add(inode)
                 os.close(fd)
         return None
+
+    def _unload_openvswitch(self) -> None:
+        """Refused while there is a datapath, each of whose ports holds a reference to the module."""
+        if self.ovs.datapath is not None:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        self.ct_limits.reset()
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)

@@ -167,6 +167,8 @@ def test_a_zone_has_no_more_connections_than_its_limit(pinged: Bench) -> None:
     pinged.ok("hv1", "ovs-appctl dpctl/ct-set-limits default=0 zone=7,limit=1")
     assert re.search(r"zone=7,limit=1,count=[1-9]", pinged.ok("hv1", "ovs-appctl dpctl/ct-get-limits zone=7"))
     assert pinged.run("vm1", "ping -q -c 1 -W 0.3 10.57.0.2").returncode == 1
+    assert "is in use" in pinged.run("hv1", "modprobe -r openvswitch").stderr
+    assert "zone=7,limit=1" in pinged.ok("hv1", "ovs-appctl dpctl/ct-get-limits zone=7")
     pinged.ok("hv1", "ovs-appctl dpctl/ct-del-limits zone=7")
     pinged.ping("vm1", "10.57.0.2", 1)
 

@@ -431,7 +431,8 @@ def test_what_a_pf_receives_is_for_hardwares_rules_too(lab: Bench) -> None:
 @pytest.fixture
 def reloaded(wired: Bench) -> Bench:
     """hv2's driver has been unloaded and loaded: for tests at the end, since it takes the guests' VFs away."""
-    wired.ok("hv2", "modprobe -r mlx5_core")
+    assert {"mlx5_core", "openvswitch"} <= {line.split()[0] for line in wired.ok("hv2", "lsmod").splitlines()}
+    wired.ok("hv2", "modprobe -r mlx5_core && modprobe -r openvswitch")
     assert PF not in wired.ok("hv2", "ls /sys/class/net")
     assert "driver in use: mlx5_core" not in wired.ok("hv2", "lspci -k")
     wired.ok("hv2", "modprobe mlx5_core && modprobe -a openvswitch mlx5_core && modprobe -n mlx5_core")

@@ -112,3 +112,12 @@ def test_a_request_that_says_nothing_is_refused(
     with pytest.raises(NetlinkError) as error:
         ask(face(tmp_path), command, payload)
     assert error.value.errno == number
+
+
+def test_limits_go_with_the_module(tmp_path: Path) -> None:
+    zones = FewZones()
+    limits = face(tmp_path, zones)
+    ask(limits, SET, records((DEFAULT_ZONE, 10), (0, 5)))
+    limits.reset()
+    assert ask(limits, GET) == ask(face(tmp_path), GET) == [(DEFAULT_ZONE, 0, 0)]
+    assert zones.given == (0, {})

@@ -74,6 +74,13 @@ class CtLimitFace:
     def _apply(self) -> None:
         self._zones.limit_zones(self._default, dict(self._limits))
 
+    def reset(self) -> None:
+        """Forget all limits, as the kernel does when the module openvswitch is unloaded (ovs_ct_limit_exit)."""
+        self._limits.clear()
+        self._default = UNLIMITED
+        self._journal.clear()
+        self._apply()
+
     def _answer(self, genl: GenlHeader, body: bytes = b"") -> Answer:
         return [Message(CT_LIMIT_ID, self.family.payload(genl.cmd, genl.header + body))]
 

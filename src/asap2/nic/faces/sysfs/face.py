@@ -255,8 +255,8 @@ class _Operations:
     def _build_node(self, devices: list[NetDev]) -> Tree:
         tree = sysfs_tree.build(self._driver, devices, self._node.real, self._shown)
         for path, file in {"net/dev": Attribute(self._net_dev), **self._proc}.items():
-            directory, _slash, name = path.rpartition("/")
-            tree.root.at(f"proc/{directory}").entries[name] = file
+            directory, _slash, name = f"proc/{path}".rpartition("/")
+            tree.root.at(directory).entries[name] = file
         tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})
         return tree
 
