@@ -47,8 +47,7 @@ def _rules(daemon: Daemon) -> None:
             known[id(placed.pipeline)][placed.handle] += 1
     if daemon.ovs.datapath is not None:
         for flow in daemon.ovs.datapath.flows:
-            if flow.handle is not None:
-                known[id(daemon.ports.pipeline)][flow.handle] += 1
+            known[id(daemon.ports.pipeline)].update(flow.handles)
     for silicon in daemon.netdevs.silicon.values():
         pipelines[id(silicon.pipeline)] = silicon.pipeline
         for fdb in silicon._fdbs.values():

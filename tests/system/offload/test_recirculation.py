@@ -110,6 +110,14 @@ def test_a_chain_that_comes_later_is_followed_and_one_that_goes_is_left(flows: F
     flows.bench.ping("vm1", "10.57.0.2", 3)
 
 
+def test_a_flow_that_names_no_port_takes_the_packets_of_all(flows: Flows) -> None:
+    flows.remove(1)
+    anywhere = f"{ufid(4)},recirc_id(0),eth(),eth_type(0x0800),ipv4(dst=10.57.0.2,frag=no)"
+    flows.bench.ok("hv1", f"ovs-appctl dpctl/add-flow '{anywhere}' 'push_vlan(vid=57,pcp=0),{flows.wire}'")
+    flows.bench.ping("vm1", "10.57.0.2", 3)
+    assert flows.counted(4, "ovs") == 3
+
+
 def in_port(bench: Bench) -> str:
     """The datapath's number of vm1's representor."""
     found = re.search(r"port (\d+): eth3$", bench.ok("hv1", "ovs-appctl dpctl/show"), re.MULTILINE)

@@ -236,6 +236,10 @@ class Pipeline:
             self._actions.read(entry.actions),
         )
 
+    def in_port(self, handle: int) -> int:
+        """The port whose packets the rule with *handle* is for. KeyError."""
+        return self._entries[handle].node.masks.in_port
+
     def action_lists(self) -> Iterator[tuple[Action, ...]]:
         """Every list of actions that a rule has, each once."""
         return map(self._actions.read, {entry.actions for entry in self._entries.values()})

@@ -13,7 +13,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final, Protocol
 
 from asap2.netlink.request import Netns
@@ -21,13 +20,13 @@ from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of
+from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of, in_port_of
 from asap2.nic.faces.ovs.kept import Kept, KeptDatapath, KeptFlow
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.vport import Vport
 from asap2.nic.internal_ports import Place
 from asap2.nic.node_ports import NodePorts
-from asap2.nic.rules import Action, Counters, Rule
+from asap2.nic.rules import Action, Counters, Match, Rule
 from asap2.nic.silicon.meters import MeterUse
 
 log = logging.getLogger(__name__)
@@ -216,20 +215,36 @@ class Datapath:
     def _renumber(self, before: int, now: int) -> None:
         """A port has another id in the pipeline: the rules of its flows have it too, and their counters go on."""
         for flow in self.flows:
-            if flow.rule is None or flow.handle is None or flow.rule.in_port != before:
+            if not self._drop_rules(flow, before):
                 continue
-            counted = self.pipeline.remove(flow.handle)
-            flow.base = Counters(flow.base.packets - counted.packets, flow.base.bytes - counted.bytes)
-            flow.handle = None
             self._forget_cookies(flow.cookies)
             translated, flow.cookies = self._translate(_steps_of(flow))
-            flow.rule = replace(flow.rule, in_port=now, actions=translated)
-            try:
-                with self._forgetting(flow.cookies):
-                    flow.handle = self.pipeline.add(flow.rule)
-            except OSError as error:
-                log.error("flow %s does not follow its port: %s", flow.identity.hex(), error)
+            self._add_rule(flow, now, translated)
             self.kept.put_flow(flow)
+
+    def _drop_rules(self, flow: Flow, port: int) -> bool:
+        """Remove *flow*'s rule for packets of *port*, if it has one; what the rule has counted still counts."""
+        for handle in flow.handles:
+            if self.pipeline.in_port(handle) == port:
+                counted = self.pipeline.remove(handle)
+                base = flow.base
+                flow.base = Counters(base.packets - counted.packets, base.bytes - counted.bytes, base.used_ns)
+                flow.handles = tuple(other for other in flow.handles if other != handle)
+                return True
+        return False
+
+    def _add_rule(self, flow: Flow, port: int, actions: tuple[Action, ...]) -> bool:
+        """Add *flow*'s rule for packets of *port*; whether there is one now. A port that comes refuses no flow."""
+        if flow.entry is None:
+            return False
+        table, match = flow.entry
+        try:
+            handle = self.pipeline.add(Rule(table, port, 0, match, actions))
+        except OSError as error:
+            log.error("flow %s takes no packets of port %d: %s", flow.identity.hex(), port, error)
+            return False
+        flow.handles += (handle,)
+        return True
 
     def by_name(self, name: str) -> Vport | None:
         """The port whose device is called *name* now."""
@@ -262,16 +277,26 @@ class Datapath:
             return old
         flow = flow_of(ufid, match, actions)
         self.kept.reserve()
-        found = ovs_key.to_match(match)
-        port = self.port_of(match.key["in_port"])
+        flow.entry = _entry_of(match)
         translated, flow.cookies = self._translate(steps)
-        if found is not None and port is not None:
-            flow.rule = Rule(ovs_key.table_of(key), port, 0, found, translated)
-            with self._forgetting(flow.cookies):
-                flow.handle = self.pipeline.add(flow.rule)
+        if flow.entry is not None:
+            table, found = flow.entry
+            with self._forgetting(flow.cookies), contextlib.ExitStack() as undo:
+                for vport in self._sources(flow):
+                    handle = self.pipeline.add(Rule(table, vport.port, 0, found, translated))
+                    undo.callback(self.pipeline.remove, handle)
+                    flow.handles += (handle,)
+                undo.pop_all()
         self.flows.add(flow)
         self.kept.put_flow(flow)
         return flow
+
+    def _sources(self, flow: Flow) -> list[Vport]:
+        """The ports whose packets *flow* takes, if they are there."""
+        if flow.in_port is None:
+            return list(self.vports.values())
+        vport = self.vports.get(flow.in_port)
+        return [vport] if vport is not None else []
 
     @contextlib.contextmanager
     def _forgetting(self, cookies: tuple[int, ...]) -> Iterator[None]:
@@ -297,9 +322,9 @@ class Datapath:
     def _replace(self, flow: Flow, steps: tuple[act.Step, ...]) -> None:
         """Let packets of *flow* take *steps* from now on."""
         translated, cookies = self._translate(steps)
-        if flow.handle is not None:
-            with self._forgetting(cookies):
-                self.pipeline.replace(flow.handle, translated)
+        with self._forgetting(cookies):
+            for handle in flow.handles:
+                self.pipeline.replace(handle, translated)
         self._forget_cookies(flow.cookies)
         flow.cookies = cookies
 
@@ -308,7 +333,7 @@ class Datapath:
         self.flows.remove(flow)
         self.kept.drop_flow(flow)
         self._forget_cookies(flow.cookies)
-        return self.pipeline.remove(flow.handle) if flow.handle is not None else Counters()
+        return _total([self.pipeline.remove(handle) for handle in flow.handles])
 
     def flush(self) -> None:
         """Remove every flow."""
@@ -318,13 +343,15 @@ class Datapath:
     def counters(self, flows: Iterable[Flow]) -> list[Counters]:
         """What each flow has done, since it was last cleared."""
         flows = list(flows)
-        read = iter(self.pipeline.counters([flow.handle for flow in flows if flow.handle is not None]))
-        return [_since(next(read), flow.base) if flow.handle is not None else Counters() for flow in flows]
+        read = iter(self.pipeline.counters([handle for flow in flows for handle in flow.handles]))
+        return [
+            _since(next(read) if len(flow.handles) == 1 else _total([next(read) for _ in flow.handles]), flow.base)
+            for flow in flows
+        ]
 
     def clear(self, flow: Flow) -> None:
         """Start *flow*'s counters from zero."""
-        if flow.handle is not None:
-            (flow.base,) = self.pipeline.counters([flow.handle])
+        flow.base = _total(self.pipeline.counters(flow.handles))
 
     def _translate(self, steps: tuple[act.Step, ...]) -> tuple[tuple[Action, ...], tuple[int, ...]]:
         cookies: list[int] = []
@@ -361,20 +388,36 @@ class Datapath:
             self.userspace.pop(cookie, None)
 
     def _rules_of_port_changed(self, vport: Vport) -> None:
-        """A port came or went: flows that send to it start or stop doing so."""
+        """A port came or went: flows that send to it or take its packets start or stop doing so."""
+        there = self.vports.get(vport.number) is vport
         for flow in self.flows:
-            if flow.handle is None:
+            if flow.entry is None:
                 continue
             steps = _steps_of(flow)
-            if vport.number not in act.outputs(steps):
-                continue
-            try:
-                self._replace(flow, steps)
-            except OSError as error:
-                # The old actions name the device by its number, which nobody else has: nothing goes wrong.
-                log.error("flow %s does not follow port %d: %s", flow.identity.hex(), vport.number, error)
-                continue
-            self.kept.put_flow(flow)
+            changed = False
+            if vport.number in act.outputs(steps):
+                try:
+                    self._replace(flow, steps)
+                    changed = True
+                except OSError as error:
+                    # The old actions name the device by its number, which nobody else has: nothing goes wrong.
+                    log.error("flow %s does not follow port %d: %s", flow.identity.hex(), vport.number, error)
+            if flow.takes_from(vport.number):
+                changed |= self._join(flow, vport.port, steps) if there else self._drop_rules(flow, vport.port)
+            if changed:
+                self.kept.put_flow(flow)
+
+    def _join(self, flow: Flow, port: int, steps: tuple[act.Step, ...]) -> bool:
+        """A port came, whose packets *flow* takes; whether it does so now."""
+        translated, cookies = self._translate(steps)
+        if not self._add_rule(flow, port, translated):
+            self._forget_cookies(cookies)
+            return False
+        for handle in flow.handles[:-1]:
+            self.pipeline.replace(handle, translated)
+        self._forget_cookies(flow.cookies)
+        flow.cookies = cookies
+        return True
 
     # ---- upcalls
 
@@ -420,17 +463,32 @@ class Datapath:
         match = ovs_key.match_of(kept.exact, kept.mask)
         masked = match.masked()
         place = ovs_key.number(match.mask), ovs_key.number(masked)
-        rule = None if kept.handle is None else self.pipeline.rule(kept.handle)
-        flow = Flow(kept.ufid, kept.exact, kept.key, kept.mask, kept.actions, rule, place, kept.handle, kept.cookies)
+        named = kept.ufid, kept.exact, kept.key, kept.mask, kept.actions
+        flow = Flow(*named, in_port_of(match), _entry_of(match), place, kept.handles, kept.cookies)
         for cookie, step in zip(kept.cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
         self.flows.add(flow)
 
 
+def _entry_of(match: ovs_key.FlowMatch) -> tuple[int, Match] | None:
+    """The table and match of a flow's rules; None when no packet can be like that. EINVAL where this datapath cannot
+    tell."""
+    found = ovs_key.to_match(match)
+    return None if found is None else (ovs_key.table_of(match.masked()), found)
+
+
 def _steps_of(flow: Flow) -> tuple[act.Step, ...]:
     """The steps of a flow's actions, which were checked when they came."""
     return act.parse(flow.actions, ovs_key.match_of(flow.exact, flow.mask).masked())
+
+
+def _total(counters: list[Counters]) -> Counters:
+    """What the rules of one flow have counted together."""
+    if len(counters) == 1:
+        return counters[0]
+    used = max((each.used_ns for each in counters), default=0)
+    return Counters(sum(each.packets for each in counters), sum(each.bytes for each in counters), used)
 
 
 def _since(now: Counters, base: Counters) -> Counters:

@@ -12,23 +12,27 @@ from dataclasses import dataclass, field
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.rules import Counters, Rule
+from asap2.nic.rules import Counters, Match
 
 
 @dataclass(slots=True)
 class Flow:
-    """A flow: ``key``, masked, ``mask`` and ``actions`` are what user space is given back, ``exact`` its whole key;
-    ``handle`` is its rule in the pipeline, None when it can match nothing. ``place`` is where a :class:`FlowTable` has
-    it: mask and masked key as numbers (:func:`asap2.nic.faces.ovs.key.number`)."""
+    """A flow: ``key``, masked, ``mask`` and ``actions`` are what user space is given back, ``exact`` its whole key.
+
+    ``entry`` is the table and match of its rules in the pipeline, None when no packet can be like that. There is a rule
+    for each port that it takes packets of: for one port, or for all where it does not match on ``in_port`` (None).
+    ``handles`` are theirs. ``place`` is where a :class:`FlowTable` has the flow: mask and masked key as numbers
+    (:func:`asap2.nic.faces.ovs.key.number`)."""
 
     ufid: bytes | None
     exact: bytes
     key: bytes
     mask: bytes
     actions: bytes
-    rule: Rule | None
+    in_port: int | None
+    entry: tuple[int, Match] | None
     place: tuple[int, int]
-    handle: int | None = None
+    handles: tuple[int, ...] = ()
     cookies: tuple[int, ...] = ()
     base: Counters = field(default_factory=Counters)
 
@@ -37,9 +41,13 @@ class Flow:
         """What user space names it by."""
         return self.ufid if self.ufid is not None else self.exact
 
+    def takes_from(self, number: int) -> bool:
+        """Whether it takes packets of port *number*."""
+        return self.in_port is None or self.in_port == number
+
 
 def flow_of(ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes) -> Flow:
-    """A flow as user space asks for it, without a rule."""
+    """A flow as user space asks for it, without rules."""
     key = match.masked()
     return Flow(
         ufid,
@@ -47,9 +55,15 @@ def flow_of(ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes) -> Flo
         ovs_key.emit(key, key),
         ovs_key.emit(key, match.mask, is_mask=True),
         actions,
+        in_port_of(match),
         None,
         (ovs_key.number(match.mask), ovs_key.number(key)),
     )
+
+
+def in_port_of(match: ovs_key.FlowMatch) -> int | None:
+    """The port that a flow takes packets of; None: any."""
+    return match.key["in_port"] if match.mask.get("in_port") else None
 
 
 class FlowTable:

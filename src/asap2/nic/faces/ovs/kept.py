@@ -15,8 +15,7 @@ from asap2.nic.journal import Journal
 
 _DATAPATH: Final = b"d"
 _FLOW = struct.Struct("<6I")
-"""Rule handle, number of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
-_NO_RULE: Final = 0xFFFF_FFFF
+"""Numbers of rule handles and of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
 
 
 class KeptDatapath(NamedTuple):
@@ -29,9 +28,9 @@ class KeptDatapath(NamedTuple):
 
 
 class KeptFlow(NamedTuple):
-    """A flow, with the handle of its rule (None: it has none) and the cookies of its steps to user space."""
+    """A flow, with the handles of its rules and the cookies of its steps to user space."""
 
-    handle: int | None
+    handles: tuple[int, ...]
     cookies: tuple[int, ...]
     ufid: bytes | None
     exact: bytes
@@ -72,11 +71,10 @@ class Kept:
 
     def put_flow(self, flow: Flow) -> None:
         """Remember a flow."""
-        handle = _NO_RULE if flow.handle is None else flow.handle
         parts = flow.ufid or b"", flow.exact, flow.key, flow.mask
-        record = _FLOW.pack(handle, len(flow.cookies), *map(len, parts))
-        cookies = b"".join(cookie.to_bytes(4, "little") for cookie in flow.cookies)
-        self._journal.put(b"f" + flow.identity, record + cookies + b"".join(parts) + flow.actions)
+        record = _FLOW.pack(len(flow.handles), len(flow.cookies), *map(len, parts))
+        numbers = b"".join(number.to_bytes(4, "little") for number in (*flow.handles, *flow.cookies))
+        self._journal.put(b"f" + flow.identity, record + numbers + b"".join(parts) + flow.actions)
 
     def drop_flow(self, flow: Flow) -> None:
         """Forget it."""
@@ -101,16 +99,16 @@ class Kept:
     def flows(self) -> Iterator[KeptFlow]:
         """Its flows."""
         for value in self._of(b"f"):
-            handle, count, *lengths = _FLOW.unpack_from(value)
+            rules, count, *lengths = _FLOW.unpack_from(value)
             at = _FLOW.size
-            cookies = struct.unpack_from(f"<{count}I", value, at)
-            at += 4 * count
+            numbers = struct.unpack_from(f"<{rules + count}I", value, at)
+            at += 4 * len(numbers)
             parts = []
             for length in lengths:
                 parts.append(value[at : at + length])
                 at += length
             ufid, exact, key, mask = parts
-            yield KeptFlow(None if handle == _NO_RULE else handle, cookies, ufid or None, exact, key, mask, value[at:])
+            yield KeptFlow(numbers[:rules], numbers[rules:], ufid or None, exact, key, mask, value[at:])
 
     def _of(self, letter: bytes) -> Iterator[bytes]:
         return (value for key, value in self._journal.items() if key[:1] == letter)
