@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from asap2.netlink.namespaces import Namespace, holds_socket
 from asap2.netlink.peer import Peer
+from asap2.netlink.request import Netns
 from asap2.netlink.wire import NETLINK_GENERIC
 
 _MOST_MEMBERS = 4096
@@ -23,11 +24,17 @@ class Groups:
     def __init__(self, home: Namespace) -> None:
         self._home = home
         self._members: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
+        self._privileged: set[int] = set()
 
-    def add(self, groups: Iterable[int]) -> None:
-        """Have these groups, without a member yet."""
+    def add(self, groups: Iterable[int], privileged: Collection[int] = ()) -> None:
+        """Have these groups, without a member yet; only privileged programs join those of *privileged*."""
         for group in groups:
             self._members[group] = {}
+        self._privileged.update(privileged)
+
+    def has_members(self, netns: Netns, group: int) -> bool:
+        """Whether somebody in *netns* may be a member of *group*."""
+        return any(cookie == netns.cookie for cookie, _portid in self._members[group])
 
     def change(self, peer: Peer, join: bool, namespace: Namespace, portid: int, group: int, inode: int) -> int:
         """A socket of *peer* joins a group or leaves it: 0, or the errno."""
@@ -38,6 +45,8 @@ class Groups:
         if not join:
             members.pop(member, None)
             return 0
+        if group in self._privileged and not peer.privileged:
+            return errno.EPERM
         if len(members) >= _MOST_MEMBERS and not peer.privileged:
             return errno.ENOBUFS
         if namespace is not self._home and namespace not in peer.held:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -225,6 +225,8 @@ class GenlFamily:
     handlers: Mapping[int, GenlHandler] = field(default_factory=dict)
     real: bool = False
     netns: int | None = None
+    admin_groups: Collection[int] = ()
+    """Groups that only privileged programs join (GENL_MCAST_CAP_NET_ADMIN)."""
 
     def payload(self, cmd: int, body: bytes, version: int | None = None) -> bytes:
         """The generic netlink header (struct genlmsghdr) and *body*, as a message's payload."""

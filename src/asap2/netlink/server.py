@@ -119,6 +119,8 @@ class Server:
         self._ethtool_commands: frozenset[int] = frozenset()
         self.joined: Callable[[], None] = lambda: None
         """Called, with the lock held, when a program here has joined groups of nfnetlink, which are the kernel's."""
+        self.memberships_changed: Callable[[], None] = lambda: None
+        """Called, with the lock held, when a program may have joined or left a group of an emulated family."""
         self._setting: frozenset[int] = frozenset()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
             cookie = cookie_of(probe)
@@ -172,7 +174,7 @@ class Server:
             family.real = False
             if family.id not in EMULATED_FAMILIES or any(id_ not in EMULATED_GROUPS for _name, id_ in family.groups):
                 raise ValueError(f"generic netlink family {family.name}: id or group outside the emulated range")
-            self._groups.add(id_ for _name, id_ in family.groups)
+            self._groups.add((id_ for _name, id_ in family.groups), family.admin_groups)
         self._dispatcher.add_family(family)
 
     def ethtool_ioctl(
@@ -262,17 +264,24 @@ class Server:
             log.debug("cannot look at receive queues: %s", error)
             return None
 
-    def multicast(self, family: str, group: str, payload: bytes, netns: Netns | None = None) -> None:
+    def listens(self, family: str, group: str) -> bool:
+        """Whether a program in the server's own namespace is a member of an emulated family's group."""
+        return self._groups.has_members(self.netns, self._group(family, group)[1])
+
+    def _group(self, family: str, group: str) -> tuple[GenlFamily, int]:
+        found = next(known for known in self._dispatcher.families.values() if known.name == family)
+        return found, dict(found.groups)[group]
+
+    def multicast(self, family: str, group: str, payload: bytes, netns: Netns | None = None, *, flags: int = 0) -> None:
         """Send a message to each member of a generic netlink family's group in *netns* (None: the server's own).
 
         Those with a full receive buffer miss it.
         """
-        found = next(known for known in self._dispatcher.families.values() if known.name == family)
-        group_id = dict(found.groups)[group]
+        found, group_id = self._group(family, group)
         namespace = self._namespaces.get((netns or self.netns).cookie)
         if namespace is None:
             return
-        message = build(found.id, 0, 0, 0, payload)
+        message = build(found.id, flags, 0, 0, payload)
         if found.real:
             namespace.multicast(NETLINK_GENERIC, group_id, message)
             return
@@ -416,6 +425,8 @@ class Server:
             if kind in (Kind.JOIN, Kind.LEAVE) and len(data) == _INODE.size:
                 (inode,) = _INODE.unpack(data)
                 refused = self._groups.change(peer, kind == Kind.JOIN, namespace, portid, argument, inode)
+                with self.lock:
+                    self.memberships_changed()
                 return ANSWER.pack(tag, Verdict.ERROR if refused else Verdict.DONE, refused, 0)
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
                 if argument in self._setting and not peer.privileged:

@@ -40,6 +40,7 @@ from asap2.nic.faces.ethtool.face import EthtoolFace
 from asap2.nic.faces.ovs.ct_limit import CtLimitFace
 from asap2.nic.faces.ovs.families import OvsFace
 from asap2.nic.faces.ovs.upcall import PacketPath
+from asap2.nic.faces.psample.face import PsampleFace
 from asap2.nic.faces.rtnetlink.face import IFLA_EVENT_FEATURES, LinkFace
 from asap2.nic.faces.rtnetlink.kinds import KindFace
 from asap2.nic.faces.sysfs.face import GuestView, SysFs
@@ -48,6 +49,7 @@ from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.root_qdiscs import RootQdiscs
+from asap2.nic.faces.tc.sample_groups import SampleGroups
 from asap2.nic.faces.tc.tunnels import used_since
 from asap2.nic.function import Nic
 from asap2.nic.internal_ports import InternalPorts
@@ -144,6 +146,16 @@ class Daemon:
             counted=self._counted,
             on_packets=self._watch_packets,
         )
+        self._samples = pipeline.samples
+        self.psample = PsampleFace(
+            self.server,
+            self._samples,
+            SampleGroups(self.filters.actions).current,
+            lambda listen: self._listen_to_samples(pipeline, listen),
+            self.ovs.delivery.spare_time,
+        )
+        self.server.memberships_changed = self.psample.look
+        self._samples_watched = False
         connections = pipeline.connections
         self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), connections)
         self.conntrack = ConntrackFace(self.server, connections, pipeline.timeouts)
@@ -228,6 +240,10 @@ class Daemon:
         self._packets = path
         if path is not None:
             self.selector.register(path.receiver, selectors.EVENT_READ, lambda _mask: self.ovs.read_upcalls())
+
+    def _listen_to_samples(self, node: Pipeline, listen: bool) -> None:
+        for pipeline in (node, *(silicon.pipeline for silicon in self.netdevs.silicon.values())):
+            pipeline.listen_to_samples(listen)
 
     def _links_changed(self) -> None:
         """Links have changed: everything that hangs on one follows."""
@@ -324,7 +340,7 @@ class Daemon:
         with self.lock:
             self._guarded(self._tidy)
         while self.running:
-            waits = [0 if look_until else self._wait, self._serve_upcalls()]
+            waits = [0 if look_until else self._wait, self._serve_upcalls(), self._serve_samples()]
             events = self.selector.select(min((wait for wait in waits if wait is not None), default=None))
             if not events:
                 if not look_until:
@@ -350,11 +366,28 @@ class Daemon:
             log.exception("unexpected")
             return None
 
+    def _serve_samples(self) -> float | None:
+        """Pass on some samples; the seconds to the next time. Until then, nobody watches for them."""
+        wait: float | None = None
+        try:
+            with self.lock:
+                wait = self.psample.serve()
+        except Exception:
+            log.exception("unexpected")
+        if (wait is None) != self._samples_watched:
+            self._samples_watched = wait is None
+            if wait is None:
+                self.selector.register(self._samples.fd, selectors.EVENT_READ, self.psample.came)
+            else:
+                self.selector.unregister(self._samples.fd)
+        return wait
+
     def _tidy(self) -> None:
         """What is due after each round: following links, writing down what has changed, telling of neighbours, and
         taking connections away whose time is over."""
         if self.netdevs.unsettled:
             self._links_changed()
+        self.psample.settle()
         self._keep()
         waits = self._tell_neighbours(), self._sweep()
         self._wait = min(wait for wait in waits if wait is not None)

@@ -77,6 +77,8 @@ class Model:
     esw_uplink_ingress_acl, besides ignore_flow_level]."""
     meters: bool = False
     """Rules can measure a flow's rate, and a packet's length [flow_meter_aso]."""
+    sampling: bool = True
+    """Rules can sample packets [flow samplers, termination_table, and ignore_flow_level]."""
     merged_eswitch: bool = True
     """A VF's rule can send to a VF of the NIC's other port [merged_eswitch]."""
     match_ttl: bool = True
@@ -119,6 +121,7 @@ MODELS = {
             split_mirror=False,
             chains=False,
             connection_tracking=False,
+            sampling=False,
             merged_eswitch=False,
             match_ttl=False,
             match_cvlan=False,

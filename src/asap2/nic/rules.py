@@ -439,6 +439,29 @@ class Meter:
     exceeded: tuple[Action, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Psample:
+    """Give one of *every* packets, at random, to the programs that listen to psample: the packet as it now is, without
+    the outer tag, and of it *length* octets at most (``None``: all).
+
+    The rest is what they are told with it (PSAMPLE_ATTR_*): *group*, *rate*, the devices *ifindex* and *out* (0: none),
+    a *cookie* of at most :data:`asap2.nic.silicon.abi.SAMPLE_COOKIE` octets. *probability*: the rate is one in 2^32.
+    *tunnel* is the tunnel that a NIC took the packet out of (without its flags); in software the packet's own metadata
+    tells. *counted*: the group numbers its packets.
+    """
+
+    group: int
+    rate: int
+    every: int = 1
+    length: int | None = None
+    ifindex: int = 0
+    out: int = 0
+    cookie: bytes = b""
+    probability: bool = False
+    tunnel: SetTunnel | None = None
+    counted: bool = False
+
+
 Change = PushVlan | PopVlan | ModifyVlan | SetField | AddTtl | Encap | Decap | SetTunnel | LayerChange
 """Actions that change the packet and lead nowhere."""
 
@@ -448,7 +471,7 @@ Branch = Clone | Sample | CheckLength | DecTtl | Meter
 Track = Ct | CtClear | CtHardware
 """Actions of connection tracking."""
 
-Action = Output | Upcall | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change | Track
+Action = Output | Upcall | Psample | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change | Track
 """Each one is in every layer, or refused there by name: the type checker demands it where they are told apart
 (``assert_never``), tests where there is a table (:data:`asap2.nic.silicon.actioncodes.ENCODERS`)."""
 

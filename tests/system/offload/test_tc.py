@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import Bench
+from tests.system.offload.samples import listening
 
 ADD = "tc filter add dev eth3 ingress"
 HW_STATS = "mlx5_core: Flow action HW stats type is not supported"
@@ -146,6 +148,36 @@ def test_a_limit_of_all_that_a_vf_sends_is_in_hardware(tc: Bench) -> None:
     tc.ok("hv1", "tc filter del dev eth3 ingress prio 1")
     ping_nobody(tc, 5)
     assert "Sent 980 bytes 10 pkt (dropped 10" in shown(tc)
+
+
+@pytest.mark.parametrize(("flag", "numbered"), [("skip_sw", False), ("skip_hw", True)])
+def test_packets_are_sampled_for_whoever_listens_to_psample(tc: Bench, flag: str, numbered: bool) -> None:
+    """mlx5 gives its samples no number."""
+    index = int(tc.ok("hv1", "cat /sys/class/net/eth3/ifindex"))
+    with listening(tc, "hv1") as listener:
+        sample = "action sample rate 1 group 5 trunc 40"
+        tc.ok("hv1", f"{ADD} protocol ip prio 1 flower {flag} ip_proto icmp dst_ip 10.57.0.9 {sample} action drop")
+        assert listener.next() == (2, {"sample_group": 5, "group_refcount": 0, "group_seq": 0})
+        ping_nobody(tc, 3)
+        samples = [listener.next() for _ in range(3)]
+        for number, (command, told) in enumerate(samples):
+            data, taken = told.pop("data"), told.pop("timestamp")
+            assert (command, told) == (
+                0,
+                {
+                    "iifindex": index,
+                    "sample_rate": 1,
+                    "origsize": 98,
+                    "sample_group": 5,
+                    "group_seq": number if numbered else 0,
+                    "proto": 0x0800,
+                },
+            )
+            assert abs(taken - time.time_ns()) < 600 * 10**9
+            assert (len(data), data[:6], data[30:34]) == (40, bytes.fromhex("020000000009"), bytes((10, 57, 0, 9)))
+        assert shown(tc).count("3 pkt") >= 2, "action and verdict count all packets"
+        tc.ok("hv1", "tc filter del dev eth3 ingress prio 1")
+        assert listener.next()[0] == 3, "the group goes with its last action"
 
 
 def test_with_hw_tc_offload_off_nothing_is_in_hardware(tc: Bench) -> None:

@@ -44,7 +44,18 @@ MARKER_IN, MARKER_RELAY, MARKER_OUT, MARKER_END = 16, 17, 18, 40
 MODULES = (
     *("veth", "bonding", "vxlan", "sch_ingress", "cls_flower", "cls_matchall", "cls_basic"),
     *("act_gact", "act_mirred", "act_vlan", "act_skbedit", "act_pedit", "act_csum", "act_tunnel_key"),
-    *("act_police", "act_ct"),
+    *(
+        "act_police",
+        "act_ct",
+        "act_sample",
+        "act_mpls",
+        "act_skbmod",
+        "act_simple",
+        "act_nat",
+        "act_ctinfo",
+        "act_connmark",
+    ),
+    *("act_bpf", "cls_u32", "cls_bpf", "cls_fw", "em_cmp", "em_u32", "em_meta"),
 )
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 1, 4, 0x300

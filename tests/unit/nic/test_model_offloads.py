@@ -31,6 +31,7 @@ from asap2.nic.rules import (
     Nat,
     Pass,
     PopVlan,
+    Psample,
     PushVlan,
     SetField,
     SetTunnel,
@@ -428,6 +429,18 @@ def test_connections_are_looked_up_from_connectx_5_on(
     assert answer(CX4, place, Match(eth_type=IP, **match), *steps) == cx4
     assert answer(CX5, place, Match(eth_type=IP, **match), *steps) == cx5
     assert answer(CX6, place, Match(eth_type=IP, **match), *steps) == cx5
+
+
+SAMPLED = Psample(1, 10, 10)
+
+
+def test_packets_are_sampled_from_connectx_5_on() -> None:
+    for model, text in ((CX4, ""), (CX5, None), (CX6, None)):
+        assert answer(model, VF, PLAIN, SAMPLED, out()) == text
+    for steps in ((SAMPLED, Drop()), (Ct(), SAMPLED, out()), (SAMPLED, Ct(), SAMPLED, out())):
+        assert answer(CX5, VF, PLAIN, *steps) is None
+    assert answer(CX5, VF, PLAIN, SAMPLED, GoOn()) == "Rule must have at least one forward/drop action"
+    assert answer(CX5, RECEIVED, PLAIN, SAMPLED, Drop()) == NOT_IMPLEMENTED
 
 
 def test_a_function_that_receives_looks_no_connection_up() -> None:

@@ -400,6 +400,17 @@ POLICE = Table(
         11: ("pktburst64", u64),
     },
 )
+SAMPLE = Table(
+    "sample",
+    {
+        1: ("tm", tcf),
+        2: ("parms", struct(Generic, "=IIiii")),
+        3: ("rate", u32),
+        4: ("trunc_size", u32),
+        5: ("psample_group", u32),
+        6: ("pad", binary),
+    },
+)
 CT = Table(
     "ct",
     {
@@ -435,6 +446,7 @@ OPTIONS = {
     "mpls": MPLS,
     "police": POLICE,
     "ct": CT,
+    "sample": SAMPLE,
 }
 """Each action kind's table of options."""
 

@@ -66,6 +66,11 @@ TRACE_BYTES: Final = 4096
 TEST_SLOT: Final = 0
 """The slot of tunnels that no rule has: for metadata of a packet that is traced."""
 
+SAMPLE_COOKIE: Final = 16
+"""Octets of a sample's cookie (OVS_PSAMPLE_COOKIE_MAX_SIZE)."""
+SAMPLE_BYTES: Final = 65535
+"""Octets of a packet that a sample holds at most (PSAMPLE_MAX_PACKET_SIZE)."""
+
 # ---- connection tracking
 
 POLICIES: Final = 256
@@ -146,6 +151,19 @@ class CtFlag(enum.IntFlag):
     INSIDE = 1 << 14
 
 
+class SampleFlag(enum.IntFlag):
+    """What an action that samples packets is to do, or to tell (``struct sampling``)."""
+
+    PROBABILITY = 1 << 0
+    """The rate is a probability."""
+    COUNTED = 1 << 1
+    CUT = 1 << 2
+    """No more octets than the length are to be told."""
+    TUNNEL_IPV4 = 1 << 3
+    TUNNEL_IPV6 = 1 << 4
+    """The action itself names the tunnel."""
+
+
 # ---- user space's packets
 
 UPCALL_SLOTS: Final = 8192
@@ -200,7 +218,7 @@ METER_PACKETS: Final = 2
 METER_CELLS: Final = 4
 """Octets count as those of the cells of ATM that carry them."""
 
-EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP = range(5)
+EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP, EVENT_SAMPLE = range(6)
 
 
 class Op:
@@ -208,7 +226,7 @@ class Op:
 
     END, OUTPUT, PUSH_VLAN, POP_VLAN, MODIFY_VLAN, DROP, GOTO, UPCALL, PASS, TRUNCATE, SET, ENCAP, DECAP = range(13)
     SET_TUNNEL, ENTER, CLONE, SAMPLE, CHECK_LENGTH, DEC_TTL, HASH, SET_META, PUSH_MPLS, POP_MPLS = range(13, 23)
-    PUSH_ETHERNET, POP_ETHERNET, PUSH_NSH, POP_NSH, ADD, CT, CT_CLEAR, CT_HARDWARE, METER = range(23, 32)
+    PUSH_ETHERNET, POP_ETHERNET, PUSH_NSH, POP_NSH, ADD, CT, CT_CLEAR, CT_HARDWARE, METER, PSAMPLE = range(23, 33)
 
 
 HASH_FACTORS: Final = (

@@ -33,6 +33,7 @@ from asap2.nic.rules import (
     Output,
     Pass,
     PopVlan,
+    Psample,
     PushVlan,
     Sample,
     SetField,
@@ -41,7 +42,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import trackings
-from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, SET_OPTIONS_MAX, Op
+from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, SAMPLE_COOKIE, SET_OPTIONS_MAX, Op
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
 from asap2.nic.tunnels import PROTOCOLS
 
@@ -57,7 +58,7 @@ class Nested:
     parameter: int = 0
 
 
-Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | Nested
+Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | Psample | Nested
 
 _META = {field.meta: name for name, field in REWRITABLE.items() if field.meta is not None}
 
@@ -184,6 +185,7 @@ ENCODERS: Final[dict[type, Callable[[Any], list[Code]]]] = {
     Goto: lambda a: [(Op.GOTO, a.resume << 32 | a.table)],
     Enter: lambda a: [(Op.ENTER, a.resume << 32 | a.port)],
     Upcall: lambda a: [(Op.UPCALL, a.cookie)],
+    Psample: lambda a: [(Op.PSAMPLE, a)],
     Pass: lambda _: [(Op.PASS, 0)],
     Truncate: lambda a: [(Op.TRUNCATE, a.length)],
     SetField: lambda a: _rewrite(a.field, a.to),
@@ -375,6 +377,11 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
         case Upcall(cookie):
             if cookie >> 64:
                 return "an upcall's cookie has at most 64 bits"
+        case Psample():
+            if not 0 < action.every < 1 << 32:
+                return f"one of {action.every} packets cannot be sampled"
+            if len(action.cookie) > SAMPLE_COOKIE:
+                return f"a sample's cookie has at most {SAMPLE_COOKIE} octets"
         case Truncate(length):
             if length < 14:
                 return "a packet cannot be cut inside its Ethernet header"

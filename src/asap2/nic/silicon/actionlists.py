@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from asap2.nic.layer_actions import PushNsh
-from asap2.nic.rules import Action, Ct, CtHardware, Encap, SetTunnel
+from asap2.nic.rules import Action, Ct, CtHardware, Encap, Psample, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, maps
 from asap2.nic.silicon.encaps import Encaps, Kept
 from asap2.nic.silicon.indices import Indices
@@ -23,7 +23,7 @@ class _List(NamedTuple):
     parameter: int
 
 
-_Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | _List
+_Argument = int | Encap | SetTunnel | PushNsh | Ct | CtHardware | Psample | _List
 Content = tuple[int, _Argument, int]
 """What an entry holds: op, argument, and the entry that follows."""
 
@@ -169,7 +169,14 @@ class ActionLists:
     def _argument(self, record: maps.EntryRecord) -> _Argument:
         if record.op in _TO_PORTS:
             return record.arg & ~_PORT | self._ports.id_of(record.arg & _PORT)
-        if record.op in (abi.Op.ENCAP, abi.Op.SET_TUNNEL, abi.Op.PUSH_NSH, abi.Op.CT, abi.Op.CT_HARDWARE):
+        if record.op in (
+            abi.Op.ENCAP,
+            abi.Op.SET_TUNNEL,
+            abi.Op.PUSH_NSH,
+            abi.Op.CT,
+            abi.Op.CT_HARDWARE,
+            abi.Op.PSAMPLE,
+        ):
             return self._encaps.read(record.arg)
         if record.op in _LISTS:
             return _List(record.arg & _PORT, record.arg >> 32)

@@ -4,6 +4,7 @@
 
 #include "carry.h"
 #include "meter.h"
+#include "sample.h"
 #include "upcall.h"
 #include "vlan.h"
 
@@ -165,6 +166,11 @@ static long act(u32 i, struct work *w)
 			w->s->verdict = verdict;
 		w->s->state.max_len = 0;
 		w->s->sent = 1;
+		break;
+	case OP_PSAMPLE:
+		if (sample(w->skb, &w->s->state, c->arg, w->in->flags))
+			w->s->sent = 1;
+		w->s->state.max_len = 0;
 		break;
 	case OP_TRUNCATE:
 		w->s->state.max_len = c->arg;

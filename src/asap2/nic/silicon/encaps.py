@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outer headers and tunnel metadata in the program's memory, and what connection tracking is asked for.
+"""Outer headers and tunnel metadata in the program's memory, and what connection tracking and sampling are asked for.
 
 The program copies the headers in front of a packet and fills in lengths, source port and checksum; so another tunnel
 is another protocol in :mod:`asap2.nic.tunnels`, no other mechanism. Formats: RFC 791, 8200, 768.
@@ -11,20 +11,20 @@ import struct
 from typing import NamedTuple
 
 from asap2.nic.layer_actions import PushNsh
-from asap2.nic.rules import Ct, CtHardware, Encap, SetTunnel
-from asap2.nic.silicon import abi, trackings
+from asap2.nic.rules import Ct, CtHardware, Encap, Psample, SetTunnel
+from asap2.nic.silicon import abi, samples, trackings
 from asap2.nic.silicon.indices import Indices
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.tunnels import BY_NUMBER, PROTOCOLS, Header, Ip
 
 _ETHERNET, _UDP = 14, 8
 _IPPROTO_UDP = 17
-_HEADERS, _METADATA, _NSH, _TRACKING, _HARDWARE = 1, 2, 3, 4, 5
+_HEADERS, _METADATA, _NSH, _TRACKING, _HARDWARE, _SAMPLING = 1, 2, 3, 4, 5, 6
 """The low octet of a slot's kind; above it is the protocol's number, where there are headers of one."""
 _NSH_TYPE = b"\x89\x4f"
 _META = struct.Struct(f"=Q16s16sBBBBHBB{abi.SET_OPTIONS_MAX}s")
 
-Kept = Encap | SetTunnel | PushNsh | Ct | CtHardware
+Kept = Encap | SetTunnel | PushNsh | Ct | CtHardware | Psample
 """Actions that are kept in slots."""
 
 
@@ -104,6 +104,10 @@ class Encaps:
             policy = self._layout.timeouts.number(action.timeout) if isinstance(action, Ct) else 0
             self._layout.timeouts.used(policy, 1)
             data = trackings.pack(action, policy)
+        elif isinstance(action, Psample):
+            record.len = record.ip = record.l4 = 0
+            record.kind = _SAMPLING
+            data = samples.pack(action)
         else:
             record.len = record.ip = record.l4 = 0
             record.kind = _METADATA
@@ -129,6 +133,8 @@ class Encaps:
             start = 0 if ipv6 else 12
             flags = bool(csum), bool(dont_fragment)
             return SetTunnel(tun_id, src[start:], dst[start:], tos, ttl, 0, *flags, options[:length], not without)
+        if record.kind == _SAMPLING:
+            return samples.unpack(data)
         if record.kind in (_TRACKING, _HARDWARE):
             timeout = self._layout.timeouts.name(self._policy(slot))
             return trackings.unpack(data, hardware=record.kind == _HARDWARE, timeout=timeout)

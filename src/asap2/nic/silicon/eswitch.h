@@ -147,6 +147,18 @@ struct tracking {
 	u32 resume; /* of the hardware's */
 };
 
+/* What an action "psample" is to do and to tell (rules.py: Psample). */
+struct sampling {
+	u32 group, rate, every, length;
+	u32 ifindex, out;
+	u16 flags, cookie_len; /* enum sample_flag */
+	u8 cookie[SAMPLE_COOKIE];
+	u8 tos, ttl;
+	u16 tp_dst; /* of a tunnel that the action itself names */
+	u32 id;
+	u8 src[16], dst[16];
+};
+
 /* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
 	u16 len; /* bytes of headers */
@@ -164,6 +176,7 @@ struct encap {
 			u8 options[SET_OPTIONS_MAX];
 		} meta;
 		struct tracking tracking;
+		struct sampling sampling;
 	};
 };
 
@@ -298,7 +311,7 @@ struct config {
 	u64 failed; /* user space's: packets lost after they were handed over, of all ports that there ever were */
 	struct tracked test_tracked;
 	u64 test_now; /* the time, ns */
-	u32 test_restore, unused_too;
+	u32 test_restore, sampled; /* sampled: somebody listens to samples */
 };
 
 /* One packet on its way. */

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from asap2.nic.rules import SetTunnel
+from asap2.nic.rules import Psample, SetTunnel
 from asap2.nic.silicon import maps
 
 
@@ -148,6 +148,21 @@ class Upcalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """A copy of the packet was given to the programs that listen to psample, with what *action* tells.
+
+    *original* is the packet's length without the outer tag, *protocol* its Ethernet type, *tunnel* the one that it came
+    out of or goes into (None: it is in none), *data* the octets that they get.
+    """
+
+    action: Psample
+    original: int
+    protocol: int
+    tunnel: SetTunnel | None
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
     """*frame* went on to the network stack."""
 
@@ -161,4 +176,4 @@ class Dropped:
     reason: DropReason
 
 
-Event = Matched | Sent | Upcalled | Passed | Dropped
+Event = Matched | Sent | Upcalled | Sampled | Passed | Dropped

@@ -36,6 +36,7 @@ _LIMITS: Final = (
     *("OPTION_KINDS", "OPTIONS_MAX", "SET_OPTIONS_MAX"),
     *("LAST_STAGE", "DROP_REASONS", "TRACE_BYTES", "TEST_SLOT", "UPCALL_SLOTS", "UPCALL_UNIT"),
     *("POLICIES", "POLICY_TIMEOUTS", "POLICY_NAME", "LOCKS", "KEEP_MOST", "HARDWARE_IDLE"),
+    *("SAMPLE_COOKIE", "SAMPLE_BYTES"),
 )
 _MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "CARRIED_MAGIC", "TUNNEL_LIST", "LIMITS", "DELIVER")
 _WORD: Final = 8
@@ -173,6 +174,7 @@ def header() -> str:
         _enum("ct_state", "CT", _members(rules.CtState)),
         _enum("ct_flag", "CT", _members(abi.CtFlag)),
         _enum("ct_event_bit", "CT_EVENT", _members(abi.CtEvent)),
+        _enum("sample_flag", "SAMPLE", _members(abi.SampleFlag)),
         _enum("keep", "KEEP", _members(abi.Keep)),
         _enum("ct_policy", "POLICY", _members(abi.Policy)),
         _enum("ct_status", "IPS", (*_members(states.Status), ("NAT_MASK", states.NAT_MASK))),

@@ -35,6 +35,8 @@
 #define LOCKS 1024
 #define KEEP_MOST 64
 #define HARDWARE_IDLE 30
+#define SAMPLE_COOKIE 16
+#define SAMPLE_BYTES 65535
 #define UPCALL_MAGIC 0xa5a00000
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
@@ -117,6 +119,7 @@ enum op {
 	OP_CT_CLEAR = 29,
 	OP_CT_HARDWARE = 30,
 	OP_METER = 31,
+	OP_PSAMPLE = 32,
 };
 
 enum layer {
@@ -156,6 +159,7 @@ enum event {
 	EVENT_UPCALL = 2,
 	EVENT_PASS = 3,
 	EVENT_DROP = 4,
+	EVENT_SAMPLE = 5,
 };
 
 enum meter_flag {
@@ -212,6 +216,14 @@ enum ct_event_bit {
 	CT_EVENT_SECMARK = 512,
 	CT_EVENT_LABEL = 1024,
 	CT_EVENT_SYNPROXY = 2048,
+};
+
+enum sample_flag {
+	SAMPLE_PROBABILITY = 1,
+	SAMPLE_COUNTED = 2,
+	SAMPLE_CUT = 4,
+	SAMPLE_TUNNEL_IPV4 = 8,
+	SAMPLE_TUNNEL_IPV6 = 16,
 };
 
 enum keep {

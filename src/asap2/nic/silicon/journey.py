@@ -73,9 +73,16 @@ def shortened(frame: bytes, length: int | None) -> bytes:
     return frame[: length + 4 if packet.tagged(frame) else length]
 
 
+def without_tag(frame: bytes) -> bytes:
+    """A frame, but for its outer tag."""
+    if not packet.tagged(frame) or len(frame) < packet.HEADER + 4:
+        return frame
+    return frame[:12] + frame[16:]
+
+
 def octets_without_tag(frame: bytes) -> int:
-    """Those of a frame, but for its outer tag."""
-    return len(frame) - (4 if packet.tagged(frame) and len(frame) >= packet.HEADER + 4 else 0)
+    """How many octets those are."""
+    return len(without_tag(frame))
 
 
 def length_of(what: Journey) -> int:

@@ -29,8 +29,9 @@ SHARED = (
     "tracker_stats",
     "locks",
     "ct_events",
+    "samples",
 )
-"""The maps that a node's pipeline and those of its NICs have in common: connections."""
+"""The maps that a node's pipeline and those of its NICs have in common: connections, and samples of packets."""
 
 _ANOTHER = "the pipeline in {} was made by another version of this program"
 _RULE = struct.Struct("=II")
@@ -109,6 +110,7 @@ class Layout:
         self.free_connections = opened("free_connections")
         self.tracker_stats = opened("tracker_stats")
         self.ct_events = opened("ct_events")
+        self.samples = opened("samples")
         sizes = (
             *(self.keys.fits(), self.stats.value_size, self._arrays["ports"].value_size),
             *(self._arrays["connections"].value_size, self.tracker_stats.value_size),
@@ -184,7 +186,7 @@ class Layout:
         """Close the file descriptors. What is pinned works on."""
         every = [
             *(self.devs, self.mask_list_of, *self.keys.maps, self.stats, self._grace, *self._arrays.values()),
-            *(self.tuples, self.expectations, self.free_connections, self.tracker_stats, self.ct_events),
+            *(self.tuples, self.expectations, self.free_connections, self.tracker_stats, self.ct_events, self.samples),
         ]
         for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
             os.close(fd)
@@ -265,6 +267,7 @@ def create(
             "tracker_stats": None,
             "locks": None,
             "ct_events": None,
+            "samples": None,
             "flights": None,
             "expressed": None,
             "keeping": None,

@@ -332,6 +332,7 @@ class ConfigRecord(ctypes.Structure):
     test_tracked: ctypes.Array[ctypes.c_uint8]
     test_now: int
     test_restore: int
+    sampled: int
     _fields_ = [
         ("upcall_ifindex", u32),
         ("test_hash", u32),
@@ -355,7 +356,7 @@ class ConfigRecord(ctypes.Structure):
         ("test_tracked", ctypes.c_uint8 * (KEY_SIZE - TRACKED_AT)),
         ("test_now", u64),
         ("test_restore", u32),
-        ("unused_too", u32),
+        ("sampled", u32),
     ]
 
 

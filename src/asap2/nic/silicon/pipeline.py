@@ -27,6 +27,7 @@ from asap2.nic.silicon.meters import Meters
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
 from asap2.nic.silicon.resumes import Resumes
+from asap2.nic.silicon.samples import Samples
 from asap2.nic.silicon.tracing import Tracing
 from asap2.nic.silicon.upcall_accounts import UpcallAccounts
 
@@ -93,6 +94,8 @@ class Pipeline:
         """What each port has on its way to user space, and what was lost."""
         self.connections = Connections(layout)
         """The connections that actions track: a NIC's are its node's."""
+        self.samples = Samples(layout.samples)
+        """Packets that actions have sampled: a NIC's are its node's."""
         self.timeouts = layout.timeouts
         """How long connections live."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
@@ -184,6 +187,10 @@ class Pipeline:
     def set_upcall(self, ifindex: int) -> None:
         """Packets for user space are transmitted on device *ifindex*; 0: they are dropped."""
         self._layout.config.upcall_ifindex = ifindex
+
+    def listen_to_samples(self, listen: bool) -> None:
+        """Have actions sample packets, or not: nobody listens."""
+        self._layout.config.sampled = listen
 
     def set_tunnel_ports(self, ports: Sequence[int]) -> None:
         """VXLAN comes to these UDP ports, besides its own. At most :data:`.abi.TUNNEL_PORTS`; 0 is a place without one:

@@ -66,6 +66,7 @@ from asap2.nic.rules import (
     Meter,
     Output,
     Pass,
+    Psample,
     Sample,
     SetField,
     SetTunnel,
@@ -94,6 +95,7 @@ from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from asap2.nic.silicon.rewrite import rewrite
 from asap2.nic.silicon.rulelists import Entry, RuleLists
+from asap2.nic.silicon.sampling import sampled
 from asap2.nic.silicon.tracking import restore_tracked, track, track_in_hardware
 from asap2.nic.silicon.upcall_room import UpcallRoom
 
@@ -325,6 +327,11 @@ class ReferenceSwitch:
                 case Upcall(cookie):
                     yield self._give(UpcallKind.ACTION, what, port, table, cookie, what.cut or 0)
                     sent, what.cut = True, None
+                case Psample(every=every):
+                    if what.flow_hash % every == 0:
+                        yield sampled(action, what, port.tunnel_port)
+                        sent = True
+                    what.cut = None
                 case Truncate(length):
                     what.cut = length
                 case Clone(nested):

@@ -27,11 +27,11 @@ class RingBuffer:
         self._reader = mmap.mmap(map.fd, mmap.PAGESIZE)
         self._data = mmap.mmap(map.fd, mmap.PAGESIZE + 2 * size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
 
-    def read(self) -> Iterator[bytes]:
-        """The records that are there, each until the next is asked for. They must all be taken."""
+    def read(self, most: int | None = None) -> Iterator[bytes]:
+        """The records that are there, at most so many, each until the next is asked for. They must all be taken."""
         (at,) = _POSITION.unpack_from(self._reader)
         (end,) = _POSITION.unpack_from(self._data)
-        while at < end:
+        while at < end and most != 0:
             start = mmap.PAGESIZE + (at & self._mask)
             length, _page = _HEADER.unpack_from(self._data, start)
             if length & _BUSY:
@@ -41,6 +41,7 @@ class RingBuffer:
                 yield self._data[start + _HEADER.size : start + _HEADER.size + size]
             at += (size + _HEADER.size + 7) & ~7
             _POSITION.pack_into(self._reader, 0, at)
+            most = most - 1 if most is not None else None
 
     def close(self) -> None:
         """Unmap it."""

@@ -10,9 +10,10 @@ from asap2.nic.fields import KEY_SIZE
 from asap2.nic.rules import SetTunnel
 from asap2.nic.silicon import abi, maps
 from asap2.nic.silicon.encaps import metadata
-from asap2.nic.silicon.events import Dropped, DropReason, Event, Matched, Passed, Sent, Upcalled, UpcallKind
+from asap2.nic.silicon.events import Dropped, DropReason, Event, Matched, Passed, Sampled, Sent, Upcalled, UpcallKind
 from asap2.nic.silicon.loader import TestRun
 from asap2.nic.silicon.map_sizes import Layout
+from asap2.nic.silicon.samples import Samples
 
 _MINIMUM = 14 + 40
 """BPF_PROG_TEST_RUN takes no packet that ends in its IP header; a shorter one is cut in the program."""
@@ -34,6 +35,8 @@ class Tracing:
         self._upcalls = memoryview(layout.upcalls).cast("B")
         self._size = maps.TRACE_SIZE
         self._incoming: SetTunnel | None = None
+        self._samples = Samples(layout.samples)
+        layout.config.sampled = 1
 
     def process(
         self,
@@ -67,8 +70,13 @@ class Tracing:
             if tunnel is not None:
                 self._layout.encaps[abi.TEST_SLOT].header[:] = metadata(tunnel)
             self._incoming = tunnel
+        self._samples.discard()
         self._run.on(frame, segments)
         return [self._event(at * self._size) for at in range(min(config.traced, len(self._layout.traces)))]
+
+    def _sample(self) -> Sampled:
+        ((_, sampled),) = self._samples.read(1)
+        return sampled
 
     def _event(self, at: int) -> Event:
         event, arg, cookie, table, vlan, length, tunnel, *key = _TRACE.unpack_from(self._traces, at)
@@ -82,6 +90,8 @@ class Tracing:
             frame = frame[:12] + vlan.to_bytes(4, "big") + frame[12:]
         if event == abi.EVENT_SEND:
             return Sent(arg, frame, _tunnel(tunnel, *key) if tunnel else None, cookie)
+        if event == abi.EVENT_SAMPLE:
+            return self._sample()
         if event == abi.EVENT_PASS:
             return Passed(frame)
         _, kind, in_port, table, cookie, _, _, max_length, _, _, fields = _UPCALL.unpack_from(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -30,6 +31,7 @@ from asap2.nic.rules import (
     Output,
     Pass,
     PopVlan,
+    Psample,
     PushVlan,
     Rule,
     Sample,
@@ -338,7 +340,10 @@ class Author:
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
         made: list[Action] = []
         for action in chosen:
-            if isinstance(action, Upcall if self._silicon else Upcall | Output | Goto) and random.random() < 0.3:
+            if (
+                isinstance(action, Upcall | Psample if self._silicon else Upcall | Psample | Output | Goto)
+                and random.random() < 0.3
+            ):
                 # The kernel does not cut inside what was put in front of a packet (bpf_skb_change_tail).
                 made.append(Truncate(random.randint(64, 100) if not self._puts_in_front else random.randint(600, 700)))
             made.append(action)
@@ -355,6 +360,23 @@ class Author:
             Drop(),
         )
         return (*chosen, random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
+
+    def _psample(self) -> Psample:
+        random = self._random
+        return Psample(
+            random.getrandbits(32),
+            random.getrandbits(32),
+            random.choice((1, 1, 1, 2, 5, 0xFFFFFFFF)),
+            random.choice((None, None, 0, 5, 12, 13, 64, 128, 2000, 0xFFFFFFFF)),
+            random.choice((0, 7, 70000)),
+            random.choice((0, 7)),
+            random.randbytes(random.choice((0, 0, 4, 16))),
+            random.random() < 0.5,
+            replace(random.choice(self._tunnels), csum=False, dont_fragment=False, options=b"", keyed=True)
+            if self._silicon and random.random() < 0.2
+            else None,
+            random.random() < 0.5,
+        )
 
     def _exceeded(self, depth: int) -> tuple[Action, ...]:
         """What becomes of a packet over the rate."""
@@ -400,6 +422,7 @@ class Author:
         if not self._silicon and random.random() < 0.45:
             return self._datapath(depth)
         kinds = ["output", "output", "push", "pop", "pop", "modify", "upcall", "set", "set", "set", "decap", "meter"]
+        kinds += ["psample"]
         kinds += ["encap", "encap", "decap"] if self._silicon else ["tunnel"]
         match random.choice(kinds):
             case "output":
@@ -413,6 +436,8 @@ class Author:
                 return ModifyVlan(vid, random.choice((pcp, None)), tpid)
             case "upcall":
                 return Upcall(random.getrandbits(64))
+            case "psample":
+                return self._psample()
             case "meter":
                 return Meter(random.choice(METERS), self._exceeded(depth))
             case "set":

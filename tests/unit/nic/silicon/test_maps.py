@@ -34,9 +34,11 @@ from asap2.nic.rules import (
     Output,
     Pass,
     PopVlan,
+    Psample,
     PushVlan,
     Sample,
     SetField,
+    SetTunnel,
     Truncate,
     Upcall,
 )
@@ -57,6 +59,10 @@ ACTIONS: list[Action] = [
     Drop(),
     Goto(0x80000005),
     Upcall(2**64 - 1),
+    Psample(7, 100),
+    Psample(2**32 - 1, 2**32 - 1, 10, 0, 5, 6, bytes(range(16)), True, None, True),
+    Psample(1, 1, length=128, tunnel=SetTunnel(42, bytes(4), b"\x0a\0\0\1", 1, 2, 4789)),
+    Psample(1, 1, tunnel=SetTunnel(42, bytes(16), bytes(range(16)))),
     Pass(),
 ]
 
@@ -199,7 +205,7 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 def test_every_action_is_written_and_every_operation_read() -> None:
     assert set(actioncodes.ENCODERS) == set(get_args(Action))
     lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.METER}
-    lists_and_records |= {Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH, Op.CT, Op.CT_HARDWARE}
+    lists_and_records |= {Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH, Op.CT, Op.CT_HARDWARE, Op.PSAMPLE}
     operations = {number for name, number in vars(Op).items() if name.isupper()}
     assert set(actioncodes.DECODERS) == operations - lists_and_records
 

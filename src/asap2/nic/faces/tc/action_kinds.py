@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each kind of TC action: options to steps, and to what the kernel gives back.
 
-Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum}.c, tcf_*_init() for errors,
+Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum,sample}.c, tcf_*_init() for errors,
 tcf_*_offload_act_setup() for what is not offered to drivers at all, and tcf_*_dump() for what comes back.
 """
 
@@ -18,7 +18,7 @@ from asap2.nic.ethertypes import ETH_P_8021Q, VLAN_TYPES
 from asap2.nic.faces.tc import ct_action, police, tunnel_options
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
-from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
+from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, Psample, PushVlan, SetField, SetTunnel
 
 PACKET_HOST: Final = 0
 _INHERIT_DSFIELD: Final = 0x20
@@ -238,6 +238,20 @@ def _ct(options: Attrs) -> Result:
     return steps, parms.action, tuple(back)
 
 
+def _sample(options: Attrs) -> Result:
+    parms = options["parms"]
+    rate, group, length = options.get("rate"), options.get("psample_group"), options.get("trunc_size")
+    if rate is None or group is None:
+        raise NetlinkError(errno.EINVAL)
+    _check_verdict(parms.action)
+    if not rate:
+        raise NetlinkError(errno.EINVAL, "invalid sample rate")
+    back: list[tuple[str, Any]] = [("parms", parms), ("tm", None), ("rate", rate)]
+    back += [("trunc_size", length)] if length is not None else []
+    back.append(("psample_group", group))
+    return [Psample(group, rate, rate, length, counted=True)], parms.action, tuple(back)
+
+
 PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "gact": _gact,
     "mirred": _mirred,
@@ -248,4 +262,5 @@ PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "skbedit": _skbedit,
     "police": _police,
     "ct": _ct,
+    "sample": _sample,
 }

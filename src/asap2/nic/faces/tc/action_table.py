@@ -16,9 +16,10 @@ from asap2.nic.faces.tc.actions import Instance
 class _Kind:
     """The indices of one kind: the :class:`.Instance` of each that is in use, or None for a filter's own."""
 
-    __slots__ = ("free", "used")
+    __slots__ = ("changes", "free", "used")
 
     def __init__(self) -> None:
+        self.changes = 0
         self.used: dict[int, Instance | None] = {}
         self.free = Idr(self.used)
 
@@ -43,13 +44,23 @@ class ActionTable:
         if not index:
             index = known.free.lowest()
         known.used[index] = None
+        known.changes += 1
         return index
 
     def give(self, kind: str, index: int) -> None:
         """Take an index back."""
         known = self._kinds[kind]
         del known.used[index]
+        known.changes += 1
         known.free.give(index)
+
+    def changes(self, kind: str) -> int:
+        """How often actions of a kind have come, gone or changed."""
+        return self._kind(kind).changes
+
+    def changed(self, kind: str) -> None:
+        """An action of a kind does something else."""
+        self._kind(kind).changes += 1
 
     def has(self, kind: str, index: int) -> bool:
         """Whether there is such an action."""

@@ -50,6 +50,7 @@ from asap2.nic.rules import (
     Output,
     Pass,
     PopVlan,
+    Psample,
     PushVlan,
     SetField,
     SetTunnel,
@@ -118,7 +119,7 @@ class _Actions:
         a rule of its own (mlx5e_clone_flow_attr_for_post_act())."""
         self.rewritten = False
         """Whether an earlier part rewrites."""
-        self.policed = False
+        self.policed = self.samples = False
         self.cleared = False
         """Whether the state of connection tracking is cleared, which rewrites registers."""
 
@@ -183,6 +184,8 @@ class _Actions:
                     pass
                 case Ct() | CtClear():
                     self._track(step, steps[at + 1 :])
+                case Psample():
+                    self._sample(steps[at + 1 :])
                 case Police():
                     self._police(step, steps[at + 1 :])
                 case Continue():
@@ -215,6 +218,13 @@ class _Actions:
         self.policed = True
         if any(isinstance(one, Mirred) for one in step.exceeded):
             _Actions(self.pf, self.place, self.match).check(step.exceeded)
+        self._next_part(rest)
+
+    def _sample(self, rest: tuple[Step, ...]) -> None:
+        """A flow sampler; the actions after it are a rule of their own (en/tc/act/sample.c)."""
+        if self.place.peers is not None:
+            raise refuse("Not implemented offload action")
+        self.samples = True
         self._next_part(rest)
 
     def _next_part(self, rest: tuple[Step, ...]) -> None:
@@ -373,6 +383,8 @@ class _Actions:
             raise refuse("can't duplicate encap action")
         if not self.model.vlan_depth:
             self._emulated_vlan()
+        if self.samples and not self.model.sampling:
+            raise refuse()
 
     def _rewrites_fit(self, later: NetlinkError | None, rewrites: int) -> None:
         if later is not None:

@@ -17,7 +17,7 @@ from asap2.nic.faces.tc import judge, match_all
 from asap2.nic.faces.tc.hardware_actions import HardwareActions, outside, resumes_of, within_tunnel
 from asap2.nic.faces.tc.police_meters import is_limit
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
-from asap2.nic.faces.tc.steps import Beyond
+from asap2.nic.faces.tc.steps import Beyond, sampled, sampled_first
 from asap2.nic.function import Function, Nic, Pf, Role
 from asap2.nic.netdevs import CountedNetDevs, NetDev
 from asap2.nic.node_ports import NodePorts
@@ -75,6 +75,13 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
 def tracks(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether connections are looked up: a packet of one that hardware does not carry goes on in software there."""
     return any(isinstance(step, Ct) for step in steps)
+
+
+def _tunnel_of(match: Match) -> SetTunnel:
+    """The tunnel of packets that *match*, as mlx5 tells of it: what the filter says (mlx5e_tc_restore_tunnel())."""
+    size = 16 if max(match.tun_src.mask, match.tun_dst.mask) >> 32 else 4
+    src, dst = (end.value.to_bytes(16, "big")[16 - size :] for end in (match.tun_src, match.tun_dst))
+    return SetTunnel(match.tun_id.value, src, dst, match.tun_tos.value, match.tun_ttl.value, match.tun_tp_dst.value)
 
 
 class Offloader:
@@ -151,12 +158,13 @@ class Offloader:
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         judge.check(pf, place, match, steps)
-        match, rests = tc_capability.tracked(match), () if stays else self.rests(steps)
+        match, rests = tc_capability.tracked(match), () if stays else self.rests(ifindex, steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
         in_port = self._actions.internal(pf, ifindex) if internal else function.switched_port
         if tunnel and not stays:
             steps = outside(steps)
+        steps = sampled_first(steps, ifindex, _tunnel_of(match) if tunnel else None)
         actions = within_tunnel(steps) if stays else self._actions.of(function, steps)
         rule = Rule(spec.chain, in_port, spec.priority, match, actions)
         pipeline = self._silicon(pf.nic)
@@ -292,18 +300,21 @@ class Offloader:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
         if is_limit(spec):
             return self.police.of_device(ifindex, spec)
-        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(spec.steps))
+        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(ifindex, spec.steps))
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
         return Planned(self._node.pipeline, rule, ifindex)
 
-    def rests(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tuple[Action, ...], ...]:
-        """What software does from each connection tracking on (act_miss_cookie)."""
-        return tuple(self._in_software(steps[at:]) for at, step in enumerate(steps) if isinstance(step, Ct))
+    def rests(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> tuple[tuple[Action, ...], ...]:
+        """What software does from each connection tracking on (act_miss_cookie) of a filter on device *ifindex*."""
+        return tuple(self._in_software(ifindex, steps[at:]) for at, step in enumerate(steps) if isinstance(step, Ct))
 
-    def _in_software(self, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
-        """Rule actions of *steps* for the node; errors as :meth:`software`."""
+    def _in_software(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+        """Rule actions of *steps* of a filter on device *ifindex* for the node; errors as :meth:`software`."""
+        there = self._netdevs.by_ifindex(ifindex)
+        egress = there is not None and there.role is Role.INTERNAL
+        steps = sampled(steps, 0 if egress else ifindex, ifindex if egress else 0)
 
         def output(step: tc_actions.Mirred) -> int:
             device = self._netdevs.by_ifindex(step.ifindex)

@@ -144,7 +144,9 @@ class Placer:
                 planned = self._offloader.software(proto.block.ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
             elif placed.software is not None:
-                for number, rest in zip(placed.resumes, self._offloader.rests(one.steps), strict=False):
+                for number, rest in zip(
+                    placed.resumes, self._offloader.rests(proto.block.ifindex, one.steps), strict=False
+                ):
                     placed.software.change_resume(number, rest)
 
     @staticmethod

@@ -149,6 +149,7 @@ class SharedActions:
     def changed(self, instance: Instance) -> None:
         """An action does something else: so do the rules of software that have it. Hardware goes on as it was told
         (mlx5 is told of no action that changes, but of one that polices)."""
+        self.table.changed(instance.parsed.kind)
         last = instance.parsed.steps[-1] if instance.parsed.steps else None
         if isinstance(last, tc_actions.Police):
             self._police.change(instance.index, last.limit)

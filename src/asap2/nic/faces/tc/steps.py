@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from asap2.nic.rules import Action
+from asap2.nic.rules import Action, Ct, Decap, Psample, SetTunnel
 from asap2.nic.silicon.metering import Limit
 
 
@@ -78,6 +78,36 @@ class Police:
 
 
 Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | Beyond
+
+
+def sampled(steps: tuple[Step, ...], ifindex: int, out: int = 0) -> tuple[Step, ...]:
+    """*steps* as software samples packets that come in by device *ifindex*, or go *out* by another."""
+    return tuple(
+        replace(step, ifindex=ifindex, out=out)
+        if isinstance(step, Psample)
+        else replace(step, exceeded=sampled(step.exceeded, ifindex, out))
+        if isinstance(step, Police)
+        else step
+        for step in steps
+    )
+
+
+def sampled_first(steps: tuple[Step, ...], ifindex: int, tunnel: SetTunnel | None) -> tuple[Step, ...]:
+    """*steps* as mlx5 samples packets, which come from device *ifindex*, out of a *tunnel*: before all other actions
+    since the last that ends a part of a rule (en/tc/sample.c, mlx5e_tc_sample_offload()), without a number."""
+    done: list[Step] = []
+    start = 0
+    for step in steps:
+        if isinstance(step, Psample):
+            done.insert(start, replace(step, ifindex=ifindex, tunnel=tunnel, counted=False))
+            start = len(done)
+            continue
+        if isinstance(step, Police):
+            step = replace(step, exceeded=sampled_first(step.exceeded, ifindex, tunnel))
+        done.append(step)
+        if isinstance(step, Police | Ct | Decap):
+            start = len(done)
+    return tuple(done)
 
 
 def flat(steps: tuple[Step, ...]) -> Iterator[Step]:
