@@ -73,6 +73,7 @@ def explain(
             "flows": to_data(found),
             "connections": to_data(placed(host)) if what is None else [],
             "refused": to_data(without_flow(host, what)),
+            "logical_trouble": host.logical_trouble,
         }
         say_json(data)
     else:
@@ -119,6 +120,10 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
 
         wanted = [flow for flow in flows if flow.offloaded != "yes" and flow.datapath.startswith("system@")]
         host = tried(host, wanted)
+    if file is None:
+        from asap2.host.explain.ovn import traced
+
+        host = traced(host, flows)
     return host, flows
 
 
@@ -132,6 +137,8 @@ def show(host: Host, found: list[Explanation], every: bool, what: str | None) ->
     show_refused(missing, every, screen)
     if what is None:
         show_connections(host, screen)
+    if host.logical_trouble:
+        screen.say(f"OVN's logical flows are not known, because its database does not answer: {host.logical_trouble}")
     rest = f"; refused, so that there is no flow: {len(missing)}" if missing else ""
     if not found:
         screen.say(f"{host.hostname}: no flow{about} is in software{rest}")
@@ -161,6 +168,12 @@ def show_flow(one: Explanation, screen: Screen) -> None:
     screen.say(f"    {where}, {_packets(one.packets)}: {one.found}")
     for behind in one.attachments:
         screen.say(f"        {behind.representor}: {behind}", style="dim")
+    if one.logical is not None:
+        if one.logical.ports:
+            screen.say(f"        ovn: ports {', '.join(one.logical.ports)}", style="dim")
+        for logical in one.logical.flows:
+            if not logical.is_plain:
+                screen.say(f"        ovn: {logical}", style="dim")
     for seen in one.evidence:
         screen.say(f"        {seen.source}: {seen.seen}", style="dim")
     if one.others:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asap2.host.connections import Connections
+from asap2.host.logical import LogicalPath
 
 Pairs = tuple[tuple[str, str], ...]
 """A small dictionary, in the order of its keys."""
@@ -286,7 +287,8 @@ class OpenVSwitch:
     of ``dpctl/dump-flows -m`` and ``userspace_flows`` those of userspace datapaths, ``log`` the lines of its log that
     say why flows are not offloaded, or what was refused. ``flow_limit`` is the most flows that it has at present.
     ``datapath_features`` are OVS_DP_F_* that are in force, None where the kernel does not tell. ``silent`` is a daemon
-    that runs and does not answer: what it would tell is as if it did not run.
+    that runs and does not answer: what it would tell is as if it did not run. ``ovn_remote`` is where ovn-controller
+    finds OVN's southbound database.
     """
 
     installed: str | None = None
@@ -307,6 +309,7 @@ class OpenVSwitch:
     log: tuple[str, ...] = ()
     managers: tuple[Remote, ...] = ()
     silent: str | None = None
+    ovn_remote: str | None = None
 
     @property
     def trouble(self) -> str | None:
@@ -400,7 +403,8 @@ class Host:
     """Everything. ``taken`` is when, in UTC (ISO 8601); ``reached_by`` names the network devices on the way to the
     default gateways and to who is logged in over SSH, down to the physical ones. ``ct_states`` are the states of
     connection tracking that TC matches (OVS_CS_F_*), found by trying; None when that was not tried. ``connections`` is
-    None where connection tracking is not loaded, or if nobody asked for them."""
+    None where connection tracking is not loaded, or if nobody asked for them. ``logical`` is what OVN has to do with
+    flows, ``logical_trouble`` why that is not known."""
 
     hostname: str
     taken: str
@@ -414,6 +418,8 @@ class Host:
     trials: tuple[Trial, ...] = ()
     flow_trials: tuple[FlowTrial, ...] = ()
     ct_states: int | None = None
+    logical: tuple[LogicalPath, ...] = ()
+    logical_trouble: str | None = None
     connections: Connections | None = None
 
     def netdev(self, name: str | None) -> Netdev | None:

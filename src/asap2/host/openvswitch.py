@@ -78,10 +78,13 @@ def run_directory() -> Path:
     return Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch"))
 
 
-def _transact(path: Path, daemon: str, method: str, parameters: list[Any]) -> tuple[int, Any]:
-    """Call *method* by JSON-RPC at the socket *path* of *daemon*: an error number, or 0 and the reply. SilentError."""
-    end = time.monotonic() + PATIENCE
-    error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(f"unix:{path}"), int(PATIENCE * 1000))
+def transact(
+    remote: str, daemon: str, method: str, parameters: list[Any], patience: float = PATIENCE
+) -> tuple[int, Any]:
+    """Call *method* by JSON-RPC at *remote* (``unix:PATH``, ``tcp:ADDRESS:PORT``) of *daemon*: an error number, or 0
+    and the reply. SilentError when it takes longer than *patience* seconds."""
+    end = time.monotonic() + patience
+    error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(remote), int(patience * 1000))
     if error:
         return error, None
     connection = ovs.jsonrpc.Connection(stream)
@@ -116,7 +119,7 @@ def read_tables() -> dict[str, list[dict[str, Any]]] | None:
     if not path.exists():
         return None
     selects = [{"op": "select", "table": table, "where": []} for table in TABLES]
-    error, reply = _transact(path, SERVER, "transact", [DATABASE, *selects])
+    error, reply = transact(f"unix:{path}", SERVER, "transact", [DATABASE, *selects])
     if error or reply.error is not None:
         return None
     return {table: result["rows"] for table, result in zip(TABLES, reply.result, strict=True)}
@@ -210,7 +213,7 @@ def ask(command: str, *arguments: str) -> str:
     pid = switch_pid()
     if pid is None:
         raise SwitchError("ovs-vswitchd is not running")
-    error, reply = _transact(run_directory() / f"{SWITCH}.{pid}.ctl", SWITCH, command, list(arguments))
+    error, reply = transact(f"unix:{run_directory() / f'{SWITCH}.{pid}.ctl'}", SWITCH, command, list(arguments))
     if error:
         why = os.strerror(error) if error > 0 else "it closed the connection"
         raise SwitchError(f"ovs-vswitchd does not answer {command}: {why}")
@@ -324,6 +327,7 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
     if tables is None:
         return OpenVSwitch(installed=installed_version(), service=service(), silent=silent)
     root = next(iter(tables["Open_vSwitch"]), {})
+    ids = value(root.get("external_ids", ["map", []]))
     version = _one(root.get("ovs_version", ""))
     found = bridges(tables)
     running = switch_pid() is not None
@@ -366,6 +370,7 @@ def observe(*, full: bool = False, openflow: bool = True) -> OpenVSwitch:
         log=switch_log.relevant(switch_pid()) if full or openflow else (),
         managers=tuple(map(remote, tables["Manager"])),
         silent=silent,
+        ovn_remote=ids.get("ovn-remote"),
     )
 
 

@@ -29,6 +29,7 @@ from asap2.host.explain.reasons import (
 )
 from asap2.host.explain.tclayer import ARP, IPV6, RARP, Layer, Refusal, refusals
 from asap2.host.inventory import FlowTrial, Host, Netdev, Pf
+from asap2.host.logical import LogicalPath
 from asap2.netlink.tables.ovs import OVS_DP_F_TC_RECIRC_SHARING
 
 DISCOVERY = range(133, 138)
@@ -82,7 +83,8 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """A flow with its reason. ``found`` is what of the flow or the host it is about, ``others`` codes of what would be
-    in the way next; ``attachments`` whose ports it is from and to, where Open vSwitch knows."""
+    in the way next; ``attachments`` whose ports it is from and to, where Open vSwitch knows; ``logical`` the logical
+    flows of OVN that are behind it."""
 
     ufid: str | None
     flow: str
@@ -98,6 +100,7 @@ class Explanation:
     evidence: tuple[Evidence, ...]
     others: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    logical: LogicalPath | None = None
 
 
 def select(flows: Iterable[Flow], what: str) -> list[Flow]:
@@ -160,6 +163,7 @@ class _Explainer:
         self.trials: dict[str, list[FlowTrial]] = {}
         for one in host.flow_trials:
             self.trials.setdefault(one.ufid, []).append(one)
+        self.logical = {one.ufid: one for one in host.logical}
 
     def explain(self, flow: Flow) -> Explanation:
         """The flow's reason. A value in it that cannot be read leaves the reasons that were found before."""
@@ -189,6 +193,7 @@ class _Explainer:
             (*evidence, *self._logged(flow, first.code)),
             others,
             tuple(who for port in (flow.in_port, *flow.outputs) if (who := attachment(self.host, port))),
+            self.logical.get(flow.ufid or ""),
         )
 
     def _fix(self, flow: Flow, refusal: Refusal, fix: str) -> str:
