@@ -42,9 +42,10 @@ def enter(bundle: Path, kinds: Iterable[str] = KINDS) -> None:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with the directories of system programs in PATH."""
+    """This process's environment, with the directories of system programs and of the command ``asap2`` in PATH."""
     path = os.environ.get("PATH", "").split(":")
-    return os.environ | {"PATH": ":".join([*filter(None, path), *(d for d in SYSTEM_PATH if d not in path)])}
+    more = (*SYSTEM_PATH, os.path.dirname(sys.executable))
+    return os.environ | {"PATH": ":".join([*filter(None, path), *(d for d in more if d not in path)])}
 
 
 def replace_process(bundle: Path, command: Sequence[str]) -> NoReturn:
