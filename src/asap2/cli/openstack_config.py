@@ -13,6 +13,7 @@ import typer
 from asap2.cli.host_subject import AsJson, From
 from asap2.errors import Asap2Error, UsageError
 from asap2.openstack.config.generate import Format, Role
+from asap2.openstack.mechanism import Mechanism
 from asap2.output import say
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def config(
         typer.Option(metavar="BR", help="Bridge of each physical network (default: the uplink's, or br-UPLINK)."),
     ] = None,
     tunnel: Annotated[
-        bool, typer.Option("--tunnel", help="Add VXLAN networks; without a physical network, only these.")
+        bool,
+        typer.Option("--tunnel", help="Add VXLAN networks (OVN: Geneve); without a physical network, only these."),
     ] = False,
     local_ip: Annotated[
         list[str] | None,
@@ -64,8 +66,11 @@ def config(
         ),
     ] = None,
     controller: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address of the controller, for devstack.")
+        str | None, typer.Option(metavar="ADDRESS", help="Address of the controller, for devstack and OVN.")
     ] = None,
+    network: Annotated[
+        Mechanism, typer.Option(help="neutron's mechanism driver: its own Open vSwitch agent, or OVN.")
+    ] = Mechanism.OPENVSWITCH,
     topology: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Use the nodes of a lab (docs/lab.md), not this host.")
     ] = None,
@@ -102,6 +107,7 @@ def config(
         tunnel_vfs=tunnel_vfs,
         local_ips=tuple(_local_ip(text) for text in local_ip or ()),
         controller=controller,
+        mechanism=network,
     )
     values = resolve(
         wanted,

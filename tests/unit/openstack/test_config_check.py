@@ -225,6 +225,7 @@ def test_without_nics_matching_is_not_judged() -> None:
 # ---- between files
 
 FILTERS = entry("nova/filter_scheduler/enabled_filters", "ComputeFilter,PciPassthroughFilter")
+OVN = entry("neutron/ml2/mechanism_drivers", "ovn")
 RANGES = entry("neutron/ml2_type_vlan/network_vlan_ranges", "default:100:199")
 MAPPINGS = entry("neutron/ovs/bridge_mappings", "default:br-phys")
 TYPES = entry("neutron/agent/tunnel_types", "vxlan")
@@ -242,6 +243,16 @@ def test_settings_that_go_together() -> None:
     found = list(network(one))
     assert {each.verdict for each in found} == {Verdict.OK}
     assert "default is br-phys, with enp3s0f0" in [each.found for each in found]
+
+
+def test_settings_of_ovn_that_go_together() -> None:
+    entries = (
+        OVN,
+        entry("neutron/DEFAULT/service_plugins", "ovn-router,trunk"),
+        entry("neutron/ovn/enable_distributed_floating_ip", "True"),
+        entry("neutron/ovn/ovn_emit_need_to_frag", "false"),
+    )
+    assert bad(network(settings(*entries))) == []
 
 
 @pytest.mark.parametrize(
@@ -273,6 +284,34 @@ def test_settings_that_go_together() -> None:
             "vnic_type_prohibit_list has direct",
         ),
         ((entry("neutron/ovs/datapath_type", "netdev"),), "neutron.datapath", "datapath_type is netdev"),
+        (
+            (entry("neutron/securitygroup/firewall_driver", "iptables_hybrid"),),
+            "neutron.firewall",
+            "firewall_driver is iptables_hybrid",
+        ),
+        (
+            (entry("neutron/securitygroup/firewall_driver", "noop"),),
+            "neutron.firewall",
+            "firewall_driver is noop",
+        ),
+        (
+            (entry("neutron/securitygroup/enable_security_group", "False"),),
+            "neutron.firewall",
+            "security groups are off",
+        ),
+        ((OVN,), "ovn.mtu", "ovn_emit_need_to_frag is not set, and true by default"),
+        ((OVN, entry("neutron/ovn/ovn_emit_need_to_frag", "true")), "ovn.mtu", "ovn_emit_need_to_frag is true"),
+        ((OVN,), "ovn.floating-ip", "floating IPs are not distributed"),
+        (
+            (OVN, entry("neutron/DEFAULT/service_plugins", "router")),
+            "ovn.router",
+            "service_plugins is router, without ovn-router",
+        ),
+        (
+            (OVN, entry("neutron/securitygroup/firewall_driver", "openvswitch")),
+            "neutron.firewall",
+            "firewall_driver is openvswitch",
+        ),
         (
             (entry("neutron/ovs/bridge_mappings", "other:br-phys"),),
             "physical-network",
@@ -378,6 +417,13 @@ def test_a_local_conf_is_read_as_devstack_reads_it(tmp_path: Path) -> None:
 
 def test_a_local_conf_with_open_vswitch_is_right() -> None:
     assert list(devstack([Devstack("local.conf", {"Q_AGENT": (3, "openvswitch")})])) == []
+
+
+def test_a_local_conf_with_ovn_says_so() -> None:
+    drivers = {"Q_ML2_PLUGIN_MECHANISM_DRIVERS": (4, "ovn,logger")}
+    assert list(devstack([Devstack("local.conf", drivers)])) == []
+    (found,) = devstack([Devstack("local.conf", {"Q_AGENT": (3, "openvswitch"), **drivers})])
+    assert found.found == "Q_AGENT is openvswitch, and Q_ML2_PLUGIN_MECHANISM_DRIVERS ovn,logger"
 
 
 @pytest.mark.parametrize(

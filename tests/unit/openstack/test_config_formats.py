@@ -18,14 +18,17 @@ from asap2.openstack.config.files import File, ini, write
 from asap2.openstack.config.generate import Format, Role, generate
 from asap2.openstack.config.nodes import of_topology
 from asap2.openstack.config.values import Values, Wanted, resolve
+from asap2.openstack.mechanism import Mechanism
 from tests.unit.openstack.test_config_values import TWO_NODES, host
 
 LOCAL_IPS = (("hv1", "10.1.0.1"), ("hv2", "10.1.0.2"), ("controller", "10.1.0.9"))
 
 
-def both() -> Values:
-    """Two nodes with VLAN and VXLAN networks."""
-    wanted = Wanted(("default",), ("100:199",), tunnel=True, local_ips=LOCAL_IPS, controller="10.0.0.9")
+def both(mechanism: Mechanism = Mechanism.OPENVSWITCH) -> Values:
+    """Two nodes with VLAN and tunnelled networks."""
+    wanted = Wanted(
+        ("default",), ("100:199",), tunnel=True, local_ips=LOCAL_IPS, controller="10.0.0.9", mechanism=mechanism
+    )
     return resolve(wanted, of_topology(parse(TWO_NODES)))
 
 
@@ -101,6 +104,65 @@ def test_deployment_tools_get_their_own_names() -> None:
     variables = osa["controller", "etc/openstack_deploy/user_variables_ovs_hw_offload.yml"]
     assert 'neutron_policy_overrides:\n  "create_port:binding:profile": ' in variables
     assert "nova_device_spec:\n  - '{" in osa["controller", "etc/openstack_deploy/host_vars/hv2.yml"]
+
+
+AGENT = "etc/neutron/plugins/ml2/openvswitch_agent.ini"
+
+
+@pytest.mark.parametrize(
+    ("format", "node", "path", "line"),
+    [
+        (Format.PLAIN, "hv1", AGENT, "firewall_driver = openvswitch"),
+        (Format.DEVSTACK, "hv1", "opt/stack/devstack/local.conf", "firewall_driver = openvswitch"),
+        (Format.KOLLA, "controller", "etc/kolla/config/neutron/openvswitch_agent.ini", "firewall_driver = openvswitch"),
+        (
+            Format.OSA,
+            "controller",
+            "etc/openstack_deploy/user_variables_ovs_hw_offload.yml",
+            "    firewall_driver: openvswitch",
+        ),
+        (
+            Format.TRIPLEO,
+            "controller",
+            "home/stack/ovs-hw-offload-controller.yaml",
+            "  NeutronOVSFirewallDriver: openvswitch",
+        ),
+    ],
+)
+def test_every_tool_is_told_the_firewall_that_direct_ports_meet(
+    format: Format, node: str, path: str, line: str
+) -> None:
+    assert line in files(format)[node, path].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("format", "lines"),
+    [
+        (Format.PLAIN, ("mechanism_drivers = ovn", "service_plugins = ovn-router", "type_drivers = flat,vlan,geneve")),
+        (Format.DEVSTACK, ("Q_AGENT=ovn", "Q_ML2_PLUGIN_TYPE_DRIVERS=flat,vlan,geneve")),
+        (Format.KOLLA, ("neutron_plugin_agent: ovn", 'neutron_ovn_distributed_fip: "yes"')),
+        (Format.OSA, ("neutron_plugin_type: ml2.ovn", "        - neutron_ovn_controller")),
+        (Format.TRIPLEO, ("  NeutronMechanismDrivers: ovn", "  NeutronEnableDVR: true")),
+    ],
+)
+def test_every_tool_is_told_of_ovn(format: Format, lines: tuple[str, ...]) -> None:
+    made = "\n".join(one.text for one in generate(both(Mechanism.OVN), format, None)).splitlines()
+    assert set(lines) <= set(made)
+    assert not any("firewall_driver" in line.lower() for line in made)
+    if format is not Format.TRIPLEO:
+        assert any(line.strip().startswith("ovn_emit_need_to_frag") for line in made)
+
+
+def test_a_chassis_is_told_where_ovns_databases_are() -> None:
+    made = {(one.node, one.path): one.text for one in generate(both(Mechanism.OVN), Format.PLAIN, None)}
+    assert ("hv1", AGENT) not in made
+    command = made["hv1", "etc/nova/nova.conf"]
+    for word in ("ovn-remote=tcp:10.0.0.9:6642", "ovn-encap-ip=10.1.0.1", "ovn-bridge-mappings=default:br-enp3s0f0"):
+        assert f"external_ids:{word}" in command
+    assert "ovn_sb_connection = tcp:10.0.0.9:6642" in made["hv1", "etc/neutron/neutron_ovn_metadata_agent.ini"]
+    wanted = Wanted(vlan_ranges=("1:9",), mechanism=Mechanism.OVN)
+    with pytest.raises(UsageError, match="OVN's databases are at the controller: say --controller ADDRESS"):
+        generate(resolve(wanted, of_topology(parse(TWO_NODES))), Format.PLAIN, None)
 
 
 def test_an_ini_file_leaves_out_empty_sections() -> None:

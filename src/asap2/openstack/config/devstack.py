@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""devstack's local.conf (stable/2025.1), whose default is OVN: ML2 with Open vSwitch has to be asked for.
+"""devstack's local.conf (stable/2025.1), whose default is OVN: ML2 with Open vSwitch's agent has to be asked for.
 
 devstack reads the values of post-config sections as shell words between double quotes (its inc/meta-config), so a
 double quote in them is written ``"'"'"`` as on the getting-started page.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from asap2.errors import UsageError
-from asap2.openstack.config import settings
+from asap2.openstack.config import ovn, settings
 from asap2.openstack.config.files import File, Section
 from asap2.openstack.config.specs import text
 from asap2.openstack.config.values import CONTROLLER, Compute, Values, mappings
@@ -19,7 +19,10 @@ LOCAL_CONF = "opt/stack/devstack/local.conf"
 PUBLIC = "public:br-ex"
 """devstack's own physical network, for floating addresses, where the L3 agent is (lib/neutron_plugins/services/l3)."""
 OVN_SERVICES = "ovn ovn-controller ovn-northd ovs-vswitchd ovsdb-server q-ovn-metadata-agent"
-NETWORK_SERVICES = "q-svc q-agt q-dhcp q-l3 q-meta"
+AGENT_SERVICES = "q-agt q-dhcp q-l3 q-meta"
+NETWORK_SERVICES = f"q-svc {AGENT_SERVICES}"
+OVN_SERVER_SERVICES = "q-svc ovn-northd ovn-controller q-ovn-metadata-agent"
+OVN_COMPUTE_SERVICES = "n-cpu,placement-client,ovn-controller,ovs-vswitchd,ovsdb-server,q-ovn-metadata-agent"
 COMPUTE_SERVICES = "n-cpu,q-agt,placement-client"
 
 
@@ -52,18 +55,21 @@ def _localrc(values: Values, bridges: str, about: list[str]) -> list[str]:
     """What controller and compute nodes have alike."""
     lines = [*about, "", "[[local|localrc]]"]
     lines += ["ADMIN_PASSWORD=secret", "DATABASE_PASSWORD=$ADMIN_PASSWORD", "RABBIT_PASSWORD=$ADMIN_PASSWORD"]
-    lines += ["SERVICE_PASSWORD=$ADMIN_PASSWORD", "", "Q_AGENT=openvswitch"]
+    lines += ["SERVICE_PASSWORD=$ADMIN_PASSWORD", "", f"Q_AGENT={values.mechanism}"]
     lines += [
-        "Q_ML2_PLUGIN_MECHANISM_DRIVERS=openvswitch",
+        f"Q_ML2_PLUGIN_MECHANISM_DRIVERS={values.mechanism}",
         f"Q_ML2_PLUGIN_TYPE_DRIVERS={','.join(values.type_drivers)}",
     ]
     lines += [f"Q_ML2_TENANT_NETWORK_TYPE={_network_type(values)}", f"ENABLE_TENANT_TUNNELS={values.tunnel}"]
-    if values.tunnel:
+    if values.ovn:
+        lines += [f'Q_ML2_PLUGIN_GENEVE_TYPE_OPTIONS="vni_ranges={values.vni_range}"', "ENABLE_CHASSIS_AS_GW=True"]
+    elif values.tunnel:
         lines.append(f"TENANT_TUNNEL_RANGES={values.vni_range}")
     if values.networks:
         first = values.networks[0]
         lines += [f"PHYSICAL_NETWORK={first.name}", f"OVS_PHYSICAL_BRIDGE={first.bridge}"]
-        lines += [f"OVS_BRIDGE_MAPPINGS={bridges}", f"ML2_VLAN_RANGES={values.vlan_ranges}"]
+        lines += [] if values.ovn else [f"OVS_BRIDGE_MAPPINGS={bridges}"]
+        lines += [f"ML2_VLAN_RANGES={values.vlan_ranges}"]
     return lines
 
 
@@ -75,14 +81,17 @@ def _flat(values: Values) -> list[Section]:
 
 
 def _agent(values: Values) -> list[Section]:
-    """devstack gives the agent GRE where tenants' networks are not of tunnels alone (lib/neutron_plugins/ml2)."""
-    return [("agent", (("tunnel_types", "vxlan"),))] if values.tunnel else []
+    """devstack gives the agent GRE where tenants' networks are not of tunnels alone (lib/neutron_plugins/ml2). OVN has
+    no such agent."""
+    if values.ovn:
+        return []
+    return [*([("agent", (("tunnel_types", "vxlan"),))] if values.tunnel else []), settings.firewall()]
 
 
 def controller(values: Values) -> list[File]:
     """The controller's."""
     about = [
-        "# devstack's controller (stable/2025.1): ML2 with Open vSwitch, and nova's PCI filter.",
+        f"# devstack's controller (stable/2025.1): ML2 with {values.mechanism}, and nova's PCI filter.",
         "# The page's `enable_plugin os-vif` is no more: os-vif is installed with nova, and has no devstack plugin.",
         *(f"# {line}" for line in settings.PORT),
         "# neutron lets only services set a binding profile; for administrators, in /etc/neutron/policy.yaml:",
@@ -93,13 +102,15 @@ def controller(values: Values) -> list[File]:
     lines += [f"HOST_IP={_address(values)}", "SERVICE_HOST=$HOST_IP"]
     if values.tunnel and values.controller_ip:
         lines.append(f"TUNNEL_ENDPOINT_IP={values.controller_ip}")
-    lines += [f"disable_service {OVN_SERVICES}", f"enable_service {NETWORK_SERVICES}"]
+    off, on = (AGENT_SERVICES, OVN_SERVER_SERVICES) if values.ovn else (OVN_SERVICES, NETWORK_SERVICES)
+    lines += [f"disable_service {off}", f"enable_service {on}"]
     filters: Section = ("filter_scheduler", (("enabled_filters", f"$NOVA_FILTERS,{settings.FILTER}"),))
     lines += _section("$NOVA_CONF", [filters])
     if values.mtu:
         lines += _section("$NEUTRON_CONF", [("DEFAULT", (("global_physnet_mtu", str(values.mtu)),))])
     path_mtu: list[Section] = [("ml2", (("path_mtu", str(values.mtu)),))] if values.mtu and values.tunnel else []
-    plugin = [*path_mtu, *_flat(values), *_agent(values)]
+    ovn_options: list[Section] = [("ovn", ovn.DISTRIBUTED)] if values.ovn else []
+    plugin = [*path_mtu, *_flat(values), *_agent(values), *ovn_options]
     lines += _section("/$Q_PLUGIN_CONF_FILE", plugin) if plugin else []
     return [File(CONTROLLER, LOCAL_CONF, "\n".join(lines) + "\n")]
 
@@ -116,10 +127,10 @@ def compute(values: Values, one: Compute) -> list[File]:
     lines += ["RABBIT_HOST=$SERVICE_HOST", "GLANCE_HOSTPORT=$SERVICE_HOST:9292", "Q_HOST=$SERVICE_HOST"]
     if values.tunnel and one.local_ip:
         lines.append(f"TUNNEL_ENDPOINT_IP={one.local_ip}")
-    lines += [f"ENABLED_SERVICES={COMPUTE_SERVICES}"]
+    lines += [f"ENABLED_SERVICES={OVN_COMPUTE_SERVICES if values.ovn else COMPUTE_SERVICES}"]
     specs: Section = ("pci", tuple(("device_spec", _compact(spec)) for spec in one.device_specs))
     lines += _section("$NOVA_CPU_CONF", [specs])
-    lines += _section("/$Q_PLUGIN_CONF_FILE", _agent(values)) if values.tunnel else []
+    lines += [] if values.ovn else _section("/$Q_PLUGIN_CONF_FILE", _agent(values))
     return [File(one.name, LOCAL_CONF, "\n".join(lines) + "\n")]
 
 

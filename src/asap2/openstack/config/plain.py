@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from asap2.openstack.config import settings
+from asap2.openstack.config import ovn, settings
 from asap2.openstack.config.files import File, ini
 from asap2.openstack.config.values import CONTROLLER, Compute, Values
 
@@ -11,6 +11,7 @@ NOVA = "etc/nova/nova.conf"
 NEUTRON = "etc/neutron/neutron.conf"
 ML2 = "etc/neutron/plugins/ml2/ml2_conf.ini"
 AGENT = "etc/neutron/plugins/ml2/openvswitch_agent.ini"
+METADATA = "etc/neutron/neutron_ovn_metadata_agent.ini"
 POLICY = "etc/neutron/policy.yaml"
 
 
@@ -23,20 +24,21 @@ def controller(values: Values) -> list[File]:
     agent = ["On a node with network services (DHCP, L3). Each bridge must exist, with its uplink as a port."]
     if values.tunnel and not values.controller_ip:
         agent.append("[ovs] local_ip is to be this node's own end of tunnels: --local-ip controller=ADDRESS writes it.")
-    about = {
+    about: dict[str, list[str]] = {
         NOVA: _added(
             "nova-scheduler", NOVA, "The list replaces nova's default, which it begins with.", *settings.OLD_NAMES
         ),
         NEUTRON: _added("neutron-server", NEUTRON),
-        ML2: _added("neutron-server", ML2, *settings.PORT),
-        AGENT: _added("neutron-openvswitch-agent", AGENT, *agent),
+        ML2: _added("neutron-server", ML2, *settings.PORT, *(ovn.NO_FRAG if values.ovn else ())),
     }
     sections = {
         NOVA: [settings.scheduler()],
         NEUTRON: settings.neutron(values),
         ML2: settings.ml2(values),
-        AGENT: settings.agent(values, None),
     }
+    if not values.ovn:
+        about[AGENT] = _added("neutron-openvswitch-agent", AGENT, *agent)
+        sections[AGENT] = settings.agent(values, None)
     files = [File(CONTROLLER, path, ini(about[path], sections[path])) for path in about]
     return [*files, File(CONTROLLER, POLICY, settings.policy_yaml())]
 
@@ -47,11 +49,13 @@ def compute(values: Values, one: Compute) -> list[File]:
         "nova-compute",
         NOVA,
         "An entry matches the VFs of the PF at that address, however many; null: for tunnelled networks.",
-        "Before: " + "; ".join(settings.host_commands(one)),
+        "Before: " + "; ".join([*settings.host_commands(one), *([ovn.chassis(values, one)] if values.ovn else [])]),
         *settings.OLD_NAMES,
     )
-    agent = _added("neutron-openvswitch-agent", AGENT, *settings.PORT_SECURITY)
-    return [
-        File(one.name, NOVA, ini(nova, [settings.pci(one)])),
-        File(one.name, AGENT, ini(agent, settings.agent(values, one))),
-    ]
+    if values.ovn:
+        about = _added("neutron-ovn-metadata-agent", METADATA, *settings.PORT_SECURITY)
+        agent = File(one.name, METADATA, ini(about, ovn.metadata_agent(values)))
+    else:
+        about = _added("neutron-openvswitch-agent", AGENT, *settings.PORT_SECURITY)
+        agent = File(one.name, AGENT, ini(about, settings.agent(values, one)))
+    return [File(one.name, NOVA, ini(nova, [settings.pci(one)])), agent]

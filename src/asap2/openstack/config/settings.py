@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 
+from asap2.openstack.config import ovn
 from asap2.openstack.config.files import Section
 from asap2.openstack.config.nodes import USUAL_VFS
 from asap2.openstack.config.specs import text
@@ -40,7 +41,8 @@ def pci(compute: Compute) -> Section:
 def neutron(values: Values) -> list[Section]:
     """neutron.conf's."""
     mtu = (("global_physnet_mtu", str(values.mtu)),) if values.mtu else ()
-    return [("DEFAULT", (("core_plugin", "ml2"), *mtu))]
+    plugins = (("service_plugins", ovn.L3_PLUGIN),) if values.ovn else ()
+    return [("DEFAULT", (("core_plugin", "ml2"), *plugins, *mtu))]
 
 
 def ml2(values: Values) -> list[Section]:
@@ -48,17 +50,18 @@ def ml2(values: Values) -> list[Section]:
     main = [
         ("type_drivers", ",".join(values.type_drivers)),
         ("tenant_network_types", ",".join(values.tenant_types)),
-        ("mechanism_drivers", "openvswitch"),
+        ("mechanism_drivers", values.mechanism.value),
         ("extension_drivers", "port_security"),
     ]
     if values.mtu and values.tunnel:
         main.append(("path_mtu", str(values.mtu)))
     names = ",".join(one.name for one in values.networks)
+    vxlan = (("vni_ranges", values.vni_range),) if values.tunnel else ()
     return [
         ("ml2", tuple(main)),
         ("ml2_type_flat", (("flat_networks", names),) if names else ()),
         ("ml2_type_vlan", (("network_vlan_ranges", values.vlan_ranges),) if names else ()),
-        ("ml2_type_vxlan", (("vni_ranges", values.vni_range),) if values.tunnel else ()),
+        *(ovn.server(values) if values.ovn else [("ml2_type_vxlan", vxlan)]),
     ]
 
 
@@ -72,8 +75,13 @@ def agent(values: Values, compute: Compute | None) -> list[Section]:
     return [
         ("ovs", tuple(ovs)),
         ("agent", (("tunnel_types", "vxlan"),) if values.tunnel else ()),
-        ("securitygroup", (("firewall_driver", "openvswitch"),)),
+        firewall(),
     ]
+
+
+def firewall() -> Section:
+    """The agent's: it is the one driver whose rules a direct port's packets meet. iptables never see them."""
+    return "securitygroup", (("firewall_driver", "openvswitch"),)
 
 
 def host_commands(compute: Compute) -> list[str]:
@@ -89,11 +97,11 @@ def host_commands(compute: Compute) -> list[str]:
 
 
 PORT_SECURITY = (
-    "Port security tracks connections, which keeps ICMP and new connections out of the NIC:",
-    "make ports with --disable-port-security where that matters.",
+    "Security groups track connections: NICs from ConnectX-5 on carry those of TCP and UDP once they are established",
+    "(Linux 5.7 or later). ICMP and each connection's first packets are the host's.",
 )
 PORT = (
-    "A port for a guest: openstack port create --network NETWORK --vnic-type direct --disable-port-security \\",
+    "A port for a guest: openstack port create --network NETWORK --vnic-type direct \\",
     '  --binding-profile \'{"capabilities": ["switchdev"]}\' NAME',
     "Without the capability neutron binds no direct port to Open vSwitch; nova adds it where libvirt tells of it.",
 )

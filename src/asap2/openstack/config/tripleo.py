@@ -12,9 +12,11 @@ from asap2.openstack.config import settings
 from asap2.openstack.config.files import File
 from asap2.openstack.config.nodes import USUAL_VFS
 from asap2.openstack.config.values import CONTROLLER, Compute, Values, mappings
+from asap2.openstack.mechanism import Mechanism
 
 ENVIRONMENT = "home/stack/ovs-hw-offload-{}.yaml"
 ROLE = "ComputeOvsHwOffload"
+SERVICES = {Mechanism.OPENVSWITCH: "neutron-ovs.yaml", Mechanism.OVN: "neutron-ovn-dvr-ha.yaml"}
 OLD_FILTERS = ("AvailabilityZoneFilter", *settings.FILTERS)
 """As in Wallaby, where nova still had the first."""
 
@@ -22,11 +24,12 @@ OLD_FILTERS = ("AvailabilityZoneFilter", *settings.FILTERS)
 def controller(values: Values) -> list[File]:
     """What is said once."""
     lines = [
-        "# TripleO (last release: Wallaby). Its default is OVN; for Open vSwitch's agent deploy with, in this order,",
-        "#   -e environments/services/neutron-ovs.yaml -e environments/ovs-hw-offload.yaml -e this file and the nodes'",
+        "# TripleO (last release: Wallaby). Its default is OVN. Deploy with, in this order,",
+        f"#   -e environments/services/{SERVICES[values.mechanism]} -e environments/ovs-hw-offload.yaml",
+        "#   -e this file and the nodes'",
         f"# Role: openstack overcloud roles generate -o roles_data.yaml Controller Compute:{ROLE}",
         "parameter_defaults:",
-        "  NeutronMechanismDrivers: openvswitch",
+        f"  NeutronMechanismDrivers: {values.mechanism}",
         f"  NeutronTypeDrivers: {json.dumps(','.join(values.type_drivers))}",
         f"  NeutronNetworkType: {json.dumps(','.join(values.tenant_types))}",
     ]
@@ -36,7 +39,8 @@ def controller(values: Values) -> list[File]:
             f"  NeutronNetworkVLANRanges: {json.dumps(values.vlan_ranges)}",
         ]
     if values.tunnel:
-        lines += ["  NeutronTunnelTypes: vxlan", f"  NeutronVniRanges: {json.dumps(values.vni_range)}"]
+        lines += [f"  NeutronTunnelTypes: {values.tunnel_type}", f"  NeutronVniRanges: {json.dumps(values.vni_range)}"]
+    lines.append("  NeutronEnableDVR: true" if values.ovn else "  NeutronOVSFirewallDriver: openvswitch")
     if values.mtu:
         lines.append(f"  NeutronGlobalPhysnetMtu: {values.mtu}")
     lines.append(f"  NovaSchedulerEnabledFilters: {json.dumps([*OLD_FILTERS, settings.FILTER])}")

@@ -14,11 +14,14 @@ from typing import Any
 from asap2.errors import UsageError
 from asap2.openstack.config.nodes import Nic, Node
 from asap2.openstack.config.specs import device_specs
+from asap2.openstack.mechanism import Mechanism
 
 RELEASE = "2025.1"
 PHYSICAL_NETWORK = "default"
 """The getting-started page's name for it."""
 VNI_RANGE = "1:1000"
+OVN_VNI_RANGE = "1:65536"
+"""As devstack has it. The numbers are neutron's alone: OVN gives its networks others."""
 CONTROLLER = "controller"
 INTEGRATION_BRIDGE = "br-int"
 BRIDGE_NAME_MAX = 11
@@ -31,7 +34,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 class Wanted:
     """What the user says. ``physical_networks``, ``vlan_ranges`` and ``bridges`` are in the order of the NICs;
     ``local_ips`` are the tunnel's ends by node ("" is the only one), ``tunnel_vfs`` how many VFs of each NIC are for
-    tunnelled networks, None as many as there are, or half of them where there are physical networks too."""
+    tunnelled networks, None as many as there are, or half of them where there are physical networks too;
+    ``mechanism`` is neutron's mechanism driver."""
 
     physical_networks: tuple[str, ...] = ()
     vlan_ranges: tuple[str, ...] = ()
@@ -40,6 +44,7 @@ class Wanted:
     tunnel_vfs: int | None = None
     local_ips: tuple[tuple[str, str], ...] = ()
     controller: str | None = None
+    mechanism: Mechanism = Mechanism.OPENVSWITCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +88,30 @@ class Values:
     controller: str | None
     controller_ip: str | None
     computes: tuple[Compute, ...]
+    mechanism: Mechanism = Mechanism.OPENVSWITCH
     notes: tuple[str, ...] = ()
+
+    @property
+    def ovn(self) -> bool:
+        """Whether OVN is the mechanism driver."""
+        return self.mechanism is Mechanism.OVN
+
+    @property
+    def tunnel_type(self) -> str:
+        """The type of tunnelled networks."""
+        return "geneve" if self.ovn else "vxlan"
 
     @property
     def tenant_types(self) -> tuple[str, ...]:
         """The types that a tenant's network can have: one needs a range to take its number from."""
         vlan = ("vlan",) if any(one.vlan_range for one in self.networks) else ()
-        return (*vlan, "vxlan") if self.tunnel else vlan
+        return (*vlan, self.tunnel_type) if self.tunnel else vlan
 
     @property
     def type_drivers(self) -> tuple[str, ...]:
-        """The types of all networks."""
+        """The types of all networks. OVN always has Geneve: its chassis need a tunnel type, and devstack checks it."""
         physical = ("flat", "vlan") if self.networks else ()
-        return (*physical, "vxlan") if self.tunnel else physical
+        return (*physical, self.tunnel_type) if self.tunnel or self.ovn else physical
 
     @property
     def vlan_ranges(self) -> str:
@@ -137,11 +153,12 @@ def resolve(wanted: Wanted, nodes: tuple[Node, ...]) -> Values:
         release=RELEASE,
         networks=networks,
         tunnel=wanted.tunnel,
-        vni_range=VNI_RANGE,
+        vni_range=OVN_VNI_RANGE if wanted.mechanism is Mechanism.OVN else VNI_RANGE,
         mtu=mtu if mtu > USUAL_MTU else None,
         controller=wanted.controller,
         controller_ip=ends.get(CONTROLLER),
         computes=computes,
+        mechanism=wanted.mechanism,
         notes=tuple(dict.fromkeys(notes)),
     )
 

@@ -16,6 +16,8 @@ def network(settings: Settings) -> Iterator[Finding]:
     """What does not fit together, as far as the files are there."""
     yield from _filters(settings)
     yield from _drivers(settings)
+    yield from _security_groups(settings)
+    yield from _ovn(settings)
     yield from _physical_networks(settings)
     yield from _bridges(settings)
     yield from _tunnels(settings)
@@ -53,12 +55,10 @@ def _filters(settings: Settings) -> Iterator[Finding]:
 def _drivers(settings: Settings) -> Iterator[Finding]:
     one = settings.last("neutron", "ml2", "mechanism_drivers")
     names = settings.listed("neutron", "ml2", "mechanism_drivers")
-    if one and "openvswitch" not in names:
-        why = "it is this driver that binds direct ports with the capability switchdev to Open vSwitch's agent"
-        found = f"mechanism_drivers is {one.value}, without openvswitch"
-        if "ovn" in names:
-            found += " (OVN offloads, too, and is none of what is checked here)"
-        yield fail("neutron.driver", found, why, "mechanism_drivers = openvswitch", one.place)
+    if one and not {"openvswitch", "ovn"} & set(names):
+        why = "it is these drivers that bind direct ports with the capability switchdev to Open vSwitch"
+        found = f"mechanism_drivers is {one.value}, without openvswitch or ovn"
+        yield fail("neutron.driver", found, why, "mechanism_drivers = openvswitch, or ovn", one.place)
     elif one and "sriovnicswitch" in names:
         why = "it binds direct ports without the capability switchdev as legacy SR-IOV, past Open vSwitch"
         found = "mechanism_drivers has sriovnicswitch, too"
@@ -71,6 +71,55 @@ def _drivers(settings: Settings) -> Iterator[Finding]:
     if one and one.value == "netdev":
         why = "os-vif then plugs a DPDK port; a representor is for the kernel's datapath"
         yield fail("neutron.datapath", "datapath_type is netdev", why, "datapath_type = system", one.place)
+
+
+def _security_groups(settings: Settings) -> Iterator[Finding]:
+    """Whether the rules of security groups meet the packets of direct ports."""
+    one = settings.last("neutron", "securitygroup", "enable_security_group")
+    if one and one.value.strip().lower() in ("false", "0", "no", "off"):
+        why = "no port is filtered, whatever its security groups say"
+        yield warn("neutron.firewall", "security groups are off", why, "enable_security_group = true", one.place)
+    one = settings.last("neutron", "securitygroup", "firewall_driver")
+    if one is None or "ovn" in settings.listed("neutron", "ml2", "mechanism_drivers"):
+        return
+    name = one.value.strip()
+    if name == "openvswitch":
+        yield ok("neutron.firewall", "firewall_driver is openvswitch", one.place)
+    elif "iptables" in name.lower():
+        why = "iptables never see the packets of a direct port: it has no security group, although neutron shows it"
+        yield fail("neutron.firewall", f"firewall_driver is {name}", why, "firewall_driver = openvswitch", one.place)
+    elif name in ("noop", ""):
+        why = "no port of this agent is filtered, whatever its security groups say"
+        found = f"firewall_driver is {name or 'empty'}"
+        yield warn("neutron.firewall", found, why, "firewall_driver = openvswitch", one.place)
+
+
+def _ovn(settings: Settings) -> Iterator[Finding]:
+    """What keeps packets out of hardware, or is not read, with OVN."""
+    driver = settings.last("neutron", "ml2", "mechanism_drivers")
+    if driver is None or "ovn" not in settings.listed("neutron", "ml2", "mechanism_drivers"):
+        return
+    one = settings.last("neutron", "securitygroup", "firewall_driver")
+    if one and one.value.strip():
+        why = "OVN filters by itself, and neutron ignores the setting"
+        yield warn("neutron.firewall", f"firewall_driver is {one.value}", why, "take it out", one.place)
+    one = settings.last("neutron", "ovn", "ovn_emit_need_to_frag")
+    if one is None or one.value.strip().lower() not in ("false", "0", "no", "off"):
+        why = "each packet to and from outside then meets check_pkt_len with a controller, which is not offloaded"
+        found = (
+            f"ovn_emit_need_to_frag is {one.value}" if one else "ovn_emit_need_to_frag is not set, and true by default"
+        )
+        yield warn("ovn.mtu", found, why, "[ovn] ovn_emit_need_to_frag = false", (one or driver).place)
+    one = settings.last("neutron", "ovn", "enable_distributed_floating_ip")
+    if one is None or one.value.strip().lower() not in ("true", "1", "yes", "on"):
+        why = "floating IPs are then translated on the gateway, and not by the NIC of their server's node"
+        found = "floating IPs are not distributed"
+        yield warn("ovn.floating-ip", found, why, "[ovn] enable_distributed_floating_ip = true", (one or driver).place)
+    plugins = settings.last("neutron", "DEFAULT", "service_plugins")
+    if plugins and "ovn-router" not in settings.listed("neutron", "DEFAULT", "service_plugins"):
+        why = "OVN has routers by this plugin alone; others' need an L3 agent"
+        found = f"service_plugins is {plugins.value}, without ovn-router"
+        yield warn("ovn.router", found, why, "service_plugins = ovn-router", plugins.place)
 
 
 # ---- physical networks and bridges

@@ -18,6 +18,7 @@ USUAL = (
     "/etc/neutron/neutron.conf",
     "/etc/neutron/plugins/ml2/ml2_conf.ini",
     "/etc/neutron/plugins/ml2/openvswitch_agent.ini",
+    "/etc/neutron/neutron_ovn_metadata_agent.ini",
     "/etc/neutron/neutron.conf.d",
 )
 """Where services read them, when none are named."""
