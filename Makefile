@@ -33,7 +33,7 @@ setup:
 demo: setup
 	@$(BIN)/asap2 demo $(ARGS)
 
-setup-openstack: setup
+setup-openstack: setup-ovn
 	@scripts/setup-openstack
 
 demo-openstack: setup-openstack

@@ -29,6 +29,7 @@ from asap2.lab.network import quiet_network
 from asap2.lab.syscalls import MS_SHARED, attach_tree, bind, clone_tree, mount
 from asap2.lab.topology import Topology, parse
 from asap2.openstack import settings
+from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import (
     CLOUD,
     CONTROLLER,
@@ -42,6 +43,7 @@ from asap2.openstack.plan import (
     url,
 )
 from asap2.openstack.services import Processes, Service, services
+from asap2.ovn import programs
 
 PACKAGES = Path(asap2.__file__).resolve().parents[2] / ".venv-openstack"
 """The virtual environment that scripts/setup-openstack makes."""
@@ -69,16 +71,16 @@ class Cloud:
         self.directory = self.lab.root / "openstack"
         self.processes = Processes(self.directory)
 
-    def up(self, topology: Topology) -> None:
+    def up(self, topology: Topology, mechanism: Mechanism = Mechanism.OPENVSWITCH) -> None:
         """Bring the lab of *topology* and the cloud up; when that fails, nothing stays but the services' logs, which
         the error tells the place of."""
-        lacking()
+        lacking(mechanism)
         nodes = computes(topology)
         with self._step("the lab: nodes, NICs in switchdev mode, Open vSwitch"):
             self.lab.up(topology)
         try:
             with self._step("the controller, the management network, the physical bridges"):
-                self._write_files(topology, nodes)
+                self._write_files(topology, nodes, mechanism)
                 self._make_controller(nodes)
                 for node in nodes:
                     self._prepare(node)
@@ -119,9 +121,13 @@ class Cloud:
         except FileNotFoundError:
             raise Asap2Error("no cloud is up; `asap2 openstack up` makes one") from None
 
+    def mechanism(self) -> Mechanism:
+        """neutron's mechanism driver in the cloud that is up."""
+        return Mechanism((self.directory / "mechanism").read_text())
+
     def services(self) -> list[Service]:
         """The services of the cloud that is up."""
-        return services(self.nodes(), PACKAGES)
+        return services(self.nodes(), PACKAGES, self.mechanism())
 
     def service(self, name: str, host: str) -> Service:
         """The service *name* of *host*; Asap2Error when there is none."""
@@ -143,12 +149,13 @@ class Cloud:
 
     # Making it
 
-    def _write_files(self, topology: Topology, nodes: list[Compute]) -> None:
-        for path, text in settings.files(nodes, PACKAGES).items():
+    def _write_files(self, topology: Topology, nodes: list[Compute], mechanism: Mechanism) -> None:
+        for path, text in settings.files(nodes, PACKAGES, mechanism).items():
             file = self.directory / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         (self.directory / "topology.toml").write_text(topology.source)
+        (self.directory / "mechanism").write_text(mechanism)
         shutil.copytree(PACKAGES / "databases", self.directory / "state" / CONTROLLER / "mariadb")
         for host in (CONTROLLER, *(node.host for node in nodes)):
             for name in ("nova", "neutron", "glance", "rabbitmq"):
@@ -212,13 +219,16 @@ class Cloud:
         deadline = time.monotonic() + START_SECONDS
         waiting = {service.name: service for service in self.services() if service.host == CONTROLLER}
         on_nodes = [service for service in self.services() if service.host != CONTROLLER]
-        mariadb, rabbitmq = waiting["mariadb"], waiting["rabbitmq"]
+        mariadb, rabbitmq, ovn = waiting["mariadb"], waiting["rabbitmq"], waiting.get("ovn-central")
         self.start(rabbitmq)
+        if ovn:
+            with self._step("OVN: its databases and ovn-northd"):
+                self.start(ovn)  # neutron-server does not start without the databases
         with self._step("MariaDB"):
             self.start(mariadb)
             self._wait(deadline, [mariadb], lambda: self._listens(PORTS["database"]))
         for service in waiting.values():
-            if service not in (mariadb, rabbitmq):
+            if service not in (mariadb, rabbitmq, ovn):
                 self.start(service)
         with self._step("RabbitMQ"):
             self._wait(deadline, [rabbitmq], lambda: self._listens(PORTS["rabbitmq"]))
@@ -231,7 +241,8 @@ class Cloud:
         with self._step("nova: API, conductor and scheduler"):
             self._wait(deadline, nova, lambda: self._answers("compute"))
         hosts = {node.host for node in nodes}
-        with self._step(f"neutron-openvswitch-agent on {', '.join(sorted(hosts))}"):
+        agent = "ovn-controller" if ovn else "neutron-openvswitch-agent"
+        with self._step(f"{agent} on {', '.join(sorted(hosts))}"):
             self._wait(deadline, on_nodes, lambda: hosts <= self._agents())
         with self._step(f"nova-compute on {', '.join(sorted(hosts))}"):
             self._wait(deadline, on_nodes, lambda: hosts <= self._computes() and hosts <= self._mapped())
@@ -328,8 +339,10 @@ def show(bundle: Path, source: Path, target: Path) -> None:
     Child(lay).result()
 
 
-def lacking() -> None:
+def lacking(mechanism: Mechanism = Mechanism.OPENVSWITCH) -> None:
     """Asap2Error when what scripts/setup-openstack installs is not there."""
+    if mechanism is Mechanism.OVN:
+        programs.lacking()
     for needed in (PACKAGES / "bin/nova-compute", PACKAGES / "databases/neutron", Path("/usr/sbin/rabbitmq-server")):
         if not needed.exists():
             raise Asap2Error(f"OpenStack is not installed ({needed} is missing); `make setup-openstack` installs it")

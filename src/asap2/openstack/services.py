@@ -17,13 +17,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from asap2.errors import Asap2Error
 from asap2.lab.child import Child
 from asap2.lab.enter import enter, environment
 from asap2.openstack.databases import MARIADB
-from asap2.openstack.plan import CONTROLLER, CONTROLLER_ADDRESS, DIRECTORY, PORTS, Compute
+from asap2.openstack.mechanism import Mechanism
+from asap2.openstack.plan import (
+    CONTROLLER,
+    CONTROLLER_ADDRESS,
+    DIRECTORY,
+    PHYSICAL_NETWORK,
+    PORTS,
+    Compute,
+)
 from asap2.openstack.virt.guest import start_time
+from asap2.ovn import programs
 
 STOP_SECONDS = 10.0
 """How long a service may take to end after SIGTERM; then it is killed."""
@@ -38,12 +48,14 @@ class Service:
     host: str
     command: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
+    pid_files: tuple[str, ...] = ()
+    """Of a command that starts daemons and ends: where these write their process ids; the first speaks for all."""
 
     def __str__(self) -> str:
         return f"{self.name} on {self.host}"
 
 
-def services(nodes: Sequence[Compute], packages: Path) -> list[Service]:
+def services(nodes: Sequence[Compute], packages: Path, mechanism: Mechanism = Mechanism.OPENVSWITCH) -> list[Service]:
     """All services of a cloud, in the order of their start; *packages* is the virtual environment of OpenStack's."""
     etc = DIRECTORY / "etc" / CONTROLLER
 
@@ -66,9 +78,34 @@ def services(nodes: Sequence[Compute], packages: Path) -> list[Service]:
         on_controller("nova-api", "nova-api-os-compute", *nova),
         on_controller("glance-api", "glance-api", "--config-file", f"{etc}/glance-api.conf"),
     ]
+    if mechanism is Mechanism.OVN:
+        found.append(ovn_central())
     for node in nodes:
-        found += [compute(node, packages), agent(node, packages)]
+        found += [
+            compute(node, packages),
+            ovn_controller(node) if mechanism is Mechanism.OVN else agent(node, packages),
+        ]
     return found
+
+
+def ovn_central() -> Service:
+    """OVN's databases and ovn-northd, which makes logical flows of what neutron writes."""
+    script = " && ".join(programs.start_central())
+    pid_files = tuple(f"/run/ovn/{name}.pid" for name in ("ovn-northd", "ovnnb_db", "ovnsb_db"))
+    return Service("ovn-central", CONTROLLER, CONTROLLER, ("sh", "-c", script), pid_files=pid_files)
+
+
+def ovn_controller(node: Compute) -> Service:
+    """OVN's controller of *node*, which makes OpenFlow rules of logical flows."""
+    chassis = programs.Chassis(
+        node.host,
+        CONTROLLER_ADDRESS,
+        node.tunnel_address,
+        mappings={PHYSICAL_NETWORK: node.bridge},
+        more={"hostname": node.host, "ovn-cms-options": "enable-chassis-as-gw"},
+    )
+    command = ("sh", "-c", " && ".join(chassis.start()))
+    return Service("ovn-controller", node.node, node.host, command, pid_files=("/run/ovn/ovn-controller.pid",))
 
 
 def mariadb() -> Service:
@@ -124,50 +161,34 @@ class Processes:
         log.mkdir(parents=True, exist_ok=True)
         (self.directory / "state" / service.host).mkdir(parents=True, exist_ok=True)
         with self.log(service).open("ab") as output:
-
-            def spawn() -> int:
-                process = subprocess.Popen(
-                    service.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    cwd="/",
-                    env=environment()
-                    | {"PYTHONUNBUFFERED": "1", "no_proxy": "*", "NO_PROXY": "*"}
-                    | dict(service.variables),
-                    start_new_session=True,
-                    preexec_fn=lambda: enter(bundle),
-                )
-                return process.pid
-
-            pid = Child(spawn).result()
+            pids = Child(lambda: _spawn(service, bundle, output)).result()
         record = self._record(service)
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"pid": pid, "started": start_time(pid)}))
+        record.write_text(json.dumps([{"pid": pid, "started": start_time(pid)} for pid in pids]))
 
     def stop(self, service: Service, how: int = signal.SIGTERM) -> None:
         """End *service*, its children with it; Asap2Error when it does not run."""
-        pid = self.pid(service)
-        if not pid:
+        if not self.pid(service):
             raise Asap2Error(f"{service} does not run")
-        deadline = time.monotonic() + STOP_SECONDS
-        os.killpg(pid, how)
-        while start_time(pid) is not None:
-            if time.monotonic() > deadline:
-                os.killpg(pid, signal.SIGKILL)
-            time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        for pid in self._pids(service):
+            _end(pid, how)
         self._record(service).unlink(missing_ok=True)
 
     def pid(self, service: Service) -> int | None:
         """The process id of *service*, if it runs."""
+        pids = self._pids(service)
+        return pids[0] if pids else None
+
+    def _pids(self, service: Service) -> list[int]:
+        """Those of its processes that were recorded and run; none when the first does not."""
         try:
-            record = json.loads(self._record(service).read_text())
+            records = json.loads(self._record(service).read_text())
         except FileNotFoundError:
-            return None
-        pid: int = record["pid"]
-        return pid if record["started"] is not None and start_time(pid) == record["started"] else None
+            return []
+        alive: list[int] = [
+            one["pid"] for one in records if one["started"] is not None and start_time(one["pid"]) == one["started"]
+        ]
+        return alive if alive and alive[0] == records[0]["pid"] else []
 
     def log(self, service: Service) -> Path:
         """Where *service* writes what it says."""
@@ -185,3 +206,36 @@ class Processes:
 
     def _record(self, service: Service) -> Path:
         return self.directory / "processes" / f"{service.host}.{service.name}.json"
+
+
+def _spawn(service: Service, bundle: Path, output: IO[bytes]) -> list[int]:
+    """Start *service* in the namespaces of *bundle*; the ids of its processes."""
+    process = subprocess.Popen(
+        service.command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd="/",
+        env=environment() | {"PYTHONUNBUFFERED": "1", "no_proxy": "*", "NO_PROXY": "*"} | dict(service.variables),
+        start_new_session=True,
+        preexec_fn=lambda: enter(bundle),
+    )
+    if not service.pid_files:
+        return [process.pid]
+    if process.wait():
+        raise Asap2Error(f"{service} does not start: exit status {process.returncode}")
+    enter(bundle, ["mnt"])
+    return [int(Path(path).read_text()) for path in service.pid_files]
+
+
+def _end(pid: int, how: int) -> None:
+    """Send the process group of *pid* a signal and kill what is left of it in the end: a daemon's monitor, too."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        group = os.getpgid(pid)
+        os.killpg(group, how)
+        while start_time(pid) is not None:
+            if time.monotonic() > deadline:
+                os.killpg(group, signal.SIGKILL)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The services' configuration files, as text: what an installation guide of the release has one type, and no more.
 
-What differs from a cloud of several machines: no Keystone (nova and placement take ``noauth2``, neutron ``noauth``), no
-metadata, DHCP or L3 agent, and no security groups: their rules would need connection tracking. neutron's defaults let
-only services write ``binding:profile``; the operator here is one.
+What differs from a cloud of several machines: no Keystone (nova and placement take ``noauth2``, neutron ``noauth``),
+and no metadata, DHCP or L3 agent. neutron's defaults let only services write ``binding:profile``; the operator here is
+one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import (
     CLOUD,
     CONTROLLER,
@@ -26,6 +27,7 @@ from asap2.openstack.plan import (
     Compute,
     url,
 )
+from asap2.ovn import programs
 
 Sections = Mapping[str, Mapping[str, str | int | Sequence[str]]]
 
@@ -68,7 +70,7 @@ def database(name: str, socket: Path | None = None) -> str:
     return f"mysql+pymysql://{USER}:{PASSWORD}@{at}/{name}?charset=utf8{local}"
 
 
-def files(nodes: Sequence[Compute], environment: Path) -> dict[str, str]:
+def files(nodes: Sequence[Compute], environment: Path, mechanism: Mechanism = Mechanism.OPENVSWITCH) -> dict[str, str]:
     """Every file of the cloud, by its path below :data:`~asap2.openstack.plan.DIRECTORY`; *environment* is the
     virtual environment of OpenStack's packages."""
     controller = f"etc/{CONTROLLER}"
@@ -79,15 +81,16 @@ def files(nodes: Sequence[Compute], environment: Path) -> dict[str, str]:
         f"{controller}/placement.conf": ini(placement()),
         f"{controller}/glance-api.conf": ini(glance(environment)),
         f"{controller}/glance-policy.yaml": policies(GLANCE_POLICIES),
-        f"{controller}/neutron.conf": ini(neutron(environment)),
+        f"{controller}/neutron.conf": ini(neutron(environment, mechanism=mechanism)),
         f"{controller}/neutron-policy.yaml": policies(NEUTRON_POLICIES),
-        f"{controller}/ml2_conf.ini": ini(ml2()),
+        f"{controller}/ml2_conf.ini": ini(ml2_of_ovn() if mechanism is Mechanism.OVN else ml2()),
         f"{controller}/clouds.yaml": clouds(),
     }
     for node in nodes:
         made[f"etc/{node.host}/nova.conf"] = ini(nova(environment, node))
         made[f"etc/{node.host}/neutron.conf"] = ini(neutron(environment, node))
-        made[f"etc/{node.host}/openvswitch_agent.ini"] = ini(agent(node, environment))
+        if mechanism is Mechanism.OPENVSWITCH:
+            made[f"etc/{node.host}/openvswitch_agent.ini"] = ini(agent(node, environment))
     return made
 
 
@@ -187,7 +190,12 @@ def glance(environment: Path, directory: Path = DIRECTORY) -> Sections:
     }
 
 
-def neutron(environment: Path, node: Compute | None = None, directory: Path = DIRECTORY) -> Sections:
+def neutron(
+    environment: Path,
+    node: Compute | None = None,
+    directory: Path = DIRECTORY,
+    mechanism: Mechanism = Mechanism.OPENVSWITCH,
+) -> Sections:
     """neutron.conf of *node*, or of the controller."""
     name = node.host if node else CONTROLLER
     state = directory / "state" / name / "neutron"
@@ -206,7 +214,7 @@ def neutron(environment: Path, node: Compute | None = None, directory: Path = DI
         return common
     common["DEFAULT"] = {
         **common["DEFAULT"],
-        "service_plugins": "",
+        "service_plugins": "ovn-router" if mechanism is Mechanism.OVN else "",
         "auth_strategy": "noauth",
         "bind_host": CONTROLLER_ADDRESS,
         "bind_port": PORTS["network"],
@@ -235,8 +243,26 @@ def ml2() -> Sections:
         "ml2_type_flat": {"flat_networks": PHYSICAL_NETWORK},
         "ml2_type_vlan": {"network_vlan_ranges": f"{PHYSICAL_NETWORK}:{VLAN_RANGE[0]}:{VLAN_RANGE[1]}"},
         "ml2_type_vxlan": {"vni_ranges": f"{VNI_RANGE[0]}:{VNI_RANGE[1]}"},
-        "securitygroup": {"enable_security_group": "false"},
     }
+
+
+def ml2_of_ovn() -> Sections:
+    """ml2_conf.ini for OVN.
+
+    A floating IP is translated on the node of its server, not on one gateway for all. ``ovn_emit_need_to_frag`` has the
+    length of every packet to and from outside checked, with an action for OVN's controller; Open vSwitch offloads no
+    flow with such an action.
+    """
+    changed: Sections = {
+        "ml2": {**ml2()["ml2"], "mechanism_drivers": "ovn"},
+        "ovn": {
+            "ovn_nb_connection": programs.northbound(CONTROLLER_ADDRESS),
+            "ovn_sb_connection": programs.southbound(CONTROLLER_ADDRESS),
+            "enable_distributed_floating_ip": "true",
+            "ovn_emit_need_to_frag": "false",
+        },
+    }
+    return {**ml2(), **changed}
 
 
 def agent(node: Compute, environment: Path) -> Sections:
@@ -254,7 +280,7 @@ def agent(node: Compute, environment: Path) -> Sections:
         },
         "agent": {"tunnel_types": "vxlan", "root_helper": "", "use_helper_for_ns_read": "false"}
         | {"report_interval": AGENT_REPORT_SECONDS},
-        "securitygroup": {"enable_security_group": "false", "firewall_driver": "noop"},
+        "securitygroup": {"firewall_driver": "openvswitch"},
         **{section: {"helper_command": helper} for section in PRIVSEP_OF_NEUTRON},
     }
 

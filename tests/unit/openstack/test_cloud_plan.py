@@ -13,8 +13,9 @@ import pytest
 from asap2.errors import Asap2Error
 from asap2.lab.topology import parse
 from asap2.openstack import settings
+from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import MANAGEMENT, PHYSICAL_NETWORK, UNDERLAY, Compute, computes
-from asap2.openstack.services import services
+from asap2.openstack.services import ovn_controller, services
 
 PACKAGES = Path("/packages")
 
@@ -88,3 +89,18 @@ def test_every_service_has_its_place() -> None:
     on_nodes = [service for service in found if service.host != "controller"]
     assert {service.where for service in on_nodes} == {"compute-node-1", "compute-node-2"}
     assert {service.name for service in on_nodes} == {"nova-compute", "neutron-openvswitch-agent"}
+
+
+def test_a_cloud_with_ovn_has_its_controller_in_place_of_the_agent() -> None:
+    found = services(shipped(), PACKAGES, Mechanism.OVN)
+    assert {service.name for service in found if service.host == "compute-node-2"} == {"nova-compute", "ovn-controller"}
+    assert "ovn-central on controller" in map(str, found)
+
+
+def test_a_node_tells_ovn_its_host_name_its_bridge_and_its_end_of_tunnels() -> None:
+    node = shipped()[1]
+    command = ovn_controller(node).command[-1]
+    for word in ("system-id", "hostname"):
+        assert f'external_ids:{word}="{node.host}"' in command
+    assert f'external_ids:ovn-bridge-mappings="{PHYSICAL_NETWORK}:{node.bridge}"' in command
+    assert f'external_ids:ovn-encap-ip="{node.tunnel_address}"' in command
