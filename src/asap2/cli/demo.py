@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 demo [--openstack | --ovn [--encapsulation KIND]] [--report FILE] [--keep] [--rounds N]``."""
+"""``asap2 demo [--openstack [--network DRIVER] | --ovn [--encapsulation KIND]] [--report FILE] [--keep] …``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from asap2.openstack.mechanism import Mechanism
 
 app = typer.Typer(add_completion=False)
 
@@ -28,7 +30,7 @@ def demo(
         int, typer.Option(min=1, max=50, metavar="N", help="Number of rounds with the NIC and without offload.")
     ] = 3,
     openstack: Annotated[
-        bool, typer.Option("--openstack", help="Use OpenStack: servers on direct ports, over VLAN and VXLAN.")
+        bool, typer.Option("--openstack", help="Use OpenStack: servers on direct ports, with security groups and OVN.")
     ] = False,
     ovn: Annotated[
         bool, typer.Option("--ovn", help="Use OVN: logical switches, router, ACLs, load balancers, NAT.")
@@ -36,6 +38,9 @@ def demo(
     encapsulation: Annotated[
         Encapsulation, typer.Option(metavar="KIND", help="With --ovn: geneve or vxlan.")
     ] = Encapsulation.VXLAN,
+    network: Annotated[
+        Mechanism | None, typer.Option(help="With --openstack: neutron's mechanism driver (default: both in turn).")
+    ] = None,
 ) -> None:
     """Run the getting-started procedure on two software hypervisors, and show that it works."""
     from asap2.errors import UsageError
@@ -46,7 +51,7 @@ def demo(
         raise UsageError("--openstack and --ovn are two demos: choose one")
     screen = Screen()
     if openstack:
-        shown = _on_openstack(screen)
+        shown = _on_openstack(screen, network)
     elif ovn:
         shown = _on_ovn(screen, encapsulation)
     else:
@@ -84,11 +89,11 @@ def _on_lab(screen: Any, rounds: int) -> Any:
     return Demo(Lab(), screen, rounds)
 
 
-def _on_openstack(screen: Any) -> Any:
+def _on_openstack(screen: Any, network: Mechanism | None) -> Any:
     from asap2.openstack.cloud import Cloud
     from asap2.openstack.demo import Demo
 
-    return Demo(Cloud(say=screen.say), screen)
+    return Demo(Cloud(say=screen.say), screen, [network] if network else list(Mechanism))
 
 
 def _on_ovn(screen: Any, encapsulation: str) -> Any:

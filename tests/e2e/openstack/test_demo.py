@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from asap2.lab.layout import ROOT_VARIABLE
-from asap2.openstack.demo import PINGS
+from asap2.openstack.demo_page import PINGS
+from asap2.openstack.mechanism import Mechanism
 
 NETWORKS = {"private", "tunnelled"}
+CONNECTIONS = {"VLAN", "VXLAN", "VLAN to VXLAN by OVN's router", "floating IP"}
 
 
 def test_the_demo_shows_what_it_says(tmp_path: Path) -> None:
@@ -27,4 +29,8 @@ def test_the_demo_shows_what_it_says(tmp_path: Path) -> None:
     assert report["ping_loss_percent"] == dict.fromkeys(NETWORKS, 0)
     assert report["representor_packets"] == dict.fromkeys(NETWORKS, 1)
     assert report["offloaded_packets"] == dict.fromkeys(NETWORKS, PINGS - 1)
+    assert set(report["tracked_in_hardware"]) == CONNECTIONS
+    for what, carried in report["tracked_in_hardware"].items():
+        assert 0 < report["tracked_at_the_host"][what] * 100 <= carried
+    assert set(report["up_seconds"]) == set(Mechanism)
     assert not place.exists()

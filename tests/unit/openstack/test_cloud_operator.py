@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asap2.openstack.demo import flows_between, packets
+from asap2.openstack.demo_page import flows_between, packets
 from asap2.openstack.operator import filter_factory
 from asap2.openstack.plan import PROJECT, TOKEN
 from asap2.openstack.services import Processes, Service
