@@ -62,10 +62,28 @@ class Operator:
         if made := self.networks.pop(name, None):
             self.call("network", "DELETE", f"/v2.0/networks/{made}")
 
-    def port(self, network: str = "private", vnic: str = "direct", profile: Any = SWITCHDEV) -> dict[str, Any]:
+    def port(
+        self, network: str = "private", vnic: str = "direct", profile: Any = SWITCHDEV, **more: Any
+    ) -> dict[str, Any]:
         """Make a port."""
-        wanted = {"network_id": self.networks[network], "binding:vnic_type": vnic, "binding:profile": profile}
+        wanted = {"network_id": self.networks[network], "binding:vnic_type": vnic, "binding:profile": profile} | more
         made: dict[str, Any] = self.call("network", "POST", "/v2.0/ports", {"port": wanted})["port"]
+        return made
+
+    def security_group(self, name: str) -> str:
+        """Make a security group that lets everything out; its id."""
+        made: str = self.call("network", "POST", "/v2.0/security-groups", {"security_group": {"name": name}})[
+            "security_group"
+        ]["id"]
+        return made
+
+    def security_rule(self, group: str, protocol: str, port: int | None = None) -> str:
+        """Let *protocol* in, of TCP to one *port*; the rule's id."""
+        wanted: dict[str, Any] = {"security_group_id": group, "direction": "ingress", "protocol": protocol}
+        wanted |= {"port_range_min": port, "port_range_max": port} if port else {}
+        made: str = self.call("network", "POST", "/v2.0/security-group-rules", {"security_group_rule": wanted})[
+            "security_group_rule"
+        ]["id"]
         return made
 
     def show_port(self, port: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from asap2.openstack.config.files import write
 from asap2.openstack.config.generate import Format, generate
 from asap2.openstack.config.nodes import of_host
 from asap2.openstack.config.values import Wanted, resolve
+from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import computes
 from tests.system.offload.labs import Bench
 from tests.unit.host.hosts import PF, port, with_netdev, with_pf, with_switch
@@ -353,9 +355,16 @@ passthrough_whitelist ={"'"address"'":"'"*:'"${PCI}"'.*"'","'"physical_network"'
     assert any(number == 8 and "nova refuses" in said for number, said in refused), refused
 
 
-def test_the_cloud_of_this_project_has_no_unknown_settings(tmp_path: Path) -> None:
+def test_what_is_made_for_ovn_is_right(tmp_path: Path) -> None:
+    root = made(dataclasses.replace(BOTH, mechanism=Mechanism.OVN), tmp_path)
+    found = findings(root / "controller", root / "hv1")
+    assert [one for one in found if one.verdict in (Verdict.FAIL, Verdict.WARN)] == []
+
+
+@pytest.mark.parametrize("mechanism", Mechanism)
+def test_the_clouds_of_this_project_have_no_unknown_settings(mechanism: Mechanism, tmp_path: Path) -> None:
     topology = parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text())
-    made = cloud_settings.files(computes(topology), PYTHON.parents[1])
+    made = cloud_settings.files(computes(topology), PYTHON.parents[1], mechanism)
     names = ("nova.conf", "neutron.conf", "ml2_conf.ini", "openvswitch_agent.ini")
     for where in ("controller", "compute-node-1"):
         files = []

@@ -15,7 +15,7 @@ from tests.e2e.openstack.operator import Operator, address, wait_for
 
 ASAP2 = f"{sys.executable} -m asap2.cli.main"
 SERVICES = {"nova-compute": "nova.conf", "neutron-openvswitch-agent": "openvswitch_agent.ini"}
-OURS = ("physical_network", "device_spec", "bridge_mappings", "local_ip", "tunnel_types")
+OURS = ("physical_network", "device_spec", "bridge_mappings", "local_ip", "tunnel_types", "firewall_driver")
 """Options of the node's files that are the settings' to make."""
 
 
@@ -65,7 +65,7 @@ def in_use(operator: Operator, made: dict[str, str]) -> Iterator[None]:
     changed = {}
     for name, text in before.items():
         kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in OURS]
-        new = {section: lines for section, lines in sections(made[name]).items() if section != "[securitygroup]"}
+        new = sections(made[name])
         assert all(line.partition("=")[0].strip() in OURS for lines in new.values() for line in lines)
         new_lines = [line for section, lines in new.items() for line in (section, *lines)]
         changed[name] = "\n".join([*kept, *new_lines]) + "\n"
