@@ -445,9 +445,10 @@ class Psample:
     the outer tag, and of it *length* octets at most (``None``: all).
 
     The rest is what they are told with it (PSAMPLE_ATTR_*): *group*, *rate*, the devices *ifindex* and *out* (0: none),
-    a *cookie* of at most :data:`asap2.nic.silicon.abi.SAMPLE_COOKIE` octets. *probability*: the rate is one in 2^32.
-    *tunnel* is the tunnel that a NIC took the packet out of (without its flags); in software the packet's own metadata
-    tells. *counted*: the group numbers its packets.
+    a *cookie* of at most :data:`asap2.nic.silicon.abi.SAMPLE_COOKIE` octets; *ifindex* may be
+    :data:`asap2.nic.silicon.abi.IN_PORT`, the id of the port that the packet came in by. *probability*: the rate is one
+    in 2^32. *tunnel* is the tunnel that a NIC took the packet out of (without its flags); in software the packet's own
+    metadata tells. *counted*: the group numbers its packets.
     """
 
     group: int

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from tests.system.offload.labs import IPV4, Bench, until
 
 REPRESENTOR = "eth3"
 PINGS = 30
+GUESTS = ("vm1", "vm2")
 Both = tuple[int, int]
 NEIGHBOURS = (("vm1", "vm2", "10.57.0.2"), ("vm2", "vm1", "10.57.0.1"))
 
@@ -102,3 +105,52 @@ def _by_its_vf(bench: Bench, _representor: str) -> Both:
 
 def _named(shown: str, name: str) -> int:
     return int(shown.split(f"{name}:")[1].split()[0])
+
+
+COLLECTOR = """
+import socket, struct
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("127.0.0.1", 6343))
+print("ready", flush=True)
+while True:
+    data = sock.recv(65536)
+    at, (count,) = 28, struct.unpack_from(">I", data, 24)
+    for _ in range(count):
+        kind, size = struct.unpack_from(">II", data, at)
+        if kind == 1:  # a flow sample: rate, input, output; one of its records is the packet's beginning
+            rate, _, _, came, went, records = struct.unpack_from(">6I", data, at + 16)
+            record = at + 40
+            for _ in range(records):
+                what, length = struct.unpack_from(">II", data, record)
+                if what == 1:
+                    print((rate, came, went, data[record + 24 : record + 38].hex()), flush=True)
+                record += 8 + length
+        at += 8 + size
+"""
+"""An sFlow collector (version 5)."""
+
+
+def test_an_sflow_collector_gets_samples_and_what_is_sampled_is_not_in_hardware(quiet: Bench) -> None:
+    """As mlx5 and Open vSwitch 3 do not offload it; the kernel's datapath samples."""
+    ports = [int(quiet.ok("hv1", f"cat /sys/class/net/{device}/ifindex")) for device in (REPRESENTOR, PF)]
+    addresses = [bytes.fromhex(quiet.ok(guest, "cat /sys/class/net/eth0/address").replace(":", "")) for guest in GUESTS]
+    quiet.ok("hv1", "ip link set lo up")
+    quiet.ping("vm1", "10.57.0.2", 1)  # the bridge learns where both are
+    collector = quiet.start("hv1", sys.executable, "-c", COLLECTOR)
+    try:
+        assert collector.stdout
+        assert collector.stdout.readline() == "ready\n"
+        create = '--id=@s create sflow agent=lo target=\\"127.0.0.1:6343\\" sampling=1 polling=0'
+        quiet.ok("hv1", f"ovs-vsctl -- {create} -- set bridge br-int sflow=@s")
+        quiet.ping("vm1", "10.57.0.2", 3)
+        told = [ast.literal_eval(collector.stdout.readline()) for _ in range(6)]
+        there = (1, *ports, (addresses[1] + addresses[0] + b"\x08\0").hex())
+        back = (1, *reversed(ports), (addresses[0] + addresses[1] + b"\x81\0").hex())
+        assert sorted(told) == sorted([there, back] * 3)
+        quiet.flow("hv1", IPV4, "in_port(eth3)", "sFlow", kind="ovs")
+        explained = quiet.run("hv1", f"{sys.executable} -m asap2.cli.main host explain").stdout
+        assert "action.sampling" in explained
+    finally:
+        quiet.ok("hv1", "ovs-vsctl clear bridge br-int sflow")
+        collector.kill()
+        collector.communicate()

@@ -373,6 +373,7 @@ DEC_TTL = Table("ovs_dec_ttl", {1: ("action", _nested_actions)})
 """What the action dec_ttl holds, as bytes."""
 MASKED_KEY = Table("ovs_masked_key", {number: (name, binary) for number, (name, _kind) in KEY.fields.items()})
 """What OVS_ACTION_ATTR_SET_MASKED holds: each key's value and mask, one after the other, as bytes."""
+PSAMPLE = Table("ovs_psample", {1: ("group", u32), 2: ("cookie", binary)})
 ACTIONS = Sequence(
     "ovs_actions",
     {
@@ -400,7 +401,7 @@ ACTIONS = Sequence(
         22: ("add_mpls", struct(AddMpls, ">IHH")),
         23: ("dec_ttl", binary),
         24: ("drop", u32),
-        25: ("psample", binary),
+        25: ("psample", nested(PSAMPLE, flagged=True)),
     },
 )
 """OVS_ACTION_ATTR_*."""

@@ -68,6 +68,8 @@ TEST_SLOT: Final = 0
 
 SAMPLE_COOKIE: Final = 16
 """Octets of a sample's cookie (OVS_PSAMPLE_COOKIE_MAX_SIZE)."""
+IN_PORT: Final = 0xFFFF_FFFF
+"""Of a sample, instead of a device: the port that the packet came in by."""
 SAMPLE_BYTES: Final = 65535
 """Octets of a packet that a sample holds at most (PSAMPLE_MAX_PACKET_SIZE)."""
 

@@ -168,7 +168,7 @@ static long act(u32 i, struct work *w)
 		w->s->sent = 1;
 		break;
 	case OP_PSAMPLE:
-		if (sample(w->skb, &w->s->state, c->arg, w->in->flags))
+		if (sample(w->skb, &w->s->state, c->arg, w->in->slot))
 			w->s->sent = 1;
 		w->s->state.max_len = 0;
 		break;

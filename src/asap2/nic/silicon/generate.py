@@ -38,7 +38,16 @@ _LIMITS: Final = (
     *("POLICIES", "POLICY_TIMEOUTS", "POLICY_NAME", "LOCKS", "KEEP_MOST", "HARDWARE_IDLE"),
     *("SAMPLE_COOKIE", "SAMPLE_BYTES"),
 )
-_MARKS: Final = ("UPCALL_MAGIC", "SELF_MARK", "CONTINUE_MARK", "CARRIED_MAGIC", "TUNNEL_LIST", "LIMITS", "DELIVER")
+_MARKS: Final = (
+    "UPCALL_MAGIC",
+    "SELF_MARK",
+    "CONTINUE_MARK",
+    "CARRIED_MAGIC",
+    "TUNNEL_LIST",
+    "LIMITS",
+    "DELIVER",
+    "IN_PORT",
+)
 _WORD: Final = 8
 _TYPES: Final = {1: "u8", 2: "u16", 4: "u32"}
 

@@ -44,6 +44,7 @@
 #define TUNNEL_LIST 0x20000000
 #define LIMITS 0x10000000
 #define DELIVER 0xffffffff
+#define IN_PORT 0xffffffff
 #define UPCALL_SEQ 0xfffff
 #define BARE_LIST 0x10000000
 #define VLAN_PRESENT 4096

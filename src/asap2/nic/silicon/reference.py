@@ -329,7 +329,7 @@ class ReferenceSwitch:
                     sent, what.cut = True, None
                 case Psample(every=every):
                     if what.flow_hash % every == 0:
-                        yield sampled(action, what, port.tunnel_port)
+                        yield sampled(action, what, port)
                         sent = True
                     what.cut = None
                 case Truncate(length):

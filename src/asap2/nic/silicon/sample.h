@@ -39,8 +39,8 @@ static __always_inline u16 type_at(struct __sk_buff *skb, u32 at)
  * The record, with room for so many octets. `start`: where the packet begins; `skip`: octets of its outer tag, behind the
  * addresses.
  */
-static __always_inline int put_sample(struct __sk_buff *skb, struct state *state, struct encap *e, u32 flags, u32 start,
-				      u32 skip, u32 len, u16 protocol, const u32 room)
+static __always_inline int put_sample(struct __sk_buff *skb, struct state *state, struct encap *e, struct port *in,
+				      u32 start, u32 skip, u32 len, u16 protocol, const u32 room)
 {
 	struct sample *s = bpf_ringbuf_reserve(&samples, sizeof(struct sample) + room, 0);
 	u32 first = len < ADDRESSES_LEN ? len : ADDRESSES_LEN, rest = len - first;
@@ -54,8 +54,10 @@ static __always_inline int put_sample(struct __sk_buff *skb, struct state *state
 	s->length = len;
 	s->protocol = protocol;
 	s->tunnel = 0;
-	s->tunnel_port = state->given_tunnel ? 0 : TUNNEL_PORT(flags);
+	s->tunnel_port = state->given_tunnel ? 0 : TUNNEL_PORT(in->flags);
 	s->how = e->sampling;
+	if (s->how.ifindex == IN_PORT)
+		s->how.ifindex = in->id;
 	s->options_len = 0;
 	if (state->given_tunnel || !state->released) {
 		if (!bpf_skb_get_tunnel_key(skb, &s->key, sizeof(s->key), BPF_F_TUNINFO_FLAGS))
@@ -82,15 +84,17 @@ failed:
 	return 0;
 }
 
-/* One of the packets that a slot's action samples, perhaps. 1: it is one. */
-__noinline int sample(struct __sk_buff *skb, struct state *state, u32 slot, u32 flags)
+/* One of the packets that a slot's action samples, perhaps; it came in by `port`. 1: it is one. */
+__noinline int sample(struct __sk_buff *skb, struct state *state, u32 slot, u32 port)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
 	u32 zero = 0, start, skip, len, done;
 	u16 protocol;
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
 
-	if (!state || !e || !c)
+	struct port *in = bpf_map_lookup_elem(&ports, &port);
+
+	if (!state || !e || !c || !in)
 		return 0;
 	if (e->sampling.every > 1 && (constants.tracing ? c->test_hash : bpf_get_prandom_u32()) % e->sampling.every)
 		return 0;
@@ -111,11 +115,11 @@ __noinline int sample(struct __sk_buff *skb, struct state *state, u32 slot, u32 
 	if (len > SAMPLE_BYTES)
 		len = SAMPLE_BYTES;
 	if (len <= 192)
-		done = put_sample(skb, state, e, flags, start, skip, len, protocol, 192);
+		done = put_sample(skb, state, e, in, start, skip, len, protocol, 192);
 	else if (len <= 2048)
-		done = put_sample(skb, state, e, flags, start, skip, len, protocol, 2048);
+		done = put_sample(skb, state, e, in, start, skip, len, protocol, 2048);
 	else
-		done = put_sample(skb, state, e, flags, start, skip, len, protocol, SAMPLE_BYTES + 1);
+		done = put_sample(skb, state, e, in, start, skip, len, protocol, SAMPLE_BYTES + 1);
 	if (constants.tracing && done)
 		trace(skb, EVENT_SAMPLE, slot, 0, 0);
 	return 1;

@@ -8,23 +8,26 @@ from typing import Final
 
 from asap2.nic.rules import Psample
 from asap2.nic.silicon import packet
-from asap2.nic.silicon.abi import SAMPLE_BYTES
+from asap2.nic.silicon.abi import IN_PORT, SAMPLE_BYTES
 from asap2.nic.silicon.events import Sampled
 from asap2.nic.silicon.journey import Journey, without_tag
+from asap2.nic.silicon.ports import Port
 
 _LEAST_TYPE: Final = 0x600
 _ETH_P_802_3, _ETH_P_802_2 = 0x0001, 0x0004
 
 
-def sampled(action: Psample, what: Journey, tunnel_port: int) -> Sampled:
+def sampled(action: Psample, what: Journey, port: Port) -> Sampled:
     """What the programs that listen to psample get of a packet: its outer tag, or room for an Ethernet header, is not a
-    part of it. *tunnel_port* is that of the tunnel device that it came in by."""
+    part of it. It came in by *port*."""
     untagged = without_tag(what.frame)
     octets = untagged[packet.HEADER :] if what.bare else untagged
     known = [limit for limit in (action.length, what.cut, SAMPLE_BYTES) if limit is not None]
     tunnel = action.tunnel or what.goes_into
     if tunnel is None and what.came_in:
-        tunnel = replace(what.came_in, tp_dst=tunnel_port)
+        tunnel = replace(what.came_in, tp_dst=port.tunnel_port)
+    if action.ifindex == IN_PORT:
+        action = replace(action, ifindex=port.id)
     return Sampled(action, len(octets), _type(untagged), tunnel, octets[: min(known)])
 
 

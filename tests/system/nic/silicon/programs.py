@@ -41,7 +41,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 from asap2.nic.silicon import packet, tunnel
-from asap2.nic.silicon.abi import LIMITS
+from asap2.nic.silicon.abi import IN_PORT, LIMITS
 from asap2.nic.silicon.abi import TABLES as MAX_TABLES
 from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID
 from asap2.nic.silicon.metering import Counting, Limit, Price
@@ -368,7 +368,7 @@ class Author:
             random.getrandbits(32),
             random.choice((1, 1, 1, 2, 5, 0xFFFFFFFF)),
             random.choice((None, None, 0, 5, 12, 13, 64, 128, 2000, 0xFFFFFFFF)),
-            random.choice((0, 7, 70000)),
+            random.choice((0, 7, 70000, IN_PORT)),
             random.choice((0, 7)),
             random.randbytes(random.choice((0, 0, 4, 16))),
             random.random() < 0.5,

@@ -82,6 +82,8 @@ class ActionFace:
         known = actions.bound(kind, wanted)
         if known is not None and not replace:
             raise NetlinkError(errno.EEXIST)
+        if known is not None:
+            action = _still_cut(action, known)
         parsed = tc_actions.parse_one(action)
         if has_opcode(parsed.verdict, TC_ACT_GOTO_CHAIN):
             raise NetlinkError(errno.EINVAL, "can't goto NULL proto/chain")
@@ -209,6 +211,15 @@ class ActionFace:
         """What tells of actions, numbered from 1 (tca_get_fill); with their *count*, one of a dump (tc_dump_action)."""
         attrs: dict[str, Any] = {"tab": entries} if count is None else {"count": count, "tab": entries}
         return Message(kind, tables.ACTION_BODY.encode((0,), attrs), flags)
+
+
+def _still_cut(action: Attrs, known: Instance) -> Attrs:
+    """An action that replaces the *known* one: a sample that cuts packets goes on to, unless it is given another length
+    (tcf_sample_init)."""
+    length, options = dict(known.parsed.options).get("trunc_size"), action.get("options")
+    if known.parsed.kind != "sample" or length is None or not isinstance(options, Attrs) or "trunc_size" in options:
+        return action
+    return Attrs(action | {"options": Attrs(options | {"trunc_size": length})})
 
 
 def _short(entry: dict[str, Any], listed: tc_actions.Listed) -> dict[str, Any]:

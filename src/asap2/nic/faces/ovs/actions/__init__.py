@@ -2,7 +2,7 @@
 """Open vSwitch datapath actions: netlink attributes to rule actions, checked as Linux checks them, and back.
 
 Numbers and layouts: enum ovs_action_attr, include/uapi/linux/openvswitch.h; checks: net/openvswitch/flow_netlink.c,
-__ovs_nla_copy_actions. psample is not served.
+__ovs_nla_copy_actions.
 """
 
 from asap2.nic.faces.ovs.actions.reading import parse

@@ -33,6 +33,7 @@ CHECK_PKT_LEN: Final = _ACTIONS["check_pkt_len"]
 ADD_MPLS: Final = _ACTIONS["add_mpls"]
 DEC_TTL: Final = _ACTIONS["dec_ttl"]
 DROP: Final = _ACTIONS["drop"]
+PSAMPLE: Final = _ACTIONS["psample"]
 
 USERSPACE_PID: Final = protocol.USERSPACE.numbers["pid"]
 USERSPACE_USERDATA: Final = protocol.USERSPACE.numbers["userdata"]
@@ -45,7 +46,7 @@ CHECK_IF_GREATER: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_greater"]
 CHECK_IF_LESS_EQUAL: Final = protocol.CHECK_PKT_LEN.numbers["actions_if_less_equal"]
 DEC_TTL_ACTION: Final = protocol.DEC_TTL.numbers["action"]
 
-NOT_SERVED: Final = frozenset({"psample"})
-"""Actions that this datapath refuses: samples for psample."""
-LENGTHS: Final = lengths(protocol.ACTIONS, NOT_SERVED)
+PSAMPLE_GROUP: Final = protocol.PSAMPLE.numbers["group"]
+PSAMPLE_COOKIE: Final = protocol.PSAMPLE.numbers["cookie"]
+LENGTHS: Final = lengths(protocol.ACTIONS, frozenset())
 """The actions there are, and the length in bytes of each one's argument."""

@@ -28,6 +28,9 @@ from asap2.nic.faces.ovs.actions.numbers import (
     LENGTHS,
     METER,
     OUTPUT,
+    PSAMPLE,
+    PSAMPLE_COOKIE,
+    PSAMPLE_GROUP,
     RECIRC,
     SAMPLE,
     SAMPLE_ACTIONS,
@@ -45,10 +48,12 @@ from asap2.nic.faces.ovs.actions.rewriting import read_set
 from asap2.nic.faces.ovs.actions.steps import ByMeter, Nested, PortOutput, Recirc, Step, Userspace
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
 from asap2.nic.faces.ovs.key.numbers import MAX_PORTS, TUNNEL, VARIABLE
-from asap2.nic.rules import CheckLength, Clone, CtClear, DecTtl, Drop, Hash, HashAlgorithm, Sample, Truncate
+from asap2.nic.rules import CheckLength, Clone, CtClear, DecTtl, Drop, Hash, HashAlgorithm, Psample, Sample, Truncate
+from asap2.nic.silicon.abi import IN_PORT, SAMPLE_COOKIE
 
 _TUNNEL_KEY: Final = TUNNEL.to_bytes(2, sys.byteorder)
 _ETH_HLEN: Final = 14
+_ALWAYS: Final = 0xFFFF_FFFF
 _DEPTH: Final = 16
 """OVS_COPY_ACTIONS_MAX_DEPTH."""
 
@@ -171,6 +176,19 @@ def _sample(value: bytes, at: _List) -> tuple[Step, ...]:
     return (Nested(Sample(_number(probability), ()), (_within(inner[SAMPLE_ACTIONS], at),)),)
 
 
+def _psample(value: bytes, _at: _List) -> tuple[Step, ...]:
+    """Its rate depends on the actions "sample" that it is in (:func:`.steps.to_rule`)."""
+    inner = _attributes_of(walk(value), PSAMPLE_COOKIE)
+    group, cookie = inner.get(PSAMPLE_GROUP), inner.get(PSAMPLE_COOKIE, b"")
+    if group is not None and len(group) < 4:
+        raise NetlinkError(errno.ERANGE)
+    if len(cookie) > SAMPLE_COOKIE:
+        raise NetlinkError(errno.ERANGE)
+    if group is None or len(group) != 4:
+        raise invalid()
+    return (Psample(_number(group), _ALWAYS, ifindex=IN_PORT, cookie=cookie, probability=True),)
+
+
 def _check_length(value: bytes, at: _List) -> tuple[Step, ...]:
     inner = _attributes_of(walk(value, padded=False), CHECK_IF_LESS_EQUAL)
     length = _number(inner.get(CHECK_LENGTH, b"")[:2])
@@ -229,8 +247,8 @@ READERS: Final[dict[int, _Reader]] = {
     CHECK_PKT_LEN: _check_length,
     DEC_TTL: _dec_ttl,
     DROP: _drop,
+    PSAMPLE: _psample,
     METER: _meter,
     **{kind: _header(read) for kind, read in HEADERS.items()},
 }
-"""Every action that this datapath has: a test demands that the protocol's others are refused by name
-(:data:`asap2.nic.faces.ovs.actions.numbers.NOT_SERVED`)."""
+"""Every action that this datapath has."""

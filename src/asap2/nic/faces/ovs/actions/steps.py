@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from asap2.nic.layer_actions import LayerChange
@@ -22,6 +22,7 @@ from asap2.nic.rules import (
     Meter,
     Output,
     PopVlan,
+    Psample,
     PushVlan,
     Sample,
     SetField,
@@ -30,6 +31,7 @@ from asap2.nic.rules import (
     Upcall,
 )
 
+_ALWAYS: Final = 0xFFFF_FFFF
 NO_PORT: Final = 0xFFFF_FFFF
 """A port of the pipeline that there never is."""
 
@@ -77,7 +79,7 @@ class Nested:
 
 
 _Own = PortOutput | Userspace | Recirc | ByMeter | Nested
-Step = _Own | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange | Ct | CtClear
+Step = _Own | Psample | Truncate | Hash | Drop | SetField | SetTunnel | PushVlan | PopVlan | LayerChange | Ct | CtClear
 """What this datapath does with a packet: a rule's action already, or one that :func:`to_rule` has a case for, which the
 type checker demands."""
 
@@ -109,7 +111,7 @@ def to_rule(
     meter_of: Callable[[int], int],
 ) -> tuple[Action, ...]:
     """The rule actions of *steps*. What is sent to a port that does not exist is dropped, as in the kernel."""
-    return _to_rule(steps, ifindex_of, cookie_of, meter_of) or (Drop(),)
+    return _to_rule(steps, ifindex_of, cookie_of, meter_of, _ALWAYS) or (Drop(),)
 
 
 def _to_rule(
@@ -117,7 +119,9 @@ def _to_rule(
     ifindex_of: Callable[[int], int | None],
     cookie_of: Callable[[Userspace], int],
     meter_of: Callable[[int], int],
+    probability: int,
 ) -> tuple[Action, ...]:
+    """*probability* is, in 2^32, that of a packet to get there: the product of those of the actions around."""
     actions: list[Action] = []
     for at, step in enumerate(steps):
         match step:
@@ -129,18 +133,21 @@ def _to_rule(
                     actions.append(Output(NO_PORT))  # else what follows would be cut
             case Userspace():
                 actions.append(Upcall(cookie_of(step)))
+            case Psample():
+                actions.append(replace(step, rate=probability))
             case ByMeter(number):
                 actions.append(Meter(meter_of(number)))
             case Recirc(number):
                 to = Goto(OVS_TABLE | number)
                 actions.append(to if at + 1 == len(steps) else Clone((to,)))
             case Nested(action, lists):
-                made = [_to_rule(nested, ifindex_of, cookie_of, meter_of) for nested in lists]
+                within = probability * action.probability // _ALWAYS if isinstance(action, Sample) else probability
+                made = [_to_rule(nested, ifindex_of, cookie_of, meter_of, within) for nested in lists]
                 match action:
                     case Clone():
                         actions.append(Clone(made[0]))
-                    case Sample(probability):
-                        actions.append(Sample(probability, made[0]))
+                    case Sample(chance):
+                        actions.append(Sample(chance, made[0]))
                     case CheckLength(length):
                         actions.append(CheckLength(length, made[0], made[1]))
                     case DecTtl():
