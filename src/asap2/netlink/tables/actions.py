@@ -331,10 +331,10 @@ GTP_OPT = Table("gtp_opt", {1: ("pdu_type", u8), 2: ("qfi", u8)})
 ENC_OPTS = Table(
     "enc_opts",
     {
-        1: ("geneve", repeated(nested(GENEVE_OPT, flagged=True))),
-        2: ("vxlan", nested(VXLAN_OPT, flagged=True)),
-        3: ("erspan", nested(ERSPAN_OPT, flagged=True)),
-        4: ("gtp", nested(GTP_OPT, flagged=True)),
+        1: ("geneve", repeated(nested(GENEVE_OPT))),
+        2: ("vxlan", nested(VXLAN_OPT)),
+        3: ("erspan", nested(ERSPAN_OPT)),
+        4: ("gtp", nested(GTP_OPT)),
     },
 )
 """Tunnel options, in flower's keys and in tunnel_key alike."""
@@ -351,7 +351,7 @@ TUNNEL_KEY = Table(
         8: ("pad", binary),
         9: ("enc_dst_port", be16),
         10: ("no_csum", u8),
-        11: ("enc_opts", nested(ENC_OPTS, flagged=True)),
+        11: ("enc_opts", nested(ENC_OPTS)),
         12: ("enc_tos", u8),
         13: ("enc_ttl", u8),
         14: ("no_frag", flag),

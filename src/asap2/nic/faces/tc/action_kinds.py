@@ -76,11 +76,19 @@ _GACT_NOT_OFFERED: Final = {
     ta.TC_ACT_RECLASSIFY: 'act_gact: Offload of "reclassify" action is not supported',
     ta.TC_ACT_PIPE: 'act_gact: Offload of "pipe" action is not supported',
 }
+_LAST_CHANCE: Final = 2
+"""PGACT_DETERM."""
 _GACT_OFFERED: Final = (ta.TC_ACT_OK, ta.TC_ACT_SHOT, ta.TC_ACT_TRAP)
 
 
 def _gact(options: Attrs) -> Result:
     verdict = options["parms"].action
+    if "prob" in options:
+        chance = options["prob"]
+        if chance.ptype > _LAST_CHANCE:
+            raise NetlinkError(errno.EINVAL)
+        if ta.has_opcode(chance.paction, ta.TC_ACT_GOTO_CHAIN):
+            raise NetlinkError(errno.EINVAL, "goto chain not allowed on fallback")
     _check_verdict(verdict)
     steps: list[Step] = []
     back: list[tuple[str, Any]] = [("parms", options["parms"])]

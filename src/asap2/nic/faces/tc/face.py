@@ -315,22 +315,19 @@ def _options(
     kind: str, one: Filter, key: FlowerKey, counters: Counted, actions: list[dict[str, Any]], terse: bool
 ) -> dict[str, Any]:
     flags = one.flags | (IN_HW if one.in_hw else NOT_IN_HW)
+    classid = {"classid": one.classid} if one.classid else {}
     options: dict[str, Any] = {}
     if kind == "u32":
         asked = tables.TC.decode(one.request)[1]["options"]
-        options = {"sel": asked["sel"], "hash": match_all.U32_TABLE, "flags": flags}
+        options = {"sel": asked["sel"], "hash": match_all.U32_TABLE, **classid, "flags": flags}
     elif kind == "basic":
-        if one.classid:
-            options["classid"] = one.classid
-        options["pcnt"] = tables.BasicCount(counters.packets, counters.packets)
+        options = {**classid, "pcnt": tables.BasicCount(counters.packets, counters.packets)}
     elif kind == "matchall":
-        options = {"flags": flags, "pcnt": counters.packets}
+        options = {**classid, "flags": flags, "pcnt": counters.packets}
     elif terse:
         options["flags"] = flags
     else:
-        if one.classid is not None:
-            options["classid"] = one.classid
-        options |= {**dict(key.dump), "flags": flags, "in_hw_count": one.in_hw_count}
+        options = {**classid, **dict(key.dump), "flags": flags, "in_hw_count": one.in_hw_count}
     if actions:
         options["act"] = actions
     return options

@@ -11,6 +11,7 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
+from asap2.netlink.tables.actions import GENEVE_OPT
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.rules import Masked
 from asap2.nic.tunnels.geneve import OPTION_HEADER
@@ -88,7 +89,9 @@ def to_set(options: Mapping[Any, Any]) -> tuple[bytes, Back]:
             raise NetlinkError(errno.EINVAL, "Tunnel options exceeds max size")
     if not out:
         raise NetlinkError(errno.EINVAL, "Empty list of tunnel options")
-    return out, [("enc_opts", {"geneve": [dict(option) for option in options["geneve"]]})]
+    # The kernel gives all of them back in one nest, whatever came (tunnel_key_geneve_opts_dump).
+    one = b"".join(GENEVE_OPT.encode(option) for option in options["geneve"])
+    return out, [("enc_opts", {"geneve": [one]})]
 
 
 def _only_geneve(options: Mapping[Any, Any], of: str) -> list[Mapping[Any, Any]]:
