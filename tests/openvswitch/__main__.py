@@ -70,21 +70,22 @@ def run(program: Path, numbers: list[int], environment: dict[str, str]) -> str:
     return "".join(output)
 
 
-def has_links(kind: str) -> bool:
-    """Whether the machine's kernel has links of that kind: it asks for more then, or makes one."""
-    asked = ["unshare", "--net", "ip", "link", "add", "x0", "type", kind]
-    tried = subprocess.run(asked, capture_output=True, text=True, check=False)
+def has_links(kind: str, environment: dict[str, str]) -> bool:
+    """Whether a namespace of the node has links of that kind: it asks for more then, or makes one."""
+    asked = [str(_ASAP2), "exec", _NODE, "--", "unshare", "--net", "ip", "link", "add", "x0", "type", kind]
+    tried = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
     return "Unknown device type" not in tried.stderr
 
 
-def without_what_is_missing(tests: dict[int, str], expected: Expected) -> dict[int, str]:
-    """The tests that the machine's kernel has all link kinds for; it is told which ones are left out."""
-    missing = {kind for kind in set(expected.needs.values()) if not has_links(kind)}
+def without_what_is_missing(tests: dict[int, str], expected: Expected, environment: dict[str, str]) -> list[int]:
+    """The numbers of the *tests* that the node has the link kinds for; the others are named."""
+    wanted = {kind for title in tests.values() if (kind := expected.needs.get(title))}
+    missing = {kind for kind in wanted if not has_links(kind, environment)}
     left_out = [number for number, title in tests.items() if expected.needs.get(title) in missing]
     if left_out:
         kinds = ", ".join(sorted(missing))
-        print(f"{len(left_out)} tests are left out: this kernel has no links of the kinds {kinds}")
-    return {number: title for number, title in tests.items() if number not in left_out}
+        print(f"{len(left_out)} tests are left out: the node has no links of the kinds {kinds}", flush=True)
+    return [number for number in tests if number not in left_out]
 
 
 def main() -> int:
@@ -99,12 +100,12 @@ def main() -> int:
     program = _BUILT / "source/tests" / SUITES[options.suite]
     listing = subprocess.run([program, "--list"], cwd=program.parent, check=True, capture_output=True, text=True).stdout
     expected = expectations(_HERE / "expected.toml", options.suite)
-    tests = without_what_is_missing(titles_in(listing), expected)
-    chosen = [number for number, title in tests.items() if options.k in title]
-    chosen = [number for number in chosen if number in (options.numbers or chosen)]
-    if not chosen:
+    tests = {number: title for number, title in titles_in(listing).items() if options.k in title}
+    tests = {number: title for number, title in tests.items() if number in (options.numbers or tests)}
+    if not tests:
         parser.error("there is no such test")
     with alone(), lab() as environment:
+        chosen = without_what_is_missing(tests, expected, environment)
         outcomes = outcomes_in(run(program, chosen, environment))
     differences = compare(tests, outcomes, expected, chosen)
     for title, outcome, wanted in differences:
