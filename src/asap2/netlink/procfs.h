@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Files of /proc that in a node are read where the daemon serves them: net/dev, with the counters that the NIC's netdevs
- * show, and those that tell of connections, which are the node's.
+ * show, those that tell of connections, which are the node's, and of VLAN devices and bonds.
  *
  * /proc is the process's own, so nothing can be laid over those files; a program that opens one gets another one.
  */
@@ -33,7 +33,8 @@ static int may_be_served(const char *name)
 	if (!strcmp(name, "net/dev"))
 		return 1; /* its content depends on the process's namespace */
 	return (!strcmp(name, "modules") || !strcmp(name, "net/nf_conntrack") ||
-		!strcmp(name, "net/stat/nf_conntrack") || !strncmp(name, SYSCTL, strlen(SYSCTL))) &&
+		!strcmp(name, "net/stat/nf_conntrack") || !strncmp(name, SYSCTL, strlen(SYSCTL)) ||
+		!strncmp(name, "net/vlan/", 9) || !strncmp(name, "net/bonding/", 12)) &&
 	       process_at_home();
 }
 

@@ -113,6 +113,7 @@ class Daemon:
             hidden.fd,
             open_state(state),
             self._open_namespace,
+            self.netdevs.node_fd,
         )
         self.routes = Routes()
         self.udp_ports = UdpPorts(
@@ -194,6 +195,7 @@ class Daemon:
             self._attribute_written,
             guests,
             {**conntrack_files(self.conntrack), **module_files({"openvswitch": self._unload_openvswitch})},
+            self.kinds,
         )
 
     def _link(self, ifindex: int) -> links.Link | None:

@@ -272,7 +272,67 @@ VLAN = Table(
         5: ("protocol", be16),
     },
 )
-OF_KINDS = {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP, "vlan": VLAN}
+BOND_AD = Table(
+    "bond_ad",
+    {
+        1: ("aggregator", u16),
+        2: ("num_ports", u16),
+        3: ("actor_key", u16),
+        4: ("partner_key", u16),
+        5: ("partner_mac", binary),
+    },
+)
+BOND = Table(
+    "bond",
+    {
+        1: ("mode", u8),
+        2: ("active_slave", u32),
+        3: ("miimon", u32),
+        4: ("updelay", u32),
+        5: ("downdelay", u32),
+        6: ("use_carrier", u8),
+        7: ("arp_interval", u32),
+        8: ("arp_ip_target", binary),
+        9: ("arp_validate", u32),
+        10: ("arp_all_targets", u32),
+        11: ("primary", u32),
+        12: ("primary_reselect", u8),
+        13: ("fail_over_mac", u8),
+        14: ("xmit_hash_policy", u8),
+        15: ("resend_igmp", u32),
+        16: ("num_peer_notif", u8),
+        17: ("all_slaves_active", u8),
+        18: ("min_links", u32),
+        19: ("lp_interval", u32),
+        20: ("packets_per_slave", u32),
+        21: ("lacp_rate", u8),
+        22: ("ad_select", u8),
+        23: ("ad_info", nested(BOND_AD)),
+        24: ("ad_actor_sys_prio", u16),
+        25: ("ad_user_port_key", u16),
+        26: ("ad_actor_system", binary),
+        27: ("tlb_dynamic_lb", u8),
+        28: ("peer_notif_delay", u32),
+        29: ("lacp_active", u8),
+        30: ("arp_missed_max", u8),
+        31: ("ns_ip6_target", binary),
+    },
+)
+BOND_SLAVE = Table(
+    "bond_slave",
+    {
+        1: ("state", u8),
+        2: ("mii_status", u8),
+        3: ("link_failure_count", u32),
+        4: ("perm_hwaddr", binary),
+        5: ("queue_id", u16),
+        6: ("ad_aggregator_id", u16),
+        7: ("ad_actor_oper_port_state", u8),
+        8: ("ad_partner_oper_port_state", u16),
+        9: ("prio", s32),
+    },
+)
+OF_KINDS = {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP, "vlan": VLAN, "bond": BOND}
 """IFLA_INFO_DATA by kind."""
 LINKINFO = Table(
     "linkinfo",

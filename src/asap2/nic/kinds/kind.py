@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
     from asap2.nic.links import Link
 
-IFF_UP, IFF_NOARP, IFF_MULTICAST = 1, 1 << 7, 1 << 12
+IFF_UP, IFF_NOARP, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1, 1 << 7, 1 << 10, 1 << 11, 1 << 12
 ETH_MAX_MTU = 65535
 ETH_ALEN = 6
 
@@ -43,7 +43,7 @@ class KindLink:
 
     def others(self) -> list[tuple[int | None, int]]:
         """The devices that it stands on beside :attr:`lower`: a bond's ports."""
-        return [(self.far_namespace, port) for port in self.data.get("ports", ())]
+        return [(self.far_namespace, port[0]) for port in self.data.get("ports", ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ class LinkKind:
     """Least and greatest MTU that its devices show."""
     flags, without = 0, 0
     """Interface flags that its devices show, and do not show, whatever the veth has."""
+    beside_itself = False
+    """Whether the far end is in the namespace of the device, though that stands on nothing when it is made."""
+    movable = True
+    """Whether its devices may go to other network namespaces."""
     has_carrier = True
     """Whether its devices follow a carrier: one that does not is in state UNKNOWN."""
 

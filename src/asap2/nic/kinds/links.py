@@ -17,6 +17,8 @@ import errno
 import json
 import logging
 import os
+import re
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ _GONE = 512
 
 FAR_NAME = "a2far{:08x}"
 """What a far end is called."""
+FAR_NAMES = re.compile(r"a2far[0-9a-f]{8}")
 
 
 class KindLinks:
@@ -50,8 +53,10 @@ class KindLinks:
         home: int,
         state: Snapshot,
         open_namespace: Callable[[Callable[[int], bool]], int | None],
+        node: int,
     ) -> None:
-        """*open_namespace* gives a new descriptor of a namespace of which a function says that it is the one."""
+        """*node* opens the node's network namespace; *open_namespace* gives a new descriptor of one of which a function
+        says that it is the one."""
         self.programs = programs
         self.reader = reader
         self.home = home
@@ -66,6 +71,11 @@ class KindLinks:
         self._namespaces: dict[int, int] = {}
         self._entered: tuple[int, int] | None = None
         self._kept = ""
+        reader.give_nsid(node)
+        self.home_of_node = reader.nsid(node)
+        """The id of the node's network namespace."""
+        self.version = 0
+        """Another number whenever one of them may have changed."""
         self._restore()
 
     # ---- finding
@@ -110,6 +120,15 @@ class KindLinks:
     def above(self, namespace: int | None, ifindex: int) -> list[KindLink]:
         """The devices that stand on the one with *ifindex* there."""
         return [link for link in self._links.values() if (link.far_namespace, link.lower) == (namespace, ifindex)]
+
+    def index_of(self, netns: int, name: str) -> int:
+        """The ifindex of the link called *name* in the network namespace open at *netns*. OSError."""
+        return in_netns(netns, lambda: socket.if_nametoindex(name))
+
+    def bond_of(self, namespace: int | None, ifindex: int) -> KindLink | None:
+        """The bond that the device with *ifindex* there is a port of."""
+        place = namespace, ifindex
+        return next((link for link in self._links.values() if place in link.others()), None)
 
     def read(self, namespace: int | None, ifindex: int) -> Link | None:
         """What the kernel says of a link; None when there is none."""
@@ -160,6 +179,7 @@ class KindLinks:
     def follow(self) -> None:
         """Links have changed: devices follow what they stand on."""
         again = bool(self._links)
+        self.version += again
         while again:
             again = False
             for link in self:
@@ -300,6 +320,7 @@ class KindLinks:
             }
         )
         if kept != self._kept:
+            self.version += 1
             self._state.write(kept.encode())
             self._kept = kept
 

@@ -13,7 +13,7 @@ from asap2.nic.silicon import loader
 from asap2.nic.silicon.loader import Hook
 
 OBJECT: Final = Path(__file__).with_name("kinds.bpf.o")
-MAPS: Final = ("devices", "vlans")
+MAPS: Final = ("devices", "vlans", "bonds", "bond_ports")
 
 
 class _Constants(ctypes.Structure):

@@ -133,6 +133,8 @@ class LinkFace:
         ours = {_LINK["linkinfo"]} if own_kind else set()
         if master is not None and self._at_home(request) and self._is_internal(master):
             ours.add(_LINK["master"])
+        if master is not None and self._kinds is not None and self._kinds.at(request.client.netns, master) is not None:
+            ours.add(_LINK["master"])
         kept = [(t, v) for t, v in attributes(payload, start) if t & NLA_TYPE_MASK not in ours]
 
         def wanted(message: NlMsg) -> Iterable[Message]:
@@ -170,11 +172,10 @@ class LinkFace:
     def _without_peer(self, message: NlMsg, request: Request) -> list[Message]:
         payload = message.payload
         if len(payload) >= _HEADER and self._kinds is not None:
-            ifindex, netns = _ifindex(payload), request.client.netns
-            if self._kinds.hides(netns, ifindex):
+            own = self._kinds.shown(request.client.netns, _ifindex(payload), payload)
+            if own is None:
                 return []
-            if (link := self._kinds.at(netns, ifindex)) is not None:
-                payload = self._kinds.rewrite(payload, link, netns)
+            payload = own
         if len(payload) >= _HEADER and self._device(_ifindex(payload), request) is not None:
             payload = _no_peer(payload)
         return [Message(message.type, payload)]
@@ -206,13 +207,12 @@ class LinkFace:
         if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
             ifindex = _ifindex(payload)
             if self._kinds is not None and len(self._kinds.links):
-                netns = request.client.netns
-                if self._kinds.hides(netns, ifindex):
+                own = self._kinds.shown(request.client.netns, ifindex, payload)
+                if own is None:
                     if not request.dump:
                         raise NetlinkError(errno.ENODEV)
                     return []
-                if (link := self._kinds.at(netns, ifindex)) is not None:
-                    payload = self._kinds.rewrite(payload, link, netns)
+                payload = own
             device = self._device(ifindex, request)
             master = self._master(ifindex) if self._at_home(request) else None
             if device is not None or master is not None:
@@ -310,9 +310,11 @@ class LinkFace:
         if len(payload) < _HEADER:
             return None
         ifindex = _ifindex(payload)
-        if self._kinds is not None and (own := self._kinds.notified(netns, message)) is not None:
-            master = self._master(ifindex) if netns.cookie == self._server.netns.cookie else None
-            return own if master is None or not own else self.rewrite(own, None, 0, master)
+        own = self._kinds.notified(netns, message) if self._kinds is not None else None
+        if own is not None:
+            if not own:
+                return own
+            payload = own
         if payload[0] in _NOT_OF_LINKS:
             return _no_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
         info = {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}
@@ -323,7 +325,7 @@ class LinkFace:
         at_home = netns.cookie == self._server.netns.cookie
         master = self._master(ifindex) if at_home else None
         if device is None and master is None:
-            return None
+            return own
         shown = self.rewrite(payload, device, 0, master)
         return shown if len(shown) <= room else self.rewrite(payload, device, 0, master, grow=False)
 

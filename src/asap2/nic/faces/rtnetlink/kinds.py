@@ -21,7 +21,7 @@ from typing import Any
 from asap2.namespaces import in_netns
 from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
 from asap2.netlink.server import Server
-from asap2.netlink.tables.link import LINK, LINKINFO, RTM_GETLINK, RTM_NEWLINK, RTNLGRP_LINK, Ifinfomsg
+from asap2.netlink.tables.link import BOND_SLAVE, LINK, LINKINFO, RTM_GETLINK, RTM_NEWLINK, RTNLGRP_LINK, Ifinfomsg
 from asap2.netlink.wire import (
     NETLINK_ROUTE,
     NLA_TYPE_MASK,
@@ -33,8 +33,8 @@ from asap2.netlink.wire import (
     attributes,
 )
 from asap2.nic.faces.lookup import ifindex_named
-from asap2.nic.kinds import KINDS
-from asap2.nic.kinds.kind import IFF_UP, KindLink, LinkKind, Wanted
+from asap2.nic.kinds import BOND, KINDS
+from asap2.nic.kinds.kind import IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
 from asap2.nic.kinds.links import FAR_NAME, KindLinks, kernel_has
 from asap2.nic.link_changes import LinkChanges
 
@@ -42,7 +42,7 @@ _LINK = LINK.table.numbers
 _HEADER = LINK.size
 _NOT_A_VETHS = {_LINK[name] for name in ("linkinfo", "link", "link_netnsid", "net_ns_pid", "net_ns_fd", "master")}
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
-_OPER_UNKNOWN, _OPER_UP = 0, 6
+_OPER_UNKNOWN, _OPER_DOWN, _OPER_LOWERLAYERDOWN, _OPER_UP = 0, 2, 3, 6
 _VETH_INFO_PEER = 1
 _IFINFO = struct.Struct("=BxHiII")
 
@@ -76,7 +76,33 @@ class KindFace:
                 return self.create(request, header, attrs)
         elif ifindex is not None and self.hides(netns, ifindex):
             raise NetlinkError(errno.ENODEV)
+        if "master" in attrs and ifindex is not None:
+            remaining = self._set_master(request, ifindex, attrs["master"])
+            if remaining is not None:
+                return remaining
         return self.change(request, link, header, attrs) if link is not None else None
+
+    def _set_master(self, request: Request, ifindex: int, master: int) -> Answer:
+        """do_set_master() where the new master or the old one is a bond of ours; None: neither is."""
+        netns = request.client.netns
+        namespace = self.links.namespace_for_good(netns.cookie, netns.fd)
+        new, old = self.links.at(namespace, master), self.links.bond_of(namespace, ifindex)
+        if new is not None and new.kind != BOND.name:
+            raise NetlinkError(errno.EOPNOTSUPP)
+        if new is None and old is None:
+            return None
+        with self.links.entering(namespace, netns.fd):
+            if old is not None and old is not new:
+                BOND.release(self.links, old, ifindex)
+            if new is not None and old is not new:
+                port = self.links.read(namespace, ifindex)
+                if port is None:
+                    raise NetlinkError(errno.ENODEV)
+                BOND.enslave(self.links, new, port, netns.fd)
+        self.links.changed()
+        for bond in {one.id: one for one in (old, new) if one is not None}.values():
+            self.announce(netns, bond)
+        return _without(request, "master")
 
     def check_removal(self, request: Request, ifindex: int | None) -> None:
         """Refuse to remove a far end, which is not there for programs."""
@@ -86,20 +112,16 @@ class KindFace:
     def notified(self, netns: Netns, message: NlMsg) -> bytes | None:
         """What the kernel tells of a link by itself, as it is to be seen; None: as it is, empty: not at all."""
         ifindex = int.from_bytes(message.payload[4:8], sys.byteorder, signed=True)
-        if self.hides(netns, ifindex):
+        shown = self.shown(netns, ifindex, message.payload)
+        if shown is None:
             return b""
-        link = self.last_at(netns, ifindex)
-        return None if link is None else self.rewrite(message.payload, link, netns)
+        return None if shown == message.payload else shown
 
     # ---- finding
 
     def at(self, netns: Netns, ifindex: int) -> KindLink | None:
         """The device with *ifindex* in a network namespace."""
         return self.links.at(self._namespace(netns), ifindex) if len(self.links) else None
-
-    def last_at(self, netns: Netns, ifindex: int) -> KindLink | None:
-        """As :meth:`at`; where there is none now, the one that has gone from there."""
-        return self.links.last_at(self._namespace(netns), ifindex)
 
     def hides(self, netns: Netns, ifindex: int) -> bool:
         """Whether what has *ifindex* there is a far end, which nobody is to see."""
@@ -150,7 +172,8 @@ class KindFace:
             link_id = self.links.new_id()
             far_name = FAR_NAME.format(link_id)
             far = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + LINK.table.encode({"ifname": far_name})
-            if lower is None:
+            beside = lower is not None or kind.beside_itself
+            if not beside:
                 far += attribute(_LINK["net_ns_fd"], struct.pack("=I", self.links.home))
             else:
                 far += LINK.table.encode({"mtu": kind.mtus[1]})
@@ -161,7 +184,7 @@ class KindFace:
             payload += b"".join(attribute(type_, value) for type_, value in kept) + more
             payload += attribute(_LINK["linkinfo"], pair)
             kernel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
-            link = self._made(kind, link_id, far_name, namespace if lower is not None else None, made.data)
+            link = self._made(kind, link_id, far_name, namespace if beside else None, made.data)
             link.lower = lower.ifindex if lower is not None else 0
             self.links.add(link, netns.fd)
             if header.flags & header.change & IFF_UP:
@@ -209,6 +232,8 @@ class KindFace:
             raise NetlinkError(errno.EEXIST)
         if "data" in info and info.get("kind") != link.kind:
             raise NetlinkError(errno.EOPNOTSUPP)
+        if not kind.movable and any(name in attrs for name in ("net_ns_pid", "net_ns_fd", "target_netnsid")):
+            raise NetlinkError(errno.EINVAL, "The interface netns is immutable")
         up = bool(header.flags & header.change & IFF_UP)
         near = self.links.read(link.namespace, link.ifindex)
         kind.check_change(self.links, link, attrs, up and near is not None and not near.up)
@@ -218,13 +243,7 @@ class KindFace:
                     kind.change(self.links, link, info["data"], netns.fd)
                 self.links.changed()
                 self.announce(netns, link)
-            kept = [
-                (type_, value)
-                for type_, value in attributes(request.payload, _HEADER)
-                if type_ & NLA_TYPE_MASK != _LINK["linkinfo"]
-            ]
-            rest = request.payload[:_HEADER] + b"".join(attribute(type_, value) for type_, value in kept)
-            return Proxy(lambda message: [Message(message.type, message.payload)], payload=rest)
+            return _without(request, "linkinfo")
         return PASS
 
     def announce(self, netns: Netns, link: KindLink) -> None:
@@ -237,6 +256,34 @@ class KindFace:
         self._server.notify(netns, RTNLGRP_LINK, Message(RTM_NEWLINK, self.rewrite(answer.payload, link, netns)))
 
     # ---- showing
+
+    def shown(self, netns: Netns, ifindex: int, payload: bytes) -> bytes | None:
+        """An RTM_NEWLINK of the kernel as programs are to see it; None: not at all."""
+        namespace = self._namespace(netns)
+        if self.links.hides(namespace, ifindex):
+            return None
+        if (link := self.links.last_at(namespace, ifindex)) is not None:
+            payload = self.rewrite(payload, link, netns)
+        if (bond := self.links.bond_of(namespace, ifindex)) is not None:
+            payload = self._as_port(payload, bond, ifindex)
+        return payload
+
+    def _as_port(self, payload: bytes, bond: KindLink, ifindex: int) -> bytes:
+        """The same of a port of a bond."""
+        family, type_, index, flags, change = _IFINFO.unpack_from(payload)
+        slave = {"slave_kind": BOND.name, "slave_data": BOND_SLAVE.encode(BOND.port_shown(bond, ifindex))}
+        found: list[bytes] = []
+        info = b""
+        for number_, value in attributes(payload, _HEADER):
+            number = number_ & NLA_TYPE_MASK
+            if number == _LINK["linkinfo"]:
+                info = value
+                continue
+            if number == _LINK["num_rx_queues"]:
+                found.append(LINK.table.encode({"master": bond.ifindex}))
+            found.append(attribute(number_, value))
+        found.append(attribute(_LINK["linkinfo"], info + LINKINFO.encode(slave)))
+        return _IFINFO.pack(family, type_, index, flags | IFF_SLAVE, change) + b"".join(found)
 
     def rewrite(self, payload: bytes, link: KindLink, netns: Netns) -> bytes:
         """An RTM_NEWLINK of the kernel about the near end, as it would be about the device."""
@@ -259,6 +306,8 @@ class KindFace:
                 value = struct.pack("=I", most)
             elif number == _LINK["operstate"] and not kind.has_carrier and value == bytes([_OPER_UP]):
                 value = bytes([_OPER_UNKNOWN])
+            elif number == _LINK["operstate"] and not link.lower and value == bytes([_OPER_LOWERLAYERDOWN]):
+                value = bytes([_OPER_DOWN])
             found.append(attribute(number_, value))
         return _IFINFO.pack(family, type_, ifindex, flags, change) + b"".join(found)
 
@@ -277,6 +326,15 @@ class KindFace:
             shown["data"] = data
         shown.update({name: info[name] for name in ("slave_kind", "slave_data") if name in info})
         return LINKINFO.encode(shown)
+
+
+def _without(request: Request, name: str) -> Proxy:
+    """What is left of a request for the kernel without an attribute."""
+    kept = [
+        (type_, value) for type_, value in attributes(request.payload, _HEADER) if type_ & NLA_TYPE_MASK != _LINK[name]
+    ]
+    rest = request.payload[:_HEADER] + b"".join(attribute(type_, value) for type_, value in kept)
+    return Proxy(lambda message: [Message(message.type, message.payload)], payload=rest)
 
 
 def quiet(netns: int, name: str) -> int:

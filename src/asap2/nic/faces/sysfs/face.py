@@ -30,8 +30,10 @@ from typing import Any, TypeAlias
 from asap2.nic import statistics
 from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import tree as sysfs_tree
+from asap2.nic.faces.sysfs.kinds import KindFiles
 from asap2.nic.faces.sysfs.procfs import net_dev_of
 from asap2.nic.faces.sysfs.tree import Attribute, Directory, Link, Real, Tree
+from asap2.nic.kinds.links import KindLinks
 from asap2.nic.netdevs import Counters, NetDev, NetDevs
 
 MNT_DETACH = 2
@@ -111,7 +113,7 @@ class SysFs:
 
     *lock* guards *driver* and *netdevs*; it is held while their state is read or changed, never while a real file is
     used. :attr:`changed` is called, with the lock held, when a program has written an attribute. *proc* are files of
-    the node's /proc, by their path there, that it serves too.
+    the node's /proc, by their path there, that it serves too; *kinds* are the devices of our own kinds.
     """
 
     def __init__(
@@ -124,9 +126,10 @@ class SysFs:
         changed: Callable[[], None],
         guests: Mapping[str, GuestView] = MappingProxyType({}),
         proc: Mapping[str, Attribute] = MappingProxyType({}),
+        kinds: KindLinks | None = None,
     ) -> None:
         self.mountpoint = mountpoint
-        self._operations = _Operations(driver, netdevs, real, lock, changed, guests, proc)
+        self._operations = _Operations(driver, netdevs, real, lock, changed, guests, proc, kinds)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -223,7 +226,9 @@ class _Operations:
         changed: Callable[[], None],
         guests: Mapping[str, GuestView],
         proc: Mapping[str, Attribute],
+        kinds: KindLinks | None,
     ) -> None:
+        self._kinds = kinds
         self._changed = changed
         self._driver = driver
         self._netdevs = netdevs
@@ -250,11 +255,16 @@ class _Operations:
         self.ready.set()
 
     def _generation(self) -> int:
-        return self._driver.generation
+        return self._driver.generation + (self._kinds.version if self._kinds is not None else 0)
 
     def _build_node(self, devices: list[NetDev]) -> Tree:
         tree = sysfs_tree.build(self._driver, devices, self._node.real, self._shown)
-        for path, file in {"net/dev": Attribute(self._net_dev), **self._proc}.items():
+        files = {"net/dev": Attribute(self._net_dev), **self._proc}
+        if self._kinds is not None:
+            kinds, home = KindFiles(self._kinds), self._kinds.home_of_node
+            kinds.put_in(tree, home, self._node.real)
+            files |= kinds.proc(home, self._node.real)
+        for path, file in files.items():
             directory, _slash, name = f"proc/{path}".rpartition("/")
             tree.root.at(directory).entries[name] = file
         tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})
@@ -265,8 +275,14 @@ class _Operations:
             guest.real,
             self._generation,
             lambda: self._netdevs.inside(guest.namespace),
-            lambda devices: sysfs_tree.build_guest(self._driver, devices, guest.real, self._shown),
+            lambda devices: self._build_guest(guest, devices),
         )
+
+    def _build_guest(self, guest: GuestView, devices: list[NetDev]) -> Tree:
+        tree = sysfs_tree.build_guest(self._driver, devices, guest.real, self._shown)
+        if self._kinds is not None:
+            KindFiles(self._kinds).put_in(tree, self._kinds.reader.nsid(guest.namespace), guest.real)
+        return tree
 
     def _view(self, path: str) -> tuple[_View, str]:
         """The /sys that *path* is in, and the path there."""
@@ -336,7 +352,7 @@ class _Operations:
         names = set(node.entries)
         if node.real is not None:
             with contextlib.suppress(FileNotFoundError):
-                names |= set(os.listdir(view.path(node.real))) - node.hidden
+                names |= {name for name in os.listdir(view.path(node.real)) if not node.hides(name)}
         return [".", "..", *sorted(names)]
 
     # ---- reading and writing

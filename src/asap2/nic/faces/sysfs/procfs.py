@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from asap2.nic.kinds.links import FAR_NAMES
 from asap2.nic.netdevs import Counters
 
 _ZEROES = {"rx": (4, 5, 10), "tx": (4, 5, 7, 10)}
@@ -21,6 +22,8 @@ def net_dev(text: str, shown: Callable[[str], Counters | None]) -> str:
     lines = []
     for line in text.rstrip("\n").split("\n"):
         name, colon, _ = line.partition(":")
+        if colon and FAR_NAMES.fullmatch(name.strip()):
+            continue
         counters = shown(name.strip()) if colon else None
         lines.append(line if counters is None else f"{name}:{_columns(counters)}")
     return "".join(f"{line}\n" for line in lines)
@@ -39,4 +42,4 @@ def net_dev_of(process: int, shown: Callable[[str], Counters | None]) -> str:
     """What *process*, or this one's thread with that number, is to read in /proc/net/dev. OSError if it has gone."""
     text = Path(f"/proc/{process}/net/dev").read_text(errors="surrogateescape")
     here = os.path.samestat(os.stat(f"/proc/{process}/ns/net"), os.stat("/proc/self/ns/net"))
-    return net_dev(text, shown) if here else text
+    return net_dev(text, shown if here else lambda _name: None)

@@ -14,6 +14,7 @@ import errno
 import functools
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,11 +78,17 @@ class Attribute:
 
 @dataclass(slots=True)
 class Directory:
-    """A directory: its own entries, then those of the real directory ``real`` (None: none) that are not ``hidden``."""
+    """A directory: its own entries, then those of the real directory ``real`` (None: none) that are not ``hidden``,
+    and whose names do not match ``without`` in full."""
 
     real: str | None = None
     entries: dict[str, Node] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    without: re.Pattern[str] | None = None
+
+    def hides(self, name: str) -> bool:
+        """Whether the real directory's *name* is not to be seen."""
+        return name in self.hidden or (self.without is not None and self.without.fullmatch(name) is not None)
 
     def at(self, path: str) -> Directory:
         """The directory at *path* below this one; a missing one is made, over its namesake in the real sysfs."""
@@ -126,7 +133,7 @@ def resolve(tree: Tree, path: str) -> Node:
             case Directory():
                 entry = node.entries.get(name)
                 if entry is None:
-                    if node.real is None or name in node.hidden:
+                    if node.real is None or node.hides(name):
                         raise _error(errno.ENOENT)
                     entry = Real(posixpath.join(node.real, name))
                 node = entry
