@@ -227,8 +227,9 @@ class Cloud:
         with self._step("MariaDB"):
             self.start(mariadb)
             self._wait(deadline, [mariadb], lambda: self._listens(PORTS["database"]))
+        metadata = waiting.get("nova-api-metadata")
         for service in waiting.values():
-            if service not in (mariadb, rabbitmq, ovn):
+            if service not in (mariadb, rabbitmq, ovn, metadata):
                 self.start(service)
         with self._step("RabbitMQ"):
             self._wait(deadline, [rabbitmq], lambda: self._listens(PORTS["rabbitmq"]))
@@ -246,6 +247,10 @@ class Cloud:
             self._wait(deadline, on_nodes, lambda: hosts <= self._agents())
         with self._step(f"nova-compute on {', '.join(sorted(hosts))}"):
             self._wait(deadline, on_nodes, lambda: hosts <= self._computes() and hosts <= self._mapped())
+        if metadata:  # it asks nova-conductor when it starts, and ends when that does not answer
+            with self._step("nova: metadata"):
+                self.start(metadata)
+                self._wait(deadline, [metadata], lambda: self._listens(PORTS["metadata"]))
 
     def _wait(self, deadline: float, needed: list[Service], ready: Callable[[], bool]) -> None:
         while not ready():

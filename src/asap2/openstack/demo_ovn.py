@@ -12,6 +12,7 @@ from asap2.openstack.plan import CONTROLLER, PHYSICAL_NETWORK
 
 PRIVATE, TUNNELLED, PUBLIC = "private", "tunnelled", "public"
 ROUTER = "router"
+METADATA_ADDRESS, METADATA_PATH = "169.254.169.254", "openstack/latest/meta_data.json"
 VLAN = f"--provider-network-type vlan --provider-physical-network {PHYSICAL_NETWORK} --provider-segment"
 NETWORKS = {
     PRIVATE: (f"{VLAN} 57", "10.57.0"),
@@ -40,6 +41,7 @@ class Ovn:
             self.steps.server(server)
             self.steps.find_representor(server)
         self._dhcp(private)
+        self._metadata(private)
         routed = Secured(self.steps, private, tunnelled, tunnelled.address)
         routed.carried("VLAN to VXLAN by OVN's router")
         routed.refused()
@@ -61,6 +63,17 @@ class Ovn:
         self.terminal.heading("OVN answers DHCP itself, on the server's node")
         lease = expect(f"lease of {server.address} obtained", "{0}")
         self.terminal.type(server.name, "udhcpc -f -n -q -i eth0 -s /bin/true", lease)
+
+    def _metadata(self, server: Server) -> None:
+        self.terminal.heading("nova's metadata, by the agent on the server's node: the route is one that DHCP gives")
+        ports = "port list --device-owner network:distributed"
+        of_network = self.steps.openstack(f"{ports} --network {PRIVATE} -f value -c fixed_ips")
+        found = re.search(r"'ip_address': '([\d.]+)'", of_network)
+        if not found:
+            raise self.terminal.failed(CONTROLLER, f"openstack {ports}", f"{PRIVATE} has no port for metadata")
+        self.terminal.type(server.name, f"ip route add {METADATA_ADDRESS} via {found[1]}")
+        own = expect(f'"name": "{server.name}"', "it is this server's")
+        self.terminal.type(server.name, f"curl -sS --noproxy '*' http://{METADATA_ADDRESS}/{METADATA_PATH}", own)
 
     def _floating_ip(self, server: Server, outside: Server) -> None:
         self.terminal.heading(f"A floating IP of {server.name}: translated on its own node, in hardware")

@@ -34,7 +34,15 @@ VLAN_RANGE = (100, 199)
 VNI_RANGE = (1001, 2000)
 INTEGRATION_BRIDGE = "br-int"
 
-PORTS = {"database": 3306, "rabbitmq": 5672, "compute": 8774, "placement": 8778, "image": 9292, "network": 9696}
+PORTS = {
+    "database": 3306,
+    "rabbitmq": 5672,
+    "compute": 8774,
+    "metadata": 8775,
+    "placement": 8778,
+    "image": 9292,
+    "network": 9696,
+}
 """TCP ports of the controller, those that the services have by default."""
 
 CLOUD = "asap2"

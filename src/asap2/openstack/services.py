@@ -35,6 +35,9 @@ from asap2.openstack.plan import (
 from asap2.openstack.virt.guest import start_time
 from asap2.ovn import programs
 
+OVN_WAIT_MILLISECONDS = 8000
+"""How long a restarted ovn-controller keeps the rules of the last one, until it has computed its own; by default it
+begins with none, and packets are lost meanwhile."""
 STOP_SECONDS = 10.0
 """How long a service may take to end after SIGTERM; then it is killed."""
 
@@ -79,12 +82,13 @@ def services(nodes: Sequence[Compute], packages: Path, mechanism: Mechanism = Me
         on_controller("glance-api", "glance-api", "--config-file", f"{etc}/glance-api.conf"),
     ]
     if mechanism is Mechanism.OVN:
-        found.append(ovn_central())
+        found += [ovn_central(), on_controller("nova-api-metadata", "nova-api-metadata", *nova)]
     for node in nodes:
-        found += [
-            compute(node, packages),
-            ovn_controller(node) if mechanism is Mechanism.OVN else agent(node, packages),
-        ]
+        found.append(compute(node, packages))
+        if mechanism is Mechanism.OVN:
+            found += [ovn_controller(node), metadata_agent(node, packages)]
+        else:
+            found.append(agent(node, packages))
     return found
 
 
@@ -102,7 +106,11 @@ def ovn_controller(node: Compute) -> Service:
         CONTROLLER_ADDRESS,
         node.tunnel_address,
         mappings={PHYSICAL_NETWORK: node.bridge},
-        more={"hostname": node.host, "ovn-cms-options": "enable-chassis-as-gw"},
+        more={
+            "hostname": node.host,
+            "ovn-cms-options": "enable-chassis-as-gw",
+            "ovn-ofctrl-wait-before-clear": str(OVN_WAIT_MILLISECONDS),
+        },
     )
     command = ("sh", "-c", " && ".join(chassis.start()))
     return Service("ovn-controller", node.node, node.host, command, pid_files=("/run/ovn/ovn-controller.pid",))
@@ -140,11 +148,18 @@ def compute(node: Compute, packages: Path) -> Service:
 
 def agent(node: Compute, packages: Path) -> Service:
     """neutron's Open vSwitch agent of *node*."""
-    files = ("neutron.conf", "openvswitch_agent.ini")
-    command = [f"{packages}/bin/neutron-openvswitch-agent"]
-    for name in files:
-        command += ["--config-file", f"{node.settings}/{name}"]
-    return Service("neutron-openvswitch-agent", node.node, node.host, tuple(command))
+    return _agent(node, packages, "neutron-openvswitch-agent", "openvswitch_agent.ini")
+
+
+def metadata_agent(node: Compute, packages: Path) -> Service:
+    """neutron's agent that brings the servers of *node* nova's metadata, where OVN is the mechanism driver."""
+    return _agent(node, packages, "neutron-ovn-metadata-agent", "neutron_ovn_metadata_agent.ini")
+
+
+def _agent(node: Compute, packages: Path, name: str, file: str) -> Service:
+    files = (f"{node.settings}/neutron.conf", f"{node.settings}/{file}")
+    command = [f"{packages}/bin/{name}", *(word for path in files for word in ("--config-file", path))]
+    return Service(name, node.node, node.host, tuple(command))
 
 
 class Processes:

@@ -2,7 +2,7 @@
 """The services' configuration files, as text: what an installation guide of the release has one type, and no more.
 
 What differs from a cloud of several machines: no Keystone (nova and placement take ``noauth2``, neutron ``noauth``),
-and no metadata, DHCP or L3 agent. neutron's defaults let only services write ``binding:profile``; the operator here is
+and no DHCP or L3 agent. neutron's defaults let only services write ``binding:profile``; the operator here is
 one.
 """
 
@@ -39,6 +39,9 @@ VIF_PLUGGING_SECONDS = 30
 AGENT_REPORT_SECONDS, AGENT_DOWN_SECONDS = 5, 20
 """How often an agent tells that it lives, and when neutron takes it for dead; 30 and 75 by default."""
 OVSDB = "unix:/run/openvswitch/db.sock"
+
+METADATA_SECRET = "asap2"
+"""By which nova's metadata service knows that a request is from neutron's agent."""
 
 PRIVSEP_OF_NEUTRON = (
     "privsep",
@@ -91,6 +94,8 @@ def files(nodes: Sequence[Compute], environment: Path, mechanism: Mechanism = Me
         made[f"etc/{node.host}/neutron.conf"] = ini(neutron(environment, node))
         if mechanism is Mechanism.OPENVSWITCH:
             made[f"etc/{node.host}/openvswitch_agent.ini"] = ini(agent(node, environment))
+        else:
+            made[f"etc/{node.host}/neutron_ovn_metadata_agent.ini"] = ini(metadata_agent(node, environment))
     return made
 
 
@@ -133,6 +138,17 @@ def nova(environment: Path, node: Compute | None = None, directory: Path = DIREC
         "osapi_compute_listen": CONTROLLER_ADDRESS,
         "osapi_compute_listen_port": PORTS["compute"],
         "osapi_compute_workers": 1,
+    }
+    common["DEFAULT"] = {
+        **common["DEFAULT"],
+        "metadata_listen": CONTROLLER_ADDRESS,
+        "metadata_listen_port": PORTS["metadata"],
+        "metadata_workers": 1,
+    }
+    common["neutron"] = {
+        **common["neutron"],
+        "service_metadata_proxy": "true",
+        "metadata_proxy_shared_secret": METADATA_SECRET,
     }
     common["wsgi"] = {"api_paste_config": str(directory / "etc" / name / "nova-api-paste.ini")}
     common["api"] = {"auth_strategy": "noauth2"}
@@ -258,6 +274,7 @@ def ml2_of_ovn() -> Sections:
         "ovn": {
             "ovn_nb_connection": programs.northbound(CONTROLLER_ADDRESS),
             "ovn_sb_connection": programs.southbound(CONTROLLER_ADDRESS),
+            "ovn_metadata_enabled": "true",
             "enable_distributed_floating_ip": "true",
             "ovn_emit_need_to_frag": "false",
         },
@@ -265,12 +282,32 @@ def ml2_of_ovn() -> Sections:
     return {**ml2(), **changed}
 
 
-def agent(node: Compute, environment: Path) -> Sections:
-    """openvswitch_agent.ini of *node*."""
+def metadata_agent(node: Compute, environment: Path) -> Sections:
+    """neutron_ovn_metadata_agent.ini of *node*."""
+    return {
+        "DEFAULT": {
+            "nova_metadata_host": CONTROLLER_ADDRESS,
+            "metadata_proxy_shared_secret": METADATA_SECRET,
+            "metadata_workers": 0,
+        },
+        "ovs": {"ovsdb_connection": OVSDB},
+        "ovn": {"ovn_sb_connection": programs.southbound(CONTROLLER_ADDRESS)},
+        "agent": {"root_helper": "", "use_helper_for_ns_read": "false", "report_interval": AGENT_REPORT_SECONDS},
+        **_privsep(node, environment, "neutron_ovn_metadata_agent.ini"),
+    }
+
+
+def _privsep(node: Compute, environment: Path, file: str) -> Sections:
+    """The sections of neutron's privileged daemons, for an agent that reads *file*."""
     helper = (
         f"{environment}/bin/privsep-helper --config-file {node.settings}/neutron.conf "
-        f"--config-file {node.settings}/openvswitch_agent.ini"
+        f"--config-file {node.settings}/{file}"
     )
+    return {section: {"helper_command": helper} for section in PRIVSEP_OF_NEUTRON}
+
+
+def agent(node: Compute, environment: Path) -> Sections:
+    """openvswitch_agent.ini of *node*."""
     return {
         "ovs": {
             "ovsdb_connection": OVSDB,
@@ -281,7 +318,7 @@ def agent(node: Compute, environment: Path) -> Sections:
         "agent": {"tunnel_types": "vxlan", "root_helper": "", "use_helper_for_ns_read": "false"}
         | {"report_interval": AGENT_REPORT_SECONDS},
         "securitygroup": {"firewall_driver": "openvswitch"},
-        **{section: {"helper_command": helper} for section in PRIVSEP_OF_NEUTRON},
+        **_privsep(node, environment, "openvswitch_agent.ini"),
     }
 
 

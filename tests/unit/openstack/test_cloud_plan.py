@@ -93,8 +93,9 @@ def test_every_service_has_its_place() -> None:
 
 def test_a_cloud_with_ovn_has_its_controller_in_place_of_the_agent() -> None:
     found = services(shipped(), PACKAGES, Mechanism.OVN)
-    assert {service.name for service in found if service.host == "compute-node-2"} == {"nova-compute", "ovn-controller"}
-    assert "ovn-central on controller" in map(str, found)
+    on_node = {service.name for service in found if service.host == "compute-node-2"}
+    assert on_node == {"nova-compute", "ovn-controller", "neutron-ovn-metadata-agent"}
+    assert {"ovn-central on controller", "nova-api-metadata on controller"} <= set(map(str, found))
 
 
 def test_a_node_tells_ovn_its_host_name_its_bridge_and_its_end_of_tunnels() -> None:
