@@ -215,7 +215,7 @@ class Operator:
             found[node.host] = {
                 "VFs' MACs": vfs,
                 "VFs in the node": self.sh(node.node, "ls /sys/class/net | grep -c '^enp.*v[0-9]'"),
-                "ports": self.sh(node.node, "ovs-vsctl list-ports br-int").split(),
+                "ports": self.sh(node.node, "ovs-vsctl list-ports br-int | grep -v '^ovn-\\|patch-' || true").split(),
                 "rules on representors": self.sh(node.node, filters),
                 "network namespaces": self.sh(node.node, "ls /run/netns"),
                 "instances": self.sh(node.node, f"ls /run/openstack/state/{node.host}/nova/instances"),
