@@ -50,13 +50,10 @@ class Demo:
 
     def run(self, keep: bool) -> None:
         """Bring the lab and OVN up, show what OVN does, and take all down, unless told to *keep* it."""
-        lacking()
         began = time.monotonic()
-        self.terminal.heading("Two hypervisors, each with a software ConnectX-6 Dx, joined by a cable")
-        self.lab.up(self.topology)
-        self.terminal.done("the lab is up", time.monotonic() - began)
+        self.up()
         try:
-            self._begin()
+            self.begin()
             Scenarios(self.terminal, self.traffic, self.central).all()
             self.failure = None
         except Asap2Error as error:
@@ -84,7 +81,16 @@ class Demo:
         rows = [(one.kind, f"{100 * one.share:.2f} % of {one.packets} packets") for one in self.traffic.carried]
         self.terminal.summary(rows, self.seconds, self.failure)
 
-    def _begin(self) -> None:
+    def up(self) -> None:
+        """Bring the lab up."""
+        lacking()
+        began = time.monotonic()
+        self.terminal.heading("Two hypervisors, each with a software ConnectX-6 Dx, joined by a cable")
+        self.lab.up(self.topology)
+        self.terminal.done("the lab is up", time.monotonic() - began)
+
+    def begin(self) -> None:
+        """Start OVN on the lab."""
         for number, node in enumerate(self.nodes, 1):
             self._switch(node, f"{UNDERLAY}.{number}")
         self.terminal.heading(f"{self.central}: OVN's databases and ovn-northd")

@@ -27,6 +27,9 @@ PROBE_MILLISECONDS = 60000
 """Time without a word after which one end of a database connection asks the other whether it lives (default: 5000). A
 busy machine may need longer to answer than the default, and each reconnection has the controller compute everything
 again."""
+CLEAR_MILLISECONDS = 2000
+"""Time that a controller has when it starts to compute its rules, before it replaces those of its predecessor (default:
+0). With the default it takes them all away first, and all packets are lost meanwhile."""
 
 
 def lacking() -> None:
@@ -78,6 +81,7 @@ class Chassis:
             "ovn-remote": southbound(self.central),
             "ovn-remote-probe-interval": str(PROBE_MILLISECONDS),
             "ovn-openflow-probe-interval": str(PROBE_MILLISECONDS // 1000),
+            "ovn-ofctrl-wait-before-clear": str(CLEAR_MILLISECONDS),
             "ovn-encap-type": self.encapsulation,
             "ovn-encap-ip": self.tunnel_address,
         }

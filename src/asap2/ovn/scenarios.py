@@ -46,8 +46,8 @@ class Scenarios:
 
     def all(self) -> None:
         """Show all, in an order in which one prepares the next."""
-        self._networks()
-        self._dhcp()
+        self.networks()
+        self.dhcp()
         self._arp()
         self._switching()
         self._routing()
@@ -65,11 +65,13 @@ class Scenarios:
         for line in (*lines, SYNC):
             self.terminal.type(self.central, line)
 
-    def _networks(self) -> None:
+    def networks(self) -> None:
+        """Make the logical network."""
         self.terminal.heading("Logical switches, a distributed router, and the physical network as VLAN 100")
         self._configure(*network.switches(), *network.router(), *network.physical(self.central))
 
-    def _dhcp(self) -> None:
+    def dhcp(self) -> None:
+        """Have the guests ask for their addresses."""
         self.terminal.heading("DHCP: ovn-controller of the guest's own node answers")
         for port in PORTS:
             lease = expect(rf"lease of ({re.escape(port.address)}) obtained from {re.escape(port.gateway)}", "{1}")
