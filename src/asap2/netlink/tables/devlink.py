@@ -72,6 +72,18 @@ PARAM = Table(
         84: ("values_list", nested(PARAM_VALUES, flagged=True)),
     },
 )
+HEALTH_REPORTER = Table(
+    "devlink_health_reporter",
+    {
+        115: ("name", string),
+        116: ("state", u8),
+        117: ("err_count", u64),
+        118: ("recover_count", u64),
+        120: ("graceful_period", u64),
+        121: ("auto_recover", u8),
+        141: ("auto_dump", u8),
+    },
+)
 DEVLINK_ATTRS = Table(
     "devlink",
     {
@@ -104,7 +116,7 @@ DEVLINK_ATTRS = Table(
         100: ("info_version_fixed", repeated(nested(INFO_VERSION, flagged=True))),
         101: ("info_version_running", repeated(nested(INFO_VERSION, flagged=True))),
         102: ("info_version_stored", repeated(nested(INFO_VERSION, flagged=True))),
-        114: ("health_reporter", binary),
+        114: ("health_reporter", nested(HEALTH_REPORTER)),
         115: ("health_reporter_name", string),
         127: ("port_pci_pf_number", u16),
         128: ("port_pci_vf_number", u16),

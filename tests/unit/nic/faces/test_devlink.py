@@ -18,6 +18,7 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_ATTRS,
     DEVLINK_CMD_ESWITCH_SET,
     DEVLINK_CMD_GET,
+    DEVLINK_CMD_HEALTH_REPORTER_GET,
     DEVLINK_CMD_NEW,
     DEVLINK_CMD_PARAM_SET,
     DEVLINK_CMD_PORT_DEL,
@@ -186,6 +187,21 @@ def test_a_refused_mode_leaves_what_was_told(served: Served) -> None:
     with pytest.raises(NetlinkError, match="E-Switch is busy"):
         served.ask(DEVLINK_CMD_ESWITCH_SET, {**HANDLE, "eswitch_mode": 1})
     assert served.told() == []
+
+
+def test_devices_and_ports_are_in_good_health(served: Served) -> None:
+    served.driver.set_numvfs(PF, 1)
+    served.driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    shown = served.ask(DEVLINK_CMD_HEALTH_REPORTER_GET, HANDLE, NLM_F_DUMP)
+    names = [(one.get("port_index"), one["health_reporter"]["name"]) for one in shown]
+    device = [(None, "fw"), (None, "fw_fatal"), (None, "vnic")]
+    assert names == [*device, (1, "vnic"), (0xFFFF, "tx"), (0xFFFF, "rx")]
+    assert [one["health_reporter"].get("graceful_period") for one in shown] == [None, 60_000, None, None, 500, 500]
+    uplink = {**HANDLE, "port_index": 0xFFFF}
+    (one,) = served.ask(DEVLINK_CMD_HEALTH_REPORTER_GET, {**uplink, "health_reporter_name": "rx"})
+    assert (one["health_reporter"]["state"], one["health_reporter"]["auto_dump"]) == (0, 1)
+    with refused(errno.EINVAL):
+        served.ask(DEVLINK_CMD_HEALTH_REPORTER_GET, {**uplink, "health_reporter_name": "fw"})
 
 
 def test_function_numbers_of_two_ports_do_not_meet() -> None:

@@ -34,6 +34,7 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_ESWITCH_GET,
     DEVLINK_CMD_ESWITCH_SET,
     DEVLINK_CMD_GET,
+    DEVLINK_CMD_HEALTH_REPORTER_GET,
     DEVLINK_CMD_INFO_GET,
     DEVLINK_CMD_NEW,
     DEVLINK_CMD_PARAM_GET,
@@ -55,6 +56,7 @@ from asap2.netlink.tables.devlink import (
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver
+from asap2.nic.faces.devlink import health
 from asap2.nic.faces.devlink import params as devlink_params
 from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.function import EswitchMode, Function, Pf, Role
@@ -92,6 +94,7 @@ class DevlinkFace:
                     (DEVLINK_CMD_PARAM_GET, _DO | _DUMP),
                     (DEVLINK_CMD_PARAM_SET, _DO | _ADMIN),
                     (DEVLINK_CMD_INFO_GET, _DO | _DUMP),
+                    (DEVLINK_CMD_HEALTH_REPORTER_GET, _DO | _DUMP),
                 ),
                 groups=(("config", CONFIG_GROUP),),
                 handlers={
@@ -104,6 +107,7 @@ class DevlinkFace:
                     DEVLINK_CMD_PARAM_GET: self.param_get,
                     DEVLINK_CMD_PARAM_SET: self.param_set,
                     DEVLINK_CMD_INFO_GET: self.info_get,
+                    DEVLINK_CMD_HEALTH_REPORTER_GET: self.health_get,
                 },
             )
         )
@@ -326,6 +330,23 @@ class DevlinkFace:
             raise NetlinkError(errno.EOPNOTSUPP, "Port doesn't support function attributes", at_start=True)
         self.changed()
         return None
+
+    # ---- health
+
+    def health_get(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_HEALTH_REPORTER_GET: ``devlink health show``."""
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        functions = self._some(request, attrs) if request.dump else [self._one(request, attrs)]
+        found = [one for each in functions for one in health.shown(_handle(each), self.ports(each), each)]
+        if "port_index" in attrs:
+            found = [one for one in found if one.get("port_index") == attrs["port_index"]]
+        elif not request.dump:
+            found = [one for one in found if "port_index" not in one]
+        if not request.dump:
+            found = [one for one in found if one["health_reporter"]["name"] == attrs.get("health_reporter_name")]
+            if not found:
+                raise NetlinkError(errno.EINVAL, at_start=True)
+        return [_message(DEVLINK_CMD_HEALTH_REPORTER_GET, one) for one in found]
 
     # ---- parameters
 
