@@ -435,7 +435,7 @@ def reloaded(wired: Bench) -> Bench:
     wired.ok("hv2", "modprobe -r mlx5_core && modprobe -r openvswitch")
     assert PF not in wired.ok("hv2", "ls /sys/class/net")
     assert "driver in use: mlx5_core" not in wired.ok("hv2", "lspci -k")
-    wired.ok("hv2", "modprobe mlx5_core && modprobe -a openvswitch mlx5_core && modprobe -n mlx5_core")
+    wired.ok("hv2", "modprobe mlx5_core && modprobe -a openvswitch mlx5_core act_ct && modprobe -n mlx5_core")
     return wired
 
 
