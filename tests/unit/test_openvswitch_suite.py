@@ -38,7 +38,7 @@ def test_tests_and_outcomes_are_read() -> None:
 def test_what_is_not_as_expected_is_told() -> None:
     tests = {1: "one", 2: "two", 3: "three", 4: "four"}
     outcomes = {1: Outcome.OK, 2: Outcome.FAILED, 3: Outcome.OK}
-    expected = Expected({}, {}, {"two": "it is hard", "three": "it was hard"})
+    expected = Expected({}, {}, {"two": "it is hard", "three": "it was hard"}, {})
     assert compare(tests, outcomes, expected, tests) == [
         Difference("three", Outcome.OK, Outcome.FAILED),
         Difference("four", Outcome.MISSING, Outcome.OK),
@@ -65,3 +65,10 @@ def test_one_run_at_a_time_uses_the_testsuites_directory(tmp_path: Path) -> None
     for _ in range(2):
         with alone(tmp_path), pytest.raises(SystemExit, match="running in this checkout already"), alone(tmp_path):
             pass
+
+
+def test_a_test_of_speed_may_fail_but_not_be_missing() -> None:
+    expected = Expected({}, {}, {}, {"two": "it waits half a second"})
+    for outcome, differs in ((Outcome.OK, 0), (Outcome.FAILED, 0), (Outcome.SKIPPED, 1), (Outcome.MISSING, 1)):
+        assert len(compare({2: "two"}, {2: outcome}, expected, [2])) == differs
+    assert expected.reason("two") == "it waits half a second"
