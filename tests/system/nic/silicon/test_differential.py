@@ -43,7 +43,12 @@ def test_program_and_reference_agree_on_many_packets(pipelines: list[Pipeline], 
 
 @settings(
     max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
 )
 @given(random=st.randoms(use_true_random=False), which=st.sampled_from([0, 1]))
 def test_program_and_reference_agree(pipelines: list[Pipeline], random: Random, which: int) -> None:

@@ -12,7 +12,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from asap2.nic.rules import Encap, Enter, Goto, Rule, SetField
+from asap2.nic.rules import Encap, Enter, Goto, Psample, Rule, SetField
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Event, Sent
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -48,7 +48,7 @@ class Live:
         author = Author(random, silicon=True, ports=(VF1, VF2, WIRE, REP1), in_ports=ports, tables=(0, 1, 7))
         drops = pipeline.drops()
         for _ in range(12):
-            rule = _of_its_own_ports(author.rule())
+            rule = _of_its_own_ports(_sampling_all(author.rule()))
             try:
                 probe.add(rule, reference.add(rule, pipeline.add(rule)))
             except FileExistsError:
@@ -97,6 +97,12 @@ def _of_its_own_ports(rule: Rule) -> Rule:
     depends = [isinstance(a, Goto | Enter) or (isinstance(a, SetField) and a.field == "l4_src") for a in rule.actions]
     actions = [action for action, drop in zip(rule.actions, depends, strict=True) if not drop]
     return replace(rule, actions=tuple(actions))
+
+
+def _sampling_all(rule: Rule) -> Rule:
+    """*rule*, but it samples every packet: which ones are sampled, if not all, is chosen at random."""
+    every = tuple(replace(action, every=1) if isinstance(action, Psample) else action for action in rule.actions)
+    return replace(rule, actions=every)
 
 
 def _order(sent: Sent) -> tuple[int, bytes]:
