@@ -18,12 +18,14 @@ from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 @dataclass(frozen=True, slots=True)
 class End:
     """A pair: ``ifindex`` is the far end's; ``mac`` the near end's address, empty where that cannot be asked;
-    ``promiscuous`` whether the near end is; ``carrier`` whether the far end has a carrier."""
+    ``promiscuous`` whether the near end is; ``carrier`` whether the far end has a carrier; ``here`` whether the near
+    end is in the silicon too: that of a cable between two ports of one NIC."""
 
     ifindex: int
     mac: bytes = b""
     promiscuous: bool = False
     carrier: bool = True
+    here: bool = False
 
 
 Ends = Mapping[str, End]
@@ -112,7 +114,7 @@ def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
             pf.switched_port,
             wire.ifindex,
             PortKind.UPLINK,
-            deliver=Deliver.PEER,
+            deliver=Deliver.EGRESS if wire.here else Deliver.PEER,  # a peer has to be in another namespace
             peer_any=True,
             tables=(legacy.FDB,) if switch else tables,
             miss=Miss.REDIRECT if uplink else Miss.DROP,

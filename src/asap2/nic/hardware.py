@@ -134,7 +134,7 @@ class Silicon:
                 if far.nsid is not None:
                     near = here.get(far.peer) if far.nsid == home else self.reader.one(far.peer, far.nsid)
                 mac, promiscuous = (near.mac, near.promiscuous) if near else (b"", False)
-                found[name] = eswitch.End(far.ifindex, mac, promiscuous, far.carrier)
+                found[name] = eswitch.End(far.ifindex, mac, promiscuous, far.carrier, far.nsid is None)
         return found
 
     def lost(self, function: Function) -> bool:

@@ -9,7 +9,7 @@ from asap2.nic import eswitch, legacy
 from asap2.nic.eswitch import End
 from asap2.nic.function import EswitchMode
 from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
-from asap2.nic.silicon.ports import Miss, Port, PortKind
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from tests.unit.nic.legacy_lab import Lab, LinkState
 
 
@@ -95,3 +95,10 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     lab = Lab(vfs=2)
     assert eswitch.ports(lab.pf, {}, eswitch.legacy_switch(lab.pf, {})) == {}
     assert eswitch.links(lab.pf, {}) == {}
+
+
+@pytest.mark.parametrize(("here", "deliver"), [(False, Deliver.PEER), (True, Deliver.EGRESS)])
+def test_a_cable_between_two_ports_of_one_nic_is_sent_on(switchdev: Lab, here: bool, deliver: Deliver) -> None:
+    """The kernel hands a packet over only to a peer in another network namespace."""
+    found = ports(switchdev, p0=End(21, here=here))
+    assert (found["p0"].deliver, found["pf0"].deliver) == (deliver, Deliver.PEER)
