@@ -103,3 +103,54 @@ def test_a_service_tag_that_the_switch_puts_on_and_takes_off(lab: Bench, offload
     flows = lab.flows("hv1", "vlan", kind="all")
     assert len(flows) == 2 * len(stacks)
     assert all(("offloaded:yes" in flow) == offload for flow in flows)
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_a_tunnel_port_carries_customers_tags_in_a_service_tag(lab: Bench, offload: bool) -> None:
+    lab.ok("hv1", "ovs-vsctl set port eth0 vlan_mode=dot1q-tunnel tag=100 -- set port eth1 trunks=100")
+    try:
+        _offload(lab, offload, ("actions=NORMAL",))
+        there, back = Sniffer(lab, "vm2", "eth0"), Sniffer(lab, "vm1", "eth0")
+        stacks: tuple[tuple[int, ...], ...] = ((), (11,))
+        for stack in stacks:
+            send(lab, "vm1", "eth0", *[frame(*MACS, *stack)] * 3)
+        assert there.seen(6) == [(S_TAG | 100, *stack) for stack in stacks for _ in range(3)]
+        for stack in stacks:  # the switch knows where vm1 is by now
+            send(lab, "vm2", "eth0", *[frame(MACS[1], MACS[0], S_TAG | 100, *stack)] * 3)
+        assert back.seen(6) == [stack for stack in stacks for _ in range(3)]
+        flows = [flow for flow in lab.flows("hv1", "88a8", kind="all") if "eth1" in flow]
+        assert flows
+        assert all(("offloaded:yes" in flow) == offload for flow in flows)
+    finally:
+        lab.ok("hv1", "ovs-vsctl clear port eth0 vlan_mode tag -- clear port eth1 trunks")
+
+
+STACK = """
+ip link add link eth0 name service type vlan proto 802.1ad id 100
+ip link add link service name customer type vlan id 11 egress-qos-map 0:5
+ip addr add 10.59.0.{}/24 dev customer
+ip link set service up && ip link set customer up
+"""
+
+
+def test_vlan_devices_of_guests_stack_their_tags_and_outlive_the_daemon(lab: Bench) -> None:
+    """The devices are the kernel's, or ours where the kernel has no such kind."""
+    _offload(lab, True, ("actions=NORMAL",))
+    for number in (1, 2):
+        lab.ok(f"vm{number}", f"ip link set eth0 up\n{STACK.format(number)}")
+    shown = lab.ok("vm1", "ip -d link show customer")
+    assert "customer@service" in shown
+    assert "vlan protocol 802.1Q id 11 <REORDER_HDR>" in shown
+    seen = Sniffer(lab, "vm2", "eth0")
+    send(lab, "vm1", "customer", frame(*MACS))
+    assert seen.seen(1) == [(S_TAG | 100, 11 | 5 << 13)]
+    lab.ping("vm1", "10.59.0.2")
+    lab.kill_daemon("hv1")
+    lab.ping("vm1", "10.59.0.2", 20)
+    assert lab.ok("vm1", "ip -d link show customer") == shown
+    counted = "cat /sys/class/net/customer/statistics/tx_packets"
+    assert int(lab.ok("vm1", counted)) > 20
+    for guest in ("vm1", "vm2"):
+        lab.ok(guest, "ip link del service")
+        assert "customer" not in lab.ok(guest, "ip link; ls /sys/class/net; cat /proc/net/dev")
+        assert "far" not in lab.ok(guest, "ip link; ls /sys/class/net")
