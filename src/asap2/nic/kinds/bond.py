@@ -8,13 +8,16 @@ uses every port with a link: LACP itself is not spoken.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import socket
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from asap2.namespaces import in_netns
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kinds.kind import IFF_MASTER, KindLink, LinkKind, Made, Wanted
 
@@ -121,6 +124,7 @@ class Bond(LinkKind):
         assert near is not None
         link.data["mac"], link.data["mtu"] = near.mac.hex(), near.mtu
         links.programs.run("bond_out", link.id, link.far, netns)
+        notify_peers(netns, link.ifindex)
         self._choose(links, link)
 
     def change(self, links: KindLinks, link: KindLink, data: Mapping[Any, Any], netns: int) -> None:
@@ -217,8 +221,11 @@ class Bond(LinkKind):
         return True
 
     def _choose(self, links: KindLinks, link: KindLink) -> None:
-        """bond_select_active_slave(), bond_set_carrier(), and the same to the programs."""
-        data = link.data
+        """bond_select_active_slave(), bond_set_carrier(), and the same to the programs.
+
+        The kernel tells neighbours of the new port (bond_send_peer_notif) when its address is set once more.
+        """
+        data, before = link.data, link.data["active"]
         usable = [port[0] for port in data["ports"] if port[4]]
         known = [port[0] for port in data["ports"]]
         if data["primary"] not in known:
@@ -242,6 +249,8 @@ class Bond(LinkKind):
             listens = data["active"] in (0, ifindex) or bool(data["all_slaves_active"]) or data["mode"] == ALB
             links.programs["bond_ports"].update(struct.pack("=I", number), _PORT.pack(link.far, listens))
         links.set_far_up(link, len(usable) >= max(1, data["min_links"] if data["mode"] == LACP else 1))
+        if before and data["active"] not in (0, before) and data["num_peer_notif"]:
+            links.set_near(link, address=bytes.fromhex(data["mac"]))
 
     def forget(self, links: KindLinks, link: KindLink) -> None:
         """See :class:`LinkKind`."""
@@ -285,6 +294,19 @@ class Bond(LinkKind):
             "queue_id": 0,
             "prio": 0,
         }
+
+
+def notify_peers(netns: int, ifindex: int) -> None:
+    """Have the kernel announce the addresses of a device whenever its MAC is set: gratuitous ARP and unsolicited
+    neighbour advertisements (arp_notify, ndisc_notify)."""
+
+    def call() -> None:
+        name = socket.if_indextoname(ifindex)
+        for setting in (f"ipv4/conf/{name}/arp_notify", f"ipv6/conf/{name}/ndisc_notify"):
+            with contextlib.suppress(OSError), open(f"/proc/sys/net/{setting}", "w") as file:
+                file.write("1")
+
+    in_netns(netns, call)
 
 
 def _set(kept: dict[str, Any], data: Mapping[Any, Any], *, up: bool) -> None:
