@@ -332,7 +332,29 @@ BOND_SLAVE = Table(
         9: ("prio", s32),
     },
 )
-OF_KINDS = {"vxlan": VXLAN, "geneve": GENEVE, "gretap": GRETAP, "ip6gretap": IP6GRETAP, "vlan": VLAN, "bond": BOND}
+MACVLAN = Table(
+    "macvlan",
+    {
+        1: ("mode", u32),
+        2: ("flags", u16),
+        3: ("macaddr_mode", u32),
+        4: ("macaddr", binary),
+        5: ("macaddr_data", binary),
+        6: ("macaddr_count", u32),
+        7: ("bc_queue_len", u32),
+        8: ("bc_queue_len_used", u32),
+        9: ("bc_cutoff", s32),
+    },
+)
+OF_KINDS = {
+    "vxlan": VXLAN,
+    "geneve": GENEVE,
+    "gretap": GRETAP,
+    "ip6gretap": IP6GRETAP,
+    "vlan": VLAN,
+    "bond": BOND,
+    "macvlan": MACVLAN,
+}
 """IFLA_INFO_DATA by kind."""
 LINKINFO = Table(
     "linkinfo",

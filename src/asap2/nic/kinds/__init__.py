@@ -8,9 +8,10 @@ from typing import Final
 from asap2.nic.kinds.bond import Bond
 from asap2.nic.kinds.dummy import Dummy
 from asap2.nic.kinds.kind import LinkKind
+from asap2.nic.kinds.macvlan import Macvlan
 from asap2.nic.kinds.vlan import Vlan
 
 BOND: Final = Bond()
 """The kind whose devices have ports."""
-KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Vlan())}
+KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Macvlan(), Vlan())}
 """Every kind, by name."""

@@ -13,7 +13,10 @@ from asap2.nic.silicon import loader
 from asap2.nic.silicon.loader import Hook
 
 OBJECT: Final = Path(__file__).with_name("kinds.bpf.o")
-MAPS: Final = ("devices", "vlans", "bonds", "bond_ports")
+MAPS: Final = (
+    *("devices", "vlans", "bonds", "bond_ports"),
+    *("macvlan_devices", "macvlans", "macvlan_addresses"),
+)
 
 
 class _Constants(ctypes.Structure):
