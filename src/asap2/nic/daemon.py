@@ -165,13 +165,14 @@ class Daemon:
         self.server.joined = self.announcer.look
         self._connections = connections
         self._packets: PacketPath | None = None
+        kind_face = KindFace(self.server, self.kinds, lambda: self.netdevs.drain() or self.netdevs.unsettled)
         self.link = LinkFace(
             self.server,
             self.driver,
             self.netdevs,
             master=self.ovs.master,
             immovable=self.ovs.is_datapath,
-            kinds=KindFace(self.server, self.kinds, lambda: self.netdevs.drain() or self.netdevs.unsettled),
+            kinds=kind_face,
         )
         self.devlink = DevlinkFace(self.server, self.driver, self.netdevs)
         self.ethtool = EthtoolFace(
@@ -180,6 +181,7 @@ class Daemon:
             self.netdevs,
             tunnel_ports=lambda: self.udp_ports.ports,
             features_changed=lambda netns, device: self.link.announce(netns, device, IFLA_EVENT_FEATURES),
+            kind_of=kind_face.kind_called,
         )
         self._guests = guests = {
             one["name"]: GuestView(Path(one["sysfs"]), os.open(one["netns"], os.O_RDONLY | os.O_CLOEXEC))

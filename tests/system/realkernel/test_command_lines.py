@@ -99,8 +99,10 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-_LINKS_OWN = re.compile(r"(?m)^\d+: |(?<=ether )(?!02:00:00)[0-9a-f:]{17}|(?<= )addrgenmode .*$|(?<=qdisc )mq\b")
-"""What differs of a link from machine to machine: ifindex, an address that the kernel chose, limits of its veth."""
+_LINKS_OWN = re.compile(
+    r"(?m)^\d+: |(?<=ether )(?!02:00:00)[0-9a-f:]{17}|(?<= )addrgenmode .*$|(?<=version: )\d\.\d+\.\S+"
+)
+"""What differs of a link from machine to machine: ifindex, a chosen address, limits of its veth, the release."""
 
 
 def different(

@@ -101,6 +101,7 @@ class Bond(LinkKind):
     that it gets back, and a port without a link was seen with one before each failure."""
 
     name = "bond"
+    driver = ("bonding", "", "2")
     flags = IFF_MASTER
     beside_itself = True
     movable = False

@@ -15,6 +15,7 @@ class Dummy(LinkKind):
     """See the module."""
 
     name = "dummy"
+    driver = ("dummy", "", "")
     mtus = (0, 0)
     has_carrier = False
 

@@ -28,6 +28,7 @@ class Macvlan(LinkKind):
     """See the module. Kept of each device: ``mode``, ``flags``, ``queue``, and the address that frames are for."""
 
     name = "macvlan"
+    driver = ("macvlan", "0.1", "")
 
     def check(self, wanted: Wanted) -> None:
         """See :class:`LinkKind`. macvlan_validate()."""

@@ -35,6 +35,7 @@ class Vlan(LinkKind):
     order in which they were given), ``mac`` of the device below and whether that was ``up``, ``mark``."""
 
     name = "vlan"
+    driver = ("802.1Q VLAN Support", "1.8", "N/A")
     mtus = (0, ETH_MAX_MTU)
 
     def check(self, wanted: Wanted) -> None:

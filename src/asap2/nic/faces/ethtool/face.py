@@ -49,6 +49,7 @@ from asap2.nic.faces.ethtool.ioctl import SETTING, EthtoolIoctl
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
 from asap2.nic.function import Pf, Role
+from asap2.nic.kinds.kind import LinkKind
 from asap2.nic.netdevs import NetDev, NetDevs
 
 FAMILY_ID = 0x7020
@@ -68,9 +69,11 @@ class EthtoolFace:
         *,
         tunnel_ports: Callable[[], Iterable[int]],
         features_changed: Callable[[Netns, NetDev], None],
+        kind_of: Callable[[Netns, str], LinkKind | None] = lambda _netns, _name: None,
     ) -> None:
         """*tunnel_ports* gives the UDP ports, besides IANA's, that the NIC knows tunnels by; *features_changed* is
-        called when a device's features have changed, which links report too."""
+        called when a device's features have changed, which links report too; *kind_of* gives the kind of the device
+        with a name, where that is one of our own."""
         self.driver = driver
         self.netdevs = netdevs
         self._features_changed = features_changed
@@ -91,7 +94,7 @@ class EthtoolFace:
         server.family(family)
         if family.real:
             server.show(NETLINK_GENERIC, [family.id], self.notified)
-        ioctl = EthtoolIoctl(self.driver, self._kernel, messages)
+        ioctl = EthtoolIoctl(self.driver, self._kernel, messages, kind_of)
         server.ethtool_ioctl(ioctl.commands, ioctl, SETTING)
 
     def _where_real(self, handler: GenlHandler) -> GenlHandler:

@@ -34,6 +34,7 @@ from asap2.nic.faces.ethtool import stats as ethtool_stats
 from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
 from asap2.nic.function import Role
+from asap2.nic.kinds.kind import LinkKind
 from asap2.nic.model import MAX_MTU
 from asap2.nic.netdevs import NetDev
 
@@ -99,10 +100,24 @@ def _refuse(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def _driver_of(kind: LinkKind) -> bytes:
+    driver, version, firmware = kind.driver
+    texts = [text.encode() for text in (driver, version or os.uname().release[:31], firmware, "", "")]
+    return _DRVINFO.pack(ETHTOOL_GDRVINFO, *texts, 0, 0, 0, 0, 0)
+
+
 class EthtoolIoctl:
     """Serves the ioctl."""
 
-    def __init__(self, driver: Driver, kernel: EthtoolKernel, messages: EthtoolMessages) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        kernel: EthtoolKernel,
+        messages: EthtoolMessages,
+        kind_of: Callable[[Netns, str], LinkKind | None],
+    ) -> None:
+        """*kind_of* gives the kind of the device with a name, where that is one of our own."""
+        self._kind_of = kind_of
         self._driver = driver
         self._kernel = kernel
         self._messages = messages
@@ -140,7 +155,8 @@ class EthtoolIoctl:
         """The caller's buffer filled in; None leaves the command, or the device, to the kernel. OSError."""
         device = self._kernel.device(netns, {"dev_name": name})
         if device is None:
-            return None
+            kind = self._kind_of(netns, name) if command == ETHTOOL_GDRVINFO else None
+            return None if kind is None else _driver_of(kind)
         if len(buffer) < 4:
             raise _refuse(errno.EFAULT)
         if command == SIOCSIFMTU:

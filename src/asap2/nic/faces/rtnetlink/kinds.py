@@ -123,6 +123,12 @@ class KindFace:
         """The device with *ifindex* in a network namespace."""
         return self.links.at(self._namespace(netns), ifindex) if len(self.links) else None
 
+    def kind_called(self, netns: Netns, name: str) -> LinkKind | None:
+        """The kind of the device called *name* there; None where that is none of ours."""
+        ifindex = ifindex_named(self._server, netns, name) if len(self.links) else None
+        link = self.at(netns, ifindex) if ifindex is not None else None
+        return None if link is None else KINDS[link.kind]
+
     def hides(self, netns: Netns, ifindex: int) -> bool:
         """Whether what has *ifindex* there is a far end, which nobody is to see."""
         return self.links.hides(self._namespace(netns), ifindex)
