@@ -73,7 +73,7 @@ static __always_inline u32 carried_info(u32 status, u32 reply)
 }
 
 /* The timeout of a connection, as if software had seen the packet. */
-static __always_inline void keep_alive(struct connection *c, struct flight *p)
+static __always_inline void keep_alive(struct connection *c, u64 now)
 {
 	u32 proto = c->original.proto, state;
 	u32 own = proto == IPPROTO_TCP ? POLICY_TCP : proto == IPPROTO_UDP ? POLICY_UDP : POLICY_GRE;
@@ -83,20 +83,20 @@ static __always_inline void keep_alive(struct connection *c, struct flight *p)
 	if (!timeouts)
 		return;
 	state = proto == IPPROTO_TCP ? TCP_ESTABLISHED : c->status & IPS_ASSURED ? UDP_REPLIED : UDP_UNREPLIED;
-	expires = p->now + timeouts->seconds[state & (POLICY_TIMEOUTS - 1)] * SECOND;
+	expires = now + timeouts->seconds[state & (POLICY_TIMEOUTS - 1)] * SECOND;
 	if (expires > READ_ONCE(c->expires))
 		c->expires = expires;
-	c->used = p->now;
+	c->used = now;
 }
 
-static __always_inline void note_carried(struct connection *c, struct flight *p, struct tracker_stats *stats,
+static __always_inline void note_carried(struct connection *c, u64 now, u32 reply, struct tracker_stats *stats,
 					 u32 packets, u32 octets)
 {
 	stats->carried++;
-	__sync_fetch_and_add(&c->packets[p->reply & 1], packets);
-	__sync_fetch_and_add(&c->bytes[p->reply & 1], octets);
-	if (c->used != p->now)
-		keep_alive(c, p);
+	__sync_fetch_and_add(&c->packets[reply & 1], packets);
+	__sync_fetch_and_add(&c->bytes[reply & 1], octets);
+	if (c->used != now)
+		keep_alive(c, now);
 }
 
 /* Whether hardware carries the connection of p->tuple; its record is then p->at. */
@@ -242,7 +242,7 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 	c = connection_at(p->at);
 	if (!c)
 		return CARRY_FAILED;
-	note_carried(c, p, stats, skb->gso_segs ?: 1, p->end - p->l3);
+	note_carried(c, p->now, p->reply, stats, skb->gso_segs ?: 1, p->end - p->l3);
 	tell_found(s, p, r->zone);
 	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))

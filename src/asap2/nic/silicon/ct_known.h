@@ -17,9 +17,8 @@ enum ct_known {
 	CT_GONE, /* the packet has ended its connection */
 };
 
-static __always_inline void tell_original(struct state *s, struct connection *c)
+static __always_inline void original_fields(struct tracked *t, struct connection *c)
 {
-	struct tracked *t = &s->tracked;
 	u32 port;
 
 	__builtin_memcpy(t->ct_src, c->original.src, 16);
@@ -29,17 +28,22 @@ static __always_inline void tell_original(struct state *s, struct connection *c)
 		port = bpf_ntohs(c->original.dst_port);
 		t->ct_tp_src = bpf_htons(port >> 8);
 		t->ct_tp_dst = bpf_htons(port & 0xff);
-		s->ct_id = c->original.src_port;
 	} else {
 		t->ct_tp_src = c->original.src_port;
 		t->ct_tp_dst = c->original.dst_port;
 	}
 }
 
-/* Set the fields that rules match on from the connection `c`, if there is one. */
-static __always_inline void tell_fields(struct state *s, struct flight *p, struct connection *c, u32 zone, u32 nat)
+static __always_inline void tell_original(struct state *s, struct connection *c)
 {
-	struct tracked *t = &s->tracked;
+	original_fields(&s->tracked, c);
+	if (c->original.proto == icmp_of(c->original.family))
+		s->ct_id = c->original.src_port;
+}
+
+/* Set the fields that rules match on from the connection `c`, if there is one. */
+static __always_inline void tracked_fields(struct tracked *t, struct flight *p, struct connection *c, u32 zone, u32 nat)
+{
 	u32 state = CT_TRK;
 
 	__builtin_memset(t, 0, sizeof(*t));
@@ -58,7 +62,14 @@ static __always_inline void tell_fields(struct state *s, struct flight *p, struc
 	t->ct_state = state | nat;
 	t->ct_mark = bpf_htonl(c->mark);
 	__builtin_memcpy(t->ct_labels, c->labels, 16);
-	tell_original(s, c);
+	original_fields(t, c);
+}
+
+static __always_inline void tell_fields(struct state *s, struct flight *p, struct connection *c, u32 zone, u32 nat)
+{
+	tracked_fields(&s->tracked, p, c, zone, nat);
+	if (c && c->original.proto == icmp_of(c->original.family))
+		s->ct_id = c->original.src_port;
 }
 
 /* The same for p's connection. The original tuple is its master's, if it has one. */

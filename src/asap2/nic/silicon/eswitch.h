@@ -412,8 +412,9 @@ const volatile struct {
 	u32 cpus;
 	u32 buckets, wide_buckets, stateful_buckets; /* of one CPU's cache, powers of two */
 	u32 bloom; /* words of that filter, a power of two */
+	u32 notes; /* of one CPU, a power of two */
 	u32 tracing; /* write what would be done to `traces` and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 0 };
+} constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 1, 0 };
 
 /* It in the hands of one run of a program. */
 struct work {

@@ -14,7 +14,10 @@
 /* A packet whose rule tracks its connection. */
 struct expressed {
 	u64 w[8];
+	u64 generation; /* of the list of masks that led to the rule */
 	u32 rule, length; /* length: octets from the network header on */
+	u16 check; /* of the IPv4 header */
+	u8 udp;
 };
 
 struct {
@@ -25,7 +28,7 @@ struct {
 } expressed SEC(".maps");
 
 /* Whether hardware can carry such a packet: a TTL above 1, no FIN or RST, not truncated. */
-static __always_inline int leave_for_carry(struct __sk_buff *skb, const u64 *w, u32 rule)
+static __always_inline int leave_for_carry(struct __sk_buff *skb, const u64 *w, u32 rule, u64 generation)
 {
 	u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end, *ip = data + ETH_LEN,
 	   *l4 = ip + IPV4_LEN;
@@ -40,13 +43,19 @@ static __always_inline int leave_for_carry(struct __sk_buff *skb, const u64 *w, 
 	    (ip[IPV4_PROTOCOL] == IPPROTO_TCP && l4[TCP_FLAGS] & TCP_FIN_OR_RST))
 		return LONG_WAY;
 	__builtin_memcpy(x->w, w, sizeof(x->w));
+	x->generation = generation;
 	x->rule = rule;
 	x->length = length;
+	x->check = *(u16 *)(ip + IPV4_CHECKSUM);
+	x->udp = ip[IPV4_PROTOCOL] == IPPROTO_UDP;
 	return CARRY_WAY;
 }
 
-/* The rule for a packet with the words `w` in the first table of its port; 0: it must be looked up. */
-static __always_inline u32 expected(struct port *in, const u64 *w)
+/*
+ * The rule for a packet with the words `w` in the first table of its port, and the generation of the list of masks that
+ * led to it; 0: it must be looked up.
+ */
+static __always_inline u32 expected(struct port *in, const u64 *w, u64 *of)
 {
 	u32 at = READ_ONCE(in->hints[0]);
 	struct mask_list *masks = bpf_map_lookup_elem(&mask_lists, &at);
@@ -57,7 +66,7 @@ static __always_inline u32 expected(struct port *in, const u64 *w)
 
 	if (!masks || masks->table != in->tables[0] || masks->in_port != in->id)
 		return 0;
-	generation = READ_ONCE(masks->generation);
+	*of = generation = READ_ONCE(masks->generation);
 	barrier();
 	at = READ_ONCE(masks->merged);
 	if (!generation || !READ_ONCE(masks->first))
@@ -87,12 +96,12 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	struct entry *c, *first = 0;
 	struct rule *r;
 	u32 rule, at, packets = skb->gso_segs ?: 1;
-	u64 words[8];
+	u64 words[8], generation = 0;
 
 	if (!in || !counted || in->flags & (PORT_METADATA | PORT_INTERNAL | PORT_BARE) ||
 	    (!skb->gso_segs && skb->gso_size) || !usual(skb, in->flags, words))
 		return LONG_WAY;
-	rule = expected(in, words);
+	rule = expected(in, words, &generation);
 	r = bpf_map_lookup_elem(&rules, &rule);
 	if (!rule || !r)
 		return LONG_WAY;
@@ -101,7 +110,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	if (!at || !c)
 		return LONG_WAY;
 	if (c->op == OP_CT_HARDWARE)
-		return leave_for_carry(skb, words, rule);
+		return leave_for_carry(skb, words, rule, generation);
 	if ((c->op == OP_PUSH_VLAN || c->op == OP_POP_VLAN) && c->next) {
 		first = c;
 		at = c->next;

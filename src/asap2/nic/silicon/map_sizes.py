@@ -216,13 +216,13 @@ def create(
     affordable = max(1, _COUNTERS_SIZE // (rules * ctypes.sizeof(maps.CountRecord)))
     shards = min(1 << (cpus - 1).bit_length(), _power_of_two(affordable))
     # As many entries as rules, each of one line; half as many of two lines, for IPv6 and in tunnels; and as many
-    # as those for rules on tracked connections.
+    # as those for rules on tracked connections. A note on a packet of a connection has two lines.
     cached = cache_entries or max(64, _power_of_two(max(_CACHE_ENTRIES, max_rules) // cpus))
     buckets, wide_buckets = max(1, cached // _WAYS), max(1, cached // 2 // _WAYS)
     words = bloom.words_for(max_rules)
-    stateful_buckets = wide_buckets
+    stateful_buckets, notes = wide_buckets, max(1, cached // 4)
     constants = maps.Constants(
-        rules, shards, cpus > shards, cpus, buckets, wide_buckets, stateful_buckets, words, tracing
+        rules, shards, cpus > shards, cpus, buckets, wide_buckets, stateful_buckets, words, notes, tracing
     )
     loader.load(
         OBJECT,
@@ -236,6 +236,7 @@ def create(
             "cache": cpus * buckets,
             "wide_cache": cpus * wide_buckets,
             "stateful_cache": cpus * stateful_buckets,
+            "notes": cpus * notes,
             "stats": None,
             "ports": _PORTS,
             "near": None,

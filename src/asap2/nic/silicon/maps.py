@@ -389,11 +389,13 @@ class Constants(ctypes.Structure):
     wide_buckets: int
     stateful_buckets: int
     bloom: int
+    notes: int
     tracing: int
     _fields_ = [
         (name, u32)
         for name in (
-            *("rules", "shards", "shared", "cpus", "buckets", "wide_buckets", "stateful_buckets", "bloom", "tracing"),
+            *("rules", "shards", "shared", "cpus", "buckets", "wide_buckets", "stateful_buckets", "bloom", "notes"),
+            "tracing",
         )
     ]
 

@@ -111,6 +111,10 @@ class MaskLists:
         else:
             self._layout.mask_lists[masks.index].generation = self._layout.next_generation()
 
+    def changed(self, node: MaskNode) -> None:
+        """After a rule under *node* was given other actions: what packets have noted of them is stale."""
+        self._layout.mask_lists[node.masks.index].generation = self._layout.next_generation()
+
     def drop(self, node: MaskNode) -> None:
         """After a rule was removed from under *node*, or was not added after all."""
         masks = node.masks

@@ -339,6 +339,7 @@ class Pipeline:
         self._check(replace(self.rule(handle), actions=actions))
         new = self._actions.intern(actions)
         self._layout.rules[handle].actions = new
+        self._lists.changed(entry.node)
         self._actions.release(entry.actions)
         entry.actions = new
 

@@ -67,7 +67,7 @@ static __always_inline u64 octets_arrived(u32 arrived, u64 packets)
 	return arrived + 14 * (packets - 1);
 }
 
-static __always_inline void add(u32 rule, u64 packets, u64 bytes)
+static __always_inline void add_at(u32 rule, u64 packets, u64 bytes, u64 now)
 {
 	u32 at = (bpf_get_smp_processor_id() & (constants.shards - 1)) * constants.rules + rule;
 	struct count *c = bpf_map_lookup_elem(&counts, &at);
@@ -81,5 +81,10 @@ static __always_inline void add(u32 rule, u64 packets, u64 bytes)
 		c->packets += packets;
 		c->bytes += bytes;
 	}
-	c->used = bpf_ktime_get_coarse_ns();
+	c->used = now;
+}
+
+static __always_inline void add(u32 rule, u64 packets, u64 bytes)
+{
+	add_at(rule, packets, bytes, bpf_ktime_get_coarse_ns());
 }

@@ -38,7 +38,7 @@ from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.programs import Author
-from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send, SetMark, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Replace, Send, SetMark, SetPorts, Step
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
@@ -62,9 +62,10 @@ def program(random: Random, packets: int) -> list[Step]:
     leaves that to the kernel and may cut packets. (The kernel cuts no packet that a program has put into a tunnel.)
     In some nearly all is as it usually is: IPv4, TCP and UDP, and rules for that; some are about connections.
     """
-    if random.random() < 0.12:
+    chance = random.random()  # the least is the shortest program, which Hypothesis needs
+    if chance > 0.88:
         return CarrierAuthor(random).program(packets)
-    if random.random() < 0.25:
+    if chance > 0.66:
         return StatefulAuthor(random, silicon=random.random() < 0.3).program(packets)
     return Author(random, silicon=random.random() < 0.6, usual=random.random() < 0.35).program(packets)
 
@@ -287,6 +288,14 @@ class CarrierAuthor(StatefulAuthor):
         self._conversations = conversations.Conversations(random, self._translated, calm=True, usual=True)
         self._rest = random.random() < 0.2
         self._seen: list[bytes] = []
+        self._behind: list[int] = []
+
+    def program(self, packets: int) -> list[Step]:
+        first = [self._added(rule) for port in (1, 2) for rule in self._begin(port, 4)]
+        self._behind = [one.number for one in first if one.rule.in_port == 2 and one.rule.table]
+        self._rules = []  # so that these stay
+        ports, *others = Author.program(self, packets)
+        return [ports, *first, *others]
 
     def _ports(self) -> SetPorts:
         made = super()._ports()
@@ -298,8 +307,6 @@ class CarrierAuthor(StatefulAuthor):
 
     def _begin(self, port: int, family: int) -> list[Rule]:
         random = self._random
-        if family == 6:
-            return []
         translates = self._translated is not None
         hardware = port == 2
         find: Action = Ct(self._zone, nat=Nat(None) if translates else None, offload=True)
@@ -313,7 +320,8 @@ class CarrierAuthor(StatefulAuthor):
         fresh = {"ct_state": Masked(0, int(CtState.TRK))} if random.random() < 0.7 else {}
         new, est = int(CtState.TRK | CtState.NEW), int(CtState.TRK | CtState.EST)
         rest = {"ip_ttl": Masked(64, 0xFF)} | ({"tcp_flags": Masked(16, 16)} if self._rest else {})
-        more = conversations.state_match(random) if random.random() < 0.5 else {}
+        mark = {"ct_mark": Masked(random.choice((0, 1, 5)), 0xFF)}
+        more = random.choice(({}, mark, conversations.state_match(random)))
         to = random.choice((1, 7))
         return [
             Rule(0, port, 0, self._of(family, **fresh), (find, Goto(to, random.choice(_RESUMES)))),
@@ -359,4 +367,10 @@ class CarrierAuthor(StatefulAuthor):
 
     def _change(self) -> Step:
         random = self._random
-        return self._ports() if random.random() < 0.1 else super()._change()
+        chance = random.random()
+        if chance < 0.2:
+            again = random.choice(((), (), (self._hardware(False),)))
+            return Replace(random.choice(self._behind), (*again, Output(random.choice((1, 3)))))
+        if chance < 0.4:
+            return SetMark(random.random(), random.choice((0, 1, 5)))
+        return self._ports() if chance < 0.45 else super()._change()
