@@ -194,7 +194,8 @@ class NodePorts:
             if ifindex == self.upcall_device:
                 self.pipeline.attach_onward(ifindex, None)
             elif tables or use.resumes:
-                self.pipeline.attach(ifindex, None, hook)
+                # At a tunnel device of ours another program gives the packet its metadata first.
+                self.pipeline.attach(ifindex, None, hook, first=tunnel_port is None)
             else:
                 self.pipeline.detach(ifindex, hook)
         except OSError as error:

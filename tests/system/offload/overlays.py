@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests of two hypervisors joined by a VXLAN tunnel of Open vSwitch."""
+"""Guests of two hypervisors joined by a tunnel of Open vSwitch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ ADDRESSES = {"vm1": "10.58.0.1", "vm2": "10.58.0.2"}
 NODES = {"hv1": 1, "hv2": 2}
 
 
-def join(bench: Bench, underlay: str) -> None:
-    """A guest on VF 3 of each hypervisor; the tunnel's ends are *underlay* with the hypervisor's number in it."""
+def join(bench: Bench, underlay: str, kind: str = "vxlan") -> None:
+    """A guest on VF 3 of each hypervisor; the tunnel's ends are *underlay* with the hypervisor's number in it, and its
+    type is *kind*."""
     for node, number in NODES.items():
         guest = f"vm{number}"
         bench.ok(node, f"echo {VFS} > /sys/class/net/{PF}/device/sriov_numvfs")
@@ -25,7 +26,7 @@ def join(bench: Bench, underlay: str) -> None:
         bench.ok(
             node,
             "ovs-vsctl add-br br-int -- add-port br-int eth3 -- add-port br-int vx0 -- "
-            f"set interface vx0 type=vxlan options:remote_ip={underlay.format(3 - number)} options:key=77",
+            f"set interface vx0 type={kind} options:remote_ip={underlay.format(3 - number)} options:key=77",
         )
         bench.ok(node, f"ip link set {PF}v3 netns {guest}")
         bench.ok(guest, f"ip link set {PF}v3 name eth0 && ip addr add {ADDRESSES[guest]}/24 dev eth0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from asap2.nic.kinds import tunnel
 from asap2.nic.kinds.bond import Bond
 from asap2.nic.kinds.dummy import Dummy
 from asap2.nic.kinds.kind import LinkKind
@@ -15,3 +16,4 @@ BOND: Final = Bond()
 """The kind whose devices have ports."""
 KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Macvlan(), Vlan())}
 """Every kind, by name."""
+KINDS.update((kind.name, kind) for kind in tunnel.KINDS)

@@ -86,6 +86,13 @@ class LinkKind:
     has_carrier = True
     """Whether its devices follow a carrier: one that does not is in state UNKNOWN."""
 
+    shows_lower = False
+    """Whether its devices show a device below (IFLA_LINK) even where there is none."""
+
+    def limits(self, link: KindLink) -> tuple[int, int]:
+        """Least and greatest MTU that *link* shows."""
+        return self.mtus
+
     def check(self, wanted: Wanted) -> None:
         """rtnl_link_ops.validate: what is refused before anything else."""
         address = wanted.attrs.get("address")

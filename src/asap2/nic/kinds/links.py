@@ -29,6 +29,7 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.kinds import KINDS
 from asap2.nic.kinds.kind import KindLink
 from asap2.nic.kinds.programs import Programs
+from asap2.nic.kinds.tunnel_programs import TunnelPrograms
 from asap2.nic.link_changes import LinkChanges
 from asap2.nic.links import Link, LinkReader
 from asap2.nic.snapshot import Snapshot
@@ -76,6 +77,8 @@ class KindLinks:
         """The id of the node's network namespace."""
         self.version = 0
         """Another number whenever one of them may have changed."""
+        self.tunnel_programs: TunnelPrograms | None = None
+        """Those of tunnel devices, once there are any."""
         self._restore()
 
     # ---- finding

@@ -38,6 +38,11 @@ class Programs:
             part.rename(directory)
         self._maps = {name: loader.Map(loader.pinned(directory / name), name) for name in MAPS}
 
+    @property
+    def directory(self) -> Path:
+        """Where they are pinned."""
+        return self._directory
+
     def __getitem__(self, name: str) -> loader.Map:
         """A map."""
         return self._maps[name]

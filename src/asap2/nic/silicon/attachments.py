@@ -16,8 +16,9 @@ class Attachments:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def attach(self, program: int, ifindex: int, netns: int | None, hook: Hook) -> None:
-        """Run *program* on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
+    def attach(self, program: int, ifindex: int, netns: int | None, hook: Hook, *, first: bool = True) -> None:
+        """Run *program* on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one), as
+        the *first* of those that run there or as the last.
 
         Where a link runs a program already it goes on undisturbed, with this one.
         """
@@ -31,7 +32,7 @@ class Attachments:
             finally:
                 os.close(link)
             path.unlink()
-        link = loader.attach_tcx(program, ifindex, hook, netns)
+        link = loader.attach_tcx(program, ifindex, hook, netns, first=first)
         try:
             loader.pin(link, path)
         finally:

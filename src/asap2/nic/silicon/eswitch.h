@@ -2,35 +2,7 @@
 /* What the parts of the eSwitch program share: types, maps, one packet's state, counting and tracing. */
 #pragma once
 
-#include <linux/bpf.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/in6.h>
-#include <linux/pkt_cls.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
-typedef __u8 u8;
-typedef __u16 u16;
-typedef __u32 u32;
-typedef __u64 u64;
-typedef __s32 s32;
-typedef __s64 s64;
-
-#include "generated.h"
-
-#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
-#define barrier() asm volatile("" ::: "memory")
-#define opaque(x) asm volatile("" : "+r"(x))
-/*
- * The verifier knows the bounds of the register that was compared. The compiler may compare one copy of a value and use
- * another, or derive the value again: from here on it has one.
- */
-#define bounded(x) opaque(x)
-/* The compiler would keep what it has read by this pointer in 512 bytes of stack, which is all that there is. */
-#define read_again(x) opaque(x)
-/* The compiler would have what follows once for each value that this may have, and the verifier would follow them all. */
-#define one_path(x) opaque(x)
+#include "base.h"
 
 #define L2_WINDOW 22 /* Ethernet header and two tags */
 #define CHAIN_MASK (0x7fffffff & ~LIMITS)
@@ -38,36 +10,6 @@ typedef __s64 s64;
 #define UPCALL_RESERVE(limit) (((limit) + 7) / 8) /* units beyond it for what is about neighbours */
 #define UPCALL_PATIENCE 1000000000 /* ns; a port that may hand over no more is given one try after each such time */
 #define AS_OVS 0x10000 /* of an offset that is given to the parser: see the packet as Open vSwitch does */
-
-/* Headers' lengths in bytes. */
-#define ETH_LEN 14
-#define TAG_LEN 4
-#define IPV4_LEN 20
-#define IPV6_LEN 40
-#define UDP_LEN 8
-#define TUNNEL_MAX (ETH_LEN + TAG_LEN + IPV6_LEN + UDP_LEN + GENEVE_LEN + GENEVE_OPTIONS_MAX)
-
-#define ETH_P_802_2 0x0004
-#define ETH_P_IP 0x0800
-#define ETH_P_ARP 0x0806
-#define ETH_P_RARP 0x8035
-#define ETH_P_8021Q 0x8100
-#define ETH_P_IPV6 0x86dd
-#define ETH_P_8021AD 0x88a8
-#define ETH_P_MPLS_UC 0x8847
-#define ETH_P_MPLS_MC 0x8848
-#define ETH_P_NSH 0x894f
-
-/* Linux 6.4; not in the headers of Linux 6.1 */
-#define DECAP_L3_IPV4 (1ULL << 7)
-#define DECAP_L3_IPV6 (1ULL << 8)
-/* Linux 6.2 */
-#define NO_TUNNEL_KEY (1ULL << 4)
-
-/* enum tcx_action_base has these names since Linux 6.6, with the values of TC's: macros, so that older and newer headers do */
-#define TCX_NEXT TC_ACT_UNSPEC
-#define TCX_PASS TC_ACT_OK
-#define TCX_DROP TC_ACT_SHOT
 
 #define TUNNEL_PORT(flags) ((flags) >> 16) /* of a tunnel device: what its packets came to */
 union packed {
@@ -450,11 +392,6 @@ static __always_inline u64 now_ns(void)
 static __always_inline u64 coarse_now_ns(void)
 {
 	return constants.tracing ? test_now() : bpf_ktime_get_coarse_ns();
-}
-
-static __always_inline int is_vlan(u16 type)
-{
-	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
 static __always_inline struct stats *this_stats(void)

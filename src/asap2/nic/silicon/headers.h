@@ -4,40 +4,6 @@
 
 #include "eswitch.h"
 
-/* Offsets in headers. */
-#define ETH_SRC 6
-#define ETH_TYPE 12
-#define IPV4_TOS 1
-#define IPV4_TOTAL_LENGTH 2
-#define IPV4_FRAGMENT 6
-#define IPV4_TTL 8
-#define IPV4_PROTOCOL 9
-#define IPV4_CHECKSUM 10
-#define IPV4_SRC 12
-#define IPV4_DST 16
-#define IPV6_PAYLOAD_LENGTH 4
-#define IPV6_NEXT_HEADER 6
-#define IPV6_HOP_LIMIT 7
-#define IPV6_SRC 8
-#define IPV6_DST 24
-#define TCP_DATA_OFFSET 12
-#define TCP_FLAGS 13
-#define TCP_CHECKSUM 16
-#define UDP_SRC 0
-#define UDP_DST 2
-#define UDP_LENGTH 4
-#define UDP_CHECKSUM 6
-#define SCTP_CHECKSUM 8
-#define ICMP_CHECKSUM 2
-#define IPV4_WITHOUT_OPTIONS 0x45 /* the first octet: version and header length */
-#define FRAGMENT_OFFSET 0x1fff /* of IPv4, beside "more fragments" */
-#define MORE_FRAGMENTS 0x2000
-#define TCP_FIN_OR_RST 5
-#define EXTENSION_OFFSET 0xfff8 /* of an IPv6 fragment header */
-
-#define TCP_LEN 20
-#define SCTP_LEN 12
-
 /* The fields of which struct fields begins: those of most packets. */
 struct fields_head {
 	FIELDS_HEAD

@@ -158,13 +158,14 @@ class Pipeline:
         upcalls leave by (:meth:`set_upcall`), in the namespace of descriptor *netns* (``None``: this one)."""
         self._attachments.attach(self._layout.onward, ifindex, netns, "egress")
 
-    def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress") -> None:
-        """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one).
+    def attach(self, ifindex: int, netns: int | None, hook: Hook = "ingress", *, first: bool = True) -> None:
+        """Run the program on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one),
+        as the *first* of the programs there or as the last.
 
         A device is read at egress when its port is :attr:`PortKind.INTERNAL`, at ingress otherwise. Where the program
         runs already it goes on undisturbed.
         """
-        self._attachments.attach(self._layout.program, ifindex, netns, hook)
+        self._attachments.attach(self._layout.program, ifindex, netns, hook, first=first)
 
     def detach(self, ifindex: int, hook: Hook = "ingress") -> None:
         """Undo :meth:`attach`; nothing when the program does not run there."""

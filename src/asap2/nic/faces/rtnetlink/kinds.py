@@ -296,12 +296,12 @@ class KindFace:
         kind = KINDS[link.kind]
         family, type_, ifindex, flags, change = _IFINFO.unpack_from(payload)
         flags = (flags | kind.flags) & ~kind.without
-        least, most = kind.mtus
+        least, most = kind.limits(link)
         found: list[bytes] = []
         for number_, value in attributes(payload, _HEADER):
             number = number_ & NLA_TYPE_MASK
             if number in _OF_A_PEER:
-                if number == _LINK["link"] and link.lower:
+                if number == _LINK["link"] and (link.lower or kind.shows_lower):
                     found.append(self._lower(link, netns))
                 continue
             if number == _LINK["linkinfo"]:

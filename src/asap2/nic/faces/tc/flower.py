@@ -14,6 +14,7 @@ from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPR
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
+from asap2.netlink.tables.actions import ENC_OPTS
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_RARP, VLAN_TYPES
@@ -153,6 +154,11 @@ def _canonical(dump: list[tuple[str, Any]]) -> tuple[list[tuple[str, int]], byte
     for name, value in dump:
         mask = given.get(f"{name}_mask")
         if name.endswith("_mask"):
+            continue
+        if isinstance(value, dict) and mask is not None:  # options of a tunnel: their octets are compared
+            whole, bits = (ENC_OPTS.encode(one) for one in (value, mask))
+            masks[name] = int.from_bytes(bits, "big")
+            given[name] = ENC_OPTS.decode(bytes(one & bit for one, bit in zip(whole, bits, strict=True)))
             continue
         masks[name] = -1 if mask is None else _number(mask)
         if mask is not None:

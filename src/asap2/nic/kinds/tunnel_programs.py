@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs of ``tunnels.bpf.c`` in the kernel: their maps, and where each runs. All is pinned and outlives us."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from asap2.nic.silicon import loader
+from asap2.nic.silicon.loader import Hook
+
+OBJECT: Final = Path(__file__).with_name("tunnels.bpf.o")
+_MAPS: Final = ("devices", "places", "arrivals", "turns", "works")
+_PROGRAMS: Final = ("tunnel_in", "tunnel_arrive", "tunnel_out")
+_PER_CPU: Final = 2048
+"""PER_CPU of the program."""
+_MOST_CPUS: Final = 31
+"""As many as skb->tc_index has numbers for."""
+_U32: Final = struct.Struct("=I")
+_DEVICE: Final = struct.Struct("=4s2sBBBBBBBx6s16s16s")
+_PLACE: Final = struct.Struct("=2sBB4s16s")
+_ANY: Final = 2
+_LOOPBACK: Final = 1
+
+GENEVE, GRETAP, IP6GRETAP = 1, 2, 3
+"""enum tunnel_kind."""
+
+
+class _Constants(ctypes.Structure):
+    """``constants`` of the program."""
+
+    _fields_ = [("cpus", ctypes.c_uint32)]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the programs know of a tunnel device. Addresses are as long as their IP version's, or empty; *tun_id* is
+    None for a tunnel without one; one that *collects* is told its tunnel with each packet."""
+
+    kind: int
+    collects: bool = False
+    tun_id: int | None = 0
+    port: int = 0
+    local: bytes = b""
+    remote: bytes = b""
+    ttl: int = 0
+    tos: int = 0
+    dont_fragment: bool = False
+    mac: bytes = bytes(6)
+
+    def packed(self) -> bytes:
+        """``struct device``."""
+        version6 = len(self.remote) == 16
+        return _DEVICE.pack(
+            (self.tun_id or 0).to_bytes(4, "big"),
+            self.port.to_bytes(2, "big"),
+            self.kind,
+            self.collects,
+            version6,
+            self.tun_id is not None,
+            self.ttl,
+            self.tos,
+            self.dont_fragment,
+            self.mac,
+            self.local.rjust(16, b"\0"),
+            self.remote.rjust(16, b"\0"),
+        )
+
+    def place(self) -> bytes:
+        """``struct place``: which packets are for it."""
+        port = self.port.to_bytes(2, "big")
+        if self.collects:
+            return _PLACE.pack(port, self.kind == IP6GRETAP, _ANY, bytes(4), bytes(16))
+        keyed = self.tun_id is not None
+        tun_id = (self.tun_id or 0).to_bytes(4, "big")
+        return _PLACE.pack(port, len(self.remote) == 16, keyed, tun_id, self.remote.rjust(16, b"\0"))
+
+
+class TunnelPrograms:
+    """The programs pinned in *directory* of a bpffs, which is made when it is not there. They run in the network
+    namespace of this process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        if not directory.exists():
+            cpus = min(loader.possible_cpus(), _MOST_CPUS)
+            sizes: dict[str, int | None] = dict.fromkeys(_MAPS)
+            part = directory.with_name(f"{directory.name}-part")
+            part.mkdir(exist_ok=True)
+            loader.unpin_all(part)
+            loader.load(OBJECT, part, sizes | {"arrivals": cpus * _PER_CPU}, _PROGRAMS, _Constants(cpus))
+            part.rename(directory)
+        self._devices, self._places = (loader.Map(loader.pinned(directory / name), name) for name in _MAPS[:2])
+        self._listening = {int(path.name.rpartition("-")[2]) for path in directory.glob("link-tunnel_in-*")}
+
+    def set(self, ifindex: int, device: Device) -> None:
+        """The device *ifindex* is such a one."""
+        self._devices.update(_U32.pack(ifindex), device.packed())
+        self._places.update(device.place(), _U32.pack(ifindex))
+
+    def run(self, ifindex: int) -> None:
+        """Let packets through the tunnel device *ifindex*. OSError."""
+        self._attach("tunnel_arrive", ifindex, "ingress", first=True)
+        self._attach("tunnel_out", ifindex, "egress", first=False)
+
+    def forget(self, ifindex: int, device: Device) -> None:
+        """Undo :meth:`set` and :meth:`run`."""
+        for loaded, key in ((self._devices, _U32.pack(ifindex)), (self._places, device.place())):
+            with contextlib.suppress(OSError):
+                loaded.delete(key)
+        for program in ("tunnel_arrive", "tunnel_out"):
+            self._path(program, ifindex).unlink(missing_ok=True)
+
+    def listen(self) -> None:
+        """Take packets out of tunnels where they come in by any device."""
+        there = {ifindex for ifindex, _name in socket.if_nameindex()} - {_LOOPBACK}
+        for ifindex in self._listening - there:
+            self._path("tunnel_in", ifindex).unlink(missing_ok=True)
+        self._listening &= there
+        for ifindex in there - self._listening:
+            with contextlib.suppress(OSError):  # it may be gone by now
+                self._attach("tunnel_in", ifindex, "ingress", first=False)
+                self._listening.add(ifindex)
+
+    def deafen(self) -> None:
+        """Undo :meth:`listen`."""
+        for ifindex in self._listening:
+            self._path("tunnel_in", ifindex).unlink(missing_ok=True)
+        self._listening.clear()
+
+    def _attach(self, program: str, ifindex: int, hook: Hook, *, first: bool) -> None:
+        path = self._path(program, ifindex)
+        path.unlink(missing_ok=True)
+        fd = loader.pinned(self._directory / program)
+        try:
+            link = loader.attach_tcx(fd, ifindex, hook, None, first=first)
+            try:
+                loader.pin(link, path)
+            finally:
+                os.close(link)
+        finally:
+            os.close(fd)
+
+    def _path(self, program: str, ifindex: int) -> Path:
+        return self._directory / f"link-{program}-{ifindex}"

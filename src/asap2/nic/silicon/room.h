@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Headers in front of a frame: room for them, and without them. The specification is tunnel.py. */
+#pragma once
+
+#include "base.h"
+
+/*
+ * Makes skb->protocol what the packet begins with; a tag in the metadata goes, a tag in the packet ends up there. There
+ * is no helper for that, but a tag that is taken out of the packet makes the kernel look at what followed it.
+ */
+static __always_inline int settle(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0))
+		return -1;
+	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0) || bpf_skb_vlan_pop(skb))
+		return -1;
+	/* It fails when the packet ends inside the tag that it then looks for; that stays where it is. */
+	bpf_skb_vlan_pop(skb);
+	return 0;
+}
+
+#define LEAST (ETH_LEN + IPV4_LEN) /* the kernel wants an Ethernet and an IP header to remain */
+
+/*
+ * Everything in front of the Ethernet header at `inner` goes, of a packet that is IP to the kernel. 1: the packet has
+ * changed; -1: failed.
+ */
+__noinline int strip(struct __sk_buff *skb, u32 inner)
+{
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u16 type, becomes = bpf_htons(ETH_P_IP);
+	u32 left, tags = 0;
+	u8 eth[ETH_LEN];
+
+	if (inner < ETH_LEN || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, ETH_LEN))
+		return -1;
+	type = *(u16 *)(eth + ETH_TYPE);
+	left = skb->len - inner;
+	bounded(left);
+	/* Of a shorter packet, tags remain, which can go by themselves. */
+	if (left < LEAST)
+		tags = (LEAST - left + TAG_LEN - 1) / TAG_LEN;
+	if (type == bpf_htons(ETH_P_IPV6) && left >= ETH_LEN + IPV6_LEN)
+		becomes = type;
+	if ((u16)skb->protocol != becomes)
+		flags |= becomes == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
+	if (bpf_skb_adjust_room(skb, -(s32)(inner - TAG_LEN * tags), BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	if (bpf_skb_store_bytes(skb, 0, eth, ETH_TYPE, 0))
+		return -1;
+	for (u32 i = 0; i < 5; i++) {
+		u16 tag[2] = { bpf_htons(ETH_P_8021Q) };
+
+		if (i < tags && bpf_skb_store_bytes(skb, ETH_TYPE + TAG_LEN * i, tag, TAG_LEN, 0))
+			return -1;
+	}
+	if (bpf_skb_store_bytes(skb, ETH_TYPE + TAG_LEN * tags, &type, 2, 0))
+		return -1;
+	if ((tags || type != becomes) && settle(skb))
+		return -1;
+	for (u32 i = 1; i <= 5; i++)
+		if (i <= tags && bpf_skb_vlan_pop(skb) && i < tags)
+			return -1;
+	return 1;
+}
+
+static __always_inline u16 fold(u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
+/* Source port of a tunnel from the hash of what is inside: udp_flow_src_port() with the default range. */
+static __always_inline u16 source_port(u32 hash)
+{
+	hash ^= hash << 16;
+	return (u16)(((u64)hash * (60999 - 32768)) >> 32) + 32768;
+}
+
+/* Headers to go in front of a frame. */
+struct outer_headers {
+	u16 len; /* bytes */
+	u8 ip, l4; /* where the IP header begins, and what follows it */
+	u16 has_udp; /* that is a UDP header */
+	u16 unused;
+	u8 header[];
+};
+
+/*
+ * The headers `o`, for which there is room of `most` bytes (a constant), with lengths, source port (from `hash`) and
+ * checksum filled in. 1: the packet has changed; -1: failed.
+ *
+ * The kernel makes room in IP packets only, so another packet is called one meanwhile. Where it can, the kernel is told
+ * what is inside, so that it can cut super-packets; it cannot in a tunnel within a tunnel.
+ */
+static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o, const u32 most, u32 hash)
+{
+	u32 len, l2 = ETH_LEN, room, at;
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, told = flags;
+	u16 tag[2] = {}, type, ip_type = bpf_htons(ETH_P_IP);
+	u8 eth[ETH_LEN];
+
+	if (bpf_skb_load_bytes(skb, 0, eth, ETH_LEN))
+		return -1;
+	type = *(u16 *)(eth + ETH_TYPE);
+	if (skb->vlan_present) {
+		tag[0] = (u16)skb->vlan_proto;
+		tag[1] = bpf_htons(skb->vlan_tci & 0xffff);
+		l2 = ETH_LEN + TAG_LEN;
+	}
+	if (is_ip(type)) {
+		if (l2 > ETH_LEN && bpf_skb_vlan_pop(skb))
+			return -1;
+	} else if (bpf_skb_store_bytes(skb, ETH_TYPE, &ip_type, 2, 0) || settle(skb)) {
+		return -1;
+	}
+	len = o->len;
+	bounded(len);
+	if (len < ETH_LEN + IPV4_LEN + GRE_LEN || len > most - ETH_LEN - TAG_LEN)
+		return -1;
+	room = len + l2 - ETH_LEN;
+	if (is_ip(type))
+		told |= (o->ip + IPV4_LEN == o->l4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
+			(o->has_udp ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE) |
+			BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
+	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
+		return -1;
+	/* The inner Ethernet header follows the outer ones, its tag in it. */
+	__builtin_memcpy(o->header + len, eth, ETH_TYPE);
+	at = len + ETH_TYPE;
+	if (l2 > ETH_LEN) {
+		__builtin_memcpy(o->header + at, tag, TAG_LEN);
+		at += TAG_LEN;
+	}
+	__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
+	u32 ip = o->ip, l4 = o->l4;
+
+	bounded(ip);
+	bounded(l4);
+	if (ip > ETH_LEN + TAG_LEN || l4 > ETH_LEN + TAG_LEN + IPV6_LEN)
+		return -1;
+	if (o->has_udp) {
+		*(u16 *)(o->header + l4 + UDP_SRC) = bpf_htons(source_port(hash));
+		*(u16 *)(o->header + l4 + UDP_LENGTH) = bpf_htons(skb->len - l4);
+	}
+	if (ip + IPV4_LEN == l4) {
+		u32 sum = 0;
+
+		*(u16 *)(o->header + ip + IPV4_TOTAL_LENGTH) = bpf_htons(skb->len - ip);
+		*(u16 *)(o->header + ip + IPV4_CHECKSUM) = 0;
+#pragma unroll
+		for (int i = 0; i < IPV4_LEN / 2; i++)
+			sum += *(u16 *)(o->header + ip + 2 * i);
+		*(u16 *)(o->header + ip + IPV4_CHECKSUM) = fold(sum);
+	} else {
+		*(u16 *)(o->header + ip + IPV6_PAYLOAD_LENGTH) = bpf_htons(skb->len - ip - IPV6_LEN);
+		ip_type = bpf_htons(ETH_P_IPV6);
+	}
+	room = len + l2;
+	bounded(room);
+	if (room < 1 || room > most)
+		return -1;
+	if (bpf_skb_store_bytes(skb, 0, o->header, room, 0))
+		return -1;
+	return (u16)skb->protocol != ip_type && settle(skb) ? -1 : 1;
+}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Geneve and GRE between two hypervisors, by tunnel devices that the kernel may lack: in hardware, software, mixed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.offload.conftest import PF
+from tests.system.offload.labs import IPV4, Bench
+from tests.system.offload.overlays import NODES, join, offloading, tcp_crosses
+
+DEVICE = "genev_sys_6081"
+
+
+@pytest.fixture(scope="module")
+def joined(empty: Bench) -> Bench:
+    """The tunnel's ends are the uplinks' addresses."""
+    join(empty, "172.16.0.{}", kind="geneve")
+    for node, number in NODES.items():
+        empty.ok(node, f"ip addr add 172.16.0.{number}/24 dev {PF}")
+    return empty
+
+
+@pytest.fixture
+def overlay(joined: Bench) -> Bench:
+    """Both ends offload."""
+    return offloading(joined)
+
+
+OVN = "{class=0x102,type=0x80,len=4}->tun_metadata0"
+
+
+def test_ovns_option_is_set_and_matched_in_hardware(overlay: Bench) -> None:
+    """16 bits of a logical ingress port, 16 bits of an egress port."""
+    ports = {"hv1": "0x00020003", "hv2": "0x00040005"}
+    try:
+        for node, peer in (("hv1", "hv2"), ("hv2", "hv1")):
+            overlay.ok(node, f"ovs-ofctl add-tlv-map br-int '{OVN}'")
+            send = f"priority=9,in_port=eth3,actions=set_field:{ports[node]}->tun_metadata0,output:vx0"
+            overlay.program(node, send, f"priority=9,in_port=vx0,tun_metadata0={ports[peer]}/0x7fffffff,actions=eth3")
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        for node, peer in (("hv1", "hv2"), ("hv2", "hv1")):
+            sent = f"geneve({{class=0x102,type=0x80,len=4,{int(ports[node], 16):#x}}})"
+            assert "offloaded:yes" in overlay.flow(node, "in_port(eth3)", IPV4, sent)
+            came = f"geneve({{class=0x102,type=0x80,len=4,{int(ports[peer], 16):#x}/0x7fffffff}})"
+            assert "offloaded:yes" in overlay.flow(node, f"in_port({DEVICE})", IPV4, came)
+        overlay.counted("vm1", "10.58.0.2", 20, ("hv1", f"in_port({DEVICE})", IPV4))
+        shown = overlay.ok("hv1", f"tc -s filter show dev {DEVICE} ingress")
+        assert "geneve_opts 0102:80:00040005/ffff:ff:7fffffff" in shown
+    finally:
+        for node in NODES:
+            overlay.program(node, "priority=0,actions=normal")
+            overlay.ok(node, "ovs-ofctl del-tlv-map br-int")
+
+
+def test_both_ways_are_in_hardware(overlay: Bench) -> None:
+    overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+    for node in ("hv1", "hv2"):
+        assert "offloaded:yes" in overlay.flow(node, "in_port(eth3)", IPV4, "set(tunnel(tun_id=0x4d")
+        assert "offloaded:yes" in overlay.flow(node, f"in_port({DEVICE})", IPV4)
+    overlay.counted("vm1", "10.58.0.2", 20, ("hv1", f"in_port({DEVICE})", IPV4))
+    assert "in_hw in_hw_count 1" in overlay.ok("hv1", f"tc -s filter show dev {DEVICE} ingress")
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "underlay", "options"),
+    [
+        ("geneve", DEVICE, "fd01::{}", "options:key=77"),
+        ("gre", "gre_sys", "172.16.0.{}", "options:key=77"),
+        ("gre", "gre_sys", "172.16.0.{}", ""),
+        ("ip6gre", "ip6gre_sys", "fd01::{}", "options:key=77 options:packet_type=legacy_l2"),
+    ],
+)
+def test_other_tunnels_are_in_hardware(overlay: Bench, kind: str, device: str, underlay: str, options: str) -> None:
+    try:
+        for node, number in NODES.items():
+            overlay.ok(node, f"ip addr replace fd01::{number}/64 dev {PF} nodad")
+            there = f"options:remote_ip={underlay.format(3 - number)} {options}"
+            overlay.ok(node, f"ovs-vsctl add-port br-int tn0 -- set interface tn0 type={kind} {there}")
+            overlay.program(
+                node, "priority=9,in_port=eth3,actions=output:tn0", "priority=9,in_port=tn0,actions=output:eth3"
+            )
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        for node in NODES:
+            assert "offloaded:yes" in overlay.flow(node, "in_port(eth3)", IPV4, "set(tunnel(")
+            assert "offloaded:yes" in overlay.flow(node, f"in_port({device})", IPV4)
+    finally:
+        for node in NODES:
+            overlay.ok(node, "ovs-vsctl --if-exists del-port br-int tn0")
+            overlay.program(node, "priority=0,actions=normal")
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, False), (False, False)])
+def test_tcp_crosses_whoever_offloads(joined: Bench, first: bool, second: bool) -> None:
+    tcp_crosses(offloading(joined, first, second))
