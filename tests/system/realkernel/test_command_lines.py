@@ -31,7 +31,7 @@ DEVICES = (
     "ip link add eth0 type veth peer name end0",
     "ip link add eth1 type veth peer name end1",
     "for name in eth0 eth1 end0 end1; do ip link set $name up; done",
-    "modprobe -C /tmp/options.conf -d /tmp -a 8021q dummy vrf ipip sit macvlan",
+    "modprobe -C /tmp/options.conf -d /tmp -a 8021q dummy vrf ipip sit macvlan geneve ip_gre ip6_gre",
     "ip link del dummy0",
 )
 RESET = (
