@@ -6,6 +6,7 @@
 ``same_node``      VFs of one software ConnectX, Open vSwitch with hw-offload=true
 ``vlan``           VFs of two, joined by a cable; Open vSwitch tags with hw-offload=true
 ``vxlan``          VFs of two, joined by a cable; Open vSwitch encapsulates in VXLAN with hw-offload=true
+``geneve``         the same in Geneve
 ``kernel_vxlan``   two namespaces, each with a Linux bridge that has a guest's veth and the kernel's vxlan device
 =================  ==========================================================================================
 """
@@ -19,7 +20,7 @@ from asap2.lab.execute import ip, run
 from asap2.lab.layout import Layout
 from asap2.lab.topology import Guest, Topology, parse
 
-NAMES = ("direct", "same_node", "vlan", "vxlan", "kernel_vxlan")
+NAMES = ("direct", "same_node", "vlan", "vxlan", "geneve", "kernel_vxlan")
 PF = "enp3s0f0"
 """The uplink of a node whose NIC has the default PCI address."""
 UNDERLAY_MTU, OVERLAY_MTU = 1600, 1450
@@ -43,15 +44,17 @@ def build(layout: Layout, plan: Topology) -> list[TrafficPath]:
     for node in ("vlan-1", "vlan-2"):
         switch_on(layout, node, offload=True, options=("tag=57",))
         _uplink(layout, node)
-    for number in (1, 2):
-        _tunnel(layout, f"vxlan-{number}", number)
-    for guest in ("vxlan-a", "vxlan-b"):
+    for kind in ("vxlan", "geneve"):
+        for number in (1, 2):
+            _tunnel(layout, kind, number)
+    for guest in ("vxlan-a", "vxlan-b", "geneve-a", "geneve-b"):
         ip(layout.guest(guest) / "ns" / "net", f"link set dev eth0 mtu {OVERLAY_MTU}")
     found = {
         "direct": direct(layout),
         "same_node": path("same_node", "same-node-a", "same-node-b"),
         "vlan": path("vlan", "vlan-a", "vlan-b"),
         "vxlan": path("vxlan", "vxlan-a", "vxlan-b"),
+        "geneve": path("geneve", "geneve-a", "geneve-b"),
         "kernel_vxlan": _kernel_vxlan(layout),
     }
     for each in found.values():
@@ -70,8 +73,9 @@ def _uplink(layout: Layout, node: str) -> None:
     run(bundle, "ip", "link", "set", PF, "up")
 
 
-def _tunnel(layout: Layout, node: str, number: int) -> None:
-    """Join the guest of node *number* to the other by VXLAN between the uplinks' addresses."""
+def _tunnel(layout: Layout, kind: str, number: int) -> None:
+    """Join the guest of node *number* to the other by a tunnel of a *kind* between the uplinks' addresses."""
+    node = f"{kind}-{number}"
     bundle = layout.node(node) / "ns"
     run(bundle, "ip", "link", "set", PF, "mtu", str(UNDERLAY_MTU), "up")
     run(bundle, "ip", "address", "add", f"172.16.0.{number}/24", "dev", PF)
@@ -79,7 +83,7 @@ def _tunnel(layout: Layout, node: str, number: int) -> None:
     remote = f"options:remote_ip=172.16.0.{3 - number}"
     run(
         bundle,
-        *("ovs-vsctl", "add-port", "br0", "vx0", "--", "set", "Interface", "vx0", "type=vxlan"),
+        *("ovs-vsctl", "add-port", "br0", "vx0", "--", "set", "Interface", "vx0", f"type={kind}"),
         remote,
         "options:key=77",
     )

@@ -38,6 +38,11 @@ def ratios(sizes: Sizes) -> list[Ratio]:
             *("vxlan", "packets_per_second", "kernel_vxlan"),
         ),
         Ratio("TCP, VXLAN across the cable / direct veth", "vxlan", "tcp_gbps", "direct"),
+        Ratio("TCP, Geneve across the cable / bridges and kernel's vxlan", "geneve", "tcp_gbps", "kernel_vxlan", 1.15),
+        Ratio(
+            "small packets, Geneve across the cable / bridges and kernel's vxlan",
+            *("geneve", "packets_per_second", "kernel_vxlan", 1.4),
+        ),
         *(
             Ratio(f"packets/s round robin, {each} / {least}", each, packets, least, 0.5 if each == most else None)
             for each in lookups[1:]
