@@ -47,11 +47,14 @@ def _tos(data: Mapping[str, Any]) -> int:
     return 0 if data.get("tos", 0) == _INHERIT else int(data.get("tos", 0))
 
 
-def _check_place(links: KindLinks, namespace: int, wanted: Wanted, most: int) -> None:
-    """EOPNOTSUPP elsewhere than in the node's network namespace: the programs see the routes of one alone. EINVAL for
-    an MTU above *most* (dev_validate_mtu)."""
-    if most and wanted.attrs.get("mtu", 0) > most:
+def _check_mtu(wanted: Wanted, most: int) -> None:
+    """EINVAL for an MTU above *most* (dev_validate_mtu)."""
+    if wanted.attrs.get("mtu", 0) > most:
         raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
+
+
+def _check_namespace(links: KindLinks, namespace: int) -> None:
+    """EOPNOTSUPP elsewhere than in the node's network namespace: the programs see the routes of one alone."""
     if namespace != links.home_of_node:
         raise NetlinkError(errno.EOPNOTSUPP, "tunnel devices are for the node's own network namespace")
 
@@ -69,6 +72,7 @@ class TunnelKind(LinkKind):
 
     def install(self, links: KindLinks, link: KindLink, netns: int) -> None:
         """See :class:`LinkKind`. The programs look up routes as the device's, which forwards for that reason."""
+        _check_namespace(links, link.namespace)
         links.programs.run("discard", link.id, link.far, links.home)
         links.set_far_up(link, True)
         for version in ("ipv4", "ipv6"):
@@ -81,10 +85,11 @@ class TunnelKind(LinkKind):
         programs.listen()
 
     def follow(self, links: KindLinks, link: KindLink) -> bool:
-        """See :class:`LinkKind`."""
-        programs = self._programs(links)
-        self._set(links, link, programs)
-        programs.listen()
+        """See :class:`LinkKind`. In another network namespace a device does nothing."""
+        if link.namespace == links.home_of_node:
+            programs = self._programs(links)
+            self._set(links, link, programs)
+            programs.listen()
         return True
 
     def forget(self, links: KindLinks, link: KindLink) -> None:
@@ -146,7 +151,8 @@ class Geneve(TunnelKind):
 
     def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
         """See :class:`LinkKind`. geneve_nl2info(), geneve_configure()."""
-        _check_place(links, namespace, wanted, self.mtus[1])
+        _check_mtu(wanted, self.mtus[1])
+        _check_namespace(links, namespace)
         data = dict(wanted.data or {})
         if "remote" in data and "remote6" in data:
             raise NetlinkError(errno.EINVAL, "Cannot specify both IPv4 and IPv6 Remote addresses")
@@ -209,7 +215,7 @@ class Gretap(TunnelKind):
 
     def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
         """See :class:`LinkKind`. ipgre_netlink_parms(), ip_tunnel_newlink()."""
-        _check_place(links, namespace, wanted, self.mtus[1])
+        _check_namespace(links, namespace)
         data = dict(wanted.data or {})
         for flags in ("iflags", "oflags"):
             if data.get(flags, 0) & 0x4007:  # routing, version
