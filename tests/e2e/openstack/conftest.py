@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from asap2.lab.processes import inside
 from asap2.lab.topology import parse
 from asap2.openstack.cloud import Cloud
 from asap2.openstack.virt.guest import start_time
-from tests.e2e.openstack.operator import Operator
+from tests.e2e.openstack.operator import Operator, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +59,6 @@ def operator(prepared: Operator) -> Iterator[Operator]:
     """The operator; what the test made of servers and ports is deleted after it, and then nothing must be left."""
     yield prepared
     prepared.clear()
+    with contextlib.suppress(AssertionError):  # agents take away what was a server's after nova has
+        wait_for(lambda: prepared.traces() == prepared.untouched, 20)
     assert prepared.traces() == prepared.untouched

@@ -154,14 +154,15 @@ class Operator:
         wait_for(gone)
 
     def clear(self) -> None:
-        """Delete all servers and ports."""
+        """Delete all servers, and all ports but neutron's own (OVN's networks have one for metadata)."""
         servers = [each["id"] for each in self.call("compute", "GET", "/v2.1/servers")["servers"]]
         for server in servers:
             self.call("compute", "DELETE", f"/v2.1/servers/{server}")
         for server in servers:
             self.wait_gone(server)
         for port in self.call("network", "GET", "/v2.0/ports")["ports"]:
-            self.call("network", "DELETE", f"/v2.0/ports/{port['id']}")
+            if not port["device_owner"].startswith("network:"):
+                self.call("network", "DELETE", f"/v2.0/ports/{port['id']}")
         # nova forgets to free the VFs of a server that goes while its resource tracker looks, until that looks again
         wait_for(lambda: not self.vfs_given_out())
 
