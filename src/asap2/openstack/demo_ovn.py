@@ -8,15 +8,16 @@ import re
 from asap2.lab.terminal import OutputError, Terminal, expect
 from asap2.openstack.demo_secured import OFFLOADED, Secured
 from asap2.openstack.demo_steps import GROUP, Server, Steps
-from asap2.openstack.plan import CONTROLLER, PHYSICAL_NETWORK
+from asap2.openstack.plan import CONTROLLER, OVN_TUNNEL, PHYSICAL_NETWORK
 
 PRIVATE, TUNNELLED, PUBLIC = "private", "tunnelled", "public"
 ROUTER = "router"
+ROUTED = f"VLAN to {OVN_TUNNEL} by OVN's router"
 METADATA_ADDRESS, METADATA_PATH = "169.254.169.254", "openstack/latest/meta_data.json"
 VLAN = f"--provider-network-type vlan --provider-physical-network {PHYSICAL_NETWORK} --provider-segment"
 NETWORKS = {
     PRIVATE: (f"{VLAN} 57", "10.57.0"),
-    TUNNELLED: ("--provider-network-type vxlan", "10.58.0"),
+    TUNNELLED: (f"--provider-network-type {OVN_TUNNEL}", "10.58.0"),
     PUBLIC: (f"--external {VLAN} 58", "10.59.0"),
 }
 
@@ -43,7 +44,7 @@ class Ovn:
         self._dhcp(private)
         self._metadata(private)
         routed = Secured(self.steps, private, tunnelled, tunnelled.address)
-        routed.carried("VLAN to VXLAN by OVN's router")
+        routed.carried(ROUTED)
         routed.refused()
         routed.pinged()
         self._floating_ip(private, outside)

@@ -32,6 +32,8 @@ CONTROLLER_ADDRESS = f"{MANAGEMENT}.1"
 PHYSICAL_NETWORK = "default"
 VLAN_RANGE = (100, 199)
 VNI_RANGE = (1001, 2000)
+OVN_TUNNEL = "vxlan"
+"""The type of tunnelled networks with OVN, and of its tunnels."""
 INTEGRATION_BRIDGE = "br-int"
 
 PORTS = {

@@ -28,6 +28,7 @@ from asap2.openstack.plan import (
     CONTROLLER,
     CONTROLLER_ADDRESS,
     DIRECTORY,
+    OVN_TUNNEL,
     PHYSICAL_NETWORK,
     PORTS,
     Compute,
@@ -105,6 +106,7 @@ def ovn_controller(node: Compute) -> Service:
         node.host,
         CONTROLLER_ADDRESS,
         node.tunnel_address,
+        OVN_TUNNEL,
         mappings={PHYSICAL_NETWORK: node.bridge},
         more={
             "hostname": node.host,

@@ -19,6 +19,7 @@ from asap2.openstack.plan import (
     CONTROLLER_ADDRESS,
     DIRECTORY,
     INTEGRATION_BRIDGE,
+    OVN_TUNNEL,
     PHYSICAL_NETWORK,
     PORTS,
     TOKEN,
@@ -269,8 +270,11 @@ def ml2_of_ovn() -> Sections:
     length of every packet to and from outside checked, with an action for OVN's controller; Open vSwitch offloads no
     flow with such an action.
     """
+    types = {"type_drivers": f"flat,vlan,{OVN_TUNNEL}", "tenant_network_types": f"vlan,{OVN_TUNNEL}"}
+    vnis = {"vni_ranges": f"{VNI_RANGE[0]}:{VNI_RANGE[1]}"}
     changed: Sections = {
-        "ml2": {**ml2()["ml2"], "mechanism_drivers": "ovn"},
+        "ml2": {**ml2()["ml2"], **types, "mechanism_drivers": "ovn"},
+        f"ml2_type_{OVN_TUNNEL}": {**vnis, "max_header_size": 38} if OVN_TUNNEL == "geneve" else vnis,
         "ovn": {
             "ovn_nb_connection": programs.northbound(CONTROLLER_ADDRESS),
             "ovn_sb_connection": programs.southbound(CONTROLLER_ADDRESS),

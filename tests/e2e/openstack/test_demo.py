@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 from asap2.lab.layout import ROOT_VARIABLE
+from asap2.openstack.demo_ovn import ROUTED
 from asap2.openstack.demo_page import PINGS
 from asap2.openstack.mechanism import Mechanism
 
 NETWORKS = {"private", "tunnelled"}
-CONNECTIONS = {"VLAN", "VXLAN", "VLAN to VXLAN by OVN's router", "floating IP"}
+CONNECTIONS = {"VLAN", "VXLAN", ROUTED, "floating IP"}
 
 
 def test_the_demo_shows_what_it_says(tmp_path: Path) -> None:
