@@ -365,7 +365,8 @@ def test_what_is_made_for_ovn_is_right(tmp_path: Path) -> None:
 def test_the_clouds_of_this_project_have_no_unknown_settings(mechanism: Mechanism, tmp_path: Path) -> None:
     topology = parse(resources.files("asap2.openstack").joinpath("topology.toml").read_text())
     made = cloud_settings.files(computes(topology), PYTHON.parents[1], mechanism)
-    names = ("nova.conf", "neutron.conf", "ml2_conf.ini", "openvswitch_agent.ini")
+    agents = ("openvswitch_agent.ini", "neutron_ovn_metadata_agent.ini")
+    names = ("nova.conf", "neutron.conf", "ml2_conf.ini", *agents)
     for where in ("controller", "compute-node-1"):
         files = []
         for name in names:

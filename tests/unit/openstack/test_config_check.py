@@ -253,6 +253,11 @@ def test_settings_of_ovn_that_go_together() -> None:
         entry("neutron/ovn/ovn_emit_need_to_frag", "false"),
     )
     assert bad(network(settings(*entries))) == []
+    agent = (
+        entry("neutron/ovs/ovsdb_connection", "unix:/run"),
+        entry("neutron/ovn/ovn_sb_connection", "tcp:1.1.1.1:6642"),
+    )
+    assert bad(network(settings(*agent, specs=(spec(**GOOD),)))) == []
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,9 @@ def _mappings(settings: Settings) -> dict[str, tuple[str, Entry]]:
 
 
 def _physical_networks(settings: Settings) -> Iterator[Finding]:
-    mapped, agent = _mappings(settings), any(one.section.lower() in ("ovs", "agent") for one in settings.entries)
+    sections = {one.section.lower() for one in settings.entries}
+    # OVN has its mappings in Open vSwitch's database
+    mapped, agent = _mappings(settings), bool(sections & {"ovs", "agent"}) and "ovn" not in sections
     ranges = settings.last("neutron", "ml2_type_vlan", "network_vlan_ranges")
     known = {name.partition(":")[0] for name in settings.listed("neutron", "ml2_type_vlan", "network_vlan_ranges")}
     flat = settings.listed("neutron", "ml2_type_flat", "flat_networks")
