@@ -116,7 +116,7 @@ class Steps:
         words = f"--flavor {FLAVOR} --image {IMAGE} --nic port-id={server.port} {where} --wait {server.name}"
         began = time.monotonic()
         self.openstack(f"server create {words} -f value -c status", expect("^ACTIVE$", "the server is active"))
-        self.figures.create_seconds[server.name] = round(time.monotonic() - began, 1)
+        self.figures.create_seconds[f"{server.name}, {self.cloud.mechanism()}"] = round(time.monotonic() - began, 1)
         words = f"port show {server.port} -f value -c binding_vif_type -c binding_profile -c status"
         self.openstack(words, every(["ovs", "pci_slot", "ACTIVE"], "bound to Open vSwitch, with a VF"))
         has = expect(f"(?i:{server.mac})", "the guest has the port's MAC")
