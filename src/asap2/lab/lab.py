@@ -87,6 +87,8 @@ class Lab:
             node.make_silicon(self.layout, hypervisor)
         for joined in topology.cables:
             cable.connect(self.layout, *joined.ends)
+        for switch in topology.switches:
+            cable.join(self.layout, switch)
         with contextlib.ExitStack() as stack:
             daemons = []
             for hypervisor in topology.nodes:
@@ -175,7 +177,10 @@ def _record(topology: Topology) -> dict[str, Any]:
             }
             for each in topology.nodes
         ],
-        "cables": [[f"{end.node}/{end.nic}/p{end.port}" for end in each.ends] for each in topology.cables],
+        "cables": [
+            *([f"{end.node}/{end.nic}/p{end.port}" for end in each.ends] for each in topology.cables),
+            *([f"{end.node}/{end.nic}/p{end.port}", each.name] for each in topology.switches for end in each.ends),
+        ],
         "guests": [
             {
                 "name": each.name,

@@ -44,6 +44,10 @@ class Layout:
         """The network namespace of the silicon of a node's NIC number *nic*."""
         return self.node(node) / "nics" / str(nic) / "net"
 
+    def switch(self, name: str) -> Path:
+        """The namespaces of a switch."""
+        return self.root / "wiring" / name
+
     def bundle(self, name: str) -> Path:
         """The namespaces of the node or guest called *name*, of whatever kind; UsageError when there is none."""
         if NAME.fullmatch(name):

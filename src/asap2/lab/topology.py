@@ -109,6 +109,14 @@ class Cable:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """A switch in the rack, which joins any number of ports."""
+
+    name: str
+    ends: tuple[End, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """A namespace that holds a virtual function of ``node`` as ``device``."""
 
@@ -134,6 +142,7 @@ class Topology:
     nodes: tuple[Node, ...]
     cables: tuple[Cable, ...] = ()
     guests: tuple[Guest, ...] = ()
+    switches: tuple[Switch, ...] = ()
     source: str = field(default="", compare=False)
 
 
@@ -162,17 +171,20 @@ def parse(text: str) -> Topology:
         raise TopologyError("the file: there is no [[node]]; a lab has at least one")
     by_name = _unique(nodes, lambda node: node.name, "node: name")
     cables = tuple(_cable(cable, by_name) for cable in table.tables("cable"))
+    switches = tuple(_switch(switch, by_name) for switch in table.tables("switch"))
     guests = tuple(_guest(guest, by_name) for guest in table.tables("guest"))
     table.done()
     for node in nodes:
         if not node.nics:
             raise TopologyError(f"node {node.name}: there is no [[node.nic]]; a node has at least one")
-    _unique([end for cable in cables for end in cable.ends], lambda end: _end_name(end), "cable: ends: the port")
+    joined = [end for ends in (*(one.ends for one in cables), *(one.ends for one in switches)) for end in ends]
+    _unique(joined, lambda end: _end_name(end), "cable: ends: the port")
+    _unique(switches, lambda switch: switch.name, "switch: name")
     _unique([*by_name, *(guest.name for guest in guests)], lambda name: name, "guest: name")
     _unique(guests, lambda guest: guest.mac, "guest: mac")
     _unique(guests, lambda guest: guest.address and guest.address.split("/")[0], "guest: address")
     _unique(guests, lambda g: f"{g.vf} of {g.node}/{g.nic.name}/p{g.port}", "guest: vf")
-    return Topology(nodes, cables, guests, text)
+    return Topology(nodes, cables, guests, switches, text)
 
 
 T = TypeVar("T")
@@ -302,6 +314,13 @@ def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:
         raise table.error("ends", f"must name two ports, each as NODE/NIC or NODE/NIC/pPORT, not {len(ends)}")
     table.done()
     return Cable((_end(table, ends[0], nodes), _end(table, ends[1], nodes)))
+
+
+def _switch(table: _Table, nodes: dict[str, Node]) -> Switch:
+    name = table.name("name", NODE_NAME_MAX)
+    ends = tuple(_end(table, text, nodes) for text in table.strings("ends"))
+    table.done()
+    return Switch(name, ends)
 
 
 def _end(table: _Table, text: str, nodes: dict[str, Node]) -> End:

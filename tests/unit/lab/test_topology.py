@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asap2.lab.topology import End, Nic, Topology, TopologyError, load, parse
+from asap2.lab.topology import End, Nic, Switch, Topology, TopologyError, load, parse
 
 NODES = """
 [[node]]
@@ -59,6 +59,11 @@ def test_virtual_functions_follow_the_physical_ones_port_by_port() -> None:
 def test_a_cable_joins_ports() -> None:
     (cable,) = parse(NODES + '[[cable]]\nends = ["hv1/nic0", "hv2/nic0/p1"]\n').cables
     assert cable.ends == (End("hv1", "nic0", 0, 0), End("hv2", "nic0", 0, 1))
+
+
+def test_a_switch_joins_any_number_of_ports() -> None:
+    (switch,) = parse(NODES + '[[switch]]\nname = "tor"\nends = ["hv1/nic0", "hv2/nic0/p0", "hv2/nic0/p1"]\n').switches
+    assert switch == Switch("tor", (End("hv1", "nic0", 0, 0), End("hv2", "nic0", 0, 0), End("hv2", "nic0", 0, 1)))
 
 
 def test_a_guest_takes_the_only_nic_of_its_node() -> None:
@@ -137,6 +142,12 @@ WRONG = {
         NODES + '[[cable]]\nends = ["hv1/nic0", "hv2/nic0"]\n[[cable]]\nends = ["hv1/nic0", "hv2/nic0/p1"]\n',
         "the port hv1/nic0/p0 is there twice",
     ),
+    "a port with a cable and a switch": (
+        NODES + '[[cable]]\nends = ["hv1/nic0", "hv2/nic0"]\n[[switch]]\nname = "tor"\nends = ["hv1/nic0"]\n',
+        "hv1/nic0/p0 is there twice",
+    ),
+    "a switch without a name": (NODES + '[[switch]]\nends = ["hv1/nic0"]\n', "switch 1: name is missing"),
+    "two switches of one name": (NODES + '[[switch]]\nname = "a"\n[[switch]]\nname = "a"\n', "a is there twice"),
     "a cable from a port to itself": (NODES + '[[cable]]\nends = ["hv1/nic0", "hv1/nic0"]\n', "is there twice"),
     "a guest without a node": (guest('name = "vm1"\nvf = 3'), "guest vm1: node is missing"),
     "a guest of no node": (guest('name = "vm1"\nnode = "hv3"\nvf = 3'), "node is 'hv3', which there is not"),
@@ -209,7 +220,7 @@ def test_a_file_that_is_wrong_is_told_with_its_name(tmp_path: Path) -> None:
 
 
 KEYS = "name node nic vf vfs mode mac address ends ports total_vfs rules pci model device port openvswitch other"
-TABLES = ("[[node]]", "[[node.nic]]", "[[cable]]", "[[guest]]", "[node]")
+TABLES = ("[[node]]", "[[node.nic]]", "[[cable]]", "[[switch]]", "[[guest]]", "[node]")
 SCALARS = st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["hv1", "hv1/nic0", "switchdev"])
 PAIRS = st.tuples(st.sampled_from(KEYS.split()), SCALARS | st.lists(SCALARS, max_size=3))
 LINES = st.sampled_from(TABLES) | PAIRS.map(lambda pair: f"{pair[0]} = {json.dumps(pair[1])}")
