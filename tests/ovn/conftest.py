@@ -22,7 +22,7 @@ from tests.system.offload.labs import Bench
 def bench() -> Iterator[Bench]:
     """The lab; the guests have their addresses."""
     root = Path(f"/run/t-ovn-{os.getpid()}")
-    demo = Demo(Lab(Layout(root)), Screen(file=io.StringIO()), "vxlan")
+    demo = Demo(Lab(Layout(root)), Screen(file=io.StringIO()), None)
     demo.up()
     try:
         demo.begin()

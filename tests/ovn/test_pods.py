@@ -174,7 +174,7 @@ def test_pods_come_talk_in_hardware_and_go(plugins: dict[str, Plugin], bench: Be
         assert "20 received, 0% packet loss" in bench.ok(client.node, ping)
         flow = bench.flow(client.node, f"in_port({client.host_interface})", "eth_type(0x0800)", "set(tunnel(")
         assert "offloaded:yes" in flow
-        assert bench.flows(web.node, "vxlan_sys_4789", f"actions:{web.host_interface}")
+        assert bench.flows(web.node, "_sys_", "tunnel(tun_id=", f"actions:{web.host_interface}")
     finally:
         for pod in PODS:
             plugins[pod.node].delete(pod)

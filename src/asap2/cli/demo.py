@@ -36,8 +36,9 @@ def demo(
         bool, typer.Option("--ovn", help="Use OVN: logical switches, router, ACLs, load balancers, NAT.")
     ] = False,
     encapsulation: Annotated[
-        Encapsulation, typer.Option(metavar="KIND", help="With --ovn: geneve or vxlan.")
-    ] = Encapsulation.VXLAN,
+        Encapsulation | None,
+        typer.Option(metavar="KIND", help="With --ovn: geneve or vxlan (default: geneve if nodes have such devices)."),
+    ] = None,
     network: Annotated[
         Mechanism | None, typer.Option(help="With --openstack: neutron's mechanism driver (default: both in turn).")
     ] = None,
@@ -96,7 +97,7 @@ def _on_openstack(screen: Any, network: Mechanism | None) -> Any:
     return Demo(Cloud(say=screen.say), screen, [network] if network else list(Mechanism))
 
 
-def _on_ovn(screen: Any, encapsulation: str) -> Any:
+def _on_ovn(screen: Any, encapsulation: str | None) -> Any:
     from asap2.lab.lab import Lab
     from asap2.ovn.demo import Demo
 

@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from asap2.errors import Asap2Error
+from asap2.lab.execute import run
 from asap2.lab.lab import Lab
 from asap2.lab.terminal import Terminal, as_data, expect
 from asap2.lab.topology import Guest, Topology, parse
@@ -35,9 +36,10 @@ def topology() -> Topology:
 
 
 class Demo:
-    """One run; :meth:`report` tells how it went."""
+    """One run, with tunnels of the kind *encapsulation* (None: Geneve, where nodes have such devices, else VXLAN);
+    :meth:`report` tells how it went."""
 
-    def __init__(self, lab: Lab, screen: Screen, encapsulation: str) -> None:
+    def __init__(self, lab: Lab, screen: Screen, encapsulation: str | None) -> None:
         self.lab = lab
         self.encapsulation = encapsulation
         self.topology = topology()
@@ -91,6 +93,8 @@ class Demo:
 
     def begin(self) -> None:
         """Start OVN on the lab."""
+        if self.encapsulation is None:
+            self.encapsulation = self._best_encapsulation()
         for number, node in enumerate(self.nodes, 1):
             self._switch(node, f"{UNDERLAY}.{number}")
         self.terminal.heading(f"{self.central}: OVN's databases and ovn-northd")
@@ -102,6 +106,16 @@ class Demo:
         self.terminal.type(
             self.central, "ovn-sbctl show", expect(rf"(?s)(?:Chassis \S*(?:{names}).*){{2}}", "2 chassis")
         )
+
+    def _best_encapsulation(self) -> str:
+        bundle = self.lab.layout.bundle(self.central)
+        try:
+            run(bundle, "ip", "link", "add", "try-geneve", "type", "geneve", "external")
+        except Asap2Error:
+            self.terminal.say("  There are no Geneve devices here: the tunnels are VXLAN.")
+            return "vxlan"
+        run(bundle, "ip", "link", "delete", "try-geneve")
+        return "geneve"
 
     def _switch(self, node: str, address: str) -> None:
         type_, uplink = self.terminal.type, self._uplink(node)
@@ -117,7 +131,7 @@ class Demo:
         type_ = self.terminal.type
         self.terminal.heading(f"{node}: ovn-controller, and the guests' representors")
         mappings = {network.PHYSICAL_NETWORK: BRIDGE}
-        for line in Chassis(node, f"{UNDERLAY}.1", address, self.encapsulation, mappings).start():
+        for line in Chassis(node, f"{UNDERLAY}.1", address, self.encapsulation or "", mappings).start():
             type_(node, line)
         output = type_(node, "grep . /sys/class/net/eth*/phys_port_name", expect("pf0vf0", "the representors' names"))
         names = {port: name for name, port in re.findall(r"net/(\S+)/phys_port_name:(\S+)", output)}
