@@ -20,7 +20,8 @@ def sum_of(data: bytes | bytearray) -> int:
     return sum(words)
 
 
-def _folded(total: int) -> int:
+def folded(total: int) -> int:
+    """A sum in 16 bits (ones' complement)."""
     while total >> 16:
         total = (total & _16_BITS) + (total >> 16)
     return total
@@ -28,7 +29,7 @@ def _folded(total: int) -> int:
 
 def checksum(data: bytes | bytearray) -> int:
     """The Internet checksum; of a header with a valid one, 0."""
-    return ~_folded(sum_of(data)) & _16_BITS
+    return ~folded(sum_of(data)) & _16_BITS
 
 
 def updated(old_checksum: int, old: int, new: int) -> int:
@@ -37,8 +38,8 @@ def updated(old_checksum: int, old: int, new: int) -> int:
     HC' = ~(~HC + ~m + m'). Of the two zeros of that sum, the kernel (csum_replace4()) has the one that all right
     checksums have: the result is never 0xffff.
     """
-    total = (~old_checksum & _16_BITS) + _folded(new) + (~_folded(old) & _16_BITS)
-    return ~(_folded(total) or _16_BITS) & _16_BITS
+    total = (~old_checksum & _16_BITS) + folded(new) + (~folded(old) & _16_BITS)
+    return ~(folded(total) or _16_BITS) & _16_BITS
 
 
 def crc32c(data: bytes) -> int:

@@ -6,18 +6,24 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from asap2.netlink.wire import attribute
+from asap2.nic.conntrack.tuples import transport, trimmed, word
 from asap2.nic.faces.ovs.actions import conntrack as ct
 from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.rules import Ct, Masked, Nat, NatKind
 from tests.system.nic.silicon import conversations
-from tests.system.nic.silicon.conversations import Conversations
+from tests.system.nic.silicon.conversations import Conversations, unfinished
+from tests.unit.nic.conntrack.packets import right
 
 _LEAST = 60
 """Octets of a frame, so that nothing pads it."""
 _RECIRC = 7
+_ANY_FRAGMENT, _DCCP = 0x3FFF, 33
+_AGES = (5, 25, 45, 70, 125, 400, 500_000)
+"""Seconds, each far from any time that a connection may have left after the others."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,46 @@ class Packet:
         return self.proto in (1, 58) and 132 in inner[6:10]
 
 
-def conversation(random: Random, packets: int) -> list[Packet]:
+@dataclass(frozen=True)
+class Age:
+    """So much of the time that each connection has left goes by."""
+
+    seconds: int
+
+
+Step = Packet | Age
+
+
+def conversation(random: Random, packets: int) -> list[Step]:
     """Some packets of a firewall that knows connections, and perhaps translates them; a few are treated otherwise."""
     translated = random.choice((None, NatKind.SRC, NatKind.DST))
     talk = Conversations(random, translated, calm=random.random() < 0.6)
-    made: list[Packet] = []
+    made: list[Step] = []
     while len(made) < packets:
+        if random.random() < 0.05:
+            made.append(Age(random.choice(_AGES)))
         frame = talk.frame()
-        if frame[12:14] not in (b"\x08\0", b"\x86\xdd"):
+        if frame[12:14] not in (b"\x08\0", b"\x86\xdd") or _set_aside(frame):
             continue
         family = 4 if frame[12:14] == b"\x08\0" else 6
         made.append(Packet(frame.ljust(_LEAST, b"\0"), _action(random, family, translated)))
     return made
+
+
+def _set_aside(frame: bytes) -> bool:
+    """Whether the two trackers do not look at the same of it: fragments, which ours does not get to see, checksums of
+    SCTP, which it does not look at, those of a packet that a NIC has not finished, and DCCP."""
+    family = 4 if frame[12:14] == b"\x08\0" else 6
+    data = trimmed(frame[14:], family)
+    fragment = word(data, 6) & _ANY_FRAGMENT if family == 4 else data[6:7] == b"\x2c"
+    found = transport(data, family)
+    if fragment or found is None:
+        return bool(fragment)
+    return (
+        (found.proto == 132 and not right(data))
+        or found.proto == _DCCP
+        or (found.proto in (6, 17) and unfinished(data) == data)
+    )
 
 
 def _action(random: Random, family: int, translated: NatKind | None) -> Ct:
@@ -69,7 +103,12 @@ def _action(random: Random, family: int, translated: NatKind | None) -> Ct:
     return Ct(commit=True, force=random.random() < 0.05, mark=mark, labels=labels, nat=nat)
 
 
-def request(packet: Packet) -> tuple[bytes, bytes, bytes, bytes]:
+def request(step: Step) -> tuple[Any, ...]:
+    """The step as the guest does it."""
+    return ("age", step.seconds) if isinstance(step, Age) else ("packet", *_request(step))
+
+
+def _request(packet: Packet) -> tuple[bytes, bytes, bytes, bytes]:
     """Key, mask and actions of the flow, and the frame."""
     ethertype = attribute(numbers.ETHERTYPE, packet.frame[12:14])
     anything = attribute(numbers.IPV4, bytes(12)) if packet.family == 4 else attribute(numbers.IPV6, bytes(40))

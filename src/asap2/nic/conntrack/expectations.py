@@ -36,7 +36,7 @@ class Expectations:
         """Give a new *connection* its master, if it is expected (init_conntrack(), nf_nat_follow_master())."""
         original = connection.tuples[0]
         found = self._by_tuple.get((connection.zone, replace(original, sport=0)))
-        if found is None or found.expires <= now or not _exists(found.master):
+        if found is None or found.expires <= now or not _exists(found.master, now):
             return
         connection.master = found.master
         connection.mark, connection.labels = found.master.mark, found.master.labels
@@ -53,5 +53,5 @@ class Expectations:
         self._by_tuple.pop((connection.zone, replace(connection.tuples[0], sport=0)), None)
 
 
-def _exists(master: Connection) -> bool:
-    return master.confirmed and not master.status & Status.DYING
+def _exists(master: Connection, now: int) -> bool:
+    return master.confirmed and master.expires > now and not master.status & Status.DYING

@@ -43,6 +43,7 @@ _SCTP = struct.Struct("=4s4sB")
 _SETTINGS: Final = {
     "acct": "acct",
     "timestamp": "timestamp",
+    "checksum": "checksum",
     "tcp_be_liberal": "liberal",
     "tcp_loose": "loose",
     "tcp_ignore_invalid_rst": "ignore_rst",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from asap2.nic.conntrack import datagrams, sctp, tcp
+from asap2.nic.conntrack import checksum, datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
 from asap2.nic.conntrack.expectations import Expectations
 from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of, put
@@ -72,6 +72,8 @@ class Tracker:
     now: int = 0
     max_connections: int = 0
     """nf_conntrack_max; 0 means no limit."""
+    checksums: bool = True
+    """nf_conntrack_checksum: a datagram whose checksum is wrong is invalid."""
     limits: dict[int, int] = field(default_factory=dict)
     """The number of connections that may be committed in each zone (ovs_ct_limit); 0 means no limit."""
     default_limit: int = 0
@@ -134,7 +136,7 @@ class Tracker:
             DroppedError: the table is full.
         """
         found = transport(data, family)
-        if found is None:
+        if found is None or (self.checksums and checksum.is_wrong(data, family, found)):
             return None
         if found.proto in (ICMP, ICMPV6):
             about = _about(data, family, found)
@@ -413,6 +415,8 @@ class Tracker:
     def _translate_error(seen: Seen, kind: NatKind, data: bytearray, header: Transport) -> None:
         """nf_nat_icmp_reply_translation()."""
         connection, _, direction = seen
+        if checksum.is_wrong(bytes(data), data[0] >> 4, header):
+            raise DroppedError
         if (header.proto, data[header.at]) == (ICMP, REDIRECT) and (
             connection.status & NAT_DONE_MASK != NAT_DONE_MASK or connection.status & NAT_MASK
         ):

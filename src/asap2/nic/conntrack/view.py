@@ -107,6 +107,7 @@ class Change(NamedTuple):
 SETTINGS: Final = {
     "acct": 1,
     "timestamp": 1,
+    "checksum": 1,
     "tcp_be_liberal": 1,
     "tcp_loose": 1,
     "tcp_ignore_invalid_rst": 1,

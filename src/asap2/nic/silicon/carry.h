@@ -160,7 +160,8 @@ __noinline int restore(struct __sk_buff *skb, struct state *s, u32 told)
 	if (!c)
 		return -1;
 	p->info = carried_info(c->status, p->reply);
-	tell_fields(s, p, c, p->tuple.zone, nat);
+	tell_found(s, p, p->tuple.zone);
+	s->tracked.ct_state |= nat;
 	know(s, p);
 	return 0;
 }

@@ -85,7 +85,8 @@ struct tracker {
 	u32 translated; /* whether there has been a connection with NAT */
 	u8 liberal, loose, max_retrans, ignore_rst; /* nf_conntrack_tcp_* */
 	u32 expecting; /* whether there has been an expectation */
-	u8 acct, timestamp, unused[6]; /* for user space: whether programs see counters and times */
+	u8 checksum; /* nf_conntrack_checksum */
+	u8 acct, timestamp, unused[5]; /* for user space: whether programs see counters and times */
 };
 
 /* A connection that a helper expects, found by its original tuple without the source port. */
@@ -127,6 +128,12 @@ struct port_search {
 	u32 offset, least, size, attempts, left, manip;
 };
 
+/* The sum of a packet's octets from `at` to `end` */
+struct checksum {
+	u32 at, end, sum;
+	u16 field, covered; /* the checksum in the packet; the octets that UDP-Lite's covers */
+};
+
 /* The search for connections that no longer count in a zone that has reached its limit. */
 struct zone_search {
 	u32 zone, from, records;
@@ -162,14 +169,16 @@ struct flight {
 	u32 events; /* enum ct_event_bit: events that the packet has caused */
 	u32 looked; /* this action looked it up, or it is new: its helper has not seen the packet */
 	u32 old_status, old_state; /* of the connection, before the packet */
+	u32 policy; /* timeout policy of a new connection */
 	u32 quiet; /* user space itself announces removals */
-	u32 redirect, inner_proto; /* of an ICMP error and the packet quoted in it */
+	u32 redirect, damaged, inner_proto; /* of an ICMP error and the packet quoted in it */
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target; /* of NAT */
 	struct tracking null;
 	union packed packed; /* the packet's key, with the fields of its connection */
 	struct port_search ports;
 	struct zone_search search;
+	struct checksum checksum;
 	u8 inside[2][INSIDE];
 	struct untranslated before;
 };

@@ -179,6 +179,7 @@ class TrackerRecord(ctypes.Structure):
     loose: int
     max_retrans: int
     ignore_rst: int
+    checksum: int
     expecting: int
     acct: int
     timestamp: int
@@ -186,8 +187,8 @@ class TrackerRecord(ctypes.Structure):
         *((name, u32) for name in ("count", "max", "next", "ids", "events", "translated")),
         *((name, ctypes.c_uint8) for name in ("liberal", "loose", "max_retrans", "ignore_rst")),
         ("expecting", u32),
-        *((name, ctypes.c_uint8) for name in ("acct", "timestamp")),
-        ("unused", ctypes.c_uint8 * 6),
+        *((name, ctypes.c_uint8) for name in ("checksum", "acct", "timestamp")),
+        ("unused", ctypes.c_uint8 * 5),
     ]
 
 

@@ -68,6 +68,8 @@ __noinline int do_nat(struct __sk_buff *skb, struct flight *p, struct tracking *
 		manip = MANIP_DST;
 	else
 		return 0;
+	if (p->error && p->damaged)
+		return -1;
 	done = translate(skb, p, r, manip, 0);
 	if (done < 0)
 		return -1;
@@ -307,7 +309,9 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	}
 	known = still_known(skb, p, s, r, ovs);
 	if (!known) {
-		looked = look(skb, p, r->zone, r->policy);
+		p->tuple.zone = r->zone;
+		p->policy = r->policy;
+		looked = look(skb, p);
 		if (looked == LOOKED_DROP)
 			return -1;
 		s->ct_known = CT_UNKNOWN;

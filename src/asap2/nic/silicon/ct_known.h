@@ -163,14 +163,14 @@ __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state
 		if (s->ct_known == CT_KNOWN && !is_still(s->connection, s->connection_id))
 			s->ct_known = CT_GONE;
 		p->at = s->ct_known == CT_KNOWN ? s->connection : 0;
-		c = connection_at(p->at);
-		/* An action that names a timeout policy has its own idea of the connection. */
-		if (r->policy && p->at && c && c->policy != r->policy) {
-			s->ct_known = CT_UNKNOWN;
-			return 0;
-		}
 		p->info = s->ct_info;
 		p->reply = p->info >= INFO_REPLY;
+	}
+	/* An action that names a timeout policy has its own idea of the connection. */
+	c = connection_at(p->at);
+	if (r->policy && p->at && c && c->policy != r->policy) {
+		s->ct_known = CT_UNKNOWN;
+		return 0;
 	}
 	if (r->flags & CT_FORCE && p->reply) {
 		if (p->at)

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "nat.h"
+#include "ct_checksum.h"
 
 enum ct_info { INFO_ESTABLISHED, INFO_RELATED, INFO_NEW, INFO_REPLY };
 
@@ -50,7 +50,7 @@ __noinline int related(struct __sk_buff *skb, struct flight *p)
 	return LOOKED_VALID;
 }
 
-/* Whether the packet is an ICMP message; sets p->redirect for a redirect. */
+/* Whether the packet is an ICMP message; sets p->redirect and p->damaged. */
 __noinline int is_icmp(struct __sk_buff *skb, struct flight *p)
 {
 	int l4;
@@ -61,8 +61,11 @@ __noinline int is_icmp(struct __sk_buff *skb, struct flight *p)
 	l4 = tuple_at(skb, &p->wanted, p->tuple.family, p->l3, p->end);
 	if (l4 < 0 || p->wanted.proto != icmp_of(p->tuple.family))
 		return 0;
+	p->l4 = l4;
 	type = bpf_ntohs(p->wanted.dst_port) >> 8;
 	p->redirect = p->tuple.family == 4 && type == 5;
+	/* NAT looks at the checksum of an error even if nf_conntrack_checksum is off. */
+	p->damaged = checksum_is_wrong(skb, p, &p->wanted, 1);
 	return 1;
 }
 
@@ -112,7 +115,7 @@ __noinline int expect(struct flight *p)
 		return 0;
 	at = e->master;
 	master = connection_at(at);
-	if (!master)
+	if (!master || READ_ONCE(master->expires) <= p->now)
 		return 0;
 	p->fresh.master = at;
 	p->fresh.mark = master->mark;
@@ -181,7 +184,7 @@ __noinline int make_room(struct flight *p)
 }
 
 /* Try to find the connection of p->tuple and update it. Returns enum looked; -1: try again. */
-__noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 policy)
+__noinline int follow_connection(struct __sk_buff *skb, struct flight *p)
 {
 	struct tracker_stats *s = this_tracker_stats();
 	struct tracker *t = the_tracker();
@@ -207,7 +210,7 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 			s->drop++;
 			return LOOKED_DROP;
 		}
-		begin_connection(p, policy);
+		begin_connection(p, p->policy);
 		p->info = expect(p) ? INFO_RELATED : INFO_NEW;
 		c = &p->fresh;
 	}
@@ -245,21 +248,32 @@ __noinline int follow_connection(struct __sk_buff *skb, struct flight *p, u32 po
 	return LOOKED_VALID;
 }
 
-/* Find the connection of the packet, whose network header is known. Returns enum looked. */
-__noinline int look(struct __sk_buff *skb, struct flight *p, u32 zone, u32 policy)
+/* Read the tuple of the packet, whose network header is known, and look at its checksum. 0: the packet is invalid. */
+__noinline int read_tuple(struct __sk_buff *skb, struct flight *p)
+{
+	int l4;
+
+	if (!p)
+		return 0;
+	l4 = tuple_at(skb, &p->tuple, p->tuple.family, p->l3, p->end);
+	if (l4 < 0)
+		return 0;
+	p->l4 = l4;
+	return !checksum_is_wrong(skb, p, &p->tuple, 0);
+}
+
+/* Find the connection of the packet, whose network header, zone and policy are known. Returns enum looked. */
+__noinline int look(struct __sk_buff *skb, struct flight *p)
 {
 	u32 family;
-	int l4, looked;
+	int looked;
 	u8 type;
 
 	if (!p)
 		return LOOKED_DROP;
-	p->tuple.zone = zone;
-	family = p->tuple.family;
-	l4 = tuple_at(skb, &p->tuple, family, p->l3, p->end);
-	if (l4 < 0)
+	if (!read_tuple(skb, p))
 		return LOOKED_INVALID;
-	p->l4 = l4;
+	family = p->tuple.family;
 	p->at = p->reply = 0;
 	if (p->tuple.proto == icmp_of(family)) {
 		type = bpf_ntohs(p->tuple.dst_port) >> 8;
@@ -270,8 +284,8 @@ __noinline int look(struct __sk_buff *skb, struct flight *p, u32 zone, u32 polic
 	}
 	if (!invert(&p->tuple, &p->inverse))
 		return LOOKED_INVALID;
-	looked = follow_connection(skb, p, policy);
+	looked = follow_connection(skb, p);
 	if (looked < 0)
-		looked = follow_connection(skb, p, policy);
+		looked = follow_connection(skb, p);
 	return looked < 0 ? LOOKED_DROP : looked;
 }

@@ -269,12 +269,6 @@ static __always_inline struct connection *noted_connection(const struct note *n,
 	return labels[0] == n->labels[0] && labels[1] == n->labels[1] ? c : 0;
 }
 
-static __always_inline u32 folded(u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
 /* Replace the addresses and ports of the packet with those of the note. -1: failed. */
 static __always_inline int translate_usual(struct __sk_buff *skb, const struct expressed *x, const struct note *n)
 {

@@ -281,7 +281,7 @@ def create(
     layout.config.max_rules, layout.config.shards = max_rules, shards
     if connections_of is None:
         layout.tracker.max, layout.tracker.next = max_connections, 1
-        layout.tracker.loose, layout.tracker.max_retrans = 1, 3
+        layout.tracker.loose, layout.tracker.max_retrans, layout.tracker.checksum = 1, 3, 1
         for policy, timeouts in connection_records.TIMEOUTS.items():
             layout.policies[policy].seconds[: len(timeouts)] = list(timeouts)
     layout.close()

@@ -38,7 +38,18 @@ from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.programs import Author
-from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Replace, Send, SetMark, SetPorts, Step
+from tests.system.nic.silicon.steps import (
+    Add,
+    Expect,
+    Forget,
+    LimitZone,
+    Replace,
+    Send,
+    SetMark,
+    SetPorts,
+    Step,
+    Verify,
+)
 
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _TUNNELS = tuple(Encap("vxlan", 77, *ends[:2], eth_src=MACS[0], eth_dst=MACS[1]) for ends in (IPV4, IPV6))
@@ -90,7 +101,8 @@ class StatefulAuthor(Author):
     def program(self, packets: int) -> list[Step]:
         steps = super().program(packets)
         first = [rule for port in (1, 2) for family in (4, 6) for rule in self._begin(port, family)]
-        return [steps[0], *(self._added(rule) for rule in first), *steps[1:]]
+        verify = [Verify(False)] if self._random.random() < 0.4 else []
+        return [steps[0], *verify, *(self._added(rule) for rule in first), *steps[1:]]
 
     def _ports(self) -> SetPorts:
         made = super()._ports()

@@ -36,6 +36,7 @@ from tests.system.nic.silicon.steps import (
     SetMeter,
     SetPorts,
     Step,
+    Verify,
 )
 
 _BEGIN = 10**12
@@ -122,6 +123,8 @@ class Both:
                 _same("counters of a removed rule", (got.packets, got.bytes), (expected.packets, expected.bytes))
             case Forget(place) | SetMark(place) | Expect(place):
                 self._change_connection(step, place)
+            case Verify(on):
+                self._verify(on)
             case LimitZone(zone, limit):
                 self._zones[zone] = limit
                 self.pipeline.connections.limit_zones(0, self._zones)
@@ -169,6 +172,10 @@ class Both:
                 self.reference.tracker.expectations.add(theirs, one, changed, seconds, now)
                 expected = Expected(_shown(one), _shown(changed) if changed else None)
                 self.pipeline.connections.expect(record, expected, seconds, now)
+
+    def _verify(self, on: bool) -> None:
+        self.pipeline.connections.set("checksum", int(on))
+        self.reference.tracker.checksums = on
 
     def _set_meter(self, number: int, limit: Limit | None) -> None:
         at = self._meters[number]
@@ -266,6 +273,7 @@ class Both:
         self.pipeline.set_option_kinds({})
         self.pipeline.upcalls.limit = 0
         self.pipeline.connections.limit_zones(0, {})
+        self._verify(True)
         tracked.forget(self.pipeline, ZONES)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from random import Random
 
+from asap2.nic.checksums import folded, sum_of
 from asap2.nic.conntrack.states import TCP, UDP
+from asap2.nic.conntrack.tuples import transport
 from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
 from tests.system.nic.silicon.frames import alike
 from tests.unit.nic.conntrack.packets import ACK, FIN, PSH, RST, SYN, URG, address, datagram, icmp, ports, udp
@@ -130,6 +132,8 @@ class Conversations:
             data = data[: random.randrange(1, len(data))]
         elif random.random() < 0.02:
             data = alike(random, data)
+        elif random.random() < 0.1:
+            data = unfinished(data)
         kind = b"\x08\0" if talk.family == 4 else b"\x86\xdd"
         tags = random.choice((b"", b"", b"", b"", b"\x81\0\0\x39", b"\x88\xa8\0\x05\x81\0\0\x39"))
         if self._usual and random.random() < 0.9:
@@ -274,6 +278,19 @@ class Conversations:
             chunk += bytes([random.choice((0, 3, 4, 5, 6, 11)), 0, 0, 4])
         src, dst, sport, dport = self._ends(talk, direction)
         return datagram(src, dst, 132, ports(sport, dport) + tag.to_bytes(4, "big") + bytes(4) + chunk)
+
+
+def unfinished(data: bytes) -> bytes:
+    """A datagram of TCP or UDP as its host gives it to its NIC: with the sum of the pseudo header for a checksum."""
+    family = data[0] >> 4
+    found = transport(data, family)
+    place = {TCP: 16, UDP: 6}.get(found.proto, 0) if found else 0
+    if found is None or not place or len(data) < found.at + place + 2:
+        return data
+    ends = data[12:20] if family == 4 else data[8:40]
+    place += found.at
+    pseudo = folded(sum_of(ends) + found.proto + len(data) - found.at)
+    return data[:place] + pseudo.to_bytes(2, "big") + data[place + 2 :]
 
 
 def _lying(random: Random, data: bytes) -> bytes:

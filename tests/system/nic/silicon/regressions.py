@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 from asap2.nic.conntrack.states import SECOND
 from asap2.nic.rules import (
@@ -13,6 +14,7 @@ from asap2.nic.rules import (
     Clone,
     Ct,
     CtHardware,
+    CtState,
     Decap,
     Encap,
     Goto,
@@ -23,6 +25,7 @@ from asap2.nic.rules import (
     Rule,
     SetField,
     SetTunnel,
+    Upcall,
 )
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.tunnel import encapsulate
@@ -57,7 +60,7 @@ def _from_tunnel(kind: PortKind, metadata: bool, miss: Miss, frame: bytes, *rule
 
 def _tracked(*sent: Send | Step, zone: int = 7, timeout: str = "") -> Sequence[Step]:
     """Packets whose connections the datapath of Open vSwitch commits, after it has looked them up."""
-    ports = SetPorts((Port(1, 101, PortKind.NODE, tables=(OVS_TABLE,)), Port(2, 102, PortKind.NODE)))
+    ports = SetPorts((Port(1, 101, PortKind.NODE, tables=(OVS_TABLE,), resumes=True), Port(2, 102, PortKind.NODE)))
     rules = (
         Rule(OVS_TABLE, 1, 1, Match(), (Ct(zone), Goto(OVS_TABLE | 1))),
         Rule(OVS_TABLE | 1, 1, 1, Match(), (Ct(zone, commit=True, timeout=timeout), Output(2))),
@@ -155,6 +158,22 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
     ),
     "a connection that is expected knows its master's addresses when that has ended": _tracked(
         _udp(1), Expect(0, 7), _udp(9, 7, back=True), Forget(0), *map(_udp, (11, 12, 13)), _udp(9, 7, back=True)
+    ),
+    "what is expected comes after its master has expired": _tracked(
+        _udp(1), Expect(0, 7), _udp(1), _LIMIT, *map(_udp, (2, 3)), _udp(9, 7, later=31 * SECOND, back=True)
+    ),
+    "an action that names a timeout policy looks again for what user space has seen": [
+        *_tracked(_udp(1), timeout=""),
+        Add(3, Rule(OVS_TABLE | 1, 1, 0, Match(), (Ct(7, commit=True, timeout=SHORT_UDP), Output(2)))),
+        Add(4, Rule(OVS_TABLE, 1, 0, Match(), (Ct(7, commit=True, timeout=SHORT_UDP), Output(2)))),
+        replace(_udp(1), tracked=(("ct_state", int(CtState.TRK | CtState.NEW)), ("ct_zone", 7))),
+    ],
+    "what a NIC has told of a connection that is expected": _tracked(
+        _udp(1),
+        Expect(0, 7),
+        _udp(9, 7, back=True),
+        Add(3, Rule(1, 1, 0, Match(), (Upcall(1),))),
+        replace(_udp(7, 9), carried=(7, 0), resume=1),
     ),
     "what is expected comes too late": _tracked(
         _udp(1), Expect(0, 7, seconds=5), _udp(1, later=6 * SECOND), _udp(9, 7, back=True)

@@ -114,7 +114,16 @@ class LimitZone:
     limit: int
 
 
-Step = Expect | LimitZone | Forget | SetMark | SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Whether a packet whose checksum is wrong is invalid from now on, as it is at first."""
+
+    on: bool
+
+
+Step = (
+    Verify | Expect | LimitZone | Forget | SetMark | SetMeter | SetPorts | Add | Replace | Remove | NewReceiver | Send
+)
 
 
 def written(value: Any) -> str:
