@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asap2.nic.rules import OVS_TABLE, Masked, Match, Output, Rule
+from asap2.nic.conntrack.view import Change
+from asap2.nic.rules import OVS_TABLE, Ct, CtHardware, Drop, Goto, Masked, Match, Output, Rule
 from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import Event, Matched, Sent
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
@@ -180,3 +182,31 @@ def test_what_is_remembered_of_a_connection_is_not_taken_for_a_damaged_header(pi
     for length, expected in ((5, [VF2]), (words, []), (5, [VF2]), (words, [])):
         events = pipeline.trace(frame(length), pipeline.ports[VF1])
         assert [event.port for event in events if isinstance(event, Sent)] == expected
+
+
+def test_what_is_noted_of_a_carried_connection_is_not_taken_for_what_it_is_now(pipeline: Pipeline) -> None:
+    whole = struct.pack(">BBHHHBBH", 0x45, 0, 28, 1, 0, 64, 17, 0) + bytes((10, 0, 0, 1, 10, 0, 0, 2))
+    frame = ethernet(MAC[VF2], MAC[VF1], whole + struct.pack(">HHHH", 1000, 2000, 8, 0), 0x0800)
+
+    now = time.monotonic_ns()
+
+    def outputs() -> list[int]:
+        events = pipeline.trace(frame, pipeline.ports[VF1], now=now)
+        return [event.port for event in events if isinstance(event, Sent)]
+
+    begin = pipeline.add(Rule(0, VF1, 1, EVERY, (Ct(7, commit=True, offload=True), Output(VF2))))
+    assert outputs() == [VF2]
+    pipeline.replace(begin, (CtHardware(7, False, 0), Goto(1)))
+    marked = pipeline.add(Rule(1, VF1, 1, Match(ct_mark=full(5, 32)), (Output(VF1),)))
+    pipeline.add(Rule(1, VF1, 2, EVERY, (Output(VF2),)))
+    assert [outputs() for _ in range(4)] == [[VF2]] * 4
+    (connection,) = pipeline.connections
+    pipeline.connections.change(connection, Change(mark=5))
+    assert [outputs() for _ in range(4)] == [[VF1]] * 4
+    pipeline.replace(marked, (Drop(),))
+    assert outputs() == []
+    pipeline.replace(marked, (Output(VF1),))
+    assert [outputs() for _ in range(2)] == [[VF1]] * 2
+    assert pipeline.lookups().cache_hits >= 16
+    pipeline.connections.delete(connection)
+    assert outputs() == []
