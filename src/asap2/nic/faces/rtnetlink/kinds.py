@@ -156,6 +156,8 @@ class KindFace:
         netns, kernel = request.client.netns, self._server.kernel(request.client.netns, NETLINK_ROUTE)
         namespace = self.links.namespace_for_good(netns.cookie, netns.fd)
         data = info.get("data") if isinstance(info.get("data"), Mapping) else None
+        if "link_netnsid" in attrs:
+            raise NetlinkError(errno.EOPNOTSUPP, "The device below must be in the same network namespace")
         lower = self.links.read(namespace, attrs["link"]) if "link" in attrs else None
         lower = self.links.as_seen(lower, namespace) if lower is not None else None
         wanted = Wanted(attrs, data, lower)
@@ -221,8 +223,11 @@ class KindFace:
             yield None
             return
         try:
+            # nothing but a namespace is to be opened: a FIFO would hold us up
+            if os.stat(path).st_dev != os.stat("/proc/self/ns/net").st_dev:
+                raise NetlinkError(errno.EINVAL)
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             raise NetlinkError(errno.ESRCH if "net_ns_pid" in attrs else errno.EINVAL) from None
         try:
             yield fd
