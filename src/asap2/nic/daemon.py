@@ -136,7 +136,7 @@ class Daemon:
         self._wait: float | None = None
         self.filters = Filters(offloader, Journal(state / "tc.journal"))
         self.driver = Driver(nics, self.netdevs, self.filters.offloaded)
-        root = RootQdiscs(self.netdevs).shown
+        root = RootQdiscs(self.netdevs, self._hides).shown
         self.tc = TcFace(self.server, self.filters, self.ports, self.netdevs.node_cookie, root)
         self.ovs = OvsFace(
             self.server,
@@ -205,6 +205,13 @@ class Daemon:
         found = self.netdevs.node.one(ifindex)
         home = self.kinds.namespace(self.netdevs.node_cookie, self.netdevs.node_fd) if len(self.kinds) else None
         return found if found is None or home is None else self.kinds.as_seen(found, home)
+
+    def _hides(self, netns: Netns, ifindex: int) -> bool:
+        """Whether a link is a far end of our own kinds."""
+        if not len(self.kinds):
+            return False
+        namespace = self.kinds.namespace(netns.cookie, netns.fd)
+        return namespace is not None and self.kinds.hides(namespace, ifindex)
 
     def _open_namespace(self, wanted: Callable[[int], bool]) -> int | None:
         """A new descriptor of the network namespace that is *wanted*: the node's, a guest's, or any process's."""

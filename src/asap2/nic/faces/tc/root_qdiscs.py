@@ -11,10 +11,10 @@ drivers/net/ethernet/mellanox/mlx5/core/en_main.c, mlx5e_get_max_num_txqs().
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from asap2.netlink.request import Message, Request
+from asap2.netlink.request import Message, Netns, Request
 from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.actions import Basic, Queue
 from asap2.netlink.wire import NlMsg, attribute
@@ -48,10 +48,11 @@ def root_kind(device: NetDev) -> str:
 
 
 class RootQdiscs:
-    """Shows them."""
+    """Shows them. *hides* says of what has an ifindex in a network namespace that nobody is to see it."""
 
-    def __init__(self, netdevs: NetDevs) -> None:
+    def __init__(self, netdevs: NetDevs, hides: Callable[[Netns, int], bool] = lambda _netns, _ifindex: False) -> None:
         self._netdevs = netdevs
+        self._hides = hides
 
     def shown(self, message: NlMsg, request: Request) -> list[Message]:
         """A message about a qdisc of the kernel's, or what there is in its place."""
@@ -59,6 +60,8 @@ class RootQdiscs:
         if message.type != RTM_NEWQDISC:
             return unchanged
         header, attrs = tables.TC.decode(message.payload)
+        if self._hides(request.client.netns, header.ifindex):
+            return []
         if attrs.get("kind") != "noqueue" or header.handle or header.parent != tables.TC_H_ROOT:
             return unchanged
         device = self._netdevs.by_ifindex(header.ifindex, request.client.netns.cookie)
