@@ -29,6 +29,8 @@ OCTETS_OF_MBIT: Final = 125_000
 _LEAST_BURST: Final = 32_768
 """Octets."""
 _BURSTS_OF_SECOND: Final = 50
+_MOST = (1 << 32) - 1
+"""Octets that the kernel has room for the number of."""
 _LEAST_QUEUE: Final = 262_144
 _QUEUES_OF_SECOND: Final = 20
 """A queue holds what is sent in a twentieth of a second, or :data:`_LEAST_QUEUE` octets."""
@@ -119,8 +121,9 @@ class RateLimits:
         first, last = self._devices.find(sends), self._devices.find(gives)
         if first is None or last is None:
             raise OSError(f"{sends} has gone")
-        queue = max(_LEAST_QUEUE, rate // _QUEUES_OF_SECOND)
-        self._devices.shape(first, rate, max(_LEAST_BURST // 2, rate // _BURSTS_OF_SECOND), queue)
+        queue = min(max(_LEAST_QUEUE, rate // _QUEUES_OF_SECOND), _MOST)
+        burst = min(max(_LEAST_BURST // 2, rate // _BURSTS_OF_SECOND), _MOST)
+        self._devices.shape(first, rate, burst, queue)
         for ifindex in (first, last):
             self._devices.set_up(ifindex, True)
         out, into = shaper_port(port), shaped_port(port)
