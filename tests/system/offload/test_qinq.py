@@ -105,7 +105,7 @@ def test_a_service_tag_that_the_switch_puts_on_and_takes_off(lab: Bench, offload
     assert all(("offloaded:yes" in flow) == offload for flow in flows)
 
 
-@pytest.mark.parametrize("offload", [True, False])
+@pytest.mark.parametrize("offload", [False, True])
 def test_a_tunnel_port_carries_customers_tags_in_a_service_tag(lab: Bench, offload: bool) -> None:
     lab.ok("hv1", "ovs-vsctl set port eth0 vlan_mode=dot1q-tunnel tag=100 -- set port eth1 trunks=100")
     try:

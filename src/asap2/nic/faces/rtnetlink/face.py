@@ -100,7 +100,7 @@ class LinkFace:
         server.route([RTM_GETLINK], self.get)
         server.route([RTM_NEWLINK, RTM_SETLINK], self.change)
         server.route([RTM_DELLINK], self.delete)
-        server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device).get)
+        server.route([RTM_GETSTATS], StatsFace(self.netdevs, self._device, self._hidden).get)
         self._namespaces = NamespaceFace(server, self.netdevs.hidden())
         server.route([RTM_GETNSID], self._namespaces.get)
         server.show(NETLINK_ROUTE, [RTM_NEWLINK, RTM_DELLINK], self.notified)
@@ -446,6 +446,9 @@ class LinkFace:
         )
 
     # ---- finding
+
+    def _hidden(self, ifindex: int, request: Request) -> bool:
+        return self._kinds is not None and self._kinds.hides(request.client.netns, ifindex)
 
     def _at_home(self, request: Request) -> bool:
         return request.client.netns.cookie == self._server.netns.cookie

@@ -40,16 +40,29 @@ def stats32(counters: Counters, size: int) -> bytes:
 
 
 class StatsFace:
-    """Answers RTM_GETSTATS; *device* finds the netdev of a NIC by ifindex, in the namespace of a request."""
+    """Answers RTM_GETSTATS; *device* finds the netdev of a NIC by ifindex, in the namespace of a request, and *hides*
+    says of a link there that nobody is to see it."""
 
-    def __init__(self, netdevs: NetDevs, device: Callable[[int, Request], NetDev | None]) -> None:
+    def __init__(
+        self,
+        netdevs: NetDevs,
+        device: Callable[[int, Request], NetDev | None],
+        hides: Callable[[int, Request], bool] = lambda _ifindex, _request: False,
+    ) -> None:
+        self._hides = hides
         self._netdevs = netdevs
         self._device = device
 
     def get(self, request: Request) -> Answer:
         """The kernel's answer, with our devices' counters."""
         hits = _wants_hits(request.payload)
-        return Proxy(lambda message: [self._shown(message, request, hits)])
+        return Proxy(lambda message: self._listed(message, request, hits))
+
+    def _listed(self, message: NlMsg, request: Request, hits: bool) -> list[Message]:
+        payload = message.payload
+        if len(payload) >= _HEADER and self._hides(int.from_bytes(payload[4:8], sys.byteorder), request):
+            return []
+        return [self._shown(message, request, hits)]
 
     def _shown(self, message: NlMsg, request: Request, hits: bool) -> Message:
         payload = message.payload
