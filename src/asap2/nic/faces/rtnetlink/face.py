@@ -129,7 +129,7 @@ class LinkFace:
         if not request.dump or (kind is None and master is None):
             return Proxy(lambda message: self._shown(message, request, mask))
 
-        own_kind = kind == "openvswitch" or (self._kinds is not None and kind is not None and self._kinds.serves(kind))
+        own_kind = kind == "openvswitch" or (self._kinds is not None and kind is not None and self._kinds.has(kind))
         ours = {_LINK["linkinfo"]} if own_kind else set()
         if master is not None and self._at_home(request) and self._is_internal(master):
             ours.add(_LINK["master"])

@@ -147,6 +147,10 @@ class KindFace:
             changes.close()
         return self._served[kind]
 
+    def has(self, kind: str) -> bool:
+        """Whether there are devices of a *kind* that are ours; the kernel, which might load a module, is not asked."""
+        return any(link.kind == kind for link in self.links)
+
     # ---- making
 
     def create(self, request: Request, header: Ifinfomsg, attrs: Mapping[Any, Any]) -> Answer:
