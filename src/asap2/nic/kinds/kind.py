@@ -74,7 +74,7 @@ class LinkKind:
     name: str
     """IFLA_INFO_KIND."""
     driver = ("", "", "")
-    """What ethtool -i says: driver, version (empty: the kernel's release), firmware version."""
+    """What ethtool -i says: driver (empty: the kind), version (empty: the kernel's release), firmware version."""
     mtus = (68, ETH_MAX_MTU)
     """Least and greatest MTU that its devices show."""
     flags, without = 0, 0

@@ -102,7 +102,7 @@ def _refuse(number: int) -> OSError:
 
 def _driver_of(kind: LinkKind) -> bytes:
     driver, version, firmware = kind.driver
-    texts = [text.encode() for text in (driver, version or os.uname().release[:31], firmware, "", "")]
+    texts = [text.encode() for text in (driver or kind.name, version or os.uname().release[:31], firmware, "", "")]
     return _DRVINFO.pack(ETHTOOL_GDRVINFO, *texts, 0, 0, 0, 0, 0)
 
 
