@@ -200,7 +200,8 @@ class Geneve(TunnelKind):
         shown["port"] = data["port"]
         if data["collect_metadata"]:
             shown["collect_metadata"] = True
-        return shown | {"udp_zero_csum6_rx": 1, "ttl_inherit": data.get("ttl_inherit", 0)}
+        lenient = data.get("udp_zero_csum6_rx", "remote6" not in data)
+        return shown | {"udp_zero_csum6_rx": int(lenient), "ttl_inherit": data.get("ttl_inherit", 0)}
 
 
 class Gretap(TunnelKind):
