@@ -44,7 +44,7 @@ class Silicon:
         self.attached: dict[str, int] = {}
         self.monitor = in_netns(self.fd, _link_monitor)
         self._fdbs: dict[int, Fdb] = {}
-        self._rates = RateLimits(pipeline, self.changes, self.fd)
+        self.rates = RateLimits(pipeline, self.changes, self.fd)
         self.seen: dict[tuple[int | None, int], str] = {}
         """Far ends by where their near ends are or were: network namespace's id and ifindex there."""
 
@@ -118,7 +118,7 @@ class Silicon:
             self.pipeline.set_port(port)
         fdb.prune()
         vfs = (vf for one in self.nic.pfs for vf in one.vfs)
-        self._rates.apply({vf.port: vf.max_tx_rate for vf in vfs if vf.max_tx_rate})
+        self.rates.apply({vf.port: vf.max_tx_rate for vf in vfs if vf.max_tx_rate})
         for name, up in eswitch.links(pf, ends).items():
             self._set_up(name, up)
 

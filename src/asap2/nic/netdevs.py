@@ -135,6 +135,12 @@ class NetDevs(Protocol):
         ``tx_packets``, ``rx_bytes``, ``tx_bytes``, ``broadcast``, ``multicast``, ``rx_dropped`` and ``tx_dropped``; a
         missing one is 0."""
 
+    def limit(self, function: Function, mbit: int) -> bool:
+        """Limit what *function* sends to so many Mbit/s, because a filter says so; False: its packets cannot wait."""
+
+    def unlimit(self, function: Function) -> None:
+        """No filter limits what *function* sends any more."""
+
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         """The device called *name* there."""
 

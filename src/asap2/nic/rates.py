@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What functions may send: limits in whole Mbit/s, as mlx5 sets them (esw/qos.c, apply_police_params).
 
+A function has one such limit, ``max_tx_rate``, or that of a matchall filter on its representor, which precedes it.
+
 Hardware makes a function's queues wait. So what a limited function sends goes through a *shaper* first, a pair of
 devices in the NIC's namespace whose one end has a token bucket filter (tc-tbf(8)); what comes out of the other end
 enters the eSwitch as the function's. A socket of the guest's that is too fast waits, and loses nothing. Where the
@@ -34,8 +36,8 @@ _MOST = (1 << 32) - 1
 _LEAST_QUEUE: Final = 262_144
 _QUEUES_OF_SECOND: Final = 20
 """A queue holds what is sent in a twentieth of a second, or :data:`_LEAST_QUEUE` octets."""
-_PRIORITY: Final = 0
-"""Of a function's own limit: before those that filters of its representor set."""
+_PRIORITY: Final = 0xFFFF_FFFF
+"""Of a function's own limit: after those that filters of its representor set."""
 
 
 def limit_of(mbit: int) -> Limit:
@@ -79,14 +81,20 @@ class RateLimits:
         self._handles: dict[int, int] = {}
         self._shaped: dict[int, int] = {}
         """The rules of limits, and those of what comes out of shapers, by the function's port."""
-        ports = pipeline.meters.every(MeterUse.PORT)
-        if ports:
-            shaped = {shaped_port(port): port for port in ports}
-            for handle, rule in pipeline.rules.items():
-                if rule.table == LIMITS and rule.priority == _PRIORITY:
-                    self._handles[rule.in_port] = handle
-                elif rule.in_port in shaped:
-                    self._shaped[shaped[rule.in_port]] = handle
+        self._policed: dict[int, int] = {}
+        """Limits in Mbit/s that filters set, by port."""
+        if pipeline.meters.every(MeterUse.PORT) or pipeline.meters.every(MeterUse.POLICE):
+            self._restore()
+
+    def _restore(self) -> None:
+        for handle, rule in self._pipeline.rules.items():
+            last = rule.actions[-1] if rule.actions else None
+            if rule.table == LIMITS and rule.priority == _PRIORITY:
+                self._handles[rule.in_port] = handle
+            elif rule.table == LIMITS and last == Output(shaper_port(rule.in_port)):
+                self._policed[rule.in_port] = 0  # it stays as it is
+            elif isinstance(last, Enter) and rule.in_port == shaped_port(last.port):
+                self._shaped[last.port] = handle
 
     def apply(self, wanted: Mapping[int, int]) -> None:
         """Limit what comes in by ports to so many Mbit/s, and nothing else; OSError ENOSPC. A limit that stays goes on
@@ -95,6 +103,7 @@ class RateLimits:
         for port in self._handles.keys() - wanted.keys():
             self._pipeline.remove(self._handles.pop(port))
             meters.clear(MeterUse.PORT, port)
+        for port in self._shaped.keys() - wanted.keys() - self._policed.keys():
             self._remove_shaper(port)
         for port, mbit in wanted.items():
             limit = limit_of(mbit)
@@ -103,15 +112,34 @@ class RateLimits:
                 continue
             number = meters.set(MeterUse.PORT, port, limit, fresh=Metered())
             actions: tuple[Action, ...] = (Output(shaper_port(port)),)
-            try:
-                self._shape(port, mbit * OCTETS_OF_MBIT)
-            except OSError as error:
-                log.info("what is sent by port %#x beyond %d Mbit/s is dropped: no shaper: %s", port, mbit, error)
+            if not self._can_shape(port, mbit):
                 actions = Meter(number, (Drop(),)), Pass()
             if port in self._handles:
                 self._pipeline.replace(self._handles[port], actions)
             else:
                 self._handles[port] = self._pipeline.add(Rule(LIMITS, port, _PRIORITY, Match(), actions))
+
+    def police(self, port: int, mbit: int) -> bool:
+        """Limit what a port sends because a filter says so; whether its packets wait (by :func:`shaper_port`): else
+        they have to be dropped."""
+        if not self._can_shape(port, mbit):
+            return False
+        self._policed[port] = mbit
+        return True
+
+    def unpolice(self, port: int, max_tx_rate: int) -> None:
+        """No filter limits a port any more: its own limit holds again, 0 for none. :meth:`apply` removes the shaper."""
+        if self._policed.pop(port, None) is not None and max_tx_rate:
+            self._can_shape(port, max_tx_rate)
+
+    def _can_shape(self, port: int, mbit: int) -> bool:
+        """Have the shaper of a port send so much; whether it does."""
+        try:
+            self._shape(port, mbit * OCTETS_OF_MBIT)
+        except OSError as error:
+            log.info("what is sent by port %#x beyond %d Mbit/s is dropped: no shaper: %s", port, mbit, error)
+            return False
+        return True
 
     def _shape(self, port: int, rate: int) -> None:
         """Have the shaper of a port send so many octets a second."""

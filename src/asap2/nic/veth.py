@@ -156,6 +156,15 @@ class VethNetDevs:
         stands_for = device.role is Role.REPRESENTOR and where is Where.NETDEV
         return near(function.representor if stands_for else function.far)
 
+    def limit(self, function: Function, mbit: int) -> bool:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        return self.silicon[function.nic.name].rates.police(function.port, mbit)
+
+    def unlimit(self, function: Function) -> None:
+        """See :class:`asap2.nic.netdevs.NetDevs`."""
+        own = function.max_tx_rate if isinstance(function, Vf) else 0
+        self.silicon[function.nic.name].rates.unpolice(function.port, own)
+
     def vf_counters(self, vf: Vf) -> dict[str, int]:
         """See :class:`asap2.nic.netdevs.NetDevs`."""
         silicon = self._of(vf)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import Bench
+from tests.system.offload.labs import Bench, until
 from tests.system.offload.samples import listening
 
 ADD = "tc filter add dev eth3 ingress"
@@ -145,9 +145,17 @@ def test_a_limit_of_all_that_a_vf_sends_is_in_hardware(tc: Bench) -> None:
     ping_nobody(tc, 5)
     assert "in_hw (rule hit 5)" in shown(tc)
     assert "Sent 490 bytes 5 pkt (dropped 5" in shown(tc), "the filter behind it gets them"
+    send = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+        '[s.sendto(bytes(1000), ("10.57.0.9", 9)) for _ in range(40)]'
+    )
+    tc.ok("vm1", f"python3 -c '{send}'")
+    until(
+        lambda: "Sent 42170 bytes 45 pkt (dropped 45" in shown(tc), why="what is beyond the rate waits, and is not lost"
+    )
     tc.ok("hv1", "tc filter del dev eth3 ingress prio 1")
     ping_nobody(tc, 5)
-    assert "Sent 980 bytes 10 pkt (dropped 10" in shown(tc)
+    assert "Sent 42660 bytes 50 pkt (dropped 50" in shown(tc)
 
 
 @pytest.mark.parametrize(("flag", "numbered"), [("skip_sw", False), ("skip_hw", True)])

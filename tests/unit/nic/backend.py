@@ -77,6 +77,12 @@ class ListedNetDevs:
     def inside(self, _namespace: int) -> list[NetDev]:
         return []
 
+    def limit(self, _function: Function, _mbit: int) -> bool:
+        return False
+
+    def unlimit(self, _function: Function) -> None:
+        pass
+
     def by_nsid(self, ifindex: int, id_in: Callable[[int], int | None]) -> NetDev | None:
         return self.by_ifindex(ifindex) if id_in(0) is not None else None
 

@@ -151,6 +151,12 @@ class VethBackend:
     def vf_counters(self, _vf: Vf) -> dict[str, int]:
         return {}
 
+    def limit(self, _function: Function, _mbit: int) -> bool:
+        return False
+
+    def unlimit(self, _function: Function) -> None:
+        pass
+
     def by_name(self, name: str, netns_cookie: int | None = None) -> NetDev | None:
         found = next((device for device in self.all() if device.name == name), None)
         return found if netns_cookie in (None, self.home) else None

@@ -19,7 +19,7 @@ from asap2.nic.faces.tc.face import TcFace
 from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.faces.tc.offload import Offloader
 from asap2.nic.faces.tc.templates import Templates
-from asap2.nic.function import EswitchMode, Role, Vf
+from asap2.nic.function import EswitchMode, Function, Role, Vf
 from asap2.nic.journal import Journal
 from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Counters, Rule
@@ -151,6 +151,12 @@ class Node:
 
     def by_ifindex(self, ifindex: int) -> NetDev | None:
         return self.devices.get(ifindex)
+
+    def limit(self, _function: Function, _mbit: int) -> bool:
+        return False
+
+    def unlimit(self, _function: Function) -> None:
+        pass
 
     def use_tc(self, ifindex: int, on: bool) -> None:
         """A port of the node's pipeline."""

@@ -377,6 +377,7 @@ class Offloader:
         if function != place:
             return Placed(self._node.pipeline, handle, in_port, nic.pfs[int(index)], receive=True)
         placed = Placed(self._silicon(nic), handle, in_port, nic.pfs[int(index)])
+        self.police.took_up(placed, steps)
         if tracks(steps):
             placed.software = self._node.pipeline
             numbers = (one.resume for one in placed.rule.actions if isinstance(one, CtHardware))

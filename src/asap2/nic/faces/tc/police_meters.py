@@ -12,12 +12,13 @@ from collections.abc import Callable
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import capability
 from asap2.nic.faces.tc.actions import FLAG_SKIP_HW, Parsed
-from asap2.nic.faces.tc.spec import FilterSpec, Planned
-from asap2.nic.faces.tc.steps import Continue, Police
+from asap2.nic.faces.tc.spec import FilterSpec, Placed, Planned
+from asap2.nic.faces.tc.steps import Continue, Police, Step
 from asap2.nic.function import Function, Role
 from asap2.nic.netdevs import NetDevs
+from asap2.nic.port_ids import shaper_port
 from asap2.nic.rates import limit_of, round_mbit
-from asap2.nic.rules import Action, Drop, Match, Meter, Pass, Rule
+from asap2.nic.rules import Action, Drop, Match, Meter, Output, Pass, Rule
 from asap2.nic.silicon.abi import LIMITS
 from asap2.nic.silicon.metering import Limit, Metered
 from asap2.nic.silicon.meters import MeterUse
@@ -50,6 +51,8 @@ class PoliceMeters:
         self._netdevs = netdevs
         self._software = software
         self._hardware = hardware
+        self._limited: dict[int, Function] = {}
+        """The functions whose shapers hold the limit of an action, by its index."""
 
     def number(self, pipeline: Pipeline, police: Police) -> int:
         """The number of an action's meter, which gets the limit if it has none. NetlinkError ENOSPC."""
@@ -71,12 +74,29 @@ class PoliceMeters:
     # ---- limits of all that comes in by a device
 
     def of_function(self, function: Function, pipeline: Pipeline, spec: FilterSpec, ifindex: int) -> Planned:
-        """The limit of all that *function* sends, which hardware has in whole Mbit/s (apply_police_params())."""
+        """The limit of all that *function* sends, which hardware has in whole Mbit/s (apply_police_params()). What is
+        beyond it waits: the meter counts only, and the function's shaper does the rest."""
         police = capability.check_limit(spec.steps)
         limit = police.limit
-        limit = in_hardware(limit) if limit.packets else limit_of(max(1, round_mbit(limit.rate)))
-        rule = _limiting(function.switched_port, spec, self._number(pipeline, police.index, limit))
-        return Planned(pipeline, rule, ifindex, function.pf)
+        if limit.packets:
+            rule = _limiting(function.switched_port, spec, self._number(pipeline, police.index, in_hardware(limit)))
+            return Planned(pipeline, rule, ifindex, function.pf)
+        port, mbit = function.switched_port, max(1, round_mbit(limit.rate))
+        if not self._netdevs.limit(function, mbit):
+            rule = _limiting(port, spec, self._number(pipeline, police.index, limit_of(mbit)))
+            return Planned(pipeline, rule, ifindex, function.pf)
+        self._limited[police.index] = function
+        actions = Meter(self._number(pipeline, police.index, Limit()), (Drop(),)), Output(shaper_port(port))
+        return Planned(pipeline, Rule(LIMITS, port, spec.priority, Match(), actions), ifindex, function.pf)
+
+    def took_up(self, placed: Placed, steps: tuple[Step, ...]) -> None:
+        """Know a limit of a function that an earlier process has set."""
+        police = next((step for step in steps if isinstance(step, Police)), None)
+        if placed.pf is None or police is None or placed.rule.table != LIMITS:
+            return
+        for vf in placed.pf.vfs:
+            if vf.switched_port == placed.in_port:
+                self._limited[police.index] = vf
 
     def of_device(self, ifindex: int, spec: FilterSpec) -> Planned:
         """The limit of all that comes in by device *ifindex* in software, where :func:`is_limit`."""
@@ -89,11 +109,15 @@ class PoliceMeters:
     def change(self, index: int, limit: Limit) -> None:
         """Action police *index* has another *limit* now, wherever rules have its meter."""
         for pipeline in (self._software, *self._hardware()):
-            if pipeline.meters.find(MeterUse.POLICE, index) is not None:
+            known = pipeline.meters.find(MeterUse.POLICE, index)
+            if known is not None and not pipeline.meters.has(known, Limit()):  # mlx5 leaves a function's as it is
                 pipeline.meters.set(MeterUse.POLICE, index, self._as_there(pipeline, limit))
 
     def forget(self, index: int) -> None:
         """Action police *index* is no more."""
+        function = self._limited.pop(index, None)
+        if function is not None and function not in self._limited.values():
+            self._netdevs.unlimit(function)
         for pipeline in (self._software, *self._hardware()):
             pipeline.meters.clear(MeterUse.POLICE, index)
 
