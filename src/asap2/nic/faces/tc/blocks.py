@@ -123,7 +123,8 @@ class Proto:
 
     def spec(self, one: Filter) -> FilterSpec:
         """What a filter is in the eSwitch's vocabulary."""
-        return FilterSpec(self.kind, self.chain, self.prio, one.rank, one.key.match, one.steps, one.flags)
+        key = one.key
+        return FilterSpec(self.kind, self.chain, self.prio, one.rank, key.match, one.steps, one.flags, key.ranges)
 
 
 @dataclass(slots=True, eq=False)

@@ -29,9 +29,12 @@ from asap2.nic.rules import (
     Pass,
     PushVlan,
 )
+from asap2.nic.silicon.abi import MPLS_LABELS
 
 _UNKNOWN = frozenset(field.name for field in FIELDS if field.depth is None) - TRACKED
 """Keys that mlx5 does not support (FLOW_DISSECTOR_KEY_ARP and others)."""
+_UNKNOWN |= {f"mpls_lse{depth}" for depth in range(1, MPLS_LABELS + 1)}
+"""mlx5 accepts a key of MPLS, and ignores it but inside a tunnel of bareudp: then other packets would match, too."""
 _NETWORK = frozenset(field.name for field in FIELDS if field.depth is Depth.NETWORK)
 _TRANSPORT = frozenset(field.name for field in FIELDS if field.depth is Depth.TRANSPORT)
 _ECN, _ECT_1 = 3, 1

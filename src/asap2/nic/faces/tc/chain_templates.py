@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asap2.netlink.tables.tc import TC
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.flower import FlowerKey, parse
+from asap2.nic.faces.tc.flower import FlowerKey, masks_of, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ChainTemplate:
     def check(self, key: FlowerKey) -> None:
         """EINVAL for a filter whose key does not fit (fl_mask_fits_tmplt)."""
         masks = dict(self.key.masks)
-        for name, mask in key.masks:
+        for name, mask in masks_of(key.masks):
             allowed = masks.get(name, 0)
             if name != "addresses" and (allowed != -1 if mask == -1 else allowed != -1 and mask & ~allowed):
                 raise NetlinkError(errno.EINVAL, "cls_flower: Mask does not fit the template")

@@ -109,7 +109,7 @@ class TcFace:
         one, refused = self._filters.put(proto, asked)
         if new_chain:
             self._chains.came(request, block, chain)
-        if chain_template is None and not one.shared and not block.index:
+        if chain_template is None and not one.shared and not block.index and not one.key.ranges:
             one.template = self._templates.add(
                 request.flags, request.payload, header, attrs, one.key, one.steps, one.listed
             )

@@ -20,6 +20,7 @@ from asap2.nic.faces.tc.blocks import Block, Blocks, Known, Proto
 from asap2.nic.faces.tc.chain_templates import ChainTemplate
 from asap2.nic.faces.tc.counted import NOTHING
 from asap2.nic.faces.tc.filter import Filter, counted
+from asap2.nic.faces.tc.flower import masks_of
 from asap2.nic.faces.tc.flower import parse as parse_flower
 from asap2.nic.faces.tc.kept import Kept
 from asap2.nic.faces.tc.offload import Offloader
@@ -192,12 +193,14 @@ class Filters:
         chain_template = proto.block.explicit.get(proto.chain)
         if chain_template is not None:
             chain_template.check(key)
-        if old is not None and old.masks != key.masks:
+        if old is not None and masks_of(old.masks) != masks_of(key.masks):
             raise NetlinkError(errno.EINVAL)
         if key.identity in proto.keys and old is None:
             raise NetlinkError(errno.EEXIST)
         self.kept.reserve()
-        spec = FilterSpec(proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags)
+        spec = FilterSpec(
+            proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags, key.ranges
+        )
         placed, refused = self._placer.place(proto.block, spec, old)
         made = Filter(
             asked.handle or (match_all.FIRST_U32 if proto.kind == "u32" else proto.handles.lowest()),

@@ -17,8 +17,9 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.actions import ENC_OPTS
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_RARP, VLAN_TYPES
-from asap2.nic.faces.tc import tunnel_options
+from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS, ETH_P_RARP, VLAN_TYPES
+from asap2.nic.faces.tc import mpls_keys, port_ranges, tunnel_options
+from asap2.nic.faces.tc.port_ranges import PortRange
 from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
 from asap2.nic.rules import VLAN_PRESENT, CtState, Frag, Masked, Match
 
@@ -52,11 +53,15 @@ _WIDTHS: Final = {key: _octets(key) for key in (*FIELD_OF, "key_flags", "key_ct_
 Identity = tuple[Any, ...]
 """A masked key: what two filters of one priority may not share."""
 
+RANGES: Final = "ranges"
+_WITH_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP)
+
 _SUPPORTED: Final = frozenset(
     {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id", "key_enc_opts"}
     | {"key_enc_opts_mask"}
     | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
     | {name for key in _WIDTHS for name in (key, f"{key}_mask")}
+    | {*port_ranges.KEYS, *mpls_keys.KEYS}
 )
 """Attributes that the pipeline can match."""
 
@@ -72,6 +77,8 @@ class FlowerKey:
     masks: tuple[tuple[str, int], ...]
     """The key's masks, which a filter keeps for life (fl_check_assign_mask)."""
     dump: tuple[tuple[str, Any], ...] = ()
+    ranges: tuple[PortRange, ...] = ()
+    """Ranges of ports, beside the match."""
 
     @property
     def canon(self) -> bytes:
@@ -127,11 +134,20 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
         fields["ip_frag"] = Masked(flags & flags_mask, flags_mask)
     _put(keys, fields, dump, flower_keys("eth"))
     ethertype, tags = _ethertype_and_vlans(options, fields, dump, protocol)
+    if ethertype in ETH_P_MPLS:
+        found, given = mpls_keys.parse(options)
+        fields |= found
+        at = next((place for place, (name, _) in enumerate(dump) if name == "key_eth_type"), len(dump) - 1) + 1
+        dump[at:at] = given
     _ip(keys, options, fields, dump, ethertype)
     version = _addresses(keys, options, fields, dump)
     _ports(keys, fields, dump, ethertype, options.get("key_ip_proto"))
     if ethertype in (ETH_P_ARP, ETH_P_RARP):
         _arp(keys, fields, dump)
+    ranges: tuple[PortRange, ...] = ()
+    if ethertype in (ETH_P_IP, ETH_P_IPV6) and options.get("key_ip_proto") in _WITH_PORTS:
+        ranges = port_ranges.parse(options)
+        dump += [(name, options[name]) for name in port_ranges.KEYS if name in options]
     _tunnel(keys, options, fields, dump)
     _tracking(keys, fields, dump)
     if flags_mask:
@@ -141,9 +157,21 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     return FlowerKey(
         Match(**fields),
         (*head, canon),
-        (("addresses", int(bool(version))), *((tag, 0xFFFF) for tag, _ in tags), *masks),
+        (("addresses", int(bool(version))), *((tag, 0xFFFF) for tag, _ in tags), *masks, *_order(ranges)),
         tuple(dump),
+        ranges,
     )
+
+
+def _order(ranges: tuple[PortRange, ...]) -> tuple[tuple[str, int], ...]:
+    """Filters with ranges are met in the order in which they came (fl_lookup_range), as if each had a mask of its own:
+    one that tells ranges apart."""
+    return ((RANGES, port_ranges.number(ranges)),) if ranges else ()
+
+
+def masks_of(key_masks: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """A key's masks as the kernel has them."""
+    return tuple(one for one in key_masks if one[0] != RANGES)
 
 
 def _canonical(dump: list[tuple[str, Any]]) -> tuple[list[tuple[str, int]], bytes]:

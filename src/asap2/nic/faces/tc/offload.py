@@ -102,6 +102,8 @@ class Offloader:
         """NetlinkError where the kernel offers a filter to no driver (tc_setup_offload_action)."""
         if spec.kind in match_all.KINDS:
             raise NetlinkError(errno.EOPNOTSUPP)
+        if spec.ranges:
+            raise tc_capability.refuse("Unsupported key")
         for step in tc_actions.flat(spec.steps):
             if isinstance(step, Beyond) and not (step.hardware or "").startswith("mlx5_core: "):
                 raise NetlinkError(errno.EOPNOTSUPP, step.hardware)

@@ -66,7 +66,7 @@ class Placer:
 
     def _place_on(self, block: Block, ifindex: int, spec: FilterSpec, old: Filter | None) -> Places:
         """Put the rule into hardware where it can be, else into the node's pipeline, as the flags allow."""
-        if tracks(spec.steps) and not spec.flags & SKIP_HW:
+        if tracks(spec.steps) and not spec.flags & SKIP_HW and not spec.ranges:
             return self._place_in_both(ifindex, spec, old)
         refusal: NetlinkError | None = None
         placed: list[Placed] = []
@@ -81,7 +81,8 @@ class Placer:
                 raise refusal or NetlinkError(errno.EOPNOTSUPP)
         elif not placed or block.egress or uses_tunnel(spec.steps) or self._offloader.begins_anew(ifindex, spec):
             try:
-                placed.append(self._write(self._offloader.software(ifindex, spec), old))
+                for exact in spec.exactly():
+                    placed.append(self._write(self._offloader.software(ifindex, exact), old))
             except NetlinkError:
                 self.undo(placed, old)
                 raise

@@ -8,12 +8,13 @@ pipeline as :class:`Planned`, and written there as :class:`Placed`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.wire import NetlinkError
+from asap2.nic.faces.tc.port_ranges import PortRange, matches
 from asap2.nic.faces.tc.steps import Step
 from asap2.nic.function import Pf
 from asap2.nic.rules import Action, CtHardware, Match, Rule
@@ -50,6 +51,12 @@ class FilterSpec(NamedTuple):
     match: Match
     steps: tuple[Step, ...]
     flags: int = 0
+    ranges: tuple[PortRange, ...] = ()
+    """Ranges of ports, beside the match."""
+
+    def exactly(self) -> Iterator[FilterSpec]:
+        """The filters with masks alone that together are this one."""
+        return (self._replace(match=match, ranges=()) for match in matches(self.match, self.ranges))
 
     @property
     def priority(self) -> int:
