@@ -165,13 +165,14 @@ class Vf(Function):
     """A virtual function, with the attributes that ``ip link set PF vf N`` sets.
 
     ``mac`` is the administrator's; ``vlan`` 0-4095, ``qos`` 0-7, ``vlan_proto`` an ethertype, rates in Mbit/s, 0 for no
-    limit.
+    limit. ``tx_share`` and ``tx_max`` are what devlink was told last, in octets a second.
     """
 
     role = Role.VF
     kept = (
         *Function.kept,
         *("mac", "msix", "vlan", "qos", "vlan_proto", "spoofchk", "trust", "link_state", "min_tx_rate", "max_tx_rate"),
+        *("tx_share", "tx_max"),
     )
 
     def __init__(self, pf: Pf, index: int) -> None:
@@ -189,7 +190,12 @@ class Vf(Function):
         self.vlan_proto = ETH_P_8021Q
         self.spoofchk = self.trust = False
         self.link_state = LinkState.AUTO
+        self.forget_rates()
+
+    def forget_rates(self) -> None:
+        """Have no limits."""
         self.min_tx_rate = self.max_tx_rate = 0
+        self.tx_share = self.tx_max = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -22,6 +22,12 @@ DEVLINK_CMD_PARAM_SET = 39
 DEVLINK_CMD_PARAM_NEW = 40
 DEVLINK_CMD_INFO_GET = 51
 DEVLINK_CMD_HEALTH_REPORTER_GET = 52
+DEVLINK_CMD_RATE_GET = 74
+DEVLINK_CMD_RATE_SET = 75
+DEVLINK_CMD_RATE_NEW = 76
+DEVLINK_CMD_RATE_DEL = 77
+
+DEVLINK_RATE_TYPE_LEAF = 0
 
 DEVLINK_ESWITCH_MODE_LEGACY = 0
 DEVLINK_ESWITCH_MODE_SWITCHDEV = 1
@@ -140,6 +146,8 @@ DEVLINK_ATTRS = Table(
         167: ("rate_tx_max", u64),
         168: ("rate_node_name", string),
         169: ("rate_parent_node_name", string),
+        177: ("rate_tx_priority", u32),
+        178: ("rate_tx_weight", u32),
     },
 )
 DEVLINK: Body[GenlHdr] = Body(GenlHdr, "=BBH", DEVLINK_ATTRS)

@@ -25,6 +25,10 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_PORT_GET,
     DEVLINK_CMD_PORT_NEW,
     DEVLINK_CMD_PORT_SET,
+    DEVLINK_CMD_RATE_DEL,
+    DEVLINK_CMD_RATE_GET,
+    DEVLINK_CMD_RATE_NEW,
+    DEVLINK_CMD_RATE_SET,
     DEVLINK_CMD_RELOAD,
 )
 from asap2.netlink.wire import NLM_F_DUMP, NetlinkError
@@ -170,12 +174,13 @@ def test_the_group_is_told_what_came_and_went_and_nothing_twice(served: Served) 
     served.face.changed()
     assert served.told() == []
     served.ask(DEVLINK_CMD_ESWITCH_SET, {**HANDLE, "eswitch_mode": 1})
-    assert served.told() == [(DEVLINK_CMD_PORT_NEW, PF, 1)]
+    assert served.told() == [(DEVLINK_CMD_PORT_NEW, PF, 1), (DEVLINK_CMD_RATE_NEW, PF, 1)]
     served.driver.unbind(PF)
     served.face.changed()
     assert [(command, port) for command, _, port in served.told()] == [
         (DEVLINK_CMD_PORT_DEL, 1 << 16),
         (DEVLINK_CMD_DEL, None),
+        (DEVLINK_CMD_RATE_DEL, 1),
         (DEVLINK_CMD_PORT_DEL, 0xFFFF),
         (DEVLINK_CMD_PORT_DEL, 1),
         (DEVLINK_CMD_DEL, None),
@@ -202,6 +207,60 @@ def test_devices_and_ports_are_in_good_health(served: Served) -> None:
     assert (one["health_reporter"]["state"], one["health_reporter"]["auto_dump"]) == (0, 1)
     with refused(errno.EINVAL):
         served.ask(DEVLINK_CMD_HEALTH_REPORTER_GET, {**uplink, "health_reporter_name": "fw"})
+
+
+MBIT = 125_000
+LEAF = {**HANDLE, "port_index": 1}
+
+
+def test_a_vfs_port_has_rates_in_switchdev_mode(served: Served) -> None:
+    served.driver.set_numvfs(PF, 2)
+    assert served.ask(DEVLINK_CMD_RATE_GET, b"", NLM_F_DUMP) == []
+    served.driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    (vf, _other) = served.driver.nics[0].pfs[0].vfs
+    served.face.changed()
+    served.told()
+    served.ask(DEVLINK_CMD_RATE_SET, {**LEAF, "rate_tx_share": 10 * MBIT, "rate_tx_max": 200 * MBIT})
+    assert (vf.min_tx_rate, vf.max_tx_rate) == (10, 200)
+    assert served.told() == [(DEVLINK_CMD_RATE_NEW, PF, 1)]
+    leafs = served.ask(DEVLINK_CMD_RATE_GET, b"", NLM_F_DUMP)
+    assert list(leafs[0].items()) == [
+        *HANDLE.items(),
+        *(("rate_type", 0), ("port_index", 1), ("rate_tx_share", 10 * MBIT), ("rate_tx_max", 200 * MBIT)),
+        *(("rate_tx_priority", 0), ("rate_tx_weight", 0)),
+    ]
+    assert [leaf["port_index"] for leaf in leafs] == [1, 2]
+    served.driver.set_mode(PF, EswitchMode.LEGACY)
+    served.driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    assert served.ask(DEVLINK_CMD_RATE_GET, LEAF)[0]["rate_tx_max"] == vf.max_tx_rate == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "attrs", "number", "text"),
+    [
+        (DEVLINK_CMD_RATE_SET, {"port_index": 1, "rate_tx_max": MBIT + 1}, errno.EINVAL, "not in link speed units"),
+        (DEVLINK_CMD_RATE_SET, {"port_index": 1, "rate_tx_max": 100_001 * MBIT}, errno.EINVAL, "exceed link maximum"),
+        (
+            DEVLINK_CMD_RATE_SET,
+            {"port_index": 1, "rate_tx_weight": 5},
+            errno.EOPNOTSUPP,
+            "TX weight set isn't supported for the leafs",
+        ),
+        (DEVLINK_CMD_RATE_SET, {"port_index": 1, "rate_parent_node_name": "group"}, errno.ENODEV, ""),
+        (DEVLINK_CMD_RATE_SET, {"port_index": 0xFFFF, "rate_tx_max": MBIT}, errno.ENODEV, ""),
+        (DEVLINK_CMD_RATE_GET, {}, errno.EINVAL, ""),
+        (DEVLINK_CMD_RATE_NEW, {"rate_node_name": "group"}, errno.EOPNOTSUPP, ""),
+        (DEVLINK_CMD_RATE_NEW, {"rate_node_name": "12"}, errno.EINVAL, ""),
+        (DEVLINK_CMD_RATE_DEL, {"rate_node_name": "group"}, errno.ENODEV, ""),
+    ],
+)
+def test_rates_that_are_refused(served: Served, command: int, attrs: dict[str, Any], number: int, text: str) -> None:
+    served.driver.set_numvfs(PF, 1)
+    served.driver.set_mode(PF, EswitchMode.SWITCHDEV)
+    with pytest.raises(NetlinkError) as error:
+        served.ask(command, {**HANDLE, **attrs})
+    assert error.value.errno == number
+    assert text in (error.value.text or "")
 
 
 def test_function_numbers_of_two_ports_do_not_meet() -> None:

@@ -43,6 +43,10 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_CMD_PORT_GET,
     DEVLINK_CMD_PORT_NEW,
     DEVLINK_CMD_PORT_SET,
+    DEVLINK_CMD_RATE_DEL,
+    DEVLINK_CMD_RATE_GET,
+    DEVLINK_CMD_RATE_NEW,
+    DEVLINK_CMD_RATE_SET,
     DEVLINK_CMD_RELOAD,
     DEVLINK_PORT_FLAVOUR_PCI_VF,
     DEVLINK_PORT_FLAVOUR_PHYSICAL,
@@ -56,10 +60,10 @@ from asap2.netlink.tables.devlink import (
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver
-from asap2.nic.faces.devlink import health
+from asap2.nic.faces.devlink import health, rates
 from asap2.nic.faces.devlink import params as devlink_params
 from asap2.nic.faces.refusal import as_netlink
-from asap2.nic.function import EswitchMode, Function, Pf, Role
+from asap2.nic.function import EswitchMode, Function, Pf, Role, Vf
 from asap2.nic.netdevs import NetDev, NetDevs
 
 FAMILY_ID = 0x7030
@@ -95,6 +99,10 @@ class DevlinkFace:
                     (DEVLINK_CMD_PARAM_SET, _DO | _ADMIN),
                     (DEVLINK_CMD_INFO_GET, _DO | _DUMP),
                     (DEVLINK_CMD_HEALTH_REPORTER_GET, _DO | _DUMP),
+                    (DEVLINK_CMD_RATE_GET, _DO | _DUMP),
+                    (DEVLINK_CMD_RATE_SET, _DO | _ADMIN),
+                    (DEVLINK_CMD_RATE_NEW, _DO | _ADMIN),
+                    (DEVLINK_CMD_RATE_DEL, _DO | _ADMIN),
                 ),
                 groups=(("config", CONFIG_GROUP),),
                 handlers={
@@ -108,6 +116,10 @@ class DevlinkFace:
                     DEVLINK_CMD_PARAM_SET: self.param_set,
                     DEVLINK_CMD_INFO_GET: self.info_get,
                     DEVLINK_CMD_HEALTH_REPORTER_GET: self.health_get,
+                    DEVLINK_CMD_RATE_GET: self.rate_get,
+                    DEVLINK_CMD_RATE_SET: self.rate_set,
+                    DEVLINK_CMD_RATE_NEW: self.rate_new,
+                    DEVLINK_CMD_RATE_DEL: self.rate_del,
                 },
             )
         )
@@ -119,7 +131,11 @@ class DevlinkFace:
         before, self._told = self._told, now
         if now == before:
             return
-        deletion = {DEVLINK_CMD_NEW: DEVLINK_CMD_DEL, DEVLINK_CMD_PORT_NEW: DEVLINK_CMD_PORT_DEL}
+        deletion = {
+            DEVLINK_CMD_NEW: DEVLINK_CMD_DEL,
+            DEVLINK_CMD_PORT_NEW: DEVLINK_CMD_PORT_DEL,
+            DEVLINK_CMD_RATE_NEW: DEVLINK_CMD_RATE_DEL,
+        }
         for key, (command, _body) in reversed(before.items()):
             if key not in now:
                 self._server.multicast("devlink", "config", _encoded(deletion[command], key))
@@ -135,6 +151,9 @@ class DevlinkFace:
             for port in self.ports(function):
                 key = handle + DEVLINK_ATTRS.encode({"port_index": port["port_index"]})
                 yield key, (DEVLINK_CMD_PORT_NEW, DEVLINK_ATTRS.encode(port))
+            for vf, index in self._leafs(function):
+                key = DEVLINK_ATTRS.encode(_handle(function) | rates.named(index))
+                yield key, (DEVLINK_CMD_RATE_NEW, DEVLINK_ATTRS.encode(_rate(function, vf, index)))
 
     # ---- finding
 
@@ -348,6 +367,60 @@ class DevlinkFace:
                 raise NetlinkError(errno.EINVAL, at_start=True)
         return [_message(DEVLINK_CMD_HEALTH_REPORTER_GET, one) for one in found]
 
+    # ---- rates
+
+    @staticmethod
+    def _leafs(function: Function) -> Iterator[tuple[Vf, int]]:
+        """The VFs of a PF whose ports have rates, with the index of the port."""
+        if isinstance(function, Pf) and function.switchdev:
+            for vf in function.vfs:
+                yield vf, function.number << 16 | vf.vport
+
+    def _one_leaf(self, function: Function, attrs: Attrs) -> tuple[Vf, int]:
+        """The leaf that *attrs* name; EINVAL when they name none, ENODEV when there is none."""
+        if "port_index" in attrs:
+            for vf, index in self._leafs(function):
+                if index == attrs["port_index"]:
+                    return vf, index
+        else:
+            rates.check_node(attrs)
+        raise NetlinkError(errno.ENODEV, at_start=True)
+
+    def rate_get(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_RATE_GET: ``devlink port function rate show``."""
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        if request.dump:
+            functions = self._some(request, attrs)
+            found = [(function, *one) for function in functions for one in self._leafs(function)]
+        else:
+            function = self._one(request, attrs)
+            found = [(function, *self._one_leaf(function, attrs))]
+        return [_message(DEVLINK_CMD_RATE_NEW, _rate(*one)) for one in found]
+
+    def rate_set(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_RATE_SET: ``devlink port function rate set``."""
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        vf, _ = self._one_leaf(self._one(request, attrs), attrs)
+        try:
+            with as_netlink():
+                rates.set_leaf(self.driver, vf, attrs)
+        finally:
+            self.changed()
+        return None
+
+    def rate_new(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_RATE_NEW: ``devlink port function rate add``."""
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        rates.new_node(self._one(request, attrs).pf, attrs)
+        return None
+
+    def rate_del(self, request: Request, header: GenlHeader) -> Answer:
+        """DEVLINK_CMD_RATE_DEL: ``devlink port function rate del``."""
+        attrs = DEVLINK_ATTRS.decode(header.attrs)
+        self._one(request, attrs)
+        rates.check_node(attrs)
+        raise NetlinkError(errno.ENODEV, at_start=True)
+
     # ---- parameters
 
     def param_get(self, request: Request, header: GenlHeader) -> Answer:
@@ -394,6 +467,10 @@ def _handle(function: Function) -> dict[str, Any]:
 
 def _device(function: Function) -> dict[str, Any]:
     return {**_handle(function), "reload_failed": 0}
+
+
+def _rate(function: Function, vf: Vf, index: int) -> dict[str, Any]:
+    return {**_handle(function), **rates.named(index), **rates.leaf(vf)}
 
 
 def _info(function: Function) -> dict[str, Any]:
