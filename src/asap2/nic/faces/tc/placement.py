@@ -141,13 +141,12 @@ class Placer:
     def rewrite(self, proto: Proto, one: Filter) -> None:
         """A filter does something else now, as far as it is in software."""
         for placed in one.placed:
+            ifindex = placed.device if proto.block.index else proto.block.ifindex
             if placed.pf is None:
-                planned = self._offloader.software(proto.block.ifindex, proto.spec(one))
+                planned = self._offloader.software(ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
             elif placed.software is not None:
-                for number, rest in zip(
-                    placed.resumes, self._offloader.rests(proto.block.ifindex, one.steps), strict=False
-                ):
+                for number, rest in zip(placed.resumes, self._offloader.rests(ifindex, one.steps), strict=False):
                     placed.software.change_resume(number, rest)
 
     @staticmethod
