@@ -97,7 +97,7 @@ class LinkChanges:
     def shape(self, ifindex: int, rate: int, burst: int, queue: int) -> None:
         """Let a link send *rate* octets a second, in bursts of so many octets, and hold *queue* octets back: a token
         bucket filter (tc-tbf(8), net/sched/sch_tbf.c)."""
-        most = min(rate, _MOST)
+        most, burst, queue = (min(number, _MOST) for number in (rate, burst, queue))
         spec = _TBF.pack(0, _LINKLAYER_ETHERNET, 0, 0, 0, most, 0, 0, 0, 0, 0, 0, queue, 0, 0)
         options = attribute(TCA_TBF_PARMS, spec) + attribute(TCA_TBF_BURST, _U32.pack(burst))
         if rate > _MOST:
