@@ -50,7 +50,6 @@ def test_ovns_option_is_set_and_matched_in_hardware(overlay: Bench) -> None:
     finally:
         for node in NODES:
             overlay.program(node, "priority=0,actions=normal")
-            overlay.ok(node, "ovs-ofctl del-tlv-map br-int")
 
 
 def test_both_ways_are_in_hardware(overlay: Bench) -> None:
