@@ -11,6 +11,9 @@ from tests.system.realkernel import ct_cases, ct_compare, ct_guest
 from tests.system.realkernel.ct_cases import Step
 from tests.system.realkernel.machine import Kernel
 
+BATCH, PACKETS = 200, 40
+"""Conversations in one boot of the kernel, and packets of each."""
+
 
 @dataclass
 class Tally:

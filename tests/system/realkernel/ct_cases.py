@@ -18,7 +18,7 @@ from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.conversations import Conversations, unfinished
 from tests.unit.nic.conntrack.packets import right
 
-_LEAST = 60
+LEAST = 60
 """Octets of a frame, so that nothing pads it."""
 _RECIRC = 7
 _ANY_FRAGMENT, _DCCP = 0x3FFF, 33
@@ -70,7 +70,7 @@ def conversation(random: Random, packets: int) -> list[Step]:
         if frame[12:14] not in (b"\x08\0", b"\x86\xdd") or _set_aside(frame):
             continue
         family = 4 if frame[12:14] == b"\x08\0" else 6
-        made.append(Packet(frame.ljust(_LEAST, b"\0"), _action(random, family, translated)))
+        made.append(Packet(frame.ljust(LEAST, b"\0"), _action(random, family, translated)))
     return made
 
 

@@ -415,7 +415,7 @@ class Tracker:
     def _translate_error(seen: Seen, kind: NatKind, data: bytearray, header: Transport) -> None:
         """nf_nat_icmp_reply_translation()."""
         connection, _, direction = seen
-        if checksum.is_wrong(bytes(data), data[0] >> 4, header):
+        if checksum.is_wrong(bytes(data), connection.tuples[direction].family, header):
             raise DroppedError
         if (header.proto, data[header.at]) == (ICMP, REDIRECT) and (
             connection.status & NAT_DONE_MASK != NAT_DONE_MASK or connection.status & NAT_MASK

@@ -20,6 +20,8 @@ from asap2.nic.rules import (
     Goto,
     Masked,
     Match,
+    Nat,
+    NatKind,
     Output,
     PopVlan,
     Rule,
@@ -32,7 +34,7 @@ from asap2.nic.silicon.tunnel import encapsulate
 from tests.system.nic.silicon.conversations import SHORT_UDP
 from tests.system.nic.silicon.frames import IPV4, IPV6, MACS
 from tests.system.nic.silicon.packets import ipv4, udp
-from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send, SetPorts, Step
+from tests.system.nic.silicon.steps import Add, Expect, Forget, LimitZone, Send, SetPorts, Step, Verify
 from tests.unit.nic.conntrack.packets import ACK, RST, SYN
 
 _ETHERNET = MACS[0] + MACS[1]
@@ -78,6 +80,12 @@ def _tcp(flags: int, seq: int, ack: int, *, back: bool = False, sport: int = 100
     named = (80, sport) if back else (sport, 80)
     header = struct.pack(">HHIIBBHHH", *named, seq, ack, 0x50, flags, 1000, 0, 0)
     return Send(_ETHERNET + b"\x08\x00" + ipv4(*ends, 6, header))
+
+
+def _error_about(src: str) -> bytes:
+    """An ICMP error about what :data:`_IP` is when *src* has sent it; its checksum is wrong."""
+    quoted = ipv4(src, "10.0.0.2", 17, udp(1000, 2000, b"12345678"))
+    return ipv4("10.0.0.2", src, 1, b"\3\3\1\1\0\0\0\0" + quoted)
 
 
 _RESET = (_tcp(SYN, 1, 0), _tcp(SYN | ACK, 9, 2, back=True), _tcp(ACK, 2, 10), _tcp(RST | ACK, 2, 10))
@@ -175,6 +183,11 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
         Add(3, Rule(1, 1, 0, Match(), (Upcall(1),))),
         replace(_udp(7, 9), carried=(7, 0), resume=1),
     ),
+    "NAT of an ICMP error whose version is another and whose checksum is wrong": [
+        *_one(_ETHERNET + _IP, Ct(commit=True, nat=Nat(NatKind.SRC, IPV4[2], IPV4[2])), Output(2)),
+        Verify(False),
+        Send(_ETHERNET + b"\x08\x00\xc5" + _error_about("192.168.255.7")[1:]),
+    ],
     "what is expected comes too late": _tracked(
         _udp(1), Expect(0, 7, seconds=5), _udp(1, later=6 * SECOND), _udp(9, 7, back=True)
     ),
