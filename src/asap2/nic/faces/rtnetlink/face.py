@@ -13,8 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
@@ -51,6 +50,15 @@ from asap2.nic.faces.ethtool.settings import max_channels
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.faces.rtnetlink.kinds import KindFace
+from asap2.nic.faces.rtnetlink.link_message import (
+    OF_A_PEER,
+    has,
+    ifindex_of,
+    insert,
+    linkinfo,
+    value_of,
+    without_peer,
+)
 from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
 from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
@@ -65,7 +73,6 @@ _BEFORE_VFS = _ADDRESSES | {_LINK[name] for name in ("stats", "stats64")}
 _BEFORE_MASTER = {_LINK["num_rx_queues"], _LINK["tso_max_segs"], _LINK["num_tx_queues"]}
 _NAMES = {_LINK["ifname"], _LINK["alt_ifname"]}
 _UPCALL_MTU = struct.pack("=I", UPCALL_MTU)
-_OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _NAMESPACE = ("net_ns_pid", "net_ns_fd", "target_netnsid")
 _STATISTICS = {_LINK["stats"]: stats32, _LINK["stats64"]: stats64}
 _AF_BRIDGE = 7
@@ -162,7 +169,7 @@ class LinkFace:
         def shown(message: NlMsg) -> list[Message]:
             payload = message.payload
             if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
-                device = self.netdevs.by_nsid(_ifindex(payload), id_in)
+                device = self.netdevs.by_nsid(ifindex_of(payload), id_in)
                 if device is not None and device.role is not Role.OTHER:
                     payload = self.rewrite(payload, device, mask)
             return [Message(message.type, payload)]
@@ -172,12 +179,12 @@ class LinkFace:
     def _without_peer(self, message: NlMsg, request: Request) -> list[Message]:
         payload = message.payload
         if len(payload) >= _HEADER and self._kinds is not None:
-            own = self._kinds.shown(request.client.netns, _ifindex(payload), payload)
+            own = self._kinds.shown(request.client.netns, ifindex_of(payload), payload)
             if own is None:
                 return []
             payload = own
-        if len(payload) >= _HEADER and self._device(_ifindex(payload), request) is not None:
-            payload = _no_peer(payload)
+        if len(payload) >= _HEADER and self._device(ifindex_of(payload), request) is not None:
+            payload = without_peer(payload)
         return [Message(message.type, payload)]
 
     def _embedded_bridges(self, request: Request) -> Iterable[Message]:
@@ -205,7 +212,7 @@ class LinkFace:
     def _shown(self, message: NlMsg, request: Request, mask: int) -> list[Message]:
         payload = message.payload
         if message.type == RTM_NEWLINK and len(payload) >= _HEADER:
-            ifindex = _ifindex(payload)
+            ifindex = ifindex_of(payload)
             if self._kinds is not None and len(self._kinds.links):
                 own = self._kinds.shown(request.client.netns, ifindex, payload)
                 if own is None:
@@ -233,10 +240,10 @@ class LinkFace:
         for type_, value in attributes(payload, _HEADER):
             number = type_ & NLA_TYPE_MASK
             if number == _LINK["linkinfo"]:
-                value = _linkinfo(value, device, master is not None)
+                value = linkinfo(value, device, master is not None)
                 if not value:
                     continue
-            if (own and number in _OF_A_PEER) or (master is not None and number == _LINK["master"]):
+            if (own and number in OF_A_PEER) or (master is not None and number == _LINK["master"]):
                 continue
             if number == _LINK["max_mtu"] and device is not None and device.pf is not None:
                 value = struct.pack("=I", MAX_MTU)
@@ -249,12 +256,12 @@ class LinkFace:
             found.append((type_, value))
         if not grow:
             return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)
-        if device is not None and device.role is Role.INTERNAL and not _has(found, "linkinfo"):
+        if device is not None and device.role is Role.INTERNAL and not has(found, "linkinfo"):
             found.append((_LINK["linkinfo"], LINKINFO.encode({"kind": "openvswitch"})))
         if master is not None:
-            if not _has(found, "linkinfo"):
+            if not has(found, "linkinfo"):
                 found.append((_LINK["linkinfo"], LINKINFO.encode({"slave_kind": "openvswitch"})))
-            _insert(found, _BEFORE_MASTER, LINK.table.encode({"master": master}))
+            insert(found, _BEFORE_MASTER, LINK.table.encode({"master": master}))
         if device is not None and device.pf is not None:
             self._identify(found, device, mask)
         return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in found)
@@ -270,7 +277,7 @@ class LinkFace:
             if device.role is not Role.REPRESENTOR:
                 infos = [self._vf_info(vf, mask) for vf in children]
                 vfs["vfinfo_list"] = VFINFO_LIST.encode({"vf_info": infos} if infos else {})
-        _insert(found, _BEFORE_VFS, LINK.table.encode(vfs))
+        insert(found, _BEFORE_VFS, LINK.table.encode(vfs))
         port: dict[str, Any] = {}
         if device.role is Role.PF:
             port["perm_address"] = parent.mac
@@ -278,7 +285,7 @@ class LinkFace:
             port["phys_port_name"] = device.phys_port_name
         if device.phys_switch_id is not None:
             port["phys_switch_id"] = bytes.fromhex(device.phys_switch_id)
-        _insert(found, _ADDRESSES, LINK.table.encode(port))
+        insert(found, _ADDRESSES, LINK.table.encode(port))
         found.extend(attributes(LINK.table.encode({"parent_dev_name": parent.bdf, "parent_dev_bus_name": "pci"})))
 
     def _vf_info(self, vf: Vf, mask: int) -> dict[str, Any]:
@@ -309,14 +316,14 @@ class LinkFace:
         payload = message.payload
         if len(payload) < _HEADER:
             return None
-        ifindex = _ifindex(payload)
+        ifindex = ifindex_of(payload)
         own = self._kinds.notified(netns, message) if self._kinds is not None else None
         if own is not None:
             if not own:
                 return own
             payload = own
         if payload[0] in _NOT_OF_LINKS:
-            return _no_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
+            return without_peer(payload) if self.netdevs.last_known(ifindex, netns.cookie) is not None else None
         info = {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}
         kind = LINKINFO.decode(info.get(_LINK["linkinfo"], b"")).get("kind")
         device = self.netdevs.last_known(ifindex, netns.cookie) if kind == "veth" else None
@@ -366,7 +373,7 @@ class LinkFace:
             return PASS
         done = 0
         try:
-            for type_, raw in attributes(_raw(request.payload, "vfinfo_list")):
+            for type_, raw in attributes(value_of(request.payload, "vfinfo_list")):
                 if type_ & NLA_TYPE_MASK != VFINFO_LIST.numbers["vf_info"]:
                     raise NetlinkError(errno.EINVAL)
                 with as_netlink():
@@ -466,7 +473,7 @@ class LinkFace:
         """The ifindex of the link that the request is about, which may have it by name; None: it names none."""
         if len(request.payload) < _HEADER:
             return None
-        ifindex = _ifindex(request.payload)
+        ifindex = ifindex_of(request.payload)
         if ifindex > 0:
             return ifindex
         for type_, value in attributes(request.payload, _HEADER):
@@ -485,41 +492,3 @@ _QUEUES = {
     _LINK["num_rx_queues"]: lambda _device, _value: struct.pack("=I", max_channels()),
     _LINK["qdisc"]: _qdisc,
 }
-
-
-def _ifindex(payload: bytes) -> int:
-    return int.from_bytes(payload[4:8], sys.byteorder, signed=True)
-
-
-def _raw(payload: bytes, name: str) -> bytes:
-    """The payload of the last attribute *name* of a link message."""
-    return {type_ & NLA_TYPE_MASK: value for type_, value in attributes(payload, _HEADER)}[_LINK[name]]
-
-
-def _no_peer(payload: bytes) -> bytes:
-    """A link message of another address family, without what is a veth's."""
-    kept = [(t, v) for t, v in attributes(payload, _HEADER) if t & NLA_TYPE_MASK not in _OF_A_PEER]
-    return payload[:_HEADER] + b"".join(attribute(t, v) for t, v in kept)
-
-
-def _has(found: list[tuple[int, bytes]], name: str) -> bool:
-    return any(type_ & NLA_TYPE_MASK == _LINK[name] for type_, _ in found)
-
-
-def _insert(found: list[tuple[int, bytes]], after: Container[int], encoded: bytes) -> None:
-    """Put the *encoded* attributes in behind the last one whose number is in *after*."""
-    place = max((i for i, (type_, _) in enumerate(found, 1) if type_ & NLA_TYPE_MASK in after), default=len(found))
-    found[place:place] = attributes(encoded)
-
-
-def _linkinfo(value: bytes, device: NetDev | None, enslaved: bool) -> bytes:
-    """IFLA_LINKINFO without the veth: nothing for a ConnectX's netdev, Open vSwitch's kind for its internal port."""
-    info: dict[Any, Any] = LINKINFO.decode(value)
-    if device is not None:
-        info = {name: info[name] for name in ("slave_kind", "slave_data") if name in info}
-        if device.role is Role.INTERNAL:
-            info = {"kind": "openvswitch", **info}
-    if enslaved:
-        info.pop("slave_data", None)
-        info["slave_kind"] = "openvswitch"
-    return LINKINFO.encode(info)
