@@ -58,7 +58,9 @@ def test_a_chassis_that_goes_away_takes_its_tunnel_with_it_and_comes_back(bench:
     assert bench.run(VM3.guest, f"ping -q -c 1 -W 1 {VM4.address}").returncode == 1
     bench.ok("hv2", f"{CTL} start_controller")
     bench.ok("hv1", SYNC)
-    bench.ping(VM3.guest, VM4.address)
+    # It installs its rules some seconds after it has started, and reports to be up to date before.
+    again = f"ping -q -c 1 -W 1 {VM4.address}"
+    until(lambda: bench.run(VM3.guest, again).returncode == 0, why="the chassis did not come back")
 
 
 @pytest.mark.parametrize(("mtu", "verdict"), [(1500, "fail"), (1600, "ok")])
