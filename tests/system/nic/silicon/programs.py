@@ -5,15 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
-from typing import Any
 
-from asap2.nic.fields import FIELD_BITS, FIELDS, REWRITABLE, TRACKED, Header
+from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED
 from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
     Action,
-    AddTtl,
     CheckLength,
     Clone,
     Decap,
@@ -35,8 +33,6 @@ from asap2.nic.rules import (
     PushVlan,
     Rule,
     Sample,
-    SetField,
-    SetTunnel,
     Truncate,
     Upcall,
 )
@@ -49,21 +45,21 @@ from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
 from tests.system.nic.silicon.frames import (
-    IPV4,
-    IPV6,
     MACS,
     OPTIONS,
     OTHER_PORTS,
-    TOS,
-    TPIDS,
-    TTL,
-    TUNNEL_IDS,
     alike,
     frame,
-    option,
     service_header,
     tunnelled,
     usual,
+)
+from tests.system.nic.silicon.random_actions import (
+    random_encap,
+    random_set_field,
+    random_tag,
+    random_tracked,
+    random_tunnel,
 )
 from tests.system.nic.silicon.steps import Add, NewReceiver, Remove, Replace, Send, SetMeter, SetPorts, Step
 
@@ -93,12 +89,6 @@ _NESTED = 2
 """Copies within copies in one list of actions."""
 _STAGES = ((0,), (0,), (0, OVS_TABLE), (0, 1, OVS_TABLE))
 
-_BY_TC = tuple(
-    field.name
-    for field in FIELDS
-    if field.depth is not None and any(at.header in (Header.ETHERNET, Header.IPV4, Header.L4) for at in field.found)
-)
-"""What TC rewrites."""
 _TRACKED = tuple(name for name in FIELD_BITS if name in TRACKED)
 _TUNNEL_FIELDS = tuple(name for name in FIELD_BITS if name.startswith("tun_"))
 _FIELDS = tuple(name for name in FIELD_BITS if not name.startswith("tun_"))
@@ -319,7 +309,7 @@ class Author:
     def _actions(self) -> tuple[Action, ...]:
         random = self._random
         if self._usual and random.random() < 0.7:
-            before: tuple[tuple[Action, ...], ...] = ((), (PushVlan(*_tag(random)),), (PopVlan(),))
+            before: tuple[tuple[Action, ...], ...] = ((), (PushVlan(*random_tag(random)),), (PopVlan(),))
             return (*random.choice(before), Output(random.choice(self._out_ports), random.choice((0, 0, 3))))
         chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
         resume = random.choice((0, 0, 1, 2, 0xFFFF))
@@ -415,7 +405,7 @@ class Author:
             case "framed":
                 return PushEthernet(random.choice(MACS), random.choice(MACS))
             case _:
-                return _set_field(random, tuple(REWRITABLE))
+                return random_set_field(random, tuple(REWRITABLE))
 
     def _middle(self, depth: int = 0) -> Action:
         random = self._random
@@ -428,11 +418,11 @@ class Author:
             case "output":
                 return Output(random.choice((*self._out_ports, *self._out_ports, _ABSENT)), random.choice((0, 0, 3)))
             case "push":
-                return PushVlan(*_tag(random))
+                return PushVlan(*random_tag(random))
             case "pop":
                 return PopVlan()
             case "modify":
-                vid, pcp, tpid = _tag(random)
+                vid, pcp, tpid = random_tag(random)
                 return ModifyVlan(vid, random.choice((pcp, None)), tpid)
             case "upcall":
                 return Upcall(random.getrandbits(64))
@@ -441,79 +431,10 @@ class Author:
             case "meter":
                 return Meter(random.choice(METERS), self._exceeded(depth))
             case "set":
-                return _set_field(random)
+                return random_set_field(random)
             case "encap":
-                return _encap(random)
+                return random_encap(random)
             case "tunnel":
                 return random.choice(self._tunnels)
             case _:
                 return Decap()
-
-
-def _tag(random: Random) -> tuple[int, int, int]:
-    return random.choice((0, 57, 4095)), random.randrange(8), random.choice(TPIDS)
-
-
-_VALUES: dict[str, tuple[Any, ...]] = {
-    "eth_dst": tuple(int.from_bytes(mac, "big") for mac in MACS),
-    "ip_src": tuple(int.from_bytes(address, "big") for address in IPV4 + IPV6),
-    "ip_tos": TOS,
-    "ip_ttl": TTL,
-    "l4_src": (0, 80, 4789, 0xFFFF),
-}
-_VALUES |= {"eth_src": _VALUES["eth_dst"], "ip_dst": _VALUES["ip_src"], "l4_dst": _VALUES["l4_src"]}
-
-
-def _set_field(random: Random, names: tuple[str, ...] = _BY_TC) -> SetField | AddTtl:
-    if random.random() < 0.1:
-        return AddTtl(random.choice((1, 254, 255, 255)))
-    name = random.choice(names)
-    width = REWRITABLE[name].bits
-    full = (1 << width) - 1
-    low = full if name not in ("ip_src", "ip_dst") else random.choice((full, 0xFFFFFFFF))
-    mask = random.choice((low, low, low, 1, full ^ 1, random.getrandbits(width))) or full
-    value = random.choice(_VALUES.get(name, (0, 1))) if random.random() < 0.7 else random.getrandbits(width)
-    return SetField(name, Masked(value & mask, mask))
-
-
-def _encap(random: Random) -> Encap:
-    ends = random.choice((IPV4, IPV6))
-    protocol = random.choice(("vxlan", "vxlan", "geneve", "geneve", "gre"))
-    keyed = protocol != "gre" or random.random() < 0.7
-    port = {"vxlan": random.choice((4789, 4789, 4789, 8472)), "geneve": random.choice((6081, 6081, 7777)), "gre": 0}
-    options = random.choice((b"", *(header + random.randbytes(4) for header in OPTIONS)))
-    return Encap(
-        protocol,
-        random.choice(TUNNEL_IDS) if keyed else 0,
-        random.choice(ends),
-        random.choice(ends),
-        random.choice(TOS),
-        random.choice(TTL),
-        port[protocol],
-        random.choice(MACS),
-        random.choice(MACS),
-        options if protocol == "geneve" else b"",
-        keyed,
-    )
-
-
-def random_tracked(random: Random) -> tuple[tuple[str, int], ...]:
-    """What connection tracking says of a packet."""
-    return tuple((name, random.getrandbits(FIELD_BITS[name])) for name in _TRACKED if random.random() < 0.5)
-
-
-def random_tunnel(random: Random) -> SetTunnel:
-    """Metadata of a tunnel of the kernel's."""
-    ends = random.choice((IPV4, IPV6))
-    return SetTunnel(
-        random.choice((*TUNNEL_IDS, 0xFFFFFFFF)),
-        random.choice(ends),
-        random.choice(ends),
-        random.choice(TOS),
-        random.choice(TTL),
-        random.choice((0, 4789)),
-        random.random() < 0.5,
-        random.random() < 0.5,
-        b"".join(option(random) for _ in range(random.choice((0, 0, 1, 1, 2))))[:48],
-        random.random() < 0.9,
-    )

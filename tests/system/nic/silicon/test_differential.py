@@ -16,7 +16,7 @@ from tests.system.nic.silicon.authors import program
 from tests.system.nic.silicon.both import Both
 from tests.system.nic.silicon.campaign import CACHES, campaign, network_of_its_own, tracing_pipeline
 from tests.system.nic.silicon.frames import frame
-from tests.system.nic.silicon.programs import random_tunnel
+from tests.system.nic.silicon.random_actions import random_tunnel
 from tests.system.nic.silicon.regressions import REGRESSIONS
 from tests.system.nic.silicon.steps import Send, SetPorts
 
