@@ -38,20 +38,11 @@ from asap2.netlink.peer import Peer
 from asap2.netlink.request import (
     EMULATED_FAMILIES,
     EMULATED_GROUPS,
-    PASS,
-    Answer,
     Client,
     GenlFamily,
-    GenlHandler,
-    GenlHeader,
     Handler,
     Message,
     Netns,
-    Parts,
-    Proxy,
-    Reply,
-    Request,
-    Stream,
 )
 from asap2.netlink.sidechannel import ANSWER, ASK, IFNAMSIZ, OPTION_FD, Kind, Verdict
 from asap2.netlink.wire import (
@@ -64,26 +55,6 @@ from asap2.netlink.wire import (
     build,
     split,
 )
-
-__all__ = [
-    "PASS",
-    "Answer",
-    "Client",
-    "EthtoolHandler",
-    "GenlFamily",
-    "GenlHandler",
-    "GenlHeader",
-    "Handler",
-    "Message",
-    "Netns",
-    "Parts",
-    "Proxy",
-    "Reply",
-    "Request",
-    "Server",
-    "Shower",
-    "Stream",
-]
 
 log = logging.getLogger(__name__)
 

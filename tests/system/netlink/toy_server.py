@@ -15,18 +15,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from asap2.netlink.server import (
-    PASS,
-    Answer,
-    GenlFamily,
-    GenlHeader,
-    Message,
-    Netns,
-    Proxy,
-    Reply,
-    Request,
-    Server,
-)
+from asap2.netlink.request import PASS, Answer, GenlFamily, GenlHeader, Message, Netns, Proxy, Reply, Request
+from asap2.netlink.server import Server
 from asap2.netlink.tables.actions import TC_ACT_SHOT, Generic
 from asap2.netlink.tables.devlink import (
     DEVLINK,

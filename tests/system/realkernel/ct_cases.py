@@ -13,7 +13,8 @@ from asap2.nic.conntrack.tuples import transport, trimmed, word
 from asap2.nic.faces.ovs.actions import conntrack as ct
 from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.key import numbers
-from asap2.nic.rules import Ct, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, Masked
 from tests.system.nic.silicon import conversations
 from tests.system.nic.silicon.conversations import Conversations, unfinished
 from tests.unit.nic.conntrack.packets import right

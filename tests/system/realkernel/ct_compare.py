@@ -14,7 +14,7 @@ from asap2.nic.conntrack.states import ICMP, ICMPV6, SCTP, SECOND, TCP, Status
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
 from asap2.nic.conntrack.tuples import Tuple
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.rules import NatKind
+from asap2.nic.nat import NatKind
 from tests.system.realkernel import ct_cases
 from tests.system.realkernel.ct_cases import Age, Packet, Step
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from asap2.nic.rules import Ct, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, Masked
 from tests.system.realkernel.ct_cases import LEAST, Age, Packet, Step
 from tests.unit.nic.conntrack.packets import ACK, FIN, PSH, RST, SYN, address, datagram, icmp, ports, udp
 

@@ -14,6 +14,7 @@ from asap2.nic.faces.tc.capability import Place, depth, pushed, tracked
 from asap2.nic.faces.tc.judge import check
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
 from asap2.nic.model import MODELS
+from asap2.nic.nat import Nat
 from asap2.nic.rules import (
     ANY,
     VLAN_PRESENT,
@@ -28,7 +29,6 @@ from asap2.nic.rules import (
     Masked,
     Match,
     ModifyVlan,
-    Nat,
     Pass,
     PopVlan,
     Psample,

@@ -11,7 +11,8 @@ from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import GRE, NAT_MASK, SECOND, TCP, UDP, Relation, Status, TcpState
 from asap2.nic.conntrack.tracker import Tracked, Tracker
 from asap2.nic.conntrack.tuples import IPV4, Tuple, trimmed, tuple_of, word
-from asap2.nic.rules import CtHardware, Nat
+from asap2.nic.nat import Nat
+from asap2.nic.rules import CtHardware
 
 IDLE: Final = 30 * SECOND
 """Nanoseconds without a packet after which a connection returns to software (nf_flowtable_tcp_timeout,

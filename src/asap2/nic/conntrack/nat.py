@@ -11,7 +11,7 @@ from typing import Final
 from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6
 from asap2.nic.conntrack.tuples import WITH_PORTS, Tuple
 from asap2.nic.jhash import jhash2
-from asap2.nic.rules import Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
 
 MAX_ATTEMPTS: Final = 128
 """NF_NAT_MAX_ATTEMPTS: the number of ports tried in one round."""

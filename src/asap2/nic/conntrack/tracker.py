@@ -41,7 +41,8 @@ from asap2.nic.conntrack.tuples import (
     tuple_of,
 )
 from asap2.nic.conntrack.verdict import Verdict
-from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtState, Masked
 
 _ICMP_HEADER = 8
 _BITS = {NatKind.SRC: CtState.SNAT, NatKind.DST: CtState.DNAT}

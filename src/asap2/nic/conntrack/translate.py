@@ -9,7 +9,7 @@ from __future__ import annotations
 from asap2.nic.checksums import sum_of, updated, updated_sctp
 from asap2.nic.conntrack.states import ICMP, ICMPV6, UDPLITE
 from asap2.nic.conntrack.tuples import IPV4, Tuple, transport, word
-from asap2.nic.rules import NatKind
+from asap2.nic.nat import NatKind
 
 _GRE_HEADER = 8
 """Octets that must be present, although a header without a key has only 4 (gre_manip_pkt())."""

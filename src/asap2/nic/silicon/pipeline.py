@@ -9,12 +9,11 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from asap2.nic.conntrack.table import Connections
 from asap2.nic.rules import UNREACHED, Action, Counters, Rule, SetTunnel
 from asap2.nic.silicon import abi, actioncodes, loader, maps
-from asap2.nic.silicon.actionlists import ActionLists, Content
+from asap2.nic.silicon.actionlists import ActionLists
 from asap2.nic.silicon.attachments import Attachments
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
@@ -27,6 +26,7 @@ from asap2.nic.silicon.meters import Meters
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 from asap2.nic.silicon.portslots import PortSlots
 from asap2.nic.silicon.resumes import Resumes
+from asap2.nic.silicon.rule_entries import Entry, Pattern
 from asap2.nic.silicon.samples import Samples
 from asap2.nic.silicon.tracing import Tracing
 from asap2.nic.silicon.upcall_accounts import UpcallAccounts
@@ -36,7 +36,6 @@ __all__ = [
     "DropReason",
     "HandedIn",
     "Miss",
-    "Pattern",
     "Pipeline",
     "Port",
     "PortKind",
@@ -47,27 +46,6 @@ __all__ = [
 
 MAX_CONNECTIONS = 65536
 """Connections of a pipeline, unless it is told otherwise: nf_conntrack_max of Linux on a machine of up to 4 GiB."""
-
-
-class _Entry:
-    """What is known of one rule in the program."""
-
-    __slots__ = ("actions", "key", "node")
-
-    def __init__(self, node: MaskNode, key: bytes, actions: int) -> None:
-        self.node = node
-        self.key = key
-        self.actions = actions
-
-
-class Pattern(NamedTuple):
-    """What rules have in common that differ in matched values only (:meth:`Pipeline.add_like`)."""
-
-    node: MaskNode
-    actions: int
-    content: Content | None
-    key: bytes
-    """The matched values of the rule that the pattern was taken of, as ``struct fields``."""
 
 
 class Pipeline:
@@ -100,7 +78,7 @@ class Pipeline:
         """How long connections live."""
         self._handles = Indices(len(layout.rules), "rules", layout.grace_period)
         self._bloom = Bloom(layout.bloom)
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, Entry] = {}
         self._restore()
 
     @classmethod
@@ -330,7 +308,7 @@ class Pipeline:
                 raise OSError(errno.ENOSPC, f"no room for more than {self._layout.config.max_rules} rules") from e
             raise
         self._lists.publish(node)
-        self._entries[handle] = _Entry(node, key, actions)
+        self._entries[handle] = Entry(node, key, actions)
         if node.masks.table == abi.LIMITS:
             self._ports.limit(node.masks.in_port, 1)
 
@@ -407,7 +385,7 @@ class Pipeline:
             node.rules += 1
             actions = layout.rules[handle].actions
             starts.append(actions)
-            self._entries[handle] = _Entry(node, key, actions)
+            self._entries[handle] = Entry(node, key, actions)
             if node.masks.table == abi.LIMITS:
                 self._ports.limit(node.masks.in_port, 1)
         self._bloom.restore((entry.node.index, entry.key) for entry in self._entries.values())

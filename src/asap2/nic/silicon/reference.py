@@ -89,7 +89,8 @@ from asap2.nic.silicon.events import (
 )
 from asap2.nic.silicon.hashes import symmetric
 from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, octets_without_tag, shortened
-from asap2.nic.silicon.metering import Counting, Limit, Metered, ReferenceMeter
+from asap2.nic.silicon.metering import Limit, Metered
+from asap2.nic.silicon.meters_of_reference import Meters
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
@@ -117,7 +118,7 @@ class ReferenceSwitch:
         self._within: dict[int, tuple[Entry, tuple[Action, ...]]] = {}
         self._tunnel_ports: tuple[int, ...] = ()
         self._option_kinds: Mapping[int, bytes] = {}
-        self._meters: dict[int, ReferenceMeter] = {}
+        self._meters = Meters()
         self.tracker = Tracker()
         """The connections that rules track."""
         self.now = 0
@@ -169,14 +170,11 @@ class ReferenceSwitch:
 
     def set_meter(self, number: int, limit: Limit | None) -> None:
         """Give meter *number* a limit, and let it begin to count; None: it lets everything through."""
-        if limit is None:
-            self._meters.pop(number, None)
-        else:
-            self._meters[number] = ReferenceMeter(limit, self.now)
+        self._meters.set(number, limit, self.now)
 
     def metered(self, number: int) -> Metered:
         """What meter *number*, which has a limit, has counted."""
-        return self._meters[number].counted
+        return self._meters.counted(number)
 
     # ---- packets ----
 
@@ -368,7 +366,7 @@ class ReferenceSwitch:
                 case Goto() | Enter() | Pass():
                     return action
                 case Meter(number, exceeded):
-                    if self._over_limit(number, what):
+                    if self._meters.over(number, what, self.now):
                         return (yield from self._act(exceeded, what, port, table, sent=sent))
                 case Ct():
                     if self.look(what.frame, ovs=bool(table & OVS_TABLE)).get("ip_frag"):
@@ -443,20 +441,6 @@ class ReferenceSwitch:
                 yield from self._search(copy, port, port.tables[0])
             case Pass():
                 yield Passed(copy.frame)
-
-    def _over_limit(self, number: int, what: Journey) -> bool:
-        """Whether a packet is over the limit of meter *number*, which counts it."""
-        meter = self._meters.get(number)
-        if meter is None:
-            return False
-        match meter.limit.counting:
-            case Counting.TC:
-                return meter.over(what.segments, what.arrived - packet.HEADER, what.arrived, self.now)
-            case Counting.OVS:
-                return meter.over(1, length_of(what), length_of(what), self.now)
-            case Counting.WIRE:
-                room = packet.HEADER if what.bare else 0
-                return meter.over(what.segments, len(what.frame) - room, length_of(what), self.now)
 
     @staticmethod
     def _chosen(probability: int, what: Journey) -> bool:

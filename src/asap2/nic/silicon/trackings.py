@@ -6,7 +6,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from asap2.nic.rules import Ct, CtHardware, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtHardware, Masked
 from asap2.nic.silicon.abi import CtFlag
 
 HELPERS: Final = ("", "ftp", "tftp")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from asap2.nic.conntrack.states import SECOND
+from asap2.nic.nat import Nat, NatKind
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
@@ -24,8 +25,6 @@ from asap2.nic.rules import (
     Goto,
     Masked,
     Match,
-    Nat,
-    NatKind,
     Output,
     Pass,
     Rule,

@@ -13,7 +13,8 @@ from random import Random
 from asap2.nic.checksums import folded, sum_of
 from asap2.nic.conntrack.states import TCP, UDP
 from asap2.nic.conntrack.tuples import transport
-from asap2.nic.rules import Ct, CtState, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtState, Masked
 from tests.system.nic.silicon.frames import alike
 from tests.unit.nic.conntrack.packets import ACK, FIN, PSH, RST, SYN, URG, address, datagram, icmp, ports, udp
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asap2.nic.conntrack.states import SECOND
+from asap2.nic.nat import Nat, NatKind
 from asap2.nic.rules import (
     OVS_TABLE,
     Action,
@@ -20,8 +21,6 @@ from asap2.nic.rules import (
     Goto,
     Masked,
     Match,
-    Nat,
-    NatKind,
     Output,
     PopVlan,
     Rule,

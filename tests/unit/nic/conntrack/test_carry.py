@@ -13,7 +13,8 @@ from asap2.nic.conntrack.fields import Fields
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import SECOND, Status
 from asap2.nic.conntrack.tracker import Tracked
-from asap2.nic.rules import Ct, CtHardware, CtState, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtHardware, CtState
 from tests.unit.nic.conntrack.packets import (
     ACK,
     CLIENT,

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from asap2.nic.conntrack.tracker import DroppedError
-from asap2.nic.rules import Ct, CtState, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtState
 from tests.unit.nic.conntrack.packets import (
     ACK,
     CLIENT,

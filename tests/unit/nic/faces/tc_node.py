@@ -25,7 +25,7 @@ from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Counters, Rule
 from asap2.nic.silicon import maps
 from asap2.nic.silicon.masklists import MaskList, MaskNode
-from asap2.nic.silicon.pipeline import Pattern
+from asap2.nic.silicon.rule_entries import Pattern
 from asap2.nic.tunnels.vxlan import VXLAN
 from tests.unit.nic.backend import nic
 

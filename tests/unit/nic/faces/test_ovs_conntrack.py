@@ -15,7 +15,8 @@ from asap2.nic.faces.ovs.actions import conntrack as ct
 from asap2.nic.faces.ovs.actions import numbers as action
 from asap2.nic.faces.ovs.execute import checked
 from asap2.nic.faces.ovs.key import numbers
-from asap2.nic.rules import Clone, Ct, CtClear, Drop, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Clone, Ct, CtClear, Drop, Masked
 
 IPV4_KEY = {"eth_type": 0x0800, "ip_proto": 6, "mac_proto": 1}
 IPV6_KEY = {"eth_type": 0x86DD, "ip_proto": 17, "mac_proto": 1}

@@ -16,7 +16,8 @@ from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import FlowerKey, parse
-from asap2.nic.rules import Ct, CtClear, CtState, Goto, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtClear, CtState, Goto, Masked
 from tests.unit.nic.faces.tc_requests import ct, goto, parsed
 
 NEW, EST, REL, TRK, INV, RPL = (1 << bit for bit in range(6))

@@ -14,22 +14,8 @@ from asap2.netlink.tables import tc as tables
 from asap2.netlink.tables.tc import RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER
 from asap2.netlink.wire import split
 from asap2.nic.faces.tc.qdiscs import PARENT_INGRESS
-from asap2.nic.rules import (
-    UNREACHED,
-    Action,
-    Ct,
-    CtClear,
-    CtHardware,
-    Decap,
-    Drop,
-    Goto,
-    Masked,
-    Nat,
-    NatKind,
-    Output,
-    PopVlan,
-    Rule,
-)
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import UNREACHED, Action, Ct, CtClear, CtHardware, Decap, Drop, Goto, Masked, Output, PopVlan, Rule
 from tests.unit.nic.faces.tc_node import DUMP, NEW, OTHER, REPRESENTOR, REQUEST, TUNNEL, Node
 from tests.unit.nic.faces.tc_requests import ct, gact, goto, mirred, pop
 

@@ -15,7 +15,8 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.steps import Beyond, Step
-from asap2.nic.rules import Ct, CtClear, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, CtClear, Masked
 
 HELPERS: Final = frozenset({("ftp", socket.IPPROTO_TCP), ("tftp", socket.IPPROTO_UDP)})
 """Connection tracking helpers by name and protocol; each is for IPv4 and for IPv6."""

@@ -35,7 +35,8 @@ from asap2.nic.rules import (
     Rule,
     SetTunnel,
 )
-from asap2.nic.silicon.pipeline import Pattern, Pipeline
+from asap2.nic.silicon.pipeline import Pipeline
+from asap2.nic.silicon.rule_entries import Pattern
 from asap2.nic.tunnels import Udp
 from asap2.nic.tunnels.options import KINDS
 from asap2.nic.underlay.resolver import Tunnels

@@ -17,7 +17,8 @@ from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError, attribute
 from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6
 from asap2.nic.faces.ovs.key import Fields, invalid, walk
-from asap2.nic.rules import Ct, Masked, Nat, NatKind
+from asap2.nic.nat import Nat, NatKind
+from asap2.nic.rules import Ct, Masked
 
 _CT = protocol.CT.numbers
 COMMIT: Final = _CT["commit"]
