@@ -12,7 +12,7 @@ from asap2.openstack.plan import CONTROLLER, OVN_TUNNEL, PHYSICAL_NETWORK
 
 PRIVATE, TUNNELLED, PUBLIC = "private", "tunnelled", "public"
 ROUTER = "router"
-ROUTED = f"VLAN to {OVN_TUNNEL} by OVN's router"
+ROUTED = f"VLAN to {OVN_TUNNEL.capitalize()} by OVN's router"
 METADATA_ADDRESS, METADATA_PATH = "169.254.169.254", "openstack/latest/meta_data.json"
 VLAN = f"--provider-network-type vlan --provider-physical-network {PHYSICAL_NETWORK} --provider-segment"
 NETWORKS = {

@@ -32,7 +32,7 @@ CONTROLLER_ADDRESS = f"{MANAGEMENT}.1"
 PHYSICAL_NETWORK = "default"
 VLAN_RANGE = (100, 199)
 VNI_RANGE = (1001, 2000)
-OVN_TUNNEL = "vxlan"
+OVN_TUNNEL = "geneve"
 """The type of tunnelled networks with OVN, and of its tunnels."""
 INTEGRATION_BRIDGE = "br-int"
 
