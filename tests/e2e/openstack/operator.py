@@ -19,6 +19,7 @@ from asap2.openstack.plan import CONTROLLER, DIRECTORY, TOKEN, url
 from asap2.openstack.services import Service
 
 SECONDS = 90.0
+AGENT = "neutron-openvswitch-agent"
 SWITCHDEV = {"capabilities": ["switchdev"]}
 
 
@@ -237,13 +238,22 @@ class Operator:
 
     @contextmanager
     def without(self, name: str, host: str | None = None) -> Iterator[None]:
-        """A service of a host, of the first node when not said, does not run meanwhile."""
+        """A service of a host, of the first node when not said, does not run meanwhile; an agent has reported again
+        after that, since neutron takes it for alive by an earlier report, and then for dead while it starts."""
         service = self.cloud.service(name, host or self.nodes[0].host)
         self.cloud.processes.stop(service)
+        last = self.heartbeat(service.host) if name == AGENT else None
         try:
             yield
         finally:
             self.cloud.start(service)
+        if last:
+            wait_for(lambda: self.heartbeat(service.host) != last)
+
+    def heartbeat(self, host: str) -> str:
+        """When neutron heard of a host's agent last."""
+        (agent,) = self.call("network", "GET", f"/v2.0/agents?host={host}")["agents"]
+        return str(agent["heartbeat_timestamp"])
 
     def restart_neutron(self) -> None:
         """Stop and start neutron-server, and wait until it answers."""
