@@ -77,7 +77,6 @@ OPEN_VSWITCH = [
     ("match.ct-tuple", UDP, UPLINK, "ct_tuple4(src=10.0.0.1,dst=10.0.0.2,proto=17,tp_src=1,tp_dst=2),", "unknown"),
     ("action.other", UDP, f"add_mpls(label=1,tc=0,ttl=64,bos=1,eth_type=0x8847),{UPLINK}", "", "action type: 22"),
     ("action.controller", UDP, f"userspace(pid=77,{CONTROLLER})", "", "unsupported put action type: 2"),
-    ("tc.refused", "eth_type(0x8847),mpls(label=1,tc=0,ttl=64,bos=1)", UPLINK, "", "failed to offload flow"),
     ("tc.refused", UDP, UPLINK, TUNNEL.format("").replace("ttl=0/0", "ttl=0/0,tp_src=5"), "failed to offload flow"),
 ]
 

@@ -31,7 +31,9 @@ TINY = Sizes(
     flood_flows=2000,
     flood_rate=10_000,
 )
-LOOKUP = ("hot_ns", "cold_ns", "round_robin_ns", "hot_packets_per_second", "round_robin_packets_per_second")
+DIFFERENCES = ("hot_ns", "cold_ns", "round_robin_ns")
+"""Of two times, so that one on a busy machine may be below 0."""
+LOOKUP = (*DIFFERENCES, "hot_packets_per_second", "round_robin_packets_per_second")
 PATH = ("tcp_gbps", "cpu_seconds_per_gbit", "packets_per_second")
 FLOOD = ("quiet_first_packet_ms", "flood_first_packet_ms", "lost", "flood_packets", "flood_packets_came")
 FLOWS = ("flows_per_second", "flows_lost", "first_packet_ms", "second_packet_ms")
@@ -57,7 +59,7 @@ def test_all_that_is_promised_is_measured(result: dict[str, Any], told: list[str
     assert (result["suite"], result["rounds"]) == ("scale", 1)
     assert result["load_average_before"] >= 0
     assert {name: tuple(figures) for name, figures in result["figures"].items()} == {
-        **dict.fromkeys(("direct", "same_node", "vlan", "vxlan", "kernel_vxlan"), PATH),
+        **dict.fromkeys(("direct", "same_node", "vlan", "vxlan", "geneve", "kernel_vxlan"), PATH),
         "direct_frames": ("round_robin_packets_per_second",),
         **dict.fromkeys(
             ("1 rule, 1 mask", "1000 rules, 1 mask", "1000 rules, 16 masks", "1000 rules, 64 masks"), LOOKUP
@@ -75,7 +77,10 @@ def test_every_figure_is_positive_and_within_its_spread(result: dict[str, Any]) 
     found = [(name, figure, each) for name, of in result["figures"].items() for figure, each in of.items()]
     found += [(name, "ratio", each) for name, each in result["ratios"].items()]
     for name, figure, each in found:
-        assert 0 <= each["least"] <= each["median"] <= each["most"], (name, figure)
+        assert each["least"] <= each["median"] <= each["most"], (name, figure)
+        if figure in DIFFERENCES:
+            continue
+        assert each["least"] >= 0, (name, figure)
         assert each["median"] > 0 or figure in ("flows_lost", "lost"), (name, figure)
 
 

@@ -87,8 +87,8 @@ class KindFiles:
                     if (port_name := names.get(port[0])) is not None:
                         self._stack(virtual, tree, name, port_name)
                         self._port(self._at(virtual, tree, port_name), link, port, name)
-        if bonds or not (real / CLASS_NET / "bonding_masters").exists():
-            by_class.entries["bonding_masters"] = Attribute(lambda: " ".join(bonds) + "\n" if bonds else "")
+        if bonds:  # the kernel has the file once its module is loaded
+            by_class.entries["bonding_masters"] = Attribute(lambda: " ".join(bonds) + "\n")
 
     @staticmethod
     def _read(path: Path) -> str:
