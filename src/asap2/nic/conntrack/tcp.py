@@ -307,7 +307,8 @@ def _reset(connection: Connection, direction: int, segment: Header, old: TcpStat
     answers_ignored = (connection.status & Status.SEEN_REPLY and tcp.last_index is Segment.SYN) or (
         not connection.status & Status.ASSURED and tcp.last_index is Segment.ACK
     )
-    if answers_ignored and segment.ack == tcp.last_end:
+    # In SYN_SENT2 no SYN was ignored: the last one opened the connection from the other side.
+    if answers_ignored and old is not TcpState.SYN_SENT2 and segment.ack == tcp.last_end:
         return _Reset(state=state, checked=True)
     answers_challenge = (
         old is TcpState.SYN_SENT

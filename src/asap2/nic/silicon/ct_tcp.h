@@ -185,7 +185,7 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 		}
 		if (((status & IPS_SEEN_REPLY && tcp->last_kind == TCP_IS_SYN) ||
 		     (!(status & IPS_ASSURED) && tcp->last_kind == TCP_IS_ACK)) &&
-		    p->ack == tcp->last_end)
+		    old != TCP_SYN_SENT2 && p->ack == tcp->last_end)
 			goto in_window;
 		/* The reply to an ACK that belonged to another connection and passed. */
 		if (old == TCP_SYN_SENT && tcp->last_kind == TCP_IS_ACK && tcp->last_dir && p->seq == tcp->last_ack)
