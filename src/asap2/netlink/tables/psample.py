@@ -4,37 +4,17 @@
 from __future__ import annotations
 
 from asap2.netlink.body import Body
-from asap2.netlink.codec import Table, be16, binary, flag, ipv4, ipv6, nested, u8, u16, u32, u64
+from asap2.netlink.codec import Table, binary, flag, nested, u16, u32, u64
 from asap2.netlink.tables.genl import GenlHdr
+from asap2.netlink.tables.ovs import TUNNEL_KEY
 
 PSAMPLE_CMD_SAMPLE = 0
 PSAMPLE_CMD_GET_GROUP = 1
 PSAMPLE_CMD_NEW_GROUP = 2
 PSAMPLE_CMD_DEL_GROUP = 3
 
-TUNNEL = Table(
-    "psample_tunnel",
-    {
-        0: ("id", binary),
-        1: ("ipv4_src", ipv4),
-        2: ("ipv4_dst", ipv4),
-        3: ("tos", u8),
-        4: ("ttl", u8),
-        5: ("dont_fragment", flag),
-        6: ("csum", flag),
-        7: ("oam", flag),
-        8: ("geneve_opts", binary),
-        9: ("tp_src", be16),
-        10: ("tp_dst", be16),
-        11: ("vxlan_opts", binary),
-        12: ("ipv6_src", ipv6),
-        13: ("ipv6_dst", ipv6),
-        14: ("pad", binary),
-        15: ("erspan_opts", binary),
-        16: ("ipv4_info_bridge", flag),
-    },
-)
-"""*id* has eight octets, in network order."""
+TUNNEL = Table("psample_tunnel", TUNNEL_KEY.fields | {0: ("id", binary), 11: ("vxlan_opts", binary)})
+"""As Open vSwitch's, but for an *id* of eight octets, in network order, and opaque options of VXLAN."""
 PSAMPLE_ATTRS = Table(
     "psample",
     {
