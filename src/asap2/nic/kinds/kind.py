@@ -130,3 +130,21 @@ class LinkKind:
     def shown(self, links: KindLinks, link: KindLink) -> dict[str, Any] | None:
         """Its IFLA_INFO_DATA; None: it has none."""
         return None
+
+
+class UpperKind(LinkKind):
+    """A kind whose devices stand on one other device, and go with it."""
+
+    def follow(self, links: KindLinks, link: KindLink) -> bool:
+        """See :class:`LinkKind`."""
+        lower = links.read(link.far_namespace, link.lower)
+        if lower is None:
+            return False
+        near = links.read(link.namespace, link.ifindex)
+        if near is not None:
+            self.follow_lower(links, link, lower, near)
+        return True
+
+    def follow_lower(self, links: KindLinks, link: KindLink, lower: Link, near: Link) -> None:
+        """Take over what *link*, which is now *near*, has of the device below."""
+        raise NotImplementedError

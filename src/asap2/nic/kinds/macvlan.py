@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.kinds.kind import KindLink, LinkKind, Made, Wanted
+from asap2.nic.kinds.kind import KindLink, Made, UpperKind, Wanted
 
 if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
+    from asap2.nic.links import Link
 
 PRIVATE, VEPA, BRIDGE, PASSTHRU, SOURCE = 1, 2, 4, 8, 16
 _FLAGS = 3
@@ -24,7 +25,7 @@ _ADDRESS = struct.Struct("=I6s2x")
 _MACVLANS = struct.Struct(f"=II{2 * _MOST}I")
 
 
-class Macvlan(LinkKind):
+class Macvlan(UpperKind):
     """See the module. Kept of each device: ``mode``, ``flags``, ``queue``, and the address that frames are for."""
 
     name = "macvlan"
@@ -94,14 +95,8 @@ class Macvlan(LinkKind):
         """The macvlan devices on the same device."""
         return [one for one in links.above(link.far_namespace, link.lower) if one.kind == self.name]
 
-    def follow(self, links: KindLinks, link: KindLink) -> bool:
-        """See :class:`LinkKind`. macvlan_device_event(): the carrier and MTU of the device below."""
-        lower = links.read(link.far_namespace, link.lower)
-        if lower is None:
-            return False
-        near = links.read(link.namespace, link.ifindex)
-        if near is None:
-            return True
+    def follow_lower(self, links: KindLinks, link: KindLink, lower: Link, near: Link) -> None:
+        """See :class:`UpperKind`. macvlan_device_event(): the carrier and MTU of the device below."""
         if near.mtu > lower.mtu:
             links.set_near(link, mtu=lower.mtu)
         address = near.mac.hex() if near.up else ""
@@ -110,7 +105,6 @@ class Macvlan(LinkKind):
             link.data["mac"] = address
         self._write(links, link)
         links.set_far_up(link, lower.carrier)
-        return True
 
     def _clear(self, links: KindLinks, link: KindLink) -> None:
         if link.data["mac"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_8021AD, ETH_P_8021Q
-from asap2.nic.kinds.kind import ETH_MAX_MTU, KindLink, LinkKind, Made, Wanted
+from asap2.nic.kinds.kind import ETH_MAX_MTU, KindLink, Made, UpperKind, Wanted
 
 if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
@@ -30,7 +30,7 @@ def _refused(number: int, text: str) -> NetlinkError:
     return NetlinkError(number, f"8021q: {text}")
 
 
-class Vlan(LinkKind):
+class Vlan(UpperKind):
     """See the module. Kept of each device: ``protocol``, ``id``, ``flags``, ``egress`` and ``ingress`` (pairs in the
     order in which they were given), ``mac`` of the device below and whether that was ``up``, ``mark``."""
 
@@ -128,18 +128,11 @@ class Vlan(LinkKind):
         if up and not lower.up and not link.data["flags"] & LOOSE_BINDING:
             raise NetlinkError(errno.ENETDOWN)
 
-    def follow(self, links: KindLinks, link: KindLink) -> bool:
-        """See :class:`LinkKind`. vlan_device_event()."""
-        lower = links.read(link.far_namespace, link.lower)
-        if lower is None:
-            return False
-        near = links.read(link.namespace, link.ifindex)
-        if near is None:
-            return True
+    def follow_lower(self, links: KindLinks, link: KindLink, lower: Link, near: Link) -> None:
+        """See :class:`UpperKind`. vlan_device_event()."""
         self._follow_settings(links, link, lower, near)
         if lower.up:  # what stands on a device that is down is down itself, or looks at nothing (loose binding)
             links.set_far_up(link, lower.carrier)
-        return True
 
     def _follow_settings(self, links: KindLinks, link: KindLink, lower: Link, near: Link) -> None:
         data = link.data
