@@ -46,8 +46,9 @@ class Firewall:
         self.terminal.heading("A stateful firewall on both nodes: one port, pings, and what belongs to them")
         self._rules(*RULES)
         seen = self._allowed()
-        self._refused()
-        self._ping()
+        host, server = self.hosts[0], address(self.server)
+        refuse(self.terminal, self.client.name, self.server.name, server)
+        ping(self.terminal, host.name, host.representor, f"-c {PINGS} -i 0.05 {server}", self.client.name, PINGS)
         self.terminal.heading("The bridges forward as before")
         self._rules("priority=0,actions=normal")
         return seen
@@ -81,29 +82,31 @@ class Firewall:
             self.terminal.type(self.client.name, command, judge_iperf)
             server.wait()
 
-    def _refused(self) -> None:
-        self.terminal.heading(f"Port {REFUSED}: refused")
-        with self.terminal.begin(self.server.name, f"iperf3 -s -1 -p {REFUSED}", "Server listening"):
-            command = f"! iperf3 -c {address(self.server)} -p {REFUSED} --connect-timeout 1000"
-            self.terminal.type(self.client.name, command, expect("unable to connect", "the server is never reached"))
-
-    def _ping(self) -> None:
-        host = self.hosts[0]
-        self.terminal.heading("A ping passes, and every packet of it is the host's")
-        for line in WORDS:
-            self.terminal.say(f"  {line}")
-        none_lost = expect(f"{PINGS} received, 0% packet loss", "none lost")
-        with self.terminal.begin(host.name, f"tcpdump -nn -i {host.representor} icmp", "listening on") as capture:
-            self.terminal.type(self.client.name, f"ping -q -c {PINGS} -i 0.05 {address(self.server)}", none_lost)
-            capture.read_until_quiet()
-            self.terminal.interrupt(host.name, capture, judge_pings)
-
     def _judge_flows(self, output: str) -> str:
         for port in (self.hosts[0].representor, self.hosts[0].pf):
             tracking = rf"recirc_id\(0\).*in_port\({port}\).*offloaded:yes.*actions:ct\(zone={ZONE}\),recirc"
             if not re.search(tracking, output):
                 raise OutputError(f"packets from {port} are not tracked in hardware")
         return "connection tracking is in the eSwitch, both ways"
+
+
+def refuse(terminal: Terminal, client: str, server: str, to: str) -> None:
+    """Connect to the server's address *to*, at a port that no rule allows."""
+    terminal.heading(f"Port {REFUSED}: refused")
+    with terminal.begin(server, f"iperf3 -s -1 -p {REFUSED}", "Server listening"):
+        command = f"! iperf3 -c {to} -p {REFUSED} --connect-timeout 1000"
+        terminal.type(client, command, expect("unable to connect", "the server is never reached"))
+
+
+def ping(terminal: Terminal, host: str, representor: str, words: str, client: str, count: int) -> None:
+    """Ping with *words*, *count* times; *host* sees each packet at the client's *representor*."""
+    terminal.heading("A ping passes, and every packet of it is the host's")
+    for line in WORDS:
+        terminal.say(f"  {line}")
+    with terminal.begin(host, f"tcpdump -nn -i {representor} icmp", "listening on") as capture:
+        terminal.type(client, f"ping -q {words}", expect(f"{count} received, 0% packet loss", "none lost"))
+        capture.read_until_quiet()
+        terminal.interrupt(host, capture, lambda output: judge_pings(output, count))
 
 
 def counted(output: str) -> int:
@@ -128,10 +131,10 @@ def judge_capture(output: str) -> str:
     return f"{len(shown)} packets, {begun} of them with SYN"
 
 
-def judge_pings(output: str) -> str:
-    """A judge for the packets of pings that a host saw."""
+def judge_pings(output: str, count: int = PINGS) -> str:
+    """A judge for the packets of *count* pings that a host saw."""
     for kind in ("request", "reply"):
         seen = len(re.findall(rf"ICMP echo {kind}", output))
-        if seen != PINGS:
-            raise OutputError(f"the host should see all {PINGS} packets of kind {kind}, and saw {seen}")
-    return f"all {2 * PINGS} packets"
+        if seen != count:
+            raise OutputError(f"the host should see all {count} packets of kind {kind}, and saw {seen}")
+    return f"all {2 * count} packets"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from asap2.lab.firewall import ALLOWED, REFUSED, WORDS, judge_capture
+from asap2.lab.firewall import ALLOWED, judge_capture, ping, refuse
 from asap2.lab.terminal import OutputError, expect
 from asap2.openstack.demo_steps import Server, Steps
 
@@ -47,22 +47,12 @@ class Secured:
 
     def refused(self) -> None:
         """Connect to a port that no rule allows."""
-        self.terminal.heading(f"TCP port {REFUSED}: refused")
-        with self.terminal.begin(self.server.name, f"iperf3 -s -1 -p {REFUSED}", "Server listening"):
-            command = f"! iperf3 -c {self.address} -p {REFUSED} --connect-timeout 1000"
-            self.terminal.type(self.client.name, command, expect("unable to connect", "the server is never reached"))
+        refuse(self.terminal, self.client.name, self.server.name, self.address)
 
     def pinged(self) -> None:
         """Ping, and have `asap2 host explain` say why its packets are not in hardware."""
-        self.terminal.heading("A ping passes, and every packet of it is the host's")
-        for line in WORDS:
-            self.terminal.say(f"  {line}")
-        none_lost = expect(f"{PINGS} received, 0% packet loss", "none lost")
-        host = self.client.node.node
-        with self.terminal.begin(host, f"tcpdump -nn -i {self.client.representor} icmp", "listening on") as capture:
-            self.terminal.type(self.client.name, f"ping -q -c {PINGS} -i 0.1 -W 10 {self.address}", none_lost)
-            capture.read_until_quiet()
-            self.terminal.interrupt(host, capture, judge_pings)
+        host, words = self.client.node.node, f"-c {PINGS} -i 0.1 -W 10 {self.address}"
+        ping(self.terminal, host, self.client.representor, words, self.client.name, PINGS)
         said = expect(r"connection.protocol .*ICMP is never in hardware", "{0}")
         self.terminal.type(host, "asap2 host explain", said)
 
@@ -76,12 +66,3 @@ class Secured:
         """The packets of established connections from the client that offloaded flows counted."""
         flows = [line for line in output.splitlines() if re.search(rf"ct_state\(\+est.*src={self.client.mac}", line)]
         return max((int(number) for flow in flows for number in re.findall(r"packets:(\d+)", flow)), default=0)
-
-
-def judge_pings(output: str) -> str:
-    """A judge for the packets of pings that a host saw."""
-    for kind in ("request", "reply"):
-        seen = len(re.findall(rf"ICMP echo {kind}", output))
-        if seen != PINGS:
-            raise OutputError(f"the host should see all {PINGS} packets of kind {kind}, and saw {seen}")
-    return f"all {2 * PINGS} packets"
