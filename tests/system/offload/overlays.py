@@ -37,6 +37,13 @@ EACH_OFFLOADS_OR_NOT = [(True, True), (True, False), (False, False), (False, Tru
 """In an order in which one of two is restarted for the next."""
 
 
+def join_uplinks(bench: Bench, kind: str = "vxlan") -> None:
+    """As :func:`join`; the tunnel's ends are the uplinks' addresses."""
+    join(bench, "172.16.0.{}", kind)
+    for node, number in NODES.items():
+        bench.ok(node, f"ip addr add 172.16.0.{number}/24 dev {PF}")
+
+
 def offloading(bench: Bench, first: bool = True, second: bool = True) -> Bench:
     """The lab, with hv1 and hv2 offloading as asked for."""
     bench.switched("hv1", offload=first)

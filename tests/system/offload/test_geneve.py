@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import IPV4, Bench
-from tests.system.offload.overlays import NODES, join, offloading, tcp_crosses
+from tests.system.offload.overlays import NODES, join_uplinks, offloading, tcp_crosses
 
 DEVICE = "genev_sys_6081"
 
@@ -15,9 +15,7 @@ DEVICE = "genev_sys_6081"
 @pytest.fixture(scope="module")
 def joined(empty: Bench) -> Bench:
     """The tunnel's ends are the uplinks' addresses."""
-    join(empty, "172.16.0.{}", kind="geneve")
-    for node, number in NODES.items():
-        empty.ok(node, f"ip addr add 172.16.0.{number}/24 dev {PF}")
+    join_uplinks(empty, kind="geneve")
     return empty
 
 

@@ -10,16 +10,14 @@ import pytest
 
 from tests.system.offload.conftest import PF
 from tests.system.offload.labs import IPV4, Bench, packets_of, tracked_packets
-from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join, offloading, send_tcp, tcp_crosses
+from tests.system.offload.overlays import EACH_OFFLOADS_OR_NOT, NODES, join_uplinks, offloading, send_tcp, tcp_crosses
 from tests.system.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
 def joined(empty: Bench) -> Bench:
     """The tunnel's ends are the uplinks' addresses."""
-    join(empty, "172.16.0.{}")
-    for node, number in NODES.items():
-        empty.ok(node, f"ip addr add 172.16.0.{number}/24 dev {PF}")
+    join_uplinks(empty)
     return empty
 
 
