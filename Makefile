@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch setup-ovn demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn soak lint bench clean coverage
+.PHONY: help setup setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -25,6 +25,8 @@ help:
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make setup-ovn       the same, with OVN'
+	@echo 'make wheel           a wheel in build/dist, for pip'
+	@echo 'make sdist           the source that makes it, in build/dist'
 	@echo 'make clean           remove what was built in this checkout, including .venv'
 
 setup:
@@ -79,6 +81,12 @@ soak: setup
 bench: setup
 	@mkdir -p build
 	@$(BIN)/asap2 bench --json build/bench.json $(ARGS)
+
+wheel: setup
+	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/dist .
+
+sdist: setup
+	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/dist")' >/dev/null
 
 clean:
 	@rm -rf .venv .venv-openstack build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info

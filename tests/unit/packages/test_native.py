@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compiled: all of it is in one list, and packages have all of it."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+NATIVE = runpy.run_path(str(ROOT / "scripts/native.py"))
+PACKAGE = ROOT / "src/asap2"
+DATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["asap2"]
+
+
+def packed() -> set[Path]:
+    """The files that the wheel has beside Python's."""
+    return {path for pattern in DATA for path in PACKAGE.glob(pattern)}
+
+
+def test_every_c_source_is_in_the_list() -> None:
+    listed = {PACKAGE / file.source for file in NATIVE["FILES"]}
+    others = {path for file in NATIVE["FILES"] for pattern in file.others for path in PACKAGE.glob(pattern)}
+    assert set(PACKAGE.rglob("*.c")) <= listed | others
+    assert all(path.exists() for path in listed)
+
+
+def test_the_wheel_has_every_compiled_file() -> None:
+    assert {PACKAGE / file.output for file in NATIVE["FILES"]} <= packed()
+
+
+def test_the_wheel_has_every_other_file_of_the_package_but_sources_of_c() -> None:
+    listed = subprocess.run(["git", "ls-files", "src/asap2"], cwd=ROOT, check=True, capture_output=True, text=True)
+    data = {ROOT / name for name in listed.stdout.split() if not name.endswith((".py", ".c", ".h"))}
+    assert data <= packed()
+
+
+def test_no_compiled_file_has_a_path_of_this_machine() -> None:
+    NATIVE["build"](tell=lambda _: None)
+    for file in NATIVE["FILES"]:
+        assert str(ROOT).encode() not in (PACKAGE / file.output).read_bytes(), file.output
+
+
+def test_a_missing_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLANG", "clang-that-is-not-there")
+    native = runpy.run_path(str(ROOT / "scripts/native.py"))
+    with pytest.raises(native["NativeError"]) as error:
+        native["build"](native["FILES"][:1])
+    assert str(error.value) == (
+        "the eBPF program cannot be compiled: clang-that-is-not-there is not installed; Debian and Ubuntu have what is "
+        "needed in `apt install clang gcc libc6-dev linux-libc-dev libbpf-dev`"
+    )
+
+
+def test_broken_code_shows_the_compilers_words(tmp_path: Path) -> None:
+    source = tmp_path / "broken.c"
+    source.write_text("int f(void) { return missing; }\n")
+    file = NATIVE["File"]("library", str(tmp_path / "broken.so"), str(source), NATIVE["library"])
+    with pytest.raises(NATIVE["NativeError"], match="undeclared"):
+        NATIVE["build"]([file], lambda _: None)
