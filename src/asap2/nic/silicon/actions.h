@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Action lists: what becomes of a packet whose rule is found. */
+/* Action lists: what is done with a packet once its rule is found. */
 #pragma once
 
 #include "carry.h"
@@ -11,8 +11,8 @@
 enum transformed { UNCHANGED = 0, CHANGED = 1, RELEASED = 2 };
 
 /*
- * On to the network stack. A peer redirect has made every packet one "for this host"; eth_type_trans() would have told
- * by the address, and so is told here again. At egress the copy for the taps has gone on already.
+ * Pass the packet to the network stack. A peer redirect marks every packet as "for this host"; set the type by the
+ * address again, as eth_type_trans() does. At egress, the copy for packet sockets was made before.
  */
 static __always_inline int pass(struct work *w)
 {
@@ -38,8 +38,8 @@ static __always_inline int pass(struct work *w)
 }
 
 /*
- * One action that changes the packet, whose outermost fields are `f` when `known`: what has changed (enum transformed),
- * or -1. `flags` are those of the port it came in by.
+ * Do one action that changes the packet, whose outermost fields are `f` if `known`. Returns what has changed (enum
+ * transformed), or -1. `flags` are those of the port that received it.
  */
 __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg, u32 flags)
 {
@@ -67,7 +67,7 @@ __noinline int transform(struct __sk_buff *skb, struct fields *f, u32 op, u64 ar
 	}
 }
 
-/* The packet is not what it was: what is known of it is void. */
+/* The packet has changed: forget what was known of it. */
 static __always_inline void changed(struct work *w)
 {
 	w->s->parsed = PARSED_NOT;
@@ -76,8 +76,8 @@ static __always_inline void changed(struct work *w)
 }
 
 /*
- * Before a packet goes out of a port: cut it as an action before has said; where it is not the `last` that becomes of it,
- * a copy goes by the entry `single`, and the packet does not. 1: so it is; -1: failed.
+ * Prepare an output: truncate the packet as an earlier action said; unless this action is the `last`, send a copy by
+ * the entry `single` in place of the packet. 1: the copy was sent; -1: failed.
  */
 __noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u32 single)
 {
@@ -93,7 +93,7 @@ __noinline int shorten(struct __sk_buff *skb, struct state *state, u64 place, u3
 	return bpf_skb_change_tail(skb, limit + (len - untagged_length(skb, len)), 0) ? -1 : 0;
 }
 
-/* Whether a port takes packets without an Ethernet header. Then it takes no others: it sends what follows the header. */
+/* Whether a port sends packets without an Ethernet header, and no others. */
 static __always_inline int takes_bare(u32 slot)
 {
 	struct port *port = bpf_map_lookup_elem(&ports, &slot);
@@ -101,7 +101,7 @@ static __always_inline int takes_bare(u32 slot)
 	return port && READ_ONCE(port->flags) & PORT_BARE;
 }
 
-/* Out of the port that the entry names. */
+/* Send the packet out of the port that the entry names. */
 static __always_inline void output(struct work *w, struct entry *c, int last)
 {
 	int verdict;
@@ -121,7 +121,7 @@ static __always_inline void output(struct work *w, struct entry *c, int last)
 		if (verdict)
 			return;
 	}
-	/* The upper half says what the node is to do with it. */
+	/* The upper half tells the node what to do with it. */
 	tell(w, c->arg >> 32);
 	verdict = deliver(w, c->arg, last);
 	if (last)
@@ -130,7 +130,7 @@ static __always_inline void output(struct work *w, struct entry *c, int last)
 		tell(w, 0);
 }
 
-/* Whether a packet that was put together of fragments has to be cut again before it goes out of a port. */
+/* Whether a reassembled packet must be fragmented again before it leaves by this port. */
 static __always_inline int is_to_be_cut(struct work *w)
 {
 	return w->s->state.mru && w->skb->len > w->s->state.mru + 14;
@@ -149,7 +149,7 @@ static long act(u32 i, struct work *w)
 	last = c->next == 0 || w->s->state.single;
 	following = c->next;
 	op = c->op & 0xff;
-	/* Only these leave the packet, and this processor's notes of it, as they are. */
+	/* Only these leave the packet and the per-CPU state of it alone. */
 	if (op != OP_CT_HARDWARE && op != OP_CT_CLEAR && op != OP_GOTO && op != OP_ENTER)
 		w->s->state.translated = 0;
 	switch (op) {
@@ -183,7 +183,7 @@ static long act(u32 i, struct work *w)
 	case OP_ENTER:
 		slot = c->arg;
 		port = bpf_map_lookup_elem(&ports, &slot);
-		/* Limits are for what comes in by the device itself. */
+		/* Limits apply to what the device itself receives. */
 		stage = port && port->tables[0] == LIMITS;
 		if (!port || !(READ_ONCE(port->flags) & PORT_ENABLED) || port->n_tables <= stage) {
 			w->s->verdict = drop(w, DROP_OUT_PORT);
@@ -211,7 +211,7 @@ static long act(u32 i, struct work *w)
 		}
 		break;
 	case OP_CT:
-		/* Not from here: the verifier lets no more than 8 calls be nested, and tracking needs six. */
+		/* Not from here: the verifier allows 8 nested calls, and tracking needs six. */
 		w->s->tracking = c->arg;
 		w->s->entry = last ? 0 : following;
 		w->s->flow = FLOW_TRACK;
@@ -276,7 +276,7 @@ failed:
 	return 1;
 }
 
-/* Do the action list that begins at s->entry. */
+/* Do the action list that starts at s->entry. */
 __noinline int perform(struct __sk_buff *skb, struct way *s)
 {
 	struct work w = { .skb = skb, .s = s };

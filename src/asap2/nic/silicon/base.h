@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* What every eBPF program here begins with: types, numbers of the network, and what helps the verifier. No maps. */
+/* What every eBPF program here starts from: types, protocol numbers, and helpers for the verifier. No maps. */
 #pragma once
 
 #include <linux/bpf.h>
@@ -23,16 +23,16 @@ typedef __s64 s64;
 #define barrier() asm volatile("" ::: "memory")
 #define opaque(x) asm volatile("" : "+r"(x))
 /*
- * The verifier knows the bounds of the register that was compared. The compiler may compare one copy of a value and use
- * another, or derive the value again: from here on it has one.
+ * The verifier knows the bounds only of the register that was compared, and the compiler may compare one copy of a
+ * value but use another, or compute the value anew. This makes it keep a single copy.
  */
 #define bounded(x) opaque(x)
-/* The compiler would keep what it has read by this pointer in 512 bytes of stack, which is all that there is. */
+/* Without this the compiler keeps what it read through the pointer on the stack, which has only 512 bytes. */
 #define read_again(x) opaque(x)
-/* The compiler would have what follows once for each value that this may have, and the verifier would follow them all. */
+/* Without this the compiler duplicates the code that follows for each value, and the verifier walks every copy. */
 #define one_path(x) opaque(x)
 
-/* Headers' lengths in bytes. */
+/* Header lengths in bytes. */
 #define ETH_LEN 14
 #define TAG_LEN 4
 #define IPV4_LEN 20
@@ -57,12 +57,12 @@ typedef __s64 s64;
 /* Linux 6.2 */
 #define NO_TUNNEL_KEY (1ULL << 4)
 
-/* enum tcx_action_base has these names since Linux 6.6, with the values of TC's: macros, so that older and newer headers do */
+/* enum tcx_action_base (Linux 6.6) has the values of TC's verdicts; as macros they do for older and newer headers */
 #define TCX_NEXT TC_ACT_UNSPEC
 #define TCX_PASS TC_ACT_OK
 #define TCX_DROP TC_ACT_SHOT
 
-/* Offsets in headers. */
+/* Offsets within headers. */
 #define ETH_SRC 6
 #define ETH_TYPE 12
 #define IPV4_TOS 1

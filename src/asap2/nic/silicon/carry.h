@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The NIC's part of TC's action ct: it carries the connections that software has offered (conntrack.h: offer()). A packet
- * of any other connection continues in software, at exactly this action. Modelled on the flow table of act_ct.c and on
- * mlx5's en/tc_ct.c, of Linux 6.12.
+ * The NIC's part of TC's action ct: it carries the connections that software has offered (conntrack.h: offer()). A
+ * packet of any other connection continues in software, at exactly this action. Modelled on the flow table of act_ct.c
+ * and on mlx5's en/tc_ct.c, of Linux 6.12.
  */
 #pragma once
 

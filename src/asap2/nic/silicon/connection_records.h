@@ -4,8 +4,8 @@
  *
  * A record is in the array `connections`; the hash map `tuples` finds it. Both directions of a connection without NAT
  * share one key, the lesser of its two tuples, so that two CPUs that see the first packet of each direction at the same
- * time cannot both insert it. A connection with NAT has two keys, marked EXACT. A key may outlive its record for a moment,
- * so compare the tuple after each lookup. Whoever clears CONFIRMED frees the record.
+ * time cannot both insert it. A connection with NAT has two keys, marked EXACT. A key may outlive its record for a
+ * moment, so compare the tuple after each lookup. Whoever clears CONFIRMED frees the record.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Copies of a packet that go a way of their own. There is no helper that copies a packet and leaves it to the program,
- * but a copy can be transmitted on a device (the one that upcalls leave by), and the program at that device's egress
- * (`onward`) runs before this one goes on. So the copy is done with, in its place, before the packet itself.
+ * Copies of a packet that go their own way. No helper copies a packet for the program to keep, but a copy can be sent
+ * on a device (the one for upcalls), and the program at that device's egress (`onward`) runs before this one continues.
+ * So a copy is handled completely before the packet itself.
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 
 #define SINGLE 0x80000000
 
-/* A copy goes on with the action list `entry`: with its first action alone where SINGLE is in it. -1: it cannot. */
+/* Send a copy on with the action list `entry`, or, with SINGLE, its first action only. -1: failed. */
 __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 table, u32 entry)
 {
 	u32 zero = 0, ifindex;
@@ -35,10 +35,10 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 	e->active = 1;
 	barrier();
 	bpf_clone_redirect(skb, ifindex, 0);
-	/* Where it was not taken over, it could not be made, or no program runs there. */
+	/* If nothing took it over, it could not be made, or no program runs there. */
 	failed = READ_ONCE(e->active);
 	e->active = 0;
-	/* All metadata that programs give on one processor is one object of the kernel's: perhaps it is the copy's now. */
+	/* The kernel has one object per CPU for tunnel metadata that programs set: the copy may have overwritten it. */
 	if (state->given_tunnel || (constants.tracing && c->test_tunnel))
 		set_tunnel(skb, state->given_tunnel);
 	return failed ? -1 : 0;
@@ -46,7 +46,7 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 
 enum hash_algorithm { HASH_L4, HASH_SYMMETRIC };
 
-/* The same for both directions of a flow. */
+/* A hash that is the same for both directions of a flow. */
 static __always_inline u32 symmetric_hash(struct __sk_buff *skb, struct fields *f)
 {
 	u32 either = 0, sum = 0, ports = 0;
@@ -70,7 +70,7 @@ static __always_inline u32 symmetric_hash(struct __sk_buff *skb, struct fields *
 	return jhash(either, sum, ports ^ f->ip_proto, JHASH_INITIAL);
 }
 
-/* What Open vSwitch's action "hash" computes. */
+/* Compute the hash of Open vSwitch's action "hash". */
 static __always_inline u32 dp_hash(struct __sk_buff *skb, struct fields *f, u32 algorithm, u32 basis)
 {
 	u32 zero = 0, hash;
@@ -83,7 +83,7 @@ static __always_inline u32 dp_hash(struct __sk_buff *skb, struct fields *f, u32 
 	return jhash(hash, 0, 0, basis + JHASH_INITIAL + 4) ?: 1;
 }
 
-/* Whether an action with this probability in 2^32 is taken. */
+/* Decide at random, with this probability out of 2^32. */
 static __always_inline int chosen(u32 probability)
 {
 	u32 zero = 0;
@@ -94,7 +94,7 @@ static __always_inline int chosen(u32 probability)
 	return probability && (constants.tracing && c ? c->test_hash : bpf_get_prandom_u32()) <= probability;
 }
 
-/* One hop less to live. 0: there is none left; -1: failed. */
+/* Decrement the TTL or hop limit. 0: it has expired; -1: failed. */
 static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 {
 	u32 l3 = ETH_LEN;
@@ -126,7 +126,7 @@ static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 	return 1;
 }
 
-/* Without a tag, which is beside the packet in Open vSwitch, wherever it is here. One that is cut short is none. */
+/* Leave out a tag, wherever it is: Open vSwitch has it beside the packet. A truncated tag is not one. */
 static __always_inline u32 untagged_length(struct __sk_buff *skb, u32 length)
 {
 	return !skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18 ? length - 4 : length;
@@ -147,7 +147,7 @@ static __always_inline int fits(struct __sk_buff *skb, u32 most, u32 bare)
 	return headers && untagged_length(skb, headers + size) <= most;
 }
 
-/* Value and mask. Two functions, since the compiler would make one of both, with a pointer that is not allowed. */
+/* Value and mask. Two functions: the compiler would merge them into pointer arithmetic that the verifier refuses. */
 __noinline int set_mark(struct __sk_buff *skb, u64 arg)
 {
 	skb->mark = (skb->mark & ~(u32)arg) | (u32)(arg >> 32);
@@ -163,8 +163,8 @@ __noinline int set_priority(struct __sk_buff *skb, u64 arg)
 enum rarely { NOTHING, BRANCH };
 
 /*
- * An action that is not among the usual ones. BRANCH: the list that it names is to be done, in place of what follows, or
- * with a copy; -1: failed.
+ * Do one of the less usual actions. BRANCH: do the list that it names, in place of what follows or with a copy; -1:
+ * failed.
  */
 __noinline int rare(struct __sk_buff *skb, struct fields *f, struct state *state, u32 op, u64 arg)
 {

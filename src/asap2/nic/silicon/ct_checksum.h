@@ -3,8 +3,8 @@
  * Whether a packet's checksum is wrong, so that connection tracking finds it invalid (nf_checksum()).
  *
  * A host leaves the checksum of what it sends to its NIC. Until that has filled it in, its field holds the sum of the
- * pseudo header. The kernel knows such packets (CHECKSUM_PARTIAL) and takes them as right; here they are known by that sum,
- * so a packet between guests costs no walk through its data.
+ * pseudo header. The kernel knows such packets (CHECKSUM_PARTIAL) and takes them as right; here they are known by that
+ * sum, so a packet between guests costs no walk through its data.
  */
 #pragma once
 

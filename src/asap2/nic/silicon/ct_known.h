@@ -130,8 +130,8 @@ static __always_inline void know(struct state *s, struct flight *p)
 }
 
 /*
- * Whether the result of an earlier action is valid here. 1: it is, and is in p->at, p->reply and p->info (p->at 0: a new
- * connection). 0: the connection must be looked up.
+ * Whether the result of an earlier action is valid here. 1: it is, and is in p->at, p->reply and p->info (p->at 0: a
+ * new connection). 0: the connection must be looked up.
  */
 __noinline int still_known(struct __sk_buff *skb, struct flight *p, struct state *s, struct tracking *r, u32 ovs)
 {

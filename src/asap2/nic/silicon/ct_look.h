@@ -147,9 +147,9 @@ static __always_inline void note_events(struct connection *c, struct flight *p)
 }
 
 /*
- * Make room in a full table by removing a connection that is worth less than a new one (early_drop()): the first of some
- * random records whose connection is not assured, is closing, or has expired. Not while packets are traced, whose results
- * must not depend on chance.
+ * Make room in a full table by removing a connection that is worth less than a new one (early_drop()): the first of
+ * some random records whose connection is not assured, is closing, or has expired. Not while packets are traced, whose
+ * results must not depend on chance.
  */
 __noinline int make_room(struct flight *p)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* What the parts of the eSwitch program share: types, maps, one packet's state, counting and tracing. */
+/* What all parts of the eSwitch program share: types, maps, the state of one packet, counters and tracing. */
 #pragma once
 
 #include "base.h"
@@ -7,11 +7,11 @@
 #define L2_WINDOW 22 /* Ethernet header and two tags */
 #define CHAIN_MASK (0x7fffffff & ~LIMITS)
 
-#define UPCALL_RESERVE(limit) (((limit) + 7) / 8) /* units beyond it for what is about neighbours */
-#define UPCALL_PATIENCE 1000000000 /* ns; a port that may hand over no more is given one try after each such time */
-#define AS_OVS 0x10000 /* of an offset that is given to the parser: see the packet as Open vSwitch does */
+#define UPCALL_RESERVE(limit) (((limit) + 7) / 8) /* extra units, for neighbour discovery only */
+#define UPCALL_PATIENCE 1000000000 /* ns; a port that is over its limit may try once in each such period */
+#define AS_OVS 0x10000 /* in an offset for the parser: see the packet as Open vSwitch does */
 
-#define TUNNEL_PORT(flags) ((flags) >> 16) /* of a tunnel device: what its packets came to */
+#define TUNNEL_PORT(flags) ((flags) >> 16) /* of a tunnel device: the UDP port that its packets were sent to */
 union packed {
 	struct fields f;
 	u64 w[WORDS];
@@ -23,7 +23,7 @@ struct key {
 	u64 w[WORDS];
 };
 
-/* Of a rule that is not about tracked connections: the first of the same. */
+/* For rules that do not match on connections: the leading words of the same. */
 struct short_key {
 	u32 node;
 	u32 unused;
@@ -41,11 +41,12 @@ struct port {
 	u32 hints[2 * STAGES]; /* the program's: where it last found the mask lists of each table, tunnels' last */
 	u32 behind_hint, unused; /* and that of the chain that packets went on to */
 	/*
-	 * Its packets for user space, in units of UPCALL_UNIT bytes begun. `given`: handed over so far; `taken`: those that
-	 * user space is done with, by user space. `refused`: packets lost here; `since`: when the last was handed over, ns.
+	 * Packets for user space, in units of UPCALL_UNIT bytes, rounded up. `given`: handed over so far; `taken`:
+	 * handled by user space, which writes it. `refused`: packets dropped here; `since`: when the last was handed
+	 * over, ns.
 	 */
 	u64 given, taken, refused, since;
-	u64 delivered, failed; /* user space's: packets that reached their receiver, and that were lost later */
+	u64 delivered, failed; /* by user space: packets that reached their receiver, and packets lost on the way */
 };
 
 struct mask_list_id {
@@ -56,7 +57,7 @@ struct mask_list {
 	u64 generation; /* 0: not in use */
 	u32 table, in_port;
 	u32 first; /* node; 0: none */
-	u32 merged; /* node whose mask is the union of all in the list */
+	u32 merged; /* node whose mask is the union of all masks in the list */
 };
 
 struct node {
@@ -78,7 +79,7 @@ struct entry {
 	u64 arg;
 };
 
-/* What an action "ct" asks for (rules.py: Ct). */
+/* The arguments of an action "ct" (rules.py: Ct). */
 struct tracking {
 	u16 zone, flags; /* enum ct_flag */
 	u32 mark, mark_mask, event_mask;
@@ -89,19 +90,19 @@ struct tracking {
 	u32 resume; /* of the hardware's */
 };
 
-/* What an action "psample" is to do and to tell (rules.py: Psample). */
+/* The arguments of an action "psample" (rules.py: Psample). */
 struct sampling {
 	u32 group, rate, every, length;
 	u32 ifindex, out;
 	u16 flags, cookie_len; /* enum sample_flag */
 	u8 cookie[SAMPLE_COOKIE];
 	u8 tos, ttl;
-	u16 tp_dst; /* of a tunnel that the action itself names */
+	u16 tp_dst; /* of a tunnel that the action itself sets */
 	u32 id;
 	u8 src[16], dst[16];
 };
 
-/* Outer headers that wait for lengths, hash and checksum; or, for OP_SET_TUNNEL, the metadata. */
+/* Outer headers without lengths, source port and checksum yet; or, for OP_SET_TUNNEL, the metadata. */
 struct encap {
 	u16 len; /* bytes of headers */
 	u8 ip, l4; /* where the IP header begins, and what follows it */
@@ -123,50 +124,50 @@ struct encap {
 };
 
 /*
- * What skb->tc_index, which nobody sees, tells the node of a packet that the NIC did not finish: at which chain it is to
- * go on, as having come in by which port (slot; 0: where it is), or to which port it goes, or within the actions of which
- * rule. mlx5 uses metadata register c0.
+ * Where the node resumes a packet that the NIC did not finish: at a chain, as if received on a port (slot; 0: where it
+ * is), at the output to a port, or within the actions of a rule. The number of this record travels in skb->tc_index,
+ * which nothing else reads; mlx5 uses metadata register c0.
  */
 struct resume {
 	u32 table; /* DELIVER: to the port `slot` */
 	u32 slot;
-	u32 rule, entry; /* what the packet counts for, and the action list to go on with; 0: it is looked up */
+	u32 rule, entry; /* the rule that counts the packet, and the action list to continue; 0: look it up */
 };
 
-/* What a packet, and a copy of it, has beside its octets and what the kernel knows. */
+/* What we know of a packet, or of a copy, that neither its octets nor the kernel hold. */
 struct state {
 	u32 dp_hash;
-	u32 max_len; /* of what is sent next; 0: all */
-	u32 given_tunnel; /* slot of `encaps`: the metadata that an action gave it; 0: none has */
-	u32 arrived; /* bytes that came in, without the outer tag */
+	u32 max_len; /* of the next output, in bytes; 0: no limit */
+	u32 given_tunnel; /* slot of `encaps`: the tunnel metadata that an action set; 0: none */
+	u32 arrived; /* bytes received, without the outer tag */
 	u8 no_ethernet;
 	u8 layered; /* headers have been put in front */
-	u8 released; /* the metadata that the packet came with counts no more */
-	u8 lookups; /* so many so far */
-	u8 depth; /* of copies of copies */
-	u8 single; /* of the action list, the first alone */
-	u8 has_hash; /* of a packet that user space hands in */
-	u8 stage; /* which of its port's tables it is in */
+	u8 released; /* the tunnel metadata that it came with is no longer valid */
+	u8 lookups; /* done so far */
+	u8 depth; /* of nested copies */
+	u8 single; /* do only the first action of the list */
+	u8 has_hash; /* handed in by user space, with a hash */
+	u8 stage; /* which of the port's tables comes next */
 	struct tracked tracked;
-	u32 connection, connection_id; /* the record of its connection, and what its id was */
-	u16 ct_id; /* of ICMP, where its connection is new */
+	u32 connection, connection_id; /* the record of its connection, and the id that this had */
+	u16 ct_id; /* ICMP id, if the connection is new */
 	u8 ct_known, ct_info; /* enum ct_known, enum ct_info */
-	u8 enveloped; /* headers have been put in front: the kernel may not cut what is behind */
-	u8 translated; /* by a NIC, inside its tunnel, and not changed since: struct untranslated has what was there */
-	u16 mru; /* user space has put it together of fragments, the largest so long; 0: it has not */
+	u8 enveloped; /* outer headers were added: the kernel cannot segment what is inside */
+	u8 translated; /* by a NIC, inside a tunnel, and unchanged since: struct untranslated holds the original */
+	u16 mru; /* reassembled by user space from fragments of at most this size; 0: it was not */
 };
 
 /*
- * How a copy of a packet, or a packet that user space hands in, goes on: with the action list `entry`. It begins at the
- * egress of the upcall device, where nothing else sees it.
+ * How a copy of a packet, or a packet from user space, continues: with the action list `entry`. It starts at the egress
+ * of the upcall device, where nothing else sees it.
  */
 struct continuation {
-	u32 active; /* of a copy: it is on its way there */
-	u32 slot; /* the port it came in by */
+	u32 active; /* a copy is on its way there */
+	u32 slot; /* the port that received it */
 	u32 table, entry;
-	u32 tunnel; /* slot of `encaps`: the metadata that it came with; 0: none */
-	u32 mark, priority, hash; /* of a packet that user space hands in */
-	u32 tracking; /* as in struct way: it is to be tracked first; 0: it is not */
+	u32 tunnel; /* slot of `encaps`: the tunnel metadata that it came with; 0: none */
+	u32 mark, priority, hash; /* of a packet from user space */
+	u32 tracking; /* as in struct way: track it first; 0: do not */
 	u32 rest; /* not used */
 	struct state state;
 };
@@ -175,11 +176,11 @@ struct count {
 	u64 packets, bytes, used, unused;
 };
 
-/* A line of a processor's cache, or more where the union of masks is wide. */
+/* One cache line, or more if the union of masks is wide. */
 struct cached {
 	u64 generation; /* 0: empty */
 	u32 rule; /* 0: no rule matches */
-	u32 other; /* its other bucket's number, exclusive-or this one's */
+	u32 other; /* the number of its other bucket, XORed with this one's */
 	u64 narrow[NARROW];
 };
 
@@ -188,7 +189,7 @@ struct wide_cached {
 	u64 rest[REST];
 };
 
-/* Many masks of rules on connections need nothing of the rest: it comes last. */
+/* Many masks of rules on connections need only the first words: the rest comes last. */
 struct stateful_cached {
 	struct cached first;
 	u64 tracked[TRACKED], rest[REST];
@@ -208,14 +209,14 @@ struct stateful_bucket {
 
 /* A meter: meter.h. */
 struct meter {
-	u64 full_at, peak_full_at; /* when its buckets are full again, ns: the program's */
-	u64 burst, peak_burst; /* what they hold, ns */
+	u64 full_at, peak_full_at; /* when its buckets will be full, ns: written by the program */
+	u64 burst, peak_burst; /* their sizes, ns */
 	u64 packets, bytes, over_packets, over_bytes, over, used;
 	u64 owner; /* user space's: meters.py; 0: not in use */
 	u32 mult, shift, peak_mult, peak_shift; /* an octet or a packet costs mult >> shift ns; mult 0: no limit */
-	u32 most; /* octets of a packet; 0: any number */
-	u32 least, overhead; /* octets that each packet counts at the least, and in addition */
-	u32 flags; /* enum meter_flag, and above them enum counting; 0: packets pass */
+	u32 most; /* longest packet, octets; 0: no limit */
+	u32 least, overhead; /* octets that a packet counts at least, and extra octets for each */
+	u32 flags; /* enum meter_flag, enum counting above them; 0: all packets pass */
 };
 
 struct stats {
@@ -232,52 +233,52 @@ struct upcall {
 	u32 hash, len, max_len, units;
 	u64 at; /* its port's `given`, with this one */
 	u32 mru;
-	u32 tunnel; /* of what is to be cut: state.given_tunnel */
+	u32 tunnel; /* of a packet to fragment: state.given_tunnel */
 	union packed key;
-	u32 options_len, unused; /* of the tunnel that the packet came in */
+	u32 options_len, unused; /* of the tunnel that carried the packet */
 	u8 options[OPTIONS_MAX];
 };
 
 struct config {
 	u32 upcall_ifindex, test_hash;
-	u64 generation; /* user space's: the last that was given out */
+	u64 generation; /* written by user space: the last one issued */
 	u32 traced, test_len;
 	u32 test_ifindex, test_tpid, test_tci, test_tunnel;
 	u32 max_rules, shards; /* user space's */
 	u32 test_resume;
-	u16 tunnels; /* of tunnel_ports: those behind are not in use */
+	u16 tunnels; /* how many tunnel_ports are in use */
 	u16 tunnel_ports[TUNNEL_PORTS]; /* network byte order; 0: none */
 	u16 unused;
-	u32 option_kinds[OPTION_KINDS]; /* headers of options that rules match on, network byte order; 0: none */
-	u32 upcall_limit, upcalls; /* units that a port may have on their way, 0: any number; the program's sequence */
-	u64 failed; /* user space's: packets lost after they were handed over, of all ports that there ever were */
+	u32 option_kinds[OPTION_KINDS]; /* option headers that rules match on, network byte order; 0: none */
+	u32 upcall_limit, upcalls; /* units in flight for each port, 0: no limit; sequence number, by the program */
+	u64 failed; /* written by user space: packets lost after they were handed over, on all ports ever */
 	struct tracked test_tracked;
 	u64 test_now; /* the time, ns */
-	u32 test_restore, sampled; /* sampled: somebody listens to samples */
+	u32 test_restore, sampled; /* sampled: samples have a listener */
 };
 
-/* One packet on its way. */
+/* The state of one packet. */
 struct way {
 	union packed p;
 	struct state state;
 	u32 table, node, rule, entry;
-	u32 slot; /* of the port that it came in by */
-	u32 tracking; /* of FLOW_TRACK and FLOW_CARRY: the slot of what is asked for */
-	u32 told; /* what a NIC has said of the packet's connection (carry.h) */
-	u32 counted, counted_packets; /* the rule that has counted the packet last, and what */
+	u32 slot; /* of the port that received it */
+	u32 tracking; /* for FLOW_TRACK and FLOW_CARRY: the slot of the arguments */
+	u32 told; /* what a NIC reported about the packet's connection (carry.h) */
+	u32 counted, counted_packets; /* the last rule that counted the packet, and as how many */
 	u64 counted_bytes;
 	int verdict;
-	u16 inner; /* where the packet in a tunnel begins; 0: in none; METADATA: the kernel took it out */
+	u16 inner; /* where the inner packet begins; 0: not in a tunnel; METADATA: the kernel decapsulated it */
 	u16 probes;
-	u16 resume; /* what the node is told when no rule matches */
-	u8 within; /* a NIC has found `rule`, and left the packet within its actions, at `entry` */
+	u16 resume; /* what to tell the node if no rule matches */
+	u8 within; /* a NIC found `rule`, and left the packet within its actions, at `entry` */
 	u8 egress, parsed, sent, flow; /* enum parsed, enum flow */
-	u8 plain; /* the rules for tunnels have been tried */
+	u8 plain; /* the rules for tunnels were tried already */
 };
 
 /*
- * Those of a processor. A run of the program that sends a packet may meet itself in the middle, as with a copy, or where
- * the kernel sends a tunnel's packet at once: each run has its own.
+ * The states of one CPU. A run of the program that sends a packet may start another run before it ends, as for a copy,
+ * or if the kernel sends a tunnel's packet at once: each run has its own state.
  */
 #define WAYS 10
 struct ways {
@@ -289,7 +290,7 @@ struct trace {
 	u32 event, arg;
 	u64 cookie;
 	u32 table, vlan; /* vlan: tpid << 16 | tci, host order; 0: none in the metadata */
-	u32 len, tunnel; /* bytes of an address of the tunnel's, 4 or 16; 0: no metadata of a tunnel */
+	u32 len, tunnel; /* bytes of a tunnel address, 4 or 16; 0: no tunnel metadata */
 	struct bpf_tunnel_key key;
 	u32 options_len;
 	u8 options[OPTIONS_MAX];
@@ -313,9 +314,9 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, struct key); } masked SEC(".maps");
 MMAPPED(ports, struct port, 4096);
-MMAPPED(near, u32, NEAR);	/* of `devs`: the slot of the last device with these low bits in its number */
+MMAPPED(near, u32, NEAR);	/* of `devs`: the slot of the last device whose number has these low bits */
 MMAPPED(mask_lists, struct mask_list, 4096);
-MMAPPED(cache, struct bucket, 1);	/* mmapable ones alone begin at a page */
+MMAPPED(cache, struct bucket, 1);	/* only mmapable maps begin at a page */
 MMAPPED(wide_cache, struct wide_bucket, 1);
 MMAPPED(stateful_cache, struct stateful_bucket, 1);
 MMAPPED(nodes, struct node, 4096);
@@ -340,40 +341,40 @@ struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, u8[OPTIONS_MAX]); } came_with SEC(".maps");
 
-/* Updating a map of maps waits for every program that runs: the grace period that user space needs. */
+/* Updating a map of maps waits for all running programs: user space uses it as a grace period. */
 struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, u32);
 	 __array(values, struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, u32);
 				  __type(value, u32); }); } grace SEC(".maps");
 /* clang-format on */
 
-/* Set before loading. */
+/* Set before the program is loaded. */
 const volatile struct {
 	u32 rules; /* rule indices: counters of one shard */
-	u32 shards; /* sets of counters, a power of two; fewer than CPUs: they are shared */
+	u32 shards; /* sets of counters, a power of two; shared if there are more CPUs */
 	u32 shared;
 	u32 cpus;
-	u32 buckets, wide_buckets, stateful_buckets; /* of one CPU's cache, powers of two */
-	u32 bloom; /* words of that filter, a power of two */
-	u32 notes; /* of one CPU, a power of two */
-	u32 tracing; /* write what would be done to `traces` and do nothing: for the differential test */
+	u32 buckets, wide_buckets, stateful_buckets; /* of one CPU's cache; powers of two */
+	u32 bloom; /* words of the Bloom filter, a power of two */
+	u32 notes; /* of one CPU; a power of two */
+	u32 tracing; /* write what would be done to `traces`, and do nothing: for the differential test */
 } constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 1, 0 };
 
-/* It in the hands of one run of a program. */
+/* The packet and its state, as one run of a program holds them. */
 struct work {
 	struct __sk_buff *skb;
 	struct port *in;
 	struct way *s;
 };
 
-/* With PARSED_OVS: as Open vSwitch's tables see the packet. */
+/* With PARSED_OVS: the packet as Open vSwitch's tables see it. */
 enum parsed { PARSED_NOT, PARSED_PLAIN, PARSED_TUNNEL, PARSED_OVS = 4 };
 #define METADATA 1
 #define UNKNOWN 2
 
-/* What follows an action list. */
+/* What comes after an action list. */
 enum flow { FLOW_DONE, FLOW_GOTO, FLOW_PASS, FLOW_TRACK, FLOW_CARRY };
 
-/* Of a packet that is traced, the test says what time it is, ns. */
+/* For a traced packet, the test sets the time, ns. */
 static __always_inline u64 test_now(void)
 {
 	u32 zero = 0;
@@ -388,7 +389,7 @@ static __always_inline u64 now_ns(void)
 	return constants.tracing ? test_now() : bpf_ktime_get_ns();
 }
 
-/* The same of the last tick, which is faster to read. */
+/* The same as of the last tick, which is faster to read. */
 static __always_inline u64 coarse_now_ns(void)
 {
 	return constants.tracing ? test_now() : bpf_ktime_get_coarse_ns();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * A shorter path for most packets: IPv4, TCP or UDP, not a fragment, at most one tag, in the metadata, and a rule in the
- * cache. It finds what lookup() would find, in fewer steps, and reports if it cannot tell.
+ * A shorter path for most packets: IPv4, TCP or UDP, not a fragment, at most one tag, in the metadata, and a rule in
+ * the cache. It finds what lookup() would find, in fewer steps, and reports if it cannot tell.
  */
 #pragma once
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * A shorter path for most packets of carried connections: a first rule with the actions ct and goto, and a second rule
- * that matches on the connection and sends the packet to one port, both in the cache. Like express.h, it finds what step()
- * would find, in fewer steps; if it cannot tell, nothing has been done.
+ * that matches on the connection and sends the packet to one port, both in the cache. Like express.h, it finds what
+ * step() would find, in fewer steps; if it cannot tell, nothing has been done.
  *
  * What it has found of a packet it notes, so that the next packet like it needs one look. A note holds as long as the
- * lists of masks that led to its rules do not change, nor the actions of a rule in them, nor the state, mark and labels of
- * its connection.
+ * lists of masks that led to its rules do not change, nor the actions of a rule in them, nor the state, mark and labels
+ * of its connection.
  */
 #pragma once
 
@@ -132,8 +132,8 @@ static __always_inline void translated_fields(struct flight *p, struct connectio
 }
 
 /*
- * The action after a second ct, which changes nothing about the packet's connection if this has a lookup behind it in the
- * same zone, and NAT as that action wants it (carry()); 0: it might.
+ * The action after a second ct, which changes nothing about the packet's connection if this has a lookup behind it in
+ * the same zone, and NAT as that action wants it (carry()); 0: it might.
  */
 static __always_inline struct entry *behind_second(struct entry *second, u32 zone, u32 translates, u32 translated)
 {
@@ -148,8 +148,8 @@ static __always_inline struct entry *behind_second(struct entry *second, u32 zon
 }
 
 /*
- * Find what becomes of a packet whose first rule begins with ct, and note it in `n`. 0: it must be looked up, and `n` is
- * empty.
+ * Find what becomes of a packet whose first rule begins with ct, and note it in `n`. 0: it must be looked up, and `n`
+ * is empty.
  */
 __noinline int learn(struct port *in, struct expressed *x, struct note *n, u64 now)
 {

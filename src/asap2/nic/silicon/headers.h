@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Single headers: where they begin, and what they hold. All ways of reading a packet are made of these. */
+/* Single headers: where they begin and what they hold. Every parser is built from these. */
 #pragma once
 
 #include "eswitch.h"
 
-/* The fields of which struct fields begins: those of most packets. */
+/* The leading part of struct fields: what most packets have. */
 struct fields_head {
 	FIELDS_HEAD
 };
@@ -21,7 +21,7 @@ static __always_inline u16 present(u16 tci)
 	return (tci & bpf_htons(0xefff)) | bpf_htons(VLAN_PRESENT);
 }
 
-/* The tag that is beside the packet; whether there is one. */
+/* The tag in the packet's metadata, if there is one. */
 static __always_inline int read_metadata_tag(struct __sk_buff *skb, struct fields_head *f)
 {
 	if (!skb->vlan_present)
@@ -53,10 +53,10 @@ static __always_inline int is_extension(u32 next)
 }
 
 /*
- * The extension headers of IPv6 that TC's dissector knows, the first of this `kind` at `at`, which must lie before
- * `limit`: where what follows them begins (0: it is not there), what that is from bit 32 on, and from bit 40 on, what
- * fragment it is, as in struct fields. A function of its own: else the verifier would follow what comes after it once for
- * each number of headers.
+ * Skip the IPv6 extension headers that TC's dissector knows, the first of this `kind` at `at`; they must lie before
+ * `limit`. Returns the offset after them (0: missing), with the next header's protocol from bit 32 on and the fragment
+ * state, as in struct fields, from bit 40 on. Not inlined: the verifier would walk what follows once for each possible
+ * number of headers.
  */
 __noinline u64 skip_known_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 kind)
 {
@@ -84,7 +84,7 @@ __noinline u64 skip_known_extensions(struct __sk_buff *skb, u32 at, u32 limit, u
 	return frag << 40 | (u64)(kind & 0xff) << 32 | at;
 }
 
-/* As above, by parts: `next` is the first's kind, and then what follows them. */
+/* The same, taken apart: `next` is the first header's kind, and then that of what follows them. */
 static __always_inline u32 behind_extensions(struct __sk_buff *skb, u32 at, u32 limit, u32 *next, u8 *frag)
 {
 	u64 found = skip_known_extensions(skb, at, limit, *next);
@@ -96,8 +96,8 @@ static __always_inline u32 behind_extensions(struct __sk_buff *skb, u32 at, u32 
 }
 
 /*
- * IPv6 extension headers from `at` on as Open vSwitch sees them: where the transport header begins, 0: it is not there.
- * A later fragment has the protocol 44, headers that cannot be followed to their end have 59, none.
+ * Skip the IPv6 extension headers from `at` on as Open vSwitch does. Returns the offset of the transport header; 0:
+ * missing. A later fragment has protocol 44; headers that cannot be followed to the end have 59, "none".
  */
 __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
 {
@@ -117,7 +117,7 @@ __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 e
 			return 0;
 		if (next == IPPROTO_FRAGMENT)
 			f->ip_frag = 3;
-		/* Of a routing header too, four bytes must be there (ipv6_find_hdr). */
+		/* A routing header, too, needs four bytes (ipv6_find_hdr()). */
 		if ((next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT) && bpf_skb_load_bytes(skb, at + 2, &frag, 2))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
@@ -141,8 +141,8 @@ __noinline int extensions(struct __sk_buff *skb, struct fields *f, u32 at, u32 e
 }
 
 /*
- * Neighbour discovery's options: the link-layer addresses, of the source and of the target. One that is there twice
- * makes all fields of neighbour discovery void, as in Open vSwitch.
+ * Read the options of neighbour discovery: the link-layer addresses of source and target. If one occurs twice, all
+ * fields of neighbour discovery are void, as in Open vSwitch.
  */
 __noinline int neighbour_options(struct __sk_buff *skb, struct fields *f, u32 at, u32 end)
 {
@@ -176,7 +176,7 @@ __noinline int neighbour_options(struct __sk_buff *skb, struct fields *f, u32 at
 	return 0;
 }
 
-/* MPLS labels from `at` on: the first ones, and how many there are to the last of the stack (none: it does not end). */
+/* Read the first MPLS labels from `at` on, and count them to the bottom of the stack (0: it has none). */
 __noinline int dissect_mpls(struct __sk_buff *skb, struct fields *f, u32 at)
 {
 	u32 lse;
@@ -196,7 +196,7 @@ __noinline int dissect_mpls(struct __sk_buff *skb, struct fields *f, u32 at)
 	return 0;
 }
 
-/* A network service header (RFC 8300) at `at`; nothing of one that is not whole, or of another version or type. */
+/* Read the network service header (RFC 8300) at `at`, unless it is truncated or of another version or type. */
 __noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
 {
 	u8 h[24];
@@ -217,7 +217,7 @@ __noinline int dissect_nsh(struct __sk_buff *skb, struct fields *f, u32 at)
 	return 0;
 }
 
-/* Where the headers of the packet begin; 0: not there. */
+/* Offsets of the packet's headers; 0: missing. */
 struct places {
 	u32 l3, l4;
 	u32 type; /* ETH_P_IP, ETH_P_IPV6 */
@@ -258,7 +258,7 @@ static __always_inline void locate(struct __sk_buff *skb, struct fields *f, stru
 		at->l4 = 0;
 }
 
-/* Where the payload of a super-packet begins, from the Ethernet header at `from` on; 0: nobody knows. */
+/* Where the payload of a super-packet begins, from the Ethernet header at `from` on; 0: unknown. */
 __noinline u32 header_length(struct __sk_buff *skb, u32 from)
 {
 	u32 l3 = ETH_LEN, headers;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Changes to connections on behalf of user space: remove or change some, or insert one. User space runs the program `keep`
- * without a packet (BPF_PROG_TEST_RUN), because only a program can safely change what packets change at the same time.
+ * Changes to connections on behalf of user space: remove or change some, or insert one. User space runs the program
+ * `keep` without a packet (BPF_PROG_TEST_RUN), because only a program can safely change what packets change at the same
+ * time.
  */
 #pragma once
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Headers that come and go in front of a packet: MPLS labels, network service headers, Ethernet. The specification is
- * layers.py.
+ * Push and pop headers at the front of a packet: MPLS labels, network service headers, Ethernet (specified in
+ * layers.py).
  *
- * Open vSwitch's datapath knows packets that begin with their network header. Here they keep room for an Ethernet header
- * in front, whose type is right and whose addresses mean nothing; struct work tells that it is no part of the packet.
+ * In Open vSwitch's datapath, a packet may begin with its network header. Here such a packet keeps an Ethernet header
+ * in front, with the right type and meaningless addresses, and struct work says that it is not part of the packet.
  */
 #pragma once
 
@@ -14,7 +14,7 @@ enum next_protocol { NEXT_IPV4 = 1, NEXT_IPV6, NEXT_ETHERNET, NEXT_NSH, NEXT_MPL
 
 #define ETH_P_TEB 0x6558 /* an Ethernet header follows */
 
-/* The ethertype of the packet; -1: it has a tag, which none of these can work behind. */
+/* The ethertype of the packet; -1: it has a tag, and none of these actions works behind one. */
 static __always_inline int untagged_type(struct __sk_buff *skb)
 {
 	u16 type;
@@ -24,7 +24,7 @@ static __always_inline int untagged_type(struct __sk_buff *skb)
 	return type;
 }
 
-/* `room` octets more in front, and then `len` octets of `o->header`. */
+/* Make `room` octets at the front, and write `len` octets of `o->header` there. */
 static __always_inline int put_in_front(struct __sk_buff *skb, struct encap *o, u32 room, u32 len)
 {
 	bounded(len);
@@ -34,7 +34,7 @@ static __always_inline int put_in_front(struct __sk_buff *skb, struct encap *o, 
 	return settle(skb);
 }
 
-/* A label stack entry behind the Ethernet header; with `outside`, before that, so that the packet then has none. */
+/* Push a label stack entry behind the Ethernet header, or, with `outside`, before it: the packet then has none. */
 static __always_inline int push_mpls(struct __sk_buff *skb, u32 lse, u16 type, int outside)
 {
 	u32 zero = 0;
@@ -50,18 +50,18 @@ static __always_inline int push_mpls(struct __sk_buff *skb, u32 lse, u16 type, i
 }
 
 /*
- * Take the four octets behind the ethertype away, and make that `type`. There is no helper for that but for tags, so
- * what goes is called one.
+ * Remove the four octets behind the ethertype, which becomes `type`. The only helper that can is for VLAN tags, so the
+ * octets are made to look like one.
  */
 static __always_inline int take_four(struct __sk_buff *skb, u16 type)
 {
 	u16 tag[3] = { bpf_htons(ETH_P_8021Q), 0, type };
 
-	/* settle() moves the tag into the metadata, and there it goes. */
+	/* settle() moves the tag into the metadata, from where it is removed. */
 	return bpf_skb_store_bytes(skb, 12, tag, 6, 0) || settle(skb) || bpf_skb_vlan_pop(skb);
 }
 
-/* The room in front goes: an Ethernet header is behind it. */
+/* Remove the room at the front: an Ethernet header follows it. */
 static __always_inline int take_room(struct __sk_buff *skb)
 {
 	u16 ip = bpf_htons(ETH_P_IP);
@@ -71,7 +71,7 @@ static __always_inline int take_room(struct __sk_buff *skb)
 	return strip(skb, 14) < 0 ? -1 : 0;
 }
 
-/* Returns no_ethernet, as it is then, or -1. */
+/* Returns the new value of no_ethernet, or -1. */
 static __always_inline int pop_mpls(struct __sk_buff *skb, u16 type, u32 bare, u32 layered)
 {
 	int is = untagged_type(skb);
@@ -106,12 +106,12 @@ static __always_inline int push_nsh(struct __sk_buff *skb, u32 slot, u32 bare)
 			return -1;
 	}
 	__builtin_memcpy(o, template, sizeof(*o));
-	len = o->len; /* with the Ethernet header that stands in front */
+	len = o->len; /* with the Ethernet header in front */
 	o->header[14 + 3] = next;
 	return put_in_front(skb, o, bare ? len - 14 : len, len) ? -1 : 1;
 }
 
-/* Returns no_ethernet, as it is then, or -1. */
+/* Returns the new value of no_ethernet, or -1. */
 static __always_inline int pop_nsh(struct __sk_buff *skb, u32 bare, u32 layered)
 {
 	u32 octets;
@@ -139,8 +139,8 @@ static __always_inline int pop_nsh(struct __sk_buff *skb, u32 bare, u32 layered)
 }
 
 /*
- * One of these actions on a packet without an Ethernet header (bit 0 of `state`) or with one, in front of which headers
- * have been put (bit 1): whether it then has none, or -1.
+ * Do one of these actions. Bit 0 of `state`: the packet has no Ethernet header; bit 1: outer headers were added.
+ * Returns whether the packet then has no Ethernet header, or -1.
  */
 __noinline int layers(struct __sk_buff *skb, u32 op, u64 arg, u32 state)
 {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Which rule: the exact-match cache, and behind it the search through masks. */
+/* Find the rule for a packet: in the exact-match cache, or by a search through the masks. */
 #pragma once
 
 #include "tunnel.h"
 
 #define WORD(i) (w[i] & mask[i])
 
-/* Beside a width: the packet has not been tracked, so what rules match on of its connection is 0. */
+/* Flag in a width: the packet is untracked, so all fields of its connection are 0. */
 #define UNTRACKED 4
 #define READS_TRACKED(width) (((width) & (WIDTH_TRACKED | UNTRACKED)) == WIDTH_TRACKED)
 
 /*
- * Hash of what `mask` leaves of a packet, and of `seed`: a sum of products by odd random numbers, then mixed. bloom.py
- * has the same.
+ * Hash a packet under a mask, with a seed: a sum of products with odd random numbers, then mixed. bloom.py computes the
+ * same.
  */
 static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 width, u64 seed)
 {
@@ -27,7 +27,7 @@ static __always_inline u64 masked_hash(const u64 *w, const u64 *mask, u32 width,
 	return h ^ h >> 29;
 }
 
-/* The rule that a packet has under the mask of `node`, number `at`, or 0. */
+/* The rule that matches the packet under the mask of `node`, number `at`; 0: none. */
 __noinline int find(union packed *p, struct node *node, u32 at)
 {
 	u32 index, zero = 0, *found;
@@ -50,7 +50,7 @@ __noinline int find(union packed *p, struct node *node, u32 at)
 	}
 	if (!found)
 		return 0;
-	/* A hash element that was deleted just now may already hold another key: its rule tells. */
+	/* A hash element deleted just now may already hold another key: check the rule. */
 	index = READ_ONCE(*found);
 	r = bpf_map_lookup_elem(&rules, &index);
 	return r && r->node == at ? index : 0;
@@ -78,15 +78,15 @@ static long probe(u32 i, struct work *w)
 	return w->s->node == 0;
 }
 
-/* Words of a packet in the order of struct cached. */
+/* The words of a packet in the order of struct cached. */
 #define NARROW_WORD(i) WORD(NARROW_AT(i))
 #define REST_WORD(i) WORD(REST_AT(i))
 #define TRACKED_WORD(i) WORD(WORDS - TRACKED + (i))
 
 /*
- * The cache of a CPU: buckets of two ways, and an entry has a choice of two buckets. So nearly all places can be in use
- * before entries are lost. Where the union of masks is narrow, an entry is one line of the processor's cache; those of
- * each other width have a cache of their own.
+ * The cache of one CPU, a cuckoo hash: buckets with two places, and two buckets for each entry, so that nearly all
+ * places fill before an entry is lost. If the union of masks is narrow, an entry fits one line of the CPU's cache; each
+ * other width has a cache of its own.
  */
 struct cache_key {
 	u64 generation;
@@ -111,7 +111,7 @@ static __always_inline struct cached *way_of(u32 bucket, u32 way, u32 width)
 	return b ? &b->way[way] : 0;
 }
 
-/* The words of an entry that are not narrow, and about connections. */
+/* The words of an entry that are not narrow, and those about connections. */
 static __always_inline u64 *rest_of(const struct cached *c, u32 width)
 {
 	return width & WIDTH_TRACKED ? ((struct stateful_cached *)c)->rest : ((struct wide_cached *)c)->rest;
@@ -162,8 +162,8 @@ static __always_inline struct cached *cache_find(const struct cache_key *key, u3
 }
 
 /*
- * A place in a bucket for an entry of `generation`: an empty one, or that of the oldest generation, which may be stale;
- * of two that are as new, either. 0: both are newer; when it `must` be, either.
+ * Choose a place in a bucket for an entry of `generation`: an empty one, or the one with the oldest generation, which
+ * may be stale. 0: both are newer; with `must`, one of them is chosen all the same.
  */
 static __always_inline struct cached *cache_place(u32 bucket, u32 width, u64 generation, int must)
 {
@@ -179,7 +179,7 @@ static __always_inline struct cached *cache_place(u32 bucket, u32 width, u64 gen
 	return bpf_get_prandom_u32() & 1 ? one : two;
 }
 
-/* The entry that gives way goes to its other bucket, where it may take another's place. */
+/* Move the evicted entry to its other bucket, where it may evict another. */
 static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32 width)
 {
 	u32 size = width & WIDTH_TRACKED ? sizeof(struct stateful_cached) :
@@ -217,7 +217,7 @@ static __always_inline void cache_put(const struct cache_key *key, u32 rule, u32
 	}
 }
 
-/* The rule under the first mask where the packet has one, from w->s->node on; 0 when there is none. */
+/* Search the masks from w->s->node on: the first rule that matches; 0: none. */
 static __always_inline u32 search(struct work *w, struct stats *s)
 {
 	w->s->rule = 0;
@@ -236,7 +236,7 @@ static __always_inline void cache_key(struct cache_key *key, const u64 *w, struc
 	u32 base = bpf_get_smp_processor_id() * buckets;
 	u64 hash;
 
-	/* While both change, packets may meet one generation with two unions: entries of one width are not of another. */
+	/* While both change, a packet may meet one generation with two unions: keep widths apart. */
 	key->generation = generation << 2 | (width & WIDTH_STATEFUL);
 	hash = masked_hash(w, merged->mask, width, key->generation);
 	key->w = w;
@@ -246,7 +246,7 @@ static __always_inline void cache_key(struct cache_key *key, const u64 *w, struc
 	key->other = base + (hash >> 32 & (buckets - 1));
 }
 
-/* What is remembered of a packet under the union of masks `merged`: a rule, 0 for none; -1: nothing. */
+/* Look the packet up in the cache, under the union of masks `merged`: its rule, 0 for no rule; -1: not cached. */
 __noinline int recall(union packed *p, struct node *merged, u64 generation)
 {
 	struct cache_key key;
@@ -262,7 +262,7 @@ __noinline int recall(union packed *p, struct node *merged, u64 generation)
 	return c ? c->rule : -1;
 }
 
-/* Remember it. */
+/* Store it in the cache. */
 __noinline int remember(union packed *p, struct node *merged, u64 generation, u32 rule)
 {
 	struct cache_key key;
@@ -300,13 +300,13 @@ static __always_inline struct mask_list *mask_list_for(struct port *in, struct m
 	masks = bpf_map_lookup_elem(&mask_lists, &at);
 	if (!masks || masks->table != id->table || masks->in_port != id->in_port)
 		return 0;
-	/* Of the port's own tables: those that packets are sent on to may change with each. */
+	/* Hints are kept for the port's own tables only: those reached by goto may differ for each packet. */
 	if (in->tables[hint / 2] == (id->table & ~TUNNEL_LIST))
 		in->hints[hint] = at;
 	return masks;
 }
 
-/* The rule that decides in (w->s->table | list, in port), 0 when there is none. */
+/* The rule for the packet in the table (w->s->table | list) of the port; 0: none. */
 static __noinline u32 lookup(struct work *w, u32 list)
 {
 	struct mask_list_id id = { .table = w->s->table | list |
@@ -324,7 +324,7 @@ static __noinline u32 lookup(struct work *w, u32 list)
 	masks = mask_list_for(w->in, &id, (w->s->state.stage & (STAGES - 1)) * 2 + (list != 0));
 	if (!masks)
 		goto none;
-	/* The generation first: what is found in a list that changes meanwhile is cached under the old one. */
+	/* Read the generation first: what a list that is changing yields is then cached under the old one. */
 	generation = READ_ONCE(masks->generation);
 	barrier();
 	at = READ_ONCE(masks->merged);

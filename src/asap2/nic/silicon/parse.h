@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* From a packet to the fields that rules match on. The specification is packet.py. */
+/* Extract the fields that rules match on from a packet (specified in packet.py). */
 #pragma once
 
 #include "headers.h"
@@ -7,8 +7,8 @@
 #define FARTHEST (TUNNEL_MAX + L2_WINDOW + 8 + L3_WINDOW)
 
 /*
- * Whether a header of so many octets is not there: -1: it ends behind the window that is looked at; 1: behind the linear
- * part of the packet. A macro, and with constants: the verifier bounds a packet pointer by those alone.
+ * Whether a header of so many octets is missing: -1: it ends beyond the window to be read; 1: beyond the linear part of
+ * the packet. A macro with constants, because the verifier bounds packet pointers only by constants.
  */
 #define lacks(octets) (l4 + (octets) > l3 + L3_WINDOW ? -1 : h + (octets) > end)
 
@@ -59,8 +59,8 @@ static __always_inline int dissect_l4(struct __sk_buff *skb, u8 *data, u8 *end, 
 }
 
 /*
- * Fills `f` from the Ethernet header at `from` on; with AS_OVS, as Open vSwitch sees the packet. 1: the linear part of
- * the packet ended before a header did.
+ * Fill `f` from the Ethernet header at `from` on; with AS_OVS, as Open vSwitch sees the packet. 1: the linear part of
+ * the packet ended within a header.
  */
 __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 {
@@ -185,8 +185,8 @@ __noinline int dissect(struct __sk_buff *skb, struct fields *f, u32 from)
 }
 
 /*
- * The same in short, for packets of the usual kind: IPv4, TCP or UDP, whole, at most a tag in the metadata. The narrow
- * words of the packet; 0: it is of another kind.
+ * A shorter form for the usual packets: IPv4, TCP or UDP, not fragmented, with at most one tag, in the metadata. Reads
+ * the narrow words of the packet; 0: it is of another kind.
  */
 static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 {
@@ -197,12 +197,12 @@ static __always_inline int usual(struct __sk_buff *skb, u32 flags, u64 *w)
 	if (l4 + UDP_LEN > end)
 		return 0;
 	proto = ip[IPV4_PROTOCOL];
-	/* On the wire's side UDP may be a tunnel. */
+	/* From the wire, UDP may carry a tunnel. */
 	if (*(u16 *)(data + ETH_TYPE) != bpf_htons(ETH_P_IP) || ip[0] != IPV4_WITHOUT_OPTIONS ||
 	    *(u16 *)(ip + IPV4_FRAGMENT) & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS) ||
 	    !(proto == IPPROTO_TCP ? l4 + TCP_LEN <= end : proto == IPPROTO_UDP && !(flags & PORT_WIRE)))
 		return 0;
-	/* Open vSwitch sees no ports in a TCP header that is too short, or not whole. */
+	/* Open vSwitch sees no ports in a TCP header that is too short or truncated. */
 	if (proto == IPPROTO_TCP && (l4[TCP_DATA_OFFSET] < 0x50 || l4 + (l4[TCP_DATA_OFFSET] >> 2 & 0x3c) > end))
 		return 0;
 	union {
@@ -232,7 +232,7 @@ __noinline int read_fields(struct __sk_buff *skb, struct fields *f, u32 from)
 	return 0;
 }
 
-/* How the packet is parsed for a lookup where it is now. */
+/* How to parse the packet for the next lookup. */
 static __always_inline u32 view_of(struct work *w)
 {
 	return w->s->table >> 31 ? AS_OVS : 0;
@@ -243,7 +243,7 @@ static __always_inline u8 wanted(struct work *w, u8 parsed)
 	return w->s->table >> 31 ? parsed | PARSED_OVS : parsed;
 }
 
-/* What the packet's octets do not tell. */
+/* Fields that are not in the packet's octets. */
 __noinline int add_metadata(struct __sk_buff *skb, struct fields *f, struct state *state)
 {
 	if (!f || !state)
@@ -256,7 +256,7 @@ __noinline int add_metadata(struct __sk_buff *skb, struct fields *f, struct stat
 	return 0;
 }
 
-/* The fields of the packet as it is, its own outermost headers. */
+/* The fields of the packet's present outermost headers. */
 static __always_inline void parse(struct work *w)
 {
 	u8 parsed = wanted(w, PARSED_PLAIN);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Header rewrite: one 32-bit word of a header at a time, its checksums kept right. The specification is rewrite.py. */
+/* Header rewrite, one 32-bit word at a time, with the checksums kept right (specified in rewrite.py). */
 #pragma once
 
 #include "parse.h"
 
-/* The product of two polynomials over GF(2) modulo that of CRC32c, bits reflected: x^0 is the highest bit. */
+/* The product of two polynomials over GF(2) modulo CRC32c's, with reflected bits: x^0 is the highest bit. */
 static __always_inline u32 crc_product(u32 a, u32 b)
 {
 	u32 product = 0;
@@ -17,19 +17,19 @@ static __always_inline u32 crc_product(u32 a, u32 b)
 	return product;
 }
 
-/* x^(8 * 2^i): each is the square of the one before. In a section of its own: user space writes .rodata. */
+/* x^(8 * 2^i): each is the square of the one before. In its own section, because user space writes .rodata. */
 static const u32 crc_powers[17] SEC(".rodata.crc") = {
 	0x00800000, 0x00008000, 0x82f63b78, 0x6ea2d55c, 0x18b8ea18, 0x510ac59a, 0xb82be955, 0xb8fdb1e7, 0x88e56f72,
 	0x74c360a4, 0xe4172b16, 0x0d65762a, 0x35d73a62, 0x28461564, 0xbf455269, 0xe2ea32dc, 0xfe7740e6,
 };
 
-/* What changes in the CRC32c of a packet when four octets change by `change` that begin so many `octets` before its end. */
+/* How a packet's CRC32c changes if the four octets that begin `octets` before its end change by `change` (XOR). */
 __noinline u32 crc_change(u32 change, u32 octets)
 {
 	u32 factor = 0x80000000; /* x^0 */
 
 	for (int i = 0; i < 17; i++) {
-		/* No branch: the verifier would follow each. */
+		/* No branch: the verifier would walk both ways each time. */
 		u32 odd = -(octets & 1);
 
 		factor = (crc_product(factor, crc_powers[i]) & odd) | (factor & ~odd);
@@ -64,8 +64,9 @@ static __always_inline u32 l4_checksum(const struct places *at)
 }
 
 /*
- * `op` holds layer and word index in its second and third octets; `arg` value and mask, as they lie in the packet, whose
- * fields are `f`. OP_ADD adds: the mask is one octet's. 1: the packet has changed; -1: failed.
+ * Rewrite one word. `op` holds the layer and the index of the word in its second and third octets; `arg` holds value
+ * and mask, as they lie in the packet, whose fields are `f`. OP_ADD adds to the one octet of the mask. 1: the packet
+ * has changed; -1: failed.
  */
 __noinline int rewrite(struct __sk_buff *skb, struct fields *f, u32 op, u64 arg)
 {

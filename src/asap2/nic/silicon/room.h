@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Headers in front of a frame: room for them, and without them. The specification is tunnel.py. */
+/* Make room for outer headers, and remove them (specified in tunnel.py). */
 #pragma once
 
 #include "base.h"
 
 /*
- * Makes skb->protocol what the packet begins with; a tag in the metadata goes, a tag in the packet ends up there. There
- * is no helper for that, but a tag that is taken out of the packet makes the kernel look at what followed it.
+ * Set skb->protocol to what the packet begins with; a tag in the metadata is lost, a tag in the packet moves there. No
+ * helper does this, but if a tag is popped, the kernel looks at what follows it.
  */
 static __always_inline int settle(struct __sk_buff *skb)
 {
@@ -14,16 +14,16 @@ static __always_inline int settle(struct __sk_buff *skb)
 		return -1;
 	if (bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 0) || bpf_skb_vlan_pop(skb))
 		return -1;
-	/* It fails when the packet ends inside the tag that it then looks for; that stays where it is. */
+	/* This fails if the packet ends inside the next tag, which then stays. */
 	bpf_skb_vlan_pop(skb);
 	return 0;
 }
 
-#define LEAST (ETH_LEN + IPV4_LEN) /* the kernel wants an Ethernet and an IP header to remain */
+#define LEAST (ETH_LEN + IPV4_LEN) /* the kernel requires that an Ethernet and an IP header remain */
 
 /*
- * Everything in front of the Ethernet header at `inner` goes, of a packet that is IP to the kernel. 1: the packet has
- * changed; -1: failed.
+ * Remove everything before the Ethernet header at `inner`, from a packet that the kernel takes for IP. 1: the packet
+ * has changed; -1: failed.
  */
 __noinline int strip(struct __sk_buff *skb, u32 inner)
 {
@@ -37,7 +37,7 @@ __noinline int strip(struct __sk_buff *skb, u32 inner)
 	type = *(u16 *)(eth + ETH_TYPE);
 	left = skb->len - inner;
 	bounded(left);
-	/* Of a shorter packet, tags remain, which can go by themselves. */
+	/* A shorter packet keeps tags, which can be popped one by one. */
 	if (left < LEAST)
 		tags = (LEAST - left + TAG_LEN - 1) / TAG_LEN;
 	if (type == bpf_htons(ETH_P_IPV6) && left >= ETH_LEN + IPV6_LEN)
@@ -71,14 +71,14 @@ static __always_inline u16 fold(u32 sum)
 	return ~sum;
 }
 
-/* Source port of a tunnel from the hash of what is inside: udp_flow_src_port() with the default range. */
+/* The UDP source port of a tunnel, from the hash of the inner packet: udp_flow_src_port() with the default range. */
 static __always_inline u16 source_port(u32 hash)
 {
 	hash ^= hash << 16;
 	return (u16)(((u64)hash * (60999 - 32768)) >> 32) + 32768;
 }
 
-/* Headers to go in front of a frame. */
+/* Outer headers. */
 struct outer_headers {
 	u16 len; /* bytes */
 	u8 ip, l4; /* where the IP header begins, and what follows it */
@@ -88,11 +88,11 @@ struct outer_headers {
 };
 
 /*
- * The headers `o`, for which there is room of `most` bytes (a constant), with lengths, source port (from `hash`) and
- * checksum filled in. 1: the packet has changed; -1: failed.
+ * Put the headers `o` in front, at most `most` bytes (a constant), and fill in lengths, source port (from `hash`) and
+ * checksum. 1: the packet has changed; -1: failed.
  *
- * The kernel makes room in IP packets only, so another packet is called one meanwhile. Where it can, the kernel is told
- * what is inside, so that it can cut super-packets; it cannot in a tunnel within a tunnel.
+ * The kernel makes room only in IP packets, so any other packet is made to look like one meanwhile. The kernel is told
+ * what is inside, so that it can segment super-packets, except in a tunnel within a tunnel, where it cannot.
  */
 static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o, const u32 most, u32 hash)
 {
@@ -127,7 +127,7 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
 	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
 		return -1;
-	/* The inner Ethernet header follows the outer ones, its tag in it. */
+	/* The inner Ethernet header follows the outer ones, and includes its tag. */
 	__builtin_memcpy(o->header + len, eth, ETH_TYPE);
 	at = len + ETH_TYPE;
 	if (l2 > ETH_LEN) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Packets that are sampled: a copy of each, as far as its receivers want it, goes to user space by a ring buffer. */
+/* Sampled packets: a copy, as long as its listeners want it, goes to user space through a ring buffer. */
 #pragma once
 
 #include "eswitch.h"
 
 struct sample {
 	u64 now;
-	u32 original, length; /* octets of the packet, without the outer tag, and of what follows */
+	u32 original, length; /* octets of the packet without its outer tag, and of the copy that follows */
 	u16 protocol; /* host byte order */
-	u16 tunnel, tunnel_port; /* tunnel: octets of an address of it; 0: the packet is in none */
+	u16 tunnel, tunnel_port; /* tunnel: octets of a tunnel address; 0: the packet is not in a tunnel */
 	u16 options_len; /* octets of the tunnel's options */
 	struct bpf_tunnel_key key;
 	struct sampling how;
@@ -22,7 +22,7 @@ struct {
 
 #define ADDRESSES_LEN 12 /* of an Ethernet header: the outer tag follows */
 
-/* The Ethernet type that follows, as the kernel takes it (eth_type_trans): of frames with a length, it is one of two. */
+/* The protocol as eth_type_trans() finds it: a frame with a length in place of a type has one of two. */
 static __always_inline u16 type_at(struct __sk_buff *skb, u32 at)
 {
 	u16 type = 0, first = 0;
@@ -36,8 +36,8 @@ static __always_inline u16 type_at(struct __sk_buff *skb, u32 at)
 }
 
 /*
- * The record, with room for so many octets. `start`: where the packet begins; `skip`: octets of its outer tag, behind the
- * addresses.
+ * Write the record, with room for so many octets. `start`: where the packet begins; `skip`: octets of its outer tag,
+ * after the addresses.
  */
 static __always_inline int put_sample(struct __sk_buff *skb, struct state *state, struct encap *e, struct port *in,
 				      u32 start, u32 skip, u32 len, u16 protocol, const u32 room)
@@ -84,7 +84,7 @@ failed:
 	return 0;
 }
 
-/* One of the packets that a slot's action samples, perhaps; it came in by `port`. 1: it is one. */
+/* Sample the packet, received on `port`, with the probability of a slot's action. 1: it was sampled. */
 __noinline int sample(struct __sk_buff *skb, struct state *state, u32 slot, u32 port)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Out of a port, and a rule's counters. */
+/* Send a packet out of a port, and count it for its rule. */
 #pragma once
 
 #include "eswitch.h"
 
-/* Leave word for the node. */
+/* Leave a message for the node. */
 static __always_inline void tell(struct work *w, u32 resume)
 {
 	if (w->skb->tc_index != resume)
@@ -43,7 +43,7 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	if (flags & PORT_PEER && !w->s->egress) {
 		u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-		/* It makes the packet "for this host" (PACKET_HOST) whatever its address. */
+		/* This marks the packet as for this host (PACKET_HOST), whatever its address. */
 		if (flags & PORT_PEER_ANY)
 			return bpf_redirect_peer(ifindex, 0);
 		if (data + 6 <= end && *(u32 *)data == *(u32 *)p->mac && *(u16 *)(data + 4) == *(u16 *)(p->mac + 4))
@@ -52,15 +52,15 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 	return bpf_redirect(ifindex, 0);
 }
 
-/* As the wire would count, tags included. */
+/* Count as the wire does, with tags. */
 static __always_inline u64 octets(struct __sk_buff *skb)
 {
 	return skb->len + (skb->vlan_present ? 4 : 0);
 }
 
 /*
- * As TC's actions count (qdisc_pkt_len): what came in, whatever was done to it since, without its outer tag, and of a
- * super-packet with one header of 14 bytes for each of its segments, which the TC face takes off again.
+ * Count as TC's actions do (qdisc_pkt_len): the packet as received, whatever was done to it since, without its outer
+ * tag, and, for a super-packet, one header of 14 bytes for each segment, which the TC face subtracts again.
  */
 static __always_inline u64 octets_arrived(u32 arrived, u64 packets)
 {

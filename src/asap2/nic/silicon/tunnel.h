@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Packets in tunnels: into them, out of them, and what they carry. The specification is tunnel.py. */
+/* Tunnels: encapsulation, decapsulation, and the fields of the packet inside (specified in tunnel.py). */
 #pragma once
 
 #include "parse.h"
@@ -9,8 +9,9 @@
 #include "vxlan.h"
 
 /*
- * Where the packet inside a tunnel begins, 0: it is in none. Only headers without IPv4 options or IPv6 extensions, not
- * fragmented, at most one outer tag; anything else is an ordinary packet. `f` are its outer fields.
+ * The offset of the packet inside a tunnel; 0: it is not in one. The outer headers must have no IPv4 options or IPv6
+ * extension headers, at most one tag, and not be fragmented; anything else is an ordinary packet. `f` holds the outer
+ * fields.
  */
 __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 {
@@ -37,7 +38,7 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 			return 0;
 		l4 += IPV6_LEN;
 	}
-	/* With a frame inside, a packet has so many octets there, whatever its header. */
+	/* A packet with a frame inside has at least this many octets, whatever its header. */
 	if (bpf_skb_load_bytes(skb, l4, h, sizeof(h)))
 		return 0;
 	if (proto == IPPROTO_GRE) {
@@ -56,7 +57,7 @@ __noinline int tunnel_at(struct __sk_buff *skb, struct fields *f)
 	return skb->len < l4 + length + ETH_LEN ? 0 : l4 + length;
 }
 
-/* Whether the kernel took the packet out of a tunnel: its metadata. */
+/* Whether the kernel decapsulated the packet: it then has tunnel metadata. */
 __noinline int has_metadata(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key key;
@@ -65,7 +66,7 @@ __noinline int has_metadata(struct __sk_buff *skb)
 	       !bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6);
 }
 
-/* Where the packet inside begins (METADATA: the kernel took it out; 0: there is none); its outer fields are read. */
+/* The offset of the inner packet (METADATA: the kernel decapsulated it; 0: none). Reads its outer fields. */
 __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 {
 	read_fields(skb, f, 0);
@@ -74,7 +75,7 @@ __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 	return tunnel_at(skb, f);
 }
 
-/* A tunnel's fields lie over those that a packet in a tunnel does not have. */
+/* The tunnel's fields overlay those that a packet in a tunnel does not use. */
 static __always_inline void clear_tunnel(struct fields *f)
 {
 	__builtin_memset(f->arp_sha, 0, 6);
@@ -84,7 +85,7 @@ static __always_inline void clear_tunnel(struct fields *f)
 	f->tun_opts_len = f->tun_option_kind = 0;
 }
 
-/* Of the options in the metadata, the first counts if rules match on it: Linux compares octets. */
+/* Only the first option in the metadata counts, if rules match on it: Linux compares octets. */
 static __always_inline void options_metadata(struct __sk_buff *skb, struct fields *f)
 {
 	u32 zero = 0;
@@ -102,7 +103,7 @@ static __always_inline void options_metadata(struct __sk_buff *skb, struct field
 		known_option(f, (u32 *)options, c);
 }
 
-/* The tunnel's fields, from its metadata. */
+/* Read the tunnel's fields from its metadata. */
 __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flags)
 {
 	struct bpf_tunnel_key key = {};
@@ -131,7 +132,7 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 	return 0;
 }
 
-/* Of the header at `l4`, GRE's. */
+/* Read the GRE header at `l4`. */
 static __always_inline void gre_header(struct __sk_buff *skb, struct fields *f, u32 l4)
 {
 	u8 h[GRE_LEN];
@@ -147,7 +148,7 @@ static __always_inline void gre_header(struct __sk_buff *skb, struct fields *f, 
 	__builtin_memcpy(f->tun_id, &key, 4);
 }
 
-/* Of the header at `l4`, UDP's, and the one behind it, in front of `inner`. */
+/* Read the UDP header at `l4` and the tunnel header after it, which ends at `inner`. */
 static __always_inline void udp_header(struct __sk_buff *skb, struct fields *f, u32 l4, u32 inner)
 {
 	u8 h[UDP_LEN + VXLAN_LEN];
@@ -163,7 +164,7 @@ static __always_inline void udp_header(struct __sk_buff *skb, struct fields *f, 
 		find_option(skb, f, l4 + sizeof(h), inner);
 }
 
-/* The same from the outer headers in front of `inner`. */
+/* Read the tunnel's fields from the outer headers before `inner`. */
 __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner)
 {
 	u8 h[IPV6_LEN], proto;
@@ -207,8 +208,8 @@ __noinline int tunnel_headers(struct __sk_buff *skb, struct fields *f, u32 inner
 }
 
 /*
- * The fields of the packet inside (from `inner` on; METADATA: the kernel took it out), and of its tunnel. `inner` may
- * have AS_OVS.
+ * Read the fields of the inner packet (from `inner` on; METADATA: the kernel decapsulated it) and of its tunnel.
+ * `inner` may have AS_OVS.
  */
 __noinline int read_tunnel(struct __sk_buff *skb, struct fields *f, u32 inner, u32 flags)
 {
@@ -238,7 +239,7 @@ static __always_inline void parse_tunnel(struct work *w)
 	add_metadata(w->skb, &w->s->p.f, &w->s->state);
 }
 
-/* Out of the tunnel: everything in front of the inner Ethernet header goes. 1: the packet has changed; -1: failed. */
+/* Decapsulate: remove everything before the inner Ethernet header. 1: the packet has changed; -1: failed. */
 static __always_inline int decapsulate(struct __sk_buff *skb, struct fields *f)
 {
 	u32 inner;
@@ -258,7 +259,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, struct fields *f)
 	return strip(skb, inner);
 }
 
-/* Into a tunnel: headers as they stand in `encaps`. 1: the packet has changed; -1: failed. */
+/* Encapsulate with the headers of a slot of `encaps`. 1: the packet has changed; -1: failed. */
 __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 {
 	u32 zero = 0;
@@ -276,7 +277,7 @@ __noinline int encapsulate(struct __sk_buff *skb, u32 slot)
 	return put_on(skb, (struct outer_headers *)o, OUTER_MAX, hash);
 }
 
-/* Metadata for a tunnel device of the kernel's. */
+/* Set the tunnel metadata for a tunnel device of the kernel. */
 __noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);

@@ -4,14 +4,14 @@
 
 #include "eswitch.h"
 
-/* A packet that user space should have got. */
+/* Count a packet that user space should have received. */
 static __always_inline int lost(struct work *w)
 {
 	__sync_fetch_and_add(&w->in->refused, 1);
 	return drop(w, DROP_UPCALL);
 }
 
-/* Who already talks to another asks now and then where that is, and must have an answer: ARP, neighbour discovery. */
+/* ARP and neighbour discovery, without which established traffic would stop. */
 static __always_inline int about_neighbours(const struct fields *f)
 {
 	u32 kind = bpf_ntohs(f->l4_src);
@@ -21,9 +21,9 @@ static __always_inline int about_neighbours(const struct fields *f)
 }
 
 /*
- * Whether a port has no more room for packets on their way to user space: the memory, and what user space manages, is
- * for all. Some room is kept for what is about neighbours: the port may be a wire, with many guests behind it. Where
- * such packets get lost unseen, room would never come back: so one may try now and then.
+ * Whether a port has no room left for packets to user space, whose memory and time all ports share. Some room is kept
+ * for neighbour discovery, because the port may be a wire with many guests behind it. If such packets are lost unseen,
+ * room would never come back, so one packet may try from time to time.
  */
 static __always_inline int full(struct work *w, u32 limit, u64 now)
 {
@@ -37,8 +37,8 @@ static __always_inline int full(struct work *w, u32 limit, u64 now)
 }
 
 /*
- * Why user space gets a packet. Of the last three it tells nobody: it puts fragments together, cuts packets again, and
- * has the helpers of connections.
+ * Why user space gets a packet. The last three stay within our own daemon: it reassembles fragments, fragments packets
+ * again, and runs the helpers of connection tracking.
  */
 enum upcall_kind { UPCALL_MISS, UPCALL_ACTION, UPCALL_FRAGMENT, UPCALL_CUT, UPCALL_HELPER };
 
@@ -93,7 +93,7 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 		trace(skb, EVENT_UPCALL, mark, w->s->table, cookie);
 		return TCX_PASS;
 	}
-	/* What is lost from here on user space counts, by the gap in `at`. */
+	/* User space counts what is lost from here on, by gaps in `at`. */
 	old = skb->mark;
 	skb->mark = mark;
 	if (last)
