@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
+_CLONE_FS: Final = 0x0000_0200
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWUTS: Final = 0x0400_0000
 CLONE_NEWNET: Final = 0x4000_0000
@@ -29,14 +30,23 @@ def setns(fd: int, kind: int) -> None:
 def in_netns(fd: int | None, call: Callable[[], T]) -> T:
     """The result of *call*, made in the network namespace open at *fd* (``None``: here), on a thread of its own so that
     the calling thread stays; OSError when the namespace cannot be entered."""
-    if fd is None:
-        return call()
+    return call() if fd is None else _in(fd, CLONE_NEWNET, call)
+
+
+def in_mntns(fd: int, call: Callable[[], T]) -> T:
+    """As :func:`in_netns`, in a mount namespace, at its root."""
+    return _in(fd, CLONE_NEWNS, call)
+
+
+def _in(fd: int, kind: int, call: Callable[[], T]) -> T:
     result: list[T] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            setns(fd, CLONE_NEWNET)
+            if kind == CLONE_NEWNS and _libc.unshare(_CLONE_FS):  # a root that threads share cannot change
+                raise OSError(ctypes.get_errno(), "cannot have a root of its own")
+            setns(fd, kind)
             result.append(call())
         except BaseException as error:
             failure.append(error)

@@ -72,17 +72,16 @@ class LinkReader:
         """Close the socket."""
         self._kernel.close()
 
-    def all(self) -> list[Link]:
-        """Every link."""
-        return self._ask(0, NLM_F_DUMP, b"")
+    def all(self, nsid: int | None = None) -> list[Link]:
+        """Every link, of the namespace with id *nsid* when given."""
+        return self._ask(0, NLM_F_DUMP, _target(nsid))
 
     def one(self, ifindex: int, nsid: int | None = None) -> Link | None:
         """The link *ifindex*, of the namespace with id *nsid* when given; None when there is none."""
         if not 0 < ifindex <= MOST_IFINDEX:
             return None
-        target = attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid)) if nsid is not None else b""
         try:
-            return next(iter(self._ask(ifindex, 0, target)), None)
+            return next(iter(self._ask(ifindex, 0, _target(nsid))), None)
         except NetlinkError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL, errno.ENOENT):
                 return None
@@ -91,8 +90,7 @@ class LinkReader:
     def counters(self, ifindex: int, nsid: int | None = None) -> tuple[int, ...]:
         """The first nine counters of struct rtnl_link_stats64: packets and bytes received and sent (in that order,
         packets first), errors, drops, multicast; all zero where there is no such link."""
-        target = attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid)) if nsid is not None else b""
-        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + target
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _target(nsid)
         try:
             (answer,) = self._kernel.request(RTM_GETLINK, 0, payload)
         except NetlinkError:
@@ -129,6 +127,11 @@ class LinkReader:
         payload = _IFINFO.pack(socket.AF_UNSPEC, 0, ifindex, 0, 0) + _WITHOUT_STATS + more
         answer = self._kernel.request(RTM_GETLINK, flags, payload)
         return [_link(message.payload) for message in answer if message.type == RTM_NEWLINK]
+
+
+def _target(nsid: int | None) -> bytes:
+    """What asks for links of the namespace with id *nsid* (None: of this one)."""
+    return b"" if nsid is None else attribute(IFLA_TARGET_NETNSID, _S32.pack(nsid))
 
 
 def _link(payload: bytes) -> Link:

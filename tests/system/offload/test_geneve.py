@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.system.offload.conftest import PF
-from tests.system.offload.labs import IPV4, Bench
+from tests.system.offload.labs import IPV4, Bench, until
 from tests.system.offload.overlays import NODES, join_uplinks, offloading, tcp_crosses
 
 DEVICE = "genev_sys_6081"
@@ -90,3 +90,34 @@ def test_other_tunnels_are_in_hardware(overlay: Bench, kind: str, device: str, u
 @pytest.mark.parametrize(("first", "second"), [(True, False), (False, False)])
 def test_tcp_crosses_whoever_offloads(joined: Bench, first: bool, second: bool) -> None:
     tcp_crosses(offloading(joined, first, second))
+
+
+def test_devices_are_made_in_other_network_namespaces_of_a_node(empty: Bench) -> None:
+    """Their packets take the routes there; a device that comes later, with nobody inside, is listened to."""
+    inner = "ip netns exec inner "
+    commands = (
+        "ip netns add inner",
+        "ip link add tun0 type geneve id 5 remote 172.30.0.2 dstport 6082",
+        inner + "ip link add tun0 type geneve id 5 remote 172.30.0.1 dstport 6082",
+        inner + "ip link add tun1 type gretap key 7 remote 172.30.0.1 local 172.30.0.2",
+        "ip link add tun1 type gretap key 7 remote 172.30.0.2 local 172.30.0.1",
+        "ip link add under type veth peer name under netns inner",
+        *(
+            f"ip {where} {line}"
+            for where, number in (("", 1), ("-n inner", 2))
+            for line in (
+                f"addr add 172.30.0.{number}/24 dev under",
+                "link set under up",
+                *(f"addr add 10.90.{at}.{number}/24 dev tun{at}" for at in (0, 1)),
+                *(f"link set tun{at} up" for at in (0, 1)),
+            )
+        ),
+        *(f"ping -q -c 3 -i 0.1 -w 20 10.90.{at}.2" for at in (0, 1)),
+        inner + "ip -d link show tun0 | grep 'geneve id 5 remote 172.30.0.1 '",
+    )
+    try:
+        for command in commands:
+            empty.ok("hv1", command)
+    finally:
+        empty.run("hv1", "ip link del tun0; ip link del tun1; ip link del under; ip netns del inner")
+    until(lambda: not list((empty.root / "nodes/hv1/bpf").glob("tunnels-*")), why="programs of it are left")

@@ -77,8 +77,8 @@ class KindLinks:
         """The id of the node's network namespace."""
         self.version = 0
         """Another number whenever one of them may have changed."""
-        self.tunnel_programs: TunnelPrograms | None = None
-        """Those of tunnel devices, once there are any."""
+        self.tunnel_programs: dict[int | None, TunnelPrograms] = {}
+        """Those of tunnel devices, by network namespace, once there are any."""
         self._restore()
 
     # ---- finding

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asap2.namespaces import in_netns
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kinds import tunnel_programs
 from asap2.nic.kinds.kind import KindLink, LinkKind, Made, Wanted
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 GRE_KEY = 0x2000
 _ETHERNET, _UDP_AND_GENEVE = 14, 16
+_LOOPBACK = 1
 _ETH_DATA_LEN = 1500
 _IP_MTU, _IPV6_MTU = 14, 24
 _INHERIT = 1
@@ -43,6 +45,21 @@ def _route_mtu(remote: bytes) -> int:
     return 0
 
 
+def _forward(ifindex: int) -> None:
+    """Have the device *ifindex* of this thread's network namespace forward packets of both IP versions."""
+    for version in ("ipv4", "ipv6"):
+        with contextlib.suppress(OSError):
+            (_SYSCTL / version / "conf" / socket.if_indextoname(ifindex) / "forwarding").write_text("1")
+
+
+def _listen(links: KindLinks, namespace: int, programs: TunnelPrograms) -> None:
+    """Have the programs take packets out of tunnels at every device of a network namespace."""
+    there = {one.ifindex for one in links.reader.all(namespace)} - {_LOOPBACK}
+    if programs.listening != there:
+        with links.opened(namespace) as netns:
+            programs.listen(there, netns)
+
+
 def _tos(data: Mapping[str, Any]) -> int:
     return 0 if data.get("tos", 0) == _INHERIT else int(data.get("tos", 0))
 
@@ -53,10 +70,8 @@ def _check_mtu(wanted: Wanted, most: int) -> None:
         raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
 
 
-def _check_namespace(links: KindLinks, namespace: int) -> None:
-    """EOPNOTSUPP elsewhere than in the node's network namespace: the programs see the routes of one alone."""
-    if namespace != links.home_of_node:
-        raise NetlinkError(errno.EOPNOTSUPP, "tunnel devices are for the node's own network namespace")
+_UNDERLAY = "underlay"
+"""What is kept of a device: the id of the network namespace by whose routes its packets go."""
 
 
 class TunnelKind(LinkKind):
@@ -72,32 +87,36 @@ class TunnelKind(LinkKind):
 
     def install(self, links: KindLinks, link: KindLink, netns: int) -> None:
         """See :class:`LinkKind`. The programs look up routes as the device's, which forwards for that reason."""
-        _check_namespace(links, link.namespace)
+        if link.namespace != link.data[_UNDERLAY]:
+            text = "a tunnel device is in the network namespace whose routes its packets take"
+            raise NetlinkError(errno.EOPNOTSUPP, text)
         links.programs.run("discard", link.id, link.far, links.home)
         links.set_far_up(link, True)
-        for version in ("ipv4", "ipv6"):
-            with contextlib.suppress(OSError):
-                place = _SYSCTL / version / "conf" / socket.if_indextoname(link.ifindex) / "forwarding"
-                place.write_text("1")
-        programs = self._programs(links)
+        in_netns(netns, lambda: _forward(link.ifindex))
+        programs = self._programs(links, link)
         self._set(links, link, programs)
-        programs.run(link.ifindex)
-        programs.listen()
+        programs.run(link.ifindex, netns)
+        _listen(links, link.namespace, programs)
 
     def follow(self, links: KindLinks, link: KindLink) -> bool:
         """See :class:`LinkKind`. In another network namespace a device does nothing."""
-        if link.namespace == links.home_of_node:
-            programs = self._programs(links)
+        if link.namespace == self._underlay(links, link):
+            programs = self._programs(links, link)
             self._set(links, link, programs)
-            programs.listen()
+            _listen(links, link.namespace, programs)
         return True
 
     def forget(self, links: KindLinks, link: KindLink) -> None:
         """See :class:`LinkKind`."""
-        programs = self._programs(links)
+        programs, underlay = self._programs(links, link), self._underlay(links, link)
         programs.forget(link.ifindex, self.device(link.data))
-        if not any(one.kind in _NAMES for one in links):
+        if any(one.kind in _NAMES and self._underlay(links, one) == underlay for one in links):
+            return
+        if underlay == links.home_of_node:
             programs.deafen()
+        else:
+            programs.unload()
+            del links.tunnel_programs[underlay]
 
     def as_seen(self, link: KindLink, found: Link) -> Link:
         """See :class:`LinkKind`."""
@@ -109,13 +128,20 @@ class TunnelKind(LinkKind):
         if near is not None:
             programs.set(link.ifindex, self.device(link.data, near.mac))
 
-    def _programs(self, links: KindLinks) -> TunnelPrograms:
-        if links.tunnel_programs is None:
-            links.tunnel_programs = TunnelPrograms(links.programs.directory.with_name("tunnels"))
-        return links.tunnel_programs
+    def _programs(self, links: KindLinks, link: KindLink) -> TunnelPrograms:
+        """Those of the network namespace of a device's routes."""
+        underlay = self._underlay(links, link)
+        if underlay not in links.tunnel_programs:
+            name = "tunnels" if underlay == links.home_of_node else f"tunnels-{underlay}"
+            links.tunnel_programs[underlay] = TunnelPrograms(links.programs.directory.with_name(name))
+        return links.tunnel_programs[underlay]
 
-    def _others(self, links: KindLinks) -> list[Mapping[str, Any]]:
-        return [one.data for one in links if one.kind == self.name]
+    @staticmethod
+    def _underlay(links: KindLinks, link: KindLink) -> int | None:
+        return link.data.get(_UNDERLAY, links.home_of_node)
+
+    def _others(self, links: KindLinks, namespace: int) -> list[Mapping[str, Any]]:
+        return [one.data for one in links if one.kind == self.name and self._underlay(links, one) == namespace]
 
 
 class Geneve(TunnelKind):
@@ -132,10 +158,11 @@ class Geneve(TunnelKind):
     def _most(self, data: Mapping[str, Any]) -> int:
         return self.mtus[1] - (40 if data["collect_metadata"] or "remote6" in data else 20)
 
-    def _mtu(self, data: Mapping[str, Any]) -> int:
+    def _mtu(self, data: Mapping[str, Any], netns: int) -> int:
         """The MTU of a device whose request names none: what the route leaves (geneve_link_config)."""
         ip = 40 if "remote6" in data else 20
-        route = _route_mtu(bytes.fromhex(data.get("remote") or data.get("remote6") or "00000000"))
+        remote = bytes.fromhex(data.get("remote") or data.get("remote6") or "00000000")
+        route = in_netns(netns, lambda: _route_mtu(remote))
         left = route - ip - _UDP_AND_GENEVE - _ETHERNET
         return min(left, self._most(data)) if left > 0 else _ETH_DATA_LEN
 
@@ -152,7 +179,6 @@ class Geneve(TunnelKind):
     def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
         """See :class:`LinkKind`. geneve_nl2info(), geneve_configure()."""
         _check_mtu(wanted, self.mtus[1])
-        _check_namespace(links, namespace)
         data = dict(wanted.data or {})
         if "remote" in data and "remote6" in data:
             raise NetlinkError(errno.EINVAL, "Cannot specify both IPv4 and IPv6 Remote addresses")
@@ -163,11 +189,11 @@ class Geneve(TunnelKind):
         collects = "collect_metadata" in data
         kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
         kept |= {name: data[name].hex() for name in ("remote", "remote6") if name in data}
-        kept |= {"port": data.get("port", geneve.PORT), "collect_metadata": collects}
+        kept |= {"port": data.get("port", geneve.PORT), "collect_metadata": collects, _UNDERLAY: namespace}
         if collects and (data.get("id") or data.get("tos") or data.get("ttl") or "remote" in data or "remote6" in data):
             text = "Device is externally controlled, so attributes (VNI, Port, and so on) must not be specified"
             raise NetlinkError(errno.EINVAL, text)
-        same = [other for other in self._others(links) if other["port"] == kept["port"]]
+        same = [other for other in self._others(links, namespace) if other["port"] == kept["port"]]
         if any(self.device(other).place() == self.device(kept).place() for other in same):
             raise NetlinkError(errno.EBUSY)
         if collects and same:
@@ -176,7 +202,8 @@ class Geneve(TunnelKind):
         if any(other["collect_metadata"] for other in same):
             text = "There already exists an externally controlled device on this destination port"
             raise NetlinkError(errno.EPERM, text)
-        return Made({"mtu": self._mtu(kept)}, kept)
+        with links.opened(namespace) as netns:
+            return Made({"mtu": self._mtu(kept, netns)}, kept)
 
     def device(self, data: Mapping[str, Any], mac: bytes = bytes(6)) -> Device:
         """See :class:`TunnelKind`."""
@@ -216,7 +243,6 @@ class Gretap(TunnelKind):
 
     def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
         """See :class:`LinkKind`. ipgre_netlink_parms(), ip_tunnel_newlink()."""
-        _check_namespace(links, namespace)
         data = dict(wanted.data or {})
         for flags in ("iflags", "oflags"):
             if data.get(flags, 0) & 0x4007:  # routing, version
@@ -224,8 +250,9 @@ class Gretap(TunnelKind):
         kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
         kept |= {name: data[name].hex() for name in _ADDRESSES if name in data}
         kept |= {"collect_metadata": "collect_metadata" in data, "pmtudisc": data.get("pmtudisc", 1)}
+        kept[_UNDERLAY] = namespace
         place = self.device(kept).place()
-        if any(self.device(other).place() == place for other in self._others(links)):
+        if any(self.device(other).place() == place for other in self._others(links, namespace)):
             raise NetlinkError(errno.EEXIST)
         return Made({"mtu": self.mtu - (4 if kept.get("oflags", 0) & GRE_KEY else 0)}, kept)
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import socket
 import struct
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,6 @@ _U32: Final = struct.Struct("=I")
 _DEVICE: Final = struct.Struct("=4s2sBBBBBBBx6s16s16s")
 _PLACE: Final = struct.Struct("=2sBB4s16s")
 _ANY: Final = 2
-_LOOPBACK: Final = 1
 
 GENEVE, GRETAP, IP6GRETAP = 1, 2, 3
 """enum tunnel_kind."""
@@ -83,8 +82,8 @@ class Device:
 
 
 class TunnelPrograms:
-    """The programs pinned in *directory* of a bpffs, which is made when it is not there. They run in the network
-    namespace of this process."""
+    """The programs pinned in *directory* of a bpffs, which is made when it is not there. They serve the tunnel devices
+    of one network namespace, which their callers open as *netns*."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -97,17 +96,18 @@ class TunnelPrograms:
             loader.load(OBJECT, part, sizes | {"arrivals": cpus * _PER_CPU}, _PROGRAMS, _Constants(cpus))
             part.rename(directory)
         self._devices, self._places = (loader.Map(loader.pinned(directory / name), name) for name in _MAPS[:2])
-        self._listening = {int(path.name.rpartition("-")[2]) for path in directory.glob("link-tunnel_in-*")}
+        self.listening = {int(path.name.rpartition("-")[2]) for path in directory.glob("link-tunnel_in-*")}
+        """The devices at which packets are taken out of tunnels."""
 
     def set(self, ifindex: int, device: Device) -> None:
         """The device *ifindex* is such a one."""
         self._devices.update(_U32.pack(ifindex), device.packed())
         self._places.update(device.place(), _U32.pack(ifindex))
 
-    def run(self, ifindex: int) -> None:
+    def run(self, ifindex: int, netns: int) -> None:
         """Let packets through the tunnel device *ifindex*. OSError."""
-        self._attach("tunnel_arrive", ifindex, "ingress", first=True)
-        self._attach("tunnel_out", ifindex, "egress", first=False)
+        self._attach("tunnel_arrive", ifindex, "ingress", netns, first=True)
+        self._attach("tunnel_out", ifindex, "egress", netns, first=False)
 
     def forget(self, ifindex: int, device: Device) -> None:
         """Undo :meth:`set` and :meth:`run`."""
@@ -117,29 +117,35 @@ class TunnelPrograms:
         for program in ("tunnel_arrive", "tunnel_out"):
             self._path(program, ifindex).unlink(missing_ok=True)
 
-    def listen(self) -> None:
-        """Take packets out of tunnels where they come in by any device."""
-        there = {ifindex for ifindex, _name in socket.if_nameindex()} - {_LOOPBACK}
-        for ifindex in self._listening - there:
+    def listen(self, there: Set[int], netns: int) -> None:
+        """Take packets out of tunnels where they come in by any of the devices that are *there*."""
+        for ifindex in self.listening - there:
             self._path("tunnel_in", ifindex).unlink(missing_ok=True)
-        self._listening &= there
-        for ifindex in there - self._listening:
+        self.listening &= there
+        for ifindex in there - self.listening:
             with contextlib.suppress(OSError):  # it may be gone by now
-                self._attach("tunnel_in", ifindex, "ingress", first=False)
-                self._listening.add(ifindex)
+                self._attach("tunnel_in", ifindex, "ingress", netns, first=False)
+                self.listening.add(ifindex)
 
     def deafen(self) -> None:
         """Undo :meth:`listen`."""
-        for ifindex in self._listening:
+        for ifindex in self.listening:
             self._path("tunnel_in", ifindex).unlink(missing_ok=True)
-        self._listening.clear()
+        self.listening.clear()
 
-    def _attach(self, program: str, ifindex: int, hook: Hook, *, first: bool) -> None:
+    def unload(self) -> None:
+        """Remove all of it; this is of no use any more."""
+        for loaded in (self._devices, self._places):
+            os.close(loaded.fd)
+        loader.unpin_all(self._directory)
+        self._directory.rmdir()
+
+    def _attach(self, program: str, ifindex: int, hook: Hook, netns: int, *, first: bool) -> None:
         path = self._path(program, ifindex)
         path.unlink(missing_ok=True)
         fd = loader.pinned(self._directory / program)
         try:
-            link = loader.attach_tcx(fd, ifindex, hook, None, first=first)
+            link = loader.attach_tcx(fd, ifindex, hook, netns, first=first)
             try:
                 loader.pin(link, path)
             finally:
