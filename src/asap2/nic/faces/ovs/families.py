@@ -71,6 +71,8 @@ _HASH_BITS = 0xFFFF_FFFF
 DATAPATH_ID: Final = 0x7010
 VPORT_ID: Final = 0x7011
 PACKET_ID: Final = 0x7013
+_BY_HAND: Final = 3
+"""So often the daemon may have to go on with a packet: to put it together, to help its connection, to cut it."""
 _MOST_CACHED_MASKS: Final = 4096
 """PCPU_MIN_UNIT_SIZE / sizeof(struct mask_cache_entry)."""
 
@@ -388,6 +390,9 @@ class OvsFace:
         if PKT_PROBE not in attrs and self.packets is not None:
             packet_hash, mru = (u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS, u16(attrs.get(PKT_MRU)) or 0
             hand_in(dp, self.packets, given, packet_hash, mru)
+            if given.key.get("ip_frag") or mru:
+                for _ in range(_BY_HAND):  # the caller may look at once for what became of it
+                    self.read_upcalls()
         return None
 
     def read_upcalls(self) -> None:
