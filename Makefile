@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn soak lint bench clean coverage
+.PHONY: help setup setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-openstack  the tests with that cloud'
 	@echo 'make demo-ovn        OVN on two software hypervisors: each kind of its traffic, and what of it is in hardware'
 	@echo 'make test-ovn        the tests with OVN'
+	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
@@ -49,6 +50,9 @@ setup-openvswitch: setup
 
 test-openvswitch: setup-openvswitch
 	@$(BIN)/python -m tests.openvswitch $(ARGS)
+
+test-topologies: setup
+	@$(BIN)/python -m pytest tests/topologies $(ARGS)
 
 setup-ovn: setup
 	@scripts/setup-ovn

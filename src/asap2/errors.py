@@ -17,6 +17,7 @@ class UsageError(Asap2Error):
 
 
 class InterruptError(Asap2Error):
-    """The user pressed Ctrl-C. Exit status 130, as of a program that SIGINT ended in a shell."""
+    """The user pressed Ctrl-C. Exit status 130, as of a program that SIGINT ended in a shell; nothing is said without a
+    text, which tells what to do next."""
 
     status = 130

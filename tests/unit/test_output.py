@@ -9,11 +9,12 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import asap2
-from asap2.cli import host_check, host_explain, host_status, host_verify, openstack_config, tables
+from asap2.cli import host_check, host_explain, host_status, host_verify, lab_tables, openstack_config
 from asap2.cli.host_steps import Shown
 from asap2.cli.main import main
 from asap2.host.check.finding import Finding, Verdict
@@ -82,12 +83,17 @@ def stepped() -> None:
 
 
 def listed() -> None:
-    nic = {"name": HOSTILE, "model": HOSTILE, "netdevs": {HOSTILE: HOSTILE}, "total_vfs": 8, "vfs": {HOSTILE: 4}}
-    node = {"name": HOSTILE, "daemon": None, "processes": 1, "nics": [nic]}
-    guest = dict.fromkeys(("name", "node", "vf", "device", "mac", "address"), HOSTILE)
-    tables.print_lab(
-        {"since": HOSTILE, "nodes": [node], "cables": [[HOSTILE, HOSTILE]], "guests": [{**guest, "processes": 1}]}
-    )
+    lab_tables.print_lab(lab(HOSTILE))
+
+
+def lab(text: str) -> dict[str, Any]:
+    """What describes a lab whose every text is *text*."""
+    port = {"netdev": text, "address": text, "mode": text, "num_vfs": 4, "used_vfs": 2}
+    nic = {"name": text, "model": text, "total_vfs": 8, "ports": [port]}
+    node = {"name": text, "state": text, "daemon": None, "processes": 1, "nics": [nic]}
+    guest = dict.fromkeys(("name", "node", "vf", "device", "mac", "address"), text)
+    cable = {"ends": [text, text]}
+    return {"name": text, "state": "up", "since": text, "nodes": [node], "cables": [cable], "guests": [guest]}
 
 
 def configured() -> None:

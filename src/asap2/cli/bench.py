@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from asap2.screen import Screen
+    from collections.abc import Callable
+
+    from asap2.lab.lab import Lab
+    from asap2.progress import Progress
 
 app = typer.Typer(add_completion=False)
 
@@ -42,11 +45,14 @@ def bench(
 ) -> None:
     """Compare the NIC with its alternatives, in rounds of about a minute. The scale suite also needs a minute to
     prepare, and 5 GB of memory for its millions of rules. The rates suite is one round of six minutes."""
-    from asap2.screen import Screen
+    from asap2.cli.root import need_root
+    from asap2.lab.lab import Lab
+    from asap2.progress import Progress
 
-    screen = Screen(stderr=True)
+    need_root("asap2 bench")
     suites = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful, Suite.RATES: _rates}
-    result, draw, show = suites[suite](rounds, screen)
+    with Progress() as progress:
+        result, draw, show = suites[suite](Lab(tell=progress.step), rounds, lambda line: _tell(progress, line))
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
         plot = plot or json_file.with_suffix(".png")
@@ -55,49 +61,50 @@ def bench(
     show(result)
 
 
-def _paths(rounds: int, screen: Screen) -> Any:
+def _tell(progress: Progress, line: str) -> None:
+    progress.say(line)
+    progress.step("measuring")
+
+
+def _paths(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
     """The suite's result, and the functions that draw and print it."""
     from asap2.cli.tables import print_bench
     from asap2.lab.bench.plot import plot
     from asap2.lab.bench.run import run
-    from asap2.lab.lab import Lab
 
-    def tell(number: int, name: str, figures: dict[str, float]) -> None:
+    def told(number: int, name: str, figures: dict[str, float]) -> None:
         words = f"{figures['tcp_gbps']:6.2f} Gbit/s, {figures['packets_per_second']:8.0f} packets/s"
         words += f", {figures['transactions_per_second']:7.0f} transactions/s"
-        screen.say(f"round {number} of {rounds}: {name:14} {words}")
+        tell(f"round {number} of {rounds}: {name:14} {words}")
 
-    return run(Lab(), rounds, tell), plot, print_bench
+    return run(lab, rounds, told), plot, print_bench
 
 
-def _scale(rounds: int, screen: Screen) -> Any:
+def _scale(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
     """As :func:`_paths`."""
     from asap2.cli.tables import print_ratios
     from asap2.lab.bench.scale.plot import plot
     from asap2.lab.bench.scale.run import run
-    from asap2.lab.lab import Lab
 
-    return run(Lab(), rounds, screen.say), plot, print_ratios
+    return run(lab, rounds, tell), plot, print_ratios
 
 
-def _stateful(rounds: int, screen: Screen) -> Any:
+def _stateful(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
     """As :func:`_paths`."""
     from asap2.cli.tables import print_ratios
     from asap2.lab.bench.stateful.plot import plot
     from asap2.lab.bench.stateful.run import run
-    from asap2.lab.lab import Lab
 
-    return run(Lab(), rounds, screen.say), plot, print_ratios
+    return run(lab, rounds, tell), plot, print_ratios
 
 
-def _rates(_rounds: int, screen: Screen) -> Any:
+def _rates(lab: Lab, _rounds: int, tell: Callable[[str], object]) -> Any:
     """As :func:`_paths`; each rate is measured once."""
     from asap2.cli.tables import print_rates
     from asap2.lab.bench.rates.plot import plot
     from asap2.lab.bench.rates.run import run
-    from asap2.lab.lab import Lab
 
-    return run(Lab(), screen.say), plot, print_rates
+    return run(lab, tell), plot, print_rates
 
 
 command = typer.main.get_command(app)

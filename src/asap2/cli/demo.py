@@ -44,24 +44,28 @@ def demo(
     ] = None,
 ) -> None:
     """Run the getting-started procedure on two software hypervisors, and show that it works."""
+    from asap2.cli.root import need_root
     from asap2.errors import UsageError
     from asap2.output import say
+    from asap2.progress import Progress
     from asap2.screen import Screen
 
     if openstack and ovn:
         raise UsageError("--openstack and --ovn are two demos: choose one")
+    need_root("asap2 demo")
     screen = Screen()
-    if openstack:
-        shown = _on_openstack(screen, network)
-    elif ovn:
-        shown = _on_ovn(screen, encapsulation)
-    else:
-        shown = _on_lab(screen, rounds)
-    try:
-        shown.run(keep)
-    finally:
-        if report is not None:
-            report.write_text(json.dumps(shown.report(), indent=2) + "\n")
+    with Progress() as progress:
+        if openstack:
+            shown = _on_openstack(screen, network)
+        elif ovn:
+            shown = _on_ovn(_lab(progress), screen, encapsulation)
+        else:
+            shown = _on_lab(_lab(progress), screen, rounds)
+        try:
+            shown.run(keep)
+        finally:
+            if report is not None:
+                report.write_text(json.dumps(shown.report(), indent=2) + "\n")
     shown.print_summary()
     if keep:
         say(f"\n{_stays(openstack=openstack, ovn=ovn)}")
@@ -83,11 +87,17 @@ def _stays(*, openstack: bool, ovn: bool) -> str:
     return f"The lab stays up. To look around: {look}; to take it down: `asap2 lab down`."
 
 
-def _on_lab(screen: Any, rounds: int) -> Any:
-    from asap2.lab.demo import Demo
+def _lab(progress: Any) -> Any:
+    """The lab, which shows on a terminal what takes its time, until it is up."""
     from asap2.lab.lab import Lab
 
-    return Demo(Lab(), screen, rounds)
+    return Lab(tell=progress.step)
+
+
+def _on_lab(lab: Any, screen: Any, rounds: int) -> Any:
+    from asap2.lab.demo import Demo
+
+    return Demo(lab, screen, rounds)
 
 
 def _on_openstack(screen: Any, network: Mechanism | None) -> Any:
@@ -97,11 +107,10 @@ def _on_openstack(screen: Any, network: Mechanism | None) -> Any:
     return Demo(Cloud(say=screen.say), screen, [network] if network else list(Mechanism))
 
 
-def _on_ovn(screen: Any, encapsulation: str | None) -> Any:
-    from asap2.lab.lab import Lab
+def _on_ovn(lab: Any, screen: Any, encapsulation: str | None) -> Any:
     from asap2.ovn.demo import Demo
 
-    return Demo(Lab(), screen, encapsulation)
+    return Demo(lab, screen, encapsulation)
 
 
 command = typer.main.get_command(app)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from asap2.cli.root import need_root
 from asap2.errors import UsageError
 from asap2.lab.enter import replace_process
 from asap2.lab.layout import layout
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def execute(name: str, words: list[str]) -> NoReturn:
     """Become the command *words*, which may follow ``--``, inside the node or guest called *name*."""
+    need_root("asap2 exec")
     words = words[1:] if words[:1] == ["--"] else words
     if not words:
         raise UsageError(f"which command is to run in {name}? `asap2 exec {name} CMD…`")

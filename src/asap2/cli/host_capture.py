@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from asap2.cli.host_subject import need_root
+from asap2.cli.root import need_root
 
 app = typer.Typer(add_completion=False)
 
@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")]) -> None:
     """Write this host's offload state, without secrets, to a file that other commands read with --from."""
-    need_root()
+    need_root("asap2 host")
     from asap2.host.capture import write
     from asap2.host.explain.flow import parse
     from asap2.host.explain.ovn import traced

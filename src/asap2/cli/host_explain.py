@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asap2.cli.host_subject import AsJson, From, need_root
+from asap2.cli.host_subject import AsJson, From
+from asap2.cli.root import need_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +101,7 @@ def subject(file: Path | None, what: str | None, trial: bool) -> tuple[Host, lis
 
         host = read(file)
     else:
-        need_root()
+        need_root("asap2 host")
         from asap2.host.observe import observe
 
         host = observe(full=True, filters=False, openflow=False, connections="each" if what is None else None)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from asap2.cli.host_subject import need_root
+from asap2.cli.root import need_root
 
 app = typer.Typer(add_completion=False)
 PORT = 9417
@@ -25,7 +25,7 @@ def metrics(
     ] = True,
 ) -> None:
     """Serve figures for Prometheus: flows in hardware and in software, by reason; packets of VFs and of the host."""
-    need_root()
+    need_root("asap2 host")
     from asap2.host.metrics import HostCollector, registry
     from asap2.output import say
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asap2.cli.host_subject import AsJson, need_root
+from asap2.cli.host_subject import AsJson
+from asap2.cli.root import need_root
 
 if TYPE_CHECKING:
     from asap2.host.setup.persist import Written
@@ -25,7 +26,7 @@ def persist(
 ) -> None:
     """Set NICs up at each boot as they are now, with a systemd unit and udev rules. Open vSwitch remembers its own
     settings."""
-    need_root()
+    need_root("asap2 host")
     from asap2.host.observe import observe
     from asap2.host.setup import persist as files
     from asap2.output import say

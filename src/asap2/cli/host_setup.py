@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asap2.cli.host_subject import AsJson, need_root
+from asap2.cli.host_subject import AsJson
+from asap2.cli.root import need_root
 
 if TYPE_CHECKING:
     from asap2.host.setup.wanted import Wanted
@@ -60,7 +61,7 @@ def setup(
     from asap2.errors import Asap2Error, UsageError
     from asap2.host.setup.wanted import load
 
-    need_root()
+    need_root("asap2 host")
     if address is not None and verify is None:
         raise UsageError("--address is for --verify PEER")
     if verify is not None and (nic_only or not restart):

@@ -12,9 +12,11 @@ import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asap2.host.connections import Connections
     from asap2.host.status import Status, VfStatus
-    from asap2.screen import Group, Text
+    from asap2.screen import Group, Screen, Text
 
 app = typer.Typer(add_completion=False)
 COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent", "by host", "offloaded")
@@ -39,20 +41,38 @@ def status(
             if not watch:
                 return
             time.sleep(interval)
-    from asap2.screen import Live, Screen
+    from asap2.screen import Screen
 
     screen = Screen(wrap=True)
     if not watch:
         screen.print(drawn(page(pfs, file)))
         return
-    if not screen.is_terminal:
-        while True:
-            screen.print(drawn(page(pfs, file)))
-            time.sleep(interval)
-    with Live(drawn(page(pfs, file)), console=screen, screen=False, auto_refresh=False) as live:
-        while True:
-            time.sleep(interval)
-            live.update(drawn(page(pfs, file)), refresh=True)
+    follow(lambda: drawn(page(pfs, file)), screen, lambda: time.sleep(interval))
+
+
+def follow(look: Callable[[], Group], screen: Screen, wait: Callable[[], object]) -> None:
+    """Print what *look* gives again and again, after each *wait*: over the last page on a terminal that has room for
+    it; else, as in a pipe, below it."""
+    from asap2.screen import Live
+
+    while True:
+        shown = look()
+        if not _fits(shown, screen):
+            screen.print(shown)
+            wait()
+            continue
+        with Live(shown, console=screen, auto_refresh=False) as live:
+            while _fits(shown, screen):
+                live.update(shown, refresh=True)
+                wait()
+                shown = look()
+            live.update("", refresh=True)
+        screen.print(shown)
+        wait()
+
+
+def _fits(shown: Group, screen: Screen) -> bool:
+    return screen.is_terminal and len(screen.render_lines(shown, pad=False)) < screen.height
 
 
 def page(pfs: list[str] | None, file: Path | None) -> Status:

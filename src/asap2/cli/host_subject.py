@@ -3,28 +3,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from asap2.errors import Asap2Error
+from asap2.cli.options import AsJson as AsJson
+from asap2.cli.root import need_root
 from asap2.host.inventory import Host, Pf
 from asap2.host.select import choose
 
 Pfs = Annotated[list[str] | None, typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: all).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 From = Annotated[
     Path | None,
     typer.Option("--from", metavar="FILE", help="Read a file written by `asap2 host capture` instead of this host."),
 ]
-
-
-def need_root() -> None:
-    """Raise Asap2Error unless the user is root."""
-    if os.geteuid():
-        raise Asap2Error("this needs root: say `sudo asap2 host …`")
 
 
 def subject(
@@ -37,7 +30,7 @@ def subject(
 
         host = read(file)
     else:
-        need_root()
+        need_root("asap2 host")
         from asap2.host.observe import observe
 
         host = observe(connections=connections)

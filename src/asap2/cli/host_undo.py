@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from asap2.cli.host_setup import DryRun
-from asap2.cli.host_subject import AsJson, need_root
+from asap2.cli.host_subject import AsJson
+from asap2.cli.root import need_root
 
 app = typer.Typer(add_completion=False)
 
@@ -22,7 +23,7 @@ def undo(
     as_json: AsJson = False,
 ) -> int:
     """Restore the state before the first `asap2 host setup`. Orphaned flower filters and persist's files go."""
-    need_root()
+    need_root("asap2 host")
     from asap2.cli.host_steps import Shown
     from asap2.host.setup.hands import Hands
     from asap2.host.setup.journal import exclusively

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asap2.cli.host_subject import AsJson, need_root
+from asap2.cli.host_subject import AsJson
+from asap2.cli.root import need_root
 from asap2.errors import Asap2Error, UsageError
 from asap2.host.verify import COUNT, ECHO_PORT, PROTOCOLS
 
@@ -61,7 +62,7 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Prove with traffic that a VF's flows are offloaded, or say why not. Exit status 0: they are."""
-    need_root()
+    need_root("asap2 host")
     protocols = _chosen(protocol, through)
     if serve is not None:
         return _serve(port, serve, netns)

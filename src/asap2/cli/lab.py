@@ -1,52 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 lab up FILE | down | ls``."""
+"""``asap2 lab up TOPOLOGY | down | ls | topologies``."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests from a TOML file.", no_args_is_help=True)
+from asap2.cli.options import AsJson
+
+app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests on this machine.", no_args_is_help=True)
+MOST_NODES = 32
 
 
 @app.command()
-def up(file: Annotated[Path, typer.Argument(metavar="FILE", help="A topology (docs/lab.md).")]) -> None:
-    """Bring up the lab that FILE describes."""
+def up(
+    topology: Annotated[
+        str | None,
+        typer.Argument(metavar="[TOPOLOGY]", help="A file (docs/lab.md) or a name that `asap2 lab topologies` lists."),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_NODES, metavar="N", help="Instead: N nodes at a switch, with a guest on each."),
+    ] = None,
+) -> None:
+    """Bring up a lab: of a file, of a topology that comes with asap2 (as two-nodes), or of N like nodes."""
+    from asap2.cli.root import need_root
+    from asap2.errors import UsageError
+    from asap2.lab import gallery
     from asap2.lab.lab import Lab
-    from asap2.lab.topology import load
+    from asap2.progress import Progress
 
-    Lab().up(load(file))
+    if (topology is None) == (nodes is None):
+        few = "one is needed" if topology is None else "only one can be given"
+        raise UsageError(f"a TOPOLOGY or --nodes N: {few}; `asap2 lab topologies` lists topologies")
+    need_root("asap2 lab up")
+    wanted = gallery.rack(nodes) if nodes is not None else gallery.named(topology or "")
+    with Progress() as progress:
+        Lab(tell=progress.step).up(wanted)
 
 
 @app.command()
 def down() -> None:
     """Take the lab down, whatever state it is in. Nothing remains."""
+    from asap2.cli.root import need_root
     from asap2.lab.lab import Lab
     from asap2.output import say
 
+    need_root("asap2 lab down")
     if not Lab().down():
         say("no lab is up", file=sys.stderr)
 
 
 @app.command()
-def ls(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the lab's nodes, NICs, cables and guests."""
-    from asap2.cli.tables import print_lab
-    from asap2.lab.lab import Lab
+def ls(as_json: AsJson = False) -> None:
+    """List the labs on this machine, and the nodes, NICs, cables and guests of each; of one only, if it is named."""
+    from asap2.cli.lab_tables import print_lab
+    from asap2.cli.root import need_root
+    from asap2.lab.labs import described
     from asap2.output import say, say_json
 
-    description = Lab().describe()
+    need_root("asap2 lab ls")
+    labs = described()
     if as_json:
-        say_json(description)
-    elif description is None:
+        say_json({"labs": labs})
+    elif not labs:
         say("no lab is up", file=sys.stderr)
     else:
-        print_lab(description)
+        for number, lab in enumerate(labs):
+            say() if number else None
+            print_lab(lab)
+
+
+@app.command()
+def topologies(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the file of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the topologies that come with asap2, or print one, as a file to start from."""
+    from asap2.lab import gallery
+    from asap2.output import say, say_json
+    from asap2.screen import Screen, table
+
+    if name is not None:
+        text = gallery.text_of(name)
+        say_json({"name": name, "text": text}) if as_json else say(text, end="")
+        return
+    found = gallery.names()
+    if as_json:
+        say_json({"topologies": [{"name": name, "about": about} for name, about in found.items()]})
+        return
+    shown = table("", "name", "what")
+    for name, about in found.items():
+        shown.add_row(name, about)
+    Screen(wrap=True).print(shown)
 
 
 command = typer.main.get_command(app)

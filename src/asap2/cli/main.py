@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,12 +11,16 @@ _RAISES = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _RAISES:  # until all is imported, Ctrl-C ends the program as others, without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from asap2.errors import Asap2Error  # noqa: E402
+from asap2.errors import Asap2Error, InterruptError, UsageError  # noqa: E402
+from asap2.lab.layout import ROOT_VARIABLE, layout  # noqa: E402
 from asap2.output import say, tolerate  # noqa: E402
 
 if _RAISES:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LAB = "--lab"
+NOBODY_READS = 128 + signal.SIGPIPE
+"""Exit status when the reader of our output has gone, as of a program that SIGPIPE ended in a shell."""
 VERBS = ("demo", "lab", "exec", "shell", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
@@ -25,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     tolerate()
     try:
+        words = _choose_lab(words)
         if len(words) > 2 and words[0] == "exec" and not words[1].startswith("-"):
             from asap2.cli.exec import execute  # without typer, which takes longer to import than all else
 
@@ -33,8 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(words, VERBS)
     except Asap2Error as error:
-        say(f"asap2: {error}", file=sys.stderr)
+        if str(error):
+            say(f"asap2: {error}", file=sys.stderr)
         return error.status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more at its end, and complain
+        return NOBODY_READS
     except PermissionError as error:
         say(f"asap2: this needs root ({error.filename or 'an operation'}: {error.strerror})", file=sys.stderr)
         return 1
@@ -42,8 +52,27 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"asap2: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        say("asap2: interrupted", file=sys.stderr)
-        return 130
+        return InterruptError.status
+
+
+def _choose_lab(words: list[str]) -> list[str]:
+    """*words* without the option that names the lab of the command. It may stand before the verb or among the words of
+    the verb itself, but for exec not after the name of the node or guest: what follows there is another program's."""
+    end = words.index("--") if "--" in words else len(words)
+    if "exec" in words[:3]:
+        at = words.index("exec") + 1
+        end = min(end, at + 2 if words[at : at + 1] == [LAB] else at + 1)
+    for at, word in enumerate(words[:end]):
+        option, equals, name = word.partition("=")
+        if option == LAB:
+            if not equals:
+                name = words[at + 1] if at + 1 < len(words) else ""
+            if not name:
+                raise UsageError("--lab needs a NAME; `asap2 lab ls` lists labs")
+            os.environ[ROOT_VARIABLE] = name
+            layout()
+            return [*words[:at], *words[at + (1 if equals else 2) :]]
+    return words
 
 
 if __name__ == "__main__":

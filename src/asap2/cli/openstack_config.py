@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asap2.cli.host_subject import AsJson, From
-from asap2.errors import Asap2Error, UsageError
+from asap2.errors import UsageError
 from asap2.openstack.config.generate import Format, Role
 from asap2.openstack.mechanism import Mechanism
 from asap2.output import say
@@ -165,9 +165,10 @@ def _nodes(
 def _host(what: list[str] | None, file: Path | None) -> tuple[Host, tuple[Pf, ...]]:
     """This host or a capture."""
     from asap2.cli.host_subject import subject
+    from asap2.cli.root import need_root
 
-    if file is None and os.geteuid():
-        raise Asap2Error("this host's NICs are seen by root: say `sudo asap2 openstack config …`, or give --from FILE")
+    if file is None:
+        need_root("asap2 openstack config", ", or give --from FILE")
     return subject(file, what)
 
 

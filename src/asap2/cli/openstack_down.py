@@ -13,9 +13,11 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def down() -> None:
     """Take the cloud and its lab down, whatever state they are in. Nothing remains."""
+    from asap2.cli.root import need_root
     from asap2.openstack.cloud import Cloud
     from asap2.output import say
 
+    need_root("asap2 openstack down")
     if not Cloud().down():
         say("no cloud is up", file=sys.stderr)
 

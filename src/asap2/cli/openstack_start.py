@@ -16,8 +16,10 @@ def start(
     host: Annotated[str, typer.Argument(metavar="HOST", help="Host that it runs on.")],
 ) -> None:
     """Start a service that is not running."""
+    from asap2.cli.root import need_root
     from asap2.openstack.cloud import Cloud
 
+    need_root("asap2 openstack start")
     Cloud().start(Cloud().service(service, host))
 
 

@@ -16,8 +16,10 @@ def stop(
     host: Annotated[str, typer.Argument(metavar="HOST", help="Host that it runs on.")],
 ) -> None:
     """Stop a service, as `systemctl stop` would."""
+    from asap2.cli.root import need_root
     from asap2.openstack.cloud import Cloud
 
+    need_root("asap2 openstack stop")
     Cloud().processes.stop(Cloud().service(service, host))
 
 

@@ -25,6 +25,9 @@ def up(
     """Bring up a lab and start nova, neutron, placement, glance, MariaDB and RabbitMQ on it, and OVN if wanted."""
     from importlib import resources
 
+    from asap2.cli.root import need_root
+
+    need_root("asap2 openstack up")
     from asap2.lab.topology import load, parse
     from asap2.openstack.cloud import Cloud
     from asap2.output import say

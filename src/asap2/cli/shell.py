@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from asap2.cli.root import need_root
 from asap2.lab.enter import replace_process
 from asap2.lab.layout import layout
 
@@ -17,6 +18,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.")]) -> None:
     """Open a shell inside a node or guest."""
+    need_root("asap2 shell")
     replace_process(layout().bundle(name), [os.environ.get("SHELL") or "/bin/bash"])
 
 

@@ -8,36 +8,6 @@ from typing import Any
 from asap2.screen import Screen, styled, table
 
 
-def print_lab(lab: dict[str, Any]) -> None:
-    """Print what :meth:`asap2.lab.lab.Lab.describe` gives."""
-    nodes = table(
-        f"Nodes, up since {lab['since']}", "node", "daemon", "processes", "NIC", "model", "netdev", "PCI", "VFs"
-    )
-    for node in lab["nodes"]:
-        daemon = f"pid {node['daemon']}" if node["daemon"] else styled(("down", "red"))
-        start = (node["name"], daemon, str(node["processes"]))
-        for nic in node["nics"]:
-            netdevs, addresses = "\n".join(nic["netdevs"]), "\n".join(nic["netdevs"].values())
-            vfs = [f"{'?' if have is None else have} of {nic['total_vfs']}" for have in nic["vfs"].values()]
-            nodes.add_row(*start, nic["name"], nic["model"], netdevs, addresses, "\n".join(vfs))
-            start = ("", "", "")
-        if not node["nics"]:
-            nodes.add_row(*start, "none")
-    screen = Screen(wrap=True)
-    screen.print(nodes)
-    if lab["cables"]:
-        cables = table("Cables", "from", "to")
-        for ends in lab["cables"]:
-            cables.add_row(*ends)
-        screen.print(cables)
-    if lab["guests"]:
-        guests = table("Guests", "guest", "node", "VF", "device", "MAC", "address", "processes")
-        for guest in lab["guests"]:
-            words = [guest[key] or "" for key in ("name", "node", "vf", "device", "mac", "address")]
-            guests.add_row(*words, str(guest["processes"]))
-        screen.print(guests)
-
-
 def print_bench(result: dict[str, Any]) -> None:
     """Print what :func:`asap2.lab.bench.run.run` gives."""
     title = f"Medians of {result['rounds']} interleaved rounds; in brackets, ratios to direct"

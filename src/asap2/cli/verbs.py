@@ -34,29 +34,30 @@ class Verbs(TyperGroup):
 
     def make_context(self, *words: Any, **more: Any) -> Any:
         """Read the command line."""
-        with _told():
+        with _silent():
             return super().make_context(*words, **more)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
-        with _told():
+        with _silent():
             return super().invoke(ctx)
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Ctrl-C as InterruptError: typer would end without a word."""
+def _silent() -> Iterator[None]:
+    """Ctrl-C as an InterruptError without words: typer would make it exit status 1."""
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptError("interrupted") from None
+        raise InterruptError from None
 
 
 def run(words: list[str], verbs: tuple[str, ...]) -> int:
     """Run the command line *words*; the exit status. UsageError for what makes no sense."""
     root = Verbs(
         name="asap2",
-        help="Open vSwitch hardware offload, on real NICs (host) and on software ConnectX NICs (everything else).",
+        help="Open vSwitch hardware offload, on real NICs (host) and on software ConnectX NICs (everything else).\n\n"
+        "`--lab NAME` before a verb chooses among several labs; else the variable ASAP2_LAB does.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     root.verbs = verbs

@@ -7,29 +7,38 @@ import contextlib
 import errno
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from asap2.errors import Asap2Error
 from asap2.lab import cable, guest, machine, node
+from asap2.lab.child import interrupts_held
+from asap2.lab.description import describe, record
 from asap2.lab.execute import run, start
-from asap2.lab.layout import Layout, layout
+from asap2.lab.layout import DEFAULT_NAME, MOUNT_SOURCE, Layout, layout
 from asap2.lab.links import remove_links
 from asap2.lab.lock import Lock
 from asap2.lab.namespaces import identity, kept_below
-from asap2.lab.processes import end_all, inside
+from asap2.lab.processes import end_all
 from asap2.lab.revive import revive
 from asap2.lab.syscalls import MS_NODEV, MS_NOSUID, MS_PRIVATE, detach, mount
 from asap2.lab.topology import Topology
 
 
 class Lab:
-    """The lab at *place*. *daemon* is the command that runs a node's daemon, for those who test with another."""
+    """The lab at *place*. *daemon* is the command that runs a node's daemon, for those who test with another. *tell* is
+    given what is being done while the lab comes up, and nothing when it is up."""
 
-    def __init__(self, place: Layout | None = None, daemon: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        place: Layout | None = None,
+        daemon: Sequence[str] | None = None,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self.layout = place or layout()
         self.daemon = daemon
+        self.tell = tell
         self.patience = 5.0
         """Seconds to wait for another command's end."""
 
@@ -44,11 +53,13 @@ class Lab:
             raise Asap2Error(lacking)
         with self._locked():
             if self.root.exists():
-                raise Asap2Error(f"a lab is up already{self._summary()}; `asap2 lab down` takes it down")
+                raise Asap2Error(f"a lab is up already{self._summary()}; {self._down} takes it down")
             try:
                 self._build(topology)
             except BaseException:
-                self._take_down()
+                with interrupts_held():  # a second Ctrl-C would leave half of it
+                    self.tell("taking down what was made")
+                    self._take_down()
                 raise
 
     def down(self) -> bool:
@@ -61,26 +72,16 @@ class Lab:
 
     def describe(self) -> dict[str, Any] | None:
         """The lab's parts and their state, as plain data; None if there is no lab."""
-        try:
-            record: dict[str, Any] = json.loads(self.layout.record.read_text())
-        except FileNotFoundError:
-            if not self.root.exists():
-                return None
-            raise Asap2Error("a lab is half up; `asap2 lab down` takes it down") from None
+        if not self.root.exists():
+            return None
         revive(self.root)
-        for each in record["nodes"]:
-            each["daemon"] = self._daemon_pid(each["name"])
-            each["processes"] = self._processes(self.layout.node(each["name"]))
-            for nic in each["nics"]:
-                nic["vfs"] = {address: self._vfs(each["name"], address) for address in nic["netdevs"].values()}
-        for each in record["guests"]:
-            each["processes"] = self._processes(self.layout.guest(each["name"]))
-        return record
+        return describe(self.layout)
 
     def _build(self, topology: Topology) -> None:
         self.root.mkdir(mode=0o700)
-        mount("tmpfs", self.root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
+        mount(MOUNT_SOURCE, self.root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
         mount("", self.root, flags=MS_PRIVATE)
+        self.tell("making guests and cables")
         for its_guest in topology.guests:
             guest.make(self.layout, its_guest, node.redirect_library())
         for hypervisor in topology.nodes:
@@ -92,9 +93,11 @@ class Lab:
         with contextlib.ExitStack() as stack:
             daemons = []
             for hypervisor in topology.nodes:
+                self.tell(f"making {hypervisor.name}")
                 node.make(self.layout, hypervisor, [each for each in topology.guests if each.node == hypervisor.name])
                 daemons.append(stack.enter_context(node.Daemon(self.layout, hypervisor, self.daemon)))
             for daemon in daemons:
+                self.tell(f"waiting for the NICs of {daemon.name}")
                 daemon.wait_ready()
         starting = [
             (name, start(self.layout.node(name) / "ns", ["systemctl", "start", "openvswitch-switch"]))
@@ -102,15 +105,22 @@ class Lab:
         ]
         for hypervisor in topology.nodes:
             for nic in hypervisor.nics:
+                self.tell(f"configuring {nic.name} of {hypervisor.name}")
                 node.configure(self.layout, hypervisor, nic, topology.guests)
         for its_guest in topology.guests:
             if its_guest.nic.vfs:
                 guest.give_vf(self.layout, its_guest)
         for name, process in starting:
+            self.tell(f"waiting for Open vSwitch of {name}")
             output, _ = process.communicate()
             if process.returncode:
                 raise Asap2Error(f"Open vSwitch does not start in {name}: {' '.join(output.split())}")
-        self.layout.record.write_text(json.dumps(_record(topology), indent=1) + "\n")
+        for hypervisor in topology.nodes:
+            for command in hypervisor.setup:
+                self.tell(f"{hypervisor.name}: {command}")
+                run(self.layout.node(hypervisor.name) / "ns", "sh", "-ec", command)
+        self.layout.record.write_text(json.dumps(record(topology), indent=1) + "\n")
+        self.tell("")
 
     def _take_down(self) -> None:
         kept = list(kept_below(self.root))
@@ -136,60 +146,13 @@ class Lab:
                 time.sleep(0.01)
             yield
 
+    @property
+    def _down(self) -> str:
+        name = self.layout.name
+        return "`asap2 lab down`" if name == DEFAULT_NAME else f"`asap2 --lab {name} lab down`"
+
     def _summary(self) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            record = json.loads(self.layout.record.read_text())
-            return f" ({', '.join(each['name'] for each in record['nodes'])})"
+            there = json.loads(self.layout.record.read_text())
+            return f" ({', '.join(each['name'] for each in there['nodes'])})"
         return ", or half up"
-
-    def _daemon_pid(self, name: str) -> int | None:
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((self.layout.node(name) / "daemon.pid").read_text())
-            if pid in inside([identity(self.layout.node(name) / "ns" / "net")]):
-                return pid
-        return None
-
-    def _vfs(self, name: str, address: str) -> int | None:
-        """How many VFs the PF at *address* has, as the node's sysfs says; None when that does not answer."""
-        with contextlib.suppress(Asap2Error, ValueError):
-            return int(run(self.layout.bundle(name), "cat", f"/sys/bus/pci/devices/{address}/sriov_numvfs"))
-        return None
-
-    def _processes(self, directory: Path) -> int:
-        return len(list(inside([identity(path) for path in (directory / "ns").iterdir()])))
-
-
-def _record(topology: Topology) -> dict[str, Any]:
-    return {
-        "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "nodes": [
-            {
-                "name": each.name,
-                "nics": [
-                    {
-                        "name": nic.name,
-                        "model": nic.model,
-                        "netdevs": {nic.netdev(port): nic.pf_address(port) for port in range(nic.ports)},
-                        "total_vfs": nic.total_vfs,
-                    }
-                    for nic in each.nics
-                ],
-            }
-            for each in topology.nodes
-        ],
-        "cables": [
-            *([f"{end.node}/{end.nic}/p{end.port}" for end in each.ends] for each in topology.cables),
-            *([f"{end.node}/{end.nic}/p{end.port}", each.name] for each in topology.switches for end in each.ends),
-        ],
-        "guests": [
-            {
-                "name": each.name,
-                "node": each.node,
-                "vf": each.vf_netdev,
-                "device": each.device,
-                "mac": each.mac,
-                "address": each.address,
-            }
-            for each in topology.guests
-        ],
-    }

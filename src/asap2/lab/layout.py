@@ -10,8 +10,17 @@ from pathlib import Path
 from asap2.errors import UsageError
 
 ROOT_VARIABLE = "ASAP2_LAB"
-"""Environment variable that puts a lab elsewhere than :data:`DEFAULT_ROOT`, so that two can be up at once."""
+"""Environment variable that names another lab than the one at :data:`DEFAULT_ROOT`, so that two can be up at once: by
+its name, or by the path of its directory."""
 DEFAULT_ROOT = "/run/asap2"
+DEFAULT_NAME = "default"
+
+_NAMED = f"{DEFAULT_ROOT}."
+"""What the directory of a lab with another name begins with."""
+MOUNT_SOURCE = "asap2-lab"
+"""What the mount table has as the source of a lab's file system, and of no other."""
+NAME_MAX = 32
+"""Characters of a lab's name."""
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 """What a node, guest or NIC may be called: a host name's label (RFC 1123), in lower case."""
@@ -26,6 +35,15 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def name(self) -> str:
+        """What :func:`layout` takes for it: the lab's name, or the path of a lab without one."""
+        path = str(self.root)
+        if path == DEFAULT_ROOT:
+            return DEFAULT_NAME
+        name = path.removeprefix(_NAMED)
+        return name if NAME.fullmatch(name) else path
 
     @property
     def record(self) -> Path:
@@ -54,11 +72,30 @@ class Layout:
             for namespace in sorted(self.root.glob(f"*/{name}/ns/net")):
                 return namespace.parent
         if not self.root.exists():
-            raise UsageError(f"there is no {name}: no lab is up; `asap2 lab up FILE` makes one")
+            where = "" if self.name == DEFAULT_NAME else f" as {self.name}"
+            raise UsageError(f"there is no {name}: no lab is up{where}; `asap2 lab up TOPOLOGY` makes one")
         known = sorted({namespace.parts[-3] for namespace in self.root.glob("*/*/ns/net")})
         raise UsageError(f"the lab has no node or guest {name!r}; it has {', '.join(known) or 'none'}")
 
 
 def layout() -> Layout:
-    """The lab of this machine, or the one that the environment names."""
-    return Layout(Path(os.environ.get(ROOT_VARIABLE, DEFAULT_ROOT)))
+    """The lab of this machine, or the one that the environment names; UsageError when that cannot be a name."""
+    wanted = os.environ.get(ROOT_VARIABLE) or DEFAULT_NAME
+    if wanted == DEFAULT_NAME:
+        return Layout(Path(DEFAULT_ROOT))
+    if "/" in wanted:
+        return Layout(Path(wanted))
+    if not NAME.fullmatch(wanted) or len(wanted) > NAME_MAX:
+        allowed = f"at most {NAME_MAX} lower-case letters, digits and inner hyphens"
+        raise UsageError(f"{wanted!r} cannot be a lab's name; it may have {allowed}")
+    return Layout(Path(_NAMED + wanted))
+
+
+def layouts() -> list[Layout]:
+    """Every lab that is up, or half up, on this machine, as far as this process's mounts show."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words, _, source = line.partition(" - ")
+        if source.split()[:2] == ["tmpfs", MOUNT_SOURCE]:
+            found.append(Layout(Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words.split()[4]))))
+    return sorted(found, key=lambda each: (each.name != DEFAULT_NAME, each.name))

@@ -79,12 +79,14 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A hypervisor. ``connections`` is how many can be tracked in it: the most that nf_conntrack_max can be."""
+    """A hypervisor. ``connections`` is how many can be tracked in it: the most that nf_conntrack_max can be. ``setup``
+    are the commands of a shell that run in it when all else of the lab is up."""
 
     name: str
     nics: tuple[Nic, ...]
     openvswitch: bool
     connections: int = CONNECTIONS
+    setup: tuple[str, ...] = ()
 
     def nic(self, name: str) -> Nic | None:
         """The NIC called *name*, if there is one."""
@@ -99,6 +101,9 @@ class End:
     nic: str
     index: int
     port: int
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.nic}/p{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,7 @@ def parse(text: str) -> Topology:
         if not node.nics:
             raise TopologyError(f"node {node.name}: there is no [[node.nic]]; a node has at least one")
     joined = [end for ends in (*(one.ends for one in cables), *(one.ends for one in switches)) for end in ends]
-    _unique(joined, lambda end: _end_name(end), "cable: ends: the port")
+    _unique(joined, str, "cable: ends: the port")
     _unique(switches, lambda switch: switch.name, "switch: name")
     _unique([*by_name, *(guest.name for guest in guests)], lambda name: name, "guest: name")
     _unique(guests, lambda guest: guest.mac, "guest: mac")
@@ -281,10 +286,11 @@ def _node(table: _Table) -> Node:
     nics = tuple(_nic(nic, index) for index, nic in enumerate(table.tables("nic")))
     openvswitch = table.boolean("openvswitch", True)
     connections = table.integer("connections", LEAST_CONNECTIONS, MOST_CONNECTIONS, CONNECTIONS)
+    setup = tuple(table.strings("setup"))
     table.done()
     _unique(nics, lambda nic: nic.name, f"{table.where}: nic: name")
     _unique(nics, lambda nic: nic.pci, f"{table.where}: nic: pci")
-    return Node(name, nics, openvswitch, connections)
+    return Node(name, nics, openvswitch, connections, setup)
 
 
 def _nic(table: _Table, index: int) -> Nic:
@@ -332,10 +338,6 @@ def _end(table: _Table, text: str, nodes: dict[str, Node]) -> End:
     if port >= nic.ports:
         raise table.error("ends", f"{text!r} leads nowhere: {nic.name} of {node.name} has {_count(nic.ports, 'port')}")
     return End(node.name, nic.name, nic.index, port)
-
-
-def _end_name(end: End) -> str:
-    return f"{end.node}/{end.nic}/p{end.port}"
 
 
 def _find_nic(table: _Table, key: str, nodes: dict[str, Node], node_name: str, nic_name: str) -> tuple[Node, Nic]:

@@ -19,7 +19,7 @@ import pytest
 from asap2.errors import Asap2Error
 from asap2.lab.execute import start
 from asap2.lab.lab import Lab
-from asap2.lab.layout import Layout
+from asap2.lab.layout import DEFAULT_ROOT, ROOT_VARIABLE, Layout
 from asap2.lab.namespaces import kept_below
 from asap2.lab.processes import inside
 from asap2.lab.topology import parse
@@ -273,7 +273,7 @@ class TestTwoAtOnce:
     """There is one lab at a time."""
 
     def test_a_second_up_is_refused(self, up: Lab) -> None:
-        with pytest.raises(Asap2Error, match=r"a lab is up already \(t-one, t-two\); `asap2 lab down` takes it down"):
+        with pytest.raises(Asap2Error, match=r"up already \(t-one, t-two\); `asap2 --lab \S+ lab down` takes it down"):
             up.up(TOPOLOGY)
         assert sh(up, "t-one", "hostname") == "t-one"
 
@@ -321,9 +321,10 @@ class TestCommands:
         assert done.returncode == 2
         assert asap2("exec", "../nodes/t-one", "true").returncode == 2
 
-    def test_exec_without_a_lab_is_one_sentence_and_status_2(self, asap2: Asap2) -> None:
+    def test_exec_without_a_lab_is_one_sentence_and_status_2(self, place: Layout, asap2: Asap2) -> None:
         done = asap2("exec", "t-one", "true")
-        assert done.stderr == "asap2: there is no t-one: no lab is up; `asap2 lab up FILE` makes one\n"
+        up = "`asap2 lab up TOPOLOGY` makes one"
+        assert done.stderr == f"asap2: there is no t-one: no lab is up as {place.root}; {up}\n"
         assert done.returncode == 2
 
     def test_exec_of_an_unknown_command_is_as_in_a_shell(self, up: Lab, asap2: Asap2) -> None:
@@ -332,11 +333,51 @@ class TestCommands:
         assert (done.returncode, done.stderr) == (127, "asap2: nosuch-command: No such file or directory\n")
 
     def test_ls_tells_what_there_is(self, up: Lab, asap2: Asap2) -> None:
-        record = json.loads(asap2("lab", "ls", "--json").stdout)
+        (record,) = json.loads(asap2("lab", "ls", "--json").stdout)["labs"]
         assert [node["name"] for node in record["nodes"]] == ["t-one", "t-two"]
         assert record["nodes"][0]["daemon"] == int((up.layout.node("t-one") / "daemon.pid").read_text())
-        assert record["cables"] == [["t-one/nic0/p0", "t-two/nic0/p1"]]
+        assert record["cables"] == [{"ends": ["t-one/nic0/p0", "t-two/nic0/p1"]}]
+        assert (record["state"], record["nodes"][0]["state"]) == ("up", "up")
         assert "t-guest" in asap2("lab", "ls").stdout
+
+    def test_ls_lists_every_lab_by_its_name_and_one_that_is_named_alone(self, up: Lab, place: Layout) -> None:
+        other = Lab(Layout(Path(f"{DEFAULT_ROOT}.t-{os.getpid()}")), up.daemon)
+        other.up(parse('[[node]]\nname = "t-three"\nopenvswitch = false\n[[node.nic]]'))
+        try:
+            environment = {key: value for key, value in os.environ.items() if key != ROOT_VARIABLE}
+            command = [sys.executable, "-m", "asap2.cli.main", "lab", "ls", "--json"]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+            names = {lab["name"]: lab["state"] for lab in json.loads(listed)["labs"]}
+            assert names.items() >= {(str(place.root), "up"), (f"t-{os.getpid()}", "up")}
+            command += ["--lab", f"t-{os.getpid()}"]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+            ((node,),) = (lab["nodes"] for lab in json.loads(listed)["labs"])
+            assert (node["name"], node["state"]) == ("t-three", "up")
+        finally:
+            other.down()
+
+    def test_ctrl_c_while_a_lab_comes_up_is_silent_and_leaves_none(self, lab: Lab, place: Layout) -> None:
+        script = (
+            "import sys; from pathlib import Path; from asap2.cli import main; from asap2.lab import lab, node\n"
+            "def wait(*_): print('here', flush=True); sys.stdin.read()\n"
+            "lab.node.configure = wait\n"
+            "lab.Lab.__init__.__defaults__ = (None, [sys.executable, sys.argv[1]], print)\n"
+            "sys.exit(main.main(['lab', 'up', sys.argv[2]]))"
+        )
+        file = Path(__file__).with_name("two.toml")
+        command = [sys.executable, "-c", script, str(STANDIN), str(file)]
+        before = Machine.look(lab.root.name)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as bringing_up:  # type: ignore[call-overload]
+            assert bringing_up.stdout
+            for line in bringing_up.stdout:
+                if line == "here\n":
+                    break
+            os.killpg(bringing_up.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
+            _, said = bringing_up.communicate()
+        assert (bringing_up.returncode, said) == (130, "")
+        assert not place.root.exists()
+        wait_for(lambda: Machine.look(lab.root.name) == before)
 
     def test_down_twice_is_no_failure(self, up: Lab, asap2: Asap2) -> None:
         assert up

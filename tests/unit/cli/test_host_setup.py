@@ -32,7 +32,7 @@ from asap2.host.setup.steps import SetVfs
 def test_an_option_beside_a_configuration_is_an_error_and_not_forgotten(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(host_setup, "need_root", lambda: None)
+    monkeypatch.setattr(host_setup, "need_root", lambda _: None)
     config = tmp_path / "config.toml"
     config.write_text('[[nic]]\npf = "p0"\n')
     with pytest.raises(UsageError, match=r"^say what is wanted in --config or in options, not in both$"):

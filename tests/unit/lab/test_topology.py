@@ -238,6 +238,13 @@ def test_the_examples_of_the_documentation_are_right() -> None:
     assert [len(parse(example).nodes) for example in examples] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["two-nodes", "one-node", "bench"])
-def test_the_topologies_that_come_with_it_are_right(name: str) -> None:
-    assert parse(resources.files("asap2.lab").joinpath(f"topologies/{name}.toml").read_text()).guests
+@pytest.mark.parametrize("name", ["paths", "rates", "scale", "stateful"])
+def test_those_of_the_benchmarks_are_right(name: str) -> None:
+    assert parse(resources.files("asap2.lab").joinpath(f"bench/topologies/{name}.toml").read_text()).guests
+
+
+def test_a_node_has_commands_that_set_it_up() -> None:
+    (node,) = parse('[[node]]\nname = "a"\nsetup = ["true", "ip link"]\n[[node.nic]]').nodes
+    assert node.setup == ("true", "ip link")
+    with pytest.raises(TopologyError, match="node a: setup must be a list of strings"):
+        parse('[[node]]\nname = "a"\nsetup = "true"\n[[node.nic]]')

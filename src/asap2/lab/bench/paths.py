@@ -71,7 +71,7 @@ class TrafficPath:
 
 def topology() -> Topology:
     """The nodes and guests of the paths ``offloaded``, ``software`` and ``ovs_userspace``."""
-    return parse(resources.files("asap2.lab").joinpath("topologies/bench.toml").read_text())
+    return parse(resources.files("asap2.lab").joinpath("bench/topologies/paths.toml").read_text())
 
 
 def build(lab: Lab) -> list[TrafficPath]:

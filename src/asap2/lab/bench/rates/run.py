@@ -48,7 +48,7 @@ _PROGRAM: Final = (sys.executable, "-m", "asap2.lab.bench.rates.udp")
 
 def topology() -> Topology:
     """The lab's node and guests."""
-    return parse(resources.files("asap2.lab").joinpath("topologies/rates.toml").read_text())
+    return parse(resources.files("asap2.lab").joinpath("bench/topologies/rates.toml").read_text())
 
 
 def run(lab: Lab, tell: Callable[[str], object], seconds: int = SECONDS) -> dict[str, Any]:

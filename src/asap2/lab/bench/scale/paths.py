@@ -29,7 +29,7 @@ UNDERLAY_MTU, OVERLAY_MTU = 1600, 1450
 
 def topology() -> Topology:
     """The lab's nodes and guests."""
-    return parse(resources.files("asap2.lab").joinpath("topologies/scale.toml").read_text())
+    return parse(resources.files("asap2.lab").joinpath("bench/topologies/scale.toml").read_text())
 
 
 def build(layout: Layout, plan: Topology) -> list[TrafficPath]:

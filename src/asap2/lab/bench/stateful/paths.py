@@ -29,7 +29,7 @@ _CLIENT, _SERVER, _SERVED = "10.9.24.1", "10.9.25.2", "10.9.26.9"
 
 def topology() -> Topology:
     """The lab's nodes and guests."""
-    return parse(resources.files("asap2.lab").joinpath("topologies/stateful.toml").read_text())
+    return parse(resources.files("asap2.lab").joinpath("bench/topologies/stateful.toml").read_text())
 
 
 def build(layout: Layout, plan: Topology) -> list[TrafficPath]:
