@@ -30,6 +30,7 @@ from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
 from asap2.netlink.server import Server
 from asap2.nic import kept_state, links, statistics
+from asap2.nic.bonds import bonds
 from asap2.nic.conntrack.sweeper import Sweeper
 from asap2.nic.daemon_log import log_to_stderr
 from asap2.nic.device import Driver
@@ -57,7 +58,9 @@ from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
 from asap2.nic.kinds.links import KindLinks, open_state
 from asap2.nic.kinds.programs import Programs
+from asap2.nic.lag import Lags
 from asap2.nic.node_ports import NodePorts
+from asap2.nic.promiscuity import Promiscuity
 from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
 from asap2.nic.snapshot import Snapshot
 from asap2.nic.tunnels.options import KINDS
@@ -116,6 +119,7 @@ class Daemon:
             self._open_namespace,
             self.netdevs.node_fd,
         )
+        self.lags = Lags(nics, lambda: bonds(self.kinds, self.netdevs.node), self.netdevs)
         self.routes = Routes()
         self.udp_ports = UdpPorts(
             self.netdevs.node.all,
@@ -128,6 +132,7 @@ class Daemon:
             self.netdevs.is_internal,
             tunnels.port_of,
             self._is_bare,
+            Promiscuity().set,
         )
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
         vfs = sum(nic.total_vfs * len(nic.pfs) for nic in nics)
@@ -266,6 +271,8 @@ class Daemon:
         if self.netdevs.settle():
             self.driver.generation += 1
         self.kinds.follow()
+        if self.lags.follow():
+            self.filters.reresolve()
         up = self.netdevs.up()
         for device in self.netdevs.all():
             self.link.link_changed(device, device.ifindex in up)

@@ -91,6 +91,16 @@ def legacy_switch(pf: Pf, ends: Ends) -> legacy.Switch | None:
     return legacy.Switch(pf.switched_port, tuple(vports), pf.nic.model.vst_stacks_tags)
 
 
+def bonded(pf: Pf, ends: Ends) -> Port | None:
+    """The port by which *pf*'s eSwitch sends while the NIC's ports are bonded; None: they never were."""
+    lag = pf.nic.lag
+    wire = ends.get(pf.nic.pfs[lag.ways[pf.index]].wire) if lag is not None else None
+    if wire is None:
+        return None
+    deliver = Deliver.EGRESS if wire.here else Deliver.PEER
+    return Port(pf.bonded_port, wire.ifindex, PortKind.BONDED, deliver=deliver, peer_any=True, tables=())
+
+
 def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
     """The port of each pair, by its far end's name; *switch* is :func:`legacy_switch`."""
     switchdev = pf.switchdev
@@ -109,7 +119,8 @@ def ports(pf: Pf, ends: Ends, switch: legacy.Switch | None) -> dict[str, Port]:
             miss_port=pf.switched_port,
         )
     if wire:
-        tables = (0,) if switchdev else ()
+        idle = pf.nic.lag is not None and pf.index in pf.nic.lag.idle
+        tables = (0,) if switchdev and not idle else ()
         found[pf.wire] = Port(
             pf.switched_port,
             wire.ifindex,

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from asap2.nic.ethertypes import ETH_P_8021Q
+from asap2.nic.lag import Lag
 from asap2.nic.model import PF_VECTORS, VF_VECTORS, Model, model
-from asap2.nic.port_ids import pf_port, representor_port, vf_port, wire_port
+from asap2.nic.port_ids import bonded_port, pf_port, representor_port, vf_port, wire_port
 
 ZERO_MAC = bytes(6)
 
@@ -109,7 +110,8 @@ class Pf(Function):
 
     ``wire`` names the far end of the cable. ``hw_tc_offload`` is the feature by role ("uplink", "rep0", "vf0"…), where
     a program has set it; ``settings`` has, by role, what ``ethtool`` has set otherwise than the driver
-    (:mod:`asap2.nic.faces.ethtool.settings`).
+    (:mod:`asap2.nic.faces.ethtool.settings`). ``bonded_port`` is the wire while the NIC's ports are bonded: its own, or
+    the other's.
     """
 
     role = Role.PF
@@ -127,6 +129,7 @@ class Pf(Function):
         self.far, self.representor, self.wire = f"pf{index}", "", f"p{index}"
         self.port = self.host_port = pf_port(index)
         self.switched_port = wire_port(index)
+        self.bonded_port = bonded_port(index)
         self.mode = EswitchMode.LEGACY
         self.inline_mode = 0
         self.encap = True
@@ -134,6 +137,11 @@ class Pf(Function):
         self.vfs: list[Vf] = []
         self.hw_tc_offload: dict[str, bool] = {}
         self.settings: dict[str, dict[str, int]] = {}
+
+    @property
+    def out_port(self) -> int:
+        """The port of the pipeline by which its eSwitch sends to the wire."""
+        return self.bonded_port if self.nic.bond else self.switched_port
 
     @property
     def switchdev(self) -> bool:
@@ -208,6 +216,8 @@ class Nic:
     total_vfs: int
     netns: str
     pfs: list[Pf] = field(default_factory=list)
+    lag: Lag | None = None
+    """How its ports are, or were, bonded; None: they never were."""
 
     @classmethod
     def configured(cls, config: dict[str, Any]) -> Nic:
@@ -231,6 +241,11 @@ class Nic:
         yield from self.pfs
         for pf in self.pfs:
             yield from pf.vfs
+
+    @property
+    def bond(self) -> int:
+        """The ifindex of the bond by which its ports are one to all of its VFs (mlx5_lag_is_sriov); 0: they are not."""
+        return self.lag.ifindex if self.lag is not None else 0
 
     @property
     def switch_id(self) -> str:

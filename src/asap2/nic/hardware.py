@@ -116,6 +116,8 @@ class Silicon:
         for name, port in eswitch.ports(pf, ends, switch).items():
             self.attach(name, port.ifindex)
             self.pipeline.set_port(port)
+        if (way := eswitch.bonded(pf, ends)) is not None:
+            self.pipeline.set_port(way)
         fdb.prune()
         vfs = (vf for one in self.nic.pfs for vf in one.vfs)
         self.rates.apply({vf.port: vf.max_tx_rate for vf in vfs if vf.max_tx_rate})
@@ -123,8 +125,8 @@ class Silicon:
             self._set_up(name, up)
 
     def _ends(self, pf: Pf) -> dict[str, eswitch.End]:
-        """The pairs of *pf* that there are."""
-        names = [pf.far, pf.wire]
+        """The pairs of *pf* that there are, and the cables of all ports."""
+        names = [pf.far, *(one.wire for one in self.nic.pfs)]
         names += [name for vf in pf.vfs for name in (vf.far, vf.representor)]
         home, here = self.node_nsid(), {link.ifindex: link for link in self.node.all()}
         found = {}

@@ -12,6 +12,7 @@ from asap2.netlink.client import Connection
 from asap2.netlink.tables.tc import RTM_NEWQDISC, TC, TC_H_ROOT, Tcmsg
 from asap2.netlink.wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError, attribute
 from asap2.nic.links import (
+    IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
     IFLA_IFNAME,
@@ -62,10 +63,18 @@ class LinkChanges:
         self._kernel.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _header() + body)
 
     def set(
-        self, ifindex: int, *, up: bool | None = None, mtu: int | None = None, address: bytes | None = None
+        self,
+        ifindex: int,
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        address: bytes | None = None,
+        promiscuous: bool | None = None,
     ) -> None:
         """Change what is given of a link."""
-        flags, change = (IFF_UP if up else 0, IFF_UP) if up is not None else (0, 0)
+        wanted = {IFF_UP: up, IFF_PROMISC: promiscuous}
+        flags = sum(flag for flag, on in wanted.items() if on)
+        change = sum(flag for flag, on in wanted.items() if on is not None)
         body = attribute(IFLA_MTU, _U32.pack(mtu)) if mtu is not None else b""
         if address is not None:
             body += attribute(IFLA_ADDRESS, address)

@@ -20,13 +20,16 @@ RTM_NEWLINK, RTM_GETLINK, RTM_NEWNSID, RTM_GETNSID = 16, 18, 88, 90
 NETNSA_NSID, NETNSA_FD, NETNSA_TARGET_NSID = 1, 3, 4
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_PROMISCUITY = 30
+IFLA_MASTER = 10
 IFLA_STATS64, IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID = 23, 29, 37, 46
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BOND_MODE = 1
+IFLA_BOND_SLAVE_STATE, IFLA_BOND_SLAVE_MII_STATUS = 1, 2
 IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL = 1, 5
 RTEXT_FILTER_SKIP_STATS = 8
 ARPHRD_ETHER, ARPHRD_NONE = 1, 0xFFFE
 MOST_IFINDEX = 0x7FFF_FFFF
-IFF_UP, IFF_LOWER_UP = 1, 1 << 16
+IFF_UP, IFF_PROMISC, IFF_LOWER_UP = 1, 1 << 8, 1 << 16
 _IFINFO = struct.Struct("=BxHiII")
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
@@ -60,6 +63,12 @@ class Link:
     """Its packets begin with their network header."""
     mtu: int = 0
     ethernet: bool = True
+    master: int = 0
+    """The ifindex of the device that it is a port of; 0: there is none."""
+    bond_mode: int = 0
+    """BOND_MODE_* of a bond."""
+    bond_sends: bool = False
+    """Whether it is a port of a bond of the kernel's own that sends by it: active, and its link is up."""
 
 
 class LinkReader:
@@ -162,7 +171,17 @@ def _link(payload: bytes) -> Link:
         hardware == ARPHRD_NONE,
         _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0,
         hardware == ARPHRD_ETHER,
+        _U32.unpack(found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,
+        data[IFLA_BOND_MODE][0] if kind == "bond" and IFLA_BOND_MODE in data else 0,
+        _bond_sends(info),
     )
+
+
+def _bond_sends(info: dict[int, bytes]) -> bool:
+    if info.get(IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") != b"bond":
+        return False
+    port = _nested(info.get(IFLA_INFO_SLAVE_DATA, b""))
+    return not any(port.get(IFLA_BOND_SLAVE_STATE, b"\1")) and not any(port.get(IFLA_BOND_SLAVE_MII_STATUS, b"\1"))
 
 
 def _tunnel(kind: LinkKind | None, data: dict[int, bytes]) -> tuple[int, int]:

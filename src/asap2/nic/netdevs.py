@@ -72,10 +72,12 @@ def reaches(function: Function, device: NetDev) -> bool:
     """Whether an eSwitch can send what comes from *function* (from the wire, where that is a PF) to *device*'s port.
 
     The eSwitches of a NIC's PFs are one between VFs where the model merges them, not for the wire
-    (is_merged_eswitch_vfs).
+    (is_merged_eswitch_vfs); while the ports are bonded they are one (is_lag_dev).
     """
     if device.eswitch is function.pf:
         return True
+    if device.eswitch is not None and device.nic is function.nic and function.nic.bond:
+        return device.role is Role.REPRESENTOR or function is not function.pf
     between_vfs = function is not function.pf and device.role is Role.REPRESENTOR
     return between_vfs and device.nic is function.nic and function.nic.model.merged_eswitch
 

@@ -41,10 +41,13 @@ class NodePorts:
         is_internal: Callable[[int], bool],
         tunnel_port: Callable[[int], int | None] = lambda _ifindex: None,
         is_bare: Callable[[int], bool] = lambda _ifindex: False,
+        promiscuous: Callable[[int, bool], None] = lambda _ifindex, _on: None,
     ) -> None:
+        """*promiscuous* makes a device that, or no longer."""
         self.pipeline = pipeline
         self._tunnel_port = tunnel_port
         self._is_bare = is_bare
+        self._promiscuous = promiscuous
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
         self._elsewhere: set[int] = set()
@@ -115,7 +118,10 @@ class NodePorts:
 
     def use_vport(self, ifindex: int, on: bool) -> None:
         """The device is, or no longer is, a port of the Open vSwitch datapath."""
-        self._use(ifindex).vport = on
+        use = self._use(ifindex)
+        if use.vport != on:
+            self._promiscuous(ifindex, on)
+        use.vport = on
         self._apply(ifindex)
         self._share()
 

@@ -27,6 +27,11 @@ def wire_port(pf: int) -> int:
     return pf * PF_PORTS + 0xFFF
 
 
+def bonded_port(pf: int) -> int:
+    """Port id of the wire by which the PF's eSwitch sends while the NIC's ports are bonded."""
+    return pf * PF_PORTS + 0xFFE
+
+
 INTERNAL_PORTS = 0x1000_0000
 """Port ids from here on are internal ports of Open vSwitch in the node."""
 

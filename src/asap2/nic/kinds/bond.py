@@ -114,6 +114,7 @@ class Bond(LinkKind):
             "active": 0,
             "primary": 0,
             "own_mac": "address" in wanted.attrs,
+            "promiscuous": False,
         }
         kept["mac"] = ""
         _set(kept, wanted.data or {}, up=False)
@@ -159,6 +160,8 @@ class Bond(LinkKind):
             links.set_link(link.far_namespace, port.ifindex, address=address)
         if port.mtu != near.mtu:
             links.set_link(link.far_namespace, port.ifindex, mtu=near.mtu)
+        if near.promiscuous:
+            links.set_link(link.far_namespace, port.ifindex, promiscuous=True)
         ports.append([port.ifindex, port.mac.hex(), port.mtu, 0, True])
         number = links.id_of(link.far_namespace, port.ifindex)
         links.programs["bond_ports"].update(struct.pack("=I", number), _PORT.pack(link.far, 0))
@@ -189,7 +192,8 @@ class Bond(LinkKind):
         links.clear("bond_ports", struct.pack("=I", number))
         try:
             if (now := links.read(link.far_namespace, ifindex)) is not None:
-                links.set_link(link.far_namespace, ifindex, up=False)
+                off = False if link.data["promiscuous"] else None
+                links.set_link(link.far_namespace, ifindex, up=False, promiscuous=off)
                 if now.mac.hex() != mac:
                     links.set_link(link.far_namespace, ifindex, address=bytes.fromhex(mac))
                 if now.mtu != mtu:
@@ -198,7 +202,8 @@ class Bond(LinkKind):
             log.warning("a bond's port %d is not as it was: %s", ifindex, error)
 
     def follow(self, links: KindLinks, link: KindLink) -> bool:
-        """See :class:`LinkKind`. The links of ports, and addresses and MTU, which ports have with their bond."""
+        """See :class:`LinkKind`. The links of ports; addresses, MTU and promiscuity are those of their bond
+        (bond_set_promiscuity)."""
         data, near = link.data, links.read(link.namespace, link.ifindex)
         if near is None:
             return True
@@ -212,12 +217,14 @@ class Bond(LinkKind):
                 links.set_link(link.far_namespace, port[0], address=near.mac)
             if near.mtu != data["mtu"]:
                 links.set_link(link.far_namespace, port[0], mtu=near.mtu)
+            if near.promiscuous != data["promiscuous"]:
+                links.set_link(link.far_namespace, port[0], promiscuous=near.promiscuous)
             linked = now.carrier if data["miimon"] else True
             port[3] += port[4] and not linked
             port[4] = linked
         if near.mac.hex() != data["mac"] and data["ports"]:
             data["own_mac"], data["mac"] = True, near.mac.hex()
-        data["mtu"] = near.mtu
+        data["mtu"], data["promiscuous"] = near.mtu, near.promiscuous
         self._choose(links, link)
         return True
 
@@ -259,6 +266,10 @@ class Bond(LinkKind):
         for port in ports:
             self._leave(links, link, port)
         links.clear("bonds", struct.pack("=I", link.id))
+
+    def sends(self, link: KindLink) -> dict[int, bool]:
+        """Whether a bond sends by each of its ports (netdev_lag_lower_state_info), by ifindex."""
+        return {port[0]: port[4] and link.data["active"] in (0, port[0]) for port in link.data["ports"]}
 
     # ---- showing
 

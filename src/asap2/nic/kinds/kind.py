@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
     from asap2.nic.links import Link
 
-IFF_UP, IFF_NOARP, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1, 1 << 7, 1 << 10, 1 << 11, 1 << 12
+IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1, 1 << 7, 1 << 8, 1 << 10, 1 << 11, 1 << 12
 ETH_MAX_MTU = 65535
 ETH_ALEN = 6
 

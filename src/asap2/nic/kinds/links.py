@@ -233,9 +233,13 @@ class KindLinks:
         up: bool | None = None,
         mtu: int | None = None,
         address: bytes | None = None,
+        promiscuous: bool | None = None,
     ) -> None:
         """Change a link of *namespace*."""
-        self._change(namespace, lambda changes: changes.set(ifindex, up=up, mtu=mtu, address=address))
+        self._change(
+            namespace,
+            lambda changes: changes.set(ifindex, up=up, mtu=mtu, address=address, promiscuous=promiscuous),
+        )
 
     def below(self, link: KindLink) -> int:
         """The id of the device that *link* stands on."""

@@ -21,6 +21,8 @@ class PortKind(enum.IntEnum):
     """A port of a node's software datapath."""
     INTERNAL = 6
     """An Open vSwitch internal port: what the host sends on it comes in, what goes out to it the host receives."""
+    BONDED = 7
+    """A way out by a wire, whose own port takes what comes in by it."""
 
 
 class Deliver(enum.IntEnum):

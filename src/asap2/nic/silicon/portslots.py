@@ -95,7 +95,7 @@ class PortSlots:
         for name, value in changes.items():
             if getattr(record, name) != value:
                 setattr(record, name, value)
-        reads = port.ifindex and not port.tell
+        reads = port.ifindex and not port.tell and port.kind is not PortKind.BONDED
         if reads and (old is None or old.ifindex != port.ifindex or old.kind != port.kind):
             self._layout.devs.update(maps.word(port.ifindex), maps.word(slot))
             self._set_near(port.ifindex, slot)

@@ -34,7 +34,7 @@ from asap2.netlink.wire import (
 )
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.kinds import BOND, KINDS
-from asap2.nic.kinds.kind import IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
+from asap2.nic.kinds.kind import IFF_PROMISC, IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
 from asap2.nic.kinds.links import FAR_NAME, KindLinks, kernel_has
 from asap2.nic.link_changes import LinkChanges
 
@@ -298,7 +298,7 @@ class KindFace:
                 found.append(LINK.table.encode({"master": bond.ifindex}))
             found.append(attribute(number_, value))
         found.append(attribute(_LINK["linkinfo"], info + LINKINFO.encode(slave)))
-        return _IFINFO.pack(family, type_, index, flags | IFF_SLAVE, change) + b"".join(found)
+        return _IFINFO.pack(family, type_, index, (flags | IFF_SLAVE) & ~IFF_PROMISC, change) + b"".join(found)
 
     def rewrite(self, payload: bytes, link: KindLink, netns: Netns) -> bytes:
         """An RTM_NEWLINK of the kernel about the near end, as it would be about the device."""

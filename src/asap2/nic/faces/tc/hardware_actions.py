@@ -138,7 +138,7 @@ class HardwareActions:
                         raise capability.elsewhere()
                     done += [*encap.actions, Enter(encap.vf.port)]
                 elif not encap.internal:
-                    done += [*encap.actions, Output(pf.switched_port)] + ([] if last else [Decap()])
+                    done += [*encap.actions, Output(pf.out_port)] + ([] if last else [Decap()])
                 elif last and nic.model.internal_ports:
                     done += [*encap.actions, self._in(pf, encap.internal)]
                 else:
@@ -168,7 +168,7 @@ class HardwareActions:
         device = self._netdevs.by_ifindex(step.ifindex)
         if device is None or device.function is None or not reaches(function, device):
             raise capability.elsewhere()
-        return device.function.switched_port
+        return device.function.out_port if isinstance(device.function, Pf) else device.function.switched_port
 
     def _to_internal(self, host: int, step: Mirred) -> Output:
         """The action that has the host receive a packet on an internal port.

@@ -17,7 +17,7 @@ from asap2.nic.faces.tc import judge, match_all
 from asap2.nic.faces.tc.hardware_actions import HardwareActions, outside, resumes_of, within_tunnel
 from asap2.nic.faces.tc.police_meters import is_limit
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
-from asap2.nic.faces.tc.steps import Beyond, sampled, sampled_first
+from asap2.nic.faces.tc.steps import Beyond, Police, sampled, sampled_first
 from asap2.nic.function import Function, Nic, Pf, Role
 from asap2.nic.netdevs import CountedNetDevs, NetDev
 from asap2.nic.node_ports import NodePorts
@@ -148,7 +148,7 @@ class Offloader:
             raise NetlinkError(errno.EOPNOTSUPP)
         if not tc_offload_enabled(uplink):
             raise NetlinkError(errno.EOPNOTSUPP, "TC offload is disabled on net device")
-        match, steps = spec.match, spec.steps
+        match, steps = spec.match, self._by_uplink(pf, spec.steps)
         tunnel = not internal and uplink is not device
         stays = tunnel and any(isinstance(step, Goto) for step in steps)
         if tunnel:
@@ -175,6 +175,20 @@ class Offloader:
         if reason is not None:
             raise tc_capability.refuse(reason)
         return Planned(pipeline, rule, ifindex, pf, rests=rests)
+
+    def _by_uplink(self, pf: Pf, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:
+        """*steps* with *pf*'s own uplink in place of the bond that it is a port of (get_fdb_out_dev)."""
+        if not pf.nic.bond:
+            return steps
+        own = next((device.ifindex for device in self._netdevs.all() if device.function is pf), 0)
+        found: list[tc_actions.Step] = []
+        for step in steps:
+            if isinstance(step, tc_actions.Mirred) and step.ifindex == pf.nic.bond:
+                step = replace(step, ifindex=own)
+            elif isinstance(step, Police):
+                step = replace(step, exceeded=self._by_uplink(pf, step.exceeded))
+            found.append(step)
+        return tuple(found)
 
     def _received(self, device: NetDev, spec: FilterSpec) -> Planned:
         """The rule of a filter for what the function *device* receives, which has no eSwitch's port there: it is where
@@ -236,8 +250,12 @@ class Offloader:
         if target is not None:
             device = self._netdevs.by_ifindex(target.ifindex)
             if device is not None and device.role is Role.INTERNAL:
-                device = self._only_uplink()
-            return [device] if device is not None else []
+                return self._only_uplink()
+            if device is None:
+                return []
+            bonded = device.nic is not None and device.nic.bond
+            others = [one for one in self._uplinks() if one.nic is device.nic and one.pf is not device.pf]
+            return [device, *others] if bonded else [device]
         if not any(isinstance(step, Drop | Goto) for step in steps):
             return []
         return [device for device in self._netdevs.all() if device.role is Role.PF]
@@ -273,15 +291,24 @@ class Offloader:
             size = 16 if max(near.mask, far.mask) >> 32 else 4
             self._tunnels.decap(pf, ifindex, near.value.to_bytes(size, "big"), far.value.to_bytes(size, "big"))
 
-    def _only_uplink(self) -> NetDev | None:
-        """The uplink of the node's eSwitch, when that is the only one: any could get the tunnel's packets."""
-        uplinks = [device for device in self._netdevs.all() if device.role is Role.PF and device.eswitch is not None]
-        return uplinks[0] if len(uplinks) == 1 else None
+    def _uplinks(self) -> list[NetDev]:
+        """The uplinks of the node's eSwitches."""
+        return [device for device in self._netdevs.all() if device.role is Role.PF and device.eswitch is not None]
+
+    def _only_uplink(self) -> list[NetDev]:
+        """The uplink of the node's eSwitch, when that is the only one, or those of one bond: of others any could get
+        the tunnel's packets."""
+        uplinks = self._uplinks()
+        bonds = {device.nic.bond for device in uplinks if device.nic is not None}
+        return uplinks if len(uplinks) == 1 or (len(bonds) == 1 and bonds != {0}) else []
 
     def _uplink_of_internal(self, steps: tuple[tc_actions.Step, ...]) -> NetDev:
         """For a filter on an internal port: the device of the eSwitch that it sends to first."""
+        bonded = {device.nic.bond: device for device in self._uplinks() if device.nic is not None and device.nic.bond}
         for step in steps:
-            device = self._netdevs.by_ifindex(step.ifindex) if isinstance(step, tc_actions.Mirred) else None
+            device = None
+            if isinstance(step, tc_actions.Mirred):
+                device = bonded.get(step.ifindex) or self._netdevs.by_ifindex(step.ifindex)
             if device is not None and device.role is Role.PF and device.nic is not None:
                 if device.nic.model.internal_ports:
                     return device
