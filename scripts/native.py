@@ -8,6 +8,7 @@ standard library alone. Each file has a stamp in build/stamps: the hash of its c
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -23,6 +24,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[1]
 CC = os.environ.get("CC", "cc")
 CLANG = os.environ.get("CLANG", "clang")
+LINKED = "linked by libbpf"
+"""Part of the hash: how an object is made beyond its command."""
 WARNINGS = ("-O2", "-Wall", "-Wextra", "-Werror")
 REPRODUCIBLE = ("-fdebug-compilation-dir=.",)
 """The same file wherever the source is, so that no path of the machine is in a package."""
@@ -100,6 +103,8 @@ def build(files: Iterable[File] = FILES, tell: Callable[[str], None] = print) ->
         began = time.monotonic()
         new = output.with_name(f"{output.name}.new")  # so that who uses the file never sees half of it
         _compile(file, [*command, "-o", str(new)])
+        if file.command is bpf:
+            _link(new)
         new.rename(output)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(wanted)
@@ -109,7 +114,7 @@ def build(files: Iterable[File] = FILES, tell: Callable[[str], None] = print) ->
 def _hash(command: list[str], file: File) -> str:
     package = TOP / "src/asap2"
     made_from = {package / file.source, *(path for pattern in file.others for path in package.glob(pattern))}
-    digest = hashlib.sha256("\n".join(command).encode())
+    digest = hashlib.sha256("\n".join([*command, LINKED]).encode())
     for path in sorted(made_from):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -124,6 +129,24 @@ def _compile(file: File, command: list[str]) -> None:
     if file.command is bpf and not _has_header("bpf/bpf_helpers.h"):
         raise NativeError(f"the {file.what} cannot be compiled: libbpf's headers are not installed; {REMEDY}")
     raise NativeError(f"the {file.what} cannot be compiled:\n{done.stderr.strip()}")
+
+
+def _link(output: Path) -> None:
+    """Have libbpf write the object anew, without what only a debugger reads: that is half of it. ``bpftool gen object``
+    does the same."""
+    try:
+        libbpf = ctypes.CDLL("libbpf.so.1")
+    except OSError:
+        return
+    libbpf.bpf_linker__new.restype = ctypes.c_void_p
+    compiled = output.rename(output.with_name(f"{output.name}.compiled"))
+    linker = ctypes.c_void_p(libbpf.bpf_linker__new(bytes(output), None))
+    failed = libbpf.bpf_linker__add_file(linker, bytes(compiled), None) or libbpf.bpf_linker__finalize(linker)
+    libbpf.bpf_linker__free(linker)
+    if failed:
+        compiled.rename(output)
+    else:
+        compiled.unlink()
 
 
 def _has_header(name: str) -> bool:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from asap2.cli import typer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,4 +107,4 @@ def _rates(lab: Lab, _rounds: int, tell: Callable[[str], object]) -> Any:
     return run(lab, tell), plot, print_rates
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -8,8 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from asap2.cli import typer
 from asap2.openstack.mechanism import Mechanism
 
 app = typer.Typer(add_completion=False)
@@ -113,4 +112,4 @@ def _on_ovn(lab: Any, screen: Any, encapsulation: str | None) -> Any:
     return Demo(lab, screen, encapsulation)
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.root import need_root
 
 app = typer.Typer(add_completion=False)
@@ -34,4 +33,4 @@ def capture(file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to 
     say(f"wrote {file}", file=sys.stderr)
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

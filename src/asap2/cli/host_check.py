@@ -6,8 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
@@ -82,4 +81,4 @@ def show(host: Host, pfs: tuple[Pf, ...], findings: list[Finding]) -> None:
     screen.say(f"{host.hostname}: {verdict} ({words})", style="bold red" if counts[Verdict.FAIL] else "bold green")
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson, From
 from asap2.cli.root import need_root
 
@@ -221,4 +220,4 @@ def show_refused(missing: list[Refused], every: bool, screen: Screen) -> None:
         screen.say()
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

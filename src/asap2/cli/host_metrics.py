@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.root import need_root
 
 app = typer.Typer(add_completion=False)
@@ -41,4 +40,4 @@ def metrics(
     serve(address, port, collected, lambda port: say(f"serving http://{where}:{port}/metrics"))
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
 
@@ -44,6 +44,8 @@ def persist(
         if not found:
             say("nothing to remove: `asap2 host persist` has written nothing here")
         return
+    if doubt := files.doubt():
+        say(f"warning: {doubt}; install asap2 in /opt or from a package", file=sys.stderr)
     host = observe(openflow=False)
     found = files.writes(host)
     if as_json:
@@ -69,4 +71,4 @@ def _tell(found: list[Written], dry_run: bool) -> None:
     say_json({"changed": bool(found) and not dry_run, "files": to_data(found)})
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

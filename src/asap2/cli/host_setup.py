@@ -6,8 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
 
@@ -155,4 +154,4 @@ def _from_options(
         raise UsageError(f"the command line: {error}") from None
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson, From, Pfs, subject
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def status(
 def follow(look: Callable[[], Group], screen: Screen, wait: Callable[[], object]) -> None:
     """Print what *look* gives again and again, after each *wait*: over the last page on a terminal that has room for
     it; else, as in a pipe, below it."""
-    from asap2.screen import Live
+    from asap2.screen import Group, Live
 
     while True:
         shown = look()
@@ -61,18 +60,18 @@ def follow(look: Callable[[], Group], screen: Screen, wait: Callable[[], object]
             screen.print(shown)
             wait()
             continue
-        with Live(shown, console=screen, auto_refresh=False) as live:
+        with Live(shown, console=screen) as live:
             while _fits(shown, screen):
-                live.update(shown, refresh=True)
+                live.update(shown)
                 wait()
                 shown = look()
-            live.update("", refresh=True)
+            live.update(Group())
         screen.print(shown)
         wait()
 
 
 def _fits(shown: Group, screen: Screen) -> bool:
-    return screen.is_terminal and len(screen.render_lines(shown, pad=False)) < screen.height
+    return screen.is_terminal and len(screen.lines(shown)) < screen.height
 
 
 def page(pfs: list[str] | None, file: Path | None) -> Status:
@@ -179,4 +178,4 @@ def _short(number: int) -> str:
     return f"{size:.3g}{unit}"
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -26,7 +26,7 @@ class _Lasting(Screen):
     """A screen whose program continues when the reader of its pipe has gone."""
 
     def on_broken_pipe(self) -> None:
-        """Replace rich's handler, which ends the program."""
+        """Print nothing more, where the usual handler ends the program."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -6,8 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.options import AsJson as AsJson
 from asap2.cli.root import need_root
 from asap2.host.inventory import Host, Pf

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_setup import DryRun
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
@@ -56,4 +55,4 @@ def undo(
     return 1 if left else 0
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

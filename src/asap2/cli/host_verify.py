@@ -7,8 +7,7 @@ import contextlib
 import ipaddress
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
 from asap2.errors import Asap2Error, UsageError
@@ -193,4 +192,4 @@ def _goes(result: Result, through: str) -> bool:
     return all(any(word.startswith(through) for word in flow.through) for flow in result.flows)
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

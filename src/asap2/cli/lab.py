@@ -6,8 +6,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.options import AsJson
 
 app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests on this machine.", no_args_is_help=True)
@@ -97,4 +96,4 @@ def topologies(
     Screen(wrap=True).print(shown)
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

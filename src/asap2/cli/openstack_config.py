@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.host_subject import AsJson, From
 from asap2.errors import UsageError
 from asap2.openstack.config.generate import Format, Role
@@ -220,4 +219,4 @@ def _show(findings: list[Finding], end: str) -> None:
     screen.say(end, style="bold red" if bad else "bold green")
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-import typer
+from asap2.cli import typer
 
 app = typer.Typer(add_completion=False)
 
@@ -22,4 +22,4 @@ def down() -> None:
         say("no cloud is up", file=sys.stderr)
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from asap2.cli import typer
 
 app = typer.Typer(add_completion=False)
 
@@ -27,4 +27,4 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
         say(f"{each['host']:<18}{each['service']:<28}{state:<16}{each['log']}")
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

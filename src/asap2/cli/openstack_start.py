@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from asap2.cli import typer
 
 app = typer.Typer(add_completion=False)
 
@@ -23,4 +23,4 @@ def start(
     Cloud().start(Cloud().service(service, host))
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.openstack.mechanism import Mechanism
 
 app = typer.Typer(add_completion=False)
@@ -40,4 +39,4 @@ def up(
     )
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

@@ -5,6 +5,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from asap2.cli import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (docs/json.md).")]

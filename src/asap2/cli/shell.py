@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
+from asap2.cli import typer
 from asap2.cli.root import need_root
 from asap2.lab.enter import replace_process
 from asap2.lab.layout import layout
@@ -22,4 +21,4 @@ def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name o
     replace_process(layout().bundle(name), [os.environ.get("SHELL") or "/bin/bash"])
 
 
-command = typer.main.get_command(app)
+command = typer.get_command(app)

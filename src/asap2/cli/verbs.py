@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs of the command ``asap2`` as typer sees them: a group that imports each when it is asked for."""
+"""The verbs of the command ``asap2`` as click sees them: a group that imports each when it is asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+import click
+import click.exceptions
+import click.shell_completion
 
+from asap2.cli import typer
+from asap2.cli.typer import Group
 from asap2.errors import InterruptError, UsageError
+from asap2.output import say
+
+COMPLETION = "_ASAP2_COMPLETE"
+"""The variable by which a shell asks what may come next; its value is the shell's name and what it asks for."""
 
 
-class Verbs(TyperGroup):
+class Verbs(Group):
     """The verbs, each a module of :mod:`asap2.cli` whose name is the verb's after ``prefix``, imported one by one."""
 
     verbs: tuple[str, ...] = ()
@@ -45,7 +53,7 @@ class Verbs(TyperGroup):
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Ctrl-C as an InterruptError without words: typer would make it exit status 1."""
+    """Ctrl-C as an InterruptError without words: click would add a line."""
     try:
         yield
     except KeyboardInterrupt:
@@ -58,23 +66,40 @@ def run(words: list[str], verbs: tuple[str, ...]) -> int:
         name="asap2",
         help="Open vSwitch hardware offload, on real NICs (host) and on software ConnectX NICs (everything else).\n\n"
         "`--lab NAME` before a verb chooses among several labs; else the variable ASAP2_LAB does.",
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=typer.settings(),
     )
     root.verbs = verbs
+    root.params.append(
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        )
+    )
+    if asked := os.environ.get(COMPLETION):
+        return click.shell_completion.shell_complete(root, {}, "asap2", COMPLETION, asked)
     try:
-        status = root.main(words or ["--help"], prog_name="asap2", standalone_mode=False)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        explain = getattr(error, "format_message", None)
-        if explain is None:
-            raise
-        if not explain():  # the help was asked for by giving no argument, and has been shown
-            return UsageError.status
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "asap2"
-        raise UsageError(f"{explain().rstrip('.')}; `{command} --help` shows the usage") from None
+        with root.make_context("asap2", list(words) or ["--help"]) as context:
+            status = root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        place = getattr(error, "ctx", None)
+        command = place.command_path if place else "asap2"
+        what = error.format_message().rstrip(".")
+        raise UsageError(f"{what}{'' if what.endswith('?') else ';'} `{command} --help` shows the usage") from None
     return status if isinstance(status, int) else 0
+
+
+def _version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from asap2.version import version
+
+        say(f"asap2 {version()}")
+        context.exit()
 
 
 def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
@@ -89,4 +114,4 @@ def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
         """Run an unmodified program inside a node or guest. Its exit status is this command's."""
         execute(name, words)
 
-    return typer.main.get_command(app)
+    return typer.get_command(app)

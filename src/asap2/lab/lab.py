@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asap2.errors import Asap2Error
+from asap2.extras import need
 from asap2.lab import cable, guest, machine, node
 from asap2.lab.child import interrupts_held
 from asap2.lab.description import describe, record
@@ -49,6 +50,7 @@ class Lab:
 
     def up(self, topology: Topology) -> None:
         """Bring the lab up. If that fails, nothing of it remains."""
+        need("lab")
         if lacking := machine.lacking():
             raise Asap2Error(lacking)
         with self._locked():

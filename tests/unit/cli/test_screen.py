@@ -7,12 +7,11 @@ import io
 import sys
 
 import pytest
-from rich.console import Group
 
 from asap2.cli import lab_tables
 from asap2.cli.host_status import follow
 from asap2.progress import Progress
-from asap2.screen import Screen, Text, table
+from asap2.screen import Group, Screen, Text, table
 from tests.unit.test_output import lab
 
 

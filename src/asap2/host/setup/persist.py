@@ -31,6 +31,9 @@ COUNTED = re.compile(r"eth\d+", re.ASCII)
 """Names that the kernel gives by counting. udev cannot keep them: it would collide with those given meanwhile."""
 LATER = ("network-pre.target", "ovs-vswitchd.service", "openvswitch-switch.service", "openvswitch.service")
 """What must find the representors there: a switch that starts, and whoever configures networks."""
+VOLATILE = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev/shm")
+"""Where systemd-tmpfiles(8) cleans up, or nothing stays."""
+HOMES = ("/home", "/root", "/var/home")
 USERS = ("NetworkManager.service", "libvirtd.service", "nova-compute.service", "openstack-nova-compute.service")
 
 
@@ -142,6 +145,20 @@ def write(host: Host) -> list[Path]:
         ENABLED.symlink_to(UNIT)
     _reload()
     return [*written, ENABLED]
+
+
+def doubt(program: str = sys.executable, package: str = __file__) -> str | None:
+    """Why the unit may not find its program at boot: the Python *program*, or the *package* that it runs, is where it
+    does not last, or not for all. None if there is no doubt."""
+    for path in map(Path, (program, package)):
+        for place in VOLATILE:
+            if path.is_relative_to(place):
+                return f"{path} is below {place}, which does not survive a reboot: the NICs will not be set up"
+    for path in map(Path, (program, package)):
+        for place in HOMES:
+            if path.is_relative_to(place):
+                return f"{path} is below {place}, which may not be mounted at boot, and whose owner becomes root by it"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

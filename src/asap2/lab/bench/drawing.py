@@ -9,17 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from asap2.errors import Asap2Error
+from asap2.extras import need
 
 
 @contextlib.contextmanager
 def picture(file: Path, panels: int, size: tuple[float, float], title: str, dpi: int = 110) -> Iterator[Any]:
     """So many axes beside one another, to be drawn into while the context is active; it then writes the PNG *file*.
     *size* is in inches."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise Asap2Error("the plot needs matplotlib; `make setup` installs it") from None
+    need("plot")
+    import matplotlib as mpl
+
     mpl.use("Agg")
     from matplotlib import pyplot
 

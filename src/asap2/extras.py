@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is installed by an extra: who wants to use it is told, in one sentence, which one to install."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from asap2.errors import Asap2Error
+
+MODULES = {
+    "lab": ("mfusepy", "netaddr", "pyparsing"),
+    "plot": ("matplotlib",),
+}
+"""The modules that each extra of pyproject.toml brings, as far as commands of asap2 ask for them."""
+DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib"}
+"""The Debian package that has them."""
+DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
+"""Where Debian's packages have Python's modules."""
+
+
+def need(extra: str) -> None:
+    """Asap2Error that says how to install *extra*, unless it is there."""
+    for module in MODULES[extra]:
+        if importlib.util.find_spec(module) is None:
+            if Path(__file__).is_relative_to(DISTRIBUTION):
+                raise Asap2Error(f"{DEBIAN[extra]} is not installed: `apt install {DEBIAN[extra]}`")
+            raise Asap2Error(
+                f"the extra `{extra}` is not installed, which has {module}: `pip install 'asap2[{extra}]'`"
+            )
