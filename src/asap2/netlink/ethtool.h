@@ -70,39 +70,50 @@ static size_t receive_hash(const char *buffer)
 	return hash.indir_size * sizeof hash.rss_config[0] + hash.key_size;
 }
 
-static int ethtool(int fd, const struct ifreq *request)
+static const struct shape *shape_of(uint32_t command)
 {
-	struct ask ask = { .kind = ETHTOOL };
-	const struct greeting *greeting;
-	struct answer answer;
-	char *buffer = request->ifr_data, *room;
-	const struct shape *shape = NULL;
-	uint32_t command, count;
-	size_t i, size, given, length;
-	int result;
+	size_t i;
 
-	memcpy(&command, buffer, sizeof command);
 	for (i = 0; i < sizeof shapes / sizeof *shapes; i++)
 		if (shapes[i].command == command)
-			shape = &shapes[i];
-	if (!shape || ((greeting = diverted()) && !has(greeting->ethtool, command)))
-		return ALL_NATIVE;
-	count = shape->element ? MOST : 0;
+			return &shapes[i];
+	return NULL;
+}
+
+/* How long a caller's buffer is, by its base; 0: too long to be one that the server knows. */
+static size_t buffer_size(const struct shape *shape, const char *base)
+{
+	uint32_t count = shape->element ? MOST : 0;
+
 	if (shape->counted_at)
-		memcpy(&count, buffer + shape->counted_at, sizeof count);
+		memcpy(&count, base + shape->counted_at, sizeof count);
 	if (count > MOST)
+		return 0;
+	return shape->base + (size_t)count * shape->element +
+	       (shape->command == ETHTOOL_SRSSH ? receive_hash(base) : 0);
+}
+
+/*
+ * Have the server answer what the *size* octets at *buffer* ask of the device *name*; fd is a socket of the caller's
+ * namespace. Returns as ioctl() does, or ALL_NATIVE; *filled is then how many octets of the buffer are the answer.
+ */
+static int ethtool(int fd, const char *name, const struct shape *shape, char *buffer, size_t size, size_t *filled)
+{
+	struct ask ask = { .kind = ETHTOOL, .argument = shape->command };
+	const struct greeting *greeting = diverted();
+	struct answer answer;
+	size_t given = shape->sets ? size : shape->base, length;
+	char *room;
+	int result, i;
+
+	if (greeting && !has(greeting->ethtool, shape->command))
 		return ALL_NATIVE;
-	size = shape->base + (size_t)count * shape->element;
-	if (command == ETHTOOL_SRSSH)
-		size += receive_hash(buffer);
-	given = shape->sets ? size : shape->base;
 	room = malloc(IFNAMSIZ + size);
 	if (!room)
 		return -1;
 	ask.cookie = namespace_of(fd);
-	ask.argument = command;
 	for (i = 0; i < 2; i++) {
-		memcpy(room, request->ifr_name, IFNAMSIZ);
+		memcpy(room, name, IFNAMSIZ);
 		memcpy(room + IFNAMSIZ, buffer, given);
 		length = size;
 		if ((result = put(&ask, fd, room, IFNAMSIZ + given, &answer, room, &length)) != -2)
@@ -113,9 +124,10 @@ static int ethtool(int fd, const struct ifreq *request)
 		result = -1;
 	} else if (answer.verdict == PASS)
 		result = ALL_NATIVE;
-	else if (answer.verdict == DONE)
+	else if (answer.verdict == DONE) {
 		memcpy(buffer, room, length);
-	else {
+		*filled = length;
+	} else {
 		errno = answer.consumed ? (int)answer.consumed : EOPNOTSUPP;
 		result = -1;
 	}
@@ -139,26 +151,6 @@ static int set_mtu(int fd, const struct ifreq *request)
 		return ALL_NATIVE;
 	errno = answer.consumed ? (int)answer.consumed : EINVAL;
 	return -1;
-}
-
-int ioctl(int fd, unsigned long request, ...)
-{
-	REAL(ioctl);
-	va_list arguments;
-	void *argument;
-	int result;
-
-	va_start(arguments, request);
-	argument = va_arg(arguments, void *);
-	va_end(arguments);
-	if (request == SIOCETHTOOL && argument && ((struct ifreq *)argument)->ifr_data) {
-		result = ethtool(fd, argument);
-		if (result != ALL_NATIVE)
-			return result;
-	}
-	if (request == SIOCSIFMTU && argument && set_mtu(fd, argument) != ALL_NATIVE)
-		return -1;
-	return real(fd, request, argument);
 }
 
 #endif

@@ -7,17 +7,29 @@
 
 #include "redirect.h"
 
+#ifndef MEMBERSHIPS
 #define MEMBERSHIPS 64
+#endif
+
+/* Whose socket it is: the process (0: this one) and the number that it has there. */
+struct place {
+	pid_t process;
+	int number;
+};
+
+static int borrow(const struct place *place); /* the socket as a descriptor of this process; -1 when there is none */
+static void give_back(const struct place *place, int fd);
 
 static pthread_mutex_t membership_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct membership {
-	int fd;
+	struct place place;
 	uint32_t group; /* zero: a free entry */
 	ino_t inode;
 } memberships[MEMBERSHIPS];
 static uint64_t membership_instance;
 
-static int membership(int fd, enum kind kind, uint32_t group)
+/* A socket that is *fd* here, and at *place* where it is used, joins or leaves a group. */
+static int membership(int fd, struct place place, enum kind kind, uint32_t group)
 {
 	struct ask ask = { .kind = kind, .protocol = NETLINK_GENERIC, .portid = port_of(fd), .argument = group };
 	struct answer answer;
@@ -41,11 +53,11 @@ static int membership(int fd, enum kind kind, uint32_t group)
 	}
 	pthread_mutex_lock(&membership_lock);
 	for (i = 0; i < MEMBERSHIPS; i++)
-		if (memberships[i].fd == fd && memberships[i].group == group)
+		if (!memcmp(&memberships[i].place, &place, sizeof place) && memberships[i].group == group)
 			memberships[i].group = 0;
 	for (i = 0; kind == JOIN && i < MEMBERSHIPS; i++)
 		if (!memberships[i].group) {
-			memberships[i] = (struct membership){ fd, group, inode };
+			memberships[i] = (struct membership){ place, group, inode };
 			break;
 		}
 	pthread_mutex_unlock(&membership_lock);
@@ -68,12 +80,17 @@ static void rejoin(struct connection *c)
 		struct ask ask = { .kind = JOIN, .protocol = NETLINK_GENERIC, .argument = known[i].group };
 		struct answer answer;
 		uint64_t inode = known[i].inode;
+		int fd, result = 0;
 
-		if (!known[i].group || inode_of(known[i].fd) != known[i].inode)
+		if (!known[i].group || (fd = borrow(&known[i].place)) < 0)
 			continue;
-		ask.portid = port_of(known[i].fd);
-		ask.cookie = namespace_of(known[i].fd);
-		if (ask_on(c, &ask, known[i].fd, &inode, sizeof inode, &answer, NULL, NULL) < 0)
+		if (inode_of(fd) == known[i].inode) {
+			ask.portid = port_of(fd);
+			ask.cookie = namespace_of(fd);
+			result = ask_on(c, &ask, fd, &inode, sizeof inode, &answer, NULL, NULL);
+		}
+		give_back(&known[i].place, fd);
+		if (result < 0)
 			return;
 	}
 }
@@ -92,38 +109,6 @@ static void listens(int fd)
 		return;
 	ask.cookie = namespace_of(fd);
 	put(&ask, fd, &inode, sizeof inode, &answer, NULL, NULL);
-}
-
-int bind(int fd, const struct sockaddr *address, socklen_t length)
-{
-	const struct sockaddr_nl *netlink = (const struct sockaddr_nl *)address;
-	int result = real_bind(fd, address, length);
-
-	if (result == 0 && address && length >= sizeof *netlink && netlink->nl_family == AF_NETLINK &&
-	    netlink->nl_groups)
-		listens(fd);
-	return result;
-}
-
-int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
-{
-	REAL(setsockopt);
-	uint32_t group;
-	int result;
-
-	if (level == SOL_NETLINK && (option == NETLINK_ADD_MEMBERSHIP || option == NETLINK_DROP_MEMBERSHIP) &&
-	    length >= sizeof group && value) {
-		memcpy(&group, value, sizeof group);
-		if (group >= GROUPS_FIRST && group <= GROUPS_LAST && netlink_protocol(fd) == NETLINK_GENERIC) {
-			result = membership(fd, option == NETLINK_ADD_MEMBERSHIP ? JOIN : LEAVE, group);
-			if (result != ALL_NATIVE)
-				return result;
-		}
-	}
-	result = real(fd, level, option, value, length);
-	if (result == 0 && level == SOL_NETLINK && option == NETLINK_ADD_MEMBERSHIP)
-		listens(fd);
-	return result;
 }
 
 #endif

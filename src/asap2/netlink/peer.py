@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 
@@ -13,17 +14,28 @@ _CAP_NET_ADMIN = 12
 
 
 class Peer:
-    """One connection of the library: a thread of a client."""
+    """One connection of the library, which is a thread of a client; or of redirectd, which asks for many."""
 
-    __slots__ = ("clients", "held", "pid", "privileged", "sock", "uid", "unclaimed")
+    __slots__ = ("clients", "held", "owner", "pid", "privileged", "sock", "uid", "unclaimed")
 
     def __init__(self, sock: socket.socket, pid: int, uid: int) -> None:
         self.sock = sock
+        self.owner = pid, uid
+        """Process and user at the other end of the connection."""
         self.pid, self.uid = pid, uid
+        """Process and user that it asks for."""
         self.privileged = uid == 0 or has_net_admin(self.pid)
         self.unclaimed: tuple[Namespace, int, int] | None = None
         self.clients: dict[tuple[int, int, int, int], Client] = {}
         self.held: set[Namespace] = set()
+
+    def ask_for(self, pid: int, uid: int, privileged: bool) -> None:
+        """What it asks from now on it asks for another process; PermissionError when it may not."""
+        if self.owner[1]:
+            raise PermissionError(errno.EPERM, "only root asks for other processes")
+        if (pid, privileged) != (self.pid, self.privileged):
+            self.clients.clear()
+        self.pid, self.uid, self.privileged = pid, uid, privileged
 
 
 def has_net_admin(pid: int) -> bool:

@@ -8,8 +8,9 @@
 #ifndef ASAP2_REDIRECT_H
 #define ASAP2_REDIRECT_H
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
-#include <dlfcn.h>
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ethtool.h>
@@ -28,6 +29,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
@@ -54,6 +56,7 @@
 #define ABSENT_VARIABLE "ASAP2_NETLINK_WAIT" /* another number of milliseconds */
 #define AGAIN_MS 30000 /* how long we do not wait again after that */
 #define TRY_MS 20 /* between two tries */
+#define BY_LIBRARY 0x41534150 /* socket()'s fourth argument, which the kernel ignores: redirectd's filter looks at it */
 #define GREETING_S 120 /* how long we wait for the greeting while somebody listens: a daemon may be starting */
 
 struct greeting {
@@ -67,7 +70,7 @@ struct greeting {
 	uint8_t netfilter[32]; /* and subsystems of nfnetlink */
 };
 
-enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5, SHOW = 6 };
+enum kind { SUBMIT = 1, JOIN = 2, LEAVE = 3, ETHTOOL = 4, CLAIM = 5, SHOW = 6, CALLER = 7 };
 enum option { OPTION_EXT_ACK = 1, OPTION_CAP_ACK = 2, OPTION_STRICT = 4, OPTION_FD = 8 };
 
 struct ask {
@@ -80,6 +83,11 @@ struct ask {
 	uint32_t
 		argument; /* JOIN, LEAVE: the group, and the socket's inode follows; ETHTOOL: the command; SHOW: the room */
 };
+
+/*
+ * CALLER, which has no answer: what this connection asks from now on it asks for another process, *portid* of user
+ * *argument*; *options*: 1 when that may administer networks. Only the privileged may say so.
+ */
 
 /* WAITING is a bit beside the others: replies wait for room in the socket, which the server wants (CLAIM) to go on. */
 enum verdict { DONE = 0, PASS = 1, NEED_FD = 2, ERROR = 3, WAITING = 0x100 };
@@ -98,42 +106,21 @@ static __thread struct connection {
 	pid_t process;
 	uint32_t tag;
 	int busy;
+	struct ask told; /* the last CALLER */
 	struct greeting greeting;
 } own;
+
+/* For whom this thread asks: a CALLER; kind 0: for its own process. */
+static __thread struct ask caller;
 
 static pthread_key_t cleanup_key;
 static pthread_once_t cleanup_once = PTHREAD_ONCE_INIT;
 
-#define REAL(name) \
-	static __typeof__(&name) real; \
-	if (!__atomic_load_n(&real, __ATOMIC_RELAXED)) { \
-		__typeof__(&name) found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
-		__atomic_store_n(&real, found, __ATOMIC_RELAXED); \
-	}
-
-static ssize_t real_sendmsg(int fd, const struct msghdr *message, int flags)
-{
-	REAL(sendmsg);
-	return real(fd, message, flags);
-}
-
-static ssize_t real_recvmsg(int fd, struct msghdr *message, int flags)
-{
-	REAL(recvmsg);
-	return real(fd, message, flags);
-}
-
-static int real_connect(int fd, const struct sockaddr *address, socklen_t length)
-{
-	REAL(connect);
-	return real(fd, address, length);
-}
-
-static int real_bind(int fd, const struct sockaddr *address, socklen_t length)
-{
-	REAL(bind);
-	return real(fd, address, length);
-}
+/* The functions of libc, which the library stands in front of. */
+static ssize_t real_sendmsg(int fd, const struct msghdr *message, int flags);
+static ssize_t real_recvmsg(int fd, struct msghdr *message, int flags);
+static int real_connect(int fd, const struct sockaddr *address, socklen_t length);
+static int real_bind(int fd, const struct sockaddr *address, socklen_t length);
 
 static ino_t inode_of(int fd)
 {
@@ -233,6 +220,7 @@ static int open_connection(struct connection *c)
 		return -1;
 	strcpy(address.sun_path, path);
 	memset(&c->greeting, 0, sizeof c->greeting);
+	memset(&c->told, 0, sizeof c->told);
 	while (try_connection(c, &address) < 0) {
 		if (errno == ENOENT || now_ms() >= give_up) {
 			__atomic_store_n(&given_up, now_ms(), __ATOMIC_RELAXED);
@@ -296,6 +284,19 @@ static ssize_t receive(int fd, struct msghdr *message)
 	return real_recvmsg(fd, message, 0);
 }
 
+/* Tell the server for whom the next questions are, if it does not know; 0, or -1 when it is gone. */
+static int tell_caller(struct connection *c)
+{
+	if (!memcmp(&c->told, &caller, sizeof caller))
+		return 0;
+	if (real_sendmsg(c->fd - 1,
+			 &(struct msghdr){ .msg_iov = &(struct iovec){ &caller, sizeof caller }, .msg_iovlen = 1 },
+			 MSG_NOSIGNAL) < 0)
+		return -1;
+	c->told = caller;
+	return 0;
+}
+
 /*
  * One question and its answer. Answer data beyond the structure goes to *data (capacity *length, which is updated).
  * Returns 0; -1 when there is no server and nothing was asked; -2 when the server went away before it answered.
@@ -316,6 +317,10 @@ static int ask_on(struct connection *c, struct ask *ask, int passed_fd, const vo
 	for (attempt = 0; attempt < 2; attempt++) {
 		if (ensure(c) < 0)
 			return -1;
+		if (tell_caller(c) < 0) {
+			drop(c);
+			continue;
+		}
 		ask->tag = ++c->tag;
 		memset(&message, 0, sizeof message);
 		message.msg_iov = out;

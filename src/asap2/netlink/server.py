@@ -313,7 +313,7 @@ class Server:
         self._peers.discard(peer)
         self._selector.unregister(peer.sock)
         peer.sock.close()
-        self._admission.leave(peer.pid, peer.uid)
+        self._admission.leave(*peer.owner)
         if peer.unclaimed is not None:
             namespace, protocol, portid = peer.unclaimed
             namespace.forget(protocol, portid)
@@ -351,6 +351,9 @@ class Server:
         kind, tag, protocol, portid, cookie, options, argument = ASK.unpack_from(self._buffer)
         namespace = self._namespaces.get(cookie)
         if namespace is None:
+            if kind == Kind.CALLER:
+                peer.ask_for(portid, argument, bool(options))
+                return None
             if fd is None:
                 return ANSWER.pack(tag, Verdict.NEED_FD, 0, 0)
             try:

@@ -37,6 +37,9 @@ class Kind(enum.IntEnum):
     ETHTOOL = 4
     CLAIM = 5
     SHOW = 6
+    CALLER = 7
+    """No question, and without an answer: what the connection asks from now on it asks for another process, whose id is
+    in place of the port id and whose user is the argument; options: 1 when that may administer networks."""
 
 
 class Verdict(enum.IntEnum):

@@ -173,7 +173,7 @@ class Toy:
             raise OSError(errno.EACCES, "toy")
         assert command == ETHTOOL_GDRVINFO
         assert len(buffer) == 196
-        return buffer[:4] + b"toy_core".ljust(32, b"\0") + b"1.0".ljust(32, b"\0") + buffer[68:]
+        return (buffer[:4] + b"toy_core".ljust(32, b"\0") + b"1.0").ljust(len(buffer), b"\0")
 
 
 def serve(server: Server) -> None:
