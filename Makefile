@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
+.PHONY: help setup setup-tests setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -32,6 +32,9 @@ help:
 
 setup:
 	@scripts/setup
+
+setup-tests:
+	@scripts/setup tests
 
 demo: setup
 	@$(BIN)/asap2 demo $(ARGS)
@@ -70,7 +73,7 @@ lint: setup
 	@shellcheck $(SCRIPTS)
 	@find src -name '*.[ch]' -exec $(BIN)/clang-format --dry-run --Werror {} +
 
-test: lint
+test: setup-tests lint
 	@$(BIN)/python scripts/test $(ARGS)
 
 coverage: setup
@@ -95,4 +98,4 @@ sdist: setup
 clean:
 	@rm -rf .venv .venv-openstack build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
 	@find src tests ansible -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find src -name '*.o' -delete -o -name '*.so' -delete
+	@find src -name '*.o' -delete -o -name '*.so' -delete -o -name redirectd -delete

@@ -58,6 +58,11 @@ def library() -> list[str]:
     return [CC, *WARNINGS, "-shared", "-fPIC"]
 
 
+def program() -> list[str]:
+    """The command that makes a program."""
+    return [CC, *WARNINGS]
+
+
 @dataclass(frozen=True)
 class File:
     """A file to compile: ``output`` and ``source`` are below src/asap2, as are ``others``, patterns of what else it is
@@ -86,6 +91,7 @@ FILES = (
         ("netlink/*.[ch]",),
         libraries=("-ldl", "-lpthread"),
     ),
+    File("redirect daemon", "netlink/redirectd", "netlink/redirectd.c", program, ("netlink/*.h",), ("-lpthread",)),
 )
 
 

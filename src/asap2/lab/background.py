@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap2.errors import Asap2Error
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 
 PATIENCE = 300.0
 """Seconds that a program may take to begin, and to end when it has been told to: one that takes longer hangs, on a slow
@@ -40,7 +40,7 @@ class Program:
                 stderr=theirs,
                 env=environment() | (variables or {}),
                 start_new_session=True,
-                preexec_fn=lambda: enter(bundle),
+                preexec_fn=lambda: move_in(bundle),
             )
         except BaseException:
             os.close(self._pty)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
+from asap2.lab.redirect import redirect_own_calls
 from asap2.lab.revive import revive
 from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, setns
 
@@ -41,6 +42,13 @@ def enter(bundle: Path, kinds: Iterable[str] = KINDS) -> None:
         os.chdir("/")
 
 
+def move_in(bundle: Path) -> None:
+    """Move this process, which is about to become a program, into *bundle*: :func:`enter`, and what the program asks of
+    the NIC is answered by the node's daemon even if it makes its system calls itself."""
+    enter(bundle)
+    redirect_own_calls()
+
+
 def environment() -> dict[str, str]:
     """This process's environment, with the directories of system programs and of the command ``asap2`` in PATH."""
     path = os.environ.get("PATH", "").split(":")
@@ -51,7 +59,11 @@ def environment() -> dict[str, str]:
 def replace_process(bundle: Path, command: Sequence[str]) -> NoReturn:
     """Become *command* inside *bundle*'s namespaces, so that signals and the exit status are its own."""
     revive(bundle.parents[2])
-    enter(bundle)
+    try:
+        move_in(bundle)
+    except OSError as error:
+        print(f"asap2: {bundle.parent.name}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(NOT_EXECUTABLE) from None
     try:
         os.execvpe(command[0], list(command), environment())
     except OSError as error:

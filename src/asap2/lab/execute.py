@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asap2.errors import Asap2Error
 from asap2.lab.child import interrupts_held
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 
 
 def start(bundle: Path | None, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
@@ -20,7 +20,7 @@ def start(bundle: Path | None, command: Sequence[str], *, session: bool = False)
         def begin() -> None:
             let_interrupt()
             if bundle is not None:
-                enter(bundle)
+                move_in(bundle)
 
         return subprocess.Popen(
             list(command),

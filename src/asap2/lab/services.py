@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.lab import units
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 from asap2.lab.watched import Watched, started_at
 
 _TRY_AGAIN = 1.0
@@ -97,7 +97,7 @@ class Services:
                 cwd="/",
                 env=environment(),
                 start_new_session=True,
-                preexec_fn=lambda: enter(self._bundle),
+                preexec_fn=lambda: move_in(self._bundle),
             )
             started.returncode = 0  # it is ours to wait for, not Popen's
             self._job[name] = Watched(started.pid)

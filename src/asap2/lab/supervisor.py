@@ -4,7 +4,8 @@
 It runs in the network namespace of the node whose directory is DIRECTORY. It starts the node's daemon, waits until the
 daemon has made the file ``ready``, lays its FUSE tree over the node's /sys, and writes ``ready`` to the file descriptor
 NOTIFY. Whenever the daemon dies, it starts another; whenever a program of Open vSwitch dies that the node's systemctl
-started, it has the node's systemctl do what systemd would. SIGTERM ends supervisor and daemon.
+started, it has the node's systemctl do what systemd would. It also keeps a redirectd waiting, which begins when those
+before it are dead (:mod:`asap2.lab.redirector`). SIGTERM ends supervisor and daemon.
 
 There are two of them. The second waits for the end of the first, takes its place with the daemon as it is, and forks
 another second. Whoever kills both leaves the daemon at work and nothing to watch it, until an ``asap2`` command looks
@@ -32,6 +33,7 @@ from types import FrameType
 from asap2.lab import fuse
 from asap2.lab.filesystem import show_faces
 from asap2.lab.layout import REAL_SYSFS
+from asap2.lab.redirector import Redirector
 from asap2.lab.services import Services
 from asap2.lab.syscalls import descriptor_of, detach
 from asap2.lab.watched import Watched
@@ -70,6 +72,7 @@ class Supervisor:
         self.notify = notify
         self.command: list[str] = json.loads((directory / COMMAND).read_text())
         self.services = Services(directory)
+        self.redirector = Redirector(directory)
         self.daemon: Watched | None = None
         self.standby: Watched | None = None
         self.serving = False
@@ -126,6 +129,7 @@ class Supervisor:
             if self.daemon is not None and not self.serving:
                 self._look_whether_it_serves(now)
             self._answer_former()
+            self.redirector.look(now)
             self.services.look()
             if now >= self._logs_at:
                 self._logs_at = now + _LOOK_AT_LOGS
@@ -134,7 +138,7 @@ class Supervisor:
 
     def _wait(self, now: float) -> None:
         """Sleep until there is something to do."""
-        wake_at = min(self._logs_at, self.services.look_at)
+        wake_at = min(self._logs_at, self.services.look_at, self.redirector.look_at)
         if self.daemon is None:
             wake_at = min(wake_at, self._start_at)
         elif not self.serving:
@@ -145,7 +149,11 @@ class Supervisor:
         for process in (self.daemon, self.standby):
             if process is not None:
                 waiting.register(process.descriptor, select.POLLIN)
-        for descriptor in (*self.services.descriptors(), *(former.descriptor for former in self._former)):
+        for descriptor in (
+            *self.services.descriptors(),
+            *self.redirector.descriptors(),
+            *(former.descriptor for former in self._former),
+        ):
             waiting.register(descriptor, select.POLLIN)
         waiting.poll(max(0.0, wake_at - time.monotonic()) * 1000 + 1)
 
@@ -172,6 +180,7 @@ class Supervisor:
             if process is not None:
                 process.close()
         self.services.forget()
+        self.redirector.forget()
         self.daemon = self.standby = None
         _say("the supervisor was killed; another takes its place")
         raise TookOver
@@ -351,6 +360,7 @@ class Supervisor:
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         if self.standby is not None:
             self.standby.kill()
+        self.redirector.end()
         if self.daemon is not None:
             self.daemon.kill(signal.SIGTERM)
             select.select([self.daemon.descriptor], [], [])

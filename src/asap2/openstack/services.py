@@ -21,7 +21,7 @@ from typing import IO
 
 from asap2.errors import Asap2Error
 from asap2.lab.child import Child
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import enter, environment, move_in
 from asap2.openstack.databases import MARIADB
 from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import (
@@ -235,7 +235,7 @@ def _spawn(service: Service, bundle: Path, output: IO[bytes]) -> list[int]:
         cwd="/",
         env=environment() | {"PYTHONUNBUFFERED": "1", "no_proxy": "*", "NO_PROXY": "*"} | dict(service.variables),
         start_new_session=True,
-        preexec_fn=lambda: enter(bundle),
+        preexec_fn=lambda: move_in(bundle),
     )
     if not service.pid_files:
         return [process.pid]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from asap2.lab.background import Program
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.namespaces import in_netns
 from asap2.testing.capture import Capture
@@ -74,7 +74,7 @@ class Place:
             errors="replace",
             env=environment() | {ROOT_VARIABLE: str(self._layout.root)} | dict(env or {}),
             start_new_session=True,
-            preexec_fn=lambda: enter(self._bundle),
+            preexec_fn=lambda: move_in(self._bundle),
         )
 
     @contextlib.contextmanager

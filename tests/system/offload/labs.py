@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.namespaces import in_netns
 from tests.system.patience import PATIENCE
@@ -88,7 +88,7 @@ class Bench:
             stderr=subprocess.PIPE,
             text=True,
             env=environment() | {ROOT_VARIABLE: str(self.root)},
-            preexec_fn=lambda: enter(bundle),
+            preexec_fn=lambda: move_in(bundle),
         )
 
     def socket(self, guest: str, family: int, kind: int, address: tuple[str, int]) -> socket.socket:

@@ -11,7 +11,7 @@ from pathlib import Path
 from asap2.errors import Asap2Error
 from asap2.lab.bench.paths import plain, representors
 from asap2.lab.bench.scale import table
-from asap2.lab.enter import enter, environment
+from asap2.lab.enter import environment, move_in
 from asap2.lab.execute import ip, run
 from asap2.lab.layout import Layout
 
@@ -72,7 +72,7 @@ def _seconds(bundle: Path, program: str, batch: Path) -> float:
             capture_output=True,
             text=True,
             env=environment(),
-            preexec_fn=lambda: enter(bundle),
+            preexec_fn=lambda: move_in(bundle),
         )
         seconds = time.perf_counter() - began
     if done.returncode:

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A statically linked program whose system calls redirectd handles: each name on the command line is a case, which prints
+ * "ok", or says what is not as the kernel does it. Its requests are for what the NIC's daemon answers.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WANT(condition) \
+	do { \
+		if (!(condition)) { \
+			printf("line %d: %s: %s\n", __LINE__, #condition, strerror(errno)); \
+			exit(1); \
+		} \
+	} while (0)
+
+static const char *netdev;
+static struct {
+	struct nlmsghdr header;
+	struct ifinfomsg link;
+} request;
+static char room[65536];
+
+static int open_socket(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+
+	WANT(fd >= 0);
+	return fd;
+}
+
+/* Whether a received message is the link as the NIC's driver shows it: with a parent device, which a veth has not. */
+static int is_answer(const char *message, ssize_t size)
+{
+	const struct nlmsghdr *header = (const struct nlmsghdr *)message;
+	const struct rtattr *attribute = (const struct rtattr *)(message + NLMSG_LENGTH(sizeof(struct ifinfomsg)));
+	int left = size - NLMSG_LENGTH(sizeof(struct ifinfomsg));
+
+	if (size < (ssize_t)sizeof *header || header->nlmsg_type != RTM_NEWLINK)
+		return 0;
+	for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
+		if (attribute->rta_type == 56 /* IFLA_PARENT_DEV_NAME */)
+			return 1;
+	return 0;
+}
+
+static int asks(int fd)
+{
+	return send(fd, &request, sizeof request, 0) == sizeof request &&
+	       is_answer(room, recv(fd, room, sizeof room, 0));
+}
+
+static void ways(void)
+{
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK }, sender = { 0 };
+	struct iovec parts[2] = { { &request, 10 }, { (char *)&request + 10, sizeof request - 10 } };
+	struct iovec rooms[2] = { { room, 20 }, { room + 20, sizeof room - 20 } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	socklen_t length = sizeof sender;
+	int fd = open_socket();
+
+	WANT(write(fd, &request, sizeof request) == sizeof request && is_answer(room, read(fd, room, sizeof room)));
+	WANT(writev(fd, parts, 2) == sizeof request && is_answer(room, readv(fd, rooms, 2)));
+	WANT(sendmsg(fd, &message, 0) == sizeof request);
+	message = (struct msghdr){ &sender, sizeof sender, rooms, 2, NULL, 0, 0 };
+	WANT(is_answer(room, recvmsg(fd, &message, 0)) && message.msg_namelen == sizeof sender && sender.nl_pid == 0);
+	WANT(sendto(fd, &request, sizeof request, 0, (struct sockaddr *)&kernel, sizeof kernel) == sizeof request);
+	sender.nl_pid = 1;
+	WANT(is_answer(room, recvfrom(fd, room, sizeof room, 0, (struct sockaddr *)&sender, &length)));
+	WANT(sender.nl_pid == 0 && length == sizeof sender);
+	WANT(getsockname(fd, (struct sockaddr *)&sender, &length) == 0 && sender.nl_pid == (uint32_t)getpid());
+	WANT(connect(fd, (struct sockaddr *)&kernel, sizeof kernel) == 0 && asks(fd));
+	WANT(send(fd, &request, sizeof request, 0) > 0 && recv(fd, room, 16, MSG_PEEK | MSG_TRUNC) > 16);
+	WANT(is_answer(room, recv(fd, room, sizeof room, 0)));
+	WANT(recv(fd, room, sizeof room, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	WANT(send(fd, (void *)1, 100, 0) == -1 && errno == EFAULT);
+	WANT(pwritev2(fd, parts, 2, -1, 0) == -1 && errno == EOPNOTSUPP);
+}
+
+static void several(void)
+{
+	struct iovec part = { &request, sizeof request }, rooms[4];
+	struct mmsghdr out[3] = { 0 }, in[4] = { 0 };
+	int fd = open_socket(), i;
+
+	for (i = 0; i < 3; i++)
+		out[i].msg_hdr = (struct msghdr){ .msg_iov = &part, .msg_iovlen = 1 };
+	for (i = 0; i < 4; i++) {
+		rooms[i] = (struct iovec){ room + i * 16384, 16384 };
+		in[i].msg_hdr = (struct msghdr){ .msg_iov = &rooms[i], .msg_iovlen = 1 };
+	}
+	WANT(sendmmsg(fd, out, 3, 0) == 3 && out[2].msg_len == sizeof request);
+	WANT(recvmmsg(fd, in, 4, MSG_DONTWAIT, NULL) == 3);
+	for (i = 0; i < 3; i++)
+		WANT(is_answer(rooms[i].iov_base, in[i].msg_len));
+}
+
+static void copies(void)
+{
+	int fd = open_socket(), copy, i;
+
+	WANT((copy = dup(fd)) >= 0 && asks(copy));
+	WANT((copy = fcntl(fd, F_DUPFD_CLOEXEC, 3)) >= 0 && asks(copy) && fcntl(copy, F_GETFD) == FD_CLOEXEC);
+	WANT(dup2(copy, copy + 1) == copy + 1 && asks(copy + 1));
+	WANT(dup2(fd, 5) == -1 && errno == EMFILE); /* there nobody would see what is sent */
+	for (i = 0; i < 300; i++) {
+		WANT(close(fd) == 0);
+		fd = open_socket();
+		WANT(asks(fd));
+	}
+	WANT(close(fd) == 0 && (copy = open("/dev/null", O_RDWR)) >= 0 && dup2(copy, fd) == fd);
+	WANT(write(fd, "text", 4) == 4 && read(fd, room, 10) == 0);
+}
+
+static void descriptors(void)
+{
+	struct rlimit few = { 32, 4096 }, now;
+	int fd, i;
+
+	WANT(setrlimit(RLIMIT_NOFILE, &few) == 0 && asks(open_socket()));
+	WANT(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == 32 && now.rlim_max == 4096);
+	few.rlim_max = 32; /* only who has CAP_SYS_RESOURCE gets a socket here, redirectd in a container does not */
+	WANT(setrlimit(RLIMIT_NOFILE, &few) == 0);
+	fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	WANT(fd >= 0 ? asks(fd) : errno == EMFILE);
+	for (i = 0; i < 2000 && socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) >= 0; i++)
+		;
+	WANT(i < 2000 && errno == EMFILE);
+}
+
+static void times(void)
+{
+	struct timeval limit = { .tv_usec = 100000 };
+	int fd = open_socket();
+
+	WANT(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+	WANT(recv(fd, room, sizeof room, 0) == -1 && errno == EAGAIN);
+}
+
+static volatile sig_atomic_t caught;
+
+static void catch (int number)
+{
+	(void)number;
+	caught++;
+}
+
+static void *kick(void *thread)
+{
+	while (usleep(1000) == 0)
+		pthread_kill(*(pthread_t *)thread, SIGUSR1);
+	return NULL;
+}
+
+static void signals(void)
+{
+	struct itimerval once = { .it_value = { .tv_usec = 100000 } }, often = { { 0, 1000 }, { 0, 1000 } };
+	struct sigaction action = { .sa_handler = catch };
+	pthread_t self = pthread_self(), kicker;
+	int fd = open_socket(), i;
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &once, NULL);
+	WANT(recv(fd, room, sizeof room, 0) == -1 && errno == EINTR && caught == 1);
+	action.sa_flags = SA_RESTART;
+	sigaction(SIGALRM, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	WANT(pthread_create(&kicker, NULL, kick, &self) == 0);
+	for (i = 0; i < 300; i++)
+		WANT(asks(fd));
+	WANT(caught > 1 && recv(fd, room, sizeof room, MSG_DONTWAIT) == -1 && errno == EAGAIN); /* none twice */
+}
+
+static void processes(void)
+{
+	int fd = open_socket(), status = 1;
+
+	WANT(asks(fd));
+	if (!fork())
+		_exit(asks(fd) && asks(open_socket()) ? 0 : 1);
+	WANT(wait(&status) > 0 && status == 0 && asks(fd));
+	execl("/proc/self/exe", "calls", netdev, "ways", (char *)NULL);
+}
+
+static void nested(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = { 1, &allow };
+
+	WANT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0 && asks(open_socket()));
+	WANT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program) == -1);
+	WANT(errno == EBUSY);
+}
+
+/* Deleting a representor is the driver's to refuse; without the capability, the kernel's to refuse first. */
+static void refused(void)
+{
+	static struct {
+		struct nlmsghdr header;
+		struct ifinfomsg link;
+	} deletion;
+	struct nlmsgerr *error = (struct nlmsgerr *)(room + NLMSG_HDRLEN);
+	int fd, id, status = 1;
+
+	deletion.header = (struct nlmsghdr){ sizeof deletion, RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0 };
+	deletion.link.ifi_index = if_nametoindex(netdev);
+	for (id = 0; id <= 1000; id += 1000) {
+		if (!fork()) {
+			WANT(setuid(id) == 0);
+			fd = open_socket();
+			WANT(send(fd, &deletion, sizeof deletion, 0) > 0 && recv(fd, room, sizeof room, 0) > 0);
+			printf("%s\n", strerror(-error->error));
+			exit(0);
+		}
+		WANT(wait(&status) > 0 && status == 0);
+	}
+}
+
+/* Say "ready", and then what is told of the link next, forever. */
+static void monitor(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK };
+	int fd = open_socket();
+	ssize_t got;
+
+	WANT(bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+	puts("ready");
+	for (;;) {
+		fflush(stdout);
+		got = recv(fd, room, sizeof room, 0);
+		if (got < 0)
+			printf("%s\n", strerror(errno));
+		else
+			puts(is_answer(room, got) ? "the NIC's" : "the kernel's");
+	}
+}
+
+/* Ask for each line of the input. */
+static void by_line(void)
+{
+	int fd = open_socket();
+
+	while (fgets(room, sizeof room, stdin)) {
+		puts(asks(fd) ? "ok" : strerror(errno));
+		fflush(stdout);
+	}
+}
+
+static void sockets(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+
+	puts(fd < 0 ? strerror(errno) : "a socket");
+	exit(0);
+}
+
+static const struct {
+	const char *name;
+	void (*call)(void);
+} cases[] = {
+	{ "ways", ways },       { "several", several }, { "copies", copies },       { "descriptors", descriptors },
+	{ "times", times },     { "signals", signals }, { "processes", processes }, { "nested", nested },
+	{ "refused", refused }, { "monitor", monitor }, { "by_line", by_line },     { "sockets", sockets },
+};
+
+int main(int count, char **words)
+{
+	size_t i;
+
+	(void)count;
+	netdev = words[1];
+	request.header = (struct nlmsghdr){ sizeof request, RTM_GETLINK, NLM_F_REQUEST, 7, 0 };
+	request.link.ifi_index = if_nametoindex(netdev);
+	for (i = 0; i < sizeof cases / sizeof *cases; i++)
+		if (!strcmp(words[2], cases[i].name)) {
+			cases[i].call();
+			puts("ok");
+			return 0;
+		}
+	return 2;
+}
