@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # modprobe of a node, /usr/local/sbin/modprobe there. To unload the NIC's driver is to unbind the NIC's functions; to
 # load it is to bind the physical ones. To unload openvswitch, which no datapath may use then, is to forget the limits of
-# its connection zones. Other modules that the node's daemon stands for are always loaded. All else is for the machine's
-# own modprobe.
+# its connection zones, and the IPv6 fragments that wait for others. Other modules that the node's daemon stands for are
+# always loaded. All else is for the machine's own modprobe.
 DRIVER=/sys/bus/pci/drivers/mlx5_core
 UNLOAD=/run/asap2-proc/unload  # nic/faces/sysfs/modules.py
 

@@ -240,10 +240,12 @@ class Daemon:
             os.close(mounts)
 
     def _unload_openvswitch(self) -> None:
-        """Refused while there is a datapath, each of whose ports holds a reference to the module."""
+        """Refused while there is a datapath, each of whose ports holds a reference to the module. The module that puts
+        IPv6 fragments together (nf_defrag_ipv6) goes with it; IPv4's are the kernel's own."""
         if self.ovs.datapath is not None:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         self.ct_limits.reset()
+        self.ovs.delivery.reassembly.forget_ipv6()
 
     def _counted(self, ifindex: int) -> tuple[int, ...] | None:
         device = self.netdevs.by_ifindex(ifindex)

@@ -62,6 +62,7 @@ class Whole(NamedTuple):
 @dataclass(slots=True)
 class _Queue:
     until: int
+    ipv6: bool
     parts: dict[int, _Fragment] = field(default_factory=dict)
     length: int | None = None
     """Octets of the whole packet's data, once the last fragment is there."""
@@ -91,7 +92,7 @@ class Fragments:
         place = (user, *found.packet)
         queue = self._queues.get(place)
         if queue is None:
-            queue = self._queues[place] = _Queue(now + (TIMEOUT_IPV6_NS if found.ipv6 else TIMEOUT_NS))
+            queue = self._queues[place] = _Queue(now + (TIMEOUT_IPV6_NS if found.ipv6 else TIMEOUT_NS), found.ipv6)
         if not self._insert(queue, found):
             self._drop(place)
             return None
@@ -105,6 +106,11 @@ class Fragments:
     def expire(self, now: int) -> None:
         """Give up the packets whose time is over."""
         for place in [place for place, queue in self._queues.items() if queue.until <= now]:
+            self._drop(place)
+
+    def forget_ipv6(self) -> None:
+        """Give up all packets of IPv6."""
+        for place in [place for place, queue in self._queues.items() if queue.ipv6]:
             self._drop(place)
 
     def _drop(self, place: tuple[Hashable, ...]) -> None:

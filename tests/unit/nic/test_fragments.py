@@ -105,6 +105,17 @@ def test_fragments_of_other_packets_and_zones_are_not_taken_together() -> None:
     assert len(fragments) == 3
 
 
+def test_those_of_ipv6_can_be_forgotten_alone() -> None:
+    fragments = Fragments()
+    parts = {version: cut(FRAMES[version], 1500, 1) for version in ("ipv4", "ipv6")}
+    for first, *_ in parts.values():
+        fragments.add(first, 0, 0)
+    fragments.forget_ipv6()
+    whole = {version: [fragments.add(part, 0, 0) for part in rest][-1] for version, (_, *rest) in parts.items()}
+    assert whole["ipv6"] is None
+    assert whole["ipv4"] is not None
+
+
 def test_a_packet_that_is_not_complete_in_time_is_given_up() -> None:
     fragments = Fragments()
     one, two, three = cut(FRAMES["ipv4"], 1500, 0)

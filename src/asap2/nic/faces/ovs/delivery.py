@@ -93,7 +93,8 @@ class Delivery:
         self._receivers = Receivers(lambda: None)
         self._last_owner = _NOBODY
         self._shared_until = 0
-        self._by_hand = (Reassembly(), Helping(connections))
+        self.reassembly = Reassembly()
+        self._by_hand = (self.reassembly, Helping(connections))
 
     def start(self, dp: Datapath) -> None:
         """A datapath begins, or goes on in a new process."""

@@ -27,6 +27,10 @@ class Reassembly:
         self._fragments = Fragments()
         self._random = random.SystemRandom()
 
+    def forget_ipv6(self) -> None:
+        """Give up the packets of IPv6 that wait for fragments."""
+        self._fragments.forget_ipv6()
+
     def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
         """Put a fragment with the others of its packet, or cut a packet; False: it is neither.
 
