@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from asap2.nic.ethertypes import ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH
+from asap2.nic.ethertypes import ARP_TYPES, ETH_P_IPV6, ETH_P_MPLS, ETH_P_NSH
 
 KEY_SIZE: Final = 192
 """Octets of the packed key."""
@@ -199,19 +199,21 @@ FIELDS: Final = (
     _port("l4_dst", 30, "dst", "code", 1),
     Field("tcp_flags", 12, 70, flower=_flower("tcp_flags"), ovs=(("tcp_flags", 0, 2),), depth=_TRANSPORT),
     Field(
-        *("arp_sha", 48, 64),
-        hidden=True,
+        *("arp_sha", 48, 32),
+        ethertypes=ARP_TYPES,
         flower=_flower("arp_sha"),
-        ovs=(("arp", 10, 6), ("nd", 16, 6)),
+        ovs=(("arp", 10, 6),),
         depth=None,
     ),
     Field(
-        *("arp_tha", 48, 72),
-        hidden=True,
+        *("arp_tha", 48, 48),
+        ethertypes=ARP_TYPES,
         flower=_flower("arp_tha"),
-        ovs=(("arp", 16, 6), ("nd", 22, 6)),
+        ovs=(("arp", 16, 6),),
         depth=None,
     ),
+    Field("nd_sll", 48, 64, ethertypes=(ETH_P_IPV6,), hidden=True, ovs=(("nd", 16, 6),), depth=None),
+    Field("nd_tll", 48, 72, ethertypes=(ETH_P_IPV6,), hidden=True, ovs=(("nd", 22, 6),), depth=None),
     Field("nd_target", 128, 80, ethertypes=(ETH_P_IPV6,), hidden=True, ovs=(("nd", 0, 16),), depth=None),
     Field(
         *("mpls_lse1", 32, 80),

@@ -96,7 +96,7 @@ class Match:
     ``ip_src`` and ``ip_dst`` hold an IPv4 address (or ARP's sender and target protocol address) in the low 32 bits,
     an IPv6 address in all 128. ``ip_proto`` holds ARP's operation for ARP. ``l4_src`` and ``l4_dst`` hold ICMP's
     type and code. The fields of a header that is not there, or is cut short, or of a later fragment, are 0.
-    ``arp_sha`` and ``arp_tha`` hold the source's and target's link-layer address of neighbour discovery, too.
+    ``nd_sll`` and ``nd_tll`` are the source's and target's link-layer address of neighbour discovery.
     ``mpls_lse1`` to ``mpls_lse3`` are the first label stack entries, ``mpls_labels`` has a bit for each of them.
     ``dp_hash`` is what :class:`Hash` computed last, ``skb_mark`` and ``skb_priority`` are the packet's in the kernel.
     ``tun_opts_len`` are the octets of options in the tunnel's header. ``tun_option_kind`` is the number of the option

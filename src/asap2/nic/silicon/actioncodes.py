@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from asap2.nic.fields import REWRITABLE, Field, Header, Location
+from asap2.nic.fields import FIELD_BITS, REWRITABLE, Field, Header, Location
 from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
 from asap2.nic.rules import (
     Action,
@@ -43,7 +43,7 @@ from asap2.nic.rules import (
 )
 from asap2.nic.silicon import trackings
 from asap2.nic.silicon.abi import ACTIONS, METERS, OUTER_MAX, SAMPLE_COOKIE, SET_OPTIONS_MAX, Op
-from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, in_tunnel, number, word
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, OVERLAYS, in_tunnel, number, word
 from asap2.nic.tunnels import PROTOCOLS
 
 Code = tuple[int, "Argument"]
@@ -337,9 +337,13 @@ def unsupported(match: Match, actions: Sequence[Action]) -> str | None:
         eth_type = match.eth_type
         if eth_type.mask != 0xFFFF or eth_type.value not in OVERLAID[name]:
             return f"matching on {name} takes a match on the ethertype that has it"
+    for name, (octets, ethertypes) in OVERLAYS.items():
+        known = match.eth_type.mask == 0xFFFF and match.eth_type.value not in ethertypes
+        if not known and name in used and used[name].mask >> FIELD_BITS[name] - 8 * octets:
+            return f"matching on all of {name} takes a match on an ethertype that has it"
     if in_tunnel(match):
         if not HIDDEN_IN_TUNNEL.isdisjoint(used):
-            return "hardware addresses in ARP and neighbour discovery cannot be matched inside a tunnel"
+            return "addresses in neighbour discovery, MPLS and NSH cannot be matched inside a tunnel"
         if match.tun_id.mask >> 32:
             return "a tunnel's id has 32 bits"
     return _unsupported_actions(tuple(actions))

@@ -54,6 +54,10 @@ static __always_inline u32 symmetric_hash(struct __sk_buff *skb, struct fields *
 	if (!f)
 		return 0;
 	read_fields(skb, f, AS_OVS);
+	if (f->eth_type == bpf_htons(ETH_P_ARP) || f->eth_type == bpf_htons(ETH_P_RARP)) {
+		__builtin_memset(f->arp_sha, 0, 6);
+		__builtin_memset(f->arp_tha, 0, 6);
+	}
 	for (int i = 0; i < 4; i++) {
 		u32 src, dst;
 

@@ -76,13 +76,17 @@ def _declaration(field: Field) -> str:
     return f"u8 {field.name}[{field.size}];"
 
 
-def _layout(fields: Iterable[Field], start: int, pad: str) -> list[str]:
-    """Declarations of *fields* that do not overlap, with room before and between them, from octet *start* on."""
+def _layout(fields: Iterable[Field], start: int, pad: str, within: Iterable[Field] = ()) -> list[str]:
+    """Declarations of *fields* that do not overlap, with room before and between them, from octet *start* on. Others,
+    *within*, begin where one of them does and are no longer."""
     lines, at = [], start
+    beside = {field.at: field for field in within}
     for field in sorted(fields, key=lambda field: field.at):
         if field.at > at:
             lines.append(f"u8 {pad}{at}[{field.at - at}];")
-        lines.append(_declaration(field))
+        both = [field, beside[field.at]] if field.at in beside else [field]
+        declared = " ".join(map(_declaration, both))
+        lines.append(f"union {{ {declared} }};" if len(both) > 1 else declared)
         at = field.at + field.size
     return lines
 
@@ -93,11 +97,12 @@ def _struct_fields() -> str:
     tracked = [field for field in FIELDS if field.at >= TRACKED_AT]
     plain = [field for field in FIELDS if not field.ethertypes and not field.tunnel and field not in tracked]
     groups: dict[str, list[Field]] = {"plain": [field for field in plain if field.at >= head_end]}
+    within = [field for field in FIELDS if field.ethertypes and field.at < head_end]
     for field in FIELDS:
-        if field.ethertypes:
+        if field.ethertypes and field not in within:
             groups.setdefault(field.name.partition("_")[0], []).append(field)
     groups["tunnel"] = [field for field in FIELDS if field.tunnel]
-    head = _layout([field for field in plain if field.at < head_end], 0, "room_")
+    head = _layout([field for field in plain if field.at < head_end], 0, "room_", within)
     out = "/* What is in the same octets of all packets. */\n#define FIELDS_HEAD \\\n"
     out += " \\\n".join(f"\t{line}" for line in head) + "\n\n"
     out += "/* What connection tracking says of a packet. */\n#define FIELDS_TRACKED \\\n"

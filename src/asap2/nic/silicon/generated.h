@@ -283,8 +283,8 @@ enum ct_status {
 	u8 ipv6_label[3]; \
 	u16 l4_src; \
 	u16 l4_dst; \
-	u8 ip_src[16]; \
-	u8 ip_dst[16];
+	union { u8 ip_src[16]; u8 arp_sha[6]; }; \
+	union { u8 ip_dst[16]; u8 arp_tha[6]; };
 
 /* What connection tracking says of a packet. */
 #define FIELDS_TRACKED \
@@ -307,16 +307,18 @@ struct fields {
 	FIELDS_HEAD
 	union {
 		struct {
-			u8 arp_sha[6];
+			u8 plain_64[6];
 			u16 tcp_flags;
-			u8 arp_tha[6];
-			u8 plain_78[34];
+			u8 plain_72[40];
 			u32 dp_hash;
 			u32 skb_mark;
 			u32 skb_priority;
 		};
 		struct {
-			u8 nd_64[16];
+			u8 nd_sll[6];
+			u8 nd_70[2];
+			u8 nd_tll[6];
+			u8 nd_78[2];
 			u8 nd_target[16];
 		};
 		struct {
@@ -374,13 +376,15 @@ _Static_assert(__builtin_offsetof(struct fields, ipv6_label) == 25, "ipv6_label"
 _Static_assert(__builtin_offsetof(struct fields, l4_src) == 28, "l4_src");
 _Static_assert(__builtin_offsetof(struct fields, l4_dst) == 30, "l4_dst");
 _Static_assert(__builtin_offsetof(struct fields, ip_src) == 32, "ip_src");
+_Static_assert(__builtin_offsetof(struct fields, arp_sha) == 32, "arp_sha");
 _Static_assert(__builtin_offsetof(struct fields, ip_dst) == 48, "ip_dst");
-_Static_assert(__builtin_offsetof(struct fields, arp_sha) == 64, "arp_sha");
+_Static_assert(__builtin_offsetof(struct fields, arp_tha) == 48, "arp_tha");
+_Static_assert(__builtin_offsetof(struct fields, nd_sll) == 64, "nd_sll");
 _Static_assert(__builtin_offsetof(struct fields, tun_tos) == 64, "tun_tos");
 _Static_assert(__builtin_offsetof(struct fields, tun_ttl) == 65, "tun_ttl");
 _Static_assert(__builtin_offsetof(struct fields, tun_id) == 66, "tun_id");
 _Static_assert(__builtin_offsetof(struct fields, tcp_flags) == 70, "tcp_flags");
-_Static_assert(__builtin_offsetof(struct fields, arp_tha) == 72, "arp_tha");
+_Static_assert(__builtin_offsetof(struct fields, nd_tll) == 72, "nd_tll");
 _Static_assert(__builtin_offsetof(struct fields, tun_flags) == 72, "tun_flags");
 _Static_assert(__builtin_offsetof(struct fields, tun_option) == 74, "tun_option");
 _Static_assert(__builtin_offsetof(struct fields, tun_tp_dst) == 78, "tun_tp_dst");

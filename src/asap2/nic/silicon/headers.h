@@ -162,13 +162,13 @@ __noinline int neighbour_options(struct __sk_buff *skb, struct fields *f, u32 at
 		at += octets;
 		if (octets != 8 || (option[0] != 1 && option[0] != 2))
 			continue;
-		address = option[0] == 1 ? f->arp_sha : f->arp_tha;
+		address = option[0] == 1 ? f->nd_sll : f->nd_tll;
 		for (int j = 0; j < 6; j++)
 			any |= address[j];
 		if (any) {
 			__builtin_memset(f->nd_target, 0, 16);
-			__builtin_memset(f->arp_sha, 0, 6);
-			__builtin_memset(f->arp_tha, 0, 6);
+			__builtin_memset(f->nd_sll, 0, 6);
+			__builtin_memset(f->nd_tll, 0, 6);
 			break;
 		}
 		__builtin_memcpy(address, option + 2, 6);

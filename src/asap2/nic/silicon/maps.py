@@ -32,6 +32,15 @@ OVERLAID = {field.name: field.ethertypes for field in FIELDS if field.ethertypes
 HIDDEN_IN_TUNNEL = frozenset(field.name for field in FIELDS if field.hidden)
 """What cannot be matched inside a tunnel."""
 
+OVERLAYS = {
+    field.name: (other.at + other.size - field.at, other.ethertypes)
+    for other in FIELDS
+    for field in FIELDS
+    if other.ethertypes and not field.ethertypes and field.at == other.at and not (field.tunnel or field.hidden)
+}
+"""Fields whose first octets are another field's in packets of these ethertypes, in which they have none there: so many
+octets. A rule that matches on those octets matches on an ethertype, which is none of these."""
+
 _ETHERTYPES = frozenset(ethertype for field in FIELDS for ethertype in field.ethertypes)
 _SHIFTS = {field.name: 8 * (KEY_SIZE - field.at - field.size) for field in FIELDS}
 
@@ -423,8 +432,9 @@ def decode_match(mask: bytes, value: bytes, *, tunnel: bool = False) -> Match:
 @cache
 def _places(eth_type: int, tunnel: bool) -> tuple[tuple[str, int, int], ...]:
     """The fields that a ``struct fields`` with this one of :data:`_ETHERTYPES` has: name, start and end of each."""
+    overlaid = {name: octets for name, (octets, ethertypes) in OVERLAYS.items() if eth_type in ethertypes}
     return tuple(
-        (field.name, field.at, field.at + field.size)
+        (field.name, field.at + overlaid.get(field.name, 0), field.at + field.size)
         for field in (_IN_TUNNEL if tunnel else _OUTSIDE).values()
         if not field.ethertypes or eth_type in field.ethertypes
     )

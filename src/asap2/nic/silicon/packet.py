@@ -213,7 +213,7 @@ def _neighbour(segment: bytes) -> Fields:
         if not length or at + length > len(segment):
             break
         if length == 8 and kind in (_SOURCE_OPTION, _TARGET_OPTION):
-            name = "arp_sha" if kind == _SOURCE_OPTION else "arp_tha"
+            name = "nd_sll" if kind == _SOURCE_OPTION else "nd_tll"
             if fields.get(name):
                 return {}
             fields[name] = int.from_bytes(segment[at + 2 : at + 8], "big")

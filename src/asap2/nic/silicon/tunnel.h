@@ -78,8 +78,8 @@ __noinline int find_inner(struct __sk_buff *skb, struct fields *f, u32 flags)
 /* The tunnel's fields overlay those that a packet in a tunnel does not use. */
 static __always_inline void clear_tunnel(struct fields *f)
 {
-	__builtin_memset(f->arp_sha, 0, 6);
-	__builtin_memset(f->arp_tha, 0, 6);
+	__builtin_memset(f->nd_sll, 0, 6);
+	__builtin_memset(f->nd_tll, 0, 6);
 	f->tun_tp_dst = 0;
 	__builtin_memset(f->tun_src, 0, 32);
 	f->tun_opts_len = f->tun_option_kind = 0;

@@ -31,7 +31,7 @@ _LOOK = 8
 _SOURCE_PORTS = (32768, 60999)
 """The kernel's ip_local_port_range, by default."""
 
-_NOT_INSIDE = ("arp_", "nd_", "mpls_", "nsh_")
+_NOT_INSIDE = ("nd_", "mpls_", "nsh_")
 """What cannot be matched on in a tunnel."""
 
 

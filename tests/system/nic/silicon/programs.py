@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+from asap2.nic.ethertypes import ETH_P_IPV6
 from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED
 from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
 from asap2.nic.rules import (
@@ -39,7 +40,7 @@ from asap2.nic.rules import (
 from asap2.nic.silicon import packet, tunnel
 from asap2.nic.silicon.abi import IN_PORT, LIMITS
 from asap2.nic.silicon.abi import TABLES as MAX_TABLES
-from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID
+from asap2.nic.silicon.maps import HIDDEN_IN_TUNNEL, OVERLAID, OVERLAYS
 from asap2.nic.silicon.metering import Counting, Limit, Price
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
@@ -285,6 +286,10 @@ class Author:
         if names is not _FIELDS and random.random() < 0.8:
             chosen.add(random.choice(_TUNNEL_FIELDS))
         matched = {name: self._masked(name, seen) for name in chosen}
+        for name in chosen & OVERLAYS.keys():  # all of an address goes with its ethertype
+            if matched[name].mask >> 32:
+                kind = seen.get("eth_type", ETH_P_IPV6)
+                matched["eth_type"] = Masked(ETH_P_IPV6 if kind in OVERLAYS[name][1] else kind, 0xFFFF)
         for name in chosen & OVERLAID.keys():  # two of other ethertypes have nothing in common
             kind = seen["eth_type"] if seen.get("eth_type") in OVERLAID[name] else random.choice(OVERLAID[name])
             if "eth_type" in matched and matched["eth_type"].value != kind:

@@ -192,7 +192,7 @@ def test_labels_neighbours_and_service_headers_are_matched() -> None:
     nd = (numbers.ND, bytes(15) + b"\1" + bytes(5) + b"\2" + bytes(5) + b"\3")
     ipv6 = (numbers.IPV6, bytes(36) + bytes((58, 0, 255, 0)))
     neighbour = matched((ETHERNET, (numbers.ETHERTYPE, b"\x86\xdd"), ipv6, (numbers.ICMPV6, b"\x87\0"), nd))
-    assert (neighbour.nd_target.value, neighbour.arp_sha.value, neighbour.arp_tha.value) == (1, 2, 3)
+    assert (neighbour.nd_target.value, neighbour.nd_sll.value, neighbour.nd_tll.value) == (1, 2, 3)
 
 
 def test_a_packet_without_an_ethernet_header_has_tables_of_its_own() -> None:

@@ -48,7 +48,7 @@ from asap2.nic.silicon.indices import MANY, Indices
 
 SUPPORTED = list(FIELD_BITS)
 FIELDS = [name for name in SUPPORTED if not name.startswith("tun_") and name not in maps.OVERLAID]
-IN_TUNNEL = [name for name in SUPPORTED if name not in maps.HIDDEN_IN_TUNNEL]
+IN_TUNNEL = [name for name in SUPPORTED if name not in maps.HIDDEN_IN_TUNNEL and name not in maps.OVERLAID]
 
 ACTIONS: list[Action] = [
     Output(7),
@@ -168,6 +168,22 @@ def test_fields_that_share_a_place_take_their_ethertype() -> None:
             match = Match(eth_type=Masked(ethertype, 0xFFFF), **{name: Masked(1, 1)})
             assert actioncodes.unsupported(match, []) is None
             assert maps.decode_match(*maps.encode_match(match)) == match
+
+
+def test_all_of_an_address_takes_an_ethertype_that_has_it() -> None:
+    address = {"ip_src": Masked(1 << 127, 1 << 127)}
+    reason = "matching on all of ip_src takes a match on an ethertype that has it"
+    for ethertype in ({}, {"eth_type": Masked(0x0806, 0xFFFF)}, {"eth_type": Masked(0x86DD, 0xFFDD)}):
+        assert actioncodes.unsupported(Match(**address, **ethertype), []) == reason
+    assert actioncodes.unsupported(Match(**address, eth_type=Masked(0x86DD, 0xFFFF)), []) is None
+    assert actioncodes.unsupported(Match(ip_src=Masked(1, 1)), []) is None
+
+
+def test_hardware_addresses_of_arp_are_matched_inside_a_tunnel() -> None:
+    arp = {"eth_type": Masked(0x0806, 0xFFFF), "arp_sha": Masked(7, (1 << 48) - 1), "ip_src": Masked(9, 0xFFFF_FFFF)}
+    match = Match(**arp, tun_id=Masked(5, 0xFFFF_FFFF), tun_tos=Masked(3, 0xFF))
+    assert actioncodes.unsupported(match, []) is None
+    assert maps.decode_match(*maps.encode_match(match), tunnel=True) == match
 
 
 def test_a_cut_comes_back_whatever_it_is_for() -> None:
