@@ -23,9 +23,12 @@ GLIBC = re.compile(r"\bGLIBC_2\.(\d+)")
 
 
 def platform_tag() -> str:
-    """The tag of PEP 600: glibc at least as new as the newest symbol that a compiled file uses."""
+    """The tag of PEP 600: glibc at least as new as the newest symbol that a compiled file uses. For an editable
+    installation some may not be there yet."""
     elves = [TOP / "src/asap2" / file.output for file in native.FILES if file.command is not native.bpf]
-    versions = subprocess.run(["readelf", "--version-info", *elves], capture_output=True, text=True, check=True).stdout
+    there = [elf for elf in elves if elf.exists()]
+    command = ["readelf", "--version-info", *there]
+    versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout if there else ""
     newest = max((int(minor) for minor in GLIBC.findall(versions)), default=17)
     return f"manylinux_2_{newest}_{platform.machine()}"
 
