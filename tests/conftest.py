@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -13,6 +15,10 @@ from hypothesis import HealthCheck, settings
 # How long an example takes depends on what else the machine does: that is for no test to judge.
 settings.register_profile("asap2", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("asap2")
+
+# Tests start Python programs hundreds of times: each must find the others' byte code, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 LIMIT = 900
 """Seconds after which a test hangs, on the slowest machine too."""
