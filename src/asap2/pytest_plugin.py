@@ -23,17 +23,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the command line and of the configuration file."""
     group = parser.getgroup("asap2", "labs of software NICs")
     group.addoption(
-        "--asap2-topology", metavar="NAME|FILE", help=f"Topology of labs without a marker (default: {DEFAULT})"
+        "--asap2-topology", metavar="NAME|NODES|FILE", help=f"Topology of labs without a marker (default: {DEFAULT})"
     )
     group.addoption("--asap2-skip", action="store_true", help="Skip, not fail, tests where no lab can be brought up")
-    parser.addini("asap2_topology", "topology of labs without a marker: a built-in name, or a file")
+    parser.addini("asap2_topology", "topology of labs without a marker: a built-in name, a number of nodes, or a file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker."""
-    config.addinivalue_line(
-        "markers", f"{MARKER}(topology): of the test's lab: a built-in name, a file, the text of one, or a Topology"
-    )
+    kinds = "a built-in name, a number of nodes, a file, the text of one, or a Topology"
+    config.addinivalue_line("markers", f"{MARKER}(topology): of the test's lab: {kinds}")
 
 
 @pytest.fixture
@@ -112,6 +111,8 @@ def _topology(request: pytest.FixtureRequest) -> Source:
 
 
 def _resolved(source: Source, directory: Path) -> Source:
+    if isinstance(source, str) and source.isdecimal():
+        return int(source)
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".toml")):
         return directory / source
     return source

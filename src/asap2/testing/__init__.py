@@ -25,7 +25,6 @@ from asap2.testing.labs import Lab, lab
 from asap2.testing.node import Node
 from asap2.testing.place import Place
 from asap2.testing.result import CommandError, Result
-from asap2.testing.sources import names as topologies
 
 __all__ = [
     "Capture",
@@ -45,5 +44,4 @@ __all__ = [
     "Result",
     "Topology",
     "lab",
-    "topologies",
 ]

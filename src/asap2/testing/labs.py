@@ -78,7 +78,7 @@ class Lab:
 def lab(topology: Source = "one-node", *, patience: float = PATIENCE) -> Iterator[Lab]:
     """A lab while a ``with`` block runs.
 
-    *topology* is the name of a built-in one, the path of a file, the text of one, or a
+    *topology* is the name of a built-in one, how many nodes are in a rack, the path of a file, the text of one, or a
     :class:`asap2.lab.topology.Topology`. *patience* is how many seconds methods wait for what must happen.
 
     The lab has a place of its own, so that any number can be up at once, also of other processes. If this process
