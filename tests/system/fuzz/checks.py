@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import json
 import socket
+from collections.abc import Iterable
 
 from asap2.nic.daemon import Daemon
 from asap2.nic.function import Role
@@ -31,7 +32,9 @@ def check(daemon: Daemon) -> None:
 
 def check_empty(daemon: Daemon) -> None:
     """TroubleError when a rule or an action is left after all filters, flows and actions were taken out."""
-    left = {"rules": len(daemon.ports.pipeline.rules), "actions": len(daemon.ports.pipeline._actions._content)}
+    pipeline = daemon.ports.pipeline
+    kept = _entries_of(pipeline, pipeline.handing._passing)
+    left = {"rules": len(pipeline.rules), "actions": len(pipeline._actions._content.keys() - kept)}
     left["indices of actions"] = sum(len(kind.used) for kind in daemon.filters.actions.table._kinds.values())
     left["records of TC"] = len(list(daemon.filters.kept.journal.items()))
     if any(left.values()):
@@ -39,7 +42,7 @@ def check_empty(daemon: Daemon) -> None:
 
 
 def _rules(daemon: Daemon) -> None:
-    """Every rule of a pipeline is a filter's, a flow's or the legacy eSwitch's, and each of those has its rule."""
+    """Every rule of a pipeline is a filter's, a flow's, the legacy eSwitch's or a rate limit's; each has its own."""
     known: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     pipelines: dict[int, Pipeline] = {id(daemon.ports.pipeline): daemon.ports.pipeline}
     for _proto, one in daemon.filters.all():
@@ -53,6 +56,8 @@ def _rules(daemon: Daemon) -> None:
         for fdb in silicon._fdbs.values():
             for installed in fdb._rules.values():
                 known[id(silicon.pipeline)][installed.handle] += 1
+        known[id(silicon.pipeline)].update(silicon.rates._handles.values())
+        known[id(silicon.pipeline)].update(silicon.rates._shaped.values())
     for key, pipeline in pipelines.items():
         there, wanted = set(pipeline.rules), known[key]
         if twice := [handle for handle, count in wanted.items() if count > 1]:
@@ -82,6 +87,7 @@ def _maps(pipeline: Pipeline) -> None:
     ports.update(port for _, port in pipeline.resumes._numbers if port)
     ports.update(port for port, _ in pipeline.resumes._within.values())
     actions.update(pipeline.resumes.within.values())
+    actions.update(pipeline.handing._passing)  # kept for the fragments of packets that were handed in
     for op, arg, following in lists._content.values():
         actions[following] += 1
         if isinstance(arg, _List):
@@ -93,6 +99,21 @@ def _maps(pipeline: Pipeline) -> None:
         raise TroubleError(f"{where}: references to actions are {lists._references}, not {dict(actions)}"[:2000])
     if ports != pipeline._ports._references:
         raise TroubleError(f"{where}: references to ports are {pipeline._ports._references}, not {dict(ports)}"[:2000])
+
+
+def _entries_of(pipeline: Pipeline, starts: Iterable[int]) -> set[int]:
+    """The entries of the action lists that begin at *starts*, those of lists in lists included."""
+    entries: set[int] = set()
+    waiting = list(starts)
+    while waiting:
+        entry = waiting.pop()
+        content = pipeline._actions.content(entry)
+        if content is not None and entry not in entries:
+            entries.add(entry)
+            waiting.append(content[2])
+            if isinstance(content[1], _List):
+                waiting.append(content[1].entry)
+    return entries
 
 
 def _devices(daemon: Daemon) -> None:
