@@ -234,8 +234,7 @@ int tunnel_in(struct __sk_buff *skb)
 	a->options_len = 0;
 	len = s.options_len;
 	at = s.options;
-	bounded(len);
-	if (len > 0 && len < OPTIONS_MAX) {
+	if (is_length(len, OPTIONS_MAX - 1)) {
 		if (bpf_skb_load_bytes(skb, at, a->options, len))
 			return TCX_DROP;
 		a->options_len = len;
@@ -263,11 +262,12 @@ int tunnel_arrive(struct __sk_buff *skb)
 	if (!a)
 		return TCX_DROP;
 	if (a->flags != ~0ULL) {
-		if (bpf_skb_set_tunnel_key(skb, &a->key, sizeof(a->key), a->flags))
+		if (bpf_skb_set_tunnel_key(skb, &a->key, sizeof(a->key), a->flags) &&
+		    (!(a->flags & NO_TUNNEL_KEY) ||
+		     bpf_skb_set_tunnel_key(skb, &a->key, sizeof(a->key), a->flags & ~NO_TUNNEL_KEY)))
 			return TCX_DROP;
 		len = a->options_len;
-		bounded(len);
-		if (len > 0 && len < OPTIONS_MAX && bpf_skb_set_tunnel_opt(skb, a->options, len))
+		if (is_length(len, OPTIONS_MAX - 1) && bpf_skb_set_tunnel_opt(skb, a->options, len))
 			return TCX_DROP;
 	}
 	/* It has become one for this host on its way here, whatever its address. */

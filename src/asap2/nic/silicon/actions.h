@@ -138,7 +138,8 @@ static __always_inline int is_to_be_cut(struct work *w)
 
 static long act(u32 i, struct work *w)
 {
-	struct entry *c = bpf_map_lookup_elem(&entries, &w->s->entry);
+	u32 at = w->s->entry;
+	struct entry *c = bpf_map_lookup_elem(&entries, &at);
 	u32 kind = UPCALL_ACTION;
 	struct port *port;
 	int last, verdict;

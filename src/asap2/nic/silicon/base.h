@@ -27,6 +27,20 @@ typedef __s64 s64;
  * value but use another, or compute the value anew. This makes it keep a single copy.
  */
 #define bounded(x) opaque(x)
+/*
+ * Whether least <= x <= most, such that the verifier knows it. The compiler would make one comparison of the two, with the
+ * difference, and of x >= 1 one for equality with 0: of these the verifier learns nothing before Linux 6.7.
+ */
+#define is_between(x, least, most) \
+	(({ \
+		 bounded(x); \
+		 (s32)(x) >= (least); \
+	 }) && \
+	 ({ \
+		 bounded(x); \
+		 (x) <= (most); \
+	 }))
+#define is_length(x, most) is_between(x, 1, most)
 /* Without this the compiler keeps what it read through the pointer on the stack, which has only 512 bytes. */
 #define read_again(x) opaque(x)
 /* Without this the compiler duplicates the code that follows for each value, and the verifier walks every copy. */
@@ -54,7 +68,7 @@ typedef __s64 s64;
 /* Linux 6.4; not in the headers of Linux 6.1 */
 #define DECAP_L3_IPV4 (1ULL << 7)
 #define DECAP_L3_IPV6 (1ULL << 8)
-/* Linux 6.2 */
+/* Since Linux 6.2. Before, metadata always has a key: 0 where a packet has none. */
 #define NO_TUNNEL_KEY (1ULL << 4)
 
 /* enum tcx_action_base (Linux 6.6) has the values of TC's verdicts; as macros they do for older and newer headers */

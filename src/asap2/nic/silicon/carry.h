@@ -205,24 +205,41 @@ __noinline int undo_translation(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, u->l4, &u->ports, 4, 0) ? -1 : 0;
 }
 
+/* The same of the packet that has the connection p->at; -1: failed. */
+__noinline int note_carried_by(struct flight *p, u32 packets)
+{
+	struct tracker_stats *stats = this_tracker_stats();
+	struct connection *c;
+
+	if (!p || !stats)
+		return -1;
+	c = connection_at(p->at);
+	if (!c)
+		return -1;
+	note_carried(c, p->now, p->reply, stats, packets, p->end - p->l3);
+	return 0;
+}
+
 /* Do the action ct of a slot in a NIC; `f` is scratch space for the packet's fields. Returns enum carried. */
 __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fields *f)
 {
-	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
 	struct flight *p = this_flight();
-	struct tracker_stats *stats = this_tracker_stats();
+	struct encap *e;
 	struct connection *c;
 	struct tracking *r;
-	u32 from = 0;
 	int nat;
 
-	if (!e || !p || !s || !stats || !f)
+	if (!p || !s || !f)
+		return CARRY_FAILED;
+	e = bpf_map_lookup_elem(&encaps, &slot);
+	if (!e)
 		return CARRY_FAILED;
 	r = &e->tracking;
+	p->from = 0;
 	if (r->flags & CT_INSIDE) {
 		read_fields(skb, f, 0);
-		from = tunnel_at(skb, f);
-		if (!from)
+		p->from = tunnel_at(skb, f);
+		if (!p->from)
 			return NOT_CARRIED;
 	}
 	/* One lookup in a zone is enough (mlx5's pre_ct). */
@@ -235,23 +252,24 @@ __noinline int carry(struct __sk_buff *skb, struct state *s, u32 slot, struct fi
 	}
 	p->now = coarse_now_ns();
 	p->info = p->at = p->reply = p->error = 0;
-	if (!carried_tuple(skb, p, from))
+	if (!carried_tuple(skb, p, p->from))
 		return NOT_CARRIED;
 	p->tuple.zone = r->zone;
 	if (!find_carried(p))
 		return NOT_CARRIED;
+	if (note_carried_by(p, skb->gso_segs ?: 1))
+		return CARRY_FAILED;
+	tell_found(s, p, r->zone);
+	know(s, p);
 	c = connection_at(p->at);
 	if (!c)
 		return CARRY_FAILED;
-	note_carried(c, p->now, p->reply, stats, skb->gso_segs ?: 1, p->end - p->l3);
-	tell_found(s, p, r->zone);
-	know(s, p);
 	if (!(r->flags & CT_NAT) || !(c->status & IPS_NAT_MASK))
 		return CARRIED;
 	p->info = p->reply ? INFO_ESTABLISHED + INFO_REPLY : INFO_ESTABLISHED;
-	if (from && !s->translated && note_untranslated(skb, p))
+	if (p->from && !s->translated && note_untranslated(skb, p))
 		return CARRY_FAILED;
-	s->translated = from != 0;
+	s->translated = p->from != 0;
 	nat = do_nat(skb, p, r);
 	if (nat < 0)
 		return CARRY_FAILED;

@@ -171,6 +171,8 @@ struct flight {
 	u32 old_status, old_state; /* of the connection, before the packet */
 	u32 policy; /* timeout policy of a new connection */
 	u32 quiet; /* user space itself announces removals */
+	u32 from; /* of a NIC's action: where the packet's Ethernet header is */
+	u32 ovs, known; /* of the action: it is Open vSwitch's; an earlier one found the connection */
 	u32 redirect, damaged, inner_proto; /* of an ICMP error and the packet quoted in it */
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target; /* of NAT */

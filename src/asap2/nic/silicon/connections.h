@@ -71,6 +71,48 @@ static __always_inline void exact_key_of(struct tuple *key, const struct tuple *
 	key->family |= EXACT;
 }
 
+/*
+ * Find, name and remove a record by this_flight()->key, which is p->key: before Linux 6.2 a key has to be on the stack or
+ * in a map, which memory that a global function is given is not, and the stack has no room for it.
+ */
+static __always_inline u32 *record_named(void)
+{
+	struct flight *p = this_flight();
+
+	return p ? bpf_map_lookup_elem(&tuples, &p->key) : 0;
+}
+
+static __always_inline long name_record(u32 at)
+{
+	struct flight *p = this_flight();
+
+	return p ? bpf_map_update_elem(&tuples, &p->key, &at, BPF_NOEXIST) : -1;
+}
+
+static __always_inline void unname(void)
+{
+	struct flight *p = this_flight();
+
+	if (p)
+		bpf_map_delete_elem(&tuples, &p->key);
+}
+
+/* The same with expectations. */
+static __always_inline struct expectation *expectation_of(void)
+{
+	struct flight *p = this_flight();
+
+	return p ? bpf_map_lookup_elem(&expectations, &p->key) : 0;
+}
+
+static __always_inline void fulfil(void)
+{
+	struct flight *p = this_flight();
+
+	if (p)
+		bpf_map_delete_elem(&expectations, &p->key);
+}
+
 /* The record `at`, or the new connection if `at` is 0. */
 static __always_inline struct connection *connection_or_fresh(struct flight *p, u32 at)
 {
@@ -145,12 +187,12 @@ __noinline int forget(struct flight *p, u32 at)
 		return 0;
 	if (was & IPS_NAT_MASK) {
 		exact_key_of(&p->key, &c->original);
-		bpf_map_delete_elem(&tuples, &p->key);
+		unname();
 		exact_key_of(&p->key, &c->reply);
 	} else {
 		key_of(&p->key, &c->original, &c->reply);
 	}
-	bpf_map_delete_elem(&tuples, &p->key);
+	unname();
 	if (!p->quiet)
 		announce(c, at, CT_EVENT_DESTROY);
 	stop_counting(c);
@@ -174,7 +216,7 @@ static __always_inline u32 peek(struct flight *p, u32 *stale)
 	struct connection *c;
 
 	*stale = 0;
-	found = bpf_map_lookup_elem(&tuples, &p->key);
+	found = record_named();
 	if (!found)
 		return 0;
 	at = READ_ONCE(*found);
@@ -288,13 +330,13 @@ static __always_inline int occupied(struct flight *p, const struct tuple *one, c
 /* Let p->key name the record; replaces a stale key. 0: done. */
 static __always_inline int name(struct flight *p, u32 at)
 {
-	if (!bpf_map_update_elem(&tuples, &p->key, &at, BPF_NOEXIST))
+	if (!name_record(at))
 		return 0;
 	p->tuple = p->key;
 	p->tuple.family &= ~EXACT;
 	if (found_by_key(p))
 		return -1;
-	return bpf_map_update_elem(&tuples, &p->key, &at, BPF_NOEXIST) ? -1 : 0;
+	return name_record(at) ? -1 : 0;
 }
 
 /* The number of a free record; 0: there is none. */
@@ -361,7 +403,7 @@ __noinline int insert(struct flight *p)
 			failed = name(p, at);
 			if (failed) {
 				exact_key_of(&p->key, &p->fresh.original);
-				bpf_map_delete_elem(&tuples, &p->key);
+				unname();
 			}
 		}
 	} else {

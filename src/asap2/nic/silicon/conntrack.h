@@ -213,7 +213,7 @@ __noinline int zone_is_full(struct flight *p, u32 zone)
 }
 
 /* Store mark and labels, and insert the connection if it is new. -1: failed. */
-__noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32 ovs)
+__noinline int commit(struct flight *p, struct state *s, struct tracking *r)
 {
 	struct connection *c;
 	u32 mark;
@@ -224,7 +224,7 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	c = connection_or_fresh(p, p->at);
 	if (!c)
 		return -1;
-	if (!(c->status & IPS_CONFIRMED) && ovs && zone_is_full(p, r->zone))
+	if (!(c->status & IPS_CONFIRMED) && p->ovs && zone_is_full(p, r->zone))
 		return -1;
 	if (r->flags & CT_EVENT_MASK)
 		c->event_mask = r->event_mask;
@@ -258,7 +258,7 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r, u32
 	if (p->fresh.status & IPS_EXPECTED) {
 		p->key = p->fresh.original;
 		p->key.src_port = 0;
-		bpf_map_delete_elem(&expectations, &p->key);
+		fulfil();
 	}
 	return 0;
 }
@@ -281,34 +281,63 @@ __noinline int wants_helper(struct __sk_buff *skb, struct flight *p)
 
 #define WANTS_HELPER 1
 
+/* What the action does with a packet whose connection it has found. Returns the same as track(). */
+__noinline int conclude(struct __sk_buff *skb, struct state *s, struct tracking *r)
+{
+	struct flight *p = this_flight();
+	struct connection *c;
+
+	if (!p || !s || !r)
+		return -1;
+	c = connection_or_fresh(p, p->at);
+	if (!c)
+		return -1;
+	if (p->ovs && p->at && c->original.proto == IPPROTO_TCP && tcp_is_established(c)) {
+		c->tcp.seen[0].flags |= END_BE_LIBERAL;
+		c->tcp.seen[1].flags |= END_BE_LIBERAL;
+	}
+	if (r->flags & CT_COMMIT && commit(p, s, r))
+		return -1;
+	if (r->flags & CT_OFFLOAD && p->at) {
+		c = connection_at(p->at);
+		if (c)
+			offer(c, p);
+	}
+	if (p->events && p->at) {
+		c = connection_at(p->at);
+		if (c)
+			announce(c, p->at, p->events);
+	}
+	return wants_helper(skb, p) ? WANTS_HELPER : 0;
+}
+
 /* Do the action ct of a slot. 0: done; WANTS_HELPER: a helper comes next; -1: drop the packet. */
 __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 {
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
 	struct flight *p = this_flight();
-	struct tracker_stats *stats = this_tracker_stats();
+	struct tracker_stats *stats;
 	struct tracking *r;
-	struct connection *c;
 	int of, looked = LOOKED_VALID, nat = 0;
-	u32 known;
 
-	if (!e || !p || !s || !stats)
+	if (!e || !p || !s)
 		return -1;
 	r = &e->tracking;
+	p->ovs = ovs;
 	p->now = coarse_now_ns();
 	p->info = p->at = p->reply = p->error = p->events = 0;
 	of = network_of(skb, p, s->enveloped);
 	if (of == NOT_IP || p->fragment)
 		return -1;
 	if (of == NOT_TRACKABLE) {
-		if (!ovs)
+		if (!p->ovs)
 			return -1;
 		s->ct_known = CT_UNKNOWN;
 		tell_fields(s, p, 0, r->zone, 0);
 		return 0;
 	}
-	known = still_known(skb, p, s, r, ovs);
-	if (!known) {
+	p->known = still_known(skb, p, s, r, ovs);
+	if (!p->known) {
 		p->tuple.zone = r->zone;
 		p->policy = r->policy;
 		looked = look(skb, p);
@@ -316,7 +345,9 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 			return -1;
 		s->ct_known = CT_UNKNOWN;
 		if (looked == LOOKED_INVALID) {
-			stats->invalid++;
+			stats = this_tracker_stats();
+			if (stats)
+				stats->invalid++;
 			tell_fields(s, p, 0, r->zone, 0);
 			return 0;
 		}
@@ -330,36 +361,17 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		if (!p->at)
 			p->fresh.id = s->connection_id;
 	}
-	if ((known && s->ct_known == CT_GONE) || (s->ct_known == CT_PENDING && !(r->flags & CT_COMMIT)))
+	if ((p->known && s->ct_known == CT_GONE) || (s->ct_known == CT_PENDING && !(r->flags & CT_COMMIT)))
 		return 0;
-	p->looked = !known || !p->at;
+	p->looked = !p->known || !p->at;
 	p->error = p->info % INFO_REPLY == INFO_RELATED && is_icmp(skb, p);
-	if (r->flags & CT_NAT && !(ovs && s->tracked.ct_state & (CT_SNAT | CT_DNAT))) {
+	if (r->flags & CT_NAT && !(p->ovs && s->tracked.ct_state & (CT_SNAT | CT_DNAT))) {
 		nat = do_nat(skb, p, r);
 		if (nat < 0)
 			return -1;
 		s->tracked.ct_state |= nat;
 	}
-	c = connection_or_fresh(p, p->at);
-	if (!c)
-		return -1;
-	if (ovs && p->at && c->original.proto == IPPROTO_TCP && tcp_is_established(c)) {
-		c->tcp.seen[0].flags |= END_BE_LIBERAL;
-		c->tcp.seen[1].flags |= END_BE_LIBERAL;
-	}
-	if (r->flags & CT_COMMIT && commit(p, s, r, ovs))
-		return -1;
-	if (r->flags & CT_OFFLOAD && p->at) {
-		c = connection_at(p->at);
-		if (c)
-			offer(c, p);
-	}
-	if (p->events && p->at) {
-		c = connection_at(p->at);
-		if (c)
-			announce(c, p->at, p->events);
-	}
-	return wants_helper(skb, p) ? WANTS_HELPER : 0;
+	return conclude(skb, s, r);
 }
 
 /* Clear the state of connection tracking (ct_clear). */

@@ -36,8 +36,7 @@ static long sum_more(u32 i, struct summing *what)
 		length = SUMMED_AT_ONCE;
 	else
 		__builtin_memset(octets, 0, SUMMED_AT_ONCE);
-	bounded(length);
-	if (!length || length > SUMMED_AT_ONCE || bpf_skb_load_bytes(what->skb, s->at, octets, length))
+	if (!is_length(length, SUMMED_AT_ONCE) || bpf_skb_load_bytes(what->skb, s->at, octets, length))
 		return 1;
 	s->sum = bpf_csum_diff(0, 0, (void *)octets, SUMMED_AT_ONCE, s->sum);
 	s->at += length;

@@ -110,7 +110,7 @@ __noinline int expect(struct flight *p)
 		return 0;
 	p->key = p->tuple;
 	p->key.src_port = 0;
-	e = bpf_map_lookup_elem(&expectations, &p->key);
+	e = expectation_of();
 	if (!e || e->expires <= p->now || !is_still(e->master, e->master_id))
 		return 0;
 	at = e->master;

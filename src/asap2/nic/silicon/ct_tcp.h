@@ -110,6 +110,8 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 	o->old = old;
 	o->shorten = 0;
 	dir &= 1;
+	bounded(old);
+	bounded(kind);
 	if (old > TCP_SYN_SENT2 || kind > TCP_IS_NONE)
 		return;
 	new = tcp_states[dir][kind][old];

@@ -100,8 +100,7 @@ __noinline int read_tcp(struct __sk_buff *skb, struct flight *p)
 	p->last = p->seq + p->end - p->l4 - p->header + !!(flags & TCP_SYN) + !!(flags & TCP_FIN);
 	p->scale = p->options = p->sacked = 0;
 	length = p->header - 20;
-	bounded(length);
-	if (!length || length > 40)
+	if (!is_length(length, 40))
 		return 1;
 	if (bpf_skb_load_bytes(skb, p->l4 + 20, p->option, length))
 		return 0;

@@ -49,7 +49,7 @@ static __always_inline void count(struct work *w, u32 rule)
  * A NIC's packet of a connection that it does not carry: the node goes on at that action of the rule, and counts the
  * packet for it.
  */
-static __always_inline int leave_to_node(struct work *w)
+static __noinline int leave_to_node(struct work *w)
 {
 	u32 slot = w->s->tracking;
 	struct encap *e = bpf_map_lookup_elem(&encaps, &slot);
@@ -63,7 +63,7 @@ static __always_inline int leave_to_node(struct work *w)
 	return deliver(w, w->in->miss_slot, 1);
 }
 
-static __always_inline int missed(struct work *w)
+static __noinline int missed(struct work *w)
 {
 	struct port *in = w->in;
 
@@ -244,13 +244,25 @@ static __always_inline int enter_bare(struct __sk_buff *skb, struct state *state
 	return 0;
 }
 
-static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct way *s)
+/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
+__noinline int show(struct __sk_buff *skb, u32 ifindex)
 {
-	struct work w = { .skb = skb, .in = in, .s = s };
-	u32 resume = skb->tc_index, chain = 0, slot;
-	struct resume *found = 0;
+	u32 mark = skb->mark;
 
-	/* An internal port is read at egress. Its taps and counters see a copy; the original takes the pipeline. */
+	skb->mark = SELF_MARK;
+	bpf_clone_redirect(skb, ifindex, 0);
+	skb->mark = mark;
+	return 0;
+}
+
+static __always_inline int follow(struct work *w)
+{
+	struct __sk_buff *skb = w->skb;
+	struct port *in = w->in;
+	struct way *s = w->s;
+	u32 resume = skb->tc_index, slot;
+	struct resume *found;
+
 	s->egress = !!(in->flags & PORT_INTERNAL);
 	s->inner = UNKNOWN;
 	s->state.arrived = skb->len;
@@ -265,30 +277,28 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 	}
 	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
 		s->state.arrived -= 4;
-	tell(&w, 0);
+	tell(w, 0);
 	if (in->flags & PORT_BARE && enter_bare(skb, &s->state))
-		return drop(&w, DROP_ACTION);
+		return drop(w, DROP_ACTION);
 	if (skb->len < 14)
-		return drop(&w, DROP_SHORT);
-	if (s->egress && !constants.tracing) {
-		u32 mark = skb->mark;
-
-		skb->mark = SELF_MARK;
-		bpf_clone_redirect(skb, in->ifindex, 0);
-		skb->mark = mark;
-	}
+		return drop(w, DROP_SHORT);
+	if (s->egress && !constants.tracing)
+		show(skb, in->ifindex);
 	if (resume && in->flags & PORT_RESUME) {
 		found = bpf_map_lookup_elem(&resumes, &resume);
 		if (found && found->table == DELIVER)
-			return deliver(&w, found->slot, 1);
+			return deliver(w, found->slot, 1);
 		if (found) {
-			chain = found->table;
+			s->table = found->table;
+			s->within = found->entry != 0;
+			s->rule = found->rule;
+			s->entry = found->entry;
 			slot = found->slot;
 			if (slot) {
 				in = bpf_map_lookup_elem(&ports, &slot);
 				if (!in || !(READ_ONCE(in->flags) & PORT_ENABLED))
-					return drop(&w, DROP_IN_PORT);
-				w.in = in;
+					return drop(w, DROP_IN_PORT);
+				w->in = in;
 				s->egress = !!(in->flags & PORT_INTERNAL);
 			}
 			if (!constants.tracing && skb->hash) {
@@ -298,29 +308,26 @@ static __always_inline int follow(struct __sk_buff *skb, struct port *in, struct
 		}
 	}
 	/* What goes on has been limited, where its port has limits. */
-	s->state.stage = (chain || (found && found->entry)) && in->tables[0] == LIMITS;
-	if (in->n_tables <= s->state.stage)
-		return missed(&w);
-	s->slot = in->slot;
-	s->table = in->tables[s->state.stage & 1] | chain;
-	if (found && found->entry) {
-		s->within = 1;
-		s->rule = found->rule;
-		s->entry = found->entry;
+	s->state.stage = (s->table || s->within) && in->tables[0] == LIMITS;
+	if (in->n_tables <= s->state.stage) {
+		s->table = 0;
+		return missed(w);
 	}
+	s->slot = in->slot;
+	s->table |= in->tables[s->state.stage & 1];
 	if (!s->within && tells_connection(s->told) && restore(skb, &s->state, s->told))
-		return drop(&w, DROP_ACTION);
-	bpf_loop(STEPS, step, &w, 0);
+		return drop(w, DROP_ACTION);
+	bpf_loop(STEPS, step, w, 0);
 	return s->verdict;
 }
 
 /* A copy of a packet, or a packet that user space hands in, goes on. */
-static __always_inline int go_on(struct __sk_buff *skb)
+static __always_inline int go_on(struct work *w)
 {
+	struct __sk_buff *skb = w->skb;
 	u32 zero = 0, slot;
 	struct continuation *e = bpf_map_lookup_elem(&copied, &zero);
 	struct ways *all = bpf_map_lookup_elem(&ways, &zero);
-	struct work w = { .skb = skb };
 	struct way *s;
 	int verdict;
 
@@ -358,12 +365,12 @@ static __always_inline int go_on(struct __sk_buff *skb)
 	verdict = s->verdict;
 	if (s->flow != FLOW_DONE) {
 		slot = s->slot;
-		w.s = s;
-		w.in = bpf_map_lookup_elem(&ports, &slot);
-		if (w.in && s->flow == FLOW_PASS) {
-			verdict = pass(&w);
-		} else if (w.in) {
-			bpf_loop(STEPS, step, &w, 0);
+		w->s = s;
+		w->in = bpf_map_lookup_elem(&ports, &slot);
+		if (w->in && s->flow == FLOW_PASS) {
+			verdict = pass(w);
+		} else if (w->in) {
+			bpf_loop(STEPS, step, w, 0);
 			verdict = s->verdict;
 		}
 	}
@@ -386,6 +393,7 @@ SEC("tc")
 int eswitch(struct __sk_buff *skb)
 {
 	u32 ifindex = skb->ifindex, zero = 0;
+	struct work w = { .skb = skb };
 	struct config *c;
 	struct port *in;
 	struct ways *all;
@@ -393,7 +401,7 @@ int eswitch(struct __sk_buff *skb)
 	int verdict, untracked = 1;
 
 	if (skb->tc_index == ONWARD)
-		return go_on(skb);
+		return go_on(&w);
 	if (constants.tracing) {
 		c = bpf_map_lookup_elem(&config, &zero);
 		if (!c)
@@ -422,16 +430,15 @@ int eswitch(struct __sk_buff *skb)
 	}
 	if (in->flags & PORT_INTERNAL && skb->mark == SELF_MARK)
 		return TCX_NEXT;
-	if (in->ifindex != ifindex || !(READ_ONCE(in->flags) & PORT_ENABLED)) {
-		struct work w = { .skb = skb };
-
+	if (in->ifindex != ifindex || !(READ_ONCE(in->flags) & PORT_ENABLED))
 		return drop(&w, DROP_IN_PORT);
-	}
 	all = bpf_map_lookup_elem(&ways, &zero);
 	s = all ? take_way(all) : 0;
 	if (!s)
 		return TCX_DROP;
-	verdict = follow(skb, in, s);
+	w.in = in;
+	w.s = s;
+	verdict = follow(&w);
 	all->deep--;
 	return verdict;
 }

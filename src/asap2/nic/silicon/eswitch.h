@@ -432,7 +432,7 @@ __noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 c
 	t->len = len = skb->len;
 	if (len > TRACE_BYTES)
 		len = TRACE_BYTES;
-	if (len)
+	if (is_length(len, TRACE_BYTES))
 		bpf_skb_load_bytes(skb, 0, t->data, len);
 	return 0;
 }

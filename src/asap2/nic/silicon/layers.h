@@ -27,8 +27,7 @@ static __always_inline int untagged_type(struct __sk_buff *skb)
 /* Make `room` octets at the front, and write `len` octets of `o->header` there. */
 static __always_inline int put_in_front(struct __sk_buff *skb, struct encap *o, u32 room, u32 len)
 {
-	bounded(len);
-	if (len < 14 || len > OUTER_MAX || bpf_skb_change_head(skb, room, 0) ||
+	if (!is_between(len, ETH_LEN, OUTER_MAX) || bpf_skb_change_head(skb, room, 0) ||
 	    bpf_skb_store_bytes(skb, 0, o->header, len, 0))
 		return -1;
 	return settle(skb);

@@ -174,7 +174,7 @@ static __always_inline void as_kernel(u8 *out, const u8 *address, u32 family)
 __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking *r, u32 manip)
 {
 	u8 src[16], dst[16], low[16], high[16], *to;
-	u32 hash, words, full = 0, last = 0;
+	u32 hash, full = 0, last = 0;
 
 	if (!p || !t || !r || !(r->flags & CT_NAT_ADDRESSES))
 		return 0;
@@ -187,7 +187,6 @@ __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking
 	as_kernel(dst, t->dst, t->family);
 	as_kernel(low, r->ip_min, t->family);
 	as_kernel(high, r->ip_max, t->family);
-	words = t->family == 4 ? 1 : 4;
 	if (!(r->flags & CT_NAT_PERSISTENT)) {
 		__builtin_memcpy(&last, dst + (t->family == 4 ? 0 : 12), 4);
 		last ^= r->zone;
@@ -197,8 +196,6 @@ __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking
 	for (u32 i = 0; i < 4; i++) {
 		u32 from, upto, distance, chosen, word;
 
-		if (i >= words)
-			break;
 		__builtin_memcpy(&from, low + 4 * i, 4);
 		__builtin_memcpy(&upto, high + 4 * i, 4);
 		distance = full ? ~0u : bpf_ntohl(upto) - bpf_ntohl(from) + 1;
@@ -209,7 +206,11 @@ __noinline int choose_address(struct flight *p, struct tuple *t, struct tracking
 		/* The hash uses the destination chosen so far. */
 		if (!(r->flags & CT_NAT_PERSISTENT))
 			hash ^= manip == MANIP_DST ? chosen : word;
-		__builtin_memcpy(to + (t->family == 4 ? 12 : 4 * i), &chosen, 4);
+		if (t->family == 4) {
+			__builtin_memcpy(to + 12, &chosen, 4);
+			break;
+		}
+		__builtin_memcpy(to + 4 * i, &chosen, 4);
 	}
 	return 0;
 }
@@ -369,8 +370,7 @@ __noinline int manipulate_inside(struct __sk_buff *skb, struct flight *p, u32 ma
 	length = p->end - inner;
 	if (length > INSIDE)
 		length = INSIDE;
-	bounded(length);
-	if (!length || length > INSIDE)
+	if (!is_length(length, INSIDE))
 		return -1;
 	__builtin_memset(p->inside, 0, sizeof(p->inside));
 	if (bpf_skb_load_bytes(skb, inner, p->inside[0], length))

@@ -27,9 +27,10 @@ static __always_inline int settle(struct __sk_buff *skb)
  */
 __noinline int strip(struct __sk_buff *skb, u32 inner)
 {
-	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, family = 0;
 	u16 type, becomes = bpf_htons(ETH_P_IP);
 	u32 left, tags = 0;
+	s32 room;
 	u8 eth[ETH_LEN];
 
 	if (inner < ETH_LEN || inner > TUNNEL_MAX || bpf_skb_load_bytes(skb, inner, eth, ETH_LEN))
@@ -43,9 +44,14 @@ __noinline int strip(struct __sk_buff *skb, u32 inner)
 	if (type == bpf_htons(ETH_P_IPV6) && left >= ETH_LEN + IPV6_LEN)
 		becomes = type;
 	if ((u16)skb->protocol != becomes)
-		flags |= becomes == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
-	if (bpf_skb_adjust_room(skb, -(s32)(inner - TAG_LEN * tags), BPF_ADJ_ROOM_MAC, flags))
-		return -1;
+		family = becomes == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
+	room = -(s32)(inner - TAG_LEN * tags);
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags | family)) {
+		/* Before Linux 6.4, the kernel does not know that the family changes. */
+		if (!family || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags))
+			return -1;
+		becomes = 0;
+	}
 	if (bpf_skb_store_bytes(skb, 0, eth, ETH_TYPE, 0))
 		return -1;
 	for (u32 i = 0; i < 5; i++) {
@@ -116,8 +122,7 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 		return -1;
 	}
 	len = o->len;
-	bounded(len);
-	if (len < ETH_LEN + IPV4_LEN + GRE_LEN || len > most - ETH_LEN - TAG_LEN)
+	if (!is_between(len, ETH_LEN + IPV4_LEN + GRE_LEN, most - ETH_LEN - TAG_LEN))
 		return -1;
 	room = len + l2 - ETH_LEN;
 	if (is_ip(type))
@@ -159,8 +164,7 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 		ip_type = bpf_htons(ETH_P_IPV6);
 	}
 	room = len + l2;
-	bounded(room);
-	if (room < 1 || room > most)
+	if (!is_length(room, most))
 		return -1;
 	if (bpf_skb_store_bytes(skb, 0, o->header, room, 0))
 		return -1;

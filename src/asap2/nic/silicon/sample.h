@@ -70,11 +70,9 @@ static __always_inline int put_sample(struct __sk_buff *skb, struct state *state
 			s->options_len = options;
 	}
 	data = (u8 *)(s + 1);
-	bounded(first);
-	if (first && first <= ADDRESSES_LEN && bpf_skb_load_bytes(skb, start, data, first))
+	if (is_length(first, ADDRESSES_LEN) && bpf_skb_load_bytes(skb, start, data, first))
 		goto failed;
-	bounded(rest);
-	if (rest && rest <= room - ADDRESSES_LEN &&
+	if (is_length(rest, room - ADDRESSES_LEN) &&
 	    bpf_skb_load_bytes(skb, start + ADDRESSES_LEN + skip, data + ADDRESSES_LEN, rest))
 		goto failed;
 	bpf_ringbuf_submit(s, 0);

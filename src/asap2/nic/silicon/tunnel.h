@@ -310,9 +310,9 @@ __noinline int set_tunnel(struct __sk_buff *skb, u32 slot)
 	}
 	if (e->meta.without_id)
 		flags |= NO_TUNNEL_KEY;
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) &&
+	    (!e->meta.without_id || bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags & ~NO_TUNNEL_KEY)))
 		return -1;
 	len = e->meta.options_len;
-	bounded(len);
-	return len && len <= SET_OPTIONS_MAX ? bpf_skb_set_tunnel_opt(skb, e->meta.options, len) : 0;
+	return is_length(len, SET_OPTIONS_MAX) ? bpf_skb_set_tunnel_opt(skb, e->meta.options, len) : 0;
 }
