@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 import shutil
 import stat
-import struct
 import sys
 from collections.abc import Callable
 
@@ -20,17 +17,9 @@ from asap2.lab.child import Child
 from asap2.lab.namespaces import own_the_mounts
 from asap2.lab.syscalls import mount, unshare
 from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
+from asap2.nic.silicon import hooks
 
 PROGRAMS = ("ip", "nsenter", "ovs-vswitchd", "ovs-vsctl", "ethtool", "devlink", "lspci", "tcpdump", "iperf3", "ping")
-
-_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_BPF_PROG_LOAD = 5
-_BPF_LINK_CREATE = 28
-_BPF_PROG_TYPE_SCHED_CLS = 3
-_BPF_TCX_INGRESS = 46
-"""Commands and constants of bpf(2): include/uapi/linux/bpf.h."""
-_LOOPBACK = 1
-"""Interface index of lo in every network namespace."""
 
 
 def lacking() -> str | None:
@@ -75,26 +64,13 @@ def _sysctl() -> None:
         os.close(os.open("/proc/sys/net/ipv6/conf/all/disable_ipv6", os.O_WRONLY))
 
 
-def _tcx() -> None:
-    """Attach a program that does nothing to the loopback device of a namespace that ends with this process."""
+def _types() -> None:
+    os.close(os.open("/sys/kernel/btf/vmlinux", os.O_RDONLY))
+
+
+def _hooks() -> None:
     unshare(CLONE_NEWNET)
-    instructions = struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = 0; exit
-    code, licence = ctypes.create_string_buffer(instructions), ctypes.create_string_buffer(b"GPL")
-    load = struct.pack("=IIQQ", _BPF_PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(code), ctypes.addressof(licence))
-    program = _bpf(_BPF_PROG_LOAD, load)
-    _bpf(_BPF_LINK_CREATE, struct.pack("=IIII", program, _LOOPBACK, _BPF_TCX_INGRESS, 0))
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    number = _SYS_BPF.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, f"unknown processor architecture {platform.machine()}")
-    buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
-    libc = ctypes.CDLL(None, use_errno=True)
-    result: int = libc.syscall(number, command, buffer, len(buffer))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
+    hooks.try_out()
 
 
 _ATTEMPTS: tuple[tuple[Callable[[], None], str], ...] = (
@@ -103,8 +79,14 @@ _ATTEMPTS: tuple[tuple[Callable[[], None], str], ...] = (
     (_mounts, "overlayfs, sysfs and bpf file systems cannot be mounted here: a container needs the privilege for it"),
     (_sysctl, "/proc/sys/net is read-only here: a container needs it writable"),
     (
-        _tcx,
-        "the kernel cannot attach eBPF programs by tcx: Linux 6.6 or newer is needed, and the privilege to use bpf(2)",
+        _types,
+        "the kernel has no type information of its own, without which it takes no eBPF program with functions: use one "
+        "built with CONFIG_DEBUG_INFO_BTF, as the kernels of distributions are",
+    ),
+    (
+        _hooks,
+        "eBPF programs cannot be attached to devices here: that takes tcx (Linux 6.6), or before that the modules "
+        "sch_ingress and cls_bpf, and the privilege to use bpf(2)",
     ),
 )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from asap2.nic.port_ids import TRUNK_PORT
 from asap2.nic.rules import OVS_TABLE
 from asap2.nic.silicon.abi import UPCALL_SLOTS
-from asap2.nic.silicon.loader import Hook
+from asap2.nic.silicon.hooks import Hook
 from asap2.nic.silicon.pipeline import Pipeline
 from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from asap2.nic.silicon import loader
-from asap2.nic.silicon.loader import Hook
+from asap2.nic.silicon import hooks, loader
+from asap2.nic.silicon.hooks import Hook
 
 OBJECT: Final = Path(__file__).with_name("kinds.bpf.o")
 MAPS: Final = (
@@ -58,25 +58,15 @@ class Programs:
         loader.load(OBJECT, part, dict.fromkeys(MAPS), (program,), _Constants(self_id), shared)
         fd = loader.pinned(part / program)
         try:
-            link = loader.attach_tcx(fd, ifindex, hook, netns, first=False)
-            try:
-                self.stop(program, self_id)
-                loader.pin(link, self._path(program, self_id))
-            finally:
-                os.close(link)
+            self.stop(program, self_id)
+            hooks.attach(fd, ifindex, hook, netns, self._path(program, self_id), first=False)
         finally:
             os.close(fd)
             loader.unpin_all(part)
 
     def runs(self, program: str, self_id: int) -> bool:
-        """Whether it runs at a device that is there."""
-        with contextlib.suppress(FileNotFoundError):
-            link = loader.pinned(self._path(program, self_id))
-            try:
-                return loader.link_is_attached(link)
-            finally:
-                os.close(link)
-        return False
+        """Whether it runs at a device that is there; no, where the kernel does not tell."""
+        return hooks.is_attached(self._path(program, self_id))
 
     def stop(self, program: str, self_id: int) -> None:
         """Run it no more."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from asap2.nic.silicon import loader
-from asap2.nic.silicon.loader import Hook
+from asap2.nic.silicon import hooks, loader
+from asap2.nic.silicon.hooks import Hook
 
 OBJECT: Final = Path(__file__).with_name("tunnels.bpf.o")
 _MAPS: Final = ("devices", "places", "arrivals", "turns", "works")
@@ -145,11 +145,7 @@ class TunnelPrograms:
         path.unlink(missing_ok=True)
         fd = loader.pinned(self._directory / program)
         try:
-            link = loader.attach_tcx(fd, ifindex, hook, netns, first=first)
-            try:
-                loader.pin(link, path)
-            finally:
-                os.close(link)
+            hooks.attach(fd, ifindex, hook, netns, path, first=first)
         finally:
             os.close(fd)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Getting an eBPF object into the kernel and at its maps, programs and tcx links: libbpf by ctypes.
+"""Getting an eBPF object into the kernel and at its maps and programs: libbpf by ctypes.
 
 libbpf 1.1 (Debian 12) does not know tcx, but its system-call wrappers pass any attach type on.
 """
@@ -13,20 +13,16 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from asap2.namespaces import in_netns
-
-Hook = Literal["ingress", "egress"]
-
-_TCX = {"ingress": 46, "egress": 47}  # enum bpf_attach_type
 _MAP_TYPE_ARRAY = 2  # enum bpf_map_type
 NOEXIST = 1
 """Flag of :meth:`Map.update`: fail with EEXIST when the key is there (BPF_NOEXIST)."""
 
 
 @functools.cache
-def _libbpf() -> ctypes.CDLL:
+def libbpf() -> ctypes.CDLL:
+    """The library."""
     try:
         lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as e:
@@ -54,6 +50,10 @@ def _libbpf() -> ctypes.CDLL:
         ("bpf_link_create", fd, [fd, ctypes.c_int, ctypes.c_int, pointer]),
         ("bpf_link_update", ctypes.c_int, [fd, fd, pointer]),
         ("bpf_link_detach", ctypes.c_int, [fd]),
+        ("bpf_prog_load", fd, [ctypes.c_int, *[ctypes.c_char_p] * 3, size, pointer]),
+        ("bpf_prog_query", ctypes.c_int, [fd, ctypes.c_int, ctypes.c_uint32, *[pointer] * 3]),
+        ("bpf_tc_hook_create", ctypes.c_int, [pointer]),
+        ("bpf_tc_attach", ctypes.c_int, [pointer, pointer]),
         ("bpf_prog_test_run_opts", ctypes.c_int, [fd, pointer]),
         ("libbpf_num_possible_cpus", ctypes.c_int, []),
         ("libbpf_set_print", pointer, [pointer]),
@@ -63,8 +63,8 @@ def _libbpf() -> ctypes.CDLL:
     return lib
 
 
-def _check(result: int, what: str) -> int:
-    """libbpf 1.x returns -errno."""
+def check(result: int, what: str) -> int:
+    """*result*; OSError for what libbpf 1.x returns on errors, -errno."""
     if result < 0:
         raise OSError(-result, f"{what}: {os.strerror(-result)}")
     return result
@@ -72,7 +72,7 @@ def _check(result: int, what: str) -> int:
 
 def possible_cpus() -> int:
     """CPUs that the kernel may ever bring up."""
-    return _check(_libbpf().libbpf_num_possible_cpus(), "counting CPUs")
+    return check(libbpf().libbpf_num_possible_cpus(), "counting CPUs")
 
 
 class _MapInfo(ctypes.Structure):
@@ -84,20 +84,13 @@ class _MapInfo(ctypes.Structure):
     _fields_ = [(n, ctypes.c_uint32) for n in ("type", "id", "key_size", "value_size", "max_entries", "flags")]
 
 
-class _LinkInfo(ctypes.Structure):
-    """The start of ``struct bpf_link_info``, with the tcx member of its union."""
-
-    ifindex: int
-    _fields_ = [(n, ctypes.c_uint32) for n in ("type", "id", "prog_id", "unused", "ifindex", "attach_type")]
-
-
 class Map:
     """An eBPF map, by file descriptor. Keys and values are bytes in the machine's layout."""
 
     def __init__(self, fd: int, name: str) -> None:
         info = _MapInfo()
         size = ctypes.c_uint32(ctypes.sizeof(info))
-        _check(_libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), f"map {name}")
+        check(libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), f"map {name}")
         self.fd = fd
         self.name = name
         self.key_size: int = info.key_size
@@ -107,26 +100,26 @@ class Map:
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set *key*. Raises :class:`OSError`: EEXIST under :data:`NOEXIST`, E2BIG when the map is full."""
-        _check(_libbpf().bpf_map_update_elem(self.fd, key, value, flags), f"map {self.name}")
+        check(libbpf().bpf_map_update_elem(self.fd, key, value, flags), f"map {self.name}")
 
     def lookup(self, key: bytes, size: int | None = None) -> bytes | None:
         """The value of *key*; *size* bytes for a per-CPU map."""
         value = ctypes.create_string_buffer(size or self.value_size)
-        result = _libbpf().bpf_map_lookup_elem(self.fd, key, value)
+        result = libbpf().bpf_map_lookup_elem(self.fd, key, value)
         if result == -2:
             return None
-        _check(result, f"map {self.name}")
+        check(result, f"map {self.name}")
         return value.raw
 
     def delete(self, key: bytes) -> None:
         """Remove *key*; ENOENT when it is not there."""
-        _check(_libbpf().bpf_map_delete_elem(self.fd, key), f"map {self.name}")
+        check(libbpf().bpf_map_delete_elem(self.fd, key), f"map {self.name}")
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, when nobody else changes the map."""
         key: bytes | None = None
         following = ctypes.create_string_buffer(self.key_size)
-        while _libbpf().bpf_map_get_next_key(self.fd, key, following) == 0:
+        while libbpf().bpf_map_get_next_key(self.fd, key, following) == 0:
             key = following.raw
             value = self.lookup(key)
             if value is not None:
@@ -151,7 +144,7 @@ class Map:
 
 def pin(fd: int, path: Path) -> None:
     """Keep what *fd* stands for in the kernel under *path* of a bpffs."""
-    _check(_libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"cannot pin {path.name}")
+    check(libbpf().bpf_obj_pin(fd, os.fsencode(path)), f"cannot pin {path.name}")
 
 
 def unpin_all(directory: Path) -> None:
@@ -162,7 +155,7 @@ def unpin_all(directory: Path) -> None:
 
 def pinned(path: Path) -> int:
     """A file descriptor of what is pinned at *path*; FileNotFoundError."""
-    return _check(_libbpf().bpf_obj_get(os.fsencode(path)), str(path))
+    return check(libbpf().bpf_obj_get(os.fsencode(path)), str(path))
 
 
 def load(
@@ -178,10 +171,12 @@ def load(
     *constants* are what the program's ``.rodata`` begins as. The maps of *shared* are not made: those that are pinned
     there are used, and pinned in *directory*, too.
     """
-    lib = _libbpf()
+    lib = libbpf()
     if not source.exists():
         raise FileNotFoundError(2, f"{source} is missing: `make setup` builds it")
-    lib.libbpf_set_print(None)
+    told: list[str] = []
+    printer = _printer(told)
+    lib.libbpf_set_print(printer)
     handle = lib.bpf_object__open_file(os.fsencode(source), None)
     if not handle:
         raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
@@ -189,22 +184,23 @@ def load(
         if constants is not None:
             rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
             size = ctypes.sizeof(constants)
-            _check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
+            check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
         found = {name: lib.bpf_object__find_map_by_name(handle, name.encode()) for name in maps}
         for name, path in (shared or {}).items():
             fd = pinned(path)
             try:
-                _check(lib.bpf_map__reuse_fd(found[name], fd), f"sharing map {name}")
+                check(lib.bpf_map__reuse_fd(found[name], fd), f"sharing map {name}")
             finally:
                 os.close(fd)
         for name, entries in maps.items():
             if shared and name in shared:
                 continue
             if entries is not None:
-                _check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
+                check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
         result = lib.bpf_object__load(handle)
         if result < 0:
-            raise OSError(-result, f"the kernel refuses the eSwitch program: {os.strerror(-result)}")
+            why = verifier_says("".join(told)) or os.strerror(-result)
+            raise OSError(-result, f"the kernel {os.uname().release} refuses the program {source.name}: {why}")
         for name in programs:
             program = lib.bpf_object__find_program_by_name(handle, name.encode())
             pin(lib.bpf_program__fd(program), directory / name)
@@ -212,49 +208,40 @@ def load(
             pin(lib.bpf_map__fd(found[name]), directory / name)
     finally:
         lib.bpf_object__close(handle)
+        lib.libbpf_set_print(None)
+
+
+_Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+"""``libbpf_print_fn_t``: level, format, ``va_list``."""
+_MOST_TOLD = 1 << 20
+"""Bytes of one thing that libbpf says: the verifier's log is one."""
+
+
+def _printer(told: list[str]) -> Any:
+    """What gives *told* the warnings of libbpf."""
+    text = ctypes.create_string_buffer(_MOST_TOLD)
+    libc = ctypes.CDLL(None)
+
+    def note(level: int, form: bytes, arguments: int) -> int:
+        if level:  # not a warning
+            return 0
+        libc.vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
+        told.append(text.value.decode(errors="replace"))
+        return 0
+
+    return _Print(note)
+
+
+def verifier_says(log: str) -> str | None:
+    """The verifier's reason in what libbpf has printed: the last line before the verifier's statistics."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    ends = [number for number, line in enumerate(lines) if line.startswith("processed ")]
+    return lines[ends[-1] - 1] if ends and ends[-1] else None
 
 
 def new_cell() -> int:
     """A file descriptor of a new array map of one 32-bit number."""
-    return _check(_libbpf().bpf_map_create(_MAP_TYPE_ARRAY, b"cell", 4, 4, 1, None), "creating a map")
-
-
-def link_is_attached(link: int) -> bool:
-    """Whether the tcx link's device still exists."""
-    info = _LinkInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    _check(_libbpf().bpf_obj_get_info_by_fd(link, ctypes.byref(info), ctypes.byref(size)), "tcx link")
-    return bool(info.ifindex)
-
-
-def update_link(link: int, program: int) -> None:
-    """Run *program* at *link* from now on."""
-    _check(_libbpf().bpf_link_update(link, program, None), "tcx link")
-
-
-def detach_link(link: int) -> None:
-    """Run nothing at *link* any more, from now on. (Closing its last descriptor does so too, but some time later.)"""
-    _check(_libbpf().bpf_link_detach(link), "tcx link")
-
-
-class _LinkCreateOpts(ctypes.Structure):
-    """The start of ``struct bpf_link_create_opts``."""
-
-    _fields_ = [("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32)]
-
-
-_BPF_F_BEFORE = 1 << 3
-
-
-def attach_tcx(program: int, ifindex: int, hook: Hook, netns: int | None, *, first: bool = True) -> int:
-    """A link that runs *program* on the packets of the device *ifindex*: *first* before the programs that run there
-    already, or else after them; a file descriptor."""
-    lib = _libbpf()
-    options = ctypes.byref(_LinkCreateOpts(ctypes.sizeof(_LinkCreateOpts), _BPF_F_BEFORE)) if first else None
-    result = in_netns(netns, lambda: lib.bpf_link_create(program, ifindex, _TCX[hook], options))
-    if result == -22:
-        raise OSError(22, "cannot attach the eSwitch program: this kernel has no tcx (it takes Linux 6.6 or newer)")
-    return _check(result, f"cannot attach the eSwitch program to device {ifindex}")
+    return check(libbpf().bpf_map_create(_MAP_TYPE_ARRAY, b"cell", 4, 4, 1, None), "creating a map")
 
 
 class _TestRunOpts(ctypes.Structure):
@@ -296,7 +283,7 @@ class TestRun:
         self._opts.sz = ctypes.sizeof(self._opts)
         self._opts.ctx_in, self._opts.ctx_size_in = ctypes.addressof(self._context), _SK_BUFF_SIZE
         self._opts.repeat = repeat
-        self._run = functools.partial(_libbpf().bpf_prog_test_run_opts, program, ctypes.byref(self._opts))
+        self._run = functools.partial(libbpf().bpf_prog_test_run_opts, program, ctypes.byref(self._opts))
         self._segments = 1
 
     def on(self, packet: bytes, segments: int = 1) -> int:
@@ -308,5 +295,5 @@ class TestRun:
         if segments != self._segments:
             struct.pack_into("=I", self._context, _SK_BUFF_GSO_SEGS, segments if segments > 1 else 0)
             self._segments = segments
-        _check(self._run(), "BPF_PROG_TEST_RUN")
+        check(self._run(), "BPF_PROG_TEST_RUN")
         return opts.duration

@@ -18,8 +18,8 @@ from asap2.nic.silicon.attachments import Attachments
 from asap2.nic.silicon.bloom import Bloom
 from asap2.nic.silicon.events import DropReason, Event, LookupStats, UpcallContext, UpcallKind
 from asap2.nic.silicon.handing_in import HandedIn, HandingIn
+from asap2.nic.silicon.hooks import Hook
 from asap2.nic.silicon.indices import Indices
-from asap2.nic.silicon.loader import Hook
 from asap2.nic.silicon.map_sizes import PROGRAM, Layout, create
 from asap2.nic.silicon.masklists import MaskLists, MaskNode
 from asap2.nic.silicon.meters import Meters

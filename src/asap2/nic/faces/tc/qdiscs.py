@@ -188,7 +188,7 @@ class QdiscFace:
         header, attrs = tables.TC.decode(request.payload)
         if not request.dump:
             if not _is_mine(header):
-                return Proxy(lambda message: self._root(message, request))
+                return Proxy(lambda message: self._kernels(message, request))
             qdisc = self._find(header)
             if "kind" in attrs and attrs["kind"] != qdisc.kind:
                 raise NetlinkError(errno.EINVAL, "Invalid qdisc name")
@@ -198,7 +198,14 @@ class QdiscFace:
             for ifindex, qdisc in self._filters.blocks.qdiscs.items()
             if header.ifindex in (0, ifindex)
         ]
-        return Proxy(lambda message: self._root(message, request), ours)
+        return Proxy(lambda message: self._kernels(message, request), ours)
+
+    def _kernels(self, message: NlMsg, request: Request) -> list[Message]:
+        """What is shown in place of a message of the kernel's. Its own clsact qdiscs are those of
+        :mod:`asap2.nic.silicon.hooks`, which nobody is to see."""
+        if message.type == RTM_NEWQDISC and tables.TC.decode(message.payload)[0].parent == TC_H_INGRESS:
+            return []
+        return self._root(message, request)
 
 
 def _shared(kind: str, attrs: Attrs) -> int:
