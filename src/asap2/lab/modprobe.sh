@@ -43,7 +43,7 @@ for name in $names; do
     case $name in
         mlx5_core | mlx5-core | openvswitch | cls_flower | cls_matchall | sch_ingress) ;;
         act_gact | act_mirred | act_vlan | act_tunnel_key | act_pedit | act_csum | act_skbedit) ;;
-        act_ct | act_police | act_sample | cls_basic | psample | 8021q | dummy | bonding) ;;
+        act_ct | act_police | act_sample | act_mpls | act_simple | cls_basic | psample | 8021q | dummy | bonding) ;;
         nf_conntrack | nf_conntrack_netlink | nfnetlink_cttimeout | nf_nat | nf_flow_table) ;;
         nf_conntrack_ftp | nf_conntrack_tftp | nf_nat_ftp | nf_nat_tftp) ;;
         *) others=1 ;;

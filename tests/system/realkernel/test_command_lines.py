@@ -38,7 +38,20 @@ RESET = (
     *(f"tc qdisc del dev {device} ingress" for device in ("eth0", "eth1")),
     *(
         f"tc actions flush action {kind}"
-        for kind in ("gact", "mirred", "vlan", "pedit", "skbedit", "csum", "tunnel_key", "police", "ct", "sample")
+        for kind in (
+            "gact",
+            "mirred",
+            "vlan",
+            "pedit",
+            "skbedit",
+            "csum",
+            "tunnel_key",
+            "police",
+            "ct",
+            "sample",
+            "mpls",
+            "simple",
+        )
     ),
 )
 LINK_DEVICES = (

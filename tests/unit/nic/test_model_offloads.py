@@ -12,7 +12,8 @@ import pytest
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc.capability import Place, depth, pushed, tracked
 from asap2.nic.faces.tc.judge import check
-from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, Step, Trap
+from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, GoOn, Mirred, PacketType, PushLabel, Step, Trap
+from asap2.nic.layer_actions import PopMpls, PushMpls
 from asap2.nic.model import MODELS
 from asap2.nic.nat import Nat
 from asap2.nic.rules import (
@@ -43,6 +44,8 @@ REP, OTHER, WIRE, VXLAN = 11, 12, 10, 99
 VF, UPLINK = Place(False, REP, wire=WIRE), Place(True, WIRE, wire=WIRE)
 RECEIVED = Place(True, WIRE, peers=frozenset({OTHER}))
 NOT_IMPLEMENTED = "Not implemented offload action"
+MPLS_UC = "mpls push is supported only for mpls_uc protocol"
+BAREUDP = "mpls is supported only through a bareudp device"
 NO_PEDIT = "The pedit offload action is not supported"
 NO_SECOND = "vlan push action is not supported for vlan depth > 1"
 ONE_INTERNAL = "redirect to int port ingress is supported only as single destination"
@@ -122,6 +125,9 @@ def test_every_model_takes(model: str, place: Place, match: Match, steps: tuple[
         ({}, (Csum(1), out()), "TC csum action is only offloaded with pedit"),
         ({}, (PacketType(3), out()), "skbedit ptype is only supported with type host"),
         ({}, (Mirred(OTHER, True, False),), "Not implemented offload action"),
+        ({}, (PopMpls(0x0800), out()), "mpls pop supported only on bareudp devices"),
+        ({}, (PopVlan(), PopMpls(0x0800)), "mpls pop supported only as first action or with decap"),
+        ({}, (PushMpls(1, 0x8848), out()), "mpls push is supported only for mpls_uc protocol"),
         ({}, (Mirred(OTHER, True, True),), "redirect to ingress is supported only for OVS internal ports"),
     ],
 )
@@ -133,6 +139,7 @@ def test_no_model_takes(model: str, match: dict[str, Any], steps: tuple[Step, ..
     ("place", "match", "steps", "cx4", "cx5", "cx6"),
     [
         (VF, PLAIN, (TUNNEL, out(VXLAN)), "", None, None),
+        (VF, PLAIN, (PushLabel(1, 0x8847), out()), MPLS_UC, BAREUDP, BAREUDP),
         (UPLINK, Match(tun_id=exactly(5, 64)), (Decap(), out(REP)), "", None, None),
         (VF, PLAIN, (SetField("eth_dst", exactly(1, 48)), out()), NO_PEDIT, None, None),
         (

@@ -72,6 +72,8 @@ TCA_CT_ACT_NAT_DST = 32
 TCA_MPLS_ACT_POP = 1
 TCA_MPLS_ACT_PUSH = 2
 TCA_MPLS_ACT_MODIFY = 3
+TCA_MPLS_ACT_DEC_TTL = 4
+TCA_MPLS_ACT_MAC_PUSH = 5
 
 TCA_ACT_MAX_PRIO = 32
 
@@ -435,6 +437,10 @@ CT = Table(
     },
 )
 
+SIMPLE = Table(
+    "simple", {1: ("tm", tcf), 2: ("parms", struct(Generic, "=IIiii")), 3: ("data", string), 4: ("pad", binary)}
+)
+
 OPTIONS = {
     "gact": GACT,
     "mirred": MIRRED,
@@ -447,6 +453,7 @@ OPTIONS = {
     "police": POLICE,
     "ct": CT,
     "sample": SAMPLE,
+    "simple": SIMPLE,
 }
 """Each action kind's table of options."""
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each kind of TC action: options to steps, and to what the kernel gives back.
 
-Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum,sample}.c, tcf_*_init() for errors,
-tcf_*_offload_act_setup() for what is not offered to drivers at all, and tcf_*_dump() for what comes back.
+Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum,sample,simple}.c, tcf_*_init() for
+errors, tcf_*_offload_act_setup() for what is not offered to drivers at all, and tcf_*_dump() for what comes back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_8021Q, VLAN_TYPES
-from asap2.nic.faces.tc import ct_action, police, tunnel_options
+from asap2.nic.faces.tc import ct_action, mpls_action, police, tunnel_options
 from asap2.nic.faces.tc import pedit as tc_pedit
 from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, Psample, PushVlan, SetField, SetTunnel
@@ -24,6 +24,8 @@ PACKET_HOST: Final = 0
 _INHERIT_DSFIELD: Final = 0x20
 _HIGHEST_PACKET_TYPE: Final = 3
 """PACKET_OTHERHOST."""
+_SIMP_MAX_DATA: Final = 31
+"""SIMP_MAX_DATA, without the zero at its end."""
 _ALL: Final = 0xFFFF_FFFF
 _HIGHEST_VERDICT: Final = ta.TC_ACT_TRAP
 _MIRRED: Final = (ta.TCA_EGRESS_REDIR, ta.TCA_EGRESS_MIRROR, ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR)
@@ -32,23 +34,19 @@ Options = tuple[tuple[str, Any], ...]
 Result = tuple[list[Step], int, Options]
 """Steps, verdict, and the options that are given back, ``parms`` as it was given."""
 
-KINDS: Final = frozenset(
-    {"bpf", "connmark", "csum", "ct", "ctinfo", "gact", "gate", "ife", "ipt", "mirred", "mpls", "nat", "pedit"}
-    | {"police", "sample", "skbedit", "skbmod", "tunnel_key", "vlan", "xt"}
-)
-"""Kinds of action that a distribution's kernel has; those of :data:`PARSERS` are supported."""
-
 NO_OPTIONS: Final = {
     "mirred": "act_mirred: Mirred requires attributes to be passed",
     "tunnel_key": "act_tunnel_key: Tunnel requires attributes to be passed",
     "pedit": "act_pedit: Pedit requires attributes to be passed",
     "ct": "act_ct: Ct requires attributes to be passed",
+    "mpls": "act_mpls: Missing netlink attributes",
 }
 NO_PARMS: Final = {
     "mirred": "act_mirred: Missing required mirred parameters",
     "tunnel_key": "act_tunnel_key: Missing tunnel key parameters",
     "pedit": "act_pedit: Missing required attributes",
     "ct": "act_ct: Missing required ct parameters",
+    "mpls": "act_mpls: No MPLS params",
 }
 """What is said of an action without options, and of one without its parameters, beside EINVAL."""
 
@@ -246,6 +244,26 @@ def _ct(options: Attrs) -> Result:
     return steps, parms.action, tuple(back)
 
 
+def _mpls(options: Attrs) -> Result:
+    parms = options["parms"]
+    steps, back = mpls_action.parse(options)
+    _check_verdict(parms.action)
+    return steps, parms.action, tuple(back)
+
+
+def _simple(options: Attrs) -> Result:
+    """A text that the kernel would log for each packet."""
+    parms, text = options["parms"], options.get("data")
+    if text is None:
+        raise NetlinkError(errno.EINVAL)
+    _check_verdict(parms.action)
+    return (
+        [Beyond("Action does not support offload")],
+        parms.action,
+        (("parms", parms), ("data", text[:_SIMP_MAX_DATA])),
+    )
+
+
 def _sample(options: Attrs) -> Result:
     parms = options["parms"]
     rate, group, length = options.get("rate"), options.get("psample_group"), options.get("trunc_size")
@@ -271,4 +289,6 @@ PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "police": _police,
     "ct": _ct,
     "sample": _sample,
+    "mpls": _mpls,
+    "simple": _simple,
 }

@@ -20,7 +20,7 @@ from asap2.netlink.tables.actions import ACTION, TC_ACT_GOTO_CHAIN, has_opcode
 from asap2.netlink.tables.tc import RTM_DELACTION, RTM_GETACTION, RTM_NEWACTION
 from asap2.netlink.wire import NLM_F_ROOT, NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
-from asap2.nic.faces.tc.action_kinds import KINDS, PARSERS, parms_of
+from asap2.nic.faces.tc.action_kinds import PARSERS, parms_of
 from asap2.nic.faces.tc.actions import Instance
 from asap2.nic.faces.tc.counted import NOTHING
 from asap2.nic.faces.tc.filter import Filter
@@ -141,7 +141,7 @@ class ActionFace:
         tab = attrs.get("tab")
         first = tab.get(1) if isinstance(tab, Attrs) else None
         kind = first.get("kind") if first is not None else None
-        if kind not in KINDS:
+        if kind not in PARSERS:
             raise NetlinkError(errno.EINVAL, "Cannot flush unknown TC action")
         count, bound = 0, False
         for _, instance in list(self._filters.actions.table.of(kind)):

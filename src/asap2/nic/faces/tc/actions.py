@@ -16,9 +16,21 @@ from typing import Any, Final, Protocol
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.action_kinds import KINDS, NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
+from asap2.nic.faces.tc.action_kinds import NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
 from asap2.nic.faces.tc.counted import NOTHING, Counted
-from asap2.nic.faces.tc.steps import Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap, flat
+from asap2.nic.faces.tc.steps import (
+    Beyond,
+    Continue,
+    Csum,
+    GoOn,
+    Mirred,
+    PacketType,
+    Police,
+    PushLabel,
+    Step,
+    Trap,
+    flat,
+)
 from asap2.nic.rules import Action, Counters, Drop, Goto, Meter, Output, Pass
 from asap2.nic.silicon.metering import Metered
 
@@ -259,7 +271,7 @@ def in_order(actions: Attrs) -> list[Attrs]:
         kind = action.get("kind")
         if not kind:
             raise NetlinkError(errno.EINVAL, "TC action kind must be specified")
-        if kind not in KINDS:
+        if kind not in PARSERS:
             raise NetlinkError(errno.ENOENT, "Failed to load TC action module")
     return given
 
@@ -273,8 +285,6 @@ def parse_one(action: Attrs) -> Parsed:
     both = FLAG_SKIP_HW | FLAG_SKIP_SW
     if flags is not None and flags.value & both == both:
         raise NetlinkError(errno.EINVAL)
-    if kind not in PARSERS:
-        raise NetlinkError(errno.EOPNOTSUPP, f"TC action {kind} is not supported")
     if not isinstance(options, Attrs):
         raise NetlinkError(errno.EINVAL, NO_OPTIONS.get(kind))
     if parms_of(options) is None:
@@ -343,6 +353,8 @@ def _to_rule(
             actions.append(Meter(meter(step), _to_rule(step.exceeded, output, trap, meter, stack=stack)))
         elif isinstance(step, Continue):
             raise NetlinkError(errno.EOPNOTSUPP, "TC verdict continue is not supported here")
+        elif isinstance(step, PushLabel):
+            raise TypeError("it is not known whether a label is the last of its stack")
         elif isinstance(step, Trap):
             actions.append(trap())
         elif isinstance(step, GoOn):

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from asap2.netlink.tables.actions import TC_ACT_JUMP, has_opcode
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.ethertypes import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6
+from asap2.nic.ethertypes import ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS
 from asap2.nic.faces.tc.capability import (
     Place,
     can_track,
@@ -26,10 +26,22 @@ from asap2.nic.faces.tc.capability import (
     elsewhere,
     refuse,
 )
-from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Continue, Csum, GoOn, Mirred, PacketType, Police, Step, Trap
+from asap2.nic.faces.tc.steps import (
+    NO_MARK,
+    Beyond,
+    Continue,
+    Csum,
+    GoOn,
+    Mirred,
+    PacketType,
+    Police,
+    PushLabel,
+    Step,
+    Trap,
+)
 from asap2.nic.fields import REWRITABLE, Depth
 from asap2.nic.function import Pf
-from asap2.nic.layer_actions import LayerChange
+from asap2.nic.layer_actions import LayerChange, PopMpls, PushMpls
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS
 from asap2.nic.rules import (
     VLAN_PRESENT,
@@ -109,6 +121,8 @@ class _Actions:
         self.encaps: list[SetTunnel] = []
         self.decap = False
         self.host = False
+        self.labelled = False
+        """Whether a label was pushed."""
         self.goto = 0
         self.forwards = self.drops = False
         self.beyond_ttl = False
@@ -182,6 +196,10 @@ class _Actions:
                     self.drops = True
                 case GoOn():
                     pass
+                case PushMpls() | PushLabel():
+                    self._push_label(step)
+                case PopMpls():
+                    self._pop_label(at)
                 case Ct() | CtClear():
                     self._track(step, steps[at + 1 :])
                 case Psample():
@@ -195,6 +213,22 @@ class _Actions:
                         raise refuse("Not implemented offload action")
                     assert_never(step)
         self._whole()
+
+    def _push_label(self, step: PushMpls | PushLabel) -> None:
+        """A label in front of the packet that goes into a tunnel (tc_act_can_offload_mpls_push())."""
+        if self.place.peers is not None:
+            raise refuse("Not implemented offload action")
+        if not self.model.tunnels or step.ethertype != ETH_P_MPLS[0]:
+            raise refuse("mpls push is supported only for mpls_uc protocol")
+        self.labelled = True
+
+    def _pop_label(self, at: int) -> None:
+        """A label behind the header of a tunnel that no device here has (tc_act_can_offload_mpls_pop())."""
+        if self.place.peers is not None:
+            raise refuse("Not implemented offload action")
+        if at > 1 or (at and not self.decap):
+            raise refuse("mpls pop supported only as first action or with decap")
+        raise refuse("mpls pop supported only on bareudp devices")
 
     def _track(self, step: Ct | CtClear, rest: tuple[Step, ...]) -> None:
         if not can_track(self.model, self.place):
@@ -311,6 +345,8 @@ class _Actions:
         if step.ingress:
             self._ingress(step)
             return
+        if self.labelled:
+            raise refuse("mpls is supported only through a bareudp device")
         if len(self.outputs) >= MAX_DESTINATIONS:
             raise refuse("can't support more output ports, can't offload forwarding")
         if self.encap is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc import capability as tc_capability
-from asap2.nic.faces.tc import judge, match_all
+from asap2.nic.faces.tc import judge, match_all, mpls_action
 from asap2.nic.faces.tc.hardware_actions import HardwareActions, outside, resumes_of, within_tunnel
 from asap2.nic.faces.tc.police_meters import is_limit
 from asap2.nic.faces.tc.spec import RECEIVE, FilterSpec, Placed, Planned
@@ -330,7 +330,13 @@ class Offloader:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
         if is_limit(spec):
             return self.police.of_device(ifindex, spec)
-        rule = Rule(spec.chain, ifindex, spec.priority, spec.match, self._in_software(ifindex, spec.steps))
+        rule = Rule(
+            spec.chain,
+            ifindex,
+            spec.priority,
+            spec.match,
+            self._in_software(ifindex, mpls_action.settled(spec.steps, spec.match)),
+        )
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)

@@ -77,7 +77,15 @@ class Police:
     exceeded: tuple[Step, ...] = ()
 
 
-Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | Beyond
+@dataclass(frozen=True, slots=True)
+class PushLabel:
+    """Push a label stack entry, which has the bottom bit if it is the only one."""
+
+    lse: int
+    ethertype: int
+
+
+Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | PushLabel | Beyond
 
 
 def sampled(steps: tuple[Step, ...], ifindex: int, out: int = 0) -> tuple[Step, ...]:
