@@ -26,6 +26,8 @@ _SEEN = 4096
 SOL_NETLINK = 270
 NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
+RTMGRP_NSID = 1 << 27
+"""Of a namespace that goes nothing else is told to others (RTNLGRP_NSID)."""
 
 
 class Silicon:
@@ -147,5 +149,5 @@ class Silicon:
 def _link_monitor() -> socket.socket:
     monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     monitor.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
-    monitor.bind((0, RTMGRP_LINK))
+    monitor.bind((0, RTMGRP_LINK | RTMGRP_NSID))
     return monitor

@@ -113,6 +113,7 @@ def test_devices_are_made_in_other_network_namespaces_of_a_node(empty: Bench) ->
             )
         ),
         *(f"ping -q -c 3 -i 0.1 -w 20 10.90.{at}.2" for at in (0, 1)),
+        *(f"test $(cat /sys/class/net/tun{at}/statistics/rx_packets) -ge 3" for at in (0, 1)),
         inner + "ip -d link show tun0 | grep 'geneve id 5 remote 172.30.0.1 '",
     )
     try:

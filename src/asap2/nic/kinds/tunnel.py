@@ -78,10 +78,11 @@ class TunnelKind(LinkKind):
     """What Geneve and GRE have in common. Kept of each device: its IFLA_INFO_DATA, addresses as hexadecimal digits."""
 
     has_carrier = False
+    beside_itself = True
     number: int
     """enum tunnel_kind of the programs."""
 
-    def device(self, data: Mapping[str, Any], mac: bytes = bytes(6)) -> Device:
+    def device(self, data: Mapping[str, Any], far: int = 0) -> Device:
         """What the programs are told of a device with this *data*."""
         raise NotImplementedError
 
@@ -90,7 +91,7 @@ class TunnelKind(LinkKind):
         if link.namespace != link.data[_UNDERLAY]:
             text = "a tunnel device is in the network namespace whose routes its packets take"
             raise NetlinkError(errno.EOPNOTSUPP, text)
-        links.programs.run("discard", link.id, link.far, links.home)
+        links.programs.run("discard", link.id, link.far, netns)
         links.set_far_up(link, True)
         in_netns(netns, lambda: _forward(link.ifindex))
         programs = self._programs(links, link)
@@ -126,7 +127,7 @@ class TunnelKind(LinkKind):
     def _set(self, links: KindLinks, link: KindLink, programs: TunnelPrograms) -> None:
         near = links.read(link.namespace, link.ifindex)
         if near is not None:
-            programs.set(link.ifindex, self.device(link.data, near.mac))
+            programs.set(link.ifindex, self.device(link.data, link.far))
 
     def _programs(self, links: KindLinks, link: KindLink) -> TunnelPrograms:
         """Those of the network namespace of a device's routes."""
@@ -205,12 +206,12 @@ class Geneve(TunnelKind):
         with links.opened(namespace) as netns:
             return Made({"mtu": self._mtu(kept, netns)}, kept)
 
-    def device(self, data: Mapping[str, Any], mac: bytes = bytes(6)) -> Device:
+    def device(self, data: Mapping[str, Any], far: int = 0) -> Device:
         """See :class:`TunnelKind`."""
         remote = bytes.fromhex(data.get("remote") or data.get("remote6") or "00000000")
         return Device(
             *(self.number, data["collect_metadata"], data.get("id", 0), data["port"], b"", remote),
-            *(data.get("ttl", 0), _tos(data), data.get("df", 0) == 1, mac),
+            *(data.get("ttl", 0), _tos(data), data.get("df", 0) == 1, far),
         )
 
     def shown(self, links: KindLinks, link: KindLink) -> dict[str, Any]:
@@ -256,14 +257,14 @@ class Gretap(TunnelKind):
             raise NetlinkError(errno.EEXIST)
         return Made({"mtu": self.mtu - (4 if kept.get("oflags", 0) & GRE_KEY else 0)}, kept)
 
-    def device(self, data: Mapping[str, Any], mac: bytes = bytes(6)) -> Device:
+    def device(self, data: Mapping[str, Any], far: int = 0) -> Device:
         """See :class:`TunnelKind`."""
         local, remote = (bytes.fromhex(data.get(name, "00" * self.octets)) for name in ("local", "remote"))
         keyed = data.get("oflags", 0) & GRE_KEY
         tun_id = data.get("okey", 0) if keyed else None
         return Device(
             *(self.number, data["collect_metadata"], tun_id, 0, local, remote),
-            *(data.get("ttl", 0), _tos(data), bool(data["pmtudisc"]), mac),
+            *(data.get("ttl", 0), _tos(data), bool(data["pmtudisc"]), far),
         )
 
     def shown(self, links: KindLinks, link: KindLink) -> dict[str, Any]:

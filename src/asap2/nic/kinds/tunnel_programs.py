@@ -23,7 +23,7 @@ _PER_CPU: Final = 2048
 _MOST_CPUS: Final = 31
 """As many as skb->tc_index has numbers for."""
 _U32: Final = struct.Struct("=I")
-_DEVICE: Final = struct.Struct("=4s2sBBBBBBBx6s16s16s")
+_DEVICE: Final = struct.Struct("=4s2sBBBBBBBxxxI16s16s")
 _PLACE: Final = struct.Struct("=2sBB4s16s")
 _ANY: Final = 2
 
@@ -40,7 +40,8 @@ class _Constants(ctypes.Structure):
 @dataclass(frozen=True, slots=True)
 class Device:
     """What the programs know of a tunnel device. Addresses are as long as their IP version's, or empty; *tun_id* is
-    None for a tunnel without one; one that *collects* is told its tunnel with each packet."""
+    None for a tunnel without one; one that *collects* is told its tunnel with each packet; *far* is the
+    ifindex of the far end."""
 
     kind: int
     collects: bool = False
@@ -51,7 +52,7 @@ class Device:
     ttl: int = 0
     tos: int = 0
     dont_fragment: bool = False
-    mac: bytes = bytes(6)
+    far: int = 0
 
     def packed(self) -> bytes:
         """``struct device``."""
@@ -66,7 +67,7 @@ class Device:
             self.ttl,
             self.tos,
             self.dont_fragment,
-            self.mac,
+            self.far,
             self.local.rjust(16, b"\0"),
             self.remote.rjust(16, b"\0"),
         )

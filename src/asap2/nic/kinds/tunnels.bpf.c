@@ -32,7 +32,7 @@ struct device {
 	u8 kind, collects; /* enum tunnel_kind; whether each packet says what its tunnel is */
 	u8 ipv6, keyed, ttl, tos; /* ttl 0: the default; tos 1: that of the packet inside */
 	u8 dont_fragment, unused;
-	u8 mac[6];
+	u32 far; /* ifindex of the veth's other end, which packets go in by, so that the kernel counts them */
 	u8 local[16], remote[16]; /* IPv4: the last 4 */
 };
 
@@ -242,7 +242,7 @@ int tunnel_in(struct __sk_buff *skb)
 	if (strip(skb, s.inner) < 0)
 		return TCX_DROP;
 	skb->tc_index = slot + 1;
-	return bpf_redirect(near, BPF_F_INGRESS);
+	return bpf_redirect(d->far, 0);
 }
 
 /* The ingress of a tunnel device, before all other programs. */
@@ -252,7 +252,6 @@ int tunnel_arrive(struct __sk_buff *skb)
 	u32 slot = skb->tc_index, ifindex = skb->ifindex, len;
 	struct arrival *a;
 	struct device *d = bpf_map_lookup_elem(&devices, &ifindex);
-	u8 *data, *end;
 
 	skb->tc_index = 0;
 	if (!slot || !d)
@@ -270,13 +269,6 @@ int tunnel_arrive(struct __sk_buff *skb)
 		if (is_length(len, OPTIONS_MAX - 1) && bpf_skb_set_tunnel_opt(skb, a->options, len))
 			return TCX_DROP;
 	}
-	/* It has become one for this host on its way here, whatever its address. */
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	if (data + 6 <= end && (*(u32 *)data != *(u32 *)d->mac || *(u16 *)(data + 4) != *(u16 *)(d->mac + 4)))
-		bpf_skb_change_type(skb, *(u32 *)data == 0xffffffff && *(u16 *)(data + 4) == 0xffff ? PACKET_BROADCAST :
-					 data[0] & 1                                                ? PACKET_MULTICAST :
-												      PACKET_OTHERHOST);
 	return TCX_NEXT;
 }
 

@@ -34,7 +34,7 @@ from asap2.netlink.wire import (
 )
 from asap2.nic.faces.lookup import ifindex_named
 from asap2.nic.kinds import BOND, KINDS
-from asap2.nic.kinds.kind import IFF_PROMISC, IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
+from asap2.nic.kinds.kind import ETH_MAX_MTU, IFF_PROMISC, IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
 from asap2.nic.kinds.links import FAR_NAME, KindLinks, kernel_has
 from asap2.nic.link_changes import LinkChanges
 
@@ -188,7 +188,7 @@ class KindFace:
             if not beside:
                 far += attribute(_LINK["net_ns_fd"], struct.pack("=I", self.links.home))
             else:
-                far += LINK.table.encode({"mtu": kind.mtus[1]})
+                far += LINK.table.encode({"mtu": kind.mtus[1] or ETH_MAX_MTU})
             pair = attribute(1, b"veth\0") + attribute(2, attribute(_VETH_INFO_PEER, far))
             flags = made.flags | (header.flags & header.change)
             change = made.flags | made.without | header.change
