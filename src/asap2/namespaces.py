@@ -27,26 +27,43 @@ def setns(fd: int, kind: int) -> None:
         raise OSError(number, f"cannot enter a namespace: {os.strerror(number)}")
 
 
+def own_root() -> None:
+    """Let the calling thread share its root and working directory with no other: it could not enter a mount namespace
+    else. OSError."""
+    if _libc.unshare(_CLONE_FS):
+        raise OSError(ctypes.get_errno(), "cannot have a root of its own")
+
+
 def in_netns(fd: int | None, call: Callable[[], T]) -> T:
     """The result of *call*, made in the network namespace open at *fd* (``None``: here), on a thread of its own so that
     the calling thread stays; OSError when the namespace cannot be entered."""
-    return call() if fd is None else _in(fd, CLONE_NEWNET, call)
+
+    def entered() -> T:
+        assert fd is not None
+        setns(fd, CLONE_NEWNET)
+        return call()
+
+    return call() if fd is None else on_thread(entered)
 
 
 def in_mntns(fd: int, call: Callable[[], T]) -> T:
     """As :func:`in_netns`, in a mount namespace, at its root."""
-    return _in(fd, CLONE_NEWNS, call)
+
+    def entered() -> T:
+        own_root()
+        setns(fd, CLONE_NEWNS)
+        return call()
+
+    return on_thread(entered)
 
 
-def _in(fd: int, kind: int, call: Callable[[], T]) -> T:
+def on_thread(call: Callable[[], T]) -> T:
+    """The result of *call*, made on a thread of its own, which may move elsewhere before it ends."""
     result: list[T] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            if kind == CLONE_NEWNS and _libc.unshare(_CLONE_FS):  # a root that threads share cannot change
-                raise OSError(ctypes.get_errno(), "cannot have a root of its own")
-            setns(fd, kind)
             result.append(call())
         except BaseException as error:
             failure.append(error)

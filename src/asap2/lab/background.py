@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap2.errors import Asap2Error
-from asap2.lab.enter import environment, move_in
+from asap2.lab.enter import environment, moved_in
 
 PATIENCE = 300.0
 """Seconds that a program may take to begin, and to end when it has been told to: one that takes longer hangs, on a slow
@@ -33,14 +33,16 @@ class Program:
         self.output = ""
         self._pty, theirs = pty.openpty()
         try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                env=environment() | (variables or {}),
-                start_new_session=True,
-                preexec_fn=lambda: move_in(bundle),
+            self.process = moved_in(
+                bundle,
+                lambda: subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=theirs,
+                    stderr=theirs,
+                    env=environment() | (variables or {}),
+                    start_new_session=True,
+                ),
             )
         except BaseException:
             os.close(self._pty)

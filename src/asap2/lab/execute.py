@@ -8,20 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap2.errors import Asap2Error
-from asap2.lab.child import interrupts_held
-from asap2.lab.enter import environment, move_in
+from asap2.lab.enter import environment, moved_in
 
 
 def start(bundle: Path | None, command: Sequence[str], *, session: bool = False) -> subprocess.Popen[str]:
     """Start *command* inside *bundle*'s namespaces (None: this process's), with output and errors in one text pipe,
     optionally in its own session, so that everything it starts can be killed with it."""
-    with interrupts_held() as let_interrupt:
 
-        def begin() -> None:
-            let_interrupt()
-            if bundle is not None:
-                move_in(bundle)
-
+    def begin() -> subprocess.Popen[str]:
         return subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -31,8 +25,9 @@ def start(bundle: Path | None, command: Sequence[str], *, session: bool = False)
             errors="replace",
             env=environment(),
             start_new_session=session,
-            preexec_fn=begin,
         )
+
+    return begin() if bundle is None else moved_in(bundle, begin)
 
 
 def run(bundle: Path | None, *command: str) -> str:

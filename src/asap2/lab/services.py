@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asap2.lab import units
-from asap2.lab.enter import environment, move_in
+from asap2.lab.enter import environment, moved_in
 from asap2.lab.watched import Watched, started_at
 
 _TRY_AGAIN = 1.0
@@ -91,13 +91,15 @@ class Services:
 
     def _start(self, name: str, *words: str) -> None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            started = subprocess.Popen(
-                [sys.executable, "-m", "asap2.lab.openvswitch", *words],
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                env=environment(),
-                start_new_session=True,
-                preexec_fn=lambda: move_in(self._bundle),
+            started = moved_in(
+                self._bundle,
+                lambda: subprocess.Popen(
+                    [sys.executable, "-m", "asap2.lab.openvswitch", *words],
+                    stdin=subprocess.DEVNULL,
+                    cwd="/",
+                    env=environment(),
+                    start_new_session=True,
+                ),
             )
             started.returncode = 0  # it is ours to wait for, not Popen's
             self._job[name] = Watched(started.pid)

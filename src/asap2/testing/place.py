@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from asap2.lab.background import Program
-from asap2.lab.enter import environment, move_in
+from asap2.lab.enter import environment, moved_in
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.namespaces import in_netns
 from asap2.testing.capture import Capture
@@ -65,16 +65,19 @@ class Place:
         self, command: Command, *, stdin: int | None = subprocess.DEVNULL, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start *command* here, in a session of its own, with pipes for its output and errors."""
-        return subprocess.Popen(
-            ["bash", "-c", command] if isinstance(command, str) else list(command),
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=environment() | {ROOT_VARIABLE: str(self._layout.root)} | dict(env or {}),
-            start_new_session=True,
-            preexec_fn=lambda: move_in(self._bundle),
+        words = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        return moved_in(
+            self._bundle,
+            lambda: subprocess.Popen(
+                words,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment() | {ROOT_VARIABLE: str(self._layout.root)} | dict(env or {}),
+                start_new_session=True,
+            ),
         )
 
     @contextlib.contextmanager

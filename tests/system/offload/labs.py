@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from asap2.lab.enter import environment, move_in
+from asap2.lab.enter import environment, moved_in
 from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.namespaces import in_netns
 from tests.system.patience import PATIENCE
@@ -81,14 +81,16 @@ class Bench:
     def start(self, where: str, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
         """Start a program in a node or guest, as ``asap2 exec`` does, but without a Python that starts before it."""
         bundle = Layout(self.root).bundle(where)
-        return subprocess.Popen(
-            words,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment() | {ROOT_VARIABLE: str(self.root)},
-            preexec_fn=lambda: move_in(bundle),
+        return moved_in(
+            bundle,
+            lambda: subprocess.Popen(
+                words,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment() | {ROOT_VARIABLE: str(self.root)},
+            ),
         )
 
     def socket(self, guest: str, family: int, kind: int, address: tuple[str, int]) -> socket.socket:
