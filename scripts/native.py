@@ -83,6 +83,8 @@ FILES = (
         "tunnel devices' eBPF program", "nic/kinds/tunnels.bpf.o", "nic/kinds/tunnels.bpf.c", bpf, ("nic/silicon/*.h",)
     ),
     File("benchmark's eBPF program", "lab/bench/scale/flows.bpf.o", "lab/bench/scale/flows.bpf.c", bpf),
+    File("cables' eBPF program", "lab/impair.bpf.o", "lab/impair.bpf.c", bpf),
+    File("cables' delay", "lab/delay", "lab/delay.c", program),
     File(
         "redirect library",
         "netlink/redirect.so",

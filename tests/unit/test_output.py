@@ -92,7 +92,9 @@ def lab(text: str) -> dict[str, Any]:
     nic = {"name": text, "model": text, "total_vfs": 8, "ports": [port]}
     node = {"name": text, "state": text, "daemon": None, "processes": 1, "nics": [nic]}
     guest = dict.fromkeys(("name", "node", "vf", "device", "mac", "address"), text)
-    cable = {"ends": [text, text]}
+    bad = {"delay_ms": 1.5, "jitter_ms": 0.0, "loss_percent": 0.1, "rate_mbit": 1000.0}
+    packets = {text: {"received": 5, "lost": 2, "dropped": 0}}
+    cable = {"ends": [text, text], "impairment": bad, "packets": packets}
     return {"name": text, "state": "up", "since": text, "nodes": [node], "cables": [cable], "guests": [guest]}
 
 

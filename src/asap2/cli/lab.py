@@ -72,6 +72,38 @@ def ls(as_json: AsJson = False) -> None:
             print_lab(lab)
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def cable(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[END [END]] [delay T] [jitter T] [loss P] [rate R] [clear]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show cables, or make one bad while the lab runs: `asap2 lab cable hv1 hv2 delay 10ms loss 1% rate 1gbit`.
+
+    An END is a port (hv1/nic0/p0), or as much of its name as is needed, or a switch. Values that are not given stay as
+    they are; 0 takes one back, and clear all. Each direction has the delay, the loss and the rate."""
+    from asap2.cli.cable_words import read
+    from asap2.cli.lab_tables import cable_table
+    from asap2.cli.root import need_root
+    from asap2.lab.cables import cables
+    from asap2.lab.lab import Lab
+    from asap2.output import say_json
+    from asap2.screen import Screen
+
+    asked = read(words or [])
+    need_root("asap2 lab cable")
+    lab = Lab()
+    if asked.ends:
+        found = [lab.impair(asked.ends[0], asked.ends[1] if len(asked.ends) > 1 else None, asked.change)]
+    else:
+        found = [each.as_data() for each in cables(lab.layout)]
+    if as_json:
+        say_json({"cables": found})
+    else:
+        Screen(wrap=True).print(cable_table(found))
+
+
 @app.command()
 def topologies(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the file of this one.")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asap2.screen import Part, Screen, styled, table
+from asap2.screen import Part, Screen, Table, styled, table
 
 
 def print_lab(lab: dict[str, Any]) -> None:
@@ -28,15 +28,31 @@ def print_lab(lab: dict[str, Any]) -> None:
             start, guests = ("", ""), ""
     screen.print(nodes)
     if lab["cables"]:
-        cables = table("Cables", "from", "to")
-        for cable in lab["cables"]:
-            cables.add_row(*cable["ends"])
-        screen.print(cables)
+        screen.print(cable_table(lab["cables"]))
     if lab["guests"]:
         guest_table = table("Guests", "guest", "node", "VF", "device", "MAC", "address")
         for guest in lab["guests"]:
             guest_table.add_row(*(guest[key] or "" for key in ("name", "node", "vf", "device", "mac", "address")))
         screen.print(guest_table)
+
+
+def cable_table(cables: list[dict[str, Any]]) -> Table:
+    """Cables, as :meth:`asap2.lab.cables.Cable.as_data` gives them, and how bad they are if any is."""
+    columns: tuple[str, ...] = ("from", "to")
+    if any(cable["impairment"] for cable in cables):
+        columns += ("delay", "jitter", "loss", "rate", "lost at from", "lost at to")
+    made = table("Cables", *columns)
+    for cable in cables:
+        made.add_row(*cable["ends"], *(_impaired(cable) if cable["impairment"] else ()))
+    return made
+
+
+def _impaired(cable: dict[str, Any]) -> list[str]:
+    bad = cable["impairment"]
+    units = {"delay_ms": " ms", "jitter_ms": " ms", "loss_percent": " %", "rate_mbit": " Mbit/s"}
+    values = [f"{bad[key]:g}{unit}" if bad[key] else "" for key, unit in units.items()]
+    losses = [cable["packets"].get(end) for end in cable["ends"]]
+    return values + [f"{one['lost'] + one['dropped']} of {one['received']}" if one else "" for one in losses]
 
 
 def _state(node: dict[str, Any]) -> Any:

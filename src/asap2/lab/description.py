@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from asap2.lab.cables import cables
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import call_in, identity
 from asap2.lab.processes import inside
@@ -75,6 +76,7 @@ def describe(layout: Layout) -> dict[str, Any]:
                 port |= _port(layout, node["name"], port["address"]) if node["daemon"] else _UNKNOWN
     for guest in found["guests"]:
         guest["processes"] = _processes(layout.guest(guest["name"]))
+    found["cables"] = [cable.as_data() for cable in cables(layout)]
     return {**about, "state": "up", **found}
 
 

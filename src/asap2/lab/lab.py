@@ -14,9 +14,11 @@ from typing import Any
 from asap2.errors import Asap2Error
 from asap2.extras import need
 from asap2.lab import cable, guest, machine, node
+from asap2.lab.cables import Cable, cables, find
 from asap2.lab.child import interrupts_held
 from asap2.lab.description import describe, record
 from asap2.lab.execute import run, start
+from asap2.lab.impairment import Impairment
 from asap2.lab.layout import DEFAULT_NAME, MOUNT_SOURCE, Layout, layout
 from asap2.lab.links import remove_links
 from asap2.lab.lock import Lock
@@ -72,6 +74,13 @@ class Lab:
             self._take_down()
             return True
 
+    def impair(self, one: str, other: str | None, change: Callable[[Impairment], Impairment]) -> dict[str, Any]:
+        """Change how bad a cable is (:func:`asap2.lab.cables.find`); what it is then, as plain data."""
+        with self._locked():
+            found = find(cables(self.layout), one, other)
+            found.set(change(found.impairment()))
+            return found.as_data()
+
     def describe(self) -> dict[str, Any] | None:
         """The lab's parts and their state, as plain data; None if there is no lab."""
         if not self.root.exists():
@@ -121,8 +130,17 @@ class Lab:
             for command in hypervisor.setup:
                 self.tell(f"{hypervisor.name}: {command}")
                 run(self.layout.node(hypervisor.name) / "ns", "sh", "-ec", command)
-        self.layout.record.write_text(json.dumps(record(topology), indent=1) + "\n")
+        about = record(topology)
+        self._impair(about, topology)
+        self.layout.record.write_text(json.dumps(about, indent=1) + "\n")
         self.tell("")
+
+    def _impair(self, about: dict[str, Any], topology: Topology) -> None:
+        """Make the cables bad that are to be: after the NICs' programs, before which a cable's come."""
+        for number, joined in enumerate(topology.cables):
+            if joined.impairment:
+                self.tell(f"making a cable bad: {joined.impairment}")
+                Cable(self.layout, about, number).set(joined.impairment)
 
     def _take_down(self) -> None:
         kept = list(kept_below(self.root))

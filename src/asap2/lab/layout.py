@@ -66,6 +66,11 @@ class Layout:
         """The namespaces of a switch."""
         return self.root / "wiring" / name
 
+    @property
+    def cables(self) -> Path:
+        """What belongs to cables that are impaired."""
+        return self.root / "cables"
+
     def bundle(self, name: str) -> Path:
         """The namespaces of the node or guest called *name*, of whatever kind; UsageError when there is none."""
         if NAME.fullmatch(name):

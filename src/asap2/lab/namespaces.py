@@ -119,7 +119,7 @@ def kept_below(directory: Path) -> Iterator[Path]:
         own = directory.stat().st_dev
     except FileNotFoundError:
         return
-    for path in [*directory.glob("*/*/ns/*"), *directory.glob("nodes/*/nics/*/net")]:
+    for path in [*directory.glob("*/*/ns/*"), *directory.glob("nodes/*/nics/*/net"), *directory.glob("wiring/*/net")]:
         with contextlib.suppress(OSError):
             if path.is_file() and path.stat().st_dev != own:
                 yield path

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asap2.errors import UsageError
+from asap2.lab.impairment import GOOD, KEYS, Impairment
 from asap2.lab.layout import NAME
 from asap2.nic.model import MODELS
 
@@ -108,9 +109,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """Joins the uplinks of two ports."""
+    """Joins the uplinks of two ports, and is as bad as its impairment."""
 
     ends: tuple[End, End]
+    impairment: Impairment = GOOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +320,13 @@ def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:
     ends = table.strings("ends")
     if len(ends) != 2:
         raise table.error("ends", f"must name two ports, each as NODE/NIC or NODE/NIC/pPORT, not {len(ends)}")
+    words = {key: text for key in KEYS if (text := table.string(key)) is not None}
     table.done()
-    return Cable((_end(table, ends[0], nodes), _end(table, ends[1], nodes)))
+    try:
+        impairment = GOOD.changed(words)
+    except UsageError as error:
+        raise TopologyError(f"{table.where}: {error}") from None
+    return Cable((_end(table, ends[0], nodes), _end(table, ends[1], nodes)), impairment)
 
 
 def _switch(table: _Table, nodes: dict[str, Node]) -> Switch:

@@ -25,7 +25,7 @@ def _no_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (["lab", "up"], "a TOPOLOGY or --nodes N: one is needed; `asap2 lab topologies` lists topologies"),
         (["lab", "up", "vlan", "--nodes", "2"], "a TOPOLOGY or --nodes N: only one can be given"),
         (["lab", "up", "--nodes", "33"], "Invalid value for '--nodes'"),
-        (["lab", "up", "nonesuch"], "there is no topology 'nonesuch'; there is firewall, "),
+        (["lab", "up", "nonesuch"], "there is no topology 'nonesuch'; there is bad-cable, "),
         (["--lab"], "--lab needs a NAME; `asap2 lab ls` lists labs"),
         (["lab", "ls", "--lab", "Blue"], "'Blue' cannot be a lab's name; it may have at most 32 lower-case letters"),
         (

@@ -35,7 +35,7 @@ def test_four_nodes_are_a_rack_of_four() -> None:
 
 
 def test_a_name_that_there_is_not_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(UsageError, match="there is no topology 'three'; there is firewall, four-nodes, geneve"):
+    with pytest.raises(UsageError, match="there is no topology 'three'; there is bad-cable, firewall, four-nodes"):
         gallery.named("three")
 
 
