@@ -34,7 +34,7 @@ setup:
 	@scripts/setup
 
 setup-tests:
-	@scripts/setup tests
+	@scripts/setup test
 
 demo: setup
 	@$(BIN)/asap2 demo $(ARGS)
@@ -48,7 +48,7 @@ demo-openstack: setup-openstack
 test-openstack: setup-openstack
 	@$(BIN)/python scripts/test openstack $(ARGS)
 
-setup-openvswitch: setup
+setup-openvswitch: setup-tests
 	@scripts/setup-openvswitch
 
 test-openvswitch: setup-openvswitch
@@ -66,7 +66,7 @@ demo-ovn: setup-ovn
 test-ovn: setup-ovn
 	@$(BIN)/python -m pytest tests/ovn $(ARGS)
 
-lint: setup
+lint: setup-tests
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports | tail -n 3
@@ -81,7 +81,7 @@ coverage: setup
 	@$(BIN)/coverage run -m pytest -q $(or $(ARGS),tests/unit)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-soak: setup
+soak: setup-tests
 	@$(BIN)/python -m tests.system.survival kills
 	@$(BIN)/python -m tests.system.survival cycles
 

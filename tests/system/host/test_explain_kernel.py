@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.system.host.conftest import REPOSITORY
+from tests.system.packages import skip_without
 from tests.system.patience import PATIENCE
 
 INIT = Path(__file__).with_name("kernel_guest.sh")
@@ -38,12 +39,13 @@ class Explained:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Explained:
     """The kernel's run, to its end."""
+    skip_without("user-mode-linux")
     program = shutil.which("linux.uml")
     if program is None:
-        pytest.fail("linux.uml is not there: install Debian's package user-mode-linux (make setup does)")
+        pytest.fail("linux.uml is not there: install Debian's package user-mode-linux (make setup-tests does)")
     results = tmp_path_factory.mktemp("kernel")
     command = ["setpriv", "--pdeathsig", "TERM", program, "mem=256M", f"uml_dir={results}/", "quiet", "root=/dev/root"]
-    command += ["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", f"init={INIT}", "--"]
+    command += ["rootfstype=hostfs", "ro", "con=null", "con0=null,fd:1", f"init={INIT}", "--"]
     command += [str(REPOSITORY), str(results), ":".join(path for path in sys.path if path)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     console = results / "console"

@@ -71,7 +71,7 @@ class Kernel:
         self._time_limit = time_limit
         kernel = shutil.which(PROGRAM)
         if kernel is None:
-            raise KernelError(f"{PROGRAM} is not there: install Debian's package user-mode-linux (make setup does)")
+            raise KernelError(f"{PROGRAM} is not there: make setup-tests installs Debian's package user-mode-linux")
         self._directory = tempfile.TemporaryDirectory(prefix="asap2-realkernel-")
         path = Path(self._directory.name)
         with (path / "cases").open("wb") as out:
@@ -79,7 +79,7 @@ class Kernel:
                 pickle.dump(list(case), out)
         self._console = path / "console"
         command = ["setpriv", "--pdeathsig", "TERM", kernel, f"mem={MEMORY_MB}M", f"uml_dir={path}/", "quiet"]
-        command += ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1"]
+        command += ["root=/dev/root", "rootfstype=hostfs", "ro", "con=null", "con0=null,fd:1"]
         command += ["init=/usr/bin/python3", "--", "-S", "-E", "-B", program, str(path)]
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         if not _has_room("/dev/shm"):
