@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
+import asap2
 from asap2.cli import lab_tables
 from asap2.cli.host_status import follow
 from asap2.progress import Progress
@@ -108,3 +111,16 @@ def test_a_page_replaces_the_last_on_a_terminal_and_scrolls_where_it_has_no_room
     pages(Screen(file=file, wrap=True), 9, 9)
     assert file.getvalue().count("line 8\n") == 2
     assert "\x1b[" not in file.getvalue()
+
+
+def test_every_style_that_a_program_asks_for_is_one() -> None:
+    names = "|".join(("bold", "dim", "italic", "underline", "red", "green", "yellow", "blue", "magenta", "cyan"))
+    package = Path(asap2.__file__).parent
+    asked = {
+        style
+        for path in package.rglob("*.py")
+        for style in re.findall(rf'"((?:{names})(?: (?:{names}))*)"', path.read_text())
+    }
+    assert "bold cyan" in asked
+    for style in asked:
+        Screen(file=io.StringIO()).say(("text", style))
