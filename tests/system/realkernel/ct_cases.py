@@ -22,7 +22,7 @@ from tests.unit.nic.conntrack.packets import right
 LEAST = 60
 """Octets of a frame, so that nothing pads it."""
 _RECIRC = 7
-_ANY_FRAGMENT, _DCCP = 0x3FFF, 33
+_ANY_FRAGMENT, _DCCP, _LEAST_IHL = 0x3FFF, 33, 5
 _AGES = (5, 25, 45, 70, 125, 400, 500_000)
 """Seconds, each far from any time that a connection may have left after the others."""
 
@@ -60,8 +60,10 @@ Step = Packet | Age
 
 
 def conversation(random: Random, packets: int) -> list[Step]:
-    """Some packets of a firewall that knows connections, and perhaps translates them; a few are treated otherwise."""
+    """Some packets of a firewall that knows connections, and perhaps translates them; a few are treated otherwise. Some
+    firewalls contradict themselves: they translate now the source, now the destination, of one connection."""
     translated = random.choice((None, NatKind.SRC, NatKind.DST))
+    kinds = [translated] if random.random() < 0.7 else [None, NatKind.SRC, NatKind.DST]
     talk = Conversations(random, translated, calm=random.random() < 0.6)
     made: list[Step] = []
     while len(made) < packets:
@@ -71,14 +73,17 @@ def conversation(random: Random, packets: int) -> list[Step]:
         if frame[12:14] not in (b"\x08\0", b"\x86\xdd") or _set_aside(frame):
             continue
         family = 4 if frame[12:14] == b"\x08\0" else 6
-        made.append(Packet(frame.ljust(LEAST, b"\0"), _action(random, family, translated)))
+        made.append(Packet(frame.ljust(LEAST, b"\0"), _action(random, family, random.choice(kinds))))
     return made
 
 
 def _set_aside(frame: bytes) -> bool:
     """Whether the two trackers do not look at the same of it: fragments, which ours does not get to see, checksums of
-    SCTP, which it does not look at, those of a packet that a NIC has not finished, and DCCP."""
+    SCTP, which it does not look at, those of a packet that a NIC has not finished, DCCP, and an IPv4 header that says
+    to be shorter than any: Linux takes what is within it for the next one."""
     family = 4 if frame[12:14] == b"\x08\0" else 6
+    if family == 4 and frame[14] & 15 < _LEAST_IHL:
+        return True
     data = trimmed(frame[14:], family)
     fragment = word(data, 6) & _ANY_FRAGMENT if family == 4 else data[6:7] == b"\x2c"
     found = transport(data, family)

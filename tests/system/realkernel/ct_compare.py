@@ -66,7 +66,10 @@ class Ours:
             done = tracker.execute(packet.action, data, packet.family, {}, entropy=entropy)
         except DroppedError:
             return None if packet.proto in _WITH_PORTS else "random"
-        return done.fields, head + done.data
+        told = done.fields
+        if not told.get("ct_proto"):  # Open vSwitch does not give a tuple of protocol 0 to user space
+            told = {name: value for name, value in told.items() if name not in ("ct_src", "ct_dst")}
+        return told, head + done.data
 
     def age(self, seconds: int) -> bool:
         """Let each connection have so much less time; whether it is sure which are over then."""

@@ -110,6 +110,17 @@ NAMED: dict[str, list[Step]] = {
         _tcp(1, RST, 1511),
         _tcp(1, RST | ACK, 501),
     ],
+    "a reset of a simultaneous open by the end that began, which nobody checks": [
+        _tcp(0, SYN, 100),
+        _tcp(1, SYN, 500),
+        _tcp(0, RST, 5000),
+    ],
+    "a reset of a simultaneous open after a SYN of its own": [
+        _tcp(0, SYN, 100),
+        _tcp(1, SYN, 500),
+        _tcp(0, SYN, 100),
+        _tcp(1, RST, 1511),
+    ],
     "a tuple used again in TIME_WAIT": [*_closed(), *_handshake(seq=90_000)],
     "a tuple used again in TIME_WAIT through NAT": [*_closed(_SNAT), *_handshake(_SNAT, seq=90_000)],
     "a tuple used again when it has expired": [*_closed(), Age(125), *_handshake(seq=7)],

@@ -304,11 +304,10 @@ def _reset(connection: Connection, direction: int, segment: Header, old: TcpStat
         if not established or segment.seq == other.maxack or in_train:
             return _Reset()
         state = old  # its sequence number is not exact: a challenge ACK may follow
-    answers_ignored = (connection.status & Status.SEEN_REPLY and tcp.last_index is Segment.SYN) or (
-        not connection.status & Status.ASSURED and tcp.last_index is Segment.ACK
-    )
-    # In SYN_SENT2 no SYN was ignored: the last one opened the connection from the other side.
-    if answers_ignored and old is not TcpState.SYN_SENT2 and segment.ack == tcp.last_end:
+    answers_ignored = (
+        connection.status & Status.SEEN_REPLY and tcp.last_index is Segment.SYN and tcp.last_dir != direction
+    ) or (not connection.status & Status.ASSURED and tcp.last_index is Segment.ACK)
+    if answers_ignored and segment.ack == tcp.last_end:
         return _Reset(state=state, checked=True)
     answers_challenge = (
         old is TcpState.SYN_SENT

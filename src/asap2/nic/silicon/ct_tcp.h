@@ -185,9 +185,9 @@ static __always_inline void tcp_transition(struct connection *c, struct flight *
 			/* A challenge ACK may follow. */
 			new = old;
 		}
-		if (((status & IPS_SEEN_REPLY && tcp->last_kind == TCP_IS_SYN) ||
+		if (((status & IPS_SEEN_REPLY && tcp->last_kind == TCP_IS_SYN && tcp->last_dir != dir) ||
 		     (!(status & IPS_ASSURED) && tcp->last_kind == TCP_IS_ACK)) &&
-		    old != TCP_SYN_SENT2 && p->ack == tcp->last_end)
+		    p->ack == tcp->last_end)
 			goto in_window;
 		/* The reply to an ACK that belonged to another connection and passed. */
 		if (old == TCP_SYN_SENT && tcp->last_kind == TCP_IS_ACK && tcp->last_dir && p->seq == tcp->last_ack)
