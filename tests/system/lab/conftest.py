@@ -76,6 +76,11 @@ Asap2 = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def asap2(place: Layout) -> Asap2:
     """Runs the command ``asap2`` on the test's lab."""
+    return asap2_on(place)
+
+
+def asap2_on(place: Layout) -> Asap2:
+    """Runs the command ``asap2`` on the lab at *place*."""
     environment = os.environ | {ROOT_VARIABLE: str(place.root)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

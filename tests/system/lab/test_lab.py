@@ -24,7 +24,7 @@ from asap2.lab.namespaces import kept_below
 from asap2.lab.processes import inside
 from asap2.lab.topology import parse
 
-from .conftest import STANDIN, Asap2, Machine, sh, wait_for
+from .conftest import STANDIN, Asap2, Machine, asap2_on, sh, wait_for
 
 TOPOLOGY = parse(
     """
@@ -49,9 +49,18 @@ TOPOLOGY = parse(
 )
 
 
+@pytest.fixture(scope="module")
+def up() -> Iterator[Lab]:
+    """A lab that is up, for tests that leave it as it is."""
+    standing = Lab(Layout(Path(f"/run/t-standing-{os.getpid()}")), [sys.executable, str(STANDIN)])
+    standing.up(TOPOLOGY)
+    yield standing
+    standing.down()
+
+
 @pytest.fixture
-def up(lab: Lab) -> Lab:
-    """The lab, up."""
+def fresh(lab: Lab) -> Lab:
+    """A lab that is up, of the test's own."""
     lab.up(TOPOLOGY)
     return lab
 
@@ -70,6 +79,7 @@ class TestNode:
     def test_sends_nothing_unasked_from_new_devices(self, up: Lab) -> None:
         script = "ip link add va type veth peer name vb; ip link set va up; ip link set vb up; ip -6 addr show dev va"
         assert sh(up, "t-one", script) == ""
+        sh(up, "t-one", "ip link del va")
 
     def test_keeps_what_it_writes_to_etc_to_itself(self, up: Lab) -> None:
         sh(up, "t-one", "echo hello > /etc/t-lab-file; mkdir /usr/local/t-lab /var/log/t-lab; touch /run/t-lab-file")
@@ -207,29 +217,29 @@ class TestTakingDown:
     def test_says_when_there_is_nothing(self, lab: Lab) -> None:
         assert not lab.down()
 
-    def test_ends_what_runs_inside_also_in_namespaces_made_there(self, up: Lab) -> None:
-        bundle = up.layout.bundle("t-one")
+    def test_ends_what_runs_inside_also_in_namespaces_made_there(self, fresh: Lab) -> None:
+        bundle = fresh.layout.bundle("t-one")
         processes = [
             start(bundle, ["sleep", "1000"]),
             start(bundle, ["setsid", "unshare", "--net", "--mount", "sleep", "1000"]),
-            start(up.layout.bundle("t-guest"), ["unshare", "--mount", "sleep", "1000"]),
+            start(fresh.layout.bundle("t-guest"), ["unshare", "--mount", "sleep", "1000"]),
         ]
-        up.down()
+        fresh.down()
         assert [process.wait(60) for process in processes] == [-signal.SIGKILL] * 3
         for process in processes:
             process.communicate()
 
     @pytest.mark.parametrize("victim", ["supervisor", "daemon"])
-    def test_works_after_a_kill(self, up: Lab, victim: str) -> None:
-        with namespaces_of(up) as namespaces:
+    def test_works_after_a_kill(self, fresh: Lab, victim: str) -> None:
+        with namespaces_of(fresh) as namespaces:
             pids = list(inside(namespaces))
-            daemon = int((up.layout.node("t-one") / "daemon.pid").read_text())
+            daemon = int((fresh.layout.node("t-one") / "daemon.pid").read_text())
             assert daemon in pids
             parent = int(Path(f"/proc/{daemon}/stat").read_text().rsplit(")", 1)[1].split()[1])
             os.kill({"supervisor": parent, "daemon": daemon}[victim], signal.SIGKILL)
-            up.down()
+            fresh.down()
             assert not list(inside(namespaces))
-        assert not up.root.exists()
+        assert not fresh.root.exists()
 
     def test_works_when_bringing_up_was_killed_at_any_moment(self, lab: Lab) -> None:
         script = (
@@ -259,15 +269,15 @@ class TestTakingDown:
 class TestSupervision:
     """A daemon that dies is started anew."""
 
-    def test_shows_the_new_daemons_sysfs(self, up: Lab) -> None:
-        directory = up.layout.node("t-one")
+    def test_shows_the_new_daemons_sysfs(self, fresh: Lab) -> None:
+        directory = fresh.layout.node("t-one")
         first = int((directory / "daemon.pid").read_text())
-        mounts = sh(up, "t-one", "grep -c . /proc/self/mountinfo")
+        mounts = sh(fresh, "t-one", "grep -c . /proc/self/mountinfo")
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: int((directory / "daemon.pid").read_text() or first) != first)
         wait_for((directory / "ready").exists)
-        wait_for(lambda: sh(up, "t-one", "ls /sys/class/net /sys/devices/system/cpu | head -2") != "")
-        wait_for(lambda: sh(up, "t-one", "grep -c . /proc/self/mountinfo") == mounts)
+        wait_for(lambda: sh(fresh, "t-one", "ls /sys/class/net /sys/devices/system/cpu | head -2") != "")
+        wait_for(lambda: sh(fresh, "t-one", "grep -c . /proc/self/mountinfo") == mounts)
 
 
 class TestTwoAtOnce:
@@ -286,22 +296,26 @@ class TestTwoAtOnce:
 
 
 class TestCommands:
-    """The commands, as a person types them."""
+    """The commands, as a person types them, on a lab that is up."""
 
-    def test_exec_passes_the_exit_status_on(self, up: Lab, asap2: Asap2) -> None:
-        assert up
+    @pytest.fixture
+    def asap2(self, up: Lab) -> Asap2:
+        """Runs the command ``asap2`` on that lab."""
+        return asap2_on(up.layout)
+
+    def test_exec_passes_the_exit_status_on(self, asap2: Asap2) -> None:
         assert asap2("exec", "t-one", "--", "sh", "-c", "exit 7").returncode == 7
         assert asap2("exec", "t-guest", "hostname").stdout == "t-guest\n"
         assert asap2("exec", "t-one", "sh", "-c", "kill -TERM $$").returncode == -signal.SIGTERM
 
-    def test_exec_passes_signals_on(self, up: Lab, place: Layout) -> None:
+    def test_exec_passes_signals_on(self, up: Lab) -> None:
         command = [sys.executable, "-m", "asap2.cli.main", "exec", "t-one", "sh", "-c"]
         script = "trap 'echo got it; exit 3' INT; echo here; while :; do sleep 0.01; done"
-        assert up.layout is place
+        environment = os.environ | {ROOT_VARIABLE: str(up.root)}
         # A job in the background of a script ignores SIGINT, and a shell cannot trap what it ignored from its start.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            process = subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True, env=environment)
         finally:
             signal.signal(signal.SIGINT, before)
         with process:
@@ -311,25 +325,16 @@ class TestCommands:
             assert process.stdout.read() == "got it\n"
         assert process.returncode == 3
 
-    def test_exec_keeps_the_working_directory_where_there_is_one(self, up: Lab, asap2: Asap2) -> None:
-        assert up
+    def test_exec_keeps_the_working_directory_where_there_is_one(self, asap2: Asap2) -> None:
         assert asap2("exec", "t-one", "pwd").stdout.strip() == os.getcwd()
 
-    def test_exec_of_an_unknown_name_is_one_sentence_and_status_2(self, up: Lab, asap2: Asap2) -> None:
-        assert up
+    def test_exec_of_an_unknown_name_is_one_sentence_and_status_2(self, asap2: Asap2) -> None:
         done = asap2("exec", "nosuch", "true")
         assert done.stderr == "asap2: the lab has no node or guest 'nosuch'; it has t-guest, t-one, t-two\n"
         assert done.returncode == 2
         assert asap2("exec", "../nodes/t-one", "true").returncode == 2
 
-    def test_exec_without_a_lab_is_one_sentence_and_status_2(self, place: Layout, asap2: Asap2) -> None:
-        done = asap2("exec", "t-one", "true")
-        up = "`asap2 lab up TOPOLOGY` makes one"
-        assert done.stderr == f"asap2: there is no t-one: no lab is up as {place.root}; {up}\n"
-        assert done.returncode == 2
-
-    def test_exec_of_an_unknown_command_is_as_in_a_shell(self, up: Lab, asap2: Asap2) -> None:
-        assert up
+    def test_exec_of_an_unknown_command_is_as_in_a_shell(self, asap2: Asap2) -> None:
         done = asap2("exec", "t-one", "nosuch-command")
         assert (done.returncode, done.stderr) == (127, "asap2: nosuch-command: No such file or directory\n")
 
@@ -341,7 +346,7 @@ class TestCommands:
         assert (record["state"], record["nodes"][0]["state"]) == ("up", "up")
         assert "t-guest" in asap2("lab", "ls").stdout
 
-    def test_ls_lists_every_lab_by_its_name_and_one_that_is_named_alone(self, up: Lab, place: Layout) -> None:
+    def test_ls_lists_every_lab_by_its_name_and_one_that_is_named_alone(self, up: Lab) -> None:
         other = Lab(Layout(Path(f"{DEFAULT_ROOT}.t-{os.getpid()}")), up.daemon)
         other.up(parse('[[node]]\nname = "t-three"\nopenvswitch = false\n[[node.nic]]'))
         try:
@@ -349,13 +354,23 @@ class TestCommands:
             command = [sys.executable, "-m", "asap2.cli.main", "lab", "ls", "--json"]
             listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
             names = {lab["name"]: lab["state"] for lab in json.loads(listed)["labs"]}
-            assert names.items() >= {(str(place.root), "up"), (f"t-{os.getpid()}", "up")}
+            assert names.items() >= {(str(up.root), "up"), (f"t-{os.getpid()}", "up")}
             command += ["--lab", f"t-{os.getpid()}"]
             listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
             ((node,),) = (lab["nodes"] for lab in json.loads(listed)["labs"])
             assert (node["name"], node["state"]) == ("t-three", "up")
         finally:
             other.down()
+
+
+class TestCommandsOnTheirOwn:
+    """The commands where no lab is up, or none after them."""
+
+    def test_exec_without_a_lab_is_one_sentence_and_status_2(self, place: Layout, asap2: Asap2) -> None:
+        done = asap2("exec", "t-one", "true")
+        up = "`asap2 lab up TOPOLOGY` makes one"
+        assert done.stderr == f"asap2: there is no t-one: no lab is up as {place.root}; {up}\n"
+        assert done.returncode == 2
 
     def test_ctrl_c_while_a_lab_comes_up_is_silent_and_leaves_none(self, lab: Lab, place: Layout) -> None:
         script = (
@@ -380,8 +395,8 @@ class TestCommands:
         assert not place.root.exists()
         wait_for(lambda: Machine.look(lab.root.name) == before)
 
-    def test_down_twice_is_no_failure(self, up: Lab, asap2: Asap2) -> None:
-        assert up
+    def test_down_twice_is_no_failure(self, fresh: Lab, asap2: Asap2) -> None:
+        assert fresh
         assert asap2("lab", "down").returncode == 0
         done = asap2("lab", "down")
         assert (done.returncode, done.stderr) == (0, "no lab is up\n")
