@@ -79,10 +79,11 @@ def run_directory() -> Path:
 
 
 def transact(
-    remote: str, daemon: str, method: str, parameters: list[Any], patience: float = PATIENCE
+    remote: str, daemon: str, method: str, parameters: list[Any], patience: float | None = None
 ) -> tuple[int, Any]:
     """Call *method* by JSON-RPC at *remote* (``unix:PATH``, ``tcp:ADDRESS:PORT``) of *daemon*: an error number, or 0
-    and the reply. SilentError when it takes longer than *patience* seconds."""
+    and the reply. SilentError when it takes longer than *patience* seconds (:data:`PATIENCE` if none are given)."""
+    patience = PATIENCE if patience is None else patience
     end = time.monotonic() + patience
     error, stream = ovs.stream.Stream.open_block(ovs.stream.Stream.open(remote), int(patience * 1000))
     if error:
