@@ -47,8 +47,8 @@ def enter(bundle: Path, kinds: Iterable[str] = KINDS) -> None:
 
 def move_in(bundle: Path) -> None:
     """Move this process, which is about to become a program, into *bundle*: :func:`enter`, and what the program asks of
-    the NIC is answered by the node's daemon even if it makes its system calls itself. A bundle without a mount namespace
-    is no node or guest, and has no NIC of ours."""
+    the NIC is answered by the node's daemon even if it makes its system calls itself. A bundle without a mount
+    namespace is no node or guest, and has no NIC of ours."""
     redirected = (bundle / "mnt").exists()
     enter(bundle)
     if redirected:

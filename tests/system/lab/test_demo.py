@@ -58,5 +58,5 @@ def test_a_demo_beside_a_lab_is_refused(place: Layout, asap2: Asap2, tmp_path: P
     finally:
         place.root.rmdir()
     assert done.returncode == 1
-    assert done.stderr == "asap2: a lab is up already, or half up; `asap2 lab down` takes it down\n"
+    assert done.stderr == f"asap2: a lab is up already, or half up; `asap2 --lab {place.root} lab down` takes it down\n"
     assert not json.loads((tmp_path / "report.json").read_text())["ok"]
