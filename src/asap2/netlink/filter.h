@@ -50,6 +50,7 @@ enum label {
 	L_SOCKET,
 	L_NETLINK,
 	L_IOCTL,
+	L_DEVICE,
 	L_FCNTL,
 	L_SETSOCKOPT,
 	L_RANGE,
@@ -139,8 +140,11 @@ static void make_filter(void)
 
 	here(L_IOCTL);
 	load_argument(1);
-	equal(SIOCETHTOOL, L_NOTIFY, NEXT);
-	equal(SIOCSIFMTU, L_NOTIFY, L_ALLOW);
+	equal(SIOCETHTOOL, L_DEVICE, NEXT);
+	equal(SIOCSIFMTU, L_DEVICE, L_ALLOW);
+	here(L_DEVICE);
+	load_argument(3);
+	equal(BY_LIBRARY, L_ALLOW, L_NOTIFY);
 
 	here(L_SOCKET);
 	load_argument(0);

@@ -268,6 +268,7 @@ int setsockopt(int fd, int level, int option, const void *value, socklen_t lengt
 int ioctl(int fd, unsigned long request, ...)
 {
 	REAL(ioctl);
+	int redirected = request == SIOCETHTOOL || request == SIOCSIFMTU;
 	va_list arguments;
 	const struct shape *shape;
 	void *argument;
@@ -290,5 +291,6 @@ int ioctl(int fd, unsigned long request, ...)
 	}
 	if (request == SIOCSIFMTU && argument && set_mtu(fd, argument) != ALL_NATIVE)
 		return -1;
-	return real(fd, request, argument);
+	/* the filter has nothing to look at any more */
+	return redirected ? (int)syscall(SYS_ioctl, fd, request, argument, BY_LIBRARY) : real(fd, request, argument);
 }

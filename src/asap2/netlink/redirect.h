@@ -49,14 +49,17 @@
 #define GROUPS_FIRST 0x7000 /* their multicast groups */
 #define GROUPS_LAST 0x7fff
 #define CHUNK 65536 /* a longer batch is submitted in parts of whole messages */
+#ifndef SPIN
 #define SPIN 200000 /* ns that an answer is looked for before its thread sleeps */
+#endif
 #define PAUSES 60 /* between two looks: who answers may have the same core's other half, and the same socket's lock */
 #define LOWEST_FD 800 /* where our connections live, out of the way of programs that count on low numbers */
 #define ABSENT_MS 10000 /* how long we try again while nobody listens: a supervisor may be starting */
 #define ABSENT_VARIABLE "ASAP2_NETLINK_WAIT" /* another number of milliseconds */
 #define AGAIN_MS 30000 /* how long we do not wait again after that */
 #define TRY_MS 20 /* between two tries */
-#define BY_LIBRARY 0x41534150 /* socket()'s fourth argument, which the kernel ignores: redirectd's filter looks at it */
+#define BY_LIBRARY \
+	0x41534150 /* a fourth argument of socket() and ioctl(): the kernel ignores it, redirectd's filter does not */
 #define GREETING_S 120 /* how long we wait for the greeting while somebody listens: a daemon may be starting */
 
 struct greeting {

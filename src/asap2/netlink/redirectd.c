@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #define MEMBERSHIPS 1024
+#define SPIN 0 /* who spins here has the CPU that the caller had, and the daemon often waits for that one */
 
 #include "serve.h"
 

@@ -26,7 +26,8 @@ static void wait_for(struct waiting *waiting, const struct call *handled, int fd
 {
 	struct timeval limit = { 0 };
 	socklen_t length = sizeof limit;
-	struct call *place = waiting_place();
+	/* no program may take all places */
+	struct call *place = waiting->count < WAITING_CALLS / 4 ? waiting_place() : NULL;
 
 	if (place && waiting->count + 1 >= waiting->room) {
 		waiting->room = waiting->room ? waiting->room * 2 : 16;
