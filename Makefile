@@ -98,4 +98,4 @@ sdist: setup
 clean:
 	@rm -rf .venv .venv-openstack build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
 	@find src tests ansible -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find src -name '*.o' -delete -o -name '*.so' -delete -o -name redirectd -delete; rm -f src/asap2/lab/delay
+	@find src -name '*.o' -delete -o -name '*.so' -delete -o -name redirectd -delete; rm -f src/asap2/lab/delay src/asap2/lab/bench/redirect/requests

@@ -93,6 +93,7 @@ FILES = (
         ("netlink/*.[ch]",),
         libraries=("-ldl", "-lpthread"),
     ),
+    File("benchmark's requests", "lab/bench/redirect/requests", "lab/bench/redirect/requests.c", program),
     File("redirect daemon", "netlink/redirectd", "netlink/redirectd.c", program, ("netlink/*.h",), ("-lpthread",)),
 )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--suite paths|scale|stateful|rates] [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale|stateful|rates|redirect] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Suite(enum.StrEnum):
     SCALE = "scale"
     STATEFUL = "stateful"
     RATES = "rates"
+    REDIRECT = "redirect"
 
 
 @app.command()
@@ -34,7 +35,7 @@ def bench(
         Suite,
         typer.Option(
             help="What to measure: five paths between guests; many rules, masks and flows; tracked connections; "
-            "or the accuracy of rate limits."
+            "the accuracy of rate limits; or what requests to the NIC cost that are redirected."
         ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
@@ -51,6 +52,7 @@ def bench(
 
     need_root("asap2 bench")
     suites = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful, Suite.RATES: _rates}
+    suites |= {Suite.REDIRECT: _redirect}
     with Progress() as progress:
         result, draw, show = suites[suite](Lab(tell=progress.step), rounds, lambda line: _tell(progress, line))
     if json_file is not None:
@@ -105,6 +107,15 @@ def _rates(lab: Lab, _rounds: int, tell: Callable[[str], object]) -> Any:
     from asap2.lab.bench.rates.run import run
 
     return run(lab, tell), plot, print_rates
+
+
+def _redirect(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
+    """As :func:`_paths`."""
+    from asap2.cli.tables import print_ratios
+    from asap2.lab.bench.redirect.plot import plot
+    from asap2.lab.bench.redirect.run import run
+
+    return run(lab, rounds, tell), plot, print_ratios
 
 
 command = typer.get_command(app)
