@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from asap2.lab.redirect import redirect_own_calls
+from asap2.lab.redirect import SOCKET, redirect_own_calls
 from asap2.lab.revive import revive
 from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, on_thread, own_root, setns
 
@@ -47,11 +47,11 @@ def enter(bundle: Path, kinds: Iterable[str] = KINDS) -> None:
 
 def move_in(bundle: Path) -> None:
     """Move this process, which is about to become a program, into *bundle*: :func:`enter`, and what the program asks of
-    the NIC is answered by the node's daemon even if it makes its system calls itself. A bundle without a mount
-    namespace is no node or guest, and has no NIC of ours."""
-    redirected = (bundle / "mnt").exists()
+    the NIC is answered by the node's daemon even if it makes its system calls itself. What is no node or guest
+    has no NIC of ours: a network namespace alone, the controller of a cloud."""
+    has_view = (bundle / "mnt").exists()
     enter(bundle)
-    if redirected:
+    if has_view and os.path.isdir(os.path.dirname(SOCKET)):
         redirect_own_calls()
 
 

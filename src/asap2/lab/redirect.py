@@ -22,6 +22,12 @@ _OFFER = struct.Struct("=III")
 """struct offer: number of seccomp(2), flags, and how many instructions of the filter follow."""
 _MOST = 1 << 16
 _SET_MODE_FILTER = 1
+_NEW_LISTENER = 1 << 3
+"""SECCOMP_FILTER_FLAG_NEW_LISTENER."""
+_INSTRUCTION = struct.Struct("=HBBI")
+"""struct sock_filter."""
+_RETURN, _NOTIFY, _REFUSE = 0x06, 0x7FC0_0000, 0x0005_0000 | errno.ENOSYS
+"""BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF, and SECCOMP_RET_ERRNO with an error."""
 _TRY_AGAIN = 0.02
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,7 +41,8 @@ class _Program(ctypes.Structure):
 
 def redirect_own_calls(path: str = SOCKET) -> None:
     """Have what this process, and all that it starts, asks of the NIC answered by the node's daemon, whoever makes the
-    system calls. Where a listener watches this process already, as in a program of another lab, nothing changes.
+    system calls. Where a listener watches this process already, as that of a container may, there can be no other: the
+    calls are refused there (ENOSYS).
 
     Raises:
         OSError: there is no redirectd, or the kernel has no such filter.
@@ -48,7 +55,8 @@ def redirect_own_calls(path: str = SOCKET) -> None:
                 asking.connect(path)
                 offer = asking.recv(_MOST)
                 if listener is None and offer:
-                    listener = _install(offer)
+                    call, flags, instructions = _OFFER.unpack_from(offer)
+                    listener = _install(call, flags, instructions, offer[_OFFER.size :])
                     if listener is None:
                         return
                 if listener is not None:
@@ -63,14 +71,15 @@ def redirect_own_calls(path: str = SOCKET) -> None:
         time.sleep(_TRY_AGAIN)
 
 
-def _install(offer: bytes) -> int | None:
+def _install(call: int, flags: int, instructions: int, code: bytes) -> int | None:
     """Give this process the filter; its listener, or None when another listener watches this process."""
-    call, flags, instructions = _OFFER.unpack_from(offer)
-    program = _Program(instructions, offer[_OFFER.size :])
+    program = _Program(instructions, code)
     listener: int = _libc.syscall(call, _SET_MODE_FILTER, flags, ctypes.byref(program))
-    if listener < 0:
-        number = ctypes.get_errno()
-        if number == errno.EBUSY:
-            return None
-        raise OSError(number, f"cannot have system calls redirected: {os.strerror(number)}")
-    return listener
+    if listener >= 0:
+        return listener
+    number = ctypes.get_errno()
+    if number == errno.EBUSY and flags & _NEW_LISTENER:
+        refusing = code.replace(_INSTRUCTION.pack(_RETURN, 0, 0, _NOTIFY), _INSTRUCTION.pack(_RETURN, 0, 0, _REFUSE))
+        _install(call, 0, instructions, refusing)
+        return None
+    raise OSError(number, f"cannot have system calls redirected: {os.strerror(number)}")
