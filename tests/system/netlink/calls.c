@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/seccomp.h>
@@ -257,6 +258,53 @@ static void monitor(void)
 	}
 }
 
+/* The number of the group of devlink's family, which the kernel may not have at all. */
+static uint32_t devlink_group(int fd)
+{
+	struct {
+		struct nlmsghdr header;
+		struct genlmsghdr command;
+		struct nlattr attribute;
+		char name[8];
+	} family = { { sizeof family, GENL_ID_CTRL, NLM_F_REQUEST, 1, 0 },
+		     { CTRL_CMD_GETFAMILY, 1, 0 },
+		     { NLA_HDRLEN + 8, CTRL_ATTR_FAMILY_NAME },
+		     "devlink" };
+	const struct nlattr *attribute;
+	uint32_t id = 0;
+	char *at, *end;
+
+	WANT(send(fd, &family, sizeof family, 0) > 0);
+	end = room + recv(fd, room, sizeof room, 0);
+	for (at = room + NLMSG_LENGTH(GENL_HDRLEN); at < end; at += NLA_ALIGN(attribute->nla_len)) {
+		attribute = (const struct nlattr *)at;
+		if ((attribute->nla_type & NLA_TYPE_MASK) != CTRL_ATTR_MCAST_GROUPS)
+			continue;
+		/* the first group's attributes: one of them is the number */
+		for (at += 2 * NLA_HDRLEN; !id && at < end; at += NLA_ALIGN(attribute->nla_len)) {
+			attribute = (const struct nlattr *)at;
+			if (attribute->nla_type == CTRL_ATTR_MCAST_GRP_ID)
+				memcpy(&id, at + NLA_HDRLEN, sizeof id);
+		}
+		return id;
+	}
+	return 0;
+}
+
+/* Join devlink's group, say "ready", and wait to be told of something. */
+static void member(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC);
+	uint32_t group;
+
+	WANT(fd >= 0 && (group = devlink_group(fd)));
+	WANT(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) == 0);
+	puts("ready");
+	fflush(stdout);
+	WANT(recv(fd, room, sizeof room, 0) > (ssize_t)NLMSG_LENGTH(GENL_HDRLEN));
+	WANT(setsockopt(fd, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group, sizeof group) == 0);
+}
+
 /* Ask for each line of the input. */
 static void by_line(void)
 {
@@ -267,6 +315,44 @@ static void by_line(void)
 		fflush(stdout);
 	}
 }
+
+#ifdef __x86_64__
+static void no_32_bit(int number)
+{
+	(void)number;
+	puts("ok");
+	fflush(stdout);
+	_exit(0);
+}
+
+static int call_32_bit(int number, uint32_t first, uint32_t second, uint32_t third)
+{
+	int result;
+
+	__asm__ volatile("int $0x80"
+			 : "=a"(result)
+			 : "a"(number), "b"(first), "c"(second), "d"(third)
+			 : "memory", "r8", "r9", "r10", "r11");
+	return result;
+}
+
+/* 32-bit calls: no sockets that nobody would redirect, but others. */
+static void compat(void)
+{
+	static uint32_t netlink[3] = { AF_NETLINK, SOCK_RAW, NETLINK_ROUTE }, plain[3] = { AF_UNIX, SOCK_STREAM, 0 };
+
+	signal(SIGSEGV, no_32_bit); /* of a kernel without such calls */
+	WANT(call_32_bit(359 /* socket */, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) == -EAFNOSUPPORT);
+	WANT(call_32_bit(102 /* socketcall */, 1, (uint32_t)(uintptr_t)netlink, 0) == -EAFNOSUPPORT);
+	WANT(call_32_bit(102, 1, (uint32_t)(uintptr_t)plain, 0) >= 0);
+	WANT(call_32_bit(359, AF_UNIX, SOCK_STREAM, 0) >= 0);
+	WANT(call_32_bit(54 /* ioctl */, 0, 0x8946 /* SIOCETHTOOL */, 0) == -EOPNOTSUPP);
+}
+#else
+static void compat(void)
+{
+}
+#endif
 
 static void sockets(void)
 {
@@ -280,9 +366,10 @@ static const struct {
 	const char *name;
 	void (*call)(void);
 } cases[] = {
-	{ "ways", ways },       { "several", several }, { "copies", copies },       { "descriptors", descriptors },
-	{ "times", times },     { "signals", signals }, { "processes", processes }, { "nested", nested },
-	{ "refused", refused }, { "monitor", monitor }, { "by_line", by_line },     { "sockets", sockets },
+	{ "member", member },       { "compat", compat },           { "ways", ways },       { "several", several },
+	{ "copies", copies },       { "descriptors", descriptors }, { "times", times },     { "signals", signals },
+	{ "processes", processes }, { "nested", nested },           { "refused", refused }, { "monitor", monitor },
+	{ "by_line", by_line },     { "sockets", sockets },
 };
 
 int main(int count, char **words)

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from asap2.lab.enter import move_in
+from asap2.lab.layout import Layout
+from asap2.lab.redirect import redirect_own_calls
 from tests.system.netlink.static_programs import c_program, go_program
 from tests.system.offload.labs import Bench, until
 
@@ -74,7 +77,7 @@ def redirectd_of(lab: Bench) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "case", ["ways", "several", "copies", "descriptors", "times", "signals", "processes", "nested"]
+    "case", ["ways", "several", "copies", "descriptors", "times", "signals", "processes", "nested", "compat"]
 )
 def test_calls_do_what_the_kernels_do(lab: Bench, calls: Path, case: str) -> None:
     assert lab.run_words("hv1", str(calls), REPRESENTOR, case).stdout == "ok\n"
@@ -218,6 +221,15 @@ def test_a_pod_gets_a_vf_as_by_the_sriov_cni_and_gives_it_back(lab: Bench, pod: 
     assert after[0]["mtu"] == netdev[0]["mtu"]
 
 
+def test_a_member_of_devlinks_group_is_told(lab: Bench, calls: Path) -> None:
+    waiting = lab.start("hv1", str(calls), PF, "member")
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "ready\n"
+    for mode in ("switchdev", "legacy"):
+        lab.ok("hv1", f"devlink dev eswitch set pci/{LEGACY_PCI} mode {mode}")
+    assert waiting.communicate()[0] == "ok\n"
+
+
 def test_a_signal_ends_a_program_that_waits(lab: Bench, calls: Path) -> None:
     waiting = lab.start("hv1", str(calls), REPRESENTOR, "monitor")
     assert waiting.stdout is not None
@@ -225,6 +237,15 @@ def test_a_signal_ends_a_program_that_waits(lab: Bench, calls: Path) -> None:
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait() == -signal.SIGINT
     waiting.communicate()
+
+
+def test_under_another_listener_the_calls_are_refused(lab: Bench, calls: Path) -> None:
+    def begin() -> None:
+        move_in(Layout(lab.root).bundle("hv1"))
+        redirect_own_calls()
+
+    done = subprocess.run([calls, REPRESENTOR, "sockets"], capture_output=True, text=True, preexec_fn=begin)
+    assert done.stdout == "Function not implemented\n"
 
 
 class TestKills:
@@ -251,6 +272,11 @@ class TestKills:
         assert watching.stdout.readline() == "the NIC's\n"
         watching.kill()
         watching.communicate()
+
+    def test_a_request_waits_for_the_next_daemon(self, lab: Bench, calls: Path) -> None:
+        asking = lab.start("hv1", str(calls), REPRESENTOR, "by_line", stdin=subprocess.PIPE)
+        os.kill(int((lab.root / "nodes/hv1/daemon.pid").read_text()), signal.SIGKILL)
+        assert asking.communicate("\n\n")[0] == "ok\nok\nok\n"
 
     def test_programs_are_refused_when_all_are_killed(self, lab: Bench, calls: Path) -> None:
         asking = lab.start("hv1", "bash", "-c", f"read; {calls} {REPRESENTOR} sockets", stdin=subprocess.PIPE)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 NATIVE = runpy.run_path(str(ROOT / "scripts/native.py"))
+CROSS = "aarch64-linux-gnu-gcc"
 PACKAGE = ROOT / "src/asap2"
 DATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["asap2"]
 
@@ -42,6 +44,15 @@ def test_no_compiled_file_has_a_path_of_this_machine() -> None:
     NATIVE["build"](tell=lambda _: None)
     for file in NATIVE["FILES"]:
         assert str(ROOT).encode() not in (PACKAGE / file.output).read_bytes(), file.output
+
+
+@pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"{CROSS} is not installed")
+@pytest.mark.parametrize("name", ["redirect library", "redirect daemon"])
+def test_what_redirects_compiles_for_aarch64(name: str, tmp_path: Path) -> None:
+    (file,) = (one for one in NATIVE["FILES"] if one.what == name)
+    words = [CROSS, *file.command()[1:], str(PACKAGE / file.source), "-o", str(tmp_path / "output"), *file.libraries]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
