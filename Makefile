@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-tests setup-openstack setup-openvswitch setup-ovn wheel sdist demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
+.PHONY: help setup setup-tests setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-steps \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-packages scripts/setup-steps \
   src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -28,6 +28,8 @@ help:
 	@echo 'make setup-ovn       the same, with OVN'
 	@echo 'make wheel           a wheel in build/dist, for pip'
 	@echo 'make sdist           the source that makes it, in build/dist'
+	@echo 'make deb             Debian packages, in build/dist: asap2 for operators, asap2-lab'
+	@echo 'make test-packages   install each of these in an empty place, and use it there'
 	@echo 'make clean           remove what was built in this checkout, including .venv'
 
 setup:
@@ -94,6 +96,20 @@ wheel: setup
 
 sdist: setup
 	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/dist")' >/dev/null
+
+setup-packages: setup
+	@scripts/setup-packages
+
+# In a copy of what git has, so that nothing else of the checkout is in it.
+deb: setup-packages
+	@rm -rf build/deb && mkdir -p build/deb/source build/dist
+	@git ls-files -z | tar --null --files-from - --create --file - | tar -x -C build/deb/source
+	@cp $(BIN)/../lib/python3*/site-packages/mfusepy.py build/deb/source
+	@cd build/deb/source && dpkg-buildpackage --build=binary --no-sign >../log 2>&1 || { tail -n 30 ../log; exit 1; }
+	@mv build/deb/*.deb build/dist && ls build/dist/*.deb
+
+test-packages: wheel sdist deb
+	@$(BIN)/python -m pytest tests/packages $(ARGS)
 
 clean:
 	@rm -rf .venv .venv-openstack build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info

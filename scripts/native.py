@@ -166,7 +166,12 @@ def _has_header(name: str) -> bool:
 
 
 def main() -> int:
-    """Compile all; the exit status."""
+    """Compile all; with ``--list``, print the paths of what is compiled, below src, with ``--programs`` those of
+    programs. The exit status."""
+    if sys.argv[1:] in (["--list"], ["--programs"]):
+        some = FILES if sys.argv[1] == "--list" else [file for file in FILES if file.command is program]
+        print(*(f"asap2/{file.output}" for file in some), sep="\n")
+        return 0
     try:
         build(tell=lambda text: print(f"setup: {text}", flush=True))
     except NativeError as error:

@@ -25,7 +25,8 @@ GAP = 2
 """Spaces between columns."""
 Part = str | tuple[str, str]
 """Text, or text with a style."""
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+_CODES = {"bold": "1", "dim": "2", **{name: str(30 + number) for number, name in enumerate(_COLOURS)}}
 """The styles, which can be combined ("bold red"): ECMA-48, SGR."""
 _RESET = "\x1b[0m"
 _UP_AND_ERASE = "\x1b[1A\x1b[2K"

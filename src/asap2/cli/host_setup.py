@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from asap2.cli import typer
+from asap2.cli import complete, typer
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
 
@@ -22,7 +22,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without c
 def setup(
     pfs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: the only one)."),
+        typer.Argument(
+            metavar="PF", help="Network devices or PCI addresses (default: the only one).", complete=complete.pfs
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read a configuration file instead of options.")

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from asap2.cli import typer
+from asap2.cli.complete import pfs
 from asap2.cli.options import AsJson as AsJson
 from asap2.cli.root import need_root
 from asap2.host.inventory import Host, Pf
 from asap2.host.select import choose
 
-Pfs = Annotated[list[str] | None, typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: all).")]
+Pfs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PF", help="Network devices or PCI addresses (default: all).", complete=pfs),
+]
 From = Annotated[
     Path | None,
     typer.Option("--from", metavar="FILE", help="Read a file written by `asap2 host capture` instead of this host."),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-from asap2.cli import typer
+from asap2.cli import complete, typer
 from asap2.cli.options import AsJson
 
 app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests on this machine.", no_args_is_help=True)
@@ -17,7 +17,11 @@ MOST_NODES = 32
 def up(
     topology: Annotated[
         str | None,
-        typer.Argument(metavar="[TOPOLOGY]", help="A file (docs/lab.md) or a name that `asap2 lab topologies` lists."),
+        typer.Argument(
+            metavar="[TOPOLOGY]",
+            help="A file (docs/lab.md) or a name that `asap2 lab topologies` lists.",
+            complete=complete.topologies,
+        ),
     ] = None,
     nodes: Annotated[
         int | None,

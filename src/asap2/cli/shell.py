@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-from asap2.cli import typer
+from asap2.cli import complete, typer
 from asap2.cli.root import need_root
 from asap2.lab.enter import replace_process
 from asap2.lab.layout import layout
@@ -15,7 +15,11 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def shell(name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.")]) -> None:
+def shell(
+    name: Annotated[
+        str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.", complete=complete.places)
+    ],
+) -> None:
     """Open a shell inside a node or guest."""
     need_root("asap2 shell")
     replace_process(layout().bundle(name), [os.environ.get("SHELL") or "/bin/bash"])

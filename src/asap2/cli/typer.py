@@ -13,7 +13,7 @@ import inspect
 import shutil
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ class _Described:
     min: float | None
     max: float | None
     is_option: bool
+    complete: Callable[[], Iterable[str]] | None = None
 
 
 def Option(  # noqa: N802 - typer's name
@@ -46,9 +47,11 @@ def Option(  # noqa: N802 - typer's name
     return _Described(names, help, metavar, min, max, True)
 
 
-def Argument(*, help: str = "", metavar: str | None = None) -> Any:  # noqa: N802 - typer's name
-    """An argument."""
-    return _Described((), help, metavar, None, None, False)
+def Argument(  # noqa: N802 - typer's name
+    *, help: str = "", metavar: str | None = None, complete: Callable[[], Iterable[str]] | None = None
+) -> Any:
+    """An argument; a shell offers what *complete* gives."""
+    return _Described((), help, metavar, None, None, False, complete)
 
 
 class _Argument(click.Argument):
@@ -59,36 +62,40 @@ class _Argument(click.Argument):
         self.about = about
 
 
-class Command(click.Command):
-    """A command whose help has its arguments, too."""
+class _Helped(click.Command):
+    """A command whose help has its arguments, and a sentence for lists."""
 
     def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
-        """What a list of commands says of it."""
-        return _first_sentence(self.help)
+        """What a list of commands says of it: the first sentence of its help."""
+        first = " ".join((self.help or "").split()).split(". ")[0]
+        return first if first.endswith(".") else f"{first}."
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The sections on arguments and options."""
-        rows = [
+    def argument_rows(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Each argument that has help, with it."""
+        return [
             (one.make_metavar() if _OLD else one.make_metavar(ctx), one.about)  # type: ignore[call-arg]
             for one in self.get_params(ctx)
             if isinstance(one, _Argument) and one.about
         ]
-        if rows:
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The sections on arguments and options."""
+        if rows := self.argument_rows(ctx):
             with formatter.section("Arguments"):
                 formatter.write_dl(rows)
         super().format_options(ctx, formatter)
 
 
-class Group(click.Group):
+class Command(_Helped):
+    """A command."""
+
+
+class Group(_Helped, click.Group):
     """A command with commands; without a word, it shows its help and ends with the status of a wrong usage."""
 
     def __init__(self, *, no_args_is_help: bool = False, **more: Any) -> None:
         super().__init__(**more)
         self._shows_help = no_args_is_help
-
-    def get_short_help_str(self, limit: int = 0) -> str:  # noqa: ARG002
-        """What a list of commands says of it."""
-        return _first_sentence(self.help)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The names of its commands, in the order of their definition."""
@@ -96,15 +103,10 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words of the command line."""
-        if not args and self._shows_help:
+        if not args and self._shows_help and not ctx.resilient_parsing:
             click.echo(ctx.get_help())
             ctx.exit(UsageError.status)
         return super().parse_args(ctx, args)
-
-
-def _first_sentence(text: str | None) -> str:
-    first = " ".join((text or "").split()).split(". ")[0]
-    return first if first.endswith(".") else f"{first}."
 
 
 _OLD = "ctx" not in inspect.signature(click.Argument.make_metavar).parameters
@@ -189,6 +191,8 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
             how["nargs"] = -1
         if not required and not (described.metavar or "").startswith("["):
             how["metavar"] = f"[{described.metavar}]" + ("…" if several else "")
+        if described.complete:
+            how["shell_complete"] = _completing(described.complete)
         return _Argument([parameter.name], type=_type(kind, described), about=described.help, **how)
     name = parameter.name.replace("_", "-")
     names = described.names or (f"--{name}/--no-{name}" if kind is bool else f"--{name}",)
@@ -198,6 +202,13 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
     return click.Option(
         [*names, parameter.name], type=_type(kind, described), help=described.help, multiple=several, **how
     )
+
+
+def _completing(known: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    def complete(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+        return [one for one in known() if one.startswith(begun)]
+
+    return complete
 
 
 def _type(kind: Any, described: _Described) -> Any:

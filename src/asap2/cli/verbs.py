@@ -13,7 +13,7 @@ import click
 import click.exceptions
 import click.shell_completion
 
-from asap2.cli import typer
+from asap2.cli import complete, typer
 from asap2.cli.typer import Group
 from asap2.errors import InterruptError, UsageError
 from asap2.output import say
@@ -60,16 +60,16 @@ def _silent() -> Iterator[None]:
         raise InterruptError from None
 
 
-def run(words: list[str], verbs: tuple[str, ...]) -> int:
-    """Run the command line *words*; the exit status. UsageError for what makes no sense."""
-    root = Verbs(
+def root(verbs: tuple[str, ...]) -> Verbs:
+    """The command ``asap2`` with *verbs*."""
+    made = Verbs(
         name="asap2",
         help="Open vSwitch hardware offload, on real NICs (host) and on software ConnectX NICs (everything else).\n\n"
         "`--lab NAME` before a verb chooses among several labs; else the variable ASAP2_LAB does.",
         context_settings=typer.settings(),
     )
-    root.verbs = verbs
-    root.params.append(
+    made.verbs = verbs
+    made.params.append(
         click.Option(
             ["--version"],
             is_flag=True,
@@ -79,18 +79,24 @@ def run(words: list[str], verbs: tuple[str, ...]) -> int:
             help="Show the version and exit.",
         )
     )
+    return made
+
+
+def run(words: list[str], verbs: tuple[str, ...]) -> int:
+    """Run the command line *words*; the exit status. UsageError for what makes no sense."""
+    command = root(verbs)
     if asked := os.environ.get(COMPLETION):
-        return click.shell_completion.shell_complete(root, {}, "asap2", COMPLETION, asked)
+        return click.shell_completion.shell_complete(command, {}, "asap2", COMPLETION, asked)
     try:
-        with root.make_context("asap2", list(words) or ["--help"]) as context:
-            status = root.invoke(context)
+        with command.make_context("asap2", list(words) or ["--help"]) as context:
+            status = command.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
         place = getattr(error, "ctx", None)
-        command = place.command_path if place else "asap2"
+        path = place.command_path if place else "asap2"
         what = error.format_message().rstrip(".")
-        raise UsageError(f"{what}{'' if what.endswith('?') else ';'} `{command} --help` shows the usage") from None
+        raise UsageError(f"{what}{'' if what.endswith('?') else ';'} `{path} --help` shows the usage") from None
     return status if isinstance(status, int) else 0
 
 
@@ -108,7 +114,9 @@ def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
 
     @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
     def exec_(
-        name: Annotated[str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.")],
+        name: Annotated[
+            str, typer.Argument(metavar="NODE|GUEST", help="Name of the node or guest.", complete=complete.places)
+        ],
         words: Annotated[list[str], typer.Argument(metavar="CMD…", help="The command and its arguments.")],
     ) -> None:
         """Run an unmodified program inside a node or guest. Its exit status is this command's."""

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
+import asap2
 from asap2.screen import Group, Live, Screen, Text, styled, table
 
+SOURCES = Path(asap2.__file__).parent
 BOLD, RED, RESET = "\x1b[1m", "\x1b[31m", "\x1b[0m"
 
 
@@ -74,3 +78,15 @@ def test_a_page_replaces_the_one_before() -> None:
     with Live("one\ntwo", console=Screen(file=file)) as live:
         live.update("three")
     assert file.getvalue() == "\x1b[?25lone\ntwo\n" + 2 * "\x1b[1A\x1b[2K" + "three\n\x1b[?25h"
+
+
+def test_every_style_in_the_program_is_known() -> None:
+    """Styles are strings beside text, so that a wrong one would be found only where it is printed."""
+    words = r"(?:bold|dim|italic|underline|reverse|black|red|green|yellow|blue|magenta|cyan|white|bright_\w+)"
+    pattern = re.compile(rf'"({words}(?: {words})*)"')
+    styles = {style for path in SOURCES.rglob("*.py") for style in pattern.findall(path.read_text())}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FORCE_COLOR", "1")
+        for style in styles:
+            assert printed(styled(("x", style))).startswith("\x1b["), style
+    assert "bold cyan" in styles

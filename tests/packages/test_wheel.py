@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel, and the one that the sdist makes: in an empty virtual environment, away from the checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.packages.conftest import ENVIRONMENT, PATH, Place, made, offloads
+
+
+def installed(directory: Path, what: str) -> Place:
+    """A virtual environment that has *what* alone."""
+    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
+    pip = [str(directory / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", what], check=True, cwd=directory, env=ENVIRONMENT, capture_output=True)
+    return Place(directory, [], f"{directory}/venv/bin:{PATH}", f"/run/{directory.name}")
+
+
+def size(place: Place) -> tuple[int, int]:
+    """How many packages are installed beside pip's, and their size in bytes, as the disk has it."""
+    packages = place.run("python", "-m", "pip", "list", "--format", "freeze").split()
+    own = [one.split("==")[0] for one in packages if one.split("==")[0] not in ("pip", "setuptools")]
+    site = Path(place.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    others = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "__pycache__")
+    paths = [path for top in site.iterdir() if top.name.split("-")[0] not in others for path in (top, *top.rglob("*"))]
+    return len(own), sum(512 * path.lstat().st_blocks for path in paths)
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return installed(tmp_path_factory.mktemp("operator"), str(made("*.whl")))
+
+
+def test_the_operators_half_is_small(operator: Place) -> None:
+    packages, octets = size(operator)
+    assert packages < 10
+    assert octets < 15 * 2**20
+
+
+def test_the_operators_half_works_alone(operator: Place) -> None:
+    assert operator.run("asap2", "--version").startswith("asap2 0.")
+    checked = operator.try_("asap2", "host", "check", "--json")
+    assert checked.returncode in (0, 1)
+    assert '"verdict"' in checked.stdout
+
+
+@pytest.mark.parametrize("words", [["lab", "up", "one-node"], ["bench", "--rounds", "1"]])
+def test_what_needs_an_extra_names_it(operator: Place, words: list[str]) -> None:
+    done = operator.try_("asap2", *words)
+    assert done.returncode == 1
+    assert "`pip install 'asap2[lab]'`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_wheel_runs_a_lab(tmp_path: Path) -> None:
+    offloads(installed(tmp_path, f"{made('*.whl')}[lab]"))
+
+
+def test_the_sdist_makes_the_same_wheel_by_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(made("*.tar.gz"))]
+    subprocess.run(command, check=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    first = made("*.whl")
+    assert wheel.name == first.name
+    assert names(wheel) == names(first)
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(made("*.tar.gz"))]
+    environment = {**ENVIRONMENT, "CLANG": "no-clang-here"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no-clang-here is not installed; Debian and Ubuntu have what is needed" in done.stdout + done.stderr
