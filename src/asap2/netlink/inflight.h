@@ -19,7 +19,8 @@ struct call {
 	struct seccomp_notif notification; /* the kernel writes it here; id 0: none */
 	int32_t taken;
 	int32_t listener;
-	int32_t attempts; /* of processes to handle it */
+	int32_t worker; /* the process that has it */
+	int32_t attempts; /* of workers to handle it after another's death */
 	int64_t deadline; /* ms; 0: none */
 };
 

@@ -43,7 +43,8 @@ static void wait_for(struct waiting *waiting, const struct call *handled, int fd
 	}
 	getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &length);
 	place->listener = handled->listener;
-	place->attempts = handled->attempts;
+	place->worker = getpid();
+	place->attempts = 0;
 	place->deadline = limit.tv_sec || limit.tv_usec ?
 				  now_ms() + limit.tv_sec * 1000 + (limit.tv_usec + 999) / 1000 :
 				  0;
@@ -100,7 +101,7 @@ static void recover(int number, struct waiting *waiting)
 		struct call *call = &shared->calls[i];
 		int fd;
 
-		if (!call->notification.id || call->listener != number)
+		if (!call->notification.id || call->listener != number || call->worker == getpid())
 			continue;
 		if (is_valid(call->notification.id)) {
 			call->attempts++;
@@ -139,6 +140,7 @@ static void *serve(void *argument)
 		if (polled[0].revents & POLLIN) {
 			memset(&own_call->notification, 0, sizeof own_call->notification);
 			own_call->listener = number;
+			own_call->worker = getpid();
 			if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &own_call->notification) == 0)
 				fd = handle(&own_call->notification);
 		} else if (polled[0].revents)
