@@ -45,7 +45,7 @@ class Groups:
         if not join:
             members.pop(member, None)
             return 0
-        if group in self._privileged and not peer.privileged:
+        if group in self._privileged and not peer.may_administer(namespace.netns):
             return errno.EPERM
         if len(members) >= _MOST_MEMBERS and not peer.privileged:
             return errno.ENOBUFS

@@ -376,7 +376,7 @@ class Server:
                         bool(options & sidechannel.OPTION_EXT_ACK),
                         bool(options & sidechannel.OPTION_CAP_ACK),
                         bool(options & sidechannel.OPTION_STRICT),
-                        peer.privileged,
+                        peer.may_administer(namespace.netns),
                         peer.pid,
                     )
                 submitted = partial(self._submitted, peer, tag, namespace, protocol, portid)
@@ -403,7 +403,7 @@ class Server:
                     self.memberships_changed()
                 return ANSWER.pack(tag, Verdict.ERROR if refused else Verdict.DONE, refused, 0)
             if kind == Kind.ETHTOOL and self._ethtool is not None and len(data) >= IFNAMSIZ:
-                if argument in self._setting and not peer.privileged:
+                if argument in self._setting and not peer.may_administer(namespace.netns):
                     return ANSWER.pack(tag, Verdict.ERROR, errno.EPERM, 0)
                 return self._ioctl(tag, namespace, argument, data)
             if kind == Kind.SHOW:
