@@ -56,6 +56,7 @@ from asap2.nic.faces.tc.tunnels import used_since
 from asap2.nic.function import Nic
 from asap2.nic.internal_ports import InternalPorts
 from asap2.nic.journal import Journal
+from asap2.nic.kinds.lacp_speaker import LacpSpeaker
 from asap2.nic.kinds.links import KindLinks, open_state
 from asap2.nic.kinds.programs import Programs
 from asap2.nic.lag import Lags
@@ -119,6 +120,7 @@ class Daemon:
             self._open_namespace,
             self.netdevs.node_fd,
         )
+        self.lacp = LacpSpeaker(self.kinds, self.selector, self.netdevs.node_fd, self._bonds_changed)
         self.lags = Lags(nics, lambda: bonds(self.kinds, self.netdevs.node), self.netdevs)
         self.routes = Routes()
         self.udp_ports = UdpPorts(
@@ -273,8 +275,8 @@ class Daemon:
         if self.netdevs.settle():
             self.driver.generation += 1
         self.kinds.follow()
-        if self.lags.follow():
-            self.filters.reresolve()
+        self.lacp.follow()
+        self._bonds_changed()
         up = self.netdevs.up()
         for device in self.netdevs.all():
             self.link.link_changed(device, device.ifindex in up)
@@ -285,6 +287,10 @@ class Daemon:
         self.devlink.changed()
         self.udp_ports.follow()
         self._follow_tunnels()
+
+    def _bonds_changed(self) -> None:
+        if self.lags.follow():
+            self.filters.reresolve()
 
     def _is_bare(self, ifindex: int) -> bool:
         link = self.netdevs.node.one(ifindex)
@@ -414,7 +420,7 @@ class Daemon:
             self._links_changed()
         self.psample.settle()
         self._keep()
-        waits = self._tell_neighbours(), self._sweep()
+        waits = self._tell_neighbours(), self._sweep(), self.lacp.tick()
         self._wait = min(wait for wait in waits if wait is not None)
 
     def _sweep(self) -> float:

@@ -149,3 +149,26 @@ def test_a_tunnel_over_the_bond_is_in_hardware(bonded: Bench) -> None:
         )
     all_in_hardware(bonded, "vxlan_sys_4789")
     assert "in_hw in_hw_count 2" in bonded.ok("hv1", "tc filter show dev vxlan_sys_4789 ingress")
+
+
+def test_bonds_at_both_ends_of_two_cables_speak_lacp(bonded: Bench) -> None:
+    """They agree to use both cables; where nobody speaks any more, one port is used."""
+    commands = [
+        *(f"ip link add la{at} type veth peer name lb{at}" for at in (0, 1)),
+        *(f"ip link add lag{side} type bond mode 802.3ad miimon 100 lacp_rate fast" for side in "ab"),
+        *(f"ip link set l{side}{at} master lag{side}" for side in "ab" for at in (0, 1)),
+        *(f"ip link set lag{side} up" for side in "ab"),
+    ]
+    try:
+        for command in commands:
+            bonded.ok("hv1", command)
+        theirs = bonded.ok("hv1", "cat /sys/class/net/lagb/address").strip()
+        until(lambda: "port state: 63" in bonded.ok("hv1", "cat /proc/net/bonding/laga"))
+        until(lambda: "ad_num_ports 2" in bonded.ok("hv1", "ip -d link show laga"))
+        assert f"ad_partner_mac {theirs}" in bonded.ok("hv1", "ip -d link show laga")
+        bonded.ok("hv1", "ip link del lagb")
+        bonded.ok("hv1", "ip link set lb0 up && ip link set lb1 up")
+        until(lambda: "ad_partner_mac 00:00:00:00:00:00" in bonded.ok("hv1", "ip -d link show laga"))
+        assert "ad_num_ports 1" in bonded.ok("hv1", "ip -d link show laga")
+    finally:
+        bonded.run("hv1", "ip link del lagb; ip link del laga; ip link del la0; ip link del la1")

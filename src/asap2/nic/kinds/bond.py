@@ -2,8 +2,8 @@
 """Bonds: several devices used as one (drivers/net/bonding/{bond_main,bond_netlink,bond_options}.c).
 
 Kept of each: its options, and ``ports`` with what was theirs before. The link of a port is its carrier, followed as
-it changes, where the kernel polls every ``miimon``; without miimon every port counts as up, as in the kernel. 802.3ad
-uses every port with a link: LACP itself is not spoken.
+it changes, where the kernel polls every ``miimon``; without miimon every port counts as up, as in the kernel. What LACP
+has found out (:mod:`asap2.nic.kinds.lacp_speaker`) is in ``lacp``; without it 802.3ad uses every port with a link.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from asap2.namespaces import in_netns
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kinds.kind import IFF_MASTER, KindLink, LinkKind, Made, Wanted
+from asap2.nic.kinds.lacp import NOBODY, Negotiation, Options, Participant, Port
 
 if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
@@ -32,6 +33,8 @@ MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "
 HASH_POLICIES = ("layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac")
 WITH_ACTIVE = (ACTIVE_BACKUP, TLB, ALB)
 _PORTS = 16
+_KEY_SHIFT, _KEY_10G = 6, 7 << 1 | 1
+"""Where a port's key has the user's part, and the key of a port of 10 Gbit/s, full duplex (AD_LINK_SPEED_10000MBPS)."""
 _BOND = struct.Struct("=IIII16I")
 _PORT = struct.Struct("=II")
 
@@ -234,7 +237,7 @@ class Bond(LinkKind):
         The kernel tells neighbours of the new port (bond_send_peer_notif) when its address is set once more.
         """
         data, before = link.data, link.data["active"]
-        usable = [port[0] for port in data["ports"] if port[4]]
+        usable = self._usable(data)
         known = [port[0] for port in data["ports"]]
         if data["primary"] not in known:
             data["primary"] = 0
@@ -254,7 +257,8 @@ class Bond(LinkKind):
         )
         for ifindex in known:
             number = links.id_of(link.far_namespace, ifindex)
-            listens = data["active"] in (0, ifindex) or bool(data["all_slaves_active"]) or data["mode"] == ALB
+            listens = data["active"] in (0, ifindex) and (data["mode"] != LACP or ifindex in usable)
+            listens = listens or bool(data["all_slaves_active"]) or data["mode"] == ALB
             links.programs["bond_ports"].update(struct.pack("=I", number), _PORT.pack(link.far, listens))
         links.set_far_up(link, len(usable) >= max(1, data["min_links"] if data["mode"] == LACP else 1))
         if before and data["active"] not in (0, before) and data["num_peer_notif"]:
@@ -267,9 +271,54 @@ class Bond(LinkKind):
             self._leave(links, link, port)
         links.clear("bonds", struct.pack("=I", link.id))
 
+    @staticmethod
+    def _usable(data: Mapping[str, Any]) -> list[int]:
+        """The ports with a link and, where LACP is spoken, those that it allows."""
+        linked = [port[0] for port in data["ports"] if port[4]]
+        if data["mode"] != LACP or not data.get("lacp"):
+            return linked
+        allowed = set(Negotiation.kept(data["lacp"]).used())
+        return [ifindex for ifindex in linked if ifindex in allowed]
+
+    def negotiated(self, links: KindLinks, link: KindLink) -> None:
+        """LACP has found something out."""
+        self._choose(links, link)
+
+    def lacp_options(self, link: KindLink) -> Options:
+        """What LACP is to say of a bond."""
+        data = link.data
+        return Options(
+            data["mac"],
+            data["ad_actor_sys_prio"],
+            data["ad_user_port_key"] << _KEY_SHIFT | _KEY_10G,
+            bool(data["lacp_active"]),
+            bool(data["lacp_rate"]),
+            data["ad_select"],
+        )
+
+    def lacp(self, link: KindLink) -> Negotiation | None:
+        """What LACP has found out; None: it is not spoken."""
+        kept = link.data.get("lacp") if link.data["mode"] == LACP else None
+        return Negotiation.kept(kept) if kept else None
+
+    def aggregator(self, link: KindLink) -> tuple[int, int, Participant] | None:
+        """The number of the active aggregator, how many ports it has, and its partner; None: there is none."""
+        talk = self.lacp(link)
+        if talk is None:
+            linked = sum(port[4] for port in link.data["ports"])
+            return (1, linked, NOBODY) if linked else None
+        ports = [port for port in talk.ports.values() if port.aggregator == talk.active]
+        return (talk.active, len(ports), ports[0].partner) if ports else None
+
+    def lacp_port(self, link: KindLink, ifindex: int) -> Port | None:
+        """What LACP has found out about a port; None: it is not spoken there."""
+        talk = self.lacp(link)
+        return talk.ports.get(str(ifindex)) if talk is not None else None
+
     def sends(self, link: KindLink) -> dict[int, bool]:
         """Whether a bond sends by each of its ports (netdev_lag_lower_state_info), by ifindex."""
-        return {port[0]: port[4] and link.data["active"] in (0, port[0]) for port in link.data["ports"]}
+        usable = self._usable(link.data)
+        return {port[0]: port[0] in usable and link.data["active"] in (0, port[0]) for port in link.data["ports"]}
 
     # ---- showing
 
@@ -283,14 +332,14 @@ class Bond(LinkKind):
                 found["active_slave" if name == "active" else name] = data[name]
         if lacp:
             found["ad_actor_system"] = bytes(6)
-            linked = sum(port[4] for port in data["ports"])
-            if linked:
+            if (found_one := self.aggregator(link)) is not None:
+                number, ports, partner = found_one
                 found["ad_info"] = {
-                    "aggregator": 1,
-                    "num_ports": linked,
-                    "actor_key": 15,
-                    "partner_key": 1,
-                    "partner_mac": bytes(6),
+                    "aggregator": number,
+                    "num_ports": ports,
+                    "actor_key": self.lacp_options(link).key,
+                    "partner_key": partner.key,
+                    "partner_mac": bytes.fromhex(partner.system),
                 }
         return found
 
@@ -298,14 +347,24 @@ class Bond(LinkKind):
         """IFLA_INFO_SLAVE_DATA of a port: bond_fill_slave_info()."""
         data = link.data
         port = next(port for port in data["ports"] if port[0] == ifindex)
-        return {
-            "state": int(data["active"] not in (0, ifindex) or not (port[4] or data["mode"] in WITH_ACTIVE)),
+        idle = data["active"] not in (0, ifindex) or not (port[4] or data["mode"] in WITH_ACTIVE)
+        if data["mode"] == LACP:
+            idle = ifindex not in self._usable(data)
+        shown: dict[str, Any] = {
+            "state": int(idle),
             "mii_status": 0 if port[4] else 2,
             "link_failure_count": port[3],
             "perm_hwaddr": bytes.fromhex(port[1]),
             "queue_id": 0,
             "prio": 0,
         }
+        if (spoken := self.lacp_port(link, ifindex)) is not None:
+            shown |= {
+                "ad_aggregator_id": spoken.aggregator,
+                "ad_actor_oper_port_state": spoken.state,
+                "ad_partner_oper_port_state": spoken.partner.state,
+            }
+        return shown
 
 
 def notify_peers(netns: int, ifindex: int) -> None:

@@ -21,6 +21,7 @@ from asap2.nic.faces.sysfs.tree import VIRTUAL_NET, Attribute, Directory, Link, 
 from asap2.nic.kinds import BOND
 from asap2.nic.kinds.bond import HASH_POLICIES, LACP, MODES, WITH_ACTIVE
 from asap2.nic.kinds.kind import KindLink
+from asap2.nic.kinds.lacp import NOBODY, PORT_PRIORITY, SYNC
 from asap2.nic.kinds.links import FAR_NAMES, KindLinks
 from asap2.nic.kinds.vlan import REORDER_HDR
 
@@ -136,18 +137,12 @@ class KindFiles:
         bonding.entries["mii_status"] = Attribute(
             lambda: "up\n" if any(port[4] for port in data["ports"]) else "down\n"
         )
-        lacp = data["mode"] == LACP
-        for file, value in (
-            ("ad_aggregator", "1"),
-            ("ad_num_ports", str(sum(port[4] for port in data["ports"]))),
-            ("ad_actor_key", "15"),
-            ("ad_partner_key", "1"),
-            ("ad_partner_mac", "00:00:00:00:00:00"),
-            ("ad_actor_system", "00:00:00:00:00:00"),
-            ("ad_actor_sys_prio", str(data["ad_actor_sys_prio"])),
-            ("ad_user_port_key", str(data["ad_user_port_key"])),
-        ):
-            bonding.entries[file] = Attribute(functools.partial(str, f"{value}\n" if lacp else ""))
+
+        def of_lacp(file: str) -> str:
+            return f"{_lacp(link)[file]}\n" if data["mode"] == LACP else ""
+
+        for file in _LACP_FILES:
+            bonding.entries[file] = Attribute(functools.partial(of_lacp, file))
         bonding.entries["arp_ip_target"] = Attribute(lambda: "")
 
     def _port(self, own: Directory, link: KindLink, port: list[Any], bond: str) -> None:
@@ -155,16 +150,19 @@ class KindFiles:
         own.entries["bonding_slave"] = place
         own.entries["master"] = own.entries[f"upper_{bond}"]
         shown = functools.partial(BOND.port_shown, link, port[0])
-        for name, show in (
+
+        def of_lacp(file: str) -> str:
+            return str(shown().get(file, "N/A"))
+
+        files: tuple[tuple[str, Callable[[], str]], ...] = (
             ("state", lambda: "backup" if shown()["state"] else "active"),
             ("mii_status", lambda: "down" if shown()["mii_status"] else "up"),
             ("link_failure_count", lambda: str(shown()["link_failure_count"])),
             ("perm_hwaddr", lambda: shown()["perm_hwaddr"].hex(":")),
             ("queue_id", lambda: "0"),
-            ("ad_aggregator_id", lambda: "1" if link.data["mode"] == LACP else "N/A"),
-            ("ad_actor_oper_port_state", lambda: "63" if link.data["mode"] == LACP else "N/A"),
-            ("ad_partner_oper_port_state", lambda: "63" if link.data["mode"] == LACP else "N/A"),
-        ):
+            *((file, functools.partial(of_lacp, file)) for file in _LACP_PORT_FILES),
+        )
+        for name, show in files:
             place.entries[name] = Attribute(functools.partial(_line, show))
 
     def _set(self, link: KindLink, option: str, written: bytes) -> None:
@@ -269,6 +267,64 @@ def _vlan_file(name: str, link: KindLink, names: dict[int, str], counters: Calla
     )
 
 
+_LACP_FILES = (
+    *("ad_aggregator", "ad_num_ports", "ad_actor_key", "ad_partner_key", "ad_partner_mac"),
+    *("ad_actor_system", "ad_actor_sys_prio", "ad_user_port_key"),
+)
+_LACP_PORT_FILES = ("ad_aggregator_id", "ad_actor_oper_port_state", "ad_partner_oper_port_state")
+
+
+def _lacp(link: KindLink) -> dict[str, object]:
+    """The values of the files of a bond of mode 802.3ad that are about LACP."""
+    number, ports, partner = BOND.aggregator(link) or (0, 0, NOBODY)
+    data = link.data
+    partner_mac = bytes.fromhex(partner.system).hex(":")
+    values = (number, ports, BOND.lacp_options(link).key, partner.key, partner_mac, "00:00:00:00:00:00")
+    return dict(zip(_LACP_FILES, (*values, data["ad_actor_sys_prio"], data["ad_user_port_key"]), strict=True))
+
+
+def _aggregator_lines(link: KindLink, name: str) -> list[str]:
+    """What /proc/net/bonding says of the active aggregator."""
+    values, options = _lacp(link), BOND.lacp_options(link)
+    lines = [f"System priority: {options.priority}", f"System MAC address: {_mac(options.system)}"]
+    if not values["ad_aggregator"]:
+        return [*lines, f"bond {name} has no active aggregator"]
+    return [
+        *(*lines, "Active Aggregator Info:"),
+        f"\tAggregator ID: {values['ad_aggregator']}",
+        f"\tNumber of ports: {values['ad_num_ports']}",
+        f"\tActor Key: {values['ad_actor_key']}",
+        f"\tPartner Key: {values['ad_partner_key']}",
+        f"\tPartner Mac Address: {values['ad_partner_mac']}",
+    ]
+
+
+def _lacp_port_lines(link: KindLink, ifindex: int) -> list[str]:
+    """What /proc/net/bonding says of LACP at a port."""
+    port = BOND.lacp_port(link, ifindex)
+    if port is None:
+        return ["Aggregator ID: N/A"]
+    options = BOND.lacp_options(link)
+    lines = [f"Aggregator ID: {port.aggregator}"]
+    for who, state in (("Actor", port.state), ("Partner", port.partner.state)):
+        lines.append(f"{who} Churn State: {'none' if state & SYNC else 'monitoring'}")
+    lines += ["Actor Churned Count: 0", "Partner Churned Count: 0"]
+    actor = (options.priority, options.system, options.key, PORT_PRIORITY, port.number, port.state)
+    for who, key, values in (("actor", "port key", actor), ("partner", "oper key", tuple(port.partner))):
+        priority, system, number, port_priority, at, told = values
+        lines += [
+            f"details {who} lacp pdu:",
+            *(f"    system priority: {priority}", f"    system mac address: {_mac(str(system))}"),
+            *(f"    {key}: {number}", f"    port priority: {port_priority}"),
+            *(f"    port number: {at}", f"    port state: {told}"),
+        ]
+    return lines
+
+
+def _mac(address: str) -> str:
+    return bytes.fromhex(address).hex(":")
+
+
 def _bond_file(link: KindLink, names: dict[int, str]) -> str:
     """bond_info_show_master() and _slave()."""
     data = link.data
@@ -299,6 +355,7 @@ def _bond_file(link: KindLink, names: dict[int, str]) -> str:
             f"LACP rate: {_NAMED['lacp_rate'][data['lacp_rate']]}",
             f"Min links: {data['min_links']}",
             f"Aggregator selection policy (ad_select): {_NAMED['ad_select'][data['ad_select']]}",
+            *_aggregator_lines(link, names[link.ifindex]),
         ]
     for port in data["ports"]:
         lines += [
@@ -307,5 +364,5 @@ def _bond_file(link: KindLink, names: dict[int, str]) -> str:
             *(f"Permanent HW addr: {bytes.fromhex(port[1]).hex(':')}", "Slave queue ID: 0"),
         ]
         if lacp:
-            lines.append("Aggregator ID: 1")
+            lines += _lacp_port_lines(link, port[0])
     return "\n".join(lines) + "\n"
