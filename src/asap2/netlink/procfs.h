@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Files of /proc that in a node are read where the daemon serves them: net/dev, with the counters that the NIC's netdevs
- * show, those that tell of connections, which are the node's, and of VLAN devices and bonds.
+ * show, those that tell of connections, which are the node's, and of VLAN devices and bonds. And files of /sys/class/net
+ * in network namespaces that programs make in a node.
  *
  * /proc is the process's own, so nothing can be laid over those files; a program that opens one gets another one.
  */
@@ -39,6 +40,26 @@ static int may_be_served(const char *name)
 }
 
 /*
+ * Write to *place* where a file below /sys/class/net is served in another network namespace than the node's, where a
+ * program sees a sysfs that it has mounted itself. 0: as it is.
+ */
+static int place_in_sys(const char *path, char *place, size_t room)
+{
+	const struct greeting *greeting = diverted();
+	int fd = greeting ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1, written;
+	uint64_t here;
+
+	if (fd < 0)
+		return 0;
+	here = namespace_of(fd);
+	close(fd);
+	if (here == greeting->home)
+		return 0;
+	written = snprintf(place, room, SERVED "netns/%llu%s", (unsigned long long)here, path + strlen("/sys"));
+	return written > 0 && (size_t)written < room;
+}
+
+/*
  * The path to open in place of *path*. While the daemon is being started again the file cannot be read for a moment
  * (ENOTCONN): we wait for it, as for an answer.
  */
@@ -50,15 +71,24 @@ static const char *served(const char *path)
 	struct stat status;
 	int saved = errno;
 
-	if (!path || strncmp(path, "/proc/", 6))
+	if (!path)
 		return path;
-	name = path + (strncmp(path + 6, "self/", 5) ? 6 : 11);
-	if (strlen(name) >= sizeof place - strlen(SERVED) || !may_be_served(name)) {
-		errno = saved;
-		return path;
+	if (!strncmp(path, "/sys/class/net/", 15)) {
+		if (!place_in_sys(path, place, sizeof place)) {
+			errno = saved;
+			return path;
+		}
+	} else {
+		if (strncmp(path, "/proc/", 6))
+			return path;
+		name = path + (strncmp(path + 6, "self/", 5) ? 6 : 11);
+		if (strlen(name) >= sizeof place - strlen(SERVED) || !may_be_served(name)) {
+			errno = saved;
+			return path;
+		}
+		strcpy(place, SERVED);
+		strcat(place, name);
 	}
-	strcpy(place, SERVED);
-	strcat(place, name);
 	errno = 0;
 	while (stat(place, &status) < 0 && errno != ENOENT) {
 		if (!give_up)

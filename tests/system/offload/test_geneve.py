@@ -93,7 +93,8 @@ def test_tcp_crosses_whoever_offloads(joined: Bench, first: bool, second: bool) 
 
 
 def test_devices_are_made_in_other_network_namespaces_of_a_node(empty: Bench) -> None:
-    """Their packets take the routes there; a device that comes later, with nobody inside, is listened to."""
+    """Their packets take the routes there; a device that comes later, with nobody inside, is listened to. A program
+    there sees a sysfs that it has mounted itself, and finds the files of a bond in it."""
     inner = "ip netns exec inner "
     commands = (
         "ip netns add inner",
@@ -115,6 +116,10 @@ def test_devices_are_made_in_other_network_namespaces_of_a_node(empty: Bench) ->
         *(f"ping -q -c 3 -i 0.1 -w 20 10.90.{at}.2" for at in (0, 1)),
         *(f"test $(cat /sys/class/net/tun{at}/statistics/rx_packets) -ge 3" for at in (0, 1)),
         inner + "ip -d link show tun0 | grep 'geneve id 5 remote 172.30.0.1 '",
+        inner + "ip link add bond0 type bond",
+        inner + "sh -c 'echo balance-xor > /sys/class/net/bond0/bonding/mode'",
+        inner + 'sh -c \'test "$(cat /sys/class/net/bond0/bonding/mode)" = "balance-xor 2"\'',
+        inner + "ip -d link show bond0 | grep 'mode balance-xor'",
     )
     try:
         for command in commands:

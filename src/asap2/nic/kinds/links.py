@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from asap2.namespaces import in_netns
+from asap2.netlink.namespaces import cookie_of
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.kinds import KINDS
 from asap2.nic.kinds.kind import KindLink
@@ -106,6 +107,15 @@ class KindLinks:
             found = self.namespace(cookie, fd)
             assert found is not None
         return found
+
+    def namespace_with(self, cookie: int) -> int | None:
+        """The id of the network namespace with that *cookie*, if there are devices of ours in it."""
+        there = {link.namespace for link in self}
+        for namespace in there - set(self._namespaces.values()):
+            with contextlib.suppress(OSError), self.opened(namespace) as fd:
+                self._namespaces[in_netns(fd, _own_cookie)] = namespace
+        found = self._namespaces.get(cookie)
+        return found if found in there else None
 
     def at(self, namespace: int | None, ifindex: int) -> KindLink | None:
         """The device with *ifindex* there."""
@@ -339,6 +349,12 @@ class KindLinks:
             if one[1] in KINDS:
                 self._note(KindLink(*one))
         self._below = {(namespace, ifindex): number for namespace, ifindex, number in kept["below"]}
+
+
+def _own_cookie() -> int:
+    """The cookie of the network namespace of this thread."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        return cookie_of(probe)
 
 
 def kernel_has(kind: str, changes: LinkChanges) -> bool:

@@ -30,6 +30,7 @@ from typing import Any, TypeAlias
 from asap2.nic import statistics
 from asap2.nic.device import Driver
 from asap2.nic.faces.sysfs import tree as sysfs_tree
+from asap2.nic.faces.sysfs.inner import InnerViews
 from asap2.nic.faces.sysfs.kinds import KindFiles
 from asap2.nic.faces.sysfs.procfs import net_dev_of
 from asap2.nic.faces.sysfs.tree import Attribute, Directory, Link, Real, Tree
@@ -46,6 +47,8 @@ _ATTRIBUTES_KEPT = 60.0
 _MOST_REAL_OPEN = 512
 """Files of the real sysfs that may be open, each a descriptor of this process, before only root may open more."""
 
+_INNER = "/proc/netns/"
+"""Where the views of namespaces within the node are, by cookie."""
 _LIBFUSE_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
 _NETDEV_FILE = re.compile(r"(?:^|/)net/")
 _STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
@@ -236,6 +239,7 @@ class _Operations:
         self._node = _View(real, self._generation, netdevs.all, self._build_node)
         self._guests = {name: self._guest_view(guest) for name, guest in guests.items()}
         self._proc = proc
+        self._inner = InnerViews(kinds, self._inner_view) if kinds is not None else None
         self.ready = threading.Event()
         self.stopping = False
         self.end: Any = None
@@ -267,6 +271,7 @@ class _Operations:
         for path, file in files.items():
             directory, _slash, name = f"proc/{path}".rpartition("/")
             tree.root.at(directory).entries[name] = file
+        tree.root.at("proc").entries["netns"] = Directory()
         tree.root.entries["guests"] = Directory(None, {name: Directory() for name in self._guests})
         return tree
 
@@ -284,11 +289,24 @@ class _Operations:
             KindFiles(self._kinds).put_in(tree, self._kinds.reader.nsid(guest.namespace), guest.real)
         return tree
 
+    def _inner_view(self, real: Path, nsid: int) -> _View:
+        def build(_devices: list[NetDev]) -> Tree:
+            tree = sysfs_tree.Tree(Directory(""), {})
+            assert self._kinds is not None
+            KindFiles(self._kinds).put_in(tree, nsid, real)
+            return tree
+
+        return _View(real, self._generation, list, build)
+
     def _view(self, path: str) -> tuple[_View, str]:
         """The /sys that *path* is in, and the path there."""
         parts = path.strip("/").split("/", 2)
         if parts[0] == "guests" and len(parts) > 1 and parts[1] in self._guests:
             return self._guests[parts[1]], parts[2] if len(parts) > 2 else ""
+        if self._inner is not None and path.startswith(_INNER):
+            cookie, _, rest = path.removeprefix(_INNER).partition("/")
+            with self._lock:
+                return self._inner.of(cookie), rest
         return self._node, path.strip("/")
 
     def _net_dev(self) -> str:
