@@ -342,7 +342,7 @@ class TestCommands:
         (record,) = json.loads(asap2("lab", "ls", "--json").stdout)["labs"]
         assert [node["name"] for node in record["nodes"]] == ["t-one", "t-two"]
         assert record["nodes"][0]["daemon"] == int((up.layout.node("t-one") / "daemon.pid").read_text())
-        assert record["cables"] == [{"ends": ["t-one/nic0/p0", "t-two/nic0/p1"]}]
+        assert [cable["ends"] for cable in record["cables"]] == [["t-one/nic0/p0", "t-two/nic0/p1"]]
         assert (record["state"], record["nodes"][0]["state"]) == ("up", "up")
         assert "t-guest" in asap2("lab", "ls").stdout
 
