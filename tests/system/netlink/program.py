@@ -394,7 +394,7 @@ def fuzz_side_channel(seed: str) -> None:
             sock.connect(path)
             noise = dice.randbytes(dice.randrange(200))
             if turn % 2:
-                asked = struct.pack("=IIII", dice.randrange(6), 0, dice.choice([0, 16, 99]), dice.randrange(1 << 32))
+                asked = struct.pack("=IIII", dice.randrange(9), 0, dice.choice([0, 16, 99]), dice.randrange(1 << 32))
                 noise = asked + cookie + struct.pack("=II", dice.randrange(16), dice.randrange(1 << 32)) + noise
             fds = [0] if turn % 3 == 0 else []
             socket.send_fds(sock, [noise], fds)
