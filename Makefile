@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-tests setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-topologies soak lint bench clean coverage
+.PHONY: help setup setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-distributions test-topologies soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-ovn        the tests with OVN'
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
+	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make setup-ovn       the same, with OVN'
@@ -37,6 +38,12 @@ setup:
 
 setup-tests:
 	@scripts/setup test
+
+setup-distributions:
+	@scripts/setup distributions
+
+test-distributions: setup-distributions
+	@$(BIN)/python -m tests.distributions $(ARGS)
 
 demo: setup
 	@$(BIN)/asap2 demo $(ARGS)
