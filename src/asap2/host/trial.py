@@ -75,19 +75,20 @@ def flower(*actions: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 
 def rules(host: Host, pf: Pf) -> Iterator[Rule]:
-    """The rules that show what *pf*'s eSwitch takes: to drop, and between VF and wire with and without a tag."""
+    """The rules that show what *pf*'s eSwitch takes: to drop, and between VF and wire with and without a tag. A block
+    that a bond shares with its ports takes none in hardware alone (skip_sw), because the bond itself is in none."""
     uplink = host.uplink(pf)
+    own = uplink is not None and (qdisc := host.qdisc(uplink.name)) is not None and not qdisc.block
     representors = [netdev for _, netdev in host.representors(pf) if host.qdisc(netdev.name)]
     if uplink is None or not pf.switchdev:
         return
-    for netdev in [*representors[:1], uplink]:
-        if host.qdisc(netdev.name):
-            yield Rule("drop", netdev, flower(drop()))
+    for netdev in [*representors[:1], *([uplink] if own else [])]:
+        yield Rule("drop", netdev, flower(drop()))
     if representors:
         one = representors[0]
         yield Rule("forward", one, flower(redirect(uplink)))
         yield Rule("vlan push", one, flower(push_vlan(VLAN_ID), redirect(uplink)))
-        if host.qdisc(uplink.name):
+        if own:
             keys = {"key_eth_type": VLAN, "key_vlan_id": VLAN_ID, "key_vlan_eth_type": IPV4}
             yield Rule("vlan pop", uplink, flower(pop_vlan(), redirect(one), **keys), VLAN)
 

@@ -11,6 +11,7 @@ from asap2.host.check.audit import CHECKS, audit, summary
 from asap2.host.check.finding import Finding, Verdict
 from asap2.host.check.surroundings import cpu_list
 from asap2.host.inventory import Bridge, Eswitch, Host, Interface, Netdev, Port, Remote, Trial
+from asap2.host.trial import rules
 from tests.unit.host.hosts import (
     PF,
     fresh,
@@ -76,7 +77,11 @@ NOT_TAKEN = (
     "2024-01-01T00:00:00.000Z|00148|dpif(handler1)|WARN|system@ovs-system: failed to put[create] (Invalid argument)"
     " ufid:1-2 recirc_id(0),in_port(2),eth_type(0x0800), actions:ct(commit,helper=ftp)"
 )
+BONDED = with_netdev(bridged(SET_UP, ports=(port("bond0"), port("eth0"), port("eth1"))), PF, master="bond0")
 CASES = [
+    ("representors.bridged", Verdict.OK, BONDED),
+    ("tc.orphans", Verdict.OK, BONDED),
+    ("tc.ingress", Verdict.OK, BONDED),
     ("kernel", Verdict.FAIL, with_platform(SET_UP, kernel="4.12.14-lp")),
     ("iproute2", Verdict.FAIL, with_platform(SET_UP, iproute2="4.11.0")),
     ("iproute2", Verdict.WARN, with_platform(SET_UP, iproute2=None)),
@@ -188,3 +193,13 @@ def test_verdicts_are_counted() -> None:
 def test_lists_of_cpus_are_read() -> None:
     assert cpu_list("0-2,8") == {0, 1, 2, 8}
     assert cpu_list("") == frozenset()
+
+
+def test_no_rule_is_tried_in_a_block_that_a_bond_shares() -> None:
+    """The kernel refuses skip_sw there, whatever the NIC can."""
+    alone = [rule.netdev.name for rule in rules(SET_UP, SET_UP.pfs[0])]
+    qdiscs = tuple(dataclasses.replace(one, block=9 * (one.netdev == PF)) for one in SET_UP.qdiscs)
+    bonded = dataclasses.replace(SET_UP, qdiscs=qdiscs)
+    tried = [rule.netdev.name for rule in rules(bonded, bonded.pfs[0])]
+    assert PF in alone
+    assert tried == [name for name in alone if name != PF]

@@ -30,8 +30,12 @@ def ports(host: Host, pf: Pf) -> list[Netdev]:
 
 
 def bridged(host: Host, pf: Pf) -> list[Netdev]:
-    """Those of :func:`ports` that are in a bridge of Open vSwitch."""
-    return [netdev for netdev in ports(host, pf) if host.openvswitch.port_of(netdev.name)]
+    """Those of :func:`ports` that are in a bridge of Open vSwitch, by themselves or in a bond."""
+    return [netdev for netdev in ports(host, pf) if _in_bridge(host, netdev)]
+
+
+def _in_bridge(host: Host, netdev: Netdev) -> bool:
+    return any(host.openvswitch.port_of(name) for name in (netdev.name, netdev.master) if name)
 
 
 @check("eswitch.mode", "only in switchdev mode do VFs have representors, and can the eSwitch take rules")
@@ -209,7 +213,9 @@ def _cared_for(host: Host, netdev: str) -> bool:
     switch = host.openvswitch
     if not switch.running:
         return False
-    port = switch.port_of(netdev) is not None or netdev.startswith(("vxlan_sys_", "genev_sys_", "gre_sys"))
+    found = host.netdev(netdev)
+    port = found is not None and _in_bridge(host, found)
+    port = port or switch.port_of(netdev) is not None or netdev.startswith(("vxlan_sys_", "genev_sys_", "gre_sys"))
     return port and switch.hw_offload
 
 
