@@ -88,7 +88,7 @@ def listed() -> None:
 
 def lab(text: str) -> dict[str, Any]:
     """What describes a lab whose every text is *text*."""
-    port = {"netdev": text, "address": text, "mode": text, "num_vfs": 4, "used_vfs": 2}
+    port = {"netdev": text, "pci": text, "mode": text, "num_vfs": 4, "used_vfs": 2}
     nic = {"name": text, "model": text, "total_vfs": 8, "ports": [port]}
     node = {"name": text, "state": text, "daemon": None, "processes": 1, "nics": [nic]}
     guest = dict.fromkeys(("name", "node", "vf", "device", "mac", "address"), text)
@@ -185,7 +185,7 @@ def test_no_command_prints_by_itself() -> None:
         name = str(path.relative_to(SOURCES))
         found = calls(path)
         if name.startswith("cli/"):
-            allowed = {"json.dumps"} if name in ("cli/bench.py", "cli/demo.py") else set()
+            allowed = {"json.dumps"} if name in ("cli/bench.py", "cli/demo.py", "cli/schemas.py") else set()
             allowed |= {"click.echo"} if name == "cli/typer.py" else set()
             printing = {"print", "click.echo", "click.secho", "json.dumps", "sys.stdout.write"}
             assert not found & printing - allowed, name

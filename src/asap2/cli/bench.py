@@ -46,6 +46,7 @@ def bench(
 ) -> None:
     """Compare the NIC with its alternatives, in rounds of about a minute. The scale suite also needs a minute to
     prepare, and 5 GB of memory for its millions of rules. The rates suite is one round of six minutes."""
+    from asap2.answers import marked
     from asap2.cli.root import need_root
     from asap2.lab.lab import Lab
     from asap2.progress import Progress
@@ -56,7 +57,7 @@ def bench(
     with Progress() as progress:
         result, draw, show = suites[suite](Lab(tell=progress.step), rounds, lambda line: _tell(progress, line))
     if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+        json_file.write_text(json.dumps(marked("bench", {"suite": str(suite), **result}), indent=2) + "\n")
         plot = plot or json_file.with_suffix(".png")
     if plot is not None:
         draw(result, plot)

@@ -39,8 +39,8 @@ def check(
     counts = summary(findings)
     bad = counts[Verdict.FAIL] + (counts[Verdict.WARN] if strict else 0)
     if as_json:
+        from asap2.answers import answer
         from asap2.host.records import to_data
-        from asap2.output import say_json
 
         data = {
             "host": host.hostname,
@@ -51,7 +51,7 @@ def check(
             "checks": [one.id for one in CHECKS],
             "findings": to_data(findings),
         }
-        say_json(data)
+        answer("host-check", data)
     else:
         show(host, chosen, findings)
     return 1 if bad else 0

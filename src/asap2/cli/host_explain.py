@@ -62,9 +62,9 @@ def explain(
         flows = [flow for flow in now if flow.ufid in asked]
         found = reasons(host, flows)
     if as_json:
+        from asap2.answers import answer
         from asap2.host.explain.connections import placed
         from asap2.host.records import to_data
-        from asap2.output import say_json
 
         data = {
             "host": host.hostname,
@@ -75,7 +75,7 @@ def explain(
             "refused": to_data(without_flow(host, what)),
             "logical_trouble": host.logical_trouble,
         }
-        say_json(data)
+        answer("host-explain", data)
     else:
         show(host, found, every, what)
 

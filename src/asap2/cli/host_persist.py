@@ -65,10 +65,10 @@ def persist(
 
 
 def _tell(found: list[Written], dry_run: bool) -> None:
+    from asap2.answers import answer
     from asap2.host.records import to_data
-    from asap2.output import say_json
 
-    say_json({"changed": bool(found) and not dry_run, "files": to_data(found)})
+    answer("host-persist", {"changed": bool(found) and not dry_run, "files": to_data(found)})
 
 
 command = typer.get_command(app)

@@ -32,11 +32,11 @@ def status(
 ) -> None:
     """Show NICs, their VFs, representors and guests, and where the flows are."""
     if as_json:
+        from asap2.answers import answer
         from asap2.host.records import to_data
-        from asap2.output import say_json
 
         while True:
-            say_json(to_data(page(pfs, file)), indent=None if watch else 2)
+            answer("host-status", to_data(page(pfs, file)), indent=None if watch else 2)
             if not watch:
                 return
             time.sleep(interval)
@@ -91,7 +91,7 @@ def drawn(page: Status) -> Group:
         offload += " (not in force)"
     state = "running" if page.running else f"({page.silent} does not answer)" if page.silent else "not running"
     switch = f"Open vSwitch {page.openvswitch or 'not installed'} {state}"
-    head = styled((page.hostname, "bold"), f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}")
+    head = styled((page.host, "bold"), f"   Linux {page.kernel}   {switch}, {offload}   {page.taken}")
     datapath = "?" if flows.in_datapath is None else flows.in_datapath
     where = styled(
         "Flows: ",

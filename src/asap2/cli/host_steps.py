@@ -9,11 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from asap2.answers import answer
 from asap2.errors import InterruptError
 from asap2.host.setup.steps import Step, title
-from asap2.output import say_json
 from asap2.screen import Screen, styled
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ class _Lasting(Screen):
 class Shown:
     """Prints for people or, with *as_json*, one object at the end."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, verb: Literal["setup", "undo"] = "setup") -> None:
         self.as_json = as_json
+        self._verb = verb
         self._began = time.monotonic()
         self._data: dict[str, Any] = {"steps": [], "changes": []}
         self._back = False
@@ -102,7 +103,7 @@ class Shown:
         """Print the end: the JSON, or *words* and the time that it took."""
         seconds = round(time.monotonic() - self._began, 2)
         if self.as_json:
-            say_json({**data, **self._data, "seconds": seconds})
+            answer(f"host-{self._verb}", {**data, **self._data, "seconds": seconds})
         elif words is not None:
             self.say(f"{words} ({seconds:.1f} s)")
 

@@ -30,7 +30,7 @@ def undo(
     from asap2.host.setup.run import Planned, prepare_undo
     from asap2.host.setup.run import undo as do
 
-    shown = Shown(as_json)
+    shown = Shown(as_json, "undo")
     with shown.interruptible(), exclusively(), Hands() as hands:
         if dry_run:
             shown.planned(prepare_undo(hands, force=force) or Planned(), False)

@@ -142,9 +142,9 @@ def _end(host: Host, one: Port, results: list[Result], through: str | None, as_j
     missing = through is not None and not all(_goes(result, through) for result in results)
     good = all(result.offloaded for result in results) and not missing
     if as_json:
-        from asap2.output import say_json
+        from asap2.answers import answer
 
-        say_json(as_data(host, one, results, good))
+        answer("host-verify", as_data(host, one, results, good))
         return 0 if good else 1
     show(one, results)
     if missing:

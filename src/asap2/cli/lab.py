@@ -59,15 +59,16 @@ def down() -> None:
 @app.command()
 def ls(as_json: AsJson = False) -> None:
     """List the labs on this machine, and the nodes, NICs, cables and guests of each; of one only, if it is named."""
+    from asap2.answers import answer
     from asap2.cli.lab_tables import print_lab
     from asap2.cli.root import need_root
     from asap2.lab.labs import described
-    from asap2.output import say, say_json
+    from asap2.output import say
 
     need_root("asap2 lab ls")
     labs = described()
     if as_json:
-        say_json({"labs": labs})
+        answer("lab-ls", {"labs": labs})
     elif not labs:
         say("no lab is up", file=sys.stderr)
     else:
@@ -87,12 +88,12 @@ def cable(
 
     An END is a port (hv1/nic0/p0), or as much of its name as is needed, or a switch. Values that are not given stay as
     they are; 0 takes one back, and clear all. Each direction has the delay, the loss and the rate."""
+    from asap2.answers import answer
     from asap2.cli.cable_words import read
     from asap2.cli.lab_tables import cable_table
     from asap2.cli.root import need_root
     from asap2.lab.cables import cables
     from asap2.lab.lab import Lab
-    from asap2.output import say_json
     from asap2.screen import Screen
 
     asked = read(words or [])
@@ -103,7 +104,7 @@ def cable(
     else:
         found = [each.as_data() for each in cables(lab.layout)]
     if as_json:
-        say_json({"cables": found})
+        answer("lab-cable", {"cables": found})
     else:
         Screen(wrap=True).print(cable_table(found))
 
@@ -114,17 +115,18 @@ def topologies(
     as_json: AsJson = False,
 ) -> None:
     """List the topologies that come with asap2, or print one, as a file to start from."""
+    from asap2.answers import answer
     from asap2.lab import gallery
-    from asap2.output import say, say_json
+    from asap2.output import say
     from asap2.screen import Screen, table
 
     if name is not None:
         text = gallery.text_of(name)
-        say_json({"name": name, "text": text}) if as_json else say(text, end="")
+        answer("lab-topologies", {"name": name, "text": text}) if as_json else say(text, end="")
         return
     found = gallery.names()
     if as_json:
-        say_json({"topologies": [{"name": name, "about": about} for name, about in found.items()]})
+        answer("lab-topologies", {"topologies": [{"name": name, "about": about} for name, about in found.items()]})
         return
     shown = table("", "name", "what")
     for name, about in found.items():

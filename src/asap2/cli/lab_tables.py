@@ -21,7 +21,7 @@ def print_lab(lab: dict[str, Any]) -> None:
         start: tuple[Any, ...] = (node["name"], _state(node))
         for nic in node["nics"]:
             ports = nic["ports"]
-            columns = ("netdev", "address", "mode")
+            columns = ("netdev", "pci", "mode")
             texts = ["\n".join(_known(port[column]) for port in ports) for column in columns]
             used = "\n".join(_used(port, nic["total_vfs"]) for port in ports)
             nodes.add_row(*start, nic["name"], nic["model"], *texts, used, guests)

@@ -11,6 +11,7 @@ _RAISES = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _RAISES:  # until all is imported, Ctrl-C ends the program as others, without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from asap2 import answers  # noqa: E402
 from asap2.errors import Asap2Error, InterruptError, UsageError  # noqa: E402
 from asap2.lab.layout import ROOT_VARIABLE, layout  # noqa: E402
 from asap2.output import say, tolerate  # noqa: E402
@@ -18,6 +19,8 @@ from asap2.output import say, tolerate  # noqa: E402
 if _RAISES:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ANSWERS = ("lab", "host", "openstack")
+"""Those whose option --json has them print an answer for programs."""
 LAB = "--lab"
 NOBODY_READS = 128 + signal.SIGPIPE
 """Exit status when the reader of our output has gone, as of a program that SIGPIPE ended in a shell."""
@@ -29,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line *arguments* (the process's own when None); the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     tolerate()
+    answers.begin()
     try:
         words = _choose_lab(words)
         if len(words) > 2 and words[0] == "exec" and not words[1].startswith("-"):
@@ -39,20 +43,26 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(words, VERBS)
     except Asap2Error as error:
-        if str(error):
-            say(f"asap2: {error}", file=sys.stderr)
-        return error.status
+        return _fail(words, str(error), error.status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more at its end, and complain
         return NOBODY_READS
     except PermissionError as error:
-        say(f"asap2: this needs root ({error.filename or 'an operation'}: {error.strerror})", file=sys.stderr)
-        return 1
+        return _fail(words, f"this needs root ({error.filename or 'an operation'}: {error.strerror})", 1)
     except OSError as error:
-        say(f"asap2: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return _fail(words, f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         return InterruptError.status
+
+
+def _fail(words: list[str], text: str, status: int) -> int:
+    """Tell of a failure in one sentence, and also as JSON where *words* ask for that; *status*."""
+    if text:
+        say(f"asap2: {text}", file=sys.stderr)
+        mine = words[: words.index("--")] if "--" in words else words
+        if "--json" in mine and words[0] in ANSWERS:
+            answers.fail(text, status)
+    return status
 
 
 def _choose_lab(words: list[str]) -> list[str]:

@@ -116,10 +116,10 @@ def config(
     for note in values.notes:
         say(f"note: {note}", file=sys.stderr)
     if as_json:
+        from asap2.answers import answer
         from asap2.host.records import to_data
-        from asap2.output import say_json
 
-        say_json({"format": format, "values": to_data(values), "files": to_data(files)})
+        answer("openstack-config", {"format": format, "values": to_data(values), "files": to_data(files)})
     elif output is None:
         say(shown(files), end="")
     if output is not None:
@@ -183,8 +183,8 @@ def _check(files: list[str], capture: Path | None, python: str | None, as_json: 
     counts = summary(findings)
     bad = counts[Verdict.FAIL]
     if as_json:
+        from asap2.answers import answer
         from asap2.host.records import to_data
-        from asap2.output import say_json
 
         data = {
             "host": host.hostname if host else None,
@@ -194,7 +194,7 @@ def _check(files: list[str], capture: Path | None, python: str | None, as_json: 
             "summary": dict(counts),
             "findings": to_data(findings),
         }
-        say_json(data)
+        answer("openstack-config", data)
     else:
         by = ", ".join(f"{service} {version}" for service, version in settings.versions)
         _show(findings, f"{len(settings.entries)} settings, by {by}: {'not right' if bad else 'nothing is wrong'}")

@@ -13,14 +13,15 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def ls(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the services, whether they run, and their log files."""
+    from asap2.answers import answer
     from asap2.cli.root import need_root
     from asap2.openstack.cloud import Cloud
-    from asap2.output import say, say_json
+    from asap2.output import say
 
     need_root("asap2 openstack ls")
     found = Cloud().describe()
     if as_json:
-        say_json(found)
+        answer("openstack-ls", {"services": found})
         return
     for each in found:
         state = f"pid {each['pid']}" if each["pid"] else "does not run"

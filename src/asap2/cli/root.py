@@ -11,4 +11,4 @@ from asap2.errors import Asap2Error
 def need_root(command: str, instead: str = "") -> None:
     """Raise Asap2Error unless the user is root, whom *command* needs; *instead* is what else helps."""
     if os.geteuid():
-        raise Asap2Error(f"this needs root: say `sudo {command} …`{instead}")
+        raise Asap2Error(f"this needs root; say `sudo {command} …`{instead}")

@@ -91,7 +91,7 @@ class FlowStatus:
 class Status:
     """The page. ``connections`` are those that the kernel tracks; None where it tracks none at all."""
 
-    hostname: str
+    host: str
     taken: str
     kernel: str
     openvswitch: str | None
@@ -110,7 +110,7 @@ def status(host: Host, pfs: tuple[Pf, ...]) -> Status:
     ours = [one for one in host.filters if one.of_open_vswitch]
     in_hardware = sum(1 for one in ours if one.in_hw)
     return Status(
-        hostname=host.hostname,
+        host=host.hostname,
         taken=host.taken,
         kernel=host.platform.kernel,
         openvswitch=switch.installed,

@@ -32,7 +32,7 @@ def record(topology: Topology) -> dict[str, Any]:
                         "model": nic.model,
                         "total_vfs": nic.total_vfs,
                         "ports": [
-                            {"netdev": nic.netdev(port), "address": nic.pf_address(port)} for port in range(nic.ports)
+                            {"netdev": nic.netdev(port), "pci": nic.pf_address(port)} for port in range(nic.ports)
                         ],
                     }
                     for nic in each.nics
@@ -59,12 +59,20 @@ def record(topology: Topology) -> dict[str, Any]:
 
 
 def describe(layout: Layout) -> dict[str, Any]:
-    """The lab at *layout*; one that is half up has neither nodes nor guests."""
+    """The lab at *layout*; one that is half up, or was made by another version of this program, has neither nodes nor
+    guests."""
     about = {"name": layout.name, "root": str(layout.root)}
+    nothing: dict[str, Any] = {"since": None, "nodes": [], "cables": [], "guests": []}
     try:
-        found: dict[str, Any] = json.loads(layout.record.read_text())
-    except FileNotFoundError:
-        return {**about, "state": "half up", "since": None, "nodes": [], "cables": [], "guests": []}
+        return about | _describe(layout)
+    except FileNotFoundError:  # also of what is being taken down
+        return {**about, "state": "half up", **nothing}
+    except (KeyError, TypeError, ValueError):
+        return {**about, "state": "of another version", **nothing}
+
+
+def _describe(layout: Layout) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(layout.record.read_text())
     for node in found["nodes"]:
         node["daemon"] = _daemon(layout, node["name"])
         node["state"] = "up" if node["daemon"] else "no daemon"
@@ -73,11 +81,11 @@ def describe(layout: Layout) -> dict[str, Any]:
         node["processes"] = _processes(layout.node(node["name"]))
         for nic in node["nics"]:
             for port in nic["ports"]:
-                port |= _port(layout, node["name"], port["address"]) if node["daemon"] else _UNKNOWN
+                port |= _port(layout, node["name"], port["pci"]) if node["daemon"] else _UNKNOWN
     for guest in found["guests"]:
         guest["processes"] = _processes(layout.guest(guest["name"]))
     found["cables"] = [cable.as_data() for cable in cables(layout)]
-    return {**about, "state": "up", **found}
+    return {"state": "up", **found}
 
 
 _UNKNOWN = {"mode": None, "num_vfs": None, "used_vfs": None}

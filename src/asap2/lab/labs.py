@@ -18,4 +18,6 @@ def described() -> list[dict[str, Any]]:
     if os.environ.get(ROOT_VARIABLE):
         return [found] if found is not None else []
     others = {str(each.root): each for each in layouts() if each.root != own.root}
-    return [*([found] if found is not None else []), *(describe(each) for each in others.values())]
+    listed = [describe(each) for each in others.values()]
+    there = [one for one in listed if os.path.exists(one["root"])]  # others come and go
+    return [*([found] if found is not None else []), *there]

@@ -13,11 +13,13 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from asap2.errors import UsageError
 from asap2.lab.impairment import GOOD, KEYS, Impairment
-from asap2.lab.layout import NAME
+from asap2.lab.toml_table import Asking as Asking
+from asap2.lab.toml_table import Table
+from asap2.lab.toml_table import TopologyError as TopologyError
 from asap2.nic.model import MODELS
 
 NETDEV_NAME_MAX = 15
@@ -34,10 +36,6 @@ PCI_ADDRESS = re.compile(r"0000:(?!00)[0-9a-f]{2}:00\.0")
 """Where a NIC may be: function 0 of device 0 on a bus behind a root port, which bus 00 holds."""
 DEVICE = re.compile(r"[^\s/:%]+")
 """A network device's name as the kernel's dev_valid_name() takes it; the per cent sign would be a pattern."""
-
-
-class TopologyError(UsageError):
-    """The topology file is wrong; the text says where and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +167,13 @@ def load(path: Path) -> Topology:
 
 def parse(text: str) -> Topology:
     """The topology that *text* describes."""
+    return read(text, lambda _: None)
+
+
+def read(text: str, ask: Callable[[Asking], object]) -> Topology:
+    """As :func:`parse`; *ask* is told what each table is asked for."""
     try:
-        table = _Table(tomllib.loads(text), "the file")
+        table = Table(tomllib.loads(text), "the file", (), ask)
     except tomllib.TOMLDecodeError as error:
         raise TopologyError(f"not TOML: {error}") from None
     nodes = tuple(_node(node) for node in table.tables("node"))
@@ -209,81 +212,7 @@ def _unique(things: Iterable[T], key: Callable[[T], str | None], what: str) -> d
     return found
 
 
-class _Table:
-    """A TOML table that is read key by key; keys that nobody read are unknown.
-
-    The operator's half maps tables to dataclasses (:mod:`asap2.host.records`), which is too little here: limits and
-    defaults depend on a NIC's model and place, references are resolved while they are read, and an error names the
-    node, NIC or guest that it is in.
-    """
-
-    def __init__(self, data: dict[str, Any], where: str) -> None:
-        self.data = dict(data)
-        self.where = where
-
-    def error(self, key: str, complaint: str) -> TopologyError:
-        return TopologyError(f"{self.where}: {key} {complaint}")
-
-    def _take(self, key: str, kind: type[T], kind_name: str) -> T | None:
-        value = self.data.pop(key, None)
-        if value is None:
-            return None
-        if type(value) is not kind:
-            raise self.error(key, f"must be {kind_name}, not {value!r}")
-        return value
-
-    def string(self, key: str, limit: int = 256) -> str | None:
-        value = self._take(key, str, "a string")
-        if value is not None and len(value) > limit:
-            raise self.error(key, f"{value!r} has {len(value)} characters, and {limit} is the most")
-        return value
-
-    def name(self, key: str, limit: int, default: str | None = None) -> str:
-        value = self.string(key, limit) or default
-        if value is None:
-            raise self.error(key, "is missing")
-        if not NAME.fullmatch(value):
-            raise self.error(key, f"{value!r} must be lower-case letters, digits and inner hyphens")
-        return value
-
-    def integer(self, key: str, low: int, high: int | None, default: int | None = None) -> int:
-        value = self._take(key, int, "a whole number")
-        if value is None:
-            value = default
-        if value is None:
-            raise self.error(key, "is missing")
-        if value < low or (high is not None and value > high):
-            limits = f"at least {low}" if high is None else f"{low} to {high}"
-            raise self.error(key, f"is {value}, and must be {limits}")
-        return value
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self._take(key, bool, "true or false")
-        return default if value is None else value
-
-    def strings(self, key: str) -> list[str]:
-        values = self._take(key, list, "a list of strings") or []
-        if not all(type(value) is str for value in values):
-            raise self.error(key, f"must be a list of strings, not {values!r}")
-        return values
-
-    def tables(self, key: str) -> list[_Table]:
-        values = self._take(key, list, f"an array of tables, each under [[{key}]]") or []
-        tables = []
-        for number, value in enumerate(values, 1):
-            if type(value) is not dict:
-                raise self.error(key, f"must be an array of tables, each under [[{key}]]")
-            name = value.get("name")
-            place = key if self.where == "the file" else f"{self.where}: {key}"
-            tables.append(_Table(value, f"{place} {name if type(name) is str else number}"))
-        return tables
-
-    def done(self) -> None:
-        for key in self.data:
-            raise TopologyError(f"{self.where}: {key} is not a key that a topology has here")
-
-
-def _node(table: _Table) -> Node:
+def _node(table: Table) -> Node:
     name = table.name("name", NODE_NAME_MAX)
     nics = tuple(_nic(nic, index) for index, nic in enumerate(table.tables("nic")))
     openvswitch = table.boolean("openvswitch", True)
@@ -295,19 +224,19 @@ def _node(table: _Table) -> Node:
     return Node(name, nics, openvswitch, connections, setup)
 
 
-def _nic(table: _Table, index: int) -> Nic:
+def _nic(table: Table, index: int) -> Nic:
     name = table.name("name", NIC_NAME_MAX, f"nic{index}")
-    model = table.string("model") or "ConnectX-5"
+    model = table.string("model", one_of=tuple(MODELS)) or "ConnectX-5"
     if model not in MODELS:
         raise table.error("model", f"{model!r} is not one of {', '.join(MODELS)}")
-    pci = table.string("pci") or f"0000:{3 + index:02x}:00.0"
+    pci = table.string("pci", pattern=PCI_ADDRESS) or f"0000:{3 + index:02x}:00.0"
     if not PCI_ADDRESS.fullmatch(pci):
         raise table.error("pci", f"{pci!r} must be function 0 of device 0 on a bus from 01, as 0000:03:00.0")
     ports = table.integer("ports", 1, 2, 1)
     total_vfs = table.integer("total_vfs", 0, MODELS[model].max_vfs, 8)
     vfs = table.integer("vfs", 0, total_vfs, 0)
     rules = table.integer("rules", LEAST_RULES, MODELS[model].max_rules, MODELS[model].max_rules)
-    mode = table.string("mode") or "legacy"
+    mode = table.string("mode", one_of=("legacy", "switchdev")) or "legacy"
     if mode not in ("legacy", "switchdev"):
         raise table.error("mode", f"{mode!r} must be legacy or switchdev")
     if mode == "switchdev" and not vfs:
@@ -316,8 +245,8 @@ def _nic(table: _Table, index: int) -> Nic:
     return Nic(name, index, model, pci, ports, total_vfs, vfs, mode == "switchdev", rules)
 
 
-def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:
-    ends = table.strings("ends")
+def _cable(table: Table, nodes: dict[str, Node]) -> Cable:
+    ends = table.strings("ends", 2)
     if len(ends) != 2:
         raise table.error("ends", f"must name two ports, each as NODE/NIC or NODE/NIC/pPORT, not {len(ends)}")
     words = {key: text for key in KEYS if (text := table.string(key)) is not None}
@@ -329,14 +258,14 @@ def _cable(table: _Table, nodes: dict[str, Node]) -> Cable:
     return Cable((_end(table, ends[0], nodes), _end(table, ends[1], nodes)), impairment)
 
 
-def _switch(table: _Table, nodes: dict[str, Node]) -> Switch:
+def _switch(table: Table, nodes: dict[str, Node]) -> Switch:
     name = table.name("name", NODE_NAME_MAX)
     ends = tuple(_end(table, text, nodes) for text in table.strings("ends"))
     table.done()
     return Switch(name, ends)
 
 
-def _end(table: _Table, text: str, nodes: dict[str, Node]) -> End:
+def _end(table: Table, text: str, nodes: dict[str, Node]) -> End:
     parts = re.fullmatch(r"([^/]+)/([^/]+)(?:/p(\d{1,4}))?", text, re.ASCII)
     if parts is None:
         raise table.error("ends", f"{text!r} is not NODE/NIC or NODE/NIC/pPORT")
@@ -347,7 +276,7 @@ def _end(table: _Table, text: str, nodes: dict[str, Node]) -> End:
     return End(node.name, nic.name, nic.index, port)
 
 
-def _find_nic(table: _Table, key: str, nodes: dict[str, Node], node_name: str, nic_name: str) -> tuple[Node, Nic]:
+def _find_nic(table: Table, key: str, nodes: dict[str, Node], node_name: str, nic_name: str) -> tuple[Node, Nic]:
     node = nodes.get(node_name)
     if node is None:
         raise table.error(key, f"names node {node_name!r}, which there is not; there is {', '.join(nodes)}")
@@ -358,11 +287,9 @@ def _find_nic(table: _Table, key: str, nodes: dict[str, Node], node_name: str, n
     return node, nic
 
 
-def _guest(table: _Table, nodes: dict[str, Node]) -> Guest:
+def _guest(table: Table, nodes: dict[str, Node]) -> Guest:
     name = table.name("name", NODE_NAME_MAX)
-    node_name = table.string("node")
-    if node_name is None:
-        raise table.error("node", "is missing")
+    node_name = table.needed("node")
     node = nodes.get(node_name)
     if node is None:
         raise table.error("node", f"is {node_name!r}, which there is not; there is {', '.join(nodes)}")
@@ -385,7 +312,7 @@ def _guest(table: _Table, nodes: dict[str, Node]) -> Guest:
     return Guest(name, node.name, nic, port, vf, device, mac, address)
 
 
-def _mac(table: _Table) -> str | None:
+def _mac(table: Table) -> str | None:
     text = table.string("mac")
     if text is None:
         return None
@@ -397,7 +324,7 @@ def _mac(table: _Table) -> str | None:
     return mac
 
 
-def _address(table: _Table) -> str | None:
+def _address(table: Table) -> str | None:
     text = table.string("address")
     if text is None:
         return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.schemas import answer
 from tests.system.offload.labs import Bench
 from tests.system.patience import PATIENCE
 
@@ -63,7 +64,7 @@ class Hosts(Bench):
 
     def data(self, node: str, *words: str) -> Any:
         """As :meth:`host` with --json; what it printed, whatever its exit status."""
-        return json.loads(self.host(node, *words, "--json").stdout)
+        return answer(self.host(node, *words, "--json").stdout)
 
     def state(self, node: str) -> dict[str, Any]:
         """What the node is like, by its own programs."""

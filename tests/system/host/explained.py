@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tests.schemas import answer
 from tests.system.host.conftest import PF, Hosts
 from tests.system.offload.labs import until
 
@@ -93,7 +93,7 @@ class Explained(Hosts):
         """What `asap2 host explain` says of one flow."""
         done = self.host(node, "explain", what, "--json")
         assert done.returncode == 0, done.stderr
-        (found,) = json.loads(done.stdout)["flows"]
+        (found,) = answer(done.stdout)["flows"]
         self.told.add(found["code"])
         return dict(found)
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.schemas import answer
 from tests.system.host.conftest import Hosts
 
 
@@ -76,7 +76,7 @@ def test_what_is_broken_is_found(ready: Hosts, damage: str, repair: str, finding
     try:
         done = ready.host("hv1", "check", "--json")
         assert done.returncode == 1
-        assert (finding, "fail") in [(one["id"], one["verdict"]) for one in json.loads(done.stdout)["findings"]]
+        assert (finding, "fail") in [(one["id"], one["verdict"]) for one in answer(done.stdout)["findings"]]
     finally:
         ready.ok("hv1", repair)
 
@@ -86,7 +86,7 @@ def test_a_capture_is_judged_elsewhere_as_it_was_there(ready: Hosts, tmp_path: P
     ready.done("hv1", "capture", str(path))
     here = ready.asap2("host", "check", "--from", str(path), "--json")
     assert here.returncode == 0, here.stdout + here.stderr
-    there = {one["id"]: one["verdict"] for one in json.loads(here.stdout)["findings"]}
+    there = {one["id"]: one["verdict"] for one in answer(here.stdout)["findings"]}
     assert there == verdicts(ready, "hv1")
     assert ready.asap2("host", "status", "--from", str(path)).returncode == 0
 
@@ -97,7 +97,7 @@ def test_a_capture_is_judged_elsewhere_as_it_was_there(ready: Hosts, tmp_path: P
         (["check", "enp9s0"], 2, "there is no PF 'enp9s0' here; such PFs here: enp3s0f0 (0000:03:00.0)"),
         (["check", "lo"], 2, "lo is not a switchdev NIC"),
         (["check", "--from", "/nowhere"], 1, "/nowhere: No such file or directory"),
-        (["check", "--colour"], 2, "No such option: --colour"),
+        (["check", "--colour"], 2, "No such option"),
     ],
 )
 def test_bad_input_gets_one_sentence(bench: Hosts, words: list[str], status: int, sentence: str) -> None:
@@ -123,4 +123,4 @@ def test_who_is_not_root_is_told_so(bench: Hosts) -> None:
         user = "--reuid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
         done = bench.run("hv1", f"setpriv {user} {sys.executable} -m asap2.cli.main host {words}")
         assert done.returncode == 1
-        assert done.stderr.strip() == "asap2: this needs root: say `sudo asap2 host …`", words
+        assert done.stderr.strip() == "asap2: this needs root; say `sudo asap2 host …`", words

@@ -7,7 +7,6 @@ node's datapath has not (connection tracking, MPLS…) are explained from their 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.schemas import answer
 from tests.system.host.conftest import PF
 from tests.system.host.explained import (
     BRIDGE,
@@ -235,7 +235,7 @@ def test_no_flow_is_left_unexplained_here_or_from_a_capture(nodes: Explained, tm
     nodes.done("hv1", "capture", str(path))
     done = nodes.asap2("host", "explain", "--from", str(path), "--json")
     assert done.returncode == 0, done.stderr
-    assert {one["ufid"]: one["code"] for one in json.loads(done.stdout)["flows"]} == live
+    assert {one["ufid"]: one["code"] for one in answer(done.stdout)["flows"]} == live
 
 
 def test_reasons_are_served_to_prometheus(nodes: Explained) -> None:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.schemas import answer
 from tests.system.host.conftest import ADDRESS, PF, Hosts
 from tests.system.patience import PATIENCE
 
@@ -40,7 +40,7 @@ def test_one_command_from_a_fresh_node_to_offload_that_traffic_proves(both: Host
     before = both.state("hv1")
     done = both.host("hv1", *SETUP, "--verify", "10.57.0.2", "--address", "10.57.0.1/24", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    proof = json.loads(done.stdout)["verify"]
+    proof = answer(done.stdout)["verify"]
     assert (proof["vf"], proof["representor"], proof["offloaded"]) == (0, "eth0", True)
     for one in proof["results"]:
         assert (one["total"], one["offloaded"]) == (1000, True)
@@ -60,7 +60,7 @@ def test_a_proof_that_fails_is_told(lab: Hosts) -> None:
     assert again.stderr == f"asap2: {PF}v0 has no address to send from: say one with --address, as 10.57.0.1/24\n"
     told = lab.host("hv1", *SETUP, "--verify", "10.57.0.99", "--json")
     assert (told.returncode, told.stderr) == (1, again.stderr)
-    proof = json.loads(told.stdout)["verify"]
+    proof = answer(told.stdout)["verify"]
     assert proof == {"offloaded": False, "error": again.stderr.removeprefix("asap2: ").strip()}
 
 
@@ -258,6 +258,7 @@ def test_undoing_with_a_guest_on_a_vf_is_refused(lab: Hosts) -> None:
 def test_undoing_without_a_set_up_does_nothing(lab: Hosts) -> None:
     before = lab.state("hv1")
     assert lab.data("hv1", "undo") | {"seconds": 0} == {
+        "schema": "urn:asap2:host-undo:1",
         "changed": False,
         "removed": [],
         "left": [],
@@ -289,7 +290,7 @@ def test_the_page_shows_guests_and_what_passed_the_host_by(both: Hosts) -> None:
         "hv1", sys.executable, "-m", "asap2.cli.main", "host", "status", "--watch", "--json", "--interval", "0.2"
     )
     assert watching.stdout is not None
-    pages = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    pages = [answer(watching.stdout.readline()) for _ in range(2)]
     watching.terminate()
     watching.communicate(timeout=PATIENCE)
-    assert [page["hostname"] for page in pages] == ["hv1", "hv1"]
+    assert [page["host"] for page in pages] == ["hv1", "hv1"]

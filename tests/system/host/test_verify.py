@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.schemas import answer
 from tests.system.host.conftest import PF, Hosts
 from tests.system.offload.labs import until
 from tests.system.patience import PATIENCE
@@ -25,7 +26,7 @@ def verified(bench: Hosts, *words: str, node: str = "hv1") -> tuple[int, dict[st
         assert done.stdout, done.stderr
         if "try again" not in done.stdout:
             break
-    return done.returncode, {one["protocol"]: one for one in json.loads(done.stdout)["results"]}
+    return done.returncode, {one["protocol"]: one for one in answer(done.stdout)["results"]}
 
 
 @pytest.fixture(scope="module")

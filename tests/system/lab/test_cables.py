@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +21,9 @@ from asap2.lab import gallery
 from asap2.lab.cables import cables
 from asap2.lab.impairment import GOOD, Impairment
 from asap2.lab.lab import Lab
-from asap2.lab.layout import Layout
+from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.lab.namespaces import call_in
+from tests.schemas import answer
 
 from .conftest import sh, wait_for
 
@@ -128,7 +131,10 @@ def test_a_bad_cable_stays_bad_without_the_daemon_and_with_the_next(up: Lab) -> 
 
 def test_nothing_of_an_impairment_remains_at_a_good_cable(up: Lab) -> None:
     before = devices(up)
-    shown = change(up, delay="1ms", rate="1gbit")
+    command = [sys.executable, "-m", "asap2.cli.main", "lab", "cable", "hv2", "delay", "1ms", "rate", "1gbit", "--json"]
+    environment = os.environ | {ROOT_VARIABLE: str(up.root)}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    (shown,) = answer(printed)["cables"]
     assert shown["impairment"] == Impairment(10**6, rate=10**9).as_data()
     assert {"delay-p0", "shaper-p0", "shaped-p0"} <= set(devices(up))
     assert change(up, loss="1%")["impairment"]["loss_percent"] == 1

@@ -23,6 +23,7 @@ from asap2.lab.layout import DEFAULT_ROOT, ROOT_VARIABLE, Layout
 from asap2.lab.namespaces import kept_below
 from asap2.lab.processes import inside
 from asap2.lab.topology import parse
+from tests.schemas import answer
 
 from .conftest import STANDIN, Asap2, Machine, asap2_on, sh, wait_for
 
@@ -339,7 +340,7 @@ class TestCommands:
         assert (done.returncode, done.stderr) == (127, "asap2: nosuch-command: No such file or directory\n")
 
     def test_ls_tells_what_there_is(self, up: Lab, asap2: Asap2) -> None:
-        (record,) = json.loads(asap2("lab", "ls", "--json").stdout)["labs"]
+        (record,) = answer(asap2("lab", "ls", "--json").stdout)["labs"]
         assert [node["name"] for node in record["nodes"]] == ["t-one", "t-two"]
         assert record["nodes"][0]["daemon"] == int((up.layout.node("t-one") / "daemon.pid").read_text())
         assert [cable["ends"] for cable in record["cables"]] == [["t-one/nic0/p0", "t-two/nic0/p1"]]
@@ -353,11 +354,11 @@ class TestCommands:
             environment = {key: value for key, value in os.environ.items() if key != ROOT_VARIABLE}
             command = [sys.executable, "-m", "asap2.cli.main", "lab", "ls", "--json"]
             listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-            names = {lab["name"]: lab["state"] for lab in json.loads(listed)["labs"]}
+            names = {lab["name"]: lab["state"] for lab in answer(listed)["labs"]}
             assert names.items() >= {(str(up.root), "up"), (f"t-{os.getpid()}", "up")}
             command += ["--lab", f"t-{os.getpid()}"]
             listed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-            ((node,),) = (lab["nodes"] for lab in json.loads(listed)["labs"])
+            ((node,),) = (lab["nodes"] for lab in answer(listed)["labs"])
             assert (node["name"], node["state"]) == ("t-three", "up")
         finally:
             other.down()

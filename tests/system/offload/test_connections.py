@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import asap2.lab
+from tests.schemas import answer
 from tests.system.offload.labs import Bench, until
 from tests.system.patience import PATIENCE
 
@@ -218,7 +218,7 @@ def test_programs_see_what_hardware_carries_and_explain_says_why_not_the_rest(be
     client = bench.start("vm1", sys.executable, "-c", CLIENT)
     try:
         until(lambda: "[HW_OFFLOAD]" in bench.ok("hv1", "conntrack -L -p tcp 2>&-"), why="it is not in hardware")
-        explained = json.loads(bench.ok("hv1", EXPLAIN))
+        explained = answer(bench.ok("hv1", EXPLAIN))
         assert "Connections: 1 in hardware" in bench.ok("hv1", STATUS)
     finally:
         for process in (client, server):

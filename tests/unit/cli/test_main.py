@@ -121,8 +121,8 @@ def test_who_is_not_root_is_told_so_first(
     assert main(words) == 1
     said = capsys.readouterr().err
     start, _, rest = said.partition(" …`")
-    assert start.startswith("asap2: this needs root: say `sudo asap2 ")
-    assert " ".join(words).startswith(start.removeprefix("asap2: this needs root: say `sudo asap2 "))
+    assert start.startswith("asap2: this needs root; say `sudo asap2 ")
+    assert " ".join(words).startswith(start.removeprefix("asap2: this needs root; say `sudo asap2 "))
     assert rest in ("\n", ", or give --from FILE\n")
 
 

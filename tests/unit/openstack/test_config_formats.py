@@ -205,7 +205,7 @@ def test_who_is_not_root_is_told_what_to_say(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert main(["openstack", "config"]) == 1
     said = capsys.readouterr().err
-    assert said == "asap2: this needs root: say `sudo asap2 openstack config …`, or give --from FILE\n"
+    assert said == "asap2: this needs root; say `sudo asap2 openstack config …`, or give --from FILE\n"
 
 
 def test_a_controller_needs_no_nic(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
