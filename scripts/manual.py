@@ -7,9 +7,7 @@ What a page says of commands and options is what ``--help`` says; its prose is t
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -57,6 +55,11 @@ SHELLS = {
     "fish": "fish/vendor_completions.d/asap2.fish",
 }
 """Where shells look for completion, below share."""
+SCRIPTS = {
+    "bash": 'eval "$({ask})"\n',
+    "zsh": '#compdef asap2\neval "$({ask})"\n_asap2_completion "$@"\n',
+    "fish": "env {ask} | source\n",
+}
 
 
 def main() -> None:
@@ -83,10 +86,9 @@ def pages() -> dict[str, str]:
 
 
 def completion(shell: str) -> str:
-    """The script that has *shell* complete asap2's command line."""
-    command = [sys.executable, "-m", "asap2.cli.main"]
-    environment = {**os.environ, COMPLETION: f"{shell}_source"}
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip() + "\n"
+    """The file that has *shell* complete asap2's command line: it asks asap2 for the script, as that is of one version
+    with what answers it."""
+    return SCRIPTS[shell].format(ask=f"{COMPLETION}={shell}_source asap2")
 
 
 # ---- commands

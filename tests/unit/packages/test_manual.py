@@ -14,8 +14,8 @@ from typing import Any
 import click
 import pytest
 
-from asap2.cli.main import VERBS
-from asap2.cli.verbs import root
+from asap2.cli.main import VERBS, main
+from asap2.cli.verbs import COMPLETION, root
 
 ROOT = Path(__file__).parents[3]
 MANUAL = runpy.run_path(str(ROOT / "scripts/manual.py"))
@@ -74,6 +74,10 @@ def test_pages_are_in_the_form_of_man(name: str) -> None:
     assert macros <= {"TH", "SH", "SS", "PP", "TP", "IP", "RS", "RE", "nf", "fi", "\\"}
 
 
-@pytest.mark.parametrize(("shell", "mark"), [("bash", "complete -o"), ("zsh", "#compdef asap2"), ("fish", "complete")])
-def test_shells_have_completion(shell: str, mark: str) -> None:
-    assert mark in MANUAL["completion"](shell)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_ask_the_program_for_its_completion(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    asked = re.search(rf"{COMPLETION}=(\w+) asap2", MANUAL["completion"](shell))
+    assert asked
+    monkeypatch.setenv(COMPLETION, asked[1])
+    assert main([]) == 0
+    assert "_asap2_completion" in capsys.readouterr().out
