@@ -29,6 +29,6 @@ def bench() -> Iterator[Bench]:
         scenarios = Scenarios(demo.terminal, demo.traffic, demo.central)
         scenarios.networks()
         scenarios.dhcp()
-        yield Bench(root)
+        yield Bench(root, demo.topology)
     finally:
         demo.lab.down()

@@ -60,7 +60,7 @@ class Many:
     def running(cls, count: int) -> Iterator[Many]:
         """*count* nodes with OVN, taken down at the end."""
         began = time.monotonic()
-        with Bench.running("ovn-many", topology(count)) as bench:
+        with Bench.running(topology(count)) as bench:
             made = cls(bench, count)
             made.seconds["lab"] = time.monotonic() - began
             made._start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from asap2.testing import ownership
 from asap2.testing.guest import Guest
 from asap2.testing.node import Node
 from asap2.testing.place import Place
-from asap2.testing.result import CommandError
+from asap2.testing.result import CommandError, Result
 from asap2.testing.sources import Source, read
 
 PATIENCE = 60.0
@@ -58,6 +60,14 @@ class Lab:
                 return place
         known = ", ".join(place.name for place in (*self.nodes, *self.guests))
         raise LookupError(f"the lab has no node or guest {name!r}; it has {known}")
+
+    def asap2(self, *words: str, check: bool = True, timeout: float | None = None) -> Result:
+        """Run ``asap2 WORDS`` outside the lab's nodes, as ``lab.asap2("lab", "ls")``; CommandError if it fails, unless
+        *check* is False."""
+        command = [sys.executable, "-m", "asap2.cli.main", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout)
+        result = Result("machine", command, done.returncode, done.stdout, done.stderr)
+        return result.check() if check else result
 
     def report(self) -> str:
         """What may explain a failure: each node's flows, and the last lines of its daemon's log."""

@@ -25,6 +25,7 @@ from asap2.openstack.config.nodes import of_host
 from asap2.openstack.config.values import Wanted, resolve
 from asap2.openstack.mechanism import Mechanism
 from asap2.openstack.plan import computes
+from asap2.testing import Result
 from tests.system.offload.labs import Bench
 from tests.unit.host.hosts import PF, port, with_netdev, with_pf, with_switch
 from tests.unit.openstack.test_config_values import host
@@ -408,12 +409,12 @@ def test_services_are_told_apart_in_a_directory(tmp_path: Path) -> None:
 def lab() -> Iterator[Bench]:
     """A hypervisor whose NIC is set up."""
     topology = '[[node]]\nname = "hv1"\n[[node.nic]]\nvfs = 4\nmode = "switchdev"\n'
-    with Bench.running("openstack-config", topology) as bench:
+    with Bench.running(topology) as bench:
         yield bench
 
 
 def test_on_a_node_settings_are_made_of_its_nics_and_checked_there(lab: Bench, tmp_path: Path) -> None:
-    def asap2(*words: str) -> subprocess.CompletedProcess[str]:
+    def asap2(*words: str) -> Result:
         command = f"{REPOSITORY}/.venv/bin/asap2 openstack config {' '.join(words)}"
         return lab.run("hv1", command, timeout=120)
 

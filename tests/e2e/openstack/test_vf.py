@@ -17,7 +17,7 @@ TOPOLOGY = '[[node]]\nname = "hv1"\nopenvswitch = false\n[[node.nic]]\nvfs = 2\n
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Bench]:
     """One node with two VFs."""
-    with Bench.running("openstack-vf", TOPOLOGY) as running:
+    with Bench.running(TOPOLOGY) as running:
         yield running
 
 

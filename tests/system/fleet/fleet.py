@@ -139,7 +139,7 @@ class Fleet(Hosts):
         """The lab, with what Ansible needs in the directory *place*."""
         with ThreadPoolExecutor() as pool:
             installed = pool.submit(install, place)
-            with cls.running("fleet", topology()) as fleet:
+            with cls.running(topology()) as fleet:
                 fleet.place = place
                 fleet._join()
                 fleet._serve()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asap2.testing import Result
 from tests.schemas import answer
 from tests.system.offload.labs import Bench
 from tests.system.patience import PATIENCE
@@ -52,7 +52,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 class Hosts(Bench):
     """The lab, and ``asap2 host`` inside its nodes."""
 
-    def host(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
+    def host(self, node: str, *words: str, timeout: float = 5 * PATIENCE) -> Result:
         """Run ``asap2 host WORDS`` in a node."""
         return self.run_words(node, sys.executable, "-m", "asap2.cli.main", "host", *words, timeout=timeout)
 
@@ -72,13 +72,13 @@ class Hosts(Bench):
         found: dict[str, Any] = json.loads(self.ok(node, f"{sys.executable} {script}"))
         return found
 
-    def killed(self, node: str, number: int, what: str, when: str) -> subprocess.CompletedProcess[str]:
+    def killed(self, node: str, number: int, what: str, when: str) -> Result:
         """Have the node set up, or undone, and killed at a step. It may restart Open vSwitch each time: more often than
         systemd lets one."""
         command = f"cd {REPOSITORY} && {sys.executable} -m tests.system.host.killed {number} {what} {when}"
         return self.run(node, f"systemctl reset-failed openvswitch; {command}")
 
-    def guest(self, node: str, guest: str, vf: int = 1) -> None:
+    def hand_over(self, node: str, guest: str, vf: int = 1) -> None:
         """Hand a VF of the first PF to a guest, as eth0 with the guest's address."""
         number = guest.removeprefix("vm")
         self.ok(node, f"ip link set {PF}v{vf} netns {guest}")
@@ -106,7 +106,7 @@ class Hosts(Bench):
 @pytest.fixture(scope="session")
 def bench() -> Iterator[Hosts]:
     """The lab as ``asap2 lab up`` leaves it."""
-    with Hosts.running("host", TOPOLOGY) as bench:
+    with Hosts.running(TOPOLOGY) as bench:
         yield bench
 
 

@@ -113,9 +113,9 @@ class Explained(Hosts):
 
 
 @contextlib.contextmanager
-def explaining(name: str) -> Iterator[Explained]:
+def explaining() -> Iterator[Explained]:
     """Two hypervisors that offload, with a ConnectX-5 and a ConnectX-4 Lx; a veth in each bridge, and a tunnel."""
-    with Explained.running(name, TOPOLOGY) as lab:
+    with Explained.running(TOPOLOGY) as lab:
         lab.told = set()
         for node in ("hv1", "hv2"):
             lab.ok(node, "systemctl reset-failed openvswitch; systemctl start openvswitch")

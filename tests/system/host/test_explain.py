@@ -39,7 +39,7 @@ from tests.system.patience import PATIENCE
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Explained]:
     """Two hypervisors that offload."""
-    with explaining("explain") as lab:
+    with explaining() as lab:
         yield lab
 
 

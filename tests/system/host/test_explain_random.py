@@ -46,7 +46,7 @@ IN_TC = r"port\.|nic\.|switch\.|taken-now"
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Explained]:
     """Two hypervisors that offload."""
-    with explaining("random") as lab:
+    with explaining() as lab:
         yield lab
 
 

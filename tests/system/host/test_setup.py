@@ -36,7 +36,7 @@ def assert_same(before: Any, after: Any) -> None:
 
 def test_one_command_from_a_fresh_node_to_offload_that_traffic_proves(both: Hosts) -> None:
     both.done("hv2", *SETUP, PF)
-    both.guest("hv2", "vm2")
+    both.hand_over("hv2", "vm2")
     before = both.state("hv1")
     done = both.host("hv1", *SETUP, "--verify", "10.57.0.2", "--address", "10.57.0.1/24", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -272,8 +272,8 @@ def test_undoing_without_a_set_up_does_nothing(lab: Hosts) -> None:
 def test_the_page_shows_guests_and_what_passed_the_host_by(both: Hosts) -> None:
     both.done("hv2", *SETUP, PF)
     both.done("hv1", *SETUP)
-    both.guest("hv1", "vm1")
-    both.guest("hv2", "vm2")
+    both.hand_over("hv1", "vm1")
+    both.hand_over("hv2", "vm2")
     both.ok("hv1", "ovs-vsctl set interface eth1 external_ids:vm-uuid=8e2c -- set port eth1 tag=57")
     both.ok("hv2", "ovs-vsctl set port eth1 tag=57")
     both.ping("vm1", "10.57.0.2", 100)

@@ -27,7 +27,7 @@ def guested(bench: Hosts) -> Hosts:
     """The lab with hv1 set up, and its VF 1 a guest's."""
     bench.clear("hv1")
     bench.done("hv1", "setup", "--vfs", "2", "--bridge", "br-int", "--representors")
-    bench.guest("hv1", "vm1")
+    bench.hand_over("hv1", "vm1")
     return bench
 
 

@@ -36,7 +36,7 @@ def guests(bench: Hosts) -> Hosts:
         node, guest = f"hv{number}", f"vm{number}"
         bench.clear(node)
         bench.done(node, "setup", "--vfs", "2", "--bridge", "br-int", "--representors", PF)
-        bench.guest(node, guest)
+        bench.hand_over(node, guest)
         bench.ok(guest, f"ip addr add fd00:57::{number}/64 dev eth0 nodad")
     return bench
 

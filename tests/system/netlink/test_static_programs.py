@@ -43,7 +43,7 @@ POD = "pod"
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
-    with Bench.running("static", TOPOLOGY) as running:
+    with Bench.running(TOPOLOGY) as running:
         yield running
 
 

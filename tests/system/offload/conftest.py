@@ -64,7 +64,7 @@ def set_up(bench: Bench, node: str, guest: str, *, offload: bool = True) -> None
 @pytest.fixture(scope="module")
 def empty() -> Iterator[Bench]:
     """A lab as it is after ``asap2 lab up``: no VFs, no Open vSwitch running."""
-    with Bench.running("offload", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         yield bench
 
 

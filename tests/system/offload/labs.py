@@ -5,21 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from asap2.lab.enter import environment, moved_in
-from asap2.lab.layout import ROOT_VARIABLE, Layout
-from asap2.namespaces import in_netns
+from asap2 import testing
+from asap2.lab.topology import Topology
+from asap2.testing import Lab, Result
 from tests.system.patience import PATIENCE
 
 IPV4 = "eth_type(0x0800)"
@@ -29,78 +26,40 @@ LASTING = "other_config:max-idle=600000 other_config:max-revalidator=2000 other_
 on a busy machine, remove flows that carry little."""
 
 
-class Bench:
-    """The lab: runs programs in nodes and guests."""
+class Bench(Lab):
+    """The lab, and what many tests do in its nodes and guests."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.environment = os.environ | {ROOT_VARIABLE: str(root)}
+    def __init__(self, root: Path, topology: Topology) -> None:
+        super().__init__(root, topology, PATIENCE)
         self._offloads: dict[str, bool] = {}
 
     @classmethod
     @contextlib.contextmanager
-    def running(cls, name: str, topology: str) -> Iterator[Self]:
-        """A lab with *topology*, taken down at the end; *name* tells it from other labs."""
-        bench, file = cls(Path(f"/run/t-{name}-{os.getpid()}")), Path(f"/tmp/t-{name}-{os.getpid()}.toml")
-        file.write_text(topology)
-        try:
-            up = bench.asap2("lab", "up", str(file))
-            assert up.returncode == 0, up.stderr
-            yield bench
-        finally:
-            file.unlink()
-            down = bench.asap2("lab", "down")
-            assert down.returncode == 0, down.stderr
+    def running(cls, topology: str) -> Iterator[Self]:
+        """A lab with *topology*, taken down at the end."""
+        with testing.lab(topology) as lab:
+            yield cls(lab.root, lab.topology)
 
-    def asap2(self, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
-        """Run the command ``asap2``."""
-        command = [sys.executable, "-m", "asap2.cli.main", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=timeout)
-
-    def run(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
+    def run(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> Result:
         """Run a shell command line in a node or guest."""
-        return self.run_words(where, "bash", "-c", command, timeout=timeout)
+        return self[where].run(command, check=False, timeout=timeout)
 
-    def run_words(self, where: str, *words: str, timeout: float = 5 * PATIENCE) -> subprocess.CompletedProcess[str]:
+    def run_words(self, where: str, *words: str, timeout: float = 5 * PATIENCE) -> Result:
         """Run a program in a node or guest."""
-        process = self.start(where, *words)
-        try:
-            output, errors = process.communicate(timeout=timeout)
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        return self[where].run(words, check=False, timeout=timeout)
 
     def ok(self, where: str, command: str, timeout: float = 5 * PATIENCE) -> str:
         """As :meth:`run`; its output, when it succeeds."""
-        done = self.run(where, command, timeout)
-        assert done.returncode == 0, f"{where}$ {command}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return self[where].run(command, timeout=timeout).stdout
 
-    def start(self, where: str, *words: str, stdin: int | None = None) -> subprocess.Popen[str]:
-        """Start a program in a node or guest, as ``asap2 exec`` does, but without a Python that starts before it."""
-        bundle = Layout(self.root).bundle(where)
-        return moved_in(
-            bundle,
-            lambda: subprocess.Popen(
-                words,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment() | {ROOT_VARIABLE: str(self.root)},
-            ),
-        )
+    def start(self, where: str, *words: str, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """Start a program in a node or guest."""
+        return self[where].start(words, stdin=stdin)
 
     def socket(self, guest: str, family: int, kind: int, address: tuple[str, int]) -> socket.socket:
         """A socket of this process in a guest, bound to *address*."""
-        netns = os.open(self.root / "guests" / guest / "ns" / "net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            made = in_netns(netns, lambda: socket.socket(family, kind, 0))
-            in_netns(netns, lambda: made.bind(address))
-        finally:
-            os.close(netns)
+        made = self[guest].socket(family, kind)
+        made.bind(address)
         return made
 
     def switch(self, node: str, *, offload: bool = True) -> None:
@@ -190,15 +149,11 @@ class Bench:
 
     def daemon(self, node: str) -> int:
         """The process id of the node's daemon; 0 while none serves."""
-        directory = self.root / "nodes" / node
-        return int((directory / "daemon.pid").read_text()) if (directory / "ready").exists() else 0
+        return self.node(node).pid("daemon") or 0
 
     def kill_daemon(self, node: str) -> int:
         """Kill the node's daemon without warning; the process id that it had."""
-        process = self.daemon(node)
-        assert process, f"no daemon serves {node}"
-        os.kill(process, signal.SIGKILL)
-        return process
+        return self.node(node).kill("daemon")
 
 
 def packets_of(flow: str) -> int:

@@ -59,7 +59,7 @@ GUESTS = ("a", "b")
 @pytest.fixture(scope="module")
 def bonded() -> Iterator[Bench]:
     """hv1's uplinks are in bond0, a port of its bridge."""
-    with Bench.running("bonded", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         for port in PORTS:
             bench.ok("hv1", f"ethtool -K {port} hw-tc-offload on")
         bench.ok("hv2", f"ethtool -K {PF} hw-tc-offload on && ip link set {PF} mtu 1600 up")

@@ -41,7 +41,7 @@ STATUS = f"{sys.executable} -m asap2.cli.main host status"
 def bench() -> Iterator[Bench]:
     """A node with a stateful firewall between two guests, in software."""
     topology = TOPOLOGY.read_text().replace("[[node]]\n", f"[[node]]\nconnections = {ROOM}\n")
-    with Bench.running("connections", topology) as found:
+    with Bench.running(topology) as found:
         found.ok("hv1", SWITCH + RULES)
         yield found
 

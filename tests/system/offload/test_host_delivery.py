@@ -53,7 +53,7 @@ HOSTS = {"hv1": "10.57.0.101", "hv2": "10.57.0.102"}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """A bridge of guests, the host and a tunnel on each hypervisor; the uplinks are the tunnel's ends, in no bridge."""
-    with Bench.running("delivery", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         for number, (node, address) in enumerate(HOSTS.items(), 1):
             bench.switch(node)
             bench.ok(

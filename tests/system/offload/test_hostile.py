@@ -64,7 +64,7 @@ HOSTILE = Path(__file__).with_name("hostile.py")
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """vm1 and vm2 talk across the cable by offloaded flows; vm3 is hostile, vm4 its neighbour."""
-    with Bench.running("hostile", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         for node, ports in (("hv1", (PF, "eth1")), ("hv2", (PF, "eth1"))):
             bench.switch(node)
             bench.ok(node, "ovs-vsctl add-br br0")

@@ -77,7 +77,7 @@ DEFAULTS = "vlan 0 spoofchk off trust off state auto"
 
 @pytest.fixture(scope="module")
 def wired() -> Iterator[Bench]:
-    with Bench.running("legacy", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         for node in ("hv1", "hv2"):
             bench.ok(node, f"ip link set {PF} up && ip addr add {ADDRESS[node]}/24 dev {PF}")
         yield bench

@@ -32,7 +32,7 @@ RULES = 4096
 def lab() -> Iterator[Bench]:
     """The page's two hypervisors, the first with a ConnectX-4 Lx, and a third with a ConnectX-6 Dx by itself."""
     with Bench.running(
-        "models", TOPOLOGY.replace("[[node.nic]]", f'[[node.nic]]\nmodel = "{CX4}"\nrules = {RULES}', 1) + ALONE
+        TOPOLOGY.replace("[[node.nic]]", f'[[node.nic]]\nmodel = "{CX4}"\nrules = {RULES}', 1) + ALONE
     ) as bench:
         set_up(bench, "hv1", "vm1")
         set_up(bench, "hv2", "vm2")

@@ -36,7 +36,7 @@ ADD = """ovs-vsctl add-port br0 tap1 -- set interface tap1 type=internal 'mac="f
 @pytest.fixture(scope="module")
 def node() -> Iterator[Bench]:
     """A bridge of a guest, whose switch offloads, and the namespace qdhcp."""
-    with Bench.running("moved", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         bench.switch("hv1")
         bench.ok("hv1", "ovs-vsctl add-br br0 -- add-port br0 eth0 && ip link set eth0 up && ip netns add qdhcp")
         yield bench

@@ -51,7 +51,7 @@ ROUTER = {1: "02:00:00:00:ff:01", 2: "02:00:00:00:ff:02"}
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """vm1, vm2 and vm3 on hv1, vm4 across the cable; a bridge on each hypervisor, offloading."""
-    with Bench.running("pipelines", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         for node, ports in (("hv1", (PF, "eth1", "eth2", "eth3")), ("hv2", (PF, "eth0"))):
             bench.switch(node)
             bench.ok(node, "ovs-vsctl add-br br0")

@@ -46,7 +46,7 @@ STACKS = (
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bench]:
     """Two guests of one hypervisor, joined by flows that look at nothing."""
-    with Bench.running("qinq", TOPOLOGY) as bench:
+    with Bench.running(TOPOLOGY) as bench:
         bench.ok("hv1", "ovs-vsctl set Open_vSwitch . other_config:vlan-limit=2")
         bench.ok("hv1", "ovs-vsctl add-br br0 -- set-fail-mode br0 secure -- add-port br0 eth0 -- add-port br0 eth1")
         bench.ok("hv1", "ip link set eth0 up && ip link set eth1 up")
