@@ -174,9 +174,10 @@ class Screen:
 
     def _size(self) -> tuple[int, int]:
         try:
-            return os.get_terminal_size(self.file.fileno())
+            width, height = os.get_terminal_size(self.file.fileno())
         except (OSError, ValueError):
             return _USUAL_SIZE
+        return width or _USUAL_SIZE[0], height or _USUAL_SIZE[1]  # a serial line does not tell: 0
 
     def say(self, *parts: Part, style: str = "") -> None:
         """A line of text, each of its *parts* in its style."""

@@ -124,3 +124,11 @@ def test_every_style_that_a_program_asks_for_is_one() -> None:
     assert "bold cyan" in asked
     for style in asked:
         Screen(file=io.StringIO()).say(("text", style))
+
+
+def test_a_serial_line_has_the_usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(Screen, "is_terminal", True)
+    monkeypatch.setattr("os.get_terminal_size", lambda _fd: (0, 0))
+    with open("/dev/null", "w") as line:
+        assert Screen(file=line).width == 80
