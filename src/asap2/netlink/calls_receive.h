@@ -42,15 +42,15 @@ static int64_t receive_one(pid_t tid, int fd, struct destination *to, int flags)
 	struct sockaddr_nl sender = { 0 };
 	char control[CONTROL_ROOM];
 	struct iovec room = { buffer, total(to->parts, to->count) }, ours[4], theirs[MOST_PARTS + 3];
-	struct msghdr message = {
-		.msg_name = &sender, .msg_namelen = sizeof sender, .msg_iov = &room, .msg_iovlen = 1
-	};
+	struct msghdr message;
 	socklen_t name_room = 0, name_length;
 	size_t count = 0, size;
 	ssize_t got;
 
 	if (room.iov_len > ROOM)
 		room.iov_len = ROOM;
+next:
+	message = (struct msghdr){ &sender, sizeof sender, &room, 1, NULL, 0, 0 };
 	if (to->header && to->given.msg_control) {
 		message.msg_control = control;
 		message.msg_controllen = to->given.msg_controllen < sizeof control ? to->given.msg_controllen :
@@ -64,6 +64,11 @@ static int64_t receive_one(pid_t tid, int fd, struct destination *to, int flags)
 	name_length = message.msg_namelen;
 	if (got)
 		got = received(fd, &message, got, flags);
+	if (shows_nothing(fd, &room, 1, got)) {
+		if (flags & MSG_PEEK)
+			recv(fd, control, sizeof control, MSG_DONTWAIT);
+		goto next;
+	}
 
 	size = (size_t)got < room.iov_len ? (size_t)got : room.iov_len;
 	ours[0] = (struct iovec){ buffer, size };

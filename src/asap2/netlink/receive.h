@@ -98,6 +98,21 @@ static size_t show_parts(int fd, const struct iovec *parts, size_t count, size_t
 	return shown;
 }
 
+/* Whether all that was received is about devices that are not shown: the server leaves a message that says nothing. */
+static int shows_nothing(int fd, const struct iovec *parts, size_t count, ssize_t got)
+{
+	const struct nlmsghdr *header;
+
+	while (count && parts->iov_len == 0) {
+		parts++;
+		count--;
+	}
+	if (got != NLMSG_HDRLEN || !count || parts->iov_len < sizeof *header)
+		return 0;
+	header = parts->iov_base;
+	return header->nlmsg_len == NLMSG_HDRLEN && header->nlmsg_type == NLMSG_NOOP && netlink_protocol(fd) >= 0;
+}
+
 /* A program that asks how long the next message is makes a buffer of that size: which must take what it grows by. */
 static ssize_t announced(int fd, ssize_t got, size_t capacity, int flags)
 {

@@ -116,24 +116,43 @@ int connect(int fd, const struct sockaddr *address, socklen_t length)
 
 /* ---- receive ---- */
 
+/* A message that shows nothing: the program gets the next one. One that was only peeked at is taken out. */
+static void skip(int fd, int flags)
+{
+	char octet;
+	struct iovec part = { &octet, sizeof octet };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (flags & MSG_PEEK)
+		real_recvmsg(fd, &message, MSG_DONTWAIT);
+}
+
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-	struct sockaddr_storage sender = { 0 };
-	struct msghdr asked = *message;
+	struct sockaddr_storage sender;
+	struct msghdr asked;
 	ssize_t got;
 
-	if (!asked.msg_name) {
-		asked.msg_name = &sender;
-		asked.msg_namelen = sizeof sender;
+	for (;; skip(fd, flags)) {
+		asked = *message;
+		memset(&sender, 0, sizeof sender);
+		if (!asked.msg_name) {
+			asked.msg_name = &sender;
+			asked.msg_namelen = sizeof sender;
+		}
+		got = real_recvmsg(fd, &asked, flags);
+		if (got > 0)
+			got = received(fd, &asked, got, flags);
+		if (!shows_nothing(fd, asked.msg_iov, asked.msg_iovlen, got))
+			break;
 	}
-	got = real_recvmsg(fd, &asked, flags);
 	if (got < 0)
 		return got;
 	message->msg_controllen = asked.msg_controllen;
 	message->msg_flags = asked.msg_flags;
 	if (message->msg_name)
 		message->msg_namelen = asked.msg_namelen;
-	return got ? received(fd, &asked, got, flags) : got;
+	return got;
 }
 
 int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
@@ -151,7 +170,7 @@ ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *ad
 	struct sockaddr_storage sender = { 0 };
 	socklen_t room = sizeof sender, own_length = sizeof sender;
 	struct iovec part = { data, size };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	struct msghdr message;
 	ssize_t got;
 
 	if (!address) {
@@ -159,14 +178,19 @@ ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *ad
 		length = &own_length;
 	} else
 		room = length ? *length : 0;
-	message.msg_name = address;
-	got = real(fd, data, size, flags, address, length);
-	if (got <= 0)
-		return got;
-	message.msg_namelen = !room ? 0 : *length < room ? *length : room;
-	if (!message.msg_namelen)
-		message.msg_name = NULL;
-	return received(fd, &message, got, flags);
+	for (;; skip(fd, flags)) {
+		if (length)
+			*length = room;
+		got = real(fd, data, size, flags, address, length);
+		if (got <= 0)
+			return got;
+		message = (struct msghdr){ .msg_iov = &part, .msg_iovlen = 1 };
+		message.msg_namelen = !room ? 0 : *length < room ? *length : room;
+		message.msg_name = message.msg_namelen ? address : NULL;
+		got = received(fd, &message, got, flags);
+		if (!shows_nothing(fd, &part, 1, got))
+			return got;
+	}
 }
 
 ssize_t recv(int fd, void *data, size_t size, int flags)
@@ -177,15 +201,28 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
 ssize_t read(int fd, void *data, size_t size)
 {
 	REAL(read);
-	ssize_t got = real(fd, data, size);
-	return got > 0 ? (ssize_t)show(fd, data, got, size) : got;
+	struct iovec part = { data, size };
+	ssize_t got;
+
+	do {
+		got = real(fd, data, size);
+		if (got > 0)
+			got = show(fd, data, got, size);
+	} while (shows_nothing(fd, &part, 1, got));
+	return got;
 }
 
 ssize_t readv(int fd, const struct iovec *parts, int count)
 {
 	REAL(readv);
-	ssize_t got = real(fd, parts, count);
-	return got > 0 ? (ssize_t)show_parts(fd, parts, count, got) : got;
+	ssize_t got;
+
+	do {
+		got = real(fd, parts, count);
+		if (got > 0)
+			got = show_parts(fd, parts, count, got);
+	} while (shows_nothing(fd, parts, count, got));
+	return got;
 }
 
 /* what programs built with _FORTIFY_SOURCE call */

@@ -92,6 +92,30 @@ def test_tcp_crosses_whoever_offloads(joined: Bench, first: bool, second: bool) 
     tcp_crosses(offloading(joined, first, second))
 
 
+LISTENER = """exec python3 -u -c '
+import os, socket
+links = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) for _ in range(5)]
+for link in links: link.bind((0, 1))
+by = [lambda s: s.recv(9000), lambda s: s.recvfrom(9000)[0], lambda s: s.recvmsg(9000)[0],
+      lambda s: os.read(s.fileno(), 9000), lambda s: (s.recv(9000, socket.MSG_PEEK), s.recv(9000))[0]]
+print("ready")
+for link, receive in zip(links, by):
+    kinds = []
+    while b"t-end" not in (message := receive(link)):
+        kinds.append(message[4])
+    print(len(kinds) > 0, 1 in kinds)
+'"""
+
+
+def test_who_listens_to_links_hears_nothing_of_far_ends(empty: Bench) -> None:
+    with empty.start("hv1", "sh", "-c", LISTENER) as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "ready\n"
+        empty.ok("hv1", "ip link add tun0 type geneve id 5 remote 172.30.0.2 dstport 6082; ip link del tun0")
+        empty.ok("hv1", "ip link add name t-end type bridge; ip link del t-end")
+        assert listener.communicate()[0] == "True False\n" * 5
+
+
 def test_devices_are_made_in_other_network_namespaces_of_a_node(empty: Bench) -> None:
     """Their packets take the routes there; a device that comes later, with nobody inside, is listened to. A program
     there sees a sysfs that it has mounted itself, and finds the files of a bond in it."""
