@@ -17,7 +17,8 @@ the filters of ``n`` comes out of the bond ``b`` above it, whatever its protocol
 network stack does. Frames are captured with their tag, which is not in the frame but beside it.
 
 Nothing sleeps or guesses when a packet is done: a marker is sent through a port of its own and over as many queues as a
-packet takes; the kernel has one CPU, so the queues are in order, and when the marker is out, all before it are.
+packet takes; the kernel has one CPU, so the queues are in order, and when the marker is out, all before it are. What
+comes out of a tunnel waits in one queue more: a second marker follows the first.
 """
 
 from __future__ import annotations
@@ -206,6 +207,10 @@ class Wires:
 
     def captured(self) -> list[_Captured]:
         """All that came out since the last time: (ifindex, (TPID, TCI), frame without that tag)."""
+        return [*self._until_marked(), *self._until_marked()]
+
+    def _until_marked(self) -> list[_Captured]:
+        """What comes out before a marker that is sent now."""
         self._marks += 1
         mark = _MARKER + self._marks.to_bytes(8, "big")
         self._marker.send(bytes(_VIRTIO_NET_HDR.size) + mark)
