@@ -11,6 +11,9 @@ ARGUMENTS: dict[str, Any] = {"program": {"type": "str", "default": "asap2"}}
 NAME = "asap2: "
 """What ``asap2`` begins the sentence with that it fails with."""
 
+ERROR = "urn:asap2:error:"
+"""How the schema of an answer begins that is no more than an error."""
+
 
 def text_of(changes: list[dict[str, str]], side: str) -> str:
     """One side, "before" or "after", of *changes* for a diff: a line for each setting."""
@@ -47,11 +50,13 @@ class Host:
             )
 
     def data(self, *words: str) -> tuple[int, dict[str, Any]]:
-        """Exit status and what ``asap2 host WORDS --json`` printed; the module fails when that is nothing."""
+        """Exit status and what ``asap2 host WORDS --json`` printed; the module fails with an error, or without JSON."""
         command = [self.program, "host", *words, "--json"]
         status, stdout, stderr = self.module.run_command(command)
         try:
             data: dict[str, Any] = json.loads(stdout)
+            if data.get("schema", "").startswith(ERROR):
+                self.module.fail_json(msg=sentence(stderr) or data["error"], rc=status)
         except ValueError:
             why = sentence(stderr)
             if why is not None:
