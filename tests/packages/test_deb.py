@@ -50,7 +50,12 @@ def test_man_has_a_page_for_each_verb(operator: Place) -> None:
     [
         ["bash", "-ic", "COMP_WORDS=(asap2 host ch); COMP_CWORD=2; _asap2_completion asap2; echo ${COMPREPLY[*]}"],
         ["fish", "-c", "complete -C 'asap2 host ch'"],
-        ["zsh", "-ic", "autoload -Uz compinit; compinit -u; whence -v _asap2; echo $_comps[asap2] check"],
+        [
+            "zsh",
+            "-ic",
+            'autoload -Uz compinit; compinit -u; test "$_comps[asap2]" = _asap2 && '
+            "COMP_WORDS='asap2 host ch' COMP_CWORD=2 _ASAP2_COMPLETE=zsh_complete asap2",
+        ],
     ],
     ids=["bash", "fish", "zsh"],
 )
