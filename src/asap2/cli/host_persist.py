@@ -44,10 +44,10 @@ def persist(
         if not found:
             say("nothing to remove: `asap2 host persist` has written nothing here")
         return
-    if doubt := files.doubt():
-        say(f"warning: {doubt}; install asap2 in /opt or from a package", file=sys.stderr)
     host = observe(openflow=False)
     found = files.writes(host)
+    if doubt := files.doubt():
+        say(f"warning: {doubt}; install asap2 in /opt or from a package", file=sys.stderr)
     if as_json:
         if found and not dry_run:
             files.write(host)
