@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.wire import NETLINK_EXT_ACK, NLMSG_ERROR, SOL_NETLINK, build, error_of, spans
@@ -187,7 +188,17 @@ def take_all() -> collections.Counter[str]:
         thread.start()
     for thread in threads:
         thread.join()
+    while not _is_served():  # the daemon has yet to see that the threads' connections are closed
+        time.sleep(0.01)
     return ended
+
+
+def _is_served() -> bool:
+    try:
+        with Connection(16) as kernel:
+            return genl_family(kernel, "ovs_flow") is not None
+    except OSError:
+        return False
 
 
 def main() -> None:
