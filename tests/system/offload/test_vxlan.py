@@ -77,7 +77,8 @@ def test_connections_are_tracked_inside_the_tunnel(overlay: Bench) -> None:
         send_tcp(overlay, "vm1", "vm2")
         after = tracked_packets(overlay, "hv2", device)
         software, hardware = (late - early for early, late in zip(before, after, strict=True))
-        assert software < 30 < 10000 < hardware
+        # A FIN goes through software, and with it the super-packet of 46 segments that it may be the end of.
+        assert software < 30 + 46 < 10000 < hardware
     finally:
         overlay.program("hv2", "priority=0,actions=normal")
         overlay.ok("hv2", "ovs-appctl dpctl/flush-conntrack")
