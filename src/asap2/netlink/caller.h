@@ -21,15 +21,6 @@
 
 /* ---- memory ---- */
 
-static size_t total(const struct iovec *parts, size_t count)
-{
-	size_t size = 0;
-
-	while (count--)
-		size += parts++->iov_len;
-	return size;
-}
-
 /* Copy from the caller's parts, one after the other, to ours; 0, or -1 when not all can be read. */
 static int copy_in(pid_t tid, const struct iovec *ours, size_t our_count, const struct iovec *theirs, size_t count)
 {

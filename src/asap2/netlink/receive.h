@@ -73,7 +73,7 @@ static size_t show(int fd, char *data, size_t got, size_t capacity)
 static size_t show_parts(int fd, const struct iovec *parts, size_t count, size_t got)
 {
 	char together[STACK_ROOM];
-	size_t i, position, capacity = 0, shown;
+	size_t i, position, capacity, shown;
 
 	while (count && parts[0].iov_len == 0) {
 		parts++;
@@ -83,8 +83,7 @@ static size_t show_parts(int fd, const struct iovec *parts, size_t count, size_t
 		return got;
 	if (got <= parts[0].iov_len)
 		return show(fd, parts[0].iov_base, got, parts[0].iov_len);
-	for (i = 0; i < count; i++)
-		capacity += parts[i].iov_len;
+	capacity = total(parts, count);
 	if (parts[0].iov_len < sizeof(struct nlmsghdr) || got > sizeof together || got > capacity ||
 	    ((const struct nlmsghdr *)parts[0].iov_base)->nlmsg_len > got)
 		return got;
@@ -124,10 +123,8 @@ static ssize_t announced(int fd, ssize_t got, size_t capacity, int flags)
 static ssize_t received(int fd, struct msghdr *message, ssize_t got, int flags)
 {
 	struct cmsghdr *control;
-	size_t i, capacity = 0;
+	size_t capacity = total(message->msg_iov, message->msg_iovlen);
 
-	for (i = 0; i < message->msg_iovlen; i++)
-		capacity += message->msg_iov[i].iov_len;
 	if (!from_server(message->msg_name, message->msg_namelen)) {
 		const struct sockaddr_nl *sender = message->msg_name;
 

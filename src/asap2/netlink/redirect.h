@@ -426,6 +426,16 @@ static size_t step(const char *data, size_t size, size_t position, struct nlmsgh
 	return next > size ? size : next;
 }
 
+/* How much there is in all parts, or room for. */
+static size_t total(const struct iovec *parts, size_t count)
+{
+	size_t size = 0;
+
+	while (count--)
+		size += parts++->iov_len;
+	return size;
+}
+
 static int netlink_protocol(int fd)
 {
 	int value = -1, saved = errno;
