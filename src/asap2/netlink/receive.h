@@ -75,10 +75,7 @@ static size_t show_parts(int fd, const struct iovec *parts, size_t count, size_t
 	char together[STACK_ROOM];
 	size_t i, position, capacity, shown;
 
-	while (count && parts[0].iov_len == 0) {
-		parts++;
-		count--;
-	}
+	count = skip_empty(&parts, count);
 	if (!count)
 		return got;
 	if (got <= parts[0].iov_len)
@@ -102,10 +99,7 @@ static int shows_nothing(int fd, const struct iovec *parts, size_t count, ssize_
 {
 	const struct nlmsghdr *header;
 
-	while (count && parts->iov_len == 0) {
-		parts++;
-		count--;
-	}
+	count = skip_empty(&parts, count);
 	if (got != NLMSG_HDRLEN || !count || parts->iov_len < sizeof *header)
 		return 0;
 	header = parts->iov_base;

@@ -22,10 +22,7 @@ static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int
 	char small[8192], *data = small; /* sendmsg() may be called where malloc() may not */
 	ssize_t result;
 
-	while (count && parts[0].iov_len == 0) {
-		parts++;
-		count--;
-	}
+	count = skip_empty(&parts, count);
 	if (count == 0)
 		return ALL_NATIVE;
 	if (count == 1)

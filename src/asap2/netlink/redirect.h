@@ -436,6 +436,14 @@ static size_t total(const struct iovec *parts, size_t count)
 	return size;
 }
 
+/* Go to the first part that is not empty; how many there are from there on. */
+static size_t skip_empty(const struct iovec **parts, size_t count)
+{
+	for (; count && (*parts)->iov_len == 0; count--)
+		++*parts;
+	return count;
+}
+
 static int netlink_protocol(int fd)
 {
 	int value = -1, saved = errno;
