@@ -49,25 +49,25 @@ static int64_t receive_one(pid_t tid, int fd, struct destination *to, int flags)
 
 	if (room.iov_len > ROOM)
 		room.iov_len = ROOM;
-next:
-	message = (struct msghdr){ &sender, sizeof sender, &room, 1, NULL, 0, 0 };
-	if (to->header && to->given.msg_control) {
-		message.msg_control = control;
-		message.msg_controllen = to->given.msg_controllen < sizeof control ? to->given.msg_controllen :
-										     sizeof control;
-	}
 	if (to->name && !to->header && get(tid, to->name_length, &name_room, sizeof name_room) < 0)
 		return failed(EFAULT);
-	got = recvmsg(fd, &message, flags | MSG_DONTWAIT);
-	if (got < 0)
-		return errno == EAGAIN && !(flags & MSG_DONTWAIT) && !(fcntl(fd, F_GETFL) & O_NONBLOCK) ? NOT_YET : -1;
-	name_length = message.msg_namelen;
-	if (got)
-		got = received(fd, &message, got, flags);
-	if (shows_nothing(fd, &room, 1, got)) {
-		if (flags & MSG_PEEK)
-			recv(fd, control, sizeof control, MSG_DONTWAIT);
-		goto next;
+	for (;; skip(fd, flags)) {
+		message = (struct msghdr){ &sender, sizeof sender, &room, 1, NULL, 0, 0 };
+		if (to->header && to->given.msg_control) {
+			message.msg_control = control;
+			message.msg_controllen = to->given.msg_controllen < sizeof control ? to->given.msg_controllen :
+											     sizeof control;
+		}
+		got = recvmsg(fd, &message, flags | MSG_DONTWAIT);
+		if (got < 0)
+			return errno == EAGAIN && !(flags & MSG_DONTWAIT) && !(fcntl(fd, F_GETFL) & O_NONBLOCK) ?
+				       NOT_YET :
+				       -1;
+		name_length = message.msg_namelen;
+		if (got)
+			got = received(fd, &message, got, flags);
+		if (!shows_nothing(fd, &room, 1, got))
+			break;
 	}
 
 	size = (size_t)got < room.iov_len ? (size_t)got : room.iov_len;

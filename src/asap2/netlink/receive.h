@@ -106,6 +106,17 @@ static int shows_nothing(int fd, const struct iovec *parts, size_t count, ssize_
 	return header->nlmsg_len == NLMSG_HDRLEN && header->nlmsg_type == NLMSG_NOOP && netlink_protocol(fd) >= 0;
 }
 
+/* A message that shows nothing: the program gets the next one. One that was only peeked at is taken out. */
+static void skip(int fd, int flags)
+{
+	char octet;
+	struct iovec part = { &octet, sizeof octet };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (flags & MSG_PEEK)
+		real_recvmsg(fd, &message, MSG_DONTWAIT);
+}
+
 /* A program that asks how long the next message is makes a buffer of that size: which must take what it grows by. */
 static ssize_t announced(int fd, ssize_t got, size_t capacity, int flags)
 {

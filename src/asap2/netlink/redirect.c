@@ -113,17 +113,6 @@ int connect(int fd, const struct sockaddr *address, socklen_t length)
 
 /* ---- receive ---- */
 
-/* A message that shows nothing: the program gets the next one. One that was only peeked at is taken out. */
-static void skip(int fd, int flags)
-{
-	char octet;
-	struct iovec part = { &octet, sizeof octet };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
-
-	if (flags & MSG_PEEK)
-		real_recvmsg(fd, &message, MSG_DONTWAIT);
-}
-
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
 	struct sockaddr_storage sender;
