@@ -130,6 +130,8 @@ static void *serve(void *argument)
 	if (!buffer)
 		abort();
 	recover(number, &waiting);
+	own_call->listener = number;
+	own_call->worker = getpid();
 	for (;;) {
 		struct pollfd *polled = waiting.count ? waiting.polled : &alone;
 
@@ -139,8 +141,6 @@ static void *serve(void *argument)
 		fd = -1;
 		if (polled[0].revents & POLLIN) {
 			memset(&own_call->notification, 0, sizeof own_call->notification);
-			own_call->listener = number;
-			own_call->worker = getpid();
 			if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &own_call->notification) == 0)
 				fd = handle(&own_call->notification);
 		} else if (polled[0].revents)
