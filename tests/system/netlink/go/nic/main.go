@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/safchain/ethtool"
@@ -36,7 +35,6 @@ var commands = map[string]func([]string) (interface{}, error){
 	"threads":   threads,
 	"netns":     inNetns,
 	"sysfs":     sysfs,
-	"bench":     bench,
 }
 
 type link struct {
@@ -242,27 +240,6 @@ func sysfs(words []string) (interface{}, error) {
 		found[path] = string(text)
 	}
 	return found, nil
-}
-
-// bench gives the times that requests took, in microseconds.
-func bench(words []string) (interface{}, error) {
-	count, err := strconv.Atoi(words[1])
-	if err != nil {
-		return nil, err
-	}
-	tool, err := ethtool.NewEthtool()
-	if err != nil {
-		return nil, err
-	}
-	took := map[string][]float64{}
-	for i := 0; i < count; i++ {
-		began := time.Now()
-		if _, err := tool.LinkState(words[0]); err != nil {
-			return nil, err
-		}
-		took["ethtool"] = append(took["ethtool"], float64(time.Since(began).Nanoseconds())/1000)
-	}
-	return took, nil
 }
 
 func main() {
