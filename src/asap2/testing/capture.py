@@ -31,8 +31,6 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
 """include/uapi/asm-generic/socket.h."""
 _SIOCGIFINDEX = 0x8933
 """include/uapi/linux/sockios.h."""
-_SIOCGIFINDEX = 0x8933
-"""include/uapi/linux/sockios.h."""
 _AUXDATA = struct.Struct("=IIIHHHH")
 _TIMESPEC = struct.Struct("=qq")
 _ADDRESSES = 12
