@@ -74,7 +74,7 @@ def describe(layout: Layout) -> dict[str, Any]:
 def _describe(layout: Layout) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(layout.record.read_text())
     for node in found["nodes"]:
-        node["daemon"] = _daemon(layout, node["name"])
+        node["daemon"] = daemon_pid(layout, node["name"])
         node["state"] = "up" if node["daemon"] else "no daemon"
         with contextlib.suppress(OSError):
             node["state"] = (layout.node(node["name"]) / "refused").read_text().strip()
@@ -121,7 +121,7 @@ def _is_away(function: Path) -> bool:
     return (function / "driver").exists() and not any((function / "net").glob("*"))
 
 
-def _daemon(layout: Layout, node: str) -> int | None:
+def daemon_pid(layout: Layout, node: str) -> int | None:
     """The process id of the node's daemon."""
     with contextlib.suppress(OSError, ValueError):
         pid = int((layout.node(node) / "daemon.pid").read_text())

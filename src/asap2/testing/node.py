@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -12,9 +11,8 @@ from collections.abc import Callable, Iterable
 
 from asap2.host.explain.flow import Flow
 from asap2.lab import topology
+from asap2.lab.description import daemon_pid
 from asap2.lab.layout import Layout
-from asap2.lab.namespaces import identity
-from asap2.lab.processes import inside
 from asap2.testing.connections import CONNECTIONS, Connection, parse_connections
 from asap2.testing.flows import Reason, Wanted, describe, explain, read_flows, wait_for_flow, wait_until_all
 from asap2.testing.place import Place
@@ -37,7 +35,6 @@ class Node(Place):
         self.topology = what
         """What the topology says of it."""
         self._guests = [guest for guest in guests if guest.node == what.name]
-        self._directory = layout.node(what.name)
 
     @property
     def uplinks(self) -> tuple[str, ...]:
@@ -152,11 +149,8 @@ class Node(Place):
     def pid(self, service: str) -> int | None:
         """The process id of one of :data:`SERVICES`; None while it does not run."""
         if service == DAEMON:
-            with contextlib.suppress(OSError, ValueError):
-                pid = int((self._directory / "daemon.pid").read_text())
-                if (self._directory / "ready").exists() and pid in inside([identity(self._bundle / "net")]):
-                    return pid
-            return None
+            pid = daemon_pid(self._layout, self.name)
+            return pid if (self._layout.node(self.name) / "ready").exists() else None
         if service not in SERVICES:
             raise ValueError(f"{service!r} is not one of {', '.join(SERVICES)}")
         return int(self.run(["systemctl", "show", "-p", "MainPID", "--value", service]).stdout) or None
