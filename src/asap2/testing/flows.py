@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from asap2.errors import Asap2Error
 from asap2.host.explain.flow import Call, Flow, matched, parse
+from asap2.testing.looks import looks
 
 if TYPE_CHECKING:
     from asap2.testing.place import Place
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __tracebackhide__ = True  # pytest shows the line of the test, not ours
 
 DUMP = ("ovs-appctl", "dpctl/dump-flows", "-m")
-_PAUSE = 0.02
-"""Seconds between two looks: Open vSwitch announces no flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,11 @@ T = TypeVar("T")
 
 
 def _wait(place: Place, find: Callable[[list[Flow]], T | None], timeout: float, complaint: str) -> T:
-    deadline = time.monotonic() + timeout
-    while True:
+    for _ in looks(timeout):
         flows = read_flows(place)
         if (found := find(flows)) is not None:
             return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{complaint}, after {timeout:g} s.\n{describe(place, flows)}")
-        time.sleep(_PAUSE)
+    raise AssertionError(f"{complaint}, after {timeout:g} s.\n{describe(place, flows)}")
 
 
 def explain(place: Place, *what: str) -> list[Reason]:

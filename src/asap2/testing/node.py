@@ -6,8 +6,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from asap2.host.explain.flow import Flow
 from asap2.lab import topology
@@ -15,6 +14,7 @@ from asap2.lab.description import daemon_pid
 from asap2.lab.layout import Layout
 from asap2.testing.connections import CONNECTIONS, Connection, parse_connections
 from asap2.testing.flows import Reason, Wanted, describe, explain, read_flows, wait_for_flow, wait_until_all
+from asap2.testing.looks import looks
 from asap2.testing.place import Place
 
 __tracebackhide__ = True  # pytest shows the line of the test, not ours
@@ -22,7 +22,6 @@ __tracebackhide__ = True  # pytest shows the line of the test, not ours
 DAEMON = "daemon"
 """What :meth:`Node.kill` calls the program that serves the node's NICs."""
 SERVICES = (DAEMON, "ovs-vswitchd", "ovsdb-server")
-_PAUSE = 0.02
 _VF = re.compile(r"pf(\d+)vf(\d+)")
 _IDENTITIES = "cd /sys/class/net; for n in *; do echo $n $(cat $n/phys_switch_id $n/phys_port_name); done 2>/dev/null"
 
@@ -166,22 +165,13 @@ class Node(Place):
 
     def wait_for_restart(self, service: str, killed: int, timeout: float | None = None) -> int:
         """The new process id of *service*, as soon as it serves after process *killed* has died."""
-
-        def serves() -> int | None:
+        seconds = self.patience if timeout is None else timeout
+        for _ in looks(seconds):
             pid = self.pid(service)
-            return pid if pid not in (None, killed) else None
-
-        return self._wait(serves, timeout, f"{service} of {self.name} was not restarted")
+            if pid is not None and pid != killed:
+                return pid
+        raise AssertionError(f"{service} of {self.name} was not restarted within {seconds:g} s")
 
     def restart(self, unit: str = "openvswitch-switch") -> None:
         """``systemctl restart`` of a unit of Open vSwitch, however often it was restarted before."""
         self.run(f"systemctl reset-failed {unit} && systemctl restart {unit}")
-
-    def _wait(self, what: Callable[[], int | None], timeout: float | None, complaint: str) -> int:
-        seconds = self.patience if timeout is None else timeout
-        deadline = time.monotonic() + seconds
-        while (found := what()) is None:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{complaint} within {seconds:g} s")
-            time.sleep(_PAUSE)
-        return found

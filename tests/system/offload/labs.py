@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -17,6 +16,7 @@ from typing import Self
 from asap2 import testing
 from asap2.lab.topology import Topology
 from asap2.testing import Lab, Result
+from asap2.testing.looks import looks
 from tests.system.patience import PATIENCE
 
 IPV4 = "eth_type(0x0800)"
@@ -182,7 +182,7 @@ def _what(flow: str) -> str:
 
 def until(what: Callable[[], bool], seconds: float = PATIENCE, why: str = "it did not happen") -> None:
     """Wait for a condition that no event announces."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, why
-        time.sleep(0.02)
+    for _ in looks(seconds):
+        if what():
+            return
+    raise AssertionError(why)
