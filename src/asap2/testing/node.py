@@ -122,8 +122,9 @@ class Node(Place):
         flows = wait_until_all(self, wanted, self.patience if timeout is None else timeout)
         ufids = {flow.ufid for flow in flows}
         reasons = [one for one in self.explain() if one.flow.ufid in ufids]
-        if reason is not None and (others := [one for one in reasons if one.code != reason] or not reasons):
-            said = "\n".join(map(str, others)) if others is not True else "nothing: the flows have aged out"
+        others = [one for one in reasons if one.code != reason]
+        if reason is not None and (others or not reasons):
+            said = "\n".join(map(str, others)) or "nothing: the flows have aged out"
             raise AssertionError(f"the reason must be {reason}; `asap2 host explain` in {self.name} says\n{said}")
         return reasons
 
