@@ -7,8 +7,9 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from asap2.lab.lab import Lab as RunningLab
 from asap2.lab.layout import ROOT_VARIABLE, Layout
@@ -41,25 +42,15 @@ class Lab:
 
     def node(self, name: str) -> Node:
         """The node called *name*; LookupError when there is none."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise LookupError(f"the lab has no node {name!r}; it has {', '.join(node.name for node in self.nodes)}")
+        return _named(name, self.nodes, "node")
 
     def guest(self, name: str) -> Guest:
         """The guest called *name*; LookupError when there is none."""
-        for guest in self.guests:
-            if guest.name == name:
-                return guest
-        raise LookupError(f"the lab has no guest {name!r}; it has {', '.join(g.name for g in self.guests) or 'none'}")
+        return _named(name, self.guests, "guest")
 
     def __getitem__(self, name: str) -> Place:
         """The node or guest called *name*; LookupError when there is none."""
-        for place in (*self.nodes, *self.guests):
-            if place.name == name:
-                return place
-        known = ", ".join(place.name for place in (*self.nodes, *self.guests))
-        raise LookupError(f"the lab has no node or guest {name!r}; it has {known}")
+        return _named(name, (*self.nodes, *self.guests), "node or guest")
 
     def asap2(self, *words: str, check: bool = True, timeout: float | None = None) -> Result:
         """Run ``asap2 WORDS`` outside the lab's nodes, as ``lab.asap2("lab", "ls")``; CommandError if it fails, unless
@@ -82,6 +73,18 @@ class Lab:
                 if log:
                     parts += [f"The end of the log of {node.name}'s daemon:", *log[-_LAST_LINES:]]
         return "\n".join(parts)
+
+
+P = TypeVar("P", bound=Place)
+
+
+def _named(name: str, places: Sequence[P], kind: str) -> P:
+    """The one of *places* called *name*; LookupError."""
+    for place in places:
+        if place.name == name:
+            return place
+    known = ", ".join(place.name for place in places) or "none"
+    raise LookupError(f"the lab has no {kind} {name!r}; it has {known}")
 
 
 @contextlib.contextmanager
