@@ -19,12 +19,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from asap2.namespaces import in_mntns
 from asap2.netlink import listener
 from asap2.netlink.admission import raise_limit
 from asap2.netlink.request import Netns
@@ -60,6 +59,7 @@ from asap2.nic.kinds.lacp_speaker import LacpSpeaker
 from asap2.nic.kinds.links import KindLinks, open_state
 from asap2.nic.kinds.programs import Programs
 from asap2.nic.lag import Lags
+from asap2.nic.network_namespaces import open_namespace
 from asap2.nic.node_ports import NodePorts
 from asap2.nic.promiscuity import Promiscuity
 from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
@@ -222,24 +222,8 @@ class Daemon:
         return namespace is not None and self.kinds.hides(namespace, ifindex)
 
     def _open_namespace(self, wanted: Callable[[int], bool]) -> int | None:
-        """A new descriptor of the network namespace that is *wanted*: the node's, a guest's, any process's, or one that
-        has a name in the node."""
-        for known in (self.netdevs.node_fd, *(guest.namespace for guest in self._guests.values())):
-            if wanted(known):
-                return os.dup(known)
-        found = _opened(Path("/proc").glob("[0-9]*/ns/net"), wanted)
-        if found is not None:
-            return found
-        try:
-            mounts = os.open(self.run_dir / "ns" / "mnt", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            return in_mntns(mounts, lambda: _opened(Path("/run/netns").iterdir(), wanted))
-        except OSError:
-            return None
-        finally:
-            os.close(mounts)
+        known = (self.netdevs.node_fd, *(guest.namespace for guest in self._guests.values()))
+        return open_namespace(wanted, known, self.run_dir / "ns" / "mnt")
 
     def _unload_openvswitch(self) -> None:
         """Refused while there is a datapath, each of whose ports holds a reference to the module. The module that puts
@@ -445,20 +429,6 @@ class Daemon:
         """Stop serving. The silicon goes on."""
         self.server.close()
         self.sysfs.stop()
-
-
-def _opened(places: Iterable[Path], wanted: Callable[[int], bool]) -> int | None:
-    """A descriptor of the first network namespace at one of *places* that is *wanted*; None: none is."""
-    seen = set()
-    for place in places:
-        with contextlib.suppress(OSError):
-            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            inode = os.fstat(fd).st_ino
-            if inode not in seen and wanted(fd):
-                return fd
-            seen.add(inode)
-            os.close(fd)
-    return None
 
 
 def _hurry() -> None:
