@@ -278,8 +278,7 @@ def _lacp(link: KindLink) -> dict[str, object]:
     """The values of the files of a bond of mode 802.3ad that are about LACP."""
     number, ports, partner = BOND.aggregator(link) or (0, 0, NOBODY)
     data = link.data
-    partner_mac = bytes.fromhex(partner.system).hex(":")
-    values = (number, ports, BOND.lacp_options(link).key, partner.key, partner_mac, "00:00:00:00:00:00")
+    values = (number, ports, BOND.lacp_options(link).key, partner.key, _mac(partner.system), "00:00:00:00:00:00")
     return dict(zip(_LACP_FILES, (*values, data["ad_actor_sys_prio"], data["ad_user_port_key"]), strict=True))
 
 
