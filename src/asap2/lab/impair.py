@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,10 @@ _PROGRAMS = ("impair", "shaped", "delayed")
 class _Cable(ctypes.Structure):
     """``struct cable`` of the program."""
 
+    loss: int
+    end: int
+    shaper: int
+    delay: int
     received: int
     lost: int
     _fields_ = [
@@ -94,19 +99,18 @@ class End:
         new = not self._pins.exists()
         if new:
             self._load()
-        found = self._map().lookup(bytes(4))
-        record = _Cable.from_buffer_copy(found or bytes(ctypes.sizeof(_Cable)))
-        record.loss = wanted.loss * (1 << 32) // 10**6
-        record.end = self._index(self._device)
-        shaper = self._shape(wanted.rate) if wanted.rate else 0
-        delay = self._hold(wanted.delay, wanted.jitter) if wanted.delay else 0
-        record.shaper, record.delay = shaper, delay
-        self._map().update(bytes(4), bytes(record))
+        with self._map() as cable:
+            record = _read(cable)
+            record.loss = wanted.loss * (1 << 32) // 10**6
+            record.end = self._index(self._device)
+            record.shaper = self._shape(wanted.rate) if wanted.rate else 0
+            record.delay = self._hold(wanted.delay, wanted.jitter) if wanted.delay else 0
+            cable.update(bytes(4), bytes(record))
         if new:
             self._run("impair", record.end)
-        if not shaper:
+        if not record.shaper:
             self._unshape()
-        if not delay:
+        if not record.delay:
             self._let_go()
 
     def clear(self) -> None:
@@ -123,7 +127,8 @@ class End:
         """What has become of packets since the end was impaired; None when it is not."""
         if not self._pins.exists():
             return None
-        record = _Cable.from_buffer_copy(self._map().lookup(bytes(4)) or bytes(ctypes.sizeof(_Cable)))
+        with self._map() as cable:
+            record = _read(cable)
         dropped = 0
         with contextlib.suppress(FileNotFoundError):
             dropped = _Settings.from_buffer_copy(self._settings.read_bytes()).dropped
@@ -138,8 +143,13 @@ class End:
         loader.load(OBJECT, part, {"cable": None}, _PROGRAMS)
         part.rename(self._pins)
 
-    def _map(self) -> loader.Map:
-        return loader.Map(loader.pinned(self._pins / "cable"), "cable")
+    @contextlib.contextmanager
+    def _map(self) -> Iterator[loader.Map]:
+        descriptor = loader.pinned(self._pins / "cable")
+        try:
+            yield loader.Map(descriptor, "cable")
+        finally:
+            os.close(descriptor)
 
     def _run(self, program: str, ifindex: int) -> None:
         """Run it first of all at the device's ingress."""
@@ -239,6 +249,10 @@ class End:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                     select.select([descriptor], [], [])
                     os.close(descriptor)
+
+
+def _read(cable: loader.Map) -> _Cable:
+    return _Cable.from_buffer_copy(cable.lookup(bytes(4)) or bytes(ctypes.sizeof(_Cable)))
 
 
 def _index_of(device: str) -> int:
