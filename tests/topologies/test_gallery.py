@@ -13,7 +13,7 @@ import pytest
 from asap2.lab import gallery
 from asap2.lab.execute import run
 from asap2.lab.lab import Lab
-from asap2.lab.layout import Layout
+from asap2.lab.layout import MOST_NODES, Layout
 from asap2.lab.topology import Topology
 
 BARE = {"one-node", "two-nodes"}
@@ -59,6 +59,6 @@ def test_what_is_left_to_the_user_comes_up(lab: Lab, name: str) -> None:
 
 
 def test_the_most_nodes_that_can_be_asked_for_reach_each_other(lab: Lab) -> None:
-    topology = gallery.rack(gallery.MOST_NODES)
+    topology = gallery.rack(MOST_NODES)
     lab.up(topology)
-    assert reach(lab, topology) == gallery.MOST_NODES - 1
+    assert reach(lab, topology) == MOST_NODES - 1

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asap2.lab.lab import Lab
     from asap2.progress import Progress
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 class Suite(enum.StrEnum):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from asap2.cli import typer
 from asap2.openstack.mechanism import Mechanism
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 class Encapsulation(StrEnum):

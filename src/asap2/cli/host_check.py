@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asap2.host.check.finding import Finding
     from asap2.host.inventory import Host, Pf
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

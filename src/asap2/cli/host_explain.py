@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asap2.host.refused import Refused
     from asap2.screen import Screen
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 SHOWN = 3
 """Flows of one reason that are shown, without --all."""
 

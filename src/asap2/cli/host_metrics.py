@@ -8,7 +8,7 @@ from typing import Annotated
 from asap2.cli import typer
 from asap2.cli.root import need_root
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 PORT = 9417
 
 

@@ -13,7 +13,7 @@ from asap2.cli.root import need_root
 if TYPE_CHECKING:
     from asap2.host.setup.persist import Written
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asap2.host.setup.wanted import Wanted
     from asap2.host.verify.proof import Wanted as Proof
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan without changing anything.")]
 
 

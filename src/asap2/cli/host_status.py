@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asap2.host.status import Status, VfStatus
     from asap2.screen import Group, Screen, Text
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 COLUMNS = ("VF", "PCI", "MAC", "VLAN", "representor", "guest", "received", "sent", "by host", "offloaded")
 """Of the table of VFs; the last four are about packets as the guest counts them."""
 

@@ -10,7 +10,7 @@ from asap2.cli.host_setup import DryRun
 from asap2.cli.host_subject import AsJson
 from asap2.cli.root import need_root
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

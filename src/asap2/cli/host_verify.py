@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asap2.host.verify.endpoint import Port
     from asap2.host.verify.verify import Result
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from asap2.cli import complete, typer
 from asap2.cli.options import AsJson
+from asap2.lab.layout import MOST_NODES
 
-app = typer.Typer(add_completion=False, help="Nodes, NICs, cables and guests on this machine.", no_args_is_help=True)
-MOST_NODES = 32
+app = typer.Typer(help="Nodes, NICs, cables and guests on this machine.", no_args_is_help=True)
 
 
 @app.command()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asap2.host.inventory import Host, Pf
     from asap2.openstack.config.nodes import Node
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

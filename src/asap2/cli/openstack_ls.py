@@ -7,7 +7,7 @@ from typing import Annotated
 
 from asap2.cli import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

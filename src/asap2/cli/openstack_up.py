@@ -9,7 +9,7 @@ from typing import Annotated
 from asap2.cli import typer
 from asap2.openstack.mechanism import Mechanism
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

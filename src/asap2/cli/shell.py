@@ -11,7 +11,7 @@ from asap2.cli.root import need_root
 from asap2.lab.enter import replace_process
 from asap2.lab.layout import layout
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer()
 
 
 @app.command()

@@ -119,7 +119,6 @@ class Typer:
 
     help: str = ""
     no_args_is_help: bool = False
-    add_completion: bool = False
     commands: list[click.Command] = field(default_factory=list)
 
     def command(self, *, context_settings: dict[str, Any] | None = None) -> Callable[[_F], _F]:

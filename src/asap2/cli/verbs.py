@@ -110,7 +110,7 @@ def _version(context: click.Context, _option: click.Parameter, asked: bool) -> N
 
 def exec_command(execute: Callable[[str, list[str]], object]) -> Any:
     """The verb ``exec`` around *execute*, whose own module does without typer."""
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer()
 
     @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
     def exec_(

@@ -11,7 +11,6 @@ from asap2.errors import UsageError
 from asap2.lab.layout import NAME
 from asap2.lab.topology import Topology, load, parse
 
-MOST_NODES = 32
 _ROOM = 16384
 """For rules and connections: a third of the memory of a node with room for as many as a ConnectX has."""
 _COMMENT = re.compile(r"# (?!SPDX)(.*)")

@@ -24,6 +24,8 @@ NAME_MAX = 32
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 """What a node, guest or NIC may be called: a host name's label (RFC 1123), in lower case."""
+MOST_NODES = 32
+"""Of a lab that is made by their number alone."""
 
 
 REAL_SYSFS = "realsys"

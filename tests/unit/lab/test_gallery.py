@@ -9,6 +9,7 @@ import pytest
 
 from asap2.errors import UsageError
 from asap2.lab import gallery
+from asap2.lab.layout import MOST_NODES
 from asap2.lab.topology import TopologyError
 
 
@@ -22,7 +23,7 @@ def test_there_are_about_ten() -> None:
     assert len(gallery.names()) >= 10
 
 
-@pytest.mark.parametrize("nodes", [1, 2, gallery.MOST_NODES])
+@pytest.mark.parametrize("nodes", [1, 2, MOST_NODES])
 def test_a_rack_has_as_many_nodes_as_are_wanted_and_a_guest_on_each(nodes: int) -> None:
     made = gallery.rack(nodes)
     assert [node.name for node in made.nodes] == [f"hv{number}" for number in range(1, nodes + 1)]
