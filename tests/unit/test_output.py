@@ -25,7 +25,7 @@ from asap2.host.setup.steps import DeletePorts
 from asap2.host.status import status
 from asap2.host.verify.endpoint import Port
 from asap2.host.verify.verify import FlowSeen, Result
-from asap2.lab.layout import Layout
+from asap2.lab.layout import Layout, layout
 from asap2.lab.terminal import Terminal
 from asap2.output import say, visible
 from asap2.screen import Screen
@@ -115,9 +115,15 @@ def refused() -> None:
     main(["exec", HOSTILE, "true"])
 
 
+def refused_by_a_lab() -> None:
+    layout().root.mkdir()
+    main(["exec", HOSTILE, "true"])
+
+
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
 @pytest.mark.parametrize(
-    "show", [checked, explained, shown_status, verified, stepped, listed, configured, typed, refused]
+    "show",
+    [checked, explained, shown_status, verified, stepped, listed, configured, typed, refused, refused_by_a_lab],
 )
 def test_text_of_the_system_is_shown_as_it_is(
     show: Callable[[], None], terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -132,7 +138,7 @@ def test_text_of_the_system_is_shown_as_it_is(
     plain = STYLES.sub("", text)
     assert SHOWN in plain or (show is typed and SHOWN.replace("\\x0d", "") in plain)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", plain)
-    assert bool(STYLES.search(text)) == (terminal and show is not refused)
+    assert bool(STYLES.search(text)) == (terminal and show not in (refused, refused_by_a_lab))
 
 
 def test_a_mac_is_no_emoji(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ class Layout:
             where = "" if self.name == DEFAULT_NAME else f" as {self.name}"
             raise UsageError(f"there is no {name}: no lab is up{where}; `asap2 lab up TOPOLOGY` makes one")
         known = sorted({namespace.parts[-3] for namespace in self.root.glob("*/*/ns/net")})
-        raise UsageError(f"the lab has no node or guest {name!r}; it has {', '.join(known) or 'none'}")
+        raise UsageError(f"the lab has no node or guest {name}; it has {', '.join(known) or 'none'}")
 
 
 def layout() -> Layout:

@@ -335,7 +335,7 @@ class TestCommands:
 
     def test_exec_of_an_unknown_name_is_one_sentence_and_status_2(self, asap2: Asap2) -> None:
         done = asap2("exec", "nosuch", "true")
-        assert done.stderr == "asap2: the lab has no node or guest 'nosuch'; it has t-guest, t-one, t-two\n"
+        assert done.stderr == "asap2: the lab has no node or guest nosuch; it has t-guest, t-one, t-two\n"
         assert done.returncode == 2
         assert asap2("exec", "../nodes/t-one", "true").returncode == 2
 

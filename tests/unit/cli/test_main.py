@@ -12,11 +12,6 @@ from asap2.cli.main import VERBS, main
 from asap2.lab.layout import ROOT_VARIABLE, layout
 
 
-@pytest.fixture(autouse=True)
-def _no_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "lab"))
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

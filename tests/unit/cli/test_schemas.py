@@ -27,18 +27,12 @@ from asap2.host.setup.steps import DeletePorts
 from asap2.host.verify.endpoint import Port
 from asap2.host.verify.verify import FlowSeen, Result
 from asap2.lab import gallery
-from asap2.lab.layout import ROOT_VARIABLE
 from asap2.lab.topology import TopologyError, parse
 from asap2.lab.topology_schema import EVERY_KEY
 from tests.schemas import DIRECTORY, answer
 from tests.unit.host.hosts import offloading
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "lab"))
 
 
 @pytest.fixture
