@@ -198,7 +198,6 @@ struct {
 } tuples SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct tuple);
 	__type(value, struct expectation);

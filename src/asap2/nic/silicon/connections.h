@@ -327,16 +327,33 @@ static __always_inline int occupied(struct flight *p, const struct tuple *one, c
 	return find_connection(p) != 0;
 }
 
-/* Let p->key name the record; replaces a stale key. 0: done. */
+/* The key names another record. */
+#define EEXIST 17
+#define NAME_TAKEN 1
+#define NO_MEMORY 2
+
+/*
+ * Let p->key name the record; replaces a stale key. 0: done; NAME_TAKEN; NO_MEMORY.
+ *
+ * `tuples` is not preallocated, because most connections have one key and some two. The kernel takes an entry from a
+ * stock of each CPU, which it fills without waiting for memory (kernel/bpf/memalloc.c), so under pressure there may be
+ * none (ENOMEM). It fills the stock as soon as the update has let interrupts through: the second attempt may succeed.
+ * The same holds for a bucket whose lock could not be had (EBUSY, or since Linux 6.15 EDEADLK and ETIMEDOUT).
+ */
 static __always_inline int name(struct flight *p, u32 at)
 {
-	if (!name_record(at))
+	long failed = name_record(at);
+
+	if (!failed)
 		return 0;
-	p->tuple = p->key;
-	p->tuple.family &= ~EXACT;
-	if (found_by_key(p))
-		return -1;
-	return name_record(at) ? -1 : 0;
+	if (failed == -EEXIST) {
+		p->tuple = p->key;
+		p->tuple.family &= ~EXACT;
+		if (found_by_key(p))
+			return NAME_TAKEN;
+	}
+	failed = name_record(at);
+	return !failed ? 0 : failed == -EEXIST ? NAME_TAKEN : NO_MEMORY;
 }
 
 /* The number of a free record; 0: there is none. */
@@ -352,7 +369,7 @@ static __always_inline u32 take_record(struct tracker *t)
 	return at && at <= t->max ? at : 0;
 }
 
-/* Insert p->fresh: the number of its record; 0: there is no room; -1: another connection has one of its tuples. */
+/* Insert p->fresh: the number of its record; 0: no room or memory; -1: another connection has one of its tuples. */
 __noinline int insert(struct flight *p)
 {
 	struct tracker *t = the_tracker();
@@ -416,6 +433,8 @@ __noinline int insert(struct flight *p)
 		if (master)
 			let_go(master, p->fresh.master);
 		__sync_fetch_and_add(&t->count, -1);
+		if (failed == NO_MEMORY)
+			return 0;
 		s->insert_failed++;
 		return -1;
 	}

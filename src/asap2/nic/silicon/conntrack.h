@@ -212,6 +212,15 @@ __noinline int zone_is_full(struct flight *p, u32 zone)
 	return READ_ONCE(z->count) >= z->limit;
 }
 
+/* Count a packet that is dropped because there is no memory for its connection (nf_conntrack_in(), "too stressed"). */
+static __always_inline void count_drop(void)
+{
+	struct tracker_stats *s = this_tracker_stats();
+
+	if (s)
+		s->drop++;
+}
+
 /* Store mark and labels, and insert the connection if it is new. -1: failed. */
 __noinline int commit(struct flight *p, struct state *s, struct tracking *r)
 {
@@ -248,6 +257,8 @@ __noinline int commit(struct flight *p, struct state *s, struct tracking *r)
 	at = insert(p);
 	if (at < 0)
 		at = merge(p);
+	else if (!at)
+		count_drop();
 	if (at <= 0)
 		return -1;
 	p->at = at;

@@ -35,6 +35,7 @@ def libbpf() -> ctypes.CDLL:
         ("bpf_object__find_map_by_name", pointer, [pointer, ctypes.c_char_p]),
         ("bpf_object__find_program_by_name", pointer, [pointer, ctypes.c_char_p]),
         ("bpf_map__set_max_entries", ctypes.c_int, [pointer, ctypes.c_uint32]),
+        ("bpf_map__set_map_flags", ctypes.c_int, [pointer, ctypes.c_uint32]),
         ("bpf_map__reuse_fd", ctypes.c_int, [pointer, ctypes.c_int]),
         ("bpf_map__set_initial_value", ctypes.c_int, [pointer, pointer, size]),
         ("bpf_map__fd", ctypes.c_int, [pointer]),
@@ -165,11 +166,13 @@ def load(
     programs: tuple[str, ...],
     constants: ctypes.Structure | None = None,
     shared: dict[str, Path] | None = None,
+    preallocated: tuple[str, ...] = (),
 ) -> None:
     """Load the object file *source*, giving each of *maps* its size, and pin its maps and programs in *directory*.
 
     *constants* are what the program's ``.rodata`` begins as. The maps of *shared* are not made: those that are pinned
-    there are used, and pinned in *directory*, too.
+    there are used, and pinned in *directory*, too. The hash maps *preallocated* get memory for all their entries now,
+    so that an insertion never fails for lack of memory.
     """
     lib = libbpf()
     if not source.exists():
@@ -197,6 +200,8 @@ def load(
                 continue
             if entries is not None:
                 check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
+            if name in preallocated:
+                check(lib.bpf_map__set_map_flags(found[name], 0), f"flags of map {name}")
         result = lib.bpf_object__load(handle)
         if result < 0:
             why = verifier_says("".join(told)) or os.strerror(-result)

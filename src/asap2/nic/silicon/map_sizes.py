@@ -192,6 +192,9 @@ class Layout:
             os.close(fd)
 
 
+_NOT_PREALLOCATED = ("tuples", "stateful_keys")
+"""Hash maps that take memory for an entry when it is inserted, which may fail while memory is short. A pipeline that
+traces preallocates them: what a packet does must not depend on other programs' memory."""
 _EXPECTATIONS = 4096
 """nf_conntrack_expect_max is a multiple of the hash table's size; that many are waited for at a time."""
 
@@ -276,6 +279,7 @@ def create(
         (PROGRAM, ONWARD, KEEP),
         constants,
         {name: connections_of / name for name in SHARED} if connections_of else None,
+        _NOT_PREALLOCATED if tracing else (),
     )
     layout = Layout(directory)
     layout.config.max_rules, layout.config.shards = max_rules, shards

@@ -82,6 +82,7 @@ class Both:
         self._actions: dict[int, tuple[Action, ...]] = {}
         self._drops = pipeline.drops()
         self._lookups = [pipeline.lookups(ovs) for ovs in (False, True)]
+        self._untracked = self._out_of_memory()
 
     def run(self, steps: Iterable[Step]) -> None:
         """Do *steps* on both; what is counted is compared at the end. What a step is about may not be there."""
@@ -229,10 +230,20 @@ class Both:
             now=self.reference.now,
         )
         if got != expected:
+            self._check_memory()
             _same("what happens", got, expected)
+
+    def _out_of_memory(self) -> int:
+        """Packets that the program has dropped because there was no memory for their connection."""
+        return sum(cpu.drop for cpu in self.pipeline.connections.statistics())
+
+    def _check_memory(self) -> None:
+        """The program has had memory for every connection, as the reference has."""
+        _same("packets without memory for their connection", self._out_of_memory() - self._untracked, 0)
 
     def check_counts(self) -> None:
         """All that was counted agrees."""
+        self._check_memory()
         handles = list(self._handles.values())
         for handle, counted in zip(handles, self.pipeline.counters(handles), strict=True):
             expected = self.reference.counters(handle)

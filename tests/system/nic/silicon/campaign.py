@@ -30,6 +30,8 @@ PACKETS = 200
 """Packets of one program."""
 CACHES = (None, 2)
 """Sizes of the exact-match cache, for programs in turn: as it comes, and so small that entries displace one another."""
+CONNECTIONS = 8192
+"""Room for connections: many more than a program's packets and their copies can make."""
 _MNT_DETACH = 2  # umount2(2)
 
 
@@ -83,7 +85,9 @@ def tracing_pipeline(bpffs: Path, cache: int | None) -> Pipeline:
     with IPRoute() as ipr:
         ipr.link("add", ifname=name, kind="veth", peer={"ifname": f"far-{cache}"})
     device = socket.if_nametoindex(name)
-    pipeline = Pipeline.open(where, max_rules=256, tracing=True, upcall_ifindex=device, cache_entries=cache)
+    pipeline = Pipeline.open(
+        where, max_rules=256, tracing=True, upcall_ifindex=device, cache_entries=cache, max_connections=CONNECTIONS
+    )
     pipeline.attach_onward(device, None)
     return pipeline
 

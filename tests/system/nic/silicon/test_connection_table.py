@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
@@ -114,6 +115,41 @@ def test_there_is_one_connection_of_a_tuple(table: Connections) -> None:
         with pytest.raises(OSError, match=f"Errno {errno.EEXIST}"):
             table.insert(other)
     table.insert(udp(1, zone=3))
+
+
+@contextlib.contextmanager
+def no_memory_for_tuples(layout: Any) -> Iterator[None]:
+    """The map of tuples takes no more entries, as when the kernel has no memory for one."""
+    *keys, one_more = (number.to_bytes(40, "big") for number in range(layout.tuples.max_entries + 1))
+    for key in keys:
+        layout.tuples.update(key, bytes(4))
+    with pytest.raises(OSError, match=f"Errno {errno.E2BIG}"):
+        layout.tuples.update(one_more, bytes(4))
+    yield
+    for key in keys:
+        layout.tuples.delete(key)
+
+
+def test_a_connection_without_memory_for_its_tuples_is_not_made(layout: Any, table: Connections) -> None:
+    with no_memory_for_tuples(layout):
+        for made in (udp(1), EVERY[-1]):
+            with pytest.raises(OSError, match=f"Errno {errno.ENOMEM}"):
+                table.insert(made)
+            assert table.find(0, made.original) is None
+    assert (table.count(), table.connections_in(0)) == (0, 0)
+
+
+def test_a_packet_without_memory_for_its_connection_is_dropped_and_counted() -> None:
+    with network_of_its_own(), private_bpffs() as bpffs:
+        pipeline = Pipeline.open(bpffs / "short", max_rules=64, max_connections=8)
+        table = pipeline.connections
+        with no_memory_for_tuples(pipeline._layout):
+            assert _committed(pipeline, 100) is None
+        drops, failures = (sum(getattr(cpu, of) for cpu in table.statistics()) for of in ("drop", "insert_failed"))
+        assert (drops, failures) == (1, 0)
+        assert pipeline.drops()["action"] == 1
+        assert _committed(pipeline, 100) is not None
+        pipeline.close()
 
 
 def test_a_full_table_takes_no_more(table: Connections) -> None:
