@@ -65,7 +65,7 @@ class Place:
         self, command: Command, *, stdin: int | None = subprocess.DEVNULL, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start *command* here, in a session of its own, with pipes for its output and errors."""
-        words = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        words, variables = _words(command), self._environment(env)
         return moved_in(
             self._bundle,
             lambda: subprocess.Popen(
@@ -75,19 +75,21 @@ class Place:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=environment() | {ROOT_VARIABLE: str(self._layout.root)} | dict(env or {}),
+                env=environment() | variables,
                 start_new_session=True,
             ),
         )
 
     @contextlib.contextmanager
-    def running(self, command: Command, until: str | None = None) -> Iterator[Program]:
+    def running(
+        self, command: Command, until: str | None = None, *, env: Mapping[str, str] | None = None
+    ) -> Iterator[Program]:
         """Run *command* here while the block runs, on a terminal of its own; it is killed at the end.
 
-        *until* is a regular expression that the output must match before the block begins.
+        *until* is a regular expression that the output must match before the block begins. *env* is added to the
+        environment.
         """
-        words = ["bash", "-c", command] if isinstance(command, str) else list(command)
-        with Program(self._bundle, words) as program:
+        with Program(self._bundle, _words(command), self._environment(env)) as program:
             if until is not None:
                 program.read_until(until, self.patience)
             yield program
@@ -113,3 +115,12 @@ class Place:
             return in_netns(netns, lambda: socket.socket(family, kind, protocol))
         finally:
             os.close(netns)
+
+    def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        """The variables that a program here gets besides the usual ones: ``asap2`` in it means this lab."""
+        return {ROOT_VARIABLE: str(self._layout.root), **(env or {})}
+
+
+def _words(command: Command) -> list[str]:
+    """The words of a program's command line; a line for bash becomes bash's."""
+    return ["bash", "-c", command] if isinstance(command, str) else list(command)

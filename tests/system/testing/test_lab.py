@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,15 @@ class TestCommands:
         with lab.guest("vm2").running("iperf3 -s", until="listening") as server:
             assert "receiver" in lab.guest("vm1").run("iperf3 -c 10.57.0.2 -n 1K").stdout
         assert server.process.returncode == -signal.SIGKILL
+
+    def test_know_their_lab_and_get_what_is_added_to_the_environment(self, lab: Lab) -> None:
+        node, line = lab.node("hv1"), 'echo "<$ASAP2_LAB $A>"'
+        said = f"<{lab.root} 1>"
+        assert node.run(line, env={"A": "1"}).stdout == f"{said}\n"
+        with node.start(line, env={"A": "1"}) as process:
+            assert process.communicate()[0] == f"{said}\n"
+        with node.running(line, until=re.escape(said), env={"A": "1"}):
+            pass
 
     def test_of_unknown_places_name_those_that_there_are(self, lab: Lab) -> None:
         with pytest.raises(LookupError, match="no node 'hv3'; it has hv1"):
