@@ -2,7 +2,12 @@
 /*
  * delay DEVICE SETTINGS: what a long cable does to packets. Makes the TAP device DEVICE in this network namespace and
  * prints its ifindex. Each frame that is sent on DEVICE is received there again, later: after the delay of the file
- * SETTINGS, with jitter, and never before an earlier frame. It ends with its namespace's processes, as any other.
+ * SETTINGS, with jitter, and never before an earlier frame. It ends when the device is deleted, and with its
+ * namespace's processes, as any other.
+ *
+ * A device whose process has died would be a cut cable. So there are two processes, which both hold the device: the
+ * keeper forks the worker, and another when that is killed; when the keeper is killed, the worker forks another. What
+ * a killed worker held back is lost.
  *
  * Frames have virtio's header (IFF_VNET_HDR), so super-packets and unfinished checksums stay what they are.
  */
@@ -20,6 +25,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -113,29 +120,54 @@ static uint64_t due(const volatile struct settings *set)
 	return now() + delay;
 }
 
-int main(int argc, char **argv)
+static int pidfd_of(pid_t process)
+{
+	return syscall(SYS_pidfd_open, process, 0);
+}
+
+/* Whether somebody has deleted the device. */
+static int is_gone(int tap)
+{
+	struct ifreq request;
+
+	return ioctl(tap, TUNGETIFF, &request) < 0;
+}
+
+static void __attribute__((noreturn)) keep(int tap, volatile struct settings *set, pid_t worker);
+
+/* Fork another keeper, of this process; a handle of it. */
+static int start_keeper(int tap, volatile struct settings *set)
+{
+	pid_t self = getpid(), keeper = fork();
+
+	must(keeper >= 0, "fork");
+	if (!keeper)
+		keep(tap, set, self);
+	return pidfd_of(keeper);
+}
+
+/* Hold frames back; *keeper* is the other process. */
+static void __attribute__((noreturn)) work(int tap, volatile struct settings *set, int keeper)
 {
 	static unsigned char buffer[1 << 17];
-	volatile struct settings *set;
 	struct frame *head = NULL, **tail = &head;
 	uint64_t held = 0, last = 0;
-	int tap, file;
 
-	if (argc != 3)
-		return 2;
-	file = open(argv[2], O_RDWR | O_CLOEXEC);
-	must(file >= 0, argv[2]);
-	set = mmap(NULL, sizeof(*set), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	must(set != MAP_FAILED, argv[2]);
-	tap = make_device(argv[1]);
 	prctl(PR_SET_TIMERSLACK, 1);
 	for (;;) {
-		struct pollfd ready = { .fd = tap, .events = POLLIN };
+		struct pollfd ready[2] = { { .fd = tap, .events = POLLIN }, { .fd = keeper, .events = POLLIN } };
 		uint64_t at = now(), wait = head && head->due > at ? head->due - at : 0;
 		struct timespec timeout = { .tv_sec = wait / NSEC, .tv_nsec = wait % NSEC };
 
-		if (ppoll(&ready, 1, head ? &timeout : NULL, NULL) < 0 && errno != EINTR)
+		if (ppoll(ready, 2, head ? &timeout : NULL, NULL) < 0 && errno != EINTR)
 			must(0, "ppoll");
+		if (ready[0].revents & POLLERR && is_gone(tap))
+			exit(0);
+		if (ready[1].revents) {
+			close(keeper);
+			waitpid(-1, NULL, WNOHANG); /* one that this process has forked */
+			keeper = start_keeper(tap, set);
+		}
 		for (int turn = 0; turn < TURN; turn++) {
 			ssize_t size = read(tap, buffer, sizeof(buffer));
 			struct frame *frame;
@@ -170,4 +202,43 @@ int main(int argc, char **argv)
 			free(frame);
 		}
 	}
+}
+
+/* Have a worker as long as there is the device; *worker* is that which there is, or 0. */
+static void __attribute__((noreturn)) keep(int tap, volatile struct settings *set, pid_t worker)
+{
+	struct pollfd ended = { .events = POLLIN };
+	pid_t self = getpid();
+
+	while (!is_gone(tap)) {
+		if (!worker) {
+			worker = fork();
+			must(worker >= 0, "fork");
+			if (!worker)
+				work(tap, set, pidfd_of(self));
+		}
+		ended.fd = pidfd_of(worker);
+		if (ended.fd >= 0) {
+			while (poll(&ended, 1, -1) < 0)
+				;
+			close(ended.fd);
+		}
+		waitpid(worker, NULL, WNOHANG); /* not when it has forked this process */
+		worker = 0;
+	}
+	exit(0);
+}
+
+int main(int argc, char **argv)
+{
+	volatile struct settings *set;
+	int file;
+
+	if (argc != 3)
+		return 2;
+	file = open(argv[2], O_RDWR | O_CLOEXEC);
+	must(file >= 0, argv[2]);
+	set = mmap(NULL, sizeof(*set), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	must(set != MAP_FAILED, argv[2]);
+	keep(make_device(argv[1]), set, 0);
 }

@@ -3,8 +3,8 @@
 
 Packets are changed where they come in, at each end of the cable: a program of ``impair.bpf.c`` runs there first. It
 loses packets by itself. For a rate it sends them through a token bucket filter (tc-tbf(8)) on a pair of devices of the
-end's own, as a NIC's limits do; for a delay through a TAP device to a process of ``delay.c``. A good cable has none of
-all that.
+end's own, as a NIC's limits do; for a delay through a TAP device to the processes of ``delay.c``. A good cable has
+none of all that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import os
 import select
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -239,16 +238,18 @@ class End:
         return int(line)
 
     def _let_go(self) -> None:
-        """End the process that delays."""
+        """Delete the device of the processes that delay: they end then."""
         if not self._index(self._delay):
             return
+        handles = []
         for pid in inside([identity(self._netns)]):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:2] == [self._delay.encode()]:
-                    descriptor = os.pidfd_open(pid)
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    select.select([descriptor], [], [])
-                    os.close(descriptor)
+                    handles.append(os.pidfd_open(pid))
+        ip(self._netns, f"link delete dev {self._delay}")
+        for handle in handles:
+            select.select([handle], [], [])
+            os.close(handle)
 
 
 def _read(cable: loader.Map) -> _Cable:

@@ -22,7 +22,8 @@ from asap2.lab.cables import cables
 from asap2.lab.impairment import GOOD, Impairment
 from asap2.lab.lab import Lab
 from asap2.lab.layout import ROOT_VARIABLE, Layout
-from asap2.lab.namespaces import call_in
+from asap2.lab.namespaces import call_in, identity
+from asap2.lab.processes import inside
 from tests.schemas import answer
 
 from .conftest import sh, wait_for
@@ -127,6 +128,24 @@ def test_a_bad_cable_stays_bad_without_the_daemon_and_with_the_next(up: Lab) -> 
     assert answers(up, "-c 1 -W 0.2") == 0
     change(up)
     assert answers(up, "-c 1 -W 10") == 1
+
+
+def delayers(lab: Lab) -> list[int]:
+    """The processes that delay what comes in at the first node."""
+    there = inside([identity(lab.layout.silicon("hv1", 0))])
+    return [pid for pid in there if b"delay-p0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_delay_goes_on_when_a_process_that_delays_is_killed(up: Lab) -> None:
+    change(up, delay="1ms")
+    for turn in range(6):
+        wait_for(lambda: len(delayers(up)) == 2)
+        before = sorted(delayers(up))
+        os.kill(before[turn % 2], signal.SIGKILL)
+        wait_for(lambda: len(set(delayers(up)) - set(before)) == 1)  # noqa: B023
+        assert answers(up, "-c 3 -i 0.002 -W 10") == 3
+    change(up)
+    assert delayers(up) == []
 
 
 def test_nothing_of_an_impairment_remains_at_a_good_cable(up: Lab) -> None:
