@@ -72,11 +72,17 @@ static int give_at(const struct seccomp_notif *q, int fd, int number, int close_
 	return given < 0 ? failed(EMFILE) : 0;
 }
 
-static int give(const struct seccomp_notif *q, int fd, int close_on_exec)
+static int in_range(uint64_t number)
+{
+	return (uint32_t)number >= RANGE_FIRST && (uint32_t)number < RANGE_END;
+}
+
+/* Put a descriptor of ours into the caller at the first number that is free, *least* or above. */
+static int give(const struct seccomp_notif *q, int fd, int least, int close_on_exec)
 {
 	int number;
 
-	for (number = RANGE_FIRST; number < RANGE_END; number++)
+	for (number = least < RANGE_FIRST ? RANGE_FIRST : least; number < RANGE_END; number++)
 		if (!is_open(q->pid, number))
 			return give_at(q, fd, number, close_on_exec);
 	return failed(EMFILE);
@@ -87,33 +93,39 @@ static void on_socket(const struct seccomp_notif *q)
 	const __u64 *a = (const __u64 *)q->data.args;
 	int fd = socket_for(q->pid, a[1], a[2]);
 
-	if (fd < 0 || give(q, fd, a[1] & SOCK_CLOEXEC) < 0)
+	if (fd < 0 || give(q, fd, 0, a[1] & SOCK_CLOEXEC) < 0)
 		answer(q->id, -1);
 	if (fd >= 0)
 		close(fd);
 }
 
-/* A copy of a socket of ours has to have a number in the range, too; a copy of anything else is the kernel's matter. */
+/*
+ * A copy of a socket of ours has to have a number in the range, too; a copy of anything else is the kernel's matter. To
+ * the caller, the range is all that a process may have: a number outside is refused as one above RLIMIT_NOFILE is.
+ */
 static void on_copy(const struct seccomp_notif *q, int fd)
 {
 	const __u64 *a = (const __u64 *)q->data.args;
-	int chosen = q->data.nr == SYS_dup3, close_on_exec = chosen && a[2] & O_CLOEXEC;
-	int64_t number = chosen ? (int)a[1] : -1;
+	int chosen = q->data.nr == SYS_dup3, close_on_exec = chosen && a[2] & O_CLOEXEC, least = 0, result;
 
 #ifdef SYS_dup2
-	if (q->data.nr == SYS_dup2) {
-		chosen = 1;
-		number = (int)a[1];
-	}
+	chosen |= q->data.nr == SYS_dup2;
 #endif
-	if (q->data.nr == SYS_fcntl)
+	if (q->data.nr == SYS_fcntl) {
 		close_on_exec = a[1] == F_DUPFD_CLOEXEC;
-	if (netlink_protocol(fd) < 0 || (chosen && number == (int)a[0]))
-		answer(q->id, ALL_NATIVE);
-	else if (chosen && (number < RANGE_FIRST || number >= RANGE_END))
-		answer(q->id, failed(EMFILE));
-	else if ((chosen ? give_at(q, fd, number, close_on_exec) : give(q, fd, close_on_exec)) < 0)
-		answer(q->id, -1);
+		least = (int)a[2];
+	}
+	if (netlink_protocol(fd) < 0 || (chosen && (int)a[1] == (int)a[0]) ||
+	    (q->data.nr == SYS_dup3 && a[2] & ~(__u64)O_CLOEXEC))
+		result = ALL_NATIVE;
+	else if (chosen)
+		result = in_range(a[1]) ? give_at(q, fd, a[1], close_on_exec) : failed(EBADF);
+	else if (least < 0 || least >= RANGE_END)
+		result = failed(EINVAL);
+	else
+		result = give(q, fd, least, close_on_exec);
+	if (result)
+		answer(q->id, result);
 }
 
 static int64_t on_connect(const struct seccomp_notif *q, int fd)
@@ -299,14 +311,37 @@ static int is_copy(int number)
 	return number == SYS_dup || number == SYS_dup3 || number == SYS_fcntl;
 }
 
-/* socketcall(SYS_SOCKET) of a 32-bit program. */
-static int64_t compat_socket(const struct seccomp_notif *q)
+static int is_ours(pid_t tid, uint64_t number)
 {
-	uint32_t domain;
+	int fd = in_range(number) ? take(tid, number) : -1, ours = fd >= 0 && netlink_protocol(fd) >= 0;
 
-	if (get(q->pid, (uint32_t)q->data.args[1], &domain, sizeof domain) < 0)
-		return failed(EFAULT);
-	return domain == AF_NETLINK ? failed(EAFNOSUPPORT) : ALL_NATIVE;
+	if (fd >= 0)
+		close(fd);
+	return ours;
+}
+
+/* A 32-bit program gets no socket that would have to be redirected, and cannot use one that it has inherited. */
+static int64_t on_compat(const struct seccomp_notif *q)
+{
+	uint32_t first = q->data.args[0];
+
+#ifdef COMPAT_SOCKETCALL
+	if (q->data.nr == COMPAT_SOCKETCALL) {
+		int opens = first == SYS_SOCKET;
+
+		if (get(q->pid, (uint32_t)q->data.args[1], &first, sizeof first) < 0)
+			return failed(EFAULT);
+		if (opens)
+			return first == AF_NETLINK ? failed(EAFNOSUPPORT) : ALL_NATIVE;
+	}
+#endif
+	return is_ours(q->pid, first) ? failed(EBADF) : ALL_NATIVE;
+}
+
+/* Neither end of splice(2) may be a socket of ours: its data would go by nobody who redirects. */
+static int64_t on_splice(const struct seccomp_notif *q)
+{
+	return is_ours(q->pid, q->data.args[0]) || is_ours(q->pid, q->data.args[2]) ? failed(EINVAL) : ALL_NATIVE;
 }
 
 /*
@@ -319,7 +354,11 @@ static int handle(const struct seccomp_notif *q)
 	int fd;
 
 	if (q->data.arch != NATIVE) {
-		answer(q->id, compat_socket(q));
+		answer(q->id, on_compat(q));
+		return -1;
+	}
+	if (q->data.nr == SYS_splice) {
+		answer(q->id, on_splice(q));
 		return -1;
 	}
 	if (q->data.nr == SYS_socket) {
@@ -361,6 +400,10 @@ static int handle(const struct seccomp_notif *q)
 		break;
 	case SYS_ioctl:
 		result = on_ioctl(q, fd);
+		break;
+	case SYS_sendfile:
+		result = netlink_protocol(fd) < 0 ? ALL_NATIVE :
+						    failed(EINVAL); /* as where no data can be spliced to */
 		break;
 	case SYS_preadv2:
 	case SYS_pwritev2:

@@ -25,24 +25,33 @@
 #define COMPAT_SOCKET 359 /* arch/x86/entry/syscalls/syscall_32.tbl */
 #define COMPAT_SOCKETCALL 102
 #define COMPAT_IOCTL 54
+#define COMPAT_CLOSE 6
 #define X32_BIT 0x40000000
 #elif defined(__aarch64__)
 #define NATIVE AUDIT_ARCH_AARCH64
 #define COMPAT AUDIT_ARCH_ARM
 #define COMPAT_SOCKET 281 /* arch/arm/tools/syscall.tbl */
 #define COMPAT_IOCTL 54
+#define COMPAT_CLOSE 6
 #else
 #error "redirectd knows x86-64 and AArch64"
 #endif
 
 /* Calls that are notified when their first argument is in the range; of setsockopt() and fcntl() some. */
 static const int ranged[] = {
-	SYS_recvmsg, SYS_sendmsg, SYS_read, SYS_write,   SYS_recvfrom, SYS_sendto, SYS_recvmmsg, SYS_sendmmsg,
-	SYS_readv,   SYS_writev,  SYS_bind, SYS_connect, SYS_dup,      SYS_dup3,   SYS_preadv2,  SYS_pwritev2,
+	SYS_recvmsg,  SYS_sendmsg,  SYS_read,    SYS_write,    SYS_recvfrom, SYS_sendto,
+	SYS_recvmmsg, SYS_sendmmsg, SYS_readv,   SYS_writev,   SYS_bind,     SYS_connect,
+	SYS_dup,      SYS_dup3,     SYS_preadv2, SYS_pwritev2, SYS_sendfile,
 #ifdef SYS_dup2
 	SYS_dup2,
 #endif
 };
+
+/*
+ * What a ring is asked for, no filter sees. So there are none, as in containers, and programs do without them as on a
+ * kernel without CONFIG_IO_URING. 32-bit calls have the same numbers.
+ */
+static const int rings[] = { SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register };
 
 enum label {
 	NEXT,
@@ -53,9 +62,11 @@ enum label {
 	L_DEVICE,
 	L_FCNTL,
 	L_SETSOCKOPT,
+	L_SPLICE,
+	L_SPLICE_BELOW,
+	L_OUTPUT,
 	L_RANGE,
 	L_BELOW,
-	L_COMPAT_CALL,
 	L_COMPAT_IOCTL,
 	L_ALLOW,
 	L_NOTIFY,
@@ -120,7 +131,10 @@ static void make_filter(void)
 #endif
 	for (i = 0; i < sizeof ranged / sizeof *ranged; i++)
 		equal(ranged[i], L_RANGE, NEXT);
+	for (i = 0; i < sizeof rings / sizeof *rings; i++)
+		equal(rings[i], L_NO_CALL, NEXT);
 	equal(SYS_ioctl, L_IOCTL, NEXT);
+	equal(SYS_splice, L_SPLICE, NEXT);
 	equal(SYS_fcntl, L_FCNTL, NEXT);
 	equal(SYS_setsockopt, L_SETSOCKOPT, NEXT);
 	equal(SYS_socket, L_SOCKET, L_ALLOW);
@@ -132,11 +146,14 @@ static void make_filter(void)
 	here(L_SETSOCKOPT);
 	load_argument(1);
 	equal(SOL_NETLINK, L_RANGE, L_ALLOW);
-	here(L_RANGE);
+	here(L_SPLICE);
 	load_argument(0);
+	at_least(RANGE_FIRST, L_SPLICE_BELOW, L_OUTPUT);
+	here(L_SPLICE_BELOW);
+	at_least(RANGE_END, L_OUTPUT, L_NOTIFY);
+	here(L_OUTPUT);
+	load_argument(2);
 	at_least(RANGE_FIRST, L_BELOW, L_ALLOW);
-	here(L_BELOW);
-	at_least(RANGE_END, L_ALLOW, L_NOTIFY);
 
 	here(L_IOCTL);
 	load_argument(1);
@@ -161,20 +178,26 @@ static void make_filter(void)
 	here(L_COMPAT);
 	equal(COMPAT, NEXT, L_NO_CALL);
 	load(offsetof(struct seccomp_data, nr));
+	for (i = 0; i < sizeof rings / sizeof *rings; i++)
+		equal(rings[i], L_NO_CALL, NEXT);
+	equal(COMPAT_CLOSE, L_ALLOW, NEXT);
 	equal(COMPAT_IOCTL, L_COMPAT_IOCTL, NEXT);
 #ifdef COMPAT_SOCKETCALL
-	equal(COMPAT_SOCKETCALL, L_COMPAT_CALL, NEXT);
+	equal(COMPAT_SOCKETCALL, L_NOTIFY, NEXT);
 #endif
-	equal(COMPAT_SOCKET, NEXT, L_ALLOW);
+	equal(COMPAT_SOCKET, NEXT, L_RANGE); /* a socket of ours that the program has inherited */
 	load_argument(0);
 	equal(AF_NETLINK, L_NO_FAMILY, L_ALLOW);
-	here(L_COMPAT_CALL);
-	load_argument(0);
-	equal(SYS_SOCKET, L_NOTIFY, L_ALLOW);
 	here(L_COMPAT_IOCTL);
 	load_argument(1);
 	equal(SIOCETHTOOL, L_UNSUPPORTED, NEXT);
 	equal(SIOCSIFMTU, L_UNSUPPORTED, L_ALLOW);
+
+	here(L_RANGE);
+	load_argument(0);
+	at_least(RANGE_FIRST, L_BELOW, L_ALLOW);
+	here(L_BELOW);
+	at_least(RANGE_END, L_ALLOW, L_NOTIFY);
 
 	result(L_ALLOW, SECCOMP_RET_ALLOW);
 	result(L_NOTIFY, SECCOMP_RET_USER_NOTIF);

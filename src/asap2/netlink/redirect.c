@@ -13,6 +13,8 @@
 #include "groups.h"
 #include "ethtool.h"
 
+#include <sys/sendfile.h>
+
 /* ---- send ---- */
 
 static ssize_t divert_parts(int fd, const struct iovec *parts, size_t count, int flags, const void *address,
@@ -247,13 +249,36 @@ static void give_back(const struct place *place, int fd)
 	(void)fd;
 }
 
-/* Say to redirectd's filter, if the process has it, that what this socket sends and receives comes by here. */
+/*
+ * Say to redirectd's filter, if the process has it, that what this socket sends and receives comes by here. That ends
+ * with exec: a static program that inherited the socket would ask the kernel itself.
+ */
 int socket(int domain, int type, int protocol)
 {
 	REAL(socket);
-	return domain == AF_NETLINK ? (int)syscall(SYS_socket, domain, type, protocol, BY_LIBRARY) :
-				      real(domain, type, protocol);
+
+	if (domain != AF_NETLINK)
+		return real(domain, type, protocol);
+	if (is_redirected(protocol))
+		type |= SOCK_CLOEXEC;
+	return (int)syscall(SYS_socket, domain, type, protocol, BY_LIBRARY);
 }
+
+/* What these move between a socket and a file or pipe nobody could redirect: refused as of files that cannot be spliced. */
+#define MOVES(name, parameters, ends, ...) \
+	ssize_t name parameters \
+	{ \
+		REAL(name); \
+		if (ends) { \
+			errno = EINVAL; \
+			return -1; \
+		} \
+		return real(__VA_ARGS__); \
+	}
+MOVES(splice, (int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags),
+      netlink_protocol(in) >= 0 || netlink_protocol(out) >= 0, in, from, out, to, size, flags)
+MOVES(sendfile, (int out, int in, off_t *from, size_t size), netlink_protocol(out) >= 0, out, in, from, size)
+MOVES(sendfile64, (int out, int in, off64_t *from, size_t size), netlink_protocol(out) >= 0, out, in, from, size)
 
 int bind(int fd, const struct sockaddr *address, socklen_t length)
 {

@@ -444,6 +444,11 @@ static size_t skip_empty(const struct iovec **parts, size_t count)
 	return count;
 }
 
+static int is_redirected(int protocol)
+{
+	return protocol == NETLINK_ROUTE || protocol == NETLINK_GENERIC || protocol == NETLINK_NETFILTER;
+}
+
 static int netlink_protocol(int fd)
 {
 	int value = -1, saved = errno;
@@ -453,8 +458,7 @@ static int netlink_protocol(int fd)
 		value = -1;
 	else {
 		length = sizeof value;
-		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 ||
-		    (value != NETLINK_ROUTE && value != NETLINK_GENERIC && value != NETLINK_NETFILTER))
+		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 || !is_redirected(value))
 			value = -1;
 	}
 	errno = saved;

@@ -19,8 +19,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -124,7 +126,11 @@ static void copies(void)
 	WANT((copy = dup(fd)) >= 0 && asks(copy));
 	WANT((copy = fcntl(fd, F_DUPFD_CLOEXEC, 3)) >= 0 && asks(copy) && fcntl(copy, F_GETFD) == FD_CLOEXEC);
 	WANT(dup2(copy, copy + 1) == copy + 1 && asks(copy + 1));
-	WANT(dup2(fd, 5) == -1 && errno == EMFILE); /* there nobody would see what is sent */
+	WANT(dup2(fd, 5) == -1 && errno == EBADF); /* there nobody would see what is sent */
+	WANT(dup2(fd, 5000) == -1 && errno == EBADF && dup2(fd, -1) == -1 && errno == EBADF);
+	WANT(dup3(fd, fd, 0) == -1 && errno == EINVAL && dup3(fd, 950, 1) == -1 && errno == EINVAL);
+	WANT((copy = fcntl(fd, F_DUPFD, 950)) == 950 && asks(copy) && fcntl(fd, F_DUPFD, 950) == 951);
+	WANT(fcntl(fd, F_DUPFD, 5000) == -1 && errno == EINVAL && fcntl(fd, F_DUPFD, -1) == -1 && errno == EINVAL);
 	for (i = 0; i < 300; i++) {
 		WANT(close(fd) == 0);
 		fd = open_socket();
@@ -132,6 +138,43 @@ static void copies(void)
 	}
 	WANT(close(fd) == 0 && (copy = open("/dev/null", O_RDWR)) >= 0 && dup2(copy, fd) == fd);
 	WANT(write(fd, "text", 4) == 4 && read(fd, room, 10) == 0);
+}
+
+/* Data cannot go between a netlink socket and a file or pipe unseen; between other descriptors it can. */
+static void splices(void)
+{
+	int fd = open_socket(), file = memfd_create("request", 0), high, ends[2];
+
+	WANT(pipe(ends) == 0 && write(file, &request, sizeof request) == sizeof request &&
+	     lseek(file, 0, SEEK_SET) == 0);
+	WANT(sendfile(fd, file, NULL, sizeof request) == -1 && errno == EINVAL);
+	WANT(splice(file, NULL, ends[1], NULL, 8, 0) == 8);
+	WANT(splice(ends[0], NULL, fd, NULL, 8, 0) == -1 && errno == EINVAL);
+	WANT(send(fd, &request, sizeof request, 0) == sizeof request);
+	WANT(splice(fd, NULL, ends[1], NULL, 4096, 0) == -1 && errno == EINVAL);
+	WANT(is_answer(room, recv(fd, room, sizeof room, 0)));
+	WANT((high = fcntl(ends[1], F_DUPFD, 950)) >= 950 && splice(file, NULL, high, NULL, 8, 0) == 8);
+	WANT(sendfile(high, file, NULL, 8) == 8);
+}
+
+/* Nobody sees what a ring is asked for. */
+static void rings(void)
+{
+	static char parameters[120]; /* struct io_uring_params */
+
+	WANT(syscall(SYS_io_uring_setup, 1, parameters) == -1 && errno == ENOSYS);
+	WANT(syscall(SYS_io_uring_enter, 0, 1, 0, 0, NULL, 0) == -1 && errno == ENOSYS);
+	WANT(syscall(SYS_io_uring_register, 0, 0, NULL, 0) == -1 && errno == ENOSYS);
+}
+
+/* No netlink socket is inherited from a program that has the library. */
+static void inherited(void)
+{
+	int fd, value;
+	socklen_t length = sizeof value;
+
+	for (fd = 0; fd < 1024; fd++)
+		WANT(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &length) < 0 || value != AF_NETLINK);
 }
 
 static void descriptors(void)
@@ -340,12 +383,20 @@ static int call_32_bit(int number, uint32_t first, uint32_t second, uint32_t thi
 static void compat(void)
 {
 	static uint32_t netlink[3] = { AF_NETLINK, SOCK_RAW, NETLINK_ROUTE }, plain[3] = { AF_UNIX, SOCK_STREAM, 0 };
+	int ends[2];
 
+	WANT(pipe(ends) == 0);
 	signal(SIGSEGV, no_32_bit); /* of a kernel without such calls */
 	WANT(call_32_bit(359 /* socket */, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) == -EAFNOSUPPORT);
 	WANT(call_32_bit(102 /* socketcall */, 1, (uint32_t)(uintptr_t)netlink, 0) == -EAFNOSUPPORT);
 	WANT(call_32_bit(102, 1, (uint32_t)(uintptr_t)plain, 0) >= 0);
 	WANT(call_32_bit(359, AF_UNIX, SOCK_STREAM, 0) >= 0);
+	WANT(call_32_bit(425 /* io_uring_setup */, 1, 0, 0) == -ENOSYS);
+	WANT(dup2(ends[1], 940) == 940 && call_32_bit(4 /* write */, 940, (uint32_t)(uintptr_t)plain, 4) == 4);
+	WANT(dup2(open_socket(), 950) == 950 && call_32_bit(4, 950, (uint32_t)(uintptr_t)plain, 4) == -EBADF);
+	netlink[0] = 950;
+	WANT(call_32_bit(102, 9 /* send */, (uint32_t)(uintptr_t)netlink, 0) == -EBADF);
+	WANT(call_32_bit(6 /* close */, 950, 0, 0) == 0);
 	WANT(call_32_bit(54 /* ioctl */, 0, 0x8946 /* SIOCETHTOOL */, 0) == -EOPNOTSUPP);
 }
 #else
@@ -369,7 +420,8 @@ static const struct {
 	{ "member", member },       { "compat", compat },           { "ways", ways },       { "several", several },
 	{ "copies", copies },       { "descriptors", descriptors }, { "times", times },     { "signals", signals },
 	{ "processes", processes }, { "nested", nested },           { "refused", refused }, { "monitor", monitor },
-	{ "by_line", by_line },     { "sockets", sockets },
+	{ "by_line", by_line },     { "sockets", sockets },         { "splices", splices }, { "rings", rings },
+	{ "inherited", inherited },
 };
 
 int main(int count, char **words)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,28 @@ def redirectd_of(lab: Bench) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "case", ["ways", "several", "copies", "descriptors", "times", "signals", "processes", "nested", "compat"]
+    "case",
+    [
+        "ways",
+        "several",
+        "copies",
+        "splices",
+        "rings",
+        "descriptors",
+        "times",
+        "signals",
+        "processes",
+        "nested",
+        "compat",
+    ],
 )
 def test_calls_do_what_the_kernels_do(lab: Bench, calls: Path, case: str) -> None:
     assert lab.run_words("hv1", str(calls), REPRESENTOR, case).stdout == "ok\n"
+
+
+def test_a_program_inherits_no_netlink_socket_of_one_that_has_the_library(lab: Bench, calls: Path) -> None:
+    opens = "import ctypes, os, sys; assert ctypes.CDLL(None).socket(16, 3, 0) > 2; os.execv(sys.argv[1], sys.argv[1:])"
+    assert lab.ok("hv1", f"{sys.executable} -c '{opens}' {calls} {REPRESENTOR} inherited") == "ok\n"
 
 
 def test_a_caller_has_its_own_privileges(lab: Bench, calls: Path, nic: Path) -> None:
