@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help setup setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-openvswitch test-ovn test-distributions test-topologies soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-packages scripts/setup-steps \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-packages scripts/setup-steps \
   src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -24,6 +24,8 @@ help:
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
+	@echo 'make docs            the documentation as a web site in build/docs/html, its links checked'
+	@echo 'make test-docs       run the code of every page of the documentation (ARGS="-k lab.md")'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make setup-ovn       the same, with OVN'
@@ -84,6 +86,15 @@ lint: setup-tests
 
 test: setup-tests lint
 	@$(BIN)/python scripts/test $(ARGS)
+
+setup-docs: setup
+	@scripts/setup-docs
+
+docs: setup-docs
+	@$(BIN)/python scripts/website.py
+
+test-docs: setup-tests
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
 coverage: setup
 	@rm -rf build/coverage && mkdir -p build/coverage
