@@ -13,6 +13,7 @@ from asap2.host.setup.changes import Change
 from asap2.host.setup.persist import Written
 from asap2.host.status import Status
 from asap2.host.verify.verify import Result
+from asap2.live.snapshot import Snapshot
 from asap2.openstack.config.files import File
 from asap2.openstack.config.values import Values
 
@@ -265,6 +266,10 @@ class Bench(TypedDict):
     rates: NotRequired[list[Any]]
 
 
+class Live(Snapshot):
+    """One moment of a lab or of a host: what `asap2.live` gives, and `asap2 view` shows."""
+
+
 SHAPES: dict[str, Any] = {
     "error": Error,
     "host-check": Check,
@@ -280,5 +285,6 @@ SHAPES: dict[str, Any] = {
     "openstack-ls": OpenstackLs,
     "openstack-config": OpenstackConfig,
     "bench": Bench,
+    "live": Live,
 }
-"""By kind: the words of the command that answers, joined by hyphens, or "error"."""
+"""By kind: the words of the command that answers, joined by hyphens; "error", and "live"."""

@@ -7,7 +7,6 @@ a device is created again.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections import Counter
@@ -21,26 +20,13 @@ from asap2.host.check.audit import audit
 from asap2.host.check.finding import Verdict
 from asap2.host.connections import Connections
 from asap2.host.explain.explain import counted, explain, flows_of
-from asap2.host.explain.flow import Flow
 from asap2.host.explain.probe import try_flows
 from asap2.host.explain.reasons import OFFLOADED
-from asap2.host.inventory import FlowTrial, Host
+from asap2.host.explain.trials import KeptTrials, Trier
+from asap2.host.inventory import Host
 from asap2.host.observe import observe
 from asap2.host.status import NicStatus, Status, status
 from asap2.output import line
-
-Trier = Callable[[Host, list[Flow]], tuple[FlowTrial, ...]]
-AGAIN = 300.0
-"""Seconds until a flow's rule is tried again, because the host may have changed."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Tried:
-    """The result of trying a flow's rule, and its time; ``shape`` is the flow as it was."""
-
-    shape: tuple[object, ...]
-    when: float
-    trials: tuple[FlowTrial, ...]
 
 
 class HostCollector(Collector):
@@ -49,8 +35,7 @@ class HostCollector(Collector):
 
     def __init__(self, trial: bool = True, see: Callable[[], Host] | None = None, attempt: Trier = try_flows) -> None:
         self._see = see or (lambda: observe(full=True, connections="count"))
-        self._attempt = attempt if trial else None
-        self._tried: dict[str, _Tried] = {}
+        self._trials = KeptTrials(attempt) if trial else None
         self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
@@ -76,33 +61,12 @@ class HostCollector(Collector):
         if not host.openvswitch.running:
             return found
         flows = [flow for flow in flows_of(host) if flow.offloaded != "yes"]
-        if self._attempt:
-            now = time.monotonic()
-            fresh = [flow for flow in flows if flow.datapath.startswith("system@") and not self._known(flow, now)]
-            trials: dict[str, list[FlowTrial]] = {flow.ufid or "": [] for flow in fresh}
-            for one in self._attempt(host, fresh):
-                trials.setdefault(one.ufid, []).append(one)
-            ufids = {flow.ufid for flow in flows}
-            self._tried = {ufid: kept for ufid, kept in self._tried.items() if ufid in ufids}
-            self._tried |= {
-                flow.ufid: _Tried(_shape(flow), now, tuple(trials[flow.ufid])) for flow in fresh if flow.ufid
-            }
-            every = tuple(one for kept in self._tried.values() for one in kept.trials)
-            host = dataclasses.replace(host, flow_trials=every)
+        if self._trials:
+            host = self._trials.tried(host, flows)
         for reason, number in counted(explain(host, flows)).items():
             if reason != OFFLOADED:
                 found.add_metric([reason], number)
         return found
-
-    def _known(self, flow: Flow, now: float) -> bool:
-        """Whether the flow was tried as it is now, not long ago."""
-        kept = self._tried.get(flow.ufid or "")
-        return kept is not None and kept.shape == _shape(flow) and now - kept.when < AGAIN
-
-
-def _shape(flow: Flow) -> tuple[object, ...]:
-    """What of a flow its answer rests on."""
-    return flow.dp, flow.levels, flow.actions
 
 
 def registry(collector: HostCollector) -> CollectorRegistry:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from asap2.errors import Asap2Error
-from asap2.host.explain.flow import Call, Flow, matched, parse
+from asap2.host.explain.flow import Flow, match_text, parse
 from asap2.testing.looks import looks
 
 if TYPE_CHECKING:
@@ -131,17 +131,5 @@ def describe(place: Place, flows: Iterable[Flow]) -> str:
 
 def brief(flow: Flow) -> str:
     """*flow* without what it does not match on."""
-    levels = []
-    for level in flow.levels:
-        attributes = []
-        for name, text in level.items():
-            if name == "packet_type" or (name != "in_port" and not matched(name, text)):
-                continue
-            if "=" in text:
-                text = ",".join(
-                    f"{key}={value}" for key, value in Call(name, text).parts.items() if matched(key, value)
-                )
-            attributes.append(f"{name}({text})")
-        levels.append(",".join(attributes))
     actions = ",".join(map(str, flow.actions))
-    return f"{' encap: '.join(levels)}, packets:{flow.packets}, actions:{actions}"
+    return f"{match_text(flow)}, packets:{flow.packets}, actions:{actions}"

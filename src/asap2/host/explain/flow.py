@@ -181,6 +181,23 @@ def matched(name: str, text: str) -> bool:
     return any(masked(part, 128)[1] if "(" not in part else True for part in call.parts.values())
 
 
+def match_text(flow: Flow) -> str:
+    """What *flow* matches on, as a dump has it, without what has no mask."""
+    levels = []
+    for level in flow.levels:
+        attributes = []
+        for name, text in level.items():
+            if name == "packet_type" or (name != "in_port" and not matched(name, text)):
+                continue
+            if "=" in text:
+                text = ",".join(
+                    f"{key}={value}" for key, value in Call(name, text).parts.items() if matched(key, value)
+                )
+            attributes.append(f"{name}({text})")
+        levels.append(",".join(attributes))
+    return " encap: ".join(levels)
+
+
 def _ct_words(text: str) -> tuple[int, int]:
     """Flags as dumps without -m print them: ``+est-new`` or ``est|trk``."""
     value = mask = 0

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process inside a node that reads the node's flows and connections, for as long as somebody wants them.
+
+What ``asap2 host`` reads of a host is read of a node from inside it. The process writes one line of JSON each time, and
+ends when its standard input does, so nothing is left behind when its owner is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+from asap2.host.records import RecordError, from_data, to_data
+from asap2.lab.enter import environment, moved_in
+from asap2.lab.layout import ROOT_VARIABLE, Layout
+from asap2.live.snapshot import Detail
+
+_AGAIN = 3.0
+"""Seconds until an agent that has ended is started again."""
+_READ = 1 << 20
+_MOST = 64 << 20
+"""Octets of a line; an agent that writes more is ended."""
+
+
+class Agent:
+    """The agent in the node called *name*, which looks every *seconds* seconds."""
+
+    def __init__(self, layout: Layout, name: str, seconds: float) -> None:
+        self._layout = layout
+        self._name = name
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unread = b""
+        self._latest: Detail | None = None
+        self._not_before = 0.0
+        self._start()
+
+    def latest(self) -> Detail | None:
+        """The newest details, without waiting; None until there are any."""
+        if self._process is None:
+            if time.monotonic() >= self._not_before:
+                self._start()
+            return self._latest
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while True:
+            try:
+                data = os.read(descriptor, _READ)
+            except BlockingIOError:
+                break
+            if not data or len(self._unread) > _MOST:
+                self._failed(f"the reader of flows in {self._name} has ended")
+                return self._latest
+            self._unread += data
+        *lines, self._unread = self._unread.split(b"\n")
+        if lines:
+            with contextlib.suppress(ValueError, RecordError):
+                self._latest = from_data(Detail, json.loads(lines[-1]))
+        return self._latest
+
+    def close(self) -> None:
+        """End the agent."""
+        process, self._process = self._process, None
+        self._unread = b""
+        if process is not None:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            process.wait()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "asap2.live.agent", str(self._seconds)]
+        try:
+            self._process = moved_in(
+                self._layout.bundle(self._name),
+                lambda: subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=environment() | {ROOT_VARIABLE: str(self._layout.root)},
+                    start_new_session=True,
+                ),
+            )
+        except OSError as error:
+            self._failed(f"the reader of flows in {self._name} cannot be started: {error.strerror}")
+            return
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    def _failed(self, why: str) -> None:
+        self.close()
+        self._not_before = time.monotonic() + _AGAIN
+        self._latest = Detail(time.time(), trouble=why)
+
+
+def main() -> int:
+    """Write the details of this host every so many seconds, until standard input ends."""
+    from asap2.live.detail import DetailReader
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seconds = float(sys.argv[1])
+    reader = DetailReader()
+    due = time.monotonic()
+    while True:
+        try:
+            line = json.dumps(to_data(reader.read()), separators=(",", ":"))
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return 0
+        due = max(due + seconds, time.monotonic())
+        ready, _, _ = select.select([0], [], [], max(0.0, due - time.monotonic()))
+        if ready and not os.read(0, 1024):
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
