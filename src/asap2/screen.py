@@ -29,6 +29,22 @@ _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white
 _CODES = {"bold": "1", "dim": "2", **{name: str(30 + number) for number, name in enumerate(_COLOURS)}}
 """The styles, which can be combined ("bold red"): ECMA-48, SGR."""
 _RESET = "\x1b[0m"
+_SIMPLE: dict[str, str | int | None] = {
+    **dict.fromkeys("─━", "-"),
+    **dict.fromkeys("═", "="),
+    **dict.fromkeys("│┃", "|"),
+    **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯", "+"),
+    **dict.fromkeys("█▉▊▋▌", "#"),
+    **dict.fromkeys("▍▎▏", "|"),
+    "▶": ">",
+    "◀": "<",
+    "▲": "^",
+    "▼": "v",
+    "✓": "+",
+    "✗": "x",
+    "…": "...",
+}
+"""What stands for the characters that we draw with, where the output's encoding does not have them all."""
 _UP_AND_ERASE = "\x1b[1A\x1b[2K"
 _USUAL_SIZE = (80, 24)
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -168,6 +184,15 @@ class Screen:
         return bool(os.environ.get("FORCE_COLOR")) or self.file.isatty()
 
     @property
+    def _draws(self) -> bool:
+        """Whether the encoding of the output has all that we draw with."""
+        try:
+            "".join(_SIMPLE).encode(getattr(self.file, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    @property
     def height(self) -> int:
         """Lines of the terminal."""
         return _number("LINES") or self._size()[1]
@@ -217,7 +242,7 @@ class Screen:
         if self.quiet:
             return
         try:
-            self.file.write(text)
+            self.file.write(text if self._draws else text.translate(str.maketrans(_SIMPLE)))
             self.file.flush()
         except BrokenPipeError:
             self.on_broken_pipe()
