@@ -84,8 +84,9 @@ class Demo:
         return {"ok": self.failure is None, "steps": as_data(self.terminal.steps), **self.figures.as_data()}
 
     def print_summary(self) -> None:
-        """Print the summary table."""
-        self.terminal.summary(self.figures.rows(), self.seconds, self.failure)
+        """Print the summary table and the headline."""
+        headline = self.figures.headline(self.terminal.screen.width)
+        self.terminal.summary(self.figures.rows(), self.seconds, self.failure, headline)
 
     def _virtual_functions(self, host: Host) -> None:
         type_ = self.terminal.type

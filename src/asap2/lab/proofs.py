@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asap2.lab.bench.against import GAINS, Gain, missed
-from asap2.lab.comparison import Comparison
-from asap2.lab.cpu import process_seconds
+from asap2.lab import headline
+from asap2.lab.background import Program
+from asap2.lab.bench.against import GAINS, SOFTWARE_GAINS, Gain, missed
+from asap2.lab.comparison import WAYS, Comparison
 from asap2.lab.execute import run
 from asap2.lab.firewall import Firewall
-from asap2.lab.reading import Host, address, find_flow, gbps, judge_iperf, packets
+from asap2.lab.packet_way import Passage, draw, shares
+from asap2.lab.reading import Host, address, deeds, find_flow, packets
 from asap2.lab.terminal import OutputError, StepError, Terminal
-from asap2.lab.units import RUN_DIRECTORY, SWITCH
+from asap2.screen import Text
 
 PINGS = 20
 PING_INTERVAL = 0.1
 """Seconds between two echo requests."""
-TCP_SECONDS = 2
 SHORT_IDLE = 1000
 """Milliseconds: the max-idle with which flows are seen to age out."""
 AGEING_SECONDS = 120.0
@@ -33,9 +34,12 @@ OFFLOADING_SECONDS = 120.0
 BRIDGE, VLAN = "br-int", 57
 MAX_IDLE = 30000
 """Milliseconds that an unused flow stays, as on the page."""
-TCP_PATHS = ("userspace", "software", "offloaded")
-WORDS = "user space, offloaded"
+WORDS = "user space, software, NIC"
 
+DRAWN = (1, 2)
+"""The echo requests whose ways are drawn."""
+IN_THE_TABLE = ("packets_per_second", "transactions_per_second")
+"""Figures of the comparison that the headline does not show."""
 OFFLOADED_FLOWS = "ovs-appctl dpctl/dump-flows -m type=offloaded"
 SET = "ovs-vsctl set Open_vSwitch . other_config:"
 
@@ -44,21 +48,24 @@ SET = "ovs-vsctl set Open_vSwitch . other_config:"
 class Figures:
     """What was measured; None where it did not come to that. Packets are those of the pings from the first guest:
     ``representor_packets`` of their requests were seen on its representor, ``offloaded_packets`` were counted by the
-    silicon's rule for them. TCP's figures are of the paths ``userspace`` (a switch that forwards every packet itself),
-    ``software`` (hw-offload=false) and ``offloaded``; ``comparison`` is what :class:`Comparison` found, ``firewall``
-    what :class:`Firewall` did."""
+    silicon's rule for them. TCP's figures and the processes' CPU are of the paths ``userspace`` (a switch that forwards
+    every packet itself), ``software`` (hw-offload=false) and ``offloaded``; ``comparison`` is what :class:`Comparison`
+    found, ``firewall`` what :class:`Firewall` did."""
 
     ping_loss_percent: float | None = None
     packets_sent: int | None = None
     representor_packets: int | None = None
     offloaded_packets: int | None = None
     first_ping_ms: float | None = None
+    second_ping_ms: float | None = None
     later_ping_ms: float | None = None
-    tcp_gbps: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(TCP_PATHS))
+    tcp_gbps: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(WAYS))
     cpu_percent: dict[str, float | None] = field(default_factory=lambda: {"vswitchd": None, "daemon": None})
     software_cpu_percent: dict[str, float | None] = field(default_factory=lambda: {"vswitchd": None, "daemon": None})
     comparison: dict[str, Any] | None = None
     firewall: dict[str, int] | None = None
+    passages: list[Passage] = field(default_factory=list)
+    """What each hypervisor did with the echo requests."""
 
     def as_data(self) -> dict[str, Any]:
         """For the report."""
@@ -71,6 +78,10 @@ class Figures:
             "cpu_percent": self.cpu_percent,
             "comparison": self.comparison,
             "firewall": self.firewall,
+            "packet_ways": {
+                str(number): {one.host: one.way(number, self.packets_sent or 0).value for one in self.passages}
+                for number in DRAWN
+            },
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -86,12 +97,15 @@ class Figures:
             ("echo requests sent", show(self.packets_sent)),
             ("of these seen on the representor", show(self.representor_packets)),
             ("of these counted by the eSwitch's rule", show(self.offloaded_packets)),
-            *((f"{gain.name}: {WORDS}", self._gain(gain)) for gain in GAINS),
-            ("TCP, hw-offload=false (our software datapath)", show(self.tcp_gbps["software"], " Gbit/s")),
+            *((f"{gain.name}: {WORDS}", self._gain(gain)) for gain in GAINS if gain.figure in IN_THE_TABLE),
             ("packets of tracked connections: in hardware, seen by the host", self._tracked()),
             ("CPU of both ovs-vswitchd: hw-offload=false, true", self._pair("vswitchd")),
             ("CPU of both asap2 daemons: hw-offload=false, true", self._pair("daemon")),
         ]
+
+    def headline(self, columns: int) -> list[Text]:
+        """The comparison in bars, in lines of at most *columns*; none before it was made."""
+        return headline.lines(self.comparison, columns) if self.comparison else []
 
     def _tracked(self) -> str:
         found = self.firewall
@@ -105,9 +119,9 @@ class Figures:
         if self.comparison is None:
             return "not measured"
         found = self.comparison["targets"][gain.name]
-        both = gain.show(*(self.comparison[way][gain.figure] for way in ("userspace", "offloaded")))
+        both = gain.show(*(self.comparison[way][gain.figure] for way in WAYS))
         times = "no ratio" if found["value"] is None else f"{found['value']:.2g} times"
-        return f"{both}: {times} ({gain.wanted}{'' if found['met'] else ', missed'})"
+        return f"{both}: {times} user space ({gain.wanted}{'' if found['met'] else ', missed'})"
 
 
 class Proofs:
@@ -118,6 +132,8 @@ class Proofs:
         self.hosts = hosts
         self.figures = figures
         self.client, self.server = (host.guest for host in hosts)
+        self.seen: dict[str, list[int]] = {}
+        """Numbers of the echo requests that each host saw: 1 for the first program's, from 2 on the second's."""
 
     def all(self, rounds: int) -> None:
         """Run every proof, with *rounds* rounds of the comparison; StepError at the first one that fails."""
@@ -126,13 +142,11 @@ class Proofs:
         self.compare(rounds)
         self.flows_age_out()
         self.figures.firewall = Firewall(self.terminal, self.hosts, BRIDGE).prove()
-        for host in self.hosts:
-            self.offload(host, False)
-        self.figures.tcp_gbps["software"], self.figures.software_cpu_percent = self.tcp_without_offload()
-        for host in self.hosts:
-            self.offload(host, True)
         assert self.figures.comparison
-        if complaint := missed(self.figures.comparison["targets"]):
+        complaint = missed(self.figures.comparison["targets"]) or missed(
+            self.figures.comparison["software_targets"], "the software datapath", SOFTWARE_GAINS
+        )
+        if complaint:
             raise StepError(complaint)
 
     def only_first_packets_reach_the_host(self) -> None:
@@ -146,13 +160,22 @@ class Proofs:
                 capturing.append((host, captures.enter_context(capture)))
             terminal.type(self.client.name, f"ping -c 1 -W 10 {address(self.server)}", self._judge_first_ping)
             self._wait_for_the_flows()
+            first = {host.name: self._seen_so_far(capture) for host, capture in capturing}
             command = f"ping -c {PINGS - 1} -i {PING_INTERVAL} {address(self.server)}"
             terminal.type(self.client.name, command, self._judge_later_pings)
             for host, capture in capturing:
                 capture.read_until_quiet()
                 output = terminal.interrupt(host.name, capture, self._judge_capture)
-                if host is self.hosts[0]:
-                    self.figures.representor_packets = len(re.findall(self._icmp("request"), output))
+                self.seen[host.name] = [int(number) for number in first[host.name]] + [
+                    1 + int(number) for number in re.findall(self._icmp("request"), output)[len(first[host.name]) :]
+                ]
+            self.figures.representor_packets = len(self.seen[self.hosts[0].name])
+
+    def _seen_so_far(self, capture: Program) -> list[str]:
+        """Sequence numbers of the echo requests that *capture* has shown."""
+        capture.read_until_quiet()
+        found: list[str] = re.findall(self._icmp("request"), capture.output)
+        return found
 
     def _wait_for_the_flows(self) -> None:
         """Return when the rules for the pings are in both eSwitches: a slow machine takes its time to make them."""
@@ -173,9 +196,31 @@ class Proofs:
             output = self.terminal.type(host.name, OFFLOADED_FLOWS, lambda text: self._judge_flows(text, out, into))  # noqa: B023
             if host is self.hosts[0]:
                 self.figures.offloaded_packets = packets(find_flow(output, *out[:3]))
+            requests = find_flow(output, *(out if host is self.hosts[0] else into)[:3])
+            self.figures.passages.append(
+                Passage(
+                    host.name,
+                    host.guest.vf,
+                    host.representor,
+                    self.seen.get(host.name, []),
+                    packets(requests),
+                    deeds(requests),
+                )
+            )
+        self._draw()
+
+    def _draw(self) -> None:
+        """The ways of the first two requests, and how many of all went which way."""
+        figures, sent = self.figures, self.figures.packets_sent or 0
+        first, second = figures.passages
+        for number, milliseconds in zip(DRAWN, (figures.first_ping_ms, figures.second_ping_ms), strict=True):
+            self.terminal.heading(f"The way of echo request {number}, {milliseconds} ms until the reply")
+            self.terminal.screen.print(*draw(number, sent, (self.client.name, self.server.name), (first, second)))
+        self.terminal.heading(f"Who handled the {sent} echo requests")
+        self.terminal.screen.print(*shares(figures.passages, sent))
 
     def compare(self, rounds: int) -> None:
-        """Compare the NIC with a switch that forwards every packet itself."""
+        """Compare the NIC with what a host without offload has."""
         comparison = Comparison(
             self.terminal, self.hosts, BRIDGE, lambda host: {host.pf: "", host.representor: f"tag={VLAN}"}
         )
@@ -183,26 +228,7 @@ class Proofs:
         for way, measured in comparison.measured.items():
             self.figures.tcp_gbps[way] = measured.figures()["tcp_gbps"]
         self.figures.cpu_percent = comparison.measured["offloaded"].cpu_percent()
-
-    def tcp_without_offload(self) -> tuple[float, dict[str, float | None]]:
-        """Gbit/s of one TCP stream, and the CPU, in percent of a core, that both switches and both daemons took."""
-        self.terminal.heading("TCP from guest to guest, hw-offload=false")
-        for line in (
-            "  Packets take Open vSwitch's kernel datapath then. In these nodes that is the silicon's own eBPF",
-            "  program, attached in the host: about as fast as the NIC, so no stand-in for a host without one.",
-        ):
-            self.terminal.say(line)
-        switches = [int(run(self._bundle(host), "cat", f"{RUN_DIRECTORY}/{SWITCH}.pid")) for host in self.hosts]
-        daemons = [int((self.terminal.layout.node(host.name) / "daemon.pid").read_text()) for host in self.hosts]
-        with self.terminal.begin(self.server.name, "iperf3 -s -1", "Server listening") as server:
-            before, began = (process_seconds(switches), process_seconds(daemons)), time.monotonic()
-            command = f"iperf3 -c {address(self.server)} -t {TCP_SECONDS} -f g"
-            output = self.terminal.type(self.client.name, command, judge_iperf)
-            elapsed = time.monotonic() - began
-            after = (process_seconds(switches), process_seconds(daemons))
-            server.wait()
-        percent = [round(100 * (late - early) / elapsed, 2) for early, late in zip(before, after, strict=True)]
-        return gbps(output), {"vswitchd": percent[0], "daemon": percent[1]}
+        self.figures.software_cpu_percent = comparison.measured["software"].cpu_percent()
 
     def flows_age_out(self) -> None:
         """Show that unused flows expire after max-idle."""
@@ -227,12 +253,6 @@ class Proofs:
         for host in self.hosts:
             self.terminal.type(host.name, f"{SET}max-idle={MAX_IDLE}")
 
-    def offload(self, host: Host, on: bool) -> None:
-        """Turn hardware offload on or off in *host*."""
-        self.terminal.heading(f"{host.name}: hardware offload {'on' if on else 'off'}")
-        self.terminal.type(host.name, f"{SET}hw-offload={'true' if on else 'false'}")
-        self.terminal.type(host.name, "systemctl restart openvswitch.service")
-
     def _bundle(self, host: Host) -> Any:
         return self.terminal.layout.bundle(host.name)
 
@@ -251,6 +271,7 @@ class Proofs:
         lost = int(found[1]) - int(found[2])
         self.figures.packets_sent = 1 + int(found[1])
         self.figures.ping_loss_percent = round(100 * lost / self.figures.packets_sent, 3)
+        self.figures.second_ping_ms = times[0]
         self.figures.later_ping_ms = round(statistics.median(times), 3)
         if lost:
             raise OutputError(f"{lost} packets were lost")

@@ -47,6 +47,12 @@ def packets(flow: ODPFlow | None) -> int:
     return int(flow.info["packets"]) if flow else 0
 
 
+def deeds(flow: ODPFlow | None) -> list[str]:
+    """What *flow* does with packets in a word or two each, other than to send them out: ``push_vlan 57``."""
+    found = [one for action in (flow.actions if flow else ()) for one in action.items() if one[0] != "output"]
+    return [f"{name} {value['vid']}" if isinstance(value, dict) and "vid" in value else name for name, value in found]
+
+
 def gbps(output: str) -> float:
     """The receiver's throughput as printed by ``iperf3 -f g``; OutputError if there is none."""
     found = re.search(r"([\d.]+) Gbits/sec\s+receiver", output)

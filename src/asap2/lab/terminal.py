@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from asap2.errors import Asap2Error
 from asap2.lab.background import Program
 from asap2.lab.execute import start
 from asap2.lab.layout import Layout
-from asap2.screen import Part, Screen, table
+from asap2.screen import Part, Screen, Text, table
 
 SHOWN_LINES = 24
 """Lines of an output that are shown; of a longer one the middle is left out."""
@@ -153,8 +153,10 @@ class Terminal:
             raise self.failed(where, command, complaint)
         self.done(words or "done", seconds)
 
-    def summary(self, rows: Iterable[tuple[str, str]], seconds: float, failure: str | None) -> None:
-        """Print the summary table of (what, result), and the verdict."""
+    def summary(
+        self, rows: Iterable[tuple[str, str]], seconds: float, failure: str | None, headline: Sequence[Text] = ()
+    ) -> None:
+        """Print the summary table of (what, result), the *headline* of a demo that has one, and the verdict."""
         shown = table("What was shown", "what", "result")
         shown.columns[1].justify = "right"
         for what, result in rows:
@@ -162,6 +164,9 @@ class Terminal:
         self.screen.say()
         self.screen.print(shown)
         self.screen.say()
+        if headline:
+            self.screen.print(*headline)
+            self.screen.say()
         verdict = ("failed", "red") if failure else ("all passed", "green")
         self.screen.say(f"{len(self.steps)} commands in {seconds:.0f} s, ", verdict)
 

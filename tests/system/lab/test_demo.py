@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asap2.lab.bench.against import missed, targets
+from asap2.lab.bench.against import SOFTWARE_GAINS, missed, targets
 from asap2.lab.layout import Layout
 
 from .conftest import Asap2, Machine
@@ -24,6 +24,7 @@ KEYS = {
     "cpu_percent",
     "comparison",
     "firewall",
+    "packet_ways",
 }
 
 
@@ -41,11 +42,23 @@ def test_the_demo_shows_all_that_it_should_and_leaves_nothing(place: Layout, asa
     assert all(report["tcp_gbps"][way] > 0 for way in ("userspace", "software", "offloaded"))
     assert set(report["cpu_percent"]) == {"vswitchd", "daemon"}
     assert 0 < report["firewall"]["at_the_host"] < report["firewall"]["in_hardware"] / 20
+    assert report["packet_ways"] == {"1": {"hv1": "host", "hv2": "host"}, "2": {"hv1": "nic", "hv2": "nic"}}
+    for row in (
+        "┌ eth3 ▶ Open vSwitch ┐       ┌ Open vSwitch ▶ eth3 ┐",
+        "─── push_vlan 57 ──── p0 ═ p0 ───── pop_vlan ─────",
+    ):
+        assert done.stdout.count(row) == 1
     compared = report["comparison"]
     assert compared["targets"] == targets(compared["offloaded"], compared["userspace"])
-    assert compared["targets"]["packets that the host saw"]["met"]
+    assert compared["software_targets"] == targets(compared["offloaded"], compared["software"], SOFTWARE_GAINS)
+    for found in (compared["targets"], compared["software_targets"]):
+        assert found["packets that the host saw"]["met"]
+    # the software datapath's work is the hosts', and is measured although no process does it
+    assert compared["software"]["host_packets"] > 1000
+    assert compared["software"]["host_cpu_seconds_per_gbit"] > 0.0005
     # how fast the machine is meanwhile is not for a test to say
     enough = missed(compared["targets"]) is None
+    assert done.stdout.count("✗") == 0 or not enough
     assert (report["ok"], done.returncode) == ((True, 0) if enough else (False, 1)), done.stderr
     assert not place.root.exists()
     assert Machine.look(place.root.name) == before

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from asap2.errors import Asap2Error
-from asap2.lab.bench.against import GAINS, missed, targets
-from asap2.lab.bench.measure import answered, sent_for
-from asap2.lab.comparison import Measured, echoes
+from asap2.lab.bench import measure
+from asap2.lab.bench.against import GAINS, SOFTWARE_GAINS, missed, targets
+from asap2.lab.comparison import Measured, echoes, sent_for
 from asap2.lab.proofs import Figures
 from asap2.lab.terminal import OutputError
 from asap2.lab.userspace_switch import lookups
@@ -26,6 +26,13 @@ OFFLOADED = {
     "transactions_per_second": 63000,
     "host_cpu_seconds_per_gbit": 0.001,
     "host_packets": 10,
+}
+SOFTWARE = {
+    "tcp_gbps": 15.0,
+    "packets_per_second": 180000,
+    "transactions_per_second": 50000,
+    "host_cpu_seconds_per_gbit": 0.008,
+    "host_packets": 300000,
 }
 
 
@@ -47,8 +54,8 @@ def test_each_figure_alone_can_make_the_verdict_fail(gain) -> None:  # type: ign
 
 def test_an_offload_that_ends_after_half_of_the_rounds_fails() -> None:
     """What was counted is of all rounds, so that a median of good ones does not hide it."""
-    software = Measured([4.0] * 4, [5e4] * 4, [7e3] * 4, 16, 4, 3.2, 0.0, 100_000)
-    broken = Measured([16.0, 16.0, 4.0, 4.0], [2e5, 2e5, 5e4, 5e4], [6e4, 6e4, 7e3, 7e3], 40, 4, 1.6, 0.0, 50_010)
+    software = Measured([4.0] * 4, [5e4] * 4, [7e3] * 4, 16, 4, 3.2, 0.0, 0.0, 100_000)
+    broken = Measured([16.0, 16.0, 4.0, 4.0], [2e5, 2e5, 5e4, 5e4], [6e4, 6e4, 7e3, 7e3], 40, 4, 1.6, 0.0, 0.0, 50_010)
     found = targets(broken.figures(), software.figures())
     assert not found["packets that the host saw"]["met"]
     assert not found["CPU of the hosts' processes per gigabit"]["met"]
@@ -60,22 +67,29 @@ def test_a_switch_that_did_nothing_proves_nothing() -> None:
 
 
 def test_speeds_are_medians_of_the_rounds_and_counts_are_of_all() -> None:
-    measured = Measured([1.0, 9.0, 2.0], [5, 7, 6], [3, 1, 2], 12, 3, 0.5, 0.1, 77)
+    measured = Measured([1.0, 9.0, 2.0], [5, 7, 6], [3, 1, 2], 12, 3, 0.5, 0.1, 0.06, 77)
     assert measured.figures() == {
         "tcp_gbps": 2.0,
         "packets_per_second": 6,
         "transactions_per_second": 2,
-        "host_cpu_seconds_per_gbit": 0.05,
+        "host_cpu_seconds_per_gbit": 0.055,
         "host_packets": 77,
     }
     assert measured.cpu_percent() == {"vswitchd": 16.67, "daemon": 3.33}
 
 
-def test_the_summary_has_both_figures_their_ratio_and_the_verdict() -> None:
-    comparison = {"userspace": USERSPACE, "offloaded": OFFLOADED, "targets": targets(OFFLOADED, USERSPACE)}
+def test_the_summary_has_the_figures_of_all_paths_the_ratio_and_the_verdict() -> None:
+    comparison = {
+        "userspace": USERSPACE,
+        "software": SOFTWARE,
+        "offloaded": OFFLOADED,
+        "targets": targets(OFFLOADED, USERSPACE),
+        "software_targets": targets(OFFLOADED, SOFTWARE, SOFTWARE_GAINS),
+    }
     rows = dict(Figures(comparison=comparison).rows())
-    assert rows["TCP: user space, offloaded"] == "4, 16 Gbit/s: 4 times (at least 1.25)"
-    assert rows["packets that the host saw: user space, offloaded"] == "100,000, 10: 0.0001 times (at most 0.01)"
+    assert rows["small packets: user space, software, NIC"] == (
+        "50,000, 180,000, 200,000/s: 4 times user space (at least 1.25)"
+    )
 
 
 def test_lookups_are_hits_and_misses() -> None:
@@ -85,12 +99,22 @@ def test_lookups_are_hits_and_misses() -> None:
 
 
 def test_sockperf_is_read() -> None:
-    assert sent_for("sockperf: Summary: Total of 209105 messages sent in 1.100 sec\n") == 1.1
+    assert measure.sent_for("sockperf: Summary: Total of 209105 messages sent in 1.100 sec\n") == 1.1
     line = "sockperf: [Valid Duration] RunTime=0.550 sec; SentMessages=22; ReceivedMessages=11\n"
-    assert answered(line) == pytest.approx(20)
-    for parse in (sent_for, answered):
+    assert measure.answered(line) == pytest.approx(20)
+    for parse in (measure.sent_for, measure.answered):
         with pytest.raises(Asap2Error, match="sockperf"):
             parse("")
+
+
+def test_how_long_iperf3_sent_datagrams_is_read() -> None:
+    shown = (
+        "[  5]   0.00-1.02   sec   830 KBytes  6.79 Mbits/sec  0.000 ms  0/47190 (0%)  sender\n"
+        "[  5]   0.00-1.90   sec   582 KBytes  4.77 Mbits/sec  0.019 ms  14072/47190 (30%)  receiver\n"
+    )
+    assert sent_for(shown) == 1.02
+    with pytest.raises(OutputError, match="iperf3 did not say how long it sent"):
+        sent_for("iperf3: error - unable to connect to server\n")
 
 
 def test_a_flood_ping_is_read() -> None:

@@ -87,5 +87,7 @@ def test_figures_that_were_not_measured_are_null_in_the_report() -> None:
         "cpu_percent": {"vswitchd": None, "daemon": None},
         "comparison": None,
         "firewall": None,
+        "packet_ways": {"1": {}, "2": {}},
     }
     assert all(result.startswith("not measured") for _, result in Figures().rows())
+    assert Figures().headline(80) == []

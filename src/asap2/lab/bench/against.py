@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A *figure* of the offloaded path, as a multiple of the userspace switch's: at least, or at most, *bound*."""
+    """A *figure* of the offloaded path, as a multiple of that of a path without offload: at least, or at
+    most, *bound*."""
 
     figure: str
     name: str
@@ -39,27 +40,35 @@ GAINS = (
     Gain("host_cpu_seconds_per_gbit", "CPU of the hosts' processes per gigabit", 0.1, " s", most=True),
     Gain("host_packets", "packets that the host saw", 0.01, most=True),
 )
-"""Far from what a machine with nothing else to do gives, so that other work beside it seldom changes a verdict."""
+"""Over the userspace switch. Far from what a machine with nothing else to do gives, so that other work beside it seldom
+changes a verdict."""
+
+SOFTWARE_GAINS = (Gain("host_packets", "packets that the host saw", 0.01, most=True),)
+"""Over the software datapath, which is the NIC's own program and as fast as the NIC: see docs/architecture.md."""
 
 
-def targets(offloaded: Mapping[str, float], userspace: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """What became of each of :data:`GAINS`, as plain data. What the userspace switch did not do at all has no ratio: it
-    counts as missed."""
+def targets(
+    offloaded: Mapping[str, float], without: Mapping[str, float], gains: Sequence[Gain] = GAINS
+) -> dict[str, dict[str, Any]]:
+    """What became of each of *gains* over a path *without* offload, as plain data. What that path did not do at all has
+    no ratio: it counts as missed."""
     found: dict[str, dict[str, Any]] = {}
-    for gain in GAINS:
-        peer = userspace[gain.figure]
+    for gain in gains:
+        peer = without[gain.figure]
         value = round(offloaded[gain.figure] / peer, 5) if peer else None
         bound = "at_most" if gain.most else "at_least"
         found[gain.name] = {"value": value, bound: gain.bound, "met": value is not None and gain.met(value)}
     return found
 
 
-def missed(found: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """One sentence about the targets that were missed, if any."""
+def missed(
+    found: Mapping[str, Mapping[str, Any]], peer: str = "Open vSwitch in user space", gains: Sequence[Gain] = GAINS
+) -> str | None:
+    """One sentence about those of *gains* over *peer* that were missed, if any."""
     words = [
         f"{gain.name} {'without a ratio' if value is None else f'{value:g} times'} ({gain.wanted})"
-        for gain in GAINS
+        for gain in gains
         for value in [found[gain.name]["value"]]
         if not found[gain.name]["met"]
     ]
-    return f"offload gains too little over Open vSwitch in user space: {', '.join(words)}" if words else None
+    return f"offload gains too little over {peer}: {', '.join(words)}" if words else None

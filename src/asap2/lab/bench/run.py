@@ -53,5 +53,6 @@ def summarize(measured: Rounds) -> dict[str, Any]:
         for name in HOSTS
     }
     rounded = {name: {figure: round(value, 4) for figure, value in each.items()} for name, each in medians.items()}
-    gained = targets(*(medians[name] | hosts[name] for name in ("offloaded", "ovs_userspace")))
+    offloaded, userspace = (medians[name] | hosts[name] for name in ("offloaded", "ovs_userspace"))
+    gained = targets(offloaded, userspace)
     return {"rounds": len(measured), "paths": rounded, "ratios": ratios, "hosts": hosts, "targets": gained}

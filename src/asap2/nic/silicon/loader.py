@@ -53,6 +53,7 @@ def libbpf() -> ctypes.CDLL:
         ("bpf_link_detach", ctypes.c_int, [fd]),
         ("bpf_prog_load", fd, [ctypes.c_int, *[ctypes.c_char_p] * 3, size, pointer]),
         ("bpf_prog_query", ctypes.c_int, [fd, ctypes.c_int, ctypes.c_uint32, *[pointer] * 3]),
+        ("bpf_enable_stats", fd, [ctypes.c_int]),
         ("bpf_tc_hook_create", ctypes.c_int, [pointer]),
         ("bpf_tc_attach", ctypes.c_int, [pointer, pointer]),
         ("bpf_prog_test_run_opts", ctypes.c_int, [fd, pointer]),
