@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies test-trace soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-openstack  the tests with that cloud'
 	@echo 'make demo-ovn        OVN on two software hypervisors: each kind of its traffic, and what of it is in hardware'
 	@echo 'make test-ovn        the tests with OVN'
+	@echo 'make test-trace      the other tests of asap2 trace and capture, and what tracing costs'
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
@@ -64,6 +65,9 @@ setup-openvswitch: setup-tests
 
 test-openvswitch: setup-openvswitch
 	@$(BIN)/python -m tests.openvswitch $(ARGS)
+
+test-trace: setup-tests
+	@$(BIN)/python -m pytest tests/trace $(ARGS)
 
 test-topologies: setup
 	@$(BIN)/python -m pytest tests/topologies $(ARGS)

@@ -25,7 +25,7 @@ GLIBC = re.compile(r"\bGLIBC_2\.(\d+)")
 def platform_tag() -> str:
     """The tag of PEP 600: glibc at least as new as the newest symbol that a compiled file uses. For an editable
     installation some may not be there yet."""
-    elves = [TOP / "src/asap2" / file.output for file in native.FILES if file.command is not native.bpf]
+    elves = [TOP / "src/asap2" / file.output for file in native.FILES if not file.is_bpf]
     there = [elf for elf in elves if elf.exists()]
     command = ["readelf", "--version-info", *there]
     versions = subprocess.run(command, capture_output=True, text=True, check=True).stdout if there else ""

@@ -53,6 +53,11 @@ def bpf() -> list[str]:
     ]
 
 
+def watched_bpf() -> list[str]:
+    """The command that makes an eBPF object that tells of each step of a packet (nic/silicon/watch.h)."""
+    return [*bpf(), "-DASAP2_TRACE"]
+
+
 def library() -> list[str]:
     """The command that makes a library to preload."""
     return [CC, *WARNINGS, "-shared", "-fPIC"]
@@ -75,9 +80,21 @@ class File:
     others: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
 
+    @property
+    def is_bpf(self) -> bool:
+        """Whether it is for the kernel's eBPF machine."""
+        return self.command in (bpf, watched_bpf)
+
 
 FILES = (
     File("eBPF program", "nic/silicon/eswitch.bpf.o", "nic/silicon/eswitch.bpf.c", bpf, ("nic/silicon/*.h",)),
+    File(
+        "eBPF program that traces",
+        "nic/silicon/eswitch_trace.bpf.o",
+        "nic/silicon/eswitch.bpf.c",
+        watched_bpf,
+        ("nic/silicon/*.h",),
+    ),
     File("link kinds' eBPF program", "nic/kinds/kinds.bpf.o", "nic/kinds/kinds.bpf.c", bpf),
     File(
         "tunnel devices' eBPF program", "nic/kinds/tunnels.bpf.o", "nic/kinds/tunnels.bpf.c", bpf, ("nic/silicon/*.h",)
@@ -112,7 +129,7 @@ def build(files: Iterable[File] = FILES, tell: Callable[[str], None] = print) ->
         began = time.monotonic()
         new = output.with_name(f"{output.name}.new")  # so that who uses the file never sees half of it
         _compile(file, [*command, "-o", str(new)])
-        if file.command is bpf:
+        if file.is_bpf:
             _link(new)
         new.rename(output)
         stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +152,7 @@ def _compile(file: File, command: list[str]) -> None:
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True)
     if done.returncode == 0:
         return
-    if file.command is bpf and not _has_header("bpf/bpf_helpers.h"):
+    if file.is_bpf and not _has_header("bpf/bpf_helpers.h"):
         raise NativeError(f"the {file.what} cannot be compiled: libbpf's headers are not installed; {REMEDY}")
     raise NativeError(f"the {file.what} cannot be compiled:\n{done.stderr.strip()}")
 

@@ -16,6 +16,7 @@ from asap2.host.verify.verify import Result
 from asap2.live.snapshot import Snapshot
 from asap2.openstack.config.files import File
 from asap2.openstack.config.values import Values
+from asap2.trace.data import WayData
 
 Verdict = Literal["ok", "fail"]
 
@@ -250,6 +251,14 @@ class OpenstackConfig(TypedDict):
     findings: NotRequired[list[Finding]]
 
 
+class Trace(TypedDict):
+    """`asap2 trace`: the ways of packets in the order in which they began; ``lost`` counts steps of which nobody knows,
+    as packets came faster than they are read."""
+
+    lost: int
+    ways: list[WayData]
+
+
 class Bench(TypedDict):
     """`asap2 bench`: figures by path or measurement; keys differ by suite."""
 
@@ -284,6 +293,7 @@ SHAPES: dict[str, Any] = {
     "lab-topologies": LabTopologies,
     "openstack-ls": OpenstackLs,
     "openstack-config": OpenstackConfig,
+    "trace": Trace,
     "bench": Bench,
     "live": Live,
 }

@@ -61,6 +61,7 @@ from asap2.nic.kinds.programs import Programs
 from asap2.nic.lag import Lags
 from asap2.nic.network_namespaces import open_namespace
 from asap2.nic.node_ports import NodePorts
+from asap2.nic.port_names import of_nic, of_node
 from asap2.nic.promiscuity import Promiscuity
 from asap2.nic.silicon.pipeline import MAX_CONNECTIONS, Pipeline
 from asap2.nic.snapshot import Snapshot
@@ -69,6 +70,7 @@ from asap2.nic.underlay.resolver import Tunnels
 from asap2.nic.underlay.routes import Routes
 from asap2.nic.underlay.udp_ports import UdpPorts
 from asap2.nic.veth import VethNetDevs, open_pipeline
+from asap2.nic.watchers import NODE, Sources, Watchers, path_in
 
 log = logging.getLogger("asap2.nic.daemon")
 
@@ -208,6 +210,15 @@ class Daemon:
             self.kinds,
         )
 
+        pipelines = {NODE: pipeline} | {name: one.pipeline for name, one in self.netdevs.silicon.items()}
+        self.watchers = Watchers(
+            path_in(self.run_dir),
+            pipelines,
+            lambda name: of_node(pipeline) if name == NODE else of_nic(self.netdevs, name),
+            self.selector,
+            Sources(self.ovs, self.filters),
+        )
+
     def _link(self, ifindex: int) -> links.Link | None:
         """A link of the node."""
         found = self.netdevs.node.one(ifindex)
@@ -311,6 +322,7 @@ class Daemon:
             self.driver.probe_all()
             self.sysfs.start()
             self.server.attach(self.selector, listener.lent())
+            self.watchers.serve()
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
             self.selector.register(self.routes.monitor, selectors.EVENT_READ, self._routes_changed)

@@ -221,6 +221,14 @@ METER_CELLS: Final = 4
 """Octets count as those of the cells of ATM that carry them."""
 
 EVENT_MATCH, EVENT_SEND, EVENT_UPCALL, EVENT_PASS, EVENT_DROP, EVENT_SAMPLE = range(6)
+EVENT_ENTER, EVENT_ONWARD, EVENT_NO_MATCH, EVENT_TRACK, EVENT_LEAVE = range(6, 11)
+"""Only of the build that tells of each step (watch.h): a packet came in by a port; a copy of one, or a packet that user
+space hands in, goes on; no rule of a table is for it; its connection was looked for; a NIC leaves it to the node."""
+
+WATCH_SHORT: Final = 192
+WATCH_USUAL: Final = 2048
+WATCH_BYTES: Final = 65535
+"""Octets of a packet that a record of that build has room for: one of three sizes."""
 
 
 class Op:

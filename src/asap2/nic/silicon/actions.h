@@ -22,6 +22,7 @@ static __always_inline int pass(struct work *w)
 		trace(skb, EVENT_PASS, 0, w->s->table, 0);
 		return TCX_PASS;
 	}
+	WATCH(skb, EVENT_PASS, w->s->egress, w->s->table, 0);
 	if (w->s->egress)
 		return TCX_DROP;
 	if (w->in->flags & PORT_PEER_ANY) {

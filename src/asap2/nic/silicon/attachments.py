@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
-from asap2.nic.silicon import hooks
+from asap2.nic.silicon import hooks, loader
 from asap2.nic.silicon.hooks import Hook
 
 
@@ -14,6 +15,7 @@ class Attachments:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._instead: dict[int, int] = {}
 
     def attach(self, program: int, ifindex: int, netns: int | None, hook: Hook, *, first: bool = True) -> None:
         """Run *program* on packets of device *ifindex* in the namespace of descriptor *netns* (``None``: this one), as
@@ -21,7 +23,20 @@ class Attachments:
 
         Where a link runs a program already it goes on undisturbed, with this one.
         """
+        program = self._instead.get(program, program)
         hooks.attach(program, ifindex, hook, netns, self._path(ifindex, hook), first=first)
+
+    def swap(self, program: int, instead: int | None, but: int) -> None:
+        """Run *instead* wherever *program* runs, also where it is yet to be attached; None: run *program* itself again.
+        The program *but* runs on where it runs. OSError: some devices run the one, and others the other."""
+        self._instead = {program: instead} if instead is not None else {}
+        number = loader.program_id(but)
+        for path in self._directory.glob("link-*"):
+            try:
+                hooks.swap(path, program if instead is None else instead, number)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOLINK):  # the device has gone
+                    raise
 
     def detach(self, ifindex: int, hook: Hook) -> None:
         """No program runs there any more."""

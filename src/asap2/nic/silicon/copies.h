@@ -34,7 +34,7 @@ __noinline int copy(struct __sk_buff *skb, struct state *state, u32 slot, u32 ta
 	e->state.lookups += COPY_LOOKUPS;
 	e->active = 1;
 	barrier();
-	bpf_clone_redirect(skb, ifindex, 0);
+	WATCH_CLONE(skb, ifindex, 0);
 	/* If nothing took it over, it could not be made, or no program runs there. */
 	failed = READ_ONCE(e->active);
 	e->active = 0;

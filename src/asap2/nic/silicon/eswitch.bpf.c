@@ -59,6 +59,7 @@ static __noinline int leave_to_node(struct work *w)
 	add(w->s->counted, -(u64)w->s->counted_packets, -w->s->counted_bytes);
 	if (w->s->state.translated && undo_translation(w->skb))
 		return drop(w, DROP_ACTION);
+	WATCH(w->skb, EVENT_LEAVE, w->s->counted, w->s->table, 0);
 	tell(w, e->tracking.resume);
 	return deliver(w, w->in->miss_slot, 1);
 }
@@ -98,6 +99,7 @@ static long step(u32 i, struct work *w)
 	if (w->s->flow == FLOW_CARRY) {
 		int carried = carry(w->skb, &w->s->state, w->s->tracking, &w->s->p.f);
 
+		WATCH_CONNECTION(w->skb, EVENT_TRACK, carried, w->s->table, &w->s->state);
 		if (carried) {
 			w->s->verdict = carried < 0 ? drop(w, DROP_ACTION) : leave_to_node(w);
 			return 1;
@@ -118,6 +120,7 @@ static long step(u32 i, struct work *w)
 				w->s->verdict = drop(w, DROP_ACTION);
 				return 1;
 			}
+			WATCH_CONNECTION(w->skb, EVENT_TRACK, CARRIED, w->s->table, &w->s->state);
 			changed(w);
 			kind = tracked == WANTS_HELPER ? UPCALL_HELPER : UPCALL_MISS;
 			with = w->s->state.connection;
@@ -153,6 +156,7 @@ static long step(u32 i, struct work *w)
 	}
 	w->s->plain = 0;
 	if (!rule) {
+		WATCH_CONNECTION(w->skb, EVENT_NO_MATCH, w->s->probes, w->s->table, &w->s->state);
 		/* The next stage goes on where this one stopped: tc_skb_ext's chain, openvswitch's recirc_id. */
 		chain = w->s->table & CHAIN_MASK;
 		goto next_stage;
@@ -166,6 +170,7 @@ found:
 	count(w, rule);
 	if (constants.tracing)
 		trace(w->skb, EVENT_MATCH, rule, w->s->table, 0);
+	WATCH_CONNECTION(w->skb, EVENT_MATCH, rule, w->s->table, &w->s->state);
 go_on:
 	perform(w->skb, w->s);
 	if (w->s->flow == FLOW_TRACK || w->s->flow == FLOW_CARRY)
@@ -250,7 +255,7 @@ __noinline int show(struct __sk_buff *skb, u32 ifindex)
 	u32 mark = skb->mark;
 
 	skb->mark = SELF_MARK;
-	bpf_clone_redirect(skb, ifindex, 0);
+	WATCH_CLONE(skb, ifindex, 0);
 	skb->mark = mark;
 	return 0;
 }
@@ -336,12 +341,14 @@ static __always_inline int go_on(struct work *w)
 		return TCX_DROP;
 	if (e->active) {
 		e->active = 0;
+		WATCH_ONWARD(skb, e->slot, 1);
 	} else {
 		e = bpf_map_lookup_elem(&handed_in, &zero);
 		if (!e)
 			return TCX_DROP;
 		skb->mark = e->mark;
 		skb->priority = e->priority;
+		WATCH_ONWARD(skb, e->slot, 0);
 		if (e->state.has_hash)
 			bpf_set_hash(skb, e->hash);
 		if (e->tunnel)
@@ -420,6 +427,7 @@ int eswitch(struct __sk_buff *skb)
 	in = port_of(ifindex);
 	if (!in)
 		return TCX_NEXT;
+	WATCH_ENTER(skb, in);
 	if (!skb->tc_index && untracked && in->ifindex == ifindex && READ_ONCE(in->flags) & PORT_ENABLED &&
 	    in->n_tables) {
 		verdict = express(skb, in);

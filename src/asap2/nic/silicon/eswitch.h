@@ -357,7 +357,18 @@ const volatile struct {
 	u32 bloom; /* words of the Bloom filter, a power of two */
 	u32 notes; /* of one CPU; a power of two */
 	u32 tracing; /* write what would be done to `traces`, and do nothing: for the differential test */
-} constants = { 4096, 1, 1, 1, 1, 1, 1, 1, 1, 0 };
+#ifdef ASAP2_TRACE
+	u32 pipeline, most; /* watch.h: the number that records have for it, and the octets of a packet in one */
+#endif
+} constants = { .rules = 4096,
+		.shards = 1,
+		.shared = 1,
+		.cpus = 1,
+		.buckets = 1,
+		.wide_buckets = 1,
+		.stateful_buckets = 1,
+		.bloom = 1,
+		.notes = 1 };
 
 /* The packet and its state, as one run of a program holds them. */
 struct work {
@@ -437,6 +448,8 @@ __noinline int trace(struct __sk_buff *skb, u32 event, u32 arg, u32 table, u64 c
 	return 0;
 }
 
+#include "watch.h"
+
 static __always_inline int drop(struct work *w, u32 reason)
 {
 	struct stats *s = this_stats();
@@ -445,5 +458,6 @@ static __always_inline int drop(struct work *w, u32 reason)
 		s->drops[reason]++;
 	if (constants.tracing)
 		trace(w->skb, EVENT_DROP, reason, 0, 0);
+	WATCH(w->skb, EVENT_DROP, reason, 0, 0);
 	return TCX_DROP;
 }

@@ -80,6 +80,8 @@ class UpcallContext:
     mru: int = 0
     tunnel: int = 0
     options: bytes = b""
+    mark: int = 0
+    """The packet's, by which the program that traces tells of it."""
 
     @property
     def fields(self) -> dict[str, int]:

@@ -125,6 +125,7 @@ __noinline int express(struct __sk_buff *skb, struct port *in)
 	add(rule, packets, in->flags & PORT_ARRIVED && !at ? octets_arrived(skb->len, packets) : octets(skb));
 	if (constants.tracing)
 		trace(skb, EVENT_MATCH, rule, s.table, 0);
+	WATCH(skb, EVENT_MATCH, rule, s.table, 0);
 	if (first &&
 	    (first->op == OP_PUSH_VLAN ? bpf_skb_vlan_push(skb, bpf_htons((u32)first->arg >> 16), (u16)first->arg) :
 					 bpf_skb_vlan_pop(skb)))

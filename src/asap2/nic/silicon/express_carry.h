@@ -330,6 +330,8 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 	add_at(x->rule, packets, octets_in, now);
 	if (constants.tracing)
 		trace(skb, EVENT_MATCH, x->rule, s.table, 0);
+	WATCH(skb, EVENT_MATCH, x->rule, s.table, 0);
+	WATCH(skb, EVENT_TRACK, CARRIED, s.table, n->connection);
 	note_carried(c, now, n->flags & NOTE_REPLY, stats, packets, x->length);
 	if (n->flags & NOTE_NAT && translate_usual(skb, x, n))
 		return drop(&w, DROP_ACTION);
@@ -341,6 +343,7 @@ __noinline int express_carry(struct __sk_buff *skb, struct port *in)
 		s.table = masks ? masks->table : 0;
 		trace(skb, EVENT_MATCH, n->behind, s.table, 0);
 	}
+	WATCH(skb, EVENT_MATCH, n->behind, 0, 0);
 	tell(&w, n->output >> 32);
 	return deliver(&w, n->output, 1);
 }

@@ -37,6 +37,9 @@
 #define HARDWARE_IDLE 30
 #define SAMPLE_COOKIE 16
 #define SAMPLE_BYTES 65535
+#define WATCH_SHORT 192
+#define WATCH_USUAL 2048
+#define WATCH_BYTES 65535
 #define UPCALL_MAGIC 0xa5a00000
 #define SELF_MARK 0xa5b00000
 #define CONTINUE_MARK 0xa5c00000
@@ -161,6 +164,11 @@ enum event {
 	EVENT_PASS = 3,
 	EVENT_DROP = 4,
 	EVENT_SAMPLE = 5,
+	EVENT_ENTER = 6,
+	EVENT_ONWARD = 7,
+	EVENT_NO_MATCH = 8,
+	EVENT_TRACK = 9,
+	EVENT_LEAVE = 10,
 };
 
 enum meter_flag {

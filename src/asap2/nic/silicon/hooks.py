@@ -55,6 +55,7 @@ class _LinkCreateOpts(ctypes.Structure):
 class _LinkInfo(ctypes.Structure):
     """The start of ``struct bpf_link_info``, with the tcx member of its union."""
 
+    prog_id: int
     ifindex: int
     _fields_ = [(n, ctypes.c_uint32) for n in ("type", "id", "prog_id", "unused", "ifindex", "attach_type")]
 
@@ -148,6 +149,29 @@ def is_attached(path: Path) -> bool:
         os.close(link)
 
 
+def swap(path: Path, program: int, but: int) -> None:
+    """Let the device that *path* stands for run *program* in place of what it runs, at once and without a packet in
+    between; not if that is the program with the number *but*. OSError."""
+    held = loader.pinned(path)
+    try:
+        if has_tcx():
+            if _link_info(held).prog_id != but:
+                loader.check(loader.libbpf().bpf_link_update(held, program, None), "tcx link")
+            return
+        running = ctypes.create_string_buffer(_U32.size)
+        found = loader.libbpf().bpf_map_lookup_elem(held, _U32.pack(0), running)
+        if found == 0 and _U32.unpack(running.raw)[0] != but:
+            put_program(held, program)
+    finally:
+        os.close(held)
+
+
+def put_program(array: int, program: int) -> None:
+    """Let *array*, an array of programs, have *program* in its first place. OSError."""
+    result = loader.libbpf().bpf_map_update_elem(array, _U32.pack(0), _U32.pack(program), 0)
+    loader.check(result, "the program of a device")
+
+
 def detach(path: Path) -> None:
     """Run nothing any more, from now on. (Unlinking *path* does so too, but some time later.)"""
     held = loader.pinned(path)
@@ -161,13 +185,17 @@ def detach(path: Path) -> None:
     path.unlink()
 
 
-def _device_of(link: int) -> int:
-    """Interface index of the tcx link's device; 0: it is gone."""
+def _link_info(link: int) -> _LinkInfo:
     info = _LinkInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
     result = loader.libbpf().bpf_obj_get_info_by_fd(link, ctypes.byref(info), ctypes.byref(size))
     loader.check(result, "tcx link")
-    return info.ifindex
+    return info
+
+
+def _device_of(link: int) -> int:
+    """Interface index of the tcx link's device; 0: it is gone."""
+    return _link_info(link).ifindex
 
 
 def _pin_and_close(held: int, path: Path) -> None:
@@ -185,7 +213,7 @@ def _attach_filter(program: int, ifindex: int, hook: Hook, path: Path, first: bo
     array = lib.bpf_map_create(_MAP_TYPE_PROG_ARRAY, b"hook", 4, 4, 1, None) if fresh else loader.pinned(path)
     loader.check(array, "creating a map")
     try:
-        loader.check(lib.bpf_map_update_elem(array, _U32.pack(0), _U32.pack(program), 0), "the program of a device")
+        put_program(array, program)
         point = _clsact(ifindex, hook)
         filters = dict(_filters(ifindex, hook))
         if handle not in filters or fresh:

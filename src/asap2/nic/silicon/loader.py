@@ -6,16 +6,17 @@ libbpf 1.1 (Debian 12) does not know tcx, but its system-call wrappers pass any 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_MAP_TYPE_ARRAY = 2  # enum bpf_map_type
+_MAP_TYPE_ARRAY, _MAP_TYPE_PERCPU_ARRAY, _MAP_TYPE_RINGBUF = 2, 6, 27  # enum bpf_map_type
 NOEXIST = 1
 """Flag of :meth:`Map.update`: fail with EEXIST when the key is there (BPF_NOEXIST)."""
 
@@ -39,7 +40,10 @@ def libbpf() -> ctypes.CDLL:
         ("bpf_map__reuse_fd", ctypes.c_int, [pointer, ctypes.c_int]),
         ("bpf_map__set_initial_value", ctypes.c_int, [pointer, pointer, size]),
         ("bpf_map__fd", ctypes.c_int, [pointer]),
+        ("bpf_map__name", ctypes.c_char_p, [pointer]),
+        ("bpf_object__next_map", pointer, [pointer, pointer]),
         ("bpf_program__fd", ctypes.c_int, [pointer]),
+        ("bpf_program__set_autoload", ctypes.c_int, [pointer, ctypes.c_bool]),
         ("bpf_obj_pin", ctypes.c_int, [fd, ctypes.c_char_p]),
         ("bpf_obj_get", fd, [ctypes.c_char_p]),
         ("bpf_obj_get_info_by_fd", ctypes.c_int, [fd, pointer, pointer]),
@@ -176,19 +180,9 @@ def load(
     so that an insertion never fails for lack of memory.
     """
     lib = libbpf()
-    if not source.exists():
-        raise FileNotFoundError(2, f"{source} is missing: `make setup` builds it")
-    told: list[str] = []
-    printer = _printer(told)
-    lib.libbpf_set_print(printer)
-    handle = lib.bpf_object__open_file(os.fsencode(source), None)
-    if not handle:
-        raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
-    try:
+    with _opened(source) as (handle, told):
         if constants is not None:
-            rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
-            size = ctypes.sizeof(constants)
-            check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
+            _set_constants(handle, constants)
         found = {name: lib.bpf_object__find_map_by_name(handle, name.encode()) for name in maps}
         for name, path in (shared or {}).items():
             fd = pinned(path)
@@ -203,18 +197,73 @@ def load(
                 check(lib.bpf_map__set_max_entries(found[name], entries), f"size of map {name}")
             if name in preallocated:
                 check(lib.bpf_map__set_map_flags(found[name], 0), f"flags of map {name}")
-        result = lib.bpf_object__load(handle)
-        if result < 0:
-            why = verifier_says("".join(told)) or os.strerror(-result)
-            raise OSError(-result, f"the kernel {os.uname().release} refuses the program {source.name}: {why}")
+        _load(handle, source, told)
         for name in programs:
             program = lib.bpf_object__find_program_by_name(handle, name.encode())
             pin(lib.bpf_program__fd(program), directory / name)
         for name in maps:
             pin(lib.bpf_map__fd(found[name]), directory / name)
+
+
+def load_beside(
+    source: Path,
+    maps: Mapping[str, int],
+    wanted: str,
+    others: Iterable[str],
+    constants: ctypes.Structure,
+) -> int:
+    """Load the program *wanted* of the object file *source*, which uses the *maps* of another that is loaded already,
+    by descriptor; maps of other names are its own. Its *others* are left out. A descriptor of the program. OSError.
+    """
+    with _opened(source) as (handle, told):
+        lib = libbpf()
+        one = lib.bpf_object__next_map(handle, None)
+        while one:
+            name = lib.bpf_map__name(one).decode()
+            if name in maps:
+                check(lib.bpf_map__reuse_fd(one, maps[name]), f"sharing map {name}")
+            one = lib.bpf_object__next_map(handle, one)
+        for name in others:
+            program = lib.bpf_object__find_program_by_name(handle, name.encode())
+            check(lib.bpf_program__set_autoload(program, False), f"leaving out {name}")
+        _set_constants(handle, constants)
+        _load(handle, source, told)
+        return os.dup(lib.bpf_program__fd(lib.bpf_object__find_program_by_name(handle, wanted.encode())))
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[tuple[int, list[str]]]:
+    """The object file *source* of libbpf, and what libbpf says meanwhile."""
+    if not source.exists():
+        raise FileNotFoundError(2, f"{source} is missing: `make setup` builds it")
+    lib = libbpf()
+    told: list[str] = []
+    printer = _printer(told)
+    lib.libbpf_set_print(printer)
+    try:
+        handle = lib.bpf_object__open_file(os.fsencode(source), None)
+        if not handle:
+            raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
+        try:
+            yield handle, told
+        finally:
+            lib.bpf_object__close(handle)
     finally:
-        lib.bpf_object__close(handle)
         lib.libbpf_set_print(None)
+
+
+def _set_constants(handle: int, constants: ctypes.Structure) -> None:
+    lib = libbpf()
+    rodata = lib.bpf_object__find_map_by_name(handle, b".rodata")
+    size = ctypes.sizeof(constants)
+    check(lib.bpf_map__set_initial_value(rodata, ctypes.byref(constants), size), "the program's constants")
+
+
+def _load(handle: int, source: Path, told: list[str]) -> None:
+    result = libbpf().bpf_object__load(handle)
+    if result < 0:
+        why = verifier_says("".join(told)) or os.strerror(-result)
+        raise OSError(-result, f"the kernel {os.uname().release} refuses the program {source.name}: {why}")
 
 
 _Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -248,6 +297,30 @@ def verifier_says(log: str) -> str | None:
 def new_cell() -> int:
     """A file descriptor of a new array map of one 32-bit number."""
     return check(libbpf().bpf_map_create(_MAP_TYPE_ARRAY, b"cell", 4, 4, 1, None), "creating a map")
+
+
+def new_ring(size: int) -> int:
+    """A file descriptor of a new ring buffer of *size* octets, a power of two."""
+    return check(libbpf().bpf_map_create(_MAP_TYPE_RINGBUF, b"ring", 0, 0, size, None), "creating a ring buffer")
+
+
+def new_per_cpu(size: int) -> int:
+    """A file descriptor of a new array map of one value of *size* octets for each CPU."""
+    return check(libbpf().bpf_map_create(_MAP_TYPE_PERCPU_ARRAY, b"percpu", 4, size, 1, None), "creating a map")
+
+
+class _ProgramInfo(ctypes.Structure):
+    """The start of ``struct bpf_prog_info``."""
+
+    id: int
+    _fields_ = [("type", ctypes.c_uint32), ("id", ctypes.c_uint32)]
+
+
+def program_id(program: int) -> int:
+    """The number that the kernel has for the *program* with that descriptor."""
+    info, size = _ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(_ProgramInfo))
+    check(libbpf().bpf_obj_get_info_by_fd(program, ctypes.byref(info), ctypes.byref(size)), "program")
+    return info.id
 
 
 class _TestRunOpts(ctypes.Structure):

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from asap2.nic.silicon import bloom, connection_records, loader, maps
+from asap2.nic.silicon import bloom, connection_records, hooks, loader, maps
 from asap2.nic.silicon.rulekeys import RuleKeys
 from asap2.nic.silicon.timeouts import TimeoutPolicies
 
@@ -165,6 +165,14 @@ class Layout:
             if last > used:
                 used = last
         return packets, octets, used
+
+    def set_called(self, program: int) -> None:
+        """Have the program of the device that upcalls leave by call *program*. OSError."""
+        called = loader.pinned(self.directory / "programs")
+        try:
+            hooks.put_program(called, program)
+        finally:
+            os.close(called)
 
     def grace_period(self) -> None:
         """Wait until every program that runs now has ended.

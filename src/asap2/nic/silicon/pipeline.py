@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,18 @@ class Pipeline:
         """
         self._attachments.attach(self._layout.program, ifindex, netns, hook, first=first)
 
+    def use_program(self, program: int | None) -> None:
+        """Have every device run *program*, another build of the eSwitch program with the same maps, in place of the
+        pipeline's own, or, with None, that again. Packets go on meanwhile. OSError, and all run the pipeline's own."""
+        layout = self._layout
+        try:
+            self._attachments.swap(layout.program, program, layout.onward)
+            layout.set_called(layout.program if program is None else program)
+        except OSError:
+            if program is not None:
+                self.use_program(None)
+            raise
+
     def detach(self, ifindex: int, hook: Hook = "ingress") -> None:
         """Undo :meth:`attach`; nothing when the program does not run there."""
         self._attachments.detach(ifindex, hook)
@@ -222,6 +235,10 @@ class Pipeline:
             self._actions.read(entry.actions),
         )
 
+    def handles_after(self, handle: int, most: int) -> list[int]:
+        """The least handles that are greater than *handle*, at most so many."""
+        return heapq.nsmallest(most, (one for one in self._entries if one > handle))
+
     def in_port(self, handle: int) -> int:
         """The port whose packets the rule with *handle* is for. KeyError."""
         return self._entries[handle].node.masks.in_port
@@ -229,10 +246,6 @@ class Pipeline:
     def action_lists(self) -> Iterator[tuple[Action, ...]]:
         """Every list of actions that a rule has, each once."""
         return map(self._actions.read, {entry.actions for entry in self._entries.values()})
-
-    def recover(self) -> dict[int, Rule]:
-        """What a pipeline that was opened again holds: :attr:`rules`."""
-        return self.rules
 
     def supports(self, rule: Rule) -> str | None:
         """One sentence saying why the program cannot take *rule*, or ``None``."""
@@ -452,6 +465,7 @@ class Pipeline:
             record.mru,
             record.tunnel,
             bytes(record.options[: record.options_len]),
+            mark,
         )
 
     def trace(

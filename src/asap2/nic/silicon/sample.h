@@ -118,6 +118,7 @@ __noinline int sample(struct __sk_buff *skb, struct state *state, u32 slot, u32 
 		done = put_sample(skb, state, e, in, start, skip, len, protocol, 2048);
 	else
 		done = put_sample(skb, state, e, in, start, skip, len, protocol, SAMPLE_BYTES + 1);
+	WATCH(skb, EVENT_SAMPLE, slot, 0, done);
 	if (constants.tracing && done)
 		trace(skb, EVENT_SAMPLE, slot, 0, 0);
 	return 1;

@@ -33,8 +33,9 @@ static __always_inline int deliver(struct work *w, u32 slot, int last)
 		trace(skb, EVENT_SEND, p->id, w->s->table, skb->tc_index);
 		return TCX_PASS;
 	}
+	WATCH(skb, EVENT_SEND, p->id, w->s->table, skb->tc_index);
 	if (!last) {
-		if (bpf_clone_redirect(skb, ifindex, flags & PORT_INGRESS ? BPF_F_INGRESS : 0))
+		if (WATCH_CLONE(skb, ifindex, flags & PORT_INGRESS ? BPF_F_INGRESS : 0))
 			drop(w, DROP_OUTPUT);
 		return 0;
 	}

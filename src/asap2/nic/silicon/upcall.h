@@ -93,12 +93,13 @@ static __always_inline int upcall(struct work *w, u32 kind, u64 cookie, int last
 		trace(skb, EVENT_UPCALL, mark, w->s->table, cookie);
 		return TCX_PASS;
 	}
+	WATCH(skb, EVENT_UPCALL, mark, w->s->table, kind);
 	/* User space counts what is lost from here on, by gaps in `at`. */
 	old = skb->mark;
 	skb->mark = mark;
 	if (last)
 		return bpf_redirect(ifindex, 0);
-	bpf_clone_redirect(skb, ifindex, 0);
+	WATCH_CLONE(skb, ifindex, 0);
 	skb->mark = old;
 	return 0;
 }

@@ -64,6 +64,10 @@ Egress = Callable[[int, SetTunnel], tuple[bytes, int] | None]
 """The own address and the UDP port with which a packet in a tunnel leaves by a device; None: by no tunnel."""
 
 
+Given = Callable[[int, bytes, int], None]
+"""Takes the mark of a packet that Open vSwitch was given, what it was given of it, and the socket's port id."""
+
+
 class _Waiting(NamedTuple):
     """A frame for user space, and the units of its packet that it stands for."""
 
@@ -95,6 +99,8 @@ class Delivery:
         self._shared_until = 0
         self.reassembly = Reassembly()
         self._by_hand = (self.reassembly, Helping(connections))
+        self.given: Given | None = None
+        """Called with each packet that Open vSwitch was given, while somebody watches."""
 
     def start(self, dp: Datapath) -> None:
         """A datapath begins, or goes on in a new process."""
@@ -187,7 +193,10 @@ class Delivery:
             body += attribute(PKT_LEN, _U32.pack(len(frame)))
         body += attribute(PKT_HASH, _U64.pack(context.skb_hash)) + attribute(PKT_PACKET, given)
         cmd = protocol.OVS_PACKET_CMD_ACTION if is_action else protocol.OVS_PACKET_CMD_MISS
-        return self._send(dp, receiver, cmd, body)
+        sent = self._send(dp, receiver, cmd, body)
+        if sent and self.given is not None:
+            self.given(context.mark, given, receiver)
+        return sent
 
     def _of_action(self, dp: Datapath, context: UpcallContext, step: act.Userspace | None) -> bytes:
         """What the action that gives a packet to user space has to say."""

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import struct
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -104,6 +105,8 @@ class OvsFace:
         self._devices = devices
         self.datapath: Datapath | None = None
         self.packets: PacketPath | None = None
+        self.executed: Callable[[int, bytes, int], None] | None = None
+        """Called, while somebody watches, with each packet that was handed in: when, the packet, and its port."""
         self._on_packets = on_packets
         self._counted = counted
         self._dp = GenlFamily(
@@ -137,7 +140,8 @@ class OvsFace:
             {protocol.OVS_PACKET_CMD_EXECUTE: self._execute},
         )
         meters = MeterFace(self._of)
-        for family in (self._dp, self._vport, FlowFamily(self._of).family, self._packet, meters.family):
+        self.flows = FlowFamily(self._of)
+        for family in (self._dp, self._vport, self.flows.family, self._packet, meters.family):
             family.netns = server.netns.cookie
             server.family(family)
         self.delivery = Delivery(server, self._packet.payload, PACKET_ID, egress, ports.pipeline.connections)
@@ -389,7 +393,10 @@ class OvsFace:
         dp = self._of(genl.header)
         if PKT_PROBE not in attrs and self.packets is not None:
             packet_hash, mru = (u64(attrs.get(PKT_HASH)) or 0) & _HASH_BITS, u16(attrs.get(PKT_MRU)) or 0
+            began = time.monotonic_ns()
             hand_in(dp, self.packets, given, packet_hash, mru)
+            if self.executed is not None:
+                self.executed(began, attrs[PKT_PACKET], dp.port_of(given.key["in_port"]) or dp.ifindex)
             if given.key.get("ip_frag") or mru:
                 for _ in range(_BY_HAND):  # the caller may look at once for what became of it
                     self.read_upcalls()

@@ -44,6 +44,8 @@ class FlowFamily:
 
     def __init__(self, of: Callable[[bytes], Datapath]) -> None:
         self._of = of
+        self.put: Callable[[Datapath, Flow], None] | None = None
+        """Called with each flow that is put, while somebody watches."""
         self.family = GenlFamily(
             "ovs_flow",
             FLOW_ID,
@@ -104,6 +106,8 @@ class FlowFamily:
         ufid = self._ufid(attrs)
         dp = self._of(genl.header)
         flow = dp.put(ufid, match, attrs[FLOW_ACTIONS], modify=not (request.create or request.excl))
+        if self.put is not None:
+            self.put(dp, flow)
         return [self._message(dp, flow, dp.counters([flow])[0], NEW)] if request.echo else None
 
     def _set(self, request: Request, genl: GenlHeader) -> Answer:

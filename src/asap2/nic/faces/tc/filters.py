@@ -58,6 +58,8 @@ class Filters:
         self.check_device = check_device
         self.all = self.blocks.all
         self.counters = counted
+        self.was_put: Callable[[Filter, NetlinkError | None], None] | None = None
+        """Called with each filter that is put, and why it is not in hardware, while somebody watches."""
 
     def offloaded(self, pf: Pf) -> int:
         """How many rules of *pf*'s eSwitch are in hardware."""
@@ -177,6 +179,8 @@ class Filters:
         proto.hold(made)
         proto.block.chains.setdefault(proto.chain, {})[proto.prio] = proto
         self._held(proto, made)
+        if self.was_put is not None:
+            self.was_put(made, refused)
         return made, refused
 
     def _make(
@@ -264,6 +268,8 @@ class Filters:
         if again is None:
             self.remember_place(proto, made)
         self._held(proto, made)
+        if self.was_put is not None:
+            self.was_put(made, None)
         return made
 
     def _held(self, proto: Proto, made: Filter) -> None:

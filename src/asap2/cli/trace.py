@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``asap2 trace [GUEST [CMD…]]``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from asap2.cli import complete, typer
+from asap2.cli.options import AsJson
+
+app = typer.Typer()
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def trace(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GUEST [CMD…]]",
+            help="A command to run in a guest: only that guest's packets are shown.",
+            complete=complete.places,
+        ),
+    ] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", metavar="FILTER", help="Only packets that pcap-filter(7) describes so.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after N packets.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, metavar="S", help="End after S seconds.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each rule matches on.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show each packet's way through the lab, step by step, with times, and why it was in software.
+
+    `asap2 trace vm1 'ping -c1 10.57.0.2'` runs the command in a guest meanwhile; `asap2 trace --filter 'tcp port 80'`
+    goes on until Ctrl-C. It costs nothing while no trace runs."""
+    from asap2.cli.root import need_root
+    from asap2.cli.tracing import Asked, run
+
+    need_root("asap2 trace")
+    guest, command = (words[0], tuple(words[1:])) if words else (None, ())
+    return run(Asked(guest, command, filter_, count, seconds, verbose, as_json))
+
+
+command = typer.get_command(app)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules of a lab's pipelines while they are watched, and why none of them was for a packet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asap2.errors import Asap2Error
+from asap2.nic.fields import FIELD_BITS
+from asap2.nic.rules import OVS_TABLE, Masked, Match, Rule
+from asap2.nic.silicon import packet
+from asap2.nic.silicon.watching import Record
+from asap2.nic.watchers import NODE
+from asap2.trace import words
+from asap2.trace.node import NodeWatch, PortOf, in_nic
+
+_MOST: Final = 4096
+"""Rules of one pipeline that are read when watching begins."""
+_OUTSIDE: Final = ("tun_", "ct_", "dp_hash", "skb_", "in_tunnel")
+"""Fields that a packet's octets do not show."""
+
+_Key = tuple[str, str, int]
+_Known = tuple[Rule, int]
+
+
+class KnownRules:
+    """Rules by node, pipeline and handle, and since when each is there, in nanoseconds of CLOCK_MONOTONIC."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, _Known] = {}
+        self._whole: set[tuple[str, str]] = set()
+
+    def read(self, node: NodeWatch) -> None:
+        """Read the rules of a node's pipelines, before it is watched. Asap2Error."""
+        for pipeline in node.pipelines:
+            rules = node.rules(pipeline, _MOST)
+            if len(rules) < _MOST:
+                self._whole.add((node.name, pipeline))
+            for handle, rule in rules.items():
+                self._known[node.name, pipeline, handle] = rule, 0
+
+    def put(self, node: NodeWatch, pipeline: str, handle: int, rule: Rule, since: int) -> None:
+        """A rule was put."""
+        self._known[node.name, pipeline, handle] = rule, since
+
+    def get(self, node: NodeWatch, pipeline: str, handle: int) -> Rule | None:
+        """A rule; None: nobody knows it any more."""
+        known = self._known.get((node.name, pipeline, handle))
+        if known is not None:
+            return known[0]
+        try:
+            rule = node.rule(pipeline, handle)
+        except Asap2Error:
+            return None
+        if rule is not None:
+            self._known[node.name, pipeline, handle] = rule, 0
+        return rule
+
+    def why_not(self, node: NodeWatch, port: PortOf, record: Record, frame: bytes) -> str:
+        """Why no rule of a table was for a packet: there was none, or the one that came nearest differs."""
+        place = "the NIC" if in_nic(port.pipeline) else "the node"
+        table = _table(record.table)
+        while True:
+            there = {
+                handle: differing(rule.match, frame)
+                for (name, pipeline, handle), (rule, since) in self._known.items()
+                if (name, pipeline) == (node.name, port.pipeline)
+                and (rule.in_port, rule.table) == (port.id, record.table)
+                and since < record.now
+            }
+            if not there:
+                if (node.name, port.pipeline) not in self._whole:
+                    return f"none of the rules of {place} in {table} matches"
+                return f"{place} has no rule for packets of this port in {table}"
+            nearest = min(there, key=lambda handle: len(there[handle]))
+            if there[nearest]:
+                count = "the one rule" if len(there) == 1 else f"the nearest of {len(there)} rules"
+                return f"{count} in {table} wants {', '.join(there[nearest][:3])}"
+            if node.rule(port.pipeline, nearest) is not None:
+                return "its rule also wants a connection or a tunnel that this packet is not in"
+            del self._known[node.name, port.pipeline, nearest]  # it had been removed by then
+
+    @staticmethod
+    def covers(rule: Rule, frame: bytes) -> bool:
+        """Whether a rule matches a packet, as far as its octets show."""
+        return not differing(rule.match, frame)
+
+
+def differing(match: Match, frame: bytes) -> tuple[str, ...]:
+    """What a match wants that a packet does not have, as far as its octets show."""
+    fields = packet.parse(frame) if len(frame) >= packet.HEADER else {}
+    found = []
+    for name, wanted in match.used().items():
+        if not name.startswith(_OUTSIDE) and not wanted.covers(fields.get(name, 0)):
+            found.append(words.masked(name, Masked(*wanted), FIELD_BITS[name]))
+    return tuple(found)
+
+
+def _table(table: int) -> str:
+    """A table as its owner calls it."""
+    return f"recirculation {table & ~OVS_TABLE}" if table & OVS_TABLE else f"chain {table}"
+
+
+def table_title(pipeline: str, table: int) -> str:
+    """A table as its owner calls it, and who that is."""
+    if pipeline == NODE:
+        return f"Open vSwitch's datapath, {_table(table)}" if table & OVS_TABLE else f"TC, {_table(table)}"
+    return _table(table)
