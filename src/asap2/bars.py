@@ -39,7 +39,8 @@ def parts(amounts: Sequence[tuple[float, str]], width: int) -> list[Part]:
     if total <= 0:
         return []
     sizes = [max(1, math.floor(width * amount / total)) if amount > 0 else 0 for amount, _ in amounts]
-    sizes[sizes.index(max(sizes))] += width - sum(sizes)
+    while rest := width - sum(sizes):
+        sizes[sizes.index(max(sizes))] += rest if rest > 0 else -1
     return [(_EIGHTHS[-1] * size, style) for size, (_, style) in zip(sizes, amounts, strict=True) if size]
 
 
