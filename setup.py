@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pyproject.toml cannot say: a wheel has the files that scripts/native.py compiles, and the tag of the platform
-that they run on. An editable installation has none: scripts/setup compiles them in the checkout."""
+that they run on; it has no modules that only tests run (scripts/shipped.py). An editable installation has none of these
+files: scripts/setup compiles them in the checkout."""
 
+import gzip
 import platform
 import re
 import shutil
@@ -18,6 +20,7 @@ TOP = Path(__file__).resolve().parent
 sys.path.insert(0, str(TOP / "scripts"))
 
 import native  # noqa: E402
+import shipped  # noqa: E402
 
 GLIBC = re.compile(r"\bGLIBC_2\.(\d+)")
 
@@ -46,6 +49,15 @@ class Build(build_py):
             except native.NativeError as error:
                 raise CompileError(f"asap2: {error}") from None
         super().run()
+        if not getattr(self, "editable_mode", False):
+            for compiled in Path(self.build_lib).glob("**/*.bpf.o"):  # the largest is a fifth then
+                compiled.with_name(f"{compiled.name}.gz").write_bytes(gzip.compress(compiled.read_bytes(), mtime=0))
+                compiled.unlink()
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        """The modules of a package, without those that only tests run."""
+        found = super().find_package_modules(package, package_dir)
+        return found if getattr(self, "editable_mode", False) else shipped.shipped(found, TOP / "src")
 
 
 class Wheel(bdist_wheel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gzip
 import mmap
 import os
 import struct
@@ -31,6 +32,7 @@ def libbpf() -> ctypes.CDLL:
     pointer, fd, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     for name, result, arguments in (
         ("bpf_object__open_file", pointer, [ctypes.c_char_p, pointer]),
+        ("bpf_object__open_mem", pointer, [ctypes.c_char_p, size, pointer]),
         ("bpf_object__load", ctypes.c_int, [pointer]),
         ("bpf_object__close", None, [pointer]),
         ("bpf_object__find_map_by_name", pointer, [pointer, ctypes.c_char_p]),
@@ -234,14 +236,14 @@ def load_beside(
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[tuple[int, list[str]]]:
     """The object file *source* of libbpf, and what libbpf says meanwhile."""
-    if not source.exists():
+    if not source.exists() and not _compressed(source).exists():
         raise FileNotFoundError(2, f"{source} is missing: `make setup` builds it")
     lib = libbpf()
     told: list[str] = []
     printer = _printer(told)
     lib.libbpf_set_print(printer)
     try:
-        handle = lib.bpf_object__open_file(os.fsencode(source), None)
+        handle = _open(lib, source)
         if not handle:
             raise OSError(ctypes.get_errno(), f"{source} is not an eBPF object file")
         try:
@@ -264,6 +266,22 @@ def _load(handle: int, source: Path, told: list[str]) -> None:
     if result < 0:
         why = verifier_says("".join(told)) or os.strerror(-result)
         raise OSError(-result, f"the kernel {os.uname().release} refuses the program {source.name}: {why}")
+
+
+def _compressed(source: Path) -> Path:
+    """What a wheel has in place of the object file *source*."""
+    return source.with_name(f"{source.name}.gz")
+
+
+def _open(lib: ctypes.CDLL, source: Path) -> int | None:
+    """libbpf's handle of an object file, compressed or not; None when it is none."""
+    handle: int | None
+    if source.exists():
+        handle = lib.bpf_object__open_file(os.fsencode(source), None)
+    else:
+        data = gzip.decompress(_compressed(source).read_bytes())
+        handle = lib.bpf_object__open_mem(data, len(data), None)
+    return handle
 
 
 _Print = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
