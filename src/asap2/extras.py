@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed by an extra: who wants to use it is told, in one sentence, which one to install."""
+"""What an extra installs, and what is no package of Python: who wants to use it is told how, in one sentence."""
 
 from __future__ import annotations
 
@@ -28,3 +28,17 @@ def need(extra: str) -> None:
             raise Asap2Error(
                 f"the extra `{extra}` is not installed, which has {module}: `pip install 'asap2[{extra}]'`"
             )
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The checkout that this is part of, if it is one."""
+
+
+def in_checkout() -> bool:
+    """Whether the Makefile's targets are at hand: not with a wheel or Debian's package."""
+    return (CHECKOUT / "scripts/setup").exists()
+
+
+def remedy(target: str, packages: str) -> str:
+    """What installs what is missing: the Makefile's *target* in a checkout, else Debian's *packages*."""
+    return f"`make {target}`" if in_checkout() else f"`apt install {packages}`, on Debian and Ubuntu,"

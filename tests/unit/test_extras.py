@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from asap2 import extras
 from asap2.cli.main import main
 from asap2.errors import Asap2Error
 from asap2.host.setup.persist import doubt
+from asap2.lab import machine
+from asap2.openstack import cloud
+from asap2.ovn import programs
 from asap2.version import version
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +107,24 @@ def test_a_missing_extra_is_one_sentence(extra: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(extras, "DISTRIBUTION", Path(extras.__file__).parent)
     with pytest.raises(Asap2Error, match=f"`apt install {extras.DEBIAN[extra]}`"):
         extras.need(extra)
+
+
+def test_what_is_missing_is_mended_by_make_in_a_checkout_and_by_packages_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "PROGRAMS", {"none-such": "its-package"})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(programs, "NEEDED", ("/nowhere/ovn-ctl",))
+    assert machine.lacking() == "the program none-such is not installed; `make setup` installs it"
+    with pytest.raises(Asap2Error, match=r"OVN is not installed \(.*\); `make setup-ovn` installs it"):
+        programs.lacking()
+    monkeypatch.setattr(extras, "CHECKOUT", tmp_path)
+    remedy = "`apt install its-package`, on Debian and Ubuntu,"
+    assert machine.lacking() == f"the program none-such is not installed; {remedy} installs it"
+    with pytest.raises(Asap2Error, match=r"`apt install ovn-central ovn-host`, on Debian and Ubuntu, installs it"):
+        programs.lacking()
+    with pytest.raises(Asap2Error, match=r"an OpenStack cloud needs a checkout of asap2, in which `make demo-openst"):
+        cloud.lacking()
 
 
 def test_an_extra_brings_the_modules_that_are_asked_for() -> None:

@@ -13,22 +13,35 @@ import stat
 import sys
 from collections.abc import Callable
 
+from asap2.extras import remedy
 from asap2.lab.child import Child
 from asap2.lab.namespaces import own_the_mounts
 from asap2.lab.syscalls import mount, unshare
 from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 from asap2.nic.silicon import hooks
 
-PROGRAMS = ("ip", "nsenter", "ovs-vswitchd", "ovs-vsctl", "ethtool", "devlink", "lspci", "tcpdump", "iperf3", "ping")
+PROGRAMS = {
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ovs-vswitchd": "openvswitch-switch",
+    "ovs-vsctl": "openvswitch-switch",
+    "ethtool": "ethtool",
+    "devlink": "iproute2",
+    "lspci": "pciutils",
+    "tcpdump": "tcpdump",
+    "iperf3": "iperf3",
+    "ping": "iputils-ping",
+}
+"""Each with the package that Debian and Ubuntu have it in."""
 
 
 def lacking() -> str | None:
     """One sentence that says what this machine lacks, or None if it lacks nothing."""
     if os.geteuid() != 0:
         return "this needs root: it makes network namespaces and loads eBPF programs"
-    for name in PROGRAMS:
+    for name, package in PROGRAMS.items():
         if not shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
-            return f"the program {name} is not installed; `make setup` installs what is needed"
+            return f"the program {name} is not installed; {remedy('setup', package)} installs it"
     for attempt, complaint in _ATTEMPTS:
         try:
             Child(attempt).result()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asap2.errors import Asap2Error
+from asap2.extras import remedy
 
 CTL = "/usr/share/ovn/scripts/ovn-ctl"
 NEEDED = (CTL, "/usr/bin/ovn-northd", "/usr/bin/ovn-controller", "/usr/bin/ovn-nbctl")
@@ -36,7 +37,8 @@ def lacking() -> None:
     """Asap2Error when OVN is not installed."""
     for needed in NEEDED:
         if not Path(needed).exists():
-            raise Asap2Error(f"OVN is not installed ({needed} is missing); `make setup-ovn` installs it")
+            how = remedy("setup-ovn", "ovn-central ovn-host")
+            raise Asap2Error(f"OVN is not installed ({needed} is missing); {how} installs it")
 
 
 def northbound(address: str) -> str:
