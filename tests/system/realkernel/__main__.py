@@ -40,15 +40,22 @@ def main() -> int:
 
 
 def _conversations(seed: int, count: int) -> int:
-    random, compared, differing = Random(seed), 0, False
+    """So many conversations by Open vSwitch's datapath, and as many by TC."""
+    random, compared, by_tc, differing = Random(seed), 0, 0, False
     for done in range(0, count, ct_campaign.BATCH):
-        conversations = ct_campaign.made(random, min(ct_campaign.BATCH, count - done), ct_campaign.PACKETS)
-        tally = ct_campaign.compare(NAMED | conversations if done == 0 else conversations)
+        numbers = range(done, min(done + ct_campaign.BATCH, count))
+        conversations = ct_campaign.made(random, len(numbers), ct_campaign.PACKETS)
+        cases = ct_campaign.made_for_tc(seed, numbers, ct_campaign.PACKETS)
+        if done == 0:
+            conversations, cases = NAMED | conversations, ct_campaign.named_for_tc(NAMED) | cases
+        tally, tc_tally = ct_campaign.compare(conversations), ct_campaign.compare_tc(cases)
         compared += tally.compared
-        differing |= bool(tally.differing)
+        by_tc += tc_tally.compared
+        different = tally.differing + tc_tally.differing
+        differing |= bool(different)
         print(
-            f"{done + len(conversations)} conversations: {compared} steps compared",
-            *tally.differing,
+            f"{numbers.stop} conversations: {compared} steps compared; by TC: {by_tc} frames",
+            *different,
             sep="\n",
             flush=True,
         )

@@ -19,7 +19,7 @@ from tests.system.realkernel import ct_cases
 from tests.system.realkernel.ct_cases import Age, Packet, Step
 
 _ENTROPY = 0, 0x2A2A
-_WITH_PORTS = 1, 6, 17, 58, 132, 136
+WITH_PORTS = 1, 6, 17, 58, 132, 136
 """Of other protocols, where NAT makes two connections of one, the older kernel there does something else."""
 _SLACK = 2
 """Seconds by which the times that connections have left may differ at first: each aging rounds the kernel's."""
@@ -65,7 +65,7 @@ class Ours:
         try:
             done = tracker.execute(packet.action, data, packet.family, {}, entropy=entropy)
         except DroppedError:
-            return None if packet.proto in _WITH_PORTS else "random"
+            return None if packet.proto in WITH_PORTS else "random"
         told = done.fields
         if not told.get("ct_proto"):  # Open vSwitch does not give a tuple of protocol 0 to user space
             told = {name: value for name, value in told.items() if name not in ("ct_src", "ct_dst")}

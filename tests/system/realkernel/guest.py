@@ -48,6 +48,7 @@ MODULES = (
     *(
         "act_police",
         "act_ct",
+        "nf_conntrack_netlink",
         "act_sample",
         "act_mpls",
         "act_skbmod",

@@ -31,6 +31,8 @@ from tests.system.realkernel import guest, views
 from tests.system.realkernel.machine import Capture, Case
 
 _COOKIE = 1
+_BEGIN = 10**12
+"""When frames come in, in nanoseconds."""
 _CLIENT = Client(NETLINK_ROUTE, 1, Netns(_COOKIE, -1), ext_ack=True)
 
 Reply = NetlinkError | list[Message]
@@ -57,6 +59,7 @@ class _Pipeline:
     def __init__(self, allowances: bool) -> None:
         self.allowances = allowances
         self.switch = _Switch()
+        self.switch.now = _BEGIN
         self._rules: dict[int, Rule] = {}
         for port in range(guest.PORTS):
             ifindex = guest.NEAR + port
@@ -166,8 +169,9 @@ class Outcome:
     matched: int = 0
 
 
-def run(case: Case, *, allowances: bool = True) -> Outcome:
-    """What our side does with *case*; with *allowances*, where it differs from the kernel on purpose, as the kernel."""
+def run(case: Case, *, allowances: bool = True, entropy: int = 0) -> Outcome:
+    """What our side does with *case*; with *allowances*, where it differs from the kernel on purpose, as the kernel.
+    *entropy* stands for random numbers."""
     pipeline = _Pipeline(allowances)
     ports = cast(NodePorts, _NodePorts(pipeline))
     handlers = _Handlers()
@@ -179,7 +183,7 @@ def run(case: Case, *, allowances: bool = True) -> Outcome:
         if step[0] == "ask":
             outcome.answers.append(_ask(handlers, *step[1:]))
         elif step[0] == "send":
-            _send(pipeline, *step[1:], outcome)
+            _send(pipeline, *step[1:], outcome, entropy)
     return outcome
 
 
@@ -192,11 +196,11 @@ def _ask(handlers: _Handlers, kind: int, flags: int, payload: bytes) -> Reply:
     return list(cast("list[Message]", answer or []))
 
 
-def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outcome) -> None:
+def _send(pipeline: _Pipeline, port: int, frame: bytes, mss: int, outcome: Outcome, entropy: int) -> None:
     segments = -(-_tcp_payload(frame) // mss) if mss else 1
     view = views.View()
     pipeline.switch.view = view if pipeline.allowances else None
-    events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments)
+    events = pipeline.switch.process(frame, guest.NEAR + port, segments=segments, flow_hash=entropy)
     outcome.frames += 1
     outcome.matched += any(isinstance(event, Matched) for event in events)
     for event in events:

@@ -11,6 +11,7 @@ from asap2.nic.conntrack import checksum, datagrams, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
 from asap2.nic.conntrack.expectations import Expectations
 from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of, put
+from asap2.nic.conntrack.flow_table import in_software
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
 from asap2.nic.conntrack.seen import Seen
@@ -244,7 +245,9 @@ class Tracker:
         looked = known is None
         if known is None:
             timeouts = self.timeouts.get(action.timeout, self.timeouts[""])
-            known = self.classify(data, family, action.zone, timeouts)
+            if action.offload:
+                known = in_software(self.find, data, family, action.zone, self.now)
+            known = known or self.classify(data, family, action.zone, timeouts)
             fields = fields_of(known, action.zone, family)
         elif known.connection.status & Status.DYING:  # it was the last packet: all has been done
             return Tracked(data, fields, known)

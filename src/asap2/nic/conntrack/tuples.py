@@ -93,9 +93,32 @@ def transport(data: bytes, family: int, at: int = 0) -> Transport | None:
             return None
         if proto == _FRAGMENT and word(data, behind + 2) & 0xFFF8:
             return None
-        length = {_FRAGMENT: 8, _AUTHENTICATION: (data[behind + 1] + 2) * 4}.get(proto, (data[behind + 1] + 1) * 8)
-        proto, behind = data[behind], behind + length
+        proto, behind = data[behind], behind + _extension_length(proto, data[behind + 1])
     return None if proto in _EXTENSIONS else Transport(proto, behind)
+
+
+def extensions_are_cut(data: bytes) -> bool:
+    """Whether *data*, an IPv6 datagram and what follows it in its frame, ends within its extension headers, or is none.
+
+    ipv6_find_hdr(), without its look at fragments.
+    """
+    if data[0] >> 4 != IPV6:
+        return True
+    proto, behind = data[6], _IPV6_HEADER
+    for _ in range(MAX_EXTENSIONS):
+        if proto not in _EXTENSIONS or proto == _NO_NEXT:
+            return False
+        if len(data) < behind + (4 if proto in (_FRAGMENT, _ROUTING) else 2):
+            return True
+        if proto == _FRAGMENT and word(data, behind + 2) & 0xFFF8:
+            return False
+        proto, behind = data[behind], behind + _extension_length(proto, data[behind + 1])
+    return False
+
+
+def _extension_length(proto: int, length: int) -> int:
+    """Octets of an IPv6 extension header with this *length* field."""
+    return {_FRAGMENT: 8, _AUTHENTICATION: (length + 2) * 4}.get(proto, (length + 1) * 8)
 
 
 def tuple_of(data: bytes, family: int, at: int = 0) -> Tuple | None:

@@ -16,9 +16,8 @@ enum carried { CARRIED, NOT_CARRIED, CARRY_FAILED = -1 };
  */
 __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 {
-	u32 l3 = from + ETH_LEN, l4, length, least;
+	u32 l3 = from + ETH_LEN;
 	u16 type;
-	u8 h[IPV4_LEN];
 
 	if (!p || from > TUNNEL_MAX || bpf_skb_load_bytes(skb, from + ETH_TYPE, &type, 2))
 		return 0;
@@ -29,64 +28,9 @@ __noinline int carried_tuple(struct __sk_buff *skb, struct flight *p, u32 from)
 		if (bpf_skb_load_bytes(skb, l3 - 2, &type, 2))
 			return 0;
 	}
-	__builtin_memset(p->tuple.src, 0, 32);
-	if (type == bpf_htons(ETH_P_IP)) {
-		if (bpf_skb_load_bytes(skb, l3, h, IPV4_LEN) || h[0] != IPV4_WITHOUT_OPTIONS ||
-		    *(u16 *)(h + IPV4_FRAGMENT) & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS) || h[IPV4_TTL] <= 1)
-			return 0;
-		p->tuple.family = 4;
-		p->tuple.proto = h[IPV4_PROTOCOL];
-		__builtin_memcpy(p->tuple.src + 12, h + IPV4_SRC, 4);
-		__builtin_memcpy(p->tuple.dst + 12, h + IPV4_DST, 4);
-		l4 = l3 + IPV4_LEN;
-		length = bpf_ntohs(*(u16 *)(h + IPV4_TOTAL_LENGTH));
-	} else if (type == bpf_htons(ETH_P_IPV6)) {
-		if (bpf_skb_load_bytes(skb, l3, h, 8) || bpf_skb_load_bytes(skb, l3 + IPV6_SRC, p->tuple.src, 32) ||
-		    h[IPV6_HOP_LIMIT] <= 1)
-			return 0;
-		p->tuple.family = 6;
-		p->tuple.proto = h[IPV6_NEXT_HEADER];
-		l4 = l3 + IPV6_LEN;
-		length = IPV6_LEN + bpf_ntohs(*(u16 *)(h + IPV6_PAYLOAD_LENGTH));
-	} else {
+	if (type != bpf_htons(ETH_P_IP) && type != bpf_htons(ETH_P_IPV6))
 		return 0;
-	}
-	p->l3 = l3;
-	p->l4 = l4;
-	p->end = l3 + length < skb->len ? l3 + length : skb->len;
-	p->fragment = 0;
-	p->flags = 0;
-	least = p->tuple.proto == IPPROTO_TCP ? TCP_LEN : p->tuple.proto == IPPROTO_UDP ? UDP_LEN : 4;
-	if (p->tuple.proto != IPPROTO_TCP && p->tuple.proto != IPPROTO_UDP && p->tuple.proto != IPPROTO_GRE)
-		return 0;
-	if (l4 + least > p->end || !ports_at(skb, &p->tuple, l4, p->end))
-		return 0;
-	if (p->tuple.proto == IPPROTO_TCP && bpf_skb_load_bytes(skb, l4 + TCP_FLAGS, &p->flags, 1))
-		return 0;
-	return !(p->tuple.proto == IPPROTO_GRE && (p->tuple.src_port || p->tuple.dst_port));
-}
-
-/* What hardware says of a packet of a connection in this state: it knows of no related ones. */
-static __always_inline u32 carried_info(u32 status, u32 reply)
-{
-	return reply ? INFO_ESTABLISHED + INFO_REPLY : status & IPS_SEEN_REPLY ? INFO_ESTABLISHED : INFO_NEW;
-}
-
-/* The timeout of a connection, as if software had seen the packet. */
-static __always_inline void keep_alive(struct connection *c, u64 now)
-{
-	u32 proto = c->original.proto, state;
-	u32 own = proto == IPPROTO_TCP ? POLICY_TCP : proto == IPPROTO_UDP ? POLICY_UDP : POLICY_GRE;
-	struct policy *timeouts = timeouts_of(c, own);
-	u64 expires;
-
-	if (!timeouts)
-		return;
-	state = proto == IPPROTO_TCP ? TCP_ESTABLISHED : c->status & IPS_ASSURED ? UDP_REPLIED : UDP_UNREPLIED;
-	expires = now + timeouts->seconds[state & (POLICY_TIMEOUTS - 1)] * SECOND;
-	if (expires > READ_ONCE(c->expires))
-		c->expires = expires;
-	c->used = now;
+	return flow_tuple(skb, p, l3, type == bpf_htons(ETH_P_IP) ? 4 : 6);
 }
 
 static __always_inline void note_carried(struct connection *c, u64 now, u32 reply, struct tracker_stats *stats,
@@ -97,31 +41,6 @@ static __always_inline void note_carried(struct connection *c, u64 now, u32 repl
 	__sync_fetch_and_add(&c->bytes[reply & 1], octets);
 	if (c->used != now)
 		keep_alive(c, now);
-}
-
-/* Whether hardware carries the connection of p->tuple; its record is then p->at. */
-__noinline int find_carried(struct flight *p)
-{
-	struct connection *c;
-	u32 status;
-
-	if (!p || !invert(&p->tuple, &p->inverse))
-		return 0;
-	c = note_connection(p);
-	if (!c)
-		return 0;
-	status = READ_ONCE(c->status);
-	if (!(status & IPS_HW_OFFLOAD))
-		return 0;
-	if (p->flags & TCP_FIN_OR_RST || is_idle(c, p->now)) {
-		take_back(c);
-		return 0;
-	}
-	/* UDP replies belong to software until the connection is assured. */
-	if (p->reply && !(status & IPS_ASSURED))
-		return 0;
-	p->info = carried_info(status, p->reply);
-	return 1;
 }
 
 /*

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "ct_known.h"
+#include "ct_flow.h"
 
 /* Translate one end of the packet. Returns CT_SNAT or CT_DNAT; -1: failed. */
 __noinline int translate(struct __sk_buff *skb, struct flight *p, struct tracking *r, u32 manip, u32 null)
@@ -83,46 +83,6 @@ __noinline int do_nat(struct __sk_buff *skb, struct flight *p, struct tracking *
 	else
 		return done;
 	return more < 0 ? -1 : done | more;
-}
-
-/* Whether TC offers such a connection to hardware (act_ct.c: tcf_ct_flow_table_process_conn()). */
-static __always_inline void offer(struct connection *c, struct flight *p)
-{
-	u32 status = c->status, established = p->info % INFO_REPLY == INFO_ESTABLISHED;
-
-	if (status & (IPS_OFFLOAD | IPS_HELPER | IPS_SEQ_ADJUST))
-		return;
-	switch (c->original.proto) {
-	case IPPROTO_TCP:
-		if (!established || !(status & IPS_ASSURED) || c->tcp.state != TCP_ESTABLISHED)
-			return;
-		c->tcp.seen[0].flags |= END_BE_LIBERAL;
-		c->tcp.seen[1].flags |= END_BE_LIBERAL;
-		break;
-	case IPPROTO_UDP:
-		break;
-	case IPPROTO_GRE:
-		if (!established || !(status & IPS_ASSURED) || status & IPS_NAT_MASK || c->original.src_port ||
-		    c->original.dst_port)
-			return;
-		break;
-	default:
-		return;
-	}
-	c->used = p->now;
-	__sync_fetch_and_or(&c->status, IPS_OFFLOAD | IPS_HW_OFFLOAD);
-}
-
-/* Return the connection to software (flow_offload_teardown()). */
-static __always_inline void take_back(struct connection *c)
-{
-	__sync_fetch_and_and(&c->status, ~(IPS_OFFLOAD | IPS_HW_OFFLOAD));
-}
-
-/* Whether hardware has not used the connection for so long that software takes it back. */
-static __always_inline int is_idle(struct connection *c, u64 now)
-{
-	return READ_ONCE(c->used) + HARDWARE_IDLE * SECOND <= now;
 }
 
 static __always_inline void set_masked(u8 *to, const u8 *value, const u8 *mask)
@@ -329,7 +289,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	struct flight *p = this_flight();
 	struct tracker_stats *stats;
 	struct tracking *r;
-	int of, looked = LOOKED_VALID, nat = 0;
+	int of, nat = 0;
 
 	if (!e || !p || !s)
 		return -1;
@@ -337,7 +297,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 	p->ovs = ovs;
 	p->now = coarse_now_ns();
 	p->info = p->at = p->reply = p->error = p->events = 0;
-	of = network_of(skb, p, s->enveloped);
+	of = network_of(skb, p, s->enveloped, !ovs && s->ct_known == CT_UNKNOWN);
 	if (of == NOT_IP || p->fragment)
 		return -1;
 	if (of == NOT_TRACKABLE) {
@@ -347,15 +307,17 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		tell_fields(s, p, 0, r->zone, 0);
 		return 0;
 	}
-	p->known = still_known(skb, p, s, r, ovs);
+	p->known = still_known(skb, p, s, r, p->ovs);
 	if (!p->known) {
 		p->tuple.zone = r->zone;
 		p->policy = r->policy;
-		looked = look(skb, p);
-		if (looked == LOOKED_DROP)
+		p->looked = LOOKED_VALID;
+		if (!(r->flags & CT_OFFLOAD) || !flow_tuple(skb, p, p->l3, p->tuple.family) || !follow_flow(p))
+			p->looked = look(skb, p);
+		if (p->looked == LOOKED_DROP)
 			return -1;
 		s->ct_known = CT_UNKNOWN;
-		if (looked == LOOKED_INVALID) {
+		if (p->looked == LOOKED_INVALID) {
 			stats = this_tracker_stats();
 			if (stats)
 				stats->invalid++;
@@ -365,7 +327,7 @@ __noinline int track(struct __sk_buff *skb, struct state *s, u32 slot, u32 ovs)
 		tell_found(s, p, r->zone);
 		name_connection(p);
 		know(s, p);
-		s->ct_known = looked == LOOKED_LAST ? CT_GONE : p->at ? CT_KNOWN : CT_PENDING;
+		s->ct_known = p->looked == LOOKED_LAST ? CT_GONE : p->at ? CT_KNOWN : CT_PENDING;
 	} else if (s->ct_known == CT_PENDING) {
 		if (again(skb, p, s, r))
 			return -1;

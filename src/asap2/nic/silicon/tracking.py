@@ -8,7 +8,7 @@ from collections.abc import Collection
 from asap2.nic.conntrack.carry import carry, is_known, restore
 from asap2.nic.conntrack.states import NAT_MASK
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
-from asap2.nic.conntrack.tuples import IPV4, IPV6
+from asap2.nic.conntrack.tuples import IPV4, IPV6, extensions_are_cut
 from asap2.nic.rules import Ct, CtHardware
 from asap2.nic.silicon import packet, tunnel
 from asap2.nic.silicon.journey import Journey
@@ -36,6 +36,8 @@ def track(tracker: Tracker, action: Ct, what: Journey, *, ovs: bool) -> bool:
         return False
     if family == IPV4 and int.from_bytes(data[6:8], "big") & _ANY_FRAGMENT:
         raise DroppedError
+    if not ovs and family == IPV6 and what.seen is None and extensions_are_cut(data):
+        raise DroppedError  # tcf_ct_ipv6_is_fragment()
     entropy = what.flow_hash & 0xFFFF
     done = tracker.execute(action, data, family, what.tracked, what.seen, ovs=ovs, entropy=entropy)
     behind = data[len(done.data) :] if what.enveloped else b""

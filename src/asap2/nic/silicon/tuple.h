@@ -123,9 +123,42 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 }
 
 /*
- * Find the network header after the tags and the end of the packet, and trim the packet there. Returns enum tuple_of.
+ * Whether the packet ends within the IPv6 extension headers behind the header at `l3`, or that is none of IPv6: act_ct
+ * drops such a packet before it is trimmed (ipv6_find_hdr() fails).
  */
-__noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped)
+__noinline int extensions_are_cut(struct __sk_buff *skb, u32 l3)
+{
+	u32 at = l3 + IPV6_LEN, next;
+	u8 version, e[4];
+
+	if (bpf_skb_load_bytes(skb, l3, &version, 1) || version >> 4 != 6 ||
+	    bpf_skb_load_bytes(skb, l3 + IPV6_NEXT_HEADER, e, 1))
+		return 1;
+	next = e[0];
+	for (int i = 0; i < EXTENSIONS; i++) {
+		if (!is_extension(next) || next == IPPROTO_NONE)
+			return 0;
+		if (bpf_skb_load_bytes(skb, at, e, 2))
+			return 1;
+		if ((next == IPPROTO_FRAGMENT || next == IPPROTO_ROUTING) && bpf_skb_load_bytes(skb, at, e, 4))
+			return 1;
+		if (next == IPPROTO_FRAGMENT) {
+			if (e[2] || e[3] & 0xf8)
+				return 0;
+			at += 8;
+		} else {
+			at += next == IPPROTO_AH ? (e[1] + 2) * 4 : (e[1] + 1) * 8;
+		}
+		next = e[0];
+	}
+	return 0;
+}
+
+/*
+ * Find the network header after the tags and the end of the packet, and trim the packet there. With `strict`,
+ * a packet that ends within its IPv6 extension headers is not trackable. Returns enum tuple_of.
+ */
+__noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped, u32 strict)
 {
 	u32 l3 = ETH_LEN, end = skb->len, length;
 	u16 type, h[4];
@@ -152,6 +185,8 @@ __noinline int network_of(struct __sk_buff *skb, struct flight *p, u32 enveloped
 	} else if (type == bpf_htons(ETH_P_IPV6)) {
 		p->tuple.family = 6;
 		if (l3 + IPV6_LEN > end || bpf_skb_load_bytes(skb, l3, h, 8))
+			return NOT_TRACKABLE;
+		if (strict && extensions_are_cut(skb, l3))
 			return NOT_TRACKABLE;
 		length = IPV6_LEN + bpf_ntohs(h[2]);
 	} else {

@@ -91,6 +91,14 @@ _RESET = (_tcp(SYN, 1, 0), _tcp(SYN | ACK, 9, 2, back=True), _tcp(ACK, 2, 10), _
 """A connection of TCP that is closed, but not yet forgotten."""
 _LIMIT = LimitZone(7, 1)
 
+_NO_PAYLOAD, _ADDRESSES = bytes.fromhex("6000000000000040"), IPV6[0] + IPV6[1]
+_CUT = {
+    "ends within its extension headers": _NO_PAYLOAD + _ADDRESSES + bytes(6),
+    "has extension headers behind its end": _NO_PAYLOAD + _ADDRESSES + bytes((59, *bytes(7))),
+    "ends within a routing header": _NO_PAYLOAD[:6] + b"\x2b\x40" + _ADDRESSES + b"\x3b\0\0",
+    "says to be one of IPv4": b"\x45" + _NO_PAYLOAD[1:6] + b"\x11\x40" + _ADDRESSES + udp(1, 2, b"12345678"),
+}
+
 REGRESSIONS: dict[str, Sequence[Step]] = {
     "the checksum lies in the word that the ttl is in": _one(
         _ETHERNET + _IP, SetField("ip_ttl", Masked(7, 0xFF)), Output(2)
@@ -187,6 +195,10 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
         Verify(False),
         Send(_ETHERNET + b"\x08\x00\xc5" + _error_about("192.168.255.7")[1:]),
     ],
+    **{
+        f"TC's ct and an IPv6 packet that {what}": _one(_ETHERNET + b"\x86\xdd" + data, Ct(), Output(2))
+        for what, data in _CUT.items()
+    },
     "what is expected comes too late": _tracked(
         _udp(1), Expect(0, 7, seconds=5), _udp(1, later=6 * SECOND), _udp(9, 7, back=True)
     ),

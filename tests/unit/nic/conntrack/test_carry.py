@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from asap2.nic.conntrack.carry import IDLE, carry, restore
+from asap2.nic.conntrack.carry import carry, restore
 from asap2.nic.conntrack.connection import Connection
 from asap2.nic.conntrack.fields import Fields
+from asap2.nic.conntrack.flow_table import IDLE
 from asap2.nic.conntrack.seen import Seen
 from asap2.nic.conntrack.states import SECOND, Status
 from asap2.nic.conntrack.tracker import Tracked
@@ -21,6 +22,7 @@ from tests.unit.nic.conntrack.packets import (
     CLIENT6,
     EST,
     FIN,
+    INV,
     NEW,
     OUTSIDE,
     PSH,
@@ -115,6 +117,26 @@ def test_fin_and_rst_give_the_connection_back(nic: Nic, flags: int) -> None:
     assert nic.state(nic.client.segment(nic.server, flags)) is None
     assert not nic.connection.status & Status.HW_OFFLOAD
     assert nic.state(nic.ask()) is None
+
+
+def test_software_takes_what_hardware_has_left_by_the_flow_table_alone(nic: Nic) -> None:
+    nic.handshake()
+    out_of_window = nic.client.segment(nic.server, ACK, b"?", seq=nic.client.seq + 500_000)
+    without_flags = nic.client.segment(nic.server, 0)
+    for data in (out_of_window, without_flags):
+        assert nic.software.see(data, ANSWERS) == TRK | EST
+    assert nic.connection.packets == [4, 1]
+    assert nic.software.see(without_flags, replace(ANSWERS, offload=False)) == TRK | INV
+    nic.software.see(nic.client.segment(nic.server, FIN | ACK), ANSWERS)
+    assert nic.software.see(without_flags, ANSWERS) == TRK | INV
+
+
+def test_software_tracks_udp_until_it_is_assured(nic: Nic) -> None:
+    nic.software.see(udp(CLIENT, SERVER), OFFLOAD)
+    nic.software.see(udp(SERVER, CLIENT, 53, 1000), ANSWERS)
+    nic.software.wait(3)
+    nic.software.see(udp(CLIENT, SERVER), ANSWERS)
+    assert nic.connection.status & Status.ASSURED
 
 
 def test_a_ping_is_never_carried(nic: Nic) -> None:
