@@ -13,7 +13,7 @@ from tests.system.realkernel import ct_campaign
 from tests.system.realkernel.ct_named import NAMED
 
 CONVERSATIONS = ct_campaign.BATCH
-TC_CONVERSATIONS = 50
+TC_CONVERSATIONS = 20
 
 
 @pytest.mark.parametrize("seed", [1, int(os.environ.get("ASAP2_TEST_SEED", "5"))])

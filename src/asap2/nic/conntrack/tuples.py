@@ -98,12 +98,10 @@ def transport(data: bytes, family: int, at: int = 0) -> Transport | None:
 
 
 def extensions_are_cut(data: bytes) -> bool:
-    """Whether *data*, an IPv6 datagram and what follows it in its frame, ends within its extension headers, or is none.
+    """Whether *data*, an IPv6 datagram and what follows it in its frame, ends within its extension headers.
 
     ipv6_find_hdr(), without its look at fragments.
     """
-    if data[0] >> 4 != IPV6:
-        return True
     proto, behind = data[6], _IPV6_HEADER
     for _ in range(MAX_EXTENSIONS):
         if proto not in _EXTENSIONS or proto == _NO_NEXT:

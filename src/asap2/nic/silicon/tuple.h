@@ -123,16 +123,15 @@ __noinline int tuple_at(struct __sk_buff *skb, struct tuple *t, u32 family, u32 
 }
 
 /*
- * Whether the packet ends within the IPv6 extension headers behind the header at `l3`, or that is none of IPv6: act_ct
- * drops such a packet before it is trimmed (ipv6_find_hdr() fails).
+ * Whether the packet ends within the IPv6 extension headers behind the header at `l3`: act_ct drops such a packet before
+ * it is trimmed (ipv6_find_hdr() fails).
  */
 __noinline int extensions_are_cut(struct __sk_buff *skb, u32 l3)
 {
 	u32 at = l3 + IPV6_LEN, next;
-	u8 version, e[4];
+	u8 e[4];
 
-	if (bpf_skb_load_bytes(skb, l3, &version, 1) || version >> 4 != 6 ||
-	    bpf_skb_load_bytes(skb, l3 + IPV6_NEXT_HEADER, e, 1))
+	if (bpf_skb_load_bytes(skb, l3 + IPV6_NEXT_HEADER, e, 1))
 		return 1;
 	next = e[0];
 	for (int i = 0; i < EXTENSIONS; i++) {
