@@ -13,7 +13,7 @@ USER = "unshare --user --map-root-user"
 WITHOUT_BPF = """
 import ctypes, os, struct, sys
 number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]  # of bpf(2)
-code = struct.pack("=HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 0x06, 0, 0, 0x00050001, 0x06, 0, 0, 0x7FFF0000)
+code = struct.pack("=" + "HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 0x06, 0, 0, 0x00050001, 0x06, 0, 0, 0x7FFF0000)
 class Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 libc = ctypes.CDLL(None)
