@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[3]
+NATIVE = runpy.run_path(str(ROOT / "scripts/native.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ESSENTIAL = {"sudo", "systemd", "python3-venv"}
 """What set-up installs and a package or image need not: part of every Debian, or for a checkout."""
@@ -78,7 +80,8 @@ def test_copied_paths_exist() -> None:
 
 def test_what_is_left_out_of_the_image_is_what_is_made_here() -> None:
     left_out = (ROOT / ".containerignore").read_text().split()
-    assert {".git", ".venv", "build"} <= set(left_out)
+    compiled = {f"src/asap2/{file.output}" for file in NATIVE["FILES"] if "." not in Path(file.output).name}
+    assert {".git", ".venv", "build", "**/*.o", "**/*.so"} | compiled <= set(left_out)
     assert not {"src", "scripts", "LICENSES", "README.md", "setup.py", "pyproject.toml"} & set(left_out)
     assert (ROOT / ".dockerignore").read_text() == (ROOT / ".containerignore").read_text()
 
@@ -116,6 +119,8 @@ def test_a_workflow_has_the_form_that_github_reads(workflow: Any) -> None:
     for step in steps(workflow):
         assert ("run" in step) != ("uses" in step)
         assert set(step) <= {"name", "run", "uses", "with"}
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
         assert "uses" not in step or re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
 
 
