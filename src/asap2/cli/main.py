@@ -28,12 +28,15 @@ VERBS = ("demo", "lab", "exec", "shell", "trace", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line *arguments* (the process's own when None); the exit status."""
+def main(arguments: list[str] | None = None, *, held: bool = False) -> int:
+    """Run the command line *arguments* (the process's own when None); the exit status. *held*: who started this program
+    has blocked SIGINT, so that it could not interrupt Python's own start."""
     words = sys.argv[1:] if arguments is None else arguments
     tolerate()
     answers.begin()
     try:
+        if held:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         words = _choose_lab(words)
         if len(words) > 2 and words[0] == "exec" and not words[1].startswith("-"):
             from asap2.cli.exec import execute  # without typer, which takes longer to import than all else
