@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asap2.screen import Part, Text, styled
+from asap2.screen import Text, styled
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEAST_WIDTH, _MOST_WIDTH = 10, 60
@@ -32,7 +32,7 @@ def bar(amount: float, most: float, width: int) -> str:
     return _EIGHTHS[-1] * whole + (_EIGHTHS[rest] if rest else "")
 
 
-def parts(amounts: Sequence[tuple[float, str]], width: int) -> list[Part]:
+def parts(amounts: Sequence[tuple[float, str]], width: int) -> list[tuple[str, str]]:
     """One bar of *width* characters, whose parts are in proportion to *amounts*, each in its style; every amount above
     zero has at least one character."""
     total = sum(amount for amount, _ in amounts)

@@ -11,9 +11,10 @@ from asap2.errors import Asap2Error
 MODULES = {
     "lab": ("mfusepy", "netaddr", "pyparsing"),
     "plot": ("matplotlib",),
+    "top": ("textual",),
 }
 """The modules that each extra of pyproject.toml brings, as far as commands of asap2 ask for them."""
-DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib"}
+DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib", "top": "python3-textual"}
 """The Debian package that has them."""
 DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
 """Where Debian's packages have Python's modules."""

@@ -26,7 +26,7 @@ GAP = 2
 Part = str | tuple[str, str]
 """Text, or text with a style."""
 _COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
-_CODES = {"bold": "1", "dim": "2", **{name: str(30 + number) for number, name in enumerate(_COLOURS)}}
+_CODES = {"bold": "1", "dim": "2", "reverse": "7", **{name: str(30 + number) for number, name in enumerate(_COLOURS)}}
 """The styles, which can be combined ("bold red"): ECMA-48, SGR."""
 _RESET = "\x1b[0m"
 _SIMPLE: dict[str, str | int | None] = {

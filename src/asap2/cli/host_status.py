@@ -83,6 +83,7 @@ def page(pfs: list[str] | None, file: Path | None) -> Status:
 
 def drawn(page: Status) -> Group:
     """The page, formatted for a terminal."""
+    from asap2.quantities import short
     from asap2.screen import Group, Table, Text, styled, table
 
     flows = page.flows
@@ -125,9 +126,9 @@ def drawn(page: Status) -> Group:
                 str(vf.vlan or ""),
                 _representor(vf),
                 _guest(vf) or vf.netdev or vf.driver or "unbound",
-                _short(vf.rx_packets),
-                _short(vf.tx_packets),
-                _short(vf.host_packets),
+                short(vf.rx_packets),
+                short(vf.tx_packets),
+                short(vf.host_packets),
                 "" if part is None else f"{100 * part:.1f} %",
             )
         parts += [Text(), title]
@@ -166,16 +167,6 @@ def _guest(vf: VfStatus) -> str | None:
     lines.append(f"attached-mac {one.mac}" if one.mac and vf.mac and one.mac.lower() != vf.mac.lower() else "")
     lines.append(f"iface-status {one.status}" if one.status not in (None, "active") else "")
     return "\n".join(line for line in lines if line)
-
-
-def _short(number: int) -> str:
-    """A number in at most five characters."""
-    size, unit = float(number), ""
-    for larger in ("k", "M", "G", "T"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g}{unit}"
 
 
 command = typer.get_command(app)

@@ -19,12 +19,12 @@ from asap2.output import say, tolerate  # noqa: E402
 if _RAISES:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ANSWERS = ("lab", "host", "openstack", "trace")
+ANSWERS = ("lab", "top", "host", "openstack", "trace")
 """Those whose option --json has them print an answer for programs."""
 LAB = "--lab"
 NOBODY_READS = 128 + signal.SIGPIPE
 """Exit status when the reader of our output has gone, as of a program that SIGPIPE ended in a shell."""
-VERBS = ("demo", "lab", "exec", "shell", "trace", "bench", "host", "openstack")
+VERBS = ("demo", "lab", "exec", "shell", "top", "trace", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
 

@@ -16,6 +16,7 @@ from asap2.host.verify.verify import Result
 from asap2.live.snapshot import Snapshot
 from asap2.openstack.config.files import File
 from asap2.openstack.config.values import Values
+from asap2.top.rows import Round
 from asap2.trace.data import WayData
 
 Verdict = Literal["ok", "fail"]
@@ -285,6 +286,7 @@ SHAPES: dict[str, Any] = {
     "host-setup": Setup,
     "host-undo": Undo,
     "host-status": Status,
+    "host-top": Round,
     "host-verify": Verify,
     "host-explain": Explain,
     "host-persist": Persist,
@@ -296,5 +298,5 @@ SHAPES: dict[str, Any] = {
     "trace": Trace,
     "bench": Bench,
     "live": Live,
+    "top": Round,
 }
-"""By kind: the words of the command that answers, joined by hyphens; "error", and "live"."""
