@@ -16,7 +16,7 @@ from typing import Final
 from asap2.nic.function import Pf, Vf
 from asap2.nic.silicon import connection_records, maps
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the driver's snapshot and of the journals. tests/unit/nic/test_kept_state.py says when to raise it."""
 VERSION, REFUSED = "version", "refused"
 REMEDY = "`asap2 lab down`, then `asap2 lab up`, recreates the node"

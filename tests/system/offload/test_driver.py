@@ -87,6 +87,28 @@ def test_packets_are_forwarded_while_the_daemon_is_dead_and_the_next_one_goes_on
     assert idle.flow("hv1", "in_port(eth3)", IPV4)
 
 
+def test_a_flow_may_have_actions_that_were_checked_for_another_key(idle: Bench) -> None:
+    """Who changes actions by UFID gives any key, and that is what they are checked for (ovs_flow_cmd_set)."""
+    ufid = "ufid:00000057-0000-0000-0000-000000000057"
+    shown = "actions:set(udp(src=57)),"
+    idle.ok("hv1", "ovs-appctl revalidator/pause")
+    try:
+        idle.ok("hv1", "ovs-vsctl add-port br-int p57 -- set interface p57 type=internal")
+        ports = {name: number for number, name in re.findall(r"port (\d+): (\S+)", idle.ok("hv1", "ovs-dpctl show"))}
+        key = f"{ufid},in_port({ports[PF]}),eth(),eth_type(0x0800)"
+        idle.ok("hv1", f"ovs-dpctl add-flow '{key},ipv4(proto=1),icmp()' {ports['p57']}")
+        idle.ok("hv1", f"ovs-dpctl mod-flow '{key},ipv4(proto=17),udp()' 'set(udp(src=57)),{ports['p57']}'")
+        assert shown in idle.ok("hv1", "ovs-dpctl dump-flows")
+        idle.ok("hv1", "ovs-vsctl del-port p57")
+        assert "p57" not in idle.ok("hv1", "ip -br link")
+        assert shown in idle.ok("hv1", "ovs-dpctl dump-flows")
+        old = idle.kill_daemon("hv1")
+        until(lambda: idle.daemon("hv1") not in (0, old), why="no daemon came up")
+        assert shown in idle.ok("hv1", "ovs-dpctl dump-flows")
+    finally:
+        idle.ok("hv1", f"ovs-dpctl del-flow {ufid}; ovs-appctl revalidator/resume")
+
+
 def test_a_meter_goes_on_while_the_daemon_is_dead_and_the_next_one_tells_of_it(idle: Bench) -> None:
     openflow = "ovs-ofctl -O OpenFlow13"
     meter = "meter=1 kbps burst stats bands=type=drop rate=8 burst_size=8"

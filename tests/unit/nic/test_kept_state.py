@@ -20,7 +20,7 @@ from asap2.nic.function import Function
 
 WRITERS = (journal, snapshot, tc_kept, Driver.snapshot, Function.state, ovs_kept, ct_limit._kept)
 """What writes state."""
-SHAPE = "0d0c3f3f47deaf06"
+SHAPE = "88594a4e0aac3e64"
 """That of the writers in :data:`asap2.nic.kept_state.FORMAT`."""
 
 

@@ -20,7 +20,7 @@ from asap2.netlink.tables import ovs as protocol
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.faces.ovs import actions as act
 from asap2.nic.faces.ovs import key as ovs_key
-from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of, in_port_of
+from asap2.nic.faces.ovs.flows import Flow, FlowTable, flow_of, in_port_of, written
 from asap2.nic.faces.ovs.kept import Kept, KeptDatapath, KeptFlow
 from asap2.nic.faces.ovs.key import numbers
 from asap2.nic.faces.ovs.vport import Vport
@@ -273,7 +273,7 @@ class Datapath:
         steps = act.parse(actions, key)
         old = self.flows.to_change(ufid, match, modify=modify)
         if old is not None:
-            self._change(old, actions, steps)
+            self._change(old, match, actions, steps)
             return old
         flow = flow_of(ufid, match, actions)
         self.kept.reserve()
@@ -308,15 +308,17 @@ class Datapath:
             raise _error(errno.EINVAL if error.errno == errno.EOPNOTSUPP else error.errno or errno.ENOSPC) from None
 
     def set_actions(self, flow: Flow, match: ovs_key.FlowMatch, actions: bytes) -> None:
-        """Give *flow*, whose key and mask are *match*, other actions; its counters go on. Raises as :meth:`put`."""
-        self._change(flow, actions, act.parse(actions, match.masked()))
+        """Give *flow* other actions, checked for *match*; its counters go on. Raises as :meth:`put`."""
+        self._change(flow, match, actions, act.parse(actions, match.masked()))
 
-    def _change(self, flow: Flow, actions: bytes, steps: tuple[act.Step, ...]) -> None:
+    def _change(self, flow: Flow, match: ovs_key.FlowMatch, actions: bytes, steps: tuple[act.Step, ...]) -> None:
         if actions == flow.actions:
             return
         self.kept.reserve()
         self._replace(flow, steps)
         flow.actions = actions
+        checked = written(match)
+        flow.checked = None if checked == (flow.exact, flow.mask) else checked
         self.kept.put_flow(flow)
 
     def _replace(self, flow: Flow, steps: tuple[act.Step, ...]) -> None:
@@ -461,11 +463,11 @@ class Datapath:
 
     def _restore_flow(self, kept: KeptFlow) -> None:
         match = ovs_key.match_of(kept.exact, kept.mask)
-        masked = match.masked()
-        place = ovs_key.number(match.mask), ovs_key.number(masked)
+        place = ovs_key.number(match.mask), ovs_key.number(match.masked())
         named = kept.ufid, kept.exact, kept.key, kept.mask, kept.actions
         flow = Flow(*named, in_port_of(match), _entry_of(match), place, kept.handles, kept.cookies)
-        for cookie, step in zip(kept.cookies, act.userspaces(act.parse(flow.actions, masked)), strict=False):
+        flow.checked = kept.checked
+        for cookie, step in zip(kept.cookies, act.userspaces(_steps_of(flow)), strict=False):
             self.userspace[cookie] = step
             self._next_cookie = max(self._next_cookie, cookie + 1)
         self.flows.add(flow)
@@ -480,7 +482,7 @@ def _entry_of(match: ovs_key.FlowMatch) -> tuple[int, Match] | None:
 
 def _steps_of(flow: Flow) -> tuple[act.Step, ...]:
     """The steps of a flow's actions, which were checked when they came."""
-    return act.parse(flow.actions, ovs_key.match_of(flow.exact, flow.mask).masked())
+    return act.parse(flow.actions, ovs_key.match_of(*(flow.checked or (flow.exact, flow.mask))).masked())
 
 
 def _total(counters: list[Counters]) -> Counters:

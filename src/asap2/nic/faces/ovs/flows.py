@@ -21,6 +21,8 @@ class Flow:
 
     ``entry`` is the table and match of its rules in the pipeline, None when no packet can be like that. There is a rule
     for each port that it takes packets of: for one port, or for all where it does not match on ``in_port`` (None).
+    ``checked`` is the key and the mask that its actions were checked for, where those are not its own: whoever changes
+    a flow's actions may name it by its UFID and give another key (ovs_flow_cmd_set).
     ``handles`` are theirs. ``place`` is where a :class:`FlowTable` has the flow: mask and masked key as numbers
     (:func:`asap2.nic.faces.ovs.key.number`)."""
 
@@ -35,6 +37,7 @@ class Flow:
     handles: tuple[int, ...] = ()
     cookies: tuple[int, ...] = ()
     base: Counters = field(default_factory=Counters)
+    checked: tuple[bytes, bytes] | None = None
 
     @property
     def identity(self) -> bytes:
@@ -46,14 +49,20 @@ class Flow:
         return self.in_port is None or self.in_port == number
 
 
+def written(match: ovs_key.FlowMatch) -> tuple[bytes, bytes]:
+    """The whole key of *match* and its mask, as attributes."""
+    return ovs_key.emit(match.key, match.key), ovs_key.emit(match.masked(), match.mask, is_mask=True)
+
+
 def flow_of(ufid: bytes | None, match: ovs_key.FlowMatch, actions: bytes) -> Flow:
     """A flow as user space asks for it, without rules."""
     key = match.masked()
+    exact, mask = written(match)
     return Flow(
         ufid,
-        ovs_key.emit(match.key, match.key),
+        exact,
         ovs_key.emit(key, key),
-        ovs_key.emit(key, match.mask, is_mask=True),
+        mask,
         actions,
         in_port_of(match),
         None,

@@ -14,8 +14,9 @@ from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.journal import Journal
 
 _DATAPATH: Final = b"d"
-_FLOW = struct.Struct("<6I")
-"""Numbers of rule handles and of cookies, lengths of UFID, exact key, key, mask; they follow, then the actions."""
+_FLOW = struct.Struct("<8I")
+"""Numbers of rule handles and of cookies, lengths of UFID, exact key, key, mask, and of the key and the mask that the
+actions were checked for (0: those of the flow); they follow, then the actions."""
 
 
 class KeptDatapath(NamedTuple):
@@ -37,6 +38,7 @@ class KeptFlow(NamedTuple):
     key: bytes
     mask: bytes
     actions: bytes
+    checked: tuple[bytes, bytes] | None
 
 
 class Kept:
@@ -71,7 +73,7 @@ class Kept:
 
     def put_flow(self, flow: Flow) -> None:
         """Remember a flow."""
-        parts = flow.ufid or b"", flow.exact, flow.key, flow.mask
+        parts = flow.ufid or b"", flow.exact, flow.key, flow.mask, *(flow.checked or (b"", b""))
         record = _FLOW.pack(len(flow.handles), len(flow.cookies), *map(len, parts))
         numbers = b"".join(number.to_bytes(4, "little") for number in (*flow.handles, *flow.cookies))
         self._journal.put(b"f" + flow.identity, record + numbers + b"".join(parts) + flow.actions)
@@ -107,8 +109,9 @@ class Kept:
             for length in lengths:
                 parts.append(value[at : at + length])
                 at += length
-            ufid, exact, key, mask = parts
-            yield KeptFlow(numbers[:rules], numbers[rules:], ufid or None, exact, key, mask, value[at:])
+            ufid, exact, key, mask, *checked = parts
+            named = ufid or None, exact, key, mask, value[at:]
+            yield KeptFlow(numbers[:rules], numbers[rules:], *named, (checked[0], checked[1]) if any(checked) else None)
 
     def _of(self, letter: bytes) -> Iterator[bytes]:
         return (value for key, value in self._journal.items() if key[:1] == letter)
