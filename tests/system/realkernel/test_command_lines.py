@@ -31,7 +31,7 @@ DEVICES = (
     "ip link add eth0 type veth peer name end0",
     "ip link add eth1 type veth peer name end1",
     "for name in eth0 eth1 end0 end1; do ip link set $name up; done",
-    "modprobe -C /tmp/options.conf -d /tmp -a 8021q dummy vrf ipip sit macvlan geneve ip_gre ip6_gre",
+    "modprobe -C /tmp/options.conf -d /tmp -a 8021q dummy vrf ipip sit ip6_tunnel macvlan geneve ip_gre ip6_gre",
     "ip link del dummy0",
 )
 _KINDS = (
@@ -57,7 +57,9 @@ LINK_DEVICES = (
     "ip link set far0 up",
 )
 """What each part of link_lines.txt begins with."""
-LINK_RESET = ("for name in $(ls /sys/class/net | grep -E '^(low|d[0-9]|x|q|vlan|bond)'); do ip link del $name; done",)
+LINK_RESET = (
+    "for name in $(ls /sys/class/net | grep -E '^(low|d[0-9]|x|q|vlan|bond|vrf)'); do ip link del $name; done",
+)
 _END = "=== status "
 _ZONE_0 = re.compile(r' zone 0\b|"zone":0,')
 """What distributions' kernels tell of an action ct, and the one here, which has no zones, does not."""

@@ -346,6 +346,8 @@ MACVLAN = Table(
         9: ("bc_cutoff", s32),
     },
 )
+VRF = Table("vrf", {1: ("table", u32)})
+VRF_PORT = Table("vrf_port", {1: ("table", u32)})
 OF_KINDS = {
     "vxlan": VXLAN,
     "geneve": GENEVE,
@@ -354,6 +356,7 @@ OF_KINDS = {
     "vlan": VLAN,
     "bond": BOND,
     "macvlan": MACVLAN,
+    "vrf": VRF,
 }
 """IFLA_INFO_DATA by kind."""
 LINKINFO = Table(

@@ -11,9 +11,12 @@ from asap2.nic.kinds.dummy import Dummy
 from asap2.nic.kinds.kind import LinkKind
 from asap2.nic.kinds.macvlan import Macvlan
 from asap2.nic.kinds.vlan import Vlan
+from asap2.nic.kinds.vrf import Vrf
 
 BOND: Final = Bond()
-"""The kind whose devices have ports."""
-KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Macvlan(), Vlan())}
+"""The kind of bonds."""
+VRF: Final = Vrf()
+"""The kind of VRF devices."""
+KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Macvlan(), Vlan(), VRF)}
 """Every kind, by name."""
 KINDS.update((kind.name, kind) for kind in tunnel.KINDS)

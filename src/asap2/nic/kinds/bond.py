@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asap2.namespaces import in_netns
+from asap2.netlink.tables.link import BOND_SLAVE
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.kinds.kind import IFF_MASTER, KindLink, LinkKind, Made, Wanted
+from asap2.nic.kinds.kind import IFF_MASTER, IFF_SLAVE, KindLink, Made, MasterKind, Wanted
 from asap2.nic.kinds.lacp import NOBODY, Negotiation, Options, Participant, Port
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ _ONLY_IN = {
 }
 
 
-class Bond(LinkKind):
+class Bond(MasterKind):
     """See the module. A port is ``[ifindex, MAC, MTU, failures, whether its link is up]``: address and MTU are those
     that it gets back, and a port without a link was seen with one before each failure."""
 
@@ -108,6 +109,8 @@ class Bond(LinkKind):
     flags = IFF_MASTER
     beside_itself = True
     movable = False
+    port_flags = IFF_SLAVE
+    port_table = BOND_SLAVE
 
     def make(self, links: KindLinks, namespace: int, wanted: Wanted) -> Made:
         """See :class:`LinkKind`. bond_newlink()."""

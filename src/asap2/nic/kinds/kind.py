@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from asap2.netlink.wire import NetlinkError
 
 if TYPE_CHECKING:
+    from asap2.netlink.codec import Table
     from asap2.nic.kinds.links import KindLinks
     from asap2.nic.links import Link
 
-IFF_UP, IFF_NOARP, IFF_PROMISC, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1, 1 << 7, 1 << 8, 1 << 10, 1 << 11, 1 << 12
+IFF_UP, IFF_BROADCAST, IFF_NOARP = 1, 1 << 1, 1 << 7
+IFF_PROMISC, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1 << 8, 1 << 10, 1 << 11, 1 << 12
 ETH_MAX_MTU = 65535
 ETH_ALEN = 6
 
@@ -42,7 +44,7 @@ class KindLink:
     """What the kind keeps of it, for JSON."""
 
     def others(self) -> list[tuple[int | None, int]]:
-        """The devices that it stands on beside :attr:`lower`: a bond's ports."""
+        """The devices that it stands on beside :attr:`lower`: the ports of a bond or VRF."""
         return [(self.far_namespace, port[0]) for port in self.data.get("ports", ())]
 
 
@@ -93,6 +95,10 @@ class LinkKind:
         """Least and greatest MTU that *link* shows."""
         return self.mtus
 
+    def shown_mtu(self, mtu: int) -> int:
+        """The MTU that a device shows whose veth has *mtu*."""
+        return mtu
+
     def check(self, wanted: Wanted) -> None:
         """rtnl_link_ops.validate: what is refused before anything else."""
         address = wanted.attrs.get("address")
@@ -130,6 +136,28 @@ class LinkKind:
     def shown(self, links: KindLinks, link: KindLink) -> dict[str, Any] | None:
         """Its IFLA_INFO_DATA; None: it has none."""
         return None
+
+
+class MasterKind(LinkKind):
+    """A kind whose devices have ports: ``ports`` of a device's data is a list of lists, each with a port's ifindex
+    first."""
+
+    port_flags = 0
+    """Interface flags that its ports show, beside their own."""
+    port_table: Table
+    """Of IFLA_INFO_SLAVE_DATA."""
+
+    def enslave(self, links: KindLinks, link: KindLink, port: Link, netns: int) -> None:
+        """ndo_add_slave: *port*, in the network namespace open at *netns*, is to be a port of *link*."""
+        raise NotImplementedError
+
+    def release(self, links: KindLinks, link: KindLink, ifindex: int) -> None:
+        """ndo_del_slave."""
+        raise NotImplementedError
+
+    def port_shown(self, link: KindLink, ifindex: int) -> Mapping[str, Any]:
+        """IFLA_INFO_SLAVE_DATA of a port."""
+        raise NotImplementedError
 
 
 class UpperKind(LinkKind):

@@ -99,7 +99,7 @@ class LacpSpeaker:
 
     def _came(self, ifindex: int) -> None:
         """Something has come in by a port."""
-        bond = self._links.bond_of(self._links.home_of_node, ifindex)
+        bond = self._links.master_of(self._links.home_of_node, ifindex)
         while ifindex in self._sockets:
             try:
                 data, (_name, _protocol, kind, *_rest) = self._sockets[ifindex].recvfrom(256)

@@ -26,8 +26,8 @@ from typing import Any
 
 from asap2.namespaces import in_netns
 from asap2.netlink.namespaces import cookie_of
-from asap2.netlink.wire import NetlinkError
-from asap2.nic.kinds import KINDS
+from asap2.netlink.wire import SOL_NETLINK, NetlinkError
+from asap2.nic.kinds import KINDS, VRF
 from asap2.nic.kinds.kind import KindLink
 from asap2.nic.kinds.programs import Programs
 from asap2.nic.kinds.tunnel_programs import TunnelPrograms
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 
 _GONE = 512
 """Devices that are remembered after they have gone: what the kernel tells of their end is still to be read."""
+
+NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID = 1, 8
+_ROUTE_GROUPS = 7, 11
+"""RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE."""
 
 FAR_NAME = "a2far{:08x}"
 """What a far end is called."""
@@ -80,6 +84,9 @@ class KindLinks:
         """Another number whenever one of them may have changed."""
         self.tunnel_programs: dict[int | None, TunnelPrograms] = {}
         """Those of tunnel devices, by network namespace, once there are any."""
+        self.routes = in_netns(home, _route_monitor)
+        """Readable when routes change in any network namespace, while there are VRFs; see :meth:`routes_changed`."""
+        self._listens_to_routes = self._routes_missed = False
         self._restore()
 
     # ---- finding
@@ -138,8 +145,8 @@ class KindLinks:
         """The ifindex of the link called *name* in the network namespace open at *netns*. OSError."""
         return in_netns(netns, lambda: socket.if_nametoindex(name))
 
-    def bond_of(self, namespace: int | None, ifindex: int) -> KindLink | None:
-        """The bond that the device with *ifindex* there is a port of."""
+    def master_of(self, namespace: int | None, ifindex: int) -> KindLink | None:
+        """The bond or VRF that the device with *ifindex* there is a port of."""
         place = namespace, ifindex
         return next((link for link in self._links.values() if place in link.others()), None)
 
@@ -220,6 +227,31 @@ class KindLinks:
         if not stays:
             self.delete(link)
         return stays
+
+    # ---- routes
+
+    def listen_to_routes(self) -> None:
+        """There is a VRF, which follows routes."""
+        if not self._listens_to_routes:
+            for group in _ROUTE_GROUPS:
+                self.routes.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+            self._listens_to_routes = True
+
+    def routes_changed(self) -> None:
+        """Have VRFs follow the routes that have changed since the last call, if any have."""
+        changed, self._routes_missed = self._routes_missed, False
+        while True:
+            try:
+                self.routes.recv(1)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+            changed = True
+        if changed:
+            for namespace in {link.namespace for link in self if link.kind == VRF.name}:
+                VRF.follow_routes(self, namespace)
 
     # ---- what kinds do with them
 
@@ -349,6 +381,16 @@ class KindLinks:
             if one[1] in KINDS:
                 self._note(KindLink(*one))
         self._below = {(namespace, ifindex): number for namespace, ifindex, number in kept["below"]}
+        if any(link.kind == VRF.name for link in self):
+            self.listen_to_routes()
+            self._routes_missed = True
+
+
+def _route_monitor() -> socket.socket:
+    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    monitor.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
+    monitor.bind((0, 0))  # without an id, no notification of the kernel reaches a socket
+    return monitor
 
 
 def _own_cookie() -> int:

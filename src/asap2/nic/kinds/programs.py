@@ -15,7 +15,7 @@ from asap2.nic.silicon.hooks import Hook
 OBJECT: Final = Path(__file__).with_name("kinds.bpf.o")
 MAPS: Final = (
     *("devices", "vlans", "bonds", "bond_ports"),
-    *("macvlan_devices", "macvlans", "macvlan_addresses"),
+    *("macvlan_devices", "macvlans", "macvlan_addresses", "vrf_ports"),
 )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from asap2.namespaces import in_netns
 from asap2.netlink.request import PASS, Answer, Message, Netns, Proxy, Request
 from asap2.netlink.server import Server
-from asap2.netlink.tables.link import BOND_SLAVE, LINK, LINKINFO, RTM_GETLINK, RTM_NEWLINK, RTNLGRP_LINK, Ifinfomsg
+from asap2.netlink.tables.link import LINK, LINKINFO, RTM_GETLINK, RTM_NEWLINK, RTNLGRP_LINK, Ifinfomsg
 from asap2.netlink.wire import (
     NETLINK_ROUTE,
     NLA_TYPE_MASK,
@@ -33,8 +33,8 @@ from asap2.netlink.wire import (
     attributes,
 )
 from asap2.nic.faces.lookup import ifindex_named
-from asap2.nic.kinds import BOND, KINDS
-from asap2.nic.kinds.kind import ETH_MAX_MTU, IFF_PROMISC, IFF_SLAVE, IFF_UP, KindLink, LinkKind, Wanted
+from asap2.nic.kinds import KINDS
+from asap2.nic.kinds.kind import ETH_MAX_MTU, IFF_PROMISC, IFF_UP, KindLink, LinkKind, MasterKind, Wanted
 from asap2.nic.kinds.links import FAR_NAME, KindLinks, kernel_has
 from asap2.nic.link_changes import LinkChanges
 
@@ -58,8 +58,10 @@ class KindFace:
 
     def settle(self) -> None:
         """What a program has just done to a link is known before it asks the next."""
-        if len(self.links) and self._unsettled():
-            self.links.follow()
+        if len(self.links):
+            if self._unsettled():
+                self.links.follow()
+            self.links.routes_changed()
 
     def asked(self, request: Request, ifindex: int | None) -> Answer:
         """The answer to a request to make or change the link *ifindex*; None where that is no business of ours."""
@@ -83,26 +85,32 @@ class KindFace:
         return self.change(request, link, header, attrs) if link is not None else None
 
     def _set_master(self, request: Request, ifindex: int, master: int) -> Answer:
-        """do_set_master() where the new master or the old one is a bond of ours; None: neither is."""
+        """do_set_master() where the new master or the old one is a bond or VRF of ours; None: neither is."""
         netns = request.client.netns
         namespace = self.links.namespace_for_good(netns.cookie, netns.fd)
-        new, old = self.links.at(namespace, master), self.links.bond_of(namespace, ifindex)
-        if new is not None and new.kind != BOND.name:
+        new, old = self.links.at(namespace, master), self.links.master_of(namespace, ifindex)
+        if new is not None and not isinstance(KINDS[new.kind], MasterKind):
             raise NetlinkError(errno.EOPNOTSUPP)
         if new is None and old is None:
             return None
         with self.links.entering(namespace, netns.fd):
             if old is not None and old is not new:
-                BOND.release(self.links, old, ifindex)
+                self._master(old).release(self.links, old, ifindex)
             if new is not None and old is not new:
                 port = self.links.read(namespace, ifindex)
                 if port is None:
                     raise NetlinkError(errno.ENODEV)
-                BOND.enslave(self.links, new, port, netns.fd)
+                self._master(new).enslave(self.links, new, port, netns.fd)
         self.links.changed()
         for bond in {one.id: one for one in (old, new) if one is not None}.values():
             self.announce(netns, bond)
         return _without(request, "master")
+
+    @staticmethod
+    def _master(link: KindLink) -> MasterKind:
+        kind = KINDS[link.kind]
+        assert isinstance(kind, MasterKind)
+        return kind
 
     def check_removal(self, request: Request, ifindex: int | None) -> None:
         """Refuse to remove a far end, which is not there for programs."""
@@ -188,7 +196,7 @@ class KindFace:
             if not beside:
                 far += attribute(_LINK["net_ns_fd"], struct.pack("=I", self.links.home))
             else:
-                far += LINK.table.encode({"mtu": kind.mtus[1] or ETH_MAX_MTU})
+                far += LINK.table.encode({"mtu": min(kind.mtus[1] or ETH_MAX_MTU, ETH_MAX_MTU)})
             pair = attribute(1, b"veth\0") + attribute(2, attribute(_VETH_INFO_PEER, far))
             flags = made.flags | (header.flags & header.change)
             change = made.flags | made.without | header.change
@@ -279,14 +287,15 @@ class KindFace:
             return None
         if (link := self.links.last_at(namespace, ifindex)) is not None:
             payload = self.rewrite(payload, link, netns)
-        if (bond := self.links.bond_of(namespace, ifindex)) is not None:
-            payload = self._as_port(payload, bond, ifindex)
+        if (master := self.links.master_of(namespace, ifindex)) is not None:
+            payload = self._as_port(payload, master, ifindex)
         return payload
 
-    def _as_port(self, payload: bytes, bond: KindLink, ifindex: int) -> bytes:
-        """The same of a port of a bond."""
+    def _as_port(self, payload: bytes, master: KindLink, ifindex: int) -> bytes:
+        """The same of a port of a bond or VRF."""
         family, type_, index, flags, change = _IFINFO.unpack_from(payload)
-        slave = {"slave_kind": BOND.name, "slave_data": BOND_SLAVE.encode(BOND.port_shown(bond, ifindex))}
+        kind = self._master(master)
+        slave = {"slave_kind": kind.name, "slave_data": kind.port_table.encode(kind.port_shown(master, ifindex))}
         found: list[bytes] = []
         info = b""
         for number_, value in attributes(payload, _HEADER):
@@ -295,10 +304,11 @@ class KindFace:
                 info = value
                 continue
             if number == _LINK["num_rx_queues"]:
-                found.append(LINK.table.encode({"master": bond.ifindex}))
+                found.append(LINK.table.encode({"master": master.ifindex}))
             found.append(attribute(number_, value))
         found.append(attribute(_LINK["linkinfo"], info + LINKINFO.encode(slave)))
-        return _IFINFO.pack(family, type_, index, (flags | IFF_SLAVE) & ~IFF_PROMISC, change) + b"".join(found)
+        hidden = IFF_PROMISC if kind.port_flags else 0  # that of a bond is its own
+        return _IFINFO.pack(family, type_, index, (flags | kind.port_flags) & ~hidden, change) + b"".join(found)
 
     def rewrite(self, payload: bytes, link: KindLink, netns: Netns) -> bytes:
         """An RTM_NEWLINK of the kernel about the near end, as it would be about the device."""
@@ -315,6 +325,8 @@ class KindFace:
                 continue
             if number == _LINK["linkinfo"]:
                 value = self._linkinfo(value, kind, link)
+            elif number == _LINK["mtu"]:
+                value = struct.pack("=I", kind.shown_mtu(*struct.unpack("=I", value)))
             elif number == _LINK["min_mtu"]:
                 value = struct.pack("=I", least)
             elif number == _LINK["max_mtu"]:
