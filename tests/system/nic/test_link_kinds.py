@@ -77,9 +77,9 @@ def test_a_host_at_a_vrf_reaches_the_vrf_and_the_hosts_at_its_other_ports(vrfs: 
 
 @pytest.mark.parametrize("address", ["10.5.3.2", "fd03::2"])
 def test_vrfs_are_apart(vrfs: Bench, address: str) -> None:
-    assert not _answers(vrfs, f"ip netns exec ra ping -c1 -W1 {address}")
-    assert not _answers(vrfs, f"ping -c1 -W1 {address}")
-    assert not _answers(vrfs, f"ping -c1 -W1 -I red {address}")
+    assert not _answers(vrfs, f"ip netns exec ra ping -c1 -W0.3 {address}")
+    assert not _answers(vrfs, f"ping -c1 -W0.3 {address}")
+    assert not _answers(vrfs, f"ping -c1 -W0.3 -I red {address}")
 
 
 ANSWER = """
@@ -135,10 +135,107 @@ def test_packets_go_on_and_routes_are_followed_when_the_daemon_was_killed(vrfs: 
 def test_nothing_is_left_of_a_vrf_that_has_gone(vrfs: Bench) -> None:
     vrfs.ok("hv1", "ip link del red; ip link del blue")
 
-    def left() -> str:
-        return vrfs.ok(
-            "hv1", "ip link show type vrf; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"
-        ).strip()
-
-    until(lambda: not any(word in left() for word in ("proto 162", "table 10", "red", "blue")))
+    shown = "ip link show type vrf; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"
+    marks = "proto 162", "table 10", "red", "blue"
+    until(lambda: not any(mark in vrfs.ok("hv1", shown) for mark in marks))
     assert "10.5.1.0/24 dev pra proto kernel" in vrfs.ok("hv1", "ip route show")
+
+
+TUNNELS = """
+ip addr add 10.5.1.1/24 dev pra
+ip link add over4 type ipip local 10.5.1.1 remote 10.5.1.2; ip link add over6 type sit local 10.5.1.1 remote 10.5.1.2
+ip addr add 10.9.0.1/30 dev over4; ip addr add fd09::1/64 dev over6 nodad; ip link set over4 up; ip link set over6 up
+ip netns exec ra ip link add over4 type ipip local 10.5.1.2 remote 10.5.1.1
+ip netns exec ra ip link add over6 type sit local 10.5.1.2 remote 10.5.1.1
+ip -n ra addr add 10.9.0.2/30 dev over4; ip -n ra addr add fd09::2/64 dev over6 nodad
+ip -n ra link set over4 up; ip -n ra link set over6 up
+"""
+
+
+@pytest.fixture(scope="module")
+def tunnels(lab: Bench) -> Iterator[Bench]:
+    """IPv4 and IPv6 in IPv4 between the node and the first host."""
+    lab.run("hv1", "ip link del red; ip addr flush dev pra")
+    lab.ok("hv1", TUNNELS)
+    yield lab
+    lab.run("hv1", "ip link del over4; ip link del over6; ip netns exec ra ip link del over4")
+
+
+@pytest.mark.parametrize(("address", "protocol"), [("10.9.0.2", 4), ("fd09::2", 41)])
+def test_the_first_packet_too_goes_through_a_tunnel_without_a_frame(
+    tunnels: Bench, address: str, protocol: int
+) -> None:
+    """The neighbour's address is asked for first, and the packet waits for it."""
+    tunnels.ok("hv1", "ip neigh flush all; ip -n ra neigh flush all")
+    tcpdump = (
+        "ip",
+        "netns",
+        "exec",
+        "ra",
+        "timeout",
+        "20",
+        "tcpdump",
+        "-nvli",
+        "eth0",
+        "-c",
+        "1",
+        f"ip proto {protocol}",
+    )
+    seen = tunnels.start("hv1", *tcpdump)
+    until(lambda: _answers(tunnels, "ip -n ra -d link show eth0 | grep -q 'promiscuity 1'"))
+    tunnels.ok("hv1", f"ping -c1 -W5 {address}")
+    text = seen.communicate(timeout=20)[0]
+    assert f"proto {'IPIP (4)' if protocol == 4 else 'IPv6 (41)'}" in text
+    assert "ttl 64" in text
+    assert "bad cksum" not in text
+
+
+def test_super_packets_go_through_tunnels_without_a_frame(tunnels: Bench) -> None:
+    server = tunnels.start("hv1", "ip", "netns", "exec", "ra", "python3", "-c", RECEIVE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    for address in ("10.9.0.2", "fd09::2"):
+        tunnels.ok("hv1", f"python3 -c '{SEND}' {address}")
+    assert server.communicate(timeout=20)[0] == "3000000\n3000000\n"
+    sent = int(tunnels.ok("hv1", "cat /sys/class/net/over4/statistics/tx_packets"))
+    assert 0 < sent < 1000  # of up to 64 KiB each
+
+
+RECEIVE = """
+import socket
+listening = socket.create_server(("", 7001), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+for _ in range(2):
+    connection, _peer = listening.accept()
+    print(sum(map(len, iter(lambda: connection.recv(1 << 16), b""))), flush=True)
+"""
+SEND = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 7001), 20)
+connection.sendall(b"y" * 3000000)
+"""
+
+
+def test_what_is_inside_gets_the_congestion_that_the_tunnel_met(tunnels: Bench) -> None:
+    """RFC 6040: CE of the outer header goes into a header that can have it."""
+    tcpdump = ("timeout", "20", "tcpdump", "-nvli", "over4", "-c", "1", "-Q", "in", "icmp and src 10.9.0.2")
+    seen = tunnels.start("hv1", *tcpdump)
+    until(lambda: _answers(tunnels, "ip -d link show over4 | grep -q 'promiscuity 1'"))
+    tunnels.ok("hv1", f"ip netns exec ra python3 -c '{MARKED}'")
+    text = seen.communicate(timeout=20)[0]
+    assert "tos 0x3,CE" in text
+    assert "bad cksum" not in text
+
+
+MARKED = """
+import socket, struct
+def ip(proto, tos, src, dst, data):
+    ends = map(socket.inet_aton, (src, dst))
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, tos, 20 + len(data), 1, 0, 64, proto, 0, *ends)
+    total = sum(struct.unpack("!10H", header)); total = (total & 0xffff) + (total >> 16); total += total >> 16
+    return header[:10] + struct.pack("!H", ~total & 0xffff) + header[12:] + data
+echo = struct.pack("!BBHHH", 8, 0, 0xf7ff - 1, 0, 1)
+inner = ip(1, 2, "10.9.0.2", "10.9.0.1", echo)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+raw.sendto(ip(4, 3, "10.5.1.2", "10.5.1.1", inner), ("10.5.1.1", 0))
+"""

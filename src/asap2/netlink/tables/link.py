@@ -346,6 +346,32 @@ MACVLAN = Table(
         9: ("bc_cutoff", s32),
     },
 )
+IPTUN = Table(
+    "iptun",
+    {
+        1: ("link", u32),
+        2: ("local", ipv4),
+        3: ("remote", ipv4),
+        4: ("ttl", u8),
+        5: ("tos", u8),
+        6: ("encap_limit", u8),
+        7: ("flowinfo", be32),
+        8: ("flags", be16),
+        9: ("proto", u8),
+        10: ("pmtudisc", u8),
+        11: ("6rd_prefix", binary),
+        12: ("6rd_relay_prefix", binary),
+        13: ("6rd_prefixlen", u16),
+        14: ("6rd_relay_prefixlen", u16),
+        15: ("encap_type", u16),
+        16: ("encap_flags", u16),
+        17: ("encap_sport", be16),
+        18: ("encap_dport", be16),
+        19: ("collect_metadata", flag),
+        20: ("fwmark", u32),
+    },
+)
+"""IFLA_IPTUN_*: IPv4 and IPv6 in IPv4 (include/uapi/linux/if_tunnel.h)."""
 VRF = Table("vrf", {1: ("table", u32)})
 VRF_PORT = Table("vrf_port", {1: ("table", u32)})
 OF_KINDS = {
@@ -357,6 +383,8 @@ OF_KINDS = {
     "bond": BOND,
     "macvlan": MACVLAN,
     "vrf": VRF,
+    "ipip": IPTUN,
+    "sit": IPTUN,
 }
 """IFLA_INFO_DATA by kind."""
 LINKINFO = Table(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asap2.nic.kinds.links import KindLinks
     from asap2.nic.links import Link
 
-IFF_UP, IFF_BROADCAST, IFF_NOARP = 1, 1 << 1, 1 << 7
+IFF_UP, IFF_BROADCAST, IFF_POINTOPOINT, IFF_NOARP = 1, 1 << 1, 1 << 4, 1 << 7
 IFF_PROMISC, IFF_MASTER, IFF_SLAVE, IFF_MULTICAST = 1 << 8, 1 << 10, 1 << 11, 1 << 12
 ETH_MAX_MTU = 65535
 ETH_ALEN = 6
@@ -94,6 +94,17 @@ class LinkKind:
     def limits(self, link: KindLink) -> tuple[int, int]:
         """Least and greatest MTU that *link* shows."""
         return self.mtus
+
+    hardware: int | None = None
+    """ARPHRD_* that its devices show; None: Ethernet's, as a veth."""
+
+    def shown_flags(self, link: KindLink) -> tuple[int, int]:
+        """:attr:`flags` and :attr:`without` of *link*."""
+        return self.flags, self.without
+
+    def shown_addresses(self, link: KindLink) -> tuple[bytes, bytes] | None:
+        """The address and the broadcast address that *link* shows; None: those of the veth."""
+        return None
 
     def shown_mtu(self, mtu: int) -> int:
         """The MTU that a device shows whose veth has *mtu*."""

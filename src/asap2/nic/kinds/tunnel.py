@@ -33,7 +33,7 @@ _SYSCTL = Path("/proc/sys/net")
 _ADDRESSES = ("remote", "local")
 
 
-def _route_mtu(remote: bytes) -> int:
+def route_mtu(remote: bytes) -> int:
     """The MTU of the way to *remote*; 0: there is none."""
     version6 = len(remote) == 16
     family, level, name = (
@@ -70,7 +70,7 @@ def _check_mtu(wanted: Wanted, most: int) -> None:
         raise NetlinkError(errno.EINVAL, "mtu greater than device maximum")
 
 
-_UNDERLAY = "underlay"
+UNDERLAY = "underlay"
 """What is kept of a device: the id of the network namespace by whose routes its packets go."""
 
 
@@ -88,7 +88,7 @@ class TunnelKind(LinkKind):
 
     def install(self, links: KindLinks, link: KindLink, netns: int) -> None:
         """See :class:`LinkKind`. The programs look up routes as the device's, which forwards for that reason."""
-        if link.namespace != link.data[_UNDERLAY]:
+        if link.namespace != link.data[UNDERLAY]:
             text = "a tunnel device is in the network namespace whose routes its packets take"
             raise NetlinkError(errno.EOPNOTSUPP, text)
         links.programs.run("discard", link.id, link.far, netns)
@@ -111,7 +111,7 @@ class TunnelKind(LinkKind):
         """See :class:`LinkKind`."""
         programs, underlay = self._programs(links, link), self._underlay(links, link)
         programs.forget(link.ifindex, self.device(link.data))
-        if any(one.kind in _NAMES and self._underlay(links, one) == underlay for one in links):
+        if any(UNDERLAY in one.data and self._underlay(links, one) == underlay for one in links):
             return
         if underlay == links.home_of_node:
             programs.deafen()
@@ -139,7 +139,7 @@ class TunnelKind(LinkKind):
 
     @staticmethod
     def _underlay(links: KindLinks, link: KindLink) -> int | None:
-        return link.data.get(_UNDERLAY, links.home_of_node)
+        return link.data.get(UNDERLAY, links.home_of_node)
 
     def _others(self, links: KindLinks, namespace: int) -> list[Mapping[str, Any]]:
         return [one.data for one in links if one.kind == self.name and self._underlay(links, one) == namespace]
@@ -163,7 +163,7 @@ class Geneve(TunnelKind):
         """The MTU of a device whose request names none: what the route leaves (geneve_link_config)."""
         ip = 40 if "remote6" in data else 20
         remote = bytes.fromhex(data.get("remote") or data.get("remote6") or "00000000")
-        route = in_netns(netns, lambda: _route_mtu(remote))
+        route = in_netns(netns, lambda: route_mtu(remote))
         left = route - ip - _UDP_AND_GENEVE - _ETHERNET
         return min(left, self._most(data)) if left > 0 else _ETH_DATA_LEN
 
@@ -190,7 +190,7 @@ class Geneve(TunnelKind):
         collects = "collect_metadata" in data
         kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
         kept |= {name: data[name].hex() for name in ("remote", "remote6") if name in data}
-        kept |= {"port": data.get("port", geneve.PORT), "collect_metadata": collects, _UNDERLAY: namespace}
+        kept |= {"port": data.get("port", geneve.PORT), "collect_metadata": collects, UNDERLAY: namespace}
         if collects and (data.get("id") or data.get("tos") or data.get("ttl") or "remote" in data or "remote6" in data):
             text = "Device is externally controlled, so attributes (VNI, Port, and so on) must not be specified"
             raise NetlinkError(errno.EINVAL, text)
@@ -251,7 +251,7 @@ class Gretap(TunnelKind):
         kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
         kept |= {name: data[name].hex() for name in _ADDRESSES if name in data}
         kept |= {"collect_metadata": "collect_metadata" in data, "pmtudisc": data.get("pmtudisc", 1)}
-        kept[_UNDERLAY] = namespace
+        kept[UNDERLAY] = namespace
         place = self.device(kept).place()
         if any(self.device(other).place() == place for other in self._others(links, namespace)):
             raise NetlinkError(errno.EEXIST)
@@ -292,4 +292,3 @@ class Ip6gretap(Gretap):
 
 
 KINDS = (Geneve(), Gretap(), Ip6gretap())
-_NAMES = frozenset(kind.name for kind in KINDS)

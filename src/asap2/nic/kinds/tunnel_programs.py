@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import struct
 from collections.abc import Set
 from dataclasses import dataclass
@@ -23,12 +24,15 @@ _PER_CPU: Final = 2048
 _MOST_CPUS: Final = 31
 """As many as skb->tc_index has numbers for."""
 _U32: Final = struct.Struct("=I")
-_DEVICE: Final = struct.Struct("=4s2sBBBBBBBxxxI16s16s")
+_DEVICE: Final = struct.Struct("=4s2sBBBBBBBBxxI16s16s")
 _PLACE: Final = struct.Struct("=2sBB4s16s")
 _ANY: Final = 2
+_BARE: Final = 3
 
-GENEVE, GRETAP, IP6GRETAP = 1, 2, 3
+GENEVE, GRETAP, IP6GRETAP, IPIP, SIT = 1, 2, 3, 4, 5
 """enum tunnel_kind."""
+_PROTOCOLS: Final = {IPIP: [socket.IPPROTO_IPIP], SIT: [socket.IPPROTO_IPV6, socket.IPPROTO_IPIP]}
+"""The IP protocols of tunnels without a header of their own."""
 
 
 class _Constants(ctypes.Structure):
@@ -53,6 +57,8 @@ class Device:
     tos: int = 0
     dont_fragment: bool = False
     far: int = 0
+    protocol: int = 0
+    """The IP protocol of a tunnel without a header of its own; 0: all that such devices can carry."""
 
     def packed(self) -> bytes:
         """``struct device``."""
@@ -67,6 +73,7 @@ class Device:
             self.ttl,
             self.tos,
             self.dont_fragment,
+            self.protocol,
             self.far,
             self.local.rjust(16, b"\0"),
             self.remote.rjust(16, b"\0"),
@@ -74,12 +81,23 @@ class Device:
 
     def place(self) -> bytes:
         """``struct place``: which packets are for it."""
+        if self.kind in _PROTOCOLS:
+            return self._bare_places()[0]
         port = self.port.to_bytes(2, "big")
         if self.collects:
             return _PLACE.pack(port, self.kind == IP6GRETAP, _ANY, bytes(4), bytes(16))
         keyed = self.tun_id is not None
         tun_id = (self.tun_id or 0).to_bytes(4, "big")
         return _PLACE.pack(port, len(self.remote) == 16, keyed, tun_id, self.remote.rjust(16, b"\0"))
+
+    def places(self) -> list[bytes]:
+        """All of them."""
+        return self._bare_places() if self.kind in _PROTOCOLS else [self.place()]
+
+    def _bare_places(self) -> list[bytes]:
+        protocols = [self.protocol] if self.protocol else _PROTOCOLS[self.kind]
+        remote = self.remote.rjust(16, b"\0")
+        return [_PLACE.pack(bytes(2), 0, _BARE, protocol.to_bytes(4, "big"), remote) for protocol in protocols]
 
 
 class TunnelPrograms:
@@ -103,7 +121,11 @@ class TunnelPrograms:
     def set(self, ifindex: int, device: Device) -> None:
         """The device *ifindex* is such a one."""
         self._devices.update(_U32.pack(ifindex), device.packed())
-        self._places.update(device.place(), _U32.pack(ifindex))
+        first, *others = device.places()
+        self._places.update(first, _U32.pack(ifindex))
+        for place in others:  # what no device of another kind is there for
+            if self._places.lookup(place) is None:
+                self._places.update(place, _U32.pack(ifindex))
 
     def run(self, ifindex: int, netns: int) -> None:
         """Let packets through the tunnel device *ifindex*. OSError."""
@@ -112,11 +134,18 @@ class TunnelPrograms:
 
     def forget(self, ifindex: int, device: Device) -> None:
         """Undo :meth:`set` and :meth:`run`."""
-        for loaded, key in ((self._devices, _U32.pack(ifindex)), (self._places, device.place())):
-            with contextlib.suppress(OSError):
-                loaded.delete(key)
+        with contextlib.suppress(OSError):
+            self._devices.delete(_U32.pack(ifindex))
+        self.forget_places(ifindex, device)
         for program in ("tunnel_arrive", "tunnel_out"):
             self._path(program, ifindex).unlink(missing_ok=True)
+
+    def forget_places(self, ifindex: int, device: Device) -> None:
+        """No packets are for it any more."""
+        for place in device.places():
+            if self._places.lookup(place) == _U32.pack(ifindex):
+                with contextlib.suppress(OSError):
+                    self._places.delete(place)
 
     def listen(self, there: Set[int], netns: int) -> None:
         """Take packets out of tunnels where they come in by any of the devices that are *there*."""

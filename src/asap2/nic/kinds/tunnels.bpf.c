@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Tunnel devices that the kernel lacks: Geneve, and GRE with a frame inside.
+ * Tunnel devices that the kernel lacks: Geneve, GRE with a frame inside, and IP in IP without one.
  *
  * A device is one end of a veth pair. What is sent on it is put into its tunnel at its egress, and goes on to where the
  * routes lead; the veth itself sees only a copy, for taps and counters. Packets in tunnels are taken out at the ingress
@@ -23,7 +23,14 @@
 #define TUN_KEY_ 0x0004 /* flags of a bpf_tunnel_key */
 #define TUN_DF_ 0x0100
 
-enum tunnel_kind { KIND_GENEVE = 1, KIND_GRETAP = 2, KIND_IP6GRETAP = 3 };
+/* The last two have no frame inside: a packet's Ethernet header is the veth's alone. */
+enum tunnel_kind { KIND_GENEVE = 1, KIND_GRETAP = 2, KIND_IP6GRETAP = 3, KIND_IPIP = 4, KIND_SIT = 5 };
+#define is_bare(kind) ((kind) >= KIND_IPIP)
+#define IPPROTO_IPIP_ 4
+#define IPPROTO_IPV6_ 41
+#define ECN 3
+#define ECN_CE 3
+#define ECN_ECT_0 2
 
 /* A device, by its ifindex. */
 struct device {
@@ -31,7 +38,7 @@ struct device {
 	u16 port; /* UDP, network byte order */
 	u8 kind, collects; /* enum tunnel_kind; whether each packet says what its tunnel is */
 	u8 ipv6, keyed, ttl, tos; /* ttl 0: the default; tos 1: that of the packet inside */
-	u8 dont_fragment, unused;
+	u8 dont_fragment, protocol; /* IP protocol of a tunnel without a header; 0: any */
 	u32 far; /* ifindex of the veth's other end, which packets go in by, so that the kernel counts them */
 	u8 local[16], remote[16]; /* IPv4: the last 4 */
 };
@@ -43,6 +50,7 @@ struct place {
 	u32 id;
 	u8 remote[16];
 };
+#define BARE 3 /* as `keyed`: `id` is the IP protocol, as a tunnel without a header has no id */
 #define ANY 2 /* as `keyed`: the device takes what no other does, of either IP version */
 
 struct arrival {
@@ -132,6 +140,13 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 	} else {
 		return 0;
 	}
+	if (!s->ipv6 && (proto == IPPROTO_IPIP_ || proto == IPPROTO_IPV6_)) {
+		s->place.keyed = BARE;
+		s->place.id = bpf_htonl(proto);
+		s->inner = l4;
+		__builtin_memcpy(s->place.remote, s->src, 16);
+		return skb->len >= l4 + (proto == IPPROTO_IPIP_ ? IPV4_LEN : IPV6_LEN);
+	}
 	if (proto != IPPROTO_UDP && proto != IPPROTO_GRE_)
 		return 0;
 	/* With a frame inside, a packet has so many octets there, whatever its header. */
@@ -182,7 +197,10 @@ static __always_inline u32 device_of(struct seen *s)
 
 	if (found)
 		return *found;
-	if (!s->place.port)
+	if (s->place.keyed == BARE) {
+		any = s->place;
+		__builtin_memset(any.remote, 0, sizeof any.remote);
+	} else if (!s->place.port)
 		any.ipv6 = s->ipv6; /* a device of GRE is of one version */
 	found = bpf_map_lookup_elem(&places, &any);
 	return found ? *found : 0;
@@ -208,6 +226,39 @@ static __always_inline void set_key(struct arrival *a, const struct seen *s, u32
 	}
 	if (!collects)
 		a->flags = ~0ULL;
+}
+
+/*
+ * Take off an outer IPv4 header that a packet of the other or the same version follows, which keeps the Ethernet header.
+ * ip_tunnel_rcv() and IP_ECN_decapsulate(): congestion that the outer header tells of is told by the inner one; what
+ * does not let itself be told is dropped.
+ */
+static __always_inline int strip_bare(struct __sk_buff *skb, struct seen *s)
+{
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u16 type = bpf_htons(ETH_P_IP), word, marked;
+
+	if (s->place.id == bpf_htonl(IPPROTO_IPV6_)) {
+		type = bpf_htons(ETH_P_IPV6);
+		flags |= DECAP_L3_IPV6;
+	}
+	if (bpf_skb_adjust_room(skb, -IPV4_LEN, BPF_ADJ_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, ETH_TYPE, &type, sizeof type, 0) ||
+	    bpf_skb_load_bytes(skb, ETH_LEN, &word, sizeof word))
+		return -1;
+	if ((s->tos & ECN) != ECN_CE)
+		return 0;
+	if (type == bpf_htons(ETH_P_IPV6)) {
+		marked = word | bpf_htons(ECN_CE << 4);
+		if (!(word & bpf_htons(ECN << 4)))
+			return -1;
+	} else {
+		marked = word | bpf_htons(ECN_CE);
+		if (!(word & bpf_htons(ECN)) ||
+		    (marked != word && bpf_l3_csum_replace(skb, ETH_LEN + IPV4_CHECKSUM, word, marked, sizeof word)))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, ETH_LEN, &marked, sizeof marked, 0) ? -1 : 0;
 }
 
 /* The ingress of every device of the host, behind all other programs. */
@@ -239,7 +290,7 @@ int tunnel_in(struct __sk_buff *skb)
 			return TCX_DROP;
 		a->options_len = len;
 	}
-	if (strip(skb, s.inner) < 0)
+	if (is_bare(d->kind) ? strip_bare(skb, &s) : strip(skb, s.inner) < 0)
 		return TCX_DROP;
 	skb->tc_index = slot + 1;
 	return bpf_redirect(d->far, 0);
@@ -257,6 +308,8 @@ int tunnel_arrive(struct __sk_buff *skb)
 	if (!slot || !d)
 		return TCX_NEXT;
 	slot--;
+	if (is_bare(d->kind)) /* its Ethernet header was for the device below */
+		bpf_skb_change_type(skb, PACKET_HOST);
 	a = bpf_map_lookup_elem(&arrivals, &slot);
 	if (!a)
 		return TCX_DROP;
@@ -310,6 +363,61 @@ static __always_inline int wanted(struct __sk_buff *skb, struct device *d, struc
 	return 0;
 }
 
+/*
+ * Send a packet out of a device to where its outer header leads. The kernel looks up the route once more: told of the
+ * next hop, it would keep the route that the packet had inside, and where a packet waits for the neighbour's address,
+ * take that of a neighbour of the tunnel device in the end.
+ */
+static __always_inline int to_next_hop(u32 ifindex)
+{
+	return bpf_redirect_neigh(ifindex, 0, 0, 0);
+}
+
+/*
+ * Put an outer IPv4 header in front of a packet without a frame (ip_tunnel_xmit()). What the device leaves open is as
+ * in the packet inside: TTL, and with the lowest bit of the TOS set, this too; so is congestion notification.
+ */
+static __always_inline int put_on_bare(struct __sk_buff *skb, struct device *d, const struct bpf_fib_lookup *p)
+{
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	u8 in[IPV4_LEN], out[2 + IPV4_LEN] = {}, *ip = out + 2, tos, ttl, inner_tos;
+	u32 sum = 0, fragment = d->dont_fragment ? DONT_FRAGMENT : 0;
+	u8 proto = skb->protocol == bpf_htons(ETH_P_IPV6) ? IPPROTO_IPV6_ : IPPROTO_IPIP_;
+
+	if (skb->vlan_present || (proto == IPPROTO_IPIP_ && skb->protocol != bpf_htons(ETH_P_IP)) ||
+	    (d->protocol && d->protocol != proto) || (d->kind == KIND_IPIP && proto != IPPROTO_IPIP_) ||
+	    bpf_skb_load_bytes(skb, ETH_LEN, in, sizeof in))
+		return -1;
+	if (proto == IPPROTO_IPV6_) {
+		inner_tos = in[0] << 4 | in[1] >> 4;
+		ttl = in[IPV6_HOP_LIMIT];
+	} else {
+		inner_tos = in[IPV4_TOS];
+		ttl = in[IPV4_TTL];
+		fragment |= bpf_ntohs(*(u16 *)(in + IPV4_FRAGMENT)) & DONT_FRAGMENT;
+	}
+	tos = d->tos & 1 ? inner_tos : d->tos;
+	tos = (tos & ~ECN) | ((inner_tos & ECN) == ECN_CE ? ECN_ECT_0 : inner_tos & ECN);
+	*(u16 *)out = bpf_htons(ETH_P_IP);
+	ip[0] = IPV4_WITHOUT_OPTIONS;
+	ip[IPV4_TOS] = tos;
+	ip[IPV4_TTL] = d->ttl ?: ttl;
+	ip[IPV4_PROTOCOL] = proto;
+	*(u16 *)(ip + IPV4_FRAGMENT) = bpf_htons(fragment);
+	if (!fragment)
+		*(u16 *)(ip + 4) = bpf_get_prandom_u32();
+	__builtin_memcpy(ip + IPV4_SRC, &p->ipv4_src, 4);
+	__builtin_memcpy(ip + IPV4_DST, d->remote + 12, 4);
+	if (bpf_skb_adjust_room(skb, IPV4_LEN, BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+		return -1;
+	*(u16 *)(ip + IPV4_TOTAL_LENGTH) = bpf_htons(skb->len - ETH_LEN);
+#pragma unroll
+	for (int i = 0; i < IPV4_LEN / 2; i++)
+		sum += *(u16 *)(ip + 2 * i);
+	*(u16 *)(ip + IPV4_CHECKSUM) = fold(sum);
+	return bpf_skb_store_bytes(skb, ETH_TYPE, out, sizeof out, 0) ? -1 : 0;
+}
+
 /* The egress of a tunnel device. */
 SEC("tc")
 int tunnel_out(struct __sk_buff *skb)
@@ -318,7 +426,6 @@ int tunnel_out(struct __sk_buff *skb)
 	struct device *d = bpf_map_lookup_elem(&devices, &ifindex);
 	struct work *w = bpf_map_lookup_elem(&works, &zero);
 	struct bpf_tunnel_key key = {};
-	struct bpf_redir_neigh next = {};
 	struct bpf_fib_lookup p = {};
 	int options = 0;
 	u32 flags = FIB_LOOKUP_SKIP_NEIGH;
@@ -348,6 +455,11 @@ int tunnel_out(struct __sk_buff *skb)
 	skb->mark = SELF_MARK;
 	bpf_clone_redirect(skb, ifindex, 0);
 	skb->mark = mark;
+	if (is_bare(d->kind)) {
+		if (!*(u32 *)(d->remote + 12) || put_on_bare(skb, d, &p))
+			return TCX_DROP;
+		return to_next_hop(p.ifindex);
+	}
 
 	__builtin_memset(w->header, 0, ETH_LEN + IPV6_LEN + UDP_LEN + GENEVE_LEN);
 	proto = d->kind == KIND_GENEVE ? IPPROTO_UDP : IPPROTO_GRE_;
@@ -359,8 +471,6 @@ int tunnel_out(struct __sk_buff *skb)
 		w->header[ETH_LEN + IPV6_HOP_LIMIT] = key.tunnel_ttl ?: DEFAULT_TTL;
 		__builtin_memcpy(w->header + ETH_LEN + IPV6_SRC, p.ipv6_src, 16);
 		__builtin_memcpy(w->header + ETH_LEN + IPV6_DST, key.remote_ipv6, 16);
-		next.nh_family = AF_INET6;
-		__builtin_memcpy(next.ipv6_nh, p.ipv6_dst, 16);
 		at = ETH_LEN + IPV6_LEN;
 	} else {
 		*(u16 *)(w->header + ETH_TYPE) = bpf_htons(ETH_P_IP);
@@ -372,8 +482,6 @@ int tunnel_out(struct __sk_buff *skb)
 		w->header[ETH_LEN + IPV4_PROTOCOL] = proto;
 		__builtin_memcpy(w->header + ETH_LEN + IPV4_SRC, &p.ipv4_src, 4);
 		__builtin_memcpy(w->header + ETH_LEN + IPV4_DST, &key.remote_ipv4, 4);
-		next.nh_family = AF_INET;
-		next.ipv4_nh = p.ipv4_dst;
 		at = ETH_LEN + IPV4_LEN;
 	}
 	bounded(at);
@@ -415,7 +523,7 @@ int tunnel_out(struct __sk_buff *skb)
 	w->len = at;
 	if (put_on(skb, (struct outer_headers *)w, HEADER_ROOM, hash) < 0)
 		return TCX_DROP;
-	return bpf_redirect_neigh(p.ifindex, &next, sizeof(next), 0);
+	return to_next_hop(p.ifindex);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -41,6 +41,7 @@ from asap2.nic.link_changes import LinkChanges
 _LINK = LINK.table.numbers
 _HEADER = LINK.size
 _NOT_A_VETHS = {_LINK[name] for name in ("linkinfo", "link", "link_netnsid", "net_ns_pid", "net_ns_fd", "master")}
+_ADDRESSES = {_LINK["address"], _LINK["broadcast"]}
 _OF_A_PEER = {_LINK["link"], _LINK["link_netnsid"]}
 _OPER_UNKNOWN, _OPER_DOWN, _OPER_LOWERLAYERDOWN, _OPER_UP = 0, 2, 3, 6
 _VETH_INFO_PEER = 1
@@ -314,7 +315,10 @@ class KindFace:
         """An RTM_NEWLINK of the kernel about the near end, as it would be about the device."""
         kind = KINDS[link.kind]
         family, type_, ifindex, flags, change = _IFINFO.unpack_from(payload)
-        flags = (flags | kind.flags) & ~kind.without
+        more, without = kind.shown_flags(link)
+        flags = (flags | more) & ~without
+        type_ = kind.hardware if kind.hardware is not None else type_
+        own = kind.shown_addresses(link)
         least, most = kind.limits(link)
         found: list[bytes] = []
         for number_, value in attributes(payload, _HEADER):
@@ -325,6 +329,10 @@ class KindFace:
                 continue
             if number == _LINK["linkinfo"]:
                 value = self._linkinfo(value, kind, link)
+            elif own is not None and number in _ADDRESSES:
+                value = own[number == _LINK["broadcast"]]
+            elif own is not None and number == _LINK["perm_address"]:
+                continue
             elif number == _LINK["mtu"]:
                 value = struct.pack("=I", kind.shown_mtu(*struct.unpack("=I", value)))
             elif number == _LINK["min_mtu"]:
