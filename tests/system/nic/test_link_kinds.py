@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices of our own kinds pass packets as the kernel's do: VRFs, and tunnels without Ethernet.
+"""Devices of our own kinds pass packets as the kernel's do: VRFs, tunnels without Ethernet, and bonds.
 
 `tests/system/realkernel/link_lines.txt` has what `ip` says of them.
 """
@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import functools
+import random
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -239,3 +241,113 @@ inner = ip(1, 2, "10.9.0.2", "10.9.0.1", echo)
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 raw.sendto(ip(4, 3, "10.5.1.2", "10.5.1.1", inner), ("10.5.1.1", 0))
 """
+
+
+POLICIES = ("layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac")
+BOND = """
+for port in 0 1; do
+    ip link add port$port type veth peer name far$port; ip link set far$port up
+done
+ip link add bond0 type bond mode balance-xor
+ip link set port0 master bond0; ip link set port1 master bond0; ip link set bond0 up
+"""
+SPREAD = """
+import select, socket, sys
+ends = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2)]
+for number, end in enumerate(ends):
+    end.bind((f"far{number}", 3))
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(("bond0", 0))
+for line in sys.stdin:
+    frame = bytes.fromhex(line)
+    out.send(frame)
+    found = None
+    while found is None:
+        ready, _, _ = select.select(ends, [], [], 20)
+        for end in ready:
+            if end.recv(2048)[-8:] == frame[-8:]:
+                found = ends.index(end)
+        assert ready
+    print(found, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def bond(lab: Bench) -> Iterator[Bench]:
+    """A bond of two ports."""
+    lab.ok("hv1", BOND)
+    until(lambda: _answers(lab, "ip link show bond0 | grep -q 'state UP'"))
+    yield lab
+    lab.run("hv1", "ip link del bond0; ip link del port0; ip link del port1")
+
+
+def _frames() -> list[bytes]:
+    """Frames of many kinds, each with an end of its own."""
+    chosen = random.Random(13)
+    found = []
+    for number in range(36):
+        macs = bytes((2, 0, 0, 0, 0, chosen.randrange(256), 2, *(chosen.randrange(256) for _ in range(5))))
+        end = number.to_bytes(8, "big")
+        ports = struct.pack("!HHHH", chosen.randrange(1, 65536), chosen.randrange(1, 65536), 8 + len(end), 0)
+        addresses = bytes((10, 0, 0, chosen.randrange(1, 255), 10, 0, 1, chosen.randrange(1, 255)))
+        addresses6 = chosen.randbytes(32)
+        udp, fragment = _ipv4(17, addresses, ports + end), _ipv4(17, addresses, ports + end, 0x2000)
+        echo = _ipv4(1, addresses, struct.pack("!BBHHH", 8, 0, 0, chosen.randrange(65536), 1) + end)
+        error = _ipv4(1, addresses, struct.pack("!BBHI", 3, 1, 0, 0) + udp)
+        udp6 = struct.pack("!IHBB", 6 << 28, len(ports + end), 17, 64) + addresses6 + ports + end
+        inside = _ipv4(4, bytes((10, 9, 9, 1, 10, 9, 9, 2)), udp)
+        in_gre = struct.pack("!HHI", 0x2000, 0x6558, 7) + macs + b"\x08\0" + udp
+        gre = _ipv4(47, bytes((10, 9, 9, 1, 10, 9, 9, 2)), in_gre)
+        arp = bytes(20) + end
+        packets = (udp, fragment, echo, error, inside, gre)
+        kinds = (*((0x800, packet) for packet in packets), (0x86DD, udp6), (0x806, arp))
+        type_, payload = kinds[number % len(kinds)]
+        found.append(macs + type_.to_bytes(2, "big") + payload)
+    return found
+
+
+def _ipv4(protocol: int, addresses: bytes, payload: bytes, fragment: int = 0) -> bytes:
+    return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0) + addresses + payload
+
+
+def _hash(frame: bytes, policy: str) -> int:
+    """bond_xmit_hash() (drivers/net/bonding/bond_main.c), on a host whose lowest octet comes first."""
+    if policy == "vlan+srcmac":
+        return int.from_bytes(frame[6:9], "big") ^ int.from_bytes(frame[9:12], "big")
+    found = frame[5] ^ frame[11] ^ int.from_bytes(frame[12:14], "big")
+    type_, rest = int.from_bytes(frame[12:14], "big"), frame[14:]
+    if policy == "layer2" or type_ not in (0x800, 0x86DD):
+        return found
+    addresses, protocol, rest = _flow(type_, rest)
+    if policy.startswith("encap") and protocol in (4, 47):
+        addresses, protocol, rest = _flow(0x800, rest if protocol == 4 else rest[8 + 14 :])
+    ports = rest[:4] if protocol == 17 else bytes(4)
+    if protocol == 1 and rest[0] == 8:
+        ports = rest[:2] + (int.from_bytes(rest[4:6], "big") or 1).to_bytes(2, "little")
+    elif protocol == 1 and policy == "layer3+4":
+        addresses, _, rest = _flow(0x800, rest[8:])
+        ports = rest[:4]
+    if policy.endswith("3+4"):
+        found = int.from_bytes(ports, "little")
+    for at in range(0, len(addresses), 4):
+        found ^= int.from_bytes(addresses[at : at + 4], "little")
+    found ^= found >> 16
+    found ^= found >> 8
+    return found >> 1 if policy.endswith("3+4") else found
+
+
+def _flow(type_: int, packet: bytes) -> tuple[bytes, int, bytes]:
+    """Addresses, the protocol of what follows (0: of a fragment), and that."""
+    if type_ == 0x86DD:
+        return packet[8:40], packet[6], packet[40:]
+    return packet[12:20], 0 if packet[6:8] != bytes(2) else packet[9], packet[20:]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_bond_sends_each_packet_by_the_port_that_the_kernel_would_choose(bond: Bench, policy: str) -> None:
+    bond.ok("hv1", f"ip link set bond0 type bond xmit_hash_policy {policy}")
+    frames = _frames()
+    lines = "\n".join(frame.hex() for frame in frames)
+    went = [int(line) for line in bond.ok("hv1", f"echo '{lines}' | python3 -c '{SPREAD}'").split()]
+    assert went == [_hash(frame, policy) % 2 for frame in frames]
+    assert set(went) == {0, 1}
