@@ -142,6 +142,19 @@ def test_a_pulled_cable_moves_all_to_the_other_port(bonded: Bench) -> None:
     connect(bonded, 0, True)
 
 
+def test_devices_on_ports_of_a_nic_have_its_switch_id(bonded: Bench) -> None:
+    """dev_get_port_parent_id(): not those that stand on a port and on something else."""
+    shown = f"switchid {bonded.ok('hv1', f'cat /sys/class/net/{PORTS[0]}/phys_switch_id').strip()} "
+    port = representors(bonded, "hv1")[0]
+    bonded.ok("hv1", f"ip link add link {port} name tagged type vlan id 5; ip link add plain type dummy")
+    bonded.ok("hv1", "ip link add bridge0 type bridge; ip link set tagged master bridge0")
+    for device in ("bond0", "tagged", "bridge0"):
+        assert shown in bonded.ok("hv1", f"ip -d link show {device}")
+    bonded.ok("hv1", "ip link set plain master bridge0")
+    assert "switchid" not in bonded.ok("hv1", "ip -d link show bridge0; ip -d link show plain")
+    bonded.ok("hv1", "ip link del tagged; ip link del bridge0; ip link del plain")
+
+
 def test_a_tunnel_over_the_bond_is_in_hardware(bonded: Bench) -> None:
     for node, number, uplink in (("hv1", 1, "bond0"), ("hv2", 2, PF)):
         bonded.ok(node, f"ovs-vsctl del-port {uplink} && ip addr add 172.16.0.{number}/24 dev {uplink}")

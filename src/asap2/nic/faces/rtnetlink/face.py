@@ -61,6 +61,7 @@ from asap2.nic.faces.rtnetlink.link_message import (
 )
 from asap2.nic.faces.rtnetlink.namespaces import RTM_GETNSID, NamespaceFace
 from asap2.nic.faces.rtnetlink.stats import RTM_GETSTATS, StatsFace, stats32, stats64
+from asap2.nic.faces.rtnetlink.switch_ids import SwitchIds
 from asap2.nic.faces.tc.root_qdiscs import root_kind, transmit_queues
 from asap2.nic.function import Pf, Role, Vf
 from asap2.nic.model import MAX_MTU, SHOWN_UPCALL_MTU, UPCALL_MTU
@@ -100,6 +101,7 @@ class LinkFace:
     ) -> None:
         self.driver = driver
         self._kinds = kinds
+        self._switch_ids = SwitchIds(driver, netdevs, kinds.links, master) if kinds is not None else None
         self.netdevs = netdevs
         self._master = master
         self._immovable = immovable
@@ -224,6 +226,8 @@ class LinkFace:
             master = self._master(ifindex) if self._at_home(request) else None
             if device is not None or master is not None:
                 payload = self.rewrite(payload, device, mask, master)
+            if self._switch_ids is not None and self._at_home(request) and (device is None or device.pf is None):
+                payload = self._switch_ids.put_in(payload, request)
         return [Message(message.type, payload)]
 
     def rewrite(
