@@ -330,9 +330,9 @@ class Driver:
     def set_vf_vlan(self, pf: Pf, index: int, vlan: int, qos: int, proto: int) -> None:
         """Set VST: EINVAL for a vlan above 4095 or qos above 7; EPROTONOSUPPORT for another tag than 802.1Q;
         in switchdev mode EOPNOTSUPP (the representor's rules do it), clearing apart, which libvirt does."""
-        vf = self.vf(pf, index)
-        if proto != ETH_P_8021Q:
+        if proto != ETH_P_8021Q:  # before it looks whether there is such a VF (mlx5e_set_vf_vlan)
             raise _error(errno.EPROTONOSUPPORT)
+        vf = self.vf(pf, index)
         if pf.switchdev:
             if vlan == 0:
                 return

@@ -326,6 +326,8 @@ def test_values_that_no_vf_can_have_are_refused(made: tuple[Driver, RecordingBac
     ):
         with refused(number):
             driver.set_vf_vlan(pf, 0, vlan, qos, proto)
+    with refused(errno.EPROTONOSUPPORT):  # the tag is looked at before the VF
+        driver.set_vf_vlan(pf, 9, 1, 0, 0x88A8)
     with refused(errno.EINVAL):
         driver.set_vf_link_state(pf, 0, 3)
     with refused(errno.EINVAL):
