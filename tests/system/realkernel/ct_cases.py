@@ -117,13 +117,18 @@ def request(step: Step) -> tuple[Any, ...]:
 def _request(packet: Packet) -> tuple[bytes, bytes, bytes, bytes]:
     """Key, mask and actions of the flow, and the frame."""
     ethertype = attribute(numbers.ETHERTYPE, packet.frame[12:14])
-    anything = attribute(numbers.IPV4, bytes(12)) if packet.family == 4 else attribute(numbers.IPV6, bytes(40))
+    ip, octets, at = (numbers.IPV4, 12, 8) if packet.family == 4 else (numbers.IPV6, 40, 36)
+    anything = exact = attribute(ip, bytes(octets))
+    if packet.action.helper:  # of TCP, which the key has to tell
+        anything = attribute(ip, bytes(at) + bytes((packet.proto,)) + bytes(octets - at - 1))
+        anything += attribute(numbers.TCP, bytes(4)) + attribute(numbers.TCP_FLAGS, bytes(2))
+        exact = attribute(ip, bytes(at) + b"\xff" + bytes(octets - at - 1))
     key = attribute(numbers.IN_PORT, b"\1\0\0\0") + attribute(numbers.RECIRC_ID, bytes(4))
     key += attribute(numbers.ETHERNET, packet.frame[6:12] + packet.frame[:6])
     mask = attribute(numbers.IN_PORT, b"\xff" * 4) + attribute(numbers.RECIRC_ID, b"\xff" * 4)
     mask += attribute(numbers.ETHERNET, bytes(12))
     actions = attribute(action.CT, written(packet.action)) + attribute(action.RECIRC, struct.pack("=I", _RECIRC))
-    mask += attribute(numbers.ETHERTYPE, b"\xff\xff") + anything
+    mask += attribute(numbers.ETHERTYPE, b"\xff\xff") + exact
     return key + ethertype + anything, mask, actions, packet.frame
 
 
@@ -134,6 +139,8 @@ def written(action: Ct) -> bytes:
         out += attribute(ct.MARK, struct.pack("=II", action.mark.value, action.mark.mask))
     if action.labels:
         out += attribute(ct.LABELS, b"".join(part.to_bytes(16, "big") for part in action.labels))
+    if action.helper:
+        out += attribute(ct.HELPER, action.helper.encode() + b"\0")
     return out if action.nat is None else out + attribute(ct.NAT, _translation(action.nat))
 
 
@@ -146,4 +153,5 @@ def _translation(nat: Nat) -> bytes:
 
 def as_read(packet: Packet) -> Ct:
     """The action as our datapath reads it, without its family."""
-    return replace(ct.read_ct(written(packet.action), {"eth_type": 0x0800 if packet.family == 4 else 0x86DD}), family=0)
+    key = {"eth_type": 0x0800 if packet.family == 4 else 0x86DD, "ip_proto": packet.proto}
+    return replace(ct.read_ct(written(packet.action), key), family=0)

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables.ctnetlink import CT
+from asap2.nic.conntrack import helpers, view
 from asap2.nic.conntrack.connection import Connection
-from asap2.nic.conntrack.states import ICMP, ICMPV6, SCTP, SECOND, TCP, Status
-from asap2.nic.conntrack.tracker import DroppedError, Tracker
+from asap2.nic.conntrack.ftp import IncompleteError
+from asap2.nic.conntrack.states import ICMP, ICMPV6, SCTP, SECOND, TCP, Relation, Status
+from asap2.nic.conntrack.tracker import DroppedError, Tracked, Tracker
 from asap2.nic.conntrack.tuples import Tuple
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.nat import NatKind
@@ -23,6 +25,8 @@ WITH_PORTS = 1, 6, 17, 58, 132, 136
 """Of other protocols, where NAT makes two connections of one, the older kernel there does something else."""
 _SLACK = 2
 """Seconds by which the times that connections have left may differ at first: each aging rounds the kernel's."""
+_UNACKNOWLEDGED = 0x10
+"""IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED."""
 _LONGEST = 1.5
 """Seconds after which a conversation is no longer compared: UDP that has lasted for two is another thing."""
 
@@ -47,29 +51,74 @@ Table = dict[Known, int]
 """Connections, and the seconds that each has left."""
 
 
+class Helper:
+    """The helpers of the connections of a *tracker*."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._sequences: dict[int, helpers.Sequence] = {}
+
+    def helped(self, done: Tracked) -> bytes:
+        """The datagram after its helper, if it has one.
+
+        Raises:
+            IncompleteError: it is dropped.
+        """
+        if not done.helper or done.seen is None:
+            return done.data
+        connection, relation, way = done.seen
+        original, reply = map(_shown, connection.tuples)
+        status, helper = int(connection.status), connection.helper
+        shown = view.Connection(id(connection), original, reply, status=status, helper=helper)
+        sequence = self._sequences.setdefault(id(connection), helpers.Sequence())
+        established = relation is Relation.ESTABLISHED
+        found = helpers.help_with(done.data, 0, shown, way, sequence, established=established)
+        if found.lengthened:
+            connection.status |= Status.SEQ_ADJUST
+        if found.expects is not None:
+            one, back = found.expects
+            changed = None if back is None else _unshown(back)
+            self.tracker.expectations.add(connection, _unshown(one), changed, found.seconds, self.tracker.now)
+        return found.frame
+
+
+def _shown(one: Tuple) -> view.Tuple:
+    family = socket.AF_INET if one.family == 4 else socket.AF_INET6
+    return view.Tuple(family, one.proto, one.src, one.dst, one.sport, one.dport)
+
+
+def _unshown(one: view.Tuple) -> Tuple:
+    family = 4 if one.family == socket.AF_INET else 6
+    return Tuple(family, one.protocol, one.src, one.dst, one.src_port, one.dst_port)
+
+
 class Ours:
     """Two trackers that draw other random numbers: where they disagree, nobody knows what a kernel would do."""
 
     def __init__(self) -> None:
         self._trackers = [Tracker(now=10**12) for _ in _ENTROPY]
+        self._helpers = [Helper(tracker) for tracker in self._trackers]
         self.slack = _SLACK
 
     def told(self, packet: Packet) -> Seen | str | None:
         """What the packet has become, ``None`` where it is dropped; or that it is random."""
-        one, other = (self._told(*each, packet) for each in zip(self._trackers, _ENTROPY, strict=True))
+        one, other = (self._told(*each, packet) for each in zip(self._helpers, _ENTROPY, strict=True))
         return one if one == other and not _chosen_at_random(packet, one) else "random"
 
     @staticmethod
-    def _told(tracker: Tracker, entropy: int, packet: Packet) -> Seen | str | None:
+    def _told(helper: Helper, entropy: int, packet: Packet) -> Seen | str | None:
         head, data = packet.frame[:14], packet.frame[14:]
         try:
-            done = tracker.execute(packet.action, data, packet.family, {}, entropy=entropy)
+            done = helper.tracker.execute(packet.action, data, packet.family, {}, entropy=entropy)
+            data = helper.helped(done)
         except DroppedError:
             return None if packet.proto in WITH_PORTS else "random"
+        except IncompleteError:
+            return None
         told = done.fields
         if not told.get("ct_proto"):  # Open vSwitch does not give a tuple of protocol 0 to user space
             told = {name: value for name, value in told.items() if name not in ("ct_src", "ct_dst")}
-        return told, head + done.data
+        return told, head + data
 
     def age(self, seconds: int) -> bool:
         """Let each connection have so much less time; whether it is sure which are over then."""
@@ -85,6 +134,14 @@ class Ours:
         """The connections."""
         tracker = self._trackers[0]
         return {_known(one): (one.expires - tracker.now) // SECOND for one in tracker.connections()}
+
+
+def _without_unacknowledged(known: Known) -> Known:
+    """The same without a flag that differs where NAT has shifted sequence numbers: the kernel's window follows."""
+    if not known.status & Status.SEQ_ADJUST or not known.protocol:
+        return known
+    state, scales, flags = known.protocol
+    return known._replace(protocol=(state, scales, tuple(flag & ~_UNACKNOWLEDGED for flag in flags)))
 
 
 def _chosen_at_random(packet: Packet, told: Seen | str | None) -> bool:
@@ -194,6 +251,7 @@ def difference(steps: Sequence[Step], told: Sequence[tuple[Any, ...]]) -> tuple[
 
 
 def _apart(ours: Table, kernels: Table, slack: int) -> str:
+    ours, kernels = ({_without_unacknowledged(one): left for one, left in each.items()} for each in (ours, kernels))
     lines = [f"  kernel: {one}" for one in kernels if one not in ours]
     lines += [f"  ours:   {one}" for one in ours if one not in kernels]
     lines += [

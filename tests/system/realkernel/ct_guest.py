@@ -31,7 +31,7 @@ _ERROR, _DONE = 2, 3
 _TUPLE_ORIG, _TIMEOUT = 1, 7
 _NESTED = 0x8000
 _HEADER = struct.Struct("=IHHII")
-_MODULES = ("openvswitch", "nf_conntrack", "nf_nat", "nf_conntrack_netlink")
+_MODULES = ("openvswitch", "nf_conntrack", "nf_nat", "nf_conntrack_netlink", "nf_nat_ftp")
 _SETTINGS = {"nf_conntrack_acct": 1}
 
 Told = tuple[float, int, "bytes | None", "bytes | None", "list[bytes]"]

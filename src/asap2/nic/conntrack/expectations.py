@@ -43,9 +43,11 @@ class Expectations:
         connection.status |= Status.EXPECTED
         if found.reply is None:
             return
-        connection.status |= NAT_DONE_MASK | Status.DST_NAT
+        connection.status |= NAT_DONE_MASK
         if found.reply.dst != original.src:
             connection.status |= Status.SRC_NAT
+        if (found.reply.src, found.reply.sport) != (original.dst, original.dport):
+            connection.status |= Status.DST_NAT
         connection.tuples[REPLY] = replace(found.reply, dport=original.sport)
 
     def end(self, connection: Connection) -> None:

@@ -9,13 +9,13 @@ nf_nat_ftp.c, nf_conntrack_tftp.c, nf_conntrack_seqadj.c.
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from asap2.nic.checksums import checksum
+from asap2.nic.conntrack.ftp import Lines, NoPortError, announced
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.tcp import after
 from asap2.nic.conntrack.tuples import length_of, transport
@@ -23,10 +23,6 @@ from asap2.nic.conntrack.view import Connection, Tuple
 
 _SEQUENCE: Final = 1 << 32
 _TFTP_REQUESTS: Final = (1, 2)
-_PORT = re.compile(rb"PORT ([0-9]{1,3}(?:,[0-9]{1,3}){5})\r", re.IGNORECASE)
-_EPRT = re.compile(rb"EPRT (\|[12]\|[0-9a-f.:]{2,45}\|[0-9]{1,5}\|)", re.IGNORECASE)
-_PASSIVE = re.compile(rb"227 [^\r\n]*?\(?([0-9]{1,3}(?:,[0-9]{1,3}){5})[)\r\n]")
-_EXTENDED_PASSIVE = re.compile(rb"229 [^\r\n]*?\((\|\|\|[0-9]{1,5}\|)\)")
 
 
 class Expected(NamedTuple):
@@ -35,16 +31,6 @@ class Expected(NamedTuple):
 
     tuple: Tuple
     reply: Tuple | None
-
-
-class _Told(NamedTuple):
-    """The address (empty: the sender's own) and port that one end announces, and their place in the data."""
-
-    form: str
-    address: bytes
-    port: int
-    start: int
-    end: int
 
 
 @dataclass(slots=True)
@@ -57,10 +43,14 @@ class _Adjustment:
 
 
 class Sequence:
-    """The shifts of a TCP connection's sequence numbers, by direction: 0 original, 1 reply."""
+    """Shifts of a TCP connection's sequence numbers, and where its *lines* begin, by direction: 0 original, 1 reply.
 
-    def __init__(self) -> None:
+    With *picked_up*, nobody has seen the connection's first packets.
+    """
+
+    def __init__(self, *, picked_up: bool = False) -> None:
         self._ways = (_Adjustment(), _Adjustment())
+        self.lines = Lines([picked_up, picked_up])
 
     def changed(self, way: int, place: int, by: int) -> None:
         """Note that data at sequence number *place* has grown by *by* octets (nf_ct_seqadj_set())."""
@@ -78,18 +68,24 @@ class Sequence:
 
 
 def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected] | None:
-    """The *data* of direction *way* as the other end must see it, and the connection that it announces; None if it
-    announces none."""
-    told = _told(data, connection, way)
+    """The *data* of direction *way*, the start of a line, as the other end must see it, and the connection that it
+    announces; None if it announces none.
+
+    Raises:
+        IncompleteError: the packet has to be dropped.
+    """
+    told = announced(data, way, ipv4=connection.original.family == socket.AF_INET)
     if told is None:
         return None
     tuples = connection.original, connection.reply
     this, other = tuples[way], tuples[1 - way]
-    if told.address and told.address != this.src:
+    if told.address is not None and told.address != this.src:
         return None  # an end may announce only its own address
     expected = Tuple(this.family, socket.IPPROTO_TCP, other.src, other.dst, 0, told.port)
     if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
         return data, Expected(expected, None)
+    if not told.port:
+        raise NoPortError("NAT finds no port")  # nf_nat_exp_find_port()
     reply = Tuple(this.family, socket.IPPROTO_TCP, this.src, this.dst, told.port, 0)
     text = _text(told.form, expected.dst, told.port)
     return data[: told.start] + text + data[told.end :], Expected(expected, _changed(expected, reply))
@@ -113,46 +109,13 @@ def _changed(expected: Tuple, reply: Tuple) -> Tuple | None:
     return None if same else reply
 
 
-def _told(data: bytes, connection: Connection, way: int) -> _Told | None:
-    ipv4 = connection.original.family == socket.AF_INET
-    forms = (("227", _PASSIVE), ("229", _EXTENDED_PASSIVE)) if way else (("PORT", _PORT), ("EPRT", _EPRT))
-    for form, pattern in forms:
-        found = pattern.match(data)
-        if found is None:
-            continue
-        read = _read(form, found[1].decode("ascii"), ipv4=ipv4)
-        if read is not None and read[1]:
-            return _Told(form, *read, *found.span(1))
-    return None
-
-
-def _read(form: str, text: str, *, ipv4: bool) -> tuple[bytes, int] | None:
-    """Address and port; None if they are invalid or of another family."""
-    if form in ("PORT", "227"):
-        numbers = [int(number) for number in text.split(",")]
-        if not ipv4 or max(numbers) > 255:
-            return None
-        return bytes(numbers[:4]), numbers[4] << 8 | numbers[5]
-    _, family, address, port, _ = text.split("|")
-    if int(port) > 0xFFFF:
-        return None
-    if form == "229":
-        return b"", int(port)
-    if (family == "1") != ipv4:
-        return None
-    try:
-        return (ipaddress.IPv4Address if ipv4 else ipaddress.IPv6Address)(address).packed, int(port)
-    except ValueError:
-        return None
-
-
 def _text(form: str, address: bytes, port: int) -> bytes:
     """Format an address and port as nf_nat_ftp_fmt_cmd() does."""
     if form in ("PORT", "227"):
         return ",".join(map(str, (*address, port >> 8, port & 0xFF))).encode()
     if form == "229":
         return f"|||{port}|".encode()
-    return f"|{1 if len(address) == 4 else 2}|{ipaddress.ip_address(address)}|{port}|".encode()
+    return f"|{1 if len(address) == 4 else 2}|{ipaddress.ip_address(address).exploded}|{port}|".encode()
 
 
 @dataclass(slots=True)
@@ -167,10 +130,16 @@ class Helped:
     """By how many octets the frame has grown (negative: shrunk)."""
 
 
-def help_with(frame: bytes, at: int, connection: Connection, way: int, sequence: Sequence) -> Helped:
+def help_with(
+    frame: bytes, at: int, connection: Connection, way: int, sequence: Sequence, *, established: bool = True
+) -> Helped:
     """Apply the helper of *connection* to a *frame* of direction *way* whose IP header is *at* this octet.
 
-    *sequence* holds the connection's shifts so far; this frame's is added.
+    *sequence* holds the connection's shifts so far; this frame's is added. Before the connection is *established*, a
+    helper reads nothing.
+
+    Raises:
+        IncompleteError: the packet has to be dropped.
     """
     family = 4 if connection.original.family == socket.AF_INET else 6
     found = transport(frame, family, at)
@@ -184,13 +153,20 @@ def help_with(frame: bytes, at: int, connection: Connection, way: int, sequence:
         return Helped(frame)
     segment = bytearray(frame[found.at : found.at + header])
     data, expects = frame[found.at + header : end], None
-    made = ftp(data, connection, way) if connection.helper == "ftp" and data.endswith(b"\n") else None
-    longer = 0
-    if made is not None:
-        longer = len(made[0]) - len(data)
-        data, expects = made
-        if longer:
-            sequence.changed(way, int.from_bytes(segment[4:8], "big"), longer)
+    longer, number = 0, int.from_bytes(segment[4:8], "big")
+    if connection.helper == "ftp" and data and established:
+        behind = number + len(data) if data.endswith(b"\n") else None
+        try:
+            made = ftp(data, connection, way) if sequence.lines.begins(way, number) else None
+        except NoPortError:
+            sequence.lines.ended(way, behind)
+            raise
+        sequence.lines.ended(way, behind)
+        if made is not None:
+            longer = len(made[0]) - len(data)
+            data, expects = made
+            if longer:
+                sequence.changed(way, number, longer)
     sequence.adjust(segment, way)
     head = bytearray(frame[: found.at])
     _set_length(head, at, found.at - at + header + len(data), family)

@@ -210,9 +210,10 @@ class Connections:
         entry = ExpectationRecord(expires=now + seconds * SECOND, master=record, master_id=master.id)
         if expected.reply is not None:
             memoryview(entry.reply).cast("B")[:] = _packed(master.zone, expected.reply)
-            same = expected.tuple.src == expected.reply.dst
-            entry.status = int(Status.SRC_NAT_DONE | Status.DST_NAT_DONE | Status.DST_NAT)
-            entry.status |= 0 if same else int(Status.SRC_NAT)
+            one, reply = expected.tuple, expected.reply
+            entry.status = int(Status.SRC_NAT_DONE | Status.DST_NAT_DONE)
+            entry.status |= int(Status.SRC_NAT) if one.src != reply.dst else 0
+            entry.status |= int(Status.DST_NAT) if (one.dst, one.dst_port) != (reply.src, reply.src_port) else 0
         for key, raw in list(self._layout.expectations.items()):
             known = ExpectationRecord.from_buffer_copy(raw)
             if known.master == record or known.expires <= now:

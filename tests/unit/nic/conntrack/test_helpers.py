@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from asap2.nic.conntrack.ftp import IncompleteError
 from asap2.nic.conntrack.helpers import Expected, Sequence, ftp, help_with, tftp
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Tuple
@@ -37,6 +38,10 @@ TO_CLIENT, TO_SERVER = Tuple(INET, TCP, SERVER, CLIENT, 0, 0x1234), Tuple(INET, 
         (b"PORT 10,1,1,1,18,52\r\n", 0, PLAIN, TO_CLIENT),
         (b"port 10,1,1,1,18,52\r\n", 0, PLAIN, TO_CLIENT),
         (b"EPRT |1|10.1.1.1|4660|\r\n", 0, PLAIN, TO_CLIENT),
+        (b"EPRT !1!10.1.1.1!4660!\r\n", 0, PLAIN, TO_CLIENT),
+        (b"PORT 10,1,1,1,18,52\r", 0, PLAIN, TO_CLIENT),
+        (b"227 =10,1,1,2,18,52;", 1, PLAIN, TO_SERVER),
+        (b"229 Yes (|||70196|)\r\n", 1, PLAIN, TO_SERVER),
         (b"227 Entering Passive Mode (10,1,1,2,18,52).\r\n", 1, PLAIN, TO_SERVER),
         (b"227 Entering Passive Mode 10,1,1,2,18,52\r\n", 1, PLAIN, TO_SERVER),
         (b"229 Entering Extended Passive Mode (|||4660|)\r\n", 1, PLAIN, TO_SERVER),
@@ -55,18 +60,68 @@ def test_the_connection_that_an_end_tells_of_is_expected(
     [
         (b"PORT 10,1,1,9,18,52\r\n", 0),
         (b"PORT 10,1,1,1,18,52\r\n", 1),
-        (b"PORT 10,1,1,1,18\r\n", 0),
-        (b"PORT 10,1,1,1,256,52\r\n", 0),
-        (b"PORT 10,1,1,1,0,0\r\n", 0),
-        (b"EPRT |2|::1|4660|\r\n", 0),
-        (b"EPRT |1|10.1.1|4660|\r\n", 0),
-        (b"229 Yes (|||99999|)\r\n", 1),
+        (b"PORT 10,1,1,256,18,52\r\n", 0),
         (b"USER anonymous\r\n", 0),
         (b"", 0),
     ],
 )
 def test_what_tells_of_no_connection_of_its_own_end_is_passed_over(data: bytes, way: int) -> None:
     assert ftp(data, PLAIN, way) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "way"),
+    [
+        (b"PORT 10,1,1,1,18\r\n", 0),
+        (b"PORT 10,1,1,1,18,52\n", 0),
+        (b"PORT 10,1,1,1,18,52", 0),
+        (b"PORT  10,1,1,1,18,52\r\n", 0),
+        (b"PORT 1,2,3,4,5,6,7\r\n", 0),
+        (b"PORT\r\n", 0),
+        (b"po", 0),
+        (b"EPRT |2|::1|4660|\r\n", 0),
+        (b"EPRT |1|10.1.1|4660|\r\n", 0),
+        (b"EPRT |1|10.1.1.1||\r\n", 0),
+        (b"EPRT 1110.1.1.1|4660|\r\n", 0),
+        (b"227 no\r\n", 1),
+        (b"227 2 (10,1,1,2,18,52)\r\n", 1),
+        (b"229 Yes (|||65536|)\r\n", 1),
+        (b"229 Yes |||4660|\r\n", 1),
+    ],
+)
+def test_a_line_that_is_nearly_an_announcement_is_dropped(data: bytes, way: int) -> None:
+    with pytest.raises(IncompleteError):
+        ftp(data, PLAIN, way)
+
+
+def test_nat_drops_what_announces_port_0() -> None:
+    assert ftp(b"PORT 10,1,1,1,0,0\r\n", PLAIN, 0) is not None
+    with pytest.raises(IncompleteError):
+        ftp(b"PORT 10,1,1,1,0,0\r\n", TRANSLATED, 0)
+
+
+def test_an_announcement_is_read_only_at_the_start_of_a_line() -> None:
+    sequence, command = Sequence(), b"PORT 10,1,1,1,18,52\r\n"
+
+    def expects(data: bytes, number: int, *, established: bool = True) -> bool:
+        frame = segment(data, number, 500, CLIENT, SERVER)
+        return help_with(frame, 14, PLAIN, 0, sequence, established=established).expects is not None
+
+    assert not expects(command, 100)  # nobody has seen the end of a line
+    assert expects(command, 121)
+    assert not expects(command, 121, established=False)
+    assert not expects(b"x" + command, 142)
+    assert expects(command, 164)
+    assert not expects(command, 1000)
+    assert not expects(command, 121)  # two ends of lines are remembered
+
+
+def test_a_connection_that_is_picked_up_begins_with_a_line() -> None:
+    sequence, command = Sequence(picked_up=True), b"PORT 10,1,1,1,18,52\r\n"
+    found = [
+        help_with(segment(command, number, 1, CLIENT, SERVER), 14, PLAIN, 0, sequence).expects for number in (7, 90)
+    ]
+    assert [one is not None for one in found] == [True, False]
 
 
 def test_behind_nat_the_other_end_is_told_the_address_that_it_knows() -> None:
@@ -135,7 +190,7 @@ def right(frame: bytes) -> bool:
 
 
 def test_sequence_numbers_follow_what_nat_has_made_longer() -> None:
-    sequence = Sequence()
+    sequence = Sequence(picked_up=True)
     command = b"PORT 10,1,1,1,18,52\r\n"
     done = help_with(segment(command, 100, 500, CLIENT, SERVER), 14, TRANSLATED, 0, sequence)
     assert right(done.frame)
@@ -155,4 +210,4 @@ def test_sequence_numbers_follow_what_nat_has_made_longer() -> None:
 @pytest.mark.parametrize("cut", range(0, 62, 3))
 def test_packets_that_are_cut_short_harm_nothing(cut: int) -> None:
     frame = segment(b"PORT 10,1,1,1,18,52\r\n", 100, 500, CLIENT, SERVER)[: 14 + cut]
-    assert help_with(frame, 14, PLAIN, 0, Sequence()).frame == frame
+    assert help_with(frame, 14, PLAIN, 0, Sequence(picked_up=True)).frame == frame

@@ -5,16 +5,22 @@ them, and hands them in again where they stopped.
 
 from __future__ import annotations
 
+import logging
+import time
+
+from asap2.nic.conntrack.ftp import IncompleteError
 from asap2.nic.conntrack.helpers import Sequence, help_with
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.table import Connections
-from asap2.nic.conntrack.view import Change
+from asap2.nic.conntrack.view import Change, Connection
 from asap2.nic.faces.ovs.reassembly import way_of
 from asap2.nic.faces.ovs.upcall import PacketPath
 from asap2.nic.fragments import network_at
-from asap2.nic.rules import CtState
+from asap2.nic.rules import CtState, Drop
 from asap2.nic.silicon.events import UpcallContext, UpcallKind
 from asap2.nic.silicon.handing_in import HandingIn
+
+log = logging.getLogger(__name__)
 
 
 class Helping:
@@ -22,8 +28,9 @@ class Helping:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._since = time.time_ns()
         self._sequences: dict[int, tuple[int, Sequence]] = {}
-        """For each record, the id of its connection and the shifts of its sequence numbers."""
+        """For each record, the id of its connection and what is known of its sequence numbers."""
 
     def take(self, handing: HandingIn, path: PacketPath, context: UpcallContext, frame: bytes) -> bool:
         """Let a helper process a packet, which then continues; return False if it is not for a helper.
@@ -33,7 +40,13 @@ class Helping:
         """
         if context.kind is not UpcallKind.HELPER:
             return False
-        frame = self._seen(context, frame)
+        try:
+            frame = self._seen(context, frame)
+        except IncompleteError as error:
+            log.debug("a helper drops a packet: partial matching of `%s'", error)
+            with handing.hand_in(way_of(context, context.mru)._replace(actions=(Drop(),))) as mark:
+                path.hand_in(frame, mark)
+            return True
         with handing.hand_on(way_of(context, context.mru), context.cookie & 0xFFFF_FFFF) as mark:
             path.hand_in(frame, mark)
         return True
@@ -44,16 +57,18 @@ class Helping:
         if connection is None:
             return frame
         way = int(bool(context.fields["ct_state"] & CtState.RPL))
-        sequence = self._sequence(record, connection.id)
-        done = help_with(frame, network_at(frame)[0], connection, way, sequence)
+        established = bool(context.fields["ct_state"] & CtState.EST)
+        sequence = self._sequence(record, connection)
+        done = help_with(frame, network_at(frame)[0], connection, way, sequence, established=established)
         if done.expects is not None:
             self._connections.expect(record, done.expects, done.seconds)
         if done.lengthened:
             self._connections.change(connection, Change(status=connection.status | Status.SEQ_ADJUST))
         return done.frame
 
-    def _sequence(self, record: int, number: int) -> Sequence:
+    def _sequence(self, record: int, connection: Connection) -> Sequence:
         found = self._sequences.get(record)
-        if found is None or found[0] != number:
-            found = self._sequences[record] = number, Sequence()
+        if found is None or found[0] != connection.id:
+            sequence = Sequence(picked_up=(connection.started or 0) < self._since)
+            found = self._sequences[record] = connection.id, sequence
         return found[1]
