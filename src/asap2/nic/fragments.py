@@ -7,6 +7,7 @@ net/ipv6/netfilter/nf_conntrack_reasm.c. How a packet is cut: ip_do_fragment, ip
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -59,6 +60,15 @@ class Whole(NamedTuple):
     mru: int
 
 
+class Place(enum.Enum):
+    """What is where a fragment belongs."""
+
+    FREE = enum.auto()
+    TAKEN = enum.auto()
+    """All of it is there already."""
+    OVERLAPS = enum.auto()
+
+
 @dataclass(slots=True)
 class _Queue:
     until: int
@@ -67,9 +77,28 @@ class _Queue:
     length: int | None = None
     """Octets of the whole packet's data, once the last fragment is there."""
     octets: int = 0
+    end: int = 0
+    """Behind the last octet that a fragment has told of."""
+    runs: list[list[int]] = field(default_factory=list)
+    """Begin and end of what is there without a gap, in order; fragments that have come in order are one run."""
     largest: int = 0
     largest_with_df: int = 0
     congested: bool = False
+
+    def place_of(self, start: int, end: int) -> Place:
+        """Whether octets *start* to *end* may be put in, and note them then (inet_frag_queue_insert())."""
+        if self.runs and self.runs[-1][1] < end:
+            if start < self.runs[-1][1]:
+                return Place.OVERLAPS
+            if start == self.runs[-1][1]:
+                self.runs[-1][1] = end
+                return Place.FREE
+        for first, last in self.runs:
+            if start < last and first < end:
+                return Place.TAKEN if first <= start and end <= last else Place.OVERLAPS
+        self.runs.append([start, end])
+        self.runs.sort()
+        return Place.FREE
 
 
 class Fragments:
@@ -117,28 +146,29 @@ class Fragments:
         self._octets -= self._queues.pop(place).octets
 
     def _insert(self, queue: _Queue, found: _Fragment) -> bool:
-        """Whether it fits: fragments that overlap, or say otherwise how long the packet is, are the end of all of it.
-        One that is there already changes nothing."""
-        end = found.start + len(found.data)
-        if found.more:
-            if end % 8:
-                return False
-            if queue.length is not None and end > queue.length:
-                return False
-        elif (queue.length is not None and queue.length != end) or any(
-            part.start + len(part.data) > end for part in queue.parts.values()
-        ):
+        """Take a fragment; False: it is the end of the whole packet, because it overlaps others or says otherwise how
+        long the packet is. One that adds nothing changes nothing (ip_frag_queue(), nf_ct_frag6_queue())."""
+        end, known = found.start + len(found.data), queue.length is not None
+        if not found.more:
+            if end < queue.end or (known and end != queue.end):
+                return queue.ipv6
+        elif end % 8 and queue.ipv6:
             return False
-        same = queue.parts.get(found.start)
-        if same is not None and len(same.data) >= len(found.data):
-            return True
-        if any(part.start < end and found.start < part.start + len(part.data) for part in queue.parts.values()):
-            return False
+        else:
+            end &= ~7
+            if end > queue.end and known:
+                return queue.ipv6
         if not found.more:
             queue.length = end
-        queue.parts[found.start] = found
-        queue.octets += len(found.data)
-        self._octets += len(found.data)
+        queue.end = max(queue.end, end)
+        if end <= found.start:
+            return queue.ipv6
+        place = queue.place_of(found.start, end)
+        if place is not Place.FREE:
+            return place is Place.TAKEN
+        queue.parts[found.start] = found._replace(data=found.data[: end - found.start])
+        queue.octets += end - found.start
+        self._octets += end - found.start
         queue.largest = max(queue.largest, found.size)
         queue.congested |= found.ecn == _CE
         if not found.ipv6 and _word(found.head, found.network + 6) & _DONT:
@@ -242,7 +272,7 @@ def _read(frame: bytes) -> _Fragment | None:
 
 def _read_ipv4(frame: bytes, at: int) -> _Fragment | None:
     header, total, ident, place = (frame[at] & 15) * 4, *struct.unpack_from("!HHH", frame, at + 2)
-    if header < 20 or not header < total <= len(frame) - at:
+    if header < 20 or not header <= total <= len(frame) - at:
         return None
     start = (place & _OFFSET) * 8
     if start + total - header > _LONGEST:
@@ -250,9 +280,7 @@ def _read_ipv4(frame: bytes, at: int) -> _Fragment | None:
     packet = (ident, frame[at + 12 : at + 20], frame[at + 9])
     data, head = frame[at + header : at + total], frame[: at + header]
     more = bool(place & _MORE)
-    if more:
-        data = data[: len(data) & ~7]
-    return _Fragment(packet, False, start, more, data, head, at, total, 0, 0, frame[at + 1] & 3) if data else None
+    return _Fragment(packet, False, start, more, data, head, at, total, 0, 0, frame[at + 1] & 3)
 
 
 def _read_ipv6(frame: bytes, at: int) -> _Fragment | None:
@@ -264,7 +292,7 @@ def _read_ipv6(frame: bytes, at: int) -> _Fragment | None:
         return None
     following, place, ident = struct.unpack_from("!BxHI", frame, here)
     data, more = frame[here + 8 : end], bool(place & 1)
-    if (place & ~7) + len(data) > _LONGEST or (more and len(data) % 8) or not data:
+    if (place & ~7) + len(data) > _LONGEST or not data:
         return None
     packet = (ident, frame[at + 8 : at + _IPV6_HEADER])
     ecn = frame[at + 1] >> 4 & 3

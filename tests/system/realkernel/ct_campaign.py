@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.system.realkernel import ct_cases, ct_compare, ct_ftp, ct_guest, ct_tc, machine
+from tests.system.realkernel import ct_cases, ct_compare, ct_fragments, ct_ftp, ct_guest, ct_tc, machine
 from tests.system.realkernel.ct_cases import Packet, Step
 from tests.system.realkernel.machine import Kernel
 
-_FTP_SHARE = 5
-"""Conversations for each one of FTP."""
+_SHARE = 10
+"""Conversations for each one of FTP, and for each one in fragments."""
 BATCH, PACKETS = 200, 40
 """Conversations in one boot of the kernel, and packets of each."""
 
@@ -28,7 +28,10 @@ class Tally:
 def made(random: Random, count: int, packets: int) -> dict[str, list[Step]]:
     """Random conversations, each with its name."""
     talks = {f"conversation {number}": ct_cases.conversation(random, packets) for number in range(count)}
-    return talks | {f"FTP {number}": ct_ftp.conversation(random, packets) for number in range(count // _FTP_SHARE)}
+    for number in range(count // _SHARE):
+        talks[f"FTP {number}"] = ct_ftp.conversation(random, packets)
+        talks[f"fragments {number}"] = ct_fragments.conversation(random, packets)
+    return talks
 
 
 def compare(conversations: dict[str, Sequence[Step]] | dict[str, list[Step]]) -> Tally:

@@ -14,8 +14,9 @@ from asap2.nic.conntrack.connection import Connection
 from asap2.nic.conntrack.ftp import IncompleteError
 from asap2.nic.conntrack.states import ICMP, ICMPV6, SCTP, SECOND, TCP, Relation, Status
 from asap2.nic.conntrack.tracker import DroppedError, Tracked, Tracker
-from asap2.nic.conntrack.tuples import Tuple
+from asap2.nic.conntrack.tuples import Tuple, word
 from asap2.nic.faces.ovs import key as ovs_key
+from asap2.nic.fragments import Fragments
 from asap2.nic.nat import NatKind
 from tests.system.realkernel import ct_cases
 from tests.system.realkernel.ct_cases import Age, Packet, Step
@@ -25,6 +26,8 @@ WITH_PORTS = 1, 6, 17, 58, 132, 136
 """Of other protocols, where NAT makes two connections of one, the older kernel there does something else."""
 _SLACK = 2
 """Seconds by which the times that connections have left may differ at first: each aging rounds the kernel's."""
+_ANY_FRAGMENT, _FRAGMENT = 0x3FFF, 44
+"""Bits of IPv4's fragment field, and the number of IPv6's fragment header."""
 _UNACKNOWLEDGED = 0x10
 """IP_CT_TCP_FLAG_DATA_UNACKNOWLEDGED."""
 _LONGEST = 1.5
@@ -52,11 +55,21 @@ Table = dict[Known, int]
 
 
 class Helper:
-    """The helpers of the connections of a *tracker*."""
+    """What the daemon does for a *tracker*: helpers and fragments."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
         self._sequences: dict[int, helpers.Sequence] = {}
+        self._fragments = Fragments()
+
+    def whole(self, packet: Packet) -> bytes | None:
+        """The frame, or that of the whole packet if it is a fragment; ``None`` while fragments are missing."""
+        frame = packet.frame
+        fragment = word(frame, 20) & _ANY_FRAGMENT if packet.family == 4 else packet.proto == _FRAGMENT
+        if not fragment:
+            return frame
+        found = self._fragments.add(frame, 0, self.tracker.now)
+        return None if found is None else found.frame
 
     def helped(self, done: Tracked) -> bytes:
         """The datagram after its helper, if it has one.
@@ -107,7 +120,10 @@ class Ours:
 
     @staticmethod
     def _told(helper: Helper, entropy: int, packet: Packet) -> Seen | str | None:
-        head, data = packet.frame[:14], packet.frame[14:]
+        frame = helper.whole(packet)
+        if frame is None:
+            return None
+        head, data = frame[:14], frame[14:]
         try:
             done = helper.tracker.execute(packet.action, data, packet.family, {}, entropy=entropy)
             data = helper.helped(done)

@@ -90,6 +90,27 @@ def test_fragments_that_overlap_are_the_end_of_the_packet() -> None:
     assert together([one, overlapping, two, three]) == []
 
 
+def test_a_fragment_within_what_has_come_in_order_changes_nothing() -> None:
+    one, two, three = cut(FRAMES["ipv4"], 1500, 0)
+    across = ETHERNET + ipv4(b"?" * 16, place=0x2000 | 184)  # the last octets of the first and the first of the second
+    assert together([one, two, across, three]) == [FRAMES["ipv4"]]
+    assert together([two, one, across, three]) == []  # there it overlaps two
+
+
+@pytest.mark.parametrize("octets", [0, 5])
+def test_a_fragment_of_ipv4_without_eight_octets_is_the_end_of_the_packet(octets: int) -> None:
+    one, two, three = cut(FRAMES["ipv4"], 1500, 0)
+    assert together([one, ETHERNET + ipv4(bytes(octets), place=0x2000 | 185), two, three]) == []
+    assert together([one, ETHERNET + ipv4(PAYLOAD[1480:1495], place=0x2000 | 185), two, three]) == []
+
+
+def test_a_fragment_of_ipv6_that_ends_elsewhere_is_not_the_end_of_the_packet() -> None:
+    parts = cut(FRAMES["ipv6"], 1500, 1)
+    assert len(parts) > 2
+    shorter = cut(ETHERNET + ipv6(PAYLOAD[:2000]), 1500, 1)[-1]
+    assert together([parts[-1], shorter, *parts[:-1]]) == [FRAMES["ipv6"]]
+
+
 def test_a_last_fragment_that_ends_elsewhere_is_the_end_of_the_packet() -> None:
     one, two, three = cut(FRAMES["ipv4"], 1500, 0)
     other = ETHERNET + ipv4(bytes(8), place=1000)
