@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from asap2 import socket_filter
 from asap2.namespaces import CLONE_NEWNET, setns
 from asap2.netlink.client import Connection
 from asap2.netlink.request import Netns
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 SO_NETNS_COOKIE = 71
 SO_SNDBUFFORCE = 32
 SIOCGSKNS = 0x894C
-_SO_ATTACH_FILTER = 26
-_BPF_RETURN = 0x06
 _SEND_BUFFER = 8 << 20
 _MOST_WAITING = 16 << 20
 """Bytes of replies kept for a client that does not read them; a dump is kept whole, since none else begins before."""
@@ -77,8 +76,7 @@ def socket_in(namespace_fd: int, protocol: int, home_fd: int) -> socket.socket:
 
 def _deafen(sock: socket.socket) -> None:
     """Have a socket receive nothing: what is sent to it is dropped, and the sender is not told."""
-    code = ctypes.create_string_buffer(struct.pack("=HBBI", _BPF_RETURN, 0, 0, 0))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code)))
+    socket_filter.attach(sock, socket_filter.NOTHING)
 
 
 class _Waiting:

@@ -7,7 +7,6 @@ that was not read.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -20,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from asap2 import socket_filter
+
 __tracebackhide__ = True  # pytest shows the line of the test, not ours
 
 _ETH_P_ALL, _ETH_P_8021Q, _SOL_PACKET = 3, 0x8100, 263
@@ -27,7 +28,7 @@ _PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_AUXDATA = 1, 6, 8
 _PACKET_MR_PROMISC, _PACKET_OUTGOING = 1, 4
 _TP_STATUS_VLAN_VALID, _TP_STATUS_VLAN_TPID_VALID = 1 << 4, 1 << 6
 """include/uapi/linux/if_packet.h and if_ether.h."""
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 """include/uapi/asm-generic/socket.h."""
 _SIOCGIFINDEX = 0x8933
 """include/uapi/linux/sockios.h."""
@@ -119,11 +120,7 @@ class Capture:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         if self._program:
-            lines = [tuple(map(int, line.split())) for line in self._program.splitlines()[1:]]
-            code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
-            sock.setsockopt(
-                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(lines), ctypes.addressof(code))
-            )
+            socket_filter.attach(sock, socket_filter.parsed(self._program))
         sock.bind((self.device, _ETH_P_ALL))
         asked = fcntl.ioctl(sock, _SIOCGIFINDEX, struct.pack("@16si20x", self.device.encode(), 0))
         index = struct.unpack_from("@i", asked, 16)[0]

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 import socket
 import struct
 from types import TracebackType
 
+from asap2 import socket_filter
+from asap2.socket_filter import Step
+
 ETH_P_ALL = 3
 SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_STATISTICS = 263, 1, 6
 PACKET_MR_PROMISC = 1
-SO_ATTACH_FILTER = 26
 LDH, LDB, LD, JEQ, RET = 0x28, 0x30, 0x20, 0x15, 0x06
 """BPF_LD|BPF_{H,B,W}|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K (linux/bpf_common.h)."""
 SNAP = 96
 _STATISTICS = struct.Struct("=II")
 
 
-def between(one: str, other: str, protocol: int) -> list[tuple[int, int, int, int]]:
+def between(one: str, other: str, protocol: int) -> list[Step]:
     """A filter for packets of an IP *protocol* between two addresses, either way."""
     six = ipaddress.ip_address(one).version == 6
     first, second = ipaddress.ip_address(one).packed, ipaddress.ip_address(other).packed
@@ -49,13 +50,10 @@ def _words(address: bytes) -> list[int]:
 class Watch:
     """Counts the packets that pass a device, both ways, from when it is made until :meth:`count` is asked last."""
 
-    def __init__(self, device: str, code: list[tuple[int, int, int, int]] | None = None) -> None:
+    def __init__(self, device: str, code: list[Step] | None = None) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         if code:
-            program = b"".join(struct.pack("=HBBI", op, yes, no, value) for op, yes, no, value in code)
-            buffer = ctypes.create_string_buffer(program)
-            attached = struct.pack("@HP", len(code), ctypes.addressof(buffer))
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, attached)
+            socket_filter.attach(self._socket, code)
         self._socket.bind((device, ETH_P_ALL))
         index = socket.if_nametoindex(device)
         self._socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, struct.pack("=iHH8x", index, PACKET_MR_PROMISC, 0))

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from asap2 import socket_filter
 from asap2.nic.ethertypes import ETH_P_ALL
 from asap2.nic.model import UPCALL_MTU
 from asap2.nic.silicon.abi import UPCALL_MAGIC, UPCALL_MAGIC_MASK
@@ -101,7 +102,6 @@ def _sender() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
 
 
-SO_ATTACH_FILTER = 26
 _MARK = 0xFFFF_F000 + 20  # SKF_AD_OFF + SKF_AD_MARK
 _ONLY_UPCALLS = (
     (0x20, 0, 0, _MARK),
@@ -115,10 +115,7 @@ _ONLY_UPCALLS = (
 
 def _attach_filter(sock: socket.socket) -> None:
     """Let *sock* receive upcalls only: packets for internal ports in other network namespaces use the device too."""
-    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in _ONLY_UPCALLS))
-    sock.setsockopt(
-        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(_ONLY_UPCALLS), ctypes.addressof(program))
-    )
+    socket_filter.attach(sock, _ONLY_UPCALLS)
 
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, SIOCETHTOOL = 0x8913, 0x8914, 0x8922, 0x8946
