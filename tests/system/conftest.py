@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from asap2.lab.namespaces import own_the_mounts
-from asap2.lab.syscalls import unshare
 from asap2.namespaces import CLONE_NEWNS
+from asap2.syscalls import unshare
 
 
 @pytest.fixture(scope="session", autouse=True)

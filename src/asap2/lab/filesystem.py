@@ -22,7 +22,7 @@ from pathlib import Path
 
 from asap2.lab.child import Child
 from asap2.lab.enter import enter
-from asap2.lab.syscalls import (
+from asap2.syscalls import (
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,

@@ -16,8 +16,8 @@ import errno
 import os
 import struct
 
-from asap2.lab.syscalls import descriptor_of
 from asap2.lab.watched import Watched
+from asap2.syscalls import descriptor_of
 
 _IN = struct.Struct("=IIQ")
 """struct fuse_in_header, its beginning: length, opcode, number of the request."""

@@ -11,8 +11,8 @@ from asap2.lab.filesystem import View, lay_out, redirected
 from asap2.lab.layout import REAL_SYSFS, Layout
 from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import quiet_network
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.lab.topology import Guest
+from asap2.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 
 def make(layout: Layout, guest: Guest, library: Path) -> None:

@@ -27,9 +27,9 @@ from asap2.lab.execute import ip
 from asap2.lab.impairment import Impairment
 from asap2.lab.namespaces import identity
 from asap2.lab.processes import inside
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.namespaces import in_netns
 from asap2.nic.silicon import hooks, loader
+from asap2.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 OBJECT = Path(__file__).with_name("impair.bpf.o")
 DELAY = Path(__file__).with_name("delay")

@@ -25,8 +25,8 @@ from asap2.lab.lock import Lock
 from asap2.lab.namespaces import identity, kept_below
 from asap2.lab.processes import end_all
 from asap2.lab.revive import revive
-from asap2.lab.syscalls import MS_NODEV, MS_NOSUID, MS_PRIVATE, detach, mount
 from asap2.lab.topology import Topology
+from asap2.syscalls import MS_NODEV, MS_NOSUID, MS_PRIVATE, detach, mount
 
 
 class Lab:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from asap2.extras import remedy
 from asap2.lab.child import Child
 from asap2.lab.namespaces import own_the_mounts
-from asap2.lab.syscalls import mount, unshare
 from asap2.namespaces import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 from asap2.nic.silicon import hooks
+from asap2.syscalls import mount, unshare
 
 PROGRAMS = {
     "ip": "iproute2",

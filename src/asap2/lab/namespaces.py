@@ -17,8 +17,8 @@ from typing import Any
 
 from asap2.lab.child import Child
 from asap2.lab.enter import KINDS, enter
-from asap2.lab.syscalls import MS_REC, MS_SLAVE, attach_tree, bind, clone_tree, mount, unshare
 from asap2.namespaces import CLONE_NEWNS, setns
+from asap2.syscalls import MS_REC, MS_SLAVE, attach_tree, bind, clone_tree, mount, unshare
 
 
 def create(bundle: Path, kinds: Iterable[str], inside: Callable[[], object]) -> None:

@@ -22,8 +22,8 @@ from asap2.lab.layout import REAL_SYSFS, Layout
 from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import no_ipv6, quiet_network
 from asap2.lab.supervisor import COMMAND
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.lab.topology import Guest, Nic, Node
+from asap2.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 REDIRECT_LIBRARY = Path(asap2.netlink.__file__).with_name("redirect.so")
 DIRECTORIES = ("sock", "sys", "realsys", "bpf", "state", "log", "units")

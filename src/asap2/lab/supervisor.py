@@ -35,10 +35,10 @@ from asap2.lab.filesystem import show_faces
 from asap2.lab.layout import REAL_SYSFS
 from asap2.lab.redirector import Redirector
 from asap2.lab.services import Services
-from asap2.lab.syscalls import descriptor_of, detach
 from asap2.lab.watched import Watched
 from asap2.logfile import shorten
 from asap2.netlink import listener
+from asap2.syscalls import descriptor_of, detach
 
 COMMAND, LOCK, REFUSED = "daemon.command", "supervisor.lock", "refused"
 """Files of the node: the command that runs its daemon, as JSON; what a supervisor holds a lock of while it lives; why

@@ -26,7 +26,6 @@ from asap2.lab.filesystem import View, lay_out
 from asap2.lab.lab import Lab
 from asap2.lab.namespaces import call_in, create
 from asap2.lab.network import quiet_network
-from asap2.lab.syscalls import MS_SHARED, attach_tree, bind, clone_tree, mount
 from asap2.lab.topology import Topology, parse
 from asap2.openstack import settings
 from asap2.openstack.mechanism import Mechanism
@@ -44,6 +43,7 @@ from asap2.openstack.plan import (
 )
 from asap2.openstack.services import Processes, Service, services
 from asap2.ovn import programs
+from asap2.syscalls import MS_SHARED, attach_tree, bind, clone_tree, mount
 
 PACKAGES = CHECKOUT / ".venv-openstack"
 """The virtual environment that scripts/setup-openstack makes."""

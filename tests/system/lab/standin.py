@@ -10,9 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
-from asap2.lab.syscalls import MS_BIND, MS_REC, mount
 from asap2.netlink.listener import lent, path_in
 from asap2.netlink.server import Server
+from asap2.syscalls import MS_BIND, MS_REC, mount
 
 settings = json.loads(Path(sys.argv[1]).read_text())
 run_dir = Path(settings["run_dir"])

@@ -14,8 +14,8 @@ import pytest
 
 from asap2.lab.child import Child
 from asap2.lab.namespaces import call_in, create, kept_below, own_the_mounts
-from asap2.lab.syscalls import MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 from asap2.namespaces import CLONE_NEWNS
+from asap2.syscalls import MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 
 
 @pytest.fixture

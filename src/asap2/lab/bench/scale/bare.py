@@ -11,9 +11,9 @@ from asap2.lab.bench.paths import plain
 from asap2.lab.bench.scale import table
 from asap2.lab.execute import ip
 from asap2.lab.layout import Layout
-from asap2.lab.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from asap2.namespaces import in_netns
 from asap2.nic.silicon.pipeline import Deliver, Miss, Pipeline, Port, PortKind
+from asap2.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 IN, OUT = 1, 2
 """The silicon's ports: the sending guest's, and the receiving guest's."""

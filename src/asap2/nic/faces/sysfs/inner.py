@@ -7,7 +7,6 @@ the file from here (netlink/procfs.h).
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections import OrderedDict
@@ -17,34 +16,16 @@ from typing import Final, Generic, TypeVar
 
 from asap2.namespaces import in_netns
 from asap2.nic.kinds.links import KindLinks
+from asap2.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mounted
 
 T = TypeVar("T")
 
 _MOST: Final = 64
-_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
-"""Numbers of system calls, the same on every architecture."""
-_CLOEXEC: Final = 1
-_CMD_CREATE: Final = 6
-_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _called(number: int, *arguments: object) -> int:
-    result: int = _libc.syscall(number, *arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
 
 
 def mounted_sysfs() -> int:
     """A descriptor of a sysfs of the calling thread's network namespace, which keeps that from nothing. OSError."""
-    context = _called(_FSOPEN, ctypes.c_char_p(b"sysfs"), ctypes.c_uint(_CLOEXEC))
-    try:
-        _called(_FSCONFIG, context, ctypes.c_uint(_CMD_CREATE), None, None, 0)
-        return _called(_FSMOUNT, context, ctypes.c_uint(_CLOEXEC), ctypes.c_uint(_NOSUID_NODEV_NOEXEC))
-    finally:
-        os.close(context)
+    return mounted("sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 class InnerViews(Generic[T]):

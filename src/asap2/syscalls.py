@@ -2,7 +2,8 @@
 """The system calls about namespaces and mounts that Python 3.11 lacks, by ctypes over the C library.
 
 Each raises :class:`OSError` with the kernel's errno and the path concerned. Man pages: unshare(2), mount(2),
-umount2(2), pidfd_getfd(2); for open_tree and move_mount (Linux 5.2) include/uapi/linux/mount.h.
+umount2(2), pidfd_getfd(2); for open_tree, move_mount, fsopen, fsconfig and fsmount (Linux 5.2)
+include/uapi/linux/mount.h.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ MNT_DETACH = 0x2
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
 _SYS_PIDFD_GETFD = 438
 """The numbers are the same on every architecture."""
 _AT_FDCWD = -100
@@ -33,6 +37,9 @@ _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_BENEATH = 0x200
+_FS_CLOEXEC = 0x1
+"""FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC."""
+_FSCONFIG_CMD_CREATE = 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
@@ -84,6 +91,18 @@ def attach_tree(tree: int, target: Path | str, *, beneath: bool = False) -> None
     empty, path = ctypes.c_char_p(b""), ctypes.c_char_p(os.fsencode(target))
     flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH | (_MOVE_MOUNT_BENEATH if beneath else 0))
     _checked(_libc.syscall(_SYS_MOVE_MOUNT, tree, empty, _AT_FDCWD, path, flags), target)
+
+
+def mounted(kind: str, attributes: int = 0) -> int:
+    """A descriptor of a new mount of a file system of that *kind*, which belongs to no tree and goes with its last
+    descriptor. The MS_ flags among *attributes* up to MS_NOEXEC are those of fsmount(2)."""
+    context = _checked(_libc.syscall(_SYS_FSOPEN, ctypes.c_char_p(kind.encode()), ctypes.c_uint(_FS_CLOEXEC)))
+    try:
+        _checked(_libc.syscall(_SYS_FSCONFIG, context, ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, 0))
+        flags = ctypes.c_uint(_FS_CLOEXEC), ctypes.c_uint(attributes)
+        return _checked(_libc.syscall(_SYS_FSMOUNT, context, *flags))
+    finally:
+        os.close(context)
 
 
 def descriptor_of(process: int, number: int) -> int:
