@@ -119,8 +119,10 @@ class Top(App[None]):
         yield Static(id="head")
         yield DataTable(id="table", cursor_type="row", cell_padding=0)
         yield Static(id="nothing")
-        yield Input(placeholder="words, then Enter", id="filter", compact=True)
-        yield Footer(compact=True)
+        yield Input(placeholder="words, then Enter", id="filter")
+        footer = Footer()
+        footer.compact = True  # an argument in newer releases alone
+        yield footer
 
     def on_mount(self) -> None:
         """Begin to look."""
