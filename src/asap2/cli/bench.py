@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--suite paths|scale|stateful|rates|redirect] [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale|stateful|rates|redirect|trace] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Suite(enum.StrEnum):
     STATEFUL = "stateful"
     RATES = "rates"
     REDIRECT = "redirect"
+    TRACE = "trace"
 
 
 @app.command()
@@ -35,7 +36,8 @@ def bench(
         Suite,
         typer.Option(
             help="What to measure: five paths between guests; many rules, masks and flows; tracked connections; "
-            "the accuracy of rate limits; or what requests to the NIC cost that are redirected."
+            "the accuracy of rate limits; what requests to the NIC cost that are redirected; or what asap2 trace "
+            "and capture cost."
         ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
@@ -53,7 +55,7 @@ def bench(
 
     need_root("asap2 bench")
     suites = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful, Suite.RATES: _rates}
-    suites |= {Suite.REDIRECT: _redirect}
+    suites |= {Suite.REDIRECT: _redirect, Suite.TRACE: _trace}
     with Progress() as progress:
         result, draw, show = suites[suite](Lab(tell=progress.step), rounds, lambda line: _tell(progress, line))
     if json_file is not None:
@@ -115,6 +117,14 @@ def _redirect(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
     from asap2.cli.tables import print_ratios
     from asap2.lab.bench.redirect.plot import plot
     from asap2.lab.bench.redirect.run import run
+
+    return run(lab, rounds, tell), plot, print_ratios
+
+
+def _trace(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
+    """As :func:`_paths`."""
+    from asap2.cli.tables import print_ratios
+    from asap2.trace.bench import plot, run
 
     return run(lab, rounds, tell), plot, print_ratios
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from asap2.answers import answer
 from asap2.output import say
 from asap2.trace import data, text
+from asap2.trace.ask import frame_of, would_happen
+from asap2.trace.capture import chosen, interfaces
 from asap2.trace.filter import Filter
 from asap2.trace.known_rules import KnownRules
 from asap2.trace.lab import LabWatch
 from asap2.trace.model import Way
-from asap2.trace.run import Command, begin, concerns, ways
+from asap2.trace.run import Command, Interrupt, begin, concerns, ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,19 @@ class Asked:
     as_json: bool = False
 
 
+def ask(port: str, packet: str, *, verbose: bool, as_json: bool) -> None:
+    """Tell what would happen to a *packet*, in hexadecimal, that came in at a *port*. Asap2Error."""
+    frame = frame_of(packet)
+    with LabWatch() as watch:
+        (interface, *_) = chosen(interfaces(watch), [port])
+        way = would_happen(watch, interface.key, frame)
+    if as_json:
+        answer("trace", {"lost": 0, "ways": [data.of(way, timed=False)]})
+        return
+    for line in text.lines(way, verbose=verbose, timed=False):
+        say(line)
+
+
 def run(asked: Asked) -> int:
     """Trace; the exit status, that of the command if there is one. Asap2Error, OSError."""
     wanted = Filter(asked.filter) if asked.filter is not None else None
@@ -39,8 +54,6 @@ def run(asked: Asked) -> int:
         traced = _Traced(asked, watch, begin(watch), wanted)
         try:
             traced.run()
-        except KeyboardInterrupt:
-            say(file=sys.stderr)
         finally:
             status = traced.stop()
         lost = watch.lost
@@ -54,11 +67,12 @@ class _Traced:
     def __init__(self, asked: Asked, watch: LabWatch, rules: KnownRules, wanted: Filter | None) -> None:
         self._asked, self._watch, self._rules, self._wanted = asked, watch, rules, wanted
         self._shown: list[Way] = []
+        self._interrupt = Interrupt()
         self._until = time.monotonic() + asked.seconds if asked.seconds is not None else None
         self._command: Command | None = None
         if asked.guest is not None and asked.command:
             self._command = Command(watch, asked.guest, asked.command, quiet=asked.as_json)
-        elif not asked.as_json and sys.stdout.isatty():
+        else:
             say("packets are traced; Ctrl-C ends", file=sys.stderr)
 
     def run(self) -> None:
@@ -74,7 +88,7 @@ class _Traced:
         return self._asked.count is not None and len(self._shown) >= self._asked.count
 
     def _ended(self) -> bool:
-        if self._full() or (self._until is not None and time.monotonic() >= self._until):
+        if self._interrupt.asked or self._full() or (self._until is not None and time.monotonic() >= self._until):
             return True
         return self._command is not None and self._command.ended()
 

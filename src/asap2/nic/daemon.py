@@ -441,6 +441,7 @@ class Daemon:
 
     def close(self) -> None:
         """Stop serving. The silicon goes on."""
+        self.watchers.close()
         self.server.close()
         self.sysfs.stop()
 

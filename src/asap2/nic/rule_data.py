@@ -9,7 +9,8 @@ from dataclasses import fields
 from typing import Any
 
 from asap2.nic import rules
-from asap2.nic.rules import Masked, Match, Rule
+from asap2.nic.rules import Action, Masked, Match, Rule
+from asap2.nic.silicon.ports import Deliver, Miss, Port, PortKind
 
 KIND = "action"
 """The key of an action's kind, the name of its class in :mod:`asap2.nic.rules`."""
@@ -22,15 +23,36 @@ def of_rule(rule: Rule) -> dict[str, Any]:
         "in_port": rule.in_port,
         "priority": rule.priority,
         "match": {name: [masked.value, masked.mask] for name, masked in rule.match.used().items()},
-        "actions": [_of(action) for action in rule.actions],
+        "actions": of_actions(rule.actions),
     }
 
 
 def to_rule(data: Mapping[str, Any]) -> Rule:
     """The inverse of :func:`of_rule`. KeyError, TypeError or ValueError for what it has not given."""
     match = Match(**{name: Masked(*pair) for name, pair in data["match"].items()})
-    actions = tuple(_to(action) for action in data["actions"])
-    return Rule(data["table"], data["in_port"], data["priority"], match, actions)
+    return Rule(data["table"], data["in_port"], data["priority"], match, to_actions(data["actions"]))
+
+
+def of_port(port: Port) -> dict[str, Any]:
+    """*port* as JSON-able data."""
+    return {each.name: _of(getattr(port, each.name)) for each in fields(port)}
+
+
+def to_port(data: Mapping[str, Any]) -> Port:
+    """The inverse of :func:`of_port`. As :func:`to_rule` for what it has not given."""
+    known = {name: _to(value) for name, value in data.items()}
+    known |= {"kind": PortKind(known["kind"]), "deliver": Deliver(known["deliver"]), "miss": Miss(known["miss"])}
+    return Port(**known)
+
+
+def of_actions(actions: tuple[Action, ...]) -> list[Any]:
+    """*actions* as JSON-able data."""
+    return [_of(action) for action in actions]
+
+
+def to_actions(data: list[Any]) -> tuple[Action, ...]:
+    """The inverse of :func:`of_actions`. As :func:`to_rule` for what it has not given."""
+    return tuple(_to(action) for action in data)
 
 
 def _of(value: Any) -> Any:

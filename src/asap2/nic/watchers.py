@@ -12,9 +12,10 @@ Questions and answers are JSON, one in each message of a SOCK_SEQPACKET socket t
     {"do": "watch", "pipelines": ["node", "nic0"]}       with a descriptor of a program for each
     {"do": "rule", "pipeline": "nic0", "handle": 5}      a rule, as asap2.nic.rule_data has it
     {"do": "rules", "pipeline": "nic0", "after": 5}      some of the rules with greater handles
+    {"do": "settings", "pipeline": "nic0"}               its ports, and what else a packet's way depends on
 
-An answer has ``error`` where that was refused. Unasked come messages with ``told``: what has happened, and when, in
-nanoseconds of CLOCK_MONOTONIC.
+An answer has ``error`` where that was refused; a long one is in a file, whose descriptor comes in its place. Unasked
+come messages with ``told``: what has happened, and when, in nanoseconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 NODE: Final = "node"
 """The name of the node's own pipeline; a NIC's has the NIC's."""
 _LARGEST: Final = 1 << 16
+"""Octets of a message."""
 _ROOM: Final = 1 << 21
 """Octets of messages that a client may leave unread; what is told beyond them is lost, and counted."""
 _MOST_FDS: Final = 64
@@ -57,6 +59,17 @@ _REMEMBERED: Final = 4096
 def path_in(run_dir: Path) -> Path:
     """Where the socket of the daemon of *run_dir* is."""
     return run_dir / "watch.sock"
+
+
+def _send(client: socket.socket, answer: bytes) -> None:
+    """Send an answer, in a file of its own if it is longer than a message may be. OSError."""
+    if len(answer) <= _LARGEST:
+        client.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        return
+    with os.fdopen(os.memfd_create("answer", os.MFD_CLOEXEC), "wb+") as file:
+        file.write(answer)
+        file.flush()
+        socket.send_fds(client, [b"{}"], [file.fileno()], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class Sources(NamedTuple):
@@ -79,6 +92,7 @@ class Watchers:
     ) -> None:
         self._pipelines, self._ports, self._selector, self._sources = pipelines, ports, selector, sources
         self._clients: set[socket.socket] = set()
+        self._listener: socket.socket | None = None
         self._watcher: socket.socket | None = None
         self._programs: list[int] = []
         self._given: dict[bytes, int] = {}
@@ -95,6 +109,17 @@ class Watchers:
         self._path.chmod(0o600)
         listener.listen()
         self._selector.register(listener, selectors.EVENT_READ, lambda _mask: self._accept(listener))
+        self._listener = listener
+
+    def close(self) -> None:
+        """Serve nobody any more; devices run their own program."""
+        for client in list(self._clients):
+            self._drop(client)
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
+            self._path.unlink(missing_ok=True)
 
     # ---- what the daemon tells
 
@@ -178,8 +203,7 @@ class Watchers:
             if not asked:
                 self._drop(client)
                 return
-            answer = json.dumps(self._answer(client, asked, programs)).encode()
-            client.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            _send(client, json.dumps(self._answer(client, asked, programs)).encode())
         except BlockingIOError:
             return
         except OSError as error:
@@ -203,6 +227,8 @@ class Watchers:
                     return {"rule": rule_data.of_rule(pipeline.rule(handle))}
                 case "rules":
                     return self._page(self._pipelines[asked["pipeline"]], int(asked["after"]))
+                case "settings":
+                    return self._settings(self._pipelines[asked["pipeline"]])
                 case other:
                     return {"error": f"{other!r} is nothing to do"}
         except (KeyError, TypeError, ValueError) as error:
@@ -225,11 +251,26 @@ class Watchers:
             for pipeline, program in zip(pipelines, programs, strict=True):
                 pipeline.use_program(program)
         except OSError:
+            self._programs = []  # they are closed by whoever has received them
             self._end()
             raise
         self._listen(True)
         log.info("packets are watched")
         return {}
+
+    @staticmethod
+    def _settings(pipeline: Pipeline) -> dict[str, Any]:
+        resumes = pipeline.resumes
+        return {
+            "ports": [rule_data.of_port(port) for port in pipeline.ports.values()],
+            "tunnel_ports": pipeline.tunnel_ports,
+            "option_kinds": {str(number): head.hex() for number, head in pipeline.option_kinds.items()},
+            "resumes": {str(number): place for number, place in resumes.places.items()},
+            "within": {
+                str(number): [resumes.rule_of(number), rule_data.of_actions(pipeline.actions_at(entry))]
+                for number, entry in resumes.within.items()
+            },
+        }
 
     @staticmethod
     def _page(pipeline: Pipeline, after: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypedDict
 
 from asap2.trace import words
@@ -45,8 +46,9 @@ class WayData(TypedDict):
     steps: list[StepData]
 
 
-def of(way: Way) -> WayData:
-    """*way* as data."""
+def of(way: Way, *, timed: bool = True) -> WayData:
+    """*way* as data; not *timed*, where nothing has really happened, all times are 0."""
+    began, unit = (way.began, 1000) if timed else (0, math.inf)
     return {
         "number": way.number,
         "packet": words.frame(way.frame, way.length),
@@ -56,11 +58,11 @@ def of(way: Way) -> WayData:
         "targets": list(dict.fromkeys(way.targets)),
         "ending": way.ending,
         "in_hardware": way.in_hardware,
-        "began": way.began,
-        "microseconds": (way.ended - way.began) / 1000,
+        "began": began,
+        "microseconds": (way.ended - way.began) / unit,
         "steps": [
             {
-                "microseconds": (step.at - way.began) / 1000,
+                "microseconds": (step.at - way.began) / unit,
                 "node": step.node,
                 "device": step.device,
                 "stage": step.stage,

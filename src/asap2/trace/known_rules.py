@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from asap2.errors import Asap2Error
@@ -34,10 +35,14 @@ class KnownRules:
         """Read the rules of a node's pipelines, before it is watched. Asap2Error."""
         for pipeline in node.pipelines:
             rules = node.rules(pipeline, _MOST)
-            if len(rules) < _MOST:
-                self._whole.add((node.name, pipeline))
-            for handle, rule in rules.items():
-                self._known[node.name, pipeline, handle] = rule, 0
+            self.know(node, pipeline, rules, whole=len(rules) < _MOST)
+
+    def know(self, node: NodeWatch, pipeline: str, rules: Mapping[int, Rule], *, whole: bool) -> None:
+        """These rules are there already; with *whole*, no others."""
+        if whole:
+            self._whole.add((node.name, pipeline))
+        for handle, rule in rules.items():
+            self._known[node.name, pipeline, handle] = rule, 0
 
     def put(self, node: NodeWatch, pipeline: str, handle: int, rule: Rule, since: int) -> None:
         """A rule was put."""
@@ -62,7 +67,7 @@ class KnownRules:
         table = _table(record.table)
         while True:
             there = {
-                handle: differing(rule.match, frame)
+                handle: differing(rule.match, frame, {"ct_state": record.cookie >> 48})
                 for (name, pipeline, handle), (rule, since) in self._known.items()
                 if (name, pipeline) == (node.name, port.pipeline)
                 and (rule.in_port, rule.table) == (port.id, record.table)
@@ -77,7 +82,7 @@ class KnownRules:
                 count = "the one rule" if len(there) == 1 else f"the nearest of {len(there)} rules"
                 return f"{count} in {table} wants {', '.join(there[nearest][:3])}"
             if node.rule(port.pipeline, nearest) is not None:
-                return "its rule also wants a connection or a tunnel that this packet is not in"
+                return "the rule for such packets wants another connection, or a tunnel that this one is not in"
             del self._known[node.name, port.pipeline, nearest]  # it had been removed by then
 
     @staticmethod
@@ -86,12 +91,13 @@ class KnownRules:
         return not differing(rule.match, frame)
 
 
-def differing(match: Match, frame: bytes) -> tuple[str, ...]:
-    """What a match wants that a packet does not have, as far as its octets show."""
-    fields = packet.parse(frame) if len(frame) >= packet.HEADER else {}
+def differing(match: Match, frame: bytes, known: Mapping[str, int] | None = None) -> tuple[str, ...]:
+    """What a match wants that a packet does not have, as far as its octets show, and what is *known* of it besides."""
+    fields = (packet.parse(frame) if len(frame) >= packet.HEADER else {}) | dict(known or {})
     found = []
     for name, wanted in match.used().items():
-        if not name.startswith(_OUTSIDE) and not wanted.covers(fields.get(name, 0)):
+        shown = name in (known or ()) or not name.startswith(_OUTSIDE)
+        if shown and not wanted.covers(fields.get(name, 0)):
             found.append(words.masked(name, Masked(*wanted), FIELD_BITS[name]))
     return tuple(found)
 

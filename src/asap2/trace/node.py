@@ -151,6 +151,10 @@ class NodeWatch:
             found |= {int(handle): rule_data.to_rule(data) for handle, data in page.items()}
         return found
 
+    def settings(self, pipeline: str) -> dict[str, Any]:
+        """The ports of a pipeline, its tunnels, and where packets of a NIC go on (:mod:`asap2.nic.watchers`)."""
+        return self.ask("settings", pipeline=pipeline)
+
     def read(self) -> Iterator[Record | Told]:
         """What has come since the last call. Asap2Error: the daemon is gone, and with it the watching."""
         if self._watching is not None:
@@ -176,9 +180,13 @@ class NodeWatch:
 
     def _receive(self) -> dict[str, Any] | None:
         try:
-            data = self._sock.recv(_LARGEST)
+            data, files, _, _ = socket.recv_fds(self._sock, _LARGEST, 1)
         except ConnectionError:
             return None
+        if files:
+            with os.fdopen(files[0], "rb") as file:
+                file.seek(0)
+                data = file.read()
         message: dict[str, Any] | None = json.loads(data) if data else None
         return message
 

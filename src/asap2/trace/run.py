@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Final
 
 from asap2.lab.enter import environment, moved_in
@@ -39,6 +41,20 @@ def begin(watch: LabWatch) -> KnownRules:
         rules.read(node)
     watch.begin(WATCH_SHORT)
     return rules
+
+
+class Interrupt:
+    """Whether somebody has asked this process to end: the first time it ends in order, the second time at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class Command:

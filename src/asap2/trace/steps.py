@@ -10,12 +10,13 @@ from asap2.nic.silicon.events import DropReason, UpcallKind
 from asap2.nic.silicon.watching import Record
 from asap2.nic.watchers import NODE
 from asap2.trace import words
+from asap2.trace.identity import holds
 from asap2.trace.known_rules import table_title
 from asap2.trace.lab import LabWatch
 from asap2.trace.model import Medium, Stage, Step
 from asap2.trace.node import NodeWatch, PortOf, Told, in_nic
 
-_DROPS = {
+DROPS = {
     DropReason.RULE: "its rule drops it",
     DropReason.MISS: "no rule is for it, and the port drops such packets",
     DropReason.SHORT: "it is shorter than an Ethernet header",
@@ -148,12 +149,16 @@ def sent(watch: LabWatch, node: str, port: PortOf, to: PortOf, record: Record, b
             stage, text = Stage.REPRESENTOR, f"handed to the node at {title}"
         else:
             stage = Stage.SILICON
-    elif to.metadata or record.tunnel is not None:
+    elif to.metadata:
         stage, text = Stage.TUNNEL, f"goes into the tunnel at {title}"
     elif to.kind == "INTERNAL":
         text = f"received by the node on {title}"
     else:
         stage = Stage.PIPELINE
+    if holds(record.frame, before):
+        text, rewritten = f"{text}, in a tunnel: {words.frame(record.frame, record.length)}", ()
+    elif holds(before, record.frame):
+        text, rewritten = f"{text}, out of its tunnel", ()
     return Step(record.now, node, title, stage, medium, text, rewritten=rewritten)
 
 
@@ -171,7 +176,7 @@ def upcalled(watch: LabWatch, node: str, port: PortOf, record: Record, kind: Upc
 def dropped(watch: LabWatch, node: str, port: PortOf, record: Record, reason: DropReason) -> Step:
     """A packet goes nowhere."""
     place = _place(watch, node, port)
-    return Step(record.now, node, place, Stage.DROP, _medium(port), "dropped", why=_DROPS[reason])
+    return Step(record.now, node, place, Stage.DROP, _medium(port), "dropped", why=DROPS[reason])
 
 
 def given(node: str, port: PortOf, at: int) -> Step:

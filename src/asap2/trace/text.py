@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from asap2.trace import words
-from asap2.trace.model import Ending, Medium, Way
+from asap2.trace.model import Ending, Medium, Stage, Way
 
 _MARKS = {Medium.HARDWARE: "hw", Medium.SOFTWARE: "sw"}
 
@@ -16,14 +16,15 @@ def micros(nanoseconds: int) -> str:
     return f"{nanoseconds / 1000:.1f}"
 
 
-def lines(way: Way, *, verbose: bool = False) -> Iterator[str]:
-    """The lines of one way; *verbose* with what each rule matches on."""
+def lines(way: Way, *, verbose: bool = False, timed: bool = True) -> Iterator[str]:
+    """The lines of one way; *verbose* with what each rule matches on. Not *timed*: it has not really happened."""
     yield f"packet {way.number}: {words.frame(way.frame, way.length)}"
-    width = max(len(micros(step.at - way.began)) for step in way.steps) + 1
+    width = max(len(micros(step.at - way.began)) for step in way.steps) + 1 if timed else -5
     places = max(len(f"{step.node} {step.device}") for step in way.steps)
     for step in way.steps:
         place = f"{step.node} {step.device}"
-        yield f"  {micros(step.at - way.began):>{width}} µs  {_MARKS[step.medium]}  {place:<{places}}  {step.text}"
+        time = f"{micros(step.at - way.began):>{width}} µs  " if timed else ""
+        yield f"  {time}{_MARKS[step.medium]}  {place:<{places}}  {step.text}"
         indent = " " * (width + places + 15)
         if step.why:
             yield f"{indent}because {step.why}"
@@ -33,7 +34,17 @@ def lines(way: Way, *, verbose: bool = False) -> Iterator[str]:
             yield f"{indent}connection: {step.connection}"
         if step.mask and verbose:
             yield f"{indent}matches on {', '.join(step.mask)}"
-    yield f"  {summary(way)}"
+    yield f"  {summary(way) if timed else ending(way)}"
+
+
+def ending(way: Way) -> str:
+    """What would become of a packet."""
+    if way.targets:
+        return f"{', '.join(dict.fromkeys(way.targets))} would get it"
+    last = way.steps[-1]
+    return (
+        "Open vSwitch would decide" if last.stage is Stage.UPCALL else f"nobody would get it: {last.why or last.text}"
+    )
 
 
 def summary(way: Way) -> str:

@@ -173,8 +173,9 @@ def frame(data: bytes, length: int) -> str:
     protocol = fields.get("ip_proto", 0)
     name = _PROTOCOLS.get(protocol, f"protocol {protocol}")
     if protocol in (_ICMP, _ICMPV6):
-        kind = _TYPES.get((protocol, fields.get("l4_src", 0)), f"type {fields.get('l4_src', 0)}")
-        return f"{name} {kind} {ends[0]} > {ends[1]}{_sequence(data, kind)}{tail}"
+        number = fields.get("l4_src", 0)
+        kind = _TYPES.get((protocol, number), f"type {number}") if number or echo_of(data) else ""
+        return f"{name} {f'{kind} ' if kind else ''}{ends[0]} > {ends[1]}{_sequence(data, kind)}{tail}"
     if protocol in (_TCP, _UDP, 132):
         flags = fields.get("tcp_flags", 0) if protocol == _TCP else 0
         shown = " ".join(word for bit, word in _TCP_FLAGS if flags & bit)

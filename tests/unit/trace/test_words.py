@@ -59,6 +59,7 @@ def test_why_a_rule_is_not_for_a_packet() -> None:
     match = Match(eth_type=Masked(0x0800, 0xFFFF), ip_proto=Masked(6, 0xFF), ct_state=Masked(2, 2))
     assert differing(match, echo(8, 1)) == ("ip_proto TCP",)
     assert differing(match, tcp()) == ()
+    assert differing(match, tcp(), {"ct_state": 0x21}) == ("ct_state +est",)
 
 
 def test_a_checksum_that_a_device_completes_is_no_difference() -> None:

@@ -147,8 +147,8 @@ class Pipeline:
         self._attachments.attach(self._layout.program, ifindex, netns, hook, first=first)
 
     def use_program(self, program: int | None) -> None:
-        """Have every device run *program*, another build of the eSwitch program with the same maps, in place of the
-        pipeline's own, or, with None, that again. Packets go on meanwhile. OSError, and all run the pipeline's own."""
+        """Have all devices run another build of the program, with the same maps, or, with None, the pipeline's own
+        again. Packets go on meanwhile. OSError, and all run the pipeline's own."""
         layout = self._layout
         try:
             self._attachments.swap(layout.program, program, layout.onward)
@@ -238,6 +238,10 @@ class Pipeline:
     def handles_after(self, handle: int, most: int) -> list[int]:
         """The least handles that are greater than *handle*, at most so many."""
         return heapq.nsmallest(most, (one for one in self._entries if one > handle))
+
+    def actions_at(self, entry: int) -> tuple[Action, ...]:
+        """The actions that an entry of :attr:`resumes` begins."""
+        return self._actions.read(entry)
 
     def in_port(self, handle: int) -> int:
         """The port whose packets the rule with *handle* is for. KeyError."""
@@ -451,21 +455,11 @@ class Pipeline:
         record = maps.UpcallRecord.from_buffer_copy(bytes(found))
         if record.mark != mark or found.mark != mark:
             return None
+        options = bytes(record.options[: record.options_len])
         return UpcallContext(
             UpcallKind(record.kind),
-            record.in_port,
-            record.table,
-            record.cookie,
-            record.hash,
-            record.len,
-            record.max_len,
-            record.units,
-            record.at,
-            bytes(record.key),
-            record.mru,
-            record.tunnel,
-            bytes(record.options[: record.options_len]),
-            mark,
+            *(record.in_port, record.table, record.cookie, record.hash, record.len, record.max_len, record.units),
+            *(record.at, bytes(record.key), record.mru, record.tunnel, options, mark),
         )
 
     def trace(

@@ -98,6 +98,15 @@ class Resumes:
         """The entry of each number of :meth:`begin`."""
         return {number: entry for number, (_, entry) in self._within.items()}
 
+    @property
+    def places(self) -> dict[int, tuple[int, int]]:
+        """Table and port of each number of :meth:`at`."""
+        return {number: place for place, number in self._numbers.items()}
+
+    def rule_of(self, number: int) -> int:
+        """The rule that packets with a number of :meth:`begin` go on within."""
+        return int(self._layout.resumes[number].rule)
+
     def keep(self, used: Iterable[int]) -> None:
         """Take back every number that is neither in *used* nor held."""
         kept = self._held.union(used)

@@ -76,6 +76,11 @@ class Stacks:
         what, there, base = relocated[section, at]
         return there, base + (8 * (value + 1) if what == _SECTION else 0)
 
+    @property
+    def names(self) -> set[str]:
+        """The functions' names."""
+        return set(self._names.values())
+
     def deepest(self) -> tuple[int, list[str]]:
         """The bytes that the deepest chain of calls takes, and its functions."""
         return max(self._chain(place) for place in self._names)
