@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.openvswitch.suite import Expected, Outcome, compare, expectations, outcomes_in, titles_in
+from tests.results import record
 
 SUITES: Final = {"kernel": "system-kmod-testsuite", "offloads": "system-offloads-testsuite"}
 _HERE: Final = Path(__file__).parent
@@ -95,8 +96,11 @@ def main() -> int:
         "--suite", choices=SUITES, default="kernel", help="kernel: check-kernel; offloads: check-offloads"
     )
     parser.add_argument("-k", metavar="TEXT", default="", help="only tests with TEXT in their title")
+    parser.add_argument("--record", action="store_true", help="record the outcome for docs/fidelity.md")
     parser.add_argument("numbers", metavar="N", nargs="*", type=int, help="only tests with these numbers")
     options = parser.parse_args()
+    if options.record and (options.k or options.numbers):
+        parser.error("only the whole of a suite can be recorded")
     program = _BUILT / "source/tests" / SUITES[options.suite]
     listing = subprocess.run([program, "--list"], cwd=program.parent, check=True, capture_output=True, text=True).stdout
     expected = expectations(_HERE / "expected.toml", options.suite)
@@ -118,7 +122,17 @@ def main() -> int:
     counted = Counter(outcomes.get(number, Outcome.MISSING) for number in chosen)
     told = ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome)
     print(f"{len(chosen)} tests: {told}; {len(differences)} not as expected")
+    if options.record:
+        counts = {outcome.value: counted[outcome] for outcome in Outcome} | {"left out": len(tests) - len(chosen)}
+        counts["not as expected"] = len(differences)
+        record(f"openvswitch-{options.suite}", counts, of=release())
     return int(bool(differences))
+
+
+def release() -> str:
+    """The release of Open vSwitch that is installed, and whose tests these are."""
+    told = subprocess.run(["ovs-vswitchd", "--version"], check=True, capture_output=True, text=True).stdout
+    return f"Open vSwitch {told.split()[3]}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.results import record
 from tests.system.fuzz.campaign import run
 
 
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=1_000_000, help="messages fed to the daemon's dispatch")
     parser.add_argument("--sysfs", type=int, default=100_000, help="writes to files of /sys meanwhile")
     parser.add_argument("--sends", type=int, default=50_000, help="messages that a program in the node sends meanwhile")
+    parser.add_argument("--record", action="store_true", help="record the outcome for docs/fidelity.md")
     given = parser.parse_args()
 
     def progress(told: dict[str, Any]) -> None:
@@ -33,6 +35,9 @@ def main() -> int:
     print(json.dumps({"fed": outcome.fed, "written": outcome.written, "sent": outcome.sent}, indent=1))
     for complaint in complaints:
         print(f"---- {complaint[:3000]}", file=sys.stderr)
+    if given.record:
+        counts = {"messages": outcome.fed["sent"], "writes": given.sysfs, "sends": given.sends}
+        record("fuzz", {**counts, "complaints": len(complaints)})
     return 1 if complaints else 0
 
 
