@@ -96,6 +96,7 @@ setup-docs: setup
 
 docs: setup-docs
 	@$(BIN)/python scripts/website.py
+	@rm -rf build/docs/share && $(BIN)/python scripts/manual.py build/docs/share
 
 test-docs: setup-tests
 	@$(BIN)/python -m pytest tests/docs $(ARGS)

@@ -21,13 +21,15 @@ highlight_language = "text"
 man_pages = [tuple(one) for one in json.loads(os.environ.get("ASAP2_MAN_PAGES", "[]"))]
 man_make_section_directory = True
 
-html_theme = "furo"
+builder = os.environ.get("ASAP2_BUILDER")
+if builder == "html":
+    extensions.append("sphinx_copybutton")
+    html_theme = "furo"
+    html_extra_path = ["extra"]
+else:  # a manual page is read alone
+    suppress_warnings += ["myst.xref_missing"]
 html_title = "asap2"
-html_extra_path = ["extra"]
 html_show_sphinx = False
 html_copy_source = False
-templates_path: list[str] = []
-if os.environ.get("ASAP2_BUILDER") == "html":
-    extensions.append("sphinx_copybutton")
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manual pages say what the commands' help says; they are written from it whenever a package is made."""
+"""The reference of the commands, from which the site and the manual pages are made, says what the commands' help says."""
 
 from __future__ import annotations
 
 import re
-import runpy
-import shutil
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,16 @@ from asap2.cli.main import VERBS, main
 from asap2.cli.verbs import COMPLETION, root
 
 ROOT = Path(__file__).parents[3]
-MANUAL = runpy.run_path(str(ROOT / "scripts/manual.py"))
-PAGES: dict[str, str] = MANUAL["pages"]()
+sys.path.insert(0, str(ROOT / "scripts"))
+import manual  # noqa: E402
+import reference  # noqa: E402
+
+PAGES = {name: text for name, (_, text) in reference.pages().items()}
 
 
-def plain(page: str) -> str:
-    """A page without fonts and escapes."""
-    return re.sub(r"\\f[BP]|\\&", "", page).replace("\\-", "-").replace("\\e", "\\").replace("\\(dq", '"')
+def plain(text: str) -> str:
+    """A page without its markup."""
+    return " ".join(re.sub(r"\\(?=[*\[<])", "", text).replace("`", "").split())
 
 
 def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -40,13 +41,14 @@ EVERY = list(commands(root(VERBS), ("asap2",)))
 
 
 def test_every_verb_has_a_page() -> None:
-    assert {"asap2.1", *(f"asap2-{verb}.{8 if verb == 'host' else 1}" for verb in VERBS)} <= set(PAGES)
+    assert set(PAGES) == {"asap2", *(f"asap2-{verb}" for verb in VERBS)}
+    assert reference.section_of("asap2-host") == 8
+    assert reference.section_of("asap2-lab") == 1
 
 
 @pytest.mark.parametrize(("path", "command"), EVERY, ids=[" ".join(path) for path, _ in EVERY])
 def test_every_command_and_option_is_on_a_page_with_its_help(path: tuple[str, ...], command: Any) -> None:
-    name = "-".join(path[:2])
-    page = " ".join(plain(PAGES[f"{name}.{8 if path[1:2] == ('host',) else 1}"]).split())
+    page = plain(PAGES["-".join(path[:2])])
     assert " ".join(path) in page
     for parameter in command.params:
         if isinstance(parameter, click.Option):
@@ -54,29 +56,26 @@ def test_every_command_and_option_is_on_a_page_with_its_help(path: tuple[str, ..
             assert " ".join((parameter.help or "").replace("`", "").split()) in page
 
 
-def test_a_document_is_a_page_as_a_whole() -> None:
-    page = plain(PAGES["asap2-operator.7"])
-    for heading in re.findall(r"^## (.*)$", (ROOT / "docs/operator.md").read_text(), re.MULTILINE):
-        assert f'.SH "{heading.upper()}"' in page
-    assert "```" not in page
-    assert "\n|" not in page
+def test_the_manual_has_a_page_of_each_verb_and_document(tmp_path: Path) -> None:
+    listed = manual.prepare(tmp_path / "source")
+    names = {name for _, name, *_ in listed}
+    assert names == {*PAGES, *(name for name, _, _ in manual.DOCUMENTS.values())}
+    for document, _name, about, _, section in listed:
+        assert (tmp_path / f"source/{document}.md").exists()
+        assert about
+        assert section in (1, 5, 7, 8)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_are_in_the_form_of_man(name: str) -> None:
-    if shutil.which("mandoc"):
-        done = subprocess.run(
-            ["mandoc", "-T", "lint", "-W", "warning"], input=PAGES[name], capture_output=True, text=True
-        )
-        assert [line for line in done.stdout.splitlines() if "missing date" not in line] == []
-    assert PAGES[name].startswith('\'\\" -*- coding: UTF-8 -*-\n.\\" Written by')
-    macros = set(re.findall(r"^\.([A-Za-z\\]+)", PAGES[name], re.MULTILINE))
-    assert macros <= {"TH", "SH", "SS", "PP", "TP", "IP", "RS", "RE", "nf", "fi", "\\"}
+def test_a_page_refers_to_the_others_and_not_to_itself() -> None:
+    said = manual.see_also("asap2-host")
+    assert "**asap2-lab**(1), " in said
+    assert "**asap2-operator**(7)" in said
+    assert "asap2-host" not in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_ask_the_program_for_its_completion(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    asked = re.search(rf"{COMPLETION}=(\w+) asap2", MANUAL["completion"](shell))
+    asked = re.search(rf"{COMPLETION}=(\w+) asap2", manual.completion(shell))
     assert asked
     monkeypatch.setenv(COMPLETION, asked[1])
     assert main([]) == 0
