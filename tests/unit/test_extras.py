@@ -26,7 +26,9 @@ from asap2.version import version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCAL = {"asap2", "tests", "native", "guest", "ansible_collections", "ovs_guest", "gallery_pages", "manual", "reference"}
+LOCAL = {"asap2", "tests", "native", "guest", "ansible_collections", "ovs_guest", "manual", "reference"} | {
+    "gallery_pages"
+}
 """Modules of this repository, also those that tests copy elsewhere."""
 CLOUD = {
     "eventlet",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference of the commands, from which the site and the manual pages are made, says what the commands' help says."""
+"""The reference of the commands says what their help says; the site and the manual pages are made from it."""
 
 from __future__ import annotations
 
