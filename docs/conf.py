@@ -26,8 +26,6 @@ if builder == "html":
     extensions.append("sphinx_copybutton")
     html_theme = "furo"
     html_extra_path = ["extra"]
-else:  # a manual page is read alone
-    suppress_warnings += ["myst.xref_missing"]
 html_title = "asap2"
 html_show_sphinx = False
 html_copy_source = False

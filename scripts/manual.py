@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ DOCUMENTS: Final = {
     "openstack-config": ("asap2-openstack-config", 7, "settings of OpenStack for switchdev NICs"),
 }
 """The documents of docs that are pages: name, section, and what the page is about."""
+_LINK: Final = re.compile(r"\[([^\]\n]+)\]\([^)\n]*\)")
+"""A link, of which a manual page has the words."""
 SHELLS: Final = {
     "bash": "bash-completion/completions/asap2",
     "zsh": "zsh/vendor-completions/_asap2",
@@ -56,6 +59,9 @@ def main() -> None:
             [*words, source, target / "man"], env={**os.environ, **asked}, check=False
         ).returncode:
             sys.exit(status)
+    for page in (target / "man").glob("man?/*"):
+        # Sphinx of Debian 12 sets code in a font that groff and mandoc no longer have.
+        page.write_text(re.sub(r"^\.ft [CP]\n", "", page.read_text(), flags=re.MULTILINE))
     for shell, where in SHELLS.items():
         path = target / where
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +73,11 @@ def prepare(source: Path) -> list[tuple[str, str, str, str, int]]:
     source.mkdir(parents=True)
     listed = []
     for name, (about, text) in reference.pages().items():
-        (source / f"{name}.md").write_text(f"{text}\n{see_also(name)}")
+        (source / f"{name}.md").write_text(_LINK.sub(r"\1", text) + "\n" + see_also(name))
         listed.append((name, name, about, "", reference.section_of(name)))
     for document, (name, section, about) in DOCUMENTS.items():
-        shutil.copy(TOP / f"docs/{document}.md", source)
+        text = (TOP / f"docs/{document}.md").read_text()
+        (source / f"{document}.md").write_text(_LINK.sub(r"\1", text))
         listed.append((document, name, about, "", section))
     names = "\n".join(document for document, *_ in listed)
     (source / "index.md").write_text(f"# asap2\n\n```{{toctree}}\n{names}\n```\n")
