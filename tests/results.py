@@ -47,7 +47,7 @@ def record(name: str, counts: Mapping[str, int], of: str = "", path: Path = PATH
         day=time.strftime("%Y-%m-%d", time.gmtime()),
     )
     kept = {key: asdict(one) for key, one in recorded(path).items()} | {name: asdict(made)}
-    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
 def recorded(path: Path = PATH) -> dict[str, Result]:
