@@ -67,7 +67,12 @@ def _conversations(seed: int, count: int, *, keep: bool) -> int:
             flush=True,
         )
     if keep:
-        counts = {"conversations": count + len(NAMED), "steps": compared, "frames by TC": by_tc, "differences": differing}
+        counts = {
+            "conversations": count + len(NAMED),
+            "steps": compared,
+            "frames by TC": by_tc,
+            "differences": differing,
+        }
         record("realkernel-conntrack", counts, of=kernel())
     return int(bool(differing))
 
