@@ -9,6 +9,7 @@ import pytest
 
 from asap2.lab import gallery
 from tests.docs.blocks import PAGES, TOP, blocks, commands
+from tests.docs.session import is_like
 
 PAGE = Path("page.md")
 
@@ -64,3 +65,22 @@ def test_a_console_has_commands_and_their_output() -> None:
         ("true", ""),
         ("echo b \\\n    c", "b c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stated", "got", "like"),
+    [
+        ("one two", "one  two\n", True),
+        ("one two", "one two three", False),
+        ("one ... three", "one two three", True),
+        ("one … three", "one three", True),
+        ("in ... s", "in 4.2 s", True),
+        ("pid=...,", "pid=4294967295,", True),
+        ("... 0.0 ms", "0.0 ms", True),
+        ("...\ntwo\n...", "one\ntwo\nthree", True),
+        ("...\ntwo", "one\ntwo\nthree", False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_output_is_compared_loosely_where_the_page_says_so(stated: str, got: str, like: bool) -> None:
+    assert is_like(stated, got) is like
