@@ -66,8 +66,11 @@ class Session:
                     answer(block.text)
 
     def close(self) -> None:
-        """Take down the lab, whatever state it is in."""
-        subprocess.run([_BIN / "asap2", "lab", "down"], env=self._environment, capture_output=True, check=False)
+        """Take down the lab, whatever state it is in. PageError if it stays."""
+        words = [str(_BIN / "asap2"), "lab", "down"]
+        done = subprocess.run(words, env=self._environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PageError(f"the lab {self._environment['ASAP2_LAB']} is left behind: {done.stderr}")
 
     def _console(self, block: Block) -> None:
         """Run each command of a console, and compare its output."""
