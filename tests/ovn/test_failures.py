@@ -63,6 +63,29 @@ def test_a_chassis_that_goes_away_takes_its_tunnel_with_it_and_comes_back(bench:
     until(lambda: bench.run(VM3.guest, again).returncode == 0, why="the chassis did not come back")
 
 
+def test_a_deleted_integration_bridge_comes_back_and_leaves_nothing_behind(bench: Bench) -> None:
+    """ovn-controller makes it again; who plugs guests in gives it their ports again."""
+    bench.ping(VM3.guest, VM4.address)
+    plugged = {
+        port: bench.ok("hv1", f"ovs-vsctl get Interface {port} external_ids:iface-id").strip().strip('"')
+        for port in bench.ok("hv1", "ovs-vsctl list-ports br-int").split()
+        if not port.startswith(("ovn-", "patch-"))
+    }
+    assert plugged
+    bench.ok("hv1", "ovs-vsctl del-br br-int")
+    until(lambda: bench.run("hv1", "ovs-vsctl br-exists br-int").returncode == 0, why="br-int did not come back")
+    for port in plugged:
+        assert "in_hw" not in bench.ok("hv1", f"tc -s filter show dev {port} ingress")
+    for port, name in plugged.items():
+        add = f"ovs-vsctl --may-exist add-port br-int {port} -- set Interface {port} external_ids:iface-id={name}"
+        bench.ok("hv1", add)
+    bench.ok("hv1", SYNC)
+    again = f"ping -q -c 1 -W 1 {VM4.address}"
+    until(lambda: bench.run(VM3.guest, again).returncode == 0, why="the guests are not plugged in again")
+    bench.ping(VM3.guest, VM4.address)
+    assert bench.flows("hv1", "set(tunnel(")
+
+
 @pytest.mark.parametrize(("mtu", "verdict"), [(1500, "fail"), (1600, "ok")])
 def test_an_mtu_without_room_for_the_tunnels_is_told(bench: Bench, mtu: int, verdict: str) -> None:
     bench.ping(VM3.guest, VM4.address)  # the tunnel's device is there
