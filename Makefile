@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies test-trace soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies test-trace test-view soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-packages scripts/setup-steps \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-packages scripts/setup-steps scripts/setup-view \
   src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -27,9 +27,11 @@ help:
 	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
 	@echo 'make docs            the documentation as a web site in build/docs/html, its links checked'
 	@echo 'make test-docs       run the code of every page of the documentation (ARGS="-k lab.md")'
+	@echo 'make test-view       the picture of asap2 view in headless Chromium'
 	@echo 'make setup           only install what is missing'
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make setup-ovn       the same, with OVN'
+	@echo 'make setup-view      the same, with the page of asap2 view'
 	@echo 'make wheel           a wheel in build/dist, for pip'
 	@echo 'make sdist           the source that makes it, in build/dist'
 	@echo 'make deb             Debian packages, in build/dist: asap2 for operators, asap2-lab'
@@ -81,6 +83,13 @@ demo-ovn: setup-ovn
 test-ovn: setup-ovn
 	@$(BIN)/python -m pytest tests/ovn $(ARGS)
 
+setup-view: setup
+	@scripts/setup-view
+
+test-view: setup-tests
+	@scripts/setup-view test
+	@$(BIN)/python -m pytest tests/view $(ARGS)
+
 lint: setup-tests
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
@@ -114,7 +123,7 @@ bench: setup
 	@mkdir -p build
 	@$(BIN)/asap2 bench --json build/bench.json $(ARGS)
 
-wheel: setup
+wheel: setup-view
 	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/dist .
 
 sdist: setup

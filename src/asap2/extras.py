@@ -12,9 +12,10 @@ MODULES = {
     "lab": ("mfusepy", "netaddr", "pyparsing"),
     "plot": ("matplotlib",),
     "top": ("textual",),
+    "view": ("aiohttp",),
 }
 """The modules that each extra of pyproject.toml brings, as far as commands of asap2 ask for them."""
-DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib", "top": "python3-textual"}
+DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib", "top": "python3-textual", "view": "python3-aiohttp"}
 """The Debian package that has them."""
 DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
 """Where Debian's packages have Python's modules."""

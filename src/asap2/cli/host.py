@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from asap2.cli.verbs import Verbs
 
-VERBS = ("check", "setup", "undo", "status", "top", "verify", "explain", "metrics", "persist", "capture")
+VERBS = ("check", "setup", "undo", "status", "top", "verify", "explain", "metrics", "persist", "capture", "view")
 
 command = Verbs(
     name="host",

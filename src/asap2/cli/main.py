@@ -24,7 +24,7 @@ ANSWERS = ("lab", "top", "host", "openstack", "trace")
 LAB = "--lab"
 NOBODY_READS = 128 + signal.SIGPIPE
 """Exit status when the reader of our output has gone, as of a program that SIGPIPE ended in a shell."""
-VERBS = ("demo", "lab", "exec", "shell", "top", "trace", "capture", "bench", "host", "openstack")
+VERBS = ("demo", "lab", "exec", "shell", "top", "view", "trace", "capture", "bench", "host", "openstack")
 """Each is a module of this package with an attribute ``command``, imported when it is asked for."""
 
 

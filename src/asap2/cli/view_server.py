@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``asap2 view`` and ``asap2 host view`` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from asap2.cli import typer
+from asap2.live import Collector, Snapshot
+
+PORT = 9418
+Listen = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address to listen on. Elsewhere than on loopback a browser needs the token in the URL that is printed.",
+    ),
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on; 0 for any that is free.")]
+
+
+def serve(source: Callable[[], Collector | Snapshot], listen: str, port: int) -> None:
+    """Serve the picture of *source* until Ctrl-C."""
+    from asap2 import extras
+    from asap2.output import say
+    from asap2.view.access import access
+
+    extras.need("view")
+    allowed = access(listen)
+    from asap2.view.server import ViewServer, check_built, run
+
+    check_built()
+    run(ViewServer(source(), allowed), port, lambda url: say(f"open {url} in a browser; Ctrl-C ends it"))
