@@ -41,6 +41,11 @@ class Agent:
         self._not_before = 0.0
         self._start()
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
     def latest(self) -> Detail | None:
         """The newest details, without waiting; None until there are any."""
         if self._process is None:

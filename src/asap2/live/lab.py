@@ -71,6 +71,11 @@ class LabCollector:
         """The names of the nodes."""
         return tuple(node["name"] for node in self._record["nodes"])
 
+    @property
+    def agents(self) -> tuple[int, ...]:
+        """The process ids of what reads flows."""
+        return tuple(agent.pid for agent in self._agents.values() if agent.pid is not None)
+
     def want_flows(self, nodes: Iterable[str]) -> None:
         """Read flows, connections and reasons of these nodes from now on, and of no other; LookupError."""
         wanted = set(nodes)

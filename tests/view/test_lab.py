@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page in Chromium, with a real lab: what it shows is what passes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+
+from asap2.testing import Lab, lab
+from tests.view.conftest import view
+from tests.view.test_picture import all_of, label, opened, until, vertex
+
+ROUNDS = 5
+"""Measurements with and without the view, by turns: a machine that is not idle gives others each time."""
+
+
+@pytest.fixture(scope="module")
+def vxlan() -> Iterator[Lab]:
+    """Two nodes whose guests share a tunnel."""
+    with lab("vxlan") as made:
+        made.guest("vm1").ping(made.guest("vm2"), count=3)
+        yield made
+
+
+def test_the_picture_is_there_in_3_seconds_and_moves(page: Chrome, vxlan: Lab) -> None:
+    vm1, vm2 = vxlan.guest("vm1"), vxlan.guest("vm2")
+    page.get("about:blank")
+    with vm1.running(["ping", "-i", "0.01", vm2.address]):
+        began = time.monotonic()
+        with view(vxlan.root) as (url, _):
+            opened(page, url)
+            until(page, lambda: "in hardware" in label(page, "cable 0"))
+            seconds = time.monotonic() - began
+            print(f"{seconds:.1f} s from the command to a picture with moving numbers")
+            assert seconds < 3
+            assert [one.text for one in all_of(page, ".box")] == ["hv1", "hv2"]
+            assert all_of(page, '[data-edge^="tunnel"]')
+            until(page, lambda: packets(label(page, "cable 0")) > 50)
+
+
+def packets(words: str) -> float:
+    """The packets per second in hardware that a line tells of."""
+    found = re.search(r"([\d.]+) (k?)packets/s in hardware", words)
+    return float(found[1]) * (1000 if found[2] else 1) if found else 0.0
+
+
+def test_a_click_shows_the_flows_and_why_one_is_in_software(page: Chrome, vxlan: Lab) -> None:
+    vm1, vm2 = vxlan.guest("vm1"), vxlan.guest("vm2")
+    vxlan.node("hv1").forget_flows()
+    nobody = "10.57.0.99"
+    with (
+        vm1.running(["ping", "-i", "0.1", vm2.address]),
+        vm1.running(["ping", "-i", "0.3", nobody]),
+        view(vxlan.root) as (url, _),
+    ):
+        opened(page, url)
+        representor = vxlan.node("hv1").representor("vm1")
+        ActionChains(page).move_to_element(vertex(page, f"hv1/{representor}")).click().perform()
+        until(page, lambda: all_of(page, ".flow.software"), 60)
+        until(page, lambda: all_of(page, ".flow.hardware"))
+        reasons = {one.code for one in vxlan.node("hv1").explain()}
+        flow = all_of(page, ".flow.software")[0]
+        flow.find_element(By.TAG_NAME, "summary").click()
+        assert flow.find_element(By.CSS_SELECTOR, ".reason").text in reasons
+
+
+def test_the_throughput_is_the_same_while_somebody_looks(vxlan: Lab) -> None:
+    """A browser takes CPU time of its own where it runs, which need not be here: this is what the view takes. The best
+    of several turns is compared, which other programs of the machine have slowed down least."""
+    vm1, vm2 = vxlan.guest("vm1"), vxlan.guest("vm2")
+
+    def gbps() -> float:
+        with vm2.running(["iperf3", "-s", "-1"], until="listening"):
+            done = json.loads(vm1.run(["iperf3", "-c", vm2.address, "-t", "3", "-J"]).stdout)
+        return float(done["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+    gbps()
+    without, looked = [], []
+    with view(vxlan.root) as (url, _):
+        for _ in range(ROUNDS):
+            without.append(gbps())
+            with reading(url):
+                looked.append(gbps())
+    ratio = max(looked) / max(without)
+    print(f"{max(without):.2f} Gbit/s without, {max(looked):.2f} with: {ratio:.3f}")
+    assert ratio > 0.97
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """A program that reads what a browser would, which wants the flows of a node."""
+    command = [sys.executable, "-m", "tests.view.read", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        yield
+        process.terminate()
+        messages = int(process.stdout.read())
+    assert messages > 20
+
+
+def test_nothing_is_left_when_the_view_is_killed(page: Chrome, vxlan: Lab) -> None:
+    def agents() -> str:
+        return vxlan.node("hv1").run(["pgrep", "-f", "asap2.live.agent"], check=False).stdout
+
+    with view(vxlan.root) as (url, process):
+        opened(page, url)
+        ActionChains(page).move_to_element(vertex(page, "bridge hv1/br-int")).click().perform()
+        until(page, agents)
+        os.kill(process, signal.SIGKILL)
+        until(page, lambda: not agents())
