@@ -126,7 +126,7 @@ bench: setup
 wheel: setup-view
 	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/dist .
 
-sdist: setup
+sdist: setup-view
 	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/dist")' >/dev/null
 
 setup-packages: setup

@@ -102,9 +102,8 @@ class Sampler:
         if isinstance(collector, Snapshot):
             return collector
         wanted = frozenset(one.wants for one in self._watchers if one.wants is not None)
-        if wanted != self._wanted:
-            await self._want(wanted & frozenset(collector.nodes))
-            self._wanted = wanted
+        if (known := wanted & frozenset(collector.nodes)) != self._wanted:  # a host knows its name once it was sampled
+            await self._want(known)
         found = await self._call(collector.sample)
         assert isinstance(found, Snapshot)
         return found

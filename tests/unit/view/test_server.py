@@ -180,6 +180,20 @@ def test_details_are_read_while_a_browser_wants_them() -> None:
     run(watched)
 
 
+def test_details_of_a_node_that_is_known_later_are_read_then() -> None:
+    class Late(Synthetic):
+        @property
+        def nodes(self) -> tuple[str, ...]:
+            return super().nodes if self.samples > 3 else ()
+
+    async def watched() -> None:
+        async with serving(Late(2)) as (session, at), session.ws_connect(f"http://{at}/stream") as socket:
+            await socket.send_json({"want": "hv2"})
+            assert (await message(socket, "detail"))["node"] == "hv2"
+
+    run(watched)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"want": 7}', '{"want": ["hv1"]}', '{"want": "hv9"}', "\0"])
 def test_what_a_browser_should_not_send_changes_nothing(text: str) -> None:
     collector = Synthetic(2)
