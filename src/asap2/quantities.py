@@ -16,6 +16,12 @@ def short(number: float) -> str:
     return f"{size:.3g}{unit}"
 
 
+def significant(number: float, digits: int = 3) -> str:
+    """*number* with so many significant digits, or all of its whole part, and never with an exponent: ``1,090``."""
+    rounded = float(f"{number:.{digits}g}")
+    return f"{number:,.0f}" if abs(rounded) >= 10**digits else f"{rounded:.12f}".rstrip("0").rstrip(".")
+
+
 def percent(part: float | None) -> str:
     """A *part* from 0 to 1 in percent, in at most five characters; empty for None. Only all of it is ``100``, and only
     nothing is ``0``."""

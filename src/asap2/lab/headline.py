@@ -10,6 +10,7 @@ from typing import Any
 from asap2 import bars
 from asap2.bars import Bar
 from asap2.lab.bench.against import GAINS, SOFTWARE_GAINS, Gain
+from asap2.quantities import significant
 from asap2.screen import Text, styled
 
 WAYS = {
@@ -31,9 +32,11 @@ class Group:
 
 
 GROUPS = (
-    Group("tcp_gbps", "Throughput of one TCP stream", lambda value: f"{value:.3g} Gbit/s"),
+    Group("tcp_gbps", "Throughput of one TCP stream", lambda value: f"{significant(value)} Gbit/s"),
     Group(
-        "host_cpu_seconds_per_gbit", "CPU time of both hosts for each gigabit", lambda value: f"{1000 * value:.3g} ms"
+        "host_cpu_seconds_per_gbit",
+        "CPU time of both hosts for each gigabit",
+        lambda value: f"{significant(1000 * value)} ms",
     ),
     Group("host_packets", "Packets that the first host handled", lambda value: f"{value:,.0f}"),
 )
@@ -59,5 +62,5 @@ def lines(comparison: Mapping[str, Any], columns: int) -> list[Text]:
 
 def _verdict(gain: Gain, found: Mapping[str, Any], peer: str) -> Text:
     mark = ("✓", "green") if found["met"] else ("✗", "red")
-    times = "no ratio" if found["value"] is None else f"{found['value']:.2g} times"
+    times = "no ratio" if found["value"] is None else f"{significant(found['value'], 2)} times"
     return styled("  ", mark, f" NIC: {times} that of {peer}, {gain.wanted} wanted")

@@ -20,6 +20,7 @@ from asap2.lab.firewall import Firewall
 from asap2.lab.packet_way import Passage, draw, shares
 from asap2.lab.reading import Host, address, deeds, find_flow, packets
 from asap2.lab.terminal import OutputError, StepError, Terminal
+from asap2.quantities import significant
 from asap2.screen import Text
 
 PINGS = 20
@@ -120,7 +121,7 @@ class Figures:
             return "not measured"
         found = self.comparison["targets"][gain.name]
         both = gain.show(*(self.comparison[way][gain.figure] for way in WAYS))
-        times = "no ratio" if found["value"] is None else f"{found['value']:.2g} times"
+        times = "no ratio" if found["value"] is None else f"{significant(found['value'], 2)} times"
         return f"{both}: {times} user space ({gain.wanted}{'' if found['met'] else ', missed'})"
 
 

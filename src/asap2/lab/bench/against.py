@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asap2.quantities import significant
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -21,7 +23,7 @@ class Gain:
 
     def show(self, *values: float) -> str:
         """Values of the figure, and their unit."""
-        return ", ".join(f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in values) + self.unit
+        return ", ".join(significant(value) for value in values) + self.unit
 
     def met(self, value: float) -> bool:
         """Whether *value* is within the bound."""
