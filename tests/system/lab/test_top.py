@@ -110,11 +110,12 @@ def session(pinging: Lab) -> Iterator[Session]:
 
 
 def test_numbers_move_and_q_leaves_the_terminal_as_it_was(session: Session) -> None:
-    for _ in range(2):  # the numbers of two rounds
-        found = session.read_until(r"([\d.]+) packets/s")
-        if float(found[1]) == 0:
-            found = session.read_until(r"([\d.]+) packets/s")
-        assert RATE < float(found[1]) < 20 * RATE
+    seen: set[str] = set()
+    for _ in range(100):
+        seen |= {session.read_until(r", ([\d.]+k?) packets/s")[1]} - {"0"}  # the comma: a whole number
+        if len(seen) > 1:
+            break
+    assert len(seen) > 1
     assert re.search(r"vm1 +vf", SEQUENCES.sub(" ", session.output))
     session.type("f")
     session.read_until(r"NIC +eth\(src=")
