@@ -92,6 +92,8 @@ class Server:
         """Called, with the lock held, when a program here has joined groups of nfnetlink, which are the kernel's."""
         self.memberships_changed: Callable[[], None] = lambda: None
         """Called, with the lock held, when a program may have joined or left a group of an emulated family."""
+        self.before_answer: Callable[[], None] = lambda: None
+        """Called when a program's request is done, before the program goes on."""
         self._setting: frozenset[int] = frozenset()
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as probe:
             cookie = cookie_of(probe)
@@ -337,6 +339,7 @@ class Server:
                 return
             answer = self._answer(peer, size, fds[0] if fds else None)
             if answer is not None:  # else it comes when all is done
+                self.before_answer()
                 peer.sock.send(answer)
         except BlockingIOError:
             return
@@ -425,6 +428,7 @@ class Server:
 
     def _answered(self, peer: Peer, answer: bytes) -> None:
         """Send an answer that came late."""
+        self.before_answer()
         if peer in self._peers:
             try:
                 peer.sock.send(answer)

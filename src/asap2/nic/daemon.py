@@ -321,6 +321,7 @@ class Daemon:
             self._restore()
             self.driver.probe_all()
             self.sysfs.start()
+            self.server.before_answer = lambda: self._guarded(self._keep)
             self.server.attach(self.selector, listener.lent())
             self.watchers.serve()
             for monitor in self.netdevs.monitors():
@@ -356,7 +357,7 @@ class Daemon:
         self.filters.reresolve()
 
     def _keep(self) -> None:
-        """Write the driver's state down when it has changed."""
+        """Write the driver's state down when it has changed: before whoever changed it hears of it, who may kill us."""
         if self._kept != self.driver.generation:
             generation = self.driver.generation
             self._driver_state.write(json.dumps(self.driver.snapshot()).encode())
