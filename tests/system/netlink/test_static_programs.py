@@ -255,8 +255,8 @@ def test_a_signal_ends_a_program_that_waits(lab: Bench, calls: Path) -> None:
     waiting = lab.start("hv1", str(calls), REPRESENTOR, "monitor")
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "ready\n"
-    waiting.send_signal(signal.SIGINT)
-    assert waiting.wait() == -signal.SIGINT
+    waiting.send_signal(signal.SIGTERM)
+    assert waiting.wait() == -signal.SIGTERM
     waiting.communicate()
 
 
