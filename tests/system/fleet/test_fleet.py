@@ -111,7 +111,7 @@ def test_a_rollout_stops_where_traffic_is_not_offloaded(fleet: Fleet, first: Pla
     finally:
         fleet.ok(NODES[2], f"ovs-ofctl del-flows br-int in_port={PF},ip")
     assert play.status == 2
-    assert play.hosts == set(NODES[:4])
+    assert play.hosts == set(NODES[:4]), play.output
     assert {result["verdict"] for result in play.of("check").values()} == {"ok"}
     assert set(play.failed) == {NODES[2]}
     (proof,) = play.failed[NODES[2]]["results"]
