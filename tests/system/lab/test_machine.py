@@ -37,7 +37,7 @@ def test_nothing_is_said_where_nothing_is_lacking() -> None:
 @pytest.mark.parametrize(
     ("taken_away", "how", "said"),
     [
-        (":", "exec setpriv --reuid 65534 --clear-groups", "this needs root: it makes network namespaces"),
+        (":", "exec unshare --user", "this needs root: it makes network namespaces"),
         (":", "PATH=/nowhere exec", "the program nsenter is not installed; `make setup` installs it"),
         ("mount --bind /dev/null /dev/fuse; mount --bind /etc/hosts /dev/fuse", "exec", "/dev/fuse cannot be opened"),
         ("mount -t tmpfs tmpfs /dev", "exec", "/dev/fuse cannot be opened"),
