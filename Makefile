@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies test-trace test-view soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-packages setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-distributions test-topologies test-trace test-view test-wording soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -22,6 +22,7 @@ help:
 	@echo 'make demo-ovn        OVN on two software hypervisors: each kind of its traffic, and what of it is in hardware'
 	@echo 'make test-ovn        the tests with OVN'
 	@echo 'make test-trace      the other tests of asap2 trace and capture, and what tracing costs'
+	@echo 'make test-wording    what tc and ip print in a node, word for word beside a real kernel'
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
@@ -70,6 +71,9 @@ test-openvswitch: setup-openvswitch
 
 test-trace: setup-tests
 	@$(BIN)/python -m pytest tests/trace $(ARGS)
+
+test-wording: setup-tests
+	@$(BIN)/python -m pytest tests/wording $(ARGS)
 
 test-topologies: setup
 	@$(BIN)/python -m pytest tests/topologies $(ARGS)

@@ -29,8 +29,8 @@ CAMPAIGNS: Final = {
     "fuzz": "A node's daemon under random messages of every family that it serves, half of them corrupted",
 }
 LINES: Final = {
-    "tc": ("tests/system/realkernel/command_lines.txt", "`tc`"),
-    "ip": ("tests/system/realkernel/link_lines.txt", "`ip`, for link kinds of our own"),
+    "tc": ("tests/wording/command_lines.txt", "`tc`"),
+    "ip": ("tests/wording/link_lines.txt", "`ip`, for link kinds of our own"),
 }
 PROGRAMS: Final = (
     ("Open vSwitch of the distribution", "tests/system/offload", ""),

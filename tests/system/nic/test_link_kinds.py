@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Devices of our own kinds pass packets as the kernel's do: VRFs, tunnels without Ethernet, and bonds.
 
-`tests/system/realkernel/link_lines.txt` has what `ip` says of them.
+`tests/wording/link_lines.txt` has what `ip` says of them.
 """
 
 from __future__ import annotations
