@@ -204,7 +204,7 @@ fail:
 /*
  * Connect and read the greeting; 0, or -1 when there is no server. While somebody keeps the listening socket, we wait in
  * its queue for the next server; when nobody does, we try for a while: somebody may be about to. Whoever removes the
- * socket says that nobody will.
+ * socket says that nobody will; and who may not reach it, as a user to whom a directory above it is closed, never will.
  */
 static int open_connection(struct connection *c)
 {
@@ -225,7 +225,7 @@ static int open_connection(struct connection *c)
 	memset(&c->greeting, 0, sizeof c->greeting);
 	memset(&c->told, 0, sizeof c->told);
 	while (try_connection(c, &address) < 0) {
-		if (errno == ENOENT || now_ms() >= give_up) {
+		if (errno == ENOENT || errno == EACCES || now_ms() >= give_up) {
 			__atomic_store_n(&given_up, now_ms(), __ATOMIC_RELAXED);
 			return -1;
 		}

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,15 @@ def test_without_a_server_links_tc_and_families_are_out_of_reach(redirected: Red
     assert "cache" in redirected.run("ip", "route", "get", "127.0.0.1")  # what was never ours goes on
     redirected.start_server()
     redirected.run("ip", "link", "del", "v0")
+
+
+def test_who_may_not_reach_the_server_does_not_wait_for_it(redirected: Redirected, tmp_path: Path) -> None:
+    """A directory of another user's is closed to root without capabilities."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    os.chown(closed, 65534, -1)
+    redirected.environment |= {"ASAP2_NETLINK_SOCK": str(closed / "socket"), "ASAP2_NETLINK_WAIT": "900000"}
+    assert "No such device" in redirected.run("setpriv", "--bounding-set=-all", "ip", "link", "show", "v0", code=1)
 
 
 def test_who_asks_before_the_server_is_there_waits_for_it(redirected: Redirected) -> None:
