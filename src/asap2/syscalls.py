@@ -32,6 +32,7 @@ _SYS_FSMOUNT = 432
 _SYS_PIDFD_GETFD = 438
 """The numbers are the same on every architecture."""
 _AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -76,15 +77,17 @@ def detach(target: Path | str) -> None:
     _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
 
 
-def clone_tree(path: Path | str) -> int:
-    """A file descriptor of a copy, belonging to no tree yet, of what is mounted at *path* and below."""
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+def clone_tree(path: Path | str, *, follow: bool = True) -> int:
+    """A file descriptor of a copy, belonging to no tree yet, of what is mounted at *path* and below. Unless it is to
+    *follow* a symbolic link, the copy is of the link itself."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE | (0 if follow else _AT_SYMLINK_NOFOLLOW)
     path_bytes = ctypes.c_char_p(os.fsencode(path))
     return _checked(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, path_bytes, ctypes.c_uint(flags)), path)
 
 
 def attach_tree(tree: int, target: Path | str, *, beneath: bool = False) -> None:
-    """Put the copy that :func:`clone_tree` gave at *target*, which may be in another mount namespace by now.
+    """Put the copy that :func:`clone_tree` gave at *target*, which may be in another mount namespace by now. A *target*
+    that is a symbolic link is covered itself; such a copy can be of a link, too.
 
     With *beneath*, it goes under what is mounted there, and shows when that is taken away (Linux 6.5; EINVAL before).
     """

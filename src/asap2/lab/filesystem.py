@@ -51,6 +51,19 @@ FACES = ("bus/pci", "class/net", "devices", "module")
 PROC = "/run/asap2-proc"
 """Where the redirect library looks for what the daemon serves of /proc (netlink/procfs.h)."""
 
+PROC_NET = "/run/asap2-proc-net"
+"""What /proc/net leads to in a node: links to what the process itself has there, and to what the daemon serves."""
+
+SERVED_TO_ALL = ("dev",)
+"""The files of /proc/net that the daemon serves to processes of every network namespace."""
+
+_LATER = (
+    *(f"{family}_tables_{what}" for family in ("arp", "ip", "ip6") for what in ("names", "matches", "targets")),
+    *("bonding", "ip_vs", "ip_vs_conn", "ip_vs_stats", "netfilter", "nf_conntrack", "nf_conntrack_expect", "pktgen"),
+    *("sctp", "vlan", "xfrm_stat", "xt_hashlimit", "xt_recent"),
+)
+"""What /proc/net has once a module is loaded: a link there leads to nothing until then."""
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How mountinfo writes blanks, line ends and backslashes (proc_pid_mountinfo(5))."""
 
@@ -208,8 +221,25 @@ def show_faces(bundle: Path, served: Path, realsys: Path) -> None:
             if path == PROC and not _mounted_on(path):
                 os.makedirs(path, exist_ok=True)
             _replace(path, tree)
+        if _mounted_on(PROC) and not _mounted_on("/proc/net"):
+            with contextlib.suppress(OSError):  # a kernel that cannot: programs with the redirect library do without
+                _cover_proc_net()
 
     Child(lay).result()
+
+
+def _cover_proc_net() -> None:
+    """Have all programs find in /proc/net what the daemon serves there, also those that the redirect library does not
+    see. /proc/net is a link to the net of the process that looks, over which nothing can be mounted. But a link can be
+    mounted over the link."""
+    os.mkdir(PROC_NET, 0o755)
+    for name in {*os.listdir("/proc/self/net"), *_LATER}:
+        os.symlink(f"{PROC}/net/{name}" if name in SERVED_TO_ALL else f"/proc/self/net/{name}", f"{PROC_NET}/{name}")
+    link = f"{PROC_NET}.link"
+    os.symlink(PROC_NET, link)
+    tree = clone_tree(link, follow=False)
+    attach_tree(tree, "/proc/net")
+    os.close(tree)
 
 
 def _replace(path: str, tree: int) -> None:

@@ -124,6 +124,19 @@ def test_busybox_sees_the_nic_and_deletes_no_representor(lab: Bench) -> None:
     assert REPRESENTOR in lab.ok("hv1", f"{static} ip link show {REPRESENTOR}")
 
 
+@pytest.mark.usefixtures("pod")
+def test_a_static_program_reads_the_counters_of_proc(lab: Bench) -> None:
+    def devices(*inside: str) -> set[str]:
+        lines = lab.run_words("hv1", *inside, "/bin/busybox", "cat", "/proc/net/dev").stdout.splitlines()[2:]
+        return {line.partition(":")[0].strip() for line in lines}
+
+    assert {PF, REPRESENTOR, LEGACY_PF} <= devices() == set(lab.ok("hv1", "ls /sys/class/net").split())
+    assert devices("ip", "netns", "exec", POD) == {"lo"}
+    shown = lab.ok("hv1", "cd /proc/net && for file in *; do [ ! -e $file ] || echo $file; done")
+    assert sorted(shown.split()) == sorted(lab.ok("hv1", "ls /proc/self/net").split())
+    assert lab.ok("hv1", "/bin/busybox cat /proc/net/unix") == lab.ok("hv1", "/bin/busybox cat /proc/self/net/unix")
+
+
 def test_go_lists_links_with_their_vfs(lab: Bench, nic: Path) -> None:
     links = go(lab, nic, "links")
     vfs = links[PF]["Vfs"]
