@@ -137,10 +137,11 @@ setup-packages: setup
 	@scripts/setup-packages
 
 # In a copy of what git has, so that nothing else of the checkout is in it.
-deb: setup-packages
+deb: setup-packages setup-view
 	@rm -rf build/deb && mkdir -p build/deb/source build/dist
 	@git ls-files -z | tar --null --files-from - --create --file - | tar -x -C build/deb/source
 	@cp $(BIN)/../lib/python3*/site-packages/mfusepy.py build/deb/source
+	@cp -R src/asap2/view/static build/deb/source/src/asap2/view
 	@cd build/deb/source && dpkg-buildpackage --build=binary --no-sign >../log 2>&1 || { tail -n 30 ../log; exit 1; }
 	@mv build/deb/*.deb build/dist && ls build/dist/*.deb
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 
@@ -15,6 +16,8 @@ MODULES = {
     "view": ("aiohttp",),
 }
 """The modules that each extra of pyproject.toml brings, as far as commands of asap2 ask for them."""
+LEAST = {"aiohttp": (3, 8), "textual": (2, 1)}
+"""The oldest version that does, of modules that a distribution may have older: Debian 12 has textual 0.1.13."""
 DEBIAN = {"lab": "asap2-lab", "plot": "python3-matplotlib", "top": "python3-textual", "view": "python3-aiohttp"}
 """The Debian package that has them."""
 DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
@@ -22,7 +25,7 @@ DISTRIBUTION = Path("/usr/lib/python3/dist-packages")
 
 
 def need(extra: str) -> None:
-    """Asap2Error that says how to install *extra*, unless it is there."""
+    """Asap2Error that says how to install *extra*, unless it is there and new enough."""
     for module in MODULES[extra]:
         if importlib.util.find_spec(module) is None:
             if Path(__file__).is_relative_to(DISTRIBUTION):
@@ -30,6 +33,22 @@ def need(extra: str) -> None:
             raise Asap2Error(
                 f"the extra `{extra}` is not installed, which has {module}: `pip install 'asap2[{extra}]'`"
             )
+        version, least = _version(module), LEAST.get(module)
+        if least and version and version < least:
+            there, needed = (".".join(map(str, one)) for one in (version, least))
+            raise Asap2Error(
+                f"{module} {there} is too old, {needed} or newer is needed: "
+                f"`pip install 'asap2[{extra}]'` in a virtual environment"
+            )
+
+
+def _version(module: str) -> tuple[int, ...]:
+    """The first two numbers of the version of a distribution that has the name of its module; () when not known."""
+    try:
+        text = importlib.metadata.version(module)
+        return tuple(int(number) for number in text.split(".")[:2])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return ()
 
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -77,6 +77,25 @@ def test_the_exporters_unit_is_right(operator: Place) -> None:
     assert not re.findall(r"asap2-exporter\.service:\d+:.*", done.stderr)
 
 
+SEE = """
+import re, subprocess, urllib.request
+with subprocess.Popen(["asap2", "host", "view", "--port", "0"], stdout=subprocess.PIPE, text=True) as serving:
+    url = re.search(r"http://\\S+", serving.stdout.readline())[0]
+    for name in ("", "view.js", "view.css", "licences.txt"):
+        print(name, len(urllib.request.urlopen(url + name).read()))
+    serving.terminate()
+"""
+
+
+def test_the_picture_in_a_browser_is_there_with_what_is_recommended(operator: Place) -> None:
+    said = operator.try_("asap2", "host", "view").stderr
+    assert said == "asap2: python3-aiohttp is not installed: `apt install python3-aiohttp`\n"
+    operator.run(*APT, "--no-install-recommends", "python3-aiohttp")
+    sizes = dict(line.split(" ") for line in operator.run("python3", "-c", SEE).splitlines())
+    assert int(sizes["view.js"]) > 20_000
+    assert all(map(int, sizes.values()))
+
+
 def test_a_lab_is_of_another_package(operator: Place) -> None:
     done = operator.try_("asap2", "lab", "up", "one-node")
     assert done.returncode == 1

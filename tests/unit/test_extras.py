@@ -111,6 +111,18 @@ def test_a_missing_extra_is_one_sentence(extra: str, monkeypatch: pytest.MonkeyP
         extras.need(extra)
 
 
+def test_a_module_that_is_too_old_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "0.1.13")
+    with pytest.raises(Asap2Error, match=r"textual 0\.1 is too old, 2\.1 or newer is needed: "):
+        extras.need("top")
+
+
+def test_the_oldest_versions_are_those_of_the_extras() -> None:
+    for module, least in extras.LEAST.items():
+        wanted = f"{module}>={'.'.join(map(str, least))}"
+        assert any(wanted in brought for brought in PROJECT["optional-dependencies"].values()), wanted
+
+
 def test_what_is_missing_is_mended_by_make_in_a_checkout_and_by_packages_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

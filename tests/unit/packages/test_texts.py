@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from asap2 import extras
+
 ROOT = Path(__file__).parents[3]
 NATIVE = runpy.run_path(str(ROOT / "scripts/native.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -164,6 +166,10 @@ def test_debians_packages_depend_on_the_same_modules() -> None:
     names = {re.split("[<>=]", one)[0].replace("_", "-") for one in PROJECT["dependencies"]}
     debian = {f"python3-{'openvswitch' if name == 'ovs' else name}" for name in names}
     assert debian <= control("Package: asap2\n", "Depends")
+
+
+def test_debians_package_recommends_what_shows_traffic() -> None:
+    assert {extras.DEBIAN["top"], extras.DEBIAN["view"]} <= control("Package: asap2\n", "Recommends")
 
 
 def test_debian_builds_with_what_set_up_installs() -> None:
