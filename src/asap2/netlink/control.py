@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from asap2.netlink.request import (
@@ -52,17 +53,31 @@ def answer(request: Request, families: Iterable[GenlFamily]) -> Answer:
 def new_family(family: GenlFamily) -> bytes:
     """CTRL_CMD_NEWFAMILY as ctrl_fill_info() makes it (net/netlink/genetlink.c)."""
     ops = family.ops or [(cmd, GENL_CMD_CAP_DO | GENL_CMD_CAP_DUMP) for cmd in family.handlers]
+    sizes = family.version, family.hdrsize, family.maxattr
+    return _encoded(family.name, family.id, sizes, tuple(ops), tuple(family.groups))
+
+
+@lru_cache
+def _encoded(
+    name: str,
+    number: int,
+    sizes: tuple[int, int, int],
+    ops: tuple[tuple[int, int], ...],
+    groups: tuple[tuple[str, int], ...],
+) -> bytes:
+    """The message, which is the same each time: every program asks for it before all else."""
+    version, hdrsize, maxattr = sizes
     attrs: dict[str, Any] = {
-        "family_name": family.name,
-        "family_id": family.id,
-        "version": family.version,
-        "hdrsize": family.hdrsize,
-        "maxattr": family.maxattr,
+        "family_name": name,
+        "family_id": number,
+        "version": version,
+        "hdrsize": hdrsize,
+        "maxattr": maxattr,
     }
     if ops:
         attrs["ops"] = [{"id": cmd, "flags": flags} for cmd, flags in ops]
-    if family.groups:
-        attrs["mcast_groups"] = [{"id": id_, "name": name} for name, id_ in family.groups]
+    if groups:
+        attrs["mcast_groups"] = [{"id": id_, "name": group} for group, id_ in groups]
     return CTRL.encode(GenlHdr(CTRL_CMD_NEWFAMILY, CTRL_VERSION), attrs)
 
 
