@@ -95,9 +95,13 @@ FILES = (
         watched_bpf,
         ("nic/silicon/*.h",),
     ),
-    File("link kinds' eBPF program", "nic/kinds/kinds.bpf.o", "nic/kinds/kinds.bpf.c", bpf),
+    File("link kinds' eBPF program", "nic/kinds/kinds.bpf.o", "nic/kinds/kinds.bpf.c", bpf, ("nic/kinds/*.h",)),
     File(
-        "tunnel devices' eBPF program", "nic/kinds/tunnels.bpf.o", "nic/kinds/tunnels.bpf.c", bpf, ("nic/silicon/*.h",)
+        "tunnel devices' eBPF program",
+        "nic/kinds/tunnels.bpf.o",
+        "nic/kinds/tunnels.bpf.c",
+        bpf,
+        ("nic/kinds/*.h", "nic/silicon/*.h"),
     ),
     File("benchmark's eBPF program", "lab/bench/scale/flows.bpf.o", "lab/bench/scale/flows.bpf.c", bpf),
     File("cables' eBPF program", "lab/impair.bpf.o", "lab/impair.bpf.c", bpf),

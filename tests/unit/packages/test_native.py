@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,19 @@ def test_every_c_source_is_in_the_list() -> None:
     others = {path for file in NATIVE["FILES"] for pattern in file.others for path in PACKAGE.glob(pattern)}
     assert set(PACKAGE.rglob("*.c")) <= listed | others
     assert all(path.exists() for path in listed)
+
+
+def included(source: Path) -> set[Path]:
+    """The project's headers that *source* includes, and those that they include."""
+    names = re.findall(r'^#include "(.+)"$', source.read_text(), re.MULTILINE)
+    direct = {(source.parent / name).resolve() for name in names}
+    return direct.union(*map(included, direct))
+
+
+@pytest.mark.parametrize("file", NATIVE["FILES"], ids=lambda file: file.output)
+def test_a_file_is_compiled_again_when_a_header_of_it_changes(file: Any) -> None:
+    known = {path for pattern in file.others for path in PACKAGE.glob(pattern)}
+    assert included(PACKAGE / file.source) <= known
 
 
 def test_the_wheel_has_every_compiled_file() -> None:

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* The outer headers of a packet that has come in, and which device they say it is for. */
+#pragma once
+
+#include "tunnel_devices.h"
+
+/* A packet's outer headers, as far as they decide which device it is for. */
+struct seen {
+	struct place place;
+	u8 src[16], dst[16];
+	u32 inner; /* where the frame inside begins */
+	u32 options; /* and its options */
+	u32 options_len;
+	u8 tos, ttl, checksum, ipv6;
+};
+
+/* Whether an address of an outer header is one of this host, as the device `near` sees it. */
+static __always_inline int is_local(struct __sk_buff *skb, u32 near, u32 ipv6, const u8 *src, const u8 *dst)
+{
+	struct bpf_fib_lookup p = {};
+
+	p.family = ipv6 ? AF_INET6 : AF_INET;
+	p.ifindex = near;
+	if (ipv6) {
+		__builtin_memcpy(p.ipv6_src, src, 16);
+		__builtin_memcpy(p.ipv6_dst, dst, 16);
+	} else {
+		__builtin_memcpy(&p.ipv4_src, src + 12, 4);
+		__builtin_memcpy(&p.ipv4_dst, dst + 12, 4);
+	}
+	return bpf_fib_lookup(skb, &p, sizeof(p), FIB_LOOKUP_SKIP_NEIGH) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+/* 0: there is no tunnel. */
+static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
+{
+	u8 h[IPV6_LEN], proto;
+	u32 l4 = ETH_LEN;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN, h, IPV4_LEN) || h[0] != IPV4_WITHOUT_OPTIONS ||
+		    *(u16 *)(h + IPV4_FRAGMENT) & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS))
+			return 0;
+		proto = h[IPV4_PROTOCOL];
+		s->tos = h[IPV4_TOS];
+		s->ttl = h[IPV4_TTL];
+		__builtin_memcpy(s->src + 12, h + IPV4_SRC, 4);
+		__builtin_memcpy(s->dst + 12, h + IPV4_DST, 4);
+		l4 += IPV4_LEN;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, ETH_LEN, h, IPV6_LEN))
+			return 0;
+		proto = h[IPV6_NEXT_HEADER];
+		s->tos = h[0] << 4 | h[1] >> 4;
+		s->ttl = h[IPV6_HOP_LIMIT];
+		__builtin_memcpy(s->src, h + IPV6_SRC, 16);
+		__builtin_memcpy(s->dst, h + IPV6_DST, 16);
+		s->ipv6 = 1;
+		l4 += IPV6_LEN;
+	} else {
+		return 0;
+	}
+	if (!s->ipv6 && (proto == IPPROTO_IPIP_ || proto == IPPROTO_IPV6_)) {
+		s->place.keyed = BARE;
+		s->place.id = bpf_htonl(proto);
+		s->inner = l4;
+		__builtin_memcpy(s->place.remote, s->src, 16);
+		return skb->len >= l4 + (proto == IPPROTO_IPIP_ ? IPV4_LEN : IPV6_LEN);
+	}
+	if (proto != IPPROTO_UDP && proto != IPPROTO_GRE_)
+		return 0;
+	/* With a frame inside, a packet has so many octets there, whatever its header. */
+	if (bpf_skb_load_bytes(skb, l4, h, UDP_LEN + GENEVE_LEN))
+		return 0;
+	if (proto == IPPROTO_UDP) {
+		const u8 *g = h + UDP_LEN;
+
+		if (g[0] >> 6 || *(u16 *)(g + 2) != bpf_htons(ETH_P_TEB_))
+			return 0;
+		s->place.port = *(u16 *)(h + UDP_DST);
+		s->place.keyed = 1;
+		s->place.id = *(u32 *)(g + GENEVE_ID_AT) & bpf_htonl(0xffffff00);
+		s->place.id = bpf_htonl(bpf_ntohl(s->place.id) >> 8);
+		s->checksum = !!*(u16 *)(h + UDP_CHECKSUM);
+		s->options = l4 + UDP_LEN + GENEVE_LEN;
+		s->options_len = (g[0] & 0x3f) * 4;
+		s->inner = s->options + s->options_len;
+	} else {
+		u16 flags = bpf_ntohs(*(u16 *)h);
+		u32 at = GRE_LEN;
+
+		if (flags & ~(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) || *(u16 *)(h + 2) != bpf_htons(ETH_P_TEB_))
+			return 0;
+		if (flags & GRE_CHECKSUM) {
+			s->checksum = 1;
+			at += 4;
+		}
+		if (flags & GRE_KEY) {
+			s->place.keyed = 1;
+			s->place.id = at == GRE_LEN ? *(u32 *)(h + GRE_LEN) : *(u32 *)(h + GRE_LEN + 4);
+			at += 4;
+		}
+		if (flags & GRE_SEQUENCE)
+			at += 4;
+		s->inner = l4 + at;
+	}
+	s->place.ipv6 = s->ipv6;
+	__builtin_memcpy(s->place.remote, s->src, 16);
+	return skb->len >= s->inner + ETH_LEN;
+}
+
+/* The device that a packet is for; 0: none. */
+static __always_inline u32 device_of(struct seen *s)
+{
+	u32 *found = bpf_map_lookup_elem(&places, &s->place);
+	struct place any = { .port = s->place.port, .keyed = ANY };
+
+	if (found)
+		return *found;
+	if (s->place.keyed == BARE) {
+		any = s->place;
+		__builtin_memset(any.remote, 0, sizeof any.remote);
+	} else if (!s->place.port)
+		any.ipv6 = s->ipv6; /* a device of GRE is of one version */
+	found = bpf_map_lookup_elem(&places, &any);
+	return found ? *found : 0;
+}
