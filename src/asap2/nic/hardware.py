@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from dataclasses import replace
 
 from asap2.namespaces import in_netns
+from asap2.netlink.monitor import monitor
 from asap2.nic import eswitch
 from asap2.nic.fdb import Fdb
 from asap2.nic.function import Function, Nic, Pf
@@ -23,8 +23,6 @@ from asap2.nic.silicon.pipeline import Pipeline
 
 _SEEN = 4096
 """Netdevs that are remembered after they have gone or moved."""
-SOL_NETLINK = 270
-NETLINK_LISTEN_ALL_NSID = 8
 RTMGRP_LINK = 1
 RTMGRP_NSID = 1 << 27
 """Of a namespace that goes nothing else is told to others (RTNLGRP_NSID)."""
@@ -44,7 +42,7 @@ class Silicon:
         self.reader = in_netns(self.fd, LinkReader)
         self.far: dict[str, Link] = {}
         self.attached: dict[str, int] = {}
-        self.monitor = in_netns(self.fd, _link_monitor)
+        self.monitor = in_netns(self.fd, lambda: monitor(RTMGRP_LINK | RTMGRP_NSID, everywhere=True))
         self._fdbs: dict[int, Fdb] = {}
         self.rates = RateLimits(pipeline, self.changes, self.fd)
         self.seen: dict[tuple[int | None, int], str] = {}
@@ -144,10 +142,3 @@ class Silicon:
     def lost(self, function: Function) -> bool:
         """Whether a function that is bound has no netdev any more: its network namespace has gone."""
         return function.bound and function.far not in self.far
-
-
-def _link_monitor() -> socket.socket:
-    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-    monitor.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
-    monitor.bind((0, RTMGRP_LINK | RTMGRP_NSID))
-    return monitor

@@ -28,6 +28,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from asap2.netlink.monitor import drained
 from asap2.nic import eswitch
 from asap2.nic.function import ZERO_MAC, Function, Nic, Pf, Role, Vf
 from asap2.nic.hardware import Silicon
@@ -78,18 +79,8 @@ class VethNetDevs:
 
     def drain(self) -> bool:
         """Take in what changed since the last call; True when anything did."""
-        changed = False
-        for silicon in self.silicon.values():
-            while True:
-                try:
-                    silicon.monitor.recv(1)
-                    changed = True
-                except BlockingIOError:
-                    break
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:
-                        raise
-                    changed = True
+        told = [drained(monitor) for monitor in self.monitors()]
+        changed = any(told)
         if changed:
             self._devices = None
             if not self.unsettled:

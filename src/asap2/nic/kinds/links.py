@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from asap2.namespaces import in_netns
+from asap2.netlink.monitor import drained, monitor
 from asap2.netlink.namespaces import cookie_of
-from asap2.netlink.wire import SOL_NETLINK, NetlinkError
+from asap2.netlink.wire import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, NetlinkError
 from asap2.nic.kinds import KINDS, VRF
 from asap2.nic.kinds.kind import KindLink
 from asap2.nic.kinds.programs import Programs
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 _GONE = 512
 """Devices that are remembered after they have gone: what the kernel tells of their end is still to be read."""
 
-NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID = 1, 8
 _ROUTE_GROUPS = 7, 11
 """RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE."""
 
@@ -84,7 +84,7 @@ class KindLinks:
         """Another number whenever one of them may have changed."""
         self.tunnel_programs: dict[int | None, TunnelPrograms] = {}
         """Those of tunnel devices, by network namespace, once there are any."""
-        self.routes = in_netns(home, _route_monitor)
+        self.routes = in_netns(home, lambda: monitor(0, everywhere=True))
         """Readable when routes change in any network namespace, while there are VRFs; see :meth:`routes_changed`."""
         self._listens_to_routes = self._routes_missed = False
         self._restore()
@@ -239,16 +239,7 @@ class KindLinks:
 
     def routes_changed(self) -> None:
         """Have VRFs follow the routes that have changed since the last call, if any have."""
-        changed, self._routes_missed = self._routes_missed, False
-        while True:
-            try:
-                self.routes.recv(1)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-            changed = True
+        changed, self._routes_missed = drained(self.routes) or self._routes_missed, False
         if changed:
             for namespace in {link.namespace for link in self if link.kind == VRF.name}:
                 VRF.follow_routes(self, namespace)
@@ -384,13 +375,6 @@ class KindLinks:
         if any(link.kind == VRF.name for link in self):
             self.listen_to_routes()
             self._routes_missed = True
-
-
-def _route_monitor() -> socket.socket:
-    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-    monitor.setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
-    monitor.bind((0, 0))  # without an id, no notification of the kernel reaches a socket
-    return monitor
 
 
 def _own_cookie() -> int:

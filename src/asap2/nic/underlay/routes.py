@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from asap2.netlink.client import Connection
+from asap2.netlink.monitor import drained, monitor
 from asap2.netlink.wire import NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_REPLACE, NetlinkError, attribute, attributes
 from asap2.nic.underlay import ndisc
 
@@ -47,19 +48,11 @@ class Routes:
 
     def __init__(self) -> None:
         self._kernel = Connection()
-        self.monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        self.monitor.bind((0, _GROUPS))
+        self.monitor = monitor(_GROUPS)
 
     def drain(self) -> None:
         """Empty :attr:`monitor`, which is readable after a route, address, neighbour or link changed."""
-        while True:
-            try:
-                self.monitor.recv(1)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+        drained(self.monitor)
 
     def resolve(self, destination: bytes, source: bytes | None = None, lower: int = 0) -> Hop:
         """The next hop to *destination* (4 or 16 bytes), from *source* and out of device *lower* if given.
