@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 #define CALLERS 16 /* that a thread remembers */
 

@@ -8,7 +8,7 @@
 #ifndef ASAP2_DIVERT_H
 #define ASAP2_DIVERT_H
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 /* ---- which messages ---- */
 

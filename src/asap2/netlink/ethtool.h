@@ -5,7 +5,7 @@
 #ifndef ASAP2_ETHTOOL_H
 #define ASAP2_ETHTOOL_H
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 /*
  * How long the caller's buffer is (include/uapi/linux/ethtool.h): a base, and as many elements as the number at an

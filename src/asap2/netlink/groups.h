@@ -5,7 +5,7 @@
 #ifndef ASAP2_GROUPS_H
 #define ASAP2_GROUPS_H
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 #ifndef MEMBERSHIPS
 #define MEMBERSHIPS 64

@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 #define SERVED "/run/asap2-proc/"
 #define SYSCTL "sys/net/netfilter/nf_conntrack_"

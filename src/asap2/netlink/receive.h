@@ -11,7 +11,7 @@
 #ifndef ASAP2_RECEIVE_H
 #define ASAP2_RECEIVE_H
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 #define GROWTH 512 /* by how much a message may grow: parent device, port name, switch id */
 #define STACK_ROOM 8192 /* longer messages need malloc() */

@@ -8,7 +8,7 @@
 #include <linux/seccomp.h>
 #include <sys/ioctl.h>
 
-#include "redirect.h"
+#include "netlink_sockets.h"
 
 #define ROOM (1 << 20) /* the longest message that a caller may send or receive at once */
 #define MOST_PARTS 1024 /* UIO_MAXIOV */
