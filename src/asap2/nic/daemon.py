@@ -327,7 +327,6 @@ class Daemon:
             for monitor in self.netdevs.monitors():
                 self.selector.register(monitor, selectors.EVENT_READ, lambda _mask: self.netdevs.drain())
             self.selector.register(self.routes.monitor, selectors.EVENT_READ, self._routes_changed)
-            self._guarded(self.kinds.routes_changed)  # since the last daemon
             self.selector.register(self.kinds.routes, selectors.EVENT_READ, lambda _mask: self.kinds.routes_changed())
             self.selector.register(self._connections.events_fd, selectors.EVENT_READ, self.announcer.pass_on)
             self.selector.register(self.netdevs.wakeup, selectors.EVENT_READ, lambda _mask: None)

@@ -86,7 +86,6 @@ class KindLinks:
         """Those of tunnel devices, by network namespace, once there are any."""
         self.routes = in_netns(home, lambda: monitor(0, everywhere=True))
         """Readable when routes change in any network namespace, while there are VRFs; see :meth:`routes_changed`."""
-        self._listens_to_routes = self._routes_missed = False
         self._restore()
 
     # ---- finding
@@ -205,6 +204,7 @@ class KindLinks:
             for link in self:
                 if link.id in self._links and not self._follow(link):
                     again = True
+        self._follow_routes()
         self._keep()
 
     def _follow(self, link: KindLink) -> bool:
@@ -232,17 +232,17 @@ class KindLinks:
 
     def listen_to_routes(self) -> None:
         """There is a VRF, which follows routes."""
-        if not self._listens_to_routes:
-            for group in _ROUTE_GROUPS:
-                self.routes.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-            self._listens_to_routes = True
+        for group in _ROUTE_GROUPS:
+            self.routes.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def routes_changed(self) -> None:
         """Have VRFs follow the routes that have changed since the last call, if any have."""
-        changed, self._routes_missed = drained(self.routes) or self._routes_missed, False
-        if changed:
-            for namespace in {link.namespace for link in self if link.kind == VRF.name}:
-                VRF.follow_routes(self, namespace)
+        if drained(self.routes):
+            self._follow_routes()
+
+    def _follow_routes(self) -> None:
+        for namespace in {link.namespace for link in self if link.kind == VRF.name}:
+            VRF.follow_routes(self, namespace)
 
     # ---- what kinds do with them
 
@@ -374,7 +374,6 @@ class KindLinks:
         self._below = {(namespace, ifindex): number for namespace, ifindex, number in kept["below"]}
         if any(link.kind == VRF.name for link in self):
             self.listen_to_routes()
-            self._routes_missed = True
 
 
 def _own_cookie() -> int:

@@ -83,7 +83,7 @@ class Vrf(MasterKind):
         links.programs.run("vrf_out", link.id, link.far, netns)
         links.set_far_up(link, True)
         links.listen_to_routes()
-        self.follow(links, link)
+        self._settle(links, link)
 
     def change(self, links: KindLinks, link: KindLink, data: Mapping[Any, Any], netns: int) -> None:
         """See :class:`LinkKind`. A VRF keeps its table."""
@@ -101,13 +101,13 @@ class Vrf(MasterKind):
         self._program(links, link)
         links.programs.run("vrf_in", number, port.ifindex, netns)
         self._cycle(links, link, port.ifindex)
-        self.follow(links, link)
+        self._settle(links, link)
 
     def release(self, links: KindLinks, link: KindLink, ifindex: int) -> None:
         """See :class:`MasterKind`. vrf_del_slave()."""
         link.data["ports"].remove([ifindex])
         self._leave(links, link, ifindex)
-        self.follow(links, link)
+        self._settle(links, link)
 
     def port_shown(self, link: KindLink, ifindex: int) -> dict[str, Any]:
         """See :class:`MasterKind`. vrf_fill_slave_info()."""
@@ -118,15 +118,17 @@ class Vrf(MasterKind):
         return {"table": link.data["table"]}
 
     def follow(self, links: KindLinks, link: KindLink) -> bool:
-        """See :class:`LinkKind`."""
+        """See :class:`LinkKind`. Routes follow once for all VRFs of a namespace (:meth:`follow_routes`)."""
         for port in list(link.data["ports"]):
             if links.read(link.far_namespace, port[0]) is None:
                 link.data["ports"].remove(port)
                 self._stop(links, link, port[0])
-        links.listen_to_routes()
         self._program(links, link)
-        self.follow_routes(links, link.namespace)
         return True
+
+    def _settle(self, links: KindLinks, link: KindLink) -> None:
+        self.follow(links, link)
+        self.follow_routes(links, link.namespace)
 
     def forget(self, links: KindLinks, link: KindLink) -> None:
         """See :class:`LinkKind`."""
@@ -137,9 +139,9 @@ class Vrf(MasterKind):
 
     def follow_routes(self, links: KindLinks, namespace: int | None) -> None:
         """Routes of a network namespace may have changed: those of its VRFs follow."""
-        vrfs = [self._vrf(links, link) for link in links if link.kind == self.name and link.namespace == namespace]
-        there = [vrf for vrf in vrfs if vrf is not None]
+        own = [link for link in links if link.kind == self.name and link.namespace == namespace]
         try:
+            there = [vrf for vrf in (self._vrf(links, link) for link in own) if vrf is not None]
             with links.opened(namespace) as netns:
                 errors = in_netns(netns, lambda: _with_tables(lambda tables: vrf_tables.settle(tables, there)))
         except OSError as error:  # it goes, with its routes
