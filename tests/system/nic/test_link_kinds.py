@@ -243,6 +243,15 @@ raw.sendto(ip(4, 3, "10.5.1.2", "10.5.1.1", inner), ("10.5.1.1", 0))
 """
 
 
+def test_a_tunnel_may_have_the_ends_of_one_in_another_network_namespace(tunnels: Bench) -> None:
+    """When it is made, and when it is changed."""
+    ends = "over4 type ipip local 10.5.1.2 remote 10.5.1.1"
+    tunnels.ok("hv1", f"ip netns exec rb ip link add {ends}")
+    tunnels.ok("hv1", f"ip netns exec ra ip link set {ends} ttl 9")
+    assert "ttl 9 " in tunnels.ok("hv1", "ip netns exec ra ip -d link show over4")
+    tunnels.ok("hv1", f"ip netns exec rb ip link del over4; ip netns exec ra ip link set {ends}")
+
+
 POLICIES = ("layer2", "layer3+4", "layer2+3", "encap2+3", "encap3+4", "vlan+srcmac")
 BOND = """
 for port in 0 1; do

@@ -45,15 +45,8 @@ class Ipip(TunnelKind):
         data = dict(wanted.data or {})
         if "collect_metadata" in data or data.get("encap_type") or "6rd_prefix" in data:
             raise NetlinkError(errno.EOPNOTSUPP, "not a tunnel that packets choose, nor one in UDP, nor 6rd")
-        kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
-        kept |= {name: data[name].hex() for name in ("local", "remote") if name in data}
-        kept.setdefault("pmtudisc", 1)
-        kept.setdefault("ttl", 0)
-        kept.setdefault("proto", self.protocols[-1])
-        kept[UNDERLAY] = namespace
-        place = self.device(kept).place()
-        if any(self.device(other).place() == place for other in self._others(links, namespace)):
-            raise NetlinkError(errno.EEXIST)
+        kept = self._kept(data, namespace)
+        self._check_place(links, kept)
         mtu = _ETH_DATA_LEN
         if kept.get("remote", _ANY) != _ANY:
             with links.opened(namespace) as netns:
@@ -62,19 +55,21 @@ class Ipip(TunnelKind):
 
     def change(self, links: KindLinks, link: KindLink, data: Mapping[Any, Any], netns: int) -> None:
         """See :class:`LinkKind`. ip_tunnel_changelink(): every parameter anew; the two ends may not become others'."""
-        kept: dict[str, Any] = {name: value for name, value in data.items() if isinstance(value, int)}
-        kept |= {name: data[name].hex() for name in ("local", "remote") if name in data}
-        kept = {"pmtudisc": 1, "ttl": 0, "proto": self.protocols[-1], **kept, UNDERLAY: link.data[UNDERLAY]}
-        others = [one for one in links if one.kind == self.name and one is not link]
-        place = self.device(kept).place()
-        if any(self.device(other.data).place() == place for other in others):
-            raise NetlinkError(errno.EEXIST)
+        kept = self._kept(data, link.data[UNDERLAY])
+        self._check_place(links, kept, but=link.data)
         if bool(int(kept.get("remote", _ANY), 16)) != bool(int(link.data.get("remote", _ANY), 16)):
             raise NetlinkError(errno.EINVAL)
         self._programs(links, link).forget_places(link.ifindex, self.device(link.data))
         link.data.clear()
         link.data.update(kept)
         self._set(links, link, self._programs(links, link))
+
+    def _kept(self, data: Mapping[Any, Any], namespace: int) -> dict[str, Any]:
+        """What is kept of a device with these parameters whose routes are those of *namespace*."""
+        numbers = {name: value for name, value in data.items() if isinstance(value, int)}
+        addresses = {name: data[name].hex() for name in ("local", "remote") if name in data}
+        default = {"pmtudisc": 1, "ttl": 0, "proto": self.protocols[-1]}
+        return {**default, **numbers, **addresses, UNDERLAY: namespace}
 
     def device(self, data: Mapping[str, Any], far: int = 0) -> Device:
         """See :class:`TunnelKind`."""

@@ -144,6 +144,14 @@ class TunnelKind(LinkKind):
     def _others(self, links: KindLinks, namespace: int) -> list[Mapping[str, Any]]:
         return [one.data for one in links if one.kind == self.name and self._underlay(links, one) == namespace]
 
+    def _check_place(self, links: KindLinks, data: Mapping[str, Any], but: Mapping[str, Any] | None = None) -> None:
+        """EEXIST if the packets of a device with this *data* are for another one in its network namespace, the one that
+        has the data *but* apart (ip_tunnel_find)."""
+        place = self.device(data).place()
+        others = (other for other in self._others(links, data[UNDERLAY]) if other is not but)
+        if any(self.device(other).place() == place for other in others):
+            raise NetlinkError(errno.EEXIST)
+
 
 class Geneve(TunnelKind):
     """Geneve."""
@@ -252,9 +260,7 @@ class Gretap(TunnelKind):
         kept |= {name: data[name].hex() for name in _ADDRESSES if name in data}
         kept |= {"collect_metadata": "collect_metadata" in data, "pmtudisc": data.get("pmtudisc", 1)}
         kept[UNDERLAY] = namespace
-        place = self.device(kept).place()
-        if any(self.device(other).place() == place for other in self._others(links, namespace)):
-            raise NetlinkError(errno.EEXIST)
+        self._check_place(links, kept)
         return Made({"mtu": self.mtu - (4 if kept.get("oflags", 0) & GRE_KEY else 0)}, kept)
 
     def device(self, data: Mapping[str, Any], far: int = 0) -> Device:
