@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from asap2.cli import complete, typer
+from asap2.cli.options import MostPackets, MostSeconds, PacketFilter
 
 app = typer.Typer()
 
@@ -21,11 +22,9 @@ def capture(
             complete=complete.places,
         ),
     ] = None,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="FILTER", help="Only packets that pcap-filter(7) describes so.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after N packets.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, metavar="S", help="End after S seconds.")] = None,
+    filter_: PacketFilter = None,
+    count: MostPackets = None,
+    seconds: MostSeconds = None,
     snap: Annotated[
         int, typer.Option(min=64, max=65535, metavar="N", help="Octets of each packet that are kept.")
     ] = 65535,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from asap2.cli import complete, typer
-from asap2.cli.options import AsJson
+from asap2.cli.options import AsJson, MostPackets, MostSeconds, PacketFilter
 from asap2.errors import UsageError
 
 app = typer.Typer()
@@ -22,11 +22,9 @@ def trace(
             complete=complete.places,
         ),
     ] = None,
-    filter_: Annotated[
-        str | None, typer.Option("--filter", metavar="FILTER", help="Only packets that pcap-filter(7) describes so.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after N packets.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, metavar="S", help="End after S seconds.")] = None,
+    filter_: PacketFilter = None,
+    count: MostPackets = None,
+    seconds: MostSeconds = None,
     packet: Annotated[
         str | None,
         typer.Option(metavar="HEX", help="Do not trace: say what would happen to this frame at PORT. Nothing is sent."),
