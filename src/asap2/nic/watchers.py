@@ -30,16 +30,18 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asap2.nic import rule_data
-from asap2.nic.faces.ovs.datapath import Datapath
-from asap2.nic.faces.ovs.families import OvsFace
-from asap2.nic.faces.ovs.flows import Flow
-from asap2.nic.faces.tc.filter import Filter
-from asap2.nic.faces.tc.filters import Filters
 from asap2.nic.rules import Rule
-from asap2.nic.silicon.pipeline import Pipeline
+
+if TYPE_CHECKING:  # a client that wants to know where the socket is needs nothing of the daemon
+    from asap2.nic.faces.ovs.datapath import Datapath
+    from asap2.nic.faces.ovs.families import OvsFace
+    from asap2.nic.faces.ovs.flows import Flow
+    from asap2.nic.faces.tc.filter import Filter
+    from asap2.nic.faces.tc.filters import Filters
+    from asap2.nic.silicon.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
