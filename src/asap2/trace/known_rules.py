@@ -65,25 +65,26 @@ class KnownRules:
         """Why no rule of a table was for a packet: there was none, or the one that came nearest differs."""
         place = "the NIC" if in_nic(port.pipeline) else "the node"
         table = _table(record.table)
-        while True:
-            there = {
-                handle: differing(rule.match, frame, {"ct_state": record.cookie >> 48})
-                for (name, pipeline, handle), (rule, since) in self._known.items()
-                if (name, pipeline) == (node.name, port.pipeline)
-                and (rule.in_port, rule.table) == (port.id, record.table)
-                and since < record.now
-            }
-            if not there:
-                if (node.name, port.pipeline) not in self._whole:
-                    return f"none of the rules of {place} in {table} matches"
-                return f"{place} has no rule for packets of this port in {table}"
+        known = {"ct_state": record.cookie >> 48}
+        fields = _fields(frame, known)
+        there = {
+            handle: _differing(rule.match, fields, known)
+            for (name, pipeline, handle), (rule, since) in self._known.items()
+            if (name, pipeline) == (node.name, port.pipeline)
+            and (rule.in_port, rule.table) == (port.id, record.table)
+            and since < record.now
+        }
+        while there:
             nearest = min(there, key=lambda handle: len(there[handle]))
             if there[nearest]:
                 count = "the one rule" if len(there) == 1 else f"the nearest of {len(there)} rules"
                 return f"{count} in {table} wants {', '.join(there[nearest][:3])}"
             if node.rule(port.pipeline, nearest) is not None:
                 return "the rule for such packets wants another connection, or a tunnel that this one is not in"
-            del self._known[node.name, port.pipeline, nearest]  # it had been removed by then
+            del self._known[node.name, port.pipeline, nearest], there[nearest]  # it had been removed by then
+        if (node.name, port.pipeline) not in self._whole:
+            return f"none of the rules of {place} in {table} matches"
+        return f"{place} has no rule for packets of this port in {table}"
 
     @staticmethod
     def covers(rule: Rule, frame: bytes) -> bool:
@@ -93,10 +94,18 @@ class KnownRules:
 
 def differing(match: Match, frame: bytes, known: Mapping[str, int] | None = None) -> tuple[str, ...]:
     """What a match wants that a packet does not have, as far as its octets show, and what is *known* of it besides."""
-    fields = (packet.parse(frame) if len(frame) >= packet.HEADER else {}) | dict(known or {})
+    known = known or {}
+    return _differing(match, _fields(frame, known), known)
+
+
+def _fields(frame: bytes, known: Mapping[str, int]) -> dict[str, int]:
+    return (packet.parse(frame) if len(frame) >= packet.HEADER else {}) | dict(known)
+
+
+def _differing(match: Match, fields: Mapping[str, int], known: Mapping[str, int]) -> tuple[str, ...]:
     found = []
     for name, wanted in match.used().items():
-        shown = name in (known or ()) or not name.startswith(_OUTSIDE)
+        shown = name in known or not name.startswith(_OUTSIDE)
         if shown and not wanted.covers(fields.get(name, 0)):
             found.append(words.masked(name, Masked(*wanted), FIELD_BITS[name]))
     return tuple(found)
