@@ -186,11 +186,7 @@ def detach(path: Path) -> None:
 
 
 def _link_info(link: int) -> _LinkInfo:
-    info = _LinkInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    result = loader.libbpf().bpf_obj_get_info_by_fd(link, ctypes.byref(info), ctypes.byref(size))
-    loader.check(result, "tcx link")
-    return info
+    return loader.info_of(link, _LinkInfo, "tcx link")
 
 
 def _device_of(link: int) -> int:

@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _MAP_TYPE_ARRAY, _MAP_TYPE_PERCPU_ARRAY, _MAP_TYPE_RINGBUF = 2, 6, 27  # enum bpf_map_type
 NOEXIST = 1
@@ -83,6 +83,18 @@ def possible_cpus() -> int:
     return check(libbpf().libbpf_num_possible_cpus(), "counting CPUs")
 
 
+_Info = TypeVar("_Info", bound=ctypes.Structure)
+
+
+def info_of(fd: int, record: type[_Info], what: str) -> _Info:
+    """What the kernel says of the map, program or link *fd* (BPF_OBJ_GET_INFO_BY_FD): as much of it as the ctypes type
+    *record* has, which begins as the kernel's structure does. OSError, in which it is called *what*."""
+    info = record()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    check(libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), what)
+    return info
+
+
 class _MapInfo(ctypes.Structure):
     """The start of ``struct bpf_map_info``."""
 
@@ -96,9 +108,7 @@ class Map:
     """An eBPF map, by file descriptor. Keys and values are bytes in the machine's layout."""
 
     def __init__(self, fd: int, name: str) -> None:
-        info = _MapInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        check(libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), f"map {name}")
+        info = info_of(fd, _MapInfo, f"map {name}")
         self.fd = fd
         self.name = name
         self.key_size: int = info.key_size
@@ -336,9 +346,7 @@ class _ProgramInfo(ctypes.Structure):
 
 def program_id(program: int) -> int:
     """The number that the kernel has for the *program* with that descriptor."""
-    info, size = _ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(_ProgramInfo))
-    check(libbpf().bpf_obj_get_info_by_fd(program, ctypes.byref(info), ctypes.byref(size)), "program")
-    return info.id
+    return info_of(program, _ProgramInfo, "program").id
 
 
 class _TestRunOpts(ctypes.Structure):

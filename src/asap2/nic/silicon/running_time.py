@@ -44,11 +44,8 @@ def counted() -> Iterator[None]:
 def seconds(program: Path) -> float:
     """CPU time, in seconds, that the program pinned at *program* has run in while :func:`counted` was in force, however
     often. Raises :class:`OSError`."""
-    info = _ProgramInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
     fd = loader.pinned(program)
     try:
-        loader.check(loader.libbpf().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), str(program))
+        return loader.info_of(fd, _ProgramInfo, str(program)).run_time_ns / _NANOSECONDS
     finally:
         os.close(fd)
-    return info.run_time_ns / _NANOSECONDS
