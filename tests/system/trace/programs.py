@@ -29,13 +29,11 @@ def called(path: Path) -> int:
         os.close(array.fd)
 
 
-def running(path: Path) -> int:
+def running(path: Path) -> int | None:
     """The number of the program that runs where *path* stands for."""
-    if not hooks.has_tcx():
-        return called(path)
     held = loader.pinned(path)
     try:
-        return hooks._link_info(held).prog_id
+        return hooks._running(held)
     finally:
         os.close(held)
 

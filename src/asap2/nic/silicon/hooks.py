@@ -154,13 +154,11 @@ def swap(path: Path, program: int, but: int) -> None:
     between; not if that is the program with the number *but*. OSError."""
     held = loader.pinned(path)
     try:
-        if has_tcx():
-            if _link_info(held).prog_id != but:
-                loader.check(loader.libbpf().bpf_link_update(held, program, None), "tcx link")
+        if _running(held) in (None, but):
             return
-        running = ctypes.create_string_buffer(_U32.size)
-        found = loader.libbpf().bpf_map_lookup_elem(held, _U32.pack(0), running)
-        if found == 0 and _U32.unpack(running.raw)[0] != but:
+        if has_tcx():
+            loader.check(loader.libbpf().bpf_link_update(held, program, None), "tcx link")
+        else:
             put_program(held, program)
     finally:
         os.close(held)
@@ -187,6 +185,14 @@ def detach(path: Path) -> None:
 
 def _link_info(link: int) -> _LinkInfo:
     return loader.info_of(link, _LinkInfo, "tcx link")
+
+
+def _running(held: int) -> int | None:
+    """The number of the program that runs at the device for which a link or an array stands; None: none."""
+    if has_tcx():
+        return _link_info(held).prog_id
+    found = loader.Map(held, "hook").lookup(_U32.pack(0))
+    return int(_U32.unpack(found)[0]) if found is not None else None
 
 
 def _device_of(link: int) -> int:
