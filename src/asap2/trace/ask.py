@@ -24,8 +24,6 @@ from asap2.trace.node import NodeWatch, PortOf, in_nic
 _MOST_PLACES = 64
 """Programs that one packet may pass: a lab has no longer way, but rules may lead in a circle."""
 
-__all__ = ["frame_of", "would_happen"]
-
 
 def frame_of(text: str) -> bytes:
     """The frame that *text* has in hexadecimal, with or without separators. UsageError."""

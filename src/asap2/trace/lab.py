@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import time
 from collections import defaultdict
@@ -13,7 +12,7 @@ from typing import Any
 
 from asap2.errors import Asap2Error, UsageError
 from asap2.lab.description import describe
-from asap2.lab.layout import Layout, layout
+from asap2.lab.layout import layout
 from asap2.nic.silicon.watching import Record
 from asap2.nic.watchers import NODE
 from asap2.trace.node import NodeWatch, PortOf, Told, in_nic
@@ -25,23 +24,20 @@ Event = tuple[int, NodeWatch, Record | Told]
 
 
 class LabWatch:
-    """The packets of all nodes of a lab, or of those called *names*; a context manager."""
+    """The packets of all nodes of the lab; a context manager."""
 
-    def __init__(self, where: Layout | None = None, names: list[str] | None = None) -> None:
-        """UsageError or Asap2Error when there is no such lab or node."""
-        self.layout = where or layout()
-        self._about = about = describe(self.layout)
+    def __init__(self) -> None:
+        """Asap2Error when there is no such lab."""
+        self.layout = layout()
+        about = describe(self.layout)
         known = [node["name"] for node in about["nodes"]]
         if not known:
             raise Asap2Error("no lab is up; `asap2 lab up TOPOLOGY` makes one")
-        for name in names or ():
-            if name not in known:
-                raise UsageError(f"the lab has no node {name}; it has {', '.join(known)}")
         self._guests = {(guest["node"], guest["vf"]): guest["name"] for guest in about["guests"]}
         self._ends = _ends(about)
         self.nodes: dict[str, NodeWatch] = {}
         try:
-            for name in names or known:
+            for name in known:
                 self.nodes[name] = NodeWatch(name, self.layout.node(name))
         except BaseException:
             self.close()
@@ -80,15 +76,13 @@ class LabWatch:
                 found.append((at, node, event))
         return found
 
-    def wait(self, seconds: float, *more: int) -> bool:
-        """Wait for something to read, at most so long; whether one of the descriptors *more* is readable."""
+    def wait(self, seconds: float) -> None:
+        """Wait for something to read, at most so long."""
         with selectors.DefaultSelector() as selector:
             for node in self.nodes.values():
                 for descriptor in node.fileno():
-                    selector.register(descriptor, selectors.EVENT_READ, False)
-            for descriptor in more:
-                selector.register(descriptor, selectors.EVENT_READ, True)
-            return any(key.data for key, _ in selector.select(seconds))
+                    selector.register(descriptor, selectors.EVENT_READ)
+            selector.select(seconds)
 
     # ---- what is where
 
@@ -188,11 +182,3 @@ def in_order(watch: LabWatch, ended: Callable[[], bool], settle: float) -> Itera
         if over:
             return
         yield None
-
-
-@contextlib.contextmanager
-def watching(most: int, names: list[str] | None = None) -> Iterator[LabWatch]:
-    """Watch the lab, or some of its nodes, within a ``with`` block."""
-    with LabWatch(names=names) as watch:
-        watch.begin(most)
-        yield watch

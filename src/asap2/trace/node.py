@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +52,7 @@ class Told:
 
 
 class NodeWatch:
-    """The packets of the node called *name*, whose daemon runs in *run_dir*; a context manager."""
+    """The packets of the node called *name*, whose daemon runs in *run_dir*."""
 
     def __init__(self, name: str, run_dir: Path) -> None:
         """Asap2Error when the daemon does not answer."""
@@ -76,12 +76,6 @@ class NodeWatch:
         self.directories = {pipeline: Path(one["directory"]) for pipeline, one in described.items()}
         self.ports: dict[tuple[str, int], PortOf] = {}
         self._learn(described)
-
-    def __enter__(self) -> NodeWatch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Watch no more: the daemon gives devices their own program back."""
@@ -214,7 +208,3 @@ class NodeWatch:
 def in_nic(pipeline: str) -> bool:
     """Whether it is a NIC's, not the node's own."""
     return pipeline != NODE
-
-
-Rules = Callable[[str, str, int], Rule | None]
-"""Gives a rule by node, pipeline and handle."""
