@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from asap2.nic.rules import Rule
 from asap2.nic.silicon.events import DropReason, UpcallKind
@@ -37,6 +38,7 @@ _UPCALLS = {
     UpcallKind.HELPER: "the helper of its connection looks at it",
 }
 _CARRIED, _NOT_CARRIED = 0, 1
+"""enum carried (carry.h)."""
 
 
 def _medium(port: PortOf) -> Medium:
@@ -50,6 +52,11 @@ def _inside(port: PortOf) -> Stage:
 def _place(watch: LabWatch, node: str, port: PortOf) -> str:
     """The device that a step within a pipeline is shown at."""
     return port.pipeline if in_nic(port.pipeline) else watch.title(node, port)
+
+
+def _within(watch: LabWatch, node: str, port: PortOf, record: Record, text: str) -> Step:
+    """What happens in a pipeline to a packet that came in by a port."""
+    return Step(record.now, node, _place(watch, node, port), _inside(port), _medium(port), text)
 
 
 def entered(watch: LabWatch, node: str, port: PortOf, record: Record, *, seen: bool) -> Step:
@@ -83,35 +90,19 @@ def matched(watch: LabWatch, node: str, port: PortOf, record: Record, rule: Rule
     where = table_title(port.pipeline, rule.table if rule is not None else record.table)
     done = words.actions(rule, named) if rule is not None else ()
     text = f"rule {record.arg} in {where}: {', '.join(done)}" if rule else f"rule {record.arg}, which is no more"
-    mask = words.match(rule) if rule is not None else ()
-    connection = _connection(record.cookie)
-    return Step(
-        record.now,
-        node,
-        _place(watch, node, port),
-        _inside(port),
-        _medium(port),
-        text,
+    return replace(
+        _within(watch, node, port, record, text),
         rule=f"{port.pipeline} rule {record.arg}",
-        mask=mask,
+        mask=words.match(rule) if rule is not None else (),
         actions=done,
-        connection=connection,
+        connection=_connection(record.cookie),
     )
 
 
 def missed(watch: LabWatch, node: str, port: PortOf, record: Record, why: str) -> Step:
     """No rule of a table is for the packet."""
-    where = table_title(port.pipeline, record.table)
-    return Step(
-        record.now,
-        node,
-        _place(watch, node, port),
-        _inside(port),
-        _medium(port),
-        f"no rule in {where} is for it",
-        why=why,
-        connection=_connection(record.cookie),
-    )
+    step = _within(watch, node, port, record, f"no rule in {table_title(port.pipeline, record.table)} is for it")
+    return replace(step, why=why, connection=_connection(record.cookie))
 
 
 def tracked(watch: LabWatch, node: str, port: PortOf, record: Record) -> Step:
@@ -125,14 +116,12 @@ def tracked(watch: LabWatch, node: str, port: PortOf, record: Record) -> Step:
         why = "hardware carries established connections only, of whole packets without FIN or RST"
     else:
         text = "its connection cannot be looked for"
-    place = _place(watch, node, port)
-    return Step(record.now, node, place, _inside(port), _medium(port), text, why=why, connection=known)
+    return replace(_within(watch, node, port, record, text), why=why, connection=known)
 
 
 def left(watch: LabWatch, node: str, port: PortOf, record: Record) -> Step:
     """A NIC leaves a packet to the node within a rule."""
-    text = f"rule {record.arg} goes on in software at this action"
-    return Step(record.now, node, _place(watch, node, port), Stage.SILICON, Medium.HARDWARE, text)
+    return _within(watch, node, port, record, f"rule {record.arg} goes on in software at this action")
 
 
 def sent(watch: LabWatch, node: str, port: PortOf, to: PortOf, record: Record, before: bytes) -> Step:
@@ -175,8 +164,7 @@ def upcalled(watch: LabWatch, node: str, port: PortOf, record: Record, kind: Upc
 
 def dropped(watch: LabWatch, node: str, port: PortOf, record: Record, reason: DropReason) -> Step:
     """A packet goes nowhere."""
-    place = _place(watch, node, port)
-    return Step(record.now, node, place, Stage.DROP, _medium(port), "dropped", why=DROPS[reason])
+    return replace(_within(watch, node, port, record, "dropped"), stage=Stage.DROP, why=DROPS[reason])
 
 
 def given(node: str, port: PortOf, at: int) -> Step:
