@@ -8,28 +8,32 @@ from collections.abc import Callable
 from typing import Final
 
 from asap2.nic import rules
+from asap2.nic.ethertypes import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 from asap2.nic.fields import FIELD_BITS
 from asap2.nic.rules import VLAN_PRESENT, Action, CtState, Masked, Rule
 from asap2.nic.silicon import packet
+from asap2.trace.identity import transport_at
 
 Port = Callable[[int], str]
 """What people call the port with an id."""
 
-_IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
-_ETHERTYPES: Final = {_IPV4: "IPv4", _IPV6: "IPv6", _ARP: "ARP", 0x8847: "MPLS", 0x88CC: "LLDP"}
+_ETHERTYPES: Final = {ETH_P_IP: "IPv4", ETH_P_IPV6: "IPv6", ETH_P_ARP: "ARP", 0x8847: "MPLS", 0x88CC: "LLDP"}
 _ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
 _PROTOCOLS: Final = {_ICMP: "ICMP", _TCP: "TCP", _UDP: "UDP", _ICMPV6: "ICMPv6", 132: "SCTP", 47: "GRE"}
-_ICMP_TYPES: Final = {(_ICMP, 8): "echo request", (_ICMP, 0): "echo reply", (_ICMP, 3): "unreachable"}
-_ICMPV6_TYPES: Final = {
+_TYPES: Final = {
+    (_ICMP, 8): "echo request",
+    (_ICMP, 0): "echo reply",
+    (_ICMP, 3): "unreachable",
     (_ICMPV6, 128): "echo request",
     (_ICMPV6, 129): "echo reply",
     (_ICMPV6, 133): "router solicitation",
     (_ICMPV6, 135): "neighbour solicitation",
     (_ICMPV6, 136): "neighbour advertisement",
 }
-_TYPES: Final = _ICMP_TYPES | _ICMPV6_TYPES
 _TCP_FLAGS: Final = ((0x02, "SYN"), (0x10, "ACK"), (0x01, "FIN"), (0x04, "RST"), (0x08, "PSH"))
 _ADDRESSES: Final = ("ip_src", "ip_dst", "tun_src", "tun_dst", "ct_src", "ct_dst", "nd_target")
+_TAGS: Final = {"vlan_tci": "vlan", "cvlan_tci": "inner vlan"}
+"""What people call them."""
 _MACS: Final = ("eth_src", "eth_dst", "arp_sha", "arp_tha", "nd_sll", "nd_tll")
 
 
@@ -49,7 +53,7 @@ def value(name: str, number: int) -> str:
         return mac(number)
     if name in _ADDRESSES:
         return address(number)
-    if name in ("vlan_tci", "cvlan_tci"):
+    if name in _TAGS:
         return "none" if not number else f"{number & 0xFFF}" + (f" priority {number >> 13}" if number >> 13 else "")
     if name == "eth_type":
         return _ETHERTYPES.get(number, f"{number:#06x}")
@@ -69,8 +73,8 @@ def state(bits: int) -> str:
 
 def masked(name: str, wanted: Masked, width: int) -> str:
     """What a rule wants of a field that has *width* bits."""
-    title = {"vlan_tci": "vlan", "cvlan_tci": "inner vlan"}.get(name, name)
-    if name in ("vlan_tci", "cvlan_tci"):
+    title = _TAGS.get(name, name)
+    if name in _TAGS:
         if wanted.mask & VLAN_PRESENT and not wanted.value & VLAN_PRESENT:
             return f"{title} none"
         return f"{title} {value(name, wanted.value & ~VLAN_PRESENT) if wanted.mask & 0xFFF else 'any'}"
@@ -163,11 +167,11 @@ def frame(data: bytes, length: int) -> str:
     tag = fields.get("vlan_tci", 0)
     tail = f"{f', VLAN {tag & 0xFFF}' if tag else ''}, {length} octets"
     eth_type = fields["eth_type"]
-    if eth_type == _ARP:
+    if eth_type == ETH_P_ARP:
         ends = address(fields.get("ip_src", 0)), address(fields.get("ip_dst", 0))
         asks = fields.get("ip_proto") == 1
         return (f"ARP who has {ends[1]}, tell {ends[0]}" if asks else f"ARP {ends[0]} is here") + tail
-    if eth_type not in (_IPV4, _IPV6):
+    if eth_type not in (ETH_P_IP, ETH_P_IPV6):
         return f"{mac(fields['eth_src'])} > {mac(fields['eth_dst'])}, {value('eth_type', eth_type)}{tail}"
     ends = address(fields.get("ip_src", 0)), address(fields.get("ip_dst", 0))
     protocol = fields.get("ip_proto", 0)
@@ -196,9 +200,8 @@ def echo_of(data: bytes) -> tuple[int, int] | None:
     kind = fields.get("ip_proto"), fields.get("l4_src", 0)
     if not _TYPES.get(kind, "").startswith("echo"):  # type: ignore[arg-type]
         return None
-    at = packet.HEADER + (4 if "vlan_tci" in fields else 0)
-    at += (data[at] & 15) * 4 if fields["eth_type"] == _IPV4 else 40
-    if len(data) < at + 8:
+    at = transport_at(data, fields)
+    if at is None or len(data) < at + 8:
         return None
     return int.from_bytes(data[at + 4 : at + 6], "big"), int.from_bytes(data[at + 6 : at + 8], "big")
 
@@ -209,13 +212,12 @@ def changes(before: bytes, after: bytes) -> tuple[tuple[str, str, str], ...]:
         return ()
     old, new = packet.parse(before), packet.parse(after)
     names = [name for name in (*old, *(set(new) - set(old))) if name != "vlan_tpid" or not {"vlan_tci"} & {*old, *new}]
-    title = {"vlan_tci": "vlan", "cvlan_tci": "inner vlan"}
     return tuple(
-        (title.get(name, name), value(name, _bare(name, old.get(name, 0))), value(name, _bare(name, new.get(name, 0))))
+        (_TAGS.get(name, name), value(name, _bare(name, old.get(name, 0))), value(name, _bare(name, new.get(name, 0))))
         for name in names
         if old.get(name, 0) != new.get(name, 0)
     )
 
 
 def _bare(name: str, number: int) -> int:
-    return number & ~VLAN_PRESENT if name in ("vlan_tci", "cvlan_tci") else number
+    return number & ~VLAN_PRESENT if name in _TAGS else number

@@ -19,6 +19,7 @@ def test_a_packet_says_who_talks_to_whom() -> None:
     assert words.frame(tagged(echo(0, 3), 52), 102) == (
         "ICMP echo reply 10.57.0.2 > 10.57.0.1 seq 3, VLAN 52, 102 octets"
     )
+    assert words.echo_of(tagged(tagged(echo(0, 3), 52), 7)) == words.echo_of(echo(0, 3)) == (7, 3)
     assert words.frame(tcp(), 54) == "TCP 10.57.0.1:40000 > 10.57.0.2:80 SYN, 54 octets"
     arp = OTHER + ONE + bytes.fromhex("0806 0001 0800 06 04 0001") + ONE + bytes([10, 57, 0, 1]) + bytes(6)
     assert words.frame(arp + bytes([10, 57, 0, 2]), 42) == "ARP who has 10.57.0.2, tell 10.57.0.1, 42 octets"
