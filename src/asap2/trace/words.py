@@ -88,15 +88,13 @@ def masked(name: str, wanted: Masked, width: int) -> str:
     whole = (1 << width) - 1
     shown = value(name, wanted.value)
     if name in _ADDRESSES:
-        low = wanted.mask & 0xFFFF_FFFF
         if wanted.mask in (whole, 0xFFFF_FFFF):
             return f"{title} {shown}"
-        bits = low if wanted.mask < 1 << 32 else wanted.mask
         size = 32 if wanted.mask < 1 << 32 else 128
-        ones = bits.bit_count()
-        if bits == ((1 << ones) - 1) << (size - ones):
+        ones = wanted.mask.bit_count()
+        if wanted.mask == ((1 << ones) - 1) << (size - ones):
             return f"{title} {shown}/{ones}"
-        return f"{title} {shown}/{address(bits)}"
+        return f"{title} {shown}/{address(wanted.mask)}"
     return f"{title} {shown}" + ("" if wanted.mask == whole else f"/{wanted.mask:#x}")
 
 
