@@ -57,9 +57,8 @@ class _Asked:
 
     def run(self, place: Place) -> Way:
         node, pipeline, number = place
-        way = Way(
-            1, self._frame, len(self._frame), self._watch.title(node, self._watch.nodes[node].port(pipeline, number))
-        )
+        origin = self._watch.title(node, self._watch.nodes[node].port(pipeline, number))
+        way = Way(1, self._frame, len(self._frame), origin)
         waiting: list[_Next] = [(place, self._frame, 0)]
         for _ in range(_MOST_PLACES):
             if not waiting:
@@ -102,6 +101,9 @@ class _Asked:
         following: list[_Next] = []
         table: int | None = port.tables[0] if port.tables and not resume else None
         for event in switch.process(frame, port.id, resume=resume):
+            if table is not None and isinstance(event, Sent | Upcalled | Passed):
+                self._missed(way, node, port, frame, table)
+                table = None
             match event:
                 case Matched(handle, at):
                     rule = self._rules.get(node, port.pipeline, handle)
@@ -109,24 +111,17 @@ class _Asked:
                     way.steps.append(steps.matched(self._watch, node.name, port, record, rule))
                     table = _after(rule)
                 case Sent(to, out, _, told):
-                    if table is not None:
-                        self._missed(way, node, port, frame, table)
-                        table = None
                     target = node.port(port.pipeline, to)
                     record = self._record(abi.EVENT_SEND, to, out)
                     way.steps.append(steps.sent(self._watch, node.name, port, target, record, frame))
                     following += self._onward(way, node, target, out, told)
                 case Upcalled(kind):
-                    if table is not None:
-                        self._missed(way, node, port, frame, table)
                     record = self._record(abi.EVENT_UPCALL, 0, frame)
                     way.steps.append(steps.upcalled(self._watch, node.name, port, record, kind))
                 case Dropped(reason):
                     record = self._record(abi.EVENT_DROP, reason, frame)
                     way.steps.append(steps.dropped(self._watch, node.name, port, record, reason))
                 case Passed():
-                    if table is not None:
-                        self._missed(way, node, port, frame, table)
                     way.steps.append(steps.passed(self._watch, node.name, port, self._record(abi.EVENT_PASS, 0, frame)))
                 case _:
                     continue
