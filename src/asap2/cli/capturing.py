@@ -39,9 +39,7 @@ def run(asked: Asked) -> None:
     interrupt = Interrupt()
     with LabWatch() as watch:
         chosen = capture.chosen(capture.interfaces(watch), asked.ports)
-        rules = KnownRules()
-        for node in watch.nodes.values():
-            rules.read(node)
+        rules = KnownRules(watch.nodes.values())
         with _opened(asked.file) as output:
             writer = Writer(output, f"asap2 {version()}")
             numbers = {one.key: writer.interface(one.name, one.about) for one in chosen}

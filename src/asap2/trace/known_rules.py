@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from asap2.errors import Asap2Error
@@ -27,15 +27,14 @@ _Known = tuple[Rule, int]
 class KnownRules:
     """Rules by node, pipeline and handle, and since when each is there, in nanoseconds of CLOCK_MONOTONIC."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Iterable[NodeWatch] = ()) -> None:
+        """Read the rules of the pipelines of *nodes*, before they are watched. Asap2Error."""
         self._known: dict[_Key, _Known] = {}
         self._whole: set[tuple[str, str]] = set()
-
-    def read(self, node: NodeWatch) -> None:
-        """Read the rules of a node's pipelines, before it is watched. Asap2Error."""
-        for pipeline in node.pipelines:
-            rules = node.rules(pipeline, _MOST)
-            self.know(node, pipeline, rules, whole=len(rules) < _MOST)
+        for node in nodes:
+            for pipeline in node.pipelines:
+                rules = node.rules(pipeline, _MOST)
+                self.know(node, pipeline, rules, whole=len(rules) < _MOST)
 
     def know(self, node: NodeWatch, pipeline: str, rules: Mapping[int, Rule], *, whole: bool) -> None:
         """These rules are there already; with *whole*, no others."""

@@ -36,9 +36,7 @@ def ways(watch: LabWatch, rules: KnownRules, ended: Callable[[], bool]) -> Itera
 
 def begin(watch: LabWatch) -> KnownRules:
     """Watch, with as much of each packet as a trace needs; the rules that there are by then. Asap2Error."""
-    rules = KnownRules()
-    for node in watch.nodes.values():
-        rules.read(node)
+    rules = KnownRules(watch.nodes.values())
     watch.begin(WATCH_SHORT)
     return rules
 
