@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +100,16 @@ def _port(layout: Layout, node: str, address: str) -> dict[str, Any]:
 
 def _look(device: Path) -> dict[str, Any]:
     return {
-        "mode": _mode(device.glob("net/*/phys_switch_id")),
+        "mode": eswitch_mode(device),
         "num_vfs": int((device / "sriov_numvfs").read_text()),
         "used_vfs": sum(_is_away(function) for function in device.glob("virtfn*")),
     }
 
 
-def _mode(switch_ids: Iterable[Path]) -> str:
-    """As devlink has it: only in switchdev mode is the PF's device a port of a switch (its file can be read then)."""
-    for file in switch_ids:
+def eswitch_mode(device: Path) -> str:
+    """The eSwitch's mode of the PF whose directory in sysfs is *device*, as devlink has it: only in switchdev mode
+    is its network device a port of a switch (its file can be read then)."""
+    for file in device.glob("net/*/phys_switch_id"):
         with contextlib.suppress(OSError):
             if file.read_text().strip():
                 return "switchdev"

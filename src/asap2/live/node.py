@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from asap2.host.inventory import Bridge as SwitchBridge
 from asap2.host.kernel.links import addresses
+from asap2.lab.description import PCI, eswitch_mode
 from asap2.lab.layout import Layout
 from asap2.lab.namespaces import call_in
 from asap2.live import switch
@@ -30,7 +30,6 @@ from asap2.nic.links import Link, LinkReader
 LOOK_AGAIN = 5.0
 """Seconds until the structure is read again though no device has come or gone."""
 _NOTHING = Read(NOTHING, None)
-_PCI = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +148,9 @@ class NodeWatch:
             return "switchdev"
         if any(one.vfs for one in pairs.values()):
             return "legacy"
-        device = _PCI / nic["ports"][0]["pci"]
+        device = PCI / nic["ports"][0]["pci"]
         try:
-            return str(call_in(self._bundle, lambda: _mode_of(device)))
+            return str(call_in(self._bundle, lambda: eswitch_mode(device)))
         except (OSError, RuntimeError):
             return None
 
@@ -250,14 +249,3 @@ class NodeWatch:
 
     def _stat(self, ifindex: int) -> Stats:
         return self._now.get(ifindex, _NOTHING).all
-
-
-def _mode_of(device: Path) -> str:
-    """As devlink has it: only in switchdev mode is the PF's device a port of a switch (its file can be read then)."""
-    for file in device.glob("net/*/phys_switch_id"):
-        try:
-            if file.read_text().strip():
-                return "switchdev"
-        except OSError:
-            continue
-    return "legacy"
