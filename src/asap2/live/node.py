@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asap2.host.inventory import Bridge as SwitchBridge
@@ -41,7 +41,6 @@ class Structure:
     nics: tuple[Nic, ...] = ()
     bridges: tuple[SwitchBridge, ...] = ()
     addresses: frozenset[str] = frozenset()
-    modes: dict[str, str | None] = field(default_factory=dict)
 
 
 class NodeWatch:
@@ -65,7 +64,6 @@ class NodeWatch:
             nic["name"]: SiliconWatch(layout.silicon(self.name, number), directory / "bpf" / nic["name"])
             for number, nic in enumerate(record["nics"])
         }
-        self._refused = directory / "refused"
         self._now: dict[int, Read] = {}
         self._seen: tuple[frozenset[int], ...] = ()
         self._due = 0.0

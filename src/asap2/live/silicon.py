@@ -30,7 +30,6 @@ _NOTHING = Read(NOTHING, None)
 class Pairs:
     """The far ends of one PF: ``pf`` of its netdev, ``wire`` of the cable; of its VFs and representors by number."""
 
-    index: int
     pf: Link | None
     wire: Link | None
     vfs: dict[int, Link]
@@ -97,7 +96,7 @@ def _pairs(number: int, links: dict[str, Link]) -> Pairs:
         return dict(sorted((int(one[1]), link) for one, link in found if one))
 
     pf, wire = links.get(f"pf{number}"), links.get(f"p{number}")
-    return Pairs(number, pf, wire, numbered("vf"), numbered("rep"))
+    return Pairs(pf, wire, numbered("vf"), numbered("rep"))
 
 
 class Refusals:
