@@ -73,19 +73,21 @@ class HostCollector:
         taken = time.time()
         try:
             counted = self._stats.all()
-            if self._host is None or frozenset(counted) != self._seen or time.monotonic() >= self._due:
-                self._host = self._see()
+            host = self._host
+            if host is None or frozenset(counted) != self._seen or time.monotonic() >= self._due:
+                host = self._see()
                 self._seen, self._due = frozenset(counted), time.monotonic() + LOOK_AGAIN
         except OSError as error:
             raise Asap2Error(f"the host's network devices cannot be read: {error.strerror or error}") from None
         if self._details is not None and time.monotonic() >= self._detail_due:
             self._detail = self._details.read()
             self._detail_due = time.monotonic() + 1.0
-        made = snapshot_of(self._host, counted, taken=taken, source="host", detail=self._detail)
-        bare = without_counters(made)
-        if bare != self._shape:
+        made = snapshot_of(host, counted, taken=taken, source="host", detail=self._detail)
+        if host is not self._host:  # counters alone leave the shape as it was
+            self._host = host
+            bare = without_counters(made)
+            self.generation += bare != self._shape
             self._shape = bare
-            self.generation += 1
         return made
 
 
