@@ -15,6 +15,7 @@ def view(file: From = None, listen: Listen = "127.0.0.1", port: Port = PORT) -> 
     """Show this host as a live picture in a browser: NICs, VFs, bridges, tunnels, and what passes in hardware and in
     software. With --from, show the moment of a capture."""
     from asap2.live import capture_snapshot, host_collector
+    from asap2.live.still import Still
 
     if file is None:
         from asap2.cli.root import need_root
@@ -23,7 +24,7 @@ def view(file: From = None, listen: Listen = "127.0.0.1", port: Port = PORT) -> 
         serve(host_collector, listen, port)
     else:
         chosen = file
-        serve(lambda: capture_snapshot(chosen), listen, port)
+        serve(lambda: Still(capture_snapshot(chosen)), listen, port)
 
 
 command = typer.get_command(app)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from asap2.cli import typer
-from asap2.live import Collector, Snapshot
+from asap2.live import Collector
 
 PORT = 9418
 Listen = Annotated[
@@ -20,8 +20,8 @@ Listen = Annotated[
 Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on; 0 for any that is free.")]
 
 
-def serve(source: Callable[[], Collector | Snapshot], listen: str, port: int) -> None:
-    """Serve the picture of *source* until Ctrl-C."""
+def serve(source: Callable[[], Collector], listen: str, port: int) -> None:
+    """Serve the picture of what the collector sees that *source* gives until Ctrl-C."""
     from asap2 import extras
     from asap2.output import say
     from asap2.view.access import access

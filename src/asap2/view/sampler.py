@@ -32,9 +32,9 @@ class Watcher:
 
 
 class Sampler:
-    """Samples *collector* every *every* seconds for all watchers; a capture, which does not change, once for each."""
+    """Samples *collector* every *every* seconds for all watchers."""
 
-    def __init__(self, collector: Collector | Snapshot, every: float = EVERY) -> None:
+    def __init__(self, collector: Collector, every: float = EVERY) -> None:
         self._collector = collector
         self._every = every
         self._thread = ThreadPoolExecutor(1, "sampler")
@@ -70,8 +70,7 @@ class Sampler:
         for watcher in list(self._watchers):
             watcher.messages.put_nowait(None)
             await self.leave(watcher)
-        if not isinstance(self._collector, Snapshot):
-            await self._call(self._collector.close)
+        await self._call(self._collector.close)
         self._thread.shutdown()
 
     async def _call(self, call: Callable[[], object]) -> object:
@@ -91,7 +90,7 @@ class Sampler:
                 why = str(error) if isinstance(error, (Asap2Error, OSError)) else f"{type(error).__name__}: {error}"
                 self._end(why)
                 return
-            current = 0 if isinstance(self._collector, Snapshot) else self._collector.generation
+            current = self._collector.generation
             self._tell(now, before if current == generation else None)
             before, generation = now, current
             due = max(due + self._every, loop.time())
@@ -99,8 +98,6 @@ class Sampler:
 
     async def _sample(self) -> Snapshot:
         collector = self._collector
-        if isinstance(collector, Snapshot):
-            return collector
         wanted = frozenset(one.wants for one in self._watchers if one.wants is not None)
         if (known := wanted & frozenset(collector.nodes)) != self._wanted:  # a host knows its name once it was sampled
             await self._want(known)
@@ -109,10 +106,8 @@ class Sampler:
         return found
 
     async def _want(self, nodes: frozenset[str]) -> None:
-        collector = self._collector
-        if not isinstance(collector, Snapshot):
-            with contextlib.suppress(LookupError):
-                await self._call(lambda: collector.want_flows(nodes))
+        with contextlib.suppress(LookupError):
+            await self._call(lambda: self._collector.want_flows(nodes))
         self._wanted = nodes
 
     def _end(self, why: str) -> None:
@@ -122,7 +117,8 @@ class Sampler:
             watcher.messages.put_nowait(None)
 
     def _tell(self, now: Snapshot, before: Snapshot | None) -> None:
-        """Give each watcher what it has not yet; *before* None: the structure is another."""
+        """Give each watcher what it has not yet; *before* None: the structure is another. A collector that gives the
+        same moment again has nothing new."""
         changed = stream.counters(now, before) if before is not None else None
         whole: tuple[str, str] | None = None
         for watcher in self._watchers:
@@ -135,7 +131,7 @@ class Sampler:
                 watcher.messages.put_nowait(whole[1])
                 watcher.whole = False
                 watcher.shown.clear()
-            elif not isinstance(self._collector, Snapshot):
+            elif now is not before:
                 watcher.messages.put_nowait(changed)
             self._tell_detail(watcher, now)
 

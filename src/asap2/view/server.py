@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import WSMsgType, web
 
 from asap2.errors import Asap2Error
-from asap2.live import Collector, Snapshot
+from asap2.live import Collector
 from asap2.view.access import Access
 from asap2.view.sampler import EVERY, Sampler, Watcher
 
@@ -51,9 +51,9 @@ _STREAM = "/stream"
 
 
 class ViewServer:
-    """Serves the picture of *collector*, or of a capture's snapshot, to those that *access* lets in."""
+    """Serves the picture of what *collector* sees to those that *access* lets in."""
 
-    def __init__(self, collector: Collector | Snapshot, access: Access, every: float = EVERY) -> None:
+    def __init__(self, collector: Collector, access: Access, every: float = EVERY) -> None:
         self.access = access
         self._sampler = Sampler(collector, every)
         self._files = {path: ((STATIC / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}

@@ -15,6 +15,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, WSServerH
 
 from asap2.errors import Asap2Error
 from asap2.live import Collector, Snapshot
+from asap2.live.still import Still
 from asap2.view import sampler, server
 from asap2.view.access import Access
 from asap2.view.server import ViewServer
@@ -35,7 +36,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def serving(
-    source: Collector | Snapshot | ViewServer, access: Access = LOOPBACK, every: float = 0.01
+    source: Collector | ViewServer, access: Access = LOOPBACK, every: float = 0.01
 ) -> AsyncIterator[tuple[ClientSession, str]]:
     """A server at any free port, and its address."""
     made = source if isinstance(source, ViewServer) else ViewServer(source, access, every)
@@ -354,7 +355,7 @@ def test_the_end_of_a_lab_is_told() -> None:
 
 def test_a_capture_is_told_once() -> None:
     async def watched() -> None:
-        async with serving(structure(2)) as (session, at), session.ws_connect(f"http://{at}/stream") as socket:
+        async with serving(Still(structure(2))) as (session, at), session.ws_connect(f"http://{at}/stream") as socket:
             assert await message(socket, "structure")
             assert await message(socket, "counters")
             with pytest.raises(TimeoutError):
