@@ -137,11 +137,11 @@ class Comparison:
         if way == "userspace":
             self._to_userspace()
             return
+        offload = "true" if way == "offloaded" else "false"
         for host in self.hosts:
             ports = self.ports[host.name]
             if self._away:
                 self.terminal.type(MACHINE, self.switches[host.name].leave(ports))
-            offload = "true" if way == "offloaded" else "false"
             if self._hw_offload != offload:
                 self.terminal.type(host.name, f"ovs-vsctl set Open_vSwitch . other_config:hw-offload={offload}")
                 self.terminal.type(host.name, "systemctl restart openvswitch.service")

@@ -167,16 +167,14 @@ class Proofs:
             for host, capture in capturing:
                 capture.read_until_quiet()
                 output = terminal.interrupt(host.name, capture, self._judge_capture)
-                self.seen[host.name] = [int(number) for number in first[host.name]] + [
-                    1 + int(number) for number in re.findall(self._icmp("request"), output)[len(first[host.name]) :]
-                ]
+                before = first[host.name]
+                self.seen[host.name] = before + [1 + number for number in self._requests(output)[len(before) :]]
             self.figures.representor_packets = len(self.seen[self.hosts[0].name])
 
-    def _seen_so_far(self, capture: Program) -> list[str]:
+    def _seen_so_far(self, capture: Program) -> list[int]:
         """Sequence numbers of the echo requests that *capture* has shown."""
         capture.read_until_quiet()
-        found: list[str] = re.findall(self._icmp("request"), capture.output)
-        return found
+        return self._requests(capture.output)
 
     def _wait_for_the_flows(self) -> None:
         """Return when the rules for the pings are in both eSwitches: a slow machine takes its time to make them."""
@@ -195,18 +193,12 @@ class Proofs:
             out = (host.representor, host.guest.mac, other.guest.mac, ["push_vlan"])
             into = (host.pf, other.guest.mac, host.guest.mac, ["pop_vlan"])
             output = self.terminal.type(host.name, OFFLOADED_FLOWS, lambda text: self._judge_flows(text, out, into))  # noqa: B023
-            if host is self.hosts[0]:
-                self.figures.offloaded_packets = packets(find_flow(output, *out[:3]))
             requests = find_flow(output, *(out if host is self.hosts[0] else into)[:3])
+            counted, seen = packets(requests), self.seen.get(host.name, [])
+            if host is self.hosts[0]:
+                self.figures.offloaded_packets = counted
             self.figures.passages.append(
-                Passage(
-                    host.name,
-                    host.guest.vf,
-                    host.representor,
-                    self.seen.get(host.name, []),
-                    packets(requests),
-                    deeds(requests),
-                )
+                Passage(host.name, host.guest.vf, host.representor, seen, counted, deeds(requests))
             )
         self._draw()
 
@@ -277,6 +269,10 @@ class Proofs:
         if lost:
             raise OutputError(f"{lost} packets were lost")
         return f"none lost; {self.figures.later_ping_ms} ms (median)"
+
+    def _requests(self, output: str) -> list[int]:
+        """Sequence numbers of the echo requests that tcpdump printed."""
+        return [int(number) for number in re.findall(self._icmp("request"), output)]
 
     def _icmp(self, kind: str) -> str:
         ends = (address(self.client), address(self.server))
