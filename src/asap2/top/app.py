@@ -24,7 +24,7 @@ from asap2.errors import Asap2Error, InterruptError
 from asap2.output import line, visible
 from asap2.quantities import percent, short
 from asap2.top import details, plain, rows
-from asap2.top.columns import GAP, Column, Row, fit, ordered
+from asap2.top.columns import GAP, Column, Row, arranged, fit
 from asap2.top.plain import View
 from asap2.top.rows import FLOWS, PORTS, FlowRow, PortRow
 from asap2.top.watch import Moment, Watch
@@ -230,9 +230,7 @@ class Top(App[None]):
         position, offset = table.cursor_row, table.scroll_offset
         at = self._selected(table) if position else None
         by = self._by()
-        for column in columns:
-            if column.name == by.name:
-                found = ordered(found, column, largest_first=column.number != self.view.reverse)
+        found = arranged(columns, found, by.name, reverse=self.view.reverse)
         shown = fit(columns, found, self._base.size.width - _SCROLLBAR)
         shape = by.name, [(column.name, width) for column, width in shown]
         table.clear(columns=shape != self._shape)

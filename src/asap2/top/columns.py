@@ -62,6 +62,15 @@ def fit(columns: Sequence[Column[Row]], rows: Sequence[Row], room: int) -> list[
     return [(one, least[one.name]) for one in shown]
 
 
+def arranged(columns: Sequence[Column[Row]], rows: Sequence[Row], by: str, *, reverse: bool) -> list[Row]:
+    """*rows* in the order of the column called *by*, the largest numbers or the first texts first, or the other way
+    round with *reverse*; as they are where there is no such column."""
+    for column in columns:
+        if column.name == by:
+            return ordered(rows, column, largest_first=column.number != reverse)
+    return list(rows)
+
+
 def ordered(rows: Sequence[Row], column: Column[Row], *, largest_first: bool) -> list[Row]:
     """*rows* by the values of *column*; those without one come last. Rows with the same value stay in their order."""
     known = [row for row in rows if column.value(row) is not None]

@@ -12,7 +12,7 @@ from asap2.live import Snapshot
 from asap2.output import line
 from asap2.quantities import percent, short
 from asap2.top import rows
-from asap2.top.columns import Column, Row, fit, ordered
+from asap2.top.columns import Column, Row, arranged, fit
 from asap2.top.rows import FLOWS, NUMBERS_FIRST, PORTS, Totals
 from asap2.top.watch import Moment, Watch
 
@@ -87,9 +87,7 @@ def summary(totals: Totals) -> str:
 def table(columns: Sequence[Column[Row]], found: Sequence[Row], view: View, width: int) -> list[str]:
     """The *found* rows in the view's order, below the headings."""
     shown = fit(columns, found, width)
-    by = next((one for one in columns if one.name == view.sort), None)
-    if by is not None:
-        found = ordered(found, by, largest_first=by.number != view.reverse)
+    found = arranged(columns, found, view.sort, reverse=view.reverse)
     made = [" ".join(column.head(size) for column, size in shown)]
     made += [" ".join(column.cell(row, size) for column, size in shown) for row in found]
     return [text.rstrip() for text in made]
