@@ -22,7 +22,7 @@ const unit = at<HTMLSelectElement>("unit");
 let history_: History | null = null;
 let places: Layout | null = null;
 let chosen: string | null = null;
-let details = new Map<string, Detail>();
+const details = new Map<string, Detail>();
 /** The moment that is looked at, in seconds since 1970; null: now. */
 let past: number | null = null;
 let due = false;
@@ -33,7 +33,7 @@ let said = 0;
 const picture = new Picture(at<SVGSVGElement>("picture"), (vertex) => choose(vertex));
 const list = new List(at<HTMLTableSectionElement>("ports"), (id) => {
   const vertex = places?.vertices.get(id);
-  const port = history_?.ports.find((one) => one.id === id);
+  const port = history_?.port(id);
   if (vertex) choose(vertex);
   else if (port) choose({ id, kind: port.kind, title: port.name, under: port.kind, node: id.split("/")[0]!, x: 0, y: 0, width: 0, height: 0 });
 });
@@ -69,8 +69,8 @@ function receive(message: Message): void {
     refresh();
   } else if (message.type === "detail" && history_) {
     details.set(message.node, message.detail);
-    if (chosen && places?.vertices.get(chosen)?.node === message.node) panel.detail(message.detail, history_);
-    else if (chosen?.startsWith(`${message.node}/`)) panel.detail(message.detail, history_);
+    const node = chosen ? places?.vertices.get(chosen)?.node : null;
+    if (node === message.node || chosen?.startsWith(`${message.node}/`)) panel.detail(message.detail, history_);
   }
 }
 

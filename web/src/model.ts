@@ -136,6 +136,12 @@ export class History {
     }
   }
 
+  /** The port that has an id. */
+  port(id: string | null | undefined): Port | undefined {
+    const place = this.place.get(id ?? "");
+    return place === undefined ? undefined : this.ports[place];
+  }
+
   /** The times, in seconds since 1970, of the moments that are kept. */
   get moments(): number[] {
     return this.kept.map((one) => one.taken);

@@ -3,7 +3,7 @@
 import { bits, count, KINDS, packets, STILL } from "./format";
 import type { Vertex } from "./layout";
 import { At, of } from "./model";
-import type { Detail, Flow, History, Port, Rates } from "./model";
+import type { Detail, Flow, History, Rates } from "./model";
 
 const DIRECTIONS: [string, At, At][] = [
   ["in, hardware", At.HardwareInPackets, At.HardwareInBytes],
@@ -180,7 +180,7 @@ export class Panel {
 
 function attributes(vertex: Vertex, history: History): [string, string][] {
   const found: [string, string | null | undefined][] = [["node", vertex.node]];
-  const port: Port | undefined = history.ports.find((one) => one.id === vertex.id);
+  const port = history.port(vertex.id);
   if (port) {
     found.push(["kind", KINDS[port.kind]], ["NIC", port.nic], ["PF", text(port.pf)], ["VF", text(port.vf)]);
     found.push(["guest", port.guest], ["bridge", port.bridge], ["MAC address", port.mac]);
@@ -202,7 +202,7 @@ const text = (number: number | null): string | null => (number === null ? null :
 
 /** Whether a port of the datapath is what was chosen, or of it; null: all are. */
 function ports(vertex: Vertex, history: History): ((name: string) => boolean) | null {
-  const port = history.ports.find((one) => one.id === vertex.id);
+  const port = history.port(vertex.id);
   if (vertex.kind === "nic") {
     const own = history.ports.filter((one) => `nic ${vertex.node}/${one.nic}` === vertex.id && one.kind !== "vf");
     const names = new Set(own.map((one) => one.name));
@@ -210,8 +210,7 @@ function ports(vertex: Vertex, history: History): ((name: string) => boolean) | 
   }
   if (vertex.kind === "guest") {
     const guest = history.snapshot.guests.find((one) => `guest ${one.name}` === vertex.id);
-    const vf = history.ports.find((one) => one.id === guest?.port);
-    const twin = history.ports.find((one) => one.id === vf?.twin);
+    const twin = history.port(history.port(guest?.port)?.twin);
     return (name) => name === twin?.name;
   }
   if (!port) return null;
@@ -219,6 +218,6 @@ function ports(vertex: Vertex, history: History): ((name: string) => boolean) | 
     const kind = history.snapshot.tunnels.find((one) => one.port === port.id)?.kind ?? port.name;
     return (name) => name === port.name || name.startsWith(`${kind.slice(0, 5)}_sys`) || name.startsWith(`${kind}_sys`);
   }
-  const twin = port.kind === "vf" ? history.ports.find((one) => one.id === port.twin) : port;
+  const twin = port.kind === "vf" ? history.port(port.twin) : port;
   return (name) => name === twin?.name;
 }
