@@ -82,6 +82,8 @@ class Connection:
     helper: str = ""
     """Name of the helper that reads its data; empty if it has none."""
     eventmask: int | None = None
+    mapped: bool = False
+    """Whether it counts among those that have its source's mapping (:class:`asap2.nic.conntrack.sources.Sources`)."""
     carried: int = 0
     """When hardware received the connection or last carried one of its packets, in nanoseconds."""
 

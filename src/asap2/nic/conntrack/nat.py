@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
+from asap2.nic.conntrack.sources import Source
 from asap2.nic.conntrack.states import GRE, ICMP, ICMPV6
 from asap2.nic.conntrack.tuples import WITH_PORTS, Tuple
 from asap2.nic.jhash import jhash2
@@ -16,22 +17,36 @@ from asap2.nic.nat import Nat, NatKind
 MAX_ATTEMPTS: Final = 128
 """NF_NAT_MAX_ATTEMPTS: the number of ports tried in one round."""
 _FEWEST_ATTEMPTS = 16
+_HARDER = 32
+"""NF_NAT_HARDER_THRESH: the last ports of a round, of which one may be taken from a connection that has ended."""
 _32_BITS = 0xFFFF_FFFF
 
 Taken = Callable[[Tuple], bool]
 """Whether a connection has the inverse of a tuple in either direction (nf_nat_used_tuple())."""
 
 
-def unique_tuple(wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken, entropy: int) -> Tuple:
+def unique_tuple(
+    wanted: Tuple,
+    nat: Nat,
+    kind: NatKind,
+    zone: int,
+    taken: Taken,
+    entropy: int,
+    mappings: Iterable[Source] = (),
+    vacated: Taken = lambda _one: False,
+) -> Tuple:
     """Translate *wanted*, the tuple of a connection's original packets as they leave, at the end *kind*
     (get_unique_tuple()).
 
-    *entropy* stands for random numbers. If every candidate is *taken*, the result is too, and the connection cannot be
-    committed.
+    *mappings* are what NAT has made of this source. *vacated* is whether a tuple that is taken has been made free,
+    because its connection has ended and only waits. *entropy* stands for random numbers. If every candidate is *taken*,
+    the result is too, and the connection cannot be committed.
     """
     anyhow = nat.hash or nat.random
-    if kind is NatKind.SRC and not anyhow and _in_range(wanted, nat) and not taken(wanted):
-        return wanted
+    if kind is NatKind.SRC and not anyhow:
+        chosen = wanted if _in_range(wanted, nat) else _mapped(wanted, nat, mappings)
+        if chosen is not None and not taken(chosen):
+            return chosen
     chosen = _with_address(wanted, nat, kind, zone)
     if not anyhow:
         if not _has_ports(nat):
@@ -39,7 +54,13 @@ def unique_tuple(wanted: Tuple, nat: Nat, kind: NatKind, zone: int, taken: Taken
                 return chosen
         elif _port_in_range(chosen, nat, kind) and (nat.port_min == nat.port_max or not taken(chosen)):
             return chosen
-    return _with_port(chosen, nat, kind, taken, entropy)
+    return _with_port(chosen, nat, kind, taken, entropy, vacated)
+
+
+def _mapped(wanted: Tuple, nat: Nat, mappings: Iterable[Source]) -> Tuple | None:
+    """What the source becomes by the first of its *mappings* that is in the range (find_appropriate_src())."""
+    possible = (replace(wanted, src=address, sport=port) for address, port in mappings)
+    return next((one for one in possible if _in_range(one, nat)), None)
 
 
 def _has_ports(nat: Nat) -> bool:
@@ -95,7 +116,7 @@ def _put_address(one: Tuple, kind: NatKind, address: bytes) -> Tuple:
     return replace(one, src=address) if kind is NatKind.SRC else replace(one, dst=address)
 
 
-def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: int) -> Tuple:
+def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: int, vacated: Taken) -> Tuple:
     """Search for a free port of the range; there may be none (nf_nat_l4proto_unique_tuple())."""
     at_source = kind is NatKind.SRC
     if chosen.proto in (ICMP, ICMPV6):
@@ -117,10 +138,10 @@ def _with_port(chosen: Tuple, nat: Nat, kind: NatKind, taken: Taken, entropy: in
     offset = entropy & 0xFFFF if nat.hash or nat.random or kind is NatKind.SRC else 0
     attempts = min(size, MAX_ATTEMPTS)
     while True:
-        for _ in range(attempts):
+        for left in range(attempts, 0, -1):
             port = low + offset % size
             chosen = replace(chosen, sport=port) if at_source else replace(chosen, dport=port)
-            if not taken(chosen):
+            if not taken(chosen) or (left <= _HARDER and vacated(chosen)):
                 return chosen
             offset = offset + 1 & 0xFFFF
         if attempts >= size or attempts < _FEWEST_ATTEMPTS:

@@ -417,6 +417,22 @@ def is_closed(connection: Connection) -> bool:
     return connection.proto == TCP and connection.tcp.state in (TcpState.TIME_WAIT, TcpState.CLOSE)
 
 
+def may_replace(old: Connection, new: Connection) -> bool:
+    """Whether NAT may give the port of *old*, which only waits to expire, to *new*: segments that go on where *new*
+    begins are none of *old* (nf_nat_may_kill(), nf_seq_has_advanced()).
+
+    Linux also ends an *old* one that hardware has, and then does not use its port: hardware has none that waits.
+    """
+    return (
+        new.proto == old.proto == TCP
+        and new.tcp.state is TcpState.SYN_SENT
+        and old.tcp.state >= TcpState.TIME_WAIT
+        and bool(old.status & Status.SRC_NAT)
+        and not old.status & (Status.FIXED_TIMEOUT | Status.DYING | Status.OFFLOAD)
+        and after(new.tcp.seen[ORIGINAL].end, old.tcp.seen[ORIGINAL].end)
+    )
+
+
 def be_liberal(connection: Connection) -> None:
     """Stop checking the windows of a connection (nf_ct_set_tcp_be_liberal())."""
     for side in connection.tcp.seen:

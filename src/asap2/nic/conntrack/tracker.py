@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from asap2.nic.conntrack import checksum, datagrams, sctp, tcp
+from asap2.nic.conntrack import checksum, datagrams, icmp, sctp, tcp
 from asap2.nic.conntrack.connection import ORIGINAL, REPLY, Connection
 from asap2.nic.conntrack.expectations import Expectations
 from asap2.nic.conntrack.fields import NAT_STATE, Fields, fields_of, put
@@ -15,6 +14,7 @@ from asap2.nic.conntrack.flow_table import in_software
 from asap2.nic.conntrack.hardware import offer
 from asap2.nic.conntrack.nat import unique_tuple
 from asap2.nic.conntrack.seen import Seen
+from asap2.nic.conntrack.sources import Sources
 from asap2.nic.conntrack.states import (
     ICMP,
     ICMPV6,
@@ -29,12 +29,8 @@ from asap2.nic.conntrack.states import (
 )
 from asap2.nic.conntrack.translate import UntranslatableError, translate, translate_error
 from asap2.nic.conntrack.tuples import (
-    ICMP_ERRORS,
-    ICMPV6_FIRST_QUERY,
     IPV4,
-    LAST_ICMP_TYPE,
     REDIRECT,
-    UNTRACKED_ICMPV6,
     Transport,
     Tuple,
     transport,
@@ -45,7 +41,6 @@ from asap2.nic.conntrack.verdict import Verdict
 from asap2.nic.nat import Nat, NatKind
 from asap2.nic.rules import Ct, CtState, Masked
 
-_ICMP_HEADER = 8
 _BITS = {NatKind.SRC: CtState.SNAT, NatKind.DST: CtState.DNAT}
 _STATUS = {NatKind.SRC: Status.SRC_NAT, NatKind.DST: Status.DST_NAT}
 _DONE = {NatKind.SRC: Status.SRC_NAT_DONE, NatKind.DST: Status.DST_NAT_DONE}
@@ -83,6 +78,7 @@ class Tracker:
     """Timeout policies by name; the one without a name is the default."""
     expectations: Expectations = field(default_factory=Expectations)
     _table: dict[tuple[int, Tuple], tuple[Connection, int]] = field(default_factory=dict)
+    _sources: Sources = field(default_factory=Sources)
 
     # ---- the table ----
 
@@ -115,6 +111,7 @@ class Tracker:
             found = self._table.get((connection.zone, one))
             if found and found[0] is connection:
                 del self._table[connection.zone, one]
+        self._sources.drop(connection)
 
     def sweep(self) -> list[Connection]:
         """Remove the connections that have expired, and return them."""
@@ -141,7 +138,7 @@ class Tracker:
         if found is None or (self.checksums and checksum.is_wrong(data, family, found)):
             return None
         if found.proto in (ICMP, ICMPV6):
-            about = _about(data, family, found)
+            about = icmp.about(data, family, found)
             if about is None:
                 return None
             if about.error:
@@ -332,6 +329,7 @@ class Tracker:
         connection.status |= Status.CONFIRMED
         for direction, one in enumerate(connection.tuples):
             self._table[connection.zone, one] = connection, direction
+        self._sources.add(connection)
         if connection.master:
             self.expectations.end(connection)
         return seen
@@ -402,12 +400,24 @@ class Tracker:
             address = wanted.src if kind is NatKind.SRC else wanted.dst
             nat = Nat(kind, address, address)
 
-        def taken(one: Tuple) -> bool:
+        def holder(one: Tuple) -> tuple[Connection, int] | None:
             answer = one.inverse()
-            found = self.find(connection.zone, answer) if answer else None
+            found = self._table.get((connection.zone, answer)) if answer else None
+            return found if found and self._alive(found[0]) else None
+
+        def taken(one: Tuple) -> bool:
+            found = holder(one)
             return found is not None and found[0].tuples[ORIGINAL] != connection.tuples[ORIGINAL]
 
-        chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, entropy)
+        def vacated(one: Tuple) -> bool:
+            found = holder(one)
+            if found is None or found[1] != REPLY or not tcp.may_replace(found[0], connection):
+                return False
+            self.remove(found[0])
+            return True
+
+        mappings = self._sources.of(connection.zone, wanted)
+        chosen = unique_tuple(wanted, nat, kind, connection.zone, taken, entropy, mappings, vacated)
         if chosen != wanted:
             answer = chosen.inverse()
             assert answer is not None
@@ -428,27 +438,6 @@ class Tracker:
         if connection.status & _translated(kind, direction):
             other = connection.tuples[1 - direction]
             translate_error(data, header.at, kind, other, _leaves(connection, direction))
-
-
-class _About(NamedTuple):
-    error: bool
-    inner: int
-    """The octet at which the quoted datagram begins."""
-
-
-def _about(data: bytes, family: int, found: Transport) -> _About | None:
-    """Whether an ICMP message is an error; ``None`` if it is invalid or not tracked (nf_conntrack_icmpv4_error(),
-    nf_conntrack_icmpv6_error())."""
-    if (family == IPV4) != (found.proto == ICMP):
-        return _About(False, 0)
-    if len(data) < found.at + _ICMP_HEADER:
-        return None
-    kind, inner = data[found.at], found.at + _ICMP_HEADER
-    if family == IPV4:
-        return None if kind > LAST_ICMP_TYPE else _About(kind in ICMP_ERRORS, inner)
-    if kind in UNTRACKED_ICMPV6:
-        return None
-    return _About(kind < ICMPV6_FIRST_QUERY, inner)
 
 
 def _seen(connection: Connection, direction: int) -> Seen:

@@ -25,6 +25,8 @@ struct tuple {
 	};
 };
 
+#define MAPPINGS 2 /* of one source that are known at a time */
+
 #define EXACT 0x80 /* bit in a key's family */
 
 /* One end of a TCP connection (struct ip_ct_tcp_state). */
@@ -59,7 +61,7 @@ struct connection {
 	u64 used; /* last used by hardware, ns */
 	struct tuple reply;
 	u32 event_mask;
-	u8 policy, helper, unused[2];
+	u8 policy, helper, mapped, unused; /* mapped: counted among those with its source's mapping (ct_sources.h) */
 	u32 uncounted; /* closed, and so no longer counted by its zone */
 	u32 holders; /* itself while it exists, and connections whose master it is; its tuple stays until there is none */
 	u8 more_unused[8];
@@ -97,6 +99,19 @@ struct expectation {
 	u32 status, unused; /* initial IPS_* */
 };
 
+/* What NAT has made of a source: address, and port, ICMP id or GRE key. And how many connections have it. */
+struct mapping {
+	u64 w[2];
+	u16 port, unused;
+	u32 connections;
+};
+
+struct source {
+	struct bpf_spin_lock lock;
+	u32 tag; /* what it is of; 0: just made */
+	struct mapping mappings[MAPPINGS];
+};
+
 struct zone {
 	u32 count, limit, limited;
 	u32 hand; /* where the search for connections that do not count goes on */
@@ -126,6 +141,7 @@ struct ct_event {
 /* The search for a free port. */
 struct port_search {
 	u32 offset, least, size, attempts, left, manip;
+	u32 vacate; /* the record of an ended connection that has the port that was found; 0: none has */
 };
 
 /* The sum of a packet's octets from `at` to `end` */
@@ -176,6 +192,8 @@ struct flight {
 	u32 redirect, damaged, inner_proto; /* of an ICMP error and the packet quoted in it */
 	struct connection fresh;
 	struct tuple wanted, present, chosen, target; /* of NAT */
+	struct mapping mapping, mappings[MAPPINGS];
+	u64 no_source[sizeof(struct source) / 8]; /* always 0 */
 	struct tracking null;
 	union packed packed; /* the packet's key, with the fields of its connection */
 	struct port_search ports;
@@ -196,6 +214,13 @@ struct {
 	__type(key, struct tuple);
 	__type(value, u32);
 } tuples SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct tuple); /* zone, protocol, address and port */
+	__type(value, struct source);
+} sources SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);

@@ -2,7 +2,7 @@
 /* Find, insert and remove the connections of a node. */
 #pragma once
 
-#include "connection_records.h"
+#include "ct_sources.h"
 
 /* The protocol ICMP of this family, 4 or 6. */
 static __always_inline u32 icmp_of(u32 family)
@@ -196,6 +196,7 @@ __noinline int forget(struct flight *p, u32 at)
 	if (!p->quiet)
 		announce(c, at, CT_EVENT_DESTROY);
 	stop_counting(c);
+	discount_mapping(p, c);
 	__sync_fetch_and_add(&t->count, -1);
 	above = c->master;
 	c->status = 0;
@@ -411,6 +412,8 @@ __noinline int insert(struct flight *p)
 		}
 	}
 	*c = p->fresh;
+	if (nat & IPS_SRC_NAT)
+		count_mapping(p, c);
 	if (nat) {
 		t->translated = 1;
 		exact_key_of(&p->key, &p->fresh.original);
@@ -428,6 +431,7 @@ __noinline int insert(struct flight *p)
 		failed = name(p, at);
 	}
 	if (failed) {
+		discount_mapping(p, c);
 		c->status = 0;
 		let_go(c, at);
 		if (master)

@@ -21,6 +21,7 @@ PROGRAM, ONWARD, KEEP = "eswitch", "onward", "keep"
 SHARED = (
     "connections",
     "tuples",
+    "sources",
     "expectations",
     "free_connections",
     "tracker",
@@ -106,6 +107,7 @@ class Layout:
             )
         }
         self.tuples = opened("tuples")
+        self.sources = opened("sources")
         self.expectations = opened("expectations")
         self.free_connections = opened("free_connections")
         self.tracker_stats = opened("tracker_stats")
@@ -194,13 +196,14 @@ class Layout:
         """Close the file descriptors. What is pinned works on."""
         every = [
             *(self.devs, self.mask_list_of, *self.keys.maps, self.stats, self._grace, *self._arrays.values()),
-            *(self.tuples, self.expectations, self.free_connections, self.tracker_stats, self.ct_events, self.samples),
+            *(self.tuples, self.sources, self.expectations, self.free_connections),
+            *(self.tracker_stats, self.ct_events, self.samples),
         ]
         for fd in (self.program, self.onward, self.keep, *(m.fd for m in every)):
             os.close(fd)
 
 
-_NOT_PREALLOCATED = ("tuples", "stateful_keys")
+_NOT_PREALLOCATED = ("tuples", "sources", "stateful_keys")
 """Hash maps that take memory for an entry when it is inserted, which may fail while memory is short. A pipeline that
 traces preallocates them: what a packet does must not depend on other programs' memory."""
 _EXPECTATIONS = 4096
@@ -271,6 +274,7 @@ def create(
             "grace": None,
             "connections": max_connections + 1,
             "tuples": 2 * max_connections,
+            "sources": max_connections,
             "expectations": _EXPECTATIONS,
             "free_connections": max_connections,
             "tracker": None,

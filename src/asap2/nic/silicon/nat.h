@@ -12,6 +12,8 @@ enum manip { MANIP_SRC, MANIP_DST };
 
 #define NAT_ATTEMPTS 128 /* ports tried in one round (NF_NAT_MAX_ATTEMPTS) */
 #define FEWEST_ATTEMPTS 16
+#define HARDER \
+	32 /* the last ports of a round, of which one may be taken from an ended connection (NF_NAT_HARDER_THRESH) */
 
 /* Whether NAT can change a port, or ICMP's id. */
 static __always_inline int has_port_or_id(u32 proto, u32 family)
@@ -223,6 +225,33 @@ static __always_inline u16 random_port(void)
 	return constants.tracing && c ? c->test_hash : bpf_get_prandom_u32();
 }
 
+/* Whether NAT may give the port of `old`, which only waits to expire, to p->fresh (nf_nat_may_kill()). */
+static __always_inline int may_replace(struct flight *p, struct connection *old)
+{
+	u32 status = READ_ONCE(old->status);
+
+	return old->tcp.state >= TCP_TIME_WAIT && status & IPS_SRC_NAT &&
+	       !(status & (IPS_FIXED_TIMEOUT | IPS_DYING | IPS_OFFLOAD)) &&
+	       (s32)(p->fresh.tcp.seen[0].end - old->tcp.seen[0].end) > 0;
+}
+
+/*
+ * Whether the only connection that has p->tuple may be replaced (nf_nat_used_tuple_harder()): its record; 0: no. Follows
+ * tuple_taken(), so p->key is the exact one, which every connection with NAT has.
+ */
+static __always_inline u32 replaceable(struct flight *p)
+{
+	u32 stale, found;
+	struct connection *c;
+
+	if (p->fresh.original.proto != IPPROTO_TCP || p->fresh.tcp.state != TCP_SYN_SENT)
+		return 0;
+	exact_key_of(&p->key, &p->tuple);
+	found = peek(p, &stale);
+	c = connection_at(found >> 1);
+	return found & 1 && c && may_replace(p, c) ? found >> 1 : 0;
+}
+
 /* In map memory, whose values the verifier does not track from one attempt to the next. */
 static long try_port(u32 i, struct flight **of)
 {
@@ -240,7 +269,11 @@ static long try_port(u32 i, struct flight **of)
 	s->left--;
 	*port_of_tuple(t, s->manip) = bpf_htons(s->least + s->offset % s->size);
 	s->offset = (s->offset + 1) & 0xffff;
-	return !is_used(p, t);
+	if (!is_used(p, t))
+		return 1;
+	if (s->left < HARDER)
+		s->vacate = replaceable(p);
+	return s->vacate != 0;
 }
 
 /* Search for a port that makes p->chosen unique. There may be none (nf_nat_l4proto_unique_tuple()). */
@@ -272,7 +305,7 @@ __noinline int choose_port(struct flight *p, struct tracking *r, u32 manip)
 		most = port < 512 ? 511 : port < 1024 ? 1023 : 65535;
 	}
 	s->manip = manip;
-	s->offset = 0;
+	s->offset = s->vacate = 0;
 	s->least = least;
 	s->size = most - least + 1;
 	if (!s->size || s->size > 65536)
@@ -290,6 +323,43 @@ static __always_inline int in_nat_range(struct tuple *t, struct tracking *r)
 	    (compare_addresses(t->src, r->ip_min) < 0 || compare_addresses(t->src, r->ip_max) > 0))
 		return 0;
 	return !(r->flags & CT_NAT_PORTS) || port_in_range(t, r, MANIP_SRC);
+}
+
+/* Have p->chosen be p->present by the first mapping of its source that is in the range. 0: there is none. */
+__noinline int mapped_before(struct flight *p, struct tracking *r)
+{
+	struct source *s;
+	int found = 0;
+	u32 tag;
+
+	if (!p || !r)
+		return 0;
+	tag = tag_of_source(&p->present);
+	key_of_source(&p->key, &p->present);
+	s = source_named();
+	if (!s)
+		return 0;
+	bpf_spin_lock(&s->lock);
+	if (s->tag == tag) {
+		p->mappings[0] = s->mappings[0];
+		p->mappings[1] = s->mappings[1];
+		found = 1;
+	}
+	bpf_spin_unlock(&s->lock);
+	if (!found)
+		return 0;
+#pragma unroll
+	for (u32 i = 0; i < MAPPINGS; i++) {
+		struct mapping *m = &p->mappings[i];
+
+		if (!m->connections)
+			continue;
+		__builtin_memcpy(p->chosen.src, m->w, 16);
+		p->chosen.src_port = m->port;
+		if (in_nat_range(&p->chosen, r))
+			return 1;
+	}
+	return 0;
 }
 
 /*
@@ -317,10 +387,11 @@ __noinline int set_up_nat(struct flight *p, struct tracking *r, u32 manip, u32 n
 	}
 	p->chosen = p->present;
 	done = 0;
-	if (manip == MANIP_SRC && !(range->flags & (CT_NAT_HASH | CT_NAT_RANDOM)) && in_nat_range(&p->present, range) &&
-	    !tuple_used(p, &p->present))
+	if (manip == MANIP_SRC && !(range->flags & (CT_NAT_HASH | CT_NAT_RANDOM)) &&
+	    (in_nat_range(&p->present, range) || mapped_before(p, range)) && !tuple_used(p, &p->chosen))
 		done = 1;
 	if (!done) {
+		p->chosen = p->present;
 		choose_address(p, &p->chosen, range, manip);
 		if (!(range->flags & (CT_NAT_HASH | CT_NAT_RANDOM))) {
 			if (range->flags & CT_NAT_PORTS)
@@ -330,8 +401,11 @@ __noinline int set_up_nat(struct flight *p, struct tracking *r, u32 manip, u32 n
 				done = !tuple_used(p, &p->chosen);
 		}
 	}
+	p->ports.vacate = 0;
 	if (!done)
 		choose_port(p, range, manip);
+	if (p->ports.vacate)
+		forget(p, p->ports.vacate);
 	if (!same_tuple(&p->chosen, &p->present)) {
 		invert(&p->chosen, &c->reply);
 		c->status |= manip == MANIP_SRC ? IPS_SRC_NAT : IPS_DST_NAT;

@@ -87,12 +87,14 @@ class StatefulAuthor(Author):
 
     def __init__(self, random: Random, *, silicon: bool) -> None:
         self._inside = silicon and random.random() < 0.7
-        self._firewall = self._inside or random.random() < 0.6
+        self._sources = random.random() < 0.15
+        self._firewall = self._inside or self._sources or random.random() < 0.6
         self._zone = random.choice(conversations.ZONES)
-        self._translated = random.choice((None, NatKind.SRC, NatKind.DST)) if self._firewall else None
-        self._crowd = random.random() < 0.15
+        kinds = (NatKind.SRC,) if self._sources else (None, NatKind.SRC, NatKind.DST)
+        self._translated = random.choice(kinds) if self._firewall else None
+        self._crowd = not self._sources and random.random() < 0.15
         self._conversations = conversations.Conversations(
-            random, self._translated, calm=self._firewall, crowd=self._crowd
+            random, self._translated, calm=self._firewall, crowd=self._crowd, sources=self._sources
         )
         self._written: dict[int, Rule] = {}
         super().__init__(random, silicon=silicon)
@@ -136,7 +138,7 @@ class StatefulAuthor(Author):
         find: Action = Ct(self._zone, nat=Nat(None) if self._translated else None, offload=offload)
         if offload and port == 2 and self._random.random() < 0.6:  # a NIC's: what software has offered, it carries
             find = CtHardware(self._zone, self._translated is not None, self._random.choice(_RESUMES))
-        ports = (600, 607) if self._crowd else (0, 0)
+        ports = (600, 607) if self._crowd else conversations.FEW_PORTS if self._sources else (0, 0)
         nat = conversations.translation(family, self._translated, ports) if self._translated else None
         mark = self._random.choice((None, Masked(1, 1)))
         helper = "ftp" if self._random.random() < 0.15 else ""

@@ -25,6 +25,7 @@ POOL = {4: ("192.0.2.1", "192.0.2.4"), 6: ("fd00::ff01", "fd00::ff04")}
 ROUTER = {4: "10.0.0.254", 6: "fd00::fe"}
 CLIENT_PORTS, SERVER_PORTS = (1000, 5000, 600), (80, 5001)
 PORT_RANGES = ((0, 0), (0, 0), (5000, 5003), (5001, 5001), (600, 1000))
+FEW_PORTS = (600, 601)
 ZONES = (0, 0, 1, 7)
 SHORT_TCP, SHORT_UDP = "short-tcp", "short-udp"
 """Names of timeout policies."""
@@ -53,6 +54,8 @@ class _Talk:
     seq: list[int]
     step: int = 0
     tags: list[int] = field(default_factory=lambda: [0x1111, 0x2222])
+    outside: int = 0
+    """The port that the server takes for the client's; 0: the client's."""
 
 
 _SCRIPT = (
@@ -72,7 +75,8 @@ class Conversations:
 
     *translated* is the end that rules translate, mostly: the clients' addresses become the first of the pool, or the
     first of the pool stands for the first server. *calm*: seldom is anything wrong. *crowd*: they are so many that NAT
-    runs out of ports. *usual*: over IPv4, most of TCP and UDP, most without a tag, and TCP with much data.
+    runs out of ports. *sources*: few sources have several connections each, which begin and end often; their servers
+    guess :data:`FEW_PORTS`. *usual*: over IPv4, most of TCP and UDP, most without a tag, and TCP with much data.
     """
 
     def __init__(
@@ -82,15 +86,18 @@ class Conversations:
         *,
         calm: bool = False,
         crowd: bool = False,
+        sources: bool = False,
         usual: bool = False,
     ) -> None:
         self._random = random
+        self._sources = sources
         self._usual = usual
         self._translated = translated
         self._as_scripted = 0.9 if calm else 0.72
         self._crowd = crowd
         self._talks: list[_Talk] = []
-        for _ in range(random.randint(20, 40) if crowd else random.randint(1, 4)):
+        few = (4, 8) if sources else (1, 4)
+        for _ in range(random.randint(*((20, 40) if crowd else few))):
             self._talks.append(self._talk())
         self._sent: list[bytes] = []
 
@@ -100,14 +107,17 @@ class Conversations:
         proto = random.choice((6, 6, 6, 17, 17, 58 if family == 6 else 1, 132, 47, 136, 99))
         if self._usual and random.random() < 0.9:
             proto = random.choice((6, 6, 17))
+        if self._sources:
+            proto = random.choice((6, 6, 6, 6, proto))
         return _Talk(
             family,
             proto,
             random.choice(CLIENTS[family]),
             POOL[family][0] if self._translated is NatKind.DST else random.choice(SERVERS[family]),
             random.randrange(590, 620) if self._crowd else random.choice(CLIENT_PORTS),
-            random.choice(SERVER_PORTS),
-            [random.choice((5000, 0xFFFF_FFF0)), random.choice((900_000, 0))],
+            SERVER_PORTS[0] if self._sources else random.choice(SERVER_PORTS),
+            [random.choice((5000, 0xFFFF_FFF0)), 900_000 if self._sources else random.choice((900_000, 0))],
+            outside=random.choice(FEW_PORTS) if self._sources else 0,
         )
 
     def expect(self, port: int, *, of_client: bool) -> None:
@@ -125,7 +135,7 @@ class Conversations:
         """The next packet of somebody, in a frame."""
         random = self._random
         talk = random.choice(self._talks)
-        if random.random() < 0.03:
+        if random.random() < (0.1 if self._sources else 0.03):
             self._talks[self._talks.index(talk)] = talk = self._talk()
         data = self._error(talk) if self._sent and random.random() < 0.12 else self._packet(talk)
         self._sent = [*self._sent[-7:], data]
@@ -151,7 +161,7 @@ class Conversations:
             return client, server, sport, dport
         if self._translated and random.random() < 0.8:
             if self._translated is NatKind.SRC:
-                client = first
+                client, sport = first, talk.outside or sport
             else:
                 server = SERVERS[talk.family][0]
         elif random.random() < 0.5:

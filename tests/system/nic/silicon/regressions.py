@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs in which the eBPF program and the reference eSwitch once differed, each as small as it can be."""
+"""Programs in which the eBPF program and the reference eSwitch once differed, each as small as it can be, and some that
+are seldom written at random."""
 
 from __future__ import annotations
 
@@ -74,11 +75,19 @@ def _udp(sport: int, dport: int = 2000, later: int = 0, *, back: bool = False) -
     return Send(_ETHERNET + b"\x08\x00" + ipv4(*ends, 17, udp(sport, dport, b"12345678")), later=later)
 
 
-def _tcp(flags: int, seq: int, ack: int, *, back: bool = False, sport: int = 1000) -> Send:
-    ends = ("10.0.0.2", "10.0.0.1") if back else ("10.0.0.1", "10.0.0.2")
+def _tcp(flags: int, seq: int, ack: int, *, back: bool = False, client: str = "10.0.0.1", sport: int = 1000) -> Send:
+    ends = ("10.0.0.2", client) if back else (client, "10.0.0.2")
     named = (80, sport) if back else (sport, 80)
     header = struct.pack(">HHIIBBHHH", *named, seq, ack, 0x50, flags, 1000, 0, 0)
     return Send(_ETHERNET + b"\x08\x00" + ipv4(*ends, 6, header))
+
+
+def _translated(*sent: Send | Step) -> Sequence[Step]:
+    """Packets whose connections the datapath of Open vSwitch translates to two ports of one source."""
+    nat = Nat(NatKind.SRC, IPV4[2], IPV4[2], 600, 601)
+    ports = SetPorts((Port(1, 101, PortKind.NODE, tables=(OVS_TABLE,), resumes=True), Port(2, 102, PortKind.NODE)))
+    rule = Rule(OVS_TABLE, 1, 1, Match(), (Ct(7, commit=True, nat=nat), Output(2)))
+    return [ports, Verify(False), Add(1, rule), *sent]
 
 
 def _error_about(src: str) -> bytes:
@@ -89,6 +98,12 @@ def _error_about(src: str) -> bytes:
 
 _RESET = (_tcp(SYN, 1, 0), _tcp(SYN | ACK, 9, 2, back=True), _tcp(ACK, 2, 10), _tcp(RST | ACK, 2, 10))
 """A connection of TCP that is closed, but not yet forgotten."""
+_RESET_BEHIND_NAT = (
+    _tcp(SYN, 5000, 0),
+    _tcp(SYN | ACK, 9, 5001, back=True, client="192.168.255.7", sport=600),
+    _tcp(ACK, 5001, 10),
+    _tcp(RST | ACK, 5001, 10),
+)
 _LIMIT = LimitZone(7, 1)
 
 _NO_PAYLOAD, _ADDRESSES = bytes.fromhex("6000000000000040"), IPV6[0] + IPV6[1]
@@ -164,12 +179,14 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
     "a zone at its limit counts no connection that has expired": _tracked(
         _LIMIT, _udp(1), _udp(2), _udp(3, later=31 * SECOND)
     ),
-    "a zone at its limit counts no connection that is closed": _tracked(_LIMIT, *_RESET, _udp(1), _udp(2)),
+    "a zone at its limit counts no connection that is closed": _tracked(
+        Verify(False), _LIMIT, *_RESET, _udp(1), _udp(2)
+    ),
     "a zone whose limit is lowered": _tracked(
         _udp(1), _udp(2), _udp(3), LimitZone(7, 2), _udp(4), _udp(5, later=31 * SECOND)
     ),
     "a closed connection that is forgotten is not taken off the count twice": _tracked(
-        _LIMIT, *_RESET, _udp(1), Forget(0), _udp(2), _udp(3)
+        Verify(False), _LIMIT, *_RESET, _udp(1), Forget(0), _udp(2), _udp(3)
     ),
     "a connection that is expected knows its master's addresses when that has ended": _tracked(
         _udp(1), Expect(0, 7), _udp(9, 7, back=True), Forget(0), *map(_udp, (11, 12, 13)), _udp(9, 7, back=True)
@@ -189,6 +206,22 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
         _udp(9, 7, back=True),
         Add(3, Rule(1, 1, 0, Match(), (Upcall(1),))),
         replace(_udp(7, 9), carried=(7, 0), resume=1),
+    ),
+    "a source is translated as before": _translated(
+        *(replace(_udp(1, server), flow_hash=server & 1) for server in (2001, 2000, 2003)),
+        Forget(0),
+        replace(_udp(1, 2004), flow_hash=0),
+        *(Forget(0), Forget(0), Forget(0)),
+        replace(_udp(1, 2004), flow_hash=0),
+    ),
+    "the port of a closed connection is used again": _translated(
+        *_RESET_BEHIND_NAT,
+        _tcp(SYN, 6000, 0, sport=1001),
+        _tcp(SYN, 4000, 0, sport=1002),
+        _tcp(SYN, 9000, 0, sport=1003),
+    ),
+    "the port of a closed connection is not used again by old numbers": _translated(
+        *_RESET_BEHIND_NAT, _tcp(SYN, 4000, 0, sport=1001), _tcp(SYN, 6000, 0, sport=1002)
     ),
     "NAT of an ICMP error whose version is another and whose checksum is wrong": [
         *_one(_ETHERNET + _IP, Ct(commit=True, nat=Nat(NatKind.SRC, IPV4[2], IPV4[2])), Output(2)),

@@ -106,7 +106,7 @@ def _of_tuple(one: TupleRecord) -> str:
 def forget(pipeline: Pipeline, zones: Iterable[int]) -> None:
     """Leave the program without connections; they were in these *zones*."""
     layout = pipeline._layout
-    for keyed in (layout.tuples, layout.expectations):
+    for keyed in (layout.tuples, layout.sources, layout.expectations):
         for key, _ in list(keyed.items()):
             keyed.delete(key)
     for at in range(1, layout.tracker.next):
