@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pyproject.toml cannot say: a wheel has the files that scripts/native.py compiles, and the tag of the platform
-that they run on; it has no modules that only tests run (scripts/shipped.py). An editable installation has none of these
-files: scripts/setup compiles them in the checkout."""
+that they run on. An editable installation has none of these files: scripts/setup compiles them in the checkout."""
 
 import gzip
 import platform
@@ -20,9 +19,10 @@ TOP = Path(__file__).resolve().parent
 sys.path.insert(0, str(TOP / "scripts"))
 
 import native  # noqa: E402
-import shipped  # noqa: E402
 
 GLIBC = re.compile(r"\bGLIBC_2\.(\d+)")
+GENERATOR = ("asap2.nic.silicon", "generate")
+"""The module that writes a header of the C sources, which a wheel is without."""
 
 
 def platform_tag() -> str:
@@ -55,9 +55,8 @@ class Build(build_py):
                 compiled.unlink()
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
-        """The modules of a package, without those that only tests run."""
-        found = super().find_package_modules(package, package_dir)
-        return found if getattr(self, "editable_mode", False) else shipped.shipped(found, TOP / "src")
+        """The modules of a package, without the one that is of use in a checkout only."""
+        return [one for one in super().find_package_modules(package, package_dir) if one[:2] != GENERATOR]
 
 
 class Wheel(bdist_wheel):

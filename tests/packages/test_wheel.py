@@ -117,6 +117,11 @@ def names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
+def test_the_wheel_has_all_modules_but_the_one_that_writes_a_header() -> None:
+    modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/asap2").rglob("*.py")}
+    assert modules - names(made("*.whl")) == {"asap2/nic/silicon/generate.py"}
+
+
 def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(made("*.tar.gz"))]
     environment = {**ENVIRONMENT, "CLANG": "no-clang-here"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shutil
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[3]
 NATIVE = runpy.run_path(str(ROOT / "scripts/native.py"))
 CROSS = "aarch64-linux-gnu-gcc"
 PACKAGE = ROOT / "src/asap2"
+GENERATOR = "asap2.nic.silicon.generate"
+"""The module that writes generated.h: setup.py leaves it out."""
 DATA = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["asap2"]
 
 
@@ -47,6 +50,17 @@ def test_a_file_is_compiled_again_when_a_header_of_it_changes(file: Any) -> None
 
 def test_the_wheel_has_every_compiled_file() -> None:
     assert {PACKAGE / file.output for file in NATIVE["FILES"]} <= packed()
+
+
+def test_nothing_imports_the_module_that_a_wheel_is_without() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{one.name}" for one in node.names]
+                assert not {node.module, *names} & {GENERATOR}, path
+            elif isinstance(node, ast.Import):
+                assert GENERATOR not in {one.name for one in node.names}, path
+    assert (PACKAGE.parent / f"{GENERATOR.replace('.', '/')}.py").exists()
 
 
 def test_the_wheel_has_every_other_file_of_the_package_but_sources_of_c() -> None:
