@@ -23,7 +23,7 @@ def c_program(name: str) -> Path:
 
 def go_program(name: str) -> Path:
     """The command in ``go/NAME``."""
-    command = ["go", "build", "-trimpath", str(HERE / "go" / name / "main.go")]
+    command = ["go", "build", str(HERE / "go" / name / "main.go")]
     variables = {"GO111MODULE": "off", "GOPATH": GOCODE, "GOCACHE": str(BUILT / "go-cache"), "CGO_ENABLED": "0"}
     return _built(name, sorted((HERE / "go" / name).glob("*.go")), command, variables)
 
