@@ -41,11 +41,13 @@ class Sampler:
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
         self._wanted: frozenset[str] = frozenset()
+        self._called: asyncio.Future[object] | None = None
+        """The last call of the collector, which may go on after its task was cancelled."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is sampled."""
-        return self._task is None and not self._watchers
+        return self._task is None and not self._watchers and (self._called is None or self._called.done())
 
     def join(self) -> Watcher:
         """A new watcher, to which messages come from now on."""
@@ -74,9 +76,9 @@ class Sampler:
         self._thread.shutdown()
 
     async def _call(self, call: Callable[[], object]) -> object:
-        """Call in the thread that owns the collector; wait for it also when cancelled, so that calls never overlap."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        return await asyncio.shield(future)
+        """Call in the one thread that owns the collector: calls never overlap, also when cancelled."""
+        self._called = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await asyncio.shield(self._called)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
