@@ -80,10 +80,12 @@ def test_the_exporters_unit_is_right(operator: Place) -> None:
 SEE = """
 import re, subprocess, urllib.request
 with subprocess.Popen(["asap2", "host", "view", "--port", "0"], stdout=subprocess.PIPE, text=True) as serving:
-    url = re.search(r"http://\\S+", serving.stdout.readline())[0]
-    for name in ("", "view.js", "view.css", "licences.txt"):
-        print(name, len(urllib.request.urlopen(url + name).read()))
-    serving.terminate()
+    try:
+        url = re.search(r"http://\\S+", serving.stdout.readline())[0]
+        for name in ("", "view.js", "view.css", "licences.txt"):
+            print(name, len(urllib.request.urlopen(url + name, timeout=60).read()))
+    finally:
+        serving.terminate()
 """
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
@@ -48,6 +50,8 @@ PATIENCE = 5.0
 """Seconds in which a browser must show its token."""
 MOST_WATCHERS = 32
 _STREAM = "/stream"
+_AT_END: dict[str, Any] = {"shutdown_timeout": 1.0}
+"""Seconds that connections have to end by themselves."""
 
 
 class ViewServer:
@@ -76,10 +80,13 @@ class ViewServer:
     async def serve(self, port: int, ready: Callable[[int], None]) -> None:
         """Serve at *port* (0: any that is free) until cancelled; *ready* is called with the port that it is. OSError
         when the port cannot be had."""
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0)
+        # aiohttp 3.8, as Debian 12 has it, takes the timeout for the site
+        of_runner = "shutdown_timeout" in inspect.signature(web.BaseRunner).parameters
+        for_runner, for_site = (_AT_END, {}) if of_runner else ({}, _AT_END)
+        runner = web.AppRunner(self.application(), access_log=None, **for_runner)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.access.address, port)
+            site = web.TCPSite(runner, self.access.address, port, **for_site)
             try:
                 await site.start()
             except OSError as error:
