@@ -75,6 +75,11 @@ PROTOINFO = Table(
 COUNTERS = Table("cta_counters", {1: ("packets", be64), 2: ("bytes", be64)})
 TIMESTAMP = Table("cta_timestamp", {1: ("start", be64), 2: ("stop", be64)})
 HELP = Table("cta_help", {1: ("name", string), 2: ("info", binary)})
+NAT = Table(
+    "cta_nat",
+    {1: ("v4_min", ipv4), 2: ("v4_max", ipv4), 3: ("proto", binary), 4: ("v6_min", ipv6), 5: ("v6_max", ipv6)},
+)
+NAT_PROTO = Table("cta_protonat", {1: ("port_min", be16), 2: ("port_max", be16)})
 FILTER = Table("cta_filter", {1: ("orig_flags", u32), 2: ("reply_flags", u32)})
 
 _NUMBERS = {

@@ -173,7 +173,7 @@ class Connections:
         _set_state(record, change.tcp, change.sctp)
 
     def insert(self, connection: Connection) -> None:
-        """Add a connection; its *id* is ignored.
+        """Add a connection; its *id* is ignored. It has no master if its own has ended.
 
         Raises:
             OSError: EEXIST if one of its tuples is in use; ENOMEM if the table is full.
@@ -186,6 +186,9 @@ class Connections:
         empty.expires, empty.started = now + connection.timeout * SECOND, now
         empty.status, empty.mark, empty.event_mask = connection.status, connection.mark, 0xFFFFFFFF
         empty.labels[:] = list(connection.labels)
+        empty.helper = HELPERS.index(connection.helper)
+        if connection.master is not None:
+            empty.master = self._record_of(connection.zone, connection.master) or 0
         _set_state(empty, connection.tcp, connection.sctp)
         memoryview(record).cast("B")[:] = memoryview(empty).cast("B")
         self._layout.keeping.what = abi.Keep.INSERT

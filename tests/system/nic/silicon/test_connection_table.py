@@ -45,6 +45,7 @@ def table(layout: Any) -> Iterator[Connections]:
     for connection in found:
         assert found.delete(connection)
     assert found.count() == 0
+    assert not list(layout.sources.items())
 
 
 def udp(port: int, **values: Any) -> Connection:
@@ -115,6 +116,22 @@ def test_there_is_one_connection_of_a_tuple(table: Connections) -> None:
         with pytest.raises(OSError, match=f"Errno {errno.EEXIST}"):
             table.insert(other)
     table.insert(udp(1, zone=3))
+
+
+def test_a_translated_connection_has_a_helper_and_a_master(table: Connections, layout: Any) -> None:
+    control, data = udp(1, helper="tftp"), udp(2, status=int(Status.CONFIRMED | Status.SRC_NAT))
+    data = replace(data, reply=data.reply._replace(dst_port=5000), master=control.original)
+    for one in (control, data):
+        table.insert(one)
+    (_key, mapping), *others = layout.sources.items()
+    assert not others
+    assert mapping[24:32] == (5000).to_bytes(2, "big") + bytes(2) + (1).to_bytes(4, "little")
+    found = table.find(0, data.reply)
+    assert found is not None
+    assert found.master == control.original
+    first = table.find(0, control.original)
+    assert first is not None
+    assert first.helper == "tftp"
 
 
 @contextlib.contextmanager

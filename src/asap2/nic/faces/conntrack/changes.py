@@ -21,6 +21,8 @@ _UNCHANGEABLE = (
     | Status.TEMPLATE | Status.NAT_CLASH | Status.OFFLOAD | Status.HW_OFFLOAD
 )  # fmt: skip
 """IPS_UNCHANGEABLE_MASK."""
+HELPERS = frozenset({("ftp", socket.IPPROTO_TCP), ("tftp", socket.IPPROTO_UDP)})
+"""The helpers that there are, by name and protocol."""
 _ONLY_SET = Status.SEEN_REPLY | Status.ASSURED
 _TCP_STATES = 14
 """TCP_CONNTRACK_TIMEOUT_MAX."""
@@ -50,19 +52,23 @@ def changed(connection: Connection, attrs: Attrs) -> Change:
 
 
 def created(attrs: Attrs, original: Tuple, reply: Tuple, zone: int) -> Connection:
-    """The connection that a request creates.
+    """The connection that a request creates, before NAT and without its master.
 
     Raises:
-        NetlinkError: EINVAL without a timeout; EOPNOTSUPP for NAT, a helper or a master; as :func:`changed`.
+        NetlinkError: EINVAL without a timeout; EOPNOTSUPP for a helper that there is none of; as :func:`changed`.
     """
     timeout = _timeout(attrs)
     if timeout is None:
         raise NetlinkError(errno.EINVAL)
-    if any(name in attrs for name in ("help", "nat_src", "nat_dst", "tuple_master")):
-        raise NetlinkError(errno.EOPNOTSUPP)
+    helper = ""
+    if "help" in attrs:
+        helper = nests.needed(nests.decoded(HELP, attrs["help"]), "name")
+        if (helper, original.protocol) not in HELPERS:
+            raise NetlinkError(errno.EOPNOTSUPP)
     tcp = Tcp(0) if original.protocol == socket.IPPROTO_TCP else None
     sctp = Sctp(0) if original.protocol == socket.IPPROTO_SCTP else None
-    new = Connection(0, original, reply, zone, int(Status.CONFIRMED), timeout, tcp=tcp, sctp=sctp)
+    known = Status.CONFIRMED | Status.HELPER if helper else Status.CONFIRMED
+    new = Connection(0, original, reply, zone, int(known), timeout, tcp=tcp, sctp=sctp, helper=helper)
     tcp, sctp = _protoinfo(new, attrs)
     status = _status(new, attrs)
     return replace(

@@ -40,7 +40,7 @@ from asap2.netlink.tables.nfnetlink import (
 from asap2.netlink.wire import NETLINK_NETFILTER, NLM_F_DUMP_FILTERED, NLM_F_MULTI, NetlinkError
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Connections, Tuple
-from asap2.nic.faces.conntrack import changes, filter, messages, tuples
+from asap2.nic.faces.conntrack import changes, filter, messages, nat, tuples
 from asap2.nic.faces.conntrack.filter import Filter
 from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM
 from asap2.nic.faces.conntrack.policies import Policies, Store
@@ -165,6 +165,13 @@ class ConntrackFace:
         if len(ways) < 2 or ways["tuple_orig"].protocol != ways["tuple_reply"].protocol:
             raise NetlinkError(errno.EINVAL)
         made = changes.created(attrs, ways["tuple_orig"], ways["tuple_reply"], zone)
+        made = nat.translated(made, attrs, lambda one: self.connections.find(zone, one) is not None)
+        if "tuple_master" in attrs:
+            tuple_, _own = tuples.parsed(attrs["tuple_master"], header.family)
+            master = self.connections.find(zone, tuple_)
+            if master is None:
+                raise NetlinkError(errno.ENOENT)
+            made = replace(made, master=master.original, status=made.status | Status.EXPECTED)
         try:
             self.connections.insert(made)
         except OSError as error:
