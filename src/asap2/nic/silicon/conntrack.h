@@ -146,9 +146,8 @@ static long try_record(u32 i, struct flight **of)
 
 	if (!c || !z || !(READ_ONCE(c->status) & IPS_CONFIRMED) || c->original.zone != zone)
 		return 0;
-	if (READ_ONCE(c->expires) <= p->now)
-		forget(p, at);
-	else if (c->original.proto == IPPROTO_TCP && (c->tcp.state == TCP_TIME_WAIT || c->tcp.state == TCP_CLOSE))
+	if (READ_ONCE(c->expires) <= p->now ||
+	    (c->original.proto == IPPROTO_TCP && (c->tcp.state == TCP_TIME_WAIT || c->tcp.state == TCP_CLOSE)))
 		stop_counting(c);
 	return READ_ONCE(z->count) < z->limit;
 }

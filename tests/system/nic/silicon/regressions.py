@@ -214,6 +214,13 @@ REGRESSIONS: dict[str, Sequence[Step]] = {
         *(Forget(0), Forget(0), Forget(0)),
         replace(_udp(1, 2004), flow_hash=0),
     ),
+    "a source is translated as a connection that has expired, but is not yet removed": _translated(
+        LimitZone(7, 1),
+        replace(_udp(1), flow_hash=1),
+        _udp(2, later=31 * SECOND),
+        LimitZone(7, 9),
+        replace(_udp(1, 2001), flow_hash=0),
+    ),
     "the port of a closed connection is used again": _translated(
         *_RESET_BEHIND_NAT,
         _tcp(SYN, 6000, 0, sport=1001),
