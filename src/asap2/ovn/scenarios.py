@@ -114,6 +114,7 @@ class Scenarios:
     def _snat(self) -> None:
         self.terminal.heading(f"SNAT on {self.central}, the gateway chassis, and a localnet port with a VLAN")
         with self.terminal.begin(OUTSIDE_GUEST, "tcpdump -nn -i eth0 icmp", "listening on") as capture:
+            self.traffic.wait_for_neighbour(VM4.guest, OUTSIDE)
             self.traffic.ping(VM4.guest, OUTSIDE)
             capture.read_until_quiet()
             seen = expect(
@@ -126,6 +127,7 @@ class Scenarios:
 
     def _floating(self) -> None:
         self.terminal.heading("A floating IP, distributed: the guest's own node translates")
+        self.traffic.wait_for_neighbour(OUTSIDE_GUEST, FLOATING)
         self.traffic.ping(OUTSIDE_GUEST, FLOATING)
         self.traffic.tcp("floating IP", OUTSIDE_GUEST, VM2.guest, FLOATING)
 
@@ -146,6 +148,7 @@ class Scenarios:
         self._configure(f"ovn-nbctl set Logical_Router_Port {port} options:gateway_mtu={GATEWAY_MTU}")
         told = expect(rf"(?s)mtu ?= ?{GATEWAY_MTU}", "the router says what fits")
         self.terminal.type(VM3.guest, f"ping -c 2 -i 0.2 -W 2 -M do -s 1450 {OUTSIDE} || true", told)
+        self.traffic.wait_for_neighbour(VM3.guest, OUTSIDE)
         with self.traffic.measured("gateway MTU, ping", VM3.guest, least=None):
             self.traffic.ping(VM3.guest, OUTSIDE, "-c 20 -i 0.02")
         why = expect(r"check_pkt_len.*: longer packets go to the controller", "longer packets need the controller")

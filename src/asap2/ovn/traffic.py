@@ -68,6 +68,11 @@ class Traffic:
         words = "none lost" if ttl is None else f"none lost, {64 - ttl} router between"
         self.terminal.type(client, f"ping {options} {address}", expect(rf"(?s:.*){pattern}", words))
 
+    def wait_for_neighbour(self, client: str, address: str) -> None:
+        """Ping until there is an answer: a router of OVN that must ask for the neighbour first buffers packets, and
+        loses those that come to ovn-controller between the answer and the flow for it (run_buffered_binding)."""
+        self.terminal.type(client, f"ping -c 1 -w 30 {address}", expect(r" 1 received", "an answer"))
+
     @contextlib.contextmanager
     def listening(self, server: str, port: int = 5201) -> Iterator[None]:
         """A server of iperf3 for one client."""
