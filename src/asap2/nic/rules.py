@@ -31,13 +31,12 @@ BARE = 0x1000_0000
 UNREACHED = 0x4000_0000
 """Bit of a table that no packet is looked up in: packets go on within the actions of its rules only."""
 
-TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0100, 0x0200
-"""Bits of ``tun_flags``: the outer UDP header had a checksum, the IPv4 header said not to fragment, the tunnel's header
-said OAM (TUNNEL_CSUM and so on, include/net/ip_tunnels.h)."""
-
-
-TUN_OPTIONS = 0x0800
-"""Bit of the metadata's flags: there are options of Geneve (TUNNEL_GENEVE_OPT)."""
+TUN_CSUM, TUN_KEY, TUN_DONT_FRAGMENT, TUN_OAM = 0x0001, 0x0004, 0x0100, 0x0200
+"""Bits of ``tun_flags``: the outer UDP header had a checksum, there was an id, the IPv4 header said not to fragment,
+the tunnel's header said OAM (TUNNEL_CSUM and so on, include/net/ip_tunnels.h)."""
+TUN_OPTIONS, TUN_GBP, TUN_ERSPAN = 0x0800, 0x1000, 0x4000
+"""Bits of the metadata's flags: there are options of Geneve, the group policy of VXLAN, the metadata of ERSPAN
+(TUNNEL_GENEVE_OPT, TUNNEL_VXLAN_OPT, TUNNEL_ERSPAN_OPT)."""
 
 
 class Frag(enum.IntFlag):

@@ -212,3 +212,30 @@ def test_udp_ports_that_the_nic_does_not_know_are_refused_as_by_mlx5(overlay: Be
     finally:
         for name in ("vx8", *others):
             overlay.run("hv1", f"ip link del {name}")
+
+
+def tunnel_port(overlay: Bench, node: str, options: str) -> None:
+    """Make the port of the tunnel anew: Open vSwitch keeps its device when only an extension changes."""
+    port = f"add-port br-int vx0 -- set interface vx0 type=vxlan options:key=77 {options}"
+    overlay.ok(node, f"ovs-vsctl del-port vx0 && ovs-vsctl {port}")
+
+
+def test_the_group_policy_is_set_and_matched_in_software(overlay: Bench) -> None:
+    policies = ("hv1", "priority=10,in_port=eth3,ip,actions=load:{}->NXM_NX_TUN_GBP_ID[],normal")
+    wanted = ("hv2", "priority=10,in_port=vx0,ip,tun_gbp_id=7,actions=normal", "priority=9,in_port=vx0,ip,actions=drop")
+    try:
+        for node, number in NODES.items():
+            tunnel_port(overlay, node, f"options:remote_ip=172.16.0.{3 - number} options:exts=gbp")
+        overlay.program(*wanted, "priority=0,actions=normal")
+        overlay.program(policies[0], policies[1].format(7), "priority=0,actions=normal")
+        overlay.ping("vm1", "10.58.0.2", 3, "-i 0.2")
+        out = overlay.flow("hv1", "in_port(eth3)", IPV4, "vxlan(gbp(id=7", kind="all")
+        into = overlay.flow("hv2", "in_port(vxlan_sys_4789)", "vxlan(gbp(id=7", kind="all")
+        assert "dp:ovs" in out
+        assert "dp:ovs" in into
+        overlay.program(policies[0], policies[1].format(8), "priority=0,actions=normal")
+        assert overlay.run("vm1", "ping -c 2 -i 0.2 -W 1 10.58.0.2").returncode == 1
+    finally:
+        for node, number in NODES.items():
+            overlay.program(node, "priority=0,actions=normal")
+            tunnel_port(overlay, node, f"options:remote_ip=172.16.0.{3 - number}")

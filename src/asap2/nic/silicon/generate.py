@@ -20,7 +20,7 @@ from asap2.nic.silicon import abi
 from asap2.nic.silicon.events import DropReason
 from asap2.nic.silicon.metering import Counting
 from asap2.nic.silicon.ports import Miss
-from asap2.nic.tunnels import geneve, gre, vxlan
+from asap2.nic.tunnels import geneve, gre, options, vxlan
 
 HEADER: Final = Path(__file__).with_name("generated.h")
 
@@ -168,7 +168,10 @@ def header() -> str:
         ("GRE_SEQUENCE", gre.SEQUENCE),
         ("TUN_CSUM", rules.TUN_CSUM),
         ("TUN_OPTIONS", rules.TUN_OPTIONS),
-        ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
+        ("TUN_GBP", rules.TUN_GBP),
+        ("TUN_ERSPAN", rules.TUN_ERSPAN),
+        ("GBP_KIND", options.GBP),
+        ("TUN_FLAGS", rules.TUN_CSUM | rules.TUN_KEY | rules.TUN_DONT_FRAGMENT | rules.TUN_OAM),
     )
     flags = ((name[5:], value) for name, value in vars(abi).items() if name.startswith("PORT_"))
     meter_flags = ((name[6:], value) for name, value in vars(abi).items() if name.startswith("METER_"))

@@ -66,7 +66,10 @@
 #define GRE_SEQUENCE 4096
 #define TUN_CSUM 1
 #define TUN_OPTIONS 2048
-#define TUN_FLAGS 769
+#define TUN_GBP 4096
+#define TUN_ERSPAN 16384
+#define GBP_KIND 255
+#define TUN_FLAGS 773
 
 enum port_flag {
 	PORT_ENABLED = 1,

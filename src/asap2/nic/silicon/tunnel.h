@@ -85,8 +85,11 @@ static __always_inline void clear_tunnel(struct fields *f)
 	f->tun_opts_len = f->tun_option_kind = 0;
 }
 
-/* Only the first option in the metadata counts, if rules match on it: Linux compares octets. */
-static __always_inline void options_metadata(struct __sk_buff *skb, struct fields *f)
+/*
+ * Only the first option in the metadata counts, if rules match on it: Linux compares octets. The group policy of VXLAN
+ * is one. A device of our own cannot say whose options they are, so it says that they may be anybody's.
+ */
+static __always_inline void options_metadata(struct __sk_buff *skb, struct fields *f, u16 flags)
 {
 	u32 zero = 0;
 	struct config *c = bpf_map_lookup_elem(&config, &zero);
@@ -99,7 +102,13 @@ static __always_inline void options_metadata(struct __sk_buff *skb, struct field
 	if (len <= 0)
 		return;
 	f->tun_opts_len = len;
-	if (len >= GENEVE_OPTION_LEN + 4)
+	if (flags & bpf_htons(TUN_GBP) && !(flags & bpf_htons(TUN_OPTIONS)) && len == 4) {
+		u32 policy = bpf_htonl(*(u32 *)options);
+
+		f->tun_flags |= bpf_htons(TUN_GBP);
+		f->tun_option_kind = GBP_KIND;
+		__builtin_memcpy(f->tun_option, &policy, 4);
+	} else if (len >= GENEVE_OPTION_LEN + 4)
 		known_option(f, (u32 *)options, c);
 }
 
@@ -127,8 +136,8 @@ __noinline int tunnel_metadata(struct __sk_buff *skb, struct fields *f, u32 flag
 	f->tun_ttl = key.tunnel_ttl;
 	f->tun_flags = key.tunnel_flags & bpf_htons(TUN_FLAGS);
 	f->tun_tp_dst = bpf_htons(TUNNEL_PORT(flags));
-	if (key.tunnel_flags & bpf_htons(TUN_OPTIONS))
-		options_metadata(skb, f);
+	if (key.tunnel_flags & bpf_htons(TUN_OPTIONS | TUN_GBP | TUN_ERSPAN))
+		options_metadata(skb, f, key.tunnel_flags);
 	return 0;
 }
 

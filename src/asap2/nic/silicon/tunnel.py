@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from asap2.nic.checksums import checksum
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Encap, SetTunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_KEY, Encap, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.tunnels.vxlan import PORT as VXLAN_PORT
@@ -141,7 +141,9 @@ def fields_of(tunnel: SetTunnel, port: int = 0, kinds: Mapping[int, bytes] = _NO
         "tun_dst": int.from_bytes(tunnel.dst, "big"),
         "tun_tos": tunnel.tos,
         "tun_ttl": tunnel.ttl,
-        "tun_flags": (TUN_CSUM if tunnel.csum else 0) | (TUN_DONT_FRAGMENT if tunnel.dont_fragment else 0),
+        "tun_flags": (TUN_CSUM if tunnel.csum else 0)
+        | (TUN_KEY if tunnel.keyed else 0)
+        | (TUN_DONT_FRAGMENT if tunnel.dont_fragment else 0),
         "tun_tp_dst": port,
         "tun_opts_len": len(tunnel.options),
     }

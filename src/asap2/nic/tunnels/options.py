@@ -16,6 +16,12 @@ MOST: Final = 4
 """Kinds at most: as many as the program's memory has room for (:data:`asap2.nic.silicon.abi.OPTION_KINDS`)."""
 
 
+GBP: Final = 0xFF
+"""The number of VXLAN's group policy, as if it were an option: ``struct vxlan_metadata``, 32 bits. It is no kind that a
+header on the wire says."""
+GBP_OCTETS: Final = 4
+
+
 def kind_of(option_class: int, option_type: int) -> bytes:
     """The kind of options with this class and type, and data of one word."""
     return OPTION_HEADER.pack(option_class, option_type, 1)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,8 @@ from asap2.nic.rules import (
     OVS_TABLE,
     TUN_CSUM,
     TUN_DONT_FRAGMENT,
+    TUN_GBP,
+    TUN_KEY,
     TUN_OAM,
     VLAN_PRESENT,
     CheckLength,
@@ -37,6 +40,7 @@ from asap2.nic.rules import (
     Truncate,
 )
 from asap2.nic.silicon.abi import IN_PORT
+from asap2.nic.tunnels.options import GBP
 from tests.captures import CAPTURES, messages
 
 CTRL = 0x10
@@ -264,10 +268,59 @@ def test_a_tunnels_flags_are_matched_and_told() -> None:
     mask = (numbers.TUNNEL, packed((numbers.TUN_IPV4_DST, b"\xff" * 4), csum, dont_fragment))
     assert matched(tunnelled(DST, TTL), (mask,)).tun_flags == Masked(0, TUN_CSUM | TUN_DONT_FRAGMENT)
     assert matched(tunnelled(DST, TTL, csum), (mask,)).tun_flags == Masked(TUN_CSUM, TUN_CSUM | TUN_DONT_FRAGMENT)
-    told = tunnel_metadata({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_OAM, "tun_tp_dst": 4789}, b"")
+    told = tunnel_metadata({"tun_dst": 1, "tun_flags": TUN_CSUM | TUN_KEY | TUN_OAM, "tun_tp_dst": 4789}, b"")
     known = numbers.TUN_ID, numbers.TUN_IPV4_DST, numbers.TUN_TTL
     kinds = [kind for kind, _ in attributes(ovs_key.emit_tunnel(told, told["tun_proto"], 0))]
     assert kinds == [*known, numbers.TUN_ATTR_CSUM, numbers.TUN_TP_DST, numbers.TUN_ATTR_OAM]
+
+
+def test_a_tunnel_without_an_id_has_none_in_its_key() -> None:
+    told = tunnel_metadata({"tun_dst": 1, "tun_flags": 0}, b"")
+    kinds = [kind for kind, _ in attributes(ovs_key.emit_tunnel(told, told["tun_proto"], 0))]
+    assert numbers.TUN_ID not in kinds
+
+
+def policy(value: int) -> tuple[int, bytes]:
+    return numbers.TUN_VXLAN_OPTS, attribute(numbers.VXLAN_GBP, value.to_bytes(4, sys.byteorder))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(0x0800_0007, Masked(GBP, 0xFF)), (0, Masked(0, 0))])
+def test_the_group_policy_of_vxlan_is_matched(value: int, kind: Masked) -> None:
+    mask = (numbers.TUNNEL, packed((numbers.TUN_IPV4_DST, b"\xff" * 4), policy(0x0800_FFFF)))
+    match = matched(tunnelled(DST, TTL, *([policy(value)] if value else [])), (mask,))
+    assert match.tun_option_kind == kind
+    assert match.tun_option == Masked(value, 0x0800_FFFF)
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "kind"),
+    [
+        ({"tun_flags": TUN_GBP, "tun_tp_dst": 4789}, b"\7\0\0\0", numbers.TUN_VXLAN_OPTS),
+        ({"tun_tp_dst": 6081}, b"\1\2\x80\1\0\1\0\2", numbers.TUN_GENEVE_OPTS),
+        ({}, b"\1\0\0\0\0\0\0\7\0\0\0\0", numbers.TUN_ERSPAN_OPTS),
+    ],
+)
+def test_options_come_back_as_whose_they_are(fields: ovs_key.Fields, options: bytes, kind: int) -> None:
+    told = tunnel_metadata({"tun_dst": 1, **fields}, options)
+    given = dict(attributes(ovs_key.emit_tunnel(told, told["tun_proto"], told["tun_opts_len"])))
+    assert kind in given
+    again: ovs_key.Fields = {}
+    ovs_key.read_tunnel(ovs_key.emit_tunnel(told, told["tun_proto"], told["tun_opts_len"]), again)
+    assert ovs_key.options_of(again) == options
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [policy(1), (numbers.TUN_GENEVE_OPTS, b"\1\2\x80\0")],
+        [(numbers.TUN_VXLAN_OPTS, attribute(numbers.VXLAN_GBP, b"\1"))],
+        [(numbers.TUN_VXLAN_OPTS, attribute(9, bytes(4)))],
+        [(numbers.TUN_ERSPAN_OPTS, bytes(8))],
+    ],
+)
+def test_wrong_options_are_refused(wrong: list[tuple[int, bytes]]) -> None:
+    with pytest.raises(NetlinkError):
+        ovs_key.read_tunnel(packed(DST, TTL, *wrong), {})
 
 
 def test_a_tunnels_id_is_matched_in_the_32_bits_that_it_has() -> None:

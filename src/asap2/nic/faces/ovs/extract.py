@@ -11,7 +11,7 @@ from typing import Final
 
 from asap2.nic.faces.ovs import key as ovs_key
 from asap2.nic.faces.ovs.key import Fields
-from asap2.nic.rules import TUN_OPTIONS, Frag
+from asap2.nic.rules import TUN_ERSPAN, TUN_GBP, TUN_OPTIONS, Frag
 from asap2.nic.silicon import packet
 
 _FRAGMENTS: Final = {int(value): number for number, value in ovs_key.FRAGMENTS.items()}
@@ -53,11 +53,14 @@ def tunnel_metadata(fields: Fields, options: bytes) -> Fields:
     if not found.get("tun_dst"):
         return {}
     family = ovs_key.INET if found["tun_dst"] < 1 << 32 else ovs_key.INET6
-    flags = found.get("tun_flags", 0) | ovs_key.TUN_KEY
+    flags = found.get("tun_flags", 0)
     for name in ("tun_option_kind", "tun_option", "tun_opts_len"):
         found.pop(name, None)
     if options:
-        flags |= TUN_OPTIONS
+        if not found.get("tun_tp_dst"):
+            flags |= TUN_ERSPAN  # nothing else that is not in UDP has any
+        elif not flags & TUN_GBP:
+            flags |= TUN_OPTIONS
         found |= {"tun_opts": int.from_bytes(options, "big"), "tun_opts_len": len(options)}
     return found | {"tun_proto": family, "tun_flags": flags}
 

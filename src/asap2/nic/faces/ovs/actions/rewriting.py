@@ -11,10 +11,10 @@ from typing import Final
 from asap2.netlink.tables.ovs import KEY
 from asap2.nic.ethertypes import ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS
 from asap2.nic.faces.ovs.actions.headers import Packets
-from asap2.nic.faces.ovs.key import INET, TUN_KEY, Fields, check_options, invalid, options_of, read_tunnel, walk
+from asap2.nic.faces.ovs.key import INET, Fields, check_options, invalid, options_of, read_tunnel, walk
 from asap2.nic.faces.ovs.key.numbers import ETHERNET, IPV4, IPV6, LABEL_BITS, LENGTHS, MPLS, SCTP, TCP, TUNNEL, UDP
 from asap2.nic.fields import REWRITABLE, carried_by, rewritable_in
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, Masked, SetField, SetTunnel
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_KEY, Masked, SetField, SetTunnel
 
 _REWRITES: Final = {
     kind: tuple((name, *place) for name, place in rewritable_in(KEY.fields[kind][0]).items())
@@ -91,7 +91,7 @@ def _check_set(kind: int, values: bytes, mask: bytes | None, packets: Packets) -
 def _set_tunnel(data: bytes) -> SetTunnel:
     fields: Fields = {}
     read_tunnel(data, fields)
-    check_options(options_of(fields))
+    check_options(fields)
     return tunnel_of(fields)
 
 

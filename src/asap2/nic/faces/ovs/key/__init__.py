@@ -17,14 +17,13 @@ from asap2.nic.faces.ovs.key.reading import (
     packet_attributes,
     packet_metadata,
 )
-from asap2.nic.faces.ovs.key.tunnel import INET, INET6, TUN_KEY, check_options, emit_tunnel, options_of, read_tunnel
+from asap2.nic.faces.ovs.key.tunnel import INET, INET6, check_options, emit_tunnel, options_of, read_tunnel
 from asap2.nic.faces.ovs.key.writing import emit
 
 __all__ = [
     "FRAGMENTS",
     "INET",
     "INET6",
-    "TUN_KEY",
     "Fields",
     "FlowMatch",
     "check_options",

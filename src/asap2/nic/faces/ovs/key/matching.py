@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from asap2.nic.faces.ovs.key.layout import Fields, invalid
 from asap2.nic.faces.ovs.key.numbers import FRAG_FIRST, FRAG_LATER, FRAG_NONE
 from asap2.nic.faces.ovs.key.reading import FlowMatch
 from asap2.nic.fields import FIELDS, OVS_ONLY
-from asap2.nic.rules import BARE, OVS_TABLE, TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, Frag, Masked, Match
-from asap2.nic.tunnels.options import KINDS
+from asap2.nic.rules import BARE, OVS_TABLE, TUN_CSUM, TUN_DONT_FRAGMENT, TUN_GBP, TUN_OAM, Frag, Masked, Match
+from asap2.nic.tunnels.options import GBP, GBP_OCTETS, KINDS
 
 
 def table_of(key: Fields) -> int:
@@ -76,9 +77,16 @@ def _tunnel_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> bool:
 
 
 def _options_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:
-    """Match the options: one with data of 32 bits. EINVAL for others."""
+    """Match the options: Geneve's one with data of 32 bits, and VXLAN's group policy. EINVAL for others."""
     bits = mask.get("tun_opts", 0)
     if not bits:
+        return
+    if mask.get("tun_flags", 0) & TUN_GBP:
+        bits = _host_integer(bits)
+        policy = _host_integer(key.get("tun_opts", 0)) & bits
+        if policy:  # a packet without one is as one with 0
+            out["tun_option_kind"] = Masked(GBP, 0xFF)
+        out["tun_option"] = Masked(policy, bits)
         return
     header, header_bits = (number >> 32 & 0xFFFF_FFFF for number in (key.get("tun_opts", 0), bits))
     whole = key.get("tun_opts_len") == _OPTION and header_bits & _OPTION_HEADER == _OPTION_HEADER
@@ -88,6 +96,11 @@ def _options_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:
     out["tun_option_kind"] = Masked(number, 0xFF)
     if data := bits & 0xFFFF_FFFF:
         out["tun_option"] = Masked(key["tun_opts"] & data, data)
+
+
+def _host_integer(options: int) -> int:
+    """The integer of a group policy, which is among the octets of options as the machine has it in memory."""
+    return int.from_bytes(options.to_bytes(GBP_OCTETS, "big"), sys.byteorder)
 
 
 def _fragment_match(key: Fields, mask: Fields, out: dict[str, Masked]) -> None:

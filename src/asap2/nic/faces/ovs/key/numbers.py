@@ -17,6 +17,7 @@ from asap2.netlink.tables.ovs import (
     OVS_FRAG_TYPE_LATER,
     OVS_FRAG_TYPE_NONE,
     TUNNEL_KEY,
+    VXLAN_EXT,
 )
 
 _KEY = KEY.numbers
@@ -66,6 +67,9 @@ TUN_GENEVE_OPTS: Final = _TUNNEL["geneve_opts"]
 TUN_TP_SRC: Final = _TUNNEL["tp_src"]
 TUN_TP_DST: Final = _TUNNEL["tp_dst"]
 TUN_PAD: Final = _TUNNEL["pad"]
+TUN_VXLAN_OPTS: Final = _TUNNEL["vxlan_opts"]
+TUN_ERSPAN_OPTS: Final = _TUNNEL["erspan_opts"]
+VXLAN_GBP: Final = VXLAN_EXT.numbers["gbp"]
 
 NSH_BASE: Final = NSH_KEY.numbers["base"]
 NSH_MD1: Final = NSH_KEY.numbers["md1"]
@@ -93,5 +97,5 @@ def lengths(table: Table | Sequence, unknown: frozenset[str]) -> dict[int, int]:
 
 LENGTHS: Final = {0: 0} | lengths(KEY, frozenset({"packet_type", "nd_extensions", "tunnel_info"}))
 """Length in bytes of each attribute; another length is EINVAL."""
-TUNNEL_LENGTHS: Final = lengths(TUNNEL_KEY, frozenset({"vxlan_opts", "erspan_opts", "ipv4_info_bridge"})) | {TUN_PAD: 0}
-"""As :data:`LENGTHS`, of OVS_TUNNEL_KEY_ATTR_*; flags have none. Of options, there are Geneve's."""
+TUNNEL_LENGTHS: Final = lengths(TUNNEL_KEY, frozenset({"ipv4_info_bridge"})) | {TUN_PAD: 0}
+"""As :data:`LENGTHS`, of OVS_TUNNEL_KEY_ATTR_*; flags have none."""

@@ -61,7 +61,7 @@ from asap2.nic.faces.ovs.key.numbers import (
 )
 from asap2.nic.faces.ovs.key.tunnel import read_nsh, read_tunnel
 from asap2.nic.fields import carried_by
-from asap2.nic.rules import VLAN_PRESENT
+from asap2.nic.rules import TUN_OPTIONS, VLAN_PRESENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,10 @@ def match_of(key: bytes, mask: bytes | None) -> FlowMatch:
 
 
 def _mask_options(key: Fields, mask: Fields) -> None:
-    """A mask has as many options as the key; then that number counts, too. EINVAL (genev_tun_opt_from_nlattr)."""
+    """A mask has as many options of Geneve as the key; then that number counts, too. EINVAL
+    (genev_tun_opt_from_nlattr)."""
     if "tun_opts_len" in mask:
-        if mask["tun_opts_len"] != key.get("tun_opts_len", 0):
+        if mask["tun_flags"] & TUN_OPTIONS and mask["tun_opts_len"] != key.get("tun_opts_len", 0):
             raise invalid()
         mask["tun_opts_len"] = 0xFF
 

@@ -14,6 +14,7 @@ from asap2.nic.faces.ovs.key.numbers import (
     TUN_ATTR_CSUM,
     TUN_ATTR_DONT_FRAGMENT,
     TUN_ATTR_OAM,
+    TUN_ERSPAN_OPTS,
     TUN_GENEVE_OPTS,
     TUN_ID,
     TUN_IPV4_DST,
@@ -24,23 +25,29 @@ from asap2.nic.faces.ovs.key.numbers import (
     TUN_TP_DST,
     TUN_TP_SRC,
     TUN_TTL,
+    TUN_VXLAN_OPTS,
     TUNNEL_LENGTHS,
     VARIABLE,
+    VXLAN_GBP,
 )
-from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_OAM, TUN_OPTIONS
+from asap2.nic.rules import TUN_CSUM, TUN_DONT_FRAGMENT, TUN_ERSPAN, TUN_GBP, TUN_KEY, TUN_OAM, TUN_OPTIONS
+from asap2.nic.tunnels.erspan import METADATA_OCTETS
+from asap2.nic.tunnels.options import GBP_OCTETS
 
-TUN_KEY: Final = 0x0004
-"""Bit of ``tun_flags``: the tunnel has an id (TUNNEL_KEY, include/net/ip_tunnels.h)."""
 _FLAGS: Final = {
     TUN_ID: TUN_KEY,
     TUN_ATTR_DONT_FRAGMENT: TUN_DONT_FRAGMENT,
     TUN_ATTR_CSUM: TUN_CSUM,
     TUN_ATTR_OAM: TUN_OAM,
     TUN_GENEVE_OPTS: TUN_OPTIONS,
+    TUN_VXLAN_OPTS: TUN_GBP,
+    TUN_ERSPAN_OPTS: TUN_ERSPAN,
 }
+_OPTIONS: Final = {TUN_GENEVE_OPTS, TUN_VXLAN_OPTS, TUN_ERSPAN_OPTS}
 OPTIONS_MOST: Final = 255
 """Octets of options in a key (IP_TUNNEL_OPTS_MAX). A key has them as the number ``tun_opts``, and their length in
-``tun_opts_len``: Geneve's, since a key of this datapath has no others."""
+``tun_opts_len``; a bit of ``tun_flags`` says whose they are. VXLAN's group policy is ``struct vxlan_metadata``, and
+ERSPAN's is ``struct erspan_metadata``, as the kernel's devices have them."""
 INET, INET6 = 2, 10
 """``tun_proto``: AF_INET, AF_INET6."""
 _FAMILIES: Final = {TUN_IPV4_SRC: INET, TUN_IPV4_DST: INET, TUN_IPV6_SRC: INET6, TUN_IPV6_DST: INET6}
@@ -52,14 +59,15 @@ _ADDRESSES: Final = {
 
 def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
     """The tunnel's fields of a key's attribute. EINVAL, also for options of tunnels (ip_tun_from_nlattr)."""
-    families, flags, kinds = set(), 0, set()
+    families, flags, kinds = set(), 0, set[int]()
     for kind, value in walk(payload, padded=False):
         if TUNNEL_LENGTHS.get(kind) not in (VARIABLE, len(value)):
             raise invalid()
-        if kind == TUN_GENEVE_OPTS:
-            if kind in kinds or len(value) > OPTIONS_MOST or len(value) % 4:
+        if kind in _OPTIONS:
+            if kinds & _OPTIONS:
                 raise invalid()
-            into["tun_opts"], into["tun_opts_len"] = int.from_bytes(value, "big"), len(value)
+            options = _options(kind, value)
+            into["tun_opts"], into["tun_opts_len"] = int.from_bytes(options, "big"), len(options)
         kinds.add(kind)
         flags |= _FLAGS.get(kind, 0)
         if kind in TUNNEL_LAYOUTS:
@@ -70,6 +78,23 @@ def read_tunnel(payload: bytes, into: Fields, *, is_mask: bool = False) -> None:
     into["tun_proto"] = 0xFF if is_mask else INET6 if INET6 in families else INET
     if len(families) > 1 or (not is_mask and (not families or not into.get("tun_dst") or TUN_TTL not in kinds)):
         raise invalid()
+
+
+def _options(kind: int, value: bytes) -> bytes:
+    """The options that an attribute has, as the kernel's metadata. EINVAL (vxlan_tun_opt_from_nlattr and others)."""
+    if kind == TUN_VXLAN_OPTS:
+        policy = bytes(GBP_OCTETS)
+        for number, inner in walk(value, padded=False):
+            if number != VXLAN_GBP or len(inner) != GBP_OCTETS:
+                raise invalid()
+            policy = inner
+        return policy
+    if kind == TUN_ERSPAN_OPTS:
+        if len(value) != METADATA_OCTETS:
+            raise invalid()
+    elif len(value) > OPTIONS_MOST or len(value) % 4:
+        raise invalid()
+    return value
 
 
 def emit_tunnel(values: Fields, family: int, octets: int) -> bytes:
@@ -90,8 +115,14 @@ def emit_tunnel(values: Fields, family: int, octets: int) -> bytes:
             out += TUNNEL_LAYOUTS[kind].emit(values)
     if flags & TUN_OAM:
         out += attribute(TUN_ATTR_OAM, b"")
-    if octets and flags & TUN_OPTIONS:
-        out += attribute(TUN_GENEVE_OPTS, values.get("tun_opts", 0).to_bytes(octets, "big"))
+    if octets and flags & (TUN_OPTIONS | TUN_GBP | TUN_ERSPAN):
+        options = values.get("tun_opts", 0).to_bytes(octets, "big")
+        if flags & TUN_OPTIONS:
+            out += attribute(TUN_GENEVE_OPTS, options)
+        elif flags & TUN_GBP:
+            out += attribute(TUN_VXLAN_OPTS, attribute(VXLAN_GBP, options))
+        else:
+            out += attribute(TUN_ERSPAN_OPTS, options)
     return out
 
 
@@ -100,9 +131,11 @@ def options_of(fields: Fields) -> bytes:
     return fields.get("tun_opts", 0).to_bytes(fields.get("tun_opts_len", 0), "big")
 
 
-def check_options(options: bytes) -> None:
-    """Whether *options* that a packet is to get fill their room. EINVAL (validate_geneve_opts)."""
-    at = 0
+def check_options(fields: Fields) -> None:
+    """Whether options of Geneve that a packet is to get fill their room. EINVAL (validate_geneve_opts)."""
+    if not fields.get("tun_flags", 0) & TUN_OPTIONS:
+        return
+    at, options = 0, options_of(fields)
     while at < len(options):
         at += 4 + 4 * (options[at + 3] & 0x1F)
     if at > len(options):
