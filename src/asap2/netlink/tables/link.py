@@ -240,6 +240,10 @@ def _gre(name: str, address: Kind) -> Table:
             18: ("collect_metadata", flag),
             19: ("ignore_df", u8),
             20: ("fwmark", u32),
+            21: ("erspan_index", u32),
+            22: ("erspan_ver", u8),
+            23: ("erspan_dir", u8),
+            24: ("erspan_hwid", u16),
         },
     )
 
@@ -379,6 +383,8 @@ OF_KINDS = {
     "geneve": GENEVE,
     "gretap": GRETAP,
     "ip6gretap": IP6GRETAP,
+    "erspan": GRETAP,
+    "ip6erspan": IP6GRETAP,
     "vlan": VLAN,
     "bond": BOND,
     "macvlan": MACVLAN,

@@ -12,7 +12,32 @@ struct seen {
 	u32 options; /* and its options */
 	u32 options_len;
 	u8 tos, ttl, checksum, ipv6;
+	struct erspan_metadata erspan;
 };
+
+/* ERSPAN behind GRE's header, whose length is `at`, at the offset `l4`. 0: there is none. */
+static __always_inline int read_outer_erspan(struct __sk_buff *skb, struct seen *s, u32 l4, u32 at)
+{
+	u8 h[12];
+	u32 session, length = 0;
+
+	s->place.ipv6 = s->ipv6 | IS_ERSPAN;
+	__builtin_memcpy(s->place.remote, s->src, 16);
+	s->place.keyed = 0;
+	s->place.id = 0;
+	if (at > GRE_LEN) { /* type I has a header of GRE without more, and none of its own */
+		if (bpf_skb_load_bytes(skb, l4 + at, h, sizeof(h)))
+			return 0;
+		length = read_erspan(h, &session, &s->erspan);
+		if (!length)
+			return 0;
+		s->place.keyed = 1;
+		s->place.id = bpf_htonl(session);
+	}
+	s->inner = l4 + at + length;
+	s->options_len = sizeof(s->erspan);
+	return skb->len >= s->inner + ETH_LEN;
+}
 
 /* Whether an address of an outer header is one of this host, as the device `near` sees it. */
 static __always_inline int is_local(struct __sk_buff *skb, u32 near, u32 ipv6, const u8 *src, const u8 *dst)
@@ -57,6 +82,13 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 		__builtin_memcpy(s->dst, h + IPV6_DST, 16);
 		s->ipv6 = 1;
 		l4 += IPV6_LEN;
+		/* The kernel's own devices say there how many tunnels may follow (RFC 2473, 5.1). */
+		if (proto == IPPROTO_DSTOPTS_) {
+			if (bpf_skb_load_bytes(skb, l4, h, 2) || h[1] > DSTOPTS_MOST)
+				return 0;
+			proto = h[0];
+			l4 += 8 + 8 * h[1];
+		}
 	} else {
 		return 0;
 	}
@@ -86,10 +118,10 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 		s->options_len = (g[0] & 0x3f) * 4;
 		s->inner = s->options + s->options_len;
 	} else {
-		u16 flags = bpf_ntohs(*(u16 *)h);
-		u32 at = GRE_LEN;
+		u16 flags = bpf_ntohs(*(u16 *)h), inside = *(u16 *)(h + 2);
+		u32 at = GRE_LEN, erspan = inside == bpf_htons(ETH_P_ERSPAN_) || inside == bpf_htons(ETH_P_ERSPAN2_);
 
-		if (flags & ~(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) || *(u16 *)(h + 2) != bpf_htons(ETH_P_TEB_))
+		if (flags & ~(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) || (inside != bpf_htons(ETH_P_TEB_) && !erspan))
 			return 0;
 		if (flags & GRE_CHECKSUM) {
 			s->checksum = 1;
@@ -102,6 +134,8 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 		}
 		if (flags & GRE_SEQUENCE)
 			at += 4;
+		if (erspan)
+			return read_outer_erspan(skb, s, l4, at);
 		s->inner = l4 + at;
 	}
 	s->place.ipv6 = s->ipv6;
@@ -121,7 +155,7 @@ static __always_inline u32 device_of(struct seen *s)
 		any = s->place;
 		__builtin_memset(any.remote, 0, sizeof any.remote);
 	} else if (!s->place.port)
-		any.ipv6 = s->ipv6; /* a device of GRE is of one version */
+		any.ipv6 = s->place.ipv6; /* a device of GRE is of one version */
 	found = bpf_map_lookup_elem(&places, &any);
 	return found ? *found : 0;
 }

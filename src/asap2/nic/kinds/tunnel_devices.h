@@ -3,19 +3,31 @@
 #pragma once
 
 #include "../silicon/room.h"
+#include "erspan.h"
 
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_GRE_ 47
+#define IPPROTO_DSTOPTS_ 60
+#define DSTOPTS_MOST 3 /* words of 64 bits behind the first */
 #define ETH_P_TEB_ 0x6558
 #define PER_CPU 2048 /* arrivals of a CPU: more than wait for it (net.core.netdev_max_backlog) */
 #define NO_TUNNEL_KEY (1ULL << 4) /* Linux 6.2 */
 #define FIB_LOOKUP_SKIP_NEIGH (1U << 2)
 #define DONT_FRAGMENT 0x4000
 
-/* The last two have no frame inside: a packet's Ethernet header is the veth's alone. */
-enum tunnel_kind { KIND_GENEVE = 1, KIND_GRETAP = 2, KIND_IP6GRETAP = 3, KIND_IPIP = 4, KIND_SIT = 5 };
-#define is_bare(kind) ((kind) >= KIND_IPIP)
+/* IP in IP has no frame inside: a packet's Ethernet header is the veth's alone. */
+enum tunnel_kind {
+	KIND_GENEVE = 1,
+	KIND_GRETAP = 2,
+	KIND_IP6GRETAP = 3,
+	KIND_IPIP = 4,
+	KIND_SIT = 5,
+	KIND_ERSPAN = 6,
+	KIND_IP6ERSPAN = 7,
+};
+#define is_bare(kind) ((kind) == KIND_IPIP || (kind) == KIND_SIT)
+#define is_erspan(kind) ((kind) >= KIND_ERSPAN)
 #define IPPROTO_IPIP_ 4
 #define IPPROTO_IPV6_ 41
 
@@ -28,15 +40,17 @@ struct device {
 	u8 dont_fragment, protocol; /* IP protocol of a tunnel without a header; 0: any */
 	u32 far; /* ifindex of the veth's other end, which packets go in by, so that the kernel counts them */
 	u8 local[16], remote[16]; /* IPv4: the last 4 */
+	struct erspan_metadata erspan; /* of a device that does not collect */
 };
 
 /* Which device the packets of a tunnel come in by: those with this id from this end, or ANY. */
 struct place {
 	u16 port; /* UDP, network byte order; 0: GRE */
-	u8 ipv6, keyed;
+	u8 ipv6, keyed; /* `ipv6` may have IS_ERSPAN */
 	u32 id;
 	u8 remote[16];
 };
+#define IS_ERSPAN 2
 #define BARE 3 /* as `keyed`: `id` is the IP protocol, as a tunnel without a header has no id */
 #define ANY 2 /* as `keyed`: the device takes what no other does, of either IP version */
 
@@ -56,6 +70,8 @@ struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, PER_CPU); __type(
 	 __type(value, struct arrival); } arrivals SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, u32);
 	 __type(value, u32); } turns SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1024); __uint(map_flags, BPF_F_NO_PREALLOC);
+	 __type(key, u32); __type(value, u32); } sequences SEC(".maps"); /* of GRE, by device */
 /* clang-format on */
 
 const volatile struct {

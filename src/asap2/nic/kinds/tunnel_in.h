@@ -50,7 +50,10 @@ int tunnel_in(struct __sk_buff *skb)
 	a->options_len = 0;
 	len = s.options_len;
 	at = s.options;
-	if (is_length(len, OPTIONS_MAX - 1)) {
+	if (is_erspan(d->kind)) {
+		__builtin_memcpy(a->options, &s.erspan, sizeof(s.erspan));
+		a->options_len = len;
+	} else if (is_length(len, OPTIONS_MAX - 1)) {
 		if (bpf_skb_load_bytes(skb, at, a->options, len))
 			return TCX_DROP;
 		a->options_len = len;

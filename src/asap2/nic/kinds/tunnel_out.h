@@ -63,6 +63,35 @@ static __always_inline int wanted(struct __sk_buff *skb, struct device *d, struc
 }
 
 /*
+ * GRE's header with a sequence number at `h`, and ERSPAN's. Their length; 0: the packet does not say what to put there, as
+ * erspan_fb_xmit() has it.
+ */
+static __always_inline u32 put_erspan(u8 *h, struct __sk_buff *skb, struct device *d, u32 session)
+{
+	struct erspan_metadata md = d->erspan;
+	u32 ifindex = skb->ifindex, first = 0, length, *turn;
+
+	if (d->collects && bpf_skb_get_tunnel_opt(skb, &md, sizeof(md)) != sizeof(md))
+		return 0;
+	*(u16 *)(h + 2) = bpf_htons(ETH_P_ERSPAN_);
+	if (!md.version)
+		return d->collects ? 0 : GRE_LEN;
+	length = write_erspan(h + 2 * GRE_LEN, skb, session, &md);
+	turn = bpf_map_lookup_elem(&sequences, &ifindex);
+	if (!turn) {
+		bpf_map_update_elem(&sequences, &ifindex, &first, BPF_NOEXIST);
+		turn = bpf_map_lookup_elem(&sequences, &ifindex);
+	}
+	if (!length || !turn)
+		return 0;
+	if (md.version == 2)
+		*(u16 *)(h + 2) = bpf_htons(ETH_P_ERSPAN2_);
+	*(u16 *)h = bpf_htons(GRE_SEQUENCE);
+	*(u32 *)(h + GRE_LEN) = bpf_htonl(__sync_fetch_and_add(turn, 1));
+	return 2 * GRE_LEN + length;
+}
+
+/*
  * Send a packet out of a device to where its outer header leads. The kernel looks up the route once more: told of the
  * next hop, it would keep the route that the packet had inside, and where a packet waits for the neighbour's address,
  * take that of a neighbour of the tunnel device in the end.
@@ -115,7 +144,7 @@ int tunnel_out(struct __sk_buff *skb)
 		return to_next_hop(p.ifindex);
 	}
 
-	__builtin_memset(w->header, 0, ETH_LEN + IPV6_LEN + UDP_LEN + GENEVE_LEN);
+	__builtin_memset(w->header, 0, ETH_LEN + IPV6_LEN + 2 * GRE_LEN + 12);
 	proto = d->kind == KIND_GENEVE ? IPPROTO_UDP : IPPROTO_GRE_;
 	w->ip = ETH_LEN;
 	if (ipv6) {
@@ -165,6 +194,12 @@ int tunnel_out(struct __sk_buff *skb)
 			w->header[at - GENEVE_LEN + 1] = critical ? 0x40 : 0;
 			at += options;
 		}
+	} else if (is_erspan(d->kind)) {
+		u32 length = put_erspan(w->header + at, skb, d, key.tunnel_id);
+
+		if (!length)
+			return TCX_DROP;
+		at += length;
 	} else {
 		*(u16 *)(w->header + at + 2) = bpf_htons(ETH_P_TEB_);
 		if (key.tunnel_flags & bpf_htons(TUN_KEY_)) {

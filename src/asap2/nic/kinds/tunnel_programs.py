@@ -17,19 +17,20 @@ from asap2.nic.silicon import hooks, loader
 from asap2.nic.silicon.hooks import Hook
 
 OBJECT: Final = Path(__file__).with_name("tunnels.bpf.o")
-_MAPS: Final = ("devices", "places", "arrivals", "turns", "works")
+_MAPS: Final = ("devices", "places", "arrivals", "turns", "sequences", "works")
 _PROGRAMS: Final = ("tunnel_in", "tunnel_arrive", "tunnel_out")
 _PER_CPU: Final = 2048
 """PER_CPU of the program."""
 _MOST_CPUS: Final = 31
 """As many as skb->tc_index has numbers for."""
 _U32: Final = struct.Struct("=I")
-_DEVICE: Final = struct.Struct("=4s2sBBBBBBBBxxI16s16s")
+_DEVICE: Final = struct.Struct("=4s2sBBBBBBBBxxI16s16sI8s")
 _PLACE: Final = struct.Struct("=2sBB4s16s")
 _ANY: Final = 2
 _BARE: Final = 3
+_IS_ERSPAN: Final = 2
 
-GENEVE, GRETAP, IP6GRETAP, IPIP, SIT = 1, 2, 3, 4, 5
+GENEVE, GRETAP, IP6GRETAP, IPIP, SIT, ERSPAN, IP6ERSPAN = 1, 2, 3, 4, 5, 6, 7
 """enum tunnel_kind."""
 _PROTOCOLS: Final = {IPIP: [socket.IPPROTO_IPIP], SIT: [socket.IPPROTO_IPV6, socket.IPPROTO_IPIP]}
 """The IP protocols of tunnels without a header of their own."""
@@ -59,6 +60,9 @@ class Device:
     far: int = 0
     protocol: int = 0
     """The IP protocol of a tunnel without a header of its own; 0: all that such devices can carry."""
+    erspan: tuple[int, bytes] = (0, b"")
+    """The version of a device of ERSPAN that does not collect, and what its metadata says: the index in network byte
+    order, or of version 2 eight octets of which hardware id and direction count."""
 
     def packed(self) -> bytes:
         """``struct device``."""
@@ -77,6 +81,8 @@ class Device:
             self.far,
             self.local.rjust(16, b"\0"),
             self.remote.rjust(16, b"\0"),
+            self.erspan[0],
+            self.erspan[1].ljust(8, b"\0"),
         )
 
     def place(self) -> bytes:
@@ -85,10 +91,16 @@ class Device:
             return self._bare_places()[0]
         port = self.port.to_bytes(2, "big")
         if self.collects:
-            return _PLACE.pack(port, self.kind == IP6GRETAP, _ANY, bytes(4), bytes(16))
+            version6 = self.kind in (IP6GRETAP, IP6ERSPAN)
+            return _PLACE.pack(port, version6 | self._erspan, _ANY, bytes(4), bytes(16))
         keyed = self.tun_id is not None
         tun_id = (self.tun_id or 0).to_bytes(4, "big")
-        return _PLACE.pack(port, len(self.remote) == 16, keyed, tun_id, self.remote.rjust(16, b"\0"))
+        version6 = len(self.remote) == 16
+        return _PLACE.pack(port, version6 | self._erspan, keyed, tun_id, self.remote.rjust(16, b"\0"))
+
+    @property
+    def _erspan(self) -> int:
+        return _IS_ERSPAN if self.kind in (ERSPAN, IP6ERSPAN) else 0
 
     def places(self) -> list[bytes]:
         """All of them."""

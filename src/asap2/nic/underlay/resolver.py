@@ -16,7 +16,7 @@ from asap2.nic.function import Function, Pf, Role
 from asap2.nic.links import Link
 from asap2.nic.netdevs import NetDev
 from asap2.nic.rules import Action, Encap, PushVlan, SetTunnel
-from asap2.nic.tunnels import Ip, TunnelProtocol, Udp, of_link
+from asap2.nic.tunnels import Ip, TunnelProtocol, Udp, link_kind, of_link
 from asap2.nic.underlay.routes import Hop, Routes
 from asap2.nic.underlay.udp_ports import UdpPorts
 
@@ -81,8 +81,10 @@ class Tunnels:
     def port_of(self, ifindex: int) -> int | None:
         """The UDP port of the tunnel device *ifindex*, 0 when its tunnel has none; None when it is no such device."""
         link = self.link(ifindex)
-        protocol = of_link(link.kind) if link is not None else None
-        return link.tunnel_port or protocol.port if link is not None and protocol is not None else None
+        if link is None or link_kind(link.kind) is None:
+            return None
+        protocol = of_link(link.kind)
+        return link.tunnel_port or (protocol.port if protocol is not None else 0)
 
     def encap(self, pf: Pf, ifindex: int, tunnel: SetTunnel) -> Outer | None:
         """What puts a packet of *pf*'s eSwitch in *tunnel* through the tunnel device *ifindex*; None while the
@@ -135,7 +137,7 @@ class Tunnels:
         """The own address and the UDP port with which packets in *tunnel* leave the host by the tunnel device
         *ifindex*; None where there is no way, or that is another device (dev_fill_metadata_dst)."""
         device = self.link(ifindex)
-        if device is None or of_link(device.kind) is None:
+        if device is None or link_kind(device.kind) is None:
             return None
         try:
             hop = self._routes.resolve(tunnel.dst, tunnel.src, device.tunnel_lower)
