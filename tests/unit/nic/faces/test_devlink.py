@@ -79,14 +79,14 @@ def test_every_command_that_is_announced_is_served(served: Served) -> None:
 def test_port_attributes_are_in_the_kernels_order(served: Served) -> None:
     served.driver.set_numvfs(PF, 1)
     served.driver.set_mode(PF, EswitchMode.SWITCHDEV)
-    representor, uplink, vf = served.ask(DEVLINK_CMD_PORT_GET, {}, NLM_F_DUMP)
+    uplink, representor, vf = served.ask(DEVLINK_CMD_PORT_GET, {}, NLM_F_DUMP)
     netdev = ["bus_name", "dev_name", "port_index", "port_type", "port_netdev_ifindex", "port_netdev_name"]
     flavour = ["port_splittable", "port_flavour"]
     of_a_vf = ["port_controller_number", "port_pci_pf_number", "port_pci_vf_number", "port_external", "port_function"]
     assert list(representor) == netdev + flavour + of_a_vf
     assert list(uplink) == [*netdev, *flavour, "port_number"]
     assert list(vf) == netdev + flavour
-    assert [port["port_index"] for port in (representor, uplink, vf)] == [1, 0xFFFF, 1 << 16]
+    assert [port["port_index"] for port in (uplink, representor, vf)] == [0xFFFF, 1, 1 << 16]
 
 
 def test_a_vfs_port_has_no_netdev_while_that_is_elsewhere(served: Served) -> None:
@@ -181,8 +181,8 @@ def test_the_group_is_told_what_came_and_went_and_nothing_twice(served: Served) 
         (DEVLINK_CMD_PORT_DEL, 1 << 16),
         (DEVLINK_CMD_DEL, None),
         (DEVLINK_CMD_RATE_DEL, 1),
-        (DEVLINK_CMD_PORT_DEL, 0xFFFF),
         (DEVLINK_CMD_PORT_DEL, 1),
+        (DEVLINK_CMD_PORT_DEL, 0xFFFF),
         (DEVLINK_CMD_DEL, None),
     ]
 

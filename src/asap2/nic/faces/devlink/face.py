@@ -282,7 +282,11 @@ class DevlinkFace:
     # ---- ports
 
     def ports(self, function: Function) -> Iterator[dict[str, Any]]:
-        """The attributes of a device's ports, in the order of devlink_nl_port_fill()."""
+        """The attributes of a device's ports, in the order of devlink_nl_port_fill().
+
+        The uplink's is first, as mlx5 registers it (esw_offloads_enable) and Linux 6.1 lists it. From Linux 6.2 on,
+        ports are listed by number, and OVN's plug provider for representors takes no VF before it has seen the PF.
+        """
         base = function.number << 16
         netdev = self._netdev(function.role, function)
         if not isinstance(function, Pf):
@@ -291,6 +295,8 @@ class DevlinkFace:
                 "port_type": DEVLINK_PORT_TYPE_ETH,
             }
             return
+        index = base | function.vport
+        yield {**_port(function, index, netdev, DEVLINK_PORT_FLAVOUR_PHYSICAL), "port_number": function.index}
         if function.switchdev:
             for vf in function.vfs:
                 representor = self._netdev(Role.REPRESENTOR, vf)
@@ -302,8 +308,6 @@ class DevlinkFace:
                     "port_external": 0,
                     "port_function": {"hw_addr": vf.mac},
                 }
-        index = base | function.vport
-        yield {**_port(function, index, netdev, DEVLINK_PORT_FLAVOUR_PHYSICAL), "port_number": function.index}
 
     def _netdev(self, role: Role, function: Function) -> NetDev | None:
         return next((d for d in self.netdevs.all() if d.role is role and d.function is function), None)
