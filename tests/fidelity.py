@@ -21,6 +21,7 @@ PAGE: Final = TOP / "docs/fidelity.md"
 SUITES: Final = {
     "openvswitch-kernel": ("Open vSwitch `check-kernel`", "kernel"),
     "openvswitch-offloads": ("Open vSwitch `check-offloads`", "offloads"),
+    "openvswitch-ovn": ("OVN `check-kernel`", "ovn"),
 }
 CAMPAIGNS: Final = {
     "silicon": "The eBPF program and a reference in plain Python: random rules and packets, compared to the byte",
@@ -166,6 +167,7 @@ def _rest() -> Iterator[str]:
 ```sh
 make test-openvswitch ARGS=--record
 make test-openvswitch ARGS='--suite offloads --record'
+make test-ovn-suite ARGS=--record
 .venv/bin/python -m tests.system.nic.silicon --record
 .venv/bin/python -m tests.system.realkernel --record
 .venv/bin/python -m tests.system.realkernel --conversations 1000 --record

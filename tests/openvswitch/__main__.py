@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a testsuite of Open vSwitch in a node, and compare what became of each test with the table of what is expected.
+"""Run a testsuite of Open vSwitch or OVN in a node, and compare the outcome of each test with what is expected.
 
-The exit status is 1 when they differ. Logs of tests that failed stay in ``build/openvswitch/source/tests``, which one
-run at a time may use.
+The exit status is 1 when they differ. Logs of tests that failed stay in ``build/openvswitch/source/tests``, OVN's in
+``build/openvswitch/ovn/tests``; one run at a time may use them.
+
+OVN has each test in several variants: ovn-northd with and without parallel computation, ovn-controller with all of the
+southbound database and with what concerns it. Without ``--every-variant`` only those with the defaults of both run.
 """
 
 from __future__ import annotations
@@ -19,15 +22,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.openvswitch.suite import Expected, Outcome, compare, expectations, outcomes_in, titles_in
+from tests.openvswitch.suite import (
+    Expected,
+    Outcome,
+    compare,
+    expectations,
+    outcomes_in,
+    titles_in,
+    with_defaults,
+    without_variant,
+)
 from tests.results import record
 
-SUITES: Final = {"kernel": "system-kmod-testsuite", "offloads": "system-offloads-testsuite"}
+SUITES: Final = {
+    "kernel": "source/tests/system-kmod-testsuite",
+    "offloads": "source/tests/system-offloads-testsuite",
+    "ovn": "ovn/tests/system-kmod-testsuite",
+}
 _HERE: Final = Path(__file__).parent
 _BUILT: Final = Path("build/openvswitch").absolute()
 _NODE: Final = "ovs1"
-_PATH: Final = f"{_HERE}/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The programs that are tested are the machine's, modprobe is the node's, and there is one of our own."""
+_PATH: Final = f"{_HERE}/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin:{_BUILT}/python/bin"
+"""The programs that are tested are the machine's, modprobe is the node's, and there is one of our own. Scapy is the
+tests' Python's."""
 _ASAP2: Final = Path(sys.executable).with_name("asap2")
 
 
@@ -43,13 +60,11 @@ def alone(directory: Path = _BUILT) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lab() -> Iterator[dict[str, str]]:
-    """A lab of its own with one node; the environment in which commands find it."""
+def lab(topology: str = "node.toml") -> Iterator[dict[str, str]]:
+    """A lab of its own with one node, of the file *topology*; the environment in which commands find it."""
     with tempfile.TemporaryDirectory(prefix="asap2-openvswitch-") as root:
         environment = {**os.environ, "ASAP2_LAB": os.environ.get("ASAP2_LAB", f"{root}/lab")}
-        subprocess.run(
-            [_ASAP2, "lab", "up", _HERE / "node.toml"], env=environment, check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run([_ASAP2, "lab", "up", _HERE / topology], env=environment, check=True, stdout=subprocess.DEVNULL)
         try:
             yield environment
         finally:
@@ -80,9 +95,9 @@ def has_links(kind: str, environment: dict[str, str]) -> bool:
 
 def without_what_is_missing(tests: dict[int, str], expected: Expected, environment: dict[str, str]) -> list[int]:
     """The numbers of the *tests* that the node has the link kinds for; the others are named."""
-    wanted = {kind for title in tests.values() if (kind := expected.needs.get(title))}
+    wanted = {kind for title in tests.values() if (kind := expected.needs.get(without_variant(title)))}
     missing = {kind for kind in wanted if not has_links(kind, environment)}
-    left_out = [number for number, title in tests.items() if expected.needs.get(title) in missing]
+    left_out = [number for number, title in tests.items() if expected.needs.get(without_variant(title)) in missing]
     if left_out:
         kinds = ", ".join(sorted(missing))
         print(f"{len(left_out)} tests are left out: the node has no links of the kinds {kinds}", flush=True)
@@ -93,22 +108,25 @@ def main() -> int:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(prog="make test-openvswitch", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--suite", choices=SUITES, default="kernel", help="kernel: check-kernel; offloads: check-offloads"
+        "--suite", choices=SUITES, default="kernel", help="kernel: check-kernel; offloads: check-offloads; ovn: OVN's"
     )
+    parser.add_argument("--every-variant", action="store_true", help="of OVN's tests, all variants")
     parser.add_argument("-k", metavar="TEXT", default="", help="only tests with TEXT in their title")
     parser.add_argument("--record", action="store_true", help="record the outcome for docs/fidelity.md")
     parser.add_argument("numbers", metavar="N", nargs="*", type=int, help="only tests with these numbers")
     options = parser.parse_args()
     if options.record and (options.k or options.numbers):
         parser.error("only the whole of a suite can be recorded")
-    program = _BUILT / "source/tests" / SUITES[options.suite]
+    program = _BUILT / SUITES[options.suite]
     listing = subprocess.run([program, "--list"], cwd=program.parent, check=True, capture_output=True, text=True).stdout
     expected = expectations(_HERE / "expected.toml", options.suite)
-    tests = {number: title for number, title in titles_in(listing).items() if options.k in title}
+    every = titles_in(listing)
+    tests = every if options.every_variant or options.numbers else with_defaults(every)
+    tests = {number: title for number, title in tests.items() if options.k in title}
     tests = {number: title for number, title in tests.items() if number in (options.numbers or tests)}
     if not tests:
         parser.error("there is no such test")
-    with alone(), lab() as environment:
+    with alone(), lab("ovn.toml" if options.suite == "ovn" else "node.toml") as environment:
         chosen = without_what_is_missing(tests, expected, environment)
         outcomes = outcomes_in(run(program, chosen, environment))
     differences = compare(tests, outcomes, expected, chosen)
@@ -116,23 +134,24 @@ def main() -> int:
         why = f" ({expected.reason(title)})" if expected.reason(title) else ""
         print(f"{title}: {outcome.value}, but expected: {wanted.value}{why}")
     for number in chosen:
-        title = tests[number]
+        title = without_variant(tests[number])
         if outcomes.get(number) is Outcome.FAILED and title in expected.timing:
-            print(f"{title}: failed, as it may on a busy machine ({expected.timing[title]})")
+            print(f"{tests[number]}: failed, as it may on a busy machine ({expected.timing[title]})")
     counted = Counter(outcomes.get(number, Outcome.MISSING) for number in chosen)
     told = ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome)
     print(f"{len(chosen)} tests: {told}; {len(differences)} not as expected")
     if options.record:
         counts = {outcome.value: counted[outcome] for outcome in Outcome} | {"left out": len(tests) - len(chosen)}
         counts["not as expected"] = len(differences)
-        record(f"openvswitch-{options.suite}", counts, of=release())
+        record(f"openvswitch-{options.suite}", counts, of=release(options.suite))
     return int(bool(differences))
 
 
-def release() -> str:
-    """The release of Open vSwitch that is installed, and whose tests these are."""
-    told = subprocess.run(["ovs-vswitchd", "--version"], check=True, capture_output=True, text=True).stdout
-    return f"Open vSwitch {told.split()[3]}"
+def release(suite: str) -> str:
+    """The release of Open vSwitch or OVN that is installed, and whose tests these are."""
+    name, program, word = ("OVN", "ovn-controller", 1) if suite == "ovn" else ("Open vSwitch", "ovs-vswitchd", 3)
+    told = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    return f"{name} {told.split()[word]}"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 _LISTED: Final = re.compile(r"^ *(\d+): \S+ +(.+?)\s*$", re.MULTILINE)
+_VARIANT: Final = re.compile(r" -- ovn-northd -- parallelization=(?:yes|no)(?: -- ovn_monitor_all=(?:yes|no))?$")
+_DEFAULTS: Final = ("parallelization=no -- ovn_monitor_all=no", "parallelization=no")
 _TOLD: Final = re.compile(
     r"^ *(\d+): .*?(ok|skipped|FAILED|expected failure|UNEXPECTED PASS)\s*(\([^)]*\))?$", re.MULTILINE
 )
@@ -42,14 +44,16 @@ class Expected:
 
     def of(self, title: str) -> Outcome:
         """What is expected of a test."""
+        title = without_variant(title)
         return Outcome.FAILED if title in self.fails else Outcome.SKIPPED if title in self.skips else Outcome.OK
 
     def explains(self, title: str, outcome: Outcome) -> bool:
         """Whether it is known that a test may end so."""
-        return outcome is self.of(title) or (outcome is Outcome.FAILED and title in self.timing)
+        return outcome is self.of(title) or (outcome is Outcome.FAILED and without_variant(title) in self.timing)
 
     def reason(self, title: str) -> str:
         """Why it does not pass; empty where it should."""
+        title = without_variant(title)
         return self.fails.get(title) or self.skips.get(title) or self.timing.get(title, "")
 
 
@@ -64,6 +68,16 @@ class Difference(NamedTuple):
 def titles_in(listing: str) -> dict[int, str]:
     """The titles by number, from what ``--list`` prints."""
     return {int(number): title for number, title in _LISTED.findall(listing)}
+
+
+def without_variant(title: str) -> str:
+    """The *title* of a test of OVN without the words that say which variant it is; another's as it is."""
+    return _VARIANT.sub("", title)
+
+
+def with_defaults(tests: Mapping[int, str]) -> dict[int, str]:
+    """The *tests* without OVN's variants that are not its programs' defaults."""
+    return {number: title for number, title in tests.items() if not _VARIANT.search(title) or title.endswith(_DEFAULTS)}
 
 
 def outcomes_in(output: str) -> dict[int, Outcome]:

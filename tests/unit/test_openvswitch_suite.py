@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from tests import openvswitch
 from tests.openvswitch.__main__ import alone
-from tests.openvswitch.suite import Difference, Expected, Outcome, compare, expectations, outcomes_in, titles_in
+from tests.openvswitch.suite import (
+    Difference,
+    Expected,
+    Outcome,
+    compare,
+    expectations,
+    outcomes_in,
+    titles_in,
+    with_defaults,
+)
 
 LISTING = """
  NUM: FILE-NAME:LINE     TEST-GROUP-NAME
@@ -45,7 +55,18 @@ def test_what_is_not_as_expected_is_told() -> None:
     ]
 
 
-@pytest.mark.parametrize("suite", ["kernel", "offloads"])
+def test_of_ovns_variants_the_defaults_run_and_all_are_one_test_in_the_table() -> None:
+    variants = {
+        number: f"BFD -- ovn-northd -- parallelization={parallel} -- ovn_monitor_all={everything}"
+        for number, (parallel, everything) in enumerate(itertools.product(("yes", "no"), repeat=2))
+    }
+    assert list(with_defaults({9: "datapath - ping", **variants})) == [9, 3]
+    expected = Expected({}, {"BFD": "there is no bfdd"}, {}, {})
+    assert compare(variants, dict.fromkeys(variants, Outcome.SKIPPED), expected, variants) == []
+    assert {expected.reason(title) for title in variants.values()} == {"there is no bfdd"}
+
+
+@pytest.mark.parametrize("suite", ["kernel", "offloads", "ovn"])
 def test_each_exception_has_its_reason(suite: str) -> None:
     expected = expectations(TABLE, suite)
     assert not expected.skips.keys() & expected.fails.keys()
