@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from asap2.nic.conntrack.view import SETTINGS, Change, Connection, Statistics, Tuple
+from asap2.nic.conntrack.view import SETTINGS, Change, Connection, Expectation, Statistics, Tuple
 from asap2.nic.silicon import timeouts
 from asap2.nic.silicon.timeouts import TimeoutPolicy
 
@@ -53,6 +53,7 @@ class Table:
         self._all: dict[int, Connection] = {}
         self._tuples: dict[tuple[int, Tuple], int] = {}
         self._made = 0
+        self.expected: list[Expectation] = []
         for connection in connections:
             self.insert(connection)
 
@@ -88,6 +89,16 @@ class Table:
         self._made += 1
         self._all[self._made] = replace(connection, id=self._made)
         self._tuples.update(dict.fromkeys(keys, self._made))
+
+    def expectations(self) -> list[Expectation]:
+        """Those that a test has added."""
+        return list(self.expected)
+
+    def unexpect(self, expectation: Expectation) -> bool:
+        """Take it out."""
+        found = expectation in self.expected
+        self.expected = [one for one in self.expected if one != expectation]
+        return found
 
     def count(self) -> int:
         """How many."""

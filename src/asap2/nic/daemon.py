@@ -170,6 +170,7 @@ class Daemon:
         connections = pipeline.connections
         self.ct_limits = CtLimitFace(self.server, Journal(state / "ct_limit.journal"), connections)
         self.conntrack = ConntrackFace(self.server, connections, pipeline.timeouts)
+        connections.expecting = self.conntrack.expectations
         self.sweeper = Sweeper(connections, self.conntrack.gone)
         self.announcer = Announcer(self.conntrack, connections)
         self.server.joined = self.announcer.look

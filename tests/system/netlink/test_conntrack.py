@@ -99,3 +99,17 @@ def test_others_see_the_kernels_own_connections(tracked: Redirected) -> None:
     assert tracked.run("unshare", "--net", "conntrack", "-C") == "0\n"
     said = tracked.run(*_WITHOUT_NET_ADMIN, "conntrack", "-C", code=1)
     assert "you must be root or get CAP_NET_ADMIN" in said
+
+
+def test_conntrack_shows_what_helpers_expect(namespace: Redirected) -> None:
+    namespace.start_server(2, "conntrack_server")
+    line = (
+        "{} proto=6 src=10.0.0.2 dst=10.0.0.1 sport=0 dport={} mask-src=255.255.255.255 mask-dst=255.255.255.255 "
+        "sport=0 dport=65535 master-src=10.0.0.1 master-dst=10.0.0.2 sport=1000 dport=21 class=0 helper=ftp"
+    )
+    *shown, said = sorted(namespace.run("conntrack", "-L", "expect").splitlines())
+    assert shown == [line.format(300, port) for port in (4660, 4661)]
+    assert "2 expectations" in said
+    assert namespace.run("conntrack", "-C", "expect") == "2\n"
+    namespace.run("conntrack", "-F", "expect")
+    assert "0 expectations" in namespace.run("conntrack", "-L", "expect")

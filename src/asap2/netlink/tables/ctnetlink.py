@@ -142,6 +142,39 @@ CT_REQUEST: Body[Nfgenmsg] = Body(
 )
 """A request: nests are looked at when they are needed, as the kernel does."""
 
+EXPECT_NAT = Table("cta_expect_nat", {1: ("dir", be32), 2: ("tuple", nested(TUPLE, flagged=True))})
+_EXPECT_NUMBERS = {4: ("timeout", be32), 5: ("id", be32), 7: ("zone", be16), 8: ("flags", be32), 9: ("class", be32)}
+EXPECT: Body[Nfgenmsg] = Body(
+    Nfgenmsg,
+    NFGENMSG,
+    Table(
+        "cta_expect",
+        {
+            1: ("master", nested(TUPLE, flagged=True)),
+            2: ("tuple", nested(TUPLE, flagged=True)),
+            3: ("mask", nested(TUPLE, flagged=True)),
+            6: ("help_name", string),
+            10: ("nat", nested(EXPECT_NAT, flagged=True)),
+            11: ("fn", string),
+            **_EXPECT_NUMBERS,
+        },
+    ),
+)
+"""An expectation as the kernel shows it."""
+EXPECT_REQUEST: Body[Nfgenmsg] = Body(
+    Nfgenmsg,
+    NFGENMSG,
+    Table(
+        "cta_expect",
+        {
+            **{number: (name, binary) for number, name in {1: "master", 2: "tuple", 3: "mask", 10: "nat"}.items()},
+            6: ("help_name", string),
+            **_EXPECT_NUMBERS,
+        },
+    ),
+)
+"""A request about expectations."""
+
 STATS_CPU: Body[Nfgenmsg] = Body(
     Nfgenmsg,
     NFGENMSG,

@@ -7,7 +7,6 @@ Packets change a connection at any time. So a record is copied before it is read
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -17,20 +16,16 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, Literal
 
+from asap2.nic.conntrack.awaited import Awaited
 from asap2.nic.conntrack.helpers import Expected
+from asap2.nic.conntrack.packing import FAMILIES, SIZES, inverse, packed
 from asap2.nic.conntrack.states import SECOND, Status
-from asap2.nic.conntrack.tuples import IPV4, IPV6
-from asap2.nic.conntrack.tuples import Tuple as Datagram
-from asap2.nic.conntrack.view import Change, Connection, Counters, Sctp, Statistics, Tcp, Tuple
+from asap2.nic.conntrack.view import Change, Connection, Counters, Expectation, Expecting, Sctp, Statistics, Tcp, Tuple
 from asap2.nic.silicon import abi, loader
-from asap2.nic.silicon.connection_records import ConnectionRecord, ExpectationRecord, TrackerStatsRecord
+from asap2.nic.silicon.connection_records import ConnectionRecord, TrackerStatsRecord
 from asap2.nic.silicon.map_sizes import Layout
 from asap2.nic.silicon.ringbuffer import RingBuffer
 from asap2.nic.silicon.trackings import HELPERS
-
-_FAMILIES: Final = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
-_VERSIONS: Final = {family: version for version, family in _FAMILIES.items()}
-_SIZES: Final = {IPV4: 4, IPV6: 16}
 
 _RECORD: Final = struct.Struct("=16s16sHHHBBIIQQ16s16sHHHBBIBB18xQQQQ16sQII64s")
 """``struct connection``."""
@@ -52,8 +47,6 @@ _SETTINGS: Final = {
 """Members of ``struct tracker`` by the name of the setting."""
 _EVENT = struct.Struct("=QII")
 """``struct ct_event`` up to the connection: the time in nanoseconds, the record's number, and the events."""
-_TUPLE = struct.Struct(">16s16sHH")
-_TUPLE_END = struct.Struct("=HBB")
 _WORDS = struct.Struct("=5Q")
 _NUMBER, _TIME = struct.Struct("=I"), struct.Struct("=Q")
 _EXACT: Final = 0x80
@@ -74,8 +67,18 @@ class Connections:
         self._memory = memoryview(layout.connections).cast("B")
         self._keep = loader.TestRun(layout.keep)
         self._ring = RingBuffer(layout.ct_events)
+        self._awaited = Awaited(layout, self._at, self.find)
         self._default: int | None = None
         self._limits: dict[int, int] = {}
+
+    @property
+    def expecting(self) -> Expecting | None:
+        """Who hears of expectations."""
+        return self._awaited.expecting
+
+    @expecting.setter
+    def expecting(self, who: Expecting) -> None:
+        self._awaited.expecting = who
 
     # ---- looking
 
@@ -181,7 +184,7 @@ class Connections:
         record = self._layout.keeping.connection
         empty = ConnectionRecord()
         for way, value in ((empty.original, connection.original), (empty.reply, connection.reply)):
-            memoryview(way).cast("B")[:] = _packed(connection.zone, value)
+            memoryview(way).cast("B")[:] = packed(connection.zone, value)
         now = time.monotonic_ns()
         empty.expires, empty.started = now + connection.timeout * SECOND, now
         empty.status, empty.mark, empty.event_mask = connection.status, connection.mark, 0xFFFFFFFF
@@ -206,24 +209,15 @@ class Connections:
         Raises:
             OSError: the table of expected connections is full.
         """
-        now = now or time.monotonic_ns()
-        master = self._at(record, now)
-        if master is None:
-            return
-        entry = ExpectationRecord(expires=now + seconds * SECOND, master=record, master_id=master.id)
-        if expected.reply is not None:
-            memoryview(entry.reply).cast("B")[:] = _packed(master.zone, expected.reply)
-            one, reply = expected.tuple, expected.reply
-            entry.status = int(Status.SRC_NAT_DONE | Status.DST_NAT_DONE)
-            entry.status |= int(Status.SRC_NAT) if one.src != reply.dst else 0
-            entry.status |= int(Status.DST_NAT) if (one.dst, one.dst_port) != (reply.src, reply.src_port) else 0
-        for key, raw in list(self._layout.expectations.items()):
-            known = ExpectationRecord.from_buffer_copy(raw)
-            if known.master == record or known.expires <= now:
-                with contextlib.suppress(FileNotFoundError, KeyError):
-                    self._layout.expectations.delete(key)
-        self._layout.expectations.update(_packed(master.zone, expected.tuple), bytes(entry))
-        self._layout.tracker.expecting = 1
+        self._awaited.add(record, expected, seconds, now)
+
+    def expectations(self) -> list[Expectation]:
+        """The connections that helpers expect."""
+        return list(self._awaited)
+
+    def unexpect(self, expectation: Expectation) -> bool:
+        """No longer expect one; return False if it is no longer expected."""
+        return self._awaited.remove(expectation)
 
     def sweep(self, first: int = 0, most: int | None = None) -> list[Connection]:
         """Remove expired connections, and take those back that hardware has not used for HARDWARE_IDLE seconds.
@@ -231,6 +225,8 @@ class Connections:
         Examines *most* records (None: all) from *first* on. Returns the removed connections, as they last were.
         """
         now, behind = _now()
+        if not first and self._layout.tracker.expecting:
+            self._awaited.sweep(now)
         over: list[tuple[int, int]] = []
         idle: list[tuple[int, int]] = []
         last: dict[int, Connection] = {}
@@ -269,7 +265,10 @@ class Connections:
         """The connections that packets have created, changed or ended, as they were then, each with its events."""
         for raw in self._ring.read():
             when, _at, events = _EVENT.unpack_from(raw)
-            yield self._shown(raw[_EVENT.size :], when, _now()[1]), events
+            connection = self._shown(raw[_EVENT.size :], when, _now()[1])
+            if events & abi.CtEvent.RELATED:
+                self._awaited.come(connection)
+            yield connection, events
 
     # ---- zones
 
@@ -340,8 +339,8 @@ class Connections:
             *rest,
         ) = rest
         helper, packets, reply_packets, octets, reply_octets, labels, started, id_, master, state = rest
-        first = 16 - _SIZES.get(family, 16)
-        af = _FAMILIES.get(family, socket.AF_INET6)
+        first = 16 - SIZES.get(family, 16)
+        af = FAMILIES.get(family, socket.AF_INET6)
         tcp = sctp = None
         if proto == socket.IPPROTO_TCP:
             scale, flags, reply_scale, reply_flags, tcp_state = _TCP.unpack_from(state)
@@ -376,11 +375,11 @@ class Connections:
 
     def _record_of(self, zone: int, tuple: Tuple) -> int | None:
         """The number of the record whose connection has that tuple."""
-        wanted = _packed(zone, tuple)
+        wanted = packed(zone, tuple)
         keys = [wanted[:-1] + bytes((wanted[-1] | _EXACT,))]
-        inverse = _inverse(tuple)
-        if inverse is not None:
-            keys.insert(0, min(wanted, _packed(zone, inverse), key=_WORDS.unpack))
+        other = inverse(tuple)
+        if other is not None:
+            keys.insert(0, min(wanted, packed(zone, other), key=_WORDS.unpack))
         for key in keys:
             raw = self._layout.tuples.lookup(key)
             if raw is None:
@@ -420,18 +419,3 @@ def _set_state(record: ConnectionRecord, tcp: Tcp | None, sctp: Sctp | None) -> 
     if sctp is not None:
         record.sctp.state = sctp.state
         record.sctp.vtag[:] = [socket.htonl(tag) for tag in sctp.vtags]
-
-
-def _packed(zone: int, tuple: Tuple) -> bytes:
-    """``struct tuple``."""
-    addresses = (address.rjust(16, b"\0") for address in (tuple.src, tuple.dst))
-    version = _VERSIONS.get(socket.AddressFamily(tuple.family), 0)
-    ports = _TUPLE.pack(*addresses, tuple.src_port, tuple.dst_port)
-    return ports + _TUPLE_END.pack(zone, tuple.protocol, version)
-
-
-def _inverse(tuple: Tuple) -> Tuple | None:
-    """The tuple of the other direction without NAT; None for an ICMP type without a reply."""
-    family, protocol, src, dst, src_port, dst_port = tuple
-    found = Datagram(IPV4, protocol, src, dst, src_port, dst_port).inverse()  # the same for both families
-    return None if found is None else Tuple(family, protocol, found.src, found.dst, found.sport, found.dport)

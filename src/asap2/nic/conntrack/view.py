@@ -78,6 +78,34 @@ class Connection:
     master: Tuple | None = None
 
 
+class Expectation(NamedTuple):
+    """A connection that a helper expects. The source port of *tuple* is 0: any.
+
+    *master* is the original tuple of the connection that announced it, *way* the direction of that connection in which
+    it will go (0 original, 1 reply). With NAT, *port* is the destination port that the packet announced, else 0.
+    *timeout* is in seconds.
+    """
+
+    id: int
+    tuple: Tuple
+    zone: int
+    master: Tuple
+    helper: str
+    timeout: int
+    way: int = 0
+    port: int = 0
+
+
+class Expecting(Protocol):
+    """Who hears of expectations."""
+
+    def expected(self, expectation: Expectation) -> None:
+        """A helper expects a connection."""
+
+    def gone(self, expectation: Expectation) -> None:
+        """It no longer does: the connection has come, the time is over, or another one is expected instead."""
+
+
 class Statistics(NamedTuple):
     """The counters of one CPU (struct ip_conntrack_stat)."""
 
@@ -140,6 +168,12 @@ class Connections(Protocol):
         Raises:
             OSError: EEXIST if one of its tuples is in use; ENOMEM if the table is full.
         """
+
+    def expectations(self) -> list[Expectation]:
+        """The connections that helpers expect."""
+
+    def unexpect(self, expectation: Expectation) -> bool:
+        """No longer expect one; return False if it is no longer expected."""
 
     def count(self) -> int:
         """The number of connections."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from asap2.nic.conntrack.helpers import Expected
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.table import Connections
-from asap2.nic.conntrack.view import Change, Connection, Sctp, Tcp, Tuple
+from asap2.nic.conntrack.view import Change, Connection, Expectation, Sctp, Tcp, Tuple
 from asap2.nic.rules import Ct, Drop, Match, Rule
 from asap2.nic.silicon.loader import TestRun
 from asap2.nic.silicon.pipeline import Miss, Pipeline, Port, PortKind
@@ -132,6 +133,48 @@ def test_a_translated_connection_has_a_helper_and_a_master(table: Connections, l
     first = table.find(0, control.original)
     assert first is not None
     assert first.helper == "tftp"
+
+
+class Heard:
+    """What is told of expectations."""
+
+    def __init__(self) -> None:
+        self.of: list[tuple[str, Expectation]] = []
+
+    def expected(self, expectation: Expectation) -> None:
+        self.of.append(("expected", expectation))
+
+    def gone(self, expectation: Expectation) -> None:
+        self.of.append(("gone", expectation))
+
+    def take(self) -> list[tuple[str, int]]:
+        """What, and the port."""
+        taken, self.of = self.of, []
+        return [(what, one.tuple.dst_port) for what, one in taken]
+
+
+def test_a_connection_expects_one_other_at_a_time(table: Connections) -> None:
+    control = udp(1, helper="tftp", zone=3)
+    table.insert(control)
+    record = table._record_of(3, control.original)
+    assert record is not None
+    table.expecting = heard = Heard()
+    other = control.reply._replace(src_port=0)
+    table.expect(record, Expected(other, None), 300)
+    (first,) = table.expectations()
+    assert (first.tuple, first.zone, first.master, first.helper, first.way) == (other, 3, control.original, "tftp", 1)
+    assert 298 <= first.timeout <= 300
+    assert heard.take() == [("expected", 1)]
+    table.expect(record, Expected(other._replace(dst_port=2), control.original._replace(src_port=7)), 300)
+    (second,) = table.expectations()
+    assert (second.tuple.dst_port, second.port) == (2, 7)
+    assert heard.take() == [("gone", 1), ("expected", 2)]
+    assert not table.unexpect(first)
+    assert table.unexpect(second)
+    assert table.expectations() == []
+    table.expect(record, Expected(other, None), 300, now=time.monotonic_ns() - 400 * 10**9)
+    table.sweep()
+    assert heard.take() == [("expected", 1), ("gone", 1)]
 
 
 @contextlib.contextmanager

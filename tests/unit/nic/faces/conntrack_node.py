@@ -12,7 +12,7 @@ from asap2.netlink.client import Connection as KernelConnection
 from asap2.netlink.dispatch import Dispatcher
 from asap2.netlink.request import Message, Netns
 from asap2.netlink.tables import cttimeout
-from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST, TUPLE
+from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST, EXP_DELETE, EXP_NEW, EXPECT, TUPLE
 from asap2.netlink.tables.cttimeout import TIMEOUT
 from asap2.netlink.tables.nfnetlink import Nfgenmsg
 from asap2.netlink.wire import (
@@ -86,7 +86,8 @@ class Node:
     def notify(self, _netns: Netns, group: int, message: Message, protocol: int, portid: int) -> None:
         assert protocol == NETLINK_NETFILTER
         assert portid in (0, 9)
-        self.told.append((group, CT.decode(message.payload)[1]))
+        body = EXPECT if message.type in (EXP_NEW, EXP_DELETE) else CT
+        self.told.append((group, body.decode(message.payload)[1]))
 
     def ask(self, type: int, payload: bytes, flags: int = 0) -> list[NlMsg]:
         mailbox = Mailbox()

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from asap2.netlink.tables.nfnetlink import NFNLGRP_CONNTRACK_DESTROY, NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_UPDATE
+from asap2.netlink.tables.nfnetlink import (
+    NFNLGRP_CONNTRACK_DESTROY,
+    NFNLGRP_CONNTRACK_EXP_DESTROY,
+    NFNLGRP_CONNTRACK_NEW,
+    NFNLGRP_CONNTRACK_UPDATE,
+)
 from asap2.netlink.wire import NETLINK_NETFILTER
 from asap2.nic.conntrack.view import Connection
 from asap2.nic.faces.conntrack.face import ConntrackFace
@@ -23,6 +28,7 @@ _OF_GROUP: Final = {
     NFNLGRP_CONNTRACK_NEW: _NEW,
     NFNLGRP_CONNTRACK_UPDATE: _EVERY & ~(_NEW | CtEvent.DESTROY),
     NFNLGRP_CONNTRACK_DESTROY: CtEvent.DESTROY,
+    NFNLGRP_CONNTRACK_EXP_DESTROY: CtEvent.RELATED,
 }
 
 

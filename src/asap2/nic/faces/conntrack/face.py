@@ -41,6 +41,7 @@ from asap2.netlink.wire import NETLINK_NETFILTER, NLM_F_DUMP_FILTERED, NLM_F_MUL
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Connections, Tuple
 from asap2.nic.faces.conntrack import changes, filter, messages, nat, tuples
+from asap2.nic.faces.conntrack.expectations import ExpectationRequests
 from asap2.nic.faces.conntrack.filter import Filter
 from asap2.nic.faces.conntrack.messages import CHANGED_BY_A_PROGRAM
 from asap2.nic.faces.conntrack.policies import Policies, Store
@@ -75,7 +76,8 @@ class ConntrackFace:
             CT_GET_UNCONFIRMED: self._none,
         }
         server.netfilter([NFNL_SUBSYS_CTNETLINK], self._connections)
-        server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], lambda _request: PASS)
+        self.expectations = ExpectationRequests(connections, self._kernels, self._kernel_tracks, self._announce)
+        server.netfilter([NFNL_SUBSYS_CTNETLINK_EXP], self.expectations.answer)
         server.netfilter([NFNL_SUBSYS_CTNETLINK_TIMEOUT], self.policies.answer)
 
     def tell(self, connection: Connection, events: CtEvent, portid: int = 0) -> None:
@@ -83,6 +85,9 @@ class ConntrackFace:
         if not self.listened:
             return
         group, message = messages.event(self.seen(connection), events)
+        self._announce(group, message, portid)
+
+    def _announce(self, group: int, message: Message, portid: int) -> None:
         self._server.notify(self._server.netns, group, message, NETLINK_NETFILTER, portid)
 
     def gone(self, connection: Connection, portid: int = 0) -> None:
