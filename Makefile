@@ -34,8 +34,8 @@ help:
 	@echo 'make setup-openstack the same, with OpenStack'
 	@echo 'make setup-ovn       the same, with OVN'
 	@echo 'make setup-view      the same, with the page of asap2 view'
-	@echo 'make wheel           wheels in build/dist, for pip: asap2 for operators, asap2-lab'
-	@echo 'make sdist           the source that makes both in one, in build/dist'
+	@echo 'make wheel           a wheel in build/dist, for pip'
+	@echo 'make sdist           the source that makes it, in build/dist'
 	@echo 'make deb             Debian packages, in build/dist: asap2 for operators, asap2-lab'
 	@echo 'make test-packages   install each of these in an empty place, and use it there'
 	@echo 'make clean           remove what was built in this checkout, including .venv'
@@ -135,9 +135,7 @@ bench: setup
 	@$(BIN)/asap2 bench --json build/bench.json $(ARGS)
 
 wheel: setup-view
-	@rm -rf build/wheel build/dist/*.whl && mkdir -p build/dist
-	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/wheel .
-	@$(BIN)/python scripts/split_wheel.py build/wheel/*.whl build/dist
+	@$(BIN)/python -m pip --quiet wheel --no-deps --wheel-dir build/dist .
 
 sdist: setup-view
 	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/dist")' >/dev/null

@@ -51,17 +51,6 @@ def _version(module: str) -> tuple[int, ...]:
         return ()
 
 
-def is_of_lab(error: ModuleNotFoundError) -> bool:
-    """Whether a module of the wheel asap2-lab is missing."""
-    return (error.name or "").startswith("asap2.")
-
-
-def need_lab() -> None:
-    """Asap2Error that says how to install what else than the operator's half there is."""
-    need("lab")
-    raise Asap2Error("the package asap2-lab is not installed: `pip install 'asap2[lab]'`")
-
-
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout that this is part of, if it is one."""
 

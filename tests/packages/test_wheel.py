@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheels, and the one that the sdist makes: in an empty virtual environment, away from the checkout."""
+"""The wheel, and the one that the sdist makes: in an empty virtual environment, away from the checkout."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.conftest import DIST, ENVIRONMENT, PATH, Place, made, offloads
+from tests.packages.conftest import ENVIRONMENT, PATH, Place, made, offloads
 
 ROOT = Path(__file__).parents[2]
-OPERATOR, LAB = "asap2-*.whl", "asap2_lab-*.whl"
 
 
 def installed(directory: Path, what: str) -> Place:
-    """A virtual environment that has *what* alone, and what that requires."""
+    """A virtual environment that has *what* alone."""
     subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
     pip = [str(directory / "venv/bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "install", "--find-links", DIST, what], check=True, cwd=directory, env=ENVIRONMENT, capture_output=True
-    )
+    subprocess.run([*pip, "install", what], check=True, cwd=directory, env=ENVIRONMENT, capture_output=True)
     return Place(directory, [], f"{directory}/venv/bin:{PATH}", f"/run/{directory.name}")
 
 
@@ -47,17 +44,14 @@ def size(place: Place) -> tuple[int, int, int]:
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return installed(tmp_path_factory.mktemp("operator"), str(made(OPERATOR)))
+    return installed(tmp_path_factory.mktemp("operator"), str(made("*.whl")))
 
 
 def test_the_operators_half_is_small(operator: Place) -> None:
     packages, files, on_disk = size(operator)
     assert packages < 10
-    assert files < on_disk < 10 * 10**6
-
-
-def test_it_is_for_every_machine() -> None:
-    assert made(OPERATOR).name.endswith("-py3-none-any.whl")
+    assert files < 15 * 10**6
+    assert on_disk < 17 * 2**20
 
 
 def test_the_operators_half_works_alone(operator: Place) -> None:
@@ -75,26 +69,17 @@ def test_what_needs_an_extra_names_it(operator: Place, words: list[str]) -> None
     assert done.stderr.count("\n") == 1
 
 
-def test_help_and_completion_are_there_without_the_lab(operator: Place) -> None:
-    assert "Needs the extra `lab`." in operator.run("asap2", "--help")
-    assert "check" in operator.run(*COMPLETE, "COMP_WORDS=asap2 host ", "asap2")
-    assert "status" not in operator.run(*COMPLETE, "COMP_WORDS=asap2 lab ", "asap2")
-
-
-COMPLETE = ("env", "_ASAP2_COMPLETE=bash_complete", "COMP_CWORD=2")
-
-
 def test_a_cloud_is_refused_in_one_sentence(operator: Place) -> None:
     for words in (["openstack", "up"], ["demo", "--openstack"]):
         done = operator.try_("asap2", *words)
         assert done.returncode == 1
-        assert "`pip install 'asap2[lab]'`" in done.stderr
+        assert "an OpenStack cloud needs a checkout of asap2" in done.stderr or "asap2[lab]" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return installed(tmp_path_factory.mktemp("laboratory"), f"{made(OPERATOR)}[lab,test]")
+    return installed(tmp_path_factory.mktemp("laboratory"), f"{made('*.whl')}[lab,test]")
 
 
 def test_the_wheel_runs_a_lab(laboratory: Place) -> None:
@@ -118,31 +103,23 @@ def test_twenty_lines_of_pytest_with_two_guests_take_less_than_ten_seconds(labor
     assert time.monotonic() - began < 10
 
 
-def test_the_cloud_needs_a_checkout(laboratory: Place) -> None:
-    done = laboratory.try_("asap2", "openstack", "up")
-    assert done.returncode == 1
-    assert "an OpenStack cloud needs a checkout of asap2" in done.stderr
-
-
-def test_the_sdist_makes_both_in_one(tmp_path: Path) -> None:
+def test_the_sdist_makes_the_same_wheel_by_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(made("*.tar.gz"))]
     subprocess.run(command, check=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
-    (whole,) = tmp_path.glob("*.whl")
-    operator, lab = made(OPERATOR), made(LAB)
-    assert whole.name.split("-")[2:] == lab.name.split("-")[2:]
-    assert not names(operator) & names(lab)
-    assert names(whole) == names(operator) | names(lab)
+    (wheel,) = tmp_path.glob("*.whl")
+    first = made("*.whl")
+    assert wheel.name == first.name
+    assert names(wheel) == names(first)
 
 
 def names(wheel: Path) -> set[str]:
-    """The files of a wheel, but for those about it."""
     with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+        return set(archive.namelist())
 
 
-def test_the_wheels_have_all_modules_but_the_one_that_writes_a_header() -> None:
+def test_the_wheel_has_all_modules_but_the_one_that_writes_a_header() -> None:
     modules = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/asap2").rglob("*.py")}
-    assert modules - names(made(OPERATOR)) - names(made(LAB)) == {"asap2/nic/silicon/generate.py"}
+    assert modules - names(made("*.whl")) == {"asap2/nic/silicon/generate.py"}
 
 
 def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path) -> None:

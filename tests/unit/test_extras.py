@@ -27,8 +27,7 @@ from asap2.version import version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCAL = {"asap2", "tests", "native", "guest", "ansible_collections", "ovs_guest", "manual", "reference"} | {
-    "gallery_pages",
-    "split_wheel",
+    "gallery_pages"
 }
 """Modules of this repository, also those that tests copy elsewhere."""
 CLOUD = {

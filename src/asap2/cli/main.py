@@ -47,16 +47,6 @@ def main(arguments: list[str] | None = None, *, held: bool = False) -> int:
         return run(words, VERBS)
     except Asap2Error as error:
         return _fail(words, str(error), error.status)
-    except ModuleNotFoundError as error:
-        from asap2 import extras
-
-        if not extras.is_of_lab(error):
-            raise
-        try:
-            extras.need_lab()
-        except Asap2Error as told:
-            return _fail(words, str(told), told.status)
-        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more at its end, and complain
         return NOBODY_READS

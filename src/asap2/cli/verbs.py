@@ -13,7 +13,6 @@ import click
 import click.exceptions
 import click.shell_completion
 
-from asap2 import extras
 from asap2.cli import complete, typer
 from asap2.cli.typer import Group
 from asap2.errors import InterruptError, UsageError
@@ -37,12 +36,7 @@ class Verbs(Group):
         """The verb called *cmd_name*, or None."""
         if cmd_name not in self.verbs:
             return None
-        try:
-            command = importlib.import_module(f"asap2.cli.{self.prefix}{cmd_name}").command
-        except ModuleNotFoundError as error:
-            if not extras.is_of_lab(error):
-                raise
-            return _absent(cmd_name)
+        command = importlib.import_module(f"asap2.cli.{self.prefix}{cmd_name}").command
         command.name = cmd_name
         return command
 
@@ -55,17 +49,6 @@ class Verbs(Group):
         """Run the verb."""
         with _silent():
             return super().invoke(ctx)
-
-
-def _absent(verb: str) -> click.Command:
-    """In place of a *verb* of the lab where the operator's half is installed alone."""
-    return click.Command(
-        verb,
-        callback=extras.need_lab,
-        help="Needs the extra `lab`.",
-        add_help_option=False,
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    )
 
 
 @contextlib.contextmanager
