@@ -9,6 +9,7 @@ was found, and how many messages went where, is in fuzz-result.json in the end.
 from __future__ import annotations
 
 import collections
+import ctypes
 import gc
 import itertools
 import json
@@ -39,6 +40,7 @@ from tests.system.fuzz.source import Source
 BATCH = 64
 CHECK_EVERY = 4000
 MOST_TRACEBACKS = 100
+MOST_TYPES = 12
 FRESH_EVERY = 20_000
 """Messages after which everything that was put in is taken out, so that memory can be compared."""
 UNKNOWN = {19: "ENODEV"}
@@ -114,8 +116,12 @@ class Feeder:
         self.kinds: collections.Counter[str] = collections.Counter()
         self.trouble: list[str] = []
         self.memory: list[int] = []
-        self.objects: list[int] = []
-        """How many there were after a quarter of the messages, and in the end."""
+        """KiB that the process has for itself, at each look."""
+        self.objects: list[tuple[int, int]] = []
+        """After a quarter of the messages, and in the end, with the caches emptied: how many small objects there were
+        (obmalloc's blocks), and the KiB of longer ones (malloc's heap)."""
+        self.types: list[collections.Counter[str]] = []
+        """What the collector knew of then, by type."""
         self.began = time.monotonic()
         self.clients = {
             (protocol, privileged): [
@@ -262,7 +268,8 @@ class Feeder:
         self.memory.append(_resident())
         if self.sent >= self.settings["messages"] * (len(self.objects) * 3 + 1) // 4:
             self._forget()
-            self.objects.append(sys.getallocatedblocks() - self._resting())
+            self.objects.append((sys.getallocatedblocks() - self._resting(), _heap()))
+            self.types.append(collections.Counter(type(one).__qualname__ for one in gc.get_objects()))
         self._furnish()
 
     def _forget(self) -> None:
@@ -287,7 +294,7 @@ class Feeder:
         self._look()
         ports = [device for device in self.daemon.netdevs.all() if device.role in (Role.PF, Role.REPRESENTOR)]
         for device in ports:
-            named = attribute(3, device.name.encode() + b"\0")
+            named = attribute(3, os.fsencode(device.name) + b"\0")
             options = attribute(2, (1).to_bytes(4, "little")) + named + attribute(5, bytes(4))
             self._generic(self.world.families["ovs_vport"], 1, self.world.datapath, options)
             self._valid(0, 36, device.ifindex.to_bytes(4, "little"))
@@ -343,6 +350,7 @@ class Feeder:
             "asks": dict(self.asks.counts.most_common()),
             "memory": self.memory,
             "objects": self.objects,
+            "more": (self.types[-1] - self.types[0]).most_common(MOST_TYPES) if self.types else [],
             "files": len(os.listdir("/proc/self/fd")),
         }
         part = self.daemon.run_dir / "fuzz-result.part"
@@ -355,6 +363,26 @@ class Feeder:
         os.close(self.ready)
         self._fresh()
         self._progress(True)
+
+
+class _MallInfo2(ctypes.Structure):
+    """``struct mallinfo2`` (mallinfo(3)), in octets."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def _heap() -> int:
+    """KiB that malloc() has given out: what is longer than 512 octets, as obmalloc keeps what is shorter."""
+    asked = ctypes.CDLL(None).mallinfo2
+    asked.restype = _MallInfo2
+    told = asked()
+    return int(told.uordblks + told.hblkhd) // 1024
 
 
 def _resident() -> int:
