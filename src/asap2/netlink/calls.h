@@ -291,7 +291,11 @@ static int64_t on_ioctl(const struct seccomp_notif *q, int fd)
 		return ALL_NATIVE;
 	if ((uint32_t)q->data.args[1] == SIOCETHTOOL)
 		return on_ethtool(q, fd, &request);
-	return set_mtu(fd, &request);
+	if ((uint32_t)q->data.args[1] == SIOCSIFMTU)
+		return set_mtu(fd, &request);
+	if (get_mtu(fd, &request) < 0)
+		return -1;
+	return set(q->pid, q->data.args[2], &request, sizeof request) < 0 ? failed(EFAULT) : 0;
 }
 
 /* ---- all ---- */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * ioctl(SIOCETHTOOL) and ioctl(SIOCSIFMTU): what they ask of a device of the NIC, the server answers.
+ * ioctl(SIOCETHTOOL), ioctl(SIOCSIFMTU) and ioctl(SIOCGIFMTU): what they ask of a device of the NIC, the server answers.
  */
 #ifndef ASAP2_ETHTOOL_H
 #define ASAP2_ETHTOOL_H
@@ -37,6 +37,7 @@ static const struct shape {
 	{ ETHTOOL_GRXRINGS, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
 	{ ETHTOOL_GRXCLSRLCNT, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
 	{ ETHTOOL_GRXCLSRLALL, sizeof(struct ethtool_rxnfc), 0, 0, 0 },
+	{ ETHTOOL_GRXFH, offsetof(struct ethtool_rxnfc, data) + sizeof(uint64_t), 0, 0, 0 },
 	{ ETHTOOL_GRXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GTXCSUM, sizeof(struct ethtool_value), 0, 0, 0 },
 	{ ETHTOOL_GSG, sizeof(struct ethtool_value), 0, 0, 0 },
@@ -55,6 +56,7 @@ static const struct shape {
 	  sizeof(struct ethtool_get_features_block), 0 },
 	{ ETHTOOL_SFEATURES, sizeof(struct ethtool_sfeatures), offsetof(struct ethtool_sfeatures, size),
 	  sizeof(struct ethtool_set_features_block), 1 },
+	{ ETHTOOL_FLASHDEV, sizeof(struct ethtool_flash), 0, 0, 1 },
 };
 
 /* Octets of table and key behind a struct ethtool_rxfh that sets them; too many for the server: none. */
@@ -135,22 +137,45 @@ static int ethtool(int fd, const char *name, const struct shape *shape, char *bu
 	return result;
 }
 
-/* The largest MTU is the NIC's, not the veth's: have the server refuse what is above it. */
-static int set_mtu(int fd, const struct ifreq *request)
+/* Tell the server of an MTU that is to be set, or is there; what put() gives. *answer and *mtu are what it says. */
+static int ask_mtu(int fd, unsigned long command, const struct ifreq *request, struct answer *answer, int *mtu,
+		   size_t *length)
 {
-	struct ask ask = { .kind = ETHTOOL, .argument = SIOCSIFMTU };
+	struct ask ask = { .kind = ETHTOOL, .argument = command };
 	char payload[IFNAMSIZ + sizeof(int)];
-	struct answer answer;
 
 	if (!diverted())
-		return ALL_NATIVE;
+		return -1;
 	memcpy(payload, request->ifr_name, IFNAMSIZ);
 	memcpy(payload + IFNAMSIZ, &request->ifr_mtu, sizeof(int));
 	ask.cookie = namespace_of(fd);
-	if (put(&ask, fd, payload, sizeof payload, &answer, NULL, NULL) < 0 || answer.verdict != ERROR)
+	return put(&ask, fd, payload, sizeof payload, answer, mtu, length);
+}
+
+/* The largest MTU is the NIC's, not the veth's: have the server refuse what is above it. */
+static int set_mtu(int fd, const struct ifreq *request)
+{
+	struct answer answer;
+
+	if (ask_mtu(fd, SIOCSIFMTU, request, &answer, NULL, NULL) < 0 || answer.verdict != ERROR)
 		return ALL_NATIVE;
 	errno = answer.consumed ? (int)answer.consumed : EINVAL;
 	return -1;
+}
+
+/* Some veths have another MTU than their device is to show. */
+static int get_mtu(int fd, struct ifreq *request)
+{
+	struct answer answer;
+	int mtu;
+	size_t length = sizeof mtu;
+
+	if (syscall(SYS_ioctl, fd, SIOCGIFMTU, request, BY_LIBRARY) < 0)
+		return -1;
+	if (ask_mtu(fd, SIOCGIFMTU, request, &answer, &mtu, &length) == 0 && answer.verdict == DONE &&
+	    length == sizeof mtu)
+		request->ifr_mtu = mtu;
+	return 0;
 }
 
 #endif

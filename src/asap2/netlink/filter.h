@@ -158,6 +158,7 @@ static void make_filter(void)
 	here(L_IOCTL);
 	load_argument(1);
 	equal(SIOCETHTOOL, L_DEVICE, NEXT);
+	equal(SIOCGIFMTU, L_DEVICE, NEXT);
 	equal(SIOCSIFMTU, L_DEVICE, L_ALLOW);
 	here(L_DEVICE);
 	load_argument(3);

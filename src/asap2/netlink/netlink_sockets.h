@@ -47,7 +47,8 @@ static int is_redirected(int protocol)
 	return protocol == NETLINK_ROUTE || protocol == NETLINK_GENERIC || protocol == NETLINK_NETFILTER;
 }
 
-static int netlink_protocol(int fd)
+/* The protocol of a netlink socket; -1: it is none. */
+static int any_protocol(int fd)
 {
 	int value = -1, saved = errno;
 	socklen_t length = sizeof value;
@@ -56,11 +57,18 @@ static int netlink_protocol(int fd)
 		value = -1;
 	else {
 		length = sizeof value;
-		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0 || !is_redirected(value))
+		if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &length) < 0)
 			value = -1;
 	}
 	errno = saved;
 	return value;
+}
+
+static int netlink_protocol(int fd)
+{
+	int protocol = any_protocol(fd);
+
+	return is_redirected(protocol) ? protocol : -1;
 }
 
 static uint64_t namespace_of(int fd)

@@ -12,8 +12,9 @@
 #define ASAP2_RECEIVE_H
 
 #include "netlink_sockets.h"
+#include "uevents.h"
 
-#define GROWTH 512 /* by how much a message may grow: parent device, port name, switch id */
+#define GROWTH 512 /* by how much a message may grow: parent device, port name, switch id, DEVPATH */
 #define STACK_ROOM 8192 /* longer messages need malloc() */
 
 static int from_server(const void *address, socklen_t length)
@@ -51,7 +52,7 @@ static size_t show(int fd, char *data, size_t got, size_t capacity)
 	int protocol;
 
 	if (!may_show(data, got) || got > CHUNK)
-		return got;
+		return show_uevent(fd, data, got, capacity);
 	protocol = netlink_protocol(fd);
 	if (protocol < 0 || !(greeting = diverted()) || !is_shown(protocol, header->nlmsg_type, greeting))
 		return got;
@@ -120,9 +121,12 @@ static void skip(int fd, int flags)
 /* A program that asks how long the next message is makes a buffer of that size: which must take what it grows by. */
 static ssize_t announced(int fd, ssize_t got, size_t capacity, int flags)
 {
-	if (flags & MSG_PEEK && flags & MSG_TRUNC && got > 0 && (size_t)got > capacity && netlink_protocol(fd) >= 0)
-		return got + GROWTH;
-	return got;
+	int protocol;
+
+	if (!(flags & MSG_PEEK) || !(flags & MSG_TRUNC) || got <= 0 || (size_t)got <= capacity)
+		return got;
+	protocol = any_protocol(fd);
+	return is_redirected(protocol) || protocol == NETLINK_KOBJECT_UEVENT ? got + GROWTH : got;
 }
 
 static ssize_t received(int fd, struct msghdr *message, ssize_t got, int flags)

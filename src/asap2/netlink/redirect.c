@@ -10,6 +10,7 @@
 #include "divert.h"
 #include "receive.h"
 #include "procfs.h"
+#include "statfs.h"
 #include "groups.h"
 #include "ethtool.h"
 
@@ -339,6 +340,8 @@ int ioctl(int fd, unsigned long request, ...)
 	}
 	if (request == SIOCSIFMTU && argument && set_mtu(fd, argument) != ALL_NATIVE)
 		return -1;
+	if (request == SIOCGIFMTU && argument)
+		return get_mtu(fd, argument);
 	/* the filter has nothing to look at any more */
 	return redirected ? (int)syscall(SYS_ioctl, fd, request, argument, BY_LIBRARY) : real(fd, request, argument);
 }

@@ -169,6 +169,40 @@ def test_an_internal_port_is_a_virtual_device_of_its_own(node: Node) -> None:
     assert node.run("cat /sys/class/net/br0/iflink") == node.run("cat /sys/class/net/br0/ifindex")
 
 
+def test_its_files_are_in_a_sysfs_as_libudev_wants_it(still: Node) -> None:
+    where = f"/sys/devices {DEVICE}/ /sys/class/net/{PF}/mtu /sys /sys/kernel"
+    assert still.run(f"stat -f -c %T {where}").split() == ["sysfs"] * 5
+    assert still.run("stat -f -c %T /proc /tmp").split()[0] == "proc"
+
+
+def test_udev_is_told_where_the_netdevs_are(node: Node) -> None:
+    listen = """python3 -c '
+import os, socket, sys
+events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)
+events.bind((0, 1))
+def told(action):
+    while True:
+        length = events.recv_into(bytearray(1), 0, socket.MSG_PEEK | socket.MSG_TRUNC)
+        message = events.recv(length).decode().split(chr(0))
+        if message[0].startswith(action) and "SUBSYSTEM=net" in message:
+            fields = dict(line.split("=", 1) for line in message[1:-1])
+            assert message[0] == action + "@" + fields["DEVPATH"]
+            return fields
+name = sys.argv[1]
+open("/sys/class/net/" + name + "/uevent", "w").write("change")
+print(told("change")["DEVPATH"])
+os.system("ip link set " + name + " name other0")
+moved = told("move")
+print(moved["DEVPATH_OLD"], moved["DEVPATH"])
+os.system("ip link set other0 name " + name + "; ip link set lo alias x; echo change > /sys/class/net/lo/uevent")
+print(told("change")["DEVPATH"])
+' """
+    place = os.path.dirname(node.run(f"realpath /sys/class/net/{PF}").strip().removeprefix("/sys"))
+    assert "/0000:03:00.0/" in place
+    lines = node.run(listen + PF).splitlines()
+    assert lines == [f"{place}/{PF}", f"{place}/{PF} {place}/other0", "/devices/virtual/net/lo"]
+
+
 def test_two_ports(make_node: NodeMaker) -> None:
     node = make_node(ports=2, total_vfs=4)
     node.run("echo 2 > /sys/class/net/enp3s0f1/device/sriov_numvfs")

@@ -235,6 +235,9 @@ def test_internal_ports_stay_virtual_and_have_no_lower_device(sys: Sys) -> None:
     sys.netdevs.extra.append(NetDev(7, "br0", Role.INTERNAL))
     assert sys.node("class/net/br0") == Real("class/net/br0")
     assert sys.read("devices/virtual/net/br0/iflink") == "7\n"
+    for settings in ("speed", "duplex"):
+        with pytest.raises(OSError, match="Invalid argument"):
+            sys.read(f"devices/virtual/net/br0/{settings}")
 
 
 @pytest.mark.parametrize(("mtu", "shown"), [(9000, 9000), (UPCALL_MTU, 1500)])

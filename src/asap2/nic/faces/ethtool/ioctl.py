@@ -35,7 +35,7 @@ from asap2.nic.faces.ethtool.kernel import EthtoolKernel
 from asap2.nic.faces.ethtool.messages import EthtoolMessages
 from asap2.nic.function import Role
 from asap2.nic.kinds.kind import LinkKind
-from asap2.nic.model import MAX_MTU
+from asap2.nic.model import MAX_MTU, SHOWN_UPCALL_MTU, UPCALL_MTU
 from asap2.nic.netdevs import NetDev
 
 ETHTOOL_GSET: Final = 0x1
@@ -50,9 +50,11 @@ ETHTOOL_GSTATS: Final = 0x1D
 ETHTOOL_GPERMADDR: Final = 0x20
 ETHTOOL_GPFLAGS: Final = 0x27
 ETHTOOL_SPFLAGS: Final = 0x28
+ETHTOOL_GRXFH: Final = 0x29
 ETHTOOL_GRXRINGS: Final = 0x2D
 ETHTOOL_GRXCLSRLCNT: Final = 0x2E
 ETHTOOL_GRXCLSRLALL: Final = 0x30
+ETHTOOL_FLASHDEV: Final = 0x33
 ETHTOOL_GSSET_INFO: Final = 0x37
 ETHTOOL_GCHANNELS: Final = 0x3C
 ETHTOOL_SCHANNELS: Final = 0x3D
@@ -61,8 +63,9 @@ ETHTOOL_SRSSH: Final = 0x47
 ETHTOOL_GLINKSETTINGS: Final = 0x4C
 SETTING: Final = (
     *(ETHTOOL_SCOALESCE, ETHTOOL_SRINGPARAM, ETHTOOL_SPAUSEPARAM, ETHTOOL_SPFLAGS, ETHTOOL_SCHANNELS),
-    ETHTOOL_SRSSH,
+    *(ETHTOOL_SRSSH, ETHTOOL_FLASHDEV),
 )
+SIOCGIFMTU: Final = 0x8921
 SIOCSIFMTU: Final = 0x8922
 
 _DRVINFO = struct.Struct("=I32s32s32s32s32s12x5I")
@@ -79,6 +82,15 @@ _WORDS = 4
 _RXNFC = struct.Struct("=IIQ168xI4x")
 """struct ethtool_rxnfc: command, flow_type, data, a flow, rule_cnt."""
 
+_MOST_RULES = 1024
+"""MAX_NUM_OF_ETHTOOL_RULES (mlx5/core/en_fs_ethtool.c)."""
+_ADDRESSES, _PORTS = 1 << 4 | 1 << 5, 1 << 6 | 1 << 7
+"""RXH_IP_SRC and RXH_IP_DST, RXH_L4_B_0_1 and RXH_L4_B_2_3."""
+_HASHED: Final = {
+    **dict.fromkeys((0x01, 0x02, 0x05, 0x06), _ADDRESSES | _PORTS),
+    **dict.fromkeys((0x09, 0x0A, 0x0B, 0x0C, 0x10, 0x11), _ADDRESSES),
+}
+"""TCP_V4_FLOW, UDP_V4_FLOW, TCP_V6_FLOW, UDP_V6_FLOW; AH and ESP of both versions, IPV4_FLOW, IPV6_FLOW."""
 _RXFH = struct.Struct("=IIIIB7x")
 """struct ethtool_rxfh: command, context, entries of the table and octets of the key that follow, hash function."""
 _RSS_TABLE, _RSS_KEY, _NO_CHANGE = 128, 40, 0xFFFF_FFFF
@@ -137,6 +149,8 @@ class EthtoolIoctl:
             ETHTOOL_GRXRINGS: self._classifier,
             ETHTOOL_GRXCLSRLCNT: self._classifier,
             ETHTOOL_GRXCLSRLALL: self._classifier,
+            ETHTOOL_GRXFH: self._hash_fields,
+            ETHTOOL_FLASHDEV: self._flash,
             ETHTOOL_GRSSH: self._receive_hash,
             ETHTOOL_SCOALESCE: self._set_coalesce,
             ETHTOOL_SRINGPARAM: self._set_rings,
@@ -154,6 +168,8 @@ class EthtoolIoctl:
     def __call__(self, netns: Netns, name: str, command: int, buffer: bytes) -> bytes | None:
         """The caller's buffer filled in; None leaves the command, or the device, to the kernel. OSError."""
         device = self._kernel.device(netns, {"dev_name": name})
+        if command == SIOCGIFMTU:
+            return self._shown_mtu(netns, name, device, buffer)
         if device is None:
             kind = self._kind_of(netns, name) if command == ETHTOOL_GDRVINFO else None
             return None if kind is None else _driver_of(kind)
@@ -166,6 +182,8 @@ class EthtoolIoctl:
         if command not in self._commands:
             return None
         if device.pf is None and command != ETHTOOL_GDRVINFO:
+            if command == ETHTOOL_FLASHDEV:  # a device without devlink "succeeds" (ethtool_flash_device)
+                return None
             raise _refuse(errno.EOPNOTSUPP)
         try:
             return self._commands[command](netns, device, buffer)
@@ -173,6 +191,16 @@ class EthtoolIoctl:
             raise _refuse(error.errno or errno.EINVAL) from None
         except struct.error:
             raise _refuse(errno.EFAULT) from None
+
+    def _shown_mtu(self, netns: Netns, name: str, device: NetDev | None, buffer: bytes) -> bytes | None:
+        """The MTU to show where the kernel's is the one in the buffer; None: that one."""
+        (mtu,) = struct.unpack_from("=i", buffer)
+        if device is not None:
+            shown = SHOWN_UPCALL_MTU if device.role is Role.INTERNAL and mtu == UPCALL_MTU else mtu
+        else:
+            kind = self._kind_of(netns, name)
+            shown = kind.shown_mtu(mtu) if kind is not None else mtu
+        return struct.pack("=i", shown) if shown != mtu else None
 
     # ---- who drives it
 
@@ -313,7 +341,21 @@ class EthtoolIoctl:
             raise _refuse(errno.EOPNOTSUPP)
         (command,) = struct.unpack_from("=I", buffer)
         rings = ethtool_settings.of(device)["combined_count"]
-        return _RXNFC.pack(command, 0, rings if command == ETHTOOL_GRXRINGS else 0, 0)
+        data = {ETHTOOL_GRXRINGS: rings, ETHTOOL_GRXCLSRLALL: _MOST_RULES}.get(command, 0)
+        return _RXNFC.pack(command, 0, data, 0)
+
+    def _hash_fields(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
+        """What of a packet of some kind decides about its receive ring (mlx5e_get_rss_hash_opts)."""
+        if device.role is Role.REPRESENTOR:
+            raise _refuse(errno.EOPNOTSUPP)
+        _command, flow_type = struct.unpack_from("=II", buffer)
+        if flow_type not in _HASHED:
+            raise _refuse(errno.EINVAL)
+        return struct.pack("=IIQ", ETHTOOL_GRXFH, flow_type, _HASHED[flow_type])
+
+    def _flash(self, _netns: Netns, _device: NetDev, _buffer: bytes) -> bytes:
+        """There is no firmware to write. A veth, which has neither firmware nor devlink, would say that it was done."""
+        return self._nothing()
 
     def _receive_hash(self, _netns: Netns, device: NetDev, buffer: bytes) -> bytes:
         """How packets are spread over receive rings; who asks for nothing is told how long table and key are."""

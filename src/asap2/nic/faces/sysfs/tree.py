@@ -213,6 +213,11 @@ def _refuse(_data: bytes) -> None:
     raise _error(errno.EPERM)
 
 
+def _no_link_settings() -> str:
+    """EINVAL, as for each device whose driver has no get_link_ksettings (net/core/net-sysfs.c, speed_show)."""
+    raise _error(errno.EINVAL)
+
+
 def _shown_mtu(file: Path) -> str:
     text = file.read_text()
     return f"{SHOWN_UPCALL_MTU}\n" if int(text) == UPCALL_MTU else text
@@ -403,6 +408,7 @@ class _Builder:
                 own.entries["iflink"] = _constant(f"{device.ifindex}\n")
                 mtu = self.real / VIRTUAL_NET / device.name / "mtu"
                 own.entries["mtu"] = Attribute(functools.partial(_shown_mtu, mtu), functools.partial(_write, mtu))
+                own.entries["speed"] = own.entries["duplex"] = Attribute(_no_link_settings)
             elif device.parent is not None and (bdf := device.parent.bdf) in paths:
                 self._netdev(device, f"{paths[bdf]}/net", bdf, by_class, virtual)
 
