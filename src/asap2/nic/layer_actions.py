@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The actions that put layers around a packet, and take them away: MPLS, NSH and Ethernet headers."""
+"""The actions on the outer headers of a packet: they put MPLS, NSH and Ethernet headers around a packet, take them
+away, or change them."""
 
 from __future__ import annotations
 
@@ -48,5 +49,23 @@ class PopEthernet:
     """Take the Ethernet header away: such a packet can go to user space, or be looked up (:data:`BARE`)."""
 
 
-LayerChange = PushMpls | PopMpls | PushNsh | PopNsh | PushEthernet | PopEthernet
-"""Actions that put headers in front of a packet, or take them away."""
+@dataclass(frozen=True, slots=True)
+class SwapEthernet:
+    """Exchange the two addresses of the Ethernet header (TC ``skbmod swap mac``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetEthertype:
+    """Rewrite the type of the Ethernet header, behind the outer tag, whatever follows it (TC ``skbmod set etype``)."""
+
+    ethertype: int
+
+
+@dataclass(frozen=True, slots=True)
+class Congest:
+    """Mark an IPv4 or IPv6 packet whose transport can do with it as having met congestion (TC ``skbmod ecn``,
+    INET_ECN_set_ce()): ECT(0) and ECT(1) become CE. Nothing behind a second tag."""
+
+
+LayerChange = PushMpls | PopMpls | PushNsh | PopNsh | PushEthernet | PopEthernet | SwapEthernet | SetEthertype | Congest
+"""Actions on the outer headers of a packet as a whole: they are put in front, taken away, or changed."""

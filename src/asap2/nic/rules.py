@@ -208,6 +208,14 @@ class Goto:
 
 
 @dataclass(frozen=True, slots=True)
+class LookOn:
+    """Look the packet, as it now is, up in the same table once more, among the rules whose priority number is *first*
+    or greater (TC ``continue``). A packet that none of them is for is as one that no rule is for."""
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
 class Enter:
     """Look the packet, as it now is, up as one that comes in by *port* (mlx5: forward to an internal port), which is
     enabled and has tables: else it is dropped.
@@ -339,6 +347,15 @@ class DecTtl:
     exhausted: tuple[Action, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Of *probability* / 2^32 of the packets, *instead* becomes instead of all that follows; probabilities as those of
+    :class:`Sample`."""
+
+    probability: int
+    instead: tuple[Action, ...]
+
+
 class HashAlgorithm(enum.IntEnum):
     """OVS_HASH_ALG_*: the kernel's hash of the flow, or one that is the same in both directions."""
 
@@ -439,13 +456,13 @@ class Psample:
 Change = PushVlan | PopVlan | ModifyVlan | SetField | AddTtl | Encap | Decap | SetTunnel | LayerChange
 """Actions that change the packet and lead nowhere."""
 
-Branch = Clone | Sample | CheckLength | DecTtl | Meter
+Branch = Clone | Sample | CheckLength | DecTtl | Meter | Chance
 """Actions with action lists in them."""
 
 Track = Ct | CtClear | CtHardware
 """Actions of connection tracking."""
 
-Action = Output | Upcall | Psample | Truncate | Hash | Goto | Enter | Pass | Drop | Branch | Change | Track
+Action = Output | Upcall | Psample | Truncate | Hash | Goto | LookOn | Enter | Pass | Drop | Branch | Change | Track
 """Each one is in every layer, or refused there by name: the type checker demands it where they are told apart
 (``assert_never``), tests where there is a table (:data:`asap2.nic.silicon.actioncodes.ENCODERS`)."""
 

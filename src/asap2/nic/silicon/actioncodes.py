@@ -9,10 +9,21 @@ from functools import lru_cache
 from typing import Any, Final
 
 from asap2.nic.fields import FIELD_BITS, REWRITABLE, Field, Header, Location
-from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
+from asap2.nic.layer_actions import (
+    Congest,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
+    SetEthertype,
+    SwapEthernet,
+)
 from asap2.nic.rules import (
     Action,
     AddTtl,
+    Chance,
     CheckLength,
     Clone,
     Ct,
@@ -26,6 +37,7 @@ from asap2.nic.rules import (
     Goto,
     Hash,
     HashAlgorithm,
+    LookOn,
     Masked,
     Match,
     Meter,
@@ -204,6 +216,11 @@ ENCODERS: Final[dict[type, Callable[[Any], list[Code]]]] = {
     PopNsh: lambda _: [(Op.POP_NSH, 0)],
     PushEthernet: _encode_push_ethernet,
     PopEthernet: lambda _: [(Op.POP_ETHERNET, 0)],
+    SwapEthernet: lambda _: [(Op.SWAP_ETHERNET, 0)],
+    SetEthertype: lambda a: [(Op.SET_ETHERTYPE, a.ethertype)],
+    Congest: lambda _: [(Op.CONGEST, 0)],
+    Chance: lambda a: [(Op.CHANCE, Nested(_encode_list(a.instead), a.probability))],
+    LookOn: lambda a: [(Op.LOOK_ON, a.first)],
     Ct: lambda a: [(Op.CT, a)],
     CtClear: lambda _: [(Op.CT_CLEAR, 0)],
     CtHardware: lambda a: [(Op.CT_HARDWARE, a)],
@@ -234,6 +251,10 @@ DECODERS: Final[dict[int, Callable[[int, int], Sequence[Action]]]] = {
     Op.POP_ETHERNET: lambda *_: [PopEthernet()],
     Op.POP_NSH: lambda *_: [PopNsh()],
     Op.CT_CLEAR: lambda *_: [CtClear()],
+    Op.SWAP_ETHERNET: lambda *_: [SwapEthernet()],
+    Op.SET_ETHERTYPE: lambda _, arg: [SetEthertype(arg)],
+    Op.CONGEST: lambda *_: [Congest()],
+    Op.LOOK_ON: lambda _, arg: [LookOn(arg)],
 }
 """What an entry means whose argument is a number."""
 
@@ -265,6 +286,8 @@ def decode_actions(codes: Sequence[Code]) -> tuple[Action, ...]:
                     break
                 case Op.DEC_TTL:
                     actions.append(DecTtl(nested))
+                case Op.CHANCE:
+                    actions.append(Chance(arg.parameter, nested))
                 case Op.METER:
                     actions.append(Meter(arg.parameter, nested))
                 case _:
@@ -293,7 +316,7 @@ def decode_action(op: int, arg: Argument) -> list[Action]:
 def lists_in(action: Action) -> tuple[tuple[Action, ...], ...]:
     """The action lists in an action."""
     match action:
-        case Clone(nested) | Sample(_, nested) | DecTtl(nested) | Meter(_, nested):
+        case Clone(nested) | Sample(_, nested) | DecTtl(nested) | Meter(_, nested) | Chance(_, nested):
             return (nested,)
         case CheckLength(_, greater, others):
             return greater, others
@@ -375,7 +398,7 @@ def _unsupported_action(action: Action, *, last: bool) -> str | None:
                 return f"VLAN id {vid} with priority {pcp} is out of range"
             if tpid not in (0x8100, 0x88A8):
                 return f"VLAN ethertype {tpid:#06x} is not supported"
-        case Drop() | Pass() | Goto() | Enter():
+        case Drop() | Pass() | Goto() | LookOn() | Enter():
             if not last:
                 return f"{type(action).__name__.lower()} must be the last action"
         case Upcall(cookie):

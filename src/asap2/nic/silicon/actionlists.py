@@ -28,7 +28,7 @@ Content = tuple[int, _Argument, int]
 """What an entry holds: op, argument, and the entry that follows."""
 
 _TO_PORTS = (abi.Op.OUTPUT, abi.Op.ENTER)
-_LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL, abi.Op.METER)
+_LISTS = (abi.Op.CLONE, abi.Op.SAMPLE, abi.Op.CHECK_LENGTH, abi.Op.DEC_TTL, abi.Op.METER, abi.Op.CHANCE)
 _PORT = 0xFFFF_FFFF
 """The part of their argument that names a port: by its id here, by its slot in the program's memory."""
 

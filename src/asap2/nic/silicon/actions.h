@@ -152,7 +152,7 @@ static long act(u32 i, struct work *w)
 	following = c->next;
 	op = c->op & 0xff;
 	/* Only these leave the packet and the per-CPU state of it alone. */
-	if (op != OP_CT_HARDWARE && op != OP_CT_CLEAR && op != OP_GOTO && op != OP_ENTER)
+	if (op != OP_CT_HARDWARE && op != OP_CT_CLEAR && op != OP_GOTO && op != OP_LOOK_ON && op != OP_ENTER)
 		w->s->state.translated = 0;
 	switch (op) {
 	case OP_OUTPUT:
@@ -199,6 +199,10 @@ static long act(u32 i, struct work *w)
 		w->s->resume = c->arg >> 32;
 		w->s->flow = FLOW_GOTO;
 		return 1;
+	case OP_LOOK_ON:
+		w->s->first = c->arg;
+		w->s->flow = FLOW_GOTO;
+		return 1;
 	case OP_PASS:
 		w->s->flow = FLOW_PASS;
 		return 1;
@@ -239,6 +243,10 @@ static long act(u32 i, struct work *w)
 	case OP_POP_ETHERNET:
 	case OP_PUSH_NSH:
 	case OP_POP_NSH:
+	case OP_CHANCE:
+	case OP_SWAP_ETHERNET:
+	case OP_SET_ETHERTYPE:
+	case OP_CONGEST:
 		nested = c->arg;
 		verdict = op == OP_CLONE ? BRANCH : rare(w->skb, &w->s->p.f, &w->s->state, c->op, c->arg);
 		if (verdict < 0)

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from asap2.nic.layer_actions import LayerChange, PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
+from asap2.nic.layer_actions import (
+    Congest,
+    LayerChange,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
+    SetEthertype,
+    SwapEthernet,
+)
 from asap2.nic.rules import AddTtl, Change, Decap, Encap, ModifyVlan, PopVlan, PushVlan, SetField, SetTunnel
 from asap2.nic.silicon import layers, packet, tunnel
 from asap2.nic.silicon.journey import Journey
@@ -81,6 +92,12 @@ def _change_layers(action: LayerChange, what: Journey) -> None:
                 _take_room(what, frame)
             else:
                 what.frame = frame
+        case SwapEthernet():
+            what.frame = layers.swap_ethernet(what.frame)
+        case SetEthertype(ethertype):
+            what.frame = layers.set_ethertype(what.frame, ethertype)
+        case Congest():
+            what.frame = layers.congest(what.frame)
         case _:
             assert_never(action)
 

@@ -130,6 +130,36 @@ static __always_inline int dec_ttl(struct __sk_buff *skb, struct fields *f)
 	return 1;
 }
 
+/* Mark the packet as having met congestion, if its transport can do with it (RFC 3168). */
+static __always_inline int congest(struct __sk_buff *skb, struct fields *f)
+{
+	u32 l3 = ETH_LEN;
+	u8 h[2];
+
+	if (!f)
+		return -1;
+	read_fields(skb, f, 0);
+	if (f->cvlan_tci)
+		return 0;
+	if (f->vlan_tci && !skb->vlan_present)
+		l3 = ETH_LEN + TAG_LEN;
+	if (f->eth_type == bpf_htons(ETH_P_IP)) {
+		if (skb->len < l3 + IPV4_LEN || bpf_skb_load_bytes(skb, l3, h, 2))
+			return -1;
+		if (!(h[1] & 3) || (h[1] & 3) == 3)
+			return 0;
+		return rewrite(skb, f, OP_SET | LAYER_IPV4 << 8, 0x300ULL << 32 | 0x300) < 0 ? -1 : 0;
+	}
+	if (f->eth_type == bpf_htons(ETH_P_IPV6)) {
+		if (skb->len < l3 + IPV6_LEN || bpf_skb_load_bytes(skb, l3, h, 2))
+			return -1;
+		if (!(h[1] & 0x30) || (h[1] & 0x30) == 0x30)
+			return 0;
+		return rewrite(skb, f, OP_SET | LAYER_IPV6 << 8, 0x3000ULL << 32 | 0x3000) < 0 ? -1 : 0;
+	}
+	return 0;
+}
+
 /* Leave out a tag, wherever it is: Open vSwitch has it beside the packet. A truncated tag is not one. */
 static __always_inline u32 untagged_length(struct __sk_buff *skb, u32 length)
 {
@@ -184,6 +214,10 @@ __noinline int rare(struct __sk_buff *skb, struct fields *f, struct state *state
 	case OP_DEC_TTL:
 		done = dec_ttl(skb, f);
 		return done < 0 ? -1 : done ? NOTHING : BRANCH;
+	case OP_CHANCE:
+		return chosen(arg >> 32) ? BRANCH : NOTHING;
+	case OP_CONGEST:
+		return congest(skb, f) ? -1 : NOTHING;
 	case OP_HASH:
 		state->dp_hash = dp_hash(skb, f, arg >> 32, arg);
 		return NOTHING;

@@ -155,6 +155,7 @@ static long step(u32 i, struct work *w)
 		return 0;
 	}
 	w->s->plain = 0;
+	w->s->first = 0;
 	if (!rule) {
 		WATCH_CONNECTION(w->skb, EVENT_NO_MATCH, w->s->probes, w->s->table, &w->s->state);
 		/* The next stage goes on where this one stopped: tc_skb_ext's chain, openvswitch's recirc_id. */

@@ -264,6 +264,7 @@ struct way {
 	u32 table, node, rule, entry;
 	u32 slot; /* of the port that received it */
 	u32 tracking; /* for FLOW_TRACK and FLOW_CARRY: the slot of the arguments */
+	u32 first; /* the lookup is for rules of this priority or greater */
 	u32 told; /* what a NIC reported about the packet's connection (carry.h) */
 	u32 counted, counted_packets; /* the last rule that counted the packet, and as how many */
 	u64 counted_bytes;

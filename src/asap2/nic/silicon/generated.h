@@ -127,6 +127,11 @@ enum op {
 	OP_CT_HARDWARE = 30,
 	OP_METER = 31,
 	OP_PSAMPLE = 32,
+	OP_LOOK_ON = 33,
+	OP_CHANCE = 34,
+	OP_SWAP_ETHERNET = 35,
+	OP_SET_ETHERTYPE = 36,
+	OP_CONGEST = 37,
 };
 
 enum layer {

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from asap2.nic.jhash import INITIAL, jhash_3words, rotated
+from asap2.nic.rules import HashAlgorithm
 from asap2.nic.silicon.packet import Fields
 
 _32_BITS: Final = 0xFFFF_FFFF
@@ -23,3 +24,9 @@ def symmetric(fields: Fields) -> int:
         src, dst = fields.get("l4_src", 0), fields.get("l4_dst", 0)
         ports = (src ^ dst) << 16 | src + dst & 0xFFFF
     return jhash_3words((either, total, ports ^ protocol), INITIAL)
+
+
+def dp_hash(algorithm: HashAlgorithm, basis: int, flow_hash: int, fields: Fields) -> int:
+    """The hash of Open vSwitch's action "hash": of the kernel's *flow_hash*, or of a packet's *fields*."""
+    value = flow_hash if algorithm is HashAlgorithm.L4 else symmetric(fields)
+    return jhash_3words((value, 0, 0), basis + INITIAL + 4) or 1

@@ -6,11 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from asap2.nic.conntrack.seen import Seen
-from asap2.nic.rules import OVS_TABLE, SetTunnel
+from asap2.nic.rules import OVS_TABLE, Masked, SetField, SetTunnel
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Port, PortKind
+from asap2.nic.silicon.rewrite import rewrite
 from asap2.nic.silicon.rulelists import Entry
+
+_ALWAYS = 0xFFFF_FFFF
 
 
 @dataclass
@@ -52,6 +55,8 @@ class Journey:
     """
     untranslated: bytes | None = None
     """The frame before a NIC translated what is inside its tunnel, if it has not changed otherwise since."""
+    first: int = 0
+    """The priority number of the rules that it is looked up among, or of the first of them."""
     counted: tuple[Entry, int, int] | None = None
     """The rule that has counted it last, and packets and octets."""
 
@@ -99,6 +104,11 @@ def octets_of(what: Journey, port: Port, table: int) -> int:
     return len(what.frame) - (packet.HEADER if what.bare else 0)
 
 
+def chosen(probability: int, what: Journey) -> bool:
+    """Whether a packet is one of those that a chance of *probability* / 2^32 chooses."""
+    return probability == _ALWAYS or bool(probability and what.flow_hash <= probability)
+
+
 def hops(frame: bytes) -> int | None:
     """How many hops an IP packet may still live, 256 for another, or one with two tags; None: it is cut short."""
     fields = packet.parse(frame)
@@ -107,3 +117,8 @@ def hops(frame: bytes) -> int | None:
     if header is None or "cvlan_tci" in fields:
         return 256
     return frame[l3 + header[1]] if len(frame) >= l3 + header[0] else None
+
+
+def one_hop_less(frame: bytes, left: int) -> bytes:
+    """*frame*, which has so many hops *left* (:func:`hops`), after one more."""
+    return rewrite(frame, SetField("ip_ttl", Masked(left - 1, 0xFF))) if left < 256 else frame

@@ -137,6 +137,31 @@ static __always_inline int pop_nsh(struct __sk_buff *skb, u32 bare, u32 layered)
 	return layered || take_room(skb) ? -1 : 0;
 }
 
+static __always_inline int swap_ethernet(struct __sk_buff *skb)
+{
+	u8 was[12], is[12];
+
+	if (bpf_skb_load_bytes(skb, 0, was, 12))
+		return -1;
+	__builtin_memcpy(is, was + 6, 6);
+	__builtin_memcpy(is + 6, was, 6);
+	return bpf_skb_store_bytes(skb, 0, is, 12, 0) ? -1 : 0;
+}
+
+/* Rewrite the type behind the outer tag, which may lie beside the packet. */
+static __always_inline int set_ethertype(struct __sk_buff *skb, u16 type)
+{
+	u32 at = 12;
+	u16 is;
+
+	if (bpf_skb_load_bytes(skb, at, &is, 2))
+		return -1;
+	if (!skb->vlan_present && is_vlan(is) && skb->len >= 18)
+		at = 16;
+	type = bpf_htons(type);
+	return bpf_skb_store_bytes(skb, at, &type, 2, 0) ? -1 : 0;
+}
+
 /*
  * Do one of these actions. Bit 0 of `state`: the packet has no Ethernet header; bit 1: outer headers were added.
  * Returns whether the packet then has no Ethernet header, or -1.
@@ -156,6 +181,10 @@ __noinline int layers(struct __sk_buff *skb, u32 op, u64 arg, u32 state)
 		return bare ? 0 : -1;
 	case OP_POP_ETHERNET:
 		return bare || untagged_type(skb) < 0 ? -1 : 1;
+	case OP_SWAP_ETHERNET:
+		return swap_ethernet(skb) ? -1 : bare;
+	case OP_SET_ETHERTYPE:
+		return set_ethertype(skb, arg) ? -1 : bare;
 	case OP_PUSH_NSH:
 		return push_nsh(skb, arg, bare);
 	case OP_POP_NSH:

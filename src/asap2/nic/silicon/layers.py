@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import struct
 
+from asap2.nic.rules import Masked, SetField
 from asap2.nic.silicon import packet
+from asap2.nic.silicon.rewrite import rewrite
 
 ETHERNET = 0x6558
 """The ethertype that says that an Ethernet header follows."""
@@ -89,6 +91,30 @@ def pop_ethernet(frame: bytes) -> bytes:
 def push_ethernet(frame: bytes, dst: bytes, src: bytes) -> bytes:
     """*frame*, whose room is an Ethernet header from now on."""
     return dst + src + frame[12:]
+
+
+def swap_ethernet(frame: bytes) -> bytes:
+    """*frame* with source and destination exchanged."""
+    return frame[6:12] + frame[:6] + frame[12:]
+
+
+def set_ethertype(frame: bytes, ethertype: int) -> bytes:
+    """*frame* with this type behind its outer tag."""
+    at = 16 if packet.tagged(frame) and len(frame) >= _HEADER + 4 else 12
+    return frame[:at] + ethertype.to_bytes(2, "big") + frame[at + 2 :]
+
+
+def congest(frame: bytes) -> bytes:
+    """*frame*, marked as having met congestion if it is of IP and its transport can do with that."""
+    fields = packet.parse(frame)
+    least = {0x0800: 20, 0x86DD: 40}.get(fields["eth_type"])
+    if least is None or "cvlan_tci" in fields:
+        return frame
+    l3 = _HEADER + (4 if "vlan_tci" in fields else 0)
+    if len(frame) < l3 + least:
+        raise LayerError
+    tos = frame[l3 + 1] if least == 20 else frame[l3 + 1] >> 4
+    return rewrite(frame, SetField("ip_tos", Masked(3, 3))) if tos & 3 in (1, 2) else frame
 
 
 def _type(frame: bytes) -> int:

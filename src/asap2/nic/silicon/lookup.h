@@ -64,6 +64,10 @@ static long probe(u32 i, struct work *w)
 
 	if (!node)
 		return 1;
+	if (node->priority < w->s->first) {
+		w->s->node = READ_ONCE(node->next);
+		return w->s->node == 0;
+	}
 	w->s->probes++;
 	hash = masked_hash(w->s->p.w, node->mask, node->width, at);
 	place = hash >> 40 & (constants.bloom - 1);
@@ -338,6 +342,10 @@ static __noinline u32 lookup(struct work *w, u32 list)
 	merged = bpf_map_lookup_elem(&nodes, &at);
 	if (!merged)
 		goto none;
+	if (w->s->first) {
+		search(w, s); /* the cache has the first of all rules */
+		goto found;
+	}
 	rule = recall(&w->s->p, merged, generation);
 	if (rule >= 0) {
 		w->s->rule = rule;
@@ -346,6 +354,7 @@ static __noinline u32 lookup(struct work *w, u32 list)
 		rule = search(w, s);
 		remember(&w->s->p, merged, generation, rule);
 	}
+found:
 	if (!w->s->rule)
 		goto none;
 	s->hit[w->s->table >> 31]++;

@@ -7,8 +7,8 @@ A packet comes in by a port and is looked up in the port's tables in turn (the *
   nothing in TC, Open vSwitch goes on with recirculation id 5, as the kernel does with tc_skb_ext. After the last
   stage the port's ``miss`` decides. The packet is then as the actions so far have left it.
 * A rule matches: it counts the packet, with its tags, and its actions are done in order. :class:`Goto` looks up again
-  in the same stage; :class:`Pass` ends the stage, and the next starts in its own table; after the last, the packet
-  goes on to the network stack.
+  in the same stage, :class:`LookOn` in the same table; :class:`Pass` ends the stage, and the next starts in its own
+  table; after the last, the packet goes on to the network stack.
 * The action list ends: so does the packet. If it was never sent anywhere, that is a drop by the rule.
 
 A packet has at most :data:`LOOKUPS` lookups, a copy :data:`COPY_LOOKUPS` fewer than it would have left. One that would
@@ -45,12 +45,12 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 
 from asap2.nic.conntrack.tracker import DroppedError, Tracker
-from asap2.nic.jhash import INITIAL, jhash_3words
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
     UNREACHED,
     Action,
+    Chance,
     CheckLength,
     Clone,
     Ct,
@@ -61,14 +61,12 @@ from asap2.nic.rules import (
     Enter,
     Goto,
     Hash,
-    HashAlgorithm,
-    Masked,
+    LookOn,
     Meter,
     Output,
     Pass,
     Psample,
     Sample,
-    SetField,
     SetTunnel,
     Truncate,
     Upcall,
@@ -87,20 +85,26 @@ from asap2.nic.silicon.events import (
     Upcalled,
     UpcallKind,
 )
-from asap2.nic.silicon.hashes import symmetric
-from asap2.nic.silicon.journey import Journey, hops, length_of, octets_of, octets_without_tag, shortened
+from asap2.nic.silicon.hashes import dp_hash
+from asap2.nic.silicon.journey import (
+    Journey,
+    chosen,
+    hops,
+    length_of,
+    octets_of,
+    octets_without_tag,
+    one_hop_less,
+    shortened,
+)
 from asap2.nic.silicon.metering import Limit, Metered
 from asap2.nic.silicon.meters_of_reference import Meters
 from asap2.nic.silicon.packet import Fields
 from asap2.nic.silicon.ports import Miss, Port, PortKind
 from asap2.nic.silicon.resumes import DELIVER
-from asap2.nic.silicon.rewrite import rewrite
 from asap2.nic.silicon.rulelists import Entry, RuleLists
 from asap2.nic.silicon.sampling import sampled
 from asap2.nic.silicon.tracking import restore_tracked, track, track_in_hardware
 from asap2.nic.silicon.upcall_room import UpcallRoom
-
-_ALWAYS = 0xFFFF_FFFF
 
 
 class ReferenceSwitch:
@@ -276,12 +280,8 @@ class ReferenceSwitch:
                 following = yield from self._act(actions, what, port, table)
                 if following is None:
                     return
-                if isinstance(following, Goto):
-                    table, what.resume = following.table, following.resume
-                    continue
-                if isinstance(following, Enter):
-                    port, what.resume = self._ports[following.port], following.resume
-                    what.stage, table = self._first_stage(port), port.tables[0]
+                if not isinstance(following, Pass):
+                    port, table = self._next(following, what, port, table)
                     continue
                 chain = 0
                 passed = True
@@ -299,24 +299,25 @@ class ReferenceSwitch:
 
     def _lookup(self, table: int, port: Port, what: Journey) -> Entry | None:
         found, ovs = None, bool(table & OVS_TABLE)
+        first, what.first = what.first, 0
         where = table | BARE if what.bare and ovs else table
         if self._rules.has(where, port.id, tunnel=True):
             inside = self._inside(what, port, ovs=ovs)
             if inside is not None:
-                found = self._rules.first(where, port.id, inside | what.metadata(), tunnel=True)
+                found = self._rules.first(where, port.id, inside | what.metadata(), tunnel=True, priority=first)
         if found is None and self._rules.has(where, port.id, tunnel=False):
             known = self.look(what.frame, ovs=ovs) | what.metadata()
-            found = self._rules.first(where, port.id, known, tunnel=False)
+            found = self._rules.first(where, port.id, known, tunnel=False, priority=first)
         self._lookups[bool(table & OVS_TABLE)][found is None] += 1
         return found
 
     def _act(
         self, actions: tuple[Action, ...], what: Journey, port: Port, table: int, *, sent: bool = False
-    ) -> Generator[Event, None, Goto | Enter | Pass | None]:
+    ) -> Generator[Event, None, Goto | LookOn | Enter | Pass | None]:
         """Do *actions*, changing the packet; what comes then, ``None``: nothing. It was *sent* somewhere before."""
         for at, action in enumerate(actions):
             last = at + 1 == len(actions)
-            if not isinstance(action, CtHardware | CtClear | Goto | Enter):
+            if not isinstance(action, CtHardware | CtClear | Goto | LookOn | Enter):
                 what.untranslated = None
             match action:
                 case Output(to, resume):
@@ -336,7 +337,7 @@ class ReferenceSwitch:
                     yield from self._copy(nested, what, port, table)
                     sent = True
                 case Sample(probability, nested):
-                    if not self._chosen(probability, what):
+                    if not chosen(probability, what):
                         continue
                     if last:
                         return (yield from self._act(nested, what, port, table, sent=sent))
@@ -355,16 +356,18 @@ class ReferenceSwitch:
                         return None
                     if left <= 1:
                         return (yield from self._act(exhausted, what, port, table, sent=sent))
-                    what.frame = (
-                        rewrite(what.frame, SetField("ip_ttl", Masked(left - 1, 0xFF))) if left < 256 else what.frame
-                    )
+                    what.frame = one_hop_less(what.frame, left)
                 case Hash(algorithm, basis):
-                    what.dp_hash = self._hash(algorithm, basis, what)
+                    known = self.look(what.frame, ovs=True)
+                    what.dp_hash = dp_hash(algorithm, basis, what.flow_hash, known)
                 case Enter(entered) if not self._can_enter(entered):
                     yield Dropped(DropReason.OUT_PORT)
                     return None
-                case Goto() | Enter() | Pass():
+                case Goto() | LookOn() | Enter() | Pass():
                     return action
+                case Chance(probability, instead):
+                    if chosen(probability, what):
+                        return (yield from self._act(instead, what, port, table, sent=sent))
                 case Meter(number, exceeded):
                     if self._meters.over(number, what, self.now):
                         return (yield from self._act(exceeded, what, port, table, sent=sent))
@@ -430,25 +433,22 @@ class ReferenceSwitch:
             return
         copy = replace(what, depth=what.depth + 1, lookups=what.lookups + COPY_LOOKUPS, counted=None)
         following = yield from self._act(actions, copy, port, table)
-        match following:
-            case Goto(to, resume):
-                copy.resume = resume
-                yield from self._search(copy, port, to)
-            case Enter(entered, resume):
-                copy.resume = resume
-                port = self._ports[entered]
-                copy.stage = self._first_stage(port)
-                yield from self._search(copy, port, port.tables[0])
-            case Pass():
-                yield Passed(copy.frame)
+        if isinstance(following, Pass):
+            yield Passed(copy.frame)
+        elif following is not None:
+            yield from self._search(copy, *self._next(following, copy, port, table))
 
-    @staticmethod
-    def _chosen(probability: int, what: Journey) -> bool:
-        return probability == _ALWAYS or bool(probability and what.flow_hash <= probability)
-
-    def _hash(self, algorithm: HashAlgorithm, basis: int, what: Journey) -> int:
-        value = what.flow_hash if algorithm is HashAlgorithm.L4 else symmetric(self.look(what.frame, ovs=True))
-        return jhash_3words((value, 0, 0), basis + INITIAL + 4) or 1
+    def _next(self, following: Goto | LookOn | Enter, what: Journey, port: Port, table: int) -> tuple[Port, int]:
+        """Where a packet is looked up next: as one of which port, in which table."""
+        if isinstance(following, LookOn):
+            what.first = following.first
+            return port, table
+        what.resume = following.resume
+        if isinstance(following, Goto):
+            return port, following.table
+        port = self._ports[following.port]
+        what.stage = self._first_stage(port)
+        return port, port.tables[0]
 
     def _can_enter(self, port_id: int) -> bool:
         port = self._ports.get(port_id)

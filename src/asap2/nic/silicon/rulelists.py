@@ -74,10 +74,10 @@ class RuleLists:
         """Whether a table has rules for packets of a port, those in a tunnel or the others."""
         return bool(self._lists.get((table, port_id, tunnel)))
 
-    def first(self, table: int, port_id: int, fields: Fields, *, tunnel: bool) -> Entry | None:
-        """The rule that decides about a packet with these *fields*."""
+    def first(self, table: int, port_id: int, fields: Fields, *, tunnel: bool, priority: int = 0) -> Entry | None:
+        """The rule that decides about a packet with these *fields*, of those of *priority* or a greater number."""
         entries = self._lists.get((table, port_id, tunnel), ())
-        return next((entry for entry in entries if entry.matches(fields)), None)
+        return next((one for one in entries if one.rule.priority >= priority and one.matches(fields)), None)
 
     def add(self, rule: Rule, handle: int | None = None) -> int:
         """Add *rule*, under *handle* if given. OSError EEXIST when table, port, priority, mask and value are taken."""

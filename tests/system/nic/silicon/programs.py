@@ -8,11 +8,22 @@ from random import Random
 
 from asap2.nic.ethertypes import ETH_P_IPV6
 from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED
-from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushEthernet, PushMpls, PushNsh
+from asap2.nic.layer_actions import (
+    Congest,
+    PopEthernet,
+    PopMpls,
+    PopNsh,
+    PushEthernet,
+    PushMpls,
+    PushNsh,
+    SetEthertype,
+    SwapEthernet,
+)
 from asap2.nic.rules import (
     BARE,
     OVS_TABLE,
     Action,
+    Chance,
     CheckLength,
     Clone,
     Decap,
@@ -23,6 +34,7 @@ from asap2.nic.rules import (
     Goto,
     Hash,
     HashAlgorithm,
+    LookOn,
     Masked,
     Match,
     Meter,
@@ -318,7 +330,9 @@ class Author:
             return (*random.choice(before), Output(random.choice(self._out_ports), random.choice((0, 0, 3))))
         chosen = [self._middle() for _ in range(random.choice((0, 1, 1, 2, 3, 5)))]
         resume = random.choice((0, 0, 1, 2, 0xFFFF))
-        match random.choice(("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto", "enter")):
+        match random.choice(
+            ("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto", "enter", "on")
+        ):
             case "output":
                 chosen.append(Output(random.choice(self._out_ports), resume))
             case "enter":
@@ -329,8 +343,12 @@ class Author:
                 chosen.append(Pass())
             case "goto":
                 chosen.append(Goto(random.choice(self._tables), resume))
+            case "on":
+                chosen.append(LookOn(random.choice((0, 1, 2, 2, 3, 3, 4))))
         last = chosen[-1] if chosen else None
-        if isinstance(last, Goto | Enter):  # headers of more than 1000 bytes in all are too much for the kernel
+        if isinstance(
+            last, Goto | LookOn | Enter
+        ):  # headers of more than 1000 bytes in all are too much for the kernel
             first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
         made: list[Action] = []
@@ -352,6 +370,7 @@ class Author:
             Output(random.choice(self._out_ports)),
             Output(random.choice(self._out_ports)),
             Goto(random.choice(self._tables)),
+            LookOn(random.choice((1, 2, 3))),
             Drop(),
         )
         return (*chosen, random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
@@ -384,6 +403,7 @@ class Author:
         """An action of Open vSwitch's datapath alone."""
         random = self._random
         kinds = ["hash", "ttl", "mpls", "unmpls", "nsh", "unnsh", "bare", "framed", "set", "set", "sample", "length"]
+        kinds += ["chance", "swap", "type", "congest", "congest"]
         kinds = [*kinds, "clone", "clone"] if depth < _NESTED else ["hash", "mpls", "unmpls", "set"]
         match random.choice([kind for kind in kinds if self._puts_in_front or kind not in ("nsh", "mpls")]):
             case "clone":
@@ -392,6 +412,14 @@ class Author:
                 return Sample(random.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF)), self._nested(depth))
             case "length":
                 return CheckLength(random.choice((1, 60, 64, 100, 200)), self._nested(depth), self._nested(depth))
+            case "chance":
+                return Chance(random.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF)), self._nested(depth))
+            case "swap":
+                return SwapEthernet()
+            case "type":
+                return SetEthertype(random.choice((0x0800, 0x86DD, 0x0806, 0x88B5)))
+            case "congest":
+                return Congest()
             case "ttl":
                 return DecTtl(self._nested(depth))
             case "hash":

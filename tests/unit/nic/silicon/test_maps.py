@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asap2.nic.fields import FIELD_BITS, REWRITABLE, TRACKED, Width
-from asap2.nic.layer_actions import PopEthernet, PopMpls, PopNsh, PushMpls, PushNsh
+from asap2.nic.layer_actions import Congest, PopEthernet, PopMpls, PopNsh, PushMpls, PushNsh, SetEthertype, SwapEthernet
 from asap2.nic.rules import (
     Action,
     AddTtl,
+    Chance,
     CheckLength,
     Clone,
     Ct,
@@ -27,6 +28,7 @@ from asap2.nic.rules import (
     Goto,
     Hash,
     HashAlgorithm,
+    LookOn,
     Masked,
     Match,
     Meter,
@@ -147,6 +149,10 @@ LISTS: list[Action] = [
     CtHardware(7, nat=True, resume=5),
     CtHardware(7, nat=False, resume=0, inside=True),
     Meter(3, (Drop(),)),
+    Chance(1 << 30, (PopVlan(), LookOn(0x20000))),
+    SwapEthernet(),
+    SetEthertype(0x88B5),
+    Congest(),
 ]
 
 
@@ -220,7 +226,7 @@ def test_tunnel_fields_are_refused_by_name() -> None:
 
 def test_every_action_is_written_and_every_operation_read() -> None:
     assert set(actioncodes.ENCODERS) == set(get_args(Action))
-    lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.METER}
+    lists_and_records = {Op.END, Op.CLONE, Op.SAMPLE, Op.CHECK_LENGTH, Op.DEC_TTL, Op.METER, Op.CHANCE}
     lists_and_records |= {Op.ENCAP, Op.SET_TUNNEL, Op.PUSH_NSH, Op.CT, Op.CT_HARDWARE, Op.PSAMPLE}
     operations = {number for name, number in vars(Op).items() if name.isupper()}
     assert set(actioncodes.DECODERS) == operations - lists_and_records
