@@ -47,6 +47,12 @@ _KINDS = (
     "sample",
     "mpls",
     "simple",
+    "skbmod",
+    "nat",
+    "connmark",
+    "ctinfo",
+    "ife",
+    "bpf",
 )
 _GONE = (*(f"qdisc del dev eth{n} ingress" for n in (0, 1)), *(f"actions flush action {kind}" for kind in _KINDS))
 RESET = (f"printf '%s\\n' {' '.join(map(shlex.quote, _GONE))} | tc -force -batch -",)

@@ -167,6 +167,12 @@ class Grammar:
                 "ct",
                 "mpls",
                 "sample",
+                "skbmod",
+                "nat",
+                "connmark",
+                "ctinfo",
+                "ife",
+                "bpf",
             )
         )
         verdict = rng.choice((3, 3, 0, 2, 4, 7, -1, 0x2000_0001))

@@ -56,6 +56,10 @@ MODULES = (
         "act_nat",
         "act_ctinfo",
         "act_connmark",
+        "act_ife",
+        "act_meta_mark",
+        "act_meta_skbprio",
+        "act_meta_skbtcindex",
     ),
     *("act_bpf", "cls_u32", "cls_bpf", "cls_fw", "em_cmp", "em_u32", "em_meta"),
 )

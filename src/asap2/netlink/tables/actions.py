@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TC actions: TCA_ACT_* and each action's options (include/uapi/linux/pkt_cls.h, tc_act/*.h, gen_stats.h).
 
-Times in :class:`Tcf` are in USER_HZ ticks (1/100 s) since the event, as the kernel dumps them.
+:mod:`.software_actions` has the options of those that the kernel offers to no driver.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ from asap2.netlink.codec import (
     u32,
     u64,
 )
+from asap2.netlink.tables.action_base import Generic as Generic
+from asap2.netlink.tables.action_base import Tcf as Tcf
+from asap2.netlink.tables.action_base import tcf as tcf
+from asap2.netlink.tables.software_actions import BPF, CONNMARK, CTINFO, IFE, NAT, SKBMOD
 from asap2.netlink.wire import NetlinkError
 
 TC_ACT_UNSPEC = -1
@@ -93,18 +97,6 @@ class Bitfield32(NamedTuple):
 bitfield32 = struct(Bitfield32, "=II")
 
 
-class Tcf(NamedTuple):
-    """struct tcf_t: ticks since installation, since last use, until expiry, since first use."""
-
-    install: int
-    lastuse: int
-    expires: int
-    firstuse: int
-
-
-tcf = struct(Tcf, "=QQQQ")
-
-
 class Basic(NamedTuple):
     """struct gnet_stats_basic."""
 
@@ -143,16 +135,6 @@ STATS = Table(
     },
 )
 """TCA_STATS_*: what TCA_ACT_STATS and TCA_STATS2 hold."""
-
-
-class Generic(NamedTuple):
-    """tc_gen, which begins the parameters of every action: *action* is the verdict TC_ACT_*."""
-
-    index: int = 0  # type: ignore[assignment]
-    capab: int = 0
-    action: int = 0
-    refcnt: int = 0
-    bindcnt: int = 0
 
 
 class Mirred(NamedTuple):
@@ -454,6 +436,12 @@ OPTIONS = {
     "ct": CT,
     "sample": SAMPLE,
     "simple": SIMPLE,
+    "skbmod": SKBMOD,
+    "nat": NAT,
+    "connmark": CONNMARK,
+    "ctinfo": CTINFO,
+    "ife": IFE,
+    "bpf": BPF,
 }
 """Each action kind's table of options."""
 

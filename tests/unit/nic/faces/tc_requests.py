@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
+from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.tables.flower import FLOWER
+from asap2.netlink.wire import NLA_F_NESTED
 from asap2.nic.faces.tc import actions as tc_actions
 
 
@@ -33,12 +36,19 @@ def pop(verdict: int = ta.TC_ACT_PIPE) -> dict[str, Any]:
     return {"kind": "vlan", "options": {"parms": ta.Vlan(action=verdict, v_action=ta.TCA_VLAN_ACT_POP)}}
 
 
-def ct(what: int = 0, verdict: int = ta.TC_ACT_PIPE, **options: Any) -> dict[str, Any]:
-    return {"kind": "ct", "options": {"action": what, **options, "parms": ta.Generic(action=verdict)}}
+def ct(what: int = 0, verdict: int = ta.TC_ACT_PIPE, **options: Any) -> dict[Any, Any]:
+    return flagged({"kind": "ct", "options": {"action": what, **options, "parms": ta.Generic(action=verdict)}})
+
+
+def flagged(action: dict[str, Any]) -> dict[Any, Any]:
+    """*action*, whose options have NLA_F_NESTED, which some kinds demand."""
+    attrs = Attrs(action)
+    attrs.bits = {"options": NLA_F_NESTED}
+    return attrs
 
 
 def parsed(
-    *actions: dict[str, Any], index: int = 1
+    *actions: Mapping[Any, Any], index: int = 1
 ) -> tuple[tuple[tc_actions.Step, ...], tuple[tc_actions.Listed, ...]]:
     """The steps of these *actions*, each of which has that *index*, and the actions as they are listed."""
     options = FLOWER.decode(FLOWER.encode({"act": list(actions)}))

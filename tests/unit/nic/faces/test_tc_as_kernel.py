@@ -15,7 +15,19 @@ from asap2.nic.faces.tc import actions as tc_actions
 from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import NEVER, FlowerKey, parse
 from asap2.nic.faces.tc.hardware_actions import rewritten_tags
-from asap2.nic.rules import VLAN_PRESENT, Drop, Masked, ModifyVlan, Output, Pass, PopVlan, PushVlan
+from asap2.nic.rules import (
+    VLAN_PRESENT,
+    Chance,
+    Drop,
+    Goto,
+    LookOn,
+    Masked,
+    ModifyVlan,
+    Output,
+    Pass,
+    PopVlan,
+    PushVlan,
+)
 from tests.unit.nic.faces.tc_requests import gact, parsed, pop
 
 ETH_P_ALL = 3
@@ -70,13 +82,13 @@ def mirror(verdict: int) -> dict[str, Any]:
     return {"kind": "mirred", "options": {"parms": ta.Mirred(action=verdict, eaction=ta.TCA_EGRESS_MIRROR, ifindex=9)}}
 
 
-def rule(*actions: dict[str, Any], stack: bool = True) -> Any:
-    return tc_actions.to_rule(parsed(*actions)[0], lambda step: step.ifindex, Drop, stack=stack)
+def rule(*actions: dict[str, Any], prio: int | None = 1) -> Any:
+    return tc_actions.to_rule(parsed(*actions)[0], lambda step: step.ifindex, Drop, prio=prio)
 
 
 def test_a_mirror_at_the_end_lets_the_packet_go_on_in_software_only() -> None:
     assert rule(mirror(ta.TC_ACT_PIPE)) == (Output(9), Pass())
-    assert rule(mirror(ta.TC_ACT_PIPE), stack=False) == (Output(9),)
+    assert rule(mirror(ta.TC_ACT_PIPE), prio=None) == (Output(9),)
     assert rule(mirror(ta.TC_ACT_STOLEN)) == (Output(9),)
 
 
@@ -85,11 +97,24 @@ def test_a_packet_that_is_taken_goes_nowhere() -> None:
     assert rule(mirror(ta.TC_ACT_PIPE), pop(ta.TC_ACT_STOLEN)) == (Output(9), PopVlan())
 
 
-@pytest.mark.parametrize("verdict", [ta.TC_ACT_UNSPEC, ta.TC_ACT_RECLASSIFY])
-def test_a_verdict_that_the_pipeline_has_not_is_refused(verdict: int) -> None:
-    with pytest.raises(NetlinkError) as refused:
-        rule(gact(verdict))
-    assert refused.value.errno == errno.EOPNOTSUPP
+def test_continue_looks_on_behind_the_filters_of_the_same_priority() -> None:
+    assert rule(pop(ta.TC_ACT_UNSPEC)) == (PopVlan(), LookOn(2 << 16))
+    assert rule(mirror(ta.TC_ACT_UNSPEC), prio=0xFFFF) == (Output(9), Pass())
+    assert rule(mirror(ta.TC_ACT_UNSPEC), prio=None) == (Output(9),)
+
+
+def test_reclassify_begins_with_the_first_chain() -> None:
+    assert rule(pop(ta.TC_ACT_RECLASSIFY)) == (PopVlan(), Goto(0))
+
+
+def test_a_gact_at_random_does_one_of_two_things_in_software_and_the_first_in_hardware() -> None:
+    options: dict[str, Any] = {"parms": ta.Generic(action=ta.TC_ACT_PIPE)}
+    chance: dict[str, Any] = {"kind": "gact", "options": options}
+    options["prob"] = ta.GactProbability(1, 4, ta.TC_ACT_SHOT)
+    assert rule(chance, mirror(ta.TC_ACT_STOLEN)) == (Chance(0x3FFFFFFF, (Drop(),)), Output(9))
+    assert rule(chance, mirror(ta.TC_ACT_STOLEN), prio=None) == (Output(9),)
+    options["prob"] = ta.GactProbability(0, 4, ta.TC_ACT_SHOT)
+    assert rule(chance, mirror(ta.TC_ACT_STOLEN)) == (Output(9),)
 
 
 def test_what_is_behind_a_verdict_has_counted_nothing_and_a_drop_counts_its_drops() -> None:

@@ -9,16 +9,16 @@ from asap2.netlink.tables import actions as ta
 from asap2.nic.faces.tc.mpls_action import settled
 from asap2.nic.layer_actions import PopMpls, PushMpls
 from asap2.nic.rules import Masked, Match, SetField
-from tests.unit.nic.faces.tc_requests import parsed
+from tests.unit.nic.faces.tc_requests import flagged, parsed
 
 UNICAST, MULTICAST = 0x8847, 0x8848
 
 
-def mpls(what: int, **options: Any) -> dict[str, Any]:
-    return {"kind": "mpls", "options": {**options, "parms": ta.Mpls(action=ta.TC_ACT_PIPE, m_action=what)}}
+def mpls(what: int, **options: Any) -> dict[Any, Any]:
+    return flagged({"kind": "mpls", "options": {**options, "parms": ta.Mpls(action=ta.TC_ACT_PIPE, m_action=what)}})
 
 
-def software(*actions: dict[str, Any], eth_type: int = 0x0800) -> list[Any]:
+def software(*actions: dict[Any, Any], eth_type: int = 0x0800) -> list[Any]:
     steps = settled(parsed(*actions)[0], Match(eth_type=Masked(eth_type, 0xFFFF)))
     return [step for step in steps if isinstance(step, PushMpls | PopMpls | SetField)]
 

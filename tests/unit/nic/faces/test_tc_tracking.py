@@ -18,7 +18,7 @@ from asap2.nic.faces.tc.counted import Counted
 from asap2.nic.faces.tc.flower import FlowerKey, parse
 from asap2.nic.nat import Nat, NatKind
 from asap2.nic.rules import Ct, CtClear, CtState, Goto, Masked
-from tests.unit.nic.faces.tc_requests import ct, goto, parsed
+from tests.unit.nic.faces.tc_requests import ct, flagged, goto, parsed
 
 NEW, EST, REL, TRK, INV, RPL = (1 << bit for bit in range(6))
 """TCA_FLOWER_KEY_CT_FLAGS_*."""
@@ -147,7 +147,9 @@ def test_what_cannot_be_is_refused_in_the_kernels_words() -> None:
     assert refusal(helper_name="quake") == (errno.EINVAL, "act_ct: Failed to add helper")
     assert refusal(helper_name="ftp", helper_proto=socket.IPPROTO_UDP) == (errno.EINVAL, "act_ct: Failed to add helper")
     with pytest.raises(NetlinkError, match="act_ct: Missing required ct parameters"):
-        parsed({"kind": "ct", "options": {"zone": 5}})
+        parsed(flagged({"kind": "ct", "options": {"zone": 5}}))
+    with pytest.raises(NetlinkError, match="NLA_F_NESTED is missing"):
+        parsed({"kind": "ct", "options": {"zone": 5, "parms": ta.Generic()}})
     with pytest.raises(NetlinkError, match="act_ct: Ct requires attributes to be passed"):
         parsed({"kind": "ct"})
 

@@ -148,7 +148,7 @@ def test_mirror_and_go_on_ends_in_the_stack() -> None:
     steps = steps_of(
         action("mirred", parms=generic(3, eaction=2, ifindex=9)), action("vlan", parms=generic(3, v_action=1))
     )
-    assert tc_actions.to_rule(steps, lambda step: step.ifindex, Pass) == (Output(9), PopVlan(), Pass())
+    assert tc_actions.to_rule(steps, lambda step: step.ifindex, Pass, prio=1) == (Output(9), PopVlan(), Pass())
 
 
 def test_verdicts() -> None:

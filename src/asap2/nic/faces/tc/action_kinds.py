@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each kind of TC action: options to steps, and to what the kernel gives back.
 
-Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum,sample,simple}.c, tcf_*_init() for
+Sources, Linux 6.1: net/sched/act_{gact,mirred,vlan,skbedit,tunnel_key,pedit,csum,sample}.c, tcf_*_init() for
 errors, tcf_*_offload_act_setup() for what is not offered to drivers at all, and tcf_*_dump() for what comes back.
 """
 
@@ -15,17 +15,16 @@ from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_8021Q, VLAN_TYPES
-from asap2.nic.faces.tc import ct_action, mpls_action, police, tunnel_options
+from asap2.nic.faces.tc import ct_action, mpls_action, police, software_kinds, tunnel_options
 from asap2.nic.faces.tc import pedit as tc_pedit
-from asap2.nic.faces.tc.steps import NO_MARK, Beyond, Csum, Mirred, PacketType, Step
+from asap2.nic.faces.tc.steps import NO_MARK, AtRandom, Beyond, Csum, Mirred, PacketType, Step
+from asap2.nic.layer_actions import PopEthernet, PushEthernet
 from asap2.nic.rules import Decap, Masked, ModifyVlan, PopVlan, Psample, PushVlan, SetField, SetTunnel
 
 PACKET_HOST: Final = 0
 _INHERIT_DSFIELD: Final = 0x20
 _HIGHEST_PACKET_TYPE: Final = 3
 """PACKET_OTHERHOST."""
-_SIMP_MAX_DATA: Final = 31
-"""SIMP_MAX_DATA, without the zero at its end."""
 _ALL: Final = 0xFFFF_FFFF
 _HIGHEST_VERDICT: Final = ta.TC_ACT_TRAP
 _MIRRED: Final = (ta.TCA_EGRESS_REDIR, ta.TCA_EGRESS_MIRROR, ta.TCA_INGRESS_REDIR, ta.TCA_INGRESS_MIRROR)
@@ -34,12 +33,16 @@ Options = tuple[tuple[str, Any], ...]
 Result = tuple[list[Step], int, Options]
 """Steps, verdict, and the options that are given back, ``parms`` as it was given."""
 
+FLAGGED: Final = ("ct", "ctinfo", "mpls")
+"""Kinds whose options must have NLA_F_NESTED (nla_parse_nested(); the others use nla_parse_nested_deprecated())."""
 NO_OPTIONS: Final = {
     "mirred": "act_mirred: Mirred requires attributes to be passed",
     "tunnel_key": "act_tunnel_key: Tunnel requires attributes to be passed",
     "pedit": "act_pedit: Pedit requires attributes to be passed",
     "ct": "act_ct: Ct requires attributes to be passed",
     "mpls": "act_mpls: Missing netlink attributes",
+    "ctinfo": "act_ctinfo: ctinfo requires attributes to be passed",
+    "ife": "act_ife: IFE requires attributes to be passed",
 }
 NO_PARMS: Final = {
     "mirred": "act_mirred: Missing required mirred parameters",
@@ -47,6 +50,7 @@ NO_PARMS: Final = {
     "pedit": "act_pedit: Missing required attributes",
     "ct": "act_ct: Missing required ct parameters",
     "mpls": "act_mpls: No MPLS params",
+    "ctinfo": "act_ctinfo: Missing required TCA_CTINFO_ACT attribute",
 }
 """What is said of an action without options, and of one without its parameters, beside EINVAL."""
 
@@ -74,8 +78,8 @@ _GACT_NOT_OFFERED: Final = {
     ta.TC_ACT_RECLASSIFY: 'act_gact: Offload of "reclassify" action is not supported',
     ta.TC_ACT_PIPE: 'act_gact: Offload of "pipe" action is not supported',
 }
-_LAST_CHANCE: Final = 2
-"""PGACT_DETERM."""
+_COUNTED: Final = 2
+"""PGACT_DETERM, the last of the ways to choose packets."""
 _GACT_OFFERED: Final = (ta.TC_ACT_OK, ta.TC_ACT_SHOT, ta.TC_ACT_TRAP)
 
 
@@ -83,20 +87,22 @@ def _gact(options: Attrs) -> Result:
     verdict = options["parms"].action
     if "prob" in options:
         chance = options["prob"]
-        if chance.ptype > _LAST_CHANCE:
+        if chance.ptype > _COUNTED:
             raise NetlinkError(errno.EINVAL)
         if ta.has_opcode(chance.paction, ta.TC_ACT_GOTO_CHAIN):
             raise NetlinkError(errno.EINVAL, "goto chain not allowed on fallback")
     _check_verdict(verdict)
     steps: list[Step] = []
     back: list[tuple[str, Any]] = [("parms", options["parms"])]
-    if "prob" in options:
-        steps.append(Beyond(None, "TC action gact with a probability is not supported"))
-        back.append(("prob", options["prob"]))
     if verdict in _GACT_NOT_OFFERED:
         steps.append(Beyond(_GACT_NOT_OFFERED[verdict]))
     elif verdict not in _GACT_OFFERED and not ta.has_opcode(verdict, ta.TC_ACT_GOTO_CHAIN):
         steps.append(Beyond("act_gact: Unsupported generic action offload"))
+    if "prob" in options and options["prob"].ptype:
+        chance = chance._replace(pval=max(1, chance.pval))
+        back.append(("prob", chance))
+        counted = chance.ptype == _COUNTED
+        steps.append(AtRandom(None if counted else (1 << 32) // chance.pval - 1, chance.paction))
     return steps, verdict, tuple(back)
 
 
@@ -214,8 +220,15 @@ def _vlan(options: Attrs) -> Result:
     parms = options["parms"]
     if parms.v_action == ta.TCA_VLAN_ACT_POP:
         return [PopVlan()], parms.action, (("parms", parms),)
-    if parms.v_action in (ta.TCA_VLAN_ACT_POP_ETH, ta.TCA_VLAN_ACT_PUSH_ETH):
-        raise NetlinkError(errno.EOPNOTSUPP, f"TC vlan action {parms.v_action} is not supported")
+    if parms.v_action == ta.TCA_VLAN_ACT_POP_ETH:
+        _check_verdict(parms.action)
+        return [PopEthernet()], parms.action, (("parms", parms),)
+    if parms.v_action == ta.TCA_VLAN_ACT_PUSH_ETH:
+        dst, src = options.get("push_eth_dst"), options.get("push_eth_src")
+        if dst is None or src is None:
+            raise NetlinkError(errno.EINVAL)
+        _check_verdict(parms.action)
+        return [PushEthernet(dst, src)], parms.action, (("parms", parms), ("push_eth_dst", dst), ("push_eth_src", src))
     if parms.v_action not in (ta.TCA_VLAN_ACT_PUSH, ta.TCA_VLAN_ACT_MODIFY):
         raise NetlinkError(errno.EINVAL)
     vid = options.get("push_vlan_id")
@@ -251,19 +264,6 @@ def _mpls(options: Attrs) -> Result:
     return steps, parms.action, tuple(back)
 
 
-def _simple(options: Attrs) -> Result:
-    """A text that the kernel would log for each packet."""
-    parms, text = options["parms"], options.get("data")
-    if text is None:
-        raise NetlinkError(errno.EINVAL)
-    _check_verdict(parms.action)
-    return (
-        [Beyond("Action does not support offload")],
-        parms.action,
-        (("parms", parms), ("data", text[:_SIMP_MAX_DATA])),
-    )
-
-
 def _sample(options: Attrs) -> Result:
     parms = options["parms"]
     rate, group, length = options.get("rate"), options.get("psample_group"), options.get("trunc_size")
@@ -278,6 +278,17 @@ def _sample(options: Attrs) -> Result:
     return [Psample(group, rate, rate, length, counted=True)], parms.action, tuple(back)
 
 
+def _checked(parser: Callable[[Attrs], Result]) -> Callable[[Attrs], Result]:
+    """*parser*, with the verdict checked last."""
+
+    def parse(options: Attrs) -> Result:
+        steps, verdict, back = parser(options)
+        _check_verdict(verdict)
+        return steps, verdict, back
+
+    return parse
+
+
 PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "gact": _gact,
     "mirred": _mirred,
@@ -290,5 +301,5 @@ PARSERS: Final[dict[str, Callable[[Attrs], Result]]] = {
     "ct": _ct,
     "sample": _sample,
     "mpls": _mpls,
-    "simple": _simple,
+    **{kind: _checked(parser) for kind, parser in software_kinds.KINDS.items()},
 }

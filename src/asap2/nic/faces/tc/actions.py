@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
-from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.action_kinds import NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
+from asap2.netlink.wire import NLA_F_NESTED, NetlinkError
+from asap2.nic.faces.tc.action_kinds import FLAGGED, NO_OPTIONS, NO_PARMS, PARMS, PARSERS, Options, parms_of
 from asap2.nic.faces.tc.counted import NOTHING, Counted
 from asap2.nic.faces.tc.steps import (
+    AtRandom,
     Beyond,
     Continue,
     Csum,
@@ -31,12 +32,13 @@ from asap2.nic.faces.tc.steps import (
     Trap,
     flat,
 )
-from asap2.nic.rules import Action, Counters, Drop, Goto, Meter, Output, Pass
+from asap2.nic.rules import Action, Chance, Counters, Drop, Goto, LookOn, Meter, Output, Pass
 from asap2.nic.silicon.metering import Metered
 
 __all__ = ["Beyond", "Continue", "Csum", "GoOn", "Mirred", "PacketType", "Police", "Step", "Trap", "flat"]
 
 USER_HZ: Final = 100
+LAST_PRIO: Final = 0xFFFF
 HW_STATS_DELAYED, HW_STATS_ANY = 2, 3
 """TCA_ACT_HW_STATS_*: a driver may count late; as it likes (the default)."""
 USED_HW_STATS_DELAYED: Final = ta.Bitfield32(HW_STATS_DELAYED, HW_STATS_ANY)
@@ -241,6 +243,8 @@ class _Flow:
                 exceeded = tuple(self._follow(last.exceed, place, sent=sent, again=[Drop()]))
                 steps[-1] = replace(last, index=index, exceeded=exceeded)
                 return steps + self._follow(last.conform, place, sent=sent)
+            if isinstance(last, AtRandom):
+                steps[-1] = replace(last, instead=tuple(self._follow(last.verdict, place, sent=sent)))
             if parsed.verdict != ta.TC_ACT_PIPE:
                 return steps + self._follow(parsed.verdict, place, sent=sent)
         return [*steps, GoOn()]
@@ -252,8 +256,8 @@ class _Flow:
             return self.walk(at + 1, sent=sent)
         if verdict == ta.TC_ACT_UNSPEC:
             return [Continue()]
-        if verdict == ta.TC_ACT_RECLASSIFY and again is not None:
-            return again
+        if verdict == ta.TC_ACT_RECLASSIFY:
+            return [Continue(anew=True)] if again is None else again
         if not ta.has_opcode(verdict, ta.TC_ACT_JUMP):
             return _verdict(verdict, sent)
         to = verdict & ta.TC_ACT_EXT_VAL_MASK
@@ -287,6 +291,8 @@ def parse_one(action: Attrs) -> Parsed:
         raise NetlinkError(errno.EINVAL)
     if not isinstance(options, Attrs):
         raise NetlinkError(errno.EINVAL, NO_OPTIONS.get(kind))
+    if kind in FLAGGED and not (action.bits or {}).get("options", 0) & NLA_F_NESTED:
+        raise NetlinkError(errno.EINVAL, "NLA_F_NESTED is missing")
     if parms_of(options) is None:
         raise NetlinkError(errno.EINVAL, NO_PARMS.get(kind))
     steps, verdict, kept = PARSERS[kind](options)
@@ -322,14 +328,14 @@ def to_rule(
     trap: Callable[[], Action],
     *,
     meter: Callable[[Police], int] = lambda step: step.index,
-    stack: bool = True,
+    prio: int | None = None,
 ) -> tuple[Action, ...]:
     """Rule actions; *output* gives a destination's port (NetlinkError when it cannot), *trap* what Trap becomes,
-    *meter* the number of an action's meter.
+    *meter* the number of an action's meter. *prio* is that of a filter in software.
 
-    Without *stack* nothing goes on behind a last output, as in a NIC: there the packet is the copy.
+    Without *prio*, nothing goes on behind a last output, as in a NIC: there the packet is the copy.
     """
-    return _to_rule(steps, output, trap, meter, stack=stack) or (Pass(),)
+    return _to_rule(steps, output, trap, meter, prio) or (Pass(),)
 
 
 def _to_rule(
@@ -337,8 +343,7 @@ def _to_rule(
     output: Callable[[Mirred], int],
     trap: Callable[[], Action],
     meter: Callable[[Police], int],
-    *,
-    stack: bool,
+    prio: int | None,
 ) -> tuple[Action, ...]:
     actions: list[Action] = []
     for step in steps:
@@ -350,15 +355,23 @@ def _to_rule(
         elif isinstance(step, PacketType | Csum):
             continue
         elif isinstance(step, Police):
-            actions.append(Meter(meter(step), _to_rule(step.exceeded, output, trap, meter, stack=stack)))
+            actions.append(Meter(meter(step), _to_rule(step.exceeded, output, trap, meter, prio)))
+        elif isinstance(step, AtRandom):
+            if prio is None:
+                continue
+            if step.probability is None:
+                raise NetlinkError(errno.EOPNOTSUPP, "TC action gact random determ is not supported")
+            instead = _to_rule(step.instead, output, trap, meter, prio)
+            actions.append(Chance(step.probability, instead))
         elif isinstance(step, Continue):
-            raise NetlinkError(errno.EOPNOTSUPP, "TC verdict continue is not supported here")
+            if prio is not None:
+                actions.append(Goto(0) if step.anew else LookOn(prio + 1 << 16) if prio < LAST_PRIO else Pass())
         elif isinstance(step, PushLabel):
             raise TypeError("it is not known whether a label is the last of its stack")
         elif isinstance(step, Trap):
             actions.append(trap())
         elif isinstance(step, GoOn):
-            if stack:
+            if prio is not None:
                 actions.append(Pass())
         else:
             actions.append(step)

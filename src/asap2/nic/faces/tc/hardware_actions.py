@@ -116,7 +116,6 @@ class HardwareActions:
             lambda step: self._vport(function, step),
             lambda: Output(function.host_port),
             meter=lambda step: self.police.number(self._silicon(function.nic), step),
-            stack=False,
         )
 
     def _prepared(self, function: Function, steps: tuple[Step, ...]) -> tuple[Step, ...] | None:

@@ -28,6 +28,7 @@ from asap2.nic.faces.tc.capability import (
 )
 from asap2.nic.faces.tc.steps import (
     NO_MARK,
+    AtRandom,
     Beyond,
     Continue,
     Csum,
@@ -41,7 +42,7 @@ from asap2.nic.faces.tc.steps import (
 )
 from asap2.nic.fields import REWRITABLE, Depth
 from asap2.nic.function import Pf
-from asap2.nic.layer_actions import LayerChange, PopMpls, PushMpls
+from asap2.nic.layer_actions import LayerChange, PopEthernet, PopMpls, PushEthernet, PushMpls
 from asap2.nic.model import MAX_DESTINATIONS, MAX_VLANS
 from asap2.nic.rules import (
     VLAN_PRESENT,
@@ -56,6 +57,7 @@ from asap2.nic.rules import (
     Enter,
     Goto,
     Hash,
+    LookOn,
     Masked,
     Match,
     ModifyVlan,
@@ -78,7 +80,7 @@ _MARK_BITS = 16
 """Width of a flow's mark (MLX5E_TC_FLOW_ID_MASK)."""
 _CHECKSUMS = 1 | 8 | 16
 """TCA_CSUM_UPDATE_FLAG_IPV4HDR, _TCP, _UDP: the checksums that hardware updates when it rewrites."""
-_NOT_OF_TC = Output | Upcall | Truncate | Hash | Enter | Encap | Branch | LayerChange | CtHardware
+_NOT_OF_TC = Output | Upcall | Truncate | Hash | LookOn | Enter | Encap | Branch | LayerChange | CtHardware
 """Actions of rules that no TC action has been translated to when its filter is judged."""
 
 
@@ -121,6 +123,8 @@ class _Actions:
         self.encaps: list[SetTunnel] = []
         self.decap = False
         self.host = False
+        self.bare = False
+        """Whether the Ethernet header was taken away, which hardware does only before it puts labels on."""
         self.labelled = False
         """Whether a label was pushed."""
         self.goto = 0
@@ -204,6 +208,14 @@ class _Actions:
                     self._track(step, steps[at + 1 :])
                 case Psample():
                     self._sample(steps[at + 1 :])
+                case PushEthernet():
+                    raise refuse("Not implemented offload action") if receive else refuse()
+                case PopEthernet() if receive:
+                    raise refuse("Not implemented offload action")
+                case AtRandom():
+                    pass  # the kernel offers such an action as if it had only its first verdict
+                case PopEthernet():
+                    self._vlan(step)
                 case Police():
                     self._police(step, steps[at + 1 :])
                 case Continue():
@@ -277,9 +289,14 @@ class _Actions:
             raise refuse("Requested destination chain is out of supported range")
         self.goto = chain
 
-    def _vlan(self, push: PushVlan | None) -> None:
+    def _vlan(self, push: PushVlan | PopEthernet | None) -> None:
         if self.vlans >= MAX_VLANS:
             raise refuse("Total vlans used is greater than supported")
+        if isinstance(push, PopEthernet):
+            self.vlans += 1
+            self.split = len(self.outputs)
+            self.bare = True
+            return
         if self.vlans >= max(1, self.model.vlan_depth):
             what = (
                 "vlan push action is not supported for vlan depth > 1" if push else "vlan pop action is not supported"
@@ -347,6 +364,8 @@ class _Actions:
             return
         if self.labelled:
             raise refuse("mpls is supported only through a bareudp device")
+        if self.bare:
+            raise refuse("vlan pop eth is supported only with mpls push")
         if len(self.outputs) >= MAX_DESTINATIONS:
             raise refuse("can't support more output ports, can't offload forwarding")
         if self.encap is not None:

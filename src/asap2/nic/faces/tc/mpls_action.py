@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.tables import actions as ta
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_802_3_MIN, ETH_P_MPLS
-from asap2.nic.faces.tc.steps import Beyond, PushLabel, Step
+from asap2.nic.faces.tc.steps import AtRandom, Beyond, PushLabel, Step
 from asap2.nic.layer_actions import PopMpls, PushMpls
 from asap2.nic.rules import Masked, Match, SetField
 
@@ -90,11 +91,16 @@ def _push(values: dict[str, int], ethertype: int, *, outside: bool) -> list[Step
 
 def settled(steps: tuple[Step, ...], match: Match) -> tuple[Step, ...]:
     """*steps* of a filter with this *match*, in which each label is the last of its stack or is not."""
-    labelled = match.eth_type.mask == 0xFFFF and match.eth_type.value in ETH_P_MPLS
+    return _settled(steps, labelled=match.eth_type.mask == 0xFFFF and match.eth_type.value in ETH_P_MPLS)
+
+
+def _settled(steps: tuple[Step, ...], *, labelled: bool) -> tuple[Step, ...]:
     done: list[Step] = []
     for step in steps:
         if isinstance(step, PushLabel):
             step = PushMpls(step.lse | (0 if labelled else _bits("bos", 1).value), step.ethertype)
+        if isinstance(step, AtRandom):
+            step = replace(step, instead=_settled(step.instead, labelled=labelled))
         if isinstance(step, PushMpls):
             labelled = not step.outside
         elif isinstance(step, PopMpls):

@@ -161,7 +161,7 @@ class Offloader:
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
         judge.check(pf, place, match, steps)
-        match, rests = tc_capability.tracked(match), () if stays else self.rests(ifindex, steps)
+        match, rests = tc_capability.tracked(match), () if stays else self.rests(ifindex, spec.prio, steps)
         if tunnel:
             self._check_tunnel_route(pf, ifindex, match)
         in_port = self._actions.internal(pf, ifindex) if internal else function.switched_port
@@ -335,18 +335,20 @@ class Offloader:
             ifindex,
             spec.priority,
             spec.match,
-            self._in_software(ifindex, mpls_action.settled(spec.steps, spec.match)),
+            self._in_software(ifindex, spec.prio, mpls_action.settled(spec.steps, spec.match)),
         )
         reason = self._node.pipeline.supports(rule)
         if reason is not None:
             raise NetlinkError(errno.EOPNOTSUPP, reason)
         return Planned(self._node.pipeline, rule, ifindex)
 
-    def rests(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> tuple[tuple[Action, ...], ...]:
-        """What software does from each connection tracking on (act_miss_cookie) of a filter on device *ifindex*."""
-        return tuple(self._in_software(ifindex, steps[at:]) for at, step in enumerate(steps) if isinstance(step, Ct))
+    def rests(self, ifindex: int, prio: int, steps: tuple[tc_actions.Step, ...]) -> tuple[tuple[Action, ...], ...]:
+        """What software does from each connection tracking on (act_miss_cookie) of a filter of *prio* on a device."""
+        return tuple(
+            self._in_software(ifindex, prio, steps[at:]) for at, step in enumerate(steps) if isinstance(step, Ct)
+        )
 
-    def _in_software(self, ifindex: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
+    def _in_software(self, ifindex: int, prio: int, steps: tuple[tc_actions.Step, ...]) -> tuple[Action, ...]:
         """Rule actions of *steps* of a filter on device *ifindex* for the node; errors as :meth:`software`."""
         there = self._netdevs.by_ifindex(ifindex)
         egress = there is not None and there.role is Role.INTERNAL
@@ -367,6 +369,7 @@ class Offloader:
             output,
             Drop,  # the kernel's software drops what it is to trap
             meter=lambda step: self.police.number(self._node.pipeline, step),
+            prio=prio,
         )
 
     def _entering(self, steps: tuple[tc_actions.Step, ...]) -> tuple[tc_actions.Step, ...]:

@@ -146,7 +146,8 @@ class Placer:
                 planned = self._offloader.software(ifindex, proto.spec(one))
                 placed.pipeline.replace(placed.handle, planned.rule.actions)
             elif placed.software is not None:
-                for number, rest in zip(placed.resumes, self._offloader.rests(ifindex, one.steps), strict=False):
+                rests = self._offloader.rests(ifindex, proto.prio, one.steps)
+                for number, rest in zip(placed.resumes, rests, strict=False):
                     placed.software.change_resume(number, rest)
 
     @staticmethod

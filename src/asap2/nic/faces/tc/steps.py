@@ -62,7 +62,9 @@ its identity."""
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Continue with the next filter."""
+    """Continue with the filters of the next priority; *anew*: with the first of the block's first chain."""
+
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,17 @@ class Police:
 
 
 @dataclass(frozen=True, slots=True)
+class AtRandom:
+    """Do *instead* with packets that are chosen at random, so many of 2^32 (*probability*, of which the greatest stands
+    for all; None: by counting), and continue with the others. No driver hears of it. *verdict* is that of *instead*
+    (TC_ACT_*)."""
+
+    probability: int | None
+    verdict: int
+    instead: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PushLabel:
     """Push a label stack entry, which has the bottom bit if it is the only one."""
 
@@ -85,7 +98,7 @@ class PushLabel:
     ethertype: int
 
 
-Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | Continue | PushLabel | Beyond
+Step = Action | Mirred | Trap | GoOn | PacketType | Csum | Police | AtRandom | Continue | PushLabel | Beyond
 
 
 def sampled(steps: tuple[Step, ...], ifindex: int, out: int = 0) -> tuple[Step, ...]:
@@ -95,6 +108,8 @@ def sampled(steps: tuple[Step, ...], ifindex: int, out: int = 0) -> tuple[Step, 
         if isinstance(step, Psample)
         else replace(step, exceeded=sampled(step.exceeded, ifindex, out))
         if isinstance(step, Police)
+        else replace(step, instead=sampled(step.instead, ifindex, out))
+        if isinstance(step, AtRandom)
         else step
         for step in steps
     )
@@ -119,8 +134,10 @@ def sampled_first(steps: tuple[Step, ...], ifindex: int, tunnel: SetTunnel | Non
 
 
 def flat(steps: tuple[Step, ...]) -> Iterator[Step]:
-    """*steps*, and the steps in them for packets over a limit."""
+    """*steps*, and the steps in them for packets over a limit, or chosen at random."""
     for step in steps:
         yield step
         if isinstance(step, Police):
             yield from flat(step.exceeded)
+        elif isinstance(step, AtRandom):
+            yield from flat(step.instead)
