@@ -157,3 +157,22 @@ def test_hardware_rewrites_a_vlan_id_and_keeps_the_priority() -> None:
 def test_the_inner_tags_type_is_matched() -> None:
     match = key(0x88A8, key_eth_type=0x88A8, key_vlan_eth_type=0x8100).match
     assert match.cvlan_tpid == Masked(0x81, 0xFF)
+
+
+def test_a_device_is_matched_beside_the_key_and_told_by_its_name() -> None:
+    here = key(0x0800, indev="lo", key_ipv4_dst=b"\x0a\1\2\3")
+    assert here.indev == 1
+    assert here.shown()["indev"] == "lo"
+    assert here.match == key(0x0800, key_ipv4_dst=b"\x0a\1\2\3").match
+    assert here.identity != key(0x0800, key_ipv4_dst=b"\x0a\1\2\3").identity
+    assert here.masks != key(0x0800, key_ipv4_dst=b"\x0a\1\2\3").masks
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "text"),
+    [("nosuch", errno.ENODEV, "Network device not found"), ("a" * 16, errno.EINVAL, "Interface name too long")],
+)
+def test_a_device_that_is_not_there_is_refused(name: str, number: int, text: str) -> None:
+    with pytest.raises(NetlinkError) as refused:
+        key(0x0800, indev=name)
+    assert (refused.value.errno, refused.value.strerror) == (number, text)

@@ -124,7 +124,8 @@ class Proto:
     def spec(self, one: Filter) -> FilterSpec:
         """What a filter is in the eSwitch's vocabulary."""
         key = one.key
-        return FilterSpec(self.kind, self.chain, self.prio, one.rank, key.match, one.steps, one.flags, key.ranges)
+        place = self.kind, self.chain, self.prio, one.rank
+        return FilterSpec(*place, key.match, one.steps, one.flags, key.ranges, key.indev)
 
 
 @dataclass(slots=True, eq=False)

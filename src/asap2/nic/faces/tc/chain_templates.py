@@ -28,7 +28,8 @@ class ChainTemplate:
                 raise NetlinkError(errno.EINVAL, "cls_flower: Mask does not fit the template")
 
 
-def chain_template_of(request: bytes) -> ChainTemplate:
-    """The template that a request for a chain (struct tcmsg on) asks for; errors as :func:`.flower.parse`."""
+def chain_template_of(request: bytes, *, again: bool = False) -> ChainTemplate:
+    """The template that a request for a chain (struct tcmsg on) asks for; *again* and errors as
+    :func:`.flower.parse`."""
     header, attrs = TC.decode(request)
-    return ChainTemplate(attrs["kind"], parse(attrs["options"], header.protocol), request)
+    return ChainTemplate(attrs["kind"], parse(attrs["options"], header.protocol, again=again), request)

@@ -35,7 +35,7 @@ def chain_message(kind: int, block: Block, chain: int, template: ChainTemplate |
     header = tables.Tcmsg(0, block.ifindex, 0, parent, 0)
     attrs: dict[str, Any] = {"chain": chain}
     if template is not None:
-        attrs |= {"kind": template.kind, "options": dict(template.key.dump)}
+        attrs |= {"kind": template.kind, "options": template.key.shown()}
     return Message(kind, tables.TC.encode(header, attrs), flags)
 
 

@@ -109,7 +109,7 @@ class TcFace:
         one, refused = self._filters.put(proto, asked)
         if new_chain:
             self._chains.came(request, block, chain)
-        if chain_template is None and not one.shared and not block.index and not one.key.ranges:
+        if chain_template is None and not one.shared and not block.index and not one.key.ranges and not one.key.indev:
             one.template = self._templates.add(
                 request.flags, request.payload, header, attrs, one.key, one.steps, one.listed
             )
@@ -327,7 +327,7 @@ def _options(
     elif terse:
         options["flags"] = flags
     else:
-        options = {**classid, **dict(key.dump), "flags": flags, "in_hw_count": one.in_hw_count}
+        options = {**classid, **key.shown(), "flags": flags, "in_hw_count": one.in_hw_count}
     if actions:
         options["act"] = actions
     return options

@@ -203,7 +203,7 @@ class Filters:
             raise NetlinkError(errno.EEXIST)
         self.kept.reserve()
         spec = FilterSpec(
-            proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags, key.ranges
+            proto.kind, proto.chain, proto.prio, proto.rank(key, old), key.match, steps, flags, key.ranges, key.indev
         )
         placed, refused = self._placer.place(proto.block, spec, old)
         made = Filter(

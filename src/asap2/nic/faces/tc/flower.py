@@ -8,6 +8,7 @@ in which order. A key without a mask attribute is matched exactly; an attribute 
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP
@@ -50,6 +51,9 @@ _CT_STATES: Final = {
 _WIDTHS: Final = {key: _octets(key) for key in (*FIELD_OF, "key_flags", "key_ct_state")}
 """Octets of each key that has a mask attribute."""
 
+_IFNAMSIZ: Final = 16
+_GONE: Final = -1
+
 Identity = tuple[Any, ...]
 """A masked key: what two filters of one priority may not share."""
 
@@ -57,8 +61,8 @@ RANGES: Final = "ranges"
 _WITH_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP)
 
 _SUPPORTED: Final = frozenset(
-    {"classid", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id", "key_enc_opts"}
-    | {"key_enc_opts_mask"}
+    {"classid", "indev", "act", "flags", "in_hw_count", "key_eth_type", "key_ip_proto", "key_enc_key_id"}
+    | {"key_enc_opts", "key_enc_opts_mask"}
     | {f"key_{tag}_{part}" for tag in ("vlan", "cvlan") for part in ("id", "prio", "eth_type")}
     | {name for key in _WIDTHS for name in (key, f"{key}_mask")}
     | {*port_ranges.KEYS, *mpls_keys.KEYS}
@@ -79,6 +83,16 @@ class FlowerKey:
     dump: tuple[tuple[str, Any], ...] = ()
     ranges: tuple[PortRange, ...] = ()
     """Ranges of ports, beside the match."""
+    indev: int = 0
+    """The device by which packets come in (0: any; -1: one that is no more)."""
+
+    def shown(self) -> dict[str, Any]:
+        """What the kernel gives back; a device by the name that it has now."""
+        try:
+            device = {"indev": socket.if_indextoname(self.indev)} if self.indev > 0 else {}
+        except OSError:
+            device = {}
+        return {**device, **dict(self.dump)}
 
     @property
     def canon(self) -> bytes:
@@ -113,11 +127,13 @@ class _Keys:
         return self.values[name]
 
 
-def parse(options: Attrs, protocol: int) -> FlowerKey:
-    """The key in a filter's options; *protocol* is the filter's (0x0003: all).
+def parse(options: Attrs, protocol: int, *, again: bool = False) -> FlowerKey:
+    """The key in a filter's options; *protocol* is the filter's (0x0003: all). *again*: a device that the key names may
+    be gone.
 
     Raises:
-        NetlinkError: EOPNOTSUPP for a key that the pipeline has not; EINVAL where the kernel refuses the key.
+        NetlinkError: EOPNOTSUPP for a key that the pipeline has not; EINVAL where the kernel refuses the key;
+            ENODEV for a device that is not there.
     """
     unknown = [name for name in options if name not in _SUPPORTED and _counts(options, name)]
     if unknown:
@@ -152,15 +168,29 @@ def parse(options: Attrs, protocol: int) -> FlowerKey:
     _tracking(keys, fields, dump)
     if flags_mask:
         dump += [("key_flags", flags & flags_mask), ("key_flags_mask", int(flags_mask))]
-    head = (version, *tags)
+    indev = _device(options["indev"], again=again) if "indev" in options else 0
+    named = [*tags, ("indev", indev)] if indev else tags
     masks, canon = _canonical(dump)
     return FlowerKey(
         Match(**fields),
-        (*head, canon),
-        (("addresses", int(bool(version))), *((tag, 0xFFFF) for tag, _ in tags), *masks, *_order(ranges)),
+        (version, *named, canon),
+        (("addresses", int(bool(version))), *((tag, 0xFFFF) for tag, _ in named), *masks, *_order(ranges)),
         tuple(dump),
         ranges,
+        indev,
     )
+
+
+def _device(name: str, *, again: bool) -> int:
+    """The index of a device (tcf_change_indev())."""
+    if len(name) >= _IFNAMSIZ:
+        raise NetlinkError(errno.EINVAL, "Interface name too long")
+    try:
+        return socket.if_nametoindex(name)
+    except (OSError, ValueError):
+        if again:
+            return _GONE
+        raise NetlinkError(errno.ENODEV, "Network device not found") from None
 
 
 def _order(ranges: tuple[PortRange, ...]) -> tuple[tuple[str, int], ...]:

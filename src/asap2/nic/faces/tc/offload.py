@@ -73,6 +73,14 @@ def _settings(device: NetDev, pf: Pf) -> tuple[object, ...]:
     return pf.mode, tc_offload_enabled(device), pf.inline_mode, pf.encap
 
 
+def _check_indev(ifindex: int, spec: FilterSpec) -> None:
+    """A filter is for packets that come in by its own device (mlx5e_flower_parse_meta())."""
+    if spec.indev < 0:
+        raise tc_capability.refuse("Can't find the ingress port to match on", errno.ENOENT)
+    if spec.indev not in (0, ifindex):
+        raise tc_capability.refuse("Can't match on the ingress filter port")
+
+
 def tracks(steps: tuple[tc_actions.Step, ...]) -> bool:
     """Whether connections are looked up: a packet of one that hardware does not carry goes on in software there."""
     return any(isinstance(step, Ct) for step in steps)
@@ -160,6 +168,7 @@ class Offloader:
         place = self._place(uplink.ifindex, spec, function, others)
         if internal or tunnel or any(isinstance(step, tc_actions.Mirred) for step in tc_actions.flat(steps)):
             place = replace(place, tunnel=tunnel, internal=internal, internal_ports=self._internal_ports(steps))
+        _check_indev(ifindex, spec)
         judge.check(pf, place, match, steps)
         match, rests = tc_capability.tracked(match), () if stays else self.rests(ifindex, spec.prio, steps)
         if tunnel:
@@ -200,6 +209,7 @@ class Offloader:
         peers = frozenset(peer.ifindex for peer in self._netdevs.all() if peer.nic is pf.nic and is_receiver(peer))
         vf = device.role is Role.VF
         place = tc_capability.Place(True, device.ifindex, spec.chain, spec.prio, peers=peers, vf=vf)
+        _check_indev(device.ifindex, spec)
         judge.check(pf, place, spec.match, spec.steps)
         return self.software(device.ifindex, spec)._replace(pf=pf, receive=True)
 
@@ -330,9 +340,11 @@ class Offloader:
         """The node's rule of a filter; NetlinkError (EOPNOTSUPP) says why the software pipeline cannot."""
         if is_limit(spec):
             return self.police.of_device(ifindex, spec)
+        there = self._netdevs.by_ifindex(ifindex)
+        never = spec.indev and (spec.indev != ifindex or (there is not None and there.role is Role.INTERNAL))
         rule = Rule(
-            spec.chain,
-            ifindex,
+            spec.chain | UNREACHED if never else spec.chain,
+            max(spec.indev, 0) if never else ifindex,
             spec.priority,
             spec.match,
             self._in_software(ifindex, spec.prio, mpls_action.settled(spec.steps, spec.match)),

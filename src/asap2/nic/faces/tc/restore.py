@@ -29,7 +29,7 @@ def restore(
         actions.table.share(kind, instance)
     for identity, egress, chain, template in kept.chains():
         block = blocks.known_by(identity, egress)
-        block.explicit[chain] = chain_template_of(template) if template else None
+        block.explicit[chain] = chain_template_of(template, again=True) if template else None
         block.chains.setdefault(chain, {})
     for identity, egress, parent in kept.parents():
         blocks.known_by(identity, egress).parent = parent
@@ -48,7 +48,7 @@ def _restore_filter(
     block = blocks.known_by(kept.block, kept.egress)
     protos = block.chains.setdefault(kept.chain, {})
     proto = protos.setdefault(kept.prio, Proto(block, kept.chain, kept.prio, kept.protocol, kind))
-    key = parse_flower(match_all.keys_of(kind, options), kept.protocol)
+    key = parse_flower(match_all.keys_of(kind, options), kept.protocol, again=True)
     given = tc_actions.Given(kept.indices, actions.table.instance)
     actions_given = match_all.actions_of(options)
     steps, listed = tc_actions.parse(actions_given, given) if actions_given else ((), ())

@@ -53,6 +53,8 @@ class FilterSpec(NamedTuple):
     flags: int = 0
     ranges: tuple[PortRange, ...] = ()
     """Ranges of ports, beside the match."""
+    indev: int = 0
+    """The device by which packets come in, beside the match (0: any)."""
 
     def exactly(self) -> Iterator[FilterSpec]:
         """The filters with masks alone that together are this one."""
