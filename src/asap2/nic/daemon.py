@@ -135,7 +135,7 @@ class Daemon:
             pipeline,
             self.netdevs.is_internal,
             tunnels.port_of,
-            self._is_bare,
+            self._link,
             Promiscuity().set,
         )
         offloader = Offloader(self.netdevs, lambda nic: self.netdevs.silicon[nic.name].pipeline, self.ports, tunnels)
@@ -287,10 +287,6 @@ class Daemon:
     def _bonds_changed(self) -> None:
         if self.lags.follow():
             self.filters.reresolve()
-
-    def _is_bare(self, ifindex: int) -> bool:
-        link = self.netdevs.node.one(ifindex)
-        return link is not None and link.bare
 
     def _tunnel_ports_changed(self, ports: tuple[int, ...]) -> None:
         for silicon in self.netdevs.silicon.values():

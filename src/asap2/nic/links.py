@@ -61,6 +61,8 @@ class Link:
     """The ifindex that a tunnel device's packets must leave by; 0: any."""
     bare: bool = False
     """Its packets begin with their network header."""
+    veiled: bool = False
+    """It is a veth that stands for such a device: a meaningless Ethernet header is in front of each packet."""
     mtu: int = 0
     ethernet: bool = True
     master: int = 0
@@ -169,6 +171,7 @@ def _link(payload: bytes) -> Link:
         vlan,
         tunnel_lower,
         hardware == ARPHRD_NONE,
+        False,
         _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0,
         hardware == ARPHRD_ETHER,
         _U32.unpack(found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,

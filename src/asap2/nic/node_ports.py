@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from asap2.nic.links import Link
 from asap2.nic.port_ids import TRUNK_PORT
 from asap2.nic.rules import OVS_TABLE
 from asap2.nic.silicon.abi import UPCALL_SLOTS
@@ -40,13 +41,13 @@ class NodePorts:
         pipeline: Pipeline,
         is_internal: Callable[[int], bool],
         tunnel_port: Callable[[int], int | None] = lambda _ifindex: None,
-        is_bare: Callable[[int], bool] = lambda _ifindex: False,
+        link: Callable[[int], Link | None] = lambda _ifindex: None,
         promiscuous: Callable[[int, bool], None] = lambda _ifindex, _on: None,
     ) -> None:
         """*promiscuous* makes a device that, or no longer."""
         self.pipeline = pipeline
         self._tunnel_port = tunnel_port
-        self._is_bare = is_bare
+        self._link = link
         self._promiscuous = promiscuous
         self.is_internal = is_internal
         self._uses: dict[int, _Use] = {}
@@ -175,6 +176,7 @@ class NodePorts:
             return
         use = self._uses[ifindex]
         internal, tunnel_port = self.is_internal(ifindex), self._tunnel_port(ifindex)
+        link = self._link(ifindex) if use.vport else None
         tables = ((0,) if use.tc else ()) + ((OVS_TABLE,) if use.vport else ())
         if ifindex == self.upcall_device:
             tables = ()
@@ -192,7 +194,8 @@ class NodePorts:
                 peer_any=use.resumes,
                 resumes=use.resumes,
                 # What has room for an Ethernet header cannot go back to the network stack.
-                bare=use.vport and self._is_bare(ifindex),
+                bare=link is not None and link.bare,
+                veiled=link is not None and link.veiled,
             )
         )
         hook: Hook = "egress" if internal else "ingress"

@@ -251,6 +251,11 @@ def _gre(name: str, address: Kind) -> Table:
 GRETAP, IP6GRETAP = _gre("gretap", ipv4), _gre("ip6gretap", ipv6)
 
 
+BAREUDP = Table(
+    "bareudp", {1: ("port", be16), 2: ("ethertype", be16), 3: ("srcport_min", u16), 4: ("multiproto", flag)}
+)
+
+
 class VlanFlags(NamedTuple):
     """struct ifla_vlan_flags."""
 
@@ -383,6 +388,8 @@ OF_KINDS = {
     "geneve": GENEVE,
     "gretap": GRETAP,
     "ip6gretap": IP6GRETAP,
+    "gre": GRETAP,
+    "bareudp": BAREUDP,
     "erspan": GRETAP,
     "ip6erspan": IP6GRETAP,
     "vlan": VLAN,

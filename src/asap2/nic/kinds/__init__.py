@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asap2.nic.kinds import erspan, ip_in_ip, tunnel
+from asap2.nic.kinds import erspan, ip_in_ip, plain, tunnel
 from asap2.nic.kinds.bond import Bond
 from asap2.nic.kinds.dummy import Dummy
 from asap2.nic.kinds.kind import LinkKind
@@ -19,4 +19,4 @@ VRF: Final = Vrf()
 """The kind of VRF devices."""
 KINDS: Final[dict[str, LinkKind]] = {kind.name: kind for kind in (BOND, Dummy(), Macvlan(), Vlan(), VRF)}
 """Every kind, by name."""
-KINDS.update((kind.name, kind) for kind in (*tunnel.KINDS, *erspan.KINDS, *ip_in_ip.KINDS))
+KINDS.update((kind.name, kind) for kind in (*tunnel.KINDS, *erspan.KINDS, *plain.KINDS, *ip_in_ip.KINDS))

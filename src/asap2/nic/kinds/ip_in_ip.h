@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Tunnels without a frame inside: IPv4 and IPv6 in IPv4 (net/ipv4/ipip.c, net/ipv6/sit.c, ip_tunnel.c). */
+/*
+ * Tunnels without a frame inside: IPv4 and IPv6 in IPv4 (net/ipv4/ipip.c, net/ipv6/sit.c, ip_tunnel.c), GRE
+ * (net/ipv4/ip_gre.c) and bare UDP (drivers/net/bareudp.c).
+ */
 #pragma once
 
 #include "outer_headers.h"
@@ -8,25 +11,41 @@
 #define ECN_CE 3
 #define ECN_ECT_0 2
 
+/* What is inside a packet in bare UDP, for a device that may carry this IP protocol; 0: nothing that it may. */
+static __always_inline u16 type_inside(struct __sk_buff *skb, u32 at, u8 protocol)
+{
+	u8 first;
+
+	if (protocol == IPPROTO_MPLS_)
+		return bpf_htons(ETH_P_MPLS_UC_);
+	if (bpf_skb_load_bytes(skb, at, &first, 1))
+		return 0;
+	if (first >> 4 == 4 && protocol != IPPROTO_IPV6_)
+		return bpf_htons(ETH_P_IP);
+	return first >> 4 == 6 && protocol != IPPROTO_IPIP_ ? bpf_htons(ETH_P_IPV6) : 0;
+}
+
 /*
- * Take off an outer IPv4 header that a packet of the other or the same version follows, which keeps the Ethernet header.
+ * Take off the outer headers that a packet without a frame follows, which keeps the Ethernet header.
  * ip_tunnel_rcv() and IP_ECN_decapsulate(): congestion that the outer header tells of is told by the inner one; what
  * does not let itself be told is dropped.
  */
 static __always_inline int strip_bare(struct __sk_buff *skb, struct seen *s)
 {
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
-	u16 type = bpf_htons(ETH_P_IP), word, marked;
+	u16 type = s->type, word, marked;
+	u32 inner = s->inner;
 
-	if (s->place.id == bpf_htonl(IPPROTO_IPV6_)) {
-		type = bpf_htons(ETH_P_IPV6);
-		flags |= DECAP_L3_IPV6;
-	}
-	if (bpf_skb_adjust_room(skb, -IPV4_LEN, BPF_ADJ_ROOM_MAC, flags) ||
-	    bpf_skb_store_bytes(skb, ETH_TYPE, &type, sizeof type, 0) ||
+	bounded(inner);
+	if (inner < ETH_LEN || inner > TUNNEL_MAX)
+		return -1;
+	if (is_ip(type) && (u16)skb->protocol != type)
+		flags |= type == bpf_htons(ETH_P_IP) ? DECAP_L3_IPV4 : DECAP_L3_IPV6;
+	if (bpf_skb_adjust_room(skb, -(s32)(inner - ETH_LEN), BPF_ADJ_ROOM_MAC, flags) ||
+	    bpf_skb_store_bytes(skb, ETH_TYPE, &type, sizeof type, 0) || (!is_ip(type) && settle(skb)) ||
 	    bpf_skb_load_bytes(skb, ETH_LEN, &word, sizeof word))
 		return -1;
-	if ((s->tos & ECN) != ECN_CE)
+	if ((s->tos & ECN) != ECN_CE || !is_ip(type))
 		return 0;
 	if (type == bpf_htons(ETH_P_IPV6)) {
 		marked = word | bpf_htons(ECN_CE << 4);

@@ -4,6 +4,11 @@
 
 #include "tunnel_devices.h"
 
+static __always_inline int is_mpls(u16 type)
+{
+	return type == bpf_htons(ETH_P_MPLS_UC_) || type == bpf_htons(ETH_P_MPLS_UC_ + 1);
+}
+
 /* A packet's outer headers, as far as they decide which device it is for. */
 struct seen {
 	struct place place;
@@ -12,6 +17,7 @@ struct seen {
 	u32 options; /* and its options */
 	u32 options_len;
 	u8 tos, ttl, checksum, ipv6;
+	u16 type; /* of what is inside without a frame; 0: its first octet says */
 	struct erspan_metadata erspan;
 };
 
@@ -95,12 +101,23 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 	if (!s->ipv6 && (proto == IPPROTO_IPIP_ || proto == IPPROTO_IPV6_)) {
 		s->place.keyed = BARE;
 		s->place.id = bpf_htonl(proto);
+		s->type = proto == IPPROTO_IPIP_ ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 		s->inner = l4;
 		__builtin_memcpy(s->place.remote, s->src, 16);
 		return skb->len >= l4 + (proto == IPPROTO_IPIP_ ? IPV4_LEN : IPV6_LEN);
 	}
 	if (proto != IPPROTO_UDP && proto != IPPROTO_GRE_)
 		return 0;
+	if (proto == IPPROTO_UDP && !bpf_skb_load_bytes(skb, l4, h, UDP_LEN)) {
+		s->place.port = *(u16 *)(h + UDP_DST);
+		s->place.ipv6 = IS_PLAIN;
+		s->place.keyed = ANY;
+		s->checksum = !!*(u16 *)(h + UDP_CHECKSUM);
+		s->inner = l4 + UDP_LEN;
+		if (bpf_map_lookup_elem(&places, &s->place))
+			return skb->len > s->inner;
+		s->place.ipv6 = 0;
+	}
 	/* With a frame inside, a packet has so many octets there, whatever its header. */
 	if (bpf_skb_load_bytes(skb, l4, h, UDP_LEN + GENEVE_LEN))
 		return 0;
@@ -119,9 +136,11 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 		s->inner = s->options + s->options_len;
 	} else {
 		u16 flags = bpf_ntohs(*(u16 *)h), inside = *(u16 *)(h + 2);
-		u32 at = GRE_LEN, erspan = inside == bpf_htons(ETH_P_ERSPAN_) || inside == bpf_htons(ETH_P_ERSPAN2_);
+		u32 at = GRE_LEN, plain = is_ip(inside) || is_mpls(inside),
+		    erspan = inside == bpf_htons(ETH_P_ERSPAN_) || inside == bpf_htons(ETH_P_ERSPAN2_);
 
-		if (flags & ~(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) || (inside != bpf_htons(ETH_P_TEB_) && !erspan))
+		if (flags & ~(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) ||
+		    (inside != bpf_htons(ETH_P_TEB_) && !erspan && !plain))
 			return 0;
 		if (flags & GRE_CHECKSUM) {
 			s->checksum = 1;
@@ -137,6 +156,12 @@ static __always_inline int read_outer(struct __sk_buff *skb, struct seen *s)
 		if (erspan)
 			return read_outer_erspan(skb, s, l4, at);
 		s->inner = l4 + at;
+		if (plain) {
+			s->type = inside;
+			s->place.ipv6 = s->ipv6 | IS_PLAIN;
+			__builtin_memcpy(s->place.remote, s->src, 16);
+			return skb->len > s->inner;
+		}
 	}
 	s->place.ipv6 = s->ipv6;
 	__builtin_memcpy(s->place.remote, s->src, 16);

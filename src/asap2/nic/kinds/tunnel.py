@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 GRE_KEY = 0x2000
 _ETHERNET, _UDP_AND_GENEVE = 14, 16
-_LOOPBACK = 1
 _ETH_DATA_LEN = 1500
 _IP_MTU, _IPV6_MTU = 14, 24
 _INHERIT = 1
@@ -54,7 +53,7 @@ def _forward(ifindex: int) -> None:
 
 def _listen(links: KindLinks, namespace: int, programs: TunnelPrograms) -> None:
     """Have the programs take packets out of tunnels at every device of a network namespace."""
-    there = {one.ifindex for one in links.reader.all(namespace)} - {_LOOPBACK}
+    there = {one.ifindex for one in links.reader.all(namespace)}
     if programs.listening != there:
         with links.opened(namespace) as netns:
             programs.listen(there, netns)

@@ -58,6 +58,11 @@ int tunnel_in(struct __sk_buff *skb)
 			return TCX_DROP;
 		a->options_len = len;
 	}
+	if (d->kind == KIND_BAREUDP) {
+		s.type = type_inside(skb, s.inner, d->protocol);
+		if (!s.type)
+			return TCX_DROP;
+	}
 	if (is_bare(d->kind) ? strip_bare(skb, &s) : strip(skb, s.inner) < 0)
 		return TCX_DROP;
 	skb->tc_index = slot + 1;

@@ -7,6 +7,7 @@
 #define HEADER_ROOM 400
 #define FIB_LOOKUP_SRC (1U << 4) /* Linux 6.7 */
 #define DEFAULT_TTL 64
+#define LOOPBACK 1 /* ifindex */
 #define TUN_KEY_ 0x0004 /* flags of a bpf_tunnel_key */
 #define TUN_DF_ 0x0100
 
@@ -62,6 +63,17 @@ static __always_inline int wanted(struct __sk_buff *skb, struct device *d, struc
 	return 0;
 }
 
+/* GRE's header at `h`, in front of what is of this type. Its length. */
+static __always_inline u32 put_gre(u8 *h, const struct bpf_tunnel_key *key, u16 type)
+{
+	*(u16 *)(h + 2) = type;
+	if (!(key->tunnel_flags & bpf_htons(TUN_KEY_)))
+		return GRE_LEN;
+	*(u16 *)h = bpf_htons(GRE_KEY);
+	*(u32 *)(h + GRE_LEN) = bpf_htonl(key->tunnel_id);
+	return GRE_LEN + 4;
+}
+
 /*
  * GRE's header with a sequence number at `h`, and ERSPAN's. Their length; 0: the packet does not say what to put there, as
  * erspan_fb_xmit() has it.
@@ -98,7 +110,7 @@ static __always_inline u32 put_erspan(u8 *h, struct __sk_buff *skb, struct devic
  */
 static __always_inline int to_next_hop(u32 ifindex)
 {
-	return bpf_redirect_neigh(ifindex, 0, 0, 0);
+	return ifindex == LOOPBACK ? bpf_redirect(LOOPBACK, BPF_F_INGRESS) : bpf_redirect_neigh(ifindex, 0, 0, 0);
 }
 
 /* The egress of a tunnel device. */
@@ -112,6 +124,7 @@ int tunnel_out(struct __sk_buff *skb)
 	struct bpf_fib_lookup p = {};
 	int options = 0;
 	u32 flags = FIB_LOOKUP_SKIP_NEIGH;
+	int found;
 	u8 proto;
 
 	if (!d || !w || mark == SELF_MARK)
@@ -133,19 +146,29 @@ int tunnel_out(struct __sk_buff *skb)
 		if (!p.ipv4_src)
 			flags |= FIB_LOOKUP_SRC;
 	}
-	if (bpf_fib_lookup(skb, &p, sizeof(p), flags))
+	found = bpf_fib_lookup(skb, &p, sizeof(p), flags);
+	if (found == BPF_FIB_LKUP_RET_NOT_FWDED) {
+		/* The other end is an address of this host, which sends as that. */
+		p.ifindex = LOOPBACK;
+		if (ipv6 && flags & FIB_LOOKUP_SRC)
+			__builtin_memcpy(p.ipv6_src, key.remote_ipv6, 16);
+		else if (flags & FIB_LOOKUP_SRC)
+			p.ipv4_src = key.remote_ipv4;
+	} else if (found) {
 		return TCX_DROP;
+	}
 	skb->mark = SELF_MARK;
 	bpf_clone_redirect(skb, ifindex, 0);
 	skb->mark = mark;
-	if (is_bare(d->kind)) {
+	if (is_ip_in_ip(d->kind)) {
 		if (!*(u32 *)(d->remote + 12) || put_on_bare(skb, d, &p))
 			return TCX_DROP;
 		return to_next_hop(p.ifindex);
 	}
 
 	__builtin_memset(w->header, 0, ETH_LEN + IPV6_LEN + 2 * GRE_LEN + 12);
-	proto = d->kind == KIND_GENEVE ? IPPROTO_UDP : IPPROTO_GRE_;
+	w->has_udp = d->kind == KIND_GENEVE || d->kind == KIND_BAREUDP;
+	proto = w->has_udp ? IPPROTO_UDP : IPPROTO_GRE_;
 	w->ip = ETH_LEN;
 	if (ipv6) {
 		*(u16 *)(w->header + ETH_TYPE) = bpf_htons(ETH_P_IPV6);
@@ -171,7 +194,22 @@ int tunnel_out(struct __sk_buff *skb)
 	if (at > ETH_LEN + IPV6_LEN)
 		return TCX_DROP;
 	w->l4 = at;
-	w->has_udp = d->kind == KIND_GENEVE;
+	if (is_plain(d->kind)) {
+		u16 type = skb->protocol;
+
+		if (skb->vlan_present || !*(u32 *)(key.remote_ipv6) || (!is_ip(type) && !is_mpls(type)))
+			return TCX_DROP;
+		if (w->has_udp) {
+			*(u16 *)(w->header + at + UDP_DST) = d->port;
+			at += UDP_LEN;
+		} else {
+			at += put_gre(w->header + at, &key, type);
+		}
+		w->len = at;
+		if (put_before(skb, (struct outer_headers *)w, HEADER_ROOM, hash, 0) < 0)
+			return TCX_DROP;
+		return to_next_hop(p.ifindex);
+	}
 	if (w->has_udp) {
 		*(u16 *)(w->header + at + UDP_DST) = d->port;
 		at += UDP_LEN;
@@ -201,13 +239,7 @@ int tunnel_out(struct __sk_buff *skb)
 			return TCX_DROP;
 		at += length;
 	} else {
-		*(u16 *)(w->header + at + 2) = bpf_htons(ETH_P_TEB_);
-		if (key.tunnel_flags & bpf_htons(TUN_KEY_)) {
-			*(u16 *)(w->header + at) = bpf_htons(GRE_KEY);
-			*(u32 *)(w->header + at + GRE_LEN) = bpf_htonl(key.tunnel_id);
-			at += 4;
-		}
-		at += GRE_LEN;
+		at += put_gre(w->header + at, &key, bpf_htons(ETH_P_TEB_));
 	}
 	w->len = at;
 	if (put_on(skb, (struct outer_headers *)w, HEADER_ROOM, hash) < 0)

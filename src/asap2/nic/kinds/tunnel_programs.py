@@ -28,9 +28,9 @@ _DEVICE: Final = struct.Struct("=4s2sBBBBBBBBxxI16s16sI8s")
 _PLACE: Final = struct.Struct("=2sBB4s16s")
 _ANY: Final = 2
 _BARE: Final = 3
-_IS_ERSPAN: Final = 2
+_IS_ERSPAN, _IS_PLAIN = 2, 4
 
-GENEVE, GRETAP, IP6GRETAP, IPIP, SIT, ERSPAN, IP6ERSPAN = 1, 2, 3, 4, 5, 6, 7
+GENEVE, GRETAP, IP6GRETAP, IPIP, SIT, ERSPAN, IP6ERSPAN, GRE, BAREUDP = 1, 2, 3, 4, 5, 6, 7, 8, 9
 """enum tunnel_kind."""
 _PROTOCOLS: Final = {IPIP: [socket.IPPROTO_IPIP], SIT: [socket.IPPROTO_IPV6, socket.IPPROTO_IPIP]}
 """The IP protocols of tunnels without a header of their own."""
@@ -59,7 +59,7 @@ class Device:
     dont_fragment: bool = False
     far: int = 0
     protocol: int = 0
-    """The IP protocol of a tunnel without a header of its own; 0: all that such devices can carry."""
+    """The IP protocol of what is in a tunnel whose header does not say; 0: all that such devices can carry."""
     erspan: tuple[int, bytes] = (0, b"")
     """The version of a device of ERSPAN that does not collect, and what its metadata says: the index in network byte
     order, or of version 2 eight octets of which hardware id and direction count."""
@@ -92,15 +92,15 @@ class Device:
         port = self.port.to_bytes(2, "big")
         if self.collects:
             version6 = self.kind in (IP6GRETAP, IP6ERSPAN)
-            return _PLACE.pack(port, version6 | self._erspan, _ANY, bytes(4), bytes(16))
+            return _PLACE.pack(port, version6 | self._inside, _ANY, bytes(4), bytes(16))
         keyed = self.tun_id is not None
         tun_id = (self.tun_id or 0).to_bytes(4, "big")
         version6 = len(self.remote) == 16
-        return _PLACE.pack(port, version6 | self._erspan, keyed, tun_id, self.remote.rjust(16, b"\0"))
+        return _PLACE.pack(port, version6 | self._inside, keyed, tun_id, self.remote.rjust(16, b"\0"))
 
     @property
-    def _erspan(self) -> int:
-        return _IS_ERSPAN if self.kind in (ERSPAN, IP6ERSPAN) else 0
+    def _inside(self) -> int:
+        return {ERSPAN: _IS_ERSPAN, IP6ERSPAN: _IS_ERSPAN, GRE: _IS_PLAIN, BAREUDP: _IS_PLAIN}.get(self.kind, 0)
 
     def places(self) -> list[bytes]:
         """All of them."""

@@ -213,6 +213,8 @@ PORT_ARRIVED: Final = 1024
 """TC's rules count bytes as they came in by the device."""
 PORT_BARE: Final = 2048
 """The device has no Ethernet: its packets begin with their network header."""
+PORT_VEILED: Final = 4096
+"""It has Ethernet headers all the same, which mean nothing."""
 
 METER_ON: Final = 1
 METER_PACKETS: Final = 2

@@ -235,11 +235,11 @@ static __always_inline struct way *take_way(struct ways *all)
  * A packet that comes in by a device without Ethernet gets room for a header, whose type is right, or begins with such a
  * header of its own. -1: failed.
  */
-static __always_inline int enter_bare(struct __sk_buff *skb, struct state *state)
+static __always_inline int enter_bare(struct __sk_buff *skb, struct state *state, u32 flags)
 {
 	u16 type = skb->protocol;
 
-	if (!constants.tracing) {
+	if (!constants.tracing && !(flags & PORT_VEILED)) {
 		if (type == bpf_htons(ETH_P_TEB))
 			return settle(skb);
 		if (bpf_skb_change_head(skb, 14, 0) || bpf_skb_store_bytes(skb, 12, &type, 2, 0))
@@ -284,7 +284,7 @@ static __always_inline int follow(struct work *w)
 	if (!skb->vlan_present && is_vlan((u16)skb->protocol) && skb->len >= 18)
 		s->state.arrived -= 4;
 	tell(w, 0);
-	if (in->flags & PORT_BARE && enter_bare(skb, &s->state))
+	if (in->flags & PORT_BARE && enter_bare(skb, &s->state, in->flags))
 		return drop(w, DROP_ACTION);
 	if (skb->len < 14)
 		return drop(w, DROP_SHORT);

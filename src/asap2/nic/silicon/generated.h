@@ -84,6 +84,7 @@ enum port_flag {
 	PORT_BEHIND = 512,
 	PORT_ARRIVED = 1024,
 	PORT_BARE = 2048,
+	PORT_VEILED = 4096,
 };
 
 enum miss {

@@ -84,6 +84,8 @@ class Port:
     program at the device's other end knows whose they are. What comes in by the device is not the port's by itself."""
     bare: bool = False
     """The device has no Ethernet: its packets begin with their network header, what comes in and what goes out."""
+    veiled: bool = False
+    """A device with :attr:`bare` puts a meaningless Ethernet header in front of each packet, and wants one there."""
 
     def __post_init__(self) -> None:
         if len(self.mac) != 6:

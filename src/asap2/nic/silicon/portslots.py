@@ -194,6 +194,7 @@ def _flags(port: Port) -> int:
     flags |= abi.PORT_BEHIND if port.tell else 0
     flags |= abi.PORT_ARRIVED if port.kind is PortKind.NODE else 0
     flags |= abi.PORT_BARE if port.bare else 0
+    flags |= abi.PORT_VEILED if port.veiled else 0
     flags |= port.tunnel_port << 16
     return flags
 
@@ -221,4 +222,5 @@ def _port(record: maps.PortRecord, miss_port: int) -> Port:
         bool(record.flags & abi.PORT_RESUME),
         record.tell,
         bool(record.flags & abi.PORT_BARE),
+        bool(record.flags & abi.PORT_VEILED),
     )

@@ -95,12 +95,14 @@ struct outer_headers {
 
 /*
  * Put the headers `o` in front, at most `most` bytes (a constant), and fill in lengths, source port (from `hash`) and
- * checksum. 1: the packet has changed; -1: failed.
+ * checksum. Without `frame` (a constant) the packet's Ethernet header does not go inside. 1: the packet has changed; -1:
+ * failed.
  *
  * The kernel makes room only in IP packets, so any other packet is made to look like one meanwhile. The kernel is told
  * what is inside, so that it can segment super-packets, except in a tunnel within a tunnel, where it cannot.
  */
-static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o, const u32 most, u32 hash)
+static __always_inline int put_before(struct __sk_buff *skb, struct outer_headers *o, const u32 most, u32 hash,
+				      const int frame)
 {
 	u32 len, l2 = ETH_LEN, room, at;
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET, told = flags;
@@ -110,7 +112,9 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 	if (bpf_skb_load_bytes(skb, 0, eth, ETH_LEN))
 		return -1;
 	type = *(u16 *)(eth + ETH_TYPE);
-	if (skb->vlan_present) {
+	if (!frame) {
+		l2 = 0;
+	} else if (skb->vlan_present) {
 		tag[0] = (u16)skb->vlan_proto;
 		tag[1] = bpf_htons(skb->vlan_tci & 0xffff);
 		l2 = ETH_LEN + TAG_LEN;
@@ -128,18 +132,20 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 	if (is_ip(type))
 		told |= (o->ip + IPV4_LEN == o->l4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) |
 			(o->has_udp ? BPF_F_ADJ_ROOM_ENCAP_L4_UDP : BPF_F_ADJ_ROOM_ENCAP_L4_GRE) |
-			BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2);
+			(frame ? BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(l2) : 0);
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, told) &&
 	    (told == flags || bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, flags)))
 		return -1;
 	/* The inner Ethernet header follows the outer ones, and includes its tag. */
-	__builtin_memcpy(o->header + len, eth, ETH_TYPE);
-	at = len + ETH_TYPE;
-	if (l2 > ETH_LEN) {
-		__builtin_memcpy(o->header + at, tag, TAG_LEN);
-		at += TAG_LEN;
+	if (frame) {
+		__builtin_memcpy(o->header + len, eth, ETH_TYPE);
+		at = len + ETH_TYPE;
+		if (l2 > ETH_LEN) {
+			__builtin_memcpy(o->header + at, tag, TAG_LEN);
+			at += TAG_LEN;
+		}
+		__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
 	}
-	__builtin_memcpy(o->header + at, eth + ETH_TYPE, 2);
 	u32 ip = o->ip, l4 = o->l4;
 
 	bounded(ip);
@@ -169,4 +175,10 @@ static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o
 	if (bpf_skb_store_bytes(skb, 0, o->header, room, 0))
 		return -1;
 	return (u16)skb->protocol != ip_type && settle(skb) ? -1 : 1;
+}
+
+/* The same for a frame. */
+static __always_inline int put_on(struct __sk_buff *skb, struct outer_headers *o, const u32 most, u32 hash)
+{
+	return put_before(skb, o, most, hash, 1);
 }

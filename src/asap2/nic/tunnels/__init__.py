@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asap2.nic.tunnels import erspan
+from asap2.nic.tunnels import erspan, plain
 from asap2.nic.tunnels.geneve import GENEVE
 from asap2.nic.tunnels.gre import GRE
 from asap2.nic.tunnels.protocol import Header, Ip, LinkKind, Options, TunnelId, TunnelProtocol, Udp
@@ -20,7 +20,7 @@ PROTOCOLS: Final = {protocol.name: protocol for protocol in (VXLAN, GENEVE, GRE)
 BY_NUMBER: Final = {protocol.number: protocol for protocol in PROTOCOLS.values()}
 """Every protocol, by its number in the silicon's memory."""
 
-_IN_SOFTWARE: Final = {link.name: link for link in erspan.LINKS}
+_IN_SOFTWARE: Final = {link.name: link for link in (*erspan.LINKS, *plain.LINKS)}
 """Devices of tunnels that the software datapath has, and no NIC."""
 
 _OF_LINKS: Final = {link.name: (protocol, link) for protocol in PROTOCOLS.values() for link in protocol.links}
