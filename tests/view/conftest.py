@@ -68,8 +68,8 @@ def started(command: list[str], **environment: str) -> Iterator[tuple[str, int]]
 
 @pytest.fixture
 def synthetic() -> Serve:
-    """Serves a lab of so many nodes that is not there."""
-    return lambda nodes: started([sys.executable, "-m", "tests.view.serve", str(nodes)])
+    """Serves a lab of so many nodes that is not there, and the ways in a file."""
+    return lambda *words: started([sys.executable, "-m", "tests.view.serve", *map(str, words)])
 
 
 def view(root: Path, *words: str) -> AbstractContextManager[tuple[str, int]]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome
@@ -74,6 +75,26 @@ def test_a_click_shows_the_flows_and_why_one_is_in_software(page: Chrome, vxlan:
         flow = all_of(page, ".flow.software")[0]
         flow.find_element(By.TAG_NAME, "summary").click()
         assert flow.find_element(By.CSS_SELECTOR, ".reason").text in reasons
+
+
+def test_a_packet_is_told_as_it_happens(page: Chrome, vxlan: Lab) -> None:
+    vm1, vm2 = vxlan.guest("vm1"), vxlan.guest("vm2")
+    with view(vxlan.root, "--trace", "icmp[icmptype] == icmp-echo") as (url, process):
+        opened(page, url)
+        vm1.ping(vm2)
+        with vm1.running(["ping", "-i", "0.2", vm2.address]):
+            until(page, lambda: all_of(page, "#ways td.hardware"), 60)
+        page.execute_script("document.querySelector('#ways tr:has(td.hardware) button').click()")
+        steps = [one.text for one in all_of(page, "#story li")]
+        assert "HW hv1 vm1: sent by VF" in steps[0]
+        assert "HW hv2 vm2: received by VF" in steps[-1]
+        told = {one.get_attribute("data-id") for one in all_of(page, '.vertex[data-way="hardware"]')}
+        assert {"guest vm1", "nic hv1/nic0", "nic hv2/nic0", "guest vm2"} <= told
+        tracers = subprocess.run(
+            ["pgrep", "-P", str(process), "-f", "trace.stream"], capture_output=True, text=True, check=True
+        ).stdout
+        os.kill(process, signal.SIGKILL)
+        until(page, lambda: not any(Path(f"/proc/{one}").exists() for one in tracers.split()))
 
 
 def test_the_throughput_is_the_same_while_somebody_looks(vxlan: Lab) -> None:

@@ -7,9 +7,11 @@ import type { Layout, Vertex } from "./layout";
 import { List } from "./list";
 import { History } from "./model";
 import type { Detail, Message } from "./model";
+import { Packets } from "./packets";
 import { Panel } from "./panel";
 import { Picture } from "./picture";
 import type { Unit } from "./picture";
+import { story } from "./story";
 
 const at = <T extends Element>(id: string): T => document.getElementById(id) as unknown as T;
 
@@ -38,6 +40,9 @@ const list = new List(at<HTMLTableSectionElement>("ports"), (id) => {
   else if (port) choose({ id, kind: port.kind, title: port.name, under: port.kind, node: id.split("/")[0]!, x: 0, y: 0, width: 0, height: 0 });
 });
 const panel = new Panel(at("chosen"), at("attributes"), at("counters"), at("details"));
+const packets = new Packets(at("packets"), at("packets-about"), at<HTMLTableSectionElement>("ways"), at("story"), (way, step) => {
+  picture.tell(way && places && history_ ? story(way, places, history_) : null, step);
+});
 
 function choose(vertex: Vertex | null): void {
   chosen = vertex?.id ?? null;
@@ -57,6 +62,7 @@ function receive(message: Message): void {
     history_ = new History(message.snapshot);
     places = layout(message.snapshot);
     picture.draw(places);
+    picture.tell(packets.shown ? story(packets.shown, places, history_) : null, null);
     list.draw(history_);
     at("source").textContent = { lab: "lab", host: "host", capture: "capture of" }[message.snapshot.source] + ` ${message.snapshot.name}`;
     document.body.dataset["source"] = message.snapshot.source;
@@ -67,6 +73,8 @@ function receive(message: Message): void {
   } else if (message.type === "counters") {
     history_?.take(message);
     refresh();
+  } else if (message.type === "packets") {
+    packets.take(message);
   } else if (message.type === "detail" && history_) {
     details.set(message.node, message.detail);
     const node = chosen ? places?.vertices.get(chosen)?.node : null;
@@ -126,5 +134,7 @@ at("fit").addEventListener("click", () => picture.fit());
 at("larger").addEventListener("click", () => picture.scale(1.3));
 at("smaller").addEventListener("click", () => picture.scale(1 / 1.3));
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") choose(null);
+  if (event.key !== "Escape") return;
+  choose(null);
+  packets.choose(null);
 });

@@ -74,10 +74,40 @@ export interface Detail {
   trouble: string | null;
 }
 
+/** One step of a packet (docs/schemas/trace.json). */
+export interface Step {
+  microseconds: number;
+  node: string;
+  device: string;
+  stage: string;
+  medium: "hardware" | "software";
+  text: string;
+  why: string | null;
+  rule: string | null;
+  matches: string[];
+  actions: string[];
+  connection: string | null;
+  rewritten: [string, string, string][];
+}
+
+/** The way of one packet. */
+export interface PacketWay {
+  number: number;
+  packet: string;
+  octets: number;
+  origin: string;
+  targets: string[];
+  ending: "delivered" | "dropped" | "out of sight";
+  in_hardware: boolean;
+  microseconds: number;
+  steps: Step[];
+}
+
 export type Message =
   | { type: "structure"; snapshot: Snapshot }
   | { type: "counters"; taken: number; ports: Record<string, number[]>; drops: Record<string, Record<string, number>> }
   | { type: "detail"; node: string; detail: Detail }
+  | { type: "packets"; since: number; about: string; lost: number; left_out: number; trouble: string | null; ways: PacketWay[] }
   | { type: "end"; why: string };
 
 /** Places in a list of counters, in the order of asap2.live.Counters. */

@@ -12,7 +12,8 @@ const DIRECTIONS: [string, At, At][] = [
   ["out, software", At.SoftwareOutPackets, At.SoftwareOutBytes],
 ];
 
-function element<K extends keyof HTMLElementTagNameMap>(name: K, text = "", kind = ""): HTMLElementTagNameMap[K] {
+/** A new element. */
+export function element<K extends keyof HTMLElementTagNameMap>(name: K, text = "", kind = ""): HTMLElementTagNameMap[K] {
   const made = document.createElement(name);
   if (text) made.textContent = text;
   if (kind) made.className = kind;

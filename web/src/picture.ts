@@ -6,6 +6,7 @@ import { bits, packets, sentence, STILL } from "./format";
 import type { Edge, Layout, Vertex } from "./layout";
 import { of, way } from "./model";
 import type { History, Rates, Way } from "./model";
+import type { Story } from "./story";
 
 const SVG = "http://www.w3.org/2000/svg";
 export type Unit = "bytes" | "packets";
@@ -87,6 +88,31 @@ export class Picture {
 
   selected(id: string | null): void {
     for (const [key, { group }] of this.vertices) group.setAttribute("aria-pressed", String(key === id));
+  }
+
+  /** Show the way of a packet, or none: where it was is numbered in its order. `step` is a step that stands out. */
+  tell(told: Story | null, step: number | null): void {
+    for (const { group } of this.vertices.values()) {
+      delete group.dataset["way"];
+      group.classList.remove("step");
+      group.querySelector(".badge")?.remove();
+    }
+    for (const { group } of this.edges) delete group.dataset["way"];
+    this.svg.classList.toggle("told", told !== null);
+    if (!told) return;
+    told.visits.forEach(({ vertex, steps, medium }, place) => {
+      const group = this.vertices.get(vertex)?.group;
+      if (!group) return;
+      group.dataset["way"] = group.dataset["way"] === "software" ? "software" : medium;
+      const badge = group.querySelector(".badge") ?? made("text", { class: "badge", x: 0, y: -5 }, group);
+      badge.textContent = badge.textContent ? `${badge.textContent}, ${place + 1}` : String(place + 1);
+      if (step !== null && steps.includes(step)) group.classList.add("step");
+    });
+    const taken = new Map(told.passages.map(({ edge, medium }) => [edge, medium]));
+    for (const { edge, group } of this.edges) {
+      const medium = taken.get(edge.id);
+      if (medium) group.dataset["way"] = medium;
+    }
   }
 
   /** Show rates; with *words*, also in what screen readers read, which need it less often. */

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from asap2.cli import typer
 from asap2.live import Collector
+
+if TYPE_CHECKING:
+    from asap2.view.packets import Packets
 
 PORT = 9418
 Listen = Annotated[
@@ -20,8 +23,10 @@ Listen = Annotated[
 Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on; 0 for any that is free.")]
 
 
-def serve(source: Callable[[], Collector], listen: str, port: int) -> None:
-    """Serve the picture of what the collector sees that *source* gives until Ctrl-C."""
+def serve(
+    source: Callable[[], Collector], listen: str, port: int, packets: Callable[[], Packets | None] = lambda: None
+) -> None:
+    """Serve the picture of what the collector sees that *source* gives, and what *packets* gives, until Ctrl-C."""
     from asap2 import extras
     from asap2.output import say
     from asap2.view.access import access
@@ -31,4 +36,8 @@ def serve(source: Callable[[], Collector], listen: str, port: int) -> None:
     from asap2.view.server import ViewServer, check_built, run
 
     check_built()
-    run(ViewServer(source(), allowed), port, lambda url: say(f"open {url} in a browser; Ctrl-C ends it"))
+    run(
+        ViewServer(source(), allowed, packets=packets()),
+        port,
+        lambda url: say(f"open {url} in a browser; Ctrl-C ends it"),
+    )

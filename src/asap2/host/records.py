@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen dataclasses to plain data (what JSON and TOML carry) and back, read strictly.
 
-Fields may be str, int, float, bool, a dataclass, ``X | None``, ``tuple[X, ...]`` and ``tuple[tuple[str, str], ...]``.
+Fields may be str, int, float, bool, a dataclass, ``X | None``, ``tuple[X, ...]`` and ``tuple[tuple[str, str], ...]``;
+those of a TypedDict (:func:`checked`) also lists, and enumerations of words.
 Field names are keys; a key that no field has, a value of another type and a missing field without a default raise
 :class:`RecordError`, whose one sentence says where.
 """
@@ -9,6 +10,7 @@ Field names are keys; a key that no field has, a value of another type and a mis
 from __future__ import annotations
 
 import dataclasses
+import enum
 import types
 import typing
 from functools import cache
@@ -34,9 +36,19 @@ def to_data(value: Any) -> Any:
 
 def from_data(cls: type[T], data: Any, where: str = "") -> T:
     """*data* as an object of the dataclass *cls*; *where* is what errors call the place that it came from."""
+    return cls(**_read(_fields(typing.cast(Any, cls)), data, where, cls.__name__))
+
+
+def checked(kind: type[T], data: Any, where: str = "") -> T:
+    """*data*, which fits the TypedDict *kind*; *where* is what errors call the place that it came from."""
+    fields = {name: (one, True) for name, one in typing.get_type_hints(kind).items()}
+    return typing.cast(T, _read(fields, data, where, kind.__name__))
+
+
+def _read(fields: dict[str, tuple[Any, bool]], data: Any, where: str, title: str) -> dict[str, Any]:
+    """The values of *fields*, with their types and whether each is required, in *data*."""
     if not isinstance(data, dict):
-        raise RecordError(f"{where or cls.__name__} is to be a table, not {_shown(data)}")
-    fields = _fields(typing.cast(Any, cls))
+        raise RecordError(f"{where or title} is to be a table, not {_shown(data)}")
     for key in data:
         if key not in fields:
             known = ", ".join(fields)
@@ -46,8 +58,8 @@ def from_data(cls: type[T], data: Any, where: str = "") -> T:
         if name in data:
             values[name] = _value(kind, data[name], f"{where}.{name}" if where else name)
         elif required:
-            raise RecordError(f"{where or cls.__name__} has no {name!r}")
-    return cls(**values)
+            raise RecordError(f"{where or title} has no {name!r}")
+    return values
 
 
 @cache
@@ -70,12 +82,20 @@ def _value(kind: Any, data: Any, where: str) -> Any:
         return _value(kind, data, where)
     if origin is tuple:
         return _tuple(typing.get_args(kind), data, where)
+    if origin is list:
+        return list(_tuple((*typing.get_args(kind), ...), data, where))
     if origin is typing.Literal:
         if data in typing.get_args(kind):
             return data
         raise RecordError(f"{where} is to be one of {', '.join(typing.get_args(kind))}, not {_shown(data)}")
     if dataclasses.is_dataclass(kind):
         return from_data(typing.cast(Any, kind), data, where)
+    if typing.is_typeddict(kind):
+        return checked(kind, data, where)
+    if issubclass(kind, enum.StrEnum):
+        if data in [one.value for one in kind]:
+            return kind(data)
+        raise RecordError(f"{where} is to be one of {', '.join(kind)}, not {_shown(data)}")
     if kind is float and type(data) is int:
         return float(data)
     if type(data) is not kind:

@@ -12,20 +12,17 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 
 from asap2.host.records import RecordError, from_data, to_data
 from asap2.lab.enter import environment, moved_in
 from asap2.lab.layout import ROOT_VARIABLE, Layout
+from asap2.live.lines import Lines
 from asap2.live.snapshot import Detail
 
 _AGAIN = 3.0
 """Seconds until an agent that has ended is started again."""
-_READ = 1 << 20
-_MOST = 64 << 20
-"""Octets of a line; an agent that writes more is ended."""
 
 
 class Agent:
@@ -35,8 +32,7 @@ class Agent:
         self._layout = layout
         self._name = name
         self._seconds = seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._unread = b""
+        self._process: Lines | None = None
         self._latest: Detail | None = None
         self._not_before = 0.0
         self._start()
@@ -52,54 +48,27 @@ class Agent:
             if time.monotonic() >= self._not_before:
                 self._start()
             return self._latest
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        while True:
-            try:
-                data = os.read(descriptor, _READ)
-            except BlockingIOError:
-                break
-            if not data or len(self._unread) > _MOST:
-                self._failed(f"the reader of flows in {self._name} has ended")
-                return self._latest
-            self._unread += data
-        *lines, self._unread = self._unread.split(b"\n")
+        lines = self._process.read()
         if lines:
             with contextlib.suppress(ValueError, RecordError):
                 self._latest = from_data(Detail, json.loads(lines[-1]))
+        if self._process.ended:
+            self._failed(f"the reader of flows in {self._name} has ended")
         return self._latest
 
     def close(self) -> None:
         """End the agent."""
         process, self._process = self._process, None
-        self._unread = b""
         if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-            process.wait()
+            process.close()
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "asap2.live.agent", str(self._seconds)]
+        words = ["asap2.live.agent", str(self._seconds)]
+        env = environment() | {ROOT_VARIABLE: str(self._layout.root)}
         try:
-            self._process = moved_in(
-                self._layout.bundle(self._name),
-                lambda: subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env=environment() | {ROOT_VARIABLE: str(self._layout.root)},
-                    start_new_session=True,
-                ),
-            )
+            self._process = moved_in(self._layout.bundle(self._name), lambda: Lines(words, env))
         except OSError as error:
             self._failed(f"the reader of flows in {self._name} cannot be started: {error.strerror}")
-            return
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
 
     def _failed(self, why: str) -> None:
         self.close()

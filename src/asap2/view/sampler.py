@@ -8,13 +8,19 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from asap2.errors import Asap2Error
 from asap2.live import Collector, Detail, Snapshot
 from asap2.view import stream
 
+if TYPE_CHECKING:
+    from asap2.view.packets import Packets
+
 EVERY = 0.1
 """Seconds between two samples."""
+FLOWS_EVERY = 2.0
+"""Seconds between two readings of flows: to ask the switch and the NIC for them costs more than all else."""
 MOST_WAITING = 50
 """Messages that a browser may be behind; then it gets the structure and all counters again."""
 
@@ -29,13 +35,16 @@ class Watcher:
     """Whether it needs the structure and all counters."""
     shown: dict[str, float] = field(default_factory=dict)
     """When the details that it has of a node were taken."""
+    packets: tuple[int, int] = 0, -1
+    """The number of the newest way of a packet that it has, and the version of what it knows of them."""
 
 
 class Sampler:
-    """Samples *collector* every *every* seconds for all watchers."""
+    """Samples *collector* every *every* seconds for all watchers, and tells them of *packets*."""
 
-    def __init__(self, collector: Collector, every: float = EVERY) -> None:
+    def __init__(self, collector: Collector, every: float = EVERY, packets: Packets | None = None) -> None:
         self._collector = collector
+        self._packets = packets
         self._every = every
         self._thread = ThreadPoolExecutor(1, "sampler")
         self._watchers: set[Watcher] = set()
@@ -66,6 +75,7 @@ class Sampler:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             await self._want(frozenset())
+            await self._rest()
 
     async def close(self) -> None:
         """End all watchers' messages, and the collector."""
@@ -89,6 +99,7 @@ class Sampler:
             try:
                 now = await self._sample()
             except Exception as error:
+                await self._rest()
                 why = str(error) if isinstance(error, (Asap2Error, OSError)) else f"{type(error).__name__}: {error}"
                 self._end(why)
                 return
@@ -105,12 +116,19 @@ class Sampler:
             await self._want(known)
         found = await self._call(collector.sample)
         assert isinstance(found, Snapshot)
+        if self._packets is not None:
+            await self._call(self._packets.read)
         return found
 
     async def _want(self, nodes: frozenset[str]) -> None:
         with contextlib.suppress(LookupError):
             await self._call(lambda: self._collector.want_flows(nodes))
         self._wanted = nodes
+
+    async def _rest(self) -> None:
+        """Nobody looks at packets any more."""
+        if self._packets is not None:
+            await self._call(self._packets.stop)
 
     def _end(self, why: str) -> None:
         self._task = None
@@ -133,9 +151,17 @@ class Sampler:
                 watcher.messages.put_nowait(whole[1])
                 watcher.whole = False
                 watcher.shown.clear()
+                watcher.packets = 0, -1
             elif now is not before:
                 watcher.messages.put_nowait(changed)
             self._tell_detail(watcher, now)
+            self._tell_packets(watcher)
+
+    def _tell_packets(self, watcher: Watcher) -> None:
+        found = self._packets
+        if found is not None and watcher.packets[1] != found.version:
+            watcher.messages.put_nowait(stream.packets(found, watcher.packets[0]))
+            watcher.packets = found.newest, found.version
 
     @staticmethod
     def _tell_detail(watcher: Watcher, now: Snapshot) -> None:

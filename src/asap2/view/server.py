@@ -15,7 +15,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 
@@ -23,6 +23,9 @@ from asap2.errors import Asap2Error
 from asap2.live import Collector
 from asap2.view.access import Access
 from asap2.view.sampler import EVERY, Sampler, Watcher
+
+if TYPE_CHECKING:
+    from asap2.view.packets import Packets
 
 STATIC = Path(__file__).with_name("static")
 FILES = {
@@ -55,11 +58,13 @@ _AT_END: dict[str, Any] = {"shutdown_timeout": 1.0}
 
 
 class ViewServer:
-    """Serves the picture of what *collector* sees to those that *access* lets in."""
+    """Serves the picture of what *collector* sees, and the ways of *packets*, to those that *access* lets in."""
 
-    def __init__(self, collector: Collector, access: Access, every: float = EVERY) -> None:
+    def __init__(
+        self, collector: Collector, access: Access, every: float = EVERY, packets: Packets | None = None
+    ) -> None:
         self.access = access
-        self._sampler = Sampler(collector, every)
+        self._sampler = Sampler(collector, every, packets)
         self._files = {path: ((STATIC / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
         self._sockets: set[web.WebSocketResponse] = set()
 

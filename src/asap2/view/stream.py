@@ -10,6 +10,9 @@ Messages are JSON objects with a key ``type``:
     list of numbers in the order of :class:`asap2.live.Counters`; ``drops`` by the NIC's place: reasons and packets.
 ``detail``
     ``node``, and ``detail`` as in the schema.
+``packets``
+    ``ways`` of packets (docs/schemas/trace.json) after the one numbered ``since``; and of all of them: ``about``, which
+    they are; ``lost`` and ``left_out``, how much is missing; ``trouble``, why no more come, or null.
 ``end``
     ``why`` there is nothing to see any more.
 """
@@ -19,11 +22,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asap2.host.records import to_data
 from asap2.live import Counters, Detail, Snapshot, as_data
 from asap2.live.host import without_counters
+
+if TYPE_CHECKING:
+    from asap2.view.packets import Packets
 
 _numbers = attrgetter(*(one.name for one in dataclasses.fields(Counters)))
 
@@ -36,6 +42,12 @@ def structure(snapshot: Snapshot) -> str:
 def detail(node: str, found: Detail) -> str:
     """The message of a node's details."""
     return _text({"type": "detail", "node": node, "detail": to_data(found)})
+
+
+def packets(found: Packets, since: int) -> str:
+    """The message of the ways of packets after the one numbered *since*."""
+    about = {"about": found.about, "lost": found.lost, "left_out": found.left_out, "trouble": found.trouble}
+    return _text({"type": "packets", "since": since, **about, "ways": found.since(since)})
 
 
 def end(why: str) -> str:
