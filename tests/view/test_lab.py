@@ -125,7 +125,7 @@ def test_the_throughput_is_the_same_while_somebody_looks(vxlan: Lab) -> None:
 @contextmanager
 def reading(url: str) -> Iterator[None]:
     """A program that reads what a browser would, which wants the flows of a node."""
-    command = [sys.executable, "-m", "tests.view.read", url]
+    command = [sys.executable, "-m", "asap2.view.reader", url, "hv1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "reading\n"

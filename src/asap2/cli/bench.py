@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``asap2 bench [--suite paths|scale|stateful|rates|redirect|trace] [--json FILE] [--rounds N] [--plot FILE]``."""
+"""``asap2 bench [--suite paths|scale|stateful|rates|redirect|trace|view] [--json FILE] [--rounds N] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Suite(enum.StrEnum):
     RATES = "rates"
     REDIRECT = "redirect"
     TRACE = "trace"
+    VIEW = "view"
 
 
 @app.command()
@@ -36,8 +37,8 @@ def bench(
         Suite,
         typer.Option(
             help="What to measure: five paths between guests; many rules, masks and flows; tracked connections; "
-            "the accuracy of rate limits; what requests to the NIC cost that are redirected; or what asap2 trace "
-            "and capture cost."
+            "the accuracy of rate limits; what requests to the NIC cost that are redirected; what asap2 trace "
+            "and capture cost; or what asap2 view costs."
         ),
     ] = Suite.PATHS,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
@@ -55,7 +56,7 @@ def bench(
 
     need_root("asap2 bench")
     suites = {Suite.PATHS: _paths, Suite.SCALE: _scale, Suite.STATEFUL: _stateful, Suite.RATES: _rates}
-    suites |= {Suite.REDIRECT: _redirect, Suite.TRACE: _trace}
+    suites |= {Suite.REDIRECT: _redirect, Suite.TRACE: _trace, Suite.VIEW: _view}
     with Progress() as progress:
         result, draw, show = suites[suite](Lab(tell=progress.step), rounds, lambda line: _tell(progress, line))
     if json_file is not None:
@@ -125,6 +126,17 @@ def _trace(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
     """As :func:`_paths`."""
     from asap2.cli.tables import print_ratios
     from asap2.trace.bench import plot, run
+
+    return run(lab, rounds, tell), plot, print_ratios
+
+
+def _view(lab: Lab, rounds: int, tell: Callable[[str], object]) -> Any:
+    """As :func:`_paths`."""
+    from asap2 import extras
+    from asap2.cli.tables import print_ratios
+
+    extras.need("view")
+    from asap2.lab.bench.view import plot, run
 
     return run(lab, rounds, tell), plot, print_ratios
 

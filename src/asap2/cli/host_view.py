@@ -21,10 +21,10 @@ def view(file: From = None, listen: Listen = "127.0.0.1", port: Port = PORT) -> 
         from asap2.cli.root import need_root
 
         need_root("asap2 host")
-        serve(host_collector, listen, port)
+        serve(lambda every: host_collector(flows_every=every), listen, port)
     else:
         chosen = file
-        serve(lambda: Still(capture_snapshot(chosen)), listen, port)
+        serve(lambda _every: Still(capture_snapshot(chosen)), listen, port)
 
 
 command = typer.get_command(app)

@@ -40,7 +40,7 @@ def view(
     need_root("asap2 view")
     if trace is not None and trace_file is not None:
         raise UsageError("--trace and --trace-file cannot be used together")
-    serve(lambda: lab_collector(layout()), listen, port, lambda: _packets(trace, trace_file))
+    serve(lambda every: lab_collector(layout(), flows_every=every), listen, port, lambda: _packets(trace, trace_file))
 
 
 def _packets(trace: str | None, file: Path | None) -> Packets | None:

@@ -24,20 +24,22 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on
 
 
 def serve(
-    source: Callable[[], Collector], listen: str, port: int, packets: Callable[[], Packets | None] = lambda: None
+    source: Callable[[float], Collector], listen: str, port: int, packets: Callable[[], Packets | None] = lambda: None
 ) -> None:
-    """Serve the picture of what the collector sees that *source* gives, and what *packets* gives, until Ctrl-C."""
+    """Serve the picture of what the collector sees that *source* gives, who is told how many seconds lie between two
+    readings of flows, and what *packets* gives, until Ctrl-C."""
     from asap2 import extras
     from asap2.output import say
     from asap2.view.access import access
 
     extras.need("view")
     allowed = access(listen)
+    from asap2.view.sampler import FLOWS_EVERY
     from asap2.view.server import ViewServer, check_built, run
 
     check_built()
     run(
-        ViewServer(source(), allowed, packets=packets()),
+        ViewServer(source(FLOWS_EVERY), allowed, packets=packets()),
         port,
         lambda url: say(f"open {url} in a browser; Ctrl-C ends it"),
     )

@@ -13,7 +13,7 @@ import re
 import struct
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,11 +254,17 @@ def flow_limit(text: str) -> int | None:
     return min(found) if found else None
 
 
-def dump_flows() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The flows of the kernel's datapaths, and of userspace ones, as lines; SwitchError when the switch refuses."""
+def datapaths() -> tuple[str, ...]:
+    """The names of the datapaths, as "system@ovs-system"; SwitchError when the switch refuses."""
+    return tuple(ask("dpctl/dump-dps").split())
+
+
+def dump_flows(of: Sequence[str] | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The flows of the kernel's datapaths, and of userspace ones, as lines; *of* names the datapaths, if they are
+    known. SwitchError when the switch refuses."""
     kernel: list[str] = []
     userspace: list[str] = []
-    for datapath in ask("dpctl/dump-dps").split():
+    for datapath in datapaths() if of is None else of:
         lines = kernel if datapath.startswith("system@") else userspace
         dumped = ask("dpctl/dump-flows", "-m", datapath).splitlines()
         lines += [line for line in dumped if "actions:" in line]

@@ -85,6 +85,10 @@ __all__ = [
 ]
 
 
+FLOWS_EVERY = 1.0
+"""Seconds between two readings of a node's flows, unless told otherwise."""
+
+
 class Collector(Protocol):
     """What all collectors can do; see above."""
 
@@ -104,18 +108,19 @@ class Collector(Protocol):
         """End all that belongs to the collector."""
 
 
-def lab_collector(layout: Layout) -> LabCollector:
-    """A collector of the lab at *layout*; UsageError when no lab is up there."""
+def lab_collector(layout: Layout, *, flows_every: float = FLOWS_EVERY) -> LabCollector:
+    """A collector of the lab at *layout*, which reads flows every so many seconds; UsageError when no lab is up
+    there."""
     from asap2.live.lab import LabCollector
 
-    return LabCollector(layout)
+    return LabCollector(layout, flows_every=flows_every)
 
 
-def host_collector() -> HostCollector:
-    """A collector of this host."""
+def host_collector(*, flows_every: float = FLOWS_EVERY) -> HostCollector:
+    """A collector of this host, which reads flows every so many seconds."""
     from asap2.live.host import HostCollector
 
-    return HostCollector()
+    return HostCollector(flows_every=flows_every)
 
 
 def capture_snapshot(path: Path) -> Snapshot:

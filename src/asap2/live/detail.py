@@ -32,6 +32,8 @@ class DetailReader:
         """With *trial*, the rule of each flow in software is tried once, as ``asap2 host explain`` does."""
         self._trials = KeptTrials() if trial else None
         self._host: Host | None = None
+        self._datapaths: tuple[str, ...] | None = None
+        """The switch's datapaths: to ask for them takes its NIC half as long as to ask for their flows."""
         self._observed = 0.0
 
     def read(self) -> Detail:
@@ -40,10 +42,10 @@ class DetailReader:
         try:
             if self._host is None or not self._host.openvswitch.running or now - self._observed > OBSERVE_AGAIN:
                 self._host = observe(full=True, filters=False, openflow=False, connections="each")
-                self._observed = now
+                self._observed, self._datapaths = now, None
                 host = self._host
             else:
-                host = _refreshed(self._host)
+                host = self._refreshed(self._host)
             if self._trials is not None and host.openvswitch.running:
                 software = [flow for flow in flows_of(host) if flow.offloaded != "yes"]
                 host = self._trials.tried(host, software)
@@ -52,12 +54,13 @@ class DetailReader:
             return Detail(time.time(), trouble=str(error))
         return detail_of(host, time.time())
 
-
-def _refreshed(host: Host) -> Host:
-    """*host* with the flows and connections of now."""
-    kernel, userspace = openvswitch.dump_flows()
-    switch = dataclasses.replace(host.openvswitch, datapath_flows=kernel, userspace_flows=userspace)
-    return dataclasses.replace(host, openvswitch=switch, connections=conntrack.connections(each=True))
+    def _refreshed(self, host: Host) -> Host:
+        """*host* with the flows and connections of now."""
+        if self._datapaths is None:
+            self._datapaths = openvswitch.datapaths()
+        kernel, userspace = openvswitch.dump_flows(self._datapaths)
+        switch = dataclasses.replace(host.openvswitch, datapath_flows=kernel, userspace_flows=userspace)
+        return dataclasses.replace(host, openvswitch=switch, connections=conntrack.connections(each=True))
 
 
 def detail_of(host: Host, taken: float) -> Detail:

@@ -31,8 +31,16 @@ LOOK_AGAIN = 5.0
 class HostCollector:
     """Samples this host. Not for use by two threads at once. Asap2Error when it cannot be read."""
 
-    def __init__(self, *, see: Callable[[], Host] | None = None, stats: StatsReader | None = None) -> None:
-        """*see* and *stats* read the host, unless they are given."""
+    def __init__(
+        self,
+        *,
+        flows_every: float,
+        see: Callable[[], Host] | None = None,
+        stats: StatsReader | None = None,
+    ) -> None:
+        """Flows are read every so many seconds, when they are wanted. *see* and *stats* read the host, unless they are
+        given."""
+        self._flows_every = flows_every
         self._see = see or (lambda: observe(filters=False, openflow=False))
         self._stats = stats or StatsReader(cpu=True)
         self._details: DetailReader | None = None
@@ -81,7 +89,7 @@ class HostCollector:
             raise Asap2Error(f"the host's network devices cannot be read: {error.strerror or error}") from None
         if self._details is not None and time.monotonic() >= self._detail_due:
             self._detail = self._details.read()
-            self._detail_due = time.monotonic() + 1.0
+            self._detail_due = time.monotonic() + self._flows_every
         made = snapshot_of(host, counted, taken=taken, source="host", detail=self._detail)
         if host is not self._host:  # counters alone leave the shape as it was
             self._host = host

@@ -19,8 +19,6 @@ from asap2.live.agent import Agent
 from asap2.live.node import LOOK_AGAIN, NodeWatch
 from asap2.live.snapshot import Cable, Guest, Node, Port, PortKind, Snapshot, Tunnel
 
-FLOWS_EVERY = 1.0
-"""Seconds between two readings of a node's flows, unless told otherwise."""
 _AGAIN = 2.0
 """Seconds until a node that was not there is looked for again."""
 
@@ -32,7 +30,7 @@ class LabCollector:
         UsageError: no lab is up there.
     """
 
-    def __init__(self, layout: Layout, *, flows_every: float = FLOWS_EVERY) -> None:
+    def __init__(self, layout: Layout, *, flows_every: float) -> None:
         self._layout = layout
         self._flows_every = flows_every
         self._record = _record(layout)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tests.view.read URL``: read the stream as a browser does, until SIGTERM; then print how many messages
-came."""
+"""``python -m asap2.view.reader URL NODE``: read the stream as a browser that shows the flows of a node, until SIGTERM;
+then print how many messages came. For measurements."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import sys
 from aiohttp import ClientSession
 
 
-async def read(url: str) -> None:
+async def read(url: str, node: str) -> None:
     """Read until cancelled."""
     number = 0
     async with ClientSession() as session, session.ws_connect(f"{url}stream") as socket:
-        await socket.send_json({"want": "hv1"})
+        await socket.send_json({"want": node})
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -28,4 +28,5 @@ async def read(url: str) -> None:
     print(number)
 
 
-asyncio.run(read(sys.argv[1]))
+if __name__ == "__main__":
+    asyncio.run(read(sys.argv[1], sys.argv[2]))

@@ -76,7 +76,7 @@ def test_a_collector_reads_the_host_again_only_if_devices_change() -> None:
         return host
 
     stats = Given({netdev.index: Read(NOTHING, None) for netdev in host.netdevs})
-    collector = HostCollector(see=see, stats=stats)
+    collector = HostCollector(flows_every=1.0, see=see, stats=stats)
     first = collector.sample()
     assert collector.sample().nodes == first.nodes
     assert (len(seen), collector.generation) == (1, 1)
