@@ -49,6 +49,7 @@ def test_the_picture_is_there_in_3_seconds_and_moves(page: Chrome, vxlan: Lab) -
             assert [one.text for one in all_of(page, ".box")] == ["hv1", "hv2"]
             assert all_of(page, '[data-edge^="tunnel"]')
             until(page, lambda: packets(label(page, "cable 0")) > 50)
+            until(page, lambda: packets(label(page, "tunnel hv1/tun0")) > 50)
 
 
 def packets(words: str) -> float:

@@ -270,6 +270,6 @@ function outside(snapshot: Snapshot, vertices: Map<string, Vertex>, edges: Edge[
     const other = peer ?? snapshot.tunnels.find((one) => one.port.split("/")[0] === tunnel.peer && one.peer === tunnel.port.split("/")[0]);
     if (!other || other.port <= tunnel.port || !vertices.has(tunnel.port) || !vertices.has(other.port)) continue;
     const words = `${tunnel.kind} tunnel from ${tunnel.port} to ${other.port}`;
-    edges.push({ id: `tunnel ${tunnel.port}`, from: tunnel.port, to: other.port, port: tunnel.port, part: "none", what: "tunnel", words, points: [] });
+    edges.push({ id: `tunnel ${tunnel.port}`, from: tunnel.port, to: other.port, port: tunnel.port, part: "all", what: "tunnel", words, points: [] });
   }
 }

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
+from typing import Final
 
 from asap2.errors import Asap2Error
+from asap2.host import openvswitch
 from asap2.host.inventory import Host, Netdev
 from asap2.host.inventory import Pf as HostPf
 from asap2.host.observe import observe
@@ -23,7 +26,9 @@ from asap2.live.counted import NOTHING, Read, Stats, StatsReader
 from asap2.live.counters import split, turned
 from asap2.live.detail import DetailReader, detail_of
 from asap2.live.snapshot import Counters, Detail, Guest, Nic, Node, Port, PortKind, Snapshot, Tunnel
+from asap2.live.tunnels import TunnelCounters
 
+_NONE: Final[Mapping[str, Counters]] = MappingProxyType({})
 LOOK_AGAIN = 5.0
 """Seconds until NICs, VFs and bridges are read again though no device has come or gone."""
 
@@ -43,6 +48,7 @@ class HostCollector:
         self._flows_every = flows_every
         self._see = see or (lambda: observe(filters=False, openflow=False))
         self._stats = stats or StatsReader(cpu=True)
+        self._tunnels = TunnelCounters(lambda name: str(openvswitch.run_directory() / name))
         self._details: DetailReader | None = None
         self._detail: Detail | None = None
         self._detail_due = 0.0
@@ -90,13 +96,20 @@ class HostCollector:
         if self._details is not None and time.monotonic() >= self._detail_due:
             self._detail = self._details.read()
             self._detail_due = time.monotonic() + self._flows_every
-        made = snapshot_of(host, counted, taken=taken, source="host", detail=self._detail)
+        tunnels = self._tunnels.read(host.openvswitch.bridges, lambda device: _seen(host, counted, device))
+        made = snapshot_of(host, counted, taken=taken, source="host", detail=self._detail, of_tunnels=tunnels)
         if host is not self._host:  # counters alone leave the shape as it was
             self._host = host
             bare = without_counters(made)
             self.generation += bare != self._shape
             self._shape = bare
         return made
+
+
+def _seen(host: Host, counted: Mapping[int, Read], device: str) -> Stats:
+    """The counters of a network device, by name."""
+    netdev = host.netdev(device)
+    return counted.get(netdev.index, Read(NOTHING, None)).all if netdev is not None else NOTHING
 
 
 def captured(host: Host) -> Snapshot:
@@ -131,9 +144,16 @@ def without_counters(snapshot: Snapshot) -> Snapshot:
 
 
 def snapshot_of(
-    host: Host, counted: Mapping[int, Read], *, taken: float, source: str, detail: Detail | None = None
+    host: Host,
+    counted: Mapping[int, Read],
+    *,
+    taken: float,
+    source: str,
+    detail: Detail | None = None,
+    of_tunnels: Mapping[str, Counters] = _NONE,
 ) -> Snapshot:
-    """*host* as a snapshot of one node; *counted* has counters by interface index."""
+    """*host* as a snapshot of one node; *counted* has counters by interface index, *of_tunnels* those of tunnels by the
+    name of the interface, as far as they are known."""
     name = host.hostname
     bridges = host.openvswitch.bridges
     page = status(host, host.pfs)
@@ -150,11 +170,11 @@ def snapshot_of(
     known = {port.name for port in ports if port.kind is not PortKind.VF}
     for port in switch.ports(name, bridges, known):
         device = devices[port.name]
-        netdev = host.netdev(device.name) if device.alone else None
-        read = counted.get(netdev.index) if netdev is not None else None
+        netdev = host.netdev(device.name)
+        read = counted.get(netdev.index) if netdev is not None and device.alone else None
         whole = read.all if read is not None else NOTHING
         whole = turned(whole) if port.kind is PortKind.INTERNAL else whole
-        counters = split(whole, whole, whole.rx_dropped + whole.tx_dropped)
+        counters = of_tunnels.get(port.name) or split(whole, whole, whole.rx_dropped + whole.tx_dropped)
         ports.append(replace(port, up=netdev.up if netdev else None, counters=counters))
     own = {address.partition("/")[0]: name for one in host.netdevs for address in one.addresses}
     tunnels: tuple[Tunnel, ...] = tuple(switch.tunnels(name, bridges, own))

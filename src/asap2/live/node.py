@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from asap2.live.counted import NOTHING, Read, Stats, StatsReader
 from asap2.live.counters import split, turned
 from asap2.live.silicon import Pairs, Refusals, SiliconWatch
 from asap2.live.snapshot import Counters, Nic, Node, Port, PortKind
+from asap2.live.tunnels import TunnelCounters
 from asap2.namespaces import in_netns
 from asap2.netlink.client import Connection
 from asap2.nic.links import Link, LinkReader
@@ -64,6 +65,10 @@ class NodeWatch:
             nic["name"]: SiliconWatch(layout.silicon(self.name, number), directory / "bpf" / nic["name"])
             for number, nic in enumerate(record["nics"])
         }
+        self._tunnels = TunnelCounters(self._switch.path)
+        self._tunnel_devices: dict[str, int] = {}
+        """The interface index of each device that has tunnels, by name."""
+        self._of_tunnels: Mapping[str, Counters] = {}
         self._now: dict[int, Read] = {}
         self._seen: tuple[frozenset[int], ...] = ()
         self._due = 0.0
@@ -91,6 +96,10 @@ class NodeWatch:
         if seen != self._seen or time.monotonic() >= self._due:
             self._follow(links_changed=seen != self._seen)
             self._seen = seen
+        if self._tunnel_devices:
+            self._of_tunnels = self._tunnels.read(
+                self.structure.bridges, lambda device: self._stat(self._tunnel_devices.get(device, 0))
+            )
         ports = tuple(
             replace(port, counters=read())
             for port, read in zip(self.structure.ports, self.structure.readers, strict=True)
@@ -132,12 +141,20 @@ class NodeWatch:
             nics.append(Nic(nic["name"], nic["model"], nic["ports"][0]["pci"], mode, pfs))
         by_name = {link.name: link for link in here.values()}
         devices = switch.devices(bridges)
+        tunnel_devices: dict[str, int] = {}
         for port in switch.ports(self.name, bridges, {port.name for port, _ in found if port.kind is not PortKind.VF}):
             device = devices[port.name]
-            link = by_name.get(device.name) if device.alone else None
-            mac = link.mac.hex(":") if link and port.kind is not PortKind.TUNNEL else None
+            link = by_name.get(device.name)
+            if port.kind is PortKind.TUNNEL:
+                if link is not None:
+                    tunnel_devices[device.name] = link.ifindex
+                read = self._of_tunnel(port.name, self._of_device(link if device.alone else None, inwards=True))
+                found.append((replace(port, up=link.up if link else None), read))
+                continue
+            mac = link.mac.hex(":") if link else None
             shown = replace(port, up=link.up if link else None, mac=mac)
             found.append((shown, self._of_device(link, inwards=port.kind is not PortKind.INTERNAL)))
+        self._tunnel_devices = tunnel_devices
         return Structure(tuple(port for port, _ in found), tuple(read for _, read in found), tuple(nics), bridges, own)
 
     def _mode(self, nic: dict[str, Any], pairs: dict[int, Pairs]) -> str | None:
@@ -244,6 +261,10 @@ class NodeWatch:
             return split(whole, whole, own.rx_dropped + own.tx_dropped + self._refusals.of(slot))
 
         return read
+
+    def _of_tunnel(self, name: str, otherwise: Callable[[], Counters]) -> Callable[[], Counters]:
+        """What Open vSwitch counts of a tunnel; *otherwise*, while it tells nothing."""
+        return lambda: self._of_tunnels.get(name) or otherwise()
 
     def _stat(self, ifindex: int) -> Stats:
         return self._now.get(ifindex, _NOTHING).all

@@ -42,6 +42,10 @@ class SwitchDatabase:
             self.close()
         return ()
 
+    def path(self, name: str) -> str | None:
+        """The path of a file in the directory of sockets; None while that is not open."""
+        return f"/proc/self/fd/{self._directory}/{name}" if self._directory is not None else None
+
     def close(self) -> None:
         """Let go of the directory."""
         if self._directory is not None:
@@ -53,8 +57,8 @@ class SwitchDatabase:
             if self._directory is None:
                 flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
                 self._directory = in_mntns(self._mount_namespace, lambda: os.open(RUN_DIRECTORY, flags))
-            path = f"/proc/self/fd/{self._directory}/db.sock"
-            if not os.path.exists(path):
+            path = self.path("db.sock")
+            if path is None or not os.path.exists(path):
                 return None
             return read_bridges(f"unix:{path}")
         except (OSError, openvswitch.SwitchError):
