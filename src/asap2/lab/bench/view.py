@@ -39,8 +39,8 @@ NODE: Final = "hv1"
 WAYS: Final = ("off", "view")
 TURNS: Final = 4
 """Measurements of each way in a round, in pairs whose order changes: what else a machine does goes up and down."""
-SETTLE: Final = 1.0
-"""Seconds from the first message that a reader gets to a measurement."""
+SETTLE: Final = 4.0
+"""Seconds from the first message that a reader gets to a measurement: the reader of flows has started by then."""
 _FIGURES: Final = {
     "tcp_gbps": "TCP, Gbit/s",
     "view_cores": "CPUs of the view",
@@ -115,6 +115,7 @@ def _reading(url: str) -> Iterator[None]:
             yield
         finally:
             reader.terminate()
+            reader.communicate()
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
