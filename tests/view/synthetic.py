@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from asap2.host.connections import Entry, Listing
 from asap2.live import (
     Bridge,
     Cable,
@@ -61,6 +62,7 @@ class Synthetic:
         self.samples = 0
         self.closed = False
         self.wanted: frozenset[str] = frozenset()
+        self.listed: set[str] = set()
         self.now = structure(nodes)
 
     @property
@@ -71,6 +73,10 @@ class Synthetic:
     def want_flows(self, nodes: Iterable[str]) -> None:
         """Have details of these nodes."""
         self.wanted = frozenset(nodes)
+
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """List connections."""
+        self.listed = {text for texts in wanted.values() for text in texts}
 
     def sample(self) -> Snapshot:
         """The next moment."""
@@ -98,7 +104,15 @@ class Synthetic:
                 *("nic.to-host", "its packets go to the host", "output to br-int", "nothing"),
             ),
         )
-        return Detail(float(self.samples // 10), flows, Connections(3, 1))
+        entries = (
+            Entry("tcp", "src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=80", 7, "ESTABLISHED", 5, True),
+            Entry("icmp", "src=10.0.0.1 dst=10.0.0.3", 7, "UNREPLIED", 0, False),
+        )
+        listings = []
+        for text in sorted(self.listed):
+            found = tuple(one for one in entries if all(word in one.text for word in text.split()))
+            listings.append(Listing(text, 300 * len(found), found))
+        return Detail(float(self.samples // 10), flows, Connections(3, 1), listings=tuple(listings))
 
     def close(self) -> None:
         """There is nothing to close."""

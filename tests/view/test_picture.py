@@ -111,6 +111,20 @@ def test_a_click_shows_attributes_flows_and_the_reason(page: Chrome, synthetic: 
         assert flow.get_attribute("open"), "a flow that was opened stays open"
 
 
+def test_connections_are_shown_one_by_one_by_words(page: Chrome, synthetic: Serve) -> None:
+    with synthetic(2) as (url, _):
+        opened(page, url)
+        ActionChains(page).move_to_element(vertex(page, "hv1/eth0")).click().perform()
+        until(page, lambda: all_of(page, ".lister summary"))[0].click()
+        rows = until(page, lambda: [one.text for one in all_of(page, ".lister tbody tr")])
+        assert rows[0] == "tcp src=10.0.0.1 dst=10.0.0.2 sport=4000 dport=80 7 5 ESTABLISHED hardware"
+        assert len(rows) == 2
+        assert "600 connections, of which 2 are shown" in page.find_element(By.ID, "details").text
+        page.find_element(By.CSS_SELECTOR, ".lister input").send_keys("icmp", Keys.ENTER)
+        until(page, lambda: len(all_of(page, ".lister tbody tr")) == 1)
+        assert "UNREPLIED" in page.find_element(By.CSS_SELECTOR, ".lister tbody").text
+
+
 def test_all_is_reached_by_the_keyboard(page: Chrome, synthetic: Serve) -> None:
     with synthetic(2) as (url, _):
         opened(page, url)

@@ -19,6 +19,7 @@ function token(): string | null {
 export class Connection {
   private socket: WebSocket | null = null;
   private wanted: string | null = null;
+  private listed: string | null = null;
   private ended = false;
 
   constructor(
@@ -28,10 +29,11 @@ export class Connection {
     this.open();
   }
 
-  /** Have the details of this node sent from now on. */
-  want(node: string | null): void {
+  /** Have the details of this node sent from now on; with `listed`, also the connections that have all of its words. */
+  want(node: string | null, listed: string | null): void {
     this.wanted = node;
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ want: node }));
+    this.listed = listed;
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ want: node, connections: listed }));
   }
 
   private open(): void {
@@ -40,7 +42,7 @@ export class Connection {
     socket.onopen = () => {
       const known = token();
       if (known) socket.send(JSON.stringify({ token: known }));
-      this.want(this.wanted);
+      this.want(this.wanted, this.listed);
       this.tell("live");
     };
     socket.onmessage = (event) => {

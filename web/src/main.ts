@@ -39,7 +39,7 @@ const list = new List(at<HTMLTableSectionElement>("ports"), (id) => {
   if (vertex) choose(vertex);
   else if (port) choose({ id, kind: port.kind, title: port.name, under: port.kind, node: id.split("/")[0]!, x: 0, y: 0, width: 0, height: 0 });
 });
-const panel = new Panel(at("chosen"), at("attributes"), at("counters"), at("details"));
+const panel = new Panel(at("chosen"), at("attributes"), at("counters"), at("details"), () => ask());
 const packets = new Packets(at("packets"), at("packets-about"), at<HTMLTableSectionElement>("ways"), at("story"), (way, step) => {
   picture.tell(way && places && history_ ? story(way, places, history_) : null, step);
 });
@@ -50,10 +50,16 @@ function choose(vertex: Vertex | null): void {
   list.selected(chosen);
   if (!history_) return;
   panel.show(vertex, history_);
-  connection.want(vertex?.node ?? null);
+  ask();
   const known = vertex?.node ? details.get(vertex.node) : undefined;
   if (known) panel.detail(known, history_);
   refresh();
+}
+
+/** Ask for the details of the node that is looked at. */
+function ask(): void {
+  const node = (chosen && places?.vertices.get(chosen)?.node) || chosen?.match(/^([^ /]+)\//)?.[1] || null;
+  connection.want(node, panel.listed);
 }
 
 function receive(message: Message): void {

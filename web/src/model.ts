@@ -72,6 +72,17 @@ export interface Detail {
   connections: { hardware: number; software: number } | null;
   tracked: { code: string; why: string; what: string; count: number; example: string }[];
   trouble: string | null;
+  listings: { words: string; matching: number; entries: Connection[] }[];
+}
+
+/** One connection. */
+export interface Connection {
+  protocol: string;
+  original: string;
+  zone: number;
+  state: string;
+  mark: number;
+  hardware: boolean;
 }
 
 /** One step of a packet (docs/schemas/trace.json). */

@@ -30,7 +30,12 @@ export class Panel {
     private readonly attributes: HTMLElement,
     private readonly counters: HTMLElement,
     private readonly details: HTMLElement,
+    /** Other connections are to be listed. */
+    private readonly ask: () => void,
   ) {}
+
+  /** Words of the connections that are listed one by one; null: none are. */
+  listed: string | null = null;
 
   show(vertex: Vertex | null, history: History): void {
     this.chosen = vertex;
@@ -116,6 +121,7 @@ export class Panel {
     text.textContent = found.trouble ?? `${flows.length} flows, ${hardware} in hardware`;
     this.list(this.details.querySelector(".flows")!, flows);
     this.connections(this.details.querySelector(".connections")!, found);
+    this.listing(found);
   }
 
   private frame(): void {
@@ -125,7 +131,58 @@ export class Panel {
       element("div", "", "flows"),
       element("h3", "Connections of the node"),
       element("div", "", "connections"),
+      this.lister(),
     );
+  }
+
+  /** What lists connections one by one, once it is opened, and the words that they are to have. */
+  private lister(): HTMLElement {
+    const box = element("details", "", "lister");
+    box.open = this.listed !== null;
+    const label = element("label", "Only those with ");
+    const words = element("input");
+    words.type = "search";
+    words.placeholder = "10.57.0.2 tcp hardware";
+    words.value = this.listed ?? "";
+    label.append(words);
+    const tell = (): void => {
+      this.listed = box.open ? words.value.trim() : null;
+      this.ask();
+    };
+    box.addEventListener("toggle", () => {
+      if (box.open !== (this.listed !== null)) tell();
+    });
+    words.addEventListener("change", tell);
+    words.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") event.stopPropagation();
+    });
+    const table = element("table");
+    const head = table.createTHead().insertRow();
+    for (const text of ["connection", "zone", "mark", "state", "where"]) {
+      const cell = element("th", text);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    table.createTBody();
+    box.append(element("summary", "One by one"), label, element("p", "", "matching"), table);
+    return box;
+  }
+
+  private listing(found: Detail): void {
+    const known = found.listings.find((one) => one.words === this.listed);
+    const box = this.details.querySelector(".lister");
+    if (!box || !known) return;
+    const shown = known.entries.length;
+    box.querySelector(".matching")!.textContent =
+      known.matching > shown ? `${count(known.matching)} connections, of which ${count(shown)} are shown` : `${count(shown)} connections`;
+    const body = element("tbody");
+    for (const one of known.entries) {
+      const row = body.insertRow();
+      const place = one.hardware ? "hardware" : "software";
+      for (const text of [`${one.protocol} ${one.original}`, String(one.zone), String(one.mark), one.state, place]) row.insertCell().textContent = text;
+      row.cells[4]!.className = place;
+    }
+    box.querySelector("tbody")!.replaceWith(body);
   }
 
   private list(parent: Element, flows: Flow[]): void {

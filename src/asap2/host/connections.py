@@ -34,3 +34,32 @@ class Connections:
     def in_software(self) -> int:
         """Those that no NIC is known to carry."""
         return self.tracked - (self.in_hardware or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One connection. ``original`` is the tuple of its first packet as conntrack(8) writes it, ``state`` the state of a
+    TCP connection, "ASSURED", "REPLIED" or "UNREPLIED" of another."""
+
+    protocol: str
+    original: str
+    zone: int
+    state: str
+    mark: int
+    hardware: bool
+
+    @property
+    def text(self) -> str:
+        """What words are looked for in."""
+        place = "hardware" if self.hardware else "software"
+        return f"{self.protocol} {self.original} zone={self.zone} mark={self.mark} {self.state} {place}".lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The connections that have all *words* in them, parts of words or more, in any order: how many there are, and the
+    first few."""
+
+    words: str
+    matching: int
+    entries: tuple[Entry, ...]

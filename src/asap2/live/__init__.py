@@ -13,7 +13,8 @@ A collector gives snapshots (:mod:`asap2.live.snapshot`), frozen data of one mom
 * ``sample()`` reads all counters and may be called many times a second: 0.2 ms a node. No program is started for it.
 * ``generation`` is another number when anything but counters has changed since: a device, a bridge, a tunnel, a guest.
 * ``want_flows(names)`` has flows, connections and reasons of those nodes read, once a second, from then on; they are in
-  ``Node.detail``. Without it they are None and cost nothing. Rates of flows need two snapshots whose details differ.
+  ``Node.detail``, with single connections if ``want_connections`` says which. Without it they are None and cost
+  nothing. Rates of flows need two snapshots whose details differ.
 * ``nodes`` are the names that ``want_flows`` takes.
 * ``close()`` (or ``with``) ends all that belongs to a collector. A collector is for one thread.
 
@@ -51,7 +52,7 @@ from asap2.live.snapshot import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from asap2.lab.layout import Layout
     from asap2.live.host import HostCollector
@@ -103,6 +104,9 @@ class Collector(Protocol):
 
     def want_flows(self, nodes: Iterable[str]) -> None:
         """Read flows, connections and reasons of these nodes, and of no other; LookupError."""
+
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """Of nodes whose flows are wanted, list those connections that have all words of one of the texts."""
 
     def close(self) -> None:
         """End all that belongs to the collector."""

@@ -21,6 +21,7 @@ from asap2.lab.layout import ROOT_VARIABLE, Layout
 from asap2.live.lines import Lines
 from asap2.live.snapshot import Detail
 
+_READ = 1 << 16
 _AGAIN = 3.0
 """Seconds until an agent that has ended is started again."""
 
@@ -35,12 +36,18 @@ class Agent:
         self._process: Lines | None = None
         self._latest: Detail | None = None
         self._not_before = 0.0
+        self._listed: frozenset[str] = frozenset()
         self._start()
 
     @property
     def pid(self) -> int | None:
         """The process's id; None while there is none."""
         return self._process.pid if self._process is not None else None
+
+    def list_connections(self, wanted: frozenset[str]) -> None:
+        """Have connections listed that have all words of one of these texts."""
+        self._listed = wanted
+        self._tell()
 
     def latest(self) -> Detail | None:
         """The newest details, without waiting; None until there are any."""
@@ -69,6 +76,13 @@ class Agent:
             self._process = moved_in(self._layout.bundle(self._name), lambda: Lines(words, env))
         except OSError as error:
             self._failed(f"the reader of flows in {self._name} cannot be started: {error.strerror}")
+            return
+        if self._listed:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._process is not None:
+            self._process.write(json.dumps(sorted(self._listed)))
 
     def _failed(self, why: str) -> None:
         self.close()
@@ -77,13 +91,14 @@ class Agent:
 
 
 def main() -> int:
-    """Write the details of this host every so many seconds, until standard input ends."""
+    """Write the details of this host every so many seconds, until standard input ends. A line of it is a list of texts:
+    which connections are wanted one by one."""
     from asap2.live.detail import DetailReader
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     seconds = float(sys.argv[1])
     reader = DetailReader()
-    due = time.monotonic()
+    due, unread = time.monotonic(), b""
     while True:
         try:
             line = json.dumps(to_data(reader.read()), separators=(",", ":"))
@@ -92,9 +107,14 @@ def main() -> int:
         except BrokenPipeError:
             return 0
         due = max(due + seconds, time.monotonic())
-        ready, _, _ = select.select([0], [], [], max(0.0, due - time.monotonic()))
-        if ready and not os.read(0, 1024):
-            return 0
+        while select.select([0], [], [], max(0.0, due - time.monotonic()))[0]:
+            data = os.read(0, _READ)
+            if not data:
+                return 0
+            *lines, unread = (unread + data).split(b"\n")
+            if lines:
+                reader.listed = frozenset(json.loads(lines[-1]))
+                due = time.monotonic()
 
 
 if __name__ == "__main__":

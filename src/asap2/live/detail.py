@@ -21,6 +21,8 @@ from asap2.host.kernel import conntrack
 from asap2.host.observe import observe
 from asap2.live.snapshot import Connections, Detail, Flow, Tracked
 
+MOST_LISTED = 200
+"""Connections of a listing that are given one by one."""
 OBSERVE_AGAIN = 10.0
 """Seconds for which what the reasons rest on, besides the flows, is taken to be as it was."""
 
@@ -35,6 +37,8 @@ class DetailReader:
         self._datapaths: tuple[str, ...] | None = None
         """The switch's datapaths: to ask for them takes its NIC half as long as to ask for their flows."""
         self._observed = 0.0
+        self.listed: frozenset[str] = frozenset()
+        """Which connections are wanted one by one: those that have all words of one of these texts."""
 
     def read(self) -> Detail:
         """The details now."""
@@ -52,7 +56,8 @@ class DetailReader:
         except (Asap2Error, openvswitch.SwitchError, OSError) as error:
             self._host = None
             return Detail(time.time(), trouble=str(error))
-        return detail_of(host, time.time())
+        found = detail_of(host, time.time())
+        return dataclasses.replace(found, listings=conntrack.listings(self.listed, MOST_LISTED))
 
     def _refreshed(self, host: Host) -> Host:
         """*host* with the flows and connections of now."""

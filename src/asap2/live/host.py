@@ -82,6 +82,12 @@ class HostCollector:
         self._details = (self._details or DetailReader()) if wanted else None
         self._detail = self._detail if wanted else None
 
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """While flows are wanted, list those connections that have all words of one of the texts."""
+        if self._details is not None:
+            self._details.listed = frozenset().union(*wanted.values())
+            self._detail_due = 0.0
+
     def sample(self) -> Snapshot:
         """The host now."""
         taken = time.time()

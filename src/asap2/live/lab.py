@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,11 @@ class LabCollector:
             self._agents.pop(name).close()
         for name in wanted - set(self._agents):
             self._agents[name] = Agent(self._layout, name, self._flows_every)
+
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """Of nodes whose flows are wanted, list those connections that have all words of one of the texts."""
+        for name, agent in self._agents.items():
+            agent.list_connections(wanted.get(name, frozenset()))
 
     def sample(self) -> Snapshot:
         """The lab now. A node whose programs or namespaces are gone has another state than "up".

@@ -54,6 +54,12 @@ class Lines:
         *lines, self._unread = self._unread.split(b"\n")
         return lines
 
+    def write(self, line: str) -> None:
+        """Write a line to the process, unless it has ended."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            os.write(self._process.stdin.fileno(), f"{line}\n".encode())
+
     def close(self) -> None:
         """End the process."""
         self._process.kill()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from asap2.host.connections import Listing
+
 
 class PortKind(enum.StrEnum):
     """What a port is."""
@@ -140,13 +142,14 @@ class Flow:
 @dataclass(frozen=True, slots=True)
 class Detail:
     """What is read only if it is wanted. ``taken`` is when, in seconds since 1970; ``trouble`` says why there is none
-    of it."""
+    of it. ``listings`` have single connections, if those are wanted."""
 
     taken: float
     flows: tuple[Flow, ...] = ()
     connections: Connections | None = None
     tracked: tuple[Tracked, ...] = ()
     trouble: str | None = None
+    listings: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

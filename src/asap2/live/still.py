@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from asap2.live.snapshot import Snapshot
 
@@ -27,6 +27,9 @@ class Still:
 
     def want_flows(self, nodes: Iterable[str]) -> None:
         """The moment has the details that it has."""
+
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """A capture has no single connections."""
 
     def close(self) -> None:
         """There is nothing to end."""

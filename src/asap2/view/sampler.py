@@ -27,9 +27,11 @@ MOST_WAITING = 50
 
 @dataclass(eq=False)
 class Watcher:
-    """One browser. ``wants`` is the node whose details it shows; ``messages`` are for it, None ends them."""
+    """One browser. ``wants`` is the node whose details it shows, ``listed`` has the words of the connections that it
+    shows one by one; ``messages`` are for it, None ends them."""
 
     wants: str | None = None
+    listed: str | None = None
     messages: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
     whole: bool = True
     """Whether it needs the structure and all counters."""
@@ -50,6 +52,7 @@ class Sampler:
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
         self._wanted: frozenset[str] = frozenset()
+        self._listed: dict[str, frozenset[str]] = {}
         self._called: asyncio.Future[object] | None = None
         """The last call of the collector, which may go on after its task was cancelled."""
 
@@ -114,6 +117,13 @@ class Sampler:
         wanted = frozenset(one.wants for one in self._watchers if one.wants is not None)
         if (known := wanted & frozenset(collector.nodes)) != self._wanted:  # a host knows its name once it was sampled
             await self._want(known)
+        listed = {
+            node: frozenset(one.listed for one in self._watchers if one.wants == node and one.listed is not None)
+            for node in self._wanted
+        }
+        if listed != self._listed:
+            self._listed = listed
+            await self._call(lambda: collector.want_connections(listed))
         found = await self._call(collector.sample)
         assert isinstance(found, Snapshot)
         if self._packets is not None:
@@ -123,7 +133,7 @@ class Sampler:
     async def _want(self, nodes: frozenset[str]) -> None:
         with contextlib.suppress(LookupError):
             await self._call(lambda: self._collector.want_flows(nodes))
-        self._wanted = nodes
+        self._wanted, self._listed = nodes, {}
 
     async def _rest(self) -> None:
         """Nobody looks at packets any more."""
@@ -169,7 +179,7 @@ class Sampler:
             found: Detail | None = node.detail
             if found is not None and node.name == watcher.wants and watcher.shown.get(node.name) != found.taken:
                 watcher.shown[node.name] = found.taken
-                watcher.messages.put_nowait(stream.detail(node.name, found))
+                watcher.messages.put_nowait(stream.detail(node.name, found, watcher.listed))
 
 
 def _emptied(queue: asyncio.Queue[str | None]) -> asyncio.Queue[str | None]:

@@ -164,9 +164,10 @@ class ViewServer:
             async for message in socket:
                 if message.type is not WSMsgType.TEXT:
                     break
-                wants = _message(message.data).get("want")
-                if wants is None or isinstance(wants, str):
-                    watcher.wants = wants
+                said = _message(message.data)
+                wants, listed = said.get("want"), said.get("connections")
+                if isinstance(wants, str | None) and isinstance(listed, str | None):
+                    watcher.wants, watcher.listed = wants, listed
                     watcher.shown.clear()
         finally:
             await self._sampler.leave(watcher)

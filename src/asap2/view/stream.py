@@ -39,9 +39,10 @@ def structure(snapshot: Snapshot) -> str:
     return _text({"type": "structure", "snapshot": as_data(without_counters(snapshot))})
 
 
-def detail(node: str, found: Detail) -> str:
-    """The message of a node's details."""
-    return _text({"type": "detail", "node": node, "detail": to_data(found)})
+def detail(node: str, found: Detail, listed: str | None = None) -> str:
+    """The message of a node's details, with the connections that have the words *listed*, and no others."""
+    own = tuple(one for one in found.listings if one.words == listed)
+    return _text({"type": "detail", "node": node, "detail": to_data(dataclasses.replace(found, listings=own))})
 
 
 def packets(found: Packets, since: int) -> str:

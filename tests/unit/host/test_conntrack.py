@@ -74,3 +74,20 @@ def test_those_that_a_nic_carries_are_counted_alike_with_and_without_the_others(
 def test_without_permission_it_is_unknown_how_many_a_nic_carries(kernel: list[NetlinkError], each: bool) -> None:
     kernel.append(NetlinkError(errno.EPERM))
     assert conntrack.connections(each=each) == Connections(3, 1000, None)
+
+
+def test_connections_are_listed_by_the_words_that_they_have(kernel: list[bytes]) -> None:
+    udp = {"num": 17, "src_port": 5, "dst_port": 53}
+    ip = {"v4_src": b"\x0a\0\0\1", "v4_dst": b"\x0a\0\0\2"}
+    attrs = {"tuple_orig": {"ip": ip, "proto": udp}, "status": 2, "mark": 9}
+    kernel += [connection(1, 6 | CARRIED), connection(2, 6), connection(3, 6, zone=8), CT.encode(Nfgenmsg(2), attrs)]
+    found = {one.words: one for one in conntrack.listings(["TCP zone=7", "", "dport=53", "hardware sport=3"], 2)}
+    assert (found[""].matching, len(found[""].entries)) == (4, 2)
+    assert [(one.original.split()[2], one.state, one.hardware) for one in found["TCP zone=7"].entries] == [
+        ("sport=1", "ESTABLISHED", True),
+        ("sport=2", "ESTABLISHED", False),
+    ]
+    (name,) = found["dport=53"].entries
+    assert (name.protocol, name.state, name.zone, name.mark) == ("udp", "REPLIED", 0, 9)
+    assert (found["hardware sport=3"].matching, found["hardware sport=3"].entries) == (0, ())
+    assert conntrack.listings([], 2) == ()

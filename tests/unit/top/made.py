@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from asap2.errors import UsageError
@@ -83,6 +83,9 @@ class Collector:
     def want_flows(self, nodes: Iterable[str]) -> None:
         """As the real ones."""
         self.wanted = frozenset(nodes)
+
+    def want_connections(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """As the real ones: none are listed."""
 
     def close(self) -> None:
         """As the real ones."""

@@ -379,3 +379,30 @@ def test_a_page_that_is_not_built_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "view.js").unlink()
     with pytest.raises(Asap2Error, match="make setup-view"):
         server.check_built()
+
+
+def test_each_browser_gets_the_connections_that_it_asks_for() -> None:
+    async def asked() -> None:
+        source = Synthetic(2)
+        async with (
+            serving(source) as (session, at),
+            session.ws_connect(f"http://{at}/stream") as one,
+            session.ws_connect(f"http://{at}/stream") as other,
+        ):
+            await one.send_json({"want": "hv1", "connections": "tcp"})
+            await other.send_json({"want": "hv1", "connections": ""})
+            assert await listed(one, "tcp") == [True]
+            assert await listed(other, "") == [True, False]
+            await one.send_json({"want": "hv1", "connections": ["tcp"]})
+            await one.send_json({"want": "hv1", "connections": None})
+            await until(lambda: source.listed == {""})
+
+    async def listed(socket: ClientWebSocketResponse, words: str) -> list[bool]:
+        while True:
+            found = (await message(socket, "detail"))["detail"]["listings"]
+            if found:
+                (one,) = found
+                assert one["words"] == words
+                return [entry["hardware"] for entry in one["entries"]]
+
+    run(asked)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from asap2.host.connections import Connections, Tracked
+from asap2.host.connections import Connections, Entry, Listing, Tracked
 from asap2.netlink.client import Connection
 from asap2.netlink.tables.ctnetlink import CT, CT_GET, CT_REQUEST
 from asap2.netlink.tables.nfnetlink import Nfgenmsg
@@ -19,6 +19,14 @@ _HW_OFFLOAD = 1 << 15
 """IPS_HW_OFFLOAD, since Linux 5.8."""
 _OF_NO_IMPORT = 0x3F8
 """IPS_* from CONFIRMED to DYING, which do not affect where a connection is."""
+_SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 58: "icmpv6", 132: "sctp"}
+_TCP_STATES = dict(
+    enumerate(
+        "NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2".split()  # noqa: SIM905
+    )
+)
+"""TCP_CONNTRACK_* (include/uapi/linux/netfilter/nf_conntrack_tcp.h)."""
 _HEADER_LEN = 4
 _STATUS = 3
 """CTA_STATUS."""
@@ -40,6 +48,38 @@ def connections(*, each: bool = False) -> Connections | None:
         return Connections(tracked, most, None)
     found = tuple(_grouped(answers))
     return Connections(tracked, most, sum(one.count for one in found if one.status & _HW_OFFLOAD), found)
+
+
+def listings(wanted: Iterable[str], most: int) -> tuple[Listing, ...]:
+    """For each of the texts *wanted*, the connections that have all of its words in them; at most so many of each."""
+    texts = sorted(set(wanted))
+    if not texts:
+        return ()
+    words = {text: text.lower().split() for text in texts}
+    matching = dict.fromkeys(texts, 0)
+    found: dict[str, list[Entry]] = {text: [] for text in texts}
+    for answer in _dump() or ():
+        entry = _entry(CT.decode(answer.payload)[1])
+        line = entry.text
+        for text in texts:
+            if all(word in line for word in words[text]):
+                matching[text] += 1
+                if len(found[text]) < most:
+                    found[text].append(entry)
+    return tuple(Listing(text, matching[text], tuple(found[text])) for text in texts)
+
+
+def _entry(attrs: Any) -> Entry:
+    original, status = attrs["tuple_orig"], attrs["status"]
+    number = original["proto"]["num"]
+    tcp = attrs.get("protoinfo", {}).get("tcp")
+    if tcp:
+        state = _TCP_STATES.get(tcp["state"], str(tcp["state"]))
+    else:
+        state = "ASSURED" if status & _ASSURED else "REPLIED" if status & _SEEN_REPLY else "UNREPLIED"
+    protocol = _PROTOCOLS.get(number, str(number))
+    hardware = bool(status & _HW_OFFLOAD)
+    return Entry(protocol, _written(original), attrs.get("zone", 0), state, attrs.get("mark", 0), hardware)
 
 
 def _dump(**conditions: int) -> list[NlMsg] | None:
