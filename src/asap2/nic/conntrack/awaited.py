@@ -62,6 +62,18 @@ class Awaited:
         if self.expecting is not None and (made := self._expectation(key, bytes(entry), now)) is not None:
             self.expecting.expected(made)
 
+    def taken(self, record: int, one: Tuple) -> bool:
+        """Whether a connection other than that in *record* expects *one* in the same zone (expect_clash())."""
+        now = time.monotonic_ns()
+        master = self._at(record, now)
+        if master is None:
+            return False
+        key = packed(master.zone, one._replace(src_port=0))
+        raw = self._layout.expectations.lookup(key)
+        if raw is None or ExpectationRecord.from_buffer_copy(raw).master == record:
+            return False
+        return self._expectation(key, raw, now) is not None
+
     def remove(self, expectation: Expectation) -> bool:
         """No longer expect one; return False if it is no longer expected."""
         key, now = packed(expectation.zone, expectation.tuple), time.monotonic_ns()

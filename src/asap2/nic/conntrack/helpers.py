@@ -9,8 +9,10 @@ nf_nat_ftp.c, nf_conntrack_tftp.c, nf_conntrack_seqadj.c.
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -23,6 +25,8 @@ from asap2.nic.conntrack.view import Connection, Tuple
 
 _SEQUENCE: Final = 1 << 32
 _TFTP_REQUESTS: Final = (1, 2)
+_HIGHEST_PORT: Final = 65535
+_MAX_ATTEMPTS: Final = 128
 
 
 class Expected(NamedTuple):
@@ -67,12 +71,24 @@ class Sequence:
         struct.pack_into("!II", segment, 4, (sequence + more) % _SEQUENCE, (acknowledged - less) % _SEQUENCE)
 
 
-def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected] | None:
+class ClashError(Exception):
+    """Raised if another connection expects what this one announces: the packet has to be dropped."""
+
+
+Taken = Callable[[Tuple], bool]
+"""Whether another connection expects a connection with this tuple (EBUSY of nf_ct_expect_related())."""
+
+
+def _free(_expected: Tuple) -> bool:
+    return False
+
+
+def ftp(data: bytes, connection: Connection, way: int, taken: Taken = _free) -> tuple[bytes, Expected] | None:
     """The *data* of direction *way*, the start of a line, as the other end must see it, and the connection that it
-    announces; None if it announces none.
+    announces; None if it announces none. With NAT, another port is announced if the same one is *taken*.
 
     Raises:
-        IncompleteError: the packet has to be dropped.
+        IncompleteError, ClashError: the packet has to be dropped.
     """
     told = announced(data, way, ipv4=connection.original.family == socket.AF_INET)
     if told is None:
@@ -83,20 +99,43 @@ def ftp(data: bytes, connection: Connection, way: int) -> tuple[bytes, Expected]
         return None  # an end may announce only its own address
     expected = Tuple(this.family, socket.IPPROTO_TCP, other.src, other.dst, 0, told.port)
     if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
-        return data, Expected(expected, None)
-    if not told.port:
-        raise NoPortError("NAT finds no port")  # nf_nat_exp_find_port()
+        return data, Expected(_not_taken(expected, taken), None)
+    expected = expected._replace(dst_port=_port(expected, taken))
     reply = Tuple(this.family, socket.IPPROTO_TCP, this.src, this.dst, told.port, 0)
-    text = _text(told.form, expected.dst, told.port)
+    text = _text(told.form, expected.dst, expected.dst_port)
     return data[: told.start] + text + data[told.end :], Expected(expected, _changed(expected, reply))
 
 
-def tftp(data: bytes, connection: Connection, way: int) -> Expected | None:
-    """The connection that the server opens after a TFTP request; None if *data* is not a request."""
-    if way or len(data) < 2 or int.from_bytes(data[:2], "big") not in _TFTP_REQUESTS:
+def _not_taken(expected: Tuple, taken: Taken) -> Tuple:
+    if taken(expected):
+        raise ClashError("cannot add expectation")
+    return expected
+
+
+def _port(expected: Tuple, taken: Taken) -> int:
+    """The announced port, or else one above it at random (nf_nat_exp_find_port())."""
+    port = first = expected.dst_port
+    for _ in range(min(_HIGHEST_PORT - first, _MAX_ATTEMPTS) + 1):
+        if port and not taken(expected._replace(dst_port=port)):
+            return port
+        if not first or first == _HIGHEST_PORT:
+            break
+        port = first + random.randrange(_HIGHEST_PORT - first)
+    raise NoPortError("NAT finds no port")
+
+
+def tftp(data: bytes, connection: Connection, taken: Taken = _free) -> Expected | None:
+    """The connection that the server opens after a TFTP request, which may go in either direction; None if *data* is
+    not a request.
+
+    Raises:
+        ClashError: the packet has to be dropped.
+    """
+    if len(data) < 2 or int.from_bytes(data[:2], "big") not in _TFTP_REQUESTS:
         return None
     original, reply = connection.original, connection.reply
     expected = Tuple(reply.family, socket.IPPROTO_UDP, reply.src, reply.dst, 0, reply.dst_port)
+    _not_taken(expected, taken)
     if not connection.status & (Status.SRC_NAT | Status.DST_NAT):
         return Expected(expected, None)
     back = Tuple(original.family, socket.IPPROTO_UDP, original.src, original.dst, original.src_port, 0)
@@ -131,23 +170,32 @@ class Helped:
 
 
 def help_with(
-    frame: bytes, at: int, connection: Connection, way: int, sequence: Sequence, *, established: bool = True
+    frame: bytes,
+    at: int,
+    connection: Connection,
+    way: int,
+    sequence: Sequence,
+    *,
+    established: bool = True,
+    taken: Taken = _free,
 ) -> Helped:
     """Apply the helper of *connection* to a *frame* of direction *way* whose IP header is *at* this octet.
 
-    *sequence* holds the connection's shifts so far; this frame's is added. Before the connection is *established*, a
-    helper reads nothing.
+    *sequence* holds the connection's shifts so far; this frame's is added. Before the connection is *established*,
+    FTP's helper reads nothing. What follows the datagram in its frame is none of its data.
 
     Raises:
-        IncompleteError: the packet has to be dropped.
+        IncompleteError, ClashError: the packet has to be dropped.
     """
     family = 4 if connection.original.family == socket.AF_INET else 6
     found = transport(frame, family, at)
     if found is None or found.proto != connection.original.protocol:
         return Helped(frame)
-    if found.proto == socket.IPPROTO_UDP:
-        return Helped(frame, tftp(frame[found.at + 8 :], connection, way) if connection.helper == "tftp" else None)
     end = at + length_of(frame, family, at)
+    if found.proto == socket.IPPROTO_UDP:
+        return Helped(
+            frame, tftp(frame[found.at + 8 : end], connection, taken) if connection.helper == "tftp" else None
+        )
     header = (frame[found.at + 12] >> 4) * 4 if len(frame) > found.at + 12 else 0
     if found.proto != socket.IPPROTO_TCP or header < 20 or not found.at + header <= end <= len(frame):
         return Helped(frame)
@@ -157,8 +205,8 @@ def help_with(
     if connection.helper == "ftp" and data and established:
         behind = number + len(data) if data.endswith(b"\n") else None
         try:
-            made = ftp(data, connection, way) if sequence.lines.begins(way, number) else None
-        except NoPortError:
+            made = ftp(data, connection, way, taken) if sequence.lines.begins(way, number) else None
+        except (NoPortError, ClashError):
             sequence.lines.ended(way, behind)
             raise
         sequence.lines.ended(way, behind)

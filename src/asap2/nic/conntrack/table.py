@@ -211,6 +211,10 @@ class Connections:
         """
         self._awaited.add(record, expected, seconds, now)
 
+    def expected_by_another(self, record: int, tuple: Tuple) -> bool:
+        """Whether a connection other than that in *record* expects *tuple* in the same zone."""
+        return self._awaited.taken(record, tuple)
+
     def expectations(self) -> list[Expectation]:
         """The connections that helpers expect."""
         return list(self._awaited)

@@ -165,6 +165,12 @@ def test_a_connection_expects_one_other_at_a_time(table: Connections) -> None:
     assert (first.tuple, first.zone, first.master, first.helper, first.way) == (other, 3, control.original, "tftp", 1)
     assert 298 <= first.timeout <= 300
     assert heard.take() == [("expected", 1)]
+    assert not table.expected_by_another(record, other)
+    table.insert(udp(2, zone=3))
+    another = table._record_of(3, udp(2).original)
+    assert another is not None
+    assert table.expected_by_another(another, other._replace(src_port=9))
+    assert not table.expected_by_another(another, other._replace(dst_port=9))
     table.expect(record, Expected(other._replace(dst_port=2), control.original._replace(src_port=7)), 300)
     (second,) = table.expectations()
     assert (second.tuple.dst_port, second.port) == (2, 7)

@@ -8,10 +8,11 @@ import struct
 
 import pytest
 
-from asap2.nic.conntrack.ftp import IncompleteError
-from asap2.nic.conntrack.helpers import Expected, Sequence, ftp, help_with, tftp
+from asap2.nic.conntrack.ftp import IncompleteError, NoPortError
+from asap2.nic.conntrack.helpers import ClashError, Expected, Sequence, ftp, help_with, tftp
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.view import Connection, Tuple
+from tests.unit.nic.conntrack.packets import datagram
 
 INET, INET6, TCP, UDP = socket.AF_INET, socket.AF_INET6, socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENT, SERVER, OUTSIDE = b"\x0a\1\1\1", b"\x0a\1\1\2", b"\x0a\1\1\xf0"
@@ -28,6 +29,9 @@ TRANSLATED = Connection(
 )
 SIX = Connection(
     3, Tuple(INET6, TCP, CLIENT6, SERVER6, 4000, 21), Tuple(INET6, TCP, SERVER6, CLIENT6, 21, 4000), helper="ftp"
+)
+TFTP = Connection(
+    4, Tuple(INET, UDP, CLIENT, SERVER, 5000, 69), Tuple(INET, UDP, SERVER, CLIENT, 69, 5000), helper="tftp"
 )
 TO_CLIENT, TO_SERVER = Tuple(INET, TCP, SERVER, CLIENT, 0, 0x1234), Tuple(INET, TCP, CLIENT, SERVER, 0, 0x1234)
 
@@ -152,14 +156,48 @@ def test_a_server_behind_nat_is_told_of_by_the_address_that_the_client_knows() -
 def test_a_request_of_tftp_is_answered_from_another_port() -> None:
     original, reply = Tuple(INET, UDP, CLIENT, SERVER, 5000, 69), Tuple(INET, UDP, SERVER, CLIENT, 69, 5000)
     plain = Connection(5, original, reply, helper="tftp")
-    assert tftp(b"\0\1name\0octet\0", plain, 0) == Expected(Tuple(INET, UDP, SERVER, CLIENT, 0, 5000), None)
-    assert tftp(b"\0\3\0\1", plain, 0) is None
-    assert tftp(b"\0\1name\0", plain, 1) is None
+    assert tftp(b"\0\1name\0octet\0", plain) == Expected(Tuple(INET, UDP, SERVER, CLIENT, 0, 5000), None)
+    assert tftp(b"\0\3\0\1", plain) is None
     behind = Connection(
         6, original, Tuple(INET, UDP, SERVER, OUTSIDE, 69, 6000), status=int(Status.SRC_NAT), helper="tftp"
     )
-    told = tftp(b"\0\2name\0octet\0", behind, 0)
+    told = tftp(b"\0\2name\0octet\0", behind)
     assert told == Expected(Tuple(INET, UDP, SERVER, OUTSIDE, 0, 6000), Tuple(INET, UDP, CLIENT, SERVER, 5000, 0))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\1\0", b"\0\5\0\1", b"\xff\xff", b"\1"])
+def test_what_is_no_request_of_tftp_is_passed_over(data: bytes) -> None:
+    assert tftp(data, TFTP) is None
+    frame = bytes(14) + datagram("10.1.1.1", "10.1.1.2", 17, struct.pack("!HHHH", 5000, 69, 8 + len(data), 0) + data)
+    for behind in (b"", b"\0\1name\0octet\0"):
+        helped = help_with(frame + behind, 14, TFTP, 0, Sequence())
+        assert (helped.frame, helped.expects) == (frame + behind, None)
+
+
+def test_a_request_of_tftp_may_go_back() -> None:
+    data = struct.pack("!HHHH", 69, 5000, 10, 0) + b"\0\1"
+    frame = bytes(14) + datagram("10.1.1.2", "10.1.1.1", 17, data)
+    expected = Expected(Tuple(INET, UDP, SERVER, CLIENT, 0, 5000), None)
+    assert help_with(frame, 14, TFTP, 1, Sequence()).expects == expected
+
+
+def test_what_another_connection_expects_is_dropped() -> None:
+    with pytest.raises(ClashError):
+        ftp(b"PORT 10,1,1,1,18,52\r\n", PLAIN, 0, taken=lambda one: one == TO_CLIENT)
+    with pytest.raises(ClashError):
+        tftp(b"\0\1", TFTP, taken=lambda _one: True)
+
+
+def test_nat_announces_another_port_if_another_connection_expects_it() -> None:
+    told = ftp(b"PORT 10,1,1,1,18,52\r\n", TRANSLATED, 0, taken=lambda one: one.dst_port == 0x1234)
+    assert told is not None
+    expected, reply = told[1]
+    assert expected.dst_port > 0x1234
+    assert told[0] == f"PORT 10,1,1,240,{expected.dst_port >> 8},{expected.dst_port & 0xFF}\r\n".encode()
+    assert reply == Tuple(INET, TCP, CLIENT, SERVER, 0x1234, 0)
+    for announced in (b"18,52", b"255,255", b"0,0"):
+        with pytest.raises(NoPortError):
+            ftp(b"PORT 10,1,1,1," + announced + b"\r\n", TRANSLATED, 0, taken=lambda _one: True)
 
 
 def segment(data: bytes, sequence: int, acknowledged: int, src: bytes, dst: bytes) -> bytes:

@@ -9,7 +9,7 @@ import logging
 import time
 
 from asap2.nic.conntrack.ftp import IncompleteError
-from asap2.nic.conntrack.helpers import Sequence, help_with
+from asap2.nic.conntrack.helpers import ClashError, Sequence, help_with
 from asap2.nic.conntrack.states import Status
 from asap2.nic.conntrack.table import Connections
 from asap2.nic.conntrack.view import Change, Connection
@@ -42,8 +42,8 @@ class Helping:
             return False
         try:
             frame = self._seen(context, frame)
-        except IncompleteError as error:
-            log.debug("a helper drops a packet: partial matching of `%s'", error)
+        except (IncompleteError, ClashError) as error:
+            log.debug("a helper drops a packet: %s", error)
             with handing.hand_in(way_of(context, context.mru)._replace(actions=(Drop(),))) as mark:
                 path.hand_in(frame, mark)
             return True
@@ -59,7 +59,11 @@ class Helping:
         way = int(bool(context.fields["ct_state"] & CtState.RPL))
         established = bool(context.fields["ct_state"] & CtState.EST)
         sequence = self._sequence(record, connection)
-        done = help_with(frame, network_at(frame)[0], connection, way, sequence, established=established)
+        done = help_with(
+            *(frame, network_at(frame)[0], connection, way, sequence),
+            established=established,
+            taken=lambda one: self._connections.expected_by_another(record, one),
+        )
         if done.expects is not None:
             self._connections.expect(record, done.expects, done.seconds)
         if done.lengthened:
