@@ -225,6 +225,33 @@ def test_host_device_moves_a_vf_by_its_pci_address(lab: Bench, pod: str) -> None
     assert f"{PF}v2" in lab.ok("hv1", f"ip link show {PF}v2")
 
 
+ONE_POD = r"""
+name=pod$1 address=10.9.0.$1/24
+device=$(basename "$(readlink /sys/class/net/$2v$1/device)")
+settings='{"cniVersion": "1.0.0", "name": "n", "type": "host-device", "pciBusID": "'$device'",
+  "ipam": {"type": "static", "addresses": [{"address": "'$address'"}]}'
+export CNI_CONTAINERID=$name CNI_NETNS=/run/netns/$name CNI_IFNAME=net1 CNI_PATH=/usr/lib/cni
+ip netns add $name
+trap 'ip netns del $name' EXIT
+for round in 1 2; do
+  result=$(echo "$settings}" | CNI_COMMAND=ADD $CNI_PATH/host-device)
+  echo "$settings, \"prevResult\": $result}" | CNI_COMMAND=CHECK $CNI_PATH/host-device
+  ip -n $name -br addr show net1 | grep -qF $address
+  echo "$settings}" | CNI_COMMAND=DEL $CNI_PATH/host-device
+done
+"""
+
+
+def test_pods_get_their_vfs_and_give_them_back_at_the_same_time(lab: Bench) -> None:
+    """With an address that the plugin gives, as multus has it done for several pods."""
+    before = lab.ok("hv1", "ip -br link")
+    pods = [lab.start("hv1", "sh", "-euc", ONE_POD, "sh", str(vf), PF) for vf in (1, 2, 3)]
+    for pod in pods:
+        _, errors = pod.communicate()
+        assert pod.returncode == 0, errors
+    assert lab.ok("hv1", "ip -br link") == before
+
+
 @pytest.mark.parametrize("mode", ["legacy", "switchdev"])
 def test_a_pod_gets_a_vf_as_by_the_sriov_cni_and_gives_it_back(lab: Bench, pod: str, mode: str) -> None:
     program, pf = go_program("sriov"), LEGACY_PF if mode == "legacy" else PF
