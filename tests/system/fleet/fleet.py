@@ -43,13 +43,14 @@ collections_path = {place}/collections
 callback_plugins = {callbacks}
 callbacks_enabled = results
 forks = {forks}
+timeout = {patience}
 home = {place}/home
 local_tmp = {place}/tmp
 remote_tmp = /run/ansible
 interpreter_python = /usr/bin/python3
 [ssh_connection]
 pipelining = true
-ssh_args = -o ControlMaster=auto -o ControlPersist=60 -o UserKnownHostsFile={place}/known_hosts -o ConnectTimeout=2
+ssh_args = -o ControlMaster=auto -o ControlPersist=60 -o UserKnownHostsFile={place}/known_hosts
 control_path_dir = {place}/cp
 """
 NIC = {"pf": PF, "vfs": 2, "bridge": "br-int", "representors": True}
@@ -86,7 +87,7 @@ def settings(place: Path) -> dict[str, str]:
 def install(place: Path) -> None:
     """Ansible's configuration, and the collection as ``ansible-galaxy`` builds and installs it."""
     callbacks = Path(__file__).with_name("callbacks")
-    text = CONFIGURATION.format(place=place, callbacks=callbacks, forks=len(NODES))
+    text = CONFIGURATION.format(place=place, callbacks=callbacks, forks=len(NODES), patience=int(PATIENCE))
     (place / "ansible.cfg").write_text(text)
     built = str(place / "asap2-offload-*.tar.gz")
     galaxy = f"{BIN}/ansible-galaxy collection"

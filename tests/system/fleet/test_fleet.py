@@ -163,7 +163,7 @@ def test_a_host_that_lacks_something_is_not_begun_nor_those_after_it(fleet: Flee
 
 
 def test_a_host_that_is_not_reached_stops_the_rollout_too(fleet: Fleet) -> None:
-    fleet.inventory({NODES[0]: {"ansible_host": "192.0.2.200"}})
+    fleet.inventory({NODES[0]: {"ansible_host": "192.0.2.200", "ansible_ssh_timeout": 2}})
     play = fleet.play("setup", "-e", "offload_serial=1", "--limit", "first")
     assert play.status == 2
     assert [one["host"] for one in play.tasks if one["outcome"] == "unreachable"] == [NODES[0]]
