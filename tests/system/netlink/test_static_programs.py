@@ -257,7 +257,7 @@ def test_a_pod_gets_a_vf_as_by_the_sriov_cni_and_gives_it_back(lab: Bench, pod: 
     program, pf = go_program("sriov"), LEGACY_PF if mode == "legacy" else PF
     vf = lab.ok("hv1", f"basename $(readlink /sys/class/net/{pf}v1/device)").strip()
     tag = ("57", "3") if mode == "legacy" else ("0", "0")  # a switchdev eSwitch has no VLAN of a VF
-    mac, rates, trust = "02:00:00:00:05:07", ("10", "1000"), "on" if mode == "legacy" else "off"
+    mac, rates, legacy_only = "02:00:00:00:05:07", ("10", "1000"), "on" if mode == "legacy" else "off"
 
     def vf_of() -> dict[str, Any]:
         (shown,) = json.loads(lab.ok("hv1", f"ip -j -d link show {pf}"))
@@ -265,11 +265,12 @@ def test_a_pod_gets_a_vf_as_by_the_sriov_cni_and_gives_it_back(lab: Bench, pod: 
 
     before = vf_of()
     netdev = json.loads(lab.ok("hv1", f"ip -j link show {pf}v1"))
-    state = lab.ok("hv1", f"{program} add {vf} {pod} net1 {' '.join((*tag, mac, *rates, trust))}")
+    state = lab.ok("hv1", f"{program} add {vf} {pod} net1 {' '.join((*tag, mac, *rates, legacy_only, legacy_only))}")
     changed = vf_of()
     assert changed["address"] == mac
     assert changed["rate"] == {"max_tx": 1000, "min_tx": 10}
-    assert changed["trust"] is (trust == "on")
+    assert changed["trust"] is (legacy_only == "on")
+    assert changed["spoofchk"] is (legacy_only == "on")
     if mode == "legacy":
         assert changed["vlan_list"] == [{"vlan": 57, "qos": 3}]
     (inside,) = json.loads(lab.ok("hv1", f"ip -n {POD} -j link show net1"))

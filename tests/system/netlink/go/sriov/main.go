@@ -2,7 +2,7 @@
 
 // Command sriov gives a VF to a pod and takes it back, by the calls that the SR-IOV CNI plugin makes for ADD and DEL.
 //
-//	sriov add PCI NETNS NAME VLAN QOS MAC MIN_RATE MAX_RATE TRUST   prints the state that del reads from its input
+//	sriov add PCI NETNS NAME VLAN QOS MAC MIN_RATE MAX_RATE TRUST SPOOFCHK   prints the state that del reads from its input
 //	sriov del
 package main
 
@@ -112,6 +112,12 @@ func configure(pf netlink.Link, vf int, wanted netlink.VfInfo) error {
 		func() error { return netlink.LinkSetVfHardwareAddr(pf, vf, wanted.Mac) },
 		func() error { return netlink.LinkSetVfRate(pf, vf, int(wanted.MinTxRate), int(wanted.MaxTxRate)) },
 		func() error {
+			if wanted.Spoofchk == now.Spoofchk {
+				return nil
+			}
+			return netlink.LinkSetVfSpoofchk(pf, vf, wanted.Spoofchk)
+		},
+		func() error {
 			if wanted.Trust == now.Trust {
 				return nil
 			}
@@ -130,6 +136,33 @@ func rename(link netlink.Link, name string) error {
 	return first(
 		func() error { return netlink.LinkSetDown(link) },
 		func() error { return netlink.LinkSetName(link, name) },
+	)
+}
+
+// through moves a link to the pod by way of a namespace that exists for this alone, where it gets its name: another
+// program cannot take the name meanwhile, nor find the link.
+func through(link netlink.Link, name string, pod netns.NsHandle) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	between, err := netns.New()
+	if err != nil {
+		return err
+	}
+	defer between.Close()
+	defer netns.Set(here)
+	var moved netlink.Link
+	return first(
+		func() error { return netns.Set(here) },
+		func() error { return netlink.LinkSetNsFd(link, int(between)) },
+		func() error { return netns.Set(between) },
+		func() error { moved, err = netlink.LinkByName(link.Attrs().Name); return err },
+		func() error { return netlink.LinkSetName(moved, name) },
+		func() error { return netlink.LinkSetNsFd(moved, int(pod)) },
 	)
 }
 
@@ -169,6 +202,7 @@ func add(words []string) error {
 	if wanted.Mac, err = net.ParseMAC(words[5]); err != nil {
 		return err
 	}
+	wanted.Spoofchk = words[9] == "on"
 	wanted.Trust = 0
 	if words[8] == "on" {
 		wanted.Trust = 1
@@ -182,20 +216,21 @@ func add(words []string) error {
 		return err
 	}
 	state.MTU, state.Effective = link.Attrs().MTU, link.Attrs().HardwareAddr.String()
-	if err := rename(link, fmt.Sprintf("temp_%d", link.Attrs().Index)); err != nil {
-		return err
-	}
 	pod, err := netns.GetFromPath(state.NetNS)
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetNsFd(link, int(pod)); err != nil {
+	if err := through(link, state.Pod, pod); err != nil {
 		return err
 	}
 	if err := within(state.NetNS, func() error {
+		if link, err = netlink.LinkByName(state.Pod); err != nil {
+			return err
+		}
+		notify := filepath.Join("/proc/sys/net/ipv4/conf", state.Pod, "arp_notify")
 		return first(
+			func() error { return os.WriteFile(notify, []byte("1"), 0o644) },
 			func() error { return netlink.LinkSetHardwareAddr(link, wanted.Mac) },
-			func() error { return netlink.LinkSetName(link, state.Pod) },
 			func() error { return netlink.LinkSetUp(link) },
 		)
 	}); err != nil {
