@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -102,6 +103,13 @@ def test_twenty_lines_of_pytest_with_two_guests_take_less_than_ten_seconds(labor
     assert "1 passed" in laboratory.run("python", "-m", "pytest", "-q", "test_offload.py")
     after = os.times()
     assert after.children_user + after.children_system - before.children_user - before.children_system < 10
+
+
+def test_the_sdist_has_nothing_that_is_made_here_but_the_page() -> None:
+    with tarfile.open(made("*.tar.gz")) as archive:
+        files = [name.partition("/")[2] for name in archive.getnames()]
+    assert "src/asap2/view/static/view.js" in files
+    assert not [name for name in files if re.search(r"__pycache__/.|\.(o|so|pyc)$|node_modules|/redirectd$", name)]
 
 
 def test_the_sdist_makes_the_same_wheel_by_itself(tmp_path: Path) -> None:
