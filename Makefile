@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-ovn-suite setup-packages setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-ovn test-ovn-suite test-distributions test-topologies test-trace test-view test-wording soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-ovn-suite setup-packages setup-tdc setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-tdc test-ovn test-ovn-suite test-distributions test-topologies test-trace test-view test-wording soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
-SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-ovn-suite scripts/setup-packages scripts/setup-steps scripts/setup-view \
+SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-ovn-suite scripts/setup-packages scripts/setup-steps scripts/setup-tdc scripts/setup-view \
   src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
 ARGS ?=
 
@@ -26,6 +26,7 @@ help:
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
 	@echo 'make test-openvswitch  Open vSwitch'"'"'s own system tests in a node (ARGS="--suite offloads" or -k TEXT)'
 	@echo 'make test-ovn-suite  OVN'"'"'s own system tests in a node (ARGS="-k TEXT"; OVN_SOURCE=DIR where Debian'"'"'s source is not to be had)'
+	@echo 'make test-tdc        the kernel'"'"'s own tests of TC in a node (ARGS="-k TEXT")'
 	@echo 'make test-distributions  this commit on Debian 12, 13 and sid, and under the kernels of 12 and 13 (ARGS="--only trixie")'
 	@echo 'make docs            the documentation as a web site in build/docs/html, its links checked'
 	@echo 'make test-docs       run the code of every page of the documentation (ARGS="-k lab.md")'
@@ -69,6 +70,12 @@ setup-openvswitch: setup-tests
 
 test-openvswitch: setup-openvswitch
 	@$(BIN)/python -m tests.openvswitch $(ARGS)
+
+setup-tdc: setup-tests
+	@scripts/setup-tdc
+
+test-tdc: setup-tdc
+	@$(BIN)/python -m tests.tdc $(ARGS)
 
 test-trace: setup-tests
 	@$(BIN)/python -m pytest tests/trace $(ARGS)

@@ -15,6 +15,7 @@ from typing import Final
 from tests.openvswitch.suite import Expected, expectations
 from tests.results import Result, recorded
 from tests.system.realkernel.test_differences import DIFFERENCES
+from tests.tdc import suite as tdc
 
 TOP: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = TOP / "docs/fidelity.md"
@@ -43,7 +44,7 @@ PROGRAMS: Final = (
 )
 """Unmodified programs of others that tests drive: what, where, and by which target if not by ``make test``."""
 NOT_RUN: Final = (
-    ("Kernel selftests (`tc-testing`, `net/forwarding`)", "there is no harness for them in this project"),
+    ("Kernel selftests `net/forwarding`", "there is no harness for them in this project"),
     ("Regression scripts of NIC vendors for Open vSwitch offload", "there is no harness for them in this project"),
     ("Any test on a real ConnectX", "no card was available"),
     ("Open vSwitch `check-dpdk`, `check-afxdp`", "they test other datapaths"),
@@ -86,9 +87,27 @@ def _suites(results: Mapping[str, Result]) -> Iterator[str]:
             yield f"| {title} | {result.of} | {numbers} | {_when(result)} |"
         else:
             yield f"| {title} | | | | | | | no run is recorded |"
-    yield "\n*Left out* are tests that need a kind of link that neither the machine's kernel nor asap2 has.\n"
+    if result := results.get("tdc"):
+        keys = ("ok", "skipped", "failed", "left out", "not as expected")
+        numbers = " | ".join(str(result.counts[key]) for key in keys)
+        yield f"| Kernel selftests `tc-testing` | {result.of} | {numbers} | {_when(result)} |"
+    yield "\n*Left out* are tests that need a kind of link or qdisc that neither the machine's kernel nor asap2 has."
+    yield "Of `tc-testing`, those below are left out, too.\n"
+    yield from _tdc()
     for title, table in SUITES.values():
         yield from _exceptions(title, expectations(TOP / "tests/openvswitch/expected.toml", table))
+
+
+def _tdc() -> Iterator[str]:
+    """Files and cases of the kernel's tests of TC that are not run, or do not pass."""
+    expected = tdc.expectations(TOP / "tests/tdc/expected.toml")
+    yield "### Kernel selftests `tc-testing`: what does not pass\n"
+    yield "| outcome | tests | reason |"
+    yield "|---|---|---|"
+    for outcome, table in (("left out", expected.files), ("left out", expected.cases), ("fails", expected.fails)):
+        for what, why in table.items():
+            yield f"| {outcome} | `{what}` | {why} |"
+    yield "\nOf the qdiscs' tests, only those of `ingress` are run: the others are the machine's kernel's.\n"
 
 
 def _exceptions(title: str, expected: Expected) -> Iterator[str]:
