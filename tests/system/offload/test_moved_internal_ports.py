@@ -228,3 +228,13 @@ def test_the_switch_may_remove_it_there(lab: Bench) -> None:
 def test_the_datapaths_own_device_stays(node: Bench) -> None:
     assert "immutable" in node.run("hv1", "ip link set ovs-system netns qdhcp").stderr
     assert "ovs-system" in node.ok("hv1", "ip -br link")
+
+
+def test_upcalls_go_on_whoever_takes_their_device_down_or_sets_its_mtu(node: Bench) -> None:
+    fit = "ip link show ovs-system | grep -q ,UP.*mtu.1500"
+    for change in (
+        "ip link set ovs-system down",
+        "ip link set ovs-system mtu 68",
+        "ip link set ovs-system mtu 900 down",
+    ):
+        node.ok("hv1", f"{change} && timeout 20 sh -c 'until {fit}; do sleep 0.02; done'")

@@ -60,7 +60,7 @@ from asap2.nic.faces.ovs.numbers import (
     UPCALL_FAIL,
     UPCALL_SUCCESS,
 )
-from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, prepare
+from asap2.nic.faces.ovs.upcall import PacketPath, device_counters, is_fit, prepare
 from asap2.nic.faces.ovs.vport import Vport
 from asap2.nic.journal import Journal
 from asap2.nic.node_ports import NodePorts
@@ -375,10 +375,13 @@ class OvsFace:
         return self.datapath is not None and self.datapath.ifindex == ifindex
 
     def links_changed(self) -> None:
-        """Follow renames, moves and removals of devices; tell who listens."""
+        """Follow renames, moves and removals of devices; tell who listens. Whatever was done to it, upcalls' device is
+        fit for them."""
         dp = self.datapath
         if dp is None:
             return
+        if not is_fit(dp.name):
+            prepare(dp.name)
         for vport in dp.refresh():
             message = self._port_message(dp, vport, DEL, dict)
             self._server.multicast("ovs_vport", "ovs_vport", message.payload)

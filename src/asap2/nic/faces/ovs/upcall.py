@@ -118,7 +118,7 @@ def _attach_filter(sock: socket.socket) -> None:
     socket_filter.attach(sock, _ONLY_UPCALLS)
 
 
-SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU, SIOCETHTOOL = 0x8913, 0x8914, 0x8922, 0x8946
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU, SIOCSIFMTU, SIOCETHTOOL = 0x8913, 0x8914, 0x8921, 0x8922, 0x8946
 IFF_UP = 1
 ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO = 0x17, 0x1F, 0x24
 ETHTOOL_SFLAGS = 0x26
@@ -140,6 +140,18 @@ def prepare(device: str) -> None:
         request = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("=16sH22x", os.fsencode(device), 0))
         flags = struct.unpack_from("=H", request, 16)[0]
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("=16sH22x", os.fsencode(device), flags | IFF_UP))
+
+
+def is_fit(device: str) -> bool:
+    """Whether *device* is up and has room as :func:`prepare` leaves it. For the kernel's datapath neither matters, so
+    people and programs may take it down or set its MTU."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        named = struct.pack("=16s24x", os.fsencode(device))
+        try:
+            flags, mtu = (fcntl.ioctl(control, command, named) for command in (SIOCGIFFLAGS, SIOCGIFMTU))
+        except OSError:  # it is gone
+            return True
+    return bool(struct.unpack_from("=H", flags, 16)[0] & IFF_UP) and struct.unpack_from("=i", mtu, 16)[0] == UPCALL_MTU
 
 
 def device_counters() -> dict[str, tuple[int, ...]]:
