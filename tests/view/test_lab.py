@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,12 +18,11 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+from asap2.lab.bench.paths import SwitchingHost
+from asap2.lab.layout import Layout
 from asap2.testing import Lab, lab
 from tests.view.conftest import cpu_seconds, view
 from tests.view.test_picture import all_of, label, opened, until, vertex
-
-ROUNDS = 5
-"""Measurements with and without the view, by turns: a machine that is not idle gives others each time."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,7 @@ def test_a_packet_is_told_as_it_happens(page: Chrome, vxlan: Lab) -> None:
         opened(page, url)
         vm1.ping(vm2)
         with vm1.running(["ping", "-i", "0.2", vm2.address]):
-            until(page, lambda: all_of(page, "#ways td.hardware"), 60)
+            until(page, lambda: all_of(page, "#ways td.hardware"), 180)
         page.execute_script("document.querySelector('#ways tr:has(td.hardware) button').click()")
         steps = [one.text for one in all_of(page, "#story li")]
         assert "HW hv1 vm1: sent by VF" in steps[0]
@@ -98,29 +96,42 @@ def test_a_packet_is_told_as_it_happens(page: Chrome, vxlan: Lab) -> None:
         until(page, lambda: not any(Path(f"/proc/{one}").exists() for one in tracers.split()))
 
 
-def test_the_throughput_is_the_same_while_somebody_looks(vxlan: Lab) -> None:
-    """A browser takes CPU time of its own where it runs, which need not be here: this is what the view takes. The best
-    of several turns is compared, which other programs of the machine have slowed down least."""
+def test_looking_takes_less_than_3_percent_of_the_cpus(vxlan: Lab) -> None:
+    """What the view takes of the CPUs, traffic that needs them all has to do without: the server, what reads flows, and
+    the programs of the node that are asked. (A browser's CPU time is spent where it runs, which need not be here.)
+    `asap2 bench --suite view` measures the throughput itself, which a busy machine changes by more than this."""
     vm1, vm2 = vxlan.guest("vm1"), vxlan.guest("vm2")
+    asked = SwitchingHost(Layout(vxlan.root), "hv1").processes()
 
-    def gbps() -> float:
-        with vm2.running(["iperf3", "-s", "-1"], until="listening"):
-            done = json.loads(vm1.run(["iperf3", "-c", vm2.address, "-t", "3", "-J"]).stdout)
-        return float(done["end"]["sum_received"]["bits_per_second"]) / 1e9
+    def cores(processes: list[int]) -> float:
+        before, began = sum(map(cpu_seconds, processes)), time.monotonic()
+        time.sleep(10)
+        return (sum(map(cpu_seconds, processes)) - before) / (time.monotonic() - began)
 
-    gbps()
-    without, looked = [], []
-    with view(vxlan.root) as (url, server):
-        began, used = time.monotonic(), cpu_seconds(server)
-        for _ in range(ROUNDS):
-            without.append(gbps())
-            with reading(url):
-                looked.append(gbps())
-        cores = (cpu_seconds(server) - used) / (time.monotonic() - began)
-    print(f"{cores:.3f} cores of the server and of what reads flows")
-    ratio = max(looked) / max(without)
-    print(f"{max(without):.2f} Gbit/s without, {max(looked):.2f} with: {ratio:.3f}")
-    assert ratio > 0.97
+    with (
+        vm2.running(["iperf3", "-s", "-1"], until="listening"),
+        vm1.running(["iperf3", "-c", vm2.address, "-t", "60"]),
+        view(vxlan.root) as (url, server),
+    ):
+        quiet = cores(asked)
+        with reading(url):
+            readers = until_read(server)
+            looked = cores([server, *readers, *asked])
+    taken = (looked - quiet) / (os.cpu_count() or 1)
+    print(f"{100 * taken:.1f} % of the CPUs: {looked:.3f} cores, of which {quiet:.3f} also while nobody looks")
+    assert 0 < taken < 0.03
+
+
+def until_read(server: int) -> list[int]:
+    """The process that reads flows, once it has begun."""
+    for _ in range(200):
+        files = Path(f"/proc/{server}/task").glob("*/children")
+        found = [int(one) for file in files for one in file.read_text().split()]
+        if found:
+            time.sleep(5)
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing reads flows")
 
 
 @contextmanager
