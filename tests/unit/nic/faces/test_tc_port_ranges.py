@@ -13,7 +13,7 @@ import pytest
 from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.tables.tc import RTM_NEWTFILTER, TC, Tcmsg, info
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.faces.tc.flower import FlowerKey, parse
+from asap2.nic.faces.tc.flower import NEVER, FlowerKey, parse
 from asap2.nic.faces.tc.port_ranges import PortRange, matches
 from asap2.nic.rules import Masked, Match
 from tests.unit.nic.faces.tc_node import NEW, REPRESENTOR, Node
@@ -94,6 +94,8 @@ def test_a_filter_with_a_range_is_a_rule_for_each_block_in_software(tmp_path: Pa
 
 # ---- MPLS
 
+BOTTOM = 1 << 8
+
 
 def test_parts_of_an_entry_are_matched_where_they_lie() -> None:
     assert key(0x8847, **MPLS, key_mpls_label=5, key_mpls_ttl=64).match == Match(
@@ -101,8 +103,21 @@ def test_parts_of_an_entry_are_matched_where_they_lie() -> None:
     )
     opts = {"lse": [{"depth": 1, "label": 100}, {"depth": 3, "bos": 1, "tc": 7}]}
     match = key(0x8847, **MPLS, key_mpls_opts=opts).match
-    assert match.mpls_lse1 == Masked(100 << 12, 0xFFFFF << 12)
+    assert match.mpls_lse1 == Masked(100 << 12, 0xFFFFF << 12 | BOTTOM)
+    assert match.mpls_lse2 == Masked(0, BOTTOM)
     assert match.mpls_lse3 == Masked(0xF00, 0xF00)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_depth_alone_is_that_of_packets_that_have_so_many_entries(depth: int) -> None:
+    used = key(0x8847, **MPLS, key_mpls_opts={"lse": [{"depth": depth}]}).match.used()
+    labels = {name: masked for name, masked in used.items() if name.startswith("mpls")}
+    assert labels == {f"mpls_lse{above}": Masked(0, BOTTOM) for above in range(1, depth)}
+
+
+def test_no_packet_has_an_entry_below_the_bottom() -> None:
+    opts = {"lse": [{"depth": 1, "bos": 1}, {"depth": 2, "label": 0}]}
+    assert key(0x8847, **MPLS, key_mpls_opts=opts).match.ip_frag == NEVER["ip_frag"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from asap2.netlink.tables.flower import FLOWER
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.ethertypes import ETH_P_ALL, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, ETH_P_MPLS, ETH_P_RARP, VLAN_TYPES
 from asap2.nic.faces.tc import mpls_keys, port_ranges, tunnel_options
+from asap2.nic.faces.tc.mpls_keys import NEVER as NEVER
 from asap2.nic.faces.tc.port_ranges import PortRange
 from asap2.nic.fields import FIELD_BITS, FIELDS, flower_keys
 from asap2.nic.rules import VLAN_PRESENT, CtState, Frag, Masked, Match
@@ -30,9 +31,6 @@ def _octets(key: str) -> int:
     assert size is not None
     return size
 
-
-NEVER: Final = {"ip_frag": Masked(Frag.FIRST, Frag.IS_FRAGMENT | Frag.FIRST)}
-"""What no packet is: a first fragment, but no fragment."""
 
 FIELD_OF: Final = {key: field.name for field in FIELDS for key in field.flower}
 """The field that each key with a mask is compared with."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asap2.netlink.codec import Attrs
 from asap2.netlink.wire import NetlinkError
-from asap2.nic.rules import Masked
+from asap2.nic.rules import Frag, Masked
 from asap2.nic.silicon.abi import MPLS_LABELS
 
 _PARTS: Final = (("ttl", 0, 8), ("bos", 8, 1), ("tc", 9, 3), ("label", 12, 20))
@@ -25,6 +25,10 @@ _DEEPEST: Final = 7
 """FLOW_DIS_MPLS_MAX."""
 KEYS: Final = ("key_mpls_ttl", "key_mpls_bos", "key_mpls_tc", "key_mpls_label", "key_mpls_opts")
 _SHOWN: Final = ("key_mpls_ttl", "key_mpls_tc", "key_mpls_label", "key_mpls_bos")
+
+NEVER: Final = {"ip_frag": Masked(Frag.FIRST, Frag.IS_FRAGMENT | Frag.FIRST)}
+"""What no packet is: a first fragment, but no fragment."""
+_BOTTOM: Final = 1 << 8
 
 Dump = list[tuple[str, Any]]
 
@@ -45,6 +49,7 @@ def parse(options: Attrs) -> tuple[dict[str, Masked], Dump]:
         )
         raise NetlinkError(errno.EBADMSG, text)
     fields: dict[str, Masked] = {}
+    deepest = 0
     for lse in opts.get("lse", ()):
         depth = lse.get("depth")
         if depth is None:
@@ -52,10 +57,16 @@ def parse(options: Attrs) -> tuple[dict[str, Masked], Dump]:
         if not 0 < depth <= _DEEPEST:
             raise NetlinkError(errno.EINVAL, "Invalid MPLS depth")
         found = _entry(lse)
-        if depth > MPLS_LABELS and found.mask:
+        if depth > MPLS_LABELS + (not found.mask):
             raise NetlinkError(errno.EOPNOTSUPP, f"MPLS label stack entries below {MPLS_LABELS} are not supported")
         if found.mask:
             fields[f"mpls_lse{depth}"] = found
+        deepest = max(deepest, depth)
+    for above in range(1, deepest):  # a packet has an entry where none above it is the bottom
+        found = fields.get(f"mpls_lse{above}", Masked(0, 0))
+        fields[f"mpls_lse{above}"] = Masked(found.value, found.mask | _BOTTOM)
+        if found.value & _BOTTOM:
+            fields |= NEVER
     return fields, [("key_mpls_opts", opts)]
 
 
