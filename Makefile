@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 BIN := .venv/bin
 SCRIPTS := .ci/run .ci/openstack scripts/setup scripts/setup-docs scripts/setup-openstack scripts/setup-openvswitch scripts/setup-ovn scripts/setup-ovn-suite scripts/setup-packages scripts/setup-steps scripts/setup-tdc scripts/setup-view \
-  src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/system/host/kernel_guest.sh
+  src/asap2/lab/modprobe.sh tests/openvswitch/bin/ovstest tests/openvswitch/bin/ping6 tests/system/host/kernel_guest.sh
 ARGS ?=
 
 help:
