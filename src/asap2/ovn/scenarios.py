@@ -207,12 +207,14 @@ def _judge_no_request(output: str) -> str:
 
 
 def _judge_limited(output: str) -> str:
-    found = re.search(r"([\d.]+) Mbits/sec .*receiver", output)
-    if not found:
+    sent, found = (re.search(rf"([\d.]+) Mbits/sec .*{end}", output) for end in ("sender", "receiver"))
+    if not sent or not found:
         raise OutputError("iperf3 did not measure anything")
-    if not LIMIT / 2 < float(found[1]) < LIMIT * 1.5:
-        raise OutputError(f"{found[1]} Mbit/s arrived, and the limit is {LIMIT}")
-    return f"{found[1]} Mbit/s of {4 * LIMIT} arrive"
+    # On a machine too busy to send well above the limit, what arrives says nothing about who lost the rest.
+    least = LIMIT / 2 if float(sent[1]) > 2 * LIMIT else 0
+    if not least < float(found[1]) < LIMIT * 1.5:
+        raise OutputError(f"{found[1]} Mbit/s of {sent[1]} arrived, and the limit is {LIMIT}")
+    return f"{found[1]} Mbit/s of {sent[1]} arrive"
 
 
 def _judge_explained(output: str) -> str:

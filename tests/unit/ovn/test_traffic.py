@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from asap2.lab.layout import Layout
 from asap2.lab.terminal import OutputError, StepError, Terminal
+from asap2.ovn.scenarios import _judge_limited
 from asap2.ovn.traffic import Place, Traffic, counters, judge_counters
 from asap2.screen import Screen
 
@@ -62,3 +64,13 @@ def test_another_share_than_wanted_is_an_error(traffic: Traffic, least: float | 
         traffic.measured("switch, TCP", "vm1", least=least),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrived", "fine"), [(200, 49, True), (200, 7, False), (26, 7, True), (200, 90, False)]
+)
+def test_a_meter_is_judged_by_what_was_sent(sent: int, arrived: int, fine: bool) -> None:
+    rates = {"sender": sent, "receiver": arrived}
+    output = "\n".join(f"[  5]  0.00-1.00 sec  3 MBytes  {rate} Mbits/sec  {end}" for end, rate in rates.items())
+    with contextlib.nullcontext() if fine else pytest.raises(OutputError, match="the limit is"):
+        _judge_limited(output)
