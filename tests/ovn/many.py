@@ -54,6 +54,8 @@ class Many:
     bench: Bench
     count: int
     seconds: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=lambda: {"no neighbour": 0, "no answer": 0})
+    """First pings that were not answered: Linux gave up to ask for the neighbour (after three seconds), or not."""
 
     @classmethod
     @contextlib.contextmanager
@@ -113,16 +115,24 @@ class Many:
         """
         began = time.monotonic()
         addresses = " ".join(f"{OVERLAY}.{number}" for number in self.guests)
-        attempts = "ping -q -c 1 -W 30 $to >/dev/null || ping -q -c 9 -w 180 $to >/dev/null"
+        why = "case $said in *Unreachable*) echo no neighbour;; *) echo no answer;; esac"
+        attempts = f"said=$(ping -c 1 -W 30 $to 2>&1) || {{ {why}; ping -q -c 9 -w 180 $to >/dev/null; }}"
         loop = f"for to in {addresses}; do {{ {attempts}; }} && echo reached $to; done; true"
         outputs = self._together({f"vm{number}": loop for number in self.guests})
         self.seconds["pings"] = time.monotonic() - began
+        for reason in self.lost:
+            self.lost[reason] = sum(output.count(reason) for output in outputs.values())
         return sum(len(re.findall("reached", output)) for output in outputs.values())
 
     def offloaded(self) -> int:
         """Flows in hardware, of all nodes."""
         counted = "ovs-appctl dpctl/dump-flows type=offloaded | wc -l"
         return sum(map(int, self._together({f"hv{n}": counted for n in range(1, self.count + 1)}).values()))
+
+    def lost_upcalls(self) -> int:
+        """Packets for Open vSwitch's user space that found no room there, of all nodes."""
+        shown = self._together(dict.fromkeys((f"hv{n}" for n in range(1, self.count + 1)), "ovs-appctl dpctl/show"))
+        return sum(int(number) for output in shown.values() for number in re.findall(r"lost:(\d+)", output))
 
     def memory(self) -> dict[str, int]:
         """Bytes of all processes of the lab, by program (what they share is divided among them), and of BPF maps."""
@@ -149,6 +159,8 @@ def main() -> None:
         memory = many.memory()
         print(", ".join(f"{what} {seconds:.1f} s" for what, seconds in many.seconds.items()))
         print(f"{reached} of {wanted} pings answered; {many.offloaded()} flows in hardware")
+        told = ", ".join(f"{count} {why}" for why, count in many.lost.items())
+        print(f"first pings lost: {told}; {many.lost_upcalls()} packets for user space lost")
         for name, size in sorted(memory.items(), key=lambda item: -item[1]):
             print(f"{size / (1 << 20):8.0f} MiB  {name}")
         print(f"{sum(memory.values()) / (1 << 20):8.0f} MiB  together, {os.cpu_count()} CPUs")
