@@ -72,8 +72,9 @@ def lab(topology: str = "node.toml") -> Iterator[dict[str, str]]:
 
 
 def run(program: Path, numbers: list[int], environment: dict[str, str]) -> str:
-    """Run tests in the node, as its user would; what the testsuite printed."""
-    command = f'cd {program.parent} && unset PYTHONPATH && exec ./{program.name} AUTOTEST_PATH={_PATH} "$@"'
+    """Run tests in the node, as its user would; what the testsuite printed. OVN's have programs of their own."""
+    path = f"{program.parents[1]}/bin:{_PATH}"
+    command = f'cd {program.parent} && unset PYTHONPATH && exec ./{program.name} AUTOTEST_PATH={path} "$@"'
     asked = [str(_ASAP2), "exec", _NODE, "--", "sh", "-c", command, "sh", *map(str, numbers)]
     output = []
     with subprocess.Popen(
