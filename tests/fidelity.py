@@ -127,7 +127,7 @@ def _exceptions(title: str, expected: Expected) -> Iterator[str]:
             by_reason[why].append(test)
         for why, names in by_reason.items():
             yield f"| {outcome} | {why} | {'; '.join(sorted(names))} |"
-    yield "\nThe table covers several releases of Open vSwitch; some tests are of one of them only.\n"
+    yield "\nThe table covers several releases of the suite; some tests are in one of them only.\n"
 
 
 def _kernel(results: Mapping[str, Result]) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _kernel(results: Mapping[str, Result]) -> Iterator[str]:
     release = next((one.of for name in ("realkernel", "realkernel-conntrack") if (one := results.get(name))), "")
     yield "## Compared with a real kernel\n"
     which = f", {release}" if release else ""
-    yield f"The judge is a real kernel in a process (user-mode-linux{which}). `make test` makes these comparisons.\n"
+    yield f"The judge is a real kernel in a process (user-mode-linux{which}). `make test-wording` compares the command lines.\n"
     yield "| what | how many | must be |"
     yield "|---|---|---|"
     for path, what in LINES.values():
