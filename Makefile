@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each target first installs what is missing. ARGS passes options on: make demo ARGS=--keep
-.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-ovn-suite setup-packages setup-tdc setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-openstack test-docs test-openvswitch test-tdc test-ovn test-ovn-suite test-distributions test-topologies test-trace test-view test-wording soak lint bench clean coverage
+.PHONY: help docs setup setup-docs setup-tests setup-distributions setup-openstack setup-openvswitch setup-ovn setup-ovn-suite setup-packages setup-tdc setup-view wheel sdist deb test-packages demo demo-openstack demo-ovn test test-bench test-openstack test-docs test-openvswitch test-tdc test-ovn test-ovn-suite test-distributions test-topologies test-trace test-view test-wording soak lint bench clean coverage
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-openstack  the tests with that cloud'
 	@echo 'make demo-ovn        OVN on two software hypervisors: each kind of its traffic, and what of it is in hardware'
 	@echo 'make test-ovn        the tests with OVN'
+	@echo 'make test-bench      short runs of what make bench measures'
 	@echo 'make test-trace      the other tests of asap2 trace and capture, and what tracing costs'
 	@echo 'make test-wording    what tc and ip print in a node, word for word beside a real kernel'
 	@echo 'make test-topologies  bring up each topology that comes with asap2, and 32 nodes'
@@ -76,6 +77,9 @@ setup-tdc: setup-tests
 
 test-tdc: setup-tdc
 	@$(BIN)/python -m tests.tdc $(ARGS)
+
+test-bench: setup-tests
+	@$(BIN)/python -m pytest tests/bench $(ARGS)
 
 test-trace: setup-tests
 	@$(BIN)/python -m pytest tests/trace $(ARGS)

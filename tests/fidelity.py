@@ -135,7 +135,8 @@ def _kernel(results: Mapping[str, Result]) -> Iterator[str]:
     release = next((one.of for name in ("realkernel", "realkernel-conntrack") if (one := results.get(name))), "")
     yield "## Compared with a real kernel\n"
     which = f", {release}" if release else ""
-    yield f"The judge is a real kernel in a process (user-mode-linux{which}). `make test-wording` compares the command lines.\n"
+    yield f"The judge is a real kernel in a process (user-mode-linux{which})."
+    yield "`make test-wording` compares the command lines.\n"
     yield "| what | how many | must be |"
     yield "|---|---|---|"
     for path, what in LINES.values():

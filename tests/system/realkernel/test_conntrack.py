@@ -10,16 +10,18 @@ from random import Random, SystemRandom
 import pytest
 
 from tests.system.realkernel import ct_campaign
+from tests.system.realkernel.ct_cases import Step
 from tests.system.realkernel.ct_named import NAMED
 
 CONVERSATIONS = ct_campaign.BATCH
 TC_CONVERSATIONS = 20
+SEEDS = {"those with names, seed 1": (1, NAMED), "other seed": (int(os.environ.get("ASAP2_TEST_SEED", "5")), {})}
 
 
-@pytest.mark.parametrize("seed", [1, int(os.environ.get("ASAP2_TEST_SEED", "5"))])
-def test_connections_are_a_real_kernels(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "named"), SEEDS.values(), ids=SEEDS)
+def test_connections_are_a_real_kernels(seed: int, named: dict[str, list[Step]]) -> None:
     print(f"python -m tests.system.realkernel --conversations {CONVERSATIONS} --seed {seed}")
-    tally = ct_campaign.compare(NAMED | ct_campaign.made(Random(seed), CONVERSATIONS, ct_campaign.PACKETS))
+    tally = ct_campaign.compare(named | ct_campaign.made(Random(seed), CONVERSATIONS, ct_campaign.PACKETS))
     assert not tally.differing, "\n".join(tally.differing)
     assert tally.compared > CONVERSATIONS * ct_campaign.PACKETS // 2
 
