@@ -334,7 +334,7 @@ class Author:
             ("output", "output", "output", "none", "drop", "pass", "goto", "goto", "goto", "enter", "on")
         ):
             case "output":
-                chosen.append(Output(random.choice(self._out_ports), resume))
+                chosen += self._with_type(Output(random.choice(self._out_ports), resume))
             case "enter":
                 chosen.append(Enter(random.choice((*self._out_ports, *self._out_ports, _ABSENT)), resume))
             case "drop":
@@ -346,9 +346,7 @@ class Author:
             case "on":
                 chosen.append(LookOn(random.choice((0, 1, 2, 2, 3, 3, 4))))
         last = chosen[-1] if chosen else None
-        if isinstance(
-            last, Goto | LookOn | Enter
-        ):  # headers of more than 1000 bytes in all are too much for the kernel
+        if isinstance(last, Goto | LookOn | Enter):  # headers of more than 1000 bytes in all: too much for the kernel
             first = next((at for at, action in enumerate(chosen) if isinstance(action, Encap)), 0)
             chosen = [action for at, action in enumerate(chosen) if at == first or not isinstance(action, Encap)]
         made: list[Action] = []
@@ -367,13 +365,21 @@ class Author:
         random = self._random
         chosen = [self._middle(depth + 1) for _ in range(random.choice((0, 1, 2)))]
         ends = (
-            Output(random.choice(self._out_ports)),
-            Output(random.choice(self._out_ports)),
-            Goto(random.choice(self._tables)),
-            LookOn(random.choice((1, 2, 3))),
-            Drop(),
+            self._with_type(Output(random.choice(self._out_ports))),
+            self._with_type(Output(random.choice(self._out_ports))),
+            (Goto(random.choice(self._tables)),),
+            (LookOn(random.choice((1, 2, 3))),),
+            (Drop(),),
         )
-        return (*chosen, random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
+        return (*chosen, *random.choice(ends)) if random.random() < 0.8 else tuple(chosen)
+
+    def _with_type(self, output: Output) -> tuple[Action, ...]:
+        """*output*, perhaps of a packet with another Ethernet type. The kernel goes on to take such a packet for one of
+        the old type, and so removes no tag from it, or one that is none: that is not looked at here."""
+        random = self._random
+        if self._silicon or random.random() < 0.9:
+            return (output,)
+        return SetEthertype(random.choice((0x0800, 0x86DD, 0x0806, 0x88B5))), output
 
     def _psample(self) -> Psample:
         random = self._random
@@ -403,7 +409,7 @@ class Author:
         """An action of Open vSwitch's datapath alone."""
         random = self._random
         kinds = ["hash", "ttl", "mpls", "unmpls", "nsh", "unnsh", "bare", "framed", "set", "set", "sample", "length"]
-        kinds += ["chance", "swap", "type", "congest", "congest"]
+        kinds += ["chance", "swap", "congest", "congest"]
         kinds = [*kinds, "clone", "clone"] if depth < _NESTED else ["hash", "mpls", "unmpls", "set"]
         match random.choice([kind for kind in kinds if self._puts_in_front or kind not in ("nsh", "mpls")]):
             case "clone":
@@ -416,8 +422,6 @@ class Author:
                 return Chance(random.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF)), self._nested(depth))
             case "swap":
                 return SwapEthernet()
-            case "type":
-                return SetEthertype(random.choice((0x0800, 0x86DD, 0x0806, 0x88B5)))
             case "congest":
                 return Congest()
             case "ttl":

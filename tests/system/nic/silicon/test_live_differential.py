@@ -12,7 +12,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from asap2.nic.rules import Encap, Enter, Goto, Psample, Rule, SetField
+from asap2.nic.rules import Encap, Enter, Goto, LookOn, Psample, Rule, SetField
 from asap2.nic.silicon import packet
 from asap2.nic.silicon.events import Event, Sent
 from asap2.nic.silicon.reference import ReferenceSwitch
@@ -94,7 +94,8 @@ def _of_its_own_ports(rule: Rule) -> Rule:
     """*rule*, or one like it after which nothing else depends on a tunnel's source port."""
     if not any(isinstance(action, Encap) for action in rule.actions):
         return rule
-    depends = [isinstance(a, Goto | Enter) or (isinstance(a, SetField) and a.field == "l4_src") for a in rule.actions]
+    looks = Goto | LookOn | Enter
+    depends = [isinstance(a, looks) or (isinstance(a, SetField) and a.field == "l4_src") for a in rule.actions]
     actions = [action for action, drop in zip(rule.actions, depends, strict=True) if not drop]
     return replace(rule, actions=tuple(actions))
 
