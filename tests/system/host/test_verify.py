@@ -171,7 +171,9 @@ def test_traffic_of_the_guests_own_is_watched(idle: Hosts) -> None:
 
 def test_where_nothing_is_sent_nothing_is_proven(idle: Hosts) -> None:
     idle.ok("hv1", "ovs-ofctl mod-port br-int eth0 no-flood")  # the other guests' multicasts stay away
+    idle.ok("hv1", f"sysctl -q net.ipv6.conf.{PF}v0.disable_ipv6=1")  # and it has none of its own
     status, results = verified(idle, "eth0", "--listen", "0.5")
+    idle.ok("hv1", f"sysctl -q net.ipv6.conf.{PF}v0.disable_ipv6=0")
     idle.ok("hv1", "ovs-ofctl mod-port br-int eth0 flood")
     assert status == 1
     assert results["any"]["offloaded"] is False
