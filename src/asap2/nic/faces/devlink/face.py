@@ -55,13 +55,13 @@ from asap2.netlink.tables.devlink import (
     DEVLINK_PORT_TYPE_NOTSET,
     DEVLINK_RELOAD_ACTION_DRIVER_REINIT,
     DEVLINK_RELOAD_ACTION_FW_ACTIVATE,
-    DEVLINK_RELOAD_LIMIT_NO_RESET,
 )
 from asap2.netlink.tables.genl import GenlHdr
 from asap2.netlink.wire import NetlinkError
 from asap2.nic.device import Driver
 from asap2.nic.faces.devlink import health, rates
 from asap2.nic.faces.devlink import params as devlink_params
+from asap2.nic.faces.devlink.reloads import check_limits
 from asap2.nic.faces.refusal import as_netlink
 from asap2.nic.function import EswitchMode, Function, Pf, Role, Vf
 from asap2.nic.netdevs import NetDev, NetDevs
@@ -206,7 +206,7 @@ class DevlinkFace:
         if asked is not None and asked not in _RELOADS:
             raise NetlinkError(errno.ERANGE, "integer out of range", at_start=True)
         if limits is not None:
-            self._check_limits(action, limits.value & limits.selector)
+            check_limits(action, limits.value & limits.selector)
         if any(name in attrs for name in ("netns_fd", "netns_pid", "netns_id")):
             text = "a software NIC's function cannot go to another network namespace"
             raise NetlinkError(errno.EOPNOTSUPP, f"mlx5_core: {text}", at_start=True)
@@ -222,21 +222,6 @@ class DevlinkFace:
         told = {**_handle(function), "reload_actions_performed": Bitfield32(done, done)}
         messages = [] if asked is None else [_message(DEVLINK_CMD_RELOAD, told)]
         return Reply(messages, warning) if unfavorable else messages or None
-
-    @staticmethod
-    def _check_limits(action: int, limits: int) -> None:
-        """What a reload may not do: only an update of the firmware goes without a reset, and there is none."""
-        if not limits:
-            raise NetlinkError(errno.EINVAL, "Invalid limit selected", at_start=True)
-        if limits & limits - 1:
-            raise NetlinkError(errno.EOPNOTSUPP, "Multiselection of limit is not supported", at_start=True)
-        if limits != 1 << DEVLINK_RELOAD_LIMIT_NO_RESET:
-            text = "Requested limit is not supported by the driver"
-            raise NetlinkError(errno.EOPNOTSUPP, text, at_start=True)
-        if action != DEVLINK_RELOAD_ACTION_FW_ACTIVATE:
-            raise NetlinkError(errno.EINVAL, "Requested limit is invalid for this action", at_start=True)
-        text = "FW upgrade to the stored FW can't be done by FW live patching"
-        raise NetlinkError(errno.EINVAL, f"mlx5_core: {text}", at_start=True)
 
     # ---- the eSwitch
 
