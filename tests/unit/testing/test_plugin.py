@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,17 @@ def test_in_a_lab(asap2_lab):
 """
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can enter. None of pytest's: each run of it that begins closes all of them."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
 def pytest_run(directory: Path, test: str, *options: str) -> str:
     """The output of pytest with *test*, by a user who is not root."""
-    directory.chmod(0o755)
-    for parent in directory.parents[:2]:
-        parent.chmod(0o755)
     (directory / "test_it.py").write_text(test)
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *options]
     done = subprocess.run(
@@ -35,13 +43,13 @@ def pytest_run(directory: Path, test: str, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_it_is_inert_where_no_test_uses_it(tmp_path: Path) -> None:
-    assert "1 passed" in pytest_run(tmp_path, UNUSED)
+def test_it_is_inert_where_no_test_uses_it(place: Path) -> None:
+    assert "1 passed" in pytest_run(place, UNUSED)
 
 
 @pytest.mark.parametrize(("options", "outcome"), [((), "1 error"), (("--asap2-skip",), "1 skipped")])
-def test_without_root_a_test_says_so_in_one_sentence(tmp_path: Path, options: tuple[str, ...], outcome: str) -> None:
-    output = pytest_run(tmp_path, USED, *options)
+def test_without_root_a_test_says_so_in_one_sentence(place: Path, options: tuple[str, ...], outcome: str) -> None:
+    output = pytest_run(place, USED, *options)
     assert "asap2: this needs root: it makes network namespaces and loads eBPF programs" in output
     assert outcome in output
     assert "Traceback" not in output
