@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import asap2.netlink
+from tests.places import open_to_all
 from tests.system.patience import PATIENCE
 
 HERE = Path(__file__).parent
@@ -71,13 +72,14 @@ class Redirected:
 
 
 @pytest.fixture(scope="session")
-def redirect_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def redirect_library() -> Iterator[Path]:
     """The redirect library, built from its source."""
     source = Path(asap2.netlink.__file__).parent / "redirect.c"
-    library = tmp_path_factory.mktemp("redirect") / "redirect.so"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    subprocess.run(["gcc", *flags, "-o", library, source, "-ldl", "-lpthread"], check=True)
-    return library
+    with open_to_all() as directory:
+        library = directory / "redirect.so"
+        subprocess.run(["gcc", *flags, "-o", library, source, "-ldl", "-lpthread"], check=True)
+        yield library
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,15 +91,16 @@ def _none_of_killed_runs() -> None:
 
 
 @pytest.fixture
-def namespace(tmp_path: Path, redirect_library: Path) -> Iterator[Redirected]:
+def namespace(redirect_library: Path) -> Iterator[Redirected]:
     """An empty namespace without a server."""
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
-    here = Redirected(tmp_path, redirect_library)
-    try:
-        yield here
-    finally:
-        here.stop_server()
-        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+    with open_to_all() as directory:
+        here = Redirected(directory, redirect_library)
+        try:
+            yield here
+        finally:
+            here.stop_server()
+            subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
 
 
 @pytest.fixture

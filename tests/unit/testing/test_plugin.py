@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.places import open_to_all
 
 UNUSED = """
 import sys
@@ -26,10 +27,7 @@ def test_in_a_lab(asap2_lab):
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that every user can enter. None of pytest's: each run of it that begins closes all of them."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
+    with open_to_all() as directory:
         yield directory
 
 
