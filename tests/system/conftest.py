@@ -26,5 +26,6 @@ def _as_root() -> None:
 def _root_is_a_mount_point(_as_root: None) -> None:
     mount_points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     if "/" not in mount_points:
+        os.chmod("/", Path("/").stat().st_mode | 0o011)  # mktemp's directories are closed to users who are not root
         unshare(CLONE_NEWNS)
         own_the_mounts()

@@ -25,6 +25,7 @@ from asap2.netlink.client import Connection, genl_family
 from asap2.netlink.wire import NETLINK_EXT_ACK, NLMSG_ERROR, SOL_NETLINK, build, error_of, spans
 from tests.system.fuzz.material import World
 from tests.system.fuzz.source import Source
+from tests.system.patience import PATIENCE
 
 BATCH = 20
 FAMILIES = ("ovs_datapath", "ovs_vport", "ovs_flow", "ovs_packet", "devlink", "ethtool")
@@ -188,7 +189,8 @@ def take_all() -> collections.Counter[str]:
         thread.start()
     for thread in threads:
         thread.join()
-    while not _is_served():  # the daemon has yet to see that the threads' connections are closed
+    end = time.monotonic() + PATIENCE
+    while not _is_served() and time.monotonic() < end:  # the daemon has yet to see that the connections are closed
         time.sleep(0.01)
     return ended
 
