@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Directories that tests of several users share."""
+"""Directories for tests in which several users take part."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,3 +17,15 @@ def open_to_all() -> Iterator[Path]:
         directory = Path(name)
         directory.chmod(0o755)
         yield directory
+
+
+def in_chroot() -> bool:
+    """Whether "/" is no mount point."""
+    mount_points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return "/" not in mount_points
+
+
+def open_the_root() -> None:
+    """Let every user enter the root directory of a chroot: one that mktemp made is closed to all but root."""
+    if in_chroot():
+        os.chmod("/", os.stat("/").st_mode | 0o011)

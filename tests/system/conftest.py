@@ -7,13 +7,13 @@ There "/" is no mount point, and ``ip netns exec``, as other programs that want 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from asap2.lab.namespaces import own_the_mounts
 from asap2.namespaces import CLONE_NEWNS
 from asap2.syscalls import unshare
+from tests.places import in_chroot, open_the_root
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,8 +24,7 @@ def _as_root() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _root_is_a_mount_point(_as_root: None) -> None:
-    mount_points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    if "/" not in mount_points:
-        os.chmod("/", Path("/").stat().st_mode | 0o011)  # mktemp's directories are closed to users who are not root
+    if in_chroot():
+        open_the_root()
         unshare(CLONE_NEWNS)
         own_the_mounts()
