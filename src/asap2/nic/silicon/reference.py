@@ -431,7 +431,7 @@ class ReferenceSwitch:
         if what.depth == COPIES:
             yield Dropped(DropReason.COPY)
             return
-        copy = replace(what, depth=what.depth + 1, lookups=what.lookups + COPY_LOOKUPS, counted=None)
+        copy = replace(what, depth=what.depth + 1, lookups=what.lookups + COPY_LOOKUPS, counted=None, resume=0)
         following = yield from self._act(actions, copy, port, table)
         if isinstance(following, Pass):
             yield Passed(copy.frame)
