@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +22,6 @@ from typing import Final
 
 from tests.openvswitch.suite import (
     Expected,
-    Outcome,
     compare,
     expectations,
     outcomes_in,
@@ -33,6 +30,7 @@ from tests.openvswitch.suite import (
     without_variant,
 )
 from tests.results import record
+from tests.suites_of_others import ASAP2, Outcome, lab
 
 SUITES: Final = {
     "kernel": "source/tests/system-kmod-testsuite",
@@ -45,7 +43,6 @@ _NODE: Final = "ovs1"
 _PATH: Final = f"{_HERE}/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin:{_BUILT}/python/bin"
 """The programs that are tested are the machine's, modprobe is the node's, and there is one of our own. Scapy is the
 tests' Python's."""
-_ASAP2: Final = Path(sys.executable).with_name("asap2")
 
 
 @contextlib.contextmanager
@@ -59,23 +56,11 @@ def alone(directory: Path = _BUILT) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def lab(topology: str = "node.toml") -> Iterator[dict[str, str]]:
-    """A lab of its own with one node, of the file *topology*; the environment in which commands find it."""
-    with tempfile.TemporaryDirectory(prefix="asap2-openvswitch-") as root:
-        environment = {**os.environ, "ASAP2_LAB": os.environ.get("ASAP2_LAB", f"{root}/lab")}
-        subprocess.run([_ASAP2, "lab", "up", _HERE / topology], env=environment, check=True, stdout=subprocess.DEVNULL)
-        try:
-            yield environment
-        finally:
-            subprocess.run([_ASAP2, "lab", "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
-
-
 def run(program: Path, numbers: list[int], environment: dict[str, str]) -> str:
     """Run tests in the node, as its user would; what the testsuite printed. OVN's have programs of their own."""
     path = f"{program.parents[1]}/bin:{_PATH}"
     command = f'cd {program.parent} && unset PYTHONPATH && exec ./{program.name} AUTOTEST_PATH={path} "$@"'
-    asked = [str(_ASAP2), "exec", _NODE, "--", "sh", "-c", command, "sh", *map(str, numbers)]
+    asked = [str(ASAP2), "exec", _NODE, "--", "sh", "-c", command, "sh", *map(str, numbers)]
     output = []
     with subprocess.Popen(
         asked, env=environment, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
@@ -89,7 +74,7 @@ def run(program: Path, numbers: list[int], environment: dict[str, str]) -> str:
 
 def has_links(kind: str, environment: dict[str, str]) -> bool:
     """Whether a namespace of the node has links of that kind: it asks for more then, or makes one."""
-    asked = [str(_ASAP2), "exec", _NODE, "--", "unshare", "--net", "ip", "link", "add", "x0", "type", kind]
+    asked = [str(ASAP2), "exec", _NODE, "--", "unshare", "--net", "ip", "link", "add", "x0", "type", kind]
     tried = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
     return "Unknown device type" not in tried.stderr
 
@@ -127,7 +112,7 @@ def main() -> int:
     tests = {number: title for number, title in tests.items() if number in (options.numbers or tests)}
     if not tests:
         parser.error("there is no such test")
-    with alone(), lab("ovn.toml" if options.suite == "ovn" else "node.toml") as environment:
+    with alone(), lab(_HERE / ("ovn.toml" if options.suite == "ovn" else "node.toml")) as environment:
         chosen = without_what_is_missing(tests, expected, environment)
         outcomes = outcomes_in(run(program, chosen, environment))
     differences = compare(tests, outcomes, expected, chosen)

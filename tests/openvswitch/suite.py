@@ -8,7 +8,6 @@ The last three say why. All others should pass. A title may be of one version of
 
 from __future__ import annotations
 
-import enum
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -16,21 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.suites_of_others import Outcome
+
 _LISTED: Final = re.compile(r"^ *(\d+): \S+ +(.+?)\s*$", re.MULTILINE)
 _VARIANT: Final = re.compile(r" -- ovn-northd -- parallelization=(?:yes|no)(?: -- ovn_monitor_all=(?:yes|no))?$")
 _DEFAULTS: Final = ("parallelization=no -- ovn_monitor_all=no", "parallelization=no")
 _TOLD: Final = re.compile(
     r"^ *(\d+): .*?(ok|skipped|FAILED|expected failure|UNEXPECTED PASS)\s*(\([^)]*\))?$", re.MULTILINE
 )
-
-
-class Outcome(enum.Enum):
-    """What became of a test."""
-
-    OK = "ok"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    MISSING = "did not end"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,20 @@ The exit status is 1 when they differ.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from tests.results import record
-from tests.tdc.suite import Case, Outcome, cases_in, compare, expectations, outcomes_in
+from tests.suites_of_others import ASAP2, Outcome, lab
+from tests.tdc.suite import Case, cases_in, compare, expectations, outcomes_in
 
 _HERE: Final = Path(__file__).parent
 _BUILT: Final = Path("build/tdc/source").absolute()
 _NODE: Final = "tc1"
-_ASAP2: Final = Path(sys.executable).with_name("asap2")
 _DEVICES: Final = """
 for bound in /sys/bus/pci/drivers/mlx5_core/0000:03:00.[12]; do
   [ ! -e "$bound" ] || echo "${bound##*/}" > /sys/bus/pci/drivers/mlx5_core/unbind
@@ -35,24 +31,9 @@ for name in eth0 eth1; do ip link set $name up; done
 """Two representors, which tdc's settings name (scripts/setup-tdc)."""
 
 
-@contextlib.contextmanager
-def lab() -> Iterator[dict[str, str]]:
-    """A lab of its own with one node; the environment in which commands find it."""
-    with tempfile.TemporaryDirectory(prefix="asap2-tdc-") as root:
-        environment = {**os.environ, "ASAP2_LAB": os.environ.get("ASAP2_LAB", f"{root}/lab")}
-        subprocess.run(
-            [_ASAP2, "lab", "up", _HERE / "node.toml"], env=environment, check=True, stdout=subprocess.DEVNULL
-        )
-        try:
-            in_node("sh", "-ec", _DEVICES, environment=environment, check=True)
-            yield environment
-        finally:
-            subprocess.run([_ASAP2, "lab", "down"], env=environment, check=True, stdout=subprocess.DEVNULL)
-
-
 def in_node(*command: str, environment: dict[str, str], check: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a command in the node, as its user would; what it prints."""
-    asked = [str(_ASAP2), "exec", _NODE, "--", *command]
+    asked = [str(ASAP2), "exec", _NODE, "--", *command]
     return subprocess.run(
         asked,
         env=environment,
@@ -97,7 +78,8 @@ def main() -> int:
     ]
     if not every:
         parser.error("there is no such case")
-    with lab() as environment:
+    with lab(_HERE / "node.toml") as environment:
+        in_node("sh", "-ec", _DEVICES, environment=environment, check=True)
         missing = {kind for kind in {case.qdisc for case in every} if kind and not has_qdisc(kind, environment)}
         chosen = [case for case in every if not expected.left_out(case) and case.qdisc not in missing]
         output = run(chosen, environment)

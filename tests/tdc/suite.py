@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import re
 import tomllib
@@ -12,20 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.suites_of_others import Outcome
+
 _TOLD: Final = re.compile(r"^(not ok|ok) \d+ (\w+) - (.*)$", re.MULTILINE)
 _ROOT: Final = re.compile(r"qdisc add dev \S+ root handle \S+ (\w+)")
 _DIRECTORIES: Final = ("actions", "filters")
 _ALONE: Final = ("qdiscs/ingress",)
 """Of the other directories, those whose qdiscs are the node's."""
-
-
-class Outcome(enum.Enum):
-    """What became of a case."""
-
-    OK = "ok"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    MISSING = "did not end"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from tests.openvswitch.__main__ import alone
 from tests.openvswitch.suite import (
     Difference,
     Expected,
-    Outcome,
     compare,
     expectations,
     outcomes_in,
     titles_in,
     with_defaults,
 )
+from tests.suites_of_others import Outcome
 
 LISTING = """
  NUM: FILE-NAME:LINE     TEST-GROUP-NAME

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites_of_others import Outcome
 from tests.tdc import suite
-from tests.tdc.suite import Case, Expected, Outcome
+from tests.tdc.suite import Case, Expected
 
 GOOD, BAD, ROOTED = (
     Case("actions/gact", "e89a", "a"),
