@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 
@@ -33,8 +32,8 @@ def need(extra: str) -> None:
             raise Asap2Error(
                 f"the extra `{extra}` is not installed, which has {module}: `pip install 'asap2[{extra}]'`"
             )
-        version, least = _version(module), LEAST.get(module)
-        if least and version and version < least:
+        least = LEAST.get(module)
+        if least and (version := _version(module)) and version < least:
             there, needed = (".".join(map(str, one)) for one in (version, least))
             raise Asap2Error(
                 f"{module} {there} is too old, {needed} or newer is needed: "
@@ -44,6 +43,8 @@ def need(extra: str) -> None:
 
 def _version(module: str) -> tuple[int, ...]:
     """The first two numbers of the version of a distribution that has the name of its module; () when not known."""
+    import importlib.metadata  # slow, and for these modules alone
+
     try:
         text = importlib.metadata.version(module)
         return tuple(int(number) for number in text.split(".")[:2])
